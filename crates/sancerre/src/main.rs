@@ -1,0 +1,3 @@
+//! The `sancerre` program.
+
+fn main() {}
