@@ -54,7 +54,11 @@ impl<'a> Reader<'a> {
 
     /// Skips `N` reserved bytes, which must be zero.
     pub fn zeros<const N: usize>(&mut self) -> Result<()> {
-        if self.array::<N>()? == [0; N] { Ok(()) } else { Err(corrupt(self.what, "a reserved field is not zero")) }
+        if self.array::<N>()? == [0; N] {
+            Ok(())
+        } else {
+            Err(corrupt(self.what, "a reserved field is not zero"))
+        }
     }
 
     /// A count that announces `count` items of `item_bytes` each: refused when they cannot be there, so that a
@@ -63,7 +67,10 @@ impl<'a> Reader<'a> {
         let count = to_usize(self.u32()?);
         if count.checked_mul(item_bytes.max(1)).is_none_or(|needed| needed > self.rest.len()) {
             let left = self.rest.len();
-            return Err(corrupt(self.what, format!("announces {count} entries, but only {left} bytes follow")));
+            return Err(corrupt(
+                self.what,
+                format!("announces {count} entries, but only {left} bytes follow"),
+            ));
         }
         Ok(count)
     }

@@ -100,7 +100,9 @@ impl Signer {
             None | Some(b"-") => Ok(Self::Admin),
             Some(encoded) => {
                 let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
-                ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || "base64 is not canonical".into())?;
+                ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
+                    "base64 is not canonical".into()
+                })?;
                 Self::of_certificate(&head, trust)
             }
         }
@@ -109,7 +111,9 @@ impl Signer {
     /// Verifies a certificate given as text and signature.
     pub fn of_certificate(head: &[u8], trust: &Trust) -> Result<Self> {
         let unverified = Unverified::split_head(Certificate::KIND, head)?;
-        ensure(unverified.head() == head, Certificate::KIND, || "carries more than text and signature".into())?;
+        ensure(unverified.head() == head, Certificate::KIND, || {
+            "carries more than text and signature".into()
+        })?;
         let (certificate, _) = unverified.verify_head::<Certificate>(trust)?;
         if certificate.repository != trust.repository {
             return Err(forged(Certificate::KIND, "it belongs to another repository"));

@@ -41,7 +41,9 @@ pub struct Zone(Name);
 impl Zone {
     /// Checks and wraps `text`.
     pub fn new(text: &str) -> Result<Self> {
-        ensure(!text.bytes().any(|byte| byte.is_ascii_uppercase()), "zone", || format!("{text:?} has capitals"))?;
+        ensure(!text.bytes().any(|byte| byte.is_ascii_uppercase()), "zone", || {
+            format!("{text:?} has capitals")
+        })?;
         Name::new(text).map(Self)
     }
 }

@@ -73,7 +73,13 @@ fn text<F: Fields>(fields: &F, tool: &str, extensions: &[String], parts: [(u64, 
 }
 
 /// Encodes and signs a record.
-pub fn encode<F: Fields>(fields: &F, tool: &str, key: &SigningKey, public: &[u8], sealed: &[u8]) -> Result<Vec<u8>> {
+pub fn encode<F: Fields>(
+    fields: &F,
+    tool: &str,
+    key: &SigningKey,
+    public: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>> {
     let part = |bytes: &[u8]| (to_u64(bytes.len()), Hash::of(bytes));
     let text = text(fields, tool, &[], [part(public), part(sealed)]);
     // What cannot be read back must not be published.
@@ -155,7 +161,12 @@ impl<'a> Unverified<'a> {
         let [public, sealed] = parsed.parts;
         let total = public.0.checked_add(sealed.0);
         ensure(total == Some(to_u64(self.parts.len())), F::KIND, || {
-            format!("{} bytes follow the signature, announced are {} and {}", self.parts.len(), public.0, sealed.0)
+            format!(
+                "{} bytes follow the signature, announced are {} and {}",
+                self.parts.len(),
+                public.0,
+                sealed.0
+            )
         })?;
         let cut = usize::try_from(public.0).ok().and_then(|size| self.parts.split_at_checked(size));
         let (public_part, sealed_part) = cut.unwrap_or_default();
@@ -243,9 +254,17 @@ impl SignedBy {
 }
 
 /// What every role check of a zone's record needs: the signer is the one named, in this zone, not expired.
-pub(crate) fn signer_fits(signer: &Signer, by: &SignedBy, zone: &Zone, time: Option<Time>, roles: &[Role]) -> bool {
+pub(crate) fn signer_fits(
+    signer: &Signer,
+    by: &SignedBy,
+    zone: &Zone,
+    time: Option<Time>,
+    roles: &[Role],
+) -> bool {
     match signer {
-        Signer::Admin => by.certificate.is_none() && by.name.as_str() == "admin" && roles.contains(&Role::Admin),
+        Signer::Admin => {
+            by.certificate.is_none() && by.name.as_str() == "admin" && roles.contains(&Role::Admin)
+        }
         Signer::Certified(certificate) => {
             let Certificate { name, zone: of, role, expires, .. } = certificate.as_ref();
             let in_time = expires.is_none_or(|expires| time.is_none_or(|time| time <= expires));

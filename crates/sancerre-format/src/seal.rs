@@ -148,7 +148,13 @@ impl SessionKey {
 /// Seals `coded` bytes, which decode to `raw_bytes` bytes.
 ///
 /// Returns S ‖ ciphertext ‖ tag. Deterministic: the same input gives the same bytes.
-pub fn seal(root: &RootKey, name: &UnitName, codec: Codec, raw_bytes: usize, coded: &[u8]) -> Result<Vec<u8>> {
+pub fn seal(
+    root: &RootKey,
+    name: &UnitName,
+    codec: Codec,
+    raw_bytes: usize,
+    coded: &[u8],
+) -> Result<Vec<u8>> {
     let used = INNER_HEAD_BYTES.saturating_add(coded.len());
     ensure(coded.len() <= UNIT_BYTES_MAX && raw_bytes <= UNIT_BYTES_MAX, WHAT, || {
         format!("{raw_bytes} bytes are too many for one unit")
@@ -187,10 +193,10 @@ pub fn open(root: &RootKey, name: &UnitName, sealed: &[u8]) -> Result<Vec<u8>> {
 pub fn open_into(root: &RootKey, name: &UnitName, sealed: &[u8], scratch: &mut Vec<u8>) -> Result<Vec<u8>> {
     let mut reader = Reader::new(WHAT, sealed);
     let synthetic: [u8; S_BYTES] = reader.array()?;
-    let inner_bytes = reader.remaining().checked_sub(TAG_BYTES).unwrap_or_default();
+    let inner_bytes = reader.remaining().saturating_sub(TAG_BYTES);
     let ciphertext = reader.take(inner_bytes)?;
     let tag: [u8; TAG_BYTES] = reader.array()?;
-    ensure(inner_bytes >= PADDING_BYTES && inner_bytes % PADDING_BYTES == 0, WHAT, || {
+    ensure(inner_bytes >= PADDING_BYTES && inner_bytes.is_multiple_of(PADDING_BYTES), WHAT, || {
         format!("{inner_bytes} inner bytes are not whole blocks of {PADDING_BYTES}")
     })?;
 
@@ -198,7 +204,12 @@ pub fn open_into(root: &RootKey, name: &UnitName, sealed: &[u8], scratch: &mut V
     scratch.extend_from_slice(ciphertext);
     let associated = name.associated_data(to_u32(WHAT, inner_bytes)?);
     root.cipher(&synthetic)
-        .decrypt_inout_detached(&Nonce::default(), &associated, scratch.as_mut_slice().into(), &Tag::from(tag))
+        .decrypt_inout_detached(
+            &Nonce::default(),
+            &associated,
+            scratch.as_mut_slice().into(),
+            &Tag::from(tag),
+        )
         .map_err(|_| forged(WHAT, "wrong key, or changed since it was sealed"))?;
     ensure_synthetic(root, &associated, scratch, &synthetic)?;
     decode_inner(scratch)

@@ -39,7 +39,8 @@ impl PublicKey {
     /// Checks `armor` over `text`, strictly, in `namespace`.
     pub fn verify(&self, namespace: &'static str, text: &[u8], armor: &str) -> Result<()> {
         let bad = |why: &str| forged(namespace, format!("signature: {why}"));
-        let signature = SshSig::from_pem(armor).map_err(|error| corrupt(namespace, format!("signature: {error}")))?;
+        let signature =
+            SshSig::from_pem(armor).map_err(|error| corrupt(namespace, format!("signature: {error}")))?;
         ensure(canonical_armor(&signature).as_deref() == Some(armor), namespace, || {
             "signature: its armour is not canonical".into()
         })?;
@@ -51,8 +52,10 @@ impl PublicKey {
         }
         ensure(signature.algorithm() == Algorithm::Ed25519, namespace, || "signature: not Ed25519".into())?;
         let signed = SshSig::signed_data(namespace, HashAlg::Sha512, text).map_err(|_| bad("malformed"))?;
-        let bytes = ed25519_dalek::Signature::from_slice(signature.signature_bytes()).map_err(|_| bad("malformed"))?;
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| bad("its key is not on the curve"))?;
+        let bytes = ed25519_dalek::Signature::from_slice(signature.signature_bytes())
+            .map_err(|_| bad("malformed"))?;
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0)
+            .map_err(|_| bad("its key is not on the curve"))?;
         key.verify_strict(&signed, &bytes).map_err(|_| bad("does not fit the text"))
     }
 }

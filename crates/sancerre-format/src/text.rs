@@ -79,7 +79,9 @@ impl<'a> TextReader<'a> {
     fn wrong_kind(&self, found: &str) -> crate::FormatError {
         let family = self.what.trim_end_matches(|digit: char| digit.is_ascii_digit());
         match found.strip_prefix(family) {
-            Some(version) if version.bytes().all(|digit| digit.is_ascii_digit()) => unsupported(self.what, found),
+            Some(version) if version.bytes().all(|digit| digit.is_ascii_digit()) => {
+                unsupported(self.what, found)
+            }
             _ => corrupt(self.what, format!("first line is {found:?}")),
         }
     }
@@ -106,7 +108,9 @@ impl<'a> TextReader<'a> {
             return Err(corrupt(self.what, format!("expected {key:?}, found {found:?}")));
         };
         self.line()?;
-        ensure(!value.is_empty() && value == value.trim(), self.what, || format!("{key} is empty or padded"))?;
+        ensure(!value.is_empty() && value == value.trim(), self.what, || {
+            format!("{key} is empty or padded")
+        })?;
         Ok(value)
     }
 
@@ -150,7 +154,8 @@ impl<'a> TextReader<'a> {
 
 /// A number in its one spelling.
 pub fn number<T: FromStr>(what: &'static str, text: &str) -> Result<T> {
-    let canonical = text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let canonical =
+        text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     let parsed = if canonical { text.parse().ok() } else { None };
     parsed.ok_or_else(|| corrupt(what, format!("{text:?} is not a number in range")))
 }
