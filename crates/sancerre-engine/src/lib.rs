@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The Sancerre engine: repository, backup, restore, check.
+//!
+//! It is handed a store, a [`Host`](host::Host) (clock, randomness, sealing, processors) and keys, and prints nothing:
+//! what happens on the way goes to a [`Monitor`](monitor::Monitor).
+//!
+//! Backup: disk → [`backup`] regions → chunks → frames → packs → [`store`], then lists, index and manifest
+//! ([`repository::session`]). Restore: manifest → [`map`] → plan → ranges of packs → target ([`restore`]).
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
+
+pub mod error;
+pub mod host;
+pub mod keys;
+pub mod location;
+pub mod monitor;
+pub mod repository;
+pub mod store;
+
+pub use error::{Error, ErrorKind, Result};

@@ -114,32 +114,40 @@ impl fmt::Display for Time {
 
 /// The repository's constants.
 pub const CONFIG: &str = "config";
-/// Prefix of everything about keys.
-pub const KEYS: &str = "keys/";
 
 /// The signed record of an identity epoch.
 pub fn identity(epoch: u16) -> String {
     format!("keys/identities/{epoch:04x}")
 }
 
-/// Prefix of the identity's age files of one epoch.
-pub fn recipients(epoch: u16) -> String {
-    format!("keys/recipients/{epoch:04x}-")
-}
-
 /// The identity, sealed to one recipient.
 pub fn recipient(epoch: u16, label: &Name) -> String {
-    format!("{}{label}", recipients(epoch))
+    format!("{RECIPIENTS}{epoch:04x}-{label}")
 }
+
+/// Prefix of the recipients' files of every epoch.
+pub const RECIPIENTS: &str = "keys/recipients/";
+
+/// Prefix of the admin's sealed signing keys.
+pub const ADMINS: &str = "keys/admin/";
 
 /// The admin's signing key, sealed.
 pub fn admin(label: &Name) -> String {
-    format!("keys/admin/{label}")
+    format!("{ADMINS}{label}")
 }
+
+/// Prefix of all zones' secrets.
+pub const ZONES: &str = "keys/zones/";
 
 /// The secrets of a zone's generation.
 pub fn zone(zone: &Zone, generation: u16) -> String {
-    format!("keys/zones/{zone}-{generation:04x}")
+    format!("{ZONES}{zone}-{generation:04x}")
+}
+
+/// The generation of a key made by [`zone`], if it is one of this zone.
+pub fn zone_generation(zone: &Zone, key: &str) -> Option<u16> {
+    let digits = key.strip_prefix(ZONES)?.strip_prefix(zone.0.as_str())?.strip_prefix('-')?;
+    from_hex("object key", digits).ok().map(u16::from_be_bytes)
 }
 
 /// A certificate.

@@ -191,6 +191,13 @@ pub fn decode<F: Fields>(trust: &Trust, bytes: &[u8]) -> Result<Record<F>> {
     Unverified::split(F::KIND, bytes)?.verify(trust)
 }
 
+/// What `config` says of itself, verified against nothing: for a first look without a trust anchor.
+pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
+    let unverified = Unverified::split_head(crate::config::Config::KIND, config)?;
+    let fields = read_text::<crate::config::Config>(unverified.text)?.fields;
+    Ok(Trust { repository: fields.repository, admin: fields.admin })
+}
+
 /// The first line of a record: tells the kind before anything is verified.
 pub fn first_line(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()

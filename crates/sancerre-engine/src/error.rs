@@ -1,0 +1,168 @@
+//! What can go wrong, in kinds that tell the caller what to do.
+
+use sancerre_format::FormatError;
+use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
+
+/// The result of everything in the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure it is: each has its own exit code on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It did not work; the message says why.
+    Failed,
+    /// The request makes no sense.
+    Usage,
+    /// There is no repository at the location.
+    NoRepository,
+    /// There is one already.
+    RepositoryExists,
+    /// The key or passphrase does not open what is needed.
+    WrongKey,
+    /// Something in the repository is not what it was.
+    Damaged,
+    /// Something in the repository is gone.
+    Missing,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// A failure of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No `config` object.
+    #[error("there is no repository at {location}; check the location, or make one with `sancerre init`")]
+    NoRepository {
+        /// Where it was looked for.
+        location: String,
+    },
+    /// `init` on an existing repository.
+    #[error("{location} holds a repository already; nothing was changed. Use another location for a new one")]
+    RepositoryExists {
+        /// Where.
+        location: String,
+    },
+    /// The location cannot be understood or opened.
+    #[error("cannot use {location:?} as a repository: {reason}")]
+    Location {
+        /// As it was given.
+        location: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A key does not fit.
+    #[error("{what}; {advice}")]
+    WrongKey {
+        /// What did not open.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// An object is not what the format says.
+    #[error("object {key}: {source}; run `sancerre check` to see what depends on it")]
+    Object {
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// An object that must be there is not.
+    #[error("object {key} is missing; run `sancerre check` to see what depends on it")]
+    Missing {
+        /// Its key.
+        key: String,
+    },
+    /// Something that the repository should hold cannot be found in it.
+    #[error("{what} is missing from the repository; run `sancerre check` to see what depends on it")]
+    Lost {
+        /// What.
+        what: String,
+    },
+    /// The store failed after all retries.
+    #[error("the store failed to {operation} {key}: {source}; check the connection, the credentials and free space, then run again")]
+    Store {
+        /// put, get, list …
+        operation: &'static str,
+        /// Which object or prefix.
+        key: String,
+        /// What it said.
+        source: object_store::Error,
+    },
+    /// Another object stands where this session had to write.
+    #[error("object {key} exists with other content; {advice}")]
+    Occupied {
+        /// Its key.
+        key: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The session was ended by somebody else.
+    #[error("session {session} was ended by {by}: {reason}; nothing was saved, run the backup again")]
+    SessionEnded {
+        /// Which.
+        session: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing fits what the user named.
+    #[error("{0}")]
+    Usage(String),
+    /// A disk cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A disk cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A disk changed while it was read.
+    #[error("{source}. Nothing was saved. docs/QUIESCE.md has recipes; --allow-changing saves it all the same, marked fuzzy")]
+    Changed {
+        /// How.
+        source: ChangedError,
+    },
+    /// A target cannot be written.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A local file other than a disk.
+    #[error("cannot {operation} {path}: {source}")]
+    File {
+        /// read, write …
+        operation: &'static str,
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Values that cannot be encoded: a bug or an absurd request.
+    #[error("{0}; this is a bug, please report it")]
+    Encode(#[from] FormatError),
+    /// A worker died.
+    #[error("a worker stopped unexpectedly; this is a bug, please report it")]
+    Worker,
+    /// The user asked to stop.
+    #[error("interrupted; what was uploaded is reused by the next backup")]
+    Interrupted,
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoRepository { .. } => ErrorKind::NoRepository,
+            Self::RepositoryExists { .. } => ErrorKind::RepositoryExists,
+            Self::Location { .. } | Self::Usage(_) => ErrorKind::Usage,
+            Self::WrongKey { .. } => ErrorKind::WrongKey,
+            Self::Object { .. } => ErrorKind::Damaged,
+            Self::Missing { .. } | Self::Lost { .. } => ErrorKind::Missing,
+            Self::Interrupted => ErrorKind::Interrupted,
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    /// Blames an object for a format error.
+    pub(crate) fn object(key: &str) -> impl FnOnce(FormatError) -> Self {
+        move |source| Self::Object { key: key.to_owned(), source }
+    }
+}

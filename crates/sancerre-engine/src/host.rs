@@ -1,0 +1,138 @@
+//! The outside world as arguments: clock, randomness, sealing and processors.
+//!
+//! The engine takes these from its caller, so that a simulation with a seed replays exactly. This is the one
+//! module that touches the real ones.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use sancerre_format::names::Time;
+
+use crate::error::{Error, Result};
+
+/// The time of day.
+pub trait Clock: Send + Sync {
+    /// Now, in whole seconds.
+    fn now(&self) -> Time;
+}
+
+/// Random bytes.
+pub trait Random: Send + Sync {
+    /// Fills `bytes`, unpredictably.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// Public-key sealing with `age`.
+pub trait Sealer: Send + Sync {
+    /// Seals `secret` to an `age1…` recipient.
+    fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>>;
+}
+
+/// Where processor time is spent.
+pub trait Pool: Send + Sync {
+    /// Runs `job` to its end, now or later, here or elsewhere.
+    fn run(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// How many jobs run at once.
+    fn width(&self) -> usize;
+}
+
+/// What the engine needs of the machine it runs on.
+#[derive(Clone)]
+pub struct Host {
+    /// Time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub random: Arc<dyn Random>,
+    /// Sealing.
+    pub sealer: Arc<dyn Sealer>,
+    /// Processors.
+    pub pool: Arc<dyn Pool>,
+    /// Program and version, for the signed records.
+    pub tool: &'static str,
+}
+
+impl Host {
+    /// The real machine: its clock, its random source, all its cores. Needs a tokio runtime.
+    pub fn real(tool: &'static str) -> Self {
+        let width = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            sealer: Arc::new(AgeSealer),
+            pool: Arc::new(BlockingPool { width }),
+            tool,
+        }
+    }
+
+    /// `N` random bytes.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes);
+        bytes
+    }
+
+    /// Runs `job` on the pool and waits for its result.
+    ///
+    /// Errors: [`Error::Worker`] when the job panicked.
+    pub async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let (done, result) = oneshot::channel();
+        self.pool.run(Box::new(move || {
+            // The receiver is gone only when the caller was cancelled.
+            let _ = done.send(job());
+        }));
+        result.await.map_err(|_| Error::Worker)
+    }
+}
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods)]
+    fn now(&self) -> Time {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Time::from_unix_seconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    #[allow(clippy::disallowed_methods)]
+    fn fill(&self, bytes: &mut [u8]) {
+        // invariant: without a source of randomness no key may be made, and there is nobody to tell
+        getrandom::fill(bytes).expect("the system's random source failed"); // invariant: see above
+    }
+}
+
+struct BlockingPool {
+    width: usize,
+}
+
+impl Pool for BlockingPool {
+    #[allow(clippy::disallowed_methods)]
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        tokio::task::spawn_blocking(job);
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+}
+
+struct AgeSealer;
+
+impl Sealer for AgeSealer {
+    fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>> {
+        let recipient = age::x25519::Recipient::from_str(recipient).map_err(|reason| Error::WrongKey {
+            what: format!("{recipient:?} is not an age recipient: {reason}"),
+            advice: "give a recipient that starts with age1",
+        })?;
+        age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
+    }
+}
+
+pub(crate) fn seal_failed(error: &age::EncryptError) -> Error {
+    Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it" }
+}

@@ -1,0 +1,136 @@
+//! Which packs the sessions of a zone have: their signed pack lists, and what the store lists.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sancerre_format::FormatError;
+use sancerre_format::id::{Hash, PackName, SessionId};
+use sancerre_format::list::{ListedPack, PackList};
+use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::record;
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::log::Log;
+
+/// The listed packs of sessions, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    packs: BTreeMap<PackName, ListedPack>,
+    sessions: HashMap<u64, SessionId>,
+}
+
+/// A pack list that does not verify or contradicts the log.
+#[derive(Debug, Clone)]
+pub struct BadList {
+    /// Its key.
+    pub key: String,
+    /// What is wrong.
+    pub error: FormatError,
+}
+
+impl Catalogue {
+    /// Reads the pack lists of these sessions; lists that do not verify are returned beside it.
+    pub async fn load(repository: &Repository, log: &Log, sessions: impl IntoIterator<Item = u64>) -> Result<(Self, Vec<BadList>)> {
+        let mut keys = Vec::new();
+        for session in sessions {
+            let prefix = names::session_folder(&repository.keys.zone, Folder::Lists, session);
+            keys.extend(repository.store.list(&prefix).await?.into_iter().map(|listed| listed.key));
+        }
+        Self::load_keys(repository, log, keys).await
+    }
+
+    /// Reads all pack lists of the zone.
+    pub async fn load_all(repository: &Repository, log: &Log) -> Result<(Self, Vec<BadList>)> {
+        let listed = repository.store.list(&repository.folder(Folder::Lists)).await?;
+        Self::load_keys(repository, log, listed.into_iter().map(|listed| listed.key).collect()).await
+    }
+
+    async fn load_keys(repository: &Repository, log: &Log, mut keys: Vec<String>) -> Result<(Self, Vec<BadList>)> {
+        keys.sort();
+        let (mut catalogue, mut bad) = (Self::default(), Vec::new());
+        for (key, bytes) in repository.store.get_all(keys).await? {
+            let Some(bytes) = bytes else { continue };
+            if let Err(error) = catalogue.add(repository, log, &key, &bytes) {
+                bad.push(BadList { key, error });
+            }
+        }
+        Ok((catalogue, bad))
+    }
+
+    fn add(&mut self, repository: &Repository, log: &Log, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+        let place = ZoneKey::parse(&repository.keys.zone, key)?;
+        let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
+        let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
+        let announced = entry.and_then(|entry| entry.entry.as_deref().ok());
+        let fits = place == ZoneKey::List(list.session.number, list.sequence)
+            && list.repository == repository.keys.trust.repository
+            && list.zone == repository.keys.zone
+            && announced.is_some_and(|announced| announced.fields.by.name == list.by.name);
+        if !fits {
+            let detail = "it does not belong to the session it names".to_owned();
+            return Err(FormatError::Forged { what: "pack list", detail });
+        }
+        self.sessions.insert(list.session.number, list.session);
+        for pack in list.packs {
+            self.packs.insert(PackName { session: list.session.number, ordinal: pack.ordinal }, pack);
+        }
+        Ok(())
+    }
+
+    /// What is known of a pack.
+    pub fn pack(&self, name: PackName) -> Option<&ListedPack> {
+        self.packs.get(&name)
+    }
+
+    /// The session a number stands for.
+    pub fn session(&self, number: u64) -> Option<SessionId> {
+        self.sessions.get(&number).copied()
+    }
+
+    /// All packs.
+    pub fn packs(&self) -> impl Iterator<Item = (PackName, &ListedPack)> {
+        self.packs.iter().map(|(name, pack)| (*name, pack))
+    }
+
+    /// The object key of a pack.
+    ///
+    /// Errors: [`Error::Lost`] when no verified list names it.
+    pub fn key(&self, repository: &Repository, name: PackName) -> Result<String> {
+        let pack = self.pack(name).ok_or_else(|| Error::Lost { what: format!("the pack list that names pack {name}") })?;
+        Ok(names::pack(&repository.keys.zone, name, &pack.hash))
+    }
+}
+
+/// Packs as the store lists them: object hash and size by name.
+#[derive(Debug, Clone, Default)]
+pub struct Present {
+    packs: HashMap<PackName, Vec<(Hash, u64)>>,
+}
+
+impl Present {
+    /// Lists every pack of the zone.
+    pub async fn load(repository: &Repository) -> Result<Self> {
+        let mut present = Self::default();
+        for listed in repository.store.list(&repository.folder(Folder::Packs)).await? {
+            if let Ok(ZoneKey::Pack(name, hash)) = ZoneKey::parse(&repository.keys.zone, &listed.key) {
+                present.packs.entry(name).or_default().push((hash, listed.size_bytes));
+            }
+        }
+        Ok(present)
+    }
+
+    /// Whether the store has this very pack with its right size.
+    pub fn has(&self, name: PackName, pack: &ListedPack) -> bool {
+        self.packs.get(&name).is_some_and(|found| found.contains(&(pack.hash, pack.size_bytes)))
+    }
+
+    /// What the store has under this name.
+    pub fn found(&self, name: PackName) -> &[(Hash, u64)] {
+        self.packs.get(&name).map_or(&[], Vec::as_slice)
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = PackName> + '_ {
+        self.packs.keys().copied()
+    }
+}

@@ -1,0 +1,132 @@
+//! Making a repository: its id, identity, zone, admin and first writer.
+
+use age::secrecy::SecretString;
+use bytes::Bytes;
+use sancerre_format::certificate::{Certificate, Role, portable};
+use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
+use sancerre_format::id::RepositoryId;
+use sancerre_format::key::{AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret};
+use sancerre_format::names::{self, Name, Time, Zone};
+use sancerre_format::record::{self, Fields, Trust};
+use sancerre_format::sign::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::keys::{identity_from_random, seal_with_passphrase};
+use crate::store::{Put, Store};
+
+/// What a new repository is made of.
+pub struct NewRepository {
+    /// Opens everything, and the admin key.
+    pub passphrase: SecretString,
+    /// The first zone.
+    pub zone: Zone,
+    /// Name of the first writer.
+    pub writer: Name,
+    /// Sizes.
+    pub layout: Layout,
+}
+
+/// What the user must keep.
+pub struct Made {
+    /// Repository and admin key.
+    pub trust: Trust,
+    /// The first writer's key file.
+    pub key_file: Zeroizing<String>,
+}
+
+/// The secrets of a repository in the making.
+struct Secrets {
+    trust: Trust,
+    admin: SigningKey,
+    writer: SigningKey,
+    zone: ZoneKeys,
+    identity: Zeroizing<String>,
+    recipient: String,
+}
+
+const EPOCH: u16 = 1;
+const GENERATION: u16 = 1;
+
+/// Makes a repository. `config` is written last: before it there is no repository.
+///
+/// Errors: [`Error::RepositoryExists`]; [`Error::Occupied`] when an earlier `init` stopped halfway.
+pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Made> {
+    let exists = || Error::RepositoryExists { location: store.location().to_owned() };
+    if store.get(names::CONFIG).await?.is_some() {
+        return Err(exists());
+    }
+    let secrets = Secrets::random(host);
+    let now = host.clock.now();
+    let certificate = write_keys(store, host, new, &secrets, now).await?;
+
+    let Trust { repository, admin } = secrets.trust;
+    let config = Config { repository, created: now, admin, layout: new.layout };
+    let config = sign(host, &secrets.admin, &config, &[])?;
+    match store.put_new(names::CONFIG, config).await? {
+        Put::Created => {}
+        Put::Occupied(_) => return Err(exists()),
+    }
+    let key_file = KeyFile {
+        trust: secrets.trust,
+        zone: new.zone.clone(),
+        generation: GENERATION,
+        epoch: EPOCH,
+        recipient: secrets.recipient.clone(),
+        certificate: portable(&certificate)?,
+        key: secrets.writer.clone(),
+        keys: secrets.zone.clone(),
+    };
+    Ok(Made { trust: secrets.trust, key_file: key_file.encode() })
+}
+
+impl Secrets {
+    fn random(host: &Host) -> Self {
+        let admin = SigningKey::from_seed(host.random());
+        let (identity, recipient) = identity_from_random();
+        Self {
+            trust: Trust { repository: RepositoryId(host.random()), admin: admin.public() },
+            admin,
+            writer: SigningKey::from_seed(host.random()),
+            zone: ZoneKeys { id: host.random(), cut: host.random(), metadata: host.random() },
+            identity,
+            recipient,
+        }
+    }
+}
+
+fn sign<F: Fields>(host: &Host, admin: &SigningKey, fields: &F, sealed: &[u8]) -> Result<Bytes> {
+    Ok(record::encode(fields, host.tool, admin, &[], sealed)?.into())
+}
+
+/// Writes everything but `config`; returns the writer's certificate.
+async fn write_keys(store: &Store, host: &Host, new: &NewRepository, secrets: &Secrets, now: Time) -> Result<Bytes> {
+    let Trust { repository, .. } = secrets.trust;
+    let put = async |key: String, bytes: Bytes| {
+        store.put_own(&key, bytes, "an earlier `sancerre init` stopped halfway: empty this location or use another").await
+    };
+    let recipient = secrets.recipient.clone();
+    let identity = Identity { repository, epoch: EPOCH, created: now, recipient };
+    put(names::identity(EPOCH), sign(host, &secrets.admin, &identity, &[])?).await?;
+
+    let label = crate::keys::label("passphrase")?;
+    let secret = IdentitySecret { trust: secrets.trust, epoch: EPOCH, identity: secrets.identity.clone() };
+    put(names::recipient(EPOCH, &label), seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into()).await?;
+    let secret = AdminSecret { repository, key: secrets.admin.clone() };
+    put(names::admin(&label), seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into()).await?;
+
+    let zone = new.zone.clone();
+    let record = ZoneRecord { repository, zone: zone.clone(), generation: GENERATION, created: now, epoch: EPOCH };
+    let secret = ZoneSecret { repository, zone: zone.clone(), generation: GENERATION, keys: secrets.zone.clone() };
+    let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
+    put(names::zone(&zone, GENERATION), sign(host, &secrets.admin, &record, &sealed)?).await?;
+
+    let (name, key) = (new.writer.clone(), secrets.writer.public());
+    let certificate = Certificate { repository, zone, name, role: Role::Writer, key, issued: now, expires: None };
+    let secret = WriterSecret { repository, name: new.writer.clone(), key: secrets.writer.clone() };
+    let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
+    let certificate = sign(host, &secrets.admin, &certificate, &sealed)?;
+    put(names::certificate(&new.writer), certificate.clone()).await?;
+    Ok(certificate)
+}

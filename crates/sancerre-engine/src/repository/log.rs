@@ -1,0 +1,400 @@
+//! The log of a zone: every session and its outcome, verified, and what follows from them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use bytes::Bytes;
+use sancerre_format::FormatError;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::{FrameName, Hash, SessionId};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Folder, Name, ZoneKey};
+use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
+use sancerre_format::record::{self, Fields, Record, Trust};
+use sancerre_format::seal::{UnitKind, UnitName};
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+
+/// A log entry and what became of it.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// Number and hash.
+    pub session: SessionId,
+    /// The entry; an entry that does not verify keeps its number and is void.
+    pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
+    /// Its outcome.
+    pub outcome: Outcome,
+}
+
+/// What ended a session.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Nothing yet, or the entry needs none.
+    Undecided,
+    /// A snapshot.
+    Manifest(Box<Record<Manifest>>),
+    /// Nothing came of it.
+    Abort(Box<Record<Abort>>),
+    /// A garbage collection.
+    Commit(Box<Record<Commit>>, Box<GcLists>),
+    /// An object that does not verify: neither "absent" nor "aborted".
+    Invalid(FormatError),
+}
+
+/// A committed snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// Its log entry.
+    pub entry: &'a Record<Entry>,
+    /// Its manifest.
+    pub manifest: &'a Record<Manifest>,
+}
+
+impl Snapshot<'_> {
+    /// Its session; the hash is the snapshot's id.
+    pub fn session(&self) -> SessionId {
+        self.manifest.fields.session
+    }
+
+    /// The snapshot's id.
+    pub fn id(&self) -> Hash {
+        self.session().intent
+    }
+}
+
+/// Places that a session must not use (FORMAT.md §9.2).
+#[derive(Debug, Clone, Default)]
+pub struct Avoid {
+    frames: FrameSet,
+    sessions: HashSet<u64>,
+}
+
+impl Avoid {
+    /// Whether a frame must not be used.
+    pub fn contains(&self, frame: &FrameName) -> bool {
+        self.sessions.contains(&frame.pack.session) || self.frames.contains(frame)
+    }
+
+    /// Adds frames found unusable.
+    pub fn extend(&mut self, frames: &FrameSet) {
+        self.frames.union(frames);
+    }
+}
+
+/// Everything the log of a zone says.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    entries: BTreeMap<u64, LogEntry>,
+    strangers: Vec<String>,
+}
+
+impl Log {
+    /// Reads the whole log: two listings, then every entry and outcome.
+    ///
+    /// Errors: the store's; [`Error::Object`] for an entry that verifies but needs a newer version.
+    pub async fn load(repository: &Repository) -> Result<Self> {
+        let mut log = Self::default();
+        log.refresh(repository).await?;
+        Ok(log)
+    }
+
+    /// Reads what was added since: nothing that was read once can change.
+    pub async fn refresh(&mut self, repository: &Repository) -> Result<()> {
+        self.strangers.clear();
+        let zone = &repository.keys.zone;
+        let mut entries = self.list(repository, Folder::Log).await?;
+        let mut outcomes = self.list(repository, Folder::Outcome).await?;
+        entries.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Log(number)) if self.entries.contains_key(&number)));
+        for (key, bytes) in repository.store.get_all(entries).await? {
+            let Some(bytes) = bytes else { continue };
+            self.add_entry(repository, &key, &bytes)?;
+        }
+        self.distrust_revoked();
+        outcomes.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Outcome(session)) if self.is_decided(&session)));
+        for (key, bytes) in repository.store.get_all(outcomes).await? {
+            let Some(bytes) = bytes else { continue };
+            self.add_outcome(repository, &key, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn is_decided(&self, session: &SessionId) -> bool {
+        let entry = self.entries.get(&session.number).filter(|entry| entry.session == *session);
+        entry.is_some_and(|entry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_)))
+    }
+
+    async fn list(&mut self, repository: &Repository, folder: Folder) -> Result<Vec<String>> {
+        let listed = repository.store.list(&repository.folder(folder)).await?;
+        let mut keys = Vec::new();
+        for listed in listed {
+            match ZoneKey::parse(&repository.keys.zone, &listed.key) {
+                Ok(_) => keys.push(listed.key),
+                Err(_) => self.strangers.push(listed.key),
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    fn add_entry(&mut self, repository: &Repository, key: &str, bytes: &Bytes) -> Result<()> {
+        let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, key) else { return Ok(()) };
+        let session = SessionId { number, intent: Hash::of(bytes) };
+        let entry = match record::decode::<Entry>(&repository.keys.trust, bytes) {
+            Ok(entry) => place_fits(repository, &entry, number).map(|()| Box::new(entry)),
+            Err(source @ FormatError::Unsupported { .. }) => return Err(Error::Object { key: key.to_owned(), source }),
+            Err(error) => Err(error),
+        };
+        self.entries.insert(number, LogEntry { session, entry, outcome: Outcome::Undecided });
+        Ok(())
+    }
+
+    /// Nothing a revoked writer signed at numbers from the given one on is trusted.
+    fn distrust_revoked(&mut self) {
+        let mut revoked: HashMap<Name, u64> = HashMap::new();
+        for entry in self.valid() {
+            if let Kind::Revoke(distrust) = &entry.fields.kind {
+                let from = revoked.entry(distrust.writer.clone()).or_insert(distrust.from);
+                *from = distrust.from.min(*from);
+            }
+        }
+        for (number, entry) in &mut self.entries {
+            let by = entry.entry.as_ref().ok().map(|entry| &entry.fields.by.name);
+            if by.and_then(|name| revoked.get(name)).is_some_and(|from| number >= from) {
+                let detail = "its writer's key was revoked".to_owned();
+                entry.entry = Err(FormatError::Forged { what: Entry::KIND, detail });
+            }
+        }
+    }
+
+    fn add_outcome(&mut self, repository: &Repository, key: &str, bytes: &Bytes) -> Result<()> {
+        let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { return Ok(()) };
+        // An outcome of an intent that is not in the log belongs to nothing.
+        let Some(entry) = self.entries.get_mut(&session.number).filter(|entry| entry.session == session) else {
+            self.strangers.push(key.to_owned());
+            return Ok(());
+        };
+        entry.outcome = match &entry.entry {
+            Err(_) => Outcome::Invalid(FormatError::Forged { what: "outcome", detail: "its log entry is void".into() }),
+            Ok(announced) => match decode_outcome(&repository.keys.trust, announced, session, bytes) {
+                Err(source @ FormatError::Unsupported { .. }) => {
+                    return Err(Error::Object { key: key.to_owned(), source });
+                }
+                other => other.unwrap_or_else(Outcome::Invalid),
+            },
+        };
+        Ok(())
+    }
+
+    fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
+        self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
+    }
+
+    /// All entries, ascending.
+    pub fn entries(&self) -> impl Iterator<Item = &LogEntry> {
+        self.entries.values()
+    }
+
+    /// The entry with this number.
+    pub fn entry(&self, number: u64) -> Option<&LogEntry> {
+        self.entries.get(&number)
+    }
+
+    /// Keys below `log/` and `outcome/` that belong to nothing.
+    pub fn strangers(&self) -> &[String] {
+        &self.strangers
+    }
+
+    /// The highest number taken; 0 in an empty log.
+    pub fn highest(&self) -> u64 {
+        self.entries.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The newest committed gc below `number`.
+    fn newest_commit(&self, number: u64) -> Option<(u64, &GcLists)> {
+        self.entries.range(..number).rev().find_map(|(number, entry)| match &entry.outcome {
+            Outcome::Commit(_, lists) => Some((*number, lists.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// Numbers that should be there and are not: a stale view of the store, or damage.
+    pub fn gaps(&self) -> Vec<u64> {
+        let folded = self.newest_commit(u64::MAX).map_or(0, |(number, _)| number);
+        (folded.saturating_add(1)..self.highest()).filter(|number| !self.entries.contains_key(number)).collect()
+    }
+
+    /// What a session with this number must not reuse.
+    pub fn avoid(&self, number: u64) -> Avoid {
+        let mut avoid = Avoid::default();
+        if let Some((_, lists)) = self.newest_commit(number) {
+            avoid.frames.union(&lists.burnt);
+        }
+        for (_, entry) in self.entries.range(..number) {
+            avoid_gc(&mut avoid, entry);
+        }
+        for entry in self.valid() {
+            match &entry.fields.kind {
+                Kind::Quarantine { .. } => {
+                    // A set that does not decode can't have been signed by this program; it names nothing.
+                    avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
+                }
+                Kind::Taint(distrust) => avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from)),
+                _ => {}
+            }
+        }
+        avoid
+    }
+
+    fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
+        let signed = move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
+        self.valid().filter(signed).map(|entry| entry.fields.number)
+    }
+
+    fn named(&self, add: fn(&Kind) -> Option<&Vec<SessionId>>, take: fn(&Kind) -> Option<&Vec<SessionId>>) -> BTreeSet<SessionId> {
+        let mut set = BTreeSet::new();
+        for entry in self.valid() {
+            set.extend(add(&entry.fields.kind).into_iter().flatten());
+            for session in take(&entry.fields.kind).into_iter().flatten() {
+                set.remove(session);
+            }
+        }
+        set
+    }
+
+    /// Snapshots that were forgotten and not undeleted.
+    pub fn forgotten(&self) -> BTreeSet<SessionId> {
+        self.named(
+            |kind| if let Kind::Forget(named) = kind { Some(&named.snapshots) } else { None },
+            |kind| if let Kind::Undelete(named) = kind { Some(&named.snapshots) } else { None },
+        )
+    }
+
+    /// Snapshots held and not released.
+    pub fn held(&self) -> BTreeSet<SessionId> {
+        self.named(
+            |kind| if let Kind::Hold(named) = kind { Some(&named.snapshots) } else { None },
+            |kind| if let Kind::Release(named) = kind { Some(&named.snapshots) } else { None },
+        )
+    }
+
+    /// Every committed snapshot that is not forgotten, or is held, in log order.
+    pub fn snapshots(&self) -> Vec<Snapshot<'_>> {
+        let (forgotten, held) = (self.forgotten(), self.held());
+        let committed = self.entries.values().filter_map(LogEntry::snapshot);
+        committed.filter(|snapshot| !forgotten.contains(&snapshot.session()) || held.contains(&snapshot.session())).collect()
+    }
+
+    /// The VM's newest snapshot.
+    pub fn latest(&self, vm: &Name) -> Option<Snapshot<'_>> {
+        self.snapshots().into_iter().rfind(|snapshot| snapshot.manifest.fields.vm == *vm)
+    }
+
+    /// The VM's newest outcomes that no later session names as a parent: what the next one builds on.
+    pub fn heads(&self, vm: &Name) -> Vec<SessionId> {
+        let mut heads = BTreeSet::new();
+        for entry in self.entries.values() {
+            let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else { continue };
+            if intent.vm == *vm && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
+                intent.parents.iter().for_each(|parent| {
+                    heads.remove(parent);
+                });
+                heads.insert(entry.session);
+            }
+        }
+        heads.into_iter().collect()
+    }
+
+    /// Whether a gc above `number` was committed that closed the session `number` without a manifest (W7).
+    pub fn closed_by_gc(&self, session: &SessionId) -> bool {
+        let newest = self.newest_commit(u64::MAX);
+        newest.is_some_and(|(number, lists)| {
+            number > session.number && lists.live.binary_search(session).is_err() && !lists.forgotten.contains(session)
+        })
+    }
+}
+
+impl LogEntry {
+    /// The snapshot this entry became.
+    pub fn snapshot(&self) -> Option<Snapshot<'_>> {
+        match (&self.entry, &self.outcome) {
+            (Ok(entry), Outcome::Manifest(manifest)) => Some(Snapshot { entry, manifest }),
+            _ => None,
+        }
+    }
+}
+
+fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) {
+    let Ok(announced) = &entry.entry else { return };
+    if !matches!(announced.fields.kind, Kind::Gc) {
+        return;
+    }
+    let lists = match &entry.outcome {
+        Outcome::Abort(_) | Outcome::Manifest(_) => return,
+        Outcome::Commit(_, lists) => lists.as_ref().clone(),
+        // Open or unreadable: the proposal may still become final.
+        Outcome::Undecided | Outcome::Invalid(_) => GcLists::decode(&announced.public).unwrap_or_default(),
+    };
+    avoid.frames.union(&lists.dead);
+    for moved in &lists.moves {
+        avoid.frames.insert(moved.frame);
+    }
+}
+
+fn place_fits(repository: &Repository, entry: &Record<Entry>, number: u64) -> std::result::Result<(), FormatError> {
+    let fields = &entry.fields;
+    if fields.repository == repository.keys.trust.repository
+        && fields.zone == repository.keys.zone
+        && fields.number == number
+    {
+        return Ok(());
+    }
+    Err(FormatError::Forged { what: Entry::KIND, detail: "it was made for another place".into() })
+}
+
+fn decode_outcome(
+    trust: &Trust,
+    announced: &Record<Entry>,
+    session: SessionId,
+    bytes: &[u8],
+) -> std::result::Result<Outcome, FormatError> {
+    let elsewhere = |what| FormatError::Forged { what, detail: "it was made for another session".into() };
+    let writer = &announced.fields.by.name;
+    match record::first_line(bytes) {
+        line if line == Manifest::KIND.as_bytes() => {
+            let record = record::decode::<Manifest>(trust, bytes)?;
+            let fits = record.fields.session == session
+                && record.fields.by.name == *writer
+                && matches!(&announced.fields.kind, Kind::Backup(intent) if intent.vm == record.fields.vm);
+            if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
+        }
+        line if line == Commit::KIND.as_bytes() => {
+            let record = record::decode::<Commit>(trust, bytes)?;
+            if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc) {
+                return Err(elsewhere(Commit::KIND));
+            }
+            let lists = GcLists::decode(&record.public)?;
+            Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
+        }
+        _ => {
+            let record = record::decode::<Abort>(trust, bytes)?;
+            let by = &record.signer;
+            let is_writer = matches!(by, sancerre_format::certificate::Signer::Certified(certificate)
+                if certificate.role == sancerre_format::certificate::Role::Writer);
+            if record.fields.session != session || (is_writer && record.fields.by.name != *writer) {
+                return Err(elsewhere(Abort::KIND));
+            }
+            Ok(Outcome::Abort(Box::new(record)))
+        }
+    }
+}
+
+/// The sealed body of a snapshot: tags and disks.
+pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Body> {
+    let session = snapshot.session();
+    let key = names::outcome(&repository.keys.zone, &session);
+    let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
+    let root = repository.keys.metadata_root(&session);
+    let raw = sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
+    Body::decode(&raw).map_err(Error::object(&key))
+}

@@ -1,0 +1,42 @@
+//! A repository: its store, its constants, the keys at hand, and what its log says.
+
+pub mod catalogue;
+pub mod init;
+pub mod log;
+pub mod session;
+
+use sancerre_format::config::Layout;
+use sancerre_format::names::Folder;
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::keys::{self, Keys};
+use crate::store::Store;
+
+/// An opened repository.
+#[derive(Clone)]
+pub struct Repository {
+    /// Where its objects are.
+    pub store: Store,
+    /// Clock, randomness, sealing, processors.
+    pub host: Host,
+    /// What this process may do.
+    pub keys: Keys,
+    /// Sizes that all its hosts share.
+    pub layout: Layout,
+}
+
+impl Repository {
+    /// Opens the repository with these keys.
+    ///
+    /// Errors: no repository; a `config` that does not verify against the keys' trust anchor.
+    pub async fn open(store: Store, host: Host, keys: Keys) -> Result<Self> {
+        let config = keys::read_config(&store, Some(&keys.trust)).await?;
+        Ok(Self { store, host, keys, layout: config.fields.layout })
+    }
+
+    /// Prefix of a folder of this repository's zone.
+    pub(crate) fn folder(&self, folder: Folder) -> String {
+        sancerre_format::names::folder(&self.keys.zone, folder)
+    }
+}

@@ -1,0 +1,269 @@
+//! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
+
+use bytes::Bytes;
+use sancerre_format::config::Layout;
+use sancerre_format::id::{Hash, SessionId};
+
+use sancerre_format::list::{ListedPack, PackList};
+use sancerre_format::log::{Entry, Intent, Kind};
+use sancerre_format::names::{self, Name, Time};
+use sancerre_format::outcome::{Abort, Manifest};
+use sancerre_format::record::{self, Fields};
+use sancerre_format::seal::SessionKey;
+
+use crate::error::{Error, Result};
+use crate::keys::WriterKey;
+use crate::repository::Repository;
+use crate::repository::log::{Log, Outcome};
+use crate::store::Put;
+
+/// An announced session of this process.
+pub struct Session {
+    /// Number and hash.
+    pub id: SessionId,
+    /// Seals its data; in memory only.
+    pub key: SessionKey,
+    /// The key, sealed to the repository identity: goes into every data pack.
+    pub sealed_key: Vec<u8>,
+    /// When it was announced.
+    pub started: Time,
+    /// The VM.
+    pub vm: Name,
+    /// What it builds on.
+    pub parents: Vec<SessionId>,
+    writer: WriterKey,
+    lists: u32,
+    segments: u32,
+}
+
+impl Session {
+    /// W1: takes the next free number in the log.
+    ///
+    /// Errors: the store's; no writer key.
+    pub async fn announce(repository: &Repository, log: &Log, vm: &Name) -> Result<Self> {
+        let writer = repository.keys.writer()?.clone();
+        let started = repository.host.clock.now();
+        let parents = log.heads(vm);
+        let mut number = log.highest();
+        loop {
+            number = number.saturating_add(1);
+            let key = SessionKey(repository.host.random());
+            let sealed_key = repository.host.sealer.seal(&repository.keys.recipient, &key.0)?;
+            let intent = Intent {
+                vm: vm.clone(),
+                generation: repository.keys.generation,
+                epoch: repository.keys.epoch,
+                commitment: key.commitment(),
+                parents: parents.clone(),
+            };
+            let kind = Kind::Backup(intent);
+            let entry = log_entry(repository, &writer, number, started, kind, &[], &sealed_key)?;
+            let id = SessionId { number, intent: Hash::of(&entry) };
+            match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
+                Put::Created => {
+                    let vm = vm.clone();
+                    return Ok(Self { id, key, sealed_key, started, vm, parents, writer, lists: 0, segments: 0 });
+                }
+                // Somebody else has this number; theirs is as good as ours.
+                Put::Occupied(_) => {}
+            }
+        }
+    }
+
+    /// Publishes a signed list of packs that are durable, then an index segment that names their content.
+    pub async fn publish(&mut self, repository: &Repository, packs: Vec<ListedPack>, entries: Vec<IndexEntry>) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let list = PackList {
+            repository: repository.keys.trust.repository,
+            zone: repository.keys.zone.clone(),
+            session: self.id,
+            sequence: self.lists,
+            by: self.writer.by.clone(),
+            packs,
+        };
+        let bytes = self.sign(repository, &list, &[], &[])?;
+        let key = names::list(&repository.keys.zone, self.id.number, self.lists);
+        repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
+        self.lists = self.lists.saturating_add(1);
+        self.publish_segment(repository, entries).await
+    }
+
+    async fn publish_segment(&mut self, repository: &Repository, entries: Vec<IndexEntry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let root = repository.keys.metadata_root(&self.id);
+        let (id, sequence) = (self.id, self.segments);
+        let built = repository.host.compute(move || index::build_sealed(entries, &root, id, sequence)).await??;
+        let segment = Segment {
+            repository: repository.keys.trust.repository,
+            zone: repository.keys.zone.clone(),
+            session: self.id,
+            sequence,
+            by: self.writer.by.clone(),
+            generation: repository.keys.generation,
+            covers: Vec::new(),
+            entries: built.entries,
+            table_bytes: built.table_bytes,
+            table_hash: built.table_hash,
+        };
+        let bytes = self.sign(repository, &segment, &[], &built.sealed)?;
+        let key = names::index(&repository.keys.zone, self.id.number, sequence);
+        repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
+        self.segments = self.segments.saturating_add(1);
+        Ok(())
+    }
+
+    /// Number of pack lists published.
+    pub fn lists(&self) -> u32 {
+        self.lists
+    }
+
+    /// The fields every manifest of this session has; the caller adds sizes.
+    pub fn manifest(&self, repository: &Repository) -> Manifest {
+        Manifest {
+            repository: repository.keys.trust.repository,
+            zone: repository.keys.zone.clone(),
+            session: self.id,
+            by: self.writer.by.clone(),
+            vm: self.vm.clone(),
+            started: self.started,
+            finished: repository.host.clock.now(),
+            parents: self.parents.clone(),
+            disks: 0,
+            size_bytes: 0,
+            data_bytes: 0,
+            new_bytes: 0,
+            stored_bytes: 0,
+            consistency: sancerre_format::outcome::Consistency::Crash,
+            scan: "full".into(),
+            lists: self.lists,
+            lock_until: None,
+        }
+    }
+
+    /// W6: the commit point. Nothing is saved before it, and everything is after it.
+    ///
+    /// Errors: [`Error::SessionEnded`] when another outcome was there first.
+    pub async fn commit(
+        &self,
+        repository: &Repository,
+        log: &mut Log,
+        manifest: &Manifest,
+        uses: &[u8],
+        body: &[u8],
+    ) -> Result<()> {
+        let bytes = self.sign(repository, manifest, uses, body)?;
+        self.put_outcome(repository, bytes).await?;
+        log.refresh(repository).await?;
+        self.confirm(log)
+    }
+
+    /// Ends the session with nothing.
+    pub async fn abort(&self, repository: &Repository, reason: &str) -> Result<()> {
+        let abort = Abort {
+            repository: repository.keys.trust.repository,
+            zone: repository.keys.zone.clone(),
+            session: self.id,
+            by: self.writer.by.clone(),
+            time: repository.host.clock.now(),
+            reason: one_line(reason),
+        };
+        let bytes = self.sign(repository, &abort, &[], &[])?;
+        self.put_outcome(repository, bytes).await
+    }
+
+    async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {
+        let key = names::outcome(&repository.keys.zone, &self.id);
+        match repository.store.put_new(&key, bytes).await? {
+            Put::Created => Ok(()),
+            Put::Occupied(found) => Err(self.ended(repository, &found)),
+        }
+    }
+
+    fn ended(&self, repository: &Repository, found: &[u8]) -> Error {
+        let (by, reason) = match record::decode::<Abort>(&repository.keys.trust, found) {
+            Ok(abort) => (abort.signer.to_string(), abort.fields.reason),
+            Err(error) => ("somebody unknown".to_owned(), error.to_string()),
+        };
+        Error::SessionEnded { session: self.id.to_string(), by, reason }
+    }
+
+    /// W5: fails when somebody else ended the session.
+    pub async fn still_open(&self, repository: &Repository) -> Result<()> {
+        match repository.store.get(&names::outcome(&repository.keys.zone, &self.id)).await? {
+            None => Ok(()),
+            Some(found) => Err(self.ended(repository, &found)),
+        }
+    }
+
+    /// W7: a commit that came after a collector had folded this number away does not count.
+    fn confirm(&self, log: &Log) -> Result<()> {
+        let ours = log.entry(self.id.number).is_some_and(|entry| {
+            entry.session == self.id && matches!(entry.outcome, Outcome::Manifest(_))
+        });
+        if ours && !log.closed_by_gc(&self.id) {
+            return Ok(());
+        }
+        Err(Error::SessionEnded {
+            session: self.id.to_string(),
+            by: "a garbage collection".into(),
+            reason: "it closed the session before the manifest was written".into(),
+        })
+    }
+
+    fn sign<F: Fields>(&self, repository: &Repository, fields: &F, public: &[u8], sealed: &[u8]) -> Result<Bytes> {
+        Ok(record::encode(fields, repository.host.tool, &self.writer.key, public, sealed)?.into())
+    }
+}
+
+const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
+
+/// Most bytes of a pack of this layout.
+pub(crate) fn pack_bytes_max(layout: &Layout) -> usize {
+    sancerre_format::bytes::to_usize(layout.pack_bytes)
+}
+
+fn log_entry(
+    repository: &Repository,
+    writer: &WriterKey,
+    number: u64,
+    time: Time,
+    kind: Kind,
+    public: &[u8],
+    sealed: &[u8],
+) -> Result<Bytes> {
+    let entry = Entry {
+        repository: repository.keys.trust.repository,
+        zone: repository.keys.zone.clone(),
+        number,
+        by: writer.by.clone(),
+        time,
+        kind,
+    };
+    Ok(record::encode(&entry, repository.host.tool, &writer.key, public, sealed)?.into())
+}
+
+/// Appends a single-step entry, such as a quarantine, at the next free number.
+pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
+    let writer = repository.keys.writer()?;
+    let time = repository.host.clock.now();
+    let mut number = log.highest();
+    loop {
+        number = number.saturating_add(1);
+        let entry = log_entry(repository, writer, number, time, kind.clone(), public, &[])?;
+        match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
+            Put::Created => return Ok(number),
+            Put::Occupied(_) => {}
+        }
+    }
+}
+
+/// Free text as a field: printable ASCII in one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let plain: String = text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { ' ' }).collect();
+    let plain: String = plain.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect();
+    if plain.is_empty() { "unknown".into() } else { plain }
+}
