@@ -27,6 +27,7 @@ pub mod error;
 pub mod frames;
 pub mod gc;
 pub mod id;
+pub mod index;
 pub mod key;
 pub mod list;
 pub mod log;
