@@ -145,6 +145,28 @@ impl SessionKey {
     }
 }
 
+/// Size of the sealed unit that holds so many coded bytes.
+pub fn sealed_bytes(coded_bytes: usize) -> usize {
+    let inner = INNER_HEAD_BYTES.saturating_add(coded_bytes);
+    inner.checked_next_multiple_of(PADDING_BYTES).unwrap_or(usize::MAX).saturating_add(S_BYTES + TAG_BYTES)
+}
+
+/// Whether a sealed unit can have this size: whole padding blocks between S and the tag.
+pub fn is_sealed_size(bytes: usize) -> bool {
+    let inner = bytes.saturating_sub(S_BYTES + TAG_BYTES);
+    inner >= PADDING_BYTES && inner.is_multiple_of(PADDING_BYTES) && bytes <= sealed_bytes(UNIT_BYTES_MAX)
+}
+
+/// Seals `raw` bytes, compressed with zstd at `level` when that makes them smaller.
+pub fn seal_raw(root: &RootKey, name: &UnitName, level: i32, raw: &[u8]) -> Result<Vec<u8>> {
+    let coded = zstd::bulk::compress(raw, level).map_err(|error| corrupt(WHAT, format!("zstd: {error}")))?;
+    if coded.len() < raw.len() {
+        seal(root, name, Codec::Zstd, raw.len(), &coded)
+    } else {
+        seal(root, name, Codec::Stored, raw.len(), raw)
+    }
+}
+
 /// Seals `coded` bytes, which decode to `raw_bytes` bytes.
 ///
 /// Returns S ‖ ciphertext ‖ tag. Deterministic: the same input gives the same bytes.
