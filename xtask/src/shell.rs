@@ -1,0 +1,113 @@
+//! Running other programs: each failure names the command and keeps its exit code.
+
+use anyhow::{Context, Result};
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+
+/// A command ended with another exit code than 0.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    command: String,
+    status: ExitStatus,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` failed: {}", self.command, self.status)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// The exit code for `main`: that of the command that failed, else 1.
+pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
+    let code = error.downcast_ref::<Failed>().and_then(|failed| failed.status.code());
+    code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1)
+}
+
+/// The root of the workspace. `cargo xtask` compiles this package where it runs.
+pub(crate) fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_path_buf()
+}
+
+/// `program` with `arguments`, to be run in the root of the workspace.
+pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Cargo as `cargo xtask` was called with.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
+}
+
+/// Runs to the end, output to the terminal.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let status = command.status().with_context(|| cannot_start(&command))?;
+    succeed(&command, status)
+}
+
+/// Runs to the end and hands back standard output.
+pub(crate) fn output(mut command: Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| cannot_start(&command))?;
+    succeed(&command, output.status)?;
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` wrote no UTF-8", line(&command)))
+}
+
+/// Runs to the end, output to the terminal, and hands back both output streams as text, one after the other.
+pub(crate) fn tee(mut command: Command) -> Result<String> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(&command))?;
+    let errors = child.stderr.take().map(|pipe| thread::spawn(|| copy_lines(pipe, std::io::stderr())));
+    let mut text = match child.stdout.take() {
+        Some(pipe) => copy_lines(pipe, std::io::stdout())?,
+        None => String::new(),
+    };
+    if let Some(Ok(more)) = errors.map(thread::JoinHandle::join) {
+        text.push_str(&more?);
+    }
+    succeed(&command, child.wait()?)?;
+    Ok(text)
+}
+
+/// Whether `program` is found on the search path or in the folders of the administrator.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).is_file())
+}
+
+/// The command as a person would type it, for messages.
+pub(crate) fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+fn succeed(command: &Command, status: ExitStatus) -> Result<()> {
+    if status.success() { Ok(()) } else { Err(Failed { command: line(command), status }.into()) }
+}
+
+fn cannot_start(command: &Command) -> String {
+    format!(
+        "cannot start `{}`; is it installed? `cargo xtask setup` installs what the tests use",
+        line(command)
+    )
+}
+
+fn copy_lines(from: impl Read, mut to: impl Write) -> std::io::Result<String> {
+    let mut all = String::new();
+    for line in BufReader::new(from).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(to, "{line}")?;
+        all.push_str(&line);
+        all.push('\n');
+    }
+    Ok(all)
+}
