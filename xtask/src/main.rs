@@ -5,7 +5,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod ci;
+mod demo;
 mod deny;
+mod fleet;
 mod setup;
 mod shell;
 mod tidy;
@@ -21,6 +23,10 @@ usage: cargo xtask COMMAND
   tidy [--bless]       house rules over the sources; --bless renews the digests in docs/FORMAT.md
   deny                 licences, bans and sources of the dependencies, as deny.toml says
   setup                install the programs that the tests use
+  demo                 back up and restore a small disk with the release program, and compare
+  fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
+  fleet --mini OUT [NIGHTS]
+                       the same in small: 2 nights of 2 guests, without root
 ";
 
 fn main() -> ExitCode {
@@ -43,6 +49,11 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["tidy", "--bless"] => tidy::run(tidy::Mode::Bless),
         ["deny"] => deny::run(),
         ["setup"] => setup::run(),
+        ["demo"] => demo::run(),
+        ["fleet", "--mini", out] => fleet::small(out, "2"),
+        ["fleet", "--mini", out, nights] => fleet::small(out, nights),
+        ["fleet", out] => fleet::full(out, "4"),
+        ["fleet", out, nights] => fleet::full(out, nights),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

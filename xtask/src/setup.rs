@@ -4,7 +4,7 @@ use crate::shell;
 use anyhow::{Result, bail};
 
 /// A program, the Debian package that has it, and whether tests can do without.
-struct Tool {
+pub(crate) struct Tool {
     program: &'static str,
     package: &'static str,
     required: bool,
@@ -34,13 +34,23 @@ const TEST_TOOLS: &[Tool] = &[
     optional("age", "age"),
 ];
 
+/// For the fleet of real guests.
+pub(crate) const FLEET_TOOLS: &[Tool] = &[
+    required("mmdebstrap", "mmdebstrap"),
+    required("mkfs.ext4", "e2fsprogs"),
+    required("sfdisk", "fdisk"),
+    required("losetup", "mount"),
+    required("mkfs.ntfs", "ntfs-3g"),
+    required("python3", "python3"),
+];
+
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
     install(TEST_TOOLS)
 }
 
 /// Asks the package manager only for packages of programs that are not found.
-fn install(tools: &[Tool]) -> Result<()> {
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let missing: Vec<&Tool> = tools.iter().filter(|tool| !shell::is_installed(tool.program)).collect();
     if missing.is_empty() {
         println!("setup: all {} programs are installed", tools.len());
@@ -79,11 +89,14 @@ fn is_available(package: &str) -> bool {
     policy.contains("Candidate:") && !policy.contains("Candidate: (none)")
 }
 
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(shell::output(shell::command("id", &["-u"]))?.trim() == "0")
+}
+
 /// Runs apt-get as root, through sudo where needed; quiet unless it fails.
 fn apt_get(arguments: &[&str]) -> Result<()> {
     let quiet = [&["-qq", "-o", "Dpkg::Use-Pty=0"], arguments].concat();
-    let is_root = shell::output(shell::command("id", &["-u"]))?.trim() == "0";
-    let mut command = if is_root {
+    let mut command = if is_root()? {
         shell::command("apt-get", &quiet)
     } else {
         shell::command(

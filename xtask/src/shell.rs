@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -32,6 +33,30 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
 pub(crate) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_path_buf()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
+/// Bytes that the file system has set aside for a sparse file.
+pub(crate) fn allocated_bytes(path: &Path) -> Result<u64> {
+    const BLOCK_BYTES: u64 = 512;
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(metadata.blocks() * BLOCK_BYTES)
+}
+
+/// Sum of the lengths of all files below `folder`.
+pub(crate) fn tree_bytes(folder: &Path) -> Result<u64> {
+    let list = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut total = 0;
+    for entry in list {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        total += if metadata.is_dir() { tree_bytes(&entry.path())? } else { metadata.len() };
+    }
+    Ok(total)
 }
 
 /// `program` with `arguments`, to be run in the root of the workspace.
