@@ -4,6 +4,7 @@
 // A command line tool for developers: the terminal is its output.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod ci;
 mod demo;
 mod deny;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
   fleet --mini OUT [NIGHTS]
                        the same in small: 2 nights of 2 guests, without root
+  bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
 ";
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["deny"] => deny::run(),
         ["setup"] => setup::run(),
         ["demo"] => demo::run(),
+        ["bench", fleet] => bench::run(fleet),
         ["fleet", "--mini", out] => fleet::small(out, "2"),
         ["fleet", "--mini", out, nights] => fleet::small(out, nights),
         ["fleet", out] => fleet::full(out, "4"),

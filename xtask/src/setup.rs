@@ -44,6 +44,14 @@ pub(crate) const FLEET_TOOLS: &[Tool] = &[
     required("python3", "python3"),
 ];
 
+/// For the benchmark: another backup program, a plain compressor, and a clock that also sees memory.
+pub(crate) const BENCH_TOOLS: &[Tool] = &[
+    required("restic", "restic"),
+    required("zstd", "zstd"),
+    required("time", "time"),
+    required("cmp", "diffutils"),
+];
+
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
     install(TEST_TOOLS)
