@@ -57,6 +57,8 @@ impl Stage {
 fn play(stage: &Stage) -> Result<()> {
     println!("making two nights of a web server's disk");
     mini::build_guest(&mini::WEB, &stage.disks, NIGHTS)?;
+    println!("\n$ export SANCERRE_REPOSITORY={}", stage.repository.display());
+    println!("$ export SANCERRE_PASSWORD_FILE={}", stage.password.display());
     stage.step(&["init"])?;
     let mut backups = Vec::new();
     for night in 0..NIGHTS {

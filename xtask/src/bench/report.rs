@@ -63,8 +63,8 @@ impl Report {
 }
 
 const LEGEND: &str = "\n\
-    Limits: first backup `zstd -3 -T0` over the 4 KiB blocks that are new; nights after the same, and reading and \
-    hashing (BLAKE3, two threads) all data before; re-scan reading and hashing. restic re-scans with `--force`: a \
+    Limits. First backup: `zstd -3 -T0` over the 4 KiB blocks that are new. Nights after: reading and hashing all data \
+    (BLAKE3, two threads), then the same zstd. Re-scan: reading and hashing. restic re-scans with `--force`, because a \
     running guest's disk always has a new time of change. MiB are allocated bytes of the disks.\n";
 
 fn time_line(row: &Row) -> String {
