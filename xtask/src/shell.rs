@@ -111,7 +111,8 @@ pub(crate) fn is_installed(program: &str) -> bool {
 
 /// The command as a person would type it, for messages.
 pub(crate) fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
@@ -135,4 +136,26 @@ fn copy_lines(from: impl Read, mut to: impl Write) -> std::io::Result<String> {
         all.push('\n');
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{command, exit_code_of, output, run, tee};
+    use anyhow::Context;
+
+    #[test]
+    fn a_failure_names_the_command_and_keeps_its_exit_code() {
+        let error = run(command("/bin/sh", &["-c", "exit 7"])).context("step").unwrap_err();
+        assert_eq!(exit_code_of(&error), 7);
+        assert!(format!("{error:#}").contains("step: `sh -c exit 7` failed"), "{error:#}");
+        let error = run(command("no-such-program", &[])).unwrap_err();
+        assert_eq!(exit_code_of(&error), 1);
+    }
+
+    #[test]
+    fn tee_hands_back_both_streams_and_output_only_the_first() {
+        let script = ["-c", "echo out; echo err >&2"];
+        assert_eq!(tee(command("sh", &script)).unwrap(), "out\nerr\n");
+        assert_eq!(output(command("sh", &script)).unwrap(), "out\n");
+    }
 }

@@ -14,7 +14,7 @@ const PRODUCT: &str = "crates/";
 /// Packages that take clock, randomness and terminal as arguments.
 const PURE: [&str; 2] = ["crates/sancerre-format/src/", "crates/sancerre-engine/src/"];
 /// The one module that makes the real clock and the real randomness which everything else is handed.
-const AMBIENT_SOURCES: &[&str] = &["crates/sancerre-engine/src/ambient.rs"];
+const AMBIENT_SOURCES: &[&str] = &["crates/sancerre-engine/src/host.rs"];
 /// Modules that may hold `unsafe` code: none yet.
 const UNSAFE_ALLOWED: &[&str] = &[];
 

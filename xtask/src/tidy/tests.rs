@@ -107,7 +107,7 @@ fn clock_randomness_sleep_and_terminal_are_handed_in() {
         only(&check(ENGINE, &body), 2, "take it as an argument");
         only(&check("crates/sancerre-format/src/seal.rs", &body), 2, "take it as an argument");
         assert_eq!(check("crates/sancerre/src/lib.rs", &body), []);
-        assert_eq!(check("crates/sancerre-engine/src/ambient.rs", &body), []);
+        assert_eq!(check("crates/sancerre-engine/src/host.rs", &body), []);
         assert_eq!(check(ENGINE, &format!("#[cfg(test)]\nmod tests {{ {body} }}\n")), []);
     }
 }
