@@ -1,0 +1,153 @@
+//! Who may sign what: certificates by the admin, and the signer of a record (FORMAT.md §4.4).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::error::{Result, corrupt, ensure, forged};
+use crate::id::RepositoryId;
+use crate::names::{Name, Time, Zone};
+use crate::record::{Fields, Trust, Unverified, read_zone, write_zone};
+use crate::sign::PublicKey;
+use crate::text::{TextReader, TextWriter, optional, or_dash};
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Backs up; reads maps and index of its zone, never content.
+    Writer,
+    /// Forgets and collects garbage; never on a hypervisor.
+    Keeper,
+    /// Certifies the others. Never in a certificate: there is one admin key, in `config`.
+    Admin,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Writer => "writer",
+            Self::Keeper => "keeper",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// The admin's word that a key may act in a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where it is valid.
+    pub repository: RepositoryId,
+    /// Where it is valid.
+    pub zone: Zone,
+    /// Unique in the repository.
+    pub name: Name,
+    /// What for.
+    pub role: Role,
+    /// The certified key.
+    pub key: PublicKey,
+    /// When.
+    pub issued: Time,
+    /// Signatures that say to be later are refused.
+    pub expires: Option<Time>,
+}
+
+impl Fields for Certificate {
+    const KIND: &'static str = "sancerre-certificate-v1";
+
+    fn write(&self, text: &mut TextWriter) {
+        write_zone(text, &self.repository, &self.zone);
+        text.field("name", &self.name).field("role", self.role).field("key", self.key);
+        text.field("issued", self.issued).field("expires", or_dash(&self.expires));
+    }
+
+    fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        let (repository, zone) = read_zone(text)?;
+        Ok(Self {
+            repository,
+            zone,
+            name: text.parsed("name", Name::new)?,
+            role: text.parsed("role", |role| match role {
+                "writer" => Ok(Role::Writer),
+                "keeper" => Ok(Role::Keeper),
+                other => Err(corrupt(Self::KIND, format!("unknown role {other:?}"))),
+            })?,
+            key: text.parsed("key", PublicKey::parse)?,
+            issued: text.parsed("issued", Time::parse)?,
+            expires: text.parsed("expires", |value| optional(value, Time::parse))?,
+        })
+    }
+
+    fn allows(&self, signer: &Signer) -> bool {
+        matches!(signer, Signer::Admin) && self.name.as_str() != "admin"
+    }
+}
+
+/// Who signed a record, after the certificate was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signer {
+    /// The admin key itself.
+    Admin,
+    /// A certified key.
+    Certified(Box<Certificate>),
+}
+
+impl Signer {
+    /// Finds and verifies the certificate that a record's text carries.
+    pub(crate) fn of_text(text: &[u8], trust: &Trust) -> Result<Self> {
+        let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"certificate: "));
+        match line {
+            None | Some(b"-") => Ok(Self::Admin),
+            Some(encoded) => {
+                let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
+                ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
+                    "base64 is not canonical".into()
+                })?;
+                Self::of_certificate(&head, trust)
+            }
+        }
+    }
+
+    /// Verifies a certificate given as text and signature.
+    pub fn of_certificate(head: &[u8], trust: &Trust) -> Result<Self> {
+        let unverified = Unverified::split_head(Certificate::KIND, head)?;
+        ensure(unverified.head() == head, Certificate::KIND, || {
+            "carries more than text and signature".into()
+        })?;
+        let (certificate, _) = unverified.verify_head::<Certificate>(trust)?;
+        if certificate.repository != trust.repository {
+            return Err(forged(Certificate::KIND, "it belongs to another repository"));
+        }
+        Ok(Self::Certified(Box::new(certificate)))
+    }
+
+    /// The key that must have signed.
+    pub fn public_key(&self, trust: &Trust) -> PublicKey {
+        match self {
+            Self::Admin => trust.admin,
+            Self::Certified(certificate) => certificate.key,
+        }
+    }
+
+    /// The name of the key.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Admin => "admin",
+            Self::Certified(certificate) => certificate.name.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin => f.write_str("the admin key"),
+            Self::Certified(certificate) => write!(f, "{} {}", certificate.role, certificate.name),
+        }
+    }
+}
+
+/// Text and signature of an encoded certificate as base64: how other records carry it.
+pub fn portable(certificate: &[u8]) -> Result<String> {
+    Ok(BASE64.encode(Unverified::split(Certificate::KIND, certificate)?.head()))
+}

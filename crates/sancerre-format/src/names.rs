@@ -1,0 +1,265 @@
+//! Names users choose, times, and the one place that spells object keys (FORMAT.md §1.2).
+
+use std::fmt;
+
+use crate::error::{Result, corrupt, ensure};
+use crate::id::{Hash, PackName, SessionId, from_hex};
+
+/// A VM, disk, key or zone: 1–64 characters of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks and wraps `text`.
+    pub fn new(text: &str) -> Result<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let well_formed = (1..=64).contains(&text.len())
+            && text.bytes().all(plain)
+            && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        ensure(well_formed, "name", || {
+            format!("{text:?} is not 1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit")
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name in lower case: the trust domain in which hosts deduplicate against each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone(Name);
+
+impl Zone {
+    /// Checks and wraps `text`.
+    pub fn new(text: &str) -> Result<Self> {
+        ensure(!text.bytes().any(|byte| byte.is_ascii_uppercase()), "zone", || {
+            format!("{text:?} has capitals")
+        })?;
+        Name::new(text).map(Self)
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A label a user gives a snapshot: 1–128 characters of `A-Z a-z 0-9 . _ : = @ + / -`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    /// Checks and wraps `text`.
+    pub fn new(text: &str) -> Result<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:=@+/-".contains(&byte);
+        ensure((1..=128).contains(&text.len()) && text.bytes().all(plain) && text != "-", "tag", || {
+            format!("{text:?} is not 1-128 characters of A-Z a-z 0-9 . _ : = @ + / -")
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whole seconds since 1970 in UTC; a claim of whoever signed it. In text RFC 3339: `2026-11-23T21:10:28Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(jiff::Timestamp);
+
+impl Time {
+    /// Seconds since 1970; clamped to the years -9999 to 9999.
+    pub fn from_unix_seconds(seconds: i64) -> Self {
+        Self(jiff::Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        }))
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
+    /// Parses RFC 3339 in UTC with whole seconds.
+    pub fn parse(text: &str) -> Result<Self> {
+        let parsed = text.parse().ok().map(Self).filter(|time| time.to_string() == text);
+        parsed.ok_or_else(|| corrupt("time", format!("{text:?} is not like 2026-11-23T21:10:28Z")))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}", self.0)
+    }
+}
+
+/// The repository's constants.
+pub const CONFIG: &str = "config";
+/// Prefix of everything about keys.
+pub const KEYS: &str = "keys/";
+
+/// The signed record of an identity epoch.
+pub fn identity(epoch: u16) -> String {
+    format!("keys/identities/{epoch:04x}")
+}
+
+/// Prefix of the identity's age files of one epoch.
+pub fn recipients(epoch: u16) -> String {
+    format!("keys/recipients/{epoch:04x}-")
+}
+
+/// The identity, sealed to one recipient.
+pub fn recipient(epoch: u16, label: &Name) -> String {
+    format!("{}{label}", recipients(epoch))
+}
+
+/// The admin's signing key, sealed.
+pub fn admin(label: &Name) -> String {
+    format!("keys/admin/{label}")
+}
+
+/// The secrets of a zone's generation.
+pub fn zone(zone: &Zone, generation: u16) -> String {
+    format!("keys/zones/{zone}-{generation:04x}")
+}
+
+/// A certificate.
+pub fn certificate(name: &Name) -> String {
+    format!("keys/certificates/{name}")
+}
+
+/// Prefix of all certificates.
+pub const CERTIFICATES: &str = "keys/certificates/";
+
+/// The five folders of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Folder {
+    /// Log entries.
+    Log,
+    /// Outcomes.
+    Outcome,
+    /// Packs.
+    Packs,
+    /// Pack lists.
+    Lists,
+    /// Index segments.
+    Index,
+}
+
+impl Folder {
+    /// All five.
+    pub const ALL: [Self; 5] = [Self::Log, Self::Outcome, Self::Packs, Self::Lists, Self::Index];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Outcome => "outcome",
+            Self::Packs => "packs",
+            Self::Lists => "lists",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// Prefix of a folder, with the slash.
+pub fn folder(zone: &Zone, folder: Folder) -> String {
+    format!("zones/{zone}/{}/", folder.as_str())
+}
+
+/// Prefix of one session's objects in a folder, with the slash.
+pub fn session_folder(zone: &Zone, in_folder: Folder, session: u64) -> String {
+    format!("{}{session:016x}/", folder(zone, in_folder))
+}
+
+/// A log entry.
+pub fn log(zone: &Zone, number: u64) -> String {
+    format!("{}{number:016x}", folder(zone, Folder::Log))
+}
+
+/// A session's outcome.
+pub fn outcome(zone: &Zone, session: &SessionId) -> String {
+    format!("{}{session}", folder(zone, Folder::Outcome))
+}
+
+/// A pack.
+pub fn pack(zone: &Zone, name: PackName, hash: &Hash) -> String {
+    format!("{}{:08x}-{hash}", session_folder(zone, Folder::Packs, name.session), name.ordinal)
+}
+
+/// A pack list.
+pub fn list(zone: &Zone, session: u64, sequence: u32) -> String {
+    format!("{}{sequence:08x}", session_folder(zone, Folder::Lists, session))
+}
+
+/// An index segment.
+pub fn index(zone: &Zone, session: u64, sequence: u32) -> String {
+    format!("{}{sequence:08x}", session_folder(zone, Folder::Index, session))
+}
+
+/// What a key below a zone's folder names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ZoneKey {
+    /// `log/<n>`
+    Log(u64),
+    /// `outcome/<n>-<h>`
+    Outcome(SessionId),
+    /// `packs/<n>/<k>-<hash>`
+    Pack(PackName, Hash),
+    /// `lists/<n>/<i>`
+    List(u64, u32),
+    /// `index/<n>/<i>`
+    Index(u64, u32),
+}
+
+impl ZoneKey {
+    /// Parses a key; keys of any other form belong to nobody and are errors.
+    pub fn parse(zone: &Zone, key: &str) -> Result<Self> {
+        let stranger = || corrupt("object key", format!("{key:?} is not a key of this format"));
+        let in_zone = key.strip_prefix("zones/").and_then(|rest| rest.strip_prefix(zone.0.as_str()));
+        let rest = in_zone.and_then(|rest| rest.strip_prefix('/')).ok_or_else(stranger)?;
+        let (folder, name) = rest.split_once('/').ok_or_else(stranger)?;
+        match folder {
+            "log" => Ok(Self::Log(number(name)?)),
+            "outcome" => Ok(Self::Outcome(SessionId::parse(name)?)),
+            "packs" => {
+                let (session, pack) = name.split_once('/').ok_or_else(stranger)?;
+                let (ordinal, hash) = pack.split_once('-').ok_or_else(stranger)?;
+                let name = PackName { session: number(session)?, ordinal: sequence(ordinal)? };
+                Ok(Self::Pack(name, Hash::from_hex(hash)?))
+            }
+            "lists" | "index" => {
+                let (session, part) = name.split_once('/').ok_or_else(stranger)?;
+                let (session, part) = (number(session)?, sequence(part)?);
+                Ok(if folder == "lists" { Self::List(session, part) } else { Self::Index(session, part) })
+            }
+            _ => Err(stranger()),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u64> {
+    from_hex("object key", text).map(u64::from_be_bytes)
+}
+
+fn sequence(text: &str) -> Result<u32> {
+    from_hex("object key", text).map(u32::from_be_bytes)
+}

@@ -1,0 +1,274 @@
+//! Records: a signed text with a public and a sealed part (FORMAT.md §2). One shape for all that is signed.
+
+use crate::bytes::to_u64;
+use crate::certificate::{Certificate, Role, Signer};
+use crate::error::{Result, corrupt, ensure, forged, unsupported};
+use crate::id::{Hash, RepositoryId};
+use crate::names::{Name, Time, Zone};
+use crate::seal::decompress;
+use crate::sign::{ARMOR_BEGIN, ARMOR_END, PublicKey, SigningKey};
+use crate::text::{TextReader, TextWriter, number};
+
+/// The fields of one kind of record, between `tool:` and `public:`.
+pub trait Fields: Sized {
+    /// First line of the text and namespace of the signature.
+    const KIND: &'static str;
+
+    /// Writes the fields in their order.
+    fn write(&self, text: &mut TextWriter);
+
+    /// Reads the fields in their order.
+    fn read(text: &mut TextReader<'_>) -> Result<Self>;
+
+    /// Whether `signer` may sign this.
+    fn allows(&self, signer: &Signer) -> bool;
+}
+
+/// What a record must agree with: the repository and its admin's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The admin key: its fingerprint is the trust anchor.
+    pub admin: PublicKey,
+}
+
+/// A record whose signature, signer and role were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<F> {
+    /// The fields.
+    pub fields: F,
+    /// Program and version that wrote it.
+    pub tool: String,
+    /// Who signed.
+    pub signer: Signer,
+    /// The public part.
+    pub public: Vec<u8>,
+    /// The sealed part, still sealed.
+    pub sealed: Vec<u8>,
+    /// BLAKE3 of the whole object.
+    pub hash: Hash,
+}
+
+/// A record cut into its pieces, nothing verified yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unverified<'a> {
+    kind: &'static str,
+    text: &'a [u8],
+    armor: &'a str,
+    parts: &'a [u8],
+    hash: Option<Hash>,
+}
+
+/// Text of a record, without its signature and parts.
+fn text<F: Fields>(fields: &F, tool: &str, extensions: &[String], parts: [(u64, Hash); 2]) -> String {
+    let mut text = TextWriter::new(F::KIND);
+    text.field("critical", "-").field("tool", tool);
+    fields.write(&mut text);
+    text.extensions(extensions);
+    for (key, (size, hash)) in ["public", "sealed"].into_iter().zip(parts) {
+        text.field(key, format_args!("{size} {hash}"));
+    }
+    text.finish()
+}
+
+/// Encodes and signs a record.
+pub fn encode<F: Fields>(
+    fields: &F,
+    tool: &str,
+    key: &SigningKey,
+    public: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>> {
+    let part = |bytes: &[u8]| (to_u64(bytes.len()), Hash::of(bytes));
+    let text = text(fields, tool, &[], [part(public), part(sealed)]);
+    // What cannot be read back must not be published.
+    read_text::<F>(text.as_bytes())?;
+    let armor = key.sign(F::KIND, text.as_bytes())?;
+    Ok([text.as_bytes(), armor.as_bytes(), public, sealed].concat())
+}
+
+struct Parsed<F> {
+    fields: F,
+    tool: String,
+    parts: [(u64, Hash); 2],
+}
+
+fn read_text<F: Fields>(bytes: &[u8]) -> Result<Parsed<F>> {
+    let mut reader = TextReader::new(F::KIND, bytes)?;
+    let critical = reader.value("critical")?;
+    if critical != "-" {
+        return Err(unsupported(F::KIND, format!("feature {critical}")));
+    }
+    let tool = reader.value("tool")?.to_owned();
+    let fields = F::read(&mut reader)?;
+    let extensions = reader.extensions()?;
+    let parts = [reader.parsed("public", part::<F>)?, reader.parsed("sealed", part::<F>)?];
+    reader.finish()?;
+    ensure(text(&fields, &tool, &extensions, parts).as_bytes() == bytes, F::KIND, || {
+        "its text is not in the one canonical spelling".into()
+    })?;
+    Ok(Parsed { fields, tool, parts })
+}
+
+fn part<F: Fields>(value: &str) -> Result<(u64, Hash)> {
+    let (size, hash) = value.split_once(' ').ok_or_else(|| corrupt(F::KIND, "a part has no hash"))?;
+    Ok((number(F::KIND, size)?, Hash::from_hex(hash)?))
+}
+
+impl<'a> Unverified<'a> {
+    /// Cuts `bytes` at the signature.
+    pub fn split(kind: &'static str, bytes: &'a [u8]) -> Result<Self> {
+        let mut piece = Self::split_head(kind, bytes)?;
+        piece.hash = Some(Hash::of(bytes));
+        Ok(piece)
+    }
+
+    /// Cuts `bytes`, of which the parts may be missing: for reading the text alone.
+    pub fn split_head(kind: &'static str, bytes: &'a [u8]) -> Result<Self> {
+        let begin = find(bytes, ARMOR_BEGIN).ok_or_else(|| corrupt(kind, "it carries no signature"))?;
+        let (text, rest) = bytes.split_at_checked(begin).unwrap_or_default();
+        let length = find(rest, ARMOR_END).map(|end| end.saturating_add(ARMOR_END.len()));
+        let cut = length.and_then(|length| rest.split_at_checked(length));
+        let (armor, parts) = cut.ok_or_else(|| corrupt(kind, "its signature has no end"))?;
+        let armor = std::str::from_utf8(armor).map_err(|_| corrupt(kind, "its signature is not text"))?;
+        Ok(Self { kind, text, armor, parts, hash: None })
+    }
+
+    /// Text and signature without the parts: how a certificate travels inside other records.
+    pub fn head(&self) -> Vec<u8> {
+        [self.text, self.armor.as_bytes()].concat()
+    }
+
+    fn verified_text<F: Fields>(&self, trust: &Trust) -> Result<(Parsed<F>, Signer)> {
+        let parsed = read_text::<F>(self.text)?;
+        let signer = Signer::of_text(self.text, trust)?;
+        signer.public_key(trust).verify(self.kind, self.text, self.armor)?;
+        if !parsed.fields.allows(&signer) {
+            return Err(forged(F::KIND, format!("{signer} may not sign this")));
+        }
+        Ok((parsed, signer))
+    }
+
+    /// Verifies the text alone; the parts may be missing and are not looked at.
+    pub fn verify_head<F: Fields>(&self, trust: &Trust) -> Result<(F, Signer)> {
+        self.verified_text::<F>(trust).map(|(parsed, signer)| (parsed.fields, signer))
+    }
+
+    /// Verifies everything.
+    pub fn verify<F: Fields>(&self, trust: &Trust) -> Result<Record<F>> {
+        let (parsed, signer) = self.verified_text::<F>(trust)?;
+        let [public, sealed] = parsed.parts;
+        let total = public.0.checked_add(sealed.0);
+        ensure(total == Some(to_u64(self.parts.len())), F::KIND, || {
+            format!(
+                "{} bytes follow the signature, announced are {} and {}",
+                self.parts.len(),
+                public.0,
+                sealed.0
+            )
+        })?;
+        let cut = usize::try_from(public.0).ok().and_then(|size| self.parts.split_at_checked(size));
+        let (public_part, sealed_part) = cut.unwrap_or_default();
+        for (name, part, announced) in [("public", public_part, public), ("sealed", sealed_part, sealed)] {
+            if Hash::of(part) != announced.1 {
+                return Err(forged(F::KIND, format!("its {name} part does not fit the signed hash")));
+            }
+        }
+        Ok(Record {
+            fields: parsed.fields,
+            tool: parsed.tool,
+            signer,
+            public: public_part.to_vec(),
+            sealed: sealed_part.to_vec(),
+            hash: self.hash.unwrap_or_else(|| Hash::of(&[])),
+        })
+    }
+}
+
+/// Verifies and decodes a whole record.
+pub fn decode<F: Fields>(trust: &Trust, bytes: &[u8]) -> Result<Record<F>> {
+    Unverified::split(F::KIND, bytes)?.verify(trust)
+}
+
+/// The first line of a record: tells the kind before anything is verified.
+pub fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+fn find(bytes: &[u8], line: &str) -> Option<usize> {
+    // The marker must start a line; text lines cannot hold it because they are `key: value`.
+    let needle = line.as_bytes();
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Text of a public part, compressed.
+pub fn compress_public(text: &str) -> Result<Vec<u8>> {
+    zstd::bulk::compress(text.as_bytes(), 3).map_err(|error| corrupt("public part", format!("zstd: {error}")))
+}
+
+/// Most text in a public part that a reader accepts.
+const PUBLIC_TEXT_BYTES_MAX: u64 = 1 << 30;
+
+/// The text of a public part.
+pub fn decompress_public(what: &'static str, part: &[u8]) -> Result<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(part).ok().flatten();
+    let size = size.filter(|size| *size <= PUBLIC_TEXT_BYTES_MAX).and_then(|size| usize::try_from(size).ok());
+    let size = size.ok_or_else(|| corrupt(what, "its public part does not announce an acceptable size"))?;
+    // A few bytes can announce a gigabyte: zstd never expands more than about 2^15 times per block of 128 KiB.
+    ensure(size <= part.len().saturating_mul(1 << 17), what, || "its public part announces too much".into())?;
+    decompress(what, part, size)
+}
+
+/// The fields nearly every record of a zone starts with.
+pub(crate) fn write_zone(text: &mut TextWriter, repository: &RepositoryId, zone: &Zone) {
+    text.field("repository", repository).field("zone", zone);
+}
+
+/// Reads what [`write_zone`] wrote.
+pub(crate) fn read_zone(text: &mut TextReader<'_>) -> Result<(RepositoryId, Zone)> {
+    Ok((text.parsed("repository", RepositoryId::from_hex)?, text.parsed("zone", Zone::new)?))
+}
+
+/// Who signs, inside the fields: a name and, unless it is the admin, the certificate's text and signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBy {
+    /// Name of the key, `admin` for the admin.
+    pub name: Name,
+    /// Base64 of the certificate's text and signature; none for the admin.
+    pub certificate: Option<String>,
+}
+
+impl SignedBy {
+    pub(crate) fn write(&self, text: &mut TextWriter) {
+        text.field("signer", &self.name).field("certificate", crate::text::or_dash(&self.certificate));
+    }
+
+    pub(crate) fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        let name = text.parsed("signer", Name::new)?;
+        let certificate = text.parsed("certificate", |value| {
+            crate::text::optional(value, |certificate| Ok(certificate.to_owned()))
+        })?;
+        Ok(Self { name, certificate })
+    }
+}
+
+/// What every role check of a zone's record needs: the signer is the one named, in this zone, not expired.
+pub(crate) fn signer_fits(
+    signer: &Signer,
+    by: &SignedBy,
+    zone: &Zone,
+    time: Option<Time>,
+    roles: &[Role],
+) -> bool {
+    match signer {
+        Signer::Admin => {
+            by.certificate.is_none() && by.name.as_str() == "admin" && roles.contains(&Role::Admin)
+        }
+        Signer::Certified(certificate) => {
+            let Certificate { name, zone: of, role, expires, .. } = certificate.as_ref();
+            let in_time = expires.is_none_or(|expires| time.is_none_or(|time| time <= expires));
+            *name == by.name && of == zone && in_time && roles.contains(role)
+        }
+    }
+}

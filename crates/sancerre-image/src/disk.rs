@@ -1,0 +1,38 @@
+//! The trait through which a backup sees every disk.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::{ChangedError, ReadError};
+
+/// A disk that is read for backup. Implementations read with `pread` and never map.
+///
+/// All methods take `&self` and may be called from many threads at once.
+pub trait Disk: Send + Sync {
+    /// Size of the disk as the guest sees it, fixed when it was opened.
+    fn size_bytes(&self) -> u64;
+
+    /// Fills `buffer` with the bytes from `offset` on; holes read as zeros.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] when the range does not lie inside the disk, [`ReadError::Unreadable`] naming
+    /// the first block that cannot be read, [`ReadError::Shrank`] when the disk ends early. The content of
+    /// `buffer` is then unspecified.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError>;
+
+    /// The ranges inside `range` that may hold data: ascending, disjoint, not empty, clipped to `range`.
+    /// All else in `range` reads as zeros and need not be read. Data may still be zeros.
+    ///
+    /// # Errors
+    /// As [`Disk::read_at`]; [`ReadError::HoleSearch`] when the holes cannot be asked for.
+    fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError>;
+
+    /// Ok while the disk is what it was when it was opened, as far as the medium tells.
+    ///
+    /// # Errors
+    /// [`ChangedError`] saying what differs.
+    fn check_unchanged(&self) -> Result<(), ChangedError>;
+
+    /// Where the disk is, for messages.
+    fn path(&self) -> &Path;
+}

@@ -1,0 +1,183 @@
+//! Where a disk is restored to: a new file that gets its name when it is whole, or a block device.
+//!
+//! The two differ in how they start and end and in what a zero costs; writing is the same for both.
+
+mod device;
+mod partial;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::fstatvfs;
+
+use crate::TargetError;
+use crate::positional::{is_inside, length};
+use device::Device;
+use partial::Partial;
+
+/// A file or block device that takes a disk, in any order and from many threads.
+///
+/// A file is written beside its name as `NAME.sancerre-partial` and renamed by [`RawTarget::finish`], so a
+/// half-restored image is never taken for a whole one. Dropping the target, or dying, leaves the partial file; the
+/// next restore to the same name replaces it, and [`RawTarget::abandon`] removes it.
+#[derive(Debug)]
+pub struct RawTarget {
+    medium: Medium,
+    size_bytes: u64,
+    /// For the message of a full file system.
+    written_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Medium {
+    File(Partial),
+    Device(Device),
+}
+
+impl RawTarget {
+    /// Prepares `path` to take a disk of `size_bytes`. Without `overwrite` a file that is not empty is refused,
+    /// and so is a device with anything but zeros in its first or last MiB.
+    ///
+    /// # Errors
+    /// Refusals as above; [`TargetError::InUse`] for a mounted or held device even with `overwrite`;
+    /// [`TargetError::TooSmall`]; [`TargetError::NotATarget`] for directories, pipes and symbolic links (a link to
+    /// a block device is followed).
+    pub fn create(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
+        let medium = if is_device(path)? {
+            Medium::Device(Device::open(path, size_bytes, overwrite)?)
+        } else {
+            Medium::File(Partial::create(path, size_bytes, overwrite)?)
+        };
+        Ok(Self { medium, size_bytes, written_bytes: AtomicU64::new(0) })
+    }
+
+    /// Writes `bytes` at `offset` of the disk. Durable only after [`RawTarget::finish`].
+    ///
+    /// # Errors
+    /// [`TargetError::NoSpace`], [`TargetError::Write`] or [`TargetError::OutOfRange`].
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        let length_bytes = length(bytes);
+        self.refuse_outside(offset, length_bytes)?;
+        self.file().write_all_at(bytes, offset).map_err(|e| self.write_failed(offset, length_bytes, e))?;
+        self.written_bytes.fetch_add(length_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes `range` read as zeros. A new file does so from the start, and then nothing is done: a range is
+    /// written or zeroed, never first written and then zeroed. On a device the range is discarded with zeros or
+    /// zeroed by the driver, and written where neither works.
+    ///
+    /// # Errors
+    /// As [`RawTarget::write_at`].
+    pub fn zero(&self, range: Range<u64>) -> Result<(), TargetError> {
+        let length_bytes = range.end.saturating_sub(range.start);
+        self.refuse_outside(range.start, length_bytes)?;
+        match &self.medium {
+            Medium::File(_) => Ok(()),
+            Medium::Device(device) => device
+                .zero(range.clone())
+                .map_err(|source| self.write_failed(range.start, length_bytes, source)),
+        }
+    }
+
+    /// Bytes of the device behind the end of the disk, which are left as they are; zero for a file.
+    pub fn surplus_bytes(&self) -> u64 {
+        match &self.medium {
+            Medium::File(_) => 0,
+            Medium::Device(device) => device.size_bytes().saturating_sub(self.size_bytes),
+        }
+    }
+
+    /// Makes everything durable, then gives a file its name. Only after `Ok` does the restored disk exist.
+    ///
+    /// # Errors
+    /// Any error means that the disk is not restored; a partial file stays until the next restore to this name.
+    pub fn finish(self) -> Result<(), TargetError> {
+        // The first fsync after a failed write-back reports it (fsync(2)); it must succeed before the rename.
+        self.file().sync_all().map_err(|source| match is_full(&source) {
+            true => self.no_space(),
+            false => TargetError::Io { step: "flush", path: self.path().to_owned(), source },
+        })?;
+        match self.medium {
+            Medium::File(partial) => partial.publish(),
+            Medium::Device(_) => Ok(()),
+        }
+    }
+
+    /// Gives up: removes the partial file. What was written to a device stays there.
+    ///
+    /// # Errors
+    /// [`TargetError::Io`] when the file cannot be removed.
+    pub fn abandon(self) -> Result<(), TargetError> {
+        match self.medium {
+            Medium::File(partial) => partial.remove(),
+            Medium::Device(_) => Ok(()),
+        }
+    }
+
+    /// Where bytes go: the partial file or the device.
+    pub fn path(&self) -> &Path {
+        match &self.medium {
+            Medium::File(partial) => partial.path(),
+            Medium::Device(device) => device.path(),
+        }
+    }
+
+    fn file(&self) -> &File {
+        match &self.medium {
+            Medium::File(partial) => partial.file(),
+            Medium::Device(device) => device.file(),
+        }
+    }
+
+    fn refuse_outside(&self, offset: u64, length_bytes: u64) -> Result<(), TargetError> {
+        if is_inside(offset, length_bytes, self.size_bytes) {
+            return Ok(());
+        }
+        let (path, size_bytes) = (self.path().to_owned(), self.size_bytes);
+        Err(TargetError::OutOfRange { path, offset, length_bytes, size_bytes })
+    }
+
+    fn write_failed(&self, offset: u64, length_bytes: u64, source: io::Error) -> TargetError {
+        if is_full(&source) {
+            return self.no_space();
+        }
+        TargetError::Write { path: self.path().to_owned(), offset, length_bytes, source }
+    }
+
+    fn no_space(&self) -> TargetError {
+        let written_bytes = self.written_bytes.load(Ordering::Relaxed);
+        let available_bytes = match &self.medium {
+            Medium::File(partial) => {
+                fstatvfs(partial.file()).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+            }
+            Medium::Device(_) => 0,
+        };
+        TargetError::NoSpace {
+            path: self.path().to_owned(),
+            written_bytes,
+            missing_bytes: self.size_bytes.saturating_sub(written_bytes),
+            available_bytes,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn is_device(path: &Path) -> Result<bool, TargetError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.file_type().is_block_device()),
+        // A dangling link is refused by the file's own checks.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(TargetError::Io { step: "look at", path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
