@@ -1,3 +1,66 @@
-//! Project automation.
+//! Project automation: `cargo xtask help` lists the commands.
+//!
+//! Depends on none of the product's packages, so it still runs when the product does not compile.
+// A command line tool for developers: the terminal is its output.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-fn main() {}
+mod bench;
+mod ci;
+mod demo;
+mod deny;
+mod fleet;
+mod setup;
+mod shell;
+mod tidy;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test                 setup, then ci: the one command on a fresh Debian machine with Rust
+  ci                   formatting, house rules, dependencies, lints, documentation, tests
+  tidy [--bless]       house rules over the sources; --bless renews the digests in docs/FORMAT.md
+  deny                 licences, bans and sources of the dependencies, as deny.toml says
+  setup                install the programs that the tests use
+  demo                 back up and restore a small disk with the release program, and compare
+  fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
+  fleet --mini OUT [NIGHTS]
+                       the same in small: 2 nights of 2 guests, without root
+  bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(shell::exit_code_of(&error))
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<()> {
+    match words {
+        ["test"] => setup::run().and_then(|()| ci::run()),
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(tidy::Mode::Check),
+        ["tidy", "--bless"] => tidy::run(tidy::Mode::Bless),
+        ["deny"] => deny::run(),
+        ["setup"] => setup::run(),
+        ["demo"] => demo::run(),
+        ["bench", fleet] => bench::run(fleet),
+        ["fleet", "--mini", out] => fleet::small(out, "2"),
+        ["fleet", "--mini", out, nights] => fleet::small(out, nights),
+        ["fleet", out] => fleet::full(out, "4"),
+        ["fleet", out, nights] => fleet::full(out, nights),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown command `{}`; `cargo xtask help` lists the commands", words.join(" ")),
+    }
+}

@@ -1,0 +1,168 @@
+//! The commands that the benchmark times, and the folder they write into.
+
+use super::Night;
+use super::cost::{Cost, timed};
+use crate::shell;
+use anyhow::{Context, Result};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An empty folder on one file system, for everything that is written.
+pub(super) struct Tools {
+    work: PathBuf,
+}
+
+impl Tools {
+    pub(super) fn prepare(work: &Path) -> Result<Self> {
+        let tools = Self { work: work.to_path_buf() };
+        if work.exists() {
+            tools.remove()?;
+        }
+        fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
+        fs::write(work.join("password"), "benchmark\n")?;
+        Ok(tools)
+    }
+
+    pub(super) fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.work).with_context(|| format!("cannot remove {}", self.work.display()))
+    }
+
+    /// Makes both repositories, untimed.
+    pub(super) fn init(&self) -> Result<()> {
+        shell::run(self.sancerre(&["init", "--key-file", &self.path("writer.key")]))?;
+        shell::run(self.restic(&["init", "--quiet"]))
+    }
+
+    /// Sizes of the repositories of sancerre and restic.
+    pub(super) fn repository_bytes(&self) -> Result<[u64; 2]> {
+        Ok([shell::tree_bytes(&self.work.join("sancerre"))?, shell::tree_bytes(&self.work.join("restic"))?])
+    }
+
+    /// One run for each disk, as cron does on a hypervisor.
+    pub(super) fn sancerre_backup(&self, night: &Night) -> Result<Cost> {
+        let mut cost = Cost::default();
+        for disk in &night.disks {
+            let arguments = ["backup", "--key-file", &self.path("writer.key"), "--vm", &name(disk)];
+            let mut command = self.sancerre(&arguments);
+            command.arg(format!("disk0={}", disk.display()));
+            cost = cost + timed(&command, &self.work)?;
+        }
+        Ok(cost + self.sync()?)
+    }
+
+    /// One run for all disks, which is what serves restic best.
+    pub(super) fn restic_backup(&self, night: &Night, options: &[&str]) -> Result<Cost> {
+        let mut command = self.restic(&["backup"]);
+        command.args(options).args(&night.disks);
+        Ok(timed(&command, &self.work)? + self.sync()?)
+    }
+
+    /// Restores each disk to a new file and compares it, the latter untimed.
+    pub(super) fn sancerre_restore(&self, night: &Night) -> Result<Cost> {
+        let folder = self.work.join("restored");
+        fs::create_dir_all(&folder)?;
+        let mut cost = Cost::default();
+        for disk in &night.disks {
+            let snapshot = format!("{}:latest:disk0", name(disk));
+            let target = folder.join(name(disk));
+            cost = cost + timed(self.sancerre(&["restore", &snapshot, "--target"]).arg(&target), &self.work)?;
+        }
+        cost = cost + self.sync()?;
+        self.compare_and_remove(night, |disk| folder.join(name(disk)), &folder)?;
+        Ok(cost)
+    }
+
+    /// Restores the latest snapshot, which holds all disks, and compares.
+    pub(super) fn restic_restore(&self, night: &Night) -> Result<Cost> {
+        let folder = self.work.join("restored");
+        let mut command = self.restic(&["restore", "latest", "--quiet", "--target"]);
+        let has_sparse =
+            shell::output(shell::command("restic", &["restore", "--help"]))?.contains("--sparse");
+        command.arg(&folder).args(has_sparse.then_some("--sparse"));
+        let cost = timed(&command, &self.work)? + self.sync()?;
+        let place = |disk: &Path| folder.join(disk.strip_prefix("/").unwrap_or(disk));
+        self.compare_and_remove(night, place, &folder)?;
+        Ok(cost)
+    }
+
+    /// Writes what each night has that no disk held before, and so brings all disks into the page cache.
+    pub(super) fn write_new_blocks(&self, nights: &[Night]) -> Result<()> {
+        let mut command = self.limits(&["new", &self.path("new")]);
+        command.args(nights.iter().map(|night| &night.folder));
+        shell::run(command)
+    }
+
+    /// Plain compression of the new blocks of the nights in `range`, thrown away.
+    pub(super) fn zstd_new_blocks(&self, range: Range<usize>) -> Result<Cost> {
+        let mut cost = Cost::default();
+        for night in range {
+            let file = self.work.join("new").join(format!("new-{night}"));
+            let arguments = ["-3", "-T0", "-q", "-c", &file.to_string_lossy()];
+            cost = cost + timed(&shell::command("zstd", &arguments), &self.work)?;
+        }
+        Ok(cost)
+    }
+
+    /// Reading and hashing all data of the nights, with two threads.
+    pub(super) fn hash(&self, nights: &[Night]) -> Result<Cost> {
+        let mut cost = Cost::default();
+        for night in nights {
+            cost = cost + timed(self.limits(&["hash"]).args(&night.disks), &self.work)?;
+        }
+        Ok(cost)
+    }
+
+    fn compare_and_remove(
+        &self,
+        night: &Night,
+        place: impl Fn(&Path) -> PathBuf,
+        folder: &Path,
+    ) -> Result<()> {
+        for disk in &night.disks {
+            shell::run(shell::command("cmp", &[&disk.to_string_lossy(), &place(disk).to_string_lossy()]))?;
+        }
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
+
+    /// Until everything written is on the disk.
+    fn sync(&self) -> Result<Cost> {
+        timed(&shell::command("sync", &["--file-system", &self.path("password")]), &self.work)
+    }
+
+    fn sancerre(&self, arguments: &[&str]) -> Command {
+        let mut command = release("sancerre", arguments);
+        command
+            .env("SANCERRE_REPOSITORY", self.path("sancerre"))
+            .env("SANCERRE_PASSWORD_FILE", self.path("password"));
+        command
+    }
+
+    fn restic(&self, arguments: &[&str]) -> Command {
+        let mut command = shell::command("restic", arguments);
+        command
+            .env("RESTIC_REPOSITORY", self.path("restic"))
+            .env("RESTIC_PASSWORD_FILE", self.path("password"));
+        command.env("RESTIC_CACHE_DIR", self.path("restic-cache"));
+        command
+    }
+
+    fn limits(&self, arguments: &[&str]) -> Command {
+        release("limits", arguments)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.work.join(name).to_string_lossy().into_owned()
+    }
+}
+
+fn release(program: &str, arguments: &[&str]) -> Command {
+    let path = shell::target_folder().join("release").join(program);
+    shell::command(&path.to_string_lossy(), arguments)
+}
+
+/// The guest that a disk belongs to.
+fn name(disk: &Path) -> String {
+    disk.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}

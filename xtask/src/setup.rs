@@ -1,0 +1,132 @@
+//! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing.
+
+use crate::shell;
+use anyhow::{Result, bail};
+
+/// A program, the Debian package that has it, and whether tests can do without.
+pub(crate) struct Tool {
+    program: &'static str,
+    package: &'static str,
+    required: bool,
+}
+
+const fn required(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package, required: true }
+}
+
+const fn optional(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package, required: false }
+}
+
+/// For the tests and the demo. `qemu-img` is looked for by name and left alone when it is there: other QEMU packages replace
+/// `qemu-utils`.
+const TEST_TOOLS: &[Tool] = &[
+    required("cc", "gcc"),
+    required("mkfs.ext4", "e2fsprogs"),
+    required("debugfs", "e2fsprogs"),
+    required("qemu-img", "qemu-utils"),
+    required("sfdisk", "fdisk"),
+    required("nbdinfo", "libnbd-bin"),
+    required("nbdcopy", "libnbd-bin"),
+    required("ssh-keygen", "openssh-client"),
+    required("cmp", "diffutils"),
+    optional("b3sum", "b3sum"),
+    optional("age", "age"),
+];
+
+/// For the fleet of real guests.
+pub(crate) const FLEET_TOOLS: &[Tool] = &[
+    required("mmdebstrap", "mmdebstrap"),
+    required("mkfs.ext4", "e2fsprogs"),
+    required("sfdisk", "fdisk"),
+    required("losetup", "mount"),
+    required("mkfs.ntfs", "ntfs-3g"),
+    required("python3", "python3"),
+];
+
+/// For the benchmark: another backup program, a plain compressor, and a clock that also sees memory.
+pub(crate) const BENCH_TOOLS: &[Tool] = &[
+    required("restic", "restic"),
+    required("zstd", "zstd"),
+    required("time", "time"),
+    required("cmp", "diffutils"),
+];
+
+/// Installs what the tests use.
+pub(crate) fn run() -> Result<()> {
+    install(TEST_TOOLS)
+}
+
+/// Asks the package manager only for packages of programs that are not found.
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !shell::is_installed(tool.program)).collect();
+    if missing.is_empty() {
+        println!("setup: all {} programs are installed", tools.len());
+        return Ok(());
+    }
+    if !shell::is_installed("apt-get") {
+        return without_apt(&missing);
+    }
+    apt_get(&["update"])?;
+    let mut packages: Vec<&str> = Vec::new();
+    for tool in missing {
+        if !tool.required && !is_available(tool.package) {
+            println!("setup: no package {}; tests that use {} are skipped", tool.package, tool.program);
+        } else if !packages.contains(&tool.package) {
+            packages.push(tool.package);
+        }
+    }
+    if packages.is_empty() {
+        return Ok(());
+    }
+    println!("setup: installing {}", packages.join(" "));
+    let arguments = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
+    apt_get(&arguments)
+}
+
+fn without_apt(missing: &[&Tool]) -> Result<()> {
+    let names: Vec<&str> = missing.iter().filter(|tool| tool.required).map(|tool| tool.program).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    bail!("setup: not a Debian system; install these programs by hand, then run again: {}", names.join(" "))
+}
+
+fn is_available(package: &str) -> bool {
+    let policy = shell::output(shell::command("apt-cache", &["policy", package])).unwrap_or_default();
+    policy.contains("Candidate:") && !policy.contains("Candidate: (none)")
+}
+
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(shell::output(shell::command("id", &["-u"]))?.trim() == "0")
+}
+
+/// Runs apt-get as root, through sudo where needed; quiet unless it fails.
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let quiet = [&["-qq", "-o", "Dpkg::Use-Pty=0"], arguments].concat();
+    let mut command = if is_root()? {
+        shell::command("apt-get", &quiet)
+    } else {
+        shell::command(
+            "sudo",
+            &[&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"], quiet.as_slice()].concat(),
+        )
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+    command.stdout(std::process::Stdio::null());
+    shell::run(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TEST_TOOLS, optional, without_apt};
+
+    #[test]
+    fn without_a_package_manager_only_required_programs_are_an_error() {
+        assert!(without_apt(&[&optional("b3sum", "b3sum")]).is_ok());
+        let all: Vec<_> = TEST_TOOLS.iter().collect();
+        let message = without_apt(&all).unwrap_err().to_string();
+        assert!(message.contains("mkfs.ext4"), "{message}");
+        assert!(!message.contains("b3sum"), "{message}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Rules over the tokens of Rust files.
+
+use super::Finding;
+use super::source::{Source, Token, end_of_group};
+use super::tree::Use;
+
+/// Longest function, from `fn` to its closing brace.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Longest product file, test items not counted.
+const FILE_LINES_MAX: usize = 450;
+
+/// Where product code lives; tests, benches and automation may panic and print.
+const PRODUCT: &str = "crates/";
+/// Packages that take clock, randomness and terminal as arguments.
+const PURE: [&str; 2] = ["crates/sancerre-format/src/", "crates/sancerre-engine/src/"];
+/// The one module that makes the real clock and the real randomness which everything else is handed.
+const AMBIENT_SOURCES: &[&str] = &["crates/sancerre-engine/src/host.rs"];
+/// Modules that may hold `unsafe` code: none yet.
+const UNSAFE_ALLOWED: &[&str] = &[];
+
+const PANICS: &[(&[&str], &str)] = &[
+    (&[".", "unwrap", "("], "`.unwrap()`"),
+    (&[".", "expect", "("], "`.expect()`"),
+    (&["panic", "!"], "`panic!`"),
+    (&["unreachable", "!"], "`unreachable!`"),
+];
+
+const LEFTOVERS: &[(&[&str], &str)] =
+    &[(&["todo", "!"], "`todo!`"), (&["unimplemented", "!"], "`unimplemented!`"), (&["dbg", "!"], "`dbg!`")];
+
+const AMBIENT: &[(&[&str], &str)] = &[
+    (&["SystemTime", ":", ":", "now"], "the system clock"),
+    (&["Instant", ":", ":", "now"], "the monotonic clock"),
+    (&["Timestamp", ":", ":", "now"], "the system clock"),
+    (&["Zoned", ":", ":", "now"], "the system clock"),
+    (&["rand", ":", ":"], "randomness"),
+    (&["getrandom", ":", ":"], "randomness"),
+    (&["OsRng"], "randomness"),
+    (&["thread", ":", ":", "sleep"], "a sleep"),
+    (&["println", "!"], "the terminal"),
+    (&["eprintln", "!"], "the terminal"),
+    (&["print", "!"], "the terminal"),
+    (&["eprint", "!"], "the terminal"),
+];
+
+/// All findings in one file.
+pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(module_documentation(path, source));
+    findings.extend(long_functions(path, source));
+    findings.extend(leftovers(path, source));
+    findings.extend(unsafe_code(path, source));
+    if path.starts_with(PRODUCT) && role == Use::Product {
+        findings.extend(long_file(path, source));
+        findings.extend(panics(path, source));
+        findings.extend(ambient(path, source));
+    }
+    findings
+}
+
+fn module_documentation(path: &str, source: &Source) -> Option<Finding> {
+    let is_documented = source.text.lines().next().is_some_and(|line| line.starts_with("//! "));
+    (!is_documented)
+        .then(|| Finding::new(path, 1, "the file does not start with `//!` saying what it is for"))
+}
+
+fn long_functions(path: &str, source: &Source) -> Vec<Finding> {
+    let functions = functions(&source.tokens).into_iter();
+    let long = functions.filter(|function| function.lines > FUNCTION_LINES_MAX);
+    long.map(|function| {
+        let message = format!(
+            "function `{}` has {} lines, at most {FUNCTION_LINES_MAX} are allowed: split it by what it does",
+            function.name, function.lines
+        );
+        Finding::new(path, function.line, message)
+    })
+    .collect()
+}
+
+struct Function<'a> {
+    name: &'a str,
+    line: usize,
+    lines: usize,
+}
+
+/// All functions with a body: free, methods, nested, in tests and inside macro calls.
+fn functions(tokens: &[Token]) -> Vec<Function<'_>> {
+    let starts =
+        tokens.windows(2).enumerate().filter(|(_, pair)| pair[0].text == "fn" && is_name(&pair[1].text));
+    starts
+        .filter_map(|(index, pair)| {
+            let close = body_end(tokens, index)?;
+            Some(Function { name: &pair[1].text, line: pair[0].line, lines: close.line - pair[0].line + 1 })
+        })
+        .collect()
+}
+
+/// The closing brace of the function whose `fn` is at `start`; none if it has no body.
+fn body_end(tokens: &[Token], start: usize) -> Option<&Token> {
+    let depth = tokens[start].depth;
+    let mut same_level = tokens.iter().enumerate().skip(start).filter(|(_, token)| token.depth == depth);
+    let (open, _) = same_level.find(|(_, token)| matches!(token.text.as_str(), "{" | ";"))?;
+    end_of_group(tokens, open).map(|close| &tokens[close])
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+fn long_file(path: &str, source: &Source) -> Option<Finding> {
+    let lines = source.product_lines();
+    (lines > FILE_LINES_MAX).then(|| {
+        let message =
+            format!("{lines} lines before tests, at most {FILE_LINES_MAX} are allowed: split the file");
+        Finding::new(path, 1, message)
+    })
+}
+
+fn panics(path: &str, source: &Source) -> Vec<Finding> {
+    let hits = product_hits(source, PANICS).into_iter();
+    hits.filter(|(line, _)| !source.states_invariant(*line))
+        .map(|(line, what)| {
+            let advice = "return an error, or end the line with `// invariant: why it cannot happen`";
+            Finding::new(path, line, format!("{what} in product code: {advice}"))
+        })
+        .collect()
+}
+
+fn leftovers(path: &str, source: &Source) -> Vec<Finding> {
+    hits(source, LEFTOVERS)
+        .into_iter()
+        .map(|(line, what)| Finding::new(path, line, format!("{what} left over")))
+        .collect()
+}
+
+fn unsafe_code(path: &str, source: &Source) -> Vec<Finding> {
+    if UNSAFE_ALLOWED.contains(&path) {
+        return Vec::new();
+    }
+    let found = hits(source, &[(&["unsafe"], "`unsafe`")]).into_iter();
+    found
+        .map(|(line, what)| {
+            Finding::new(path, line, format!("{what} outside the modules allowed to hold it"))
+        })
+        .collect()
+}
+
+fn ambient(path: &str, source: &Source) -> Vec<Finding> {
+    let is_pure = PURE.iter().any(|prefix| path.starts_with(prefix));
+    if !is_pure || AMBIENT_SOURCES.contains(&path) {
+        return Vec::new();
+    }
+    let found = product_hits(source, AMBIENT).into_iter();
+    found
+        .map(|(line, what)| Finding::new(path, line, format!("uses {what} directly: take it as an argument")))
+        .collect()
+}
+
+type Pattern = (&'static [&'static str], &'static str);
+
+fn product_hits(source: &Source, patterns: &[Pattern]) -> Vec<(usize, &'static str)> {
+    hits(source, patterns).into_iter().filter(|(line, _)| !source.is_test_line(*line)).collect()
+}
+
+/// Line and meaning of each place where one of `patterns` starts.
+fn hits(source: &Source, patterns: &[Pattern]) -> Vec<(usize, &'static str)> {
+    let places = source.tokens.iter().enumerate();
+    places
+        .flat_map(|(index, token)| {
+            let matching = patterns.iter().filter(move |(pattern, _)| source.matches(index, pattern));
+            matching.map(move |(pattern, what)| {
+                let line = source.tokens.get(index + pattern.len() - 1).map_or(token.line, |last| last.line);
+                (line, *what)
+            })
+        })
+        .collect()
+}
