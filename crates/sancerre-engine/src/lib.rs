@@ -9,9 +9,12 @@
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
 pub mod error;
+pub mod frames;
 pub mod host;
 pub mod keys;
+pub mod known;
 pub mod location;
+pub mod map;
 pub mod monitor;
 pub mod repository;
 pub mod store;
