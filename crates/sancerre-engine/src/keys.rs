@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::str::FromStr;
 
-use age::secrecy::{ExposeSecret, SecretString};
+use age::secrecy::ExposeSecret;
+/// Text that is wiped from memory and never shown: a passphrase.
+pub use age::secrecy::SecretString;
 use base64::Engine;
 use sancerre_format::certificate::{Certificate, Signer};
 use sancerre_format::config::{Config, Identity, ZoneRecord};
