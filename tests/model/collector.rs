@@ -201,7 +201,7 @@ impl Config {
             let uses = state.session(id).manifest().unwrap_or_default();
             let live = !late && state.is_live(id, lower);
             uses.iter().any(|(chunk, place)| {
-                let here = place == pack || state.follow_moves(chunk, place, lower) == Some(pack);
+                let here = place == pack || state.follow_moves(chunk, place, lower, lower) == Some(pack);
                 here && (late && !careless || live && !commit.moved[chunk].contains(pack))
             })
         })

@@ -71,7 +71,7 @@ fn confirmed_records_have_effect(state: &State) -> bool {
         match state.session(id).record() {
             None => true,
             Some(Record::Hold(snapshot) | Record::Undelete(snapshot)) => {
-                state.counts(id, NOW) && state.rescue_works(id, snapshot)
+                state.counts(id, NOW) && state.rescue_works(id, snapshot, NOW)
             }
             Some(_) => state.counts(id, NOW),
         }
@@ -99,11 +99,13 @@ fn deleted_packs_were_listed(state: &State) -> bool {
 
 fn final_lists_are_unused(state: &State) -> bool {
     state.counted_commits(NOW).all(|gc| {
-        let limit = state.session(gc).number;
+        // The collector's own digest, not the objects below it: those may have been folded.
+        let number = state.session(gc).number;
+        let limit = number + 1;
         let Some(commit) = state.session(gc).commit() else { return true };
         state.ids().filter(|&id| state.is_live(id, limit)).all(|id| {
             let uses = state.session(id).manifest().unwrap_or_default();
-            uses.iter().all(|(chunk, pack)| match state.follow_moves(chunk, pack, limit) {
+            uses.iter().all(|(chunk, pack)| match state.follow_moves(chunk, pack, number, limit) {
                 Some(place) => !commit.dead.contains(place) || commit.moved[chunk].contains(place),
                 None => false,
             })

@@ -66,7 +66,9 @@ impl Config {
         let works = match record {
             // The careless one doesn't look at collectors at all.
             Some(_) if self.has(Flaw::RescueIgnoresUndecidedGc) => true,
-            Some(Record::Hold(snapshot) | Record::Undelete(snapshot)) => state.rescue_works(id, snapshot),
+            Some(Record::Hold(snapshot) | Record::Undelete(snapshot)) => {
+                state.rescue_works(id, snapshot, NOW)
+            }
             _ => true,
         };
         let stands = skips || state.counts(id, NOW);

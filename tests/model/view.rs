@@ -67,10 +67,10 @@ impl State {
         (from..limit).all(present)
     }
 
-    /// The pack in which committed moves leave the frame; `None` when a gc burnt it without a move.
-    pub(crate) fn follow_moves(&self, chunk: usize, pack: Id, limit: u8) -> Option<Id> {
+    /// The pack in which the moves of COMMITs below `below` leave the frame; `None` when one burnt it without.
+    pub(crate) fn follow_moves(&self, chunk: usize, pack: Id, below: u8, limit: u8) -> Option<Id> {
         let mut place = pack;
-        for gc in self.counted_commits(limit) {
+        for gc in self.counted_commits(limit).filter(|&gc| self.session(gc).number < below) {
             let Some(commit) = self.session(gc).commit() else { continue };
             if commit.moved[chunk].contains(place) {
                 place = gc;
@@ -100,10 +100,10 @@ impl State {
     }
 
     /// A hold or undelete has no effect on what a lower gc had already burnt.
-    pub(crate) fn rescue_works(&self, record: Id, snapshot: Id) -> bool {
-        let limit = self.session(record).number;
+    pub(crate) fn rescue_works(&self, record: Id, snapshot: Id, limit: u8) -> bool {
+        let below = self.session(record).number;
         let uses = self.session(snapshot).manifest().unwrap_or_default();
-        uses.iter().all(|(chunk, pack)| self.follow_moves(chunk, pack, limit).is_some())
+        uses.iter().all(|(chunk, pack)| self.follow_moves(chunk, pack, below, limit).is_some())
     }
 
     /// (forgotten, held) according to the records below `limit`.
@@ -112,8 +112,10 @@ impl State {
         for id in self.counted(limit) {
             match self.session(id).record() {
                 Some(Record::Forget(s)) if s == snapshot => forgotten = true,
-                Some(Record::Undelete(s)) if s == snapshot && self.rescue_works(id, s) => forgotten = false,
-                Some(Record::Hold(s)) if s == snapshot && self.rescue_works(id, s) => held = true,
+                Some(Record::Undelete(s)) if s == snapshot && self.rescue_works(id, s, limit) => {
+                    forgotten = false
+                }
+                Some(Record::Hold(s)) if s == snapshot && self.rescue_works(id, s, limit) => held = true,
                 Some(Record::Release(s)) if s == snapshot => held = false,
                 _ => {}
             }
@@ -162,7 +164,7 @@ impl State {
         let mut used = vec![0; self.sessions.len()];
         for id in snapshots {
             for (chunk, pack) in self.session(id).manifest().unwrap_or_default().iter() {
-                let place = self.follow_moves(chunk, pack, NOW).unwrap_or(pack);
+                let place = self.follow_moves(chunk, pack, NOW, NOW).unwrap_or(pack);
                 used[usize::from(place)] |= 1 << chunk;
             }
         }
