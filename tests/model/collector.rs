@@ -1,6 +1,6 @@
 //! G1-G8: a collector from its plan to the deletion.
 
-use crate::config::{Config, Flaw, Hints, Repack};
+use crate::config::{Config, Flaw, Fold, Hints, Repack};
 use crate::protocol::Action;
 use crate::state::{
     CHUNKS, Commit, Id, Kind, NOW, Outcome, Pack, Phase, Proposal, Record, Set, State, Stored,
@@ -9,7 +9,11 @@ use crate::state::{
 impl Config {
     pub(crate) fn collector_actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.budget.gcs > 0 && self.can_account(state) {
-            self.plan_actions(state, actions);
+            self.plan_actions(state, None, actions);
+            if self.stale_lists {
+                let stored = state.ids().filter(|&id| state.session(id).is_stored());
+                stored.for_each(|pack| self.plan_actions(state, Some(pack), actions));
+            }
         }
         for id in state.ids() {
             self.gc_actions(state, id, actions);
@@ -27,13 +31,13 @@ impl Config {
         state.hidden.is_none() || self.has(Flaw::HiddenOutcomeAsAbsent)
     }
 
-    fn plan_actions(&self, state: &State, actions: &mut Vec<Action>) {
-        let plain = self.plan(state, false);
+    fn plan_actions(&self, state: &State, only: Option<Id>, actions: &mut Vec<Action>) {
+        let plain = self.plan(state, false, only);
         if !plain.dead.is_empty() {
-            actions.push(Action::StartGc { repack: false });
+            actions.push(Action::StartGc { repack: false, only });
         }
-        if self.repack != Repack::Never && self.plan(state, true) != plain {
-            actions.push(Action::StartGc { repack: true });
+        if self.repack != Repack::Never && self.plan(state, true, only) != plain {
+            actions.push(Action::StartGc { repack: true, only });
         }
     }
 
@@ -114,12 +118,13 @@ impl Config {
         state.ids().filter(move |&id| !self.is_blind_to(state, id) && state.is_live(id, limit))
     }
 
-    /// G1: packs of decided sessions that no live snapshot uses, and those worth rewriting.
-    fn plan(&self, state: &State, repack: bool) -> Proposal {
+    /// G1: packs of decided sessions that no live snapshot uses, and those worth rewriting;
+    /// `only`: the listing showed no other pack.
+    fn plan(&self, state: &State, repack: bool, only: Option<Id>) -> Proposal {
         let used = state.used_chunks(self.live(state, NOW));
         let burnt = state.burnt(NOW);
         let mut proposal = Proposal::default();
-        for id in state.ids() {
+        for id in state.ids().filter(|&id| only.is_none_or(|pack| pack == id)) {
             let session = state.session(id);
             let decided = state.is_decided(id, NOW) || self.is_blind_to(state, id);
             if !session.is_stored() || !decided || burnt.contains(id) {
@@ -141,13 +146,11 @@ impl Config {
         proposal
     }
 
-    pub(crate) fn start_gc(&self, state: &mut State, repack: bool) {
+    pub(crate) fn start_gc(&self, state: &mut State, repack: bool, only: Option<Id>) {
         state.budget.gcs -= 1;
-        let mut known = Set::default();
-        for id in state.ids().filter(|&id| state.is_decided(id, NOW) && !self.is_blind_to(state, id)) {
-            known.insert(id);
-        }
-        let proposal = self.plan(state, repack);
+        let mut known = state.decided(NOW);
+        state.ids().filter(|&id| self.is_blind_to(state, id)).for_each(|id| known.remove(id));
+        let proposal = self.plan(state, repack, only);
         self.begin(state, Kind::Gc(proposal), known);
     }
 
@@ -155,7 +158,7 @@ impl Config {
     pub(crate) fn decide_final_list(&self, state: &mut State, id: Id) {
         let commit = self.final_list(state, id);
         state.session_mut(id).phase = Phase::Decided(commit);
-        if !self.fold {
+        if self.fold == Fold::Nothing {
             self.create_commit(state, id);
         }
     }
@@ -186,23 +189,26 @@ impl Config {
         commit
     }
 
-    /// Burnt already; used by an outcome that the plan didn't know; or used by a live snapshot that the plan
-    /// took for forgotten, unless all its frames were copied.
+    /// Burnt already; a frame could not be copied; used by an outcome that the plan didn't know; or used by a
+    /// snapshot that was held or undeleted, unless the frames it uses were copied.
     fn is_struck(&self, state: &State, gc: Id, pack: Id, known: Set, commit: &Commit) -> bool {
         let lower = state.session(gc).number;
         if state.burnt(lower).contains(pack) {
             return true;
         }
-        let moves = |proposal: &Proposal| proposal.moved.iter().any(|sources| sources.contains(pack));
-        let careless =
-            self.has(Flaw::RepackIgnoresLateUsers) && state.session(gc).proposal().is_some_and(moves);
+        let moved = state.session(gc).proposal().map(|proposal| proposal.moved).unwrap_or_default();
+        if (0..CHUNKS).any(|c| moved[c].contains(pack) && !commit.moved[c].contains(pack)) {
+            return true;
+        }
+        let moves = moved.iter().any(|sources| sources.contains(pack));
+        let careless = self.has(Flaw::RepackIgnoresLateUsers) && moves;
         state.counted(lower).filter(|&id| !self.is_blind_to(state, id)).any(|id| {
             let late = !known.contains(id);
             let uses = state.session(id).manifest().unwrap_or_default();
-            let live = !late && state.is_live(id, lower);
+            let rescued = !late && state.is_rescued(id, lower);
             uses.iter().any(|(chunk, place)| {
                 let here = place == pack || state.follow_moves(chunk, place, lower, lower) == Some(pack);
-                here && (late && !careless || live && !commit.moved[chunk].contains(pack))
+                here && (late && !careless || rescued && !commit.moved[chunk].contains(pack))
             })
         })
     }
@@ -211,7 +217,7 @@ impl Config {
         let Phase::Decided(commit) = state.session(id).phase else { return };
         state.create_outcome(id, Outcome::Commit(commit));
         let lost = state.session(id).commit().is_none();
-        let request_may_linger = lost && self.fold && self.budget.late_puts > 0;
+        let request_may_linger = lost && self.fold != Fold::Nothing && self.budget.late_puts > 0;
         if !request_may_linger {
             state.session_mut(id).phase = Phase::Done;
         }

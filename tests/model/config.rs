@@ -23,6 +23,14 @@ pub(crate) enum Repack {
     Any,
 }
 
+/// What may be deleted below a COMMIT.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fold {
+    Nothing,
+    Aborts,
+    IntentsAndAborts,
+}
+
 /// A deliberate departure from the protocol; each must be found out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Flaw {
@@ -32,6 +40,8 @@ pub(crate) enum Flaw {
     DeleteBeforeDecision,
     /// W2 before W1.
     TombstonesBeforeIntent,
+    /// The collector takes K when it creates its intent, after the plan.
+    KnownTakenAtIntent,
     /// G5 strikes packs from the dead list only, not those that are moved.
     RepackIgnoresLateUsers,
     /// The writer relies on a listing instead of the avoid set.
@@ -69,8 +79,9 @@ pub(crate) struct Config {
     pub(crate) old_disk: u8,
     pub(crate) hints: Hints,
     pub(crate) repack: Repack,
-    /// Intents and ABORTs below a COMMIT may be deleted.
-    pub(crate) fold: bool,
+    pub(crate) fold: Fold,
+    /// Collectors may see one pack only.
+    pub(crate) stale_lists: bool,
     /// Numbers are taken in single steps: read the highest, create, on AlreadyExists take the next.
     pub(crate) stepwise_numbers: bool,
     pub(crate) flaw: Option<Flaw>,
@@ -87,7 +98,8 @@ impl Config {
             old_disk: 0b01,
             hints: Hints::AnyEverUploaded,
             repack: Repack::Never,
-            fold: false,
+            fold: Fold::Nothing,
+            stale_lists: false,
             stepwise_numbers: false,
             flaw: None,
             must_happen: &["a snapshot commits", "gc deletes"],
@@ -100,6 +112,6 @@ impl Config {
 
     /// A process may be delayed between choosing a number and creating the entry.
     pub(crate) fn delays_numbers(&self) -> bool {
-        self.fold || self.stepwise_numbers
+        self.fold == Fold::IntentsAndAborts || self.stepwise_numbers
     }
 }

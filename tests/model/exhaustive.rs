@@ -1,6 +1,6 @@
 //! The protocol as it is meant to be, in configurations that are explored to the end.
 
-use crate::config::{Config, Hints, Repack};
+use crate::config::{Config, Fold, Hints, Repack};
 use crate::explore::assert_holds;
 use crate::properties::{COMMITS, DELETES, FAILS, HEALS, MOVES, RESCUES, VOIDS};
 use crate::state::Budget;
@@ -79,13 +79,17 @@ fn unreadable_outcomes() {
 #[test]
 fn folding() {
     let config = Config::new("folding, 2 writers, 1 collector", Budget { late_puts: 1, ..budget(2, 1, 1) });
-    assert_holds(Config { fold: true, must_happen: &[COMMITS, DELETES, FAILS, VOIDS], ..config });
+    assert_holds(Config {
+        fold: Fold::IntentsAndAborts,
+        must_happen: &[COMMITS, DELETES, FAILS, VOIDS],
+        ..config
+    });
 }
 
 #[test]
 fn folding_with_two_collectors() {
     let config = Config::new("folding, 1 writer, 2 collectors", budget(1, 2, 1));
-    assert_holds(Config { fold: true, must_happen: &[COMMITS, DELETES, VOIDS], ..config });
+    assert_holds(Config { fold: Fold::IntentsAndAborts, must_happen: &[COMMITS, DELETES, VOIDS], ..config });
 }
 
 #[test]

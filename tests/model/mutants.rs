@@ -1,6 +1,6 @@
 //! Each flaw must be found: a model that can't see them would prove nothing.
 
-use crate::config::{Config, Flaw, Hints, Repack};
+use crate::config::{Config, Flaw, Fold, Hints, Repack};
 use crate::explore::assert_fails;
 use crate::properties::{I2, I3, I4, QUARANTINE, REACHABLE, RECORDS, SAVED};
 use crate::state::Budget;
@@ -49,6 +49,16 @@ fn repack_ignores_late_users() {
 }
 
 #[test]
+fn known_taken_at_intent() {
+    let config = flawed(
+        "outcomes between plan and intent are not read again",
+        Flaw::KnownTakenAtIntent,
+        budget(1, 1, 1),
+    );
+    assert_fails(config, REACHABLE);
+}
+
+#[test]
 fn index_trusted() {
     let config = flawed("listing instead of avoid set", Flaw::IndexTrusted, budget(1, 1, 1));
     let config = Config { hints: Hints::Listed, ..config };
@@ -83,7 +93,7 @@ fn hidden_outcome_as_absent() {
 }
 
 fn folding(config: Config) -> Config {
-    Config { fold: true, ..config }
+    Config { fold: Fold::IntentsAndAborts, ..config }
 }
 
 #[test]
@@ -92,7 +102,21 @@ fn writer_skips_w7() {
     assert_fails(folding(config), SAVED);
 }
 
-/// An aborted collector whose ABORT was folded away commits and deletes: nobody above saw its list.
+/// Keeping the intents doesn't make W7 superfluous, as long as ABORTs go.
+#[test]
+fn writer_skips_w7_only_aborts_folded() {
+    let config = flawed("ABORTs folded, writer skips W7", Flaw::WriterSkipsW7, budget(1, 1, 1));
+    assert_fails(Config { fold: Fold::Aborts, ..config }, SAVED);
+}
+
+/// An aborted collector whose ABORT was folded away commits and deletes.
+#[test]
+fn collector_skips_w7_only_aborts_folded() {
+    let config = flawed("ABORTs folded, collector skips W7", Flaw::CollectorSkipsW7, budget(1, 2, 1));
+    assert_fails(Config { fold: Fold::Aborts, ..config }, REACHABLE);
+}
+
+/// A collector in a hole below a COMMIT commits and deletes: nobody above saw its list.
 #[test]
 fn collector_skips_w7() {
     let config = flawed("folding, collector skips W7", Flaw::CollectorSkipsW7, budget(2, 2, 1));

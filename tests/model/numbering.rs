@@ -35,23 +35,33 @@ impl Config {
         }
     }
 
-    /// A process begins. Where numbers can't have holes it creates its intent in the same step: what lies
-    /// between reading the highest number and the create that succeeds has no effect on anyone.
+    /// A process begins. Where numbers can't have holes the number is chosen when the intent is created, and
+    /// writers and records do both in one step: nobody sees what lies between reading the highest number and
+    /// the create that succeeds. Collectors plan in between (G1), so theirs stay two steps.
     pub(crate) fn begin(&self, state: &mut State, kind: Kind, known: Set) {
         let early = self.has(Flaw::TombstonesBeforeIntent) && matches!(kind, Kind::Backup(_));
         let avoid = early.then(|| state.avoid_set(NOW));
-        let next = state.highest_number() + 1;
-        state.add_starter(Starter { kind, next, known, avoid });
-        if !self.delays_numbers() && !early {
-            let position = state.starters.len() - 1;
-            self.create_intent(state, position, next, true);
+        let highest = state.highest_number();
+        let next = if self.delays_numbers() { highest + 1 } else { 1 };
+        let starter = Starter { kind, next, known, avoid };
+        if self.delays_numbers() || early || matches!(kind, Kind::Gc(_)) {
+            state.add_starter(starter);
+        } else {
+            self.create_session(state, starter, highest + 1, true);
         }
     }
 
     pub(crate) fn create_intent(&self, state: &mut State, starter: usize, number: u8, acknowledged: bool) {
         let starter = state.starters.remove(starter);
+        self.create_session(state, starter, number, acknowledged);
+    }
+
+    fn create_session(&self, state: &mut State, starter: Starter, number: u8, acknowledged: bool) {
         let newest = state.newest_commit(NOW).map_or(0, |gc| state.session(gc).number);
         let phase = match (starter.kind, starter.avoid) {
+            (Kind::Gc(_), _) if self.has(Flaw::KnownTakenAtIntent) => {
+                Phase::Proposed { known: state.decided(NOW) }
+            }
             (Kind::Gc(_), _) => Phase::Proposed { known: starter.known },
             (Kind::Record(Record::Forget(_) | Record::Release(_)), _) => Phase::Done,
             (_, Some(avoid)) => Phase::Avoiding(avoid),

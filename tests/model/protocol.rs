@@ -14,6 +14,8 @@ pub(crate) enum Action {
     StartBackup(u8),
     StartGc {
         repack: bool,
+        /// A stale listing showed no other pack.
+        only: Option<Id>,
     },
     StartRecord(Record),
     /// W1, G2: create `log/<number>`; the acknowledgement may be lost.
@@ -100,7 +102,7 @@ impl Model for Config {
         let mut state = last.clone();
         match action {
             Action::StartBackup(disk) => self.start_backup(&mut state, disk),
-            Action::StartGc { repack } => self.start_gc(&mut state, repack),
+            Action::StartGc { repack, only } => self.start_gc(&mut state, repack, only),
             Action::StartRecord(record) => self.start_record(&mut state, record),
             Action::CreateIntent { starter, number, acknowledged } => {
                 self.create_intent(&mut state, starter, number, acknowledged);

@@ -1,12 +1,12 @@
 //! What happens to objects without a party's will: folding by any keeper, late requests, unreadable outcomes.
 
-use crate::config::{Config, Flaw};
+use crate::config::{Config, Fold};
 use crate::protocol::Action;
-use crate::state::{Id, NOW, Outcome, Phase, State, Stored};
+use crate::state::{First, Id, NOW, Outcome, Phase, State, Stored};
 
 impl Config {
     pub(crate) fn store_actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if self.fold {
+        if self.fold != Fold::Nothing {
             self.fold_actions(state, actions);
         }
         if state.budget.late_puts > 0 {
@@ -29,20 +29,21 @@ impl Config {
         let Some(gc) = state.newest_commit(NOW) else { return };
         let newest = state.session(gc).number;
         for id in state.ids().filter(|&id| state.session(id).number < newest) {
-            if state.session(id).intent {
+            if state.session(id).intent && self.fold == Fold::IntentsAndAborts {
                 actions.push(Action::DeleteIntent(id));
             }
-            if state.session(id).outcome == Outcome::Abort && self.abort_matters(state, id) {
+            if state.session(id).outcome != Outcome::None && deleting_matters(state, id) {
                 actions.push(Action::DeleteAbort(id));
             }
         }
     }
+}
 
-    /// Deleting the ABORT of a process that will never write again changes nothing for anyone.
-    fn abort_matters(&self, state: &State, id: Id) -> bool {
-        let writes_later = !matches!(state.session(id).phase, Phase::Done | Phase::Failed(None));
-        writes_later || self.has(Flaw::CollectorSkipsW7)
-    }
+/// Deleting the ABORT of a process that will never write again changes nothing for anyone. A repeated DELETE
+/// may also hit what a zombie wrote to the same key.
+fn deleting_matters(state: &State, id: Id) -> bool {
+    let session = state.session(id);
+    session.first == First::Abort && !matches!(session.phase, Phase::Done | Phase::Failed(None))
 }
 
 fn has_lingering_outcome(state: &State, id: Id) -> bool {

@@ -51,6 +51,12 @@ impl State {
         folded || session.outcome != Outcome::None || session.record().is_some()
     }
 
+    pub(crate) fn decided(&self, limit: u8) -> Set {
+        let mut decided = Set::default();
+        self.ids().filter(|&id| self.is_decided(id, limit)).for_each(|id| decided.insert(id));
+        decided
+    }
+
     /// Sessions that count, in the order of the log: void sessions are the only ones out of order.
     pub(crate) fn counted(&self, limit: u8) -> impl Iterator<Item = Id> + '_ {
         self.ids().filter(move |&id| self.counts(id, limit))
@@ -121,6 +127,15 @@ impl State {
             }
         }
         (forgotten, held)
+    }
+
+    /// Live because of a hold or undelete.
+    pub(crate) fn is_rescued(&self, snapshot: Id, limit: u8) -> bool {
+        let rescues = |id| match self.session(id).record() {
+            Some(Record::Hold(s) | Record::Undelete(s)) => s == snapshot,
+            _ => false,
+        };
+        self.counted(limit).any(rescues) && self.is_live(snapshot, limit)
     }
 
     /// A committed snapshot that nobody forgot, or that is held.

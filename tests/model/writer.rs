@@ -1,6 +1,6 @@
 //! W2-W8: a backup from its number to its report.
 
-use crate::config::{Config, Flaw, Hints};
+use crate::config::{Config, Flaw, Fold, Hints};
 use crate::protocol::Action;
 use crate::state::{CHUNKS, Id, Kind, NOW, Outcome, Pack, Phase, Set, State, Stored, Uses};
 
@@ -139,11 +139,14 @@ impl Config {
     fn after_outcome(&self, state: &mut State, id: Id, uses: Uses) {
         let won = state.session(id).manifest().is_some();
         // Without folding an outcome once created stays, so W7 finds nothing: no separate step is needed.
-        let reports_at_once = !self.fold || self.has(Flaw::WriterSkipsW7);
+        let reports_at_once = self.fold == Fold::Nothing || self.has(Flaw::WriterSkipsW7);
         state.session_mut(id).phase = match (won, reports_at_once) {
             (true, true) => Phase::Confirmed,
             (true, false) => Phase::Won,
-            (false, _) => Phase::Failed(self.fold.then_some(uses).filter(|_| self.budget.late_puts > 0)),
+            (false, _) => {
+                let may_linger = self.fold != Fold::Nothing && self.budget.late_puts > 0;
+                Phase::Failed(may_linger.then_some(uses))
+            }
         };
     }
 }
