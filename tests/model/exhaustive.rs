@@ -23,39 +23,86 @@ fn budget(backups: u8, gcs: u8, forgets: u8) -> Budget {
 
 #[test]
 fn two_writers_and_one_collector() {
-    let config =
-        Config::new("2 writers, 1 collector", Budget { late_puts: 1, lost_acks: 1, ..budget(2, 1, 2) });
+    let budget = Budget { late_puts: 2, lost_acks: 2, ..budget(2, 1, 2) };
+    let config = Config::new("2 writers, 1 collector", budget);
     assert_holds(Config { must_happen: &[COMMITS, DELETES, FAILS], ..config });
 }
 
 #[test]
 fn two_writers_and_two_collectors() {
-    assert_holds(Config::new("2 writers, 2 collectors", Budget { late_puts: 1, ..budget(2, 2, 1) }));
+    let budget = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 2, 2) };
+    assert_holds(Config::new("2 writers, 2 collectors", budget));
 }
 
 #[test]
 fn three_writers_and_two_collectors() {
-    assert_holds_when_deep(Config::new("3 writers, 2 collectors", budget(3, 2, 1)));
+    assert_holds(Config::new("3 writers, 2 collectors", budget(3, 2, 1)));
+    assert_holds_when_deep(Config::new(
+        "3 writers, 2 collectors, late PUT",
+        Budget { late_puts: 1, ..budget(3, 2, 2) },
+    ));
 }
 
 #[test]
+fn three_collectors() {
+    assert_holds_when_deep(Config::new("2 writers, 3 collectors", budget(2, 3, 1)));
+}
+
+/// W1 as four separate steps, each with everything else in between.
+#[test]
 fn single_steps_of_numbering() {
-    let budget = Budget { lost_acks: 1, ..budget(2, 1, 1) };
-    assert_holds(Config { stepwise_numbers: true, ..Config::new("numbers in single steps", budget) });
+    let few = Budget { lost_acks: 1, ..budget(2, 1, 1) };
+    assert_holds(Config { stepwise_numbers: true, ..Config::new("numbers in single steps", few) });
+    let more = Budget { lost_acks: 1, ..budget(2, 2, 1) };
+    let config = Config::new("numbers in single steps, 2 collectors", more);
+    assert_holds_when_deep(Config { stepwise_numbers: true, ..config });
+}
+
+/// W4 must not be needed, but must not hurt.
+#[test]
+fn listed_hints() {
+    let config = Config::new("reuse only of listed packs", Budget { late_puts: 1, ..budget(2, 2, 1) });
+    assert_holds(Config { hints: Hints::Listed, ..config });
+}
+
+#[test]
+fn quarantine() {
+    let config = Config::new("quarantine", Budget { quarantines: 1, ..budget(2, 2, 1) });
+    assert_holds(Config { must_happen: &[COMMITS, DELETES, HEALS], ..config });
+}
+
+#[test]
+fn unreadable_outcomes() {
+    assert_holds(Config::new("unreadable outcome", Budget { hides: 1, ..budget(2, 2, 1) }));
+}
+
+fn repacking(config: Config, repack: Repack) -> Config {
+    let must_happen = &[COMMITS, DELETES, MOVES];
+    Config { disks: &[0b01, 0b10], old_disk: 0b11, repack, must_happen, ..config }
 }
 
 #[test]
 fn partial_repack() {
-    let config = Config::new("partial repack, 2 writers, 1 collector", budget(2, 1, 1));
-    let config = Config { disks: &[0b01, 0b10], old_disk: 0b11, repack: Repack::Partial, ..config };
-    assert_holds(Config { must_happen: &[COMMITS, DELETES, MOVES], ..config });
+    let late = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 1, 1) };
+    assert_holds(repacking(Config::new("partial repack, 2 writers, 1 collector", late), Repack::Partial));
+    let config = Config::new("partial repack, 2 writers, 2 collectors, stale listings", budget(2, 2, 1));
+    assert_holds_when_deep(repacking(Config { stale_lists: true, ..config }, Repack::Partial));
 }
 
 #[test]
-fn repack_with_two_collectors() {
-    let config = Config::new("repack, 1 writer, 2 collectors", budget(1, 2, 1));
-    let config = Config { disks: &[0b01, 0b11], old_disk: 0b11, repack: Repack::Any, ..config };
-    assert_holds(Config { must_happen: &[COMMITS, DELETES, MOVES], ..config });
+fn repack_of_repacked_packs() {
+    let config = Config::new("repack, 1 writer, 2 collectors", Budget { late_puts: 1, ..budget(1, 2, 1) });
+    assert_holds(repacking(config, Repack::Any));
+    let config = Config::new("repack, 1 writer, 3 collectors", budget(1, 3, 1));
+    assert_holds_when_deep(repacking(config, Repack::Any));
+    let config = Config::new("repack, 2 writers, 2 collectors", budget(2, 2, 1));
+    assert_holds_when_deep(repacking(config, Repack::Any));
+}
+
+#[test]
+fn repack_and_quarantine() {
+    let config = Config::new("repack, quarantine", Budget { quarantines: 1, ..budget(1, 2, 1) });
+    assert_holds(repacking(config, Repack::Any));
 }
 
 #[test]
@@ -63,37 +110,53 @@ fn holds_and_undeletes() {
     let budget = Budget { rescues: 1, releases: 1, ..budget(1, 2, 2) };
     let config = Config::new("hold, undelete, release; 1 writer, 2 collectors", budget);
     assert_holds(Config { must_happen: &[COMMITS, DELETES, RESCUES], ..config });
+    let budget = Budget { rescues: 2, releases: 1, ..budget };
+    let config = Config::new("2 holds or undeletes, release; 1 writer, 2 collectors", budget);
+    assert_holds_when_deep(Config { must_happen: &[COMMITS, DELETES, RESCUES], ..config });
 }
 
 #[test]
-fn quarantine() {
-    let config = Config::new("quarantine", Budget { quarantines: 1, ..budget(2, 1, 1) });
-    assert_holds(Config { must_happen: &[COMMITS, DELETES, HEALS], ..config });
+fn holds_and_repack() {
+    let budget = Budget { rescues: 1, ..budget(1, 2, 1) };
+    let config = repacking(Config::new("hold, undelete, repack", budget), Repack::Any);
+    assert_holds(Config { must_happen: &[COMMITS, DELETES, MOVES, RESCUES], ..config });
+}
+
+fn folding(config: Config, fold: Fold) -> Config {
+    Config { fold, must_happen: &[COMMITS, DELETES, FAILS], ..config }
 }
 
 #[test]
-fn unreadable_outcomes() {
-    assert_holds(Config::new("unreadable outcome", Budget { hides: 1, ..budget(2, 1, 1) }));
+fn folding_of_aborts() {
+    let budget = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 2, 1) };
+    assert_holds(folding(Config::new("ABORTs folded, 2 writers, 2 collectors", budget), Fold::Aborts));
 }
 
 #[test]
-fn folding() {
-    let config = Config::new("folding, 2 writers, 1 collector", Budget { late_puts: 1, ..budget(2, 1, 1) });
-    assert_holds(Config {
-        fold: Fold::IntentsAndAborts,
-        must_happen: &[COMMITS, DELETES, FAILS, VOIDS],
-        ..config
-    });
+fn folding_of_intents() {
+    let all = Fold::IntentsAndAborts;
+    let late = Budget { late_puts: 1, ..budget(2, 1, 1) };
+    let config = folding(Config::new("folding, 2 writers, 1 collector", late), all);
+    assert_holds(Config { must_happen: &[COMMITS, DELETES, FAILS, VOIDS], ..config });
+    let lost = Budget { lost_acks: 1, ..budget(1, 2, 1) };
+    assert_holds(folding(Config::new("folding, 1 writer, 2 collectors, lost answer", lost), all));
+    assert_holds_when_deep(folding(Config::new("folding, 2 writers, 2 collectors", budget(2, 2, 1)), all));
 }
 
 #[test]
-fn folding_with_two_collectors() {
-    let config = Config::new("folding, 1 writer, 2 collectors", budget(1, 2, 1));
-    assert_holds(Config { fold: Fold::IntentsAndAborts, must_happen: &[COMMITS, DELETES, VOIDS], ..config });
+fn folding_and_records() {
+    let all = Fold::IntentsAndAborts;
+    let rescue = Budget { rescues: 1, ..budget(1, 1, 1) };
+    assert_holds(folding(Config::new("folding, hold, undelete", rescue), all));
+    let damage = Budget { quarantines: 1, ..budget(2, 1, 1) };
+    assert_holds_when_deep(folding(Config::new("folding, quarantine", damage), all));
+    let rescue = Budget { rescues: 1, ..budget(1, 2, 1) };
+    assert_holds_when_deep(folding(Config::new("folding, hold, undelete, 2 collectors", rescue), all));
 }
 
 #[test]
-fn listed_hints() {
-    let config = Config::new("reuse only of listed packs", Budget { late_puts: 1, ..budget(2, 1, 1) });
-    assert_holds(Config { hints: Hints::Listed, ..config });
+fn folding_and_repack() {
+    let config =
+        repacking(Config::new("folding, repack, 1 writer, 2 collectors", budget(1, 2, 1)), Repack::Any);
+    assert_holds_when_deep(Config { fold: Fold::IntentsAndAborts, ..config });
 }
