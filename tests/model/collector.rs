@@ -33,7 +33,7 @@ impl Config {
 
     fn plan_actions(&self, state: &State, only: Option<Id>, actions: &mut Vec<Action>) {
         let plain = self.plan(state, false, only);
-        if !plain.dead.is_empty() {
+        if plain != Proposal::default() {
             actions.push(Action::StartGc { repack: false, only });
         }
         if self.repack != Repack::Never && self.plan(state, true, only) != plain {
@@ -48,10 +48,8 @@ impl Config {
         match session.phase {
             _ if !session.acknowledged => {}
             Phase::Proposed { .. } if moves => actions.push(Action::CopyFrames(id)),
-            Phase::Proposed { .. } | Phase::Copied { .. } => {
-                if self.may_decide(state, id) {
-                    actions.push(Action::DecideFinalList(id));
-                }
+            Phase::Proposed { .. } | Phase::Copied { .. } if self.may_decide(state, id) => {
+                actions.push(Action::DecideFinalList(id));
             }
             Phase::Decided(_) => actions.push(Action::CreateCommit(id)),
             Phase::Done if self.has(Flaw::LateIndexSegment) && !state.retired.contains(id) => {
@@ -127,6 +125,9 @@ impl Config {
         for id in state.ids().filter(|&id| only.is_none_or(|pack| pack == id)) {
             let session = state.session(id);
             let decided = state.is_decided(id, NOW) || self.is_blind_to(state, id);
+            if self.burns_whole_sessions && decided && session.pack.stored == Stored::Never {
+                proposal.empty.insert(id);
+            }
             if !session.is_stored() || !decided || burnt.contains(id) {
                 continue;
             }
@@ -171,12 +172,16 @@ impl Config {
             _ => return Commit::default(),
         };
         let proposal = session.proposal().copied().unwrap_or_default();
-        let mut commit = Commit { dead: proposal.dead, moved: copied, ..Commit::default() };
-        for pack in proposal.dead.iter() {
+        let proposed = proposal.dead.union(proposal.empty);
+        let mut commit = Commit { dead: proposed, moved: copied, ..Commit::default() };
+        for pack in proposed.iter() {
             if self.is_struck(state, id, pack, known, &commit) {
                 commit.dead.remove(pack);
                 commit.moved.iter_mut().for_each(|sources| sources.remove(pack));
             }
+        }
+        if self.has(Flaw::WholeSessionsNotChecked) {
+            commit.dead = commit.dead.union(proposal.empty);
         }
         let lower = session.number;
         commit.burnt = state.burnt(lower).union(commit.dead);

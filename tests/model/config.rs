@@ -64,6 +64,8 @@ pub(crate) enum Flaw {
     FoldDropsRecords,
     /// The burnt list names packs by number instead of by session (n, h).
     BurntByNumber,
+    /// Sessions without packs join the burnt list as a whole without being struck in G5.
+    WholeSessionsNotChecked,
     /// A manifest names the session that sealed a frame, not the pack in which it was found.
     FrameNamedByOrigin,
 }
@@ -80,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) hints: Hints,
     pub(crate) repack: Repack,
     pub(crate) fold: Fold,
+    /// Collectors also burn sessions that have no pack (yet), so that the burnt list can name whole sessions.
+    pub(crate) burns_whole_sessions: bool,
     /// Collectors may see one pack only.
     pub(crate) stale_lists: bool,
     /// Numbers are taken in single steps: read the highest, create, on AlreadyExists take the next.
@@ -99,6 +103,7 @@ impl Config {
             hints: Hints::AnyEverUploaded,
             repack: Repack::Never,
             fold: Fold::Nothing,
+            burns_whole_sessions: false,
             stale_lists: false,
             stepwise_numbers: false,
             flaw: None,

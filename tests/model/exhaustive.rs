@@ -48,6 +48,23 @@ fn three_collectors() {
     assert_holds_when_deep(Config::new("2 writers, 3 collectors", budget(2, 3, 1)));
 }
 
+/// The burnt list may name whole sessions, when those are announced and struck like packs.
+#[test]
+fn burning_whole_sessions() {
+    let config = Config::new("burning whole sessions", budget(2, 2, 1));
+    assert_holds(Config { burns_whole_sessions: true, ..config });
+}
+
+#[test]
+fn writers_that_give_up() {
+    let budget = Budget { give_ups: 1, ..budget(2, 2, 1) };
+    let config = Config::new("writers that abort themselves", budget);
+    assert_holds(Config { must_happen: &[COMMITS, DELETES, FAILS], ..config });
+    let config =
+        Config::new("writers that abort themselves, ABORTs folded", Budget { late_puts: 1, ..budget });
+    assert_holds(folding(config, Fold::Aborts));
+}
+
 /// W1 as four separate steps, each with everything else in between.
 #[test]
 fn single_steps_of_numbering() {
@@ -87,6 +104,8 @@ fn partial_repack() {
     assert_holds(repacking(Config::new("partial repack, 2 writers, 1 collector", late), Repack::Partial));
     let config = Config::new("partial repack, 2 writers, 2 collectors, stale listings", budget(2, 2, 1));
     assert_holds_when_deep(repacking(Config { stale_lists: true, ..config }, Repack::Partial));
+    let config = Config::new("partial repack, 3 writers, 2 collectors", budget(3, 2, 1));
+    assert_holds_when_deep(repacking(config, Repack::Partial));
 }
 
 #[test]

@@ -145,6 +145,13 @@ fn burnt_by_number() {
     assert_fails(folding(config), REACHABLE);
 }
 
+/// An aborted writer uploads its first pack after the collector's listing, another writer uses it.
+#[test]
+fn whole_sessions_not_checked() {
+    let config = flawed("whole sessions burnt unchecked", Flaw::WholeSessionsNotChecked, budget(2, 2, 1));
+    assert_fails(Config { burns_whole_sessions: true, ..config }, REACHABLE);
+}
+
 #[test]
 fn frame_named_by_origin() {
     let config = flawed("frame named by its origin", Flaw::FrameNamedByOrigin, budget(1, 2, 1));

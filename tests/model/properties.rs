@@ -128,7 +128,9 @@ fn later_sessions_avoid(state: &State) -> bool {
             let Some(proposal) = state.session(gc).proposal() else { return true };
             match state.session(gc).outcome {
                 Outcome::Commit(commit) if state.counts(gc, NOW) => !uses.packs().intersects(commit.dead),
-                Outcome::None if !state.is_decided(gc, NOW) => !uses.packs().intersects(proposal.dead),
+                Outcome::None if !state.is_decided(gc, NOW) => {
+                    !uses.packs().intersects(proposal.dead.union(proposal.empty))
+                }
                 _ => true,
             }
         })

@@ -39,6 +39,8 @@ pub(crate) enum Action {
         acknowledged: bool,
     },
     ReadOutcomeBack(Id),
+    /// W6: after an ambiguous answer the writer may create the ABORT itself.
+    GiveUp(Id),
     /// W7, for writers and records.
     LookForCommitAbove(Id),
     /// G3.
@@ -115,6 +117,7 @@ impl Model for Config {
             Action::CreateManifest { writer, acknowledged } => {
                 self.create_manifest(&mut state, writer, acknowledged);
             }
+            Action::GiveUp(id) => self.give_up(&mut state, id),
             Action::ReadOutcomeBack(id) => self.read_outcome_back(&mut state, id),
             Action::LookForCommitAbove(id) => self.look_for_commit_above(&mut state, id),
             Action::CopyFrames(id) => copy_frames(&mut state, id),

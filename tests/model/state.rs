@@ -73,6 +73,8 @@ pub(crate) struct Proposal {
     pub(crate) dead: Set,
     /// For each chunk the packs whose frame of it moves.
     pub(crate) moved: [Set; CHUNKS],
+    /// Sessions of which the listing shows no pack; the burnt list shall name them as a whole.
+    pub(crate) empty: Set,
 }
 
 /// What a collector decides.
@@ -238,6 +240,8 @@ pub(crate) struct Budget {
     /// Delayed or repeated PUTs that land after the object was removed.
     pub(crate) late_puts: u8,
     pub(crate) lost_acks: u8,
+    /// Writers that create the ABORT of their own session.
+    pub(crate) give_ups: u8,
     /// Outcomes that become unreadable.
     pub(crate) hides: u8,
 }

@@ -119,7 +119,7 @@ impl State {
             match self.session(id).record() {
                 Some(Record::Forget(s)) if s == snapshot => forgotten = true,
                 Some(Record::Undelete(s)) if s == snapshot && self.rescue_works(id, s, limit) => {
-                    forgotten = false
+                    forgotten = false;
                 }
                 Some(Record::Hold(s)) if s == snapshot && self.rescue_works(id, s, limit) => held = true,
                 Some(Record::Release(s)) if s == snapshot => held = false,
@@ -168,7 +168,7 @@ impl State {
         for id in self.ids() {
             let session = self.session(id);
             if session.number < limit && !self.is_decided(id, limit) {
-                avoid = avoid.union(session.proposal().map(|p| p.dead).unwrap_or_default());
+                avoid = avoid.union(session.proposal().map(|p| p.dead.union(p.empty)).unwrap_or_default());
             }
         }
         avoid

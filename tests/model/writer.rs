@@ -31,6 +31,9 @@ impl Config {
                 actions.extend(choices.into_iter().map(|uses| Action::Upload(id, uses)));
             }
             Phase::Uploaded(_) => {
+                if state.budget.give_ups > 0 {
+                    actions.push(Action::GiveUp(id));
+                }
                 actions.push(Action::CreateManifest { writer: id, acknowledged: true });
                 if state.budget.lost_acks > 0 {
                     actions.push(Action::CreateManifest { writer: id, acknowledged: false });
@@ -124,6 +127,14 @@ impl Config {
             state.budget.lost_acks -= 1;
             state.session_mut(id).phase = Phase::Uncertain(uses);
         }
+    }
+
+    /// W6: the writer decides its session itself, and reads who won.
+    pub(crate) fn give_up(&self, state: &mut State, id: Id) {
+        let Phase::Uploaded(uses) = state.session(id).phase else { return };
+        state.budget.give_ups -= 1;
+        state.create_outcome(id, Outcome::Abort);
+        self.after_outcome(state, id, uses);
     }
 
     /// Nothing there means that our request was lost, or an ABORT was folded away: create again.
