@@ -173,6 +173,7 @@ impl Config {
         };
         let proposal = session.proposal().copied().unwrap_or_default();
         let proposed = proposal.dead.union(proposal.empty);
+        let copied = if self.has(Flaw::MovesWhatWasNotCopied) { proposal.moved } else { copied };
         let mut commit = Commit { dead: proposed, moved: copied, ..Commit::default() };
         for pack in proposed.iter() {
             if self.is_struck(state, id, pack, known, &commit) {

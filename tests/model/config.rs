@@ -66,6 +66,10 @@ pub(crate) enum Flaw {
     BurntByNumber,
     /// Sessions without packs join the burnt list as a whole without being struck in G5.
     WholeSessionsNotChecked,
+    /// Writers avoid the packs of a tainted session, not copies of its frames.
+    TaintByPack,
+    /// A collector counts frames as moved that it could not copy.
+    MovesWhatWasNotCopied,
     /// A manifest names the session that sealed a frame, not the pack in which it was found.
     FrameNamedByOrigin,
 }

@@ -135,6 +135,12 @@ fn holds_and_undeletes() {
 }
 
 #[test]
+fn taint_and_repack() {
+    let config = Config::new("repack, taint", Budget { taints: 1, ..budget(1, 2, 1) });
+    assert_holds(repacking(config, Repack::Any));
+}
+
+#[test]
 fn holds_and_repack() {
     let budget = Budget { rescues: 1, ..budget(1, 2, 1) };
     let config = repacking(Config::new("hold, undelete, repack", budget), Repack::Any);

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Flaw, Fold, Hints, Repack};
 use crate::explore::assert_fails;
-use crate::properties::{I2, I3, I4, QUARANTINE, REACHABLE, RECORDS, SAVED};
+use crate::properties::{I2, I3, I4, QUARANTINE, REACHABLE, RECORDS, SAVED, TAINT};
 use crate::state::Budget;
 
 fn budget(backups: u8, gcs: u8, forgets: u8) -> Budget {
@@ -150,6 +150,20 @@ fn burnt_by_number() {
 fn whole_sessions_not_checked() {
     let config = flawed("whole sessions burnt unchecked", Flaw::WholeSessionsNotChecked, budget(2, 2, 1));
     assert_fails(Config { burns_whole_sessions: true, ..config }, REACHABLE);
+}
+
+#[test]
+fn taint_by_pack() {
+    let budget = Budget { taints: 1, ..budget(1, 1, 0) };
+    let config = flawed("taint by pack, not by origin", Flaw::TaintByPack, budget);
+    assert_fails(Config { repack: Repack::Any, ..config }, TAINT);
+}
+
+#[test]
+fn moves_what_was_not_copied() {
+    let budget = Budget { quarantines: 1, ..budget(0, 1, 0) };
+    let config = flawed("uncopied frames count as moved", Flaw::MovesWhatWasNotCopied, budget);
+    assert_fails(Config { repack: Repack::Any, ..config }, REACHABLE);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) const I3: &str = "I3 final lists are unused";
 pub(crate) const I4: &str = "I4 later sessions avoid proposals and final lists";
 pub(crate) const I6: &str = "I6 packs are durable before the outcome";
 pub(crate) const QUARANTINE: &str = "quarantined packs are not used again";
+pub(crate) const TAINT: &str = "frames of tainted sessions are not used again";
 pub(crate) const NUMBERS: &str = "numbers are dense and unique";
 
 pub(crate) fn all() -> Vec<Property<Config>> {
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Property<Config>> {
         Property::always(I4, |_, state: &State| later_sessions_avoid(state)),
         Property::always(I6, |_, state: &State| packs_are_durable(state)),
         Property::always(QUARANTINE, |_, state: &State| quarantine_is_kept(state)),
+        Property::always(TAINT, |_, state: &State| taint_is_kept(state)),
         Property::always(NUMBERS, |_, state: &State| numbers_are_dense_and_unique(state)),
         Property::sometimes(COMMITS, |_, state: &State| a_snapshot_commits(state)),
         Property::sometimes(DELETES, |_, state: &State| {
@@ -153,6 +155,17 @@ fn quarantine_is_kept(state: &State) -> bool {
         let later = |&other: &Id| state.session(other).number > session.number && state.counts(other, NOW);
         let users = state.ids().filter(later).filter_map(|other| state.session(other).manifest());
         session.phase != Phase::Confirmed || users.into_iter().all(|uses| !uses.packs().contains(pack))
+    })
+}
+
+fn taint_is_kept(state: &State) -> bool {
+    state.ids().all(|id| {
+        let session = state.session(id);
+        let Some(Record::Taint(tainted)) = session.record() else { return true };
+        let later = |&other: &Id| state.session(other).number > session.number && state.counts(other, NOW);
+        let users = state.ids().filter(later).filter_map(|other| state.session(other).manifest());
+        let clean = |uses: Uses| uses.iter().all(|(c, pack)| !state.origins(c, pack).contains(tainted));
+        session.phase != Phase::Confirmed || users.into_iter().all(clean)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Single-step entries: forget, undelete, hold, release, quarantine.
+//! Single-step entries: forget, undelete, hold, release, quarantine, taint.
 
 use crate::config::{Config, Flaw};
 use crate::protocol::Action;
@@ -12,6 +12,10 @@ impl Config {
         if state.budget.quarantines > 0 {
             let packs = state.ids().filter(|&id| state.session(id).is_stored());
             actions.extend(packs.map(|pack| Action::StartRecord(Record::Quarantine(pack))));
+        }
+        if state.budget.taints > 0 {
+            let uploaders = state.ids().filter(|&id| matches!(state.session(id).kind, Kind::Backup(_)));
+            actions.extend(uploaders.map(|id| Action::StartRecord(Record::Taint(id))));
         }
         for id in state.ids().filter(|&id| state.session(id).phase == Phase::Announced) {
             if state.session(id).record().is_some() && self.may_conclude(state, id) {
@@ -35,7 +39,7 @@ impl Config {
 
     /// Holds and undeletes wait until every lower collector is decided; they may decide it by an ABORT.
     fn may_conclude(&self, state: &State, id: Id) -> bool {
-        let rescue = !matches!(state.session(id).record(), Some(Record::Quarantine(_)));
+        let rescue = matches!(state.session(id).record(), Some(Record::Hold(_) | Record::Undelete(_)));
         if !rescue || self.has(Flaw::RescueIgnoresUndecidedGc) {
             return true;
         }
@@ -54,6 +58,7 @@ impl Config {
             Record::Undelete(_) | Record::Hold(_) => budget.rescues -= 1,
             Record::Release(_) => budget.releases -= 1,
             Record::Quarantine(_) => budget.quarantines -= 1,
+            Record::Taint(_) => budget.taints -= 1,
         }
         self.begin(state, Kind::Record(record), Set::default());
     }

@@ -97,6 +97,8 @@ pub(crate) enum Record {
     Hold(Id),
     Release(Id),
     Quarantine(Id),
+    /// Nothing this session sealed shall be used again.
+    Taint(Id),
 }
 
 /// The bytes of an intent.
@@ -237,6 +239,7 @@ pub(crate) struct Budget {
     pub(crate) rescues: u8,
     pub(crate) releases: u8,
     pub(crate) quarantines: u8,
+    pub(crate) taints: u8,
     /// Delayed or repeated PUTs that land after the object was removed.
     pub(crate) late_puts: u8,
     pub(crate) lost_acks: u8,

@@ -162,9 +162,29 @@ impl State {
         packs
     }
 
+    pub(crate) fn tainted(&self, limit: u8) -> Set {
+        let mut sessions = Set::default();
+        for id in self.counted(limit) {
+            if let Some(Record::Taint(session)) = self.session(id).record() {
+                sessions.insert(session);
+            }
+        }
+        sessions
+    }
+
+    /// The sessions that sealed the frames of this chunk in the pack: a collector's are copies.
+    pub(crate) fn origins(&self, chunk: usize, pack: Id) -> Set {
+        match self.session(pack).proposal() {
+            Some(proposal) => proposal.moved[chunk]
+                .iter()
+                .fold(Set::default(), |origins, source| origins.union(self.origins(chunk, source))),
+            None => Set(1 << pack),
+        }
+    }
+
     /// What a session with number `limit` must not refer to.
     pub(crate) fn avoid_set(&self, limit: u8) -> Set {
-        let mut avoid = self.burnt(limit).union(self.quarantined(limit));
+        let mut avoid = self.burnt(limit).union(self.quarantined(limit)).union(self.tainted(limit));
         for id in self.ids() {
             let session = self.session(id);
             if session.number < limit && !self.is_decided(id, limit) {

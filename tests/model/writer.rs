@@ -82,7 +82,10 @@ impl Config {
             Hints::Listed => found.stored == Stored::Now,
             Hints::Index => state.index.contains(pack),
         };
-        let trusted = self.has(Flaw::IndexTrusted) || !avoid.contains(pack);
+        let tainted = state.tainted(state.session(writer).number);
+        let sealed_by_tainted =
+            tainted.intersects(state.origins(chunk, pack)) && !self.has(Flaw::TaintByPack);
+        let trusted = self.has(Flaw::IndexTrusted) || !avoid.contains(pack) && !sealed_by_tainted;
         found.stored != Stored::Never && found.chunks & (1 << chunk) != 0 && hinted && trusted
     }
 
@@ -174,11 +177,8 @@ fn chunks_of(uses: Uses) -> u8 {
 /// The pack a copied frame came from.
 fn name_by_origin(state: &State, uses: Uses) -> Uses {
     let mut named = uses;
-    for (chunk, mut pack) in uses.iter() {
-        while let Some(source) = state.session(pack).proposal().and_then(|p| p.moved[chunk].iter().next()) {
-            pack = source;
-        }
-        named.0[chunk] = Some(pack);
+    for (chunk, pack) in uses.iter() {
+        named.0[chunk] = state.origins(chunk, pack).iter().next();
     }
     named
 }
