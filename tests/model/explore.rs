@@ -14,15 +14,15 @@ fn wants_trace() -> bool {
 }
 
 /// Explores to exhaustion; every property must hold and everything in `must_happen` must have happened.
-pub(crate) fn assert_holds(config: Config) {
+/// Returns the number of states.
+pub(crate) fn assert_holds(config: Config) -> usize {
     let (name, must_happen) = (config.name, config.must_happen);
     let start = Instant::now();
     let checker = config.checker().threads(2);
     if wants_trace() {
-        report(checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join(), name, start, &[]);
-        return;
+        return report(checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join(), name, start, &[]);
     }
-    report(checker.spawn_dfs().join(), name, start, must_happen);
+    report(checker.spawn_dfs().join(), name, start, must_happen)
 }
 
 fn report(
@@ -30,7 +30,7 @@ fn report(
     name: &'static str,
     start: Instant,
     must_happen: &'static [&'static str],
-) {
+) -> usize {
     let seconds = start.elapsed().as_secs_f32();
     let (states, depth) = (checker.unique_state_count(), checker.max_depth());
     let discoveries = checker.discoveries();
@@ -46,6 +46,7 @@ fn report(
     }
     assert!(checker.is_done(), "{name}: the exploration stopped early");
     eprintln!("{name}: {states} states, depth {depth}, {seconds:.1} s: holds");
+    states
 }
 
 /// The flawed protocol must violate `property`; prints how.
