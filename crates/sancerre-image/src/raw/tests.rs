@@ -48,6 +48,27 @@ fn holes_are_found_and_not_reported_as_data() {
     assert_eq!(disk.data_ranges(5..5).unwrap(), []);
 }
 
+/// Reserved blocks may count as data or not, and that may change once they are cached; they read as zeros either way.
+#[test]
+fn reserved_blocks_read_as_zeros_whatever_they_count_as() {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let directory = TempDir::new().unwrap();
+    let path = sparse_file(directory.path(), 4 * MIB, &[(MIB, vec![7; 4096])]);
+    let writer = OpenOptions::new().write(true).open(&path).unwrap();
+    if let Err(error) = fallocate(&writer, FallocateFlags::empty(), 0, 2 * MIB) {
+        return crate::testing::skip(&format!("the file system cannot reserve blocks: {error}"));
+    }
+    writer.sync_all().unwrap();
+    let disk = open_raw(&path).unwrap();
+    for _ in 0..2 {
+        let found = disk.data_ranges(0..4 * MIB).unwrap();
+        assert!(found.iter().any(|range| range.contains(&MIB)), "{found:?}");
+        let mut expected = vec![0; 4 * MIB as usize];
+        expected[MIB as usize..][..4096].fill(7);
+        assert!(read(&disk, 0, 4 * MIB as usize).unwrap() == expected);
+    }
+}
+
 /// Whatever is written where, the data ranges and reads together give the bytes of the model.
 fn agrees_with_model(
     directory: &Path,
