@@ -11,6 +11,7 @@
 
 mod costs;
 mod ledger;
+mod rejoin;
 mod rules;
 
 use std::fs::{self, File};
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         scan(disk, &mut ledgers)?;
     }
     ledger::print_table(&ledgers, disks.len());
+    rejoin::print_table(wanted)?;
     costs::print_table(&disks)
 }
 
