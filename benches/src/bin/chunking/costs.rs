@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
+use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -10,12 +11,13 @@ use sancerre_format::config::Layout;
 
 use crate::ledger::cpu_time;
 use crate::rules::CUT_KEY;
-use crate::{REGION_BYTES, read};
 
 /// The best of this many runs counts.
-const RUNS: usize = 5;
+const RUNS: usize = 7;
 
-/// Prints GB/s of each step over the first regions of the first disk that hold little but data.
+const SAMPLE_BYTES: usize = 256 << 20;
+
+/// Prints GB/s of each step over the first disk's data.
 pub(crate) fn print_table(disks: &[PathBuf]) -> Result<()> {
     let data = sample(disks)?;
     let disk = Chunker::disk(&CUT_KEY, Layout::default().disk)?;
@@ -67,18 +69,17 @@ pub(crate) fn print_table(disks: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// The first blocks of the first disk that are not zeros.
 fn sample(disks: &[PathBuf]) -> Result<Vec<u8>> {
-    let file = File::open(&disks[0])?;
-    let size_bytes = usize::try_from(file.metadata()?.len())?;
-    let mut data = Vec::new();
-    for start in (0..size_bytes - REGION_BYTES).step_by(REGION_BYTES) {
-        let region = read(&file, start, REGION_BYTES)?;
-        let zero_blocks = region.chunks(4096).filter(|block| is_zero(block)).count();
-        if zero_blocks < 256 && data.len() < 8 * REGION_BYTES {
-            data.extend_from_slice(&region);
+    let mut file = File::open(&disks[0])?;
+    let mut data = Vec::with_capacity(SAMPLE_BYTES);
+    let mut block = [0; 4096];
+    while data.len() < SAMPLE_BYTES && file.read_exact(&mut block).is_ok() {
+        if !is_zero(&block) {
+            data.extend_from_slice(&block);
         }
     }
-    anyhow::ensure!(!data.is_empty(), "{} has no region full of data", disks[0].display());
+    anyhow::ensure!(!data.is_empty(), "{} holds nothing but zeros", disks[0].display());
     Ok(data)
 }
 

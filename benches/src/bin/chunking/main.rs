@@ -92,23 +92,21 @@ fn scan(disk: &Path, ledgers: &mut [Ledger]) -> Result<()> {
     let size_bytes = usize::try_from(file.metadata()?.len())?;
     eprintln!("{}", disk.display());
     let half = ledgers.len().div_ceil(2);
+    let mut buffer = vec![0; REGION_BYTES];
     for start in (0..size_bytes).step_by(REGION_BYTES) {
-        let region = read(&file, start, REGION_BYTES.min(size_bytes - start))?;
-        if is_zero(&region) {
+        let region = &mut buffer[..REGION_BYTES.min(size_bytes - start)];
+        file.read_exact_at(region, u64::try_from(start)?)?;
+        let region: &[u8] = region;
+        if is_zero(region) {
             continue;
         }
+        rules::check_base(region)?;
         thread::scope(|scope| {
-            let work = |ledgers: &mut [Ledger]| ledgers.iter_mut().try_for_each(|ledger| ledger.add(&region));
+            let work = |ledgers: &mut [Ledger]| ledgers.iter_mut().try_for_each(|ledger| ledger.add(region));
             let threads: Vec<_> =
                 ledgers.chunks_mut(half).map(|part| scope.spawn(move || work(part))).collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("a rule panicked"))
         })?;
     }
     Ok(())
-}
-
-fn read(file: &File, offset: usize, length_bytes: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; length_bytes];
-    file.read_exact_at(&mut bytes, u64::try_from(offset)?)?;
-    Ok(bytes)
 }
