@@ -2,7 +2,7 @@
 
 use crate::bytes::to_u64;
 use crate::certificate::{Certificate, Role, Signer};
-use crate::error::{Result, corrupt, ensure, forged, unsupported};
+use crate::error::{FormatError, Result, corrupt, ensure, forged, unsupported};
 use crate::id::{Hash, RepositoryId};
 use crate::names::{Name, Time, Zone};
 use crate::seal::decompress;
@@ -22,6 +22,11 @@ pub trait Fields: Sized {
 
     /// Whether `signer` may sign this.
     fn allows(&self, signer: &Signer) -> bool;
+
+    /// Whether the fields say the same as the trust anchor, beyond the repository, which every record names.
+    fn agrees(&self, _trust: &Trust) -> bool {
+        true
+    }
 }
 
 /// What a record must agree with: the repository and its admin's key.
@@ -141,13 +146,31 @@ impl<'a> Unverified<'a> {
     }
 
     fn verified_text<F: Fields>(&self, trust: &Trust) -> Result<(Parsed<F>, Signer)> {
-        let parsed = read_text::<F>(self.text)?;
-        let signer = Signer::of_text(self.text, trust)?;
-        signer.public_key(trust).verify(self.kind, self.text, self.armor)?;
-        if !parsed.fields.allows(&signer) {
+        let parsed = match read_text::<F>(self.text) {
+            // Only what its signer really wrote may stop a reader: else anyone who can create an object could.
+            Err(newer @ FormatError::Unsupported { .. }) => {
+                self.verified_signer(trust)?;
+                return Err(newer);
+            }
+            parsed => parsed?,
+        };
+        let signer = self.verified_signer(trust)?;
+        if !parsed.fields.agrees(trust) || !parsed.fields.allows(&signer) {
             return Err(forged(F::KIND, format!("{signer} may not sign this")));
         }
         Ok((parsed, signer))
+    }
+
+    /// Who signed the text, whatever its version and fields are: what every version of a record has in common.
+    fn verified_signer(&self, trust: &Trust) -> Result<Signer> {
+        let repository = field(self.text, b"repository: ");
+        if repository != Some(trust.repository.to_string().as_bytes()) {
+            return Err(forged(self.kind, "it belongs to another repository"));
+        }
+        let signer = Signer::of_text(self.text, trust)?;
+        let namespace = std::str::from_utf8(first_line(self.text)).unwrap_or_default();
+        signer.public_key(trust).verify(self.kind, namespace, self.text, self.armor)?;
+        Ok(signer)
     }
 
     /// Verifies the text alone; the parts may be missing and are not looked at.
@@ -196,6 +219,11 @@ pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
     let unverified = Unverified::split_head(crate::config::Config::KIND, config)?;
     let fields = read_text::<crate::config::Config>(unverified.text)?.fields;
     Ok(Trust { repository: fields.repository, admin: fields.admin })
+}
+
+/// The value of the first line that starts with `key`, before anything is verified.
+pub(crate) fn field<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(key))
 }
 
 /// The first line of a record: tells the kind before anything is verified.
