@@ -87,8 +87,9 @@ pub fn encode<F: Fields>(
 ) -> Result<Vec<u8>> {
     let part = |bytes: &[u8]| (to_u64(bytes.len()), Hash::of(bytes));
     let text = text(fields, tool, &[], [part(public), part(sealed)]);
-    // What cannot be read back must not be published.
-    read_text::<F>(text.as_bytes())?;
+    // What cannot be read back must not be published, and no field may bring lines of its own.
+    let parsed = read_text::<F>(text.as_bytes())?;
+    ensure(parsed.extensions.is_empty(), F::KIND, || "a value holds a line feed".into())?;
     let armor = key.sign(F::KIND, text.as_bytes())?;
     Ok([text.as_bytes(), armor.as_bytes(), public, sealed].concat())
 }
@@ -96,6 +97,7 @@ pub fn encode<F: Fields>(
 struct Parsed<F> {
     fields: F,
     tool: String,
+    extensions: Vec<String>,
     parts: [(u64, Hash); 2],
 }
 
@@ -113,7 +115,7 @@ fn read_text<F: Fields>(bytes: &[u8]) -> Result<Parsed<F>> {
     ensure(text(&fields, &tool, &extensions, parts).as_bytes() == bytes, F::KIND, || {
         "its text is not in the one canonical spelling".into()
     })?;
-    Ok(Parsed { fields, tool, parts })
+    Ok(Parsed { fields, tool, extensions, parts })
 }
 
 fn part<F: Fields>(value: &str) -> Result<(u64, Hash)> {
@@ -231,10 +233,16 @@ pub fn first_line(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
+/// Where `line` stands as a line of its own: a value that ends like it is not it.
 fn find(bytes: &[u8], line: &str) -> Option<usize> {
-    // The marker must start a line; text lines cannot hold it because they are `key: value`.
     let needle = line.as_bytes();
-    bytes.windows(needle.len()).position(|window| window == needle)
+    let starts_line = |at: &usize| {
+        at.checked_sub(1).is_none_or(|before| bytes.get(before) == Some(&b'\n'))
+            && bytes.get(*at..).is_some_and(|rest| rest.starts_with(needle))
+    };
+    let after_feeds =
+        bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at.saturating_add(1));
+    std::iter::once(0).chain(after_feeds).find(starts_line)
 }
 
 /// Text of a public part, compressed.
