@@ -97,14 +97,17 @@ impl Signer {
     pub(crate) fn of_text(text: &[u8], trust: &Trust) -> Result<Self> {
         match field(text, b"certificate: ") {
             None | Some(b"-") => Ok(Self::Admin),
-            Some(encoded) => {
-                let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
-                ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
-                    "base64 is not canonical".into()
-                })?;
-                Self::of_certificate(&head, trust)
-            }
+            Some(encoded) => Self::of_portable(encoded, trust),
         }
+    }
+
+    /// Verifies a certificate in the form that [`portable`] makes.
+    pub fn of_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
+        let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
+        ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
+            "base64 is not canonical".into()
+        })?;
+        Self::of_certificate(&head, trust)
     }
 
     /// Verifies a certificate given as text and signature.
