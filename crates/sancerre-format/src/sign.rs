@@ -41,8 +41,6 @@ impl PublicKey {
         let bad = |why: &str| forged(what, format!("signature: {why}"));
         let signature =
             SshSig::from_pem(armor).map_err(|error| corrupt(what, format!("signature: {error}")))?;
-        // What the signature does not cover, such as SSHSIG's reserved field, must not vary.
-        ensure(signature.reserved().is_empty(), what, || "signature: its reserved field is used".into())?;
         ensure(canonical_armor(&signature).as_deref() == Some(armor), what, || {
             "signature: its armour is not canonical".into()
         })?;
@@ -103,7 +101,12 @@ impl SigningKey {
     }
 }
 
+/// The one armour of what the signature says. It is built anew, so that what no signature covers cannot vary:
+/// SSHSIG's version and its reserved field.
 fn canonical_armor(signature: &SshSig) -> Option<String> {
-    let pem = signature.to_pem(LineEnding::LF).ok()?;
+    let key = signature.public_key().clone();
+    let bytes = signature.signature().clone();
+    let plain = SshSig::new(key, signature.namespace(), signature.hash_alg(), bytes).ok()?;
+    let pem = plain.to_pem(LineEnding::LF).ok()?;
     Some(if pem.ends_with('\n') { pem } else { pem + "\n" })
 }
