@@ -9,7 +9,7 @@ use sancerre_format::index::{SegmentFields, SegmentName, SegmentReader};
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record::{self, Record};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -152,9 +152,4 @@ fn add(
         }
     }
     Ok(())
-}
-
-/// A chunk that was promised and is nowhere.
-pub(crate) fn missing_chunk(id: &ContentId) -> Error {
-    Error::Lost { what: format!("chunk {id}") }
 }

@@ -9,7 +9,7 @@ use sancerre_format::id::{ContentId, Place};
 use sancerre_format::node::{Geometry, Node, NodeKey, NodeLimits};
 use sancerre_format::outcome::{Member, Root};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::frames::Frames;
 
 /// Decoded nodes kept: a path and its neighbours, as reading goes from left to right.
@@ -72,7 +72,10 @@ impl MapReader {
         if let Some(node) = self.find(level, number) {
             return Ok(Some(node));
         }
-        let Some(root) = &self.root else { return Ok(None) };
+        let Some(root) = self.root.filter(|root| level <= root.level) else { return Ok(None) };
+        if number >= self.geometry.count(level) {
+            return Ok(None);
+        }
         let mut node = self.read(root.level, 0, &root.id, &root.place).await?;
         for below in (level..root.level).rev() {
             let shift = u32::from(below.saturating_sub(level)).saturating_mul(8);
@@ -103,7 +106,13 @@ impl MapReader {
         Ok(node)
     }
 
-    fn decode(
+    /// Its root; none when the disk is all zeros.
+    pub(crate) fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    /// Decodes and verifies a node that lies in the raw bytes of its frame.
+    pub(crate) fn decode(
         &self,
         level: u8,
         number: u64,
@@ -133,9 +142,4 @@ fn child(node: &Node, number: u64) -> Option<(ContentId, Place)> {
     let [wanted, ..] = number.to_le_bytes();
     let at = children.binary_search_by_key(&wanted, |child| child.child).ok()?;
     children.get(at).map(|child| (child.id, child.place))
-}
-
-/// Where a snapshot's map or data stands in the way of an operation.
-pub(crate) fn lost(what: impl Into<String>) -> Error {
-    Error::Lost { what: what.into() }
 }
