@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::str::FromStr;
 
-use age::secrecy::{ExposeSecret, SecretString};
+use age::secrecy::ExposeSecret;
+pub use age::secrecy::SecretString;
 use base64::Engine;
 use sancerre_format::certificate::{Certificate, Signer};
 use sancerre_format::config::{Config, Identity, ZoneRecord};
@@ -21,9 +22,6 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// scrypt's work factor: about a second and 256 MiB on a common server. Fixed, so that a slow rescue
-/// laptop opens what a fast server wrote.
-pub(crate) const SCRYPT_LOG_N: u8 = 18;
 /// Most work a key file may ask for: 4 GiB of memory; more is an attack.
 const SCRYPT_LOG_N_MAX: u8 = 22;
 
@@ -305,13 +303,6 @@ pub async fn open_admin(store: &Store, passphrase: &SecretString) -> Result<Sign
         what: "the passphrase does not open the admin key".into(),
         advice: "use the admin's passphrase",
     })
-}
-
-/// Seals a secret under a passphrase.
-pub(crate) fn seal_with_passphrase(passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-    let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
-    recipient.set_work_factor(SCRYPT_LOG_N);
-    age::encrypt(&recipient, secret).map_err(|error| crate::host::seal_failed(&error))
 }
 
 /// A fresh identity: its secret as text, and its recipient.

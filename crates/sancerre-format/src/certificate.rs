@@ -5,10 +5,10 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::error::{Result, corrupt, ensure, forged};
+use crate::error::{Result, corrupt, ensure};
 use crate::id::RepositoryId;
 use crate::names::{Name, Time, Zone};
-use crate::record::{Fields, Trust, Unverified, read_zone, write_zone};
+use crate::record::{Fields, Trust, Unverified, field, read_zone, write_zone};
 use crate::sign::PublicKey;
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
@@ -95,17 +95,19 @@ pub enum Signer {
 impl Signer {
     /// Finds and verifies the certificate that a record's text carries.
     pub(crate) fn of_text(text: &[u8], trust: &Trust) -> Result<Self> {
-        let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"certificate: "));
-        match line {
+        match field(text, b"certificate: ") {
             None | Some(b"-") => Ok(Self::Admin),
-            Some(encoded) => {
-                let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
-                ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
-                    "base64 is not canonical".into()
-                })?;
-                Self::of_certificate(&head, trust)
-            }
+            Some(encoded) => Self::of_portable(encoded, trust),
         }
+    }
+
+    /// Verifies a certificate in the form that [`portable`] makes.
+    pub fn of_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
+        let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
+        ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
+            "base64 is not canonical".into()
+        })?;
+        Self::of_certificate(&head, trust)
     }
 
     /// Verifies a certificate given as text and signature.
@@ -115,9 +117,6 @@ impl Signer {
             "carries more than text and signature".into()
         })?;
         let (certificate, _) = unverified.verify_head::<Certificate>(trust)?;
-        if certificate.repository != trust.repository {
-            return Err(forged(Certificate::KIND, "it belongs to another repository"));
-        }
         Ok(Self::Certified(Box::new(certificate)))
     }
 

@@ -6,7 +6,7 @@ use crate::certificate::Signer;
 use crate::error::{Result, corrupt, ensure};
 use crate::id::RepositoryId;
 use crate::names::{Time, Zone};
-use crate::record::Fields;
+use crate::record::{Fields, Trust};
 use crate::sign::PublicKey;
 use crate::text::{TextReader, TextWriter, number};
 
@@ -130,6 +130,10 @@ impl Fields for Config {
 
     fn allows(&self, signer: &Signer) -> bool {
         matches!(signer, Signer::Admin)
+    }
+
+    fn agrees(&self, trust: &Trust) -> bool {
+        self.admin == trust.admin
     }
 }
 

@@ -107,6 +107,11 @@ impl FrameSet {
         self.0.get(pack) == Some(&Members::Whole)
     }
 
+    /// Whether it holds whole packs only.
+    pub fn is_whole_packs(&self) -> bool {
+        self.0.values().all(|members| *members == Members::Whole)
+    }
+
     /// Every pack of which something is in the set.
     pub fn packs(&self) -> impl Iterator<Item = PackName> + '_ {
         self.0.keys().copied()
@@ -202,7 +207,8 @@ impl FrameSet {
 
     fn read_packs(&mut self, session: u64, word: &str) -> Result<()> {
         let (first, last) = range(word)?;
-        ensure(last.saturating_sub(first) < PACKS_MAX, WHAT, || format!("range {word:?} is too long"))?;
+        let room = PACKS_MAX.saturating_sub(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
+        ensure(last.saturating_sub(first) < room, WHAT, || format!("{word:?} makes too many packs"))?;
         for ordinal in first..=last {
             self.insert_pack(PackName { session, ordinal });
         }
@@ -217,6 +223,7 @@ impl FrameSet {
         };
         for item in text.split(',') {
             let (first, last) = range(item)?;
+            ensure(last < PACK_FRAMES_MAX, WHAT, || format!("no pack has a frame {last}"))?;
             ranges.push(first, last)?;
         }
         self.0.insert(pack, Members::Frames(ranges));
@@ -227,8 +234,10 @@ impl FrameSet {
 const LINE_BYTES: usize = 32 << 10;
 /// Frames per item: keeps a line below the limit of the text.
 const FRAME_RANGES: usize = 1024;
-/// Bounds what a hostile range can make a reader insert.
+/// Most packs in a set that a reader accepts: bounds what hostile ranges can make it insert.
 const PACKS_MAX: u32 = 1 << 24;
+/// Most frames in a pack (FORMAT.md §5): bounds what a hostile range can make [`FrameSet::union`] walk.
+const PACK_FRAMES_MAX: u32 = 1 << 16;
 
 fn whole_item((session, first, last): (u64, u32, u32)) -> (u64, String) {
     (session, range_text(first, last))

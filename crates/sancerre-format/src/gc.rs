@@ -83,6 +83,9 @@ impl GcLists {
             forgotten: sessions(&mut text, "forgotten")?,
         };
         text.finish()?;
+        ensure(lists.dead.is_whole_packs() && lists.burnt.is_whole_packs(), WHAT, || {
+            "only whole packs can be dead or burnt".into()
+        })?;
         let ascending = lists.moves.is_sorted_by(|a, b| a.frame < b.frame);
         ensure(ascending, WHAT, || "moves are not ascending".into())?;
         ensure(lists.text().as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;

@@ -2,6 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::certificate::Signer;
 use crate::config::recipient;
 use crate::error::{Result, ensure};
 use crate::id::{RepositoryId, from_hex, to_hex};
@@ -213,7 +214,7 @@ impl Secret for KeyFile {
     }
 
     fn read(text: &mut TextReader<'_>) -> Result<Self> {
-        Ok(Self {
+        let file = Self {
             trust: read_trust(text)?,
             zone: text.parsed("zone", Zone::new)?,
             generation: text.number("generation")?,
@@ -222,6 +223,14 @@ impl Secret for KeyFile {
             certificate: text.value("certificate")?.to_owned(),
             key: text.parsed("signing-key", signing_key)?,
             keys: ZoneKeys::read(text)?,
-        })
+        };
+        let certified = match Signer::of_portable(file.certificate.as_bytes(), &file.trust)? {
+            Signer::Certified(certificate) => {
+                certificate.zone == file.zone && certificate.key == file.key.public()
+            }
+            Signer::Admin => false,
+        };
+        ensure(certified, Self::KIND, || "its certificate is not for its zone and signing key".into())?;
+        Ok(file)
     }
 }

@@ -210,6 +210,7 @@ impl Fields for Entry {
     fn read(text: &mut TextReader<'_>) -> Result<Self> {
         let (repository, zone) = read_zone(text)?;
         let number = text.number("number")?;
+        ensure(number > 0, Self::KIND, || "the log starts at number 1".into())?;
         let kind = text.value("kind")?;
         let by = SignedBy::read(text)?;
         let time = text.parsed("time", Time::parse)?;

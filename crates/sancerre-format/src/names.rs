@@ -85,13 +85,11 @@ impl fmt::Display for Tag {
 pub struct Time(jiff::Timestamp);
 
 impl Time {
-    /// Seconds since 1970; clamped to the years -9999 to 9999.
+    /// Seconds since 1970; clamped to the years 0 to 9999, which RFC 3339 can write.
     pub fn from_unix_seconds(seconds: i64) -> Self {
-        Self(jiff::Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        }))
+        const YEAR_0: i64 = -62_167_219_200;
+        let latest = jiff::Timestamp::MAX.as_second();
+        Self(jiff::Timestamp::from_second(seconds.clamp(YEAR_0, latest)).unwrap_or_default())
     }
 
     /// Seconds since 1970.
@@ -101,7 +99,7 @@ impl Time {
 
     /// Parses RFC 3339 in UTC with whole seconds.
     pub fn parse(text: &str) -> Result<Self> {
-        let parsed = text.parse().ok().map(Self).filter(|time| time.to_string() == text);
+        let parsed = text.parse().ok().map(Self).filter(|time| time.to_string() == text && text.len() == 20);
         parsed.ok_or_else(|| corrupt("time", format!("{text:?} is not like 2026-11-23T21:10:28Z")))
     }
 }

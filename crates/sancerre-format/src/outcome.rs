@@ -272,6 +272,8 @@ pub struct Body {
 }
 
 const BODY: &str = "sancerre-body-v1";
+/// Highest level of a map's node (FORMAT.md §10.1).
+const LEVEL_MAX: u8 = 7;
 
 impl Body {
     /// The raw bytes to be sealed.
@@ -362,7 +364,7 @@ fn parse_root(text: &str) -> Option<Root> {
         number(BODY, text).ok()
     }
     let mut parts = text.splitn(5, '/');
-    let level = num(parts.next()?)?;
+    let level = num(parts.next()?).filter(|level| *level <= LEVEL_MAX)?;
     let id = ContentId::from_hex(parts.next()?).ok()?;
     let pack = PackName { session: num(parts.next()?)?, ordinal: num(parts.next()?)? };
     let (index, rest) = parts.next()?.split_once('@')?;

@@ -2,7 +2,7 @@
 
 use crate::bytes::to_u64;
 use crate::certificate::{Certificate, Role, Signer};
-use crate::error::{Result, corrupt, ensure, forged, unsupported};
+use crate::error::{FormatError, Result, corrupt, ensure, forged, unsupported};
 use crate::id::{Hash, RepositoryId};
 use crate::names::{Name, Time, Zone};
 use crate::seal::decompress;
@@ -22,6 +22,11 @@ pub trait Fields: Sized {
 
     /// Whether `signer` may sign this.
     fn allows(&self, signer: &Signer) -> bool;
+
+    /// Whether the fields say the same as the trust anchor, beyond the repository, which every record names.
+    fn agrees(&self, _trust: &Trust) -> bool {
+        true
+    }
 }
 
 /// What a record must agree with: the repository and its admin's key.
@@ -82,8 +87,9 @@ pub fn encode<F: Fields>(
 ) -> Result<Vec<u8>> {
     let part = |bytes: &[u8]| (to_u64(bytes.len()), Hash::of(bytes));
     let text = text(fields, tool, &[], [part(public), part(sealed)]);
-    // What cannot be read back must not be published.
-    read_text::<F>(text.as_bytes())?;
+    // What cannot be read back must not be published, and no field may bring lines of its own.
+    let parsed = read_text::<F>(text.as_bytes())?;
+    ensure(parsed.extensions.is_empty(), F::KIND, || "a value holds a line feed".into())?;
     let armor = key.sign(F::KIND, text.as_bytes())?;
     Ok([text.as_bytes(), armor.as_bytes(), public, sealed].concat())
 }
@@ -91,6 +97,7 @@ pub fn encode<F: Fields>(
 struct Parsed<F> {
     fields: F,
     tool: String,
+    extensions: Vec<String>,
     parts: [(u64, Hash); 2],
 }
 
@@ -108,7 +115,7 @@ fn read_text<F: Fields>(bytes: &[u8]) -> Result<Parsed<F>> {
     ensure(text(&fields, &tool, &extensions, parts).as_bytes() == bytes, F::KIND, || {
         "its text is not in the one canonical spelling".into()
     })?;
-    Ok(Parsed { fields, tool, parts })
+    Ok(Parsed { fields, tool, extensions, parts })
 }
 
 fn part<F: Fields>(value: &str) -> Result<(u64, Hash)> {
@@ -141,13 +148,31 @@ impl<'a> Unverified<'a> {
     }
 
     fn verified_text<F: Fields>(&self, trust: &Trust) -> Result<(Parsed<F>, Signer)> {
-        let parsed = read_text::<F>(self.text)?;
-        let signer = Signer::of_text(self.text, trust)?;
-        signer.public_key(trust).verify(self.kind, self.text, self.armor)?;
-        if !parsed.fields.allows(&signer) {
+        let parsed = match read_text::<F>(self.text) {
+            // Only what its signer really wrote may stop a reader: else anyone who can create an object could.
+            Err(newer @ FormatError::Unsupported { .. }) => {
+                self.verified_signer(trust)?;
+                return Err(newer);
+            }
+            parsed => parsed?,
+        };
+        let signer = self.verified_signer(trust)?;
+        if !parsed.fields.agrees(trust) || !parsed.fields.allows(&signer) {
             return Err(forged(F::KIND, format!("{signer} may not sign this")));
         }
         Ok((parsed, signer))
+    }
+
+    /// Who signed the text, whatever its version and fields are: what every version of a record has in common.
+    fn verified_signer(&self, trust: &Trust) -> Result<Signer> {
+        let repository = field(self.text, b"repository: ");
+        if repository != Some(trust.repository.to_string().as_bytes()) {
+            return Err(forged(self.kind, "it belongs to another repository"));
+        }
+        let signer = Signer::of_text(self.text, trust)?;
+        let namespace = std::str::from_utf8(first_line(self.text)).unwrap_or_default();
+        signer.public_key(trust).verify(self.kind, namespace, self.text, self.armor)?;
+        Ok(signer)
     }
 
     /// Verifies the text alone; the parts may be missing and are not looked at.
@@ -198,15 +223,26 @@ pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
     Ok(Trust { repository: fields.repository, admin: fields.admin })
 }
 
+/// The value of the first line that starts with `key`, before anything is verified.
+pub(crate) fn field<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(key))
+}
+
 /// The first line of a record: tells the kind before anything is verified.
 pub fn first_line(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
+/// Where `line` stands as a line of its own: a value that ends like it is not it.
 fn find(bytes: &[u8], line: &str) -> Option<usize> {
-    // The marker must start a line; text lines cannot hold it because they are `key: value`.
     let needle = line.as_bytes();
-    bytes.windows(needle.len()).position(|window| window == needle)
+    let starts_line = |at: &usize| {
+        at.checked_sub(1).is_none_or(|before| bytes.get(before) == Some(&b'\n'))
+            && bytes.get(*at..).is_some_and(|rest| rest.starts_with(needle))
+    };
+    let after_feeds =
+        bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at.saturating_add(1));
+    std::iter::once(0).chain(after_feeds).find(starts_line)
 }
 
 /// Text of a public part, compressed.

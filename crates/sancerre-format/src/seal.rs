@@ -4,7 +4,7 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::bytes::{Reader, to_u32, to_usize};
+use crate::bytes::{Reader, to_u32, to_u64, to_usize};
 use crate::error::{Result, corrupt, ensure, forged};
 use crate::id::{Hash, SessionId};
 
@@ -181,6 +181,9 @@ pub fn seal(
     ensure(coded.len() <= UNIT_BYTES_MAX && raw_bytes <= UNIT_BYTES_MAX, WHAT, || {
         format!("{raw_bytes} bytes are too many for one unit")
     })?;
+    ensure(codec == Codec::Zstd || coded.len() == raw_bytes, WHAT, || {
+        format!("{} stored bytes cannot be {raw_bytes} raw bytes", coded.len())
+    })?;
     let padded = used.next_multiple_of(PADDING_BYTES);
     let mut sealed = Vec::with_capacity(padded.saturating_add(S_BYTES + TAG_BYTES));
     sealed.extend_from_slice(&[0; S_BYTES]);
@@ -250,7 +253,9 @@ fn decode_inner(inner: &[u8]) -> Result<Vec<u8>> {
     let codec = reader.u8()?;
     reader.zeros::<3>()?;
     let (raw_bytes, coded_bytes) = (to_usize(reader.u32()?), to_usize(reader.u32()?));
-    ensure(raw_bytes <= UNIT_BYTES_MAX, WHAT, || format!("announces {raw_bytes} raw bytes"))?;
+    ensure(raw_bytes.max(coded_bytes) <= UNIT_BYTES_MAX, WHAT, || {
+        format!("announces {raw_bytes} raw bytes in {coded_bytes}")
+    })?;
     let coded = reader.take(coded_bytes)?;
     let padding = reader.rest();
     ensure(padding.len() < PADDING_BYTES && padding.iter().all(|byte| *byte == 0), WHAT, || {
@@ -265,7 +270,16 @@ fn decode_inner(inner: &[u8]) -> Result<Vec<u8>> {
     Ok(raw)
 }
 
-/// Decompresses one zstd frame of at most `raw_bytes`.
+/// Decompresses exactly one zstd frame that announces exactly `raw_bytes`: no second frame, skippable or not.
 pub(crate) fn decompress(what: &'static str, coded: &[u8], raw_bytes: usize) -> Result<Vec<u8>> {
-    zstd::bulk::decompress(coded, raw_bytes).map_err(|error| corrupt(what, format!("zstd: {error}")))
+    let frame = zstd::zstd_safe::find_frame_compressed_size(coded).ok();
+    ensure(frame == Some(coded.len()), what, || "is not one zstd frame".into())?;
+    let announced = zstd::zstd_safe::get_frame_content_size(coded).ok().flatten();
+    ensure(announced == Some(to_u64(raw_bytes)), what, || {
+        format!("its zstd frame announces {announced:?} bytes instead of {raw_bytes}")
+    })?;
+    let raw =
+        zstd::bulk::decompress(coded, raw_bytes).map_err(|error| corrupt(what, format!("zstd: {error}")))?;
+    ensure(raw.len() == raw_bytes, what, || format!("zstd: {} bytes instead of {raw_bytes}", raw.len()))?;
+    Ok(raw)
 }

@@ -36,12 +36,12 @@ impl PublicKey {
         self.openssh().fingerprint(HashAlg::Sha256).to_string()
     }
 
-    /// Checks `armor` over `text`, strictly, in `namespace`.
-    pub fn verify(&self, namespace: &'static str, text: &[u8], armor: &str) -> Result<()> {
-        let bad = |why: &str| forged(namespace, format!("signature: {why}"));
+    /// Checks `armor` over `text`, strictly, in `namespace`; `what` names the structure in errors.
+    pub fn verify(&self, what: &'static str, namespace: &str, text: &[u8], armor: &str) -> Result<()> {
+        let bad = |why: &str| forged(what, format!("signature: {why}"));
         let signature =
-            SshSig::from_pem(armor).map_err(|error| corrupt(namespace, format!("signature: {error}")))?;
-        ensure(canonical_armor(&signature).as_deref() == Some(armor), namespace, || {
+            SshSig::from_pem(armor).map_err(|error| corrupt(what, format!("signature: {error}")))?;
+        ensure(canonical_armor(&signature).as_deref() == Some(armor), what, || {
             "signature: its armour is not canonical".into()
         })?;
         if signature.namespace() != namespace || signature.hash_alg() != HashAlg::Sha512 {
@@ -50,7 +50,7 @@ impl PublicKey {
         if signature.public_key().ed25519().map(|key| key.0) != Some(self.0) {
             return Err(bad("made by another key"));
         }
-        ensure(signature.algorithm() == Algorithm::Ed25519, namespace, || "signature: not Ed25519".into())?;
+        ensure(signature.algorithm() == Algorithm::Ed25519, what, || "signature: not Ed25519".into())?;
         let signed = SshSig::signed_data(namespace, HashAlg::Sha512, text).map_err(|_| bad("malformed"))?;
         let bytes = ed25519_dalek::Signature::from_slice(signature.signature_bytes())
             .map_err(|_| bad("malformed"))?;
@@ -101,7 +101,12 @@ impl SigningKey {
     }
 }
 
+/// The one armour of what the signature says. It is built anew, so that what no signature covers cannot vary:
+/// SSHSIG's version and its reserved field.
 fn canonical_armor(signature: &SshSig) -> Option<String> {
-    let pem = signature.to_pem(LineEnding::LF).ok()?;
+    let key = signature.public_key().clone();
+    let bytes = signature.signature().clone();
+    let plain = SshSig::new(key, signature.namespace(), signature.hash_alg(), bytes).ok()?;
+    let pem = plain.to_pem(LineEnding::LF).ok()?;
     Some(if pem.ends_with('\n') { pem } else { pem + "\n" })
 }

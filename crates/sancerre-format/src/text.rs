@@ -79,7 +79,7 @@ impl<'a> TextReader<'a> {
     fn wrong_kind(&self, found: &str) -> crate::FormatError {
         let family = self.what.trim_end_matches(|digit: char| digit.is_ascii_digit());
         match found.strip_prefix(family) {
-            Some(version) if version.bytes().all(|digit| digit.is_ascii_digit()) => {
+            Some(version) if !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit()) => {
                 unsupported(self.what, found)
             }
             _ => corrupt(self.what, format!("first line is {found:?}")),
@@ -138,7 +138,11 @@ impl<'a> TextReader<'a> {
     pub fn extensions(&mut self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         while self.rest.starts_with("x-") {
-            lines.push(self.line()?.to_owned());
+            let line = self.line()?;
+            let value = line.split_once(": ").filter(|(key, _)| key.len() > 2 && !key.contains(' '));
+            let well_formed = value.is_some_and(|(_, value)| !value.is_empty() && value == value.trim());
+            ensure(well_formed, self.what, || "an x- line is not \"x-key: value\"".into())?;
+            lines.push(line.to_owned());
         }
         Ok(lines)
     }

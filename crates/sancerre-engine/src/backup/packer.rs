@@ -145,7 +145,10 @@ impl Open {
 }
 
 /// Where each piece of a frame lies.
-pub(super) fn places(frame: FramePlace, pieces: &[(ContentId, u32)]) -> impl Iterator<Item = (ContentId, Place)> + '_ {
+pub(super) fn places(
+    frame: FramePlace,
+    pieces: &[(ContentId, u32)],
+) -> impl Iterator<Item = (ContentId, Place)> + '_ {
     pieces.iter().scan(0u32, move |offset, (id, size)| {
         let place = Place { frame, offset_bytes: *offset, size_bytes: *size };
         *offset = offset.saturating_add(*size);

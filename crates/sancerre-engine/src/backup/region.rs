@@ -96,9 +96,21 @@ impl RegionInput {
 }
 
 /// Scans one region.
-pub(super) fn scan(shared: &Shared, chunker: &Chunker, input: &RegionInput, base: &[BaseChunk]) -> Result<RegionMap> {
+pub(super) fn scan(
+    shared: &Shared,
+    chunker: &Chunker,
+    input: &RegionInput,
+    base: &[BaseChunk],
+) -> Result<RegionMap> {
     shared.scratch.with(|scratch| {
-        let mut scan = Scan { shared, chunker, scratch, map: RegionMap::default(), pieces: Vec::new(), waiting: Vec::new() };
+        let mut scan = Scan {
+            shared,
+            chunker,
+            scratch,
+            map: RegionMap::default(),
+            pieces: Vec::new(),
+            waiting: Vec::new(),
+        };
         let mut base = base.iter().peekable();
         for range in input.data_ranges()? {
             scan.range(input, range, &mut base)?;
@@ -130,17 +142,24 @@ impl Scan<'_> {
         done
     }
 
-    fn range_in(&mut self, input: &RegionInput, range: Range<usize>, base: &mut Base<'_>, window: &mut Vec<u8>) -> Result<()> {
+    fn range_in(
+        &mut self,
+        input: &RegionInput,
+        range: Range<usize>,
+        base: &mut Base<'_>,
+        window: &mut Vec<u8>,
+    ) -> Result<()> {
         let need = self.chunker.window_bytes();
         let mut at = range.start;
         // The window holds `at..at + (filled - start)`.
-        let (mut start, mut filled) = (0, 0);
+        let (mut start, mut filled) = (0usize, 0usize);
         window.resize(WINDOW_BYTES, 0);
         while at < range.end {
             let held = filled.saturating_sub(start);
             if held < need && at.saturating_add(held) < range.end {
                 window.copy_within(start..filled, 0);
-                let read = WINDOW_BYTES.saturating_sub(held).min(range.end.saturating_sub(at).saturating_sub(held));
+                let read =
+                    WINDOW_BYTES.saturating_sub(held).min(range.end.saturating_sub(at).saturating_sub(held));
                 filled = held.saturating_add(read);
                 start = 0;
                 if let Some(buffer) = window.get_mut(held..filled) {
@@ -173,10 +192,13 @@ impl Scan<'_> {
     /// end, and the same cuts as a search would give (FORMAT.md §11).
     fn unchanged(&mut self, at: usize, window: &[u8], base: &mut Base<'_>) -> Result<Option<usize>> {
         while base.next_if(|chunk| to_usize(chunk.offset_bytes) < at).is_some() {}
-        let Some(candidate) = base.peek().filter(|chunk| to_usize(chunk.offset_bytes) == at) else { return Ok(None) };
+        let Some(candidate) = base.peek().filter(|chunk| to_usize(chunk.offset_bytes) == at) else {
+            return Ok(None);
+        };
         let size = to_usize(candidate.place.size_bytes);
         let Some(chunk) = window.get(..size) else { return Ok(None) };
-        if chunk_id(&self.shared.zone_keys.id, chunk) != candidate.id || !self.chunker.confirms(window, size) {
+        if chunk_id(&self.shared.zone_keys.id, chunk) != candidate.id || !self.chunker.confirms(window, size)
+        {
             return Ok(None);
         }
         self.chunk(at, candidate.id, chunk, Some(candidate.place))?;
@@ -201,7 +223,11 @@ impl Scan<'_> {
         };
         let frame = super::packer::UNPLACED;
         self.waiting.push((self.map.chunks.len(), position));
-        self.map.chunks.push(MapChunk { offset_bytes, id, place: Place { frame, offset_bytes: 0, size_bytes } });
+        self.map.chunks.push(MapChunk {
+            offset_bytes,
+            id,
+            place: Place { frame, offset_bytes: 0, size_bytes },
+        });
         Ok(())
     }
 
@@ -225,7 +251,8 @@ impl Scan<'_> {
         let raw_bytes = self.scratch.frame.len();
         let (codec, coded) = self.scratch.compress()?;
         let frame = Frame { kind: PackKind::Data, codec, raw_bytes, coded, pieces: &self.pieces };
-        let placed: Vec<(ContentId, Place)> = places(self.shared.packer.append(&frame)?, &self.pieces).collect();
+        let placed: Vec<(ContentId, Place)> =
+            places(self.shared.packer.append(&frame)?, &self.pieces).collect();
         for (chunk, piece) in self.waiting.drain(..) {
             if let (Some(chunk), Some((_, place))) = (self.map.chunks.get_mut(chunk), placed.get(piece)) {
                 chunk.place = *place;

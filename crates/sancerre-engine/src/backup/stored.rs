@@ -32,7 +32,8 @@ impl Stored {
 
     pub(super) fn insert_all(&self, placed: &[(ContentId, Place)]) {
         for (id, place) in placed {
-            let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1));
+            let taken =
+                self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1));
             let (Ok(_), Some(shard)) = (taken, self.shard(id)) else { return };
             shard.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, *place);
         }

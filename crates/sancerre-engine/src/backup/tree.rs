@@ -125,7 +125,13 @@ impl<'a> Tree<'a> {
             scratch.frame.append(&mut self.frame);
             let raw_bytes = scratch.frame.len();
             let (codec, coded) = scratch.compress()?;
-            shared.packer.append(&Frame { kind: PackKind::Metadata, codec, raw_bytes, coded, pieces: &pieces })
+            shared.packer.append(&Frame {
+                kind: PackKind::Metadata,
+                codec,
+                raw_bytes,
+                coded,
+                pieces: &pieces,
+            })
         })?;
         self.uses.insert(place.frame);
         let placed: Vec<Place> = places(place, &pieces).map(|(_, place)| place).collect();

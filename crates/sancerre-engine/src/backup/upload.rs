@@ -39,7 +39,12 @@ pub(super) struct Uploader {
 }
 
 impl Uploader {
-    pub(super) fn new(repository: &Repository, monitor: &Monitor, session: Session, in_flight_max: usize) -> Self {
+    pub(super) fn new(
+        repository: &Repository,
+        monitor: &Monitor,
+        session: Session,
+        in_flight_max: usize,
+    ) -> Self {
         Self {
             published_at: repository.host.clock.now().unix_seconds(),
             repository: repository.clone(),

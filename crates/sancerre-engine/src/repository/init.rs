@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keys::{identity_from_random, seal_with_passphrase};
+use crate::keys::identity_from_random;
 use crate::store::{Put, Store};
 
 /// What a new repository is made of.
@@ -128,12 +128,15 @@ async fn write_keys(
     let secret = IdentitySecret { trust: secrets.trust, epoch: EPOCH, identity: secrets.identity.clone() };
     put(
         names::recipient(EPOCH, &label),
-        seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
+        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
     )
     .await?;
     let secret = AdminSecret { repository, key: secrets.admin.clone() };
-    put(names::admin(&label), seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into())
-        .await?;
+    put(
+        names::admin(&label),
+        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
+    )
+    .await?;
 
     let zone = new.zone.clone();
     let record =

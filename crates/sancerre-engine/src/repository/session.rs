@@ -1,7 +1,6 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
 use bytes::Bytes;
-use sancerre_format::config::Layout;
 use sancerre_format::id::{Hash, SessionId};
 
 use sancerre_format::index::{self, IndexEntry, SegmentFields};
@@ -243,11 +242,6 @@ impl Session {
 }
 
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
-
-/// Most bytes of a pack of this layout.
-pub(crate) fn pack_bytes_max(layout: &Layout) -> usize {
-    sancerre_format::bytes::to_usize(layout.pack_bytes)
-}
 
 fn log_entry(
     repository: &Repository,

@@ -1,0 +1,243 @@
+//! One complete object or secret of every kind, always with the same bytes.
+
+use sancerre_format::certificate::{Role, portable};
+use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::error::Result;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::{GcLists, Move};
+use sancerre_format::id::{Hash, PackName, SessionId};
+use sancerre_format::key::{
+    AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
+};
+use sancerre_format::list::{ListedPack, PackList};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::outcome::{Abort, Body, Commit};
+use sancerre_format::record::{self, Fields};
+use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
+
+use super::*;
+
+/// What may be expected of changed bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Signed or sealed: nothing but the original is read.
+    Signed,
+    /// Text inside something signed or sealed: whatever is read has one spelling.
+    Text,
+    /// Compressed text inside something signed.
+    Packed,
+}
+
+/// A sample and how to read it.
+pub(crate) struct Sample {
+    /// Its golden file.
+    pub(crate) file: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) shape: Shape,
+    /// Decodes and returns all of the content; of [`Shape::Text`] in its one spelling.
+    pub(crate) read: fn(&[u8]) -> Result<Vec<u8>>,
+}
+
+fn record<F: Fields + std::fmt::Debug>(file: &str, fields: &F, seed: u8, parts: [&[u8]; 2]) -> Sample {
+    let [public, sealed] = parts;
+    let bytes = record::encode(fields, TOOL, &key(seed), public, sealed).unwrap();
+    Sample { file: format!("{file}.bin"), bytes, shape: Shape::Signed, read: read_record::<F> }
+}
+
+fn read_record<F: Fields + std::fmt::Debug>(bytes: &[u8]) -> Result<Vec<u8>> {
+    record::decode::<F>(&trust(), bytes).map(|record| format!("{record:?}").into_bytes())
+}
+
+fn secret<S: Secret>(file: &str, secret: &S) -> Sample {
+    let bytes = secret.encode().as_bytes().to_vec();
+    let read = |bytes: &[u8]| S::decode(bytes).map(|secret| secret.encode().as_bytes().to_vec());
+    Sample { file: format!("{file}.txt"), bytes, shape: Shape::Text, read }
+}
+
+pub(crate) fn zone_keys() -> ZoneKeys {
+    ZoneKeys { id: [0x11; 32], cut: [0x12; 32], metadata: [0x13; 32] }
+}
+
+pub(crate) fn frame_set() -> FrameSet {
+    let mut set = FrameSet::default();
+    (0..3).for_each(|ordinal| set.insert_pack(PackName { session: 3, ordinal }));
+    [0, 2, 3, 4, 9].into_iter().for_each(|index| set.insert(frame(3, 4, index)));
+    set.insert_pack(PackName { session: 7, ordinal: 0 });
+    set.insert(frame(7, 1, 2));
+    set
+}
+
+pub(crate) const FRAMES_TEXT: &str = "sancerre-frames-v1\nframes: 3 0-2 4:0,2-4,9\nframes: 7 0 1:2\n";
+
+pub(crate) fn proposal() -> GcLists {
+    let mut lists = GcLists::default();
+    lists.dead.insert_pack(PackName { session: 3, ordinal: 1 });
+    lists.moves = vec![Move { frame: frame(3, 4, 2), ordinal: 0, index: 0 }];
+    lists
+}
+
+pub(crate) fn final_lists() -> GcLists {
+    let mut lists = proposal();
+    lists.burnt.union(&lists.dead);
+    lists.burnt.insert_pack(PackName { session: 1, ordinal: 0 });
+    lists.live = vec![session(5), session(6)];
+    lists.forgotten = vec![session(3)];
+    lists
+}
+
+pub(crate) fn final_text() -> String {
+    let (five, six, three) = (session(5), session(6), session(3));
+    format!(
+        "sancerre-gc-v1\ndead: 3 1\nmove: 3/4/2 0/0\nburnt: 1 0\nburnt: 3 1\nlive: {five}\nlive: {six}\n\
+         forgotten: {three}\n"
+    )
+}
+
+pub(crate) fn sealed_body(session: SessionId) -> Vec<u8> {
+    let unit = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
+    let raw = body().encode();
+    seal(&RootKey::metadata(&zone_keys().metadata, &session), &unit, Codec::Stored, raw.len(), raw.as_bytes())
+        .unwrap()
+}
+
+fn keys() -> Vec<Sample> {
+    let identity =
+        Identity { repository: repository(), epoch: 2, created: night(), recipient: RECIPIENT.into() };
+    let zone_record =
+        ZoneRecord { repository: repository(), zone: zone(), generation: 1, created: night(), epoch: 2 };
+    let [writer, keeper] = [Role::Writer, Role::Keeper].map(certificate);
+    vec![
+        record("config", &config(), ADMIN, [b"", b""]),
+        record("identity", &identity, ADMIN, [b"", b""]),
+        record("zone", &zone_record, ADMIN, [b"", b"the zone's secret, sealed with age"]),
+        record("certificate-writer", &writer, ADMIN, [b"", b"its key, sealed with age"]),
+        record("certificate-keeper", &keeper, ADMIN, [b"", b""]),
+    ]
+}
+
+fn entries() -> Vec<Sample> {
+    let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1\nmove: 3/4/2 0/0\n");
+    let frames = stored_zstd(FRAMES_TEXT.as_bytes());
+    let checkpoint = stored_zstd(b"sancerre-gc-v1\nburnt: 3 1\n");
+    let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {
+        let parts: [&[u8]; 2] = match kind {
+            Kind::Backup(_) => [b"", b"the session key, sealed with age"],
+            Kind::Gc => [&proposal, b""],
+            Kind::Quarantine { .. } => [&frames, b""],
+            Kind::Checkpoint => [&checkpoint, b""],
+            _ => [b"", b""],
+        };
+        record(&format!("log-{}", kind.name()), &entry(kind.clone(), by), seed, parts)
+    };
+    kinds().into_iter().map(sample).collect()
+}
+
+pub(crate) fn pack_list() -> PackList {
+    let pack = |ordinal, metadata| ListedPack {
+        ordinal,
+        metadata,
+        size_bytes: 33_000_000,
+        hash: Hash([0x21; 32]),
+        sha256: Hash([0x22; 32]),
+        directory: Hash([0x23; 32]),
+        frames: 40,
+    };
+    let (session, by) = (session(7), writer());
+    let packs = vec![pack(0, false), pack(1, true)];
+    PackList { repository: repository(), zone: zone(), session, sequence: 0, by, packs }
+}
+
+pub(crate) fn abort() -> Abort {
+    let (session, reason) = (session(7), "the host was switched off".into());
+    Abort { repository: repository(), zone: zone(), session, by: keeper(), time: night(), reason }
+}
+
+pub(crate) fn commit() -> Commit {
+    Commit {
+        repository: repository(),
+        zone: zone(),
+        session: session(8),
+        by: keeper(),
+        time: night(),
+        previous: Some(session(4)),
+        records: Hash([0x31; 32]),
+    }
+}
+
+fn outcomes() -> Vec<Sample> {
+    let frames = stored_zstd(FRAMES_TEXT.as_bytes());
+    let lists = stored_zstd(final_text().as_bytes());
+    vec![
+        record("list", &pack_list(), WRITER, [b"", b""]),
+        record("manifest", &manifest(), WRITER, [&frames, &sealed_body(session(7))]),
+        record("abort", &abort(), KEEPER, [b"", b""]),
+        record("commit", &commit(), KEEPER, [&lists, b""]),
+    ]
+}
+
+pub(crate) fn key_file() -> KeyFile {
+    KeyFile {
+        trust: trust(),
+        zone: zone(),
+        generation: 1,
+        epoch: 2,
+        recipient: RECIPIENT.into(),
+        certificate: portable(&sign(&certificate(Role::Writer), ADMIN)).unwrap(),
+        key: key(WRITER),
+        keys: zone_keys(),
+    }
+}
+
+fn secrets() -> Vec<Sample> {
+    let identity = IdentitySecret {
+        trust: trust(),
+        epoch: 2,
+        identity: "AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0SXPGDHE"
+            .to_owned()
+            .into(),
+    };
+    let zone_secret = ZoneSecret { repository: repository(), zone: zone(), generation: 1, keys: zone_keys() };
+    vec![
+        secret("identity-secret", &identity),
+        secret("admin-secret", &AdminSecret { repository: repository(), key: key(ADMIN) }),
+        secret("zone-secret", &zone_secret),
+        secret(
+            "writer-secret",
+            &WriterSecret { repository: repository(), name: name("host-1"), key: key(WRITER) },
+        ),
+        secret("key", &key_file()),
+    ]
+}
+
+fn parts() -> Vec<Sample> {
+    let packed = |file: &str, text: &str, read| {
+        let bytes = stored_zstd(text.as_bytes());
+        Sample { file: format!("{file}.bin"), bytes, shape: Shape::Packed, read }
+    };
+    vec![
+        packed("frames", FRAMES_TEXT, |bytes| {
+            let part = FrameSet::decode(bytes)?.encode()?;
+            Ok(zstd::bulk::decompress(&part, 1 << 20).unwrap())
+        }),
+        packed("gc-lists", &final_text(), |bytes| {
+            let part = GcLists::decode(bytes)?.encode()?;
+            Ok(zstd::bulk::decompress(&part, 1 << 20).unwrap())
+        }),
+        Sample {
+            file: "body.txt".into(),
+            bytes: body().encode().into_bytes(),
+            shape: Shape::Text,
+            read: |bytes| Body::decode(bytes).map(|body| body.encode().into_bytes()),
+        },
+    ]
+}
+
+/// One of each kind.
+pub(crate) fn all() -> Vec<Sample> {
+    [keys(), entries(), outcomes(), secrets(), parts()].into_iter().flatten().collect()
+}
+
+/// The type of a log entry, for tests that read one.
+pub(crate) fn read_entry(bytes: &[u8]) -> Result<record::Record<Entry>> {
+    record::decode(&trust(), bytes)
+}
