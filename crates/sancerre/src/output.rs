@@ -93,7 +93,13 @@ impl Output {
             let stdout = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
             stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
         });
-        written.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
+        match written {
+            // A reader such as `head` went away: it has seen what it wanted.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::failed(format!("cannot write to standard output: {error}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Something to know; not with `--quiet` or `--json`.

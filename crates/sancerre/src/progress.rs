@@ -16,7 +16,9 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// Between two lines in a log.
 const LOG: Duration = Duration::from_secs(10);
 /// Width of the bar.
-const BAR: u64 = 16;
+const BAR: usize = 16;
+/// Most columns of a drawn line: a longer one would wrap, and each drawing would scroll.
+const COLUMNS: usize = 79;
 /// Weight of the newest interval in the rate that time left is reckoned with.
 const SMOOTHING: f64 = 0.1;
 
@@ -63,7 +65,7 @@ async fn show(work: Work, counters: &Counters, output: &Output, redraws: bool) {
         ticks.tick().await;
         sample = sample.next(Counted::of(counters), started.elapsed());
         match (redraws, output.is_json()) {
-            (true, _) => output.redraw(&format!("{} {}", bar(&sample.counted), line(work, &sample))),
+            (true, _) => output.redraw(&drawn(work, &sample)),
             (false, true) => output.status(status(&sample)),
             (false, false) => output.message(&line(work, &sample)),
         }
@@ -126,9 +128,16 @@ impl Sample {
     }
 }
 
+/// The line, with a bar before it where there is room.
+fn drawn(work: Work, sample: &Sample) -> String {
+    let line = line(work, sample);
+    let with_bar = format!("{} {line}", bar(&sample.counted));
+    if with_bar.len() <= COLUMNS { with_bar } else { line.chars().take(COLUMNS).collect() }
+}
+
 fn bar(counted: &Counted) -> String {
     let filled = counted.share().map_or(0, |share| (share * BAR as f64) as usize);
-    let empty = (BAR as usize).saturating_sub(filled);
+    let empty = BAR.saturating_sub(filled);
     format!("[{}{}]", "#".repeat(filled), ".".repeat(empty))
 }
 
@@ -194,9 +203,10 @@ mod tests {
             Counted { total: 999 * GIB, done: 998 * GIB, data: 998 * GIB, new: 499 * GIB, stored: 0 };
         let sample = Sample { counted, elapsed: Duration::ZERO, bytes_per_second: 9e8 };
         for work in [Work::Backup, Work::Restore, Work::Check] {
-            let line = format!("{} {}", bar(&counted), line(work, &sample));
-            assert!(line.len() < 100, "{line}");
+            let line = drawn(work, &sample);
+            assert!(line.len() <= COLUMNS && line.contains("99.9% of"), "{line}");
         }
+        assert!(drawn(Work::Restore, &sample).starts_with("[###"));
     }
 
     #[test]

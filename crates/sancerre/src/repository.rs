@@ -1,6 +1,6 @@
 //! Opening the repository with the least key that is enough.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sancerre_engine::keys::{self, Keys};
 use sancerre_engine::repository::Repository;
@@ -79,7 +79,8 @@ pub(crate) fn zone(context: &Context) -> Result<Zone, Failure> {
 }
 
 async fn keys(context: &Context, store: &Store, access: Access) -> Result<Keys, Failure> {
-    let from_file = key_file(context).map(|path| read_key_file(context, path)).transpose()?;
+    let path = key_file(context).filter(|path| access != Access::Content || is_there(context, path));
+    let from_file = path.map(|path| read_key_file(context, path)).transpose()?;
     let wants_content = match access {
         Access::Metadata => false,
         Access::Content => true,
@@ -105,6 +106,18 @@ async fn keys(context: &Context, store: &Store, access: Access) -> Result<Keys, 
             }
         }
     }
+}
+
+/// On the worst day the host with the key file is gone; its variable may not be.
+fn is_there(context: &Context, path: &Path) -> bool {
+    let is_there = path.exists();
+    if !is_there {
+        context.output.warning(&format!(
+            "there is no key file {}, so the repository's trust anchor is not compared with it",
+            path.display()
+        ));
+    }
+    is_there
 }
 
 fn read_key_file(context: &Context, path: PathBuf) -> Result<Keys, Failure> {

@@ -23,20 +23,21 @@ pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Fail
     let started = Instant::now();
     let result = save(&options, context).await;
     let took = started.elapsed();
-    let metrics = match &options.metrics_file {
-        Some(path) if !options.dry_run => {
-            metrics::update(path, &options.vm, &measured(context, took, result.as_ref().ok()))
-        }
-        _ => Ok(()),
-    };
+    let is_measured = measure(&options, context, took, result.as_ref().ok());
     let report = result?;
     tell(&options, context, &report, took);
-    let mut exit = if report.fuzzy { Exit::NotAsAsked } else { Exit::Done };
-    if let Err(failure) = metrics {
-        context.output.warning(&failure.message);
-        exit = Exit::NotAsAsked;
-    }
+    let exit = if report.fuzzy || !is_measured { Exit::NotAsAsked } else { Exit::Done };
     Ok(ended(exit, summary(&options, &report, took)))
+}
+
+/// Writes the metrics, if asked to. A failure is only warned of: whatever the backup did, it did.
+fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&BackupReport>) -> bool {
+    let Some(path) = options.metrics_file.as_ref().filter(|_| !options.dry_run) else { return true };
+    let written = metrics::update(path, &options.vm, &measured(context, took, report));
+    if let Err(failure) = &written {
+        context.output.warning(&failure.message);
+    }
+    written.is_ok()
 }
 
 async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failure> {
