@@ -137,7 +137,9 @@ impl Walk<'_, '_> {
         for nodes in step.nodes.chunks(NODES_AT_ONCE) {
             let wanted: BTreeSet<FramePlace> = nodes
                 .iter()
-                .filter(|shared| self.check_place(shared, true, &shared.place.frame, std::slice::from_ref(&range)))
+                .filter(|shared| {
+                    self.check_place(shared, true, &shared.place.frame, std::slice::from_ref(&range))
+                })
                 .map(|shared| shared.place.frame)
                 .collect();
             let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;
