@@ -37,7 +37,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
             Some(Ok(())) => {}
             Some(Err(error)) => findings.push(finding(Severity::Damaged, key, error.to_string())),
             None => {
-                findings.push(finding(Severity::Note, key, "it belongs to nothing and is ignored".into()))
+                findings.push(finding(Severity::Note, key, "it belongs to nothing and is ignored".into()));
             }
         }
     }
