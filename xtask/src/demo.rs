@@ -12,7 +12,7 @@ const NIGHTS: u32 = 2;
 
 /// Builds the program, backs up two nights of a disk, restores the second and compares it bit for bit.
 pub(crate) fn run() -> Result<()> {
-    setup::run()?;
+    setup::install(setup::SMALL_FLEET_TOOLS)?;
     shell::run(shell::cargo(&["build", "--release", "--locked", "--package", "sancerre"]))?;
     let folder = std::env::temp_dir().join(format!("sancerre-demo-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

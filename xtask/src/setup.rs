@@ -18,7 +18,7 @@ const fn optional(program: &'static str, package: &'static str) -> Tool {
     Tool { program, package, required: false }
 }
 
-/// For the tests and the demo. `qemu-img` is looked for by name and left alone when it is there: other QEMU packages replace
+/// For the tests. `qemu-img` is looked for by name and left alone when it is there: other QEMU packages replace
 /// `qemu-utils`.
 const TEST_TOOLS: &[Tool] = &[
     required("cc", "gcc"),
@@ -32,6 +32,14 @@ const TEST_TOOLS: &[Tool] = &[
     required("cmp", "diffutils"),
     optional("b3sum", "b3sum"),
     optional("age", "age"),
+];
+
+/// For the small fleet and the demo.
+pub(crate) const SMALL_FLEET_TOOLS: &[Tool] = &[
+    required("mkfs.ext4", "e2fsprogs"),
+    required("debugfs", "e2fsprogs"),
+    required("sfdisk", "fdisk"),
+    required("cmp", "diffutils"),
 ];
 
 /// For the fleet of real guests.

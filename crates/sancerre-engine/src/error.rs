@@ -80,7 +80,9 @@ pub enum Error {
         what: String,
     },
     /// The store failed after all retries.
-    #[error("the store failed to {operation} {key}: {source}; check the connection, the credentials and free space, then run again")]
+    #[error(
+        "the store failed to {operation} {key}: {source}; check the connection, the credentials and free space, then run again"
+    )]
     Store {
         /// put, get, list …
         operation: &'static str,
@@ -117,7 +119,9 @@ pub enum Error {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A disk changed while it was read.
-    #[error("{source}. Nothing was saved. docs/QUIESCE.md has recipes; --allow-changing saves it all the same, marked fuzzy")]
+    #[error(
+        "{source}. Nothing was saved. docs/QUIESCE.md has recipes; --allow-changing saves it all the same, marked fuzzy"
+    )]
     Changed {
         /// How.
         source: ChangedError,

@@ -6,6 +6,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use age::secrecy::SecretString;
 use futures::channel::oneshot;
 use sancerre_format::names::Time;
 
@@ -23,10 +24,13 @@ pub trait Random: Send + Sync {
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// Public-key sealing with `age`.
+/// Sealing of keys with `age`.
 pub trait Sealer: Send + Sync {
     /// Seals `secret` to an `age1…` recipient.
     fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>>;
+
+    /// Seals `secret` under a passphrase.
+    fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>>;
 }
 
 /// Where processor time is spent.
@@ -131,8 +135,18 @@ impl Sealer for AgeSealer {
         })?;
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
     }
+
+    fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+        let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
+        recipient.set_work_factor(SCRYPT_LOG_N);
+        age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
+    }
 }
 
-pub(crate) fn seal_failed(error: &age::EncryptError) -> Error {
+/// scrypt's work factor: about a second and 256 MiB on a common server. Fixed, so that a slow rescue laptop opens
+/// what a fast server wrote.
+const SCRYPT_LOG_N: u8 = 18;
+
+fn seal_failed(error: &age::EncryptError) -> Error {
     Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it" }
 }

@@ -3,12 +3,15 @@
 use std::io::Read;
 use std::str::FromStr;
 
-use age::secrecy::{ExposeSecret, SecretString};
+use age::secrecy::ExposeSecret;
+pub use age::secrecy::SecretString;
 use base64::Engine;
 use sancerre_format::certificate::{Certificate, Signer};
 use sancerre_format::config::{Config, Identity, ZoneRecord};
 use sancerre_format::id::SessionId;
-use sancerre_format::key::{AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret};
+use sancerre_format::key::{
+    AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
+};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::record::{self, Record, SignedBy, Trust};
@@ -19,9 +22,6 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// scrypt's work factor: about a second and 256 MiB on a common server. Fixed, so that a slow rescue
-/// laptop opens what a fast server wrote.
-pub(crate) const SCRYPT_LOG_N: u8 = 18;
 /// Most work a key file may ask for: 4 GiB of memory; more is an attack.
 const SCRYPT_LOG_N_MAX: u8 = 22;
 
@@ -63,10 +63,14 @@ impl Keys {
             advice: "give a key file that `sancerre init` or `sancerre key add writer` wrote",
         };
         let file = KeyFile::decode(bytes).map_err(|error| bad(&error))?;
-        let head = base64::engine::general_purpose::STANDARD.decode(&file.certificate).map_err(|error| bad(&error))?;
+        let head = base64::engine::general_purpose::STANDARD
+            .decode(&file.certificate)
+            .map_err(|error| bad(&error))?;
         let signer = Signer::of_certificate(&head, &file.trust).map_err(|error| bad(&error))?;
         let name = match &signer {
-            Signer::Certified(certificate) if certificate.key == file.key.public() => certificate.name.clone(),
+            Signer::Certified(certificate) if certificate.key == file.key.public() => {
+                certificate.name.clone()
+            }
             _ => return Err(bad(&"its certificate is for another key")),
         };
         Ok(Self {
@@ -76,7 +80,10 @@ impl Keys {
             epoch: file.epoch,
             recipient: file.recipient,
             zone_keys: file.keys,
-            writer: Some(WriterKey { by: SignedBy { name, certificate: Some(file.certificate) }, key: file.key }),
+            writer: Some(WriterKey {
+                by: SignedBy { name, certificate: Some(file.certificate) },
+                key: file.key,
+            }),
             identities: Vec::new(),
         })
     }
@@ -84,7 +91,8 @@ impl Keys {
     /// With a passphrase: opens the repository's identity and all that is sealed to it.
     pub async fn from_passphrase(store: &Store, zone: &Zone, passphrase: &SecretString) -> Result<Self> {
         let identities = open_identities(store, passphrase).await?;
-        let newest = identities.iter().max_by_key(|identity| identity.epoch).ok_or_else(|| no_recipient(store))?;
+        let newest =
+            identities.iter().max_by_key(|identity| identity.epoch).ok_or_else(|| no_recipient(store))?;
         let trust = newest.trust;
         let recipient = age_identity(newest)?.to_public().to_string();
         let (record, secret) = open_zone(store, &trust, zone, &identities).await?;
@@ -136,7 +144,8 @@ impl Keys {
             key: key_of_entry.to_owned(),
             source: sancerre_format::FormatError::Forged { what: "session key", detail: detail.to_owned() },
         };
-        let secret = open_sealed(&age_identity(identity)?, &entry.sealed).map_err(|_| damaged("it does not open"))?;
+        let secret =
+            open_sealed(&age_identity(identity)?, &entry.sealed).map_err(|_| damaged("it does not open"))?;
         let key: [u8; 32] = secret.as_slice().try_into().map_err(|_| damaged("it has another size"))?;
         let key = SessionKey(key);
         if key.commitment() != intent.commitment {
@@ -157,7 +166,11 @@ pub async fn read_config(store: &Store, trust: Option<&Trust>) -> Result<Record<
     let config = record::decode::<Config>(&claimed, &bytes).map_err(Error::object(names::CONFIG))?;
     if config.fields.repository != claimed.repository || config.fields.admin != claimed.admin {
         return Err(Error::WrongKey {
-            what: format!("the key belongs to repository {}, not to the one at {}", claimed.repository, store.location()),
+            what: format!(
+                "the key belongs to repository {}, not to the one at {}",
+                claimed.repository,
+                store.location()
+            ),
             advice: "use this repository's own key file or passphrase",
         });
     }
@@ -199,7 +212,10 @@ fn open_with_passphrase(sealed: &[u8], passphrase: &SecretString) -> Option<Zero
     open_sealed(&identity, sealed).ok()
 }
 
-fn open_sealed(identity: &dyn age::Identity, sealed: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
+fn open_sealed(
+    identity: &dyn age::Identity,
+    sealed: &[u8],
+) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
     let mut reader = age::Decryptor::new(sealed)?.decrypt(std::iter::once(identity))?;
     let mut secret = Zeroizing::new(Vec::new());
     reader.read_to_end(&mut secret)?;
@@ -213,13 +229,19 @@ fn age_identity(secret: &IdentitySecret) -> Result<age::x25519::Identity> {
     })
 }
 
-fn open_by_identity(sealed: &[u8], epoch: u16, identities: &[IdentitySecret], key: &str) -> Result<Zeroizing<Vec<u8>>> {
+fn open_by_identity(
+    sealed: &[u8],
+    epoch: u16,
+    identities: &[IdentitySecret],
+    key: &str,
+) -> Result<Zeroizing<Vec<u8>>> {
     let identity = identities.iter().find(|identity| identity.epoch == epoch);
     let identity = identity.ok_or_else(|| Error::WrongKey {
         what: format!("object {key} is sealed to identity epoch {epoch}, which this key does not open"),
         advice: "use a recipient of that epoch",
     })?;
-    let forged = |_| sancerre_format::FormatError::Forged { what: "sealed secret", detail: "it does not open".into() };
+    let forged =
+        |_| sancerre_format::FormatError::Forged { what: "sealed secret", detail: "it does not open".into() };
     open_sealed(&age_identity(identity)?, sealed).map_err(forged).map_err(Error::object(key))
 }
 
@@ -247,7 +269,8 @@ async fn open_writer(
     zone: &Zone,
     identities: &[IdentitySecret],
 ) -> Result<Option<WriterKey>> {
-    let mut keys: Vec<String> = store.list(names::CERTIFICATES).await?.into_iter().map(|listed| listed.key).collect();
+    let mut keys: Vec<String> =
+        store.list(names::CERTIFICATES).await?.into_iter().map(|listed| listed.key).collect();
     keys.sort();
     for key in keys {
         let bytes = store.need(&key).await?;
@@ -276,14 +299,10 @@ pub async fn open_admin(store: &Store, passphrase: &SecretString) -> Result<Sign
             return Ok(AdminSecret::decode(&secret).map_err(Error::object(&file.key))?.key);
         }
     }
-    Err(Error::WrongKey { what: "the passphrase does not open the admin key".into(), advice: "use the admin's passphrase" })
-}
-
-/// Seals a secret under a passphrase.
-pub(crate) fn seal_with_passphrase(passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-    let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
-    recipient.set_work_factor(SCRYPT_LOG_N);
-    age::encrypt(&recipient, secret).map_err(|error| crate::host::seal_failed(&error))
+    Err(Error::WrongKey {
+        what: "the passphrase does not open the admin key".into(),
+        advice: "use the admin's passphrase",
+    })
 }
 
 /// A fresh identity: its secret as text, and its recipient.

@@ -8,10 +8,14 @@
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
+pub mod backup;
 pub mod error;
+pub mod frames;
 pub mod host;
 pub mod keys;
+pub mod known;
 pub mod location;
+pub mod map;
 pub mod monitor;
 pub mod repository;
 pub mod store;

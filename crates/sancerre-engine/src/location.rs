@@ -14,7 +14,11 @@ use crate::store::Store;
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 ///
 /// `environment` holds the provider's own variables (`AWS_ACCESS_KEY_ID` …). With `create` a missing local folder is made.
-pub fn open(location: &str, environment: impl IntoIterator<Item = (String, String)>, create: bool) -> Result<Store> {
+pub fn open(
+    location: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+    create: bool,
+) -> Result<Store> {
     let bad = |reason: String| Error::Location { location: location.to_owned(), reason };
     if !location.contains("://") {
         return open_folder(location, Path::new(location), create);
@@ -25,9 +29,15 @@ pub fn open(location: &str, environment: impl IntoIterator<Item = (String, Strin
             let path = url.to_file_path().map_err(|()| bad("not a local path".into()))?;
             open_folder(location, &path, create)
         }
-        Ok((ObjectStoreScheme::AmazonS3 | ObjectStoreScheme::GoogleCloudStorage | ObjectStoreScheme::MicrosoftAzure, _)) => {
+        Ok((
+            ObjectStoreScheme::AmazonS3
+            | ObjectStoreScheme::GoogleCloudStorage
+            | ObjectStoreScheme::MicrosoftAzure,
+            _,
+        )) => {
             let options = cloud_options(environment);
-            let (store, prefix) = object_store::parse_url_opts(&url, options).map_err(|error| bad(error.to_string()))?;
+            let (store, prefix) =
+                object_store::parse_url_opts(&url, options).map_err(|error| bad(error.to_string()))?;
             let store: Arc<dyn ObjectStore> = Arc::from(store);
             let at_root = prefix.as_ref().is_empty();
             let store = if at_root { store } else { Arc::new(PrefixStore::new(store, prefix)) };
@@ -47,7 +57,8 @@ fn open_folder(location: &str, path: &Path, create: bool) -> Result<Store> {
     let path: PathBuf = std::path::absolute(path).map_err(|source| failed("find", source))?;
     // Without fsync an acknowledged pack may be gone after a power cut.
     let store = LocalFileSystem::new_with_prefix(&path).map(|store| store.with_fsync(true));
-    let store = store.map_err(|source| Error::Store { operation: "open", key: location.to_owned(), source })?;
+    let store =
+        store.map_err(|source| Error::Store { operation: "open", key: location.to_owned(), source })?;
     Ok(Store::new(Arc::new(store), location))
 }
 

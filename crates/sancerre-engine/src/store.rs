@@ -135,7 +135,8 @@ fn path(key: &str) -> Path {
 }
 
 fn short(key: &str) -> Error {
-    let source = object_store::Error::Generic { store: "store", source: "the answer is shorter than asked".into() };
+    let source =
+        object_store::Error::Generic { store: "store", source: "the answer is shorter than asked".into() };
     Error::Store { operation: "read", key: key.to_owned(), source }
 }
 

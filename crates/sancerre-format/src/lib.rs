@@ -27,6 +27,8 @@ pub mod config;
 pub mod error;
 pub mod frames;
 pub mod gc;
+#[cfg(test)]
+mod golden;
 pub mod id;
 pub mod index;
 pub mod key;

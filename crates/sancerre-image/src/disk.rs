@@ -23,6 +23,10 @@ pub trait Disk: Send + Sync {
     /// The ranges inside `range` that may hold data: ascending, disjoint, not empty, clipped to `range`.
     /// All else in `range` reads as zeros and need not be read. Data may still be zeros.
     ///
+    /// The answer is a way to save reading and no property of the disk: a file system that reserved blocks counts
+    /// them as data while zeros read from them are cached (seen on ext4), so two calls on an unchanged file may
+    /// differ. What is stored must follow from the bytes alone.
+    ///
     /// # Errors
     /// As [`Disk::read_at`]; [`ReadError::HoleSearch`] when the holes cannot be asked for.
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError>;

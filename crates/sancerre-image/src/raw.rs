@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, seek};
+use rustix::fs::{Mode, OFlags, SeekFrom, seek};
 use rustix::io::retry_on_intr;
 
 use crate::positional::{Stop, is_inside, length, read_exact};
@@ -40,8 +40,6 @@ pub fn open_raw(path: &Path) -> Result<RawDisk, OpenError> {
     if is_device && size_bytes == 0 {
         return Err(OpenError::EmptyDevice { path: path.to_owned() });
     }
-    // Only a hint (a larger read-ahead window), so a refusal does not matter.
-    let _ = fadvise(&file, 0, None, Advice::Sequential);
     let modified = (!is_device).then(|| (metadata.mtime(), metadata.mtime_nsec()));
     Ok(RawDisk { path: path.to_owned(), file, size_bytes, modified })
 }

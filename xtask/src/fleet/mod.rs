@@ -30,7 +30,7 @@ pub(crate) fn full(out: &str, nights: &str) -> Result<()> {
 pub(crate) fn small(out: &str, nights: &str) -> Result<()> {
     let out = absolute(out)?;
     let nights: u32 = nights.parse().with_context(|| format!("`{nights}` is no number of nights"))?;
-    setup::run()?;
+    setup::install(setup::SMALL_FLEET_TOOLS)?;
     mini::build(&out, nights)
 }
 

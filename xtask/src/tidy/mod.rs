@@ -124,6 +124,14 @@ fn rust(texts: &BTreeMap<String, String>, targets: &[(String, Use)]) -> Vec<Find
         code::check(path, source, role)
     }));
     findings.extend(dead(&sources, &uses));
+    let untracked = tree::untracked(targets, &sources, &uses).into_iter();
+    findings.extend(untracked.map(|(path, line)| {
+        Finding::new(
+            &path,
+            line,
+            "the file of this `mod` is not tracked: add it, and look whether .gitignore hides it",
+        )
+    }));
     findings
 }
 

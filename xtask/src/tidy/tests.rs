@@ -174,6 +174,12 @@ fn the_module_tree_tells_dead_files_and_test_files() {
 }
 
 #[test]
+fn a_module_without_a_tracked_file_is_found_where_it_is_declared() {
+    let texts = files(&[("src/lib.rs", "mod there;\nmod lost;\n"), ("src/there.rs", "")]);
+    only(&rust(&texts, &[("src/lib.rs".to_owned(), Use::Product)]), 3, "not tracked");
+}
+
+#[test]
 fn a_file_used_by_product_and_tests_is_product() {
     let texts =
         files(&[("src/lib.rs", "#[cfg(test)]\nmod a;\n"), ("src/main.rs", "mod a;\n"), ("src/a.rs", "")]);

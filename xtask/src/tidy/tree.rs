@@ -62,6 +62,24 @@ pub(super) fn uses(targets: &[(String, Use)], sources: &BTreeMap<String, Source>
     uses
 }
 
+/// Path and line of each `mod` whose file is not among the tracked ones. It may still be on this disk, ignored.
+pub(super) fn untracked(
+    targets: &[(String, Use)],
+    sources: &BTreeMap<String, Source>,
+    uses: &Uses,
+) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (path, source) in sources.iter().filter(|(path, _)| uses.contains_key(*path)) {
+        let is_root = targets.iter().any(|(target, _)| target == path);
+        let declarations = declarations(&source.tokens).into_iter();
+        let lost = declarations.filter(|declaration| {
+            !candidates(path, is_root, declaration).iter().any(|file| sources.contains_key(file))
+        });
+        found.extend(lost.map(|declaration| (path.clone(), declaration.line)));
+    }
+    found
+}
+
 fn declarations(tokens: &[Token]) -> Vec<Declaration> {
     let mut found = Vec::new();
     let mut around: Vec<(String, usize)> = Vec::new();

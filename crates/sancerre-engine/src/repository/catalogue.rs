@@ -30,7 +30,11 @@ pub struct BadList {
 
 impl Catalogue {
     /// Reads the pack lists of these sessions; lists that do not verify are returned beside it.
-    pub async fn load(repository: &Repository, log: &Log, sessions: impl IntoIterator<Item = u64>) -> Result<(Self, Vec<BadList>)> {
+    pub async fn load(
+        repository: &Repository,
+        log: &Log,
+        sessions: impl IntoIterator<Item = u64>,
+    ) -> Result<(Self, Vec<BadList>)> {
         let mut keys = Vec::new();
         for session in sessions {
             let prefix = names::session_folder(&repository.keys.zone, Folder::Lists, session);
@@ -45,7 +49,11 @@ impl Catalogue {
         Self::load_keys(repository, log, listed.into_iter().map(|listed| listed.key).collect()).await
     }
 
-    async fn load_keys(repository: &Repository, log: &Log, mut keys: Vec<String>) -> Result<(Self, Vec<BadList>)> {
+    async fn load_keys(
+        repository: &Repository,
+        log: &Log,
+        mut keys: Vec<String>,
+    ) -> Result<(Self, Vec<BadList>)> {
         keys.sort();
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         for (key, bytes) in repository.store.get_all(keys).await? {
@@ -57,7 +65,13 @@ impl Catalogue {
         Ok((catalogue, bad))
     }
 
-    fn add(&mut self, repository: &Repository, log: &Log, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    fn add(
+        &mut self,
+        repository: &Repository,
+        log: &Log,
+        key: &str,
+        bytes: &[u8],
+    ) -> std::result::Result<(), FormatError> {
         let place = ZoneKey::parse(&repository.keys.zone, key)?;
         let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
         let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
@@ -96,7 +110,9 @@ impl Catalogue {
     ///
     /// Errors: [`Error::Lost`] when no verified list names it.
     pub fn key(&self, repository: &Repository, name: PackName) -> Result<String> {
-        let pack = self.pack(name).ok_or_else(|| Error::Lost { what: format!("the pack list that names pack {name}") })?;
+        let pack = self
+            .pack(name)
+            .ok_or_else(|| Error::Lost { what: format!("the pack list that names pack {name}") })?;
         Ok(names::pack(&repository.keys.zone, name, &pack.hash))
     }
 }

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
 use sancerre_format::id::RepositoryId;
-use sancerre_format::key::{AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret};
+use sancerre_format::key::{
+    AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
+};
 use sancerre_format::names::{self, Name, Time, Zone};
 use sancerre_format::record::{self, Fields, Trust};
 use sancerre_format::sign::SigningKey;
@@ -13,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keys::{identity_from_random, seal_with_passphrase};
+use crate::keys::identity_from_random;
 use crate::store::{Put, Store};
 
 /// What a new repository is made of.
@@ -101,10 +103,22 @@ fn sign<F: Fields>(host: &Host, admin: &SigningKey, fields: &F, sealed: &[u8]) -
 }
 
 /// Writes everything but `config`; returns the writer's certificate.
-async fn write_keys(store: &Store, host: &Host, new: &NewRepository, secrets: &Secrets, now: Time) -> Result<Bytes> {
+async fn write_keys(
+    store: &Store,
+    host: &Host,
+    new: &NewRepository,
+    secrets: &Secrets,
+    now: Time,
+) -> Result<Bytes> {
     let Trust { repository, .. } = secrets.trust;
     let put = async |key: String, bytes: Bytes| {
-        store.put_own(&key, bytes, "an earlier `sancerre init` stopped halfway: empty this location or use another").await
+        store
+            .put_own(
+                &key,
+                bytes,
+                "an earlier `sancerre init` stopped halfway: empty this location or use another",
+            )
+            .await
     };
     let recipient = secrets.recipient.clone();
     let identity = Identity { repository, epoch: EPOCH, created: now, recipient };
@@ -112,18 +126,26 @@ async fn write_keys(store: &Store, host: &Host, new: &NewRepository, secrets: &S
 
     let label = crate::keys::label("passphrase")?;
     let secret = IdentitySecret { trust: secrets.trust, epoch: EPOCH, identity: secrets.identity.clone() };
-    put(names::recipient(EPOCH, &label), seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into()).await?;
+    put(
+        names::recipient(EPOCH, &label),
+        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
+    )
+    .await?;
     let secret = AdminSecret { repository, key: secrets.admin.clone() };
-    put(names::admin(&label), seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into()).await?;
+    put(names::admin(&label), host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into())
+        .await?;
 
     let zone = new.zone.clone();
-    let record = ZoneRecord { repository, zone: zone.clone(), generation: GENERATION, created: now, epoch: EPOCH };
-    let secret = ZoneSecret { repository, zone: zone.clone(), generation: GENERATION, keys: secrets.zone.clone() };
+    let record =
+        ZoneRecord { repository, zone: zone.clone(), generation: GENERATION, created: now, epoch: EPOCH };
+    let secret =
+        ZoneSecret { repository, zone: zone.clone(), generation: GENERATION, keys: secrets.zone.clone() };
     let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
     put(names::zone(&zone, GENERATION), sign(host, &secrets.admin, &record, &sealed)?).await?;
 
     let (name, key) = (new.writer.clone(), secrets.writer.public());
-    let certificate = Certificate { repository, zone, name, role: Role::Writer, key, issued: now, expires: None };
+    let certificate =
+        Certificate { repository, zone, name, role: Role::Writer, key, issued: now, expires: None };
     let secret = WriterSecret { repository, name: new.writer.clone(), key: secrets.writer.clone() };
     let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
     let certificate = sign(host, &secrets.admin, &certificate, &sealed)?;

@@ -142,7 +142,9 @@ impl Log {
         let session = SessionId { number, intent: Hash::of(bytes) };
         let entry = match record::decode::<Entry>(&repository.keys.trust, bytes) {
             Ok(entry) => place_fits(repository, &entry, number).map(|()| Box::new(entry)),
-            Err(source @ FormatError::Unsupported { .. }) => return Err(Error::Object { key: key.to_owned(), source }),
+            Err(source @ FormatError::Unsupported { .. }) => {
+                return Err(Error::Object { key: key.to_owned(), source });
+            }
             Err(error) => Err(error),
         };
         self.entries.insert(number, LogEntry { session, entry, outcome: Outcome::Undecided });
@@ -170,12 +172,16 @@ impl Log {
     fn add_outcome(&mut self, repository: &Repository, key: &str, bytes: &Bytes) -> Result<()> {
         let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { return Ok(()) };
         // An outcome of an intent that is not in the log belongs to nothing.
-        let Some(entry) = self.entries.get_mut(&session.number).filter(|entry| entry.session == session) else {
+        let Some(entry) = self.entries.get_mut(&session.number).filter(|entry| entry.session == session)
+        else {
             self.strangers.push(key.to_owned());
             return Ok(());
         };
         entry.outcome = match &entry.entry {
-            Err(_) => Outcome::Invalid(FormatError::Forged { what: "outcome", detail: "its log entry is void".into() }),
+            Err(_) => Outcome::Invalid(FormatError::Forged {
+                what: "outcome",
+                detail: "its log entry is void".into(),
+            }),
             Ok(announced) => match decode_outcome(&repository.keys.trust, announced, session, bytes) {
                 Err(source @ FormatError::Unsupported { .. }) => {
                     return Err(Error::Object { key: key.to_owned(), source });
@@ -221,7 +227,9 @@ impl Log {
     /// Numbers that should be there and are not: a stale view of the store, or damage.
     pub fn gaps(&self) -> Vec<u64> {
         let folded = self.newest_commit(u64::MAX).map_or(0, |(number, _)| number);
-        (folded.saturating_add(1)..self.highest()).filter(|number| !self.entries.contains_key(number)).collect()
+        (folded.saturating_add(1)..self.highest())
+            .filter(|number| !self.entries.contains_key(number))
+            .collect()
     }
 
     /// What a session with this number must not reuse.
@@ -239,7 +247,9 @@ impl Log {
                     // A set that does not decode can't have been signed by this program; it names nothing.
                     avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
                 }
-                Kind::Taint(distrust) => avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from)),
+                Kind::Taint(distrust) => {
+                    avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from))
+                }
                 _ => {}
             }
         }
@@ -247,11 +257,16 @@ impl Log {
     }
 
     fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
-        let signed = move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
+        let signed =
+            move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
         self.valid().filter(signed).map(|entry| entry.fields.number)
     }
 
-    fn named(&self, add: fn(&Kind) -> Option<&Vec<SessionId>>, take: fn(&Kind) -> Option<&Vec<SessionId>>) -> BTreeSet<SessionId> {
+    fn named(
+        &self,
+        add: fn(&Kind) -> Option<&Vec<SessionId>>,
+        take: fn(&Kind) -> Option<&Vec<SessionId>>,
+    ) -> BTreeSet<SessionId> {
         let mut set = BTreeSet::new();
         for entry in self.valid() {
             set.extend(add(&entry.fields.kind).into_iter().flatten());
@@ -282,7 +297,9 @@ impl Log {
     pub fn snapshots(&self) -> Vec<Snapshot<'_>> {
         let (forgotten, held) = (self.forgotten(), self.held());
         let committed = self.entries.values().filter_map(LogEntry::snapshot);
-        committed.filter(|snapshot| !forgotten.contains(&snapshot.session()) || held.contains(&snapshot.session())).collect()
+        committed
+            .filter(|snapshot| !forgotten.contains(&snapshot.session()) || held.contains(&snapshot.session()))
+            .collect()
     }
 
     /// The VM's newest snapshot.
@@ -294,7 +311,9 @@ impl Log {
     pub fn heads(&self, vm: &Name) -> Vec<SessionId> {
         let mut heads = BTreeSet::new();
         for entry in self.entries.values() {
-            let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else { continue };
+            let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else {
+                continue;
+            };
             if intent.vm == *vm && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
                 intent.parents.iter().for_each(|parent| {
                     heads.remove(parent);
@@ -309,7 +328,9 @@ impl Log {
     pub fn closed_by_gc(&self, session: &SessionId) -> bool {
         let newest = self.newest_commit(u64::MAX);
         newest.is_some_and(|(number, lists)| {
-            number > session.number && lists.live.binary_search(session).is_err() && !lists.forgotten.contains(session)
+            number > session.number
+                && lists.live.binary_search(session).is_err()
+                && !lists.forgotten.contains(session)
         })
     }
 }
@@ -341,7 +362,11 @@ fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) {
     }
 }
 
-fn place_fits(repository: &Repository, entry: &Record<Entry>, number: u64) -> std::result::Result<(), FormatError> {
+fn place_fits(
+    repository: &Repository,
+    entry: &Record<Entry>,
+    number: u64,
+) -> std::result::Result<(), FormatError> {
     let fields = &entry.fields;
     if fields.repository == repository.keys.trust.repository
         && fields.zone == repository.keys.zone
@@ -395,6 +420,7 @@ pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Bod
     let key = names::outcome(&repository.keys.zone, &session);
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root = repository.keys.metadata_root(&session);
-    let raw = sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
+    let raw =
+        sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
     Body::decode(&raw).map_err(Error::object(&key))
 }

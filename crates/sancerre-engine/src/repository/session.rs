@@ -1,9 +1,9 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
 use bytes::Bytes;
-use sancerre_format::config::Layout;
 use sancerre_format::id::{Hash, SessionId};
 
+use sancerre_format::index::{self, IndexEntry, SegmentFields};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Intent, Kind};
 use sancerre_format::names::{self, Name, Time};
@@ -62,7 +62,17 @@ impl Session {
             match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
                 Put::Created => {
                     let vm = vm.clone();
-                    return Ok(Self { id, key, sealed_key, started, vm, parents, writer, lists: 0, segments: 0 });
+                    return Ok(Self {
+                        id,
+                        key,
+                        sealed_key,
+                        started,
+                        vm,
+                        parents,
+                        writer,
+                        lists: 0,
+                        segments: 0,
+                    });
                 }
                 // Somebody else has this number; theirs is as good as ours.
                 Put::Occupied(_) => {}
@@ -71,7 +81,12 @@ impl Session {
     }
 
     /// Publishes a signed list of packs that are durable, then an index segment that names their content.
-    pub async fn publish(&mut self, repository: &Repository, packs: Vec<ListedPack>, entries: Vec<IndexEntry>) -> Result<()> {
+    pub async fn publish(
+        &mut self,
+        repository: &Repository,
+        packs: Vec<ListedPack>,
+        entries: Vec<IndexEntry>,
+    ) -> Result<()> {
         if packs.is_empty() {
             return Ok(());
         }
@@ -90,14 +105,15 @@ impl Session {
         self.publish_segment(repository, entries).await
     }
 
-    async fn publish_segment(&mut self, repository: &Repository, entries: Vec<IndexEntry>) -> Result<()> {
+    async fn publish_segment(&mut self, repository: &Repository, mut entries: Vec<IndexEntry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
         let root = repository.keys.metadata_root(&self.id);
         let (id, sequence) = (self.id, self.segments);
-        let built = repository.host.compute(move || index::build_sealed(entries, &root, id, sequence)).await??;
-        let segment = Segment {
+        let built =
+            repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
+        let segment = SegmentFields {
             repository: repository.keys.trust.repository,
             zone: repository.keys.zone.clone(),
             session: self.id,
@@ -201,9 +217,9 @@ impl Session {
 
     /// W7: a commit that came after a collector had folded this number away does not count.
     fn confirm(&self, log: &Log) -> Result<()> {
-        let ours = log.entry(self.id.number).is_some_and(|entry| {
-            entry.session == self.id && matches!(entry.outcome, Outcome::Manifest(_))
-        });
+        let ours = log
+            .entry(self.id.number)
+            .is_some_and(|entry| entry.session == self.id && matches!(entry.outcome, Outcome::Manifest(_)));
         if ours && !log.closed_by_gc(&self.id) {
             return Ok(());
         }
@@ -214,17 +230,18 @@ impl Session {
         })
     }
 
-    fn sign<F: Fields>(&self, repository: &Repository, fields: &F, public: &[u8], sealed: &[u8]) -> Result<Bytes> {
+    fn sign<F: Fields>(
+        &self,
+        repository: &Repository,
+        fields: &F,
+        public: &[u8],
+        sealed: &[u8],
+    ) -> Result<Bytes> {
         Ok(record::encode(fields, repository.host.tool, &self.writer.key, public, sealed)?.into())
     }
 }
 
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
-
-/// Most bytes of a pack of this layout.
-pub(crate) fn pack_bytes_max(layout: &Layout) -> usize {
-    sancerre_format::bytes::to_usize(layout.pack_bytes)
-}
 
 fn log_entry(
     repository: &Repository,
@@ -263,7 +280,8 @@ pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8
 
 /// Free text as a field: printable ASCII in one line.
 pub(crate) fn one_line(text: &str) -> String {
-    let plain: String = text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { ' ' }).collect();
+    let plain: String =
+        text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { ' ' }).collect();
     let plain: String = plain.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect();
     if plain.is_empty() { "unknown".into() } else { plain }
 }

@@ -15,10 +15,10 @@ use crate::config::ProfileSizes;
 const HOLE_BLOCKS: usize = 4;
 
 /// A block whose last so many bytes are zeros is taken for the end of a file.
-const FILE_END_BYTES: usize = 16;
+const FILE_END_BYTES: usize = 64;
 
-/// How much rarer than one in `target` blocks cuts are before the target, and how much more frequent after it.
-const NORMALISATION: u32 = 2;
+/// Cuts are two to this power times rarer before the target than one in `target` bytes, and more frequent after it.
+const NORMALISATION: u32 = 1;
 
 pub(super) struct DiskRule {
     cut_key: [u8; 32],
@@ -98,10 +98,18 @@ impl DiskRule {
         length_bytes >= self.max_bytes || ends_file(block) || self.prf(block) < threshold
     }
 
-    /// Keyed BLAKE3 of the block's last 64 bytes: one compression. Blocks that short are always the last.
+    /// Keyed BLAKE3 of the block's first and last 32 bytes, which is one compression: blocks that differ only in their
+    /// head or only in their tail (fixed trailers, flash filled with ones) still differ here.
     fn prf(&self, block: &[u8]) -> u64 {
-        let Some(sample) = block.last_chunk::<64>() else { return u64::MAX };
-        let hash = blake3::keyed_hash(&self.cut_key, sample);
+        // A block too short for that is the region's last.
+        let (Some(first), Some(last)) = (block.first_chunk::<32>(), block.last_chunk::<32>()) else {
+            return u64::MAX;
+        };
+        let mut sample = [0; 64];
+        let (head, tail) = sample.split_at_mut(32);
+        head.copy_from_slice(first);
+        tail.copy_from_slice(last);
+        let hash = blake3::keyed_hash(&self.cut_key, &sample);
         hash.as_bytes().first_chunk().map_or(u64::MAX, |first| u64::from_le_bytes(*first))
     }
 }

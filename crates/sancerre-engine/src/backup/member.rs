@@ -1,0 +1,303 @@
+//! One disk or stream: regions to workers, their results in order to the tree.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::node::{Geometry, LeafEntry, Node};
+use sancerre_format::outcome::{Chunking, Member, MemberKind};
+use sancerre_image::Disk;
+use tokio::sync::{Mutex, Semaphore};
+
+use super::region::{self, BaseChunk, RegionInput, RegionMap};
+use super::tree::Tree;
+use super::upload::Uploader;
+use super::{Input, Run, Shared, Source, read_region, region_count, region_length};
+use crate::error::{Error, Result};
+use crate::map::MapReader;
+use crate::monitor::add;
+
+/// A region's result and the bytes it covered.
+type Scanned = (RegionMap, u64);
+type Regions<'a> = BoxStream<'a, Result<Scanned>>;
+
+impl Run {
+    /// Backs up one source and adds it to the snapshot.
+    pub(super) async fn member(
+        &mut self,
+        source: Source,
+        allow_changing: bool,
+        uploader: Option<&mut Uploader>,
+    ) -> Result<()> {
+        let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
+        let base = self.base_map(&source, chunking);
+        let mut member = Member {
+            name: source.name,
+            kind: source.kind,
+            chunking,
+            phase_bytes: 0,
+            size_bytes: 0,
+            data_bytes: 0,
+            new_bytes: 0,
+            chunks: 0,
+            new_chunks: 0,
+            fuzzy: false,
+            root: None,
+        };
+        let disk = match &source.input {
+            Input::Disk(disk) => Some(Arc::clone(disk)),
+            Input::Stream(_) => None,
+        };
+        let regions = self.regions(source.input, chunking, base.as_ref());
+        let watch = Watch { disk, allow_changing };
+        self.collect(regions, &mut member, base.as_deref(), &watch, uploader).await?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// The map of the same disk in the snapshot before.
+    fn base_map(&self, source: &Source, chunking: Chunking) -> Option<Arc<MapReader>> {
+        let (frames, body) = self.base.as_ref()?;
+        let member =
+            body.members.iter().find(|member| member.name == source.name && member.chunking == chunking)?;
+        match MapReader::new(Arc::clone(frames), member) {
+            Ok(map) => Some(Arc::new(map)),
+            Err(error) => {
+                self.shared
+                    .monitor
+                    .warn(format!("the map of {} before this one is ignored: {error}", source.name));
+                None
+            }
+        }
+    }
+
+    /// The regions of a source, scanned by workers, in order.
+    fn regions<'a>(&self, input: Input, chunking: Chunking, base: Option<&Arc<MapReader>>) -> Regions<'a> {
+        let scan = Arc::new(Scanning {
+            repository: self.repository.clone(),
+            shared: Arc::clone(&self.shared),
+            chunking,
+            base: base.cloned(),
+            workers: Semaphore::new(self.workers),
+        });
+        match input {
+            Input::Disk(disk) => disk_regions(scan, disk, self.workers),
+            Input::Stream(stream) => stream_regions(scan, stream),
+        }
+    }
+
+    async fn collect(
+        &mut self,
+        mut regions: Regions<'_>,
+        member: &mut Member,
+        base: Option<&MapReader>,
+        watch: &Watch,
+        mut uploader: Option<&mut Uploader>,
+    ) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let layout = self.repository.layout;
+        let known_size = watch.disk.as_ref().map(|disk| disk.size_bytes());
+        // A stream's size is known at its end: its regions wait for the tree until then.
+        let mut late = Vec::new();
+        let geometry = |size| Geometry::new(size, layout.leaf_bytes, layout.region_bytes);
+        let mut tree =
+            known_size.map(geometry).transpose()?.map(|geometry| Tree::new(&shared, base, geometry));
+        let mut number = 0;
+        while let Some((map, length_bytes)) = regions.try_next().await? {
+            shared.monitor.check()?;
+            member.count(&map, length_bytes);
+            member.fuzzy |= watch.changed()?;
+            match &mut tree {
+                Some(tree) => {
+                    add_region(tree, number, &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
+                        .await?
+                }
+                None => late.push((map, length_bytes)),
+            }
+            number += 1;
+            if let Some(uploader) = uploader.as_deref_mut() {
+                uploader.submit(shared.packer.take_finished()).await?;
+            }
+        }
+        member.fuzzy |= watch.changed()?;
+        let mut tree = match tree {
+            Some(tree) => tree,
+            None => Tree::new(&shared, base, geometry(member.size_bytes)?),
+        };
+        for (number, (map, length_bytes)) in late.into_iter().enumerate() {
+            add_region(&mut tree, to_u64(number), &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
+                .await?;
+        }
+        let (root, uses) = tree.finish()?;
+        member.root = root;
+        self.uses.union(&uses);
+        Ok(())
+    }
+}
+
+/// Counts a region into its member.
+trait Count {
+    fn count(&mut self, map: &RegionMap, length_bytes: u64);
+}
+
+impl Count for Member {
+    fn count(&mut self, map: &RegionMap, length_bytes: u64) {
+        self.size_bytes = self.size_bytes.saturating_add(length_bytes);
+        self.data_bytes = self.data_bytes.saturating_add(map.data_bytes);
+        self.new_bytes = self.new_bytes.saturating_add(map.new_bytes);
+        self.chunks = self.chunks.saturating_add(to_u64(map.chunks.len()));
+        self.new_chunks = self.new_chunks.saturating_add(map.new_chunks);
+    }
+}
+
+/// Whether the source stays what it was.
+struct Watch {
+    disk: Option<Arc<dyn Disk>>,
+    allow_changing: bool,
+}
+
+impl Watch {
+    /// True when it changed and that is allowed.
+    ///
+    /// Errors: [`Error::Changed`] when it is not.
+    fn changed(&self) -> Result<bool> {
+        match self.disk.as_ref().map(|disk| disk.check_unchanged()) {
+            None | Some(Ok(())) => Ok(false),
+            Some(Err(_)) if self.allow_changing => Ok(true),
+            Some(Err(source)) => Err(Error::Changed { source }),
+        }
+    }
+}
+
+/// What the scans of one member share.
+struct Scanning {
+    repository: crate::repository::Repository,
+    shared: Arc<Shared>,
+    chunking: Chunking,
+    base: Option<Arc<MapReader>>,
+    workers: Semaphore,
+}
+
+fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize) -> Regions<'a> {
+    let region_bytes = scanning.repository.layout.region_bytes;
+    let size = disk.size_bytes();
+    let jobs = (0..region_count(size, region_bytes)).map(move |number| {
+        let start = number.saturating_mul(u64::from(region_bytes));
+        let length_bytes = region_length(size, start, region_bytes);
+        let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes };
+        let scanning = Arc::clone(&scanning);
+        async move { scanning.region(number, input, to_u64(length_bytes)).await }
+    });
+    // Twice the workers: while one region lasts, others may finish behind it.
+    stream::iter(jobs).buffered(workers.saturating_mul(2)).boxed()
+}
+
+fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn std::io::Read + Send>) -> Regions<'a> {
+    let region_bytes = scanning.repository.layout.region_bytes;
+    let stream = Arc::new(Mutex::new(stream));
+    let read = move |number: u64| {
+        let (scanning, stream) = (Arc::clone(&scanning), Arc::clone(&stream));
+        async move {
+            let mut stream = stream.lock_owned().await;
+            let read =
+                scanning.repository.host.compute(move || read_region(&mut **stream, region_bytes)).await?;
+            let bytes = read.map_err(|source| Error::File {
+                operation: "read",
+                path: "the input stream".into(),
+                source,
+            })?;
+            if bytes.is_empty() {
+                return Ok::<_, Error>(None);
+            }
+            let length_bytes = to_u64(bytes.len());
+            add(&scanning.shared.monitor.counters.total_bytes, length_bytes);
+            let scanned = scanning.region(number, RegionInput::Memory(bytes), length_bytes).await?;
+            let more = length_bytes == u64::from(region_bytes);
+            Ok(Some((scanned, more)))
+        }
+    };
+    let next = move |state: Option<u64>| {
+        let read = state.map(|number| (number, read(number)));
+        async move {
+            let Some((number, read)) = read else { return Ok(None) };
+            Ok(read.await?.map(|(scanned, more)| (scanned, more.then_some(number + 1))))
+        }
+    };
+    stream::try_unfold(Some(0), next).boxed()
+}
+
+impl Scanning {
+    async fn region(&self, number: u64, input: RegionInput, length_bytes: u64) -> Result<Scanned> {
+        let base = self.base_chunks(number).await;
+        let _worker = self.workers.acquire().await.map_err(|_| Error::Worker)?;
+        self.shared.monitor.check()?;
+        let (shared, chunking) = (Arc::clone(&self.shared), self.chunking);
+        let scanned = self.repository.host.compute(move || {
+            let chunker = match chunking {
+                Chunking::Disk => &shared.disk_chunker,
+                Chunking::Stream => &shared.stream_chunker,
+            };
+            let map = region::scan(&shared, chunker, &input, &base)?;
+            add(&shared.monitor.counters.done_bytes, length_bytes);
+            Ok((map, length_bytes))
+        });
+        scanned.await?
+    }
+
+    /// The chunks of the same region in the snapshot before. What cannot be read is found by the index, or stored anew.
+    async fn base_chunks(&self, region: u64) -> Vec<BaseChunk> {
+        let Some(base) = &self.base else { return Vec::new() };
+        let layout = self.repository.layout;
+        let leaves = u64::from(layout.region_bytes / layout.leaf_bytes);
+        let mut chunks = Vec::new();
+        for within in 0..leaves {
+            let leaf = region.saturating_mul(leaves).saturating_add(within);
+            let node = match base.node(0, leaf).await {
+                Ok(node) => node,
+                Err(error) => {
+                    self.shared.monitor.warn(format!("part of the map before this one is ignored: {error}"));
+                    None
+                }
+            };
+            let start = u32::try_from(within).unwrap_or_default().saturating_mul(layout.leaf_bytes);
+            if let Some(Node::Leaf(entries)) = node.as_deref().map(|node| &node.node) {
+                chunks.extend(entries.iter().map(|entry| BaseChunk {
+                    offset_bytes: start.saturating_add(entry.offset_bytes),
+                    id: entry.id,
+                    place: entry.place,
+                }));
+            }
+        }
+        chunks
+    }
+}
+
+/// Divides a region's chunks among its leaves.
+async fn add_region(
+    tree: &mut Tree<'_>,
+    number: u64,
+    map: &RegionMap,
+    leaf_bytes: u32,
+    region_bytes: u32,
+    length_bytes: u64,
+) -> Result<()> {
+    let leaves_per_region = u64::from(region_bytes / leaf_bytes);
+    let first = number.saturating_mul(leaves_per_region);
+    let mut chunks = map.chunks.as_slice();
+    for within in 0..length_bytes.div_ceil(u64::from(leaf_bytes)) {
+        let start = within.saturating_mul(u64::from(leaf_bytes));
+        let end = start.saturating_add(u64::from(leaf_bytes));
+        let cut = chunks.partition_point(|chunk| u64::from(chunk.offset_bytes) < end);
+        let (here, rest) = chunks.split_at(cut);
+        chunks = rest;
+        let entry = |chunk: &region::MapChunk| LeafEntry {
+            offset_bytes: chunk.offset_bytes % leaf_bytes,
+            id: chunk.id,
+            place: chunk.place,
+        };
+        tree.leaf(first.saturating_add(within), here.iter().map(entry).collect()).await?;
+    }
+    debug_assert!(to_usize(leaf_bytes) > 0 && chunks.is_empty());
+    Ok(())
+}

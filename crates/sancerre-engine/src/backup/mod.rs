@@ -1,0 +1,376 @@
+//! Backup: from the disks of one VM to one committed snapshot.
+//!
+//! ```text
+//! disk ─regions─> scan (workers) ─chunks─> known? ─new─> frame ─> pack ─> upload (several in flight)
+//!                     └────────────── places ──────────────> tree (in order) ─> manifest: the commit point
+//! ```
+
+mod budget;
+mod member;
+mod packer;
+mod region;
+mod scratch;
+mod stored;
+mod tree;
+mod upload;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::chunk::Chunker;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::{ContentId, Place, SessionId};
+use sancerre_format::key::ZoneKeys;
+use sancerre_format::names::{Name, Tag};
+use sancerre_format::outcome::{Body, Consistency, Member, MemberKind};
+use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
+use sancerre_image::Disk;
+
+use self::budget::Budget;
+use self::packer::{PackKeys, Packer};
+use self::scratch::ScratchPool;
+use self::stored::Stored;
+use self::upload::Uploader;
+use crate::error::{Error, Result};
+use crate::frames::Frames;
+use crate::known::{self, Places, Usable};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::log::{Log, open_body};
+use crate::repository::session::Session;
+
+/// Where the bytes of a member come from.
+pub enum Input {
+    /// A disk: read in parallel, holes left out.
+    Disk(Arc<dyn Disk>),
+    /// A stream of unknown length.
+    Stream(Box<dyn Read + Send>),
+}
+
+/// One disk, stream or file to back up.
+pub struct Source {
+    /// Its name in the VM.
+    pub name: Name,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Its bytes.
+    pub input: Input,
+}
+
+/// What to back up, and how.
+pub struct BackupOptions {
+    /// The VM.
+    pub vm: Name,
+    /// Its disks and files, in the user's order.
+    pub sources: Vec<Source>,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// Save a source that changes while it is read, marked fuzzy, instead of refusing.
+    pub allow_changing: bool,
+    /// Only count.
+    pub dry_run: bool,
+    /// Memory to stay within.
+    pub memory_bytes: u64,
+}
+
+/// What a backup came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupReport {
+    /// The snapshot; none in a dry run.
+    pub snapshot: Option<SessionId>,
+    /// The snapshot it was compared with first.
+    pub parent: Option<SessionId>,
+    /// The members.
+    pub members: Vec<Member>,
+    /// Sum of their sizes.
+    pub size_bytes: u64,
+    /// Without holes.
+    pub data_bytes: u64,
+    /// Plain bytes that were not known before.
+    pub new_bytes: u64,
+    /// Bytes added to the store; in a dry run, without packs' overhead.
+    pub stored_bytes: u64,
+    /// Whether a source changed while it was read.
+    pub fuzzy: bool,
+}
+
+/// What all workers of a session share.
+struct Shared {
+    monitor: Monitor,
+    zone_keys: ZoneKeys,
+    frame_bytes: usize,
+    usable: Usable,
+    index: Places,
+    stored: Stored,
+    packer: Packer,
+    scratch: ScratchPool,
+    disk_chunker: Chunker,
+    stream_chunker: Chunker,
+}
+
+impl Shared {
+    /// Where a chunk lies already: stored by this session, or known from the index.
+    fn place_of(&self, id: &ContentId) -> Option<Place> {
+        self.stored.get(id).or_else(|| self.index.get(id).copied())
+    }
+}
+
+/// Backs up one VM as one snapshot.
+///
+/// Errors: whatever kept it from being saved. Nothing is half-saved: a snapshot exists once its manifest does, and
+/// what was uploaded before a failure is reused by the next backup.
+pub async fn backup(
+    repository: &Repository,
+    options: BackupOptions,
+    monitor: &Monitor,
+) -> Result<BackupReport> {
+    check_names(&options)?;
+    let mut log = Log::load(repository).await?;
+    if options.dry_run {
+        let next = log.highest().saturating_add(1);
+        let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
+        run.members(options.sources, options.allow_changing, None).await?;
+        return Ok(run.report(None));
+    }
+    let session = Session::announce(repository, &log, &options.vm).await?;
+    // W2: the avoid set is built from what the log says now that our number is taken.
+    log.refresh(repository).await?;
+    save(repository, &mut log, session, options, monitor).await
+}
+
+fn check_names(options: &BackupOptions) -> Result<()> {
+    let mut names: Vec<&Name> = options.sources.iter().map(|source| &source.name).collect();
+    names.sort();
+    if names.is_empty() {
+        return Err(Error::Usage(
+            "there is nothing to back up: name at least one disk, for example disk0=/path/web01.raw".into(),
+        ));
+    }
+    match names.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(pair) => Err(Error::Usage(format!(
+            "two disks are named {:?}; give each its own name",
+            pair.first().map(|name| name.as_str())
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Runs an announced session to its outcome.
+async fn save(
+    repository: &Repository,
+    log: &mut Log,
+    session: Session,
+    mut options: BackupOptions,
+    monitor: &Monitor,
+) -> Result<BackupReport> {
+    let (sources, tags) = (std::mem::take(&mut options.sources), std::mem::take(&mut options.tags));
+    let budget = budget(repository, &options);
+    let keys = PackKeys {
+        repository: repository.keys.trust.repository,
+        session: session.id,
+        content: session.key.root(),
+        metadata: repository.keys.metadata_root(&session.id),
+        sealed_key: session.sealed_key.clone(),
+    };
+    let number = session.id.number;
+    let mut uploader = Uploader::new(repository, monitor, session, budget.uploads);
+    let done = async {
+        let mut run = Run::prepare(repository, log, number, Some(keys), &options, monitor).await?;
+        run.members(sources, options.allow_changing, Some(&mut uploader)).await?;
+        run.shared.packer.close()?;
+        uploader.submit(run.shared.packer.take_finished()).await?;
+        uploader.finish().await?;
+        Ok(run)
+    };
+    match done.await {
+        Ok(run) => {
+            commit(repository, log, &uploader, &run, tags).await?;
+            let mut report = run.report(Some(uploader.session.id));
+            report.stored_bytes = uploader.stored_bytes;
+            Ok(report)
+        }
+        Err(error) => {
+            give_up(repository, &mut uploader, &error, monitor).await;
+            Err(error)
+        }
+    }
+}
+
+fn budget(repository: &Repository, options: &BackupOptions) -> Budget {
+    Budget::divide(
+        options.memory_bytes,
+        u64::from(repository.layout.pack_bytes),
+        repository.host.pool.width(),
+    )
+}
+
+/// Publishes what is durable and ends the session. Best effort: the error that led here is what the user must see.
+async fn give_up(repository: &Repository, uploader: &mut Uploader, error: &Error, monitor: &Monitor) {
+    if let Err(second) = uploader.salvage().await {
+        monitor.warn(format!("what was uploaded could not be published for the next backup: {second}"));
+    }
+    if let Err(second) = uploader.session.abort(repository, &error.to_string()).await {
+        monitor.warn(format!("the session could not be closed, which does no harm: {second}"));
+    }
+}
+
+/// W6, W7: writes the manifest.
+async fn commit(
+    repository: &Repository,
+    log: &mut Log,
+    uploader: &Uploader,
+    run: &Run,
+    tags: Vec<Tag>,
+) -> Result<()> {
+    let report = run.report(None);
+    let mut manifest = uploader.session.manifest(repository);
+    manifest.disks = u32::try_from(report.members.len()).unwrap_or(u32::MAX);
+    manifest.size_bytes = report.size_bytes;
+    manifest.data_bytes = report.data_bytes;
+    manifest.new_bytes = report.new_bytes;
+    manifest.stored_bytes = uploader.stored_bytes;
+    manifest.consistency = if report.fuzzy { Consistency::Fuzzy } else { Consistency::Crash };
+
+    let session = uploader.session.id;
+    let body = Body { tags, members: report.members };
+    let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
+    let root: RootKey = repository.keys.metadata_root(&session);
+    let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
+    uploader.session.commit(repository, log, &manifest, &run.uses.encode()?, &body).await
+}
+
+/// One backup under way.
+struct Run {
+    repository: Repository,
+    shared: Arc<Shared>,
+    workers: usize,
+    parent: Option<SessionId>,
+    base: Option<(Arc<Frames>, Body)>,
+    members: Vec<Member>,
+    uses: FrameSet,
+}
+
+impl Run {
+    /// W3, W4: reads everything that helps to reuse what is stored.
+    async fn prepare(
+        repository: &Repository,
+        log: &Log,
+        number: u64,
+        keys: Option<PackKeys>,
+        options: &BackupOptions,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        if let Some(gap) = log.gaps().into_iter().find(|gap| *gap < number) {
+            let key = sancerre_format::names::log(&repository.keys.zone, gap);
+            return Err(Error::Missing { key });
+        }
+        let budget = budget(repository, options);
+        let (catalogue, bad) = Catalogue::load_all(repository, log).await?;
+        for list in bad {
+            monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
+        }
+        let present = Present::load(repository).await?;
+        let usable = Usable { avoid: log.avoid(number), catalogue, present };
+        let index = known::load(repository, log, &usable, budget.index_bytes, monitor).await?;
+        let base = read_base(repository, log, &options.vm, &usable, monitor);
+        let layout = repository.layout;
+        let cut_key = &repository.keys.zone_keys.cut;
+        let shared = Shared {
+            monitor: monitor.clone(),
+            zone_keys: repository.keys.zone_keys.clone(),
+            frame_bytes: to_usize(layout.frame_bytes),
+            usable,
+            index,
+            stored: Stored::new(budget.session_bytes),
+            packer: Packer::new(keys, &layout),
+            scratch: ScratchPool::default(),
+            disk_chunker: Chunker::disk(cut_key, layout.disk)?,
+            stream_chunker: Chunker::stream(cut_key, layout.stream)?,
+        };
+        Ok(Self {
+            repository: repository.clone(),
+            shared: Arc::new(shared),
+            workers: budget.workers,
+            parent: base.as_ref().map(|(session, ..)| *session),
+            base: base.map(|(_, frames, body)| (frames, body)),
+            members: Vec::new(),
+            uses: FrameSet::default(),
+        })
+    }
+
+    /// Backs up the sources one after the other.
+    async fn members(
+        &mut self,
+        sources: Vec<Source>,
+        allow_changing: bool,
+        mut uploader: Option<&mut Uploader>,
+    ) -> Result<()> {
+        let sizes = sources.iter().map(|source| match &source.input {
+            Input::Disk(disk) => disk.size_bytes(),
+            Input::Stream(_) => 0,
+        });
+        crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
+        for source in sources {
+            self.member(source, allow_changing, uploader.as_deref_mut()).await?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, snapshot: Option<SessionId>) -> BackupReport {
+        let sum = |field: fn(&Member) -> u64| self.members.iter().map(field).fold(0, u64::saturating_add);
+        BackupReport {
+            snapshot,
+            parent: self.parent,
+            size_bytes: sum(|member| member.size_bytes),
+            data_bytes: sum(|member| member.data_bytes),
+            new_bytes: sum(|member| member.new_bytes),
+            stored_bytes: self.shared.packer.sealed_bytes(),
+            fuzzy: self.members.iter().any(|member| member.fuzzy),
+            members: self.members.clone(),
+        }
+    }
+}
+
+/// The newest snapshot of the VM, as a hint: everything taken from it is checked when it is used.
+fn read_base(
+    repository: &Repository,
+    log: &Log,
+    vm: &Name,
+    usable: &Usable,
+    monitor: &Monitor,
+) -> Option<(SessionId, Arc<Frames>, Body)> {
+    let snapshot = log.latest(vm)?;
+    let body = match open_body(repository, &snapshot) {
+        Ok(body) => body,
+        Err(error) => {
+            monitor.warn(format!(
+                "the snapshot before this one cannot be used, all is compared with the index: {error}"
+            ));
+            return None;
+        }
+    };
+    let log = Arc::new(log.clone());
+    let frames = Frames::new(repository.clone(), log, Arc::new(usable.catalogue.clone()));
+    Some((snapshot.session(), Arc::new(frames), body))
+}
+
+/// A region's number of bytes.
+fn region_length(size_bytes: u64, start: u64, region_bytes: u32) -> usize {
+    to_usize(region_bytes).min(usize::try_from(size_bytes.saturating_sub(start)).unwrap_or(usize::MAX))
+}
+
+/// How many regions cover a disk.
+fn region_count(size_bytes: u64, region_bytes: u32) -> u64 {
+    size_bytes.div_ceil(u64::from(region_bytes).max(1))
+}
+
+/// Reads one region of a stream; shorter only at its end.
+fn read_region(stream: &mut dyn Read, region_bytes: u32) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = u64::from(region_bytes);
+    stream.take(limit).read_to_end(&mut bytes)?;
+    debug_assert!(to_u64(bytes.len()) <= limit);
+    Ok(bytes)
+}

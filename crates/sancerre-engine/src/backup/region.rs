@@ -1,0 +1,266 @@
+//! One region: bytes in, chunks with places out. Runs on a worker, without waiting for anything but the disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use sancerre_format::bytes::{to_u32, to_u64, to_usize};
+use sancerre_format::chunk::{BLOCK_BYTES, Chunker, PieceKind};
+use sancerre_format::id::{ContentId, Place};
+use sancerre_format::node::chunk_id;
+use sancerre_format::pack::PackKind;
+use sancerre_image::Disk;
+
+use super::Shared;
+use super::packer::{Frame, places};
+use super::scratch::Scratch;
+use crate::error::Result;
+use crate::monitor::add;
+
+/// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.
+const WINDOW_BYTES: usize = 2 << 20;
+
+/// Where a region's bytes come from.
+pub(super) enum RegionInput {
+    /// A stretch of a disk.
+    Disk { disk: Arc<dyn Disk>, start: u64, length_bytes: usize },
+    /// Bytes of a stream, already in memory.
+    Memory(Vec<u8>),
+}
+
+/// A chunk of the snapshot before this one, by its offset in the region.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BaseChunk {
+    pub offset_bytes: u32,
+    pub id: ContentId,
+    pub place: Place,
+}
+
+/// A chunk of this region.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MapChunk {
+    /// Where it starts in the region.
+    pub offset_bytes: u32,
+    pub id: ContentId,
+    /// Where it lies and its size.
+    pub place: Place,
+}
+
+/// What a region came to.
+#[derive(Debug, Default)]
+pub(super) struct RegionMap {
+    pub chunks: Vec<MapChunk>,
+    pub data_bytes: u64,
+    pub new_bytes: u64,
+    pub new_chunks: u64,
+}
+
+impl RegionInput {
+    fn length_bytes(&self) -> usize {
+        match self {
+            Self::Disk { length_bytes, .. } => *length_bytes,
+            Self::Memory(bytes) => bytes.len(),
+        }
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Disk { disk, start, .. } => Ok(disk.read_at(start.saturating_add(to_u64(offset)), buffer)?),
+            Self::Memory(bytes) => {
+                let end = offset.saturating_add(buffer.len());
+                if let Some(source) = bytes.get(offset..end) {
+                    buffer.copy_from_slice(source);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Stretches of the region that may hold data, on the grid of blocks, so that a hole and written zeros give
+    /// the same chunks.
+    fn data_ranges(&self) -> Result<Vec<Range<usize>>> {
+        let Self::Disk { disk, start, length_bytes } = self else {
+            return Ok(std::iter::once(0..self.length_bytes()).collect());
+        };
+        let mut aligned: Vec<Range<usize>> = Vec::new();
+        for range in disk.data_ranges(*start..start.saturating_add(to_u64(*length_bytes)))? {
+            let relative = |at: u64| usize::try_from(at.saturating_sub(*start)).unwrap_or(*length_bytes);
+            let from = relative(range.start) / BLOCK_BYTES * BLOCK_BYTES;
+            let to = relative(range.end).next_multiple_of(BLOCK_BYTES).min(*length_bytes);
+            match aligned.last_mut() {
+                Some(last) if last.end >= from => last.end = to,
+                _ => aligned.push(from..to),
+            }
+        }
+        Ok(aligned)
+    }
+}
+
+/// Scans one region.
+pub(super) fn scan(
+    shared: &Shared,
+    chunker: &Chunker,
+    input: &RegionInput,
+    base: &[BaseChunk],
+) -> Result<RegionMap> {
+    shared.scratch.with(|scratch| {
+        let mut scan = Scan {
+            shared,
+            chunker,
+            scratch,
+            map: RegionMap::default(),
+            pieces: Vec::new(),
+            waiting: Vec::new(),
+        };
+        let mut base = base.iter().peekable();
+        for range in input.data_ranges()? {
+            scan.range(input, range, &mut base)?;
+        }
+        scan.flush()?;
+        Ok(scan.map)
+    })
+}
+
+struct Scan<'a> {
+    shared: &'a Shared,
+    chunker: &'a Chunker,
+    scratch: &'a mut Scratch,
+    map: RegionMap,
+    /// Chunks in the frame in the making.
+    pieces: Vec<(ContentId, u32)>,
+    /// Which chunks of the map wait for which piece's place.
+    waiting: Vec<(usize, usize)>,
+}
+
+type Base<'a> = std::iter::Peekable<std::slice::Iter<'a, BaseChunk>>;
+
+impl Scan<'_> {
+    /// Scans a stretch of data with a window that always holds what the chunker needs to decide.
+    fn range(&mut self, input: &RegionInput, range: Range<usize>, base: &mut Base<'_>) -> Result<()> {
+        let mut window = std::mem::take(&mut self.scratch.window);
+        let done = self.range_in(input, range, base, &mut window);
+        self.scratch.window = window;
+        done
+    }
+
+    fn range_in(
+        &mut self,
+        input: &RegionInput,
+        range: Range<usize>,
+        base: &mut Base<'_>,
+        window: &mut Vec<u8>,
+    ) -> Result<()> {
+        let need = self.chunker.window_bytes();
+        let mut at = range.start;
+        // The window holds `at..at + (filled - start)`.
+        let (mut start, mut filled) = (0usize, 0usize);
+        window.resize(WINDOW_BYTES, 0);
+        while at < range.end {
+            let held = filled.saturating_sub(start);
+            if held < need && at.saturating_add(held) < range.end {
+                window.copy_within(start..filled, 0);
+                let read =
+                    WINDOW_BYTES.saturating_sub(held).min(range.end.saturating_sub(at).saturating_sub(held));
+                filled = held.saturating_add(read);
+                start = 0;
+                if let Some(buffer) = window.get_mut(held..filled) {
+                    input.read(at.saturating_add(held), buffer)?;
+                }
+            }
+            let taken = self.piece(at, window.get(start..filled).unwrap_or_default(), base)?;
+            at = at.saturating_add(taken);
+            start = start.saturating_add(taken);
+        }
+        Ok(())
+    }
+
+    /// Handles the piece at the start of `window` and returns its size.
+    fn piece(&mut self, at: usize, window: &[u8], base: &mut Base<'_>) -> Result<usize> {
+        if let Some(taken) = self.unchanged(at, window, base)? {
+            return Ok(taken);
+        }
+        // invariant: the window is not empty, so there is a piece
+        let Some(piece) = self.chunker.next_piece(window) else { return Ok(window.len().max(1)) };
+        if piece.kind == PieceKind::Data {
+            let chunk = window.get(..piece.length_bytes).unwrap_or_default();
+            let id = chunk_id(&self.shared.zone_keys.id, chunk);
+            self.chunk(at, id, chunk, None)?;
+        }
+        Ok(piece.length_bytes)
+    }
+
+    /// Takes a chunk of the snapshot before at the same place when its bytes are still there: no search for its
+    /// end, and the same cuts as a search would give (FORMAT.md §11).
+    fn unchanged(&mut self, at: usize, window: &[u8], base: &mut Base<'_>) -> Result<Option<usize>> {
+        while base.next_if(|chunk| to_usize(chunk.offset_bytes) < at).is_some() {}
+        let Some(candidate) = base.peek().filter(|chunk| to_usize(chunk.offset_bytes) == at) else {
+            return Ok(None);
+        };
+        let size = to_usize(candidate.place.size_bytes);
+        let Some(chunk) = window.get(..size) else { return Ok(None) };
+        if chunk_id(&self.shared.zone_keys.id, chunk) != candidate.id || !self.chunker.confirms(window, size)
+        {
+            return Ok(None);
+        }
+        self.chunk(at, candidate.id, chunk, Some(candidate.place))?;
+        Ok(Some(size))
+    }
+
+    /// Puts a chunk on the map: at the place where it lies already, or in the frame in the making.
+    fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Place>) -> Result<()> {
+        let size_bytes = to_u32("chunk", chunk.len())?;
+        let offset_bytes = to_u32("chunk", at)?;
+        self.map.data_bytes = self.map.data_bytes.saturating_add(u64::from(size_bytes));
+        let counters = &self.shared.monitor.counters;
+        add(&counters.data_bytes, u64::from(size_bytes));
+        let base = base.filter(|place| self.shared.usable.allows(place));
+        if let Some(place) = base.or_else(|| self.shared.place_of(&id)) {
+            self.map.chunks.push(MapChunk { offset_bytes, id, place });
+            return Ok(());
+        }
+        let position = match self.pieces.iter().position(|(pending, _)| *pending == id) {
+            Some(position) => position,
+            None => self.add_piece(id, chunk, size_bytes)?,
+        };
+        let frame = super::packer::UNPLACED;
+        self.waiting.push((self.map.chunks.len(), position));
+        self.map.chunks.push(MapChunk {
+            offset_bytes,
+            id,
+            place: Place { frame, offset_bytes: 0, size_bytes },
+        });
+        Ok(())
+    }
+
+    fn add_piece(&mut self, id: ContentId, chunk: &[u8], size_bytes: u32) -> Result<usize> {
+        if self.scratch.frame.len().saturating_add(chunk.len()) > self.shared.frame_bytes {
+            self.flush()?;
+        }
+        self.scratch.frame.extend_from_slice(chunk);
+        self.pieces.push((id, size_bytes));
+        self.map.new_bytes = self.map.new_bytes.saturating_add(u64::from(size_bytes));
+        self.map.new_chunks = self.map.new_chunks.saturating_add(1);
+        add(&self.shared.monitor.counters.new_bytes, u64::from(size_bytes));
+        Ok(self.pieces.len().saturating_sub(1))
+    }
+
+    /// Compresses and stores the frame in the making, and gives its chunks their places.
+    fn flush(&mut self) -> Result<()> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        let raw_bytes = self.scratch.frame.len();
+        let (codec, coded) = self.scratch.compress()?;
+        let frame = Frame { kind: PackKind::Data, codec, raw_bytes, coded, pieces: &self.pieces };
+        let placed: Vec<(ContentId, Place)> =
+            places(self.shared.packer.append(&frame)?, &self.pieces).collect();
+        for (chunk, piece) in self.waiting.drain(..) {
+            if let (Some(chunk), Some((_, place))) = (self.map.chunks.get_mut(chunk), placed.get(piece)) {
+                chunk.place = *place;
+            }
+        }
+        self.shared.stored.insert_all(&placed);
+        self.pieces.clear();
+        self.scratch.frame.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The file a disk grows in until it is whole: `NAME.sancerre-partial`, locked by the process that writes it.
+//!
+//! Invariant: whoever removes or renames a partial file holds its lock and has seen that the name still means the
+//! locked file. So no restore can publish or remove the half-written file of another.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
+
+use crate::{TargetError, kind};
+
+const SUFFIX: &str = ".sancerre-partial";
+
+/// A new, sparse, locked file with the size of the disk.
+#[derive(Debug)]
+pub(super) struct Partial {
+    file: File,
+    path: PathBuf,
+    name: PathBuf,
+    overwrite: bool,
+}
+
+impl Partial {
+    pub(super) fn create(name: &Path, size_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
+        refuse_used(name, overwrite)?;
+        let path = partial_path(name)?;
+        remove_stale(&path)?;
+        // O_EXCL follows no link and takes no existing file; 0600 because a disk holds secrets.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = open(&path, flags).map_err(|source| failed("create", &path, source))?;
+        lock(&file, &path)?;
+        let partial = Self { file, path, name: name.to_owned(), overwrite };
+        if let Err(source) = partial.file.set_len(size_bytes) {
+            let error = failed("set the size of", &partial.path, source);
+            // The file is empty and the size is what matters to the caller: report that error.
+            let _ = partial.remove();
+            return Err(error);
+        }
+        Ok(partial)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the flushed file its name and makes the name durable.
+    pub(super) fn publish(self) -> Result<(), TargetError> {
+        refuse_used(&self.name, self.overwrite)?;
+        if !is_named(&self.file, &self.path) {
+            return Err(TargetError::AnotherRestore { path: self.path });
+        }
+        fs::rename(&self.path, &self.name).map_err(|source| failed("rename", &self.path, source))?;
+        let directory = directory_of(&self.name);
+        File::open(directory)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|source| failed("flush the directory", directory, source))
+    }
+
+    pub(super) fn remove(self) -> Result<(), TargetError> {
+        if !is_named(&self.file, &self.path) {
+            return Ok(());
+        }
+        fs::remove_file(&self.path).map_err(|source| failed("remove", &self.path, source))
+    }
+}
+
+/// A name is free when nothing has it or an empty file has it; with `overwrite` any file may have it. A symbolic
+/// link is refused: the rename would replace the link and not what it points to.
+fn refuse_used(name: &Path, overwrite: bool) -> Result<(), TargetError> {
+    let metadata = match fs::symlink_metadata(name) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(failed("look at", name, source)),
+    };
+    if metadata.is_symlink() {
+        return Err(not_a_target(name, &metadata, "name the file it points to"));
+    }
+    if !metadata.is_file() {
+        return Err(not_a_target(name, &metadata, "name a file or a block device"));
+    }
+    if metadata.len() > 0 && !overwrite {
+        return Err(TargetError::Exists { path: name.to_owned() });
+    }
+    Ok(())
+}
+
+/// Removes what a killed restore left, unless its process is alive.
+fn remove_stale(path: &Path) -> Result<(), TargetError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(failed("look at", path, source)),
+    };
+    if !metadata.is_file() {
+        return Err(not_a_target(path, &metadata, "remove it if it is not needed"));
+    }
+    let stale = open(path, OFlags::RDWR | OFlags::NONBLOCK).map_err(|e| failed("open", path, e))?;
+    lock(&stale, path)?;
+    fs::remove_file(path).map_err(|source| failed("remove", path, source))
+}
+
+/// Locks the file and makes sure that it has not lost its name to another restore before the lock was ours.
+fn lock(file: &File, path: &Path) -> Result<(), TargetError> {
+    // Some network file systems have no locks (ENOLCK, EOPNOTSUPP): the check of the name is then all there is.
+    let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    if is_taken || !is_named(file, path) {
+        return Err(TargetError::AnotherRestore { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Whether `path` is still the name of the open `file`.
+fn is_named(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(opened), Ok(named)) => identity(opened) == identity(named),
+        _ => false,
+    }
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let descriptor = retry_on_intr(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR))?;
+    Ok(File::from(descriptor))
+}
+
+fn partial_path(name: &Path) -> Result<PathBuf, TargetError> {
+    let Some(file_name) = name.file_name() else {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name");
+        return Err(failed("restore to", name, source));
+    };
+    let mut partial: OsString = file_name.to_owned();
+    partial.push(SUFFIX);
+    Ok(name.with_file_name(partial))
+}
+
+fn directory_of(name: &Path) -> &Path {
+    name.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn not_a_target(path: &Path, metadata: &Metadata, advice: &'static str) -> TargetError {
+    TargetError::NotATarget { path: path.to_owned(), kind: kind::name(metadata.file_type()), advice }
+}
+
+fn failed(step: &'static str, path: &Path, source: io::Error) -> TargetError {
+    TargetError::Io { step, path: path.to_owned(), source }
+}

@@ -1,0 +1,22 @@
+//! The commit and gc protocol as an exhaustive model: every order of the steps of all parties, with crashes,
+//! zombies, late and repeated requests and lost acknowledgements. See `docs/decisions/0001-commit-protocol.md`.
+//!
+//! `cargo test -p sancerre-tests --test model -- --nocapture --test-threads 1` prints states and verdicts;
+//! `SANCERRE_MODEL=deep` adds the large configurations, `SANCERRE_MODEL_TRACE=1` the counterexamples of the flaws.
+
+// The numbers of states are the result of these tests.
+#![allow(clippy::print_stderr)]
+
+mod collector;
+mod config;
+mod exhaustive;
+mod explore;
+mod mutants;
+mod numbering;
+mod properties;
+mod protocol;
+mod records;
+mod state;
+mod store;
+mod view;
+mod writer;
