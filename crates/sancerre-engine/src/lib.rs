@@ -18,6 +18,7 @@ pub mod location;
 pub mod map;
 pub mod monitor;
 pub mod repository;
+pub mod restore;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};

@@ -106,7 +106,13 @@ impl MapReader {
         Ok(node)
     }
 
-    fn decode(
+    /// Its root; none when the disk is all zeros.
+    pub(crate) fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    /// Decodes and verifies a node that lies in the raw bytes of its frame.
+    pub(crate) fn decode(
         &self,
         level: u8,
         number: u64,
