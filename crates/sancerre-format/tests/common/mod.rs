@@ -1,6 +1,7 @@
 //! Fixed keys and one sample of every record kind, shared by the tests of records.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub(crate) mod forgery;
 pub(crate) mod samples;
 pub(crate) mod sshsig;
 
