@@ -132,8 +132,11 @@ async fn write_keys(
     )
     .await?;
     let secret = AdminSecret { repository, key: secrets.admin.clone() };
-    put(names::admin(&label), host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into())
-        .await?;
+    put(
+        names::admin(&label),
+        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
+    )
+    .await?;
 
     let zone = new.zone.clone();
     let record =

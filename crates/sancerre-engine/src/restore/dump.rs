@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join;
@@ -12,7 +11,6 @@ use sancerre_format::outcome::Member;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Error, Result};
-use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
 use crate::restore::fallback::{Copies, unrestorable};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
@@ -157,17 +155,16 @@ async fn fetch_range(fetcher: &Fetcher<'_>, range: PackRange) -> Result<(Chunks,
     let (fetched, mut failed) = fetcher.fetch(range).await?;
     let mut chunks = Chunks::new();
     for fetched in fetched {
-        let frames = Arc::clone(fetcher.frames());
-        let (more, bad) = fetcher.compute(move || open(&frames, fetched)).await??;
+        let (more, bad) = fetcher.compute(move || open(&fetched)).await??;
         chunks.extend(more);
         failed.extend(bad);
     }
     Ok((chunks, failed))
 }
 
-fn open(frames: &Frames, fetched: Fetched) -> Result<(Chunks, Vec<Failed>)> {
+fn open(fetched: &Fetched) -> Result<(Chunks, Vec<Failed>)> {
     let mut chunks = Chunks::new();
-    let failed = open_all(frames, fetched, |pieces, raw| {
+    let failed = open_all(fetched, |pieces, raw| {
         let wanted_bytes: usize = pieces.iter().map(|piece| to_usize(piece.size_bytes)).sum();
         // A frame of which little is wanted must not be kept whole while the slice waits for its turn.
         if wanted_bytes >= raw.len() / 2 {

@@ -15,14 +15,12 @@ use sancerre_format::outcome::Member;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::known;
-use crate::repository::catalogue::Catalogue;
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{PackRange, Piece, WantedFrame};
 
 /// Other copies of what failed.
 pub(super) struct Copies<'a> {
     fetcher: &'a Fetcher<'a>,
-    frames: Frames,
     places: HashMap<ContentId, Vec<Place>>,
     /// The last frame opened: lost chunks are neighbours in their copies too.
     last: Option<(FramePlace, Vec<u8>)>,
@@ -36,22 +34,20 @@ impl<'a> Copies<'a> {
         for failed in failed {
             fetcher.monitor.warn(format!("{}; looking for another copy", failed.error));
         }
-        let (catalogue, places) = match search(fetcher, failed).await {
+        let places = match search(fetcher, failed).await {
             Ok(found) => found,
             Err(error @ Error::Interrupted) => return Err(error),
             Err(error) => {
                 fetcher.monitor.warn(format!("the index cannot be searched for other copies: {error}"));
-                Default::default()
+                HashMap::new()
             }
         };
-        let frames = fetcher.frames();
-        let frames = Frames::new(frames.repository().clone(), frames.log().clone(), catalogue.into());
-        Ok(Self { fetcher, frames, places, last: None })
+        Ok(Self { fetcher, places, last: None })
     }
 
     /// The bytes of a chunk, from the first copy that is what it should be.
     pub(super) async fn chunk(&mut self, id: &ContentId) -> Result<Option<Vec<u8>>> {
-        let id_key = self.frames.repository().keys.zone_keys.id;
+        let id_key = self.fetcher.frames().repository().keys.zone_keys.id;
         let check = |place: &Place, raw: &[u8]| {
             let piece = piece(0, id, place);
             raw.get(piece.raw()).filter(|chunk| chunk_id(&id_key, chunk) == *id).map(<[u8]>::to_vec)
@@ -97,17 +93,14 @@ impl<'a> Copies<'a> {
         open: fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>,
     ) -> Result<Vec<u8>> {
         let wanted = WantedFrame { place: place.frame, pieces: vec![piece(0, id, place)] };
-        let sealed = self.fetcher.read(&self.frames, &PackRange::of(wanted)).await?;
-        open(&self.frames, &place.frame, &sealed)
+        let (frames, sealed) = self.fetcher.read(&PackRange::of(wanted)).await?;
+        open(&frames, &place.frame, &sealed)
     }
 }
 
-/// The places of lost ids in listed packs, and those packs' lists; places that failed already are left out.
-async fn search(
-    fetcher: &Fetcher<'_>,
-    failed: &[Failed],
-) -> Result<(Catalogue, HashMap<ContentId, Vec<Place>>)> {
-    let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
+/// The places of lost ids, newest first; places that failed already are left out.
+async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
+    let repository = fetcher.frames().repository();
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
@@ -124,13 +117,7 @@ async fn search(
             Err(error) => fetcher.monitor.warn(format!("index segment {key} is ignored: {error}")),
         }
     }
-    let sessions: BTreeSet<u64> =
-        places.values().flatten().map(|place| place.frame.frame.pack.session).collect();
-    let (catalogue, _) = Catalogue::load(repository, log, sessions).await?;
-    for places in places.values_mut() {
-        places.retain(|place| catalogue.pack(place.frame.frame.pack).is_some());
-    }
-    Ok((catalogue, places))
+    Ok(places)
 }
 
 fn search_segment(

@@ -168,3 +168,6 @@ fn report(fetcher: &Fetcher<'_>, member: &Member, data_bytes: u64) -> RestoreRep
     let (fetched_bytes, requests) = fetcher.tally();
     RestoreReport { size_bytes: member.size_bytes, data_bytes, fetched_bytes, requests }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,9 +123,9 @@ impl<'a> Walk<'a> {
     }
 
     fn decode(&self, level: u8, fetched: &Fetched, loaded: &mut Nodes, lost: &mut Vec<Failed>) {
-        let frames = self.fetcher.frames();
-        for frame in &fetched.range.frames {
-            let sealed = fetched.range.within(frame).and_then(|at| fetched.bytes.get(at)).unwrap_or_default();
+        let Fetched { frames, range, bytes } = fetched;
+        for frame in &range.frames {
+            let sealed = range.within(frame).and_then(|at| bytes.get(at)).unwrap_or_default();
             let raw = match frames.open_metadata(&frame.place, sealed) {
                 Ok(raw) => raw,
                 Err(error) => {
