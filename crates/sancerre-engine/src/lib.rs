@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
 pub mod backup;
+pub mod check;
 pub mod error;
 pub mod frames;
 pub mod host;
@@ -17,6 +18,7 @@ pub mod known;
 pub mod location;
 pub mod map;
 pub mod monitor;
+pub mod rebuild;
 pub mod repository;
 pub mod restore;
 pub mod store;

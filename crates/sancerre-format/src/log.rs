@@ -46,6 +46,8 @@ pub enum Kind {
     Taint(Distrust),
     /// Nothing this writer signs from a number on is trusted.
     Revoke(Distrust),
+    /// Owns index segments that were built anew from packs, of whatever session.
+    Index,
     /// The state of the zone as a keeper saw it, in the public part.
     Checkpoint,
 }
@@ -100,6 +102,7 @@ impl Kind {
             Self::Quarantine { .. } => "quarantine",
             Self::Taint(_) => "taint",
             Self::Revoke(_) => "revoke",
+            Self::Index => "index",
             Self::Checkpoint => "checkpoint",
         }
     }
@@ -112,7 +115,7 @@ impl Kind {
     fn roles(&self) -> &'static [Role] {
         match self {
             Self::Backup(_) => &[Role::Writer],
-            Self::Quarantine { .. } => &[Role::Writer, Role::Keeper, Role::Admin],
+            Self::Quarantine { .. } | Self::Index => &[Role::Writer, Role::Keeper, Role::Admin],
             Self::Taint(_) | Self::Revoke(_) => &[Role::Admin],
             _ => &[Role::Keeper, Role::Admin],
         }
@@ -136,7 +139,7 @@ impl Kind {
                 text.field("writer", &distrust.writer).field("from", distrust.from);
                 text.field("reason", &distrust.reason);
             }
-            Self::Gc | Self::Checkpoint => {}
+            Self::Gc | Self::Index | Self::Checkpoint => {}
         }
     }
 
@@ -157,6 +160,7 @@ impl Kind {
             "quarantine" => Self::Quarantine { reason: reason(text)? },
             "taint" => Self::Taint(Distrust::read(text)?),
             "revoke" => Self::Revoke(Distrust::read(text)?),
+            "index" => Self::Index,
             "checkpoint" => Self::Checkpoint,
             other => return Err(unsupported(Entry::KIND, format!("log entries of kind {other:?}"))),
         })

@@ -1,0 +1,40 @@
+//! Index segments: a damaged one costs nothing but deduplication.
+
+use sancerre_format::FormatError;
+use sancerre_format::index::{SegmentName, SegmentReader};
+use sancerre_format::names;
+
+use super::report::Severity;
+use super::run::{Run, tolerate};
+use crate::error::Result;
+use crate::known;
+
+/// Verifies every segment, one after the other.
+pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
+    for name in known::segments(run.repository).await? {
+        run.monitor.check()?;
+        let key = names::index(&run.repository.keys.zone, name.session, name.sequence);
+        let problem = match run.repository.store.get(&key).await {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => verify(run, name, &bytes).err().map(|error| error.to_string()),
+            Err(error) => Some(tolerate(run.repository, error).await?),
+        };
+        if let Some(problem) = problem {
+            let problem = format!(
+                "{problem}; no snapshot needs it, but known data is stored again: `sancerre index rebuild` makes a new one"
+            );
+            run.findings.blame(&key, Severity::Damaged, problem);
+        }
+    }
+    Ok(())
+}
+
+fn verify(run: &Run<'_>, name: SegmentName, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    let segment = known::read_segment(run.repository, &run.log, name, bytes)?;
+    if segment.fields.generation != run.repository.keys.generation {
+        return Ok(());
+    }
+    let root = run.repository.keys.metadata_root(&segment.fields.session);
+    let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
+    reader.pages(&segment.sealed).try_for_each(|page| page.map(drop))
+}

@@ -1,0 +1,117 @@
+//! Which packs there should be and which there are: signed lists against the store's listing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sancerre_format::id::{FramePlace, PackName};
+use sancerre_format::names::{self, Folder, ZoneKey};
+
+use super::report::Severity;
+use crate::error::Result;
+use crate::repository::Repository;
+use crate::repository::catalogue::{BadList, Catalogue, Present};
+use crate::repository::log::{Log, Outcome};
+
+/// Why a pack cannot be used, and which object is to blame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) object: String,
+    pub(super) severity: Severity,
+    pub(super) problem: String,
+}
+
+/// Pack lists, and what the store has.
+pub(super) struct Inventory {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) present: Present,
+    pub(super) bad_lists: Vec<BadList>,
+    /// Lists that are not there, by session: the manifest says how many there must be.
+    missing_lists: BTreeMap<u64, String>,
+}
+
+impl Inventory {
+    pub(super) async fn load(repository: &Repository, log: &Log) -> Result<Self> {
+        let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
+        let present = Present::load(repository).await?;
+        let missing_lists = missing_lists(repository, log).await?;
+        Ok(Self { catalogue: Arc::new(catalogue), present, bad_lists, missing_lists })
+    }
+
+    /// The keys of lists that manifests count and the store does not have.
+    pub(super) fn missing_lists(&self) -> impl Iterator<Item = &String> {
+        self.missing_lists.values()
+    }
+
+    /// Why a pack is not there as its session listed it; none when it is.
+    pub(super) fn fault(&self, repository: &Repository, pack: PackName) -> Option<Fault> {
+        let zone = &repository.keys.zone;
+        let Some(listed) = self.catalogue.pack(pack) else { return Some(self.unlisted(repository, pack)) };
+        if self.present.has(pack, listed) {
+            return None;
+        }
+        let object = names::pack(zone, pack, &listed.hash);
+        let found = self.present.found(pack).iter().find(|(hash, _)| *hash == listed.hash);
+        Some(match found {
+            None => Fault { object, severity: Severity::Missing, problem: "it is missing".into() },
+            Some((_, size_bytes)) => Fault {
+                object,
+                severity: Severity::Damaged,
+                problem: format!("it has {size_bytes} bytes instead of {}", listed.size_bytes),
+            },
+        })
+    }
+
+    /// The list that should name the pack is to blame.
+    fn unlisted(&self, repository: &Repository, pack: PackName) -> Fault {
+        let folder = names::session_folder(&repository.keys.zone, Folder::Lists, pack.session);
+        if let Some(bad) = self.bad_lists.iter().find(|bad| bad.key.starts_with(&folder)) {
+            let object = bad.key.clone();
+            return Fault { object, severity: Severity::Damaged, problem: bad.error.to_string() };
+        }
+        let problem = "it is missing: packs that only it names cannot be found".to_owned();
+        match self.missing_lists.get(&pack.session) {
+            Some(key) => Fault { object: key.clone(), severity: Severity::Missing, problem },
+            None => Fault {
+                object: folder,
+                severity: Severity::Missing,
+                problem: format!("no pack list names pack {pack}"),
+            },
+        }
+    }
+
+    /// Why a frame cannot lie where a map says, although its pack is there.
+    pub(super) fn misplaced(&self, place: &FramePlace, metadata: bool) -> Option<String> {
+        let listed = self.catalogue.pack(place.frame.pack)?;
+        let end = u64::from(place.offset_bytes).saturating_add(u64::from(place.sealed_bytes));
+        let wrong = if listed.metadata != metadata {
+            "is of the other kind"
+        } else if place.frame.index >= listed.frames || end > listed.size_bytes {
+            "lies outside its pack"
+        } else {
+            return None;
+        };
+        Some(format!("a map in it names frame {}, which {wrong}", place.frame))
+    }
+}
+
+async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, String>> {
+    let zone = &repository.keys.zone;
+    let listed = repository.store.list(&repository.folder(Folder::Lists)).await?;
+    let mut found: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    for listed in listed {
+        if let Ok(ZoneKey::List(session, sequence)) = ZoneKey::parse(zone, &listed.key) {
+            found.entry(session).or_default().push(sequence);
+        }
+    }
+    let mut missing = BTreeMap::new();
+    for entry in log.entries() {
+        let Outcome::Manifest(manifest) = &entry.outcome else { continue };
+        let number = entry.session.number;
+        let there = found.get(&number).map_or(&[][..], Vec::as_slice);
+        // Counted up to one more than there are: a claim of a billion lists costs nothing.
+        if let Some(sequence) = (0..manifest.fields.lists).find(|sequence| !there.contains(sequence)) {
+            missing.insert(number, names::list(zone, number, sequence));
+        }
+    }
+    Ok(missing)
+}

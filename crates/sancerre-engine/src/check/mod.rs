@@ -1,0 +1,127 @@
+//! Check: is everything there that the snapshots need, and is it what their writers signed.
+//!
+//! ```text
+//! log, keys ──> snapshots (frame sets, disks) ──> packs there? read? ──> maps ──> findings ──> quarantine
+//! ```
+//!
+//! Packs are compared and read before the maps are walked, so that one pass over the maps finds what each loss costs
+//! while only the lost frames are held. A check goes on to its end: an object that cannot be read is a finding; only
+//! a store that does not answer at all, or the user, stops it.
+
+mod index;
+mod inventory;
+mod keys;
+mod nodes;
+mod packs;
+mod quarantine;
+mod records;
+mod report;
+mod run;
+mod select;
+mod subjects;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+
+use std::sync::Arc;
+
+use sancerre_format::frames::FrameSet;
+
+pub use report::{CheckReport, Cost, Finding, Severity};
+pub use select::ReadData;
+
+use crate::error::Result;
+use crate::frames::Frames;
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+use inventory::Inventory;
+use packs::Counted;
+use quarantine::Quarantine;
+use report::Findings;
+use run::Run;
+
+pub(crate) use run::tolerate;
+
+/// What to check.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CheckOptions {
+    /// Which packs are read.
+    pub read_data: ReadData,
+    /// Publish what is damaged or missing, so that the next backup stores it anew. Needs a key that signs.
+    pub quarantine: bool,
+}
+
+/// Checks the zone's snapshots and everything they need.
+///
+/// Errors: a store that does not answer or refuses; an interrupt; [`Error::Usage`](crate::Error::Usage) for options
+/// that make no sense; [`Error::WrongKey`](crate::Error::WrongKey) when something is to be quarantined without a key
+/// that signs. Damage is no error but a finding.
+pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &Monitor) -> Result<CheckReport> {
+    options.read_data.validate()?;
+    if options.quarantine {
+        // Better now than after hours of reading.
+        repository.keys.writer()?;
+    }
+    let log = Arc::new(Log::load(repository).await?);
+    let mut findings = records::check(repository, &log).await?;
+    findings.extend(keys::check(repository, &log).await?);
+    findings.extend(records::strangers(repository, &log).await?);
+
+    let mut run = prepare(repository, monitor, &log).await?;
+    blame_lists(&mut run);
+    let mut counted = Counted::default();
+    let needed = packs::compare(&mut run, &mut counted);
+    packs::read(&mut run, &options.read_data, &needed, &mut counted).await?;
+    packs::note_orphans(&mut run, &needed);
+    walk::walk(&mut run).await?;
+    index::check(&mut run).await?;
+
+    let quarantined = if options.quarantine { run.quarantine.publish(repository, &log).await? } else { None };
+    let disks: usize = run.subjects.iter().map(|subject| subject.members.len()).sum();
+    let snapshots = run.subjects.len();
+    findings.extend(run.findings.finish(&run.subjects));
+    // The worst first, then by key.
+    findings.sort_by(|a, b| (a.severity, &a.object).cmp(&(b.severity, &b.object)));
+    Ok(CheckReport {
+        snapshots: u64::try_from(snapshots).unwrap_or(u64::MAX),
+        disks: u64::try_from(disks).unwrap_or(u64::MAX),
+        packs: counted.packs,
+        pack_bytes: counted.pack_bytes,
+        read_packs: counted.read_packs,
+        read_bytes: counted.read_bytes,
+        content_opened: counted.content_opened,
+        findings,
+        quarantined,
+    })
+}
+
+async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc<Log>) -> Result<Run<'a>> {
+    let inventory = Inventory::load(repository, log).await?;
+    let mut findings = Findings::default();
+    let subjects = subjects::read(repository, log, &mut findings);
+    let frames = Frames::new(repository.clone(), Arc::clone(log), Arc::clone(&inventory.catalogue));
+    Ok(Run {
+        repository,
+        monitor,
+        log: Arc::clone(log),
+        frames: Arc::new(frames),
+        inventory,
+        subjects,
+        findings,
+        quarantine: Quarantine::of(log),
+        lost: FrameSet::default(),
+    })
+}
+
+/// Pack lists that do not verify or are not there; what they cost is added when their packs are met.
+fn blame_lists(run: &mut Run<'_>) {
+    for bad in &run.inventory.bad_lists {
+        run.findings.blame(&bad.key, Severity::Damaged, bad.error.to_string());
+    }
+    let problem = "it is missing: packs that only it names cannot be found";
+    for key in run.inventory.missing_lists() {
+        run.findings.blame(key, Severity::Missing, problem);
+    }
+}

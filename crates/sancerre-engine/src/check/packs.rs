@@ -1,0 +1,231 @@
+//! Packs: are they there, and are their bytes what their sessions listed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::{FrameName, PackName};
+use sancerre_format::list::ListedPack;
+use sancerre_format::log::Kind;
+use sancerre_format::names::{self, Folder};
+
+use super::report::Severity;
+use super::run::{Run, is_transient, tolerate};
+use super::select::ReadData;
+use super::verify::{self, Expected, Lost, Verdict};
+use crate::error::Result;
+use crate::monitor::add;
+use crate::repository::log::Outcome;
+
+/// Bytes of packs in memory at once.
+const IN_FLIGHT_BYTES: u64 = 256 << 20;
+/// Most packs in flight.
+const IN_FLIGHT: u64 = 16;
+
+/// What was counted on the way.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) packs: u64,
+    pub(super) pack_bytes: u64,
+    pub(super) read_packs: u64,
+    pub(super) read_bytes: u64,
+    pub(super) content_opened: bool,
+}
+
+/// A pack to be read.
+struct Job {
+    key: String,
+    expected: Expected,
+}
+
+/// Compares what snapshots need with what is there.
+///
+/// Returns the packs needed.
+pub(super) fn compare(run: &mut Run<'_>, counted: &mut Counted) -> BTreeSet<PackName> {
+    let needed: BTreeSet<PackName> =
+        run.subjects.iter().filter_map(|subject| subject.uses.as_ref()).flat_map(FrameSet::packs).collect();
+    counted.packs = u64::try_from(needed.len()).unwrap_or(u64::MAX);
+    let catalogue = Arc::clone(&run.inventory.catalogue);
+    for pack in &needed {
+        let listed = catalogue.pack(*pack).map_or(0, |listed| listed.size_bytes);
+        counted.pack_bytes = counted.pack_bytes.saturating_add(listed);
+        lose_pack(run, *pack);
+    }
+    for (pack, listed) in catalogue.packs().filter(|(pack, _)| !needed.contains(pack)) {
+        // A pack that nobody needs may be gone, but a wrong one must not be built on.
+        let wrong = run.inventory.present.found(pack).iter().any(|(hash, _)| *hash == listed.hash);
+        if wrong && !run.quarantine.has_pack(pack) {
+            lose_pack(run, pack);
+        }
+    }
+    needed
+}
+
+/// Notes that a pack is not there as listed, if so.
+fn lose_pack(run: &mut Run<'_>, pack: PackName) {
+    let Some(fault) = run.inventory.fault(run.repository, pack) else { return };
+    run.lost.insert_pack(pack);
+    // What no list names cannot be reused anyway.
+    let settled = run.inventory.catalogue.pack(pack).is_some() && run.quarantine.add_pack(pack);
+    if settled {
+        run.findings.blame_settled(&fault.object, fault.severity, fault.problem);
+    } else {
+        run.findings.blame(&fault.object, fault.severity, fault.problem);
+    }
+}
+
+/// Reads and verifies the chosen packs, and those that are quarantined although snapshots need them: so it is known
+/// today what of them is lost.
+pub(super) async fn read(
+    run: &mut Run<'_>,
+    read_data: &ReadData,
+    needed: &BTreeSet<PackName>,
+    counted: &mut Counted,
+) -> Result<()> {
+    let jobs = choose(run, read_data, needed);
+    counted.content_opened = *read_data != ReadData::No && run.repository.keys.can_open_content();
+    let total: u64 = jobs.iter().fold(0, |sum, job| sum.saturating_add(job.expected.listed.size_bytes));
+    add(&run.monitor.counters.total_bytes, total);
+    let width = (IN_FLIGHT_BYTES / u64::from(run.repository.layout.pack_bytes).max(1)).clamp(1, IN_FLIGHT);
+    let width = usize::try_from(width).unwrap_or(1);
+
+    let (repository, monitor, frames) = (run.repository, run.monitor, Arc::clone(&run.frames));
+    let read = futures::stream::iter(jobs).map(|job| {
+        let frames = Arc::clone(&frames);
+        async move {
+            monitor.check()?;
+            let (expected, key) = (job.expected, job.key);
+            let size_bytes = expected.listed.size_bytes;
+            let result = match repository.store.need(&key).await {
+                Ok(bytes) => {
+                    let expected = expected.clone();
+                    Ok(repository.host.compute(move || verify::verify(&bytes, &expected, &frames)).await?)
+                }
+                Err(error) => Err((is_transient(&error), tolerate(repository, error).await?)),
+            };
+            add(&monitor.counters.done_bytes, size_bytes);
+            add(&monitor.counters.stored_bytes, size_bytes);
+            Ok::<_, crate::Error>((key, expected, result))
+        }
+    });
+    let mut read = std::pin::pin!(read.buffer_unordered(width));
+    while let Some((key, expected, result)) = read.try_next().await? {
+        counted.read_packs = counted.read_packs.saturating_add(1);
+        counted.read_bytes = counted.read_bytes.saturating_add(expected.listed.size_bytes);
+        match result {
+            Ok(verdict) => judge(run, &key, &expected, verdict),
+            Err((transient, problem)) => unreadable(run, &key, expected.name, transient, problem),
+        }
+    }
+    Ok(())
+}
+
+fn choose(run: &Run<'_>, read_data: &ReadData, needed: &BTreeSet<PackName>) -> Vec<Job> {
+    let doubtful: BTreeSet<PackName> = run.quarantine.packs().filter(|pack| needed.contains(pack)).collect();
+    let catalogue = Arc::clone(&run.inventory.catalogue);
+    let wanted = |(pack, listed): &(PackName, &ListedPack)| {
+        let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
+        run.inventory.present.has(*pack, listed)
+            && !history
+            && (read_data.selects(*pack, listed) || doubtful.contains(pack))
+    };
+    let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
+        let session = catalogue.session(name.session)?;
+        let current = generation(run, name.session) == Some(run.repository.keys.generation);
+        let expected = Expected {
+            repository: run.repository.keys.trust.repository,
+            session,
+            name,
+            listed: *listed,
+            open_content: current && run.repository.keys.can_open_content(),
+            open_metadata: current,
+        };
+        Some(Job { key: names::pack(&run.repository.keys.zone, name, &listed.hash), expected })
+    });
+    jobs.collect()
+}
+
+/// Generation of the keys that a session works with.
+fn generation(run: &Run<'_>, session: u64) -> Option<u16> {
+    let entry = run.log.entry(session)?.entry.as_deref().ok()?;
+    match &entry.fields.kind {
+        Kind::Backup(intent) => Some(intent.generation),
+        _ => None,
+    }
+}
+
+fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
+    let pack = expected.name;
+    let settled = match verdict.lost {
+        Lost::Nothing if verdict.problem.is_none() => return doubt(run, key, expected),
+        Lost::Nothing => run.quarantine.add_pack(pack),
+        Lost::Whole => {
+            run.lost.insert_pack(pack);
+            run.quarantine.add_pack(pack)
+        }
+        Lost::Frames(frames) => frames.into_iter().fold(true, |settled, frame| {
+            run.lost.insert(frame);
+            run.quarantine.add(frame) && settled
+        }),
+    };
+    let problem = verdict.problem.unwrap_or_default();
+    if settled {
+        run.findings.blame_settled(key, Severity::Damaged, problem);
+    } else {
+        run.findings.blame(key, Severity::Damaged, problem);
+    }
+}
+
+/// A pack whose sealed bytes are as listed. Frames that a check with more keys put into quarantine one by one may
+/// still hold something else than their ids say.
+fn doubt(run: &mut Run<'_>, key: &str, expected: &Expected) {
+    let Expected { name: pack, listed, .. } = expected;
+    if expected.open_content || listed.metadata || run.quarantine.has_pack(*pack) {
+        return;
+    }
+    let frames = (0..listed.frames).map(|index| FrameName { pack: *pack, index });
+    let quarantined: Vec<FrameName> = frames.filter(|frame| run.quarantine.has(frame)).collect();
+    if quarantined.is_empty() {
+        return;
+    }
+    quarantined.into_iter().for_each(|frame| run.lost.insert(frame));
+    let problem = "frames of it are quarantined, and this key cannot open them to see whether they are lost";
+    run.findings.blame_settled(key, Severity::Damaged, problem);
+}
+
+fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, problem: String) {
+    run.lost.insert_pack(pack);
+    if transient {
+        // Perhaps it can be read tomorrow: nothing is quarantined for that.
+        run.findings.blame(key, Severity::Damaged, problem);
+    } else if run.quarantine.add_pack(pack) {
+        run.findings.blame_settled(key, Severity::Missing, problem);
+    } else {
+        run.findings.blame(key, Severity::Missing, problem);
+    }
+}
+
+/// Says how much of the store no snapshot accounts for.
+pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>) {
+    let (mut packs, mut bytes) = (0u64, 0u64);
+    for pack in run.inventory.present.names() {
+        let entry = run.log.entry(pack.session);
+        let committed = entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Commit(..)));
+        for (hash, size_bytes) in run.inventory.present.found(pack) {
+            let listed = run.inventory.catalogue.pack(pack).is_some_and(|listed| listed.hash == *hash);
+            if (listed && committed) || needed.contains(&pack) && listed {
+                continue;
+            }
+            packs = packs.saturating_add(1);
+            bytes = bytes.saturating_add(*size_bytes);
+        }
+    }
+    if packs > 0 {
+        let problem = format!(
+            "{packs} packs of {bytes} bytes belong to no snapshot: their backups are running, were aborted or died; \
+             the next backup reuses what is listed of them, and gc removes the rest"
+        );
+        run.findings.blame(&run.repository.folder(Folder::Packs), Severity::Note, problem);
+    }
+}

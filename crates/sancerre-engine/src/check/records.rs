@@ -1,0 +1,136 @@
+//! The log and its outcomes: what is missing from it, what does not verify, what belongs to nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Name, ZoneKey};
+use sancerre_format::outcome::Manifest;
+use sancerre_format::record;
+
+use super::report::{Cost, Finding, Severity};
+use super::run::tolerate;
+use crate::error::Result;
+use crate::repository::Repository;
+use crate::repository::log::{Log, LogEntry, Outcome};
+
+/// Checks the log. What it costs is snapshots that nobody can read because of it.
+pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
+    let stranded = stranded(repository, log).await?;
+    let mut findings = Vec::new();
+    for number in log.gaps() {
+        findings.push(Finding {
+            severity: Severity::Missing,
+            object: names::log(&repository.keys.zone, number),
+            problem: "it is missing: the log has higher numbers".into(),
+            costs: costs(&stranded, number),
+        });
+    }
+    for entry in log.entries() {
+        findings.extend(check_entry(repository, entry, &stranded).await?);
+        findings.extend(check_outcome(repository, log, entry));
+    }
+    Ok(findings)
+}
+
+/// Manifests whose log entry is not there or not as it was, by number.
+async fn stranded(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, Vec<Cost>>> {
+    let mut stranded: BTreeMap<u64, Vec<Cost>> = BTreeMap::new();
+    for key in log.strangers() {
+        let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { continue };
+        let bytes = match repository.store.get(key).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tolerate(repository, error).await?;
+                None
+            }
+        };
+        let manifest = bytes.and_then(|bytes| record::decode::<Manifest>(&repository.keys.trust, &bytes).ok());
+        if let Some(manifest) = manifest.filter(|manifest| manifest.fields.session == session) {
+            stranded.entry(session.number).or_default().push(whole(session, manifest.fields.vm));
+        }
+    }
+    Ok(stranded)
+}
+
+fn costs(stranded: &BTreeMap<u64, Vec<Cost>>, number: u64) -> Vec<Cost> {
+    stranded.get(&number).cloned().unwrap_or_default()
+}
+
+fn whole(snapshot: SessionId, vm: Name) -> Cost {
+    Cost { snapshot, vm, disk: None, ranges: Vec::new() }
+}
+
+async fn check_entry(
+    repository: &Repository,
+    entry: &LogEntry,
+    stranded: &BTreeMap<u64, Vec<Cost>>,
+) -> Result<Option<Finding>> {
+    let Err(error) = &entry.entry else { return Ok(None) };
+    let number = entry.session.number;
+    let object = names::log(&repository.keys.zone, number);
+    // An entry of a revoked writer is void by decision, not by damage: it still verifies by itself.
+    let bytes = repository.store.get(&object).await?.unwrap_or_default();
+    let sound = record::decode::<Entry>(&repository.keys.trust, &bytes)
+        .is_ok_and(|entry| entry.fields.number == number && entry.fields.zone == repository.keys.zone);
+    let severity = if sound { Severity::Note } else { Severity::Damaged };
+    let problem = format!("{error}; the entry is void");
+    Ok(Some(Finding { severity, object, problem, costs: costs(stranded, number) }))
+}
+
+fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option<Finding> {
+    let announced = entry.entry.as_deref().ok()?;
+    let object = names::outcome(&repository.keys.zone, &entry.session);
+    let costs = match &announced.fields.kind {
+        Kind::Backup(intent) => vec![whole(entry.session, intent.vm.clone())],
+        _ => Vec::new(),
+    };
+    match &entry.outcome {
+        Outcome::Invalid(error) => {
+            let problem = format!("{error}; its session counts as neither ended nor aborted");
+            Some(Finding { severity: Severity::Damaged, object, problem, costs })
+        }
+        Outcome::Undecided => {
+            let witness = witness(log, &entry.session)?;
+            let problem = format!("it is missing: log entry {witness} saw it");
+            Some(Finding { severity: Severity::Missing, object, problem, costs })
+        }
+        _ => None,
+    }
+}
+
+/// A later entry that proves that the session had an outcome. After a commit aborts below it may be gone, unless the
+/// commit itself counts the session as a snapshot.
+fn witness(log: &Log, session: &SessionId) -> Option<u64> {
+    let mut child = None;
+    for entry in log.entries().filter(|entry| entry.session.number > session.number) {
+        let Ok(announced) = &entry.entry else { continue };
+        if let Outcome::Commit(_, lists) = &entry.outcome {
+            child = lists.live.binary_search(session).is_ok().then_some(entry.session.number);
+        }
+        if let Kind::Backup(intent) = &announced.fields.kind
+            && intent.parents.contains(session)
+        {
+            child = child.or(Some(entry.session.number));
+        }
+    }
+    child
+}
+
+/// Keys of the zone that belong to nothing.
+pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
+    let zone = &repository.keys.zone;
+    let mut keys: BTreeSet<String> = log.strangers().iter().cloned().collect();
+    for listed in repository.store.list(&format!("zones/{zone}/")).await? {
+        if ZoneKey::parse(zone, &listed.key).is_err() {
+            keys.insert(listed.key);
+        }
+    }
+    let finding = |object| Finding {
+        severity: Severity::Note,
+        object,
+        problem: "it belongs to nothing and is ignored".into(),
+        costs: Vec::new(),
+    };
+    Ok(keys.into_iter().map(finding).collect())
+}

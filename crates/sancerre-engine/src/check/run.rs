@@ -1,0 +1,50 @@
+//! What the steps of a check share, and the policy for objects that cannot be read.
+
+use std::sync::Arc;
+
+use sancerre_format::frames::FrameSet;
+use sancerre_format::names;
+
+use super::inventory::Inventory;
+use super::quarantine::Quarantine;
+use super::report::Findings;
+use super::subjects::{self, Subject};
+use crate::error::{Error, Result};
+use crate::frames::Frames;
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+
+/// A check on its way.
+pub(super) struct Run<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) monitor: &'a Monitor,
+    pub(super) log: Arc<Log>,
+    pub(super) frames: Arc<Frames>,
+    pub(super) inventory: Inventory,
+    pub(super) subjects: Vec<Subject>,
+    pub(super) findings: Findings,
+    pub(super) quarantine: Quarantine,
+    /// Frames and packs that this run found lost; each has a finding.
+    pub(super) lost: FrameSet,
+}
+
+/// Goes on after an object could not be read when the store as such works.
+///
+/// Returns what is wrong with the object. Errors: the error itself when even `config` cannot be read, or the user
+/// asked to stop.
+pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<String> {
+    match &error {
+        Error::Store { .. } => match repository.store.get(names::CONFIG).await {
+            Ok(Some(_)) => Ok(subjects::reason(&error)),
+            _ => Err(error),
+        },
+        Error::Interrupted | Error::Worker => Err(error),
+        _ => Ok(subjects::reason(&error)),
+    }
+}
+
+/// Whether an error is about the way to the object, so that trying again may help.
+pub(super) fn is_transient(error: &Error) -> bool {
+    matches!(error, Error::Store { .. })
+}

@@ -1,0 +1,58 @@
+//! Which packs a check reads and hashes.
+
+use sancerre_format::id::{Hash, PackName};
+use sancerre_format::list::ListedPack;
+
+use crate::error::{Error, Result};
+
+/// How much of the data a check reads. What is chosen depends on the packs' names alone, so a run can be repeated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadData {
+    /// No pack is read; maps are.
+    No,
+    /// Every pack.
+    All,
+    /// About so many per cent of the packs, above 0 and at most 100; always the same ones, so use
+    /// [`ReadData::Part`] to read everything over several runs.
+    Percent(f64),
+    /// One of `of` parts, numbered from 1: every pack is in exactly one of them.
+    Part {
+        /// Which part.
+        part: u32,
+        /// Of how many.
+        of: u32,
+    },
+}
+
+impl ReadData {
+    /// Fails with [`Error::Usage`] when nothing can be meant by it.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Percent(percent) if !(percent > 0.0 && percent <= 100.0) => {
+                Err(Error::Usage(format!("{percent}% of the data cannot be read: give more than 0, at most 100")))
+            }
+            Self::Part { part, of } if part == 0 || part > of => {
+                Err(Error::Usage(format!("there is no part {part} of {of}: parts count from 1")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this pack is to be read.
+    pub(super) fn selects(&self, name: PackName, pack: &ListedPack) -> bool {
+        match *self {
+            Self::No => false,
+            Self::All => true,
+            Self::Percent(percent) => f64::from(draw(&pack.hash)) < percent / 100.0 * 4_294_967_296.0,
+            Self::Part { part, of } => {
+                let text = name.to_string();
+                draw(&Hash::of(text.as_bytes())).checked_rem(of) == part.checked_sub(1)
+            }
+        }
+    }
+}
+
+/// A number that is uniform over hashes.
+fn draw(hash: &Hash) -> u32 {
+    hash.0.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}

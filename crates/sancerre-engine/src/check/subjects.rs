@@ -1,0 +1,83 @@
+//! The snapshots under check: what each says it needs, and its disks.
+
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::SessionId;
+use sancerre_format::log::Kind;
+use sancerre_format::names::{self, Name};
+use sancerre_format::outcome::Member;
+
+use super::report::{Findings, Severity};
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::repository::log::{self, Log, Snapshot};
+
+/// One snapshot.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// Its session.
+    pub(super) session: SessionId,
+    /// Its VM.
+    pub(super) vm: Name,
+    /// Key of its manifest.
+    pub(super) key: String,
+    /// The frames it says it needs: all that a collector keeps for it. None when that cannot be read.
+    pub(super) uses: Option<FrameSet>,
+    /// Its disks; none when its body cannot be opened.
+    pub(super) members: Vec<Member>,
+}
+
+/// Reads every snapshot that is not forgotten; what cannot be read is a finding that costs the snapshot.
+pub(super) fn read(repository: &Repository, log: &Log, findings: &mut Findings) -> Vec<Subject> {
+    let snapshots = log.snapshots();
+    let mut subjects = Vec::with_capacity(snapshots.len());
+    for (place, snapshot) in snapshots.iter().enumerate() {
+        subjects.push(read_one(repository, snapshot, place, findings));
+    }
+    subjects
+}
+
+fn read_one(
+    repository: &Repository,
+    snapshot: &Snapshot<'_>,
+    place: usize,
+    findings: &mut Findings,
+) -> Subject {
+    let session = snapshot.session();
+    let fields = &snapshot.manifest.fields;
+    let key = names::outcome(&repository.keys.zone, &session);
+    let mut members = Vec::new();
+    if generation(snapshot) == Some(repository.keys.generation) {
+        match log::open_body(repository, snapshot) {
+            Ok(body) => members = body.members,
+            Err(error) => {
+                findings.blame(&key, Severity::Damaged, format!("its body cannot be read: {}", reason(&error)));
+                findings.cost(&key, (place, None), None);
+            }
+        }
+    } else {
+        findings.blame(&key, Severity::Note, "its maps were made with the zone's former keys and are not read");
+    }
+    let uses = FrameSet::decode(&snapshot.manifest.public);
+    if let Err(error) = &uses {
+        let problem = format!("its frame set cannot be read, so a collector cannot work: {error}");
+        findings.blame(&key, Severity::Damaged, problem);
+        findings.cost(&key, (place, None), None);
+    }
+    Subject { session, vm: fields.vm.clone(), key, uses: uses.ok(), members }
+}
+
+fn generation(snapshot: &Snapshot<'_>) -> Option<u16> {
+    match &snapshot.entry.fields.kind {
+        Kind::Backup(intent) => Some(intent.generation),
+        _ => None,
+    }
+}
+
+/// What is wrong with an object, without the object's name: the finding has that.
+pub(super) fn reason(error: &Error) -> String {
+    match error {
+        Error::Object { source, .. } => source.to_string(),
+        Error::Store { operation, source, .. } => format!("the store failed to {operation} it: {source}"),
+        other => other.to_string(),
+    }
+}

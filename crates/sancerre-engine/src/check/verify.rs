@@ -1,0 +1,178 @@
+//! One whole pack against the signed list that names it: bytes, structure, frames, and what is in them.
+
+use std::fmt::Write;
+
+use sancerre_format::FormatError;
+use sancerre_format::id::{FrameName, Hash, PackName, RepositoryId, SessionId};
+use sancerre_format::list::ListedPack;
+use sancerre_format::node::{Node, NodeKey, NodeLimits, chunk_id};
+use sancerre_format::pack::{DirectoryEntry, Pack, PackKind, Piece};
+
+use crate::frames::Frames;
+
+/// What a pack must be.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    pub(super) repository: RepositoryId,
+    pub(super) session: SessionId,
+    pub(super) name: PackName,
+    pub(super) listed: ListedPack,
+    /// Open data frames too, not only metadata.
+    pub(super) open_content: bool,
+    /// Whether the zone's keys at hand are those the pack was made with.
+    pub(super) open_metadata: bool,
+}
+
+/// How much of a pack is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// None of its frames.
+    Nothing,
+    /// These frames.
+    Frames(Vec<FrameName>),
+    /// Nothing in it can be relied on.
+    Whole,
+}
+
+/// What reading a pack showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// What is wrong with it; none when it is intact.
+    pub(super) problem: Option<String>,
+    pub(super) lost: Lost,
+}
+
+impl Verdict {
+    fn whole(problem: impl Into<String>) -> Self {
+        Self { problem: Some(problem.into()), lost: Lost::Whole }
+    }
+}
+
+/// Verifies the bytes of a pack. Takes processor time: to be run on the pool.
+pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verdict {
+    let same = Hash::of(bytes) == expected.listed.hash;
+    let pack = match Pack::decode(bytes) {
+        Ok(pack) => pack,
+        Err(error) => return Verdict::whole(error.to_string()),
+    };
+    if let Err(problem) = check_identity(&pack, expected) {
+        return Verdict::whole(problem);
+    }
+    let table = if expected.open_metadata {
+        let root = frames.repository().keys.metadata_root(&expected.session);
+        pack.open_table(&root).map(Some)
+    } else {
+        Ok(None)
+    };
+    let mut bad = Vec::new();
+    for (position, entry) in pack.directory().iter().enumerate() {
+        let pieces = table.as_ref().ok().and_then(Option::as_ref).and_then(|table| table.get(position));
+        if let Err(error) = verify_frame(&pack, position, entry, pieces, expected, frames) {
+            bad.push((entry.frame, error));
+        }
+    }
+    conclude(same, table.err(), bad)
+}
+
+fn conclude(same: bool, table: Option<FormatError>, bad: Vec<(FrameName, FormatError)>) -> Verdict {
+    if !bad.is_empty() {
+        let problem = tell(&bad);
+        let lost = Lost::Frames(bad.into_iter().map(|(frame, _)| frame).collect());
+        return Verdict { problem: Some(problem), lost };
+    }
+    let problem = match (same, table) {
+        (true, None) => None,
+        (_, Some(error)) => Some(format!("its table cannot be read, its frames are intact: {error}")),
+        (false, None) => Some("its bytes do not fit the hash in its key, its frames are intact".into()),
+    };
+    Verdict { problem, lost: Lost::Nothing }
+}
+
+fn tell(bad: &[(FrameName, FormatError)]) -> String {
+    const TOLD: usize = 8;
+    let mut text = format!("{} of its frames damaged:", if bad.len() == 1 { "one" } else { "several" });
+    for (frame, _) in bad.iter().take(TOLD) {
+        let _ = write!(text, " {frame}");
+    }
+    if bad.len() > TOLD {
+        let _ = write!(text, " and {} more", bad.len().saturating_sub(TOLD));
+    }
+    if let Some((_, error)) = bad.first() {
+        let _ = write!(text, " ({error})");
+    }
+    text
+}
+
+/// The signed list vouches for the directory, and the directory for every frame.
+fn check_identity(pack: &Pack<'_>, expected: &Expected) -> Result<(), String> {
+    let head = pack.head();
+    let kind = if expected.listed.metadata { PackKind::Metadata } else { PackKind::Data };
+    let rules = [
+        (pack.tail().trailer().directory_hash() == expected.listed.directory, "its directory is not the listed one"),
+        (head.name() == expected.name && head.writer() == expected.session, "it is another pack"),
+        (head.repository == expected.repository, "it is of another repository"),
+        (head.kind == kind, "it holds another kind of frames than listed"),
+        (u32::try_from(pack.directory().len()).ok() == Some(expected.listed.frames), "its number of frames is not the listed one"),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, problem)) => Err(problem.to_owned()),
+        None => Ok(()),
+    }
+}
+
+fn verify_frame(
+    pack: &Pack<'_>,
+    position: usize,
+    entry: &DirectoryEntry,
+    pieces: Option<&Vec<Piece>>,
+    expected: &Expected,
+    frames: &Frames,
+) -> Result<(), FormatError> {
+    let sealed = pack.frame(position)?;
+    if Hash::of(sealed) != entry.hash {
+        return Err(forged("it does not fit its hash in the directory"));
+    }
+    let raw = match expected.listed.metadata {
+        true if expected.open_metadata => frames.open_metadata(&entry.place(), sealed),
+        false if expected.open_content => frames.open_data(&entry.place(), sealed),
+        _ => return Ok(()),
+    };
+    let raw = raw.map_err(|error| match error {
+        crate::Error::Object { source, .. } => source,
+        other => forged(&other.to_string()),
+    })?;
+    pieces.map_or(Ok(()), |pieces| verify_pieces(&raw, pieces, expected, frames))
+}
+
+/// Recomputes the id of everything in a frame.
+fn verify_pieces(
+    raw: &[u8],
+    pieces: &[Piece],
+    expected: &Expected,
+    frames: &Frames,
+) -> Result<(), FormatError> {
+    let repository = frames.repository();
+    let id_key = &repository.keys.zone_keys.id;
+    let node_key = NodeKey::derive(id_key);
+    let limits = NodeLimits { leaf_bytes: repository.layout.leaf_bytes };
+    let mut rest = raw;
+    for (id, size_bytes) in pieces {
+        let size = sancerre_format::bytes::to_usize(*size_bytes);
+        let (piece, after) =
+            rest.split_at_checked(size).ok_or_else(|| forged("it is shorter than its table says"))?;
+        let found = if expected.listed.metadata {
+            Node::decode(piece, &limits)?.id(&node_key)?
+        } else {
+            chunk_id(id_key, piece)
+        };
+        if found != *id {
+            return Err(forged("its content does not fit the ids in the pack's table"));
+        }
+        rest = after;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(forged("it is longer than its table says")) }
+}
+
+fn forged(detail: &str) -> FormatError {
+    FormatError::Forged { what: "frame", detail: detail.to_owned() }
+}

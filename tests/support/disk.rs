@@ -1,0 +1,120 @@
+//! Disks in memory, plain enough to be the model that a repository is compared with.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sancerre_image::{ChangedError, Disk, ReadError};
+
+/// A disk that is a byte vector; its holes are whatever the vector holds as whole zero blocks.
+pub struct MemoryDisk {
+    bytes: Vec<u8>,
+    sparse: bool,
+    changed: AtomicBool,
+    unreadable: Option<u64>,
+}
+
+impl MemoryDisk {
+    pub fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes, sparse: true, changed: AtomicBool::new(false), unreadable: None })
+    }
+
+    /// The same bytes without telling of holes.
+    pub fn dense(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes, sparse: false, changed: AtomicBool::new(false), unreadable: None })
+    }
+
+    /// A disk with a bad block at `offset`.
+    pub fn unreadable(bytes: Vec<u8>, offset: u64) -> Arc<Self> {
+        Arc::new(Self { bytes, sparse: false, changed: AtomicBool::new(false), unreadable: Some(offset) })
+    }
+
+    /// From now on it says that it was written to.
+    pub fn touch(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset + buffer.len() as u64;
+        if let Some(bad) = self.unreadable.filter(|bad| (offset..end).contains(bad)) {
+            return Err(ReadError::Unreadable {
+                path: self.path().to_owned(),
+                offset: bad,
+                length_bytes: 4096,
+                source: std::io::Error::other("input/output error"),
+            });
+        }
+        buffer.copy_from_slice(&self.bytes[offset as usize..end as usize]);
+        Ok(())
+    }
+
+    fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {
+        if !self.sparse {
+            return Ok(if range.is_empty() { Vec::new() } else { std::iter::once(range).collect() });
+        }
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let end = (at / 4096 * 4096 + 4096).min(range.end);
+            if self.bytes[at as usize..end as usize].iter().any(|byte| *byte != 0) {
+                match ranges.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => ranges.push(at..end),
+                }
+            }
+            at = end;
+        }
+        Ok(ranges)
+    }
+
+    fn check_unchanged(&self) -> Result<(), ChangedError> {
+        if self.changed.load(Ordering::Relaxed) {
+            return Err(ChangedError::Modified { path: self.path().to_owned() });
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+}
+
+/// Pseudo-random bytes, `share` of 255 of them compressible.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A disk with files of random sizes, some text, some noise, zero blocks between them.
+pub fn guest(seed: u64, size: usize) -> Vec<u8> {
+    let mut disk = vec![0; size];
+    let mut at = 0;
+    let mut salt = seed.wrapping_mul(1_000_003);
+    while at < size {
+        salt = salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let length = ((salt >> 33) as usize % 300_000 + 1).min(size - at);
+        match (salt >> 20) % 4 {
+            0 => {}
+            1 => disk[at..at + length].copy_from_slice(&noise(salt, length)),
+            _ => {
+                let word = format!("patient {salt:x} visite urgence ");
+                disk[at..at + length]
+                    .iter_mut()
+                    .zip(word.bytes().cycle())
+                    .for_each(|(byte, letter)| *byte = letter);
+            }
+        }
+        // Holes of a few blocks are where sparse and dense sources could differ.
+        let hole = ((salt >> 40) as usize % 7) * 4096;
+        at = (at + length).next_multiple_of(4096) + hole;
+    }
+    disk
+}

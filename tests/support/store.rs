@@ -1,0 +1,174 @@
+//! A store that counts its calls and fails when told, around any other.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+
+/// When a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Before it does anything.
+    Before,
+    /// After it has taken effect: a lost acknowledgement.
+    After,
+}
+
+/// Calls so far, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub put: u64,
+    pub get: u64,
+    pub list: u64,
+    pub delete: u64,
+}
+
+impl Calls {
+    pub fn all(&self) -> u64 {
+        self.put + self.get + self.list + self.delete
+    }
+}
+
+/// Counts calls; from one call on, every call fails (the process "crashed" there).
+#[derive(Debug)]
+pub struct TestStore {
+    inner: Arc<dyn ObjectStore>,
+    calls: Mutex<Calls>,
+    number: AtomicU64,
+    crash: Mutex<Option<(u64, Cut)>>,
+}
+
+impl TestStore {
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Arc::new(Self { inner, calls: Mutex::default(), number: AtomicU64::new(0), crash: Mutex::new(None) })
+    }
+
+    /// Calls since the last time.
+    pub fn take_calls(&self) -> Calls {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// The `number`th call from now (from 0) is the last to have any effect.
+    pub fn crash_at(&self, number: u64, cut: Cut) {
+        self.number.store(0, Ordering::SeqCst);
+        *self.crash.lock().unwrap() = Some((number, cut));
+    }
+
+    /// Works again.
+    pub fn recover(&self) {
+        *self.crash.lock().unwrap() = None;
+    }
+
+    /// Whether the crash point was reached.
+    pub fn crashed(&self) -> bool {
+        let crash = *self.crash.lock().unwrap();
+        crash.is_some_and(|(at, _)| self.number.load(Ordering::SeqCst) > at)
+    }
+
+    /// Counts a call; says whether it runs, and whether its answer is lost.
+    fn call(&self, count: fn(&mut Calls) -> &mut u64) -> (bool, bool) {
+        *count(&mut self.calls.lock().unwrap()) += 1;
+        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        match *self.crash.lock().unwrap() {
+            Some((at, _)) if number > at => (false, true),
+            Some((at, cut)) if number == at => (cut == Cut::After, true),
+            _ => (true, false),
+        }
+    }
+}
+
+fn down() -> object_store::Error {
+    object_store::Error::Generic { store: "test", source: "the store is down".into() }
+}
+
+fn lost<T>(lost: bool, answer: Result<T>) -> Result<T> {
+    if lost { Err(down()) } else { answer }
+}
+
+impl fmt::Display for TestStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "test around {}", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for TestStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let (runs, is_lost) = self.call(|calls| &mut calls.put);
+        if !runs {
+            return Err(down());
+        }
+        lost(is_lost, self.inner.put_opts(location, payload, opts).await)
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        panic!("multipart uploads cannot be conditional: the engine must not use them");
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let (runs, is_lost) = self.call(|calls| &mut calls.get);
+        if !runs {
+            return Err(down());
+        }
+        lost(is_lost, self.inner.get_opts(location, options).await)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let (runs, is_lost) = self.call(|calls| &mut calls.get);
+        if !runs {
+            return Err(down());
+        }
+        lost(is_lost, self.inner.get_ranges(location, ranges).await)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.call(|calls| &mut calls.delete);
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (runs, _) = self.call(|calls| &mut calls.list);
+        if !runs {
+            return Box::pin(futures::stream::once(async { Err(down()) }));
+        }
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (runs, _) = self.call(|calls| &mut calls.list);
+        if !runs {
+            return Box::pin(futures::stream::once(async { Err(down()) }));
+        }
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let (runs, is_lost) = self.call(|calls| &mut calls.list);
+        if !runs {
+            return Err(down());
+        }
+        lost(is_lost, self.inner.list_with_delimiter(prefix).await)
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        panic!("nothing is ever copied inside a store");
+    }
+
+    async fn rename_opts(&self, _: &Path, _: &Path, _: RenameOptions) -> Result<()> {
+        panic!("nothing is ever renamed in a store");
+    }
+}
