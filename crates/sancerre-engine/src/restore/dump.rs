@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
-use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
 use crate::restore::open::{open_all, stretch};
 use crate::restore::plan::{Holes, PackRange, Piece, plan};
@@ -186,19 +186,17 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, lost: Vec<Failed>, slice: 
         return Ok(());
     }
     let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut gone = Gone::default();
     for failed in lost {
-        let mut ranges = Vec::new();
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
             match copies.chunk(&piece.id).await? {
                 Some(chunk) => drop(slice.insert(piece.at, chunk.into())),
-                None => ranges.push(piece.disk()),
+                None => gone.add(piece.disk()),
             }
         }
-        if !ranges.is_empty() {
-            return Err(unrestorable(member, ranges, failed.error));
-        }
+        gone.because(failed.error);
     }
-    Ok(())
+    gone.verdict(member)
 }
 
 /// The pipe, and how far it is.

@@ -144,10 +144,32 @@ fn piece(at: u64, id: &ContentId, place: &Place) -> Piece {
     Piece { at, id: *id, offset_bytes: place.offset_bytes, size_bytes: place.size_bytes }
 }
 
-/// The error for stretches of a disk of which no copy is left; `source` says which object failed.
-pub(super) fn unrestorable(member: &Member, lost: Vec<Range<u64>>, source: Error) -> Error {
-    let (disk, ranges) = (member.name.to_string(), describe(lost));
-    Error::Unrestorable { disk, ranges, source: Box::new(source) }
+/// Stretches of a disk of which no copy is left.
+#[derive(Default)]
+pub(super) struct Gone {
+    ranges: Vec<Range<u64>>,
+    cause: Option<Error>,
+}
+
+impl Gone {
+    /// Adds a stretch.
+    pub(super) fn add(&mut self, range: Range<u64>) {
+        self.ranges.push(range);
+    }
+
+    /// Why the stretches added so far are gone; the first cause is the one that is reported.
+    pub(super) fn because(&mut self, error: Error) {
+        if !self.ranges.is_empty() && self.cause.is_none() {
+            self.cause = Some(error);
+        }
+    }
+
+    /// Fails when anything is gone, naming the object that failed and all bytes that it and others cost.
+    pub(super) fn verdict(self, member: &Member) -> Result<()> {
+        let Some(source) = self.cause else { return Ok(()) };
+        let (disk, ranges) = (member.name.to_string(), describe(self.ranges));
+        Err(Error::Unrestorable { disk, ranges, source: Box::new(source) })
+    }
 }
 
 /// Ranges as words: few of them in full, and how many bytes all are.
@@ -164,5 +186,18 @@ fn describe(mut lost: Vec<Range<u64>>) -> String {
     match joined.len().saturating_sub(NAMED) {
         0 => format!("bytes {}", named.join(", ")),
         more => format!("bytes {} and {more} more ranges ({total} bytes in all)", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+
+    #[test]
+    fn ranges_are_joined_and_counted() {
+        assert_eq!(describe(vec![4096..8192, 0..4096, 9000..9001]), "bytes 0..8192, 9000..9001");
+        let many = (0..9).map(|i| i * 10..i * 10 + 1).collect();
+        let text = "bytes 0..1, 10..11, 20..21, 30..31 and 5 more ranges (9 bytes in all)";
+        assert_eq!(describe(many), text);
     }
 }

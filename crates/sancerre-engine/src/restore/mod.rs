@@ -132,7 +132,7 @@ impl SnapshotReader {
 /// Adds the member's data to `total_bytes`, so that several members may share a monitor.
 ///
 /// Errors: [`Error::WrongKey`] before anything is fetched; [`Error::Unrestorable`] when packs are damaged or gone
-/// and no other copy is known, only after everything else was written; the target's.
+/// and no other copy is known: for chunks after all others were tried, for nodes of the map at once; the target's.
 pub async fn restore(
     reader: &SnapshotReader,
     member: &Member,

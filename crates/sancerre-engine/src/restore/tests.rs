@@ -92,6 +92,19 @@ async fn progress_counts_data_and_fetched_bytes() {
     assert_eq!(monitor.counters.stored_bytes.load(Ordering::Relaxed), report.fetched_bytes);
 }
 
+/// A command line spawns what it runs.
+#[tokio::test]
+async fn both_can_move_between_threads() {
+    fn sent<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let repo = TestRepo::new().await;
+    let disk = guest(6, 1 << 20);
+    let snapshot = repo.back_up(SparseDisk::of(&disk)).await;
+    assert!(sent(repo.restore(snapshot, 64 << 20)).await.unwrap().0 == disk);
+    assert!(sent(repo.dump(snapshot, 64 << 20)).await.unwrap().0 == disk);
+}
+
 #[tokio::test]
 async fn an_interrupted_restore_stops() {
     let repo = TestRepo::new().await;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::error::Result;
 use crate::monitor::{Monitor, add};
-use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher, REQUESTS_IN_FLIGHT};
 use crate::restore::open::{open_all, stretch};
 use crate::restore::plan::{Holes, PackRange, plan, runs};
@@ -118,19 +118,17 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, lost: Vec<Fai
         return Ok(());
     }
     let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut gone = Gone::default();
     for failed in lost {
-        let mut ranges = Vec::new();
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
             match copies.chunk(&piece.id).await? {
                 Some(chunk) => sink.write_at(piece.at, &chunk)?,
-                None => ranges.push(piece.disk()),
+                None => gone.add(piece.disk()),
             }
         }
-        if !ranges.is_empty() {
-            return Err(unrestorable(member, ranges, failed.error));
-        }
+        gone.because(failed.error);
     }
-    Ok(())
+    gone.verdict(member)
 }
 
 impl Sink {
