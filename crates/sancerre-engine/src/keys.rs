@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::str::FromStr;
 
-use age::secrecy::ExposeSecret;
-pub use age::secrecy::SecretString;
+/// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
+pub use age::secrecy::{ExposeSecret, SecretString};
 use base64::Engine;
 use sancerre_format::certificate::{Certificate, Signer};
 use sancerre_format::config::{Config, Identity, ZoneRecord};

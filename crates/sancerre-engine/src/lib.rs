@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod rebuild;
 pub mod repository;
 pub mod restore;
+pub mod select;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};

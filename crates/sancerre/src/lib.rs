@@ -1,1 +1,87 @@
-//! The command line.
+//! The command line: arguments in, one engine call, and what became of it as text or JSON and an exit code.
+//!
+//! [`run`] takes everything it touches as an [`Io`]: variables, the three streams, the prompt. Results go to standard
+//! output, all else to standard error; with `--json` every command ends with exactly one `summary` line.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
+
+mod arguments;
+mod command;
+mod exit;
+mod interrupt;
+mod io;
+mod metrics;
+mod output;
+mod passphrase;
+mod progress;
+mod repository;
+mod sources;
+mod units;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Parser;
+
+use arguments::Arguments;
+use command::Context;
+use exit::{Exit, Failure};
+use output::Output;
+
+pub use io::{Environment, Io, Prompt};
+
+/// Program and version, as signed records carry it.
+const TOOL: &str = concat!("sancerre ", env!("CARGO_PKG_VERSION"));
+/// How long threads that cannot be stopped, such as one that reads a stalled pipe, may delay the end.
+const SHUTDOWN: Duration = Duration::from_millis(200);
+
+/// Runs one command and returns its exit code.
+///
+/// `arguments` starts with the program's name. A second interrupt signal ends the process from in here.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, io: Io) -> i32 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => execute(parsed, io).code(),
+        Err(error) => misunderstood(&error, &arguments, io).code(),
+    }
+}
+
+fn execute(arguments: Arguments, mut io: Io) -> Exit {
+    let output = Output::new(&arguments.global, &mut io);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failure =
+                Failure::failed(format!("cannot start threads: {error}; check the limits of this user"));
+            return output.finish(Err(failure));
+        }
+    };
+    // Inside the runtime: the engine's host hands work to its threads.
+    let result = {
+        let _inside = runtime.enter();
+        let context = Context::new(arguments.global, io, output.clone());
+        runtime.block_on(command::run(arguments.command, &context))
+    };
+    runtime.shutdown_timeout(SHUTDOWN);
+    output.finish(result)
+}
+
+/// Help and version are no errors; everything else is wrong usage.
+fn misunderstood(error: &clap::Error, arguments: &[OsString], mut io: Io) -> Exit {
+    if !error.use_stderr() {
+        let written = write!(io.stdout, "{}", error.render()).and_then(|()| io.stdout.flush());
+        return if written.is_ok() { Exit::Done } else { Exit::Failed };
+    }
+    if arguments.iter().any(|argument| argument == "--json") {
+        let message = error.render().to_string();
+        let text = message.trim().strip_prefix("error: ").unwrap_or(message.trim());
+        return Output::json(&mut io).finish(Err(Failure::new(Exit::Usage, text)));
+    }
+    // There is nowhere to report a standard error that is closed.
+    let _ = write!(io.stderr, "{}", error.render());
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests;

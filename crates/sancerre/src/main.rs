@@ -1,3 +1,6 @@
 //! The `sancerre` program.
 
-fn main() {}
+fn main() {
+    let exit_code = sancerre::run(std::env::args_os(), sancerre::Io::process());
+    std::process::exit(exit_code);
+}

@@ -45,7 +45,8 @@ async fn stranded(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, Ve
                 None
             }
         };
-        let manifest = bytes.and_then(|bytes| record::decode::<Manifest>(&repository.keys.trust, &bytes).ok());
+        let manifest =
+            bytes.and_then(|bytes| record::decode::<Manifest>(&repository.keys.trust, &bytes).ok());
         if let Some(manifest) = manifest.filter(|manifest| manifest.fields.session == session) {
             stranded.entry(session.number).or_default().push(whole(session, manifest.fields.vm));
         }

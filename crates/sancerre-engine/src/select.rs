@@ -1,0 +1,203 @@
+//! The names of snapshots that people type, and what they mean in a log.
+//!
+//! `[VM:]latest[~N][:DISK]` counts back from the newest snapshot; `ID[:DISK]` is the beginning of a snapshot's id.
+
+use std::collections::BTreeSet;
+
+use sancerre_format::id::SessionId;
+use sancerre_format::names::Name;
+
+use crate::error::{Error, Result};
+use crate::repository::log::Log;
+
+/// Fewest digits of an id: fewer would soon name several snapshots.
+const ID_DIGITS_MIN: usize = 4;
+/// Digits of an id in messages, as in the list of snapshots.
+const ID_DIGITS_SHOWN: usize = 8;
+/// Most snapshots or machines that a message lists.
+const LISTED_MAX: usize = 8;
+
+/// A snapshot, or one disk of it, as the user named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// Which snapshot.
+    pub snapshot: Which,
+    /// Which disk, stream or file of it; none for all.
+    pub member: Option<Name>,
+}
+
+/// How a snapshot is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Counted back from the newest.
+    Latest {
+        /// The machine; without one there must be only one.
+        vm: Option<Name>,
+        /// 0 is the newest.
+        back: u64,
+    },
+    /// The beginning of its id, in lower-case hexadecimal.
+    Id(String),
+}
+
+/// A snapshot that a name may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    /// Its session; the hash is its id.
+    pub session: SessionId,
+    /// Its machine.
+    pub vm: &'a Name,
+}
+
+impl Selector {
+    /// Parses what the user typed.
+    ///
+    /// Errors: [`Error::Usage`] with the forms that are understood.
+    pub fn parse(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let parsed = match parts.as_slice() {
+            [first, rest @ ..]
+                if back(first).is_some() && !rest.first().is_some_and(|next| back(next).is_some()) =>
+            {
+                latest(None, first, rest)
+            }
+            [vm, which, rest @ ..] if back(which).is_some() => {
+                let vm = Name::new(vm).map_err(|error| Error::Usage(error.to_string()))?;
+                latest(Some(vm), which, rest)
+            }
+            [id, rest @ ..] if is_id(id) => {
+                member(rest).map(|member| Self { snapshot: Which::Id(id.to_ascii_lowercase()), member })
+            }
+            _ => None,
+        };
+        parsed.ok_or_else(|| not_understood(text))
+    }
+
+    /// The snapshot it means in `log`.
+    ///
+    /// Errors: [`Error::Usage`] saying what there is instead.
+    pub fn resolve(&self, log: &Log) -> Result<SessionId> {
+        let snapshots = log.snapshots();
+        let candidates: Vec<_> = snapshots
+            .iter()
+            .map(|snapshot| Candidate { session: snapshot.session(), vm: &snapshot.manifest.fields.vm })
+            .collect();
+        self.choose(&candidates)
+    }
+
+    /// The one it means among `candidates`, which are in the order of the log.
+    ///
+    /// Errors: [`Error::Usage`] saying what there is instead.
+    pub fn choose(&self, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+        if candidates.is_empty() {
+            return Err(Error::Usage("there are no snapshots yet; make one with `sancerre backup`".into()));
+        }
+        match &self.snapshot {
+            Which::Latest { vm, back } => choose_latest(vm.as_ref(), *back, candidates),
+            Which::Id(prefix) => choose_id(prefix, candidates),
+        }
+    }
+}
+
+fn latest(vm: Option<Name>, which: &str, rest: &[&str]) -> Option<Selector> {
+    let back = back(which)?;
+    Some(Selector { snapshot: Which::Latest { vm, back }, member: member(rest)? })
+}
+
+/// The N of `latest~N`; 0 for `latest`.
+fn back(text: &str) -> Option<u64> {
+    match text.strip_prefix("latest")? {
+        "" => Some(0),
+        rest => rest.strip_prefix('~').filter(|digits| !digits.starts_with('+'))?.parse().ok(),
+    }
+}
+
+/// What follows the snapshot: nothing, or one name.
+fn member(rest: &[&str]) -> Option<Option<Name>> {
+    match rest {
+        [] => Some(None),
+        [name] => Name::new(name).ok().map(Some),
+        _ => None,
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (ID_DIGITS_MIN..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn not_understood(text: &str) -> Error {
+    let advice = match Name::new(text) {
+        Ok(vm) => format!("if it is a virtual machine, write {vm}:latest"),
+        Err(_) => "see `sancerre snapshots`".into(),
+    };
+    Error::Usage(format!(
+        "{text:?} does not name a snapshot; write latest, VM:latest, VM:latest~1, or at least {ID_DIGITS_MIN} digits \
+         of an id, and :DISK behind it for one disk; {advice}"
+    ))
+}
+
+fn choose_latest(vm: Option<&Name>, back: u64, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+    let vms: BTreeSet<&Name> = candidates.iter().map(|candidate| candidate.vm).collect();
+    let vm = match (vm, vms.first()) {
+        (Some(vm), _) => vm,
+        (None, Some(only)) if vms.len() == 1 => only,
+        _ => {
+            let vms = listed(vms.iter().map(|vm| format!("{vm}:latest")));
+            return Err(Error::Usage(format!(
+                "latest could be several machines' snapshot; write one of {vms}"
+            )));
+        }
+    };
+    let newest_first = candidates.iter().rev().filter(|candidate| candidate.vm == vm);
+    let count = newest_first.clone().count();
+    if count == 0 {
+        let vms = listed(vms.iter().map(ToString::to_string));
+        return Err(Error::Usage(format!("there are no snapshots of {vm}; there are some of {vms}")));
+    }
+    let found = usize::try_from(back).ok().and_then(|back| newest_first.clone().nth(back));
+    found.map(|candidate| candidate.session).ok_or_else(|| {
+        let oldest = count.saturating_sub(1);
+        Error::Usage(format!("{vm} has no snapshot that far back; its oldest is {vm}:latest~{oldest}"))
+    })
+}
+
+fn choose_id(prefix: &str, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+    let fitting: Vec<_> = candidates
+        .iter()
+        .filter(|candidate| candidate.session.intent.to_string().starts_with(prefix))
+        .collect();
+    match fitting.as_slice() {
+        [one] => Ok(one.session),
+        [] => {
+            let is_vm = candidates.iter().any(|candidate| candidate.vm.as_str() == prefix);
+            let advice = match is_vm {
+                true => format!("for the machine of this name write {prefix}:latest"),
+                false => "see `sancerre snapshots`".into(),
+            };
+            Err(Error::Usage(format!("no snapshot's id begins with {prefix}; {advice}")))
+        }
+        several => {
+            let described = several.iter().map(|candidate| describe(candidate, prefix));
+            Err(Error::Usage(format!("{prefix} could be {}; give more digits", listed(described))))
+        }
+    }
+}
+
+/// Enough digits to tell it from others that share `prefix`, and its machine.
+fn describe(candidate: &Candidate<'_>, prefix: &str) -> String {
+    let digits = ID_DIGITS_SHOWN.max(prefix.len().saturating_add(ID_DIGITS_MIN));
+    let id: String = candidate.session.intent.to_string().chars().take(digits).collect();
+    format!("{id} ({})", candidate.vm)
+}
+
+fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
+    let more = items.len().saturating_sub(LISTED_MAX);
+    let shown: Vec<_> = items.take(LISTED_MAX).collect();
+    match more {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

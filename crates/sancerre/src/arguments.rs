@@ -1,0 +1,356 @@
+//! The commands and their options, as clap reads them. Variables are read elsewhere: see [`crate::io`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use sancerre_engine::select::Selector;
+use sancerre_format::names::{Name, Tag, Zone};
+
+use crate::sources::{Attachment, DiskSource};
+use crate::units::parse_size;
+
+/// What `--memory` is when nobody says.
+const MEMORY_DEFAULT: &str = "300M";
+
+const AFTER_HELP: &str = "\
+Passphrase, the first of these that is set:
+  1. SANCERRE_PASSWORD                the passphrase itself
+  2. SANCERRE_PASSWORD_FILE           a file; its first line
+  3. SANCERRE_PASSWORD_COMMAND        a command for sh -c; the first line it prints
+  4. $CREDENTIALS_DIRECTORY/sancerre-password   the systemd credential
+  5. the terminal
+
+Other variables:
+  SANCERRE_REPOSITORY                 instead of --repo
+  SANCERRE_KEY_FILE                   instead of --key-file
+  AWS_*, GOOGLE_*, AZURE_*            of the provider, for s3://, gs:// and az://
+  NO_COLOR                            no colours in this help
+
+Exit codes (scripts must take any other code for a failure):
+    0  done                            12  wrong key or passphrase
+    1  failed                          13  there is a repository already
+    2  wrong usage                     20  something in the repository is damaged
+    3  done, but not as asked          21  something in the repository is missing
+   10  no repository there            130  interrupted
+
+Names of snapshots:
+  latest, latest~2                    the newest, the third newest, of the only machine
+  web01:latest, web01:latest~1        of one machine
+  3f9a, 3f9a12cc                      the beginning of an id, at least 4 digits
+  web01:latest:disk0, 3f9a:disk0      one disk of it
+
+Examples:
+  export SANCERRE_REPOSITORY=/srv/backup SANCERRE_PASSWORD_FILE=/root/passphrase
+  sancerre init --key-file /etc/sancerre/writer.key
+  sancerre backup --key-file /etc/sancerre/writer.key --vm web01 /dev/vg0/web01-snap
+  sancerre snapshots
+  sancerre restore web01:latest:disk0 --target /dev/vg0/web01-new
+  sancerre check --read-data-subset 5%";
+
+/// Back up virtual machine disks: deduplicated, encrypted, never overwritten.
+#[derive(Debug, Parser)]
+#[command(name = "sancerre", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The repository: a path, or a file://, s3://, gs:// or az:// URL [env: SANCERRE_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "LOCATION")]
+    pub(crate) repo: Option<String>,
+    /// The writer's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The zone: hosts of one zone deduplicate against each other [default: default, or the key file's]
+    #[arg(long, global = true, value_name = "NAME", value_parser = parse_zone)]
+    pub(crate) zone: Option<Zone>,
+    /// Memory to stay within; with less, deduplication and speed suffer, nothing fails
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, default_value = MEMORY_DEFAULT)]
+    pub(crate) memory: u64,
+    /// Write JSON lines to standard output, the last of them a summary (`dump`: to standard error)
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Write only results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Write more: which key and which credentials are used
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a repository and the key file of its first writer
+    Init(Init),
+    /// Back up the disks of one virtual machine
+    Backup(Backup),
+    /// List snapshots
+    #[command(alias = "list")]
+    Snapshots(Snapshots),
+    /// Restore one disk to a file or device, or a whole snapshot into a directory
+    Restore(Restore),
+    /// Write one disk, stream or file of a snapshot to standard output
+    Dump(Dump),
+    /// Verify the repository and say what damage costs
+    Check(Check),
+    /// Work on the index, a cache that is made of the packs
+    Index(Index),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write manual pages
+    #[command(hide = true)]
+    Man {
+        /// Into this directory
+        directory: PathBuf,
+    },
+}
+
+/// Make a repository and the key file of its first writer.
+///
+/// The key file is made with mode 0600 and never replaces one that exists. It can back up, and it can neither open
+/// nor remove what is stored; keep it on the hypervisor. The passphrase opens everything; keep it elsewhere.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre init -r /srv/backup --key-file /etc/sancerre/writer.key
+  sancerre init -r s3://bucket/backup --writer hv1")]
+pub(crate) struct Init {
+    /// Where to write the key file; the same as --key-file, for scripts that set that one for other commands
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file_out: Option<PathBuf>,
+    /// Name of the first writer [default: this host's name]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) writer: Option<Name>,
+}
+
+/// Back up the disks of one virtual machine.
+///
+/// The disks are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md. All of them become one
+/// snapshot, or none does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A bare PATH is named disk0, the next one disk1, and so on.
+
+Examples:
+  sancerre backup --vm web01 /dev/vg0/web01-snap
+  sancerre backup --vm db01 system=/dev/vg0/db01-root-snap data=/dev/vg0/db01-data-snap --attach db01.xml
+  pg_dumpall | sancerre backup --vm db01 --stdin dump.sql --tag nightly")]
+pub(crate) struct Backup {
+    /// The machine's name
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) vm: Name,
+    /// Its disks: raw files or block devices
+    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"])]
+    pub(crate) disks: Vec<DiskSource>,
+    /// A label for the snapshot; may be given several times
+    #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
+    pub(crate) tags: Vec<Tag>,
+    /// Read and compare everything, but store nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Save even if a disk changes while it is read; the snapshot is marked fuzzy, and the exit code is 3
+    #[arg(long)]
+    pub(crate) allow_changing: bool,
+    /// Write Prometheus metrics to this file, also when the backup fails
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics_file: Option<PathBuf>,
+    /// Back up standard input under this name
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) stdin: Option<Name>,
+    /// A file that belongs to the machine, such as its configuration; may be given several times
+    #[arg(long, value_name = "[NAME=]FILE")]
+    pub(crate) attach: Vec<Attachment>,
+}
+
+/// List snapshots.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre snapshots
+  sancerre snapshots --vm web01 --tag monthly
+  sancerre snapshots --json | jq -r '.snapshots[].id'")]
+pub(crate) struct Snapshots {
+    /// Only those of this machine
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) vm: Option<Name>,
+    /// Only those with this tag; given several times, with all of them
+    #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// Restore one disk to a file or device, or a whole snapshot into a directory.
+///
+/// A file gets its name only when it is whole. Needs the passphrase: a writer's key file opens no content.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Into a directory, disks are named NAME.raw, streams and attached files NAME.
+
+Examples:
+  sancerre restore web01:latest:disk0 --target web01.raw
+  sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
+  sancerre restore 3f9a12cc --target /srv/restored/")]
+pub(crate) struct Restore {
+    /// The snapshot, and one disk of it if it has several: see `sancerre --help`
+    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
+    pub(crate) snapshot: Selector,
+    /// A file, a block device, or a directory (one that exists, or a path that ends in a slash)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) target: PathBuf,
+    /// Replace what is at the target
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// Write one disk, stream or file of a snapshot to standard output.
+///
+/// Needs the passphrase: a writer's key file opens no content.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre dump web01:latest:disk0 | qemu-img convert -f raw -O qcow2 /dev/stdin web01.qcow2
+  sancerre dump db01:latest:dump.sql | psql")]
+pub(crate) struct Dump {
+    /// The snapshot, and one disk of it if it has several: see `sancerre --help`
+    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
+    pub(crate) snapshot: Selector,
+}
+
+/// Verify the repository and say what damage costs.
+///
+/// Without --read-data it verifies signatures, that every pack is there, and the maps. Reading data verifies every
+/// stored byte; with the passphrase the content too.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre check
+  sancerre check --read-data-subset 5%
+  sancerre check --read-data-subset 3/7      # the third seventh, one a day of the week
+  sancerre check --read-data --quarantine")]
+pub(crate) struct Check {
+    /// Read all packs
+    #[arg(long, conflicts_with = "read_data_subset")]
+    pub(crate) read_data: bool,
+    /// Read some packs: a share drawn at random (5%), or part n of t (3/7)
+    #[arg(long, value_name = "N%|n/t")]
+    pub(crate) read_data_subset: Option<Subset>,
+    /// Write down what was lost, so that the next backup stores it again
+    #[arg(long)]
+    pub(crate) quarantine: bool,
+}
+
+/// Work on the index, a cache that is made of the packs.
+#[derive(Debug, Args)]
+pub(crate) struct Index {
+    #[command(subcommand)]
+    pub(crate) command: IndexCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Make the index anew from the packs' own tables
+    Rebuild,
+}
+
+/// Which packs `check` reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Subset {
+    /// A share drawn at random.
+    Percent(f64),
+    /// One of equal parts, from 1.
+    Part {
+        /// Which.
+        part: u32,
+        /// Of how many.
+        of: u32,
+    },
+}
+
+impl std::str::FromStr for Subset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = match (text.strip_suffix('%'), text.split_once('/')) {
+            (Some(share), _) => {
+                share.parse().ok().filter(|share| *share > 0.0 && *share <= 100.0).map(Self::Percent)
+            }
+            (None, Some((part, of))) => {
+                let numbers = part.parse().ok().zip(of.parse().ok());
+                numbers
+                    .filter(|(part, of)| (1..=*of).contains(part))
+                    .map(|(part, of)| Self::Part { part, of })
+            }
+            _ => None,
+        };
+        parsed.ok_or_else(|| "give a share such as 5%, or a part such as 3/7".into())
+    }
+}
+
+fn parse_name(text: &str) -> Result<Name, sancerre_format::FormatError> {
+    Name::new(text)
+}
+
+fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
+    Tag::new(text)
+}
+
+fn parse_zone(text: &str) -> Result<Zone, sancerre_format::FormatError> {
+    Zone::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_a_line_of_help() {
+        fn visit(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Arguments::command());
+    }
+
+    #[test]
+    fn subsets_are_understood() {
+        let cases = [
+            ("5%", Subset::Percent(5.0)),
+            ("0.5%", Subset::Percent(0.5)),
+            ("100%", Subset::Percent(100.0)),
+            ("3/7", Subset::Part { part: 3, of: 7 }),
+            ("7/7", Subset::Part { part: 7, of: 7 }),
+        ];
+        for (text, subset) in cases {
+            assert_eq!(text.parse(), Ok(subset), "{text}");
+        }
+        for text in ["", "5", "%", "0%", "-5%", "101%", "NaN%", "0/7", "8/7", "1/0", "1/2/3", "a/b"] {
+            text.parse::<Subset>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn memory_has_its_documented_default() {
+        let parsed = Arguments::try_parse_from(["sancerre", "snapshots"]).unwrap();
+        assert_eq!(parsed.global.memory, 300 << 20);
+        let parsed = Arguments::try_parse_from(["sancerre", "snapshots", "--memory", "1G"]).unwrap();
+        assert_eq!(parsed.global.memory, 1 << 30);
+    }
+}

@@ -1,0 +1,123 @@
+//! The commands: each takes its options and the context, and returns its summary.
+
+mod backup;
+mod check;
+mod dump;
+mod generate;
+mod index;
+mod init;
+mod restore;
+mod snapshots;
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sancerre_engine::host::Host;
+use sancerre_engine::monitor::Monitor;
+use sancerre_format::outcome::{Member, MemberKind};
+use serde_json::{Map, Value, json};
+
+use crate::arguments::{Command, Global, IndexCommand};
+use crate::exit::{Done, Exit, Failure};
+use crate::interrupt::{self, Watch};
+use crate::io::{Environment, Io, Prompt};
+use crate::output::Output;
+use crate::progress::{Progress, Work};
+
+/// What every command is handed.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) environment: Environment,
+    pub(crate) output: Arc<Output>,
+    pub(crate) host: Host,
+    pub(crate) prompt: Box<Prompt>,
+    pub(crate) stdin_is_terminal: bool,
+    pub(crate) stdout_is_terminal: bool,
+    stdin: Mutex<Option<Box<dyn Read + Send>>>,
+}
+
+impl Context {
+    /// Must be called inside a tokio runtime.
+    pub(crate) fn new(global: Global, io: Io, output: Arc<Output>) -> Self {
+        Self {
+            global,
+            environment: io.environment,
+            output,
+            host: Host::real(crate::TOOL),
+            prompt: io.prompt,
+            stdin_is_terminal: io.stdin_is_terminal,
+            stdout_is_terminal: io.stdout_is_terminal,
+            stdin: Mutex::new(Some(io.stdin)),
+        }
+    }
+
+    /// Standard input; none the second time.
+    pub(crate) fn take_stdin(&self) -> Option<Box<dyn Read + Send>> {
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A monitor that warns on the output, without progress or signals.
+    pub(crate) fn monitor(&self) -> Monitor {
+        let output = self.output.clone();
+        Monitor::new(move |message| output.warning(&message))
+    }
+
+    /// A monitor for a long command, and what shows its progress and passes it signals while it lives.
+    pub(crate) fn watched(&self, work: Work) -> Result<(Monitor, Watched), Failure> {
+        let monitor = self.monitor();
+        let signals = interrupt::watch(&monitor, &self.output)?;
+        let progress = Progress::start(work, &monitor, &self.output);
+        Ok((monitor, Watched { _progress: progress, _signals: signals }))
+    }
+}
+
+/// Progress and signals of a long command; both end when it is dropped.
+pub(crate) struct Watched {
+    _progress: Progress,
+    _signals: Watch,
+}
+
+/// Runs a command.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Failure> {
+    match command {
+        Command::Init(options) => init::run(options, context).await,
+        Command::Backup(options) => backup::run(options, context).await,
+        Command::Snapshots(options) => snapshots::run(options, context).await,
+        Command::Restore(options) => restore::run(options, context).await,
+        Command::Dump(options) => dump::run(options, context).await,
+        Command::Check(options) => check::run(options, context).await,
+        Command::Index(options) => match options.command {
+            IndexCommand::Rebuild => index::rebuild(context).await,
+        },
+        Command::Completions { shell } => generate::completions(shell, context),
+        Command::Man { directory } => generate::man(&directory),
+    }
+}
+
+/// A command that did what it was asked.
+fn done(summary: impl IntoIterator<Item = (&'static str, Value)>) -> Done {
+    ended(Exit::Done, summary)
+}
+
+/// A command that came to its end.
+fn ended(exit: Exit, summary: impl IntoIterator<Item = (&'static str, Value)>) -> Done {
+    let fields = summary.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Done { exit, summary: fields.collect::<Map<_, _>>() }
+}
+
+/// A disk, stream or file of a snapshot, for JSON.
+fn member(member: &Member) -> Value {
+    let kind = match member.kind {
+        MemberKind::Disk => "disk",
+        MemberKind::Stream => "stream",
+        MemberKind::File => "file",
+    };
+    json!({
+        "name": member.name.to_string(),
+        "kind": kind,
+        "size_bytes": member.size_bytes,
+        "data_bytes": member.data_bytes,
+        "new_bytes": member.new_bytes,
+        "fuzzy": member.fuzzy,
+    })
+}

@@ -1,0 +1,161 @@
+//! `check`: whether everything is there and whole, and what is lost if not.
+
+use std::time::{Duration, Instant};
+
+use sancerre_engine::check::{self, CheckOptions, CheckReport, Cost, Finding, ReadData, Severity};
+use serde_json::{Value, json};
+
+use super::{Context, ended};
+use crate::arguments::{Check, Subset};
+use crate::exit::{Done, Exit, Failure};
+use crate::progress::Work;
+use crate::repository::{self, Access};
+use crate::units::{count, duration, seconds, size};
+
+/// Most ranges of a disk that are spelled out for people; JSON has all.
+const RANGES_SHOWN: usize = 3;
+
+pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let repository = repository::open(context, Access::ContentIfGiven).await?;
+    let settings = CheckOptions { read_data: read_data(&options), quarantine: options.quarantine };
+    let (monitor, watched) = context.watched(Work::Check)?;
+    let report = check::check(&repository, &settings, &monitor).await?;
+    drop(watched);
+    let took = started.elapsed();
+    for finding in &report.findings {
+        context.output.result(&describe(finding))?;
+    }
+    tell(context, &report, took);
+    Ok(ended(exit(&report.findings), summary(&report, took)))
+}
+
+fn read_data(options: &Check) -> ReadData {
+    match (options.read_data, options.read_data_subset) {
+        (true, _) => ReadData::All,
+        (false, Some(Subset::Percent(share))) => ReadData::Percent(share),
+        (false, Some(Subset::Part { part, of })) => ReadData::Part { part, of },
+        (false, None) => ReadData::No,
+    }
+}
+
+/// Damage weighs more than absence: somebody or something changed what was there.
+fn exit(findings: &[Finding]) -> Exit {
+    let has = |severity: Severity| findings.iter().any(|finding| finding.severity == severity);
+    match (has(Severity::Damaged), has(Severity::Missing)) {
+        (true, _) => Exit::Damaged,
+        (false, true) => Exit::Missing,
+        (false, false) => Exit::Done,
+    }
+}
+
+fn name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damaged => "damaged",
+        Severity::Missing => "missing",
+        Severity::Note => "note",
+    }
+}
+
+fn describe(finding: &Finding) -> String {
+    let mut text = format!("{}: {}: {}\n", name(finding.severity), finding.object, finding.problem);
+    for cost in &finding.costs {
+        text.push_str(&format!("  costs {}\n", describe_cost(cost)));
+    }
+    text
+}
+
+fn describe_cost(cost: &Cost) -> String {
+    let id: String = cost.snapshot.intent.to_string().chars().take(8).collect();
+    let Some(disk) = &cost.disk else { return format!("{id} ({}), all of it", cost.vm) };
+    let lost: u64 = cost.ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+    let shown: Vec<String> =
+        cost.ranges.iter().take(RANGES_SHOWN).map(|range| format!("{}-{}", range.start, range.end)).collect();
+    let more = cost.ranges.len().saturating_sub(RANGES_SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let place =
+        if shown.is_empty() { String::new() } else { format!(" at bytes {}{more}", shown.join(", ")) };
+    format!("{id} ({}), {disk}: {}{place}", cost.vm, size(lost))
+}
+
+fn tell(context: &Context, report: &CheckReport, took: Duration) {
+    let lost = report.findings.iter().filter(|finding| finding.severity != Severity::Note).count();
+    let content = if report.content_opened { " and opened" } else { "" };
+    context.output.message(&format!(
+        "checked {}, {}, {} ({}); {} ({}) read{content}; in {}",
+        count(report.snapshots, "snapshot"),
+        count(report.disks, "disk"),
+        count(report.packs, "pack"),
+        size(report.pack_bytes),
+        count(report.read_packs, "pack"),
+        size(report.read_bytes),
+        duration(took)
+    ));
+    context.output.message(&match lost {
+        0 => "no damage found".to_owned(),
+        lost => count(lost as u64, "problem"),
+    });
+    if let Some(number) = report.quarantined {
+        context
+            .output
+            .message(&format!("quarantined as log entry {number}: the next backups store it again"));
+    }
+}
+
+fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 10] {
+    [
+        ("snapshots", json!(report.snapshots)),
+        ("disks", json!(report.disks)),
+        ("packs", json!(report.packs)),
+        ("pack_bytes", json!(report.pack_bytes)),
+        ("read_packs", json!(report.read_packs)),
+        ("read_bytes", json!(report.read_bytes)),
+        ("content_opened", json!(report.content_opened)),
+        ("findings", json!(report.findings.iter().map(finding).collect::<Vec<_>>())),
+        ("quarantined", json!(report.quarantined)),
+        ("duration_seconds", json!(seconds(took))),
+    ]
+}
+
+fn finding(finding: &Finding) -> Value {
+    json!({
+        "severity": name(finding.severity),
+        "object": finding.object,
+        "problem": finding.problem,
+        "costs": finding.costs.iter().map(cost).collect::<Vec<_>>(),
+    })
+}
+
+fn cost(cost: &Cost) -> Value {
+    json!({
+        "snapshot": cost.snapshot.intent.to_string(),
+        "vm": cost.vm.to_string(),
+        "disk": cost.disk.as_ref().map(ToString::to_string),
+        "ranges": cost.ranges.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(severity: Severity) -> Finding {
+        Finding { severity, object: "zones/default/packs/x".into(), problem: "p".into(), costs: Vec::new() }
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_worst_finding() {
+        let (damaged, missing, note) = (Severity::Damaged, Severity::Missing, Severity::Note);
+        let cases: [(&[Severity], Exit); 5] = [
+            (&[], Exit::Done),
+            (&[note], Exit::Done),
+            (&[note, missing], Exit::Missing),
+            (&[damaged, note], Exit::Damaged),
+            (&[missing, damaged], Exit::Damaged),
+        ];
+        for (severities, expected) in cases {
+            let findings: Vec<_> = severities.iter().copied().map(found).collect();
+            assert_eq!(exit(&findings), expected);
+        }
+    }
+}

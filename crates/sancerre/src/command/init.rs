@@ -1,0 +1,188 @@
+//! `init`: a repository, and the key file of its first writer.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sancerre_engine::Error;
+use sancerre_engine::repository::init::{self, Made, NewRepository};
+use sancerre_format::config::Layout;
+use sancerre_format::names::{self, Name};
+use serde_json::json;
+
+use super::{Context, done};
+use crate::arguments::Init;
+use crate::exit::{Done, Exit, Failure};
+use crate::interrupt::until_signal;
+use crate::passphrase;
+use crate::repository;
+
+/// Mode of the key file: for its owner alone.
+const KEY_FILE_MODE: u32 = 0o600;
+/// Where Linux tells the host's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failure> {
+    let store = repository::store(context, true)?;
+    // Before a passphrase is asked for and a key file is made.
+    if store.get(names::CONFIG).await?.is_some() {
+        return Err(Error::RepositoryExists { location: store.location().to_owned() }.into());
+    }
+    let found = passphrase::find(&context.environment, &context.prompt)?;
+    passphrase::confirm(&found, &context.prompt)?;
+    let new = NewRepository {
+        passphrase: found.secret,
+        zone: repository::zone(context)?,
+        writer: options.writer.unwrap_or_else(host_name),
+        layout: Layout::default(),
+    };
+    let path = options.key_file_out.or_else(|| repository::key_file(context));
+    let key_file = path.map(KeyFile::reserve).transpose()?;
+    let made = until_signal(async { Ok(init::init(&store, &context.host, &new).await?) }).await;
+    let made = match (made, key_file) {
+        (Ok(made), Some(key_file)) => {
+            let path = key_file.write(made.key_file.as_bytes())?;
+            return report(context, store.location(), &new, &made, Some(&path));
+        }
+        (Err(failure), Some(key_file)) => {
+            key_file.give_up();
+            return Err(failure);
+        }
+        (made, None) => made?,
+    };
+    report(context, store.location(), &new, &made, None)
+}
+
+fn report(
+    context: &Context,
+    location: &str,
+    new: &NewRepository,
+    made: &Made,
+    key_file: Option<&Path>,
+) -> Result<Done, Failure> {
+    let (id, anchor) = (made.trust.repository.to_string(), made.trust.admin.fingerprint());
+    let key = key_file.map(|path| path.display().to_string());
+    let mut text = format!("repository    {id}\ntrust anchor  {anchor}\n");
+    if let Some(key) = &key {
+        text.push_str(&format!("key file      {key}\n"));
+    }
+    context.output.result(&text)?;
+    context.output.message(&advice(location, key.as_deref()));
+    Ok(done([
+        ("repository", json!(id)),
+        ("location", json!(location)),
+        ("zone", json!(new.zone.to_string())),
+        ("writer", json!(new.writer.to_string())),
+        ("trust_anchor", json!(anchor)),
+        ("key_file", json!(key)),
+    ]))
+}
+
+fn advice(location: &str, key: Option<&str>) -> String {
+    let mut text = format!(
+        "\nMade a repository at {location}.\n\
+         Keep the passphrase where a fire or an intruder here does not reach it: without it nothing can be restored,\n\
+         and nobody can replace it. Write the trust anchor beside it: it tells this repository from a forged one.\n"
+    );
+    text.push_str(&match key {
+        Some(key) => format!(
+            "The key file {key} is for unattended backups on this host. It cannot open content, restore or remove\n\
+             anything; readable by its owner only. It can be lost: the passphrase does all it does."
+        ),
+        None => "No key file was asked for (--key-file): backups need the passphrase.".to_owned(),
+    });
+    text
+}
+
+/// This host's name, as far as it can be one here.
+fn host_name() -> Name {
+    let text = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+    to_name(text.trim())
+}
+
+/// What is not allowed in a name becomes a dash.
+fn to_name(text: &str) -> Name {
+    let fitting =
+        |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
+    let text: String = text
+        .trim_start_matches(|letter: char| !letter.is_ascii_alphanumeric())
+        .chars()
+        .take(64)
+        .map(fitting)
+        .collect();
+    let fallback = || Name::new("writer").expect("a word is a name"); // invariant: letters only
+    Name::new(&text).unwrap_or_else(|_| fallback())
+}
+
+/// A key file's place, taken before the repository is made, so that no key is made that cannot be kept.
+struct KeyFile {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl KeyFile {
+    fn reserve(path: PathBuf) -> Result<Self, Failure> {
+        let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(KEY_FILE_MODE).open(&path);
+        match opened {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::failed(format!(
+                "{} exists; a key file is never replaced. Move it away or name another one, nothing was made",
+                path.display()
+            ))),
+            Err(error) => Err(Failure::failed(format!(
+                "cannot make the key file {}: {error}; nothing was made, check the path and its permissions",
+                path.display()
+            ))),
+        }
+    }
+
+    fn write(mut self, text: &[u8]) -> Result<PathBuf, Failure> {
+        let written = self.file.write_all(text).and_then(|()| self.file.sync_all());
+        written.map(|()| self.path.clone()).map_err(|error| {
+            let path = self.path.display();
+            Failure::new(
+                Exit::NotAsAsked,
+                format!("the repository is made, but its key file {path} cannot be written: {error}; back up with the passphrase"),
+            )
+        })
+    }
+
+    /// Removes the empty file again; if that fails the next `init` says that it exists.
+    fn give_up(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_becomes_a_name() {
+        let cases = [
+            ("hv1.example.org", "hv1.example.org"),
+            ("-hv 1", "hv-1"),
+            ("höst", "h-st"),
+            ("", "writer"),
+            ("---", "writer"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(to_name(text).as_str(), expected);
+        }
+        assert_eq!(to_name(&"a".repeat(80)).as_str().len(), 64);
+    }
+
+    #[test]
+    fn a_key_file_is_private_and_never_replaced() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("writer.key");
+        KeyFile::reserve(path.clone()).unwrap().write(b"secret").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, KEY_FILE_MODE);
+        assert!(KeyFile::reserve(path.clone()).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        std::fs::remove_file(&path).unwrap();
+        KeyFile::reserve(path.clone()).unwrap().give_up();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,189 @@
+//! `restore`: one disk to a file or device, or a whole snapshot into a directory.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::restore::{self, RestoreOptions, RestoreReport, SnapshotReader};
+use sancerre_engine::{Error, select::Selector};
+use sancerre_format::outcome::{Member, MemberKind};
+use sancerre_image::RawTarget;
+use serde_json::{Value, json};
+
+use super::{Context, done};
+use crate::arguments::Restore;
+use crate::exit::{Done, Failure};
+use crate::progress::Work;
+use crate::repository::{self, Access};
+use crate::units::{count, duration, seconds, size};
+
+/// A member and where it goes.
+struct Job<'a> {
+    member: &'a Member,
+    path: PathBuf,
+}
+
+/// A member that was restored.
+struct Restored<'a> {
+    job: Job<'a>,
+    report: RestoreReport,
+}
+
+pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let reader = open(&options.snapshot, context).await?;
+    let jobs = plan(&reader, &options)?;
+    let (monitor, watched) = context.watched(Work::Restore)?;
+    let settings = RestoreOptions { memory_bytes: context.global.memory };
+    let mut restored = Vec::new();
+    for job in jobs {
+        context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
+        let report = restore_one(&reader, &job, options.overwrite, &settings, &monitor).await?;
+        restored.push(Restored { job, report });
+    }
+    drop(watched);
+    Ok(finish(context, &reader, &restored, started.elapsed()))
+}
+
+/// The snapshot that was named, ready to be read.
+pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<SnapshotReader, Failure> {
+    let repository = repository::open(context, Access::Content).await?;
+    let log = Arc::new(repository::load_log(context, &repository).await?);
+    let session = snapshot.resolve(&log)?;
+    let reader = restore::open(&repository, log, session).await?;
+    for member in reader.body().members.iter().filter(|member| member.fuzzy) {
+        context.output.warning(&format!(
+            "{} changed while it was backed up: parts of it are from different moments",
+            member.name
+        ));
+    }
+    Ok(reader)
+}
+
+/// The one member that is meant: the named one, or the only one.
+pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<&'a Member, Failure> {
+    let members = &reader.body().members;
+    let found = match (&snapshot.member, members.as_slice()) {
+        (Some(name), _) => reader.member(name.as_str()),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    found.ok_or_else(|| {
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let what = match &snapshot.member {
+            Some(name) => format!("the snapshot has no {name}"),
+            None => format!("the snapshot has {}", count(members.len() as u64, "disk")),
+        };
+        Failure::usage(format!("{what}; write :NAME behind it, with one of {}", names.join(", ")))
+    })
+}
+
+/// What goes where. Nothing is written before all of it is decided.
+fn plan<'a>(reader: &'a SnapshotReader, options: &Restore) -> Result<Vec<Job<'a>>, Failure> {
+    let target = &options.target;
+    if !is_directory(target) {
+        return Ok(vec![Job { member: one(reader, &options.snapshot)?, path: target.clone() }]);
+    }
+    std::fs::create_dir_all(target).map_err(|error| {
+        Failure::failed(format!("cannot make the directory {}: {error}; check the path", target.display()))
+    })?;
+    let members: Vec<&Member> = match options.snapshot.member {
+        Some(_) => vec![one(reader, &options.snapshot)?],
+        None => reader.body().members.iter().collect(),
+    };
+    let jobs: Vec<_> =
+        members.into_iter().map(|member| Job { member, path: target.join(file_name(member)) }).collect();
+    let mut paths = BTreeSet::new();
+    match jobs.iter().find(|job| !paths.insert(&job.path)) {
+        Some(job) => Err(Failure::usage(format!(
+            "two members of the snapshot would be written to {}; restore them one by one to files",
+            job.path.display()
+        ))),
+        None => Ok(jobs),
+    }
+}
+
+/// A directory that exists, or a path that can only be one.
+fn is_directory(target: &Path) -> bool {
+    target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// Names hold no slash and do not start with a dot, so they stay in the directory.
+fn file_name(member: &Member) -> String {
+    match member.kind {
+        MemberKind::Disk => format!("{}.raw", member.name),
+        MemberKind::Stream | MemberKind::File => member.name.to_string(),
+    }
+}
+
+async fn restore_one(
+    reader: &SnapshotReader,
+    job: &Job<'_>,
+    overwrite: bool,
+    settings: &RestoreOptions,
+    monitor: &Monitor,
+) -> Result<RestoreReport, Failure> {
+    let target = Arc::new(RawTarget::create(&job.path, job.member.size_bytes, overwrite)?);
+    let result = restore::restore(reader, job.member, target.clone(), settings, monitor).await;
+    // Still shared only while a worker that was cancelled ends; its partial file then stays, and is replaced next time.
+    let target = Arc::into_inner(target);
+    match (result, target) {
+        (Ok(report), Some(target)) => {
+            target.finish()?;
+            Ok(report)
+        }
+        (Ok(_), None) => Err(Error::Worker.into()),
+        (Err(error), target) => Err(give_up(error, target)),
+    }
+}
+
+/// After damage the part that was restored may be all there is: it stays. Otherwise it only takes space.
+fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
+    let kept = target.as_ref().map(|target| target.path().display().to_string());
+    let is_damage =
+        matches!(error.kind(), sancerre_engine::ErrorKind::Damaged | sancerre_engine::ErrorKind::Missing);
+    let mut failure = Failure::from(error);
+    match (is_damage, target, kept) {
+        (true, _, Some(path)) => {
+            failure.message.push_str(&format!(". What was restored until then is in {path}"))
+        }
+        (false, Some(target), Some(path)) => {
+            if target.abandon().is_err() {
+                failure.message.push_str(&format!(". {path} could not be removed"));
+            }
+        }
+        _ => {}
+    }
+    failure
+}
+
+fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>], took: Duration) -> Done {
+    for Restored { job, report } in restored {
+        let (path, data, fetched) = (job.path.display(), size(report.data_bytes), size(report.fetched_bytes));
+        context.output.message(&format!(
+            "{} restored to {path}: {}, {data} of data, {fetched} fetched",
+            job.member.name,
+            size(report.size_bytes)
+        ));
+    }
+    context.output.message(&format!("done in {}", duration(took)));
+    let sum = |field: fn(&RestoreReport) -> u64| {
+        restored.iter().map(|restored| field(&restored.report)).sum::<u64>()
+    };
+    let members: Vec<Value> = restored
+        .iter()
+        .map(|Restored { job, .. }| json!({ "name": job.member.name.to_string(), "path": job.path.display().to_string() }))
+        .collect();
+    done([
+        ("snapshot", json!(reader.manifest().session.intent.to_string())),
+        ("vm", json!(reader.manifest().vm.to_string())),
+        ("members", json!(members)),
+        ("size_bytes", json!(sum(|report| report.size_bytes))),
+        ("data_bytes", json!(sum(|report| report.data_bytes))),
+        ("fetched_bytes", json!(sum(|report| report.fetched_bytes))),
+        ("requests", json!(sum(|report| report.requests))),
+        ("duration_seconds", json!(seconds(took))),
+    ])
+}

@@ -1,0 +1,113 @@
+//! `snapshots`: what is in the repository.
+
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::{Snapshot, open_body};
+use sancerre_format::names::Tag;
+use sancerre_format::outcome::{Body, Consistency};
+use serde_json::{Value, json};
+
+use super::{Context, done};
+use crate::arguments::Snapshots;
+use crate::exit::{Done, Failure};
+use crate::output::{Align, table};
+use crate::repository::{self, Access};
+use crate::units::{count, size};
+
+/// Digits of an id in the table: enough for `restore`.
+const ID_DIGITS: usize = 8;
+
+const COLUMNS: [(&str, Align); 8] = [
+    ("id", Align::Left),
+    ("time (UTC)", Align::Left),
+    ("vm", Align::Left),
+    ("disks", Align::Right),
+    ("size", Align::Right),
+    ("new", Align::Right),
+    ("stored", Align::Right),
+    ("tags", Align::Left),
+];
+
+/// A snapshot with what only the zone's members can read of it.
+struct Listed<'a> {
+    snapshot: Snapshot<'a>,
+    body: Body,
+}
+
+pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, Failure> {
+    let repository = repository::open(context, Access::Metadata).await?;
+    let log = repository::load_log(context, &repository).await?;
+    let listed: Vec<Listed<'_>> = log
+        .snapshots()
+        .into_iter()
+        .filter(|snapshot| options.vm.as_ref().is_none_or(|vm| *vm == snapshot.manifest.fields.vm))
+        .map(|snapshot| Listed { snapshot, body: body(context, &repository, &snapshot) })
+        .filter(|listed| has_all(&listed.body, &options.tags))
+        .collect();
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    if rows.is_empty() {
+        context.output.message("no snapshots");
+    } else {
+        context.output.result(&table(&COLUMNS, &rows))?;
+        context.output.message(&count(rows.len() as u64, "snapshot"));
+    }
+    let snapshots: Vec<Value> = listed.iter().map(describe).collect();
+    Ok(done([
+        ("repository", json!(repository.keys.trust.repository.to_string())),
+        ("snapshots", json!(snapshots)),
+    ]))
+}
+
+/// A body that does not open costs its tags, not the list.
+fn body(context: &Context, repository: &Repository, snapshot: &Snapshot<'_>) -> Body {
+    open_body(repository, snapshot).unwrap_or_else(|error| {
+        context.output.warning(&format!("snapshot {}: {error}", short(snapshot)));
+        Body::default()
+    })
+}
+
+fn has_all(body: &Body, tags: &[Tag]) -> bool {
+    tags.iter().all(|tag| body.tags.contains(tag))
+}
+
+fn short(snapshot: &Snapshot<'_>) -> String {
+    snapshot.id().to_string().chars().take(ID_DIGITS).collect()
+}
+
+fn row(listed: &Listed<'_>) -> Vec<String> {
+    let manifest = &listed.snapshot.manifest.fields;
+    let fuzzy = (manifest.consistency == Consistency::Fuzzy).then(|| "(fuzzy)".to_owned());
+    let tags: Vec<String> = listed.body.tags.iter().map(ToString::to_string).chain(fuzzy).collect();
+    // 2026-11-23T21:10:28Z, for people.
+    let time = manifest.finished.to_string().replace('T', " ").replace('Z', "");
+    vec![
+        short(&listed.snapshot),
+        time,
+        manifest.vm.to_string(),
+        manifest.disks.to_string(),
+        size(manifest.size_bytes),
+        size(manifest.new_bytes),
+        size(manifest.stored_bytes),
+        tags.join(" "),
+    ]
+}
+
+fn describe(listed: &Listed<'_>) -> Value {
+    let manifest = &listed.snapshot.manifest.fields;
+    let members: Vec<Value> = listed.body.members.iter().map(super::member).collect();
+    json!({
+        "id": listed.snapshot.id().to_string(),
+        "session": manifest.session.number,
+        "vm": manifest.vm.to_string(),
+        "started": manifest.started.to_string(),
+        "finished": manifest.finished.to_string(),
+        "writer": manifest.by.name.to_string(),
+        "parents": manifest.parents.iter().map(|parent| parent.intent.to_string()).collect::<Vec<_>>(),
+        "members": members,
+        "size_bytes": manifest.size_bytes,
+        "data_bytes": manifest.data_bytes,
+        "new_bytes": manifest.new_bytes,
+        "stored_bytes": manifest.stored_bytes,
+        "fuzzy": manifest.consistency == Consistency::Fuzzy,
+        "tags": listed.body.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,254 @@
+//! What a command writes: results to standard output, the rest to standard error; or JSON lines, a summary last.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sancerre_engine::host::Clock;
+use serde_json::{Map, Value, json};
+
+use crate::arguments::Global;
+use crate::exit::{Done, Exit, Failure};
+use crate::io::Io;
+
+/// Version of the JSON lines: fields may be added under it, never removed or changed.
+const JSON_VERSION: u32 = 1;
+
+/// How much is written to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// Where everything that a command says goes.
+pub(crate) struct Output {
+    is_json: bool,
+    level: Level,
+    is_terminal: bool,
+    clock: Arc<dyn Clock>,
+    streams: Mutex<Streams>,
+}
+
+struct Streams {
+    /// None once a command took it for data.
+    stdout: Option<Box<dyn Write + Send>>,
+    stderr: Box<dyn Write + Send>,
+    /// Whether a progress line stands on the terminal.
+    has_line: bool,
+}
+
+impl Output {
+    /// Takes both streams out of `io`.
+    pub(crate) fn new(global: &Global, io: &mut Io) -> Arc<Self> {
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => Level::Quiet,
+            (false, true) => Level::Verbose,
+            (false, false) => Level::Normal,
+        };
+        Arc::new(Self::of(io, global.json, level))
+    }
+
+    /// For a command that was not understood but wants JSON.
+    pub(crate) fn json(io: &mut Io) -> Self {
+        Self::of(io, true, Level::Normal)
+    }
+
+    fn of(io: &mut Io, is_json: bool, level: Level) -> Self {
+        let stdout = Some(std::mem::replace(&mut io.stdout, Box::new(std::io::sink())));
+        let stderr = std::mem::replace(&mut io.stderr, Box::new(std::io::sink()));
+        Self {
+            is_json,
+            level,
+            is_terminal: io.stderr_is_terminal,
+            clock: sancerre_engine::host::Host::real(crate::TOOL).clock,
+            streams: Mutex::new(Streams { stdout, stderr, has_line: false }),
+        }
+    }
+
+    /// Whether progress is wanted, and if so whether as a line that is drawn again and again.
+    pub(crate) fn progress(&self) -> Option<bool> {
+        (self.level > Level::Quiet).then_some(self.is_terminal && !self.is_json)
+    }
+
+    /// Whether lines are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.is_json
+    }
+
+    /// Standard output for data; what is written from now on goes to standard error.
+    pub(crate) fn take_stdout(&self) -> Option<Box<dyn Write + Send>> {
+        self.with(|streams| streams.stdout.take())
+    }
+
+    /// A result for people; with JSON it is in the summary instead.
+    ///
+    /// Errors: standard output is closed or full.
+    pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
+        if self.is_json {
+            return Ok(());
+        }
+        let written = self.with(|streams| {
+            streams.clear();
+            let stdout = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        });
+        written.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
+    }
+
+    /// Something to know; not with `--quiet` or `--json`.
+    pub(crate) fn message(&self, text: &str) {
+        if self.level >= Level::Normal && !self.is_json {
+            self.say(text);
+        }
+    }
+
+    /// Something that only `--verbose` shows.
+    pub(crate) fn detail(&self, text: &str) {
+        if self.level >= Level::Verbose && !self.is_json {
+            self.say(text);
+        }
+    }
+
+    /// Something to look into although the command goes on.
+    pub(crate) fn warning(&self, text: &str) {
+        match self.is_json {
+            true => self.line("warning", [("message".to_owned(), json!(text))].into_iter().collect()),
+            false => self.say(&format!("sancerre: warning: {text}")),
+        }
+    }
+
+    /// Progress in numbers, for JSON.
+    pub(crate) fn status(&self, fields: Map<String, Value>) {
+        self.line("status", fields);
+    }
+
+    /// Draws the progress line anew.
+    pub(crate) fn redraw(&self, line: &str) {
+        self.with(|streams| {
+            // A terminal that went away is no reason to stop a backup.
+            let _ = write!(streams.stderr, "\r{line}\x1b[K").and_then(|()| streams.stderr.flush());
+            streams.has_line = true;
+        });
+    }
+
+    /// Removes the progress line.
+    pub(crate) fn clear(&self) {
+        self.with(Streams::clear);
+    }
+
+    /// The last words of a command.
+    pub(crate) fn finish(&self, result: Result<Done, Failure>) -> Exit {
+        let (exit, summary) = match result {
+            Ok(done) => (done.exit, done.summary),
+            Err(failure) => {
+                self.error(&failure);
+                (failure.exit, [("message".to_owned(), json!(failure.message))].into_iter().collect())
+            }
+        };
+        if self.is_json {
+            let mut fields: Map<String, Value> =
+                [("exit_code".to_owned(), json!(exit.code()))].into_iter().collect();
+            fields.extend(summary);
+            self.line("summary", fields);
+        }
+        exit
+    }
+
+    fn error(&self, failure: &Failure) {
+        match self.is_json {
+            true => {
+                let fields = [
+                    ("message".to_owned(), json!(failure.message)),
+                    ("code".to_owned(), json!(failure.exit.code())),
+                ];
+                self.line("error", fields.into_iter().collect());
+            }
+            false => self.say(&format!("sancerre: {}", failure.message)),
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.with(|streams| {
+            streams.clear();
+            // There is nowhere to report a standard error that is closed.
+            let _ = writeln!(streams.stderr, "{text}").and_then(|()| streams.stderr.flush());
+        });
+    }
+
+    fn line(&self, kind: &str, fields: Map<String, Value>) {
+        let mut line = Map::new();
+        line.insert("v".into(), json!(JSON_VERSION));
+        line.insert("type".into(), json!(kind));
+        line.insert("time".into(), json!(self.clock.now().to_string()));
+        line.extend(fields);
+        let line = Value::Object(line);
+        self.with(|streams| {
+            let stream = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
+            // A reader that went away has seen what it wanted.
+            let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Streams) -> T) -> T {
+        // A panic between two writes leaves the streams as usable as before.
+        work(&mut self.streams.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Streams {
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.has_line) {
+            let _ = write!(self.stderr, "\r\x1b[K").and_then(|()| self.stderr.flush());
+        }
+    }
+}
+
+/// A table: columns as wide as their widest cell, numbers to the right.
+pub(crate) fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, (title, _))| {
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
+            cells.chain([title.len()]).max().unwrap_or_default()
+        })
+        .collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .zip(columns)
+            .map(|((cell, width), (_, align))| match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            })
+            .collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let head = line(columns.iter().map(|(title, _)| *title).collect());
+    rows.iter().fold(head, |text, row| text + &line(row.iter().map(String::as_str).collect()))
+}
+
+/// Where a column's cells stand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [
+            vec!["a".to_owned(), "10".to_owned(), String::new()],
+            vec!["bbbb".into(), "9".into(), "x".into()],
+        ];
+        let columns = [("id", Align::Left), ("size", Align::Right), ("tags", Align::Left)];
+        assert_eq!(table(&columns, &rows), "id    size  tags\na       10\nbbbb     9  x\n");
+        assert_eq!(table(&columns, &[]), "id  size  tags\n");
+    }
+}

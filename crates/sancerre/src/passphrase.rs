@@ -1,0 +1,133 @@
+//! Where the passphrase comes from: the first of five places that is set. Never an argument, which every user of the
+//! machine could read.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sancerre_engine::keys::SecretString;
+use zeroize::Zeroizing;
+
+use crate::exit::{Exit, Failure};
+use crate::io::{Environment, Prompt};
+
+/// The passphrase itself.
+const VALUE: &str = "SANCERRE_PASSWORD";
+/// A file whose first line it is.
+const FILE: &str = "SANCERRE_PASSWORD_FILE";
+/// A shell command that prints it.
+const COMMAND: &str = "SANCERRE_PASSWORD_COMMAND";
+/// systemd's folder of credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// The credential's name.
+const CREDENTIAL: &str = "sancerre-password";
+
+/// A passphrase, and whether a person typed it just now.
+pub(crate) struct Passphrase {
+    pub(crate) secret: SecretString,
+    pub(crate) typed: bool,
+}
+
+/// The passphrase from the first place that has one, else from the terminal.
+///
+/// Errors: a place that is set but cannot be read; an empty passphrase; no place and no terminal.
+pub(crate) fn find(environment: &Environment, prompt: &Prompt) -> Result<Passphrase, Failure> {
+    if let Some(secret) = unattended(environment)? {
+        return Ok(Passphrase { secret, typed: false });
+    }
+    let typed = ask(prompt, "Passphrase of the repository: ")?;
+    Ok(Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true })
+}
+
+/// Has it typed a second time, since nobody could open the repository after a slip.
+pub(crate) fn confirm(first: &Passphrase, prompt: &Prompt) -> Result<(), Failure> {
+    use sancerre_engine::keys::ExposeSecret;
+    if !first.typed {
+        return Ok(());
+    }
+    let second = ask(prompt, "The same passphrase again: ")?;
+    match *second == first.secret.expose_secret() {
+        true => Ok(()),
+        false => Err(Failure::failed("the two passphrases differ; nothing was made, run the command again")),
+    }
+}
+
+/// Whether one can be had without a person.
+pub(crate) fn is_given(environment: &Environment) -> bool {
+    let is_set = [VALUE, FILE, COMMAND].iter().any(|name| environment.get(name).is_some());
+    is_set || credential(environment).is_some()
+}
+
+fn unattended(environment: &Environment) -> Result<Option<SecretString>, Failure> {
+    if let Some(value) = environment.get(VALUE) {
+        return secret(value, VALUE).map(Some);
+    }
+    if let Some(path) = environment.get(FILE) {
+        return from_file(Path::new(path), FILE).map(Some);
+    }
+    if let Some(command) = environment.get(COMMAND) {
+        return from_command(command, environment).map(Some);
+    }
+    credential(environment).map(|path| from_file(&path, "the systemd credential")).transpose()
+}
+
+fn credential(environment: &Environment) -> Option<std::path::PathBuf> {
+    let path = Path::new(environment.get(CREDENTIALS)?).join(CREDENTIAL);
+    path.exists().then_some(path)
+}
+
+fn from_file(path: &Path, place: &str) -> Result<SecretString, Failure> {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        Failure::failed(format!(
+            "cannot read the passphrase from {} ({place}): {error}; check the path and its permissions",
+            path.display()
+        ))
+    })?;
+    secret(first_line(&text), &format!("{} ({place})", path.display()))
+}
+
+/// Runs the command with the shell; standard input stays free for a stream to back up.
+fn from_command(command: &str, environment: &Environment) -> Result<SecretString, Failure> {
+    let failed = |what: String| {
+        Failure::failed(format!("the command in {COMMAND} {what}; run `{command}` by hand to see why"))
+    };
+    let shell = Command::new("sh")
+        .args(["-c", command])
+        .env_clear()
+        .envs(environment.iter())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(format!("cannot be run: {error}")))?;
+    let text = Zeroizing::new(shell.stdout);
+    if !shell.status.success() {
+        return Err(failed(format!("failed ({})", shell.status)));
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| failed("printed something that is not text".into()))?;
+    secret(first_line(text), &format!("what {COMMAND} printed"))
+}
+
+fn ask(prompt: &Prompt, question: &str) -> Result<Zeroizing<String>, Failure> {
+    prompt(question).map_err(|error| {
+        Failure::new(
+            Exit::WrongKey,
+            format!(
+                "there is no passphrase and no terminal to ask for one ({error}); set {VALUE}, {FILE} or {COMMAND}, \
+                 provide the systemd credential {CREDENTIAL}, or give a key file where one is enough"
+            ),
+        )
+    })
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn secret(text: &str, place: &str) -> Result<SecretString, Failure> {
+    if text.is_empty() {
+        return Err(Failure::usage(format!("{place} is empty; an empty passphrase protects nothing")));
+    }
+    Ok(SecretString::from(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;
