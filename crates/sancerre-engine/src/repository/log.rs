@@ -211,9 +211,47 @@ impl Log {
         &self.strangers
     }
 
-    /// The highest number taken; 0 in an empty log.
+    /// The highest number taken; 0 in an empty log. Entries that do not verify count while they follow without a gap:
+    /// junk under a far higher number is no part of the log.
     pub fn highest(&self) -> u64 {
-        self.entries.keys().next_back().copied().unwrap_or_default()
+        let verified = self.entries.iter().rfind(|(_, entry)| entry.entry.is_ok());
+        let mut highest = verified.map_or(0, |(number, _)| *number);
+        while let Some(next) = highest.checked_add(1).filter(|next| self.entries.contains_key(next)) {
+            highest = next;
+        }
+        highest
+    }
+
+    /// The first number below `end` that has no entry: a stale view of the store, or damage.
+    pub fn first_gap(&self, end: u64) -> Option<u64> {
+        let mut expected = 1;
+        for number in self.entries.range(..end).map(|(number, _)| *number) {
+            if number != expected {
+                return Some(expected);
+            }
+            expected = number.saturating_add(1);
+        }
+        (expected < end).then_some(expected)
+    }
+
+    /// Reads by name what a stale listing may have left out below `end`.
+    ///
+    /// Errors: [`Error::Missing`] for an entry that is not there: without it nothing can be reused safely.
+    pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
+        while let Some(gap) = self.first_gap(end) {
+            let key = names::log(&repository.keys.zone, gap);
+            let bytes = repository.store.need(&key).await?;
+            self.add_entry(repository, &key, &bytes)?;
+            let entry = self.entries.get(&gap).map(|entry| entry.session);
+            let outcome = entry.map(|session| names::outcome(&repository.keys.zone, &session));
+            if let Some(key) = outcome
+                && let Some(bytes) = repository.store.get(&key).await?
+            {
+                self.add_outcome(repository, &key, &bytes)?;
+            }
+        }
+        self.distrust_revoked();
+        Ok(())
     }
 
     /// The newest committed gc below `number`.
@@ -222,14 +260,6 @@ impl Log {
             Outcome::Commit(_, lists) => Some((*number, lists.as_ref())),
             _ => None,
         })
-    }
-
-    /// Numbers that should be there and are not: a stale view of the store, or damage.
-    pub fn gaps(&self) -> Vec<u64> {
-        let folded = self.newest_commit(u64::MAX).map_or(0, |(number, _)| number);
-        (folded.saturating_add(1)..self.highest())
-            .filter(|number| !self.entries.contains_key(number))
-            .collect()
     }
 
     /// What a session with this number must not reuse.

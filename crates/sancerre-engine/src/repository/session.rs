@@ -14,7 +14,7 @@ use sancerre_format::seal::SessionKey;
 use crate::error::{Error, Result};
 use crate::keys::WriterKey;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Outcome};
+use crate::repository::log::Log;
 use crate::store::Put;
 
 /// An announced session of this process.
@@ -46,7 +46,7 @@ impl Session {
         let parents = log.heads(vm);
         let mut number = log.highest();
         loop {
-            number = number.saturating_add(1);
+            number = next(number)?;
             let key = SessionKey(repository.host.random());
             let sealed_key = repository.host.sealer.seal(&repository.keys.recipient, &key.0)?;
             let intent = Intent {
@@ -235,12 +235,10 @@ impl Session {
         }
     }
 
-    /// W7: a commit that came after a collector had folded this number away does not count.
+    /// W7: a commit that came after a collector had folded this number away does not count. The manifest itself is
+    /// known to be there, so a listing that does not show it yet changes nothing.
     fn confirm(&self, log: &Log) -> Result<()> {
-        let ours = log
-            .entry(self.id.number)
-            .is_some_and(|entry| entry.session == self.id && matches!(entry.outcome, Outcome::Manifest(_)));
-        if ours && !log.closed_by_gc(&self.id) {
+        if !log.closed_by_gc(&self.id) {
             return Ok(());
         }
         Err(Error::SessionEnded {
@@ -283,13 +281,18 @@ fn log_entry(
     Ok(record::encode(&entry, repository.host.tool, &writer.key, public, sealed)?.into())
 }
 
+fn next(number: u64) -> Result<u64> {
+    let full = || Error::Lost { what: "a free number in the log".into() };
+    number.checked_add(1).ok_or_else(full)
+}
+
 /// Appends a single-step entry, such as a quarantine, at the next free number.
 pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
     let writer = repository.keys.writer()?;
     let time = repository.host.clock.now();
     let mut number = log.highest();
     loop {
-        number = number.saturating_add(1);
+        number = next(number)?;
         let entry = log_entry(repository, writer, number, time, kind.clone(), public, &[])?;
         match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
             Put::Created => return Ok(number),
