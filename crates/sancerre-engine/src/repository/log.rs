@@ -234,6 +234,11 @@ impl Log {
         (expected < end).then_some(expected)
     }
 
+    /// The numbers below the highest that have no entry; there may be very many.
+    pub fn missing(&self) -> impl Iterator<Item = u64> + '_ {
+        (1..self.highest()).filter(|number| !self.entries.contains_key(number))
+    }
+
     /// Reads by name what a stale listing may have left out below `end`.
     ///
     /// Errors: [`Error::Missing`] for an entry that is not there: without it nothing can be reused safely.
