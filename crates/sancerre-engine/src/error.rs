@@ -79,6 +79,16 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// Part of a disk cannot be restored.
+    #[error("{ranges} of disk {disk} cannot be restored, and no other copy was found: {source}")]
+    Unrestorable {
+        /// The disk's name in its snapshot.
+        disk: String,
+        /// Which bytes of it, as words.
+        ranges: String,
+        /// Why, naming the object.
+        source: Box<Error>,
+    },
     /// The store failed after all retries.
     #[error(
         "the store failed to {operation} {key}: {source}; check the connection, the credentials and free space, then run again"
@@ -107,6 +117,16 @@ pub enum Error {
         /// Who.
         by: String,
         /// Why.
+        reason: String,
+    },
+    /// The store went away at the commit point.
+    #[error(
+        "the store went away while snapshot {session} was being committed: {reason}; whether it is saved shows `sancerre snapshots` once the store is back"
+    )]
+    Undecided {
+        /// Which.
+        session: String,
+        /// What the store said.
         reason: String,
     },
     /// Nothing fits what the user named.
@@ -161,8 +181,14 @@ impl Error {
             Self::Object { .. } => ErrorKind::Damaged,
             Self::Missing { .. } | Self::Lost { .. } => ErrorKind::Missing,
             Self::Interrupted => ErrorKind::Interrupted,
+            Self::Unrestorable { source, .. } => source.kind(),
             _ => ErrorKind::Failed,
         }
+    }
+
+    /// Whether something stored is damaged or gone, so that another copy of it may serve.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Damaged | ErrorKind::Missing)
     }
 
     /// Blames an object for a format error.

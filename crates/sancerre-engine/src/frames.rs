@@ -35,6 +35,11 @@ impl Frames {
         &self.repository
     }
 
+    /// The log it works with.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
     /// The pack lists it works with.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
@@ -78,9 +83,19 @@ impl Frames {
 
     /// Opens a sealed data frame.
     pub fn open_data(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
+        self.open_data_into(place, sealed, &mut Vec::new())
+    }
+
+    /// [`Frames::open_data`] with a buffer for the decrypted bytes that the caller reuses.
+    pub fn open_data_into(
+        &self,
+        place: &FramePlace,
+        sealed: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Vec<u8>> {
         let root = self.content_root(place.frame.pack.session)?;
         let name = self.unit(UnitKind::Data, place)?;
-        seal::open(&root, &name, sealed).map_err(|error| self.blame(place, error))
+        seal::open_into(&root, &name, sealed, scratch).map_err(|error| self.blame(place, error))
     }
 
     /// Opens a sealed metadata frame.

@@ -20,6 +20,7 @@ pub mod map;
 pub mod monitor;
 pub mod rebuild;
 pub mod repository;
+pub mod restore;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};

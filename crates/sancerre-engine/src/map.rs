@@ -12,8 +12,9 @@ use sancerre_format::outcome::{Member, Root};
 use crate::error::Result;
 use crate::frames::Frames;
 
-/// Decoded nodes kept: a path and its neighbours, as reading goes from left to right.
-const NODES_KEPT: usize = 16;
+/// Decoded nodes kept, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
+/// new map behind them.
+const NODES_KEPT: usize = 256;
 
 /// A node as it lies in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +107,13 @@ impl MapReader {
         Ok(node)
     }
 
-    fn decode(
+    /// Its root; none when the disk is all zeros.
+    pub(crate) fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    /// Decodes and verifies a node that lies in the raw bytes of its frame.
+    pub(crate) fn decode(
         &self,
         level: u8,
         number: u64,

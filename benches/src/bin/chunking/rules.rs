@@ -176,7 +176,7 @@ pub(crate) fn all() -> Result<Vec<(String, Rule)>> {
     rules.extend(
         disk_variants().into_iter().map(|(name, rule)| (format!("disk: {name}"), Rule::Blocks(rule))),
     );
-    for (name, sizes) in [("32/64/512", kib(32, 64, 512))] {
+    for (name, sizes) in [("32/64/512", kib(32, 64, 512)), ("32/128/512", kib(32, 128, 512))] {
         rules.push((format!("stream: {name}"), Rule::Product(Chunker::stream(&CUT_KEY, sizes)?)));
     }
     for (name, level) in [("1", Normalization::Level1), ("2", Normalization::Level2)] {

@@ -172,13 +172,34 @@ impl Session {
         body: &[u8],
     ) -> Result<()> {
         let bytes = self.sign(repository, manifest, uses, body)?;
-        self.put_outcome(repository, bytes).await?;
+        if let Err(failure) = self.put_outcome(repository, bytes.clone()).await {
+            self.decide(repository, &bytes, failure).await?;
+        }
         log.refresh(repository).await?;
         self.confirm(log)
     }
 
+    /// After a manifest whose fate is unknown: either an abort of ours is the outcome, or whatever was there first.
+    async fn decide(&self, repository: &Repository, manifest: &[u8], failure: Error) -> Result<()> {
+        if !matches!(failure, Error::Store { .. }) {
+            return Err(failure);
+        }
+        let key = names::outcome(&repository.keys.zone, &self.id);
+        let abort = self.sign_abort(repository, &failure.to_string())?;
+        match repository.store.put_new(&key, abort).await {
+            Ok(Put::Occupied(found)) if found == manifest => Ok(()),
+            Ok(_) => Err(failure),
+            Err(source) => Err(Error::Undecided { session: self.id.to_string(), reason: source.to_string() }),
+        }
+    }
+
     /// Ends the session with nothing.
     pub async fn abort(&self, repository: &Repository, reason: &str) -> Result<()> {
+        let bytes = self.sign_abort(repository, reason)?;
+        self.put_outcome(repository, bytes).await
+    }
+
+    fn sign_abort(&self, repository: &Repository, reason: &str) -> Result<Bytes> {
         let abort = Abort {
             repository: repository.keys.trust.repository,
             zone: repository.keys.zone.clone(),
@@ -187,8 +208,7 @@ impl Session {
             time: repository.host.clock.now(),
             reason: one_line(reason),
         };
-        let bytes = self.sign(repository, &abort, &[], &[])?;
-        self.put_outcome(repository, bytes).await
+        self.sign(repository, &abort, &[], &[])
     }
 
     async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {

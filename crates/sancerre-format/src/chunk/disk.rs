@@ -12,7 +12,7 @@ use super::{BLOCK_BYTES, is_zero, length};
 use crate::config::ProfileSizes;
 
 /// Zero blocks in a row that end a chunk.
-const HOLE_BLOCKS: usize = 4;
+pub(super) const HOLE_BLOCKS: usize = 4;
 
 /// A block whose last so many bytes are zeros is taken for the end of a file.
 const FILE_END_BYTES: usize = 64;

@@ -1,0 +1,170 @@
+//! Restore: from a snapshot's map to the bytes of a disk.
+//!
+//! ```text
+//! walk (map, a window at a time) -> plan (pure) -> fetch (ranges, many in flight) -> open (ids checked) -> write
+//! ```
+//!
+//! A map carries places, so nothing but the snapshot's own pack lists is read besides it: the time a restore takes
+//! depends on the disk, not on the repository. Only when a place turns out stale or damaged is the index asked
+//! for another copy ([`fallback`]). Progress counts bytes of data: `total_bytes` is what the disk holds without
+//! holes, `done_bytes` what was written, `stored_bytes` what was fetched.
+
+mod dump;
+mod fallback;
+mod fetch;
+mod open;
+mod plan;
+mod walk;
+mod write;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use sancerre_format::FormatError;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::SessionId;
+use sancerre_format::names;
+use sancerre_format::outcome::{Body, Manifest, Member};
+use sancerre_image::RawTarget;
+
+use crate::error::{Error, Result};
+use crate::frames::Frames;
+use crate::monitor::{Monitor, add};
+use crate::repository::Repository;
+use crate::repository::catalogue::{BadList, Catalogue};
+use crate::repository::log::{Log, LogEntry, open_body};
+use fetch::Fetcher;
+
+/// A snapshot, opened: what is in it, and the pack lists that its maps need.
+pub struct SnapshotReader {
+    manifest: Manifest,
+    body: Body,
+    frames: Arc<Frames>,
+    bad_lists: Vec<BadList>,
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoreOptions {
+    /// Memory for fetched and decoded bytes in flight.
+    pub memory_bytes: u64,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Size of the disk.
+    pub size_bytes: u64,
+    /// Bytes of data written, without holes.
+    pub data_bytes: u64,
+    /// Bytes fetched from the store, maps included.
+    pub fetched_bytes: u64,
+    /// Requests for them.
+    pub requests: u64,
+}
+
+/// Opens what a restore of this snapshot needs: its body and the pack lists of the sessions whose packs it uses.
+///
+/// Errors: [`Error::Usage`] when the session is no snapshot; [`Error::Object`] when its manifest does not open.
+pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<SnapshotReader> {
+    let key = names::outcome(&repository.keys.zone, &session);
+    let entry = log.entry(session.number).filter(|entry| entry.session == session);
+    let snapshot = entry.and_then(LogEntry::snapshot);
+    let snapshot = snapshot.ok_or_else(|| {
+        Error::Usage(format!("there is no snapshot {}; `sancerre snapshots` lists all", session.intent))
+    })?;
+    let body = open_body(repository, &snapshot)?;
+    let manifest = snapshot.manifest.fields.clone();
+    let uses = FrameSet::decode(&snapshot.manifest.public).map_err(Error::object(&key))?;
+    let mut sessions: Vec<u64> = uses.packs().map(|pack| pack.session).collect();
+    sessions.dedup();
+    let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
+    let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));
+    Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })
+}
+
+impl SnapshotReader {
+    /// Its tags and disks.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Its public head.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The disk, stream or file with this name.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.body.members.iter().find(|member| member.name.as_str() == name)
+    }
+
+    /// Its frames.
+    pub fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+
+    /// Names the manifest as the object whose map breaks a rule.
+    fn blame(&self, source: FormatError) -> Error {
+        let key = names::outcome(&self.frames.repository().keys.zone, &self.manifest.session);
+        Error::Object { key, source }
+    }
+
+    /// What is refused or said before the first byte is fetched.
+    fn start(&self, member: &Member, monitor: &Monitor) -> Result<()> {
+        if !self.frames.repository().keys.can_open_content() {
+            return Err(Error::WrongKey {
+                what: "this key cannot open the content of backups".into(),
+                advice: "use the repository's passphrase or a restore identity",
+            });
+        }
+        for bad in &self.bad_lists {
+            monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+        }
+        add(&monitor.counters.total_bytes, member.data_bytes);
+        Ok(())
+    }
+}
+
+/// Writes one member to `target`, out of order. Every chunk is compared with its id. The caller calls
+/// [`RawTarget::finish`] only after `Ok`; then nothing else holds `target` any more.
+///
+/// Adds the member's data to `total_bytes`, so that several members may share a monitor.
+///
+/// Errors: [`Error::WrongKey`] before anything is fetched; [`Error::Unrestorable`] when packs are damaged or gone
+/// and no other copy is known, only after everything else was written; the target's.
+pub async fn restore(
+    reader: &SnapshotReader,
+    member: &Member,
+    target: Arc<RawTarget>,
+    options: &RestoreOptions,
+    monitor: &Monitor,
+) -> Result<RestoreReport> {
+    reader.start(member, monitor)?;
+    let fetcher = Fetcher::new(reader, options, monitor);
+    let data_bytes = write::write(&fetcher, member, target).await?;
+    Ok(report(&fetcher, member, data_bytes))
+}
+
+/// Writes one member in order to `out`, holes as zeros. Fetching runs ahead of the output.
+///
+/// Errors: as [`restore`], but at the first chunk that cannot be had; [`Error::File`] when `out` fails.
+pub async fn dump(
+    reader: &SnapshotReader,
+    member: &Member,
+    out: &mut (dyn Write + Send),
+    options: &RestoreOptions,
+    monitor: &Monitor,
+) -> Result<RestoreReport> {
+    reader.start(member, monitor)?;
+    // One half for bytes as fetched, one for bytes that wait for their turn.
+    let half = RestoreOptions { memory_bytes: options.memory_bytes / 2 };
+    let fetcher = Fetcher::new(reader, &half, monitor);
+    let data_bytes = dump::dump(&fetcher, member, out, half.memory_bytes).await?;
+    Ok(report(&fetcher, member, data_bytes))
+}
+
+fn report(fetcher: &Fetcher<'_>, member: &Member, data_bytes: u64) -> RestoreReport {
+    let (fetched_bytes, requests) = fetcher.tally();
+    RestoreReport { size_bytes: member.size_bytes, data_bytes, fetched_bytes, requests }
+}

@@ -1,0 +1,197 @@
+//! Walking a map from the disk's start to its end, a window at a time, so that a plan needs little memory on any disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use sancerre_format::FormatError;
+use sancerre_format::id::{ContentId, FramePlace, Place};
+use sancerre_format::node::{Geometry, Node};
+use sancerre_format::outcome::Member;
+
+use crate::error::Result;
+use crate::map::{MapReader, StoredNode};
+use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fetch::{Failed, Fetched, Fetcher};
+use crate::restore::plan::{PackRange, Piece, WantedFrame, plan};
+
+/// What a window covers of the disk, at least one node of level 1: some 25,000 chunks, 3 MB of plan.
+const WINDOW_BYTES: u64 = 2 << 30;
+/// Requests for map nodes in flight: a window's leaves lie in few frames unless many nights each changed some.
+const REQUESTS_IN_FLIGHT: usize = 16;
+
+/// Chunks and their frames, ascending by offset on the disk.
+pub(super) type Window = Vec<(FramePlace, Piece)>;
+
+/// A node to be read.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    level: u8,
+    number: u64,
+    id: ContentId,
+    place: Place,
+}
+
+type Decoded = std::result::Result<StoredNode, FormatError>;
+
+/// Nodes by their number in their level.
+type Nodes = BTreeMap<u64, Node>;
+
+/// A walk over one map.
+pub(super) struct Walk<'a> {
+    fetcher: &'a Fetcher<'a>,
+    member: &'a Member,
+    map: MapReader,
+    /// Nodes not read yet, the next one last.
+    pending: Vec<Pending>,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts at the root.
+    pub(super) fn new(fetcher: &'a Fetcher<'a>, member: &'a Member) -> Result<Self> {
+        let map = MapReader::new(Arc::clone(fetcher.frames()), member)?;
+        let root =
+            map.root().map(|root| Pending { level: root.level, number: 0, id: root.id, place: root.place });
+        Ok(Self { fetcher, member, map, pending: root.into_iter().collect() })
+    }
+
+    /// The next chunks, or none at the end of the disk.
+    pub(super) async fn next(&mut self) -> Result<Option<Window>> {
+        loop {
+            let group = self.take();
+            let Some(level) = group.first().map(|node| node.level) else { return Ok(None) };
+            let nodes = self.load(level, group).await?;
+            if level == 0 {
+                return Ok(Some(self.chunks(&nodes)));
+            }
+            let children = children(&nodes);
+            if level == 1 {
+                let leaves = self.load(0, children).await?;
+                return Ok(Some(self.chunks(&leaves)));
+            }
+            self.pending.extend(children.into_iter().rev());
+        }
+    }
+
+    /// The next node; of those just over the leaves, as many as a window covers.
+    fn take(&mut self) -> Vec<Pending> {
+        let Some(level) = self.pending.last().map(|node| node.level) else { return Vec::new() };
+        let covered = u64::from(self.map.geometry().leaf_bytes()).saturating_mul(256);
+        let most = if level == 1 { (WINDOW_BYTES / covered).max(1) } else { 1 };
+        let mut group = Vec::new();
+        while u64::try_from(group.len()).is_ok_and(|taken| taken < most) {
+            match self.pending.pop_if(|node| node.level == level) {
+                Some(node) => group.push(node),
+                None => break,
+            }
+        }
+        group
+    }
+
+    fn chunks(&self, leaves: &Nodes) -> Window {
+        let geometry = self.map.geometry();
+        let chunks = leaves.iter().map(|(number, node)| {
+            let start = geometry.range(0, *number).start;
+            let entries = if let Node::Leaf(entries) = node { entries.as_slice() } else { &[] };
+            entries.iter().map(move |entry| {
+                let at = start.saturating_add(u64::from(entry.offset_bytes));
+                piece(at, entry.id, &entry.place)
+            })
+        });
+        chunks.flatten().collect()
+    }
+
+    /// Reads nodes of one level.
+    async fn load(&self, level: u8, nodes: Vec<Pending>) -> Result<Nodes> {
+        let wanted = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
+        let ranges = plan(wanted, self.fetcher.range_bytes());
+        let fetcher = self.fetcher;
+        let fetch = |range: PackRange| async move {
+            let _memory = fetcher.reserve(range.size_bytes()).await?;
+            fetcher.fetch(range).await
+        };
+        let mut answers = stream::iter(ranges).map(fetch).buffer_unordered(REQUESTS_IN_FLIGHT);
+        let (mut loaded, mut lost) = (Nodes::new(), Vec::new());
+        while let Some((fetched, failed)) = answers.try_next().await? {
+            lost.extend(failed);
+            for fetched in fetched {
+                self.decode(level, &fetched, &mut loaded, &mut lost);
+            }
+        }
+        self.mend(level, lost, &mut loaded).await?;
+        Ok(loaded)
+    }
+
+    fn decode(&self, level: u8, fetched: &Fetched, loaded: &mut Nodes, lost: &mut Vec<Failed>) {
+        let frames = self.fetcher.frames();
+        for frame in &fetched.range.frames {
+            let sealed = fetched.range.within(frame).and_then(|at| fetched.bytes.get(at)).unwrap_or_default();
+            let raw = match frames.open_metadata(&frame.place, sealed) {
+                Ok(raw) => raw,
+                Err(error) => {
+                    lost.push(Failed { frames: vec![frame.clone()], error });
+                    continue;
+                }
+            };
+            for piece in &frame.pieces {
+                match self.node(level, piece, &place(frame.place, piece), &raw) {
+                    Ok(node) => drop(loaded.insert(piece.at, node.node)),
+                    Err(error) => {
+                        let frame = WantedFrame { place: frame.place, pieces: vec![*piece] };
+                        let error = frames.blame(&frame.place, error);
+                        lost.push(Failed { frames: vec![frame], error });
+                    }
+                }
+            }
+        }
+    }
+
+    fn node(&self, level: u8, piece: &Piece, place: &Place, raw: &[u8]) -> Decoded {
+        self.map.decode(level, piece.at, &piece.id, place, raw)
+    }
+
+    /// Looks for other copies of nodes.
+    async fn mend(&self, level: u8, lost: Vec<Failed>, loaded: &mut Nodes) -> Result<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut copies = Copies::locate(self.fetcher, &lost).await?;
+        for failed in lost {
+            let mut ranges = Vec::new();
+            for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
+                let check = |place: &Place, raw: &[u8]| self.node(level, piece, place, raw).ok();
+                match copies.metadata(&piece.id, check).await? {
+                    Some(node) => drop(loaded.insert(piece.at, node.node)),
+                    None => ranges.push(self.map.geometry().range(level, piece.at)),
+                }
+            }
+            if !ranges.is_empty() {
+                return Err(unrestorable(self.member, ranges, failed.error));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn children(nodes: &Nodes) -> Vec<Pending> {
+    let inner = nodes.iter().filter_map(|(number, node)| match node {
+        Node::Inner { level, children } => Some((*number, level.saturating_sub(1), children)),
+        Node::Leaf(_) => None,
+    });
+    inner
+        .flat_map(|(parent, level, children)| {
+            children.iter().map(move |child| {
+                let number = Geometry::child_number(parent, child.child);
+                Pending { level, number, id: child.id, place: child.place }
+            })
+        })
+        .collect()
+}
+
+fn piece(at: u64, id: ContentId, place: &Place) -> (FramePlace, Piece) {
+    (place.frame, Piece { at, id, offset_bytes: place.offset_bytes, size_bytes: place.size_bytes })
+}
+
+fn place(frame: FramePlace, piece: &Piece) -> Place {
+    Place { frame, offset_bytes: piece.offset_bytes, size_bytes: piece.size_bytes }
+}

@@ -1,0 +1,171 @@
+//! Writing a disk to a target: ranges in any order, each decoded and written by one job.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::try_join;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use sancerre_format::outcome::Member;
+use sancerre_image::RawTarget;
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+use crate::frames::Frames;
+use crate::monitor::{Monitor, add};
+use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fetch::{Failed, Fetched, Fetcher, REQUESTS_IN_FLIGHT};
+use crate::restore::open::{open_all, stretch};
+use crate::restore::plan::{Holes, PackRange, plan, runs};
+use crate::restore::walk::Walk;
+
+/// Chunks that may wait for another copy before the index is searched for them: one pass for many.
+const LOST_CHUNKS_MAX: usize = 16 << 10;
+/// Zeros written to a device between two looks at whether the user wants to stop.
+const ZERO_BYTES_MAX: u64 = 256 << 20;
+
+/// One step of a restore.
+enum Step {
+    Zero(Vec<Range<u64>>),
+    Write(PackRange),
+}
+
+/// Where chunks go.
+struct Sink {
+    frames: Arc<Frames>,
+    target: Arc<RawTarget>,
+    monitor: Monitor,
+    written_bytes: AtomicU64,
+}
+
+/// Writes all of `member` and returns the bytes written.
+pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<RawTarget>) -> Result<u64> {
+    let sink = Arc::new(Sink {
+        frames: Arc::clone(fetcher.frames()),
+        target,
+        monitor: fetcher.monitor.clone(),
+        written_bytes: AtomicU64::new(0),
+    });
+    // One window waits while another is written and a third is planned.
+    let (sender, receiver) = mpsc::channel(1);
+    let done =
+        try_join(plan_steps(fetcher, member, sender), run_steps(fetcher, member, &sink, receiver)).await;
+    if done.is_err() {
+        fetcher.settle().await;
+    }
+    done.map(|_| sink.written_bytes.load(Ordering::Relaxed))
+}
+
+async fn plan_steps(fetcher: &Fetcher<'_>, member: &Member, steps: mpsc::Sender<Vec<Step>>) -> Result<()> {
+    let (mut walk, mut holes) = (Walk::new(fetcher, member)?, Holes::default());
+    let blame = |error| fetcher.reader.blame(error);
+    while let Some(window) = walk.next().await? {
+        let gaps = window.iter().map(|(_, chunk)| holes.before(&chunk.disk()));
+        let gaps = gaps.collect::<std::result::Result<Vec<_>, _>>().map_err(blame)?;
+        let mut planned = vec![Step::Zero(gaps)];
+        planned.extend(plan(window, fetcher.range_bytes()).into_iter().map(Step::Write));
+        // Nobody listens any more after a failure, which the listener reports.
+        if steps.send(planned).await.is_err() {
+            return Ok(());
+        }
+    }
+    let end = holes.before(&(member.size_bytes..member.size_bytes)).map_err(blame)?;
+    let _ = steps.send(vec![Step::Zero(vec![end])]).await;
+    Ok(())
+}
+
+async fn run_steps(
+    fetcher: &Fetcher<'_>,
+    member: &Member,
+    sink: &Arc<Sink>,
+    receiver: mpsc::Receiver<Vec<Step>>,
+) -> Result<()> {
+    let windows = stream::unfold(receiver, |mut receiver| async move {
+        let steps = receiver.recv().await?;
+        Some((stream::iter(steps), receiver))
+    });
+    let steps = windows.flatten().map(|step| run_step(fetcher, sink, step));
+    let mut running = std::pin::pin!(steps.buffer_unordered(REQUESTS_IN_FLIGHT));
+    let mut lost: Vec<Failed> = Vec::new();
+    while let Some(failed) = running.try_next().await? {
+        lost.extend(failed);
+        if chunks(&lost) > LOST_CHUNKS_MAX {
+            mend(fetcher, member, sink, std::mem::take(&mut lost)).await?;
+        }
+    }
+    mend(fetcher, member, sink, lost).await
+}
+
+fn chunks(lost: &[Failed]) -> usize {
+    lost.iter().flat_map(|failed| &failed.frames).map(|frame| frame.pieces.len()).sum()
+}
+
+async fn run_step(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, step: Step) -> Result<Vec<Failed>> {
+    let sink = Arc::clone(sink);
+    match step {
+        Step::Zero(gaps) => {
+            fetcher.compute(move || sink.zero(gaps)).await??;
+            Ok(Vec::new())
+        }
+        Step::Write(range) => {
+            let _memory = fetcher.reserve(range.size_bytes()).await?;
+            let (fetched, mut failed) = fetcher.fetch(range).await?;
+            for fetched in fetched {
+                let sink = Arc::clone(&sink);
+                failed.extend(fetcher.compute(move || sink.write(fetched)).await??);
+            }
+            Ok(failed)
+        }
+    }
+}
+
+/// Writes what other copies give for the lost chunks.
+async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, lost: Vec<Failed>) -> Result<()> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let mut copies = Copies::locate(fetcher, &lost).await?;
+    for failed in lost {
+        let mut ranges = Vec::new();
+        for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
+            match copies.chunk(&piece.id).await? {
+                Some(chunk) => sink.write_at(piece.at, &chunk)?,
+                None => ranges.push(piece.disk()),
+            }
+        }
+        if !ranges.is_empty() {
+            return Err(unrestorable(member, ranges, failed.error));
+        }
+    }
+    Ok(())
+}
+
+impl Sink {
+    fn write(&self, fetched: Fetched) -> Result<Vec<Failed>> {
+        self.monitor.check()?;
+        open_all(&self.frames, fetched, |pieces, raw| {
+            runs(pieces).try_for_each(|(at, range)| self.write_at(at, stretch(&raw, range)?))
+        })
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.target.write_at(at, bytes)?;
+        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        add(&self.written_bytes, count);
+        add(&self.monitor.counters.done_bytes, count);
+        Ok(())
+    }
+
+    /// A new file is all zeros already; on a device these are requests to the driver.
+    fn zero(&self, gaps: Vec<Range<u64>>) -> Result<()> {
+        for mut gap in gaps {
+            while !gap.is_empty() {
+                self.monitor.check()?;
+                let end = gap.end.min(gap.start.saturating_add(ZERO_BYTES_MAX));
+                self.target.zero(gap.start..end)?;
+                gap.start = end;
+            }
+        }
+        Ok(())
+    }
+}
