@@ -9,8 +9,13 @@ use sancerre_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Sever
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::rebuild::rebuild_index;
 use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::{Log, open_body};
+use sancerre_engine::repository::session::Session;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::seal::{UnitKind, UnitName, seal_raw};
 use sancerre_tests::disk::{MemoryDisk, guest};
-use sancerre_tests::repo::{TestRepo, back_up};
+use sancerre_tests::repo::{TestRepo, back_up, name, zone};
 
 const SIZE: usize = 6 << 20;
 
@@ -229,6 +234,59 @@ async fn harmed_segments_and_keys_are_named_and_cost_nothing() {
         assert_eq!(of(&report, stranger).severity, Severity::Note);
     }
     assert_eq!(report.worst(), Some(Severity::Note));
+}
+
+/// Commits a snapshot with the maps of another one, and a frame set that lacks one pack.
+async fn commit_with_too_few_frames(scene: &Scene) -> (SessionId, PackName) {
+    let repository = &scene.repo.open;
+    let mut log = Log::load(repository).await.unwrap();
+    let (body, uses) = {
+        let snapshot = log.latest(&name("db01")).unwrap();
+        (open_body(repository, &snapshot).unwrap(), FrameSet::decode(&snapshot.manifest.public).unwrap())
+    };
+    let left_out = uses.packs().next().unwrap();
+    let mut fewer = FrameSet::default();
+    for pack in uses.packs().filter(|pack| *pack != left_out) {
+        fewer.insert_pack(pack);
+    }
+    let session = Session::announce(repository, &log, &name("db01")).await.unwrap();
+    let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
+    let root = repository.keys.metadata_root(&session.id);
+    let sealed = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();
+    let manifest = session.manifest(repository);
+    session.commit(repository, &mut log, &manifest, &fewer.encode().unwrap(), &sealed).await.unwrap();
+    (session.id, left_out)
+}
+
+#[tokio::test]
+async fn a_frame_set_that_is_too_small_is_found_before_gc_acts_on_it() {
+    let scene = scene(9).await;
+    let (session, left_out) = commit_with_too_few_frames(&scene).await;
+    let report = run(&scene.repo.open, ReadData::No, false).await;
+    let finding = of(&report, &sancerre_format::names::outcome(&zone(), &session));
+    assert_eq!(finding.severity, Severity::Damaged);
+    assert!(finding.problem.contains(&format!("frame {left_out}/")), "{}", finding.problem);
+    assert!(finding.problem.contains("gc would delete"), "{}", finding.problem);
+    assert_eq!(finding.costs.len(), 1);
+    assert_eq!((finding.costs[0].snapshot, finding.costs[0].ranges.is_empty()), (session, false));
+    assert_eq!(report.findings.len(), 1, "the snapshot it copies is sound: {:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn packs_of_sessions_that_died_are_told_with_their_size() {
+    let scene = scene(10).await;
+    let last = scene.snapshots[2].snapshot.unwrap();
+    let packs = scene.keys(&format!("zones/default/packs/{:016x}", last.number)).await;
+    let mut bytes = 0;
+    for key in &packs {
+        bytes += scene.get(key).await.len();
+    }
+    // The backup died before its manifest; nobody names it as a parent.
+    scene.remove(&sancerre_format::names::outcome(&zone(), &last)).await;
+    let report = run(&scene.repo.open, ReadData::All, false).await;
+    assert_eq!((report.worst(), report.snapshots), (Some(Severity::Note), 2));
+    let problem = &of(&report, "zones/default/packs/").problem;
+    assert!(problem.starts_with(&format!("{} packs of {bytes} bytes", packs.len())), "{problem}");
 }
 
 #[tokio::test]
