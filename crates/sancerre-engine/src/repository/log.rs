@@ -283,7 +283,7 @@ impl Log {
                     avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
                 }
                 Kind::Taint(distrust) => {
-                    avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from))
+                    avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
                 }
                 _ => {}
             }
