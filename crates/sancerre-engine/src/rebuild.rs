@@ -74,7 +74,7 @@ pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result
         return Ok(report);
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
-    let avoid = log.avoid(u64::MAX);
+    let avoid = log.avoid(u64::MAX)?;
     let mut writer = Writer::announce(repository, log).await?;
     let read = sources.iter().map(|source| read_pack(repository, monitor, source));
     let mut read = std::pin::pin!(futures::stream::iter(read).buffered(PACKS_IN_FLIGHT));

@@ -270,7 +270,7 @@ impl Run {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
         }
         let present = Present::load(repository).await?;
-        let usable = Usable { avoid: log.avoid(number), catalogue, present };
+        let usable = Usable { avoid: log.avoid(number)?, catalogue, present };
         let index = known::load(repository, log, &usable, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
