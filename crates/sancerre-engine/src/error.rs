@@ -119,6 +119,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The store went away at the commit point.
+    #[error(
+        "the store went away while snapshot {session} was being committed: {reason}; whether it is saved shows `sancerre snapshots` once the store is back"
+    )]
+    Undecided {
+        /// Which.
+        session: String,
+        /// What the store said.
+        reason: String,
+    },
     /// Nothing fits what the user named.
     #[error("{0}")]
     Usage(String),

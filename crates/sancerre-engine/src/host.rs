@@ -103,10 +103,9 @@ impl Clock for SystemClock {
 struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, clippy::expect_used)]
     fn fill(&self, bytes: &mut [u8]) {
-        // invariant: without a source of randomness no key may be made, and there is nobody to tell
-        getrandom::fill(bytes).expect("the system's random source failed"); // invariant: see above
+        getrandom::fill(bytes).expect("the system's random source failed"); // invariant: without it no key may be made
     }
 }
 

@@ -12,8 +12,9 @@ use sancerre_format::outcome::{Member, Root};
 use crate::error::Result;
 use crate::frames::Frames;
 
-/// Decoded nodes kept: a path and its neighbours, as reading goes from left to right.
-const NODES_KEPT: usize = 16;
+/// Decoded nodes kept, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
+/// new map behind them.
+const NODES_KEPT: usize = 256;
 
 /// A node as it lies in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]

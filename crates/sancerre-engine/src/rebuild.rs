@@ -74,7 +74,7 @@ pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result
         return Ok(report);
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
-    let avoid = log.avoid(u64::MAX);
+    let avoid = log.avoid(u64::MAX)?;
     let mut writer = Writer::announce(repository, log).await?;
     let read = sources.iter().map(|source| read_pack(repository, monitor, source));
     let mut read = std::pin::pin!(futures::stream::iter(read).buffered(PACKS_IN_FLIGHT));
@@ -121,7 +121,8 @@ async fn read_pack<'a>(
         Ok((head, tail)) => {
             let (repository, source) = (repository.clone(), *source);
             let host = repository.host.clone();
-            host.compute(move || read_table(&repository, &source, &head, &tail).map_err(Error::object(&key))).await?
+            host.compute(move || read_table(&repository, &source, &head, &tail).map_err(Error::object(&key)))
+                .await?
         }
         Err(error) => Err(error),
     };
@@ -166,7 +167,10 @@ fn read_table(
     let listed = trailer.directory_hash() == source.listed.directory;
     let tail = PackTail::decode(trailer, head, tail)?;
     if !listed || tail.head().name() != source.name || tail.head().writer() != source.session {
-        return Err(FormatError::Forged { what: "pack", detail: "it is not the one its session listed".into() });
+        return Err(FormatError::Forged {
+            what: "pack",
+            detail: "it is not the one its session listed".into(),
+        });
     }
     let table = tail.open_table(&repository.keys.metadata_root(&source.session))?;
     let mut entries = Vec::new();
@@ -231,7 +235,9 @@ impl<'a> Writer<'a> {
         let (id, sequence) = (self.id, self.sequence);
         // A session's first segment is replaced whether it is still there or not: a segment that names frames of other
         // sessions must say whose place it takes. A rebuild that dies halfway may hide some of them; the next one heals that.
-        let firsts = std::mem::take(&mut self.sessions).into_iter().map(|session| SegmentName { session, sequence: 0 });
+        let firsts = std::mem::take(&mut self.sessions)
+            .into_iter()
+            .map(|session| SegmentName { session, sequence: 0 });
         let covers: BTreeSet<SegmentName> = firsts.chain(old.iter().copied()).collect();
         let root = self.repository.keys.metadata_root(&id);
         let mut entries = std::mem::take(&mut self.entries);
@@ -250,8 +256,7 @@ impl<'a> Writer<'a> {
             table_bytes: built.table_bytes,
             table_hash: built.table_hash,
         };
-        let bytes =
-            record::encode(&segment, self.repository.host.tool, &writer.key, &[], &built.sealed)?;
+        let bytes = record::encode(&segment, self.repository.host.tool, &writer.key, &[], &built.sealed)?;
         let key = names::index(&self.repository.keys.zone, id.number, sequence);
         self.repository.store.put_own(&key, bytes.into(), "run `sancerre index rebuild` again").await?;
         self.sequence = sequence.saturating_add(1);

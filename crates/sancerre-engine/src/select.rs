@@ -57,7 +57,7 @@ impl Selector {
         let parts: Vec<&str> = text.split(':').collect();
         let parsed = match parts.as_slice() {
             [first, rest @ ..]
-                if back(first).is_some() && !rest.first().is_some_and(|next| back(next).is_some()) =>
+                if back(first).is_some() && rest.first().is_none_or(|next| back(next).is_none()) =>
             {
                 latest(None, first, rest)
             }

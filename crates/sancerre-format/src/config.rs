@@ -69,14 +69,13 @@ pub struct Layout {
 impl Default for Layout {
     /// Measured on real guests: `docs/decisions/0002-chunking.md`.
     fn default() -> Self {
-        let sizes = ProfileSizes { min_bytes: 32 << 10, target_bytes: 128 << 10, max_bytes: 512 << 10 };
         Self {
             region_bytes: 32 << 20,
             leaf_bytes: 4 << 20,
             frame_bytes: 1 << 20,
             pack_bytes: 32 << 20,
-            disk: sizes,
-            stream: sizes,
+            disk: ProfileSizes { min_bytes: 16 << 10, target_bytes: 128 << 10, max_bytes: 512 << 10 },
+            stream: ProfileSizes { min_bytes: 32 << 10, target_bytes: 64 << 10, max_bytes: 512 << 10 },
         }
     }
 }

@@ -41,7 +41,7 @@ Names of snapshots:
   web01:latest:disk0, 3f9a:disk0      one disk of it
 
 Examples:
-  export SANCERRE_REPOSITORY=/srv/backup SANCERRE_PASSWORD_FILE=/root/passphrase
+  export SANCERRE_REPOSITORY=/srv/backup SANCERRE_PASSWORD_FILE=/etc/sancerre/passphrase
   sancerre init --key-file /etc/sancerre/writer.key
   sancerre backup --key-file /etc/sancerre/writer.key --vm web01 /dev/vg0/web01-snap
   sancerre snapshots

@@ -154,11 +154,11 @@ pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Resu
     let log = Log::load(repository).await?;
     let void =
         log.entries().filter(|entry| entry.entry.is_err() || matches!(entry.outcome, Outcome::Invalid(_)));
-    let (void, gaps) = (void.count(), log.gaps().len());
-    if void > 0 || gaps > 0 {
+    let (void, gap) = (void.count(), log.missing().next());
+    if void > 0 || gap.is_some() {
+        let missing = gap.map_or_else(String::new, |number| format!(", number {number} is missing"));
         context.output.warning(&format!(
-            "{void} records of the log do not verify and {gaps} are missing, so snapshots may be missing from it; run \
-             `sancerre check`"
+            "{void} records of the log do not verify{missing}, so snapshots may be missing from it; run `sancerre check`"
         ));
     }
     Ok(log)

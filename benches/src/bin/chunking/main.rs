@@ -100,7 +100,7 @@ fn scan(disk: &Path, ledgers: &mut [Ledger]) -> Result<()> {
         if is_zero(region) {
             continue;
         }
-        rules::check_base(region)?;
+        rules::check_chosen(region)?;
         thread::scope(|scope| {
             let work = |ledgers: &mut [Ledger]| ledgers.iter_mut().try_for_each(|ledger| ledger.add(region));
             let threads: Vec<_> =

@@ -140,12 +140,12 @@ impl BlockRule {
     }
 }
 
-/// Fails if the product cuts a region in another way than the base that its variants are compared with.
-pub(crate) fn check_base(region: &[u8]) -> Result<()> {
-    let (mut product, mut base) = (Vec::new(), Vec::new());
-    cut_product(&Chunker::disk(&CUT_KEY, BASE.sizes)?, region, &mut product);
-    BASE.cut(region, &mut base);
-    ensure!(product == base, "the product's disk rule is not the base of the variants any more");
+/// Fails if the product cuts a region in another way than the variants' code with the parameters that were chosen.
+pub(crate) fn check_chosen(region: &[u8]) -> Result<()> {
+    let (mut product, mut chosen) = (Vec::new(), Vec::new());
+    cut_product(&Chunker::disk(&CUT_KEY, CHOSEN.sizes)?, region, &mut product);
+    CHOSEN.cut(region, &mut chosen);
+    ensure!(product == chosen, "the variants' code cuts in another way than the product's disk rule");
     Ok(())
 }
 
@@ -161,6 +161,9 @@ const BASE: BlockRule = BlockRule {
     sample: Sample::Ends,
     normalisation: 1,
 };
+
+/// What the product has.
+const CHOSEN: BlockRule = BlockRule { sizes: kib(16, 128, 512), file_end_bytes: 256, ..BASE };
 
 pub(crate) fn all() -> Result<Vec<(String, Rule)>> {
     let layout = Layout::default();
@@ -187,13 +190,16 @@ pub(crate) fn all() -> Result<Vec<(String, Rule)>> {
 }
 
 fn disk_variants() -> Vec<(String, BlockRule)> {
-    // The base is the product's rule once more: its numbers vouch for the variants' code, cuts are compared in `scan`.
     let mut variants = vec![("base: 32/128/512, Z 4, end 64, first 32 + last 32, level 1".to_owned(), BASE)];
     for hole_blocks in [1, 8, 16] {
         variants.push((format!("Z {hole_blocks}"), BlockRule { hole_blocks, ..BASE }));
     }
     for file_end_bytes in [0, 1, 8, 16, 256] {
         variants.push((format!("end {file_end_bytes}"), BlockRule { file_end_bytes, ..BASE }));
+    }
+    for (min, file_end_bytes) in [(32, 512), (32, 1024), (16, 256), (16, 1024)] {
+        let rule = BlockRule { file_end_bytes, sizes: kib(min, 128, 512), ..BASE };
+        variants.push((format!("{min}/128/512, end {file_end_bytes}"), rule));
     }
     variants.push(("last 64".to_owned(), BlockRule { sample: Sample::Tail, ..BASE }));
     for normalisation in [0, 2, 3] {

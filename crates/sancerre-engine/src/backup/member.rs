@@ -111,7 +111,7 @@ impl Run {
             match &mut tree {
                 Some(tree) => {
                     add_region(tree, number, &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
-                        .await?
+                        .await?;
                 }
                 None => late.push((map, length_bytes)),
             }

@@ -130,6 +130,7 @@ pub async fn backup(
     let mut log = Log::load(repository).await?;
     if options.dry_run {
         let next = log.highest().saturating_add(1);
+        log.complete(repository, next).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
         run.members(options.sources, options.allow_changing, None).await?;
         return Ok(run.report(None));
@@ -137,6 +138,7 @@ pub async fn backup(
     let session = Session::announce(repository, &log, &options.vm).await?;
     // W2: the avoid set is built from what the log says now that our number is taken.
     log.refresh(repository).await?;
+    log.complete(repository, session.id.number).await?;
     save(repository, &mut log, session, options, monitor).await
 }
 
@@ -262,17 +264,13 @@ impl Run {
         options: &BackupOptions,
         monitor: &Monitor,
     ) -> Result<Self> {
-        if let Some(gap) = log.gaps().into_iter().find(|gap| *gap < number) {
-            let key = sancerre_format::names::log(&repository.keys.zone, gap);
-            return Err(Error::Missing { key });
-        }
         let budget = budget(repository, options);
         let (catalogue, bad) = Catalogue::load_all(repository, log).await?;
         for list in bad {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
         }
         let present = Present::load(repository).await?;
-        let usable = Usable { avoid: log.avoid(number), catalogue, present };
+        let usable = Usable { avoid: log.avoid(number)?, catalogue, present };
         let index = known::load(repository, log, &usable, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;

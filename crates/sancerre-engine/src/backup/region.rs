@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use sancerre_format::bytes::{to_u32, to_u64, to_usize};
-use sancerre_format::chunk::{BLOCK_BYTES, Chunker, PieceKind};
+use sancerre_format::chunk::{BLOCK_BYTES, Chunker, HOLE_BYTES, PieceKind};
 use sancerre_format::id::{ContentId, Place};
 use sancerre_format::node::chunk_id;
 use sancerre_format::pack::PackKind;
@@ -75,8 +75,8 @@ impl RegionInput {
         }
     }
 
-    /// Stretches of the region that may hold data, on the grid of blocks, so that a hole and written zeros give
-    /// the same chunks.
+    /// Stretches of the region that may hold data, on the grid of blocks and with short holes inside, so that a
+    /// hole and written zeros give the same chunks.
     fn data_ranges(&self) -> Result<Vec<Range<usize>>> {
         let Self::Disk { disk, start, length_bytes } = self else {
             return Ok(std::iter::once(0..self.length_bytes()).collect());
@@ -87,7 +87,7 @@ impl RegionInput {
             let from = relative(range.start) / BLOCK_BYTES * BLOCK_BYTES;
             let to = relative(range.end).next_multiple_of(BLOCK_BYTES).min(*length_bytes);
             match aligned.last_mut() {
-                Some(last) if last.end >= from => last.end = to,
+                Some(last) if last.end.saturating_add(HOLE_BYTES) > from => last.end = to,
                 _ => aligned.push(from..to),
             }
         }

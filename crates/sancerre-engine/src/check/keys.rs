@@ -36,7 +36,9 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
         match verify(repository, key, &bytes) {
             Some(Ok(())) => {}
             Some(Err(error)) => findings.push(finding(Severity::Damaged, key, error.to_string())),
-            None => findings.push(finding(Severity::Note, key, "it belongs to nothing and is ignored".into())),
+            None => {
+                findings.push(finding(Severity::Note, key, "it belongs to nothing and is ignored".into()));
+            }
         }
     }
     findings.extend(missing(repository, log, &keys));
@@ -115,7 +117,10 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
         .map(|key| finding(Severity::Missing, key, "it is missing".into()))
         .collect();
     for (folder, consequence) in [
-        (names::RECIPIENTS, "no restore recipient is there: no passphrase or token opens this repository's content"),
+        (
+            names::RECIPIENTS,
+            "no restore recipient is there: no passphrase or token opens this repository's content",
+        ),
         (names::ADMINS, "the admin's signing key is not there: keep your copy of it"),
     ] {
         if !here.iter().any(|key| key.starts_with(folder)) {

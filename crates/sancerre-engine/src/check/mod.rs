@@ -58,7 +58,11 @@ pub struct CheckOptions {
 /// Errors: a store that does not answer or refuses; an interrupt; [`Error::Usage`](crate::Error::Usage) for options
 /// that make no sense; [`Error::WrongKey`](crate::Error::WrongKey) when something is to be quarantined without a key
 /// that signs. Damage is no error but a finding.
-pub async fn check(repository: &Repository, options: &CheckOptions, monitor: &Monitor) -> Result<CheckReport> {
+pub async fn check(
+    repository: &Repository,
+    options: &CheckOptions,
+    monitor: &Monitor,
+) -> Result<CheckReport> {
     options.read_data.validate()?;
     if options.quarantine {
         // Better now than after hours of reading.

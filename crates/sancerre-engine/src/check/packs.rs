@@ -211,10 +211,11 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>) {
     let (mut packs, mut bytes) = (0u64, 0u64);
     for pack in run.inventory.present.names() {
         let entry = run.log.entry(pack.session);
-        let committed = entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Commit(..)));
+        let committed =
+            entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Commit(..)));
         for (hash, size_bytes) in run.inventory.present.found(pack) {
             let listed = run.inventory.catalogue.pack(pack).is_some_and(|listed| listed.hash == *hash);
-            if (listed && committed) || needed.contains(&pack) && listed {
+            if listed && (committed || needed.contains(&pack)) {
                 continue;
             }
             packs = packs.saturating_add(1);

@@ -28,9 +28,9 @@ impl ReadData {
     /// Fails with [`Error::Usage`] when nothing can be meant by it.
     pub fn validate(&self) -> Result<()> {
         match *self {
-            Self::Percent(percent) if !(percent > 0.0 && percent <= 100.0) => {
-                Err(Error::Usage(format!("{percent}% of the data cannot be read: give more than 0, at most 100")))
-            }
+            Self::Percent(percent) if !(percent > 0.0 && percent <= 100.0) => Err(Error::Usage(format!(
+                "{percent}% of the data cannot be read: give more than 0, at most 100"
+            ))),
             Self::Part { part, of } if part == 0 || part > of => {
                 Err(Error::Usage(format!("there is no part {part} of {of}: parts count from 1")))
             }

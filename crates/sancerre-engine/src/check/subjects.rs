@@ -50,12 +50,20 @@ fn read_one(
         match log::open_body(repository, snapshot) {
             Ok(body) => members = body.members,
             Err(error) => {
-                findings.blame(&key, Severity::Damaged, format!("its body cannot be read: {}", reason(&error)));
+                findings.blame(
+                    &key,
+                    Severity::Damaged,
+                    format!("its body cannot be read: {}", reason(&error)),
+                );
                 findings.cost(&key, (place, None), None);
             }
         }
     } else {
-        findings.blame(&key, Severity::Note, "its maps were made with the zone's former keys and are not read");
+        findings.blame(
+            &key,
+            Severity::Note,
+            "its maps were made with the zone's former keys and are not read",
+        );
     }
     let uses = FrameSet::decode(&snapshot.manifest.public);
     if let Err(error) = &uses {

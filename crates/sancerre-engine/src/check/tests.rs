@@ -1,5 +1,8 @@
 //! The pure parts: merging ranges, adding up costs, choosing packs.
 
+// A vector of one range is what a merge gives.
+#![allow(clippy::single_range_in_vec_init, clippy::type_complexity)]
+
 use std::ops::Range;
 
 use sancerre_format::id::{Hash, PackName, SessionId};
@@ -64,7 +67,11 @@ fn every_pack_is_in_exactly_one_part() {
 fn a_percentage_is_near_and_repeatable() {
     let choose = |percent| -> Vec<u32> {
         let choice = ReadData::Percent(percent);
-        (0..10_000).map(listed).filter(|(name, pack)| choice.selects(*name, pack)).map(|(name, _)| name.ordinal).collect()
+        (0..10_000)
+            .map(listed)
+            .filter(|(name, pack)| choice.selects(*name, pack))
+            .map(|(name, _)| name.ordinal)
+            .collect()
     };
     let tenth = choose(10.0);
     assert!((800..1200).contains(&tenth.len()), "{}", tenth.len());
@@ -144,7 +151,6 @@ fn quarantined_damage_that_costs_nothing_is_history() {
     findings.blame("grown", Severity::Missing, "b");
     let severities: Vec<(String, Severity)> =
         findings.finish(&subjects).into_iter().map(|finding| (finding.object, finding.severity)).collect();
-    let expected =
-        [("grown", Severity::Damaged), ("needed", Severity::Damaged), ("old", Severity::Note)];
+    let expected = [("grown", Severity::Damaged), ("needed", Severity::Damaged), ("old", Severity::Note)];
     assert_eq!(severities, expected.map(|(object, severity)| (object.to_owned(), severity)));
 }

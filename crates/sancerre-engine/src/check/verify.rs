@@ -108,11 +108,17 @@ fn check_identity(pack: &Pack<'_>, expected: &Expected) -> Result<(), String> {
     let head = pack.head();
     let kind = if expected.listed.metadata { PackKind::Metadata } else { PackKind::Data };
     let rules = [
-        (pack.tail().trailer().directory_hash() == expected.listed.directory, "its directory is not the listed one"),
+        (
+            pack.tail().trailer().directory_hash() == expected.listed.directory,
+            "its directory is not the listed one",
+        ),
         (head.name() == expected.name && head.writer() == expected.session, "it is another pack"),
         (head.repository == expected.repository, "it is of another repository"),
         (head.kind == kind, "it holds another kind of frames than listed"),
-        (u32::try_from(pack.directory().len()).ok() == Some(expected.listed.frames), "its number of frames is not the listed one"),
+        (
+            u32::try_from(pack.directory().len()).ok() == Some(expected.listed.frames),
+            "its number of frames is not the listed one",
+        ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, problem)) => Err(problem.to_owned()),

@@ -132,12 +132,14 @@ impl Walk<'_, '_> {
 
     /// Verifies the nodes of a step; returns the steps below it, ascending.
     async fn step(&mut self, group: &Group, step: &Step) -> Result<Vec<Step>> {
-        let mut below: BTreeMap<u8, BTreeMap<(ContentId, Place), Vec<(usize, usize)>>> = BTreeMap::new();
+        let mut below: BTreeMap<u8, Nodes> = BTreeMap::new();
         let range = group.geometry.range(step.level, step.number);
         for nodes in step.nodes.chunks(NODES_AT_ONCE) {
             let wanted: BTreeSet<FramePlace> = nodes
                 .iter()
-                .filter(|shared| self.check_place(shared, true, &shared.place.frame, std::slice::from_ref(&range)))
+                .filter(|shared| {
+                    self.check_place(shared, true, &shared.place.frame, std::slice::from_ref(&range))
+                })
                 .map(|shared| shared.place.frame)
                 .collect();
             let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;

@@ -84,9 +84,17 @@ impl Catalogue {
             let detail = "it does not belong to the session it names".to_owned();
             return Err(FormatError::Forged { what: "pack list", detail });
         }
+        // What a manifest counted is final: its writer must not add to it, or change it, later.
+        let counted = entry.and_then(|entry| entry.snapshot()).map(|snapshot| snapshot.manifest.fields.lists);
+        if counted.is_some_and(|lists| list.sequence >= lists) {
+            let detail = "its session's manifest counts fewer lists".to_owned();
+            return Err(FormatError::Forged { what: "pack list", detail });
+        }
         self.sessions.insert(list.session.number, list.session);
         for pack in list.packs {
-            self.packs.insert(PackName { session: list.session.number, ordinal: pack.ordinal }, pack);
+            // Lists come in order, and the first word on a pack stands.
+            let name = PackName { session: list.session.number, ordinal: pack.ordinal };
+            self.packs.entry(name).or_insert(pack);
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod avoid;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use sancerre_format::FormatError;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{FrameName, Hash, SessionId};
+use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
@@ -15,6 +16,8 @@ use sancerre_format::seal::{UnitKind, UnitName};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
+
+pub use avoid::Avoid;
 
 /// A log entry and what became of it.
 #[derive(Debug, Clone)]
@@ -60,25 +63,6 @@ impl Snapshot<'_> {
     /// The snapshot's id.
     pub fn id(&self) -> Hash {
         self.session().intent
-    }
-}
-
-/// Places that a session must not use (FORMAT.md §9.2).
-#[derive(Debug, Clone, Default)]
-pub struct Avoid {
-    frames: FrameSet,
-    sessions: HashSet<u64>,
-}
-
-impl Avoid {
-    /// Whether a frame must not be used.
-    pub fn contains(&self, frame: &FrameName) -> bool {
-        self.sessions.contains(&frame.pack.session) || self.frames.contains(frame)
-    }
-
-    /// Adds frames found unusable.
-    pub fn extend(&mut self, frames: &FrameSet) {
-        self.frames.union(frames);
     }
 }
 
@@ -211,9 +195,52 @@ impl Log {
         &self.strangers
     }
 
-    /// The highest number taken; 0 in an empty log.
+    /// The highest number taken; 0 in an empty log. Entries that do not verify count while they follow without a gap:
+    /// junk under a far higher number is no part of the log.
     pub fn highest(&self) -> u64 {
-        self.entries.keys().next_back().copied().unwrap_or_default()
+        let verified = self.entries.iter().rfind(|(_, entry)| entry.entry.is_ok());
+        let mut highest = verified.map_or(0, |(number, _)| *number);
+        while let Some(next) = highest.checked_add(1).filter(|next| self.entries.contains_key(next)) {
+            highest = next;
+        }
+        highest
+    }
+
+    /// The first number below `end` that has no entry: a stale view of the store, or damage.
+    pub fn first_gap(&self, end: u64) -> Option<u64> {
+        let mut expected = 1;
+        for number in self.entries.range(..end).map(|(number, _)| *number) {
+            if number != expected {
+                return Some(expected);
+            }
+            expected = number.saturating_add(1);
+        }
+        (expected < end).then_some(expected)
+    }
+
+    /// The numbers below the highest that have no entry; there may be very many.
+    pub fn missing(&self) -> impl Iterator<Item = u64> + '_ {
+        (1..self.highest()).filter(|number| !self.entries.contains_key(number))
+    }
+
+    /// Reads by name what a stale listing may have left out below `end`.
+    ///
+    /// Errors: [`Error::Missing`] for an entry that is not there: without it nothing can be reused safely.
+    pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
+        while let Some(gap) = self.first_gap(end) {
+            let key = names::log(&repository.keys.zone, gap);
+            let bytes = repository.store.need(&key).await?;
+            self.add_entry(repository, &key, &bytes)?;
+            let entry = self.entries.get(&gap).map(|entry| entry.session);
+            let outcome = entry.map(|session| names::outcome(&repository.keys.zone, &session));
+            if let Some(key) = outcome
+                && let Some(bytes) = repository.store.get(&key).await?
+            {
+                self.add_outcome(repository, &key, &bytes)?;
+            }
+        }
+        self.distrust_revoked();
+        Ok(())
     }
 
     /// The newest committed gc below `number`.
@@ -222,44 +249,6 @@ impl Log {
             Outcome::Commit(_, lists) => Some((*number, lists.as_ref())),
             _ => None,
         })
-    }
-
-    /// Numbers that should be there and are not: a stale view of the store, or damage.
-    pub fn gaps(&self) -> Vec<u64> {
-        let folded = self.newest_commit(u64::MAX).map_or(0, |(number, _)| number);
-        (folded.saturating_add(1)..self.highest())
-            .filter(|number| !self.entries.contains_key(number))
-            .collect()
-    }
-
-    /// What a session with this number must not reuse.
-    pub fn avoid(&self, number: u64) -> Avoid {
-        let mut avoid = Avoid::default();
-        if let Some((_, lists)) = self.newest_commit(number) {
-            avoid.frames.union(&lists.burnt);
-        }
-        for (_, entry) in self.entries.range(..number) {
-            avoid_gc(&mut avoid, entry);
-        }
-        for entry in self.valid() {
-            match &entry.fields.kind {
-                Kind::Quarantine { .. } => {
-                    // A set that does not decode can't have been signed by this program; it names nothing.
-                    avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
-                }
-                Kind::Taint(distrust) => {
-                    avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from))
-                }
-                _ => {}
-            }
-        }
-        avoid
-    }
-
-    fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
-        let signed =
-            move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
-        self.valid().filter(signed).map(|entry| entry.fields.number)
     }
 
     fn named(
@@ -342,23 +331,6 @@ impl LogEntry {
             (Ok(entry), Outcome::Manifest(manifest)) => Some(Snapshot { entry, manifest }),
             _ => None,
         }
-    }
-}
-
-fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) {
-    let Ok(announced) = &entry.entry else { return };
-    if !matches!(announced.fields.kind, Kind::Gc) {
-        return;
-    }
-    let lists = match &entry.outcome {
-        Outcome::Abort(_) | Outcome::Manifest(_) => return,
-        Outcome::Commit(_, lists) => lists.as_ref().clone(),
-        // Open or unreadable: the proposal may still become final.
-        Outcome::Undecided | Outcome::Invalid(_) => GcLists::decode(&announced.public).unwrap_or_default(),
-    };
-    avoid.frames.union(&lists.dead);
-    for moved in &lists.moves {
-        avoid.frames.insert(moved.frame);
     }
 }
 

@@ -14,7 +14,7 @@ use sancerre_format::seal::SessionKey;
 use crate::error::{Error, Result};
 use crate::keys::WriterKey;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Outcome};
+use crate::repository::log::Log;
 use crate::store::Put;
 
 /// An announced session of this process.
@@ -46,7 +46,7 @@ impl Session {
         let parents = log.heads(vm);
         let mut number = log.highest();
         loop {
-            number = number.saturating_add(1);
+            number = next(number)?;
             let key = SessionKey(repository.host.random());
             let sealed_key = repository.host.sealer.seal(&repository.keys.recipient, &key.0)?;
             let intent = Intent {
@@ -172,13 +172,34 @@ impl Session {
         body: &[u8],
     ) -> Result<()> {
         let bytes = self.sign(repository, manifest, uses, body)?;
-        self.put_outcome(repository, bytes).await?;
+        if let Err(failure) = self.put_outcome(repository, bytes.clone()).await {
+            self.decide(repository, &bytes, failure).await?;
+        }
         log.refresh(repository).await?;
         self.confirm(log)
     }
 
+    /// After a manifest whose fate is unknown: either an abort of ours is the outcome, or whatever was there first.
+    async fn decide(&self, repository: &Repository, manifest: &[u8], failure: Error) -> Result<()> {
+        if !matches!(failure, Error::Store { .. }) {
+            return Err(failure);
+        }
+        let key = names::outcome(&repository.keys.zone, &self.id);
+        let abort = self.sign_abort(repository, &failure.to_string())?;
+        match repository.store.put_new(&key, abort).await {
+            Ok(Put::Occupied(found)) if found == manifest => Ok(()),
+            Ok(_) => Err(failure),
+            Err(source) => Err(Error::Undecided { session: self.id.to_string(), reason: source.to_string() }),
+        }
+    }
+
     /// Ends the session with nothing.
     pub async fn abort(&self, repository: &Repository, reason: &str) -> Result<()> {
+        let bytes = self.sign_abort(repository, reason)?;
+        self.put_outcome(repository, bytes).await
+    }
+
+    fn sign_abort(&self, repository: &Repository, reason: &str) -> Result<Bytes> {
         let abort = Abort {
             repository: repository.keys.trust.repository,
             zone: repository.keys.zone.clone(),
@@ -187,8 +208,7 @@ impl Session {
             time: repository.host.clock.now(),
             reason: one_line(reason),
         };
-        let bytes = self.sign(repository, &abort, &[], &[])?;
-        self.put_outcome(repository, bytes).await
+        self.sign(repository, &abort, &[], &[])
     }
 
     async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {
@@ -215,12 +235,10 @@ impl Session {
         }
     }
 
-    /// W7: a commit that came after a collector had folded this number away does not count.
+    /// W7: a commit that came after a collector had folded this number away does not count. The manifest itself is
+    /// known to be there, so a listing that does not show it yet changes nothing.
     fn confirm(&self, log: &Log) -> Result<()> {
-        let ours = log
-            .entry(self.id.number)
-            .is_some_and(|entry| entry.session == self.id && matches!(entry.outcome, Outcome::Manifest(_)));
-        if ours && !log.closed_by_gc(&self.id) {
+        if !log.closed_by_gc(&self.id) {
             return Ok(());
         }
         Err(Error::SessionEnded {
@@ -263,13 +281,18 @@ fn log_entry(
     Ok(record::encode(&entry, repository.host.tool, &writer.key, public, sealed)?.into())
 }
 
+fn next(number: u64) -> Result<u64> {
+    let full = || Error::Lost { what: "a free number in the log".into() };
+    number.checked_add(1).ok_or_else(full)
+}
+
 /// Appends a single-step entry, such as a quarantine, at the next free number.
 pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
     let writer = repository.keys.writer()?;
     let time = repository.host.clock.now();
     let mut number = log.highest();
     loop {
-        number = number.saturating_add(1);
+        number = next(number)?;
         let entry = log_entry(repository, writer, number, time, kind.clone(), public, &[])?;
         match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
             Put::Created => return Ok(number),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join;
@@ -12,9 +11,8 @@ use sancerre_format::outcome::Member;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Error, Result};
-use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
-use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
 use crate::restore::open::{open_all, stretch};
 use crate::restore::plan::{Holes, PackRange, Piece, plan};
@@ -157,17 +155,16 @@ async fn fetch_range(fetcher: &Fetcher<'_>, range: PackRange) -> Result<(Chunks,
     let (fetched, mut failed) = fetcher.fetch(range).await?;
     let mut chunks = Chunks::new();
     for fetched in fetched {
-        let frames = Arc::clone(fetcher.frames());
-        let (more, bad) = fetcher.compute(move || open(&frames, fetched)).await??;
+        let (more, bad) = fetcher.compute(move || open(&fetched)).await??;
         chunks.extend(more);
         failed.extend(bad);
     }
     Ok((chunks, failed))
 }
 
-fn open(frames: &Frames, fetched: Fetched) -> Result<(Chunks, Vec<Failed>)> {
+fn open(fetched: &Fetched) -> Result<(Chunks, Vec<Failed>)> {
     let mut chunks = Chunks::new();
-    let failed = open_all(frames, fetched, |pieces, raw| {
+    let failed = open_all(fetched, |pieces, raw| {
         let wanted_bytes: usize = pieces.iter().map(|piece| to_usize(piece.size_bytes)).sum();
         // A frame of which little is wanted must not be kept whole while the slice waits for its turn.
         if wanted_bytes >= raw.len() / 2 {
@@ -189,19 +186,17 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, lost: Vec<Failed>, slice: 
         return Ok(());
     }
     let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut gone = Gone::default();
     for failed in lost {
-        let mut ranges = Vec::new();
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
             match copies.chunk(&piece.id).await? {
                 Some(chunk) => drop(slice.insert(piece.at, chunk.into())),
-                None => ranges.push(piece.disk()),
+                None => gone.add(piece.disk()),
             }
         }
-        if !ranges.is_empty() {
-            return Err(unrestorable(member, ranges, failed.error));
-        }
+        gone.because(failed.error);
     }
-    Ok(())
+    gone.verdict(member)
 }
 
 /// The pipe, and how far it is.

@@ -15,14 +15,12 @@ use sancerre_format::outcome::Member;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::known;
-use crate::repository::catalogue::Catalogue;
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{PackRange, Piece, WantedFrame};
 
 /// Other copies of what failed.
 pub(super) struct Copies<'a> {
     fetcher: &'a Fetcher<'a>,
-    frames: Frames,
     places: HashMap<ContentId, Vec<Place>>,
     /// The last frame opened: lost chunks are neighbours in their copies too.
     last: Option<(FramePlace, Vec<u8>)>,
@@ -36,22 +34,20 @@ impl<'a> Copies<'a> {
         for failed in failed {
             fetcher.monitor.warn(format!("{}; looking for another copy", failed.error));
         }
-        let (catalogue, places) = match search(fetcher, failed).await {
+        let places = match search(fetcher, failed).await {
             Ok(found) => found,
             Err(error @ Error::Interrupted) => return Err(error),
             Err(error) => {
                 fetcher.monitor.warn(format!("the index cannot be searched for other copies: {error}"));
-                Default::default()
+                HashMap::new()
             }
         };
-        let frames = fetcher.frames();
-        let frames = Frames::new(frames.repository().clone(), frames.log().clone(), catalogue.into());
-        Ok(Self { fetcher, frames, places, last: None })
+        Ok(Self { fetcher, places, last: None })
     }
 
     /// The bytes of a chunk, from the first copy that is what it should be.
     pub(super) async fn chunk(&mut self, id: &ContentId) -> Result<Option<Vec<u8>>> {
-        let id_key = self.frames.repository().keys.zone_keys.id;
+        let id_key = self.fetcher.frames().repository().keys.zone_keys.id;
         let check = |place: &Place, raw: &[u8]| {
             let piece = piece(0, id, place);
             raw.get(piece.raw()).filter(|chunk| chunk_id(&id_key, chunk) == *id).map(<[u8]>::to_vec)
@@ -97,17 +93,14 @@ impl<'a> Copies<'a> {
         open: fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>,
     ) -> Result<Vec<u8>> {
         let wanted = WantedFrame { place: place.frame, pieces: vec![piece(0, id, place)] };
-        let sealed = self.fetcher.read(&self.frames, &PackRange::of(wanted)).await?;
-        open(&self.frames, &place.frame, &sealed)
+        let (frames, sealed) = self.fetcher.read(&PackRange::of(wanted)).await?;
+        open(&frames, &place.frame, &sealed)
     }
 }
 
-/// The places of lost ids in listed packs, and those packs' lists; places that failed already are left out.
-async fn search(
-    fetcher: &Fetcher<'_>,
-    failed: &[Failed],
-) -> Result<(Catalogue, HashMap<ContentId, Vec<Place>>)> {
-    let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
+/// The places of lost ids, newest first; places that failed already are left out.
+async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
+    let repository = fetcher.frames().repository();
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
@@ -124,13 +117,7 @@ async fn search(
             Err(error) => fetcher.monitor.warn(format!("index segment {key} is ignored: {error}")),
         }
     }
-    let sessions: BTreeSet<u64> =
-        places.values().flatten().map(|place| place.frame.frame.pack.session).collect();
-    let (catalogue, _) = Catalogue::load(repository, log, sessions).await?;
-    for places in places.values_mut() {
-        places.retain(|place| catalogue.pack(place.frame.frame.pack).is_some());
-    }
-    Ok((catalogue, places))
+    Ok(places)
 }
 
 fn search_segment(
@@ -157,10 +144,32 @@ fn piece(at: u64, id: &ContentId, place: &Place) -> Piece {
     Piece { at, id: *id, offset_bytes: place.offset_bytes, size_bytes: place.size_bytes }
 }
 
-/// The error for stretches of a disk of which no copy is left; `source` says which object failed.
-pub(super) fn unrestorable(member: &Member, lost: Vec<Range<u64>>, source: Error) -> Error {
-    let (disk, ranges) = (member.name.to_string(), describe(lost));
-    Error::Unrestorable { disk, ranges, source: Box::new(source) }
+/// Stretches of a disk of which no copy is left.
+#[derive(Default)]
+pub(super) struct Gone {
+    ranges: Vec<Range<u64>>,
+    cause: Option<Error>,
+}
+
+impl Gone {
+    /// Adds a stretch.
+    pub(super) fn add(&mut self, range: Range<u64>) {
+        self.ranges.push(range);
+    }
+
+    /// Why the stretches added so far are gone; the first cause is the one that is reported.
+    pub(super) fn because(&mut self, error: Error) {
+        if !self.ranges.is_empty() && self.cause.is_none() {
+            self.cause = Some(error);
+        }
+    }
+
+    /// Fails when anything is gone, naming the object that failed and all bytes that it and others cost.
+    pub(super) fn verdict(self, member: &Member) -> Result<()> {
+        let Some(source) = self.cause else { return Ok(()) };
+        let (disk, ranges) = (member.name.to_string(), describe(self.ranges));
+        Err(Error::Unrestorable { disk, ranges, source: Box::new(source) })
+    }
 }
 
 /// Ranges as words: few of them in full, and how many bytes all are.
@@ -177,5 +186,18 @@ fn describe(mut lost: Vec<Range<u64>>) -> String {
     match joined.len().saturating_sub(NAMED) {
         0 => format!("bytes {}", named.join(", ")),
         more => format!("bytes {} and {more} more ranges ({total} bytes in all)", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+
+    #[test]
+    fn ranges_are_joined_and_counted() {
+        assert_eq!(describe(vec![4096..8192, 0..4096, 9000..9001]), "bytes 0..8192, 9000..9001");
+        let many = (0..9).map(|i| i * 10..i * 10 + 1).collect();
+        let text = "bytes 0..1, 10..11, 20..21, 30..31 and 5 more ranges (9 bytes in all)";
+        assert_eq!(describe(many), text);
     }
 }

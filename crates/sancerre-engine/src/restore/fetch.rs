@@ -1,5 +1,6 @@
 //! Fetching: ranges of packs within the memory budget, and what to make of answers that are not the wanted bytes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +10,12 @@ use sancerre_format::bytes::to_usize;
 use sancerre_format::id::PackName;
 use sancerre_format::names::{self, Folder};
 use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
+use crate::repository::catalogue::Catalogue;
 use crate::restore::plan::{PackRange, WantedFrame};
 use crate::restore::{RestoreOptions, SnapshotReader};
 
@@ -33,6 +35,8 @@ pub(super) struct Failed {
 
 /// A range and its bytes.
 pub(super) struct Fetched {
+    /// What knows its pack.
+    pub(super) frames: Arc<Frames>,
     pub(super) range: PackRange,
     pub(super) bytes: Bytes,
 }
@@ -46,6 +50,8 @@ pub(super) struct Fetcher<'a> {
     jobs: Arc<Semaphore>,
     jobs_max: u32,
     range_bytes: u64,
+    /// Sessions that the manifest does not name, but a copy of a map node does.
+    others: Mutex<HashMap<u64, Arc<Frames>>>,
     fetched_bytes: AtomicU64,
     requests: AtomicU64,
 }
@@ -70,6 +76,7 @@ impl<'a> Fetcher<'a> {
             jobs: Arc::new(Semaphore::new(to_usize(jobs_max))),
             jobs_max,
             range_bytes: (data / in_flight).min(RANGE_BYTES_MAX).max(frame_bytes),
+            others: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -121,8 +128,8 @@ impl<'a> Fetcher<'a> {
     ///
     /// Errors: what is wrong with the store, the keys or the request rather than with the packs.
     pub(super) async fn fetch(&self, range: PackRange) -> Result<(Vec<Fetched>, Vec<Failed>)> {
-        let error = match self.read(self.frames(), &range).await {
-            Ok(bytes) => return Ok((vec![Fetched { range, bytes }], Vec::new())),
+        let error = match self.read(&range).await {
+            Ok((frames, bytes)) => return Ok((vec![Fetched { frames, range, bytes }], Vec::new())),
             Err(error) => error,
         };
         match error.kind() {
@@ -138,8 +145,8 @@ impl<'a> Fetcher<'a> {
     async fn fetch_frames(&self, range: PackRange) -> Result<(Vec<Fetched>, Vec<Failed>)> {
         let (mut fetched, mut failed) = (Vec::new(), Vec::new());
         for range in range.split() {
-            match self.read(self.frames(), &range).await {
-                Ok(bytes) => fetched.push(Fetched { range, bytes }),
+            match self.read(&range).await {
+                Ok((frames, bytes)) => fetched.push(Fetched { frames, range, bytes }),
                 Err(error) if error.is_damage() => failed.push(Failed { frames: range.frames, error }),
                 Err(error) => return Err(error),
             }
@@ -147,11 +154,29 @@ impl<'a> Fetcher<'a> {
         Ok((fetched, failed))
     }
 
-    /// Reads a range of a pack that `frames` lists.
+    /// Frames with the pack lists of the pack's session.
+    async fn frames_of(&self, pack: PackName) -> Result<Arc<Frames>> {
+        let frames = self.frames();
+        if frames.catalogue().pack(pack).is_some() {
+            return Ok(Arc::clone(frames));
+        }
+        let mut others = self.others.lock().await;
+        if let Some(frames) = others.get(&pack.session) {
+            return Ok(Arc::clone(frames));
+        }
+        let (repository, log) = (frames.repository(), frames.log());
+        let (catalogue, _) = Catalogue::load(repository, log, [pack.session]).await?;
+        let frames = Arc::new(Frames::new(repository.clone(), Arc::clone(log), Arc::new(catalogue)));
+        others.insert(pack.session, Arc::clone(&frames));
+        Ok(frames)
+    }
+
+    /// Reads a range of a pack.
     ///
-    /// Errors: [`Error::is_damage`] when the pack is gone or cannot hold the range.
-    pub(super) async fn read(&self, frames: &Frames, range: &PackRange) -> Result<Bytes> {
+    /// Errors: [`Error::is_damage`] when the pack is gone, or not listed, or cannot hold the range.
+    pub(super) async fn read(&self, range: &PackRange) -> Result<(Arc<Frames>, Bytes)> {
         self.monitor.check()?;
+        let frames = self.frames_of(range.pack).await?;
         let key = frames.catalogue().key(frames.repository(), range.pack)?;
         let pack_bytes = frames.catalogue().pack(range.pack).map_or(0, |pack| pack.size_bytes);
         check(range, &key, pack_bytes)?;
@@ -160,7 +185,7 @@ impl<'a> Fetcher<'a> {
             Ok(bytes) => {
                 self.fetched_bytes.fetch_add(range.size_bytes(), Ordering::Relaxed);
                 add(&self.monitor.counters.stored_bytes, range.size_bytes());
-                Ok(bytes)
+                Ok((frames, bytes))
             }
             Err(error) => Err(self.diagnose(range.pack, &key, pack_bytes, error).await),
         }

@@ -132,7 +132,7 @@ impl SnapshotReader {
 /// Adds the member's data to `total_bytes`, so that several members may share a monitor.
 ///
 /// Errors: [`Error::WrongKey`] before anything is fetched; [`Error::Unrestorable`] when packs are damaged or gone
-/// and no other copy is known, only after everything else was written; the target's.
+/// and no other copy is known: for chunks after all others were tried, for nodes of the map at once; the target's.
 pub async fn restore(
     reader: &SnapshotReader,
     member: &Member,
@@ -168,3 +168,6 @@ fn report(fetcher: &Fetcher<'_>, member: &Member, data_bytes: u64) -> RestoreRep
     let (fetched_bytes, requests) = fetcher.tally();
     RestoreReport { size_bytes: member.size_bytes, data_bytes, fetched_bytes, requests }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,20 +7,18 @@ use sancerre_format::node::chunk_id;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::restore::fetch::{Failed, Fetched};
-use crate::restore::plan::{PackRange, Piece, WantedFrame};
+use crate::restore::plan::{Piece, WantedFrame};
 
 /// Opens the data frames of a range one by one and hands the raw bytes and the verified chunks in them to `each`.
 ///
 /// Returns the frames and chunks that are not what the map says. Errors: those of `each`, and missing keys.
 pub(super) fn open_all(
-    frames: &Frames,
-    fetched: Fetched,
+    fetched: &Fetched,
     mut each: impl FnMut(&[Piece], Vec<u8>) -> Result<()>,
 ) -> Result<Vec<Failed>> {
-    let Fetched { range, bytes } = fetched;
-    let PackRange { frames: wanted, .. } = &range;
+    let Fetched { frames, range, bytes } = fetched;
     let (mut scratch, mut failed) = (Vec::new(), Vec::new());
-    for frame in wanted {
+    for frame in &range.frames {
         let sealed = range.within(frame).and_then(|at| bytes.get(at)).unwrap_or_default();
         let raw = match frames.open_data_into(&frame.place, sealed, &mut scratch) {
             Ok(raw) => raw,

@@ -11,7 +11,7 @@ use sancerre_format::outcome::Member;
 
 use crate::error::Result;
 use crate::map::{MapReader, StoredNode};
-use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
 use crate::restore::plan::{PackRange, Piece, WantedFrame, plan};
 
@@ -123,9 +123,9 @@ impl<'a> Walk<'a> {
     }
 
     fn decode(&self, level: u8, fetched: &Fetched, loaded: &mut Nodes, lost: &mut Vec<Failed>) {
-        let frames = self.fetcher.frames();
-        for frame in &fetched.range.frames {
-            let sealed = fetched.range.within(frame).and_then(|at| fetched.bytes.get(at)).unwrap_or_default();
+        let Fetched { frames, range, bytes } = fetched;
+        for frame in &range.frames {
+            let sealed = range.within(frame).and_then(|at| bytes.get(at)).unwrap_or_default();
             let raw = match frames.open_metadata(&frame.place, sealed) {
                 Ok(raw) => raw,
                 Err(error) => {
@@ -156,20 +156,18 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let mut copies = Copies::locate(self.fetcher, &lost).await?;
+        let mut gone = Gone::default();
         for failed in lost {
-            let mut ranges = Vec::new();
             for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
                 let check = |place: &Place, raw: &[u8]| self.node(level, piece, place, raw).ok();
                 match copies.metadata(&piece.id, check).await? {
                     Some(node) => drop(loaded.insert(piece.at, node.node)),
-                    None => ranges.push(self.map.geometry().range(level, piece.at)),
+                    None => gone.add(self.map.geometry().range(level, piece.at)),
                 }
             }
-            if !ranges.is_empty() {
-                return Err(unrestorable(self.member, ranges, failed.error));
-            }
+            gone.because(failed.error);
         }
-        Ok(())
+        gone.verdict(self.member)
     }
 }
 

@@ -11,9 +11,8 @@ use sancerre_image::RawTarget;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
-use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
-use crate::restore::fallback::{Copies, unrestorable};
+use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher, REQUESTS_IN_FLIGHT};
 use crate::restore::open::{open_all, stretch};
 use crate::restore::plan::{Holes, PackRange, plan, runs};
@@ -32,7 +31,6 @@ enum Step {
 
 /// Where chunks go.
 struct Sink {
-    frames: Arc<Frames>,
     target: Arc<RawTarget>,
     monitor: Monitor,
     written_bytes: AtomicU64,
@@ -40,12 +38,7 @@ struct Sink {
 
 /// Writes all of `member` and returns the bytes written.
 pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<RawTarget>) -> Result<u64> {
-    let sink = Arc::new(Sink {
-        frames: Arc::clone(fetcher.frames()),
-        target,
-        monitor: fetcher.monitor.clone(),
-        written_bytes: AtomicU64::new(0),
-    });
+    let sink = Arc::new(Sink { target, monitor: fetcher.monitor.clone(), written_bytes: AtomicU64::new(0) });
     // One window waits while another is written and a third is planned.
     let (sender, receiver) = mpsc::channel(1);
     let done =
@@ -112,7 +105,7 @@ async fn run_step(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, step: Step) -> Result
             let (fetched, mut failed) = fetcher.fetch(range).await?;
             for fetched in fetched {
                 let sink = Arc::clone(&sink);
-                failed.extend(fetcher.compute(move || sink.write(fetched)).await??);
+                failed.extend(fetcher.compute(move || sink.write(&fetched)).await??);
             }
             Ok(failed)
         }
@@ -125,25 +118,23 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, lost: Vec<Fai
         return Ok(());
     }
     let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut gone = Gone::default();
     for failed in lost {
-        let mut ranges = Vec::new();
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
             match copies.chunk(&piece.id).await? {
                 Some(chunk) => sink.write_at(piece.at, &chunk)?,
-                None => ranges.push(piece.disk()),
+                None => gone.add(piece.disk()),
             }
         }
-        if !ranges.is_empty() {
-            return Err(unrestorable(member, ranges, failed.error));
-        }
+        gone.because(failed.error);
     }
-    Ok(())
+    gone.verdict(member)
 }
 
 impl Sink {
-    fn write(&self, fetched: Fetched) -> Result<Vec<Failed>> {
+    fn write(&self, fetched: &Fetched) -> Result<Vec<Failed>> {
         self.monitor.check()?;
-        open_all(&self.frames, fetched, |pieces, raw| {
+        open_all(fetched, |pieces, raw| {
             runs(pieces).try_for_each(|(at, range)| self.write_at(at, stretch(&raw, range)?))
         })
     }

@@ -43,6 +43,10 @@ use crate::error::{Result, ensure};
 /// The grid of the disk profile, and the unit in which both profiles leave zeros out.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// Zeros of at least this length always end a chunk (disk profile); shorter runs may lie inside one, so a caller that
+/// skips holes must not skip shorter ones.
+pub const HOLE_BYTES: usize = disk::HOLE_BLOCKS * BLOCK_BYTES;
+
 /// What the bytes of a piece are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PieceKind {

@@ -1,6 +1,7 @@
 //! Fixed keys and one sample of every record kind, shared by the tests of records.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub(crate) mod forgery;
 pub(crate) mod samples;
 pub(crate) mod sshsig;
 
@@ -120,7 +121,7 @@ pub(crate) fn distrust() -> Distrust {
     Distrust { writer: name("host-1"), from: 6, reason: "host-1 was owned".into() }
 }
 
-/// All ten kinds, each with the seed of a key that may sign it.
+/// All eleven kinds, each with the seed of a key that may sign it.
 pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
     vec![
         (Kind::Backup(intent()), writer(), WRITER),
@@ -132,6 +133,7 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Quarantine { reason: "check: 1 frame lost".into() }, writer(), WRITER),
         (Kind::Taint(distrust()), admin(), ADMIN),
         (Kind::Revoke(distrust()), admin(), ADMIN),
+        (Kind::Index, writer(), WRITER),
         (Kind::Checkpoint, keeper(), KEEPER),
     ]
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::{LoopDevice, Mount, is_inner, repeat_as_nobody, repeat_with_fault};
+use crate::testing::{LoopDevice, Mount, is_inner, repeat_as_nobody, repeat_with_fault, when_free};
 
 const MIB: u64 = 1 << 20;
 
@@ -148,7 +148,7 @@ fn what_a_killed_restore_left_is_replaced() {
     killed.write_at(0, b"half").unwrap();
     drop(killed);
     assert!(place.partial().exists() && !place.name().exists());
-    RawTarget::create(&place.name(), 100, false).unwrap().finish().unwrap();
+    when_free(|| RawTarget::create(&place.name(), 100, false)).unwrap().finish().unwrap();
     assert_eq!(fs::read(place.name()).unwrap(), [0; 100]);
     assert_eq!(place.entries(), 1);
 }

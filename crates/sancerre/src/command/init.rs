@@ -110,8 +110,9 @@ fn to_name(text: &str) -> Name {
         .take(64)
         .map(fitting)
         .collect();
-    let fallback = || Name::new("writer").expect("a word is a name"); // invariant: letters only
-    Name::new(&text).unwrap_or_else(|_| fallback())
+    let fitting = Name::new(&text).or_else(|_| Name::new("writer"));
+    #[allow(clippy::expect_used)]
+    fitting.expect("a word is a name") // invariant: letters only
 }
 
 /// A key file's place, taken before the repository is made, so that no key is made that cannot be kept.

@@ -145,16 +145,11 @@ fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
     let is_damage =
         matches!(error.kind(), sancerre_engine::ErrorKind::Damaged | sancerre_engine::ErrorKind::Missing);
     let mut failure = Failure::from(error);
-    match (is_damage, target, kept) {
-        (true, _, Some(path)) => {
-            failure.message.push_str(&format!(". What was restored until then is in {path}"))
-        }
-        (false, Some(target), Some(path)) => {
-            if target.abandon().is_err() {
-                failure.message.push_str(&format!(". {path} could not be removed"));
-            }
-        }
-        _ => {}
+    let (Some(target), Some(path)) = (target, kept) else { return failure };
+    if is_damage {
+        failure.message.push_str(&format!(". What was restored until then is in {path}"));
+    } else if target.abandon().is_err() {
+        failure.message.push_str(&format!(". {path} could not be removed"));
     }
     failure
 }

@@ -1,12 +1,11 @@
 //! Loop devices as targets: refusals, and zeros in each of the three ways.
 
 use std::fs;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::{LoopDevice, Mount};
+use crate::testing::{LoopDevice, Mount, when_free};
 
 const MIB: u64 = 1 << 20;
 
@@ -18,16 +17,8 @@ fn device_with(content: &[u8]) -> Option<(TempDir, LoopDevice)> {
     Some((directory, LoopDevice::attach(&backing)?))
 }
 
-/// Opens a device that was open before. A process that another test starts holds a copy of our descriptors until it
-/// has executed its program, and with them the claim.
 fn reopen(path: &Path, disk_bytes: u64, overwrite: bool) -> Result<Device, TargetError> {
-    for _ in 0..500 {
-        match Device::open(path, disk_bytes, overwrite) {
-            Err(TargetError::InUse { .. }) => std::thread::sleep(Duration::from_millis(10)),
-            other => return other,
-        }
-    }
-    Device::open(path, disk_bytes, overwrite)
+    when_free(|| Device::open(path, disk_bytes, overwrite))
 }
 
 #[test]

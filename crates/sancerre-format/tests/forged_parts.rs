@@ -1,0 +1,112 @@
+//! Public parts that break a rule: frame sets, lists of garbage collections, and what is wrong with their compression.
+
+mod common;
+
+use common::forgery::Class::Corrupt;
+use common::forgery::*;
+use common::*;
+use sancerre_format::error::Result;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+
+fn public(name: &'static str, part: Vec<u8>, read: fn(&[u8]) -> Result<()>, says: &'static str) -> Forgery {
+    Forgery { name, bytes: part, read, class: Corrupt, says }
+}
+
+fn frames(name: &'static str, lines: &str, says: &'static str) -> Forgery {
+    let part = stored_zstd(format!("sancerre-frames-v1\n{lines}").as_bytes());
+    public(name, part, |bytes| FrameSet::decode(bytes).map(|_| ()), says)
+}
+
+#[test]
+fn frame_sets() {
+    refuse(vec![
+        frames("sessions unsorted", "frames: 2 0\nframes: 1 0\n", "one spelling"),
+        frames("session twice", "frames: 1 0\nframes: 1 2\n", "one spelling"),
+        frames("session without items", "frames: 1\n", "one spelling"),
+        frames("packs unsorted", "frames: 1 2 0\n", "one spelling"),
+        frames("packs overlap", "frames: 1 0-3 2-4\n", "one spelling"),
+        frames("packs not maximal", "frames: 1 0 1\n", "one spelling"),
+        frames("pack range of one", "frames: 1 3-3\n", "is empty"),
+        frames("pack range backwards", "frames: 1 3-2\n", "is empty"),
+        frames("pack whole and in frames", "frames: 1 0 0:1\n", "stands twice"),
+        frames("pack in frames and whole", "frames: 1 0:1 0\n", "one spelling"),
+        frames("frames unsorted", "frames: 1 0:3,1\n", "out of order"),
+        frames("frames overlap", "frames: 1 0:1-4,4-6\n", "out of order"),
+        frames("frames not maximal", "frames: 1 0:1,2\n", "out of order"),
+        frames("frame twice", "frames: 1 0:1,1\n", "out of order"),
+        frames("a pack's frames in two items", "frames: 1 0:1 0:3\n", "one spelling"),
+        frames("no frames", "frames: 1 0:\n", "not a number"),
+        frames("comma at the end", "frames: 1 0:1,\n", "not a number"),
+        frames("two spaces", "frames: 1  0\n", "not a number"),
+        frames("leading zero", "frames: 1 00\n", "not a number"),
+        frames("hexadecimal", "frames: 1 a\n", "not a number"),
+        frames("ordinal beyond 32 bits", "frames: 1 4294967296\n", "not a number"),
+        frames("frame 65,536", "frames: 1 0:65536\n", "no pack has"),
+        frames("all frames there can be", "frames: 1 0:0-4294967295\n", "no pack has"),
+        frames("all packs there can be", "frames: 1 0-4294967295\n", "too many packs"),
+        frames("line of another key", "packs: 1 0\n", "unexpected line"),
+    ]);
+}
+
+#[test]
+fn lists_of_garbage_collections() {
+    let (three, five) = (session(3), session(5));
+    let lists = |name, lines: &str, says| {
+        let part = stored_zstd(format!("sancerre-gc-v1\n{lines}").as_bytes());
+        public(name, part, |bytes| GcLists::decode(bytes).map(|_| ()), says)
+    };
+    refuse(vec![
+        lists("dead frames", "dead: 1 0:1\n", "only whole packs"),
+        lists("burnt frames", "burnt: 1 0:1\n", "only whole packs"),
+        lists("moves unsorted", "move: 2/0/0 0/0\nmove: 1/0/0 0/1\n", "not ascending"),
+        lists("frame moved twice", "move: 1/0/0 0/0\nmove: 1/0/0 0/1\n", "not ascending"),
+        lists("move to nowhere", "move: 1/0/0\n", "not a move"),
+        lists("move of a pack", "move: 1/0 0/0\n", "not a move"),
+        lists("burnt before dead", "burnt: 1 0\ndead: 1 0\n", "unexpected line"),
+        lists("live unsorted", &format!("live: {five}\nlive: {three}\n"), "not ascending"),
+        lists("forgotten twice", &format!("forgotten: {five}\nforgotten: {five}\n"), "not ascending"),
+        lists("forgotten before live", &format!("forgotten: {three}\nlive: {five}\n"), "unexpected line"),
+    ]);
+}
+
+#[test]
+fn compressed_parts() {
+    let text = b"sancerre-frames-v1\nframes: 1 0\n";
+    let good = stored_zstd(text);
+    FrameSet::decode(&good).unwrap();
+    let part =
+        |name, bytes: Vec<u8>, says| public(name, bytes, |part| FrameSet::decode(part).map(|_| ()), says);
+    // Blocks of one repeated byte: 4 bytes of input stand for 128 KiB.
+    let rle = |blocks: u32, announced: u32| {
+        let block = |last: u32| (last | 1 << 1 | (128 << 10) << 3).to_le_bytes()[..3].to_vec();
+        let blocks = (1..=blocks).flat_map(|at| [block(u32::from(at == blocks)), vec![b'a']].concat());
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &announced.to_le_bytes()]
+            .concat()
+            .into_iter()
+            .chain(blocks)
+            .collect()
+    };
+    let bomb: Vec<u8> = rle(8000, 8000 * (128 << 10));
+    assert!(bomb.len() < 40_000);
+    refuse(vec![
+        part("empty part", Vec::new(), "acceptable size"),
+        part("not compressed", text.to_vec(), "acceptable size"),
+        part("bomb that announces 1 GB of one line", rle(64, 1 << 30), ""),
+        part("bomb that announces more than 1 GiB", rle(8193, (1 << 30) + 1), "acceptable size"),
+        part("bomb that announces a little", rle(8000, 100), ""),
+        part(
+            "announces a gigabyte, holds nothing",
+            [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &(1u32 << 30).to_le_bytes(), &[1, 0, 0]].concat(),
+            "announces too much",
+        ),
+        part("trailing garbage", [&good[..], b"x"].concat(), "one zstd frame"),
+        part("trailing empty frame", [&good[..], &stored_zstd(b"")].concat(), "one zstd frame"),
+        part("trailing skippable frame", [&good[..], b"\x50\x2a\x4d\x18\0\0\0\0"].concat(), "one zstd frame"),
+        part("leading skippable frame", [&b"\x50\x2a\x4d\x18\0\0\0\0"[..], &good].concat(), "one zstd frame"),
+        part("cut short", good[..good.len() - 1].to_vec(), "one zstd frame"),
+        part("gc lists for frames", stored_zstd(b"sancerre-gc-v1\n"), "first line"),
+        part("no line feed", stored_zstd(b"sancerre-frames-v1"), "line feed"),
+        part("binary", stored_zstd(b"sancerre-frames-v1\n\0\n"), "printable"),
+    ]);
+}
