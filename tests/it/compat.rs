@@ -19,7 +19,10 @@ use sancerre_tests::host::host;
 use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, passphrase, restore_bytes, zone};
 
 /// The snapshots of `v1`: log number, disk size, BLAKE3 of the disk.
-const SNAPSHOTS: [(u64, usize, &str); 2] = [(1, 1_199_001, "FIRST"), (3, 1_203_097, "SECOND")];
+const SNAPSHOTS: [(u64, usize, &str); 2] = [
+    (1, 1_199_001, "3ee0572aa9aa4562027fce44f0c514bebbd110e0a6a32926ec811075ad073d9d"),
+    (3, 1_203_097, "b3b66ba2ea92b975bac168035fda081fbdbeac97043c85e13457b4cbd32da984"),
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/repos/v1")
@@ -43,6 +46,9 @@ async fn bless() {
     let (folder, repo) = (folder(), TestRepo::new(1).await);
     assert!(!folder.exists(), "{} is there for ever: a new format gets a new folder", folder.display());
     let [first, second] = disks();
+    for (disk, (_, _, hash)) in [&first, &second].into_iter().zip(SNAPSHOTS) {
+        assert_eq!(blake3::hash(disk).to_string(), hash, "pin this first");
+    }
     back_up(&repo.open, "web01", MemoryDisk::new(first)).await.unwrap();
     // The first night's map, so that the second one has a map of its own.
     let mut set = FrameSet::default();
