@@ -2,9 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod avoid;
 mod backup;
 mod check;
+mod compat;
+mod concurrent;
+mod cost;
+mod crash;
+mod refusals;
 mod roundtrip;
+mod sim;
 
 /// Runs a future on a clock that jumps over every pause: retries cost nothing.
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -17,7 +17,10 @@ pub struct MemoryDisk {
     changes_at_read: Option<u64>,
     unreadable: Option<u64>,
     shrunk_to: Option<u64>,
+    watcher: Option<Watcher>,
 }
+
+type Watcher = Box<dyn Fn(u64) + Send + Sync>;
 
 impl MemoryDisk {
     pub fn new(bytes: Vec<u8>) -> Arc<Self> {
@@ -39,6 +42,11 @@ impl MemoryDisk {
         Arc::new(Self { bytes, changes_at_read: Some(read), ..Self::default() })
     }
 
+    /// A disk that tells the number of each read, from 0.
+    pub fn watched(bytes: Vec<u8>, watcher: impl Fn(u64) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { bytes, watcher: Some(Box::new(watcher)), ..Self::default() })
+    }
+
     /// A disk that was cut to `size` after it was opened.
     pub fn shrunk(bytes: Vec<u8>, size: u64) -> Arc<Self> {
         Arc::new(Self { bytes, shrunk_to: Some(size), ..Self::default() })
@@ -57,7 +65,9 @@ impl Disk for MemoryDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let end = offset + buffer.len() as u64;
-        if Some(self.reads.fetch_add(1, Ordering::Relaxed)) == self.changes_at_read {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        self.watcher.iter().for_each(|watcher| watcher(number));
+        if self.changes_at_read == Some(number) {
             self.touch();
         }
         if let Some(now_bytes) = self.shrunk_to.filter(|size| end > *size) {

@@ -8,4 +8,5 @@ pub mod forge;
 pub mod host;
 pub mod model;
 pub mod repo;
+pub mod slow;
 pub mod store;

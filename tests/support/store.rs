@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use tokio::sync::Notify;
 
 /// When a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +46,30 @@ pub struct TestStore {
     calls: Mutex<Calls>,
     number: AtomicU64,
     crash: Mutex<Option<(u64, Cut)>>,
+    stumbles: AtomicBool,
+    gate: Gate,
+    room: Mutex<Option<u64>>,
+}
+
+/// Where writes can be made to wait.
+#[derive(Debug, Default)]
+struct Gate {
+    part: Mutex<Option<&'static str>>,
+    arrived: Notify,
+    go: Notify,
 }
 
 impl TestStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: Mutex::default(), number: AtomicU64::new(0), crash: Mutex::new(None) })
+        Arc::new(Self {
+            inner,
+            calls: Mutex::default(),
+            number: AtomicU64::new(0),
+            crash: Mutex::new(None),
+            stumbles: AtomicBool::new(false),
+            gate: Gate::default(),
+            room: Mutex::new(None),
+        })
     }
 
     /// Calls since the last time.
@@ -63,9 +83,57 @@ impl TestStore {
         *self.crash.lock().unwrap() = Some((number, cut));
     }
 
+    /// Only the `number`th call from now fails.
+    pub fn stumble_at(&self, number: u64, cut: Cut) {
+        self.crash_at(number, cut);
+        self.stumbles.store(true, Ordering::SeqCst);
+    }
+
+    /// After `puts` more writes the store is full; reads go on.
+    pub fn fill_after(&self, puts: u64) {
+        *self.room.lock().unwrap() = Some(puts);
+    }
+
+    fn has_room(&self) -> bool {
+        match self.room.lock().unwrap().as_mut() {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    /// Writes to keys with `part` wait from now on until [`TestStore::go_on`].
+    pub fn pause_before(&self, part: &'static str) {
+        self.gate.part.lock().unwrap().replace(part);
+    }
+
+    /// Waits until a write waits.
+    pub async fn paused(&self) {
+        self.gate.arrived.notified().await;
+    }
+
+    pub fn go_on(&self) {
+        self.gate.part.lock().unwrap().take();
+        self.gate.go.notify_waiters();
+    }
+
+    async fn wait_at_gate(&self, location: &Path) {
+        let closed = self.gate.part.lock().unwrap().is_some_and(|part| location.as_ref().contains(part));
+        if closed {
+            let go = self.gate.go.notified();
+            self.gate.arrived.notify_one();
+            go.await;
+        }
+    }
+
     /// Works again.
     pub fn recover(&self) {
         *self.crash.lock().unwrap() = None;
+        *self.room.lock().unwrap() = None;
+        self.stumbles.store(false, Ordering::SeqCst);
     }
 
     /// Whether the crash point was reached.
@@ -79,7 +147,10 @@ impl TestStore {
         *count(&mut self.calls.lock().unwrap()) += 1;
         let number = self.number.fetch_add(1, Ordering::SeqCst);
         match *self.crash.lock().unwrap() {
-            Some((at, _)) if number > at => (false, true),
+            Some((at, _)) if number > at => {
+                let works = self.stumbles.load(Ordering::SeqCst);
+                (works, !works)
+            }
             Some((at, cut)) if number == at => (cut == Cut::After, true),
             _ => (true, false),
         }
@@ -108,6 +179,10 @@ impl ObjectStore for TestStore {
         if !runs {
             return Err(down());
         }
+        if !self.has_room() {
+            return Err(object_store::Error::Generic { store: "test", source: "no space left".into() });
+        }
+        self.wait_at_gate(location).await;
         lost(is_lost, self.inner.put_opts(location, payload, opts).await)
     }
 

@@ -163,21 +163,31 @@ pub async fn read_config(store: &Store, trust: Option<&Trust>) -> Result<Record<
         Some(trust) => *trust,
         None => record::claimed_trust(&bytes).map_err(Error::object(names::CONFIG))?,
     };
-    let config = record::decode::<Config>(&claimed, &bytes).map_err(Error::object(names::CONFIG))?;
-    if config.fields.repository != claimed.repository || config.fields.admin != claimed.admin {
-        return Err(Error::WrongKey {
+    record::decode::<Config>(&claimed, &bytes).map_err(|error| not_trusted(store, &claimed, &bytes, error))
+}
+
+/// A whole config of another repository means that the key is the wrong one, not that the config is damaged.
+fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: sancerre_format::FormatError) -> Error {
+    let whole = |other: &Trust| other != trust && record::decode::<Config>(other, bytes).is_ok();
+    match record::claimed_trust(bytes).ok().filter(whole) {
+        Some(other) => Error::WrongKey {
             what: format!(
-                "the key belongs to repository {}, not to the one at {}",
-                claimed.repository,
+                "the key was made for repository {} and its admin key, not for repository {} at {}",
+                trust.repository,
+                other.repository,
                 store.location()
             ),
-            advice: "use this repository's own key file or passphrase",
-        });
+            advice: "use this repository's own key file or passphrase; if that is what you use, somebody replaced its config",
+        },
+        None => Error::object(names::CONFIG)(error),
     }
-    Ok(config)
 }
 
 async fn open_identities(store: &Store, passphrase: &SecretString) -> Result<Vec<IdentitySecret>> {
+    // `init` writes `config` last: before it there is no repository, whatever else it left.
+    if store.get(names::CONFIG).await?.is_none() {
+        return Err(Error::NoRepository { location: store.location().to_owned() });
+    }
     let files = store.list(names::RECIPIENTS).await?;
     let mut opened = Vec::new();
     for file in &files {
@@ -188,9 +198,6 @@ async fn open_identities(store: &Store, passphrase: &SecretString) -> Result<Vec
     }
     match (opened.is_empty(), files.is_empty()) {
         (false, _) => Ok(opened),
-        (true, true) if store.get(names::CONFIG).await?.is_none() => {
-            Err(Error::NoRepository { location: store.location().to_owned() })
-        }
         (true, true) => Err(no_recipient(store)),
         (true, false) => Err(Error::WrongKey {
             what: format!("the passphrase does not open the repository at {}", store.location()),

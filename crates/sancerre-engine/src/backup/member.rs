@@ -32,6 +32,7 @@ impl Run {
     ) -> Result<()> {
         let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
         let base = self.base_map(&source, chunking);
+        let disk = source.disk();
         let mut member = Member {
             name: source.name,
             kind: source.kind,
@@ -44,10 +45,6 @@ impl Run {
             new_chunks: 0,
             fuzzy: false,
             root: None,
-        };
-        let disk = match &source.input {
-            Input::Disk(disk) => Some(Arc::clone(disk)),
-            Input::Stream(_) => None,
         };
         let regions = self.regions(source.input, chunking, base.as_ref());
         let watch = Watch { disk, allow_changing };
@@ -152,16 +149,16 @@ impl Count for Member {
 }
 
 /// Whether the source stays what it was.
-struct Watch {
-    disk: Option<Arc<dyn Disk>>,
-    allow_changing: bool,
+pub(super) struct Watch {
+    pub(super) disk: Option<Arc<dyn Disk>>,
+    pub(super) allow_changing: bool,
 }
 
 impl Watch {
     /// True when it changed and that is allowed.
     ///
     /// Errors: [`Error::Changed`] when it is not.
-    fn changed(&self) -> Result<bool> {
+    pub(super) fn changed(&self) -> Result<bool> {
         match self.disk.as_ref().map(|disk| disk.check_unchanged()) {
             None | Some(Ok(())) => Ok(false),
             Some(Err(_)) if self.allow_changing => Ok(true),

@@ -28,6 +28,7 @@ use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
 use self::budget::Budget;
+use self::member::Watch;
 use self::packer::{PackKeys, Packer};
 use self::scratch::ScratchPool;
 use self::stored::Stored;
@@ -57,6 +58,15 @@ pub struct Source {
     pub kind: MemberKind,
     /// Its bytes.
     pub input: Input,
+}
+
+impl Source {
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        match &self.input {
+            Input::Disk(disk) => Some(Arc::clone(disk)),
+            Input::Stream(_) => None,
+        }
+    }
 }
 
 /// What to back up, and how.
@@ -310,8 +320,13 @@ impl Run {
             Input::Stream(_) => 0,
         });
         crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
+        let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(Source::disk).collect();
         for source in sources {
             self.member(source, allow_changing, uploader.as_deref_mut()).await?;
+        }
+        // The disks of a VM are one state only if none changed until the last one was read.
+        for (member, disk) in self.members.iter_mut().zip(disks) {
+            member.fuzzy |= Watch { disk, allow_changing }.changed()?;
         }
         Ok(())
     }

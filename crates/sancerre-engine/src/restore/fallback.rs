@@ -102,7 +102,10 @@ impl<'a> Copies<'a> {
 async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
     let repository = fetcher.frames().repository();
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
-    let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).collect();
+    // A node that came from a copy names packs of its own session, whose lists this restore did not load: those
+    // places were not tried yet.
+    let tried = |place: &FramePlace| fetcher.frames().catalogue().pack(place.frame.pack).is_some();
+    let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).filter(tried).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
     let mut places: HashMap<ContentId, Vec<Place>> = HashMap::new();
     for name in known::segments(repository).await?.into_iter().rev() {

@@ -1,0 +1,117 @@
+//! What commands ask of the store, counted: requests are money and, on a worst day, minutes.
+//!
+//! The disks have one region of 1 MiB per MiB, packs hold 1 MiB, and the log one entry and one outcome per backup, so
+//! the numbers follow from the rules in the comments; who changes one says why the other rule is better.
+
+use std::sync::Arc;
+
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::restore::{self, RestoreOptions};
+use sancerre_format::id::SessionId;
+use sancerre_tests::disk::{MemoryDisk, noise};
+use sancerre_tests::repo::{TestRepo, back_up};
+use sancerre_tests::store::Calls;
+
+const MIB: usize = 1 << 20;
+
+async fn cost(repo: &TestRepo, bytes: &[u8]) -> Calls {
+    repo.store.take_calls();
+    back_up(&repo.open, "web01", MemoryDisk::new(bytes.to_vec())).await.unwrap();
+    repo.store.take_calls()
+}
+
+/// Log and outcomes when it starts, again when it has its number (W2), again when it has committed (W7); in between
+/// pack lists, packs and index, once each.
+const LISTS: u64 = 9;
+
+#[tokio::test(start_paused = true)]
+async fn a_first_backup() {
+    let repo = TestRepo::new(90).await;
+    let calls = cost(&repo, &noise(1, 100_000)).await;
+    // Log entry, a pack of data, a pack of metadata, list, index segment, manifest.
+    assert_eq!((calls.put, calls.list, calls.delete), (6, LISTS, 0));
+    // Its own log entry (W2) and its own manifest (W7), read back.
+    assert_eq!(calls.get, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_larger_one_costs_one_request_for_each_pack() {
+    let repo = TestRepo::new(91).await;
+    let calls = cost(&repo, &noise(2, 8 * MIB)).await;
+    let packs = repo.keys_with("/packs/").await.len() as u64;
+    assert!((9..=18).contains(&packs), "two frames fill a pack less its directory: {packs}");
+    assert_eq!((calls.put, calls.list, calls.get, calls.delete), (packs + 4, LISTS, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_disk() {
+    let repo = TestRepo::new(92).await;
+    let bytes = noise(3, 4 * MIB);
+    cost(&repo, &bytes).await;
+    let second = cost(&repo, &bytes).await;
+    // Log entry and manifest.
+    assert_eq!((second.put, second.list, second.delete), (2, LISTS, 0));
+    // Two log entries and two outcomes, each once; a list and a segment; and the base's map: a frame of leaves and,
+    // because a node is written when its children have their places, one of the root.
+    assert_eq!(second.get, 8, "{second:?}");
+    // Every further night costs one entry and one outcome more to read: the log is read whole.
+    let third = cost(&repo, &bytes).await;
+    assert_eq!((third.put, third.get), (2, second.get + 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_changed_block() {
+    let repo = TestRepo::new(93).await;
+    let mut bytes = noise(4, 4 * MIB);
+    cost(&repo, &bytes).await;
+    bytes[2 * MIB + 5000] ^= 1;
+    repo.store.take_calls();
+    let report = back_up(&repo.open, "web01", MemoryDisk::new(bytes)).await.unwrap();
+    let calls = repo.store.take_calls();
+    // The writes of a first small backup and the reads of an unchanged disk, whatever the size of this one.
+    assert_eq!((calls.put, calls.get, calls.list), (6, 8, LISTS), "{calls:?}");
+    assert!(report.new_bytes <= 512 << 10, "one chunk: {}", report.new_bytes);
+    // The chunk, the path from its leaf to the root, and two packs' frames.
+    assert!(
+        report.stored_bytes <= report.new_bytes + 16_384,
+        "{} for {}",
+        report.stored_bytes,
+        report.new_bytes
+    );
+}
+
+/// Restores into nothing and counts: opening, then fetching.
+async fn restore_cost(repo: &TestRepo, session: SessionId) -> (Calls, Calls) {
+    let log = Arc::new(Log::load(&repo.open).await.unwrap());
+    repo.store.take_calls();
+    let reader = restore::open(&repo.open, log, session).await.unwrap();
+    let opening = repo.store.take_calls();
+    let options = RestoreOptions { memory_bytes: 512 << 20 };
+    let member = reader.member("disk0").unwrap();
+    let report = restore::dump(&reader, member, &mut Vec::new(), &options, &Monitor::silent()).await.unwrap();
+    let fetching = repo.store.take_calls();
+    assert_eq!(fetching.get, report.requests, "every request is reported");
+    (opening, fetching)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore() {
+    let repo = TestRepo::new(94).await;
+    let mut bytes = noise(5, 8 * MIB);
+    let first = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap();
+    let packs = repo.keys_with("/packs/").await.len() as u64;
+    let (opening, fetching) = restore_cost(&repo, first.snapshot.unwrap()).await;
+    // One session's lists, and its one list.
+    assert_eq!((opening.list, opening.get, opening.put), (1, 1, 0));
+    // Root and leaves lie in one pack of metadata and are asked for level by level; a dump cuts its requests at
+    // regions, so that a pack which holds the end of one and the start of the next is asked twice.
+    assert!(fetching.get <= 2 * packs + 2, "{} requests for {packs} packs", fetching.get);
+    assert_eq!((fetching.put, fetching.list), (0, 0));
+    // Other nights and other machines cost a restore nothing: no index, no other session's lists.
+    for night in 1..5 {
+        bytes[night * MIB] ^= 1;
+        back_up(&repo.open, "db01", MemoryDisk::new(bytes.clone())).await.unwrap();
+    }
+    assert_eq!(restore_cost(&repo, first.snapshot.unwrap()).await, (opening, fetching));
+}
