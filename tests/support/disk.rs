@@ -3,31 +3,45 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sancerre_image::{ChangedError, Disk, ReadError};
 
 /// A disk that is a byte vector; its holes are whatever the vector holds as whole zero blocks.
+#[derive(Default)]
 pub struct MemoryDisk {
     bytes: Vec<u8>,
     sparse: bool,
     changed: AtomicBool,
+    reads: AtomicU64,
+    changes_at_read: Option<u64>,
     unreadable: Option<u64>,
+    shrunk_to: Option<u64>,
 }
 
 impl MemoryDisk {
     pub fn new(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { bytes, sparse: true, changed: AtomicBool::new(false), unreadable: None })
+        Arc::new(Self { bytes, sparse: true, ..Self::default() })
     }
 
     /// The same bytes without telling of holes.
     pub fn dense(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { bytes, sparse: false, changed: AtomicBool::new(false), unreadable: None })
+        Arc::new(Self { bytes, ..Self::default() })
     }
 
     /// A disk with a bad block at `offset`.
     pub fn unreadable(bytes: Vec<u8>, offset: u64) -> Arc<Self> {
-        Arc::new(Self { bytes, sparse: false, changed: AtomicBool::new(false), unreadable: Some(offset) })
+        Arc::new(Self { bytes, unreadable: Some(offset), ..Self::default() })
+    }
+
+    /// A disk that somebody writes to during the read with this number, from 0.
+    pub fn changing(bytes: Vec<u8>, read: u64) -> Arc<Self> {
+        Arc::new(Self { bytes, changes_at_read: Some(read), ..Self::default() })
+    }
+
+    /// A disk that was cut to `size` after it was opened.
+    pub fn shrunk(bytes: Vec<u8>, size: u64) -> Arc<Self> {
+        Arc::new(Self { bytes, shrunk_to: Some(size), ..Self::default() })
     }
 
     /// From now on it says that it was written to.
@@ -43,6 +57,13 @@ impl Disk for MemoryDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let end = offset + buffer.len() as u64;
+        if Some(self.reads.fetch_add(1, Ordering::Relaxed)) == self.changes_at_read {
+            self.touch();
+        }
+        if let Some(now_bytes) = self.shrunk_to.filter(|size| end > *size) {
+            let opened_bytes = self.size_bytes();
+            return Err(ReadError::Shrank { path: self.path().to_owned(), opened_bytes, now_bytes });
+        }
         if let Some(bad) = self.unreadable.filter(|bad| (offset..end).contains(bad)) {
             return Err(ReadError::Unreadable {
                 path: self.path().to_owned(),
@@ -86,7 +107,7 @@ impl Disk for MemoryDisk {
     }
 }
 
-/// Pseudo-random bytes, `share` of 255 of them compressible.
+/// Pseudo-random bytes: nothing compresses them.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);

@@ -1,8 +1,11 @@
-//! What the integration tests share: a host that replays, disks in memory, stores that count and fail, a repository.
+//! What the integration tests share: a host that replays, disks in memory, stores that count and fail, a repository
+//! and a plain model of it, signed entries made by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod disk;
+pub mod forge;
 pub mod host;
+pub mod model;
 pub mod repo;
 pub mod store;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use sancerre_engine::Result;
 use sancerre_engine::backup::{BackupOptions, BackupReport, Input, Source, backup};
 use sancerre_engine::host::Host;
@@ -11,11 +12,14 @@ use sancerre_engine::keys::{Keys, SecretString};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::init::{NewRepository, init};
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::restore::{self, RestoreOptions};
 use sancerre_engine::store::Store;
 use sancerre_format::config::Layout;
+use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Zone};
 use sancerre_format::outcome::MemberKind;
-use sancerre_image::Disk;
+use sancerre_image::{Disk, RawTarget};
 
 use crate::host::{TestClock, host};
 use crate::store::TestStore;
@@ -74,6 +78,49 @@ impl TestRepo {
         Self { memory, store, host, clock, open, key_file: made.key_file.to_string() }
     }
 
+    /// The repository through another way to its store, with all keys.
+    pub fn through(&self, store: Arc<dyn ObjectStore>) -> Repository {
+        Repository { store: Store::new(store, "memory"), ..self.open.clone() }
+    }
+
+    /// The repository as if its process had just started, on the objects as they are.
+    pub async fn reopen(&self) -> Repository {
+        let store = Store::new(self.store.clone(), "memory");
+        let keys = Keys::from_passphrase(&store, &zone(), &passphrase()).await.unwrap();
+        Repository::open(store, self.host.clone(), keys).await.unwrap()
+    }
+
+    /// All objects: key and size, ascending.
+    pub async fn objects(&self) -> Vec<(String, u64)> {
+        let listed: Vec<_> = self.memory.list(None).try_collect().await.unwrap();
+        let mut objects: Vec<_> = listed.into_iter().map(|meta| (meta.location.into(), meta.size)).collect();
+        objects.sort();
+        objects
+    }
+
+    /// Keys of all objects whose key contains `part`, ascending.
+    pub async fn keys_with(&self, part: &str) -> Vec<String> {
+        let objects = self.objects().await;
+        objects.into_iter().map(|(key, _)| key).filter(|key| key.contains(part)).collect()
+    }
+
+    /// An object's bytes.
+    pub async fn object(&self, key: &str) -> Vec<u8> {
+        self.memory.get(&key.into()).await.unwrap().bytes().await.unwrap().into()
+    }
+
+    /// Replaces an object behind the engine's back.
+    pub async fn tamper(&self, key: &str, bytes: Vec<u8>) {
+        self.memory.put(&key.into(), bytes.into()).await.unwrap();
+    }
+
+    /// Removes objects behind the engine's back.
+    pub async fn lose(&self, keys: &[String]) {
+        for key in keys {
+            self.memory.delete(&key.as_str().into()).await.unwrap();
+        }
+    }
+
     /// The repository as cron opens it: with the writer's key file.
     pub async fn as_writer(&self) -> Repository {
         let keys = Keys::from_key_file(self.key_file.as_bytes()).unwrap();
@@ -101,4 +148,29 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
 /// Backs up one disk of one VM.
 pub async fn back_up(repository: &Repository, vm: &str, disk: Arc<dyn Disk>) -> Result<BackupReport> {
     backup(repository, options(vm, vec![("disk0", disk)]), &Monitor::silent()).await
+}
+
+/// Restores a disk to a file and reads that.
+pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
+    let log = Arc::new(Log::load(repository).await?);
+    let reader = restore::open(repository, log, session).await?;
+    let member = reader.member(disk).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let target = Arc::new(RawTarget::create(&path, member.size_bytes, false)?);
+    let options = RestoreOptions { memory_bytes: 64 << 20 };
+    let report = restore::restore(&reader, member, target.clone(), &options, &Monitor::silent()).await?;
+    assert_eq!((report.size_bytes, report.data_bytes), (member.size_bytes, member.data_bytes));
+    Arc::into_inner(target).unwrap().finish()?;
+    Ok(std::fs::read(&path).unwrap())
+}
+
+/// A disk in order, as through a pipe.
+pub async fn dump_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
+    let log = Arc::new(Log::load(repository).await?);
+    let reader = restore::open(repository, log, session).await?;
+    let mut bytes = Vec::new();
+    let options = RestoreOptions { memory_bytes: 64 << 20 };
+    restore::dump(&reader, reader.member(disk).unwrap(), &mut bytes, &options, &Monitor::silent()).await?;
+    Ok(bytes)
 }

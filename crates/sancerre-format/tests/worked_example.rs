@@ -16,6 +16,7 @@ fn blocks() -> Vec<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/FORMAT.md");
     let document = std::fs::read_to_string(path).unwrap();
     let (_, chapter) = document.split_once("\n## 12. Worked example\n").expect("FORMAT.md has a chapter 12");
+    let chapter = chapter.split("\n## ").next().unwrap_or(chapter);
     let fenced = chapter.split("```\n").skip(1).step_by(2);
     fenced.map(str::to_owned).collect()
 }

@@ -112,7 +112,12 @@ pub(super) fn scan(
             waiting: Vec::new(),
         };
         let mut base = base.iter().peekable();
-        for range in input.data_ranges()? {
+        let mut ranges = input.data_ranges()?;
+        if !chunker.ends_at_holes() && !ranges.is_empty() {
+            // Chunks reach over holes: left out, they would move the cuts behind them.
+            ranges = std::iter::once(0..input.length_bytes()).collect();
+        }
+        for range in ranges {
             scan.range(input, range, &mut base)?;
         }
         scan.flush()?;

@@ -119,6 +119,14 @@ impl Chunker {
         }
     }
 
+    /// Whether zeros of at least [`HOLE_BYTES`] always end a chunk, so that a caller may skip such holes unread.
+    ///
+    /// Under the stream profile a chunk may reach over any run of zeros; only where a region holds nothing else do
+    /// zeros never belong to a chunk.
+    pub fn ends_at_holes(&self) -> bool {
+        matches!(self.rule, Rule::Disk(_))
+    }
+
     /// The piece at the start of `window`, which starts at a region's start or where the piece before it ended.
     /// `None` for an empty window.
     ///

@@ -1,0 +1,98 @@
+//! Log entries and outcomes that no command of the engine writes (yet), signed with the admin's key.
+
+use sancerre_engine::keys::open_admin;
+use sancerre_engine::repository::log::Log;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names;
+use sancerre_format::outcome::{Abort, Commit};
+use sancerre_format::record::{self, Fields, SignedBy};
+use sancerre_format::sign::SigningKey;
+
+use crate::repo::{TestRepo, name, passphrase};
+
+pub fn admin() -> SignedBy {
+    SignedBy { name: name("admin"), certificate: None }
+}
+
+/// The bytes of a record with the text changed before it is signed.
+pub fn signed_with<F: Fields>(
+    fields: &F,
+    key: &SigningKey,
+    public: &[u8],
+    change: impl Fn(String) -> String,
+) -> Vec<u8> {
+    let plain = record::encode(fields, "sancerre test", key, public, &[]).unwrap();
+    let end = plain.windows(5).position(|bytes| bytes == b"-----").unwrap();
+    let text = change(String::from_utf8(plain[..end].to_vec()).unwrap());
+    let armor = key.sign(F::KIND, text.as_bytes()).unwrap();
+    [text.as_bytes(), armor.as_bytes(), public].concat()
+}
+
+impl TestRepo {
+    pub async fn admin_key(&self) -> SigningKey {
+        open_admin(&self.open.store, &passphrase()).await.unwrap()
+    }
+
+    /// An entry of the admin at the next number, not yet signed.
+    pub async fn next_entry(&self, kind: Kind) -> Entry {
+        let number = Log::load(&self.open).await.unwrap().highest() + 1;
+        let (repository, zone) = (self.open.keys.trust.repository, self.open.keys.zone.clone());
+        Entry { repository, zone, number, by: admin(), time: self.host.clock.now(), kind }
+    }
+
+    /// Puts an object at a log number.
+    pub async fn put_log(&self, number: u64, bytes: Vec<u8>) -> SessionId {
+        let intent = Hash::of(&bytes);
+        self.tamper(&names::log(&self.open.keys.zone, number), bytes).await;
+        SessionId { number, intent }
+    }
+
+    /// Appends an entry signed by the admin.
+    pub async fn append(&self, kind: Kind, public: &[u8]) -> SessionId {
+        let entry = self.next_entry(kind).await;
+        let key = self.admin_key().await;
+        let bytes = record::encode(&entry, "sancerre test", &key, public, &[]).unwrap();
+        self.put_log(entry.number, bytes).await
+    }
+
+    /// Announces a gc that would delete these packs.
+    pub async fn propose(&self, dead: &FrameSet) -> SessionId {
+        let lists = GcLists { dead: dead.clone(), ..GcLists::default() };
+        self.append(Kind::Gc, &lists.encode().unwrap()).await
+    }
+
+    /// Ends a gc with these final lists.
+    pub async fn commit_gc(&self, session: SessionId, lists: &GcLists) {
+        let commit = Commit {
+            repository: self.open.keys.trust.repository,
+            zone: self.open.keys.zone.clone(),
+            session,
+            by: admin(),
+            time: self.host.clock.now(),
+            previous: None,
+            records: Hash::of(b"not read by writers"),
+        };
+        self.end(session, &commit, &lists.encode().unwrap()).await;
+    }
+
+    /// Ends a session with nothing, in the admin's name.
+    pub async fn abort(&self, session: SessionId) {
+        let abort = Abort {
+            repository: self.open.keys.trust.repository,
+            zone: self.open.keys.zone.clone(),
+            session,
+            by: admin(),
+            time: self.host.clock.now(),
+            reason: "test".into(),
+        };
+        self.end(session, &abort, &[]).await;
+    }
+
+    async fn end<F: Fields>(&self, session: SessionId, fields: &F, public: &[u8]) {
+        let bytes = record::encode(fields, "sancerre test", &self.admin_key().await, public, &[]).unwrap();
+        self.tamper(&names::outcome(&self.open.keys.zone, &session), bytes).await;
+    }
+}
