@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Context, done};
 use crate::arguments::Restore;
-use crate::exit::{Done, Failure};
+use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
 use crate::repository::{self, Access};
 use crate::units::{count, duration, seconds, size};
@@ -144,7 +144,10 @@ fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
     let kept = target.as_ref().map(|target| target.path().display().to_string());
     let is_damage =
         matches!(error.kind(), sancerre_engine::ErrorKind::Damaged | sancerre_engine::ErrorKind::Missing);
-    let mut failure = Failure::from(error);
+    let mut failure = match error {
+        Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
+        error => Failure::from(error),
+    };
     let (Some(target), Some(path)) = (target, kept) else { return failure };
     if is_damage {
         failure.message.push_str(&format!(". What was restored until then is in {path}"));
