@@ -152,9 +152,9 @@ async fn a_store_that_vanishes_or_is_full() {
         let (repo, mut model, _) = repo_with(66, &guest(67, 1 << 20)).await;
         let bytes = noise(68, 6 << 20);
         if full {
-            repo.store.fill_after(5)
+            repo.store.fill_after(5);
         } else {
-            repo.store.crash_at(20, Cut::Before)
+            repo.store.crash_at(20, Cut::Before);
         }
         let error = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap_err();
         assert!(matches!(&error, Error::Store { operation: "write", .. }), "{error}");
