@@ -6,7 +6,7 @@
 //!
 //! A map carries places, so nothing but the snapshot's own pack lists is read besides it: the time a restore takes
 //! depends on the disk, not on the repository. Only when a place turns out stale or damaged is the index asked
-//! for another copy ([`fallback`]). Progress counts bytes of data: `total_bytes` is what the disk holds without
+//! for another copy (`fallback`). Progress counts bytes of data: `total_bytes` is what the disk holds without
 //! holes, `done_bytes` what was written, `stored_bytes` what was fetched.
 
 mod dump;
