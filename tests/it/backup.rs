@@ -4,7 +4,7 @@ use sancerre_tests::disk::{MemoryDisk, guest};
 use sancerre_tests::repo::{TestRepo, back_up};
 
 #[tokio::test]
-async fn an_unchanged_disk_costs_six_small_objects() {
+async fn an_unchanged_disk_costs_a_log_entry_and_a_manifest() {
     let repo = TestRepo::new(1).await;
     let bytes = guest(7, 12 << 20);
     let first = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap();
