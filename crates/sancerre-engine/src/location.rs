@@ -74,8 +74,8 @@ fn cloud_options(environment: impl IntoIterator<Item = (String, String)>) -> Vec
     let mut options: Vec<_> = defaults.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     for (key, value) in environment {
         // An endpoint is plain http only when somebody wrote so.
-        if key.to_ascii_lowercase().starts_with("aws_endpoint") && value.starts_with("http://") {
-            options.push(("aws_allow_http".into(), "true".into()));
+        if key.to_ascii_lowercase().contains("endpoint") && value.starts_with("http://") {
+            options.push(("allow_http".into(), "true".into()));
         }
         options.push((key, value));
     }

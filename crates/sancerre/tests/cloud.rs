@@ -1,0 +1,76 @@
+//! The built program on real object stores: a night, the night after, and both back bit for bit.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use sancerre_services::{Variables, azurite, seaweedfs};
+
+const MIB: usize = 1 << 20;
+
+/// The program in its folder, with a provider's variables and no other.
+struct Site {
+    folder: tempfile::TempDir,
+    location: String,
+    variables: Variables,
+}
+
+impl Site {
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command.env("SANCERRE_REPOSITORY", &self.location).env("SANCERRE_PASSWORD", "correct horse");
+        command.envs(self.variables.iter().cloned()).output().unwrap()
+    }
+
+    fn succeed(&self, arguments: &[&str]) {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Incompressible bytes, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let words = (0..length / 8).map(|_| {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    });
+    words.flatten().collect()
+}
+
+fn two_nights(location: String, variables: Variables) {
+    let site = Site { folder: tempfile::tempdir().unwrap(), location, variables };
+    let path = |name: &str| Path::new(site.folder.path()).join(name);
+    let mut disk = noise(1, 40 * MIB);
+    std::fs::write(path("first.raw"), &disk).unwrap();
+    disk[MIB..2 * MIB].copy_from_slice(&noise(2, MIB));
+    std::fs::write(path("second.raw"), &disk).unwrap();
+
+    site.succeed(&["init", "--key-file-out", "writer.key", "--writer", "hv1"]);
+    for night in ["first.raw", "second.raw"] {
+        site.succeed(&["backup", "--key-file", "writer.key", "--vm", "web01", &format!("disk0={night}")]);
+    }
+    for (snapshot, night) in [("web01:latest~1:disk0", "first.raw"), ("web01:latest:disk0", "second.raw")] {
+        site.succeed(&["restore", snapshot, "--target", "restored.raw", "--overwrite"]);
+        let same = std::fs::read(path("restored.raw")).unwrap() == std::fs::read(path(night)).unwrap();
+        assert!(same, "{snapshot} differs from {night}");
+    }
+    site.succeed(&["check", "--key-file", "writer.key", "--read-data"]);
+    let again = site.run(&["init"]);
+    assert_eq!(again.status.code(), Some(13), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
+#[test]
+fn on_s3() {
+    let Some(server) = seaweedfs() else { return };
+    two_nights(server.location(), server.variables(seaweedfs::ADMIN));
+}
+
+#[test]
+fn on_azure() {
+    let Some(server) = azurite() else { return };
+    two_nights(server.location(), server.variables());
+}

