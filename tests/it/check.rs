@@ -364,7 +364,7 @@ async fn a_rebuild_goes_on_over_a_pack_it_cannot_read() {
     assert!(rebuilt.unreadable[0].starts_with(&packs[0]), "{:?}", rebuilt.unreadable);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_gone_stops_the_check() {
     let scene = scene(8).await;
     scene.repo.store.crash_at(20, sancerre_tests::store::Cut::Before);

@@ -10,6 +10,7 @@ use sancerre_engine::keys::Keys;
 use sancerre_engine::location;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, open_body};
+use sancerre_engine::store::StoreOptions;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::PackName;
 use sancerre_format::log::Kind;
@@ -65,7 +66,7 @@ async fn bless() {
 }
 
 async fn open() -> Repository {
-    let store = location::open(folder().to_str().unwrap(), [], false).unwrap();
+    let store = location::open(folder().to_str().unwrap(), [], false, &StoreOptions::default()).unwrap();
     let keys = Keys::from_passphrase(&store, &zone(), &passphrase()).await.unwrap();
     Repository::open(store, host(0).0, keys).await.unwrap()
 }
@@ -101,7 +102,7 @@ async fn version_1_opens_lists_and_restores() {
 async fn version_1_is_continued() {
     let copy = tempfile::tempdir().unwrap();
     copy_tree(&folder(), copy.path());
-    let store = location::open(copy.path().to_str().unwrap(), [], false).unwrap();
+    let store = location::open(copy.path().to_str().unwrap(), [], false, &StoreOptions::default()).unwrap();
     let key_file = std::fs::read(folder().with_extension("key")).unwrap();
     let keys = Keys::from_key_file(&key_file).unwrap();
     // Another seed than the repository was made with: a key is drawn once.

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod disk;
+pub mod faults;
 pub mod forge;
 pub mod host;
 pub mod model;
+pub mod proxy;
 pub mod repo;
 pub mod slow;
 pub mod store;

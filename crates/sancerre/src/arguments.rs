@@ -7,6 +7,8 @@ use clap_complete::Shell;
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
+use crate::command::doctor::Doctor;
+use crate::limits::Limits;
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
 
@@ -74,6 +76,8 @@ pub(crate) struct Global {
     /// Memory to stay within; with less, deduplication and speed suffer, nothing fails
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, default_value = MEMORY_DEFAULT)]
     pub(crate) memory: u64,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Write JSON lines to standard output, the last of them a summary (`dump`: to standard error)
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -100,6 +104,8 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Verify the repository and say what damage costs
     Check(Check),
+    /// Try out the store: what it does, and what that means
+    Doctor(Doctor),
     /// Work on the index, a cache that is made of the packs
     Index(Index),
     /// Print a completion script for a shell
@@ -131,6 +137,9 @@ pub(crate) struct Init {
     /// Name of the first writer [default: this host's name]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) writer: Option<Name>,
+    /// Make the repository even on a store that cannot keep one safely; snapshots may be lost there
+    #[arg(long)]
+    pub(crate) allow_unsafe_store: bool,
 }
 
 /// Back up the disks of one virtual machine.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+pub(crate) mod doctor;
 mod dump;
 mod generate;
 mod index;
@@ -10,10 +11,11 @@ mod restore;
 mod snapshots;
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sancerre_engine::host::Host;
 use sancerre_engine::monitor::Monitor;
+use sancerre_engine::store::{Hurry, Store};
 use sancerre_format::outcome::{Member, MemberKind};
 use serde_json::{Map, Value, json};
 
@@ -21,6 +23,7 @@ use crate::arguments::{Command, Global, IndexCommand};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::{self, Watch};
 use crate::io::{Environment, Io, Prompt};
+use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
@@ -33,7 +36,10 @@ pub(crate) struct Context {
     pub(crate) prompt: Box<Prompt>,
     pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
+    /// Ends the waiting for the store when a signal comes.
+    pub(crate) hurry: Hurry,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
+    store: OnceLock<Store>,
 }
 
 impl Context {
@@ -47,8 +53,16 @@ impl Context {
             prompt: io.prompt,
             stdin_is_terminal: io.stdin_is_terminal,
             stdout_is_terminal: io.stdout_is_terminal,
+            hurry: Hurry::default(),
             stdin: Mutex::new(Some(io.stdin)),
+            store: OnceLock::new(),
         }
+    }
+
+    /// Takes note of the store, so that what was asked of it is told at the end.
+    pub(crate) fn uses(&self, store: &Store) {
+        // A command has one store: a second handle of it would count the same.
+        let _ = self.store.set(store.clone());
     }
 
     /// Standard input; none the second time.
@@ -65,7 +79,7 @@ impl Context {
     /// A monitor for a long command, and what shows its progress and passes it signals while it lives.
     pub(crate) fn watched(&self, work: Work) -> Result<(Monitor, Watched), Failure> {
         let monitor = self.monitor();
-        let signals = interrupt::watch(&monitor, &self.output)?;
+        let signals = interrupt::watch(&monitor, &self.hurry, &self.output)?;
         let progress = Progress::start(work, &monitor, &self.output);
         Ok((monitor, Watched { _progress: progress, _signals: signals }))
     }
@@ -77,8 +91,19 @@ pub(crate) struct Watched {
     _signals: Watch,
 }
 
-/// Runs a command.
+/// Runs a command, and tells what it asked of the store.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Failure> {
+    let result = dispatch(command, context).await;
+    let Some(store) = context.store.get() else { return result };
+    let totals = store.traffic().totals();
+    context.output.detail(&limits::line(&totals));
+    result.map(|mut done| {
+        done.summary.insert("store".into(), limits::summary(&totals));
+        done
+    })
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> {
     match command {
         Command::Init(options) => init::run(options, context).await,
         Command::Backup(options) => backup::run(options, context).await,
@@ -86,6 +111,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
+        Command::Doctor(options) => doctor::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
         },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sancerre_engine::Error;
 use sancerre_engine::monitor::Monitor;
+use sancerre_engine::store::Hurry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -19,16 +20,17 @@ impl Drop for Watch {
     }
 }
 
-/// From now on signals interrupt `monitor`.
+/// From now on signals interrupt `monitor`, and end the waiting for a store that is away.
 ///
 /// Not before a passphrase was asked for: until then a signal ends the process, as it should.
-pub(crate) fn watch(monitor: &Monitor, output: &Arc<Output>) -> Result<Watch, Failure> {
+pub(crate) fn watch(monitor: &Monitor, hurry: &Hurry, output: &Arc<Output>) -> Result<Watch, Failure> {
     let mut signals = Signals::new()?;
-    let (monitor, output) = (monitor.clone(), output.clone());
+    let (monitor, hurry, output) = (monitor.clone(), hurry.clone(), output.clone());
     Ok(Watch(tokio::spawn(async move {
         signals.next().await;
         output.message("sancerre: stopping at the next safe point; interrupt again to stop at once");
         monitor.interrupt();
+        hurry.up();
         signals.next().await;
         output.clear();
         output.finish(Err(Error::Interrupted.into()));

@@ -10,6 +10,7 @@ mod command;
 mod exit;
 mod interrupt;
 mod io;
+mod limits;
 mod metrics;
 mod output;
 mod passphrase;

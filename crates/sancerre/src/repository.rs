@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::command::Context;
 use crate::exit::Failure;
-use crate::passphrase;
+use crate::{limits, passphrase};
 
 /// Variable that stands in for `--repo`.
 const REPOSITORY: &str = "SANCERRE_REPOSITORY";
@@ -55,13 +55,18 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
         .filter(|(name, _)| CLOUD.iter().any(|prefix| name.starts_with(prefix)))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let names: Vec<&str> = cloud.iter().map(|(name, _)| name.as_str()).collect();
-    context.output.detail(&format!("repository {location}; provider's variables: {}", or_none(&names)));
-    Ok(location::open(location, cloud, create)?)
-}
-
-fn or_none(names: &[&str]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    let names: Vec<String> = cloud.iter().map(|(name, _)| name.clone()).collect();
+    let options = limits::store_options(context, &context.hurry);
+    let store = location::open(location, cloud, create, &options)?;
+    let (used, ignored): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| store.settings().contains(name));
+    context.output.detail(&format!(
+        "repository {location}; provider's variables: {}{}",
+        if used.is_empty() { "none".into() } else { used.join(", ") },
+        if ignored.is_empty() { String::new() } else { format!("; ignored: {}", ignored.join(", ")) }
+    ));
+    context.uses(&store);
+    Ok(store)
 }
 
 /// The key file's path, from the option or the variable.

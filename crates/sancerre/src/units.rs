@@ -23,6 +23,24 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
 }
 
+/// Parses `90s`, `15m`, `2h`, `1d` or plain seconds.
+///
+/// Errors: a sentence that says what is understood.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a time such as 90s, 15m or 2h");
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let seconds: u64 = match unit.trim_start() {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
+}
+
 /// `1.2 GiB`; whole bytes below 1 KiB.
 pub(crate) fn size(bytes: u64) -> String {
     let mut scaled = bytes as f64;
@@ -81,6 +99,17 @@ mod tests {
         }
         for text in ["", "M", "1.5G", "-1", "+1", "12X", "1 M B", "18446744073709551616", "99999999999T"] {
             parse_size(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn times_are_understood() {
+        let cases = [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("2 h", 7200), ("1d", 86_400)];
+        for (text, seconds) in cases {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "m", "1.5h", "-1", "1w", "18446744073709551615d"] {
+            parse_duration(text).unwrap_err();
         }
     }
 

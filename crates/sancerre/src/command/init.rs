@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use sancerre_engine::Error;
 use sancerre_engine::repository::init::{self, Made, NewRepository};
+use sancerre_engine::store::probe::{self, Finding, Report};
 use sancerre_format::config::Layout;
 use sancerre_format::names::{self, Name};
 use serde_json::json;
 
-use super::{Context, done};
+use super::{Context, doctor, done};
 use crate::arguments::Init;
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
@@ -28,6 +29,8 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
     if store.get(names::CONFIG).await?.is_some() {
         return Err(Error::RepositoryExists { location: store.location().to_owned() }.into());
     }
+    let seen = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
+    judge(&seen, options.allow_unsafe_store, context)?;
     let found = passphrase::find(&context.environment, &context.prompt)?;
     passphrase::confirm(&found, &context.prompt)?;
     let new = NewRepository {
@@ -51,6 +54,23 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         (made, None) => made?,
     };
     report(context, store.location(), &new, &made, None)
+}
+
+/// Warns of what the store lacks, and fails where it must not hold a repository.
+fn judge(report: &Report, allow: bool, context: &Context) -> Result<(), Failure> {
+    context.output.detail(&doctor::text(report));
+    let say = |finding: &Finding| format!("{}; {}", finding.seen, finding.check.consequence());
+    let worst: Vec<String> = report.unsafe_findings().map(say).collect();
+    if !worst.is_empty() && !allow {
+        return Err(Failure::failed(format!(
+            "this store is not fit for a repository: {}. Nothing was made; `sancerre doctor` shows all of it, and \
+             --allow-unsafe-store makes the repository all the same",
+            worst.join(". ")
+        )));
+    }
+    let doubtful = report.doubtful_findings().map(say);
+    worst.into_iter().chain(doubtful).for_each(|text| context.output.warning(&text));
+    Ok(())
 }
 
 fn report(

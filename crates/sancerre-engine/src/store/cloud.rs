@@ -1,0 +1,96 @@
+//! The stores of the providers, made from a URL and the provider's own variables.
+
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::HttpConnector;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use url::Url;
+
+use super::StoreOptions;
+use super::retry::Patience;
+use super::s3::S3;
+use super::traffic::Traffic;
+use super::transport::Connector;
+
+/// A provider's store, and what comes with it.
+pub(crate) struct Cloud {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) patience: Arc<Patience>,
+    pub(super) s3: Option<S3>,
+    pub(super) settings: Vec<String>,
+}
+
+/// A builder of `object_store` with those of the variables that it understands, our transport, and no retries of its own.
+macro_rules! builder {
+    ($builder:ty, $key:ty, $url:expr, $variables:expr, $connector:expr) => {{
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let builder = <$builder>::new().with_url($url.to_string()).with_retry(retry);
+        let start = (builder.with_http_connector($connector), Vec::new());
+        $variables.into_iter().fold(start, |(builder, mut understood), (name, value)| {
+            match name.to_ascii_lowercase().parse::<$key>() {
+                Ok(key) => {
+                    understood.push(name);
+                    (builder.with_config(key, value), understood)
+                }
+                Err(_) => (builder, understood),
+            }
+        })
+    }};
+}
+
+/// Opens the bucket or container of a URL whose scheme is a provider's.
+pub(crate) fn open(
+    scheme: &ObjectStoreScheme,
+    url: &Url,
+    prefix: Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    options: &StoreOptions,
+) -> object_store::Result<Cloud> {
+    let traffic = Arc::new(Traffic::default());
+    let patience = Arc::new(Patience::new(options));
+    let connector = Connector::new(options, traffic.clone());
+    let variables: Vec<(String, String)> = environment.into_iter().collect();
+    let plain = variables.iter().any(|(name, value)| is_plain_endpoint(name, value));
+    let allowed = plain.then(|| ("allow_http".to_owned(), "true".to_owned()));
+    let variables = allowed.into_iter().chain(variables);
+    let mut s3 = None;
+    let (store, settings): (Arc<dyn ObjectStore>, Vec<String>) = match scheme {
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let (builder, settings) =
+                builder!(GoogleCloudStorageBuilder, GoogleConfigKey, url, variables, connector);
+            (Arc::new(builder.build()?), settings)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            let (builder, settings) =
+                builder!(MicrosoftAzureBuilder, AzureConfigKey, url, variables, connector);
+            (Arc::new(builder.build()?), settings)
+        }
+        _ => {
+            // Buckets with a lock refuse a PUT without a checksum; a variable that says otherwise comes later, and wins.
+            let checksum = [("aws_checksum_algorithm".to_owned(), "sha256".to_owned())];
+            let client = connector.connect(&ClientOptions::new().with_allow_http(plain))?;
+            let variables = checksum.into_iter().chain(variables);
+            let (builder, settings) = builder!(AmazonS3Builder, AmazonS3ConfigKey, url, variables, connector);
+            let store = Arc::new(builder.build()?);
+            s3 = Some(S3::new(store.clone(), client, prefix.clone(), patience.clone()));
+            (store, settings)
+        }
+    };
+    let at_root = prefix.as_ref().is_empty();
+    let store = if at_root { store } else { Arc::new(PrefixStore::new(store, prefix)) };
+    // Ours are in lower case.
+    let settings = settings.into_iter().filter(|name| name.starts_with(char::is_uppercase)).collect();
+    Ok(Cloud { store, traffic, patience, s3, settings })
+}
+
+/// An endpoint is plain http only when somebody wrote so.
+fn is_plain_endpoint(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    (name.contains("endpoint") || name.ends_with("base_url")) && value.starts_with("http://")
+}

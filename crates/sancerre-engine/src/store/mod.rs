@@ -1,0 +1,302 @@
+//! The store: create-only writes, reads, listings, and the policy for answers that say nothing certain.
+//!
+//! Below [`Store`] lie [`retry`] (a store that is away is waited for), [`transport`] (HTTP whose time-outs count lack of
+//! progress, with limits of speed) and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really
+//! does; [`s3`] makes the few S3 requests that `object_store` has no name for.
+
+pub(crate) mod cloud;
+mod pace;
+pub mod probe;
+mod retry;
+pub mod s3;
+pub mod traffic;
+mod transport;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use crate::error::{Error, Result};
+
+use pace::Pace;
+use retry::Patience;
+use traffic::{Request, Traffic};
+
+pub use retry::Hurry;
+
+/// What a create-only write found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there with exactly these bytes, now or since an earlier attempt of ours.
+    Created,
+    /// Somebody else's bytes are there.
+    Occupied(Bytes),
+}
+
+/// An object's key and size, as a listing says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// How a store is used.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// How long an outage of the store is waited out.
+    pub retry_for: Duration,
+    /// Bytes a second that are sent at most.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second that are received at most.
+    pub download_limit: Option<u64>,
+    /// How long a request may make no progress before it counts as lost. The answer to a large upload may take three
+    /// times as long: its last bytes are still under way when the last was handed over.
+    pub stall: Duration,
+    /// Spreads the retries of hosts that failed at the same moment: any number that differs between processes.
+    pub salt: u64,
+    /// Tells the user that the store is away, and that it is back.
+    pub notice: Arc<dyn Fn(String) + Send + Sync>,
+    /// Ends the waiting when the user asks to stop.
+    pub hurry: Hurry,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            retry_for: Duration::from_secs(15 * 60),
+            upload_limit: None,
+            download_limit: None,
+            stall: Duration::from_secs(60),
+            salt: 0,
+            notice: Arc::new(|_| {}),
+            hurry: Hurry::default(),
+        }
+    }
+}
+
+/// An object store that never overwrites.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    location: Arc<str>,
+    shared: Arc<Shared>,
+}
+
+/// What all clones of a store share.
+struct Shared {
+    patience: Arc<Patience>,
+    traffic: Arc<Traffic>,
+    /// For stores that no transport of ours lies below.
+    local: Option<Pace>,
+    s3: Option<s3::S3>,
+    settings: Vec<String>,
+}
+
+impl Store {
+    /// Wraps `inner`, a store without HTTP below it, with the usual options; `location` is for messages.
+    pub fn new(inner: Arc<dyn ObjectStore>, location: &str) -> Self {
+        Self::with_options(inner, location, &StoreOptions::default())
+    }
+
+    /// Wraps `inner`, a store without HTTP below it; `location` is for messages.
+    pub fn with_options(inner: Arc<dyn ObjectStore>, location: &str, options: &StoreOptions) -> Self {
+        let shared = Shared {
+            patience: Arc::new(Patience::new(options)),
+            traffic: Arc::default(),
+            local: Some(Pace::new(options)),
+            s3: None,
+            settings: Vec::new(),
+        };
+        Self { inner, location: location.into(), shared: Arc::new(shared) }
+    }
+
+    /// Wraps a provider's store.
+    pub(crate) fn of_cloud(cloud: cloud::Cloud, location: &str) -> Self {
+        let shared = Shared {
+            patience: cloud.patience,
+            traffic: cloud.traffic,
+            local: None,
+            s3: cloud.s3,
+            settings: cloud.settings,
+        };
+        Self { inner: cloud.store, location: location.into(), shared: Arc::new(shared) }
+    }
+
+    /// The same store with something between it and us: for tests that count, break or slow down what goes through.
+    pub fn layered(
+        &self,
+        location: &str,
+        options: &StoreOptions,
+        layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> Self {
+        Self::with_options(layer(self.inner.clone()), location, options)
+    }
+
+    /// Where it is, as the user said.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Names of the provider's variables that were understood.
+    pub fn settings(&self) -> &[String] {
+        &self.shared.settings
+    }
+
+    /// What was asked of the store so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
+    /// The requests that only S3 has; none for other stores.
+    pub fn s3(&self) -> Option<&s3::S3> {
+        self.shared.s3.as_ref()
+    }
+
+    /// Writes an object that must not exist yet.
+    ///
+    /// An answer may be lost, and the same request may then meet its own object; S3 also answers a conflict while
+    /// somebody else is writing. So when the store says that the object exists, it is read back and compared.
+    pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
+        let put = self.shared.patience.during(key, || self.try_create(key, &bytes).boxed()).await;
+        put.map_err(|source| Error::Store { operation: "write", key: key.to_owned(), source })
+    }
+
+    async fn try_create(&self, key: &str, bytes: &Bytes) -> object_store::Result<Put> {
+        self.account(Request::Put, bytes.len(), 0).await;
+        let payload = PutPayload::from_bytes(bytes.clone());
+        match self.inner.put_opts(&path(key), payload, PutMode::Create.into()).await {
+            Ok(_) => Ok(Put::Created),
+            Err(object_store::Error::AlreadyExists { .. }) => self.compare(key, bytes).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the object that exists is ours. Holds a second copy of it only when it is not.
+    async fn compare(&self, key: &str, ours: &Bytes) -> object_store::Result<Put> {
+        let mut found = match self.inner.get(&path(key)).await {
+            Ok(found) => found.into_stream(),
+            // Somebody's write is under way, or was given up: ours is tried again.
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(retry::transient("the store refused to create an object and then had none"));
+            }
+            Err(error) => return Err(error),
+        };
+        let (mut same, mut other) = (0, None::<BytesMut>);
+        while let Some(piece) = found.try_next().await? {
+            match &mut other {
+                None if ours.get(same..same + piece.len()) == Some(&piece[..]) => same += piece.len(),
+                None => other = Some(ours.iter().take(same).chain(&piece).copied().collect()),
+                Some(other) => other.extend_from_slice(&piece),
+            }
+        }
+        let length = other.as_ref().map_or(same, BytesMut::len);
+        self.account(Request::Get, 0, length).await;
+        Ok(match other {
+            None if same == ours.len() => Put::Created,
+            None => Put::Occupied(ours.slice(..same)),
+            Some(other) => Put::Occupied(other.freeze()),
+        })
+    }
+
+    /// Writes an object whose key nobody else uses.
+    ///
+    /// Errors: [`Error::Occupied`] when the key holds other bytes.
+    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &'static str) -> Result<()> {
+        match self.put_new(key, bytes).await? {
+            Put::Created => Ok(()),
+            Put::Occupied(_) => Err(Error::Occupied { key: key.to_owned(), advice }),
+        }
+    }
+
+    /// The whole object, or none.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.read(key, GetOptions::default()).await
+    }
+
+    /// The whole object, which must be there.
+    pub async fn need(&self, key: &str) -> Result<Bytes> {
+        self.get(key).await?.ok_or_else(|| Error::Missing { key: key.to_owned() })
+    }
+
+    /// A range of an object, which must be there and that long.
+    pub async fn need_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let wanted = range.end.saturating_sub(range.start);
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let read = self.read(key, options).await?;
+        let bytes = read.ok_or_else(|| Error::Missing { key: key.to_owned() })?;
+        if u64::try_from(bytes.len()).ok() == Some(wanted) { Ok(bytes) } else { Err(short(key)) }
+    }
+
+    async fn read(&self, key: &str, options: GetOptions) -> Result<Option<Bytes>> {
+        let attempt = || self.try_read(key, options.clone()).boxed();
+        match self.shared.patience.during(key, attempt).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Store { operation: "read", key: key.to_owned(), source }),
+        }
+    }
+
+    async fn try_read(&self, key: &str, options: GetOptions) -> object_store::Result<Bytes> {
+        let read = async {
+            let found = self.inner.get_opts(&path(key), options).await?;
+            let wanted = found.range.end.saturating_sub(found.range.start);
+            let bytes = found.bytes().await?;
+            let is_whole = u64::try_from(bytes.len()) == Ok(wanted);
+            if is_whole { Ok(bytes) } else { Err(retry::transient("an object came only in part")) }
+        };
+        let bytes = read.await;
+        self.account(Request::Get, 0, bytes.as_ref().map_or(0, Bytes::len)).await;
+        bytes
+    }
+
+    /// All keys with this prefix, which ends in a slash, in no certain order.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let listed = self.shared.patience.during(prefix, || self.try_list(prefix).boxed()).await;
+        listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
+    }
+
+    async fn try_list(&self, prefix: &str) -> object_store::Result<Vec<Listed>> {
+        self.account(Request::List, 0, 0).await;
+        let entries = self.inner.list(Some(&path(prefix)));
+        entries.map_ok(|meta| Listed { key: meta.location.into(), size_bytes: meta.size }).try_collect().await
+    }
+
+    /// Reads many objects, many at a time, in the order of `keys`.
+    pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
+        let read = keys.into_iter().map(|key| async move {
+            let bytes = self.get(&key).await?;
+            Ok((key, bytes))
+        });
+        futures::stream::iter(read).buffered(READS_IN_FLIGHT).try_collect().await
+    }
+
+    /// Counts a call, and holds it to the limits of speed, where no transport of ours does.
+    async fn account(&self, request: Request, sent: usize, received: usize) {
+        if let Some(pace) = &self.shared.local {
+            self.shared.traffic.request(request);
+            self.shared.traffic.sent(sent);
+            self.shared.traffic.received(received);
+            pace.wait(sent, received).await;
+        }
+    }
+}
+
+/// Small reads in flight at once: enough to hide the latency of a bucket.
+const READS_IN_FLIGHT: usize = 32;
+
+fn path(key: &str) -> Path {
+    Path::from(key)
+}
+
+fn short(key: &str) -> Error {
+    let source =
+        object_store::Error::Generic { store: "store", source: "the answer is shorter than asked".into() };
+    Error::Store { operation: "read", key: key.to_owned(), source }
+}

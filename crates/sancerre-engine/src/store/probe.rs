@@ -1,0 +1,195 @@
+//! What a store really does, found out by trying: `init` and `doctor` ask before anybody's data depends on it.
+//!
+//! Some servers accept a condition and ignore it, or report a lock that stops nobody. So nothing here trusts a status
+//! code alone: each claim is read back. The objects lie under [`PREFIX`], which readers ignore; what can be deleted is
+//! deleted again, and what is locked goes when its lock runs out.
+
+mod checks;
+
+use sancerre_format::names::Time;
+
+use super::Store;
+use crate::error::Result;
+use crate::host::Host;
+
+/// Keys of the objects that a probe writes.
+pub const PREFIX: &str = "probe";
+
+/// Something that a store does or does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// The credentials can write.
+    Write,
+    /// An object that is there is not replaced by a create-only request.
+    CreateOnly,
+    /// Of several such requests at the same time one wins.
+    Race,
+    /// What was written can be read at once.
+    ReadBack,
+    /// A part of an object can be read.
+    Range,
+    /// What was written is listed at once.
+    List,
+    /// Bytes that do not fit their checksum are refused.
+    Checksum,
+    /// The store's clock agrees with this host's.
+    Clock,
+    /// A write over an object keeps the one before.
+    Versions,
+    /// New objects are locked against deletion.
+    Retention,
+    /// These credentials cannot replace an object.
+    Overwrite,
+    /// These credentials cannot delete an object.
+    Delete,
+}
+
+/// How much a check matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Without it snapshots can be lost: no repository belongs there.
+    Required,
+    /// Without it something is slower, or noticed later.
+    Wanted,
+    /// Without it an attacker with these credentials can destroy the repository.
+    Protection,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is so.
+    Holds,
+    /// It is not so.
+    Absent,
+    /// The store says that it is so, and it is not.
+    Lies,
+    /// It could not be found out.
+    Unknown,
+}
+
+impl Verdict {
+    /// One word for a table.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Holds => "yes",
+            Self::Absent => "no",
+            Self::Lies => "LIES",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Check {
+    /// A few words for a table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Write => "credentials can write",
+            Self::CreateOnly => "create-only is honoured",
+            Self::Race => "one winner of a race",
+            Self::ReadBack => "read after write",
+            Self::Range => "ranged reads",
+            Self::List => "list after write",
+            Self::Checksum => "checksums are verified",
+            Self::Clock => "clocks agree",
+            Self::Versions => "keeps versions",
+            Self::Retention => "new objects are locked",
+            Self::Overwrite => "overwriting is refused",
+            Self::Delete => "deleting is refused",
+        }
+    }
+
+    /// A word for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::CreateOnly => "create_only",
+            Self::Race => "race",
+            Self::ReadBack => "read_back",
+            Self::Range => "range",
+            Self::List => "list",
+            Self::Checksum => "checksum",
+            Self::Clock => "clock",
+            Self::Versions => "versions",
+            Self::Retention => "retention",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// How much it matters.
+    pub fn weight(self) -> Weight {
+        match self {
+            Self::Write | Self::CreateOnly | Self::Race | Self::ReadBack | Self::Range => Weight::Required,
+            Self::List | Self::Checksum | Self::Clock => Weight::Wanted,
+            Self::Versions | Self::Retention | Self::Overwrite | Self::Delete => Weight::Protection,
+        }
+    }
+
+    /// What it means where it does not hold.
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Write => "nothing can be backed up with these credentials",
+            Self::CreateOnly | Self::Race => {
+                "two hosts can take one number in the log, and one snapshot replaces another: use another store"
+            }
+            Self::ReadBack | Self::Range => "snapshots cannot be restored from this store: use another one",
+            Self::List => "known data is stored again, and a restore may have to be repeated later",
+            Self::Checksum => "damage on the way is noticed by `check` or a restore, not at once",
+            Self::Clock => "requests may be refused and locks end early or late: set the clocks (NTP)",
+            Self::Versions => "an object that is overwritten or deleted is gone",
+            Self::Retention => "whoever may delete can destroy the repository: set a default retention",
+            Self::Overwrite => "whoever has these credentials can put other bytes in an object's place",
+            Self::Delete => "whoever has these credentials can remove what is not locked: give hosts others",
+        }
+    }
+}
+
+/// A check and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried.
+    pub check: Check,
+    /// What holds.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// Everything that a probe found, in the order of [`Check`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// When.
+    pub time: Time,
+    /// What.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// What a repository must not be put on.
+    pub fn unsafe_findings(&self) -> impl Iterator<Item = &Finding> {
+        let is_bad = |finding: &&Finding| {
+            finding.check.weight() == Weight::Required && finding.verdict != Verdict::Holds
+        };
+        self.findings.iter().filter(is_bad)
+    }
+
+    /// What the store claims and does not do, or should do and does not, short of being unsafe.
+    pub fn doubtful_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| match finding.check.weight() {
+            Weight::Required => false,
+            Weight::Wanted => matches!(finding.verdict, Verdict::Absent | Verdict::Lies),
+            Weight::Protection => finding.verdict == Verdict::Lies,
+        })
+    }
+}
+
+/// Tries out the store with a few small objects.
+///
+/// Errors: the store does not answer; it answers something that is none of the cases that are told apart.
+pub async fn probe(store: &Store, host: &Host) -> Result<Report> {
+    let time = host.clock.now();
+    let mut findings = checks::run(store, host).await?;
+    findings.sort_by_key(|finding| finding.check);
+    Ok(Report { time, findings })
+}

@@ -1,0 +1,435 @@
+//! The trials themselves.
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
+
+use super::{Check, Finding, PREFIX, Verdict};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::store::s3::{Retention, S3};
+use crate::store::{Store, path};
+
+/// Requests in a race, and races.
+const RUNNERS: usize = 8;
+const RACES: u32 = 3;
+/// The bytes of a probe object.
+const SIZE_BYTES: usize = 4096;
+/// More than this, and providers begin to refuse requests.
+const SKEW_SECONDS_MAX: i64 = 300;
+
+/// A wrong checksum, which no object of ours has: SHA-256 of nothing.
+const WRONG_SHA256: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+struct Trial<'a> {
+    store: &'a Store,
+    host: &'a Host,
+    folder: String,
+    findings: Vec<Finding>,
+}
+
+pub(super) async fn run(store: &Store, host: &Host) -> Result<Vec<Finding>> {
+    let name: String = host.random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut trial = Trial { store, host, folder: format!("{PREFIX}/{name}"), findings: Vec::new() };
+    let first = trial.bytes();
+    if !trial.write(&first).await? {
+        return Ok(trial.findings);
+    }
+    trial.create_only(&first).await?;
+    for race in 0..RACES {
+        if !trial.race(race).await? {
+            break;
+        }
+    }
+    trial.range(&first).await?;
+    trial.list().await?;
+    trial.checksum().await?;
+    trial.protection(&first).await?;
+    trial.clean_up().await;
+    Ok(trial.findings)
+}
+
+impl Trial<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    fn bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.host.random::<SIZE_BYTES>())
+    }
+
+    /// Notes a finding; of one check the first stands.
+    fn found(&mut self, check: Check, verdict: Verdict, seen: impl Into<String>) {
+        if self.findings.iter().all(|finding| finding.check != check) {
+            self.findings.push(Finding { check, verdict, seen: seen.into() });
+        }
+    }
+
+    /// One request as the store answers it, after any outage.
+    async fn put(&self, key: &str, bytes: &Bytes, mode: PutMode) -> object_store::Result<()> {
+        let attempt = || {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let mode = mode.clone();
+            async move { self.store.inner.put_opts(&path(key), payload, mode.into()).await.map(drop) }.boxed()
+        };
+        self.store.shared.patience.during(key, attempt).await
+    }
+
+    async fn write(&mut self, first: &Bytes) -> Result<bool> {
+        let key = self.key("object");
+        match self.put(&key, first, PutMode::Create).await {
+            Ok(()) => self.found(Check::Write, Verdict::Holds, "an object was written"),
+            // A retry met its own object, or the store is mad: reading back tells.
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                self.found(Check::Write, Verdict::Holds, "an object was written")
+            }
+            Err(
+                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
+            ) => {
+                self.found(Check::Write, Verdict::Absent, "the store refused a write for want of a right");
+                return Ok(false);
+            }
+            Err(source) => return Err(Error::Store { operation: "write", key, source }),
+        }
+        match self.store.get(&key).await? {
+            Some(found) if found == *first => {
+                self.found(Check::ReadBack, Verdict::Holds, "the same bytes came back")
+            }
+            Some(_) => self.found(Check::ReadBack, Verdict::Lies, "other bytes came back"),
+            None => {
+                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there")
+            }
+        }
+        Ok(true)
+    }
+
+    async fn create_only(&mut self, first: &Bytes) -> Result<()> {
+        let key = self.key("object");
+        let second = self.bytes();
+        let answer = self.put(&key, &second, PutMode::Create).await;
+        let found = self.store.get(&key).await?;
+        match answer {
+            Ok(()) => {
+                self.found(Check::CreateOnly, Verdict::Lies, "a second object was accepted over the first")
+            }
+            Err(object_store::Error::AlreadyExists { .. }) if found.as_ref() == Some(first) => {
+                self.found(
+                    Check::CreateOnly,
+                    Verdict::Holds,
+                    "a second object was refused, and the first is there",
+                );
+            }
+            Err(object_store::Error::AlreadyExists { .. }) if found == Some(second) => {
+                self.found(
+                    Check::CreateOnly,
+                    Verdict::Lies,
+                    "a second object was refused, and overwrote the first all the same",
+                );
+            }
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                self.found(
+                    Check::CreateOnly,
+                    Verdict::Unknown,
+                    "a second object was refused, and the first cannot be read",
+                );
+            }
+            Err(error) => self.found(
+                Check::CreateOnly,
+                Verdict::Absent,
+                format!("a create-only request is answered: {error}"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// Lets several requests run for one key; whether the next race is worth running.
+    async fn race(&mut self, race: u32) -> Result<bool> {
+        let key = self.key(&format!("race{race}"));
+        let runners: Vec<Bytes> = (0..RUNNERS).map(|_| self.bytes()).collect();
+        let place = path(&key);
+        let puts: Vec<_> = runners
+            .iter()
+            .map(|bytes| self.store.inner.put_opts(&place, bytes.clone().into(), PutMode::Create.into()))
+            .collect();
+        let answers = futures::future::join_all(puts).await;
+        let winners: Vec<&Bytes> = runners
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_ok())
+            .map(|(bytes, _)| bytes)
+            .collect();
+        let found = self.store.get(&key).await?;
+        match winners.as_slice() {
+            [] => self.found(
+                Check::Race,
+                Verdict::Unknown,
+                format!("of {RUNNERS} requests at once none was accepted"),
+            ),
+            [winner] if found.as_ref() == Some(*winner) => {
+                if race + 1 == RACES {
+                    self.found(
+                        Check::Race,
+                        Verdict::Holds,
+                        format!("of {RUNNERS} requests at once one was accepted, {RACES} times"),
+                    );
+                }
+                return Ok(true);
+            }
+            [_] => self.found(
+                Check::Race,
+                Verdict::Lies,
+                "one request was accepted, but another's bytes are there",
+            ),
+            many => self.found(
+                Check::Race,
+                Verdict::Lies,
+                format!("of {RUNNERS} requests at once {} were accepted", many.len()),
+            ),
+        }
+        Ok(false)
+    }
+
+    async fn range(&mut self, first: &Bytes) -> Result<()> {
+        let (key, range) = (self.key("range"), 1000..3000_u64);
+        self.store.put_new(&key, first.clone()).await?;
+        match self.store.need_range(&key, range).await {
+            Ok(bytes) if first.get(1000..3000) == Some(&bytes) => {
+                self.found(Check::Range, Verdict::Holds, "the part that was asked for came back")
+            }
+            Ok(_) => self.found(Check::Range, Verdict::Lies, "another part came back than was asked for"),
+            Err(Error::Store { source, .. }) => self.found(
+                Check::Range,
+                Verdict::Absent,
+                format!("a part of an object cannot be read: {source}"),
+            ),
+            Err(error) => self.found(Check::Range, Verdict::Absent, error.to_string()),
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self) -> Result<()> {
+        let listed = self.store.list(&format!("{}/", self.folder)).await?;
+        let of = |name: &str| {
+            listed.iter().find(|listed| listed.key == self.key(name)).map(|listed| listed.size_bytes)
+        };
+        let sizes = [of("object"), of("range"), of("race0")];
+        let right = u64::try_from(SIZE_BYTES).ok();
+        if sizes.iter().any(Option::is_none) {
+            self.found(Check::List, Verdict::Absent, "an object that was just written is not listed");
+        } else if sizes.iter().any(|size| *size != right) {
+            self.found(Check::List, Verdict::Lies, "a listing shows a wrong size");
+        } else {
+            self.found(Check::List, Verdict::Holds, "what was just written is listed");
+        }
+        Ok(())
+    }
+
+    async fn checksum(&mut self) -> Result<()> {
+        let Some(s3) = self.store.s3() else {
+            self.found(Check::Checksum, Verdict::Unknown, "only S3 is asked");
+            return Ok(());
+        };
+        let headers = [("x-amz-checksum-sha256", WRONG_SHA256)];
+        let (key, method) = (self.key("checksum"), object_store::signer::Method::PUT);
+        let answer = s3.request(method, Some(&key), &[], &headers, self.bytes()).await?;
+        match answer.is_success() {
+            true => {
+                self.found(Check::Checksum, Verdict::Absent, "an object with a wrong checksum was accepted")
+            }
+            false => self.found(
+                Check::Checksum,
+                Verdict::Holds,
+                format!("an object with a wrong checksum was refused ({})", answer.reason()),
+            ),
+        }
+        Ok(())
+    }
+
+    /// Clock, versions, locks, and what these credentials may destroy.
+    async fn protection(&mut self, first: &Bytes) -> Result<()> {
+        let key = self.key("range");
+        let head = self.store.inner.head(&path(&key)).await;
+        let head = head.map_err(|source| Error::Store { operation: "read", key: key.clone(), source })?;
+        self.clock(&head);
+        match self.store.s3() {
+            Some(s3) => self.on_s3(s3, &key, &head, first).await,
+            None => self.elsewhere(&key, first).await,
+        }
+    }
+
+    fn clock(&mut self, head: &ObjectMeta) {
+        let skew = head.last_modified.timestamp().saturating_sub(self.host.clock.now().unix_seconds());
+        let verdict = if skew.abs() > SKEW_SECONDS_MAX { Verdict::Absent } else { Verdict::Holds };
+        let seen = match skew {
+            -2..=2 => "the same time as here".into(),
+            _ if skew > 0 => format!("the store is {skew} s ahead of this host"),
+            _ => format!("the store is {} s behind this host", -skew),
+        };
+        self.found(Check::Clock, verdict, seen);
+    }
+
+    async fn on_s3(&mut self, s3: &S3, key: &str, head: &ObjectMeta, first: &Bytes) -> Result<()> {
+        let says = s3.versioning().await?;
+        let says_versions = says.as_ref().is_ok_and(|status| status.as_deref() == Some("Enabled"));
+        let version = head.version.as_deref().filter(|version| *version != "null");
+        let lock = match version {
+            Some(version) => s3.retention(key, version).await?,
+            None => Ok(None),
+        };
+        let default = s3.default_retention().await?;
+        let overwritten = self.overwrite(key).await?;
+        let kept = match version {
+            Some(version) if overwritten => self.version_is(key, version, first).await,
+            _ => !overwritten,
+        };
+        match (says, says_versions) {
+            (Err(reason), _) => {
+                self.found(Check::Versions, Verdict::Unknown, format!("the store does not tell ({reason})"))
+            }
+            (Ok(_), true) if !kept => {
+                self.found(Check::Versions, Verdict::Lies, "it says so, but an overwritten object is gone")
+            }
+            (Ok(_), true) => self.found(
+                Check::Versions,
+                Verdict::Holds,
+                "an overwritten object is still there as a version",
+            ),
+            (Ok(status), false) => self.found(
+                Check::Versions,
+                Verdict::Absent,
+                format!("versioning is {}", status.as_deref().unwrap_or("off")),
+            ),
+        }
+        self.delete_version(s3, key, version, first, &lock.clone().ok().flatten()).await?;
+        self.retention(default, lock);
+        Ok(())
+    }
+
+    async fn version_is(&self, key: &str, version: &str, first: &Bytes) -> bool {
+        let options = object_store::GetOptions {
+            version: Some(version.to_owned()),
+            ..object_store::GetOptions::default()
+        };
+        match self.store.inner.get_opts(&path(key), options).await {
+            Ok(found) => found.bytes().await.is_ok_and(|bytes| bytes == *first),
+            Err(_) => false,
+        }
+    }
+
+    /// Tries to put other bytes in an object's place; whether that went through.
+    async fn overwrite(&mut self, key: &str) -> Result<bool> {
+        match self.put(key, &self.bytes(), PutMode::Overwrite).await {
+            Ok(()) => {
+                self.found(Check::Overwrite, Verdict::Absent, "an object was overwritten");
+                Ok(true)
+            }
+            Err(
+                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
+            ) => {
+                self.found(Check::Overwrite, Verdict::Holds, "overwriting was refused");
+                Ok(false)
+            }
+            Err(source) => Err(Error::Store { operation: "overwrite", key: key.to_owned(), source }),
+        }
+    }
+
+    async fn delete_version(
+        &mut self,
+        s3: &S3,
+        key: &str,
+        version: Option<&str>,
+        first: &Bytes,
+        lock: &Option<Retention>,
+    ) -> Result<()> {
+        let answer = s3.delete(key, version).await?;
+        let is_there = match version {
+            Some(version) => self.version_is(key, version, first).await,
+            None => self.store.get(key).await?.is_some(),
+        };
+        match (answer.is_success(), is_there) {
+            (_, false) if lock.is_some() => {
+                self.found(Check::Retention, Verdict::Lies, "a locked object was deleted")
+            }
+            (true, true) if version.is_some() => self.found(
+                Check::Delete,
+                Verdict::Lies,
+                "a delete was accepted, and the object is still there",
+            ),
+            _ => {}
+        }
+        match (answer.is_success(), is_there) {
+            (_, false) => self.found(Check::Delete, Verdict::Absent, "an object was deleted for good"),
+            (false, true) => self.found(
+                Check::Delete,
+                Verdict::Holds,
+                format!("a delete was refused ({})", answer.reason()),
+            ),
+            (true, true) => self.found(
+                Check::Delete,
+                Verdict::Unknown,
+                "a delete was accepted, and the object is still there",
+            ),
+        }
+        Ok(())
+    }
+
+    fn retention(
+        &mut self,
+        default: std::result::Result<Option<Retention>, String>,
+        lock: std::result::Result<Option<Retention>, String>,
+    ) {
+        match (default, lock) {
+            (_, Ok(Some(lock))) => {
+                self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term))
+            }
+            (Ok(Some(rule)), Ok(None)) => {
+                self.found(
+                    Check::Retention,
+                    Verdict::Lies,
+                    format!("the bucket says {} for {}, but a new object has no lock", rule.mode, rule.term),
+                );
+            }
+            (Ok(None), Ok(None)) => {
+                self.found(Check::Retention, Verdict::Absent, "the bucket has no default retention")
+            }
+            (Err(reason), Ok(None)) => self.found(
+                Check::Retention,
+                Verdict::Absent,
+                format!("a new object has no lock (the bucket's rule: {reason})"),
+            ),
+            (_, Err(reason)) => {
+                self.found(Check::Retention, Verdict::Unknown, format!("the store does not tell ({reason})"))
+            }
+        }
+    }
+
+    /// Stores whose versions and locks are not asked about.
+    async fn elsewhere(&mut self, key: &str, first: &Bytes) -> Result<()> {
+        self.found(Check::Versions, Verdict::Unknown, "only S3 is asked");
+        self.found(Check::Retention, Verdict::Unknown, "only S3 is asked");
+        if !self.overwrite(key).await? && self.store.get(key).await?.as_ref() != Some(first) {
+            self.found(Check::ReadBack, Verdict::Lies, "an object is another after a refused write");
+        }
+        let deleted = self.store.inner.delete(&path(key)).await;
+        match (deleted, self.store.get(key).await?) {
+            (_, None) => self.found(Check::Delete, Verdict::Absent, "an object was deleted"),
+            (Err(error), Some(_)) => {
+                self.found(Check::Delete, Verdict::Holds, format!("a delete was refused: {error}"))
+            }
+            (Ok(()), Some(_)) => self.found(
+                Check::Delete,
+                Verdict::Lies,
+                "a delete was accepted, and the object is still there",
+            ),
+        }
+        Ok(())
+    }
+
+    /// Removes what can be removed; what cannot is locked, or these credentials may not, which is as it should be.
+    async fn clean_up(&self) {
+        let listed = self.store.list(&format!("{}/", self.folder)).await.unwrap_or_default();
+        let keys = listed.into_iter().map(|listed| Ok(path(&listed.key)));
+        let deletes = self.store.inner.delete_stream(futures::stream::iter(keys).boxed());
+        deletes.for_each(|_| std::future::ready(())).await;
+    }
+}

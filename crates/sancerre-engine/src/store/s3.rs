@@ -1,0 +1,180 @@
+//! The S3 requests that `object_store` has no name for: versions, retention, deletes of a version.
+//!
+//! It makes no policy: each call is one request with one answer, waited for as [`retry`](super::retry) says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use object_store::HeaderMap;
+use object_store::aws::AmazonS3;
+use object_store::client::{HttpClient, HttpRequest};
+use object_store::path::Path;
+use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Signer};
+
+use super::retry::Patience;
+use crate::error::{Error, Result};
+
+/// For how long a signature holds: an upload must begin within.
+const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// A bucket's own interface.
+pub struct S3 {
+    store: Arc<AmazonS3>,
+    client: HttpClient,
+    prefix: Path,
+    patience: Arc<Patience>,
+}
+
+/// What a request came back with.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The header.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Whether it was done.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The text of the first XML element of this name that has no attributes.
+    pub fn element(&self, name: &str) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.body);
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(value, _)| value.trim().to_owned())
+    }
+
+    /// Status, and the provider's word for it.
+    pub fn reason(&self) -> String {
+        let code = self.element("Code").unwrap_or_default();
+        format!("{} {code}", self.status).trim_end().to_owned()
+    }
+}
+
+/// A lock on objects: its mode, and until when or for how long, as the store says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// `COMPLIANCE` or `GOVERNANCE`.
+    pub mode: String,
+    /// A date, or a number of days or years.
+    pub term: String,
+}
+
+impl S3 {
+    pub(super) fn new(
+        store: Arc<AmazonS3>,
+        client: HttpClient,
+        prefix: Path,
+        patience: Arc<Patience>,
+    ) -> Self {
+        Self { store, client, prefix, patience }
+    }
+
+    /// Sends a request about the object `key` of the repository, or about the bucket when there is none.
+    pub async fn request(
+        &self,
+        method: Method,
+        key: Option<&str>,
+        query: &[(&str, &str)],
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Answer> {
+        let path = key
+            .map_or_else(Path::default, |key| self.prefix.parts().chain(Path::from(key).parts()).collect());
+        let attempt = || self.send(&method, &path, query, headers, &body).boxed();
+        let answer = self.patience.during(path.as_ref(), attempt).await;
+        answer.map_err(|source| Error::Store { operation: "ask about", key: path.to_string(), source })
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        path: &Path,
+        query: &[(&str, &str)],
+        headers: &[(&'static str, &str)],
+        body: &Bytes,
+    ) -> object_store::Result<Answer> {
+        let bad = |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::NotSupported {
+            source: error,
+        };
+        let mut options = SignedUrlOptions::new().with_query(query.iter().copied());
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|error| bad(error.into()))?;
+            options = options.with_signed_header(HeaderName::from_static(name), value);
+        }
+        let signed = options.signed_headers.clone();
+        let url = self.store.signed_url_opts(method.clone(), path, SIGNED_FOR, &options).await?;
+        let mut request = HttpRequest::new(body.clone().into());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() =
+            url.as_str().parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
+        *request.headers_mut() = signed;
+        let failed = |error: object_store::client::HttpError| object_store::Error::Generic {
+            store: "S3",
+            source: error.into(),
+        };
+        let (parts, body) = self.client.execute(request).await.map_err(failed)?.into_parts();
+        let body = body.bytes().await.map_err(failed)?;
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
+        self.request(Method::GET, key, query, &[], Bytes::new()).await
+    }
+
+    /// Whether the bucket keeps versions: `Enabled`, `Suspended`, or none if it never did.
+    ///
+    /// Errors: the inner one is the store's refusal to tell.
+    pub async fn versioning(&self) -> Result<std::result::Result<Option<String>, String>> {
+        let answer = self.get(None, &[("versioning", "")]).await?;
+        Ok(if answer.is_success() { Ok(answer.element("Status")) } else { Err(answer.reason()) })
+    }
+
+    /// The lock that the bucket puts on every new object.
+    ///
+    /// Errors: the inner one is the store's refusal to tell.
+    pub async fn default_retention(&self) -> Result<std::result::Result<Option<Retention>, String>> {
+        let answer = self.get(None, &[("object-lock", "")]).await?;
+        if answer.status == 404 {
+            return Ok(Ok(None));
+        }
+        if !answer.is_success() {
+            return Ok(Err(answer.reason()));
+        }
+        let days = answer.element("Days").map(|days| format!("{days} days"));
+        let term = days.or_else(|| answer.element("Years").map(|years| format!("{years} years")));
+        Ok(Ok(answer.element("Mode").zip(term).map(|(mode, term)| Retention { mode, term })))
+    }
+
+    /// The lock on one version of an object.
+    ///
+    /// Errors: the inner one is the store's refusal to tell.
+    pub async fn retention(
+        &self,
+        key: &str,
+        version: &str,
+    ) -> Result<std::result::Result<Option<Retention>, String>> {
+        let answer = self.get(Some(key), &[("retention", ""), ("versionId", version)]).await?;
+        match answer.status {
+            200 => {
+                let found = answer.element("Mode").zip(answer.element("RetainUntilDate"));
+                Ok(Ok(found.map(|(mode, term)| Retention { mode, term })))
+            }
+            400 | 404 => Ok(Ok(None)),
+            _ => Ok(Err(answer.reason())),
+        }
+    }
+
+    /// Asks to delete one version of an object for good; without a version, what a delete does by default.
+    pub async fn delete(&self, key: &str, version: Option<&str>) -> Result<Answer> {
+        let query: Vec<_> = version.iter().map(|version| ("versionId", *version)).collect();
+        self.request(Method::DELETE, Some(key), &query, &[], Bytes::new()).await
+    }
+}
