@@ -1,4 +1,4 @@
-//! The engine as a whole, on a store in memory.
+//! The engine as a whole, on a store in memory and on all others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -9,9 +9,13 @@ mod compat;
 mod concurrent;
 mod cost;
 mod crash;
+mod faults;
+mod outage;
+mod probe;
 mod refusals;
 mod roundtrip;
 mod sim;
+mod stores;
 
 /// Runs a future on a clock that jumps over every pause: retries cost nothing.
 fn block_on<T>(future: impl Future<Output = T>) -> T {

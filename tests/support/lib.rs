@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod backends;
+pub mod bucket;
 pub mod disk;
 pub mod faults;
 pub mod forge;

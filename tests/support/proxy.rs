@@ -114,9 +114,14 @@ impl Proxy {
         self.shared.faults.load(Ordering::Relaxed)
     }
 
+    /// From now on requests fare so, then all is well.
+    pub fn script(&self, script: impl IntoIterator<Item = Option<Fault>>) {
+        *self.shared.plan.lock().unwrap() = Plan::Script(script.into_iter().collect());
+    }
+
     /// From now on all is well.
     pub fn calm(&self) {
-        *self.shared.plan.lock().unwrap() = Plan::Script(VecDeque::new());
+        self.script([]);
     }
 }
 

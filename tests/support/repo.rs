@@ -128,6 +128,19 @@ impl TestRepo {
     }
 }
 
+/// A new repository with a small layout on any store, opened with the passphrase.
+pub async fn make(store: &Store, host: &Host) -> Result<Repository> {
+    let new = NewRepository {
+        passphrase: passphrase(),
+        zone: zone(),
+        writer: name("host1"),
+        layout: small_layout(),
+    };
+    init(store, host, &new).await?;
+    let keys = Keys::from_passphrase(store, &zone(), &passphrase()).await?;
+    Repository::open(store.clone(), host.clone(), keys).await
+}
+
 /// Options for disks, in order.
 pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
     let source = |(label, disk): (&str, Arc<dyn Disk>)| Source {

@@ -180,16 +180,17 @@ impl Store {
 
     /// Whether the object that exists is ours. Holds a second copy of it only when it is not.
     async fn compare(&self, key: &str, ours: &Bytes) -> object_store::Result<Put> {
-        let mut found = match self.inner.get(&path(key)).await {
-            Ok(found) => found.into_stream(),
+        let found = match self.inner.get(&path(key)).await {
+            Ok(found) => found,
             // Somebody's write is under way, or was given up: ours is tried again.
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(retry::transient("the store refused to create an object and then had none"));
             }
             Err(error) => return Err(error),
         };
-        let (mut same, mut other) = (0, None::<BytesMut>);
-        while let Some(piece) = found.try_next().await? {
+        let size_bytes = found.meta.size;
+        let (mut pieces, mut same, mut other) = (found.into_stream(), 0, None::<BytesMut>);
+        while let Some(piece) = pieces.try_next().await? {
             match &mut other {
                 None if ours.get(same..same + piece.len()) == Some(&piece[..]) => same += piece.len(),
                 None => other = Some(ours.iter().take(same).chain(&piece).copied().collect()),
@@ -198,6 +199,9 @@ impl Store {
         }
         let length = other.as_ref().map_or(same, BytesMut::len);
         self.account(Request::Get, 0, length).await;
+        if u64::try_from(length) != Ok(size_bytes) {
+            return Err(retry::transient(IN_PART));
+        }
         Ok(match other {
             None if same == ours.len() => Put::Created,
             None => Put::Occupied(ours.slice(..same)),
@@ -249,7 +253,7 @@ impl Store {
             let wanted = found.range.end.saturating_sub(found.range.start);
             let bytes = found.bytes().await?;
             let is_whole = u64::try_from(bytes.len()) == Ok(wanted);
-            if is_whole { Ok(bytes) } else { Err(retry::transient("an object came only in part")) }
+            if is_whole { Ok(bytes) } else { Err(retry::transient(IN_PART)) }
         };
         let bytes = read.await;
         self.account(Request::Get, 0, bytes.as_ref().map_or(0, Bytes::len)).await;
@@ -287,6 +291,8 @@ impl Store {
         }
     }
 }
+
+const IN_PART: &str = "an object came only in part";
 
 /// Small reads in flight at once: enough to hide the latency of a bucket.
 const READS_IN_FLIGHT: usize = 32;

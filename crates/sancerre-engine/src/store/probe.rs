@@ -139,7 +139,9 @@ impl Check {
             Self::Clock => "requests may be refused and locks end early or late: set the clocks (NTP)",
             Self::Versions => "an object that is overwritten or deleted is gone",
             Self::Retention => "whoever may delete can destroy the repository: set a default retention",
-            Self::Overwrite => "whoever has these credentials can put other bytes in an object's place",
+            Self::Overwrite => {
+                "whoever has these credentials can put other bytes in an object's place; versions keep the first"
+            }
             Self::Delete => "whoever has these credentials can remove what is not locked: give hosts others",
         }
     }

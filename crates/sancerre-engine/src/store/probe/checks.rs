@@ -248,8 +248,15 @@ impl Trial<'_> {
     /// Clock, versions, locks, and what these credentials may destroy.
     async fn protection(&mut self, first: &Bytes) -> Result<()> {
         let key = self.key("range");
-        let head = self.store.inner.head(&path(&key)).await;
-        let head = head.map_err(|source| Error::Store { operation: "read", key: key.clone(), source })?;
+        let head = match self.store.inner.head(&path(&key)).await {
+            Ok(head) => head,
+            // Nothing to try anything on.
+            Err(object_store::Error::NotFound { .. }) => {
+                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there");
+                return Ok(());
+            }
+            Err(source) => return Err(Error::Store { operation: "read", key, source }),
+        };
         self.clock(&head);
         match self.store.s3() {
             Some(s3) => self.on_s3(s3, &key, &head, first).await,
