@@ -7,8 +7,10 @@ mod backup;
 mod check;
 mod compat;
 mod concurrent;
+
 mod cost;
 mod crash;
+mod keys;
 mod refusals;
 mod roundtrip;
 mod sim;

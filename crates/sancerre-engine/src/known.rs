@@ -10,6 +10,7 @@ use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record::{self, Record};
 
 use crate::error::Result;
+use crate::keys::ZoneSecrets;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -69,6 +70,7 @@ pub async fn load(
 ) -> Result<Places> {
     let mut places = Places::default();
     let mut covered = BTreeSet::new();
+    let secrets = repository.keys.zone_secrets()?;
     for name in segments(repository).await?.into_iter().rev() {
         if covered.contains(&name) {
             continue;
@@ -86,7 +88,7 @@ pub async fn load(
                 continue;
             }
         };
-        if segment.fields.generation != repository.keys.generation {
+        if segment.fields.generation != secrets.generation {
             continue;
         }
         if segment.fields.entries > room {
@@ -94,7 +96,7 @@ pub async fn load(
             break;
         }
         covered.extend(segment.fields.covers.iter().copied());
-        if let Err(error) = add(repository, &segment, usable, &mut places) {
+        if let Err(error) = add(secrets, &segment, usable, &mut places) {
             monitor.warn(format!(
                 "index segment {key} is ignored: {error}; `sancerre index rebuild` makes a new one"
             ));
@@ -136,12 +138,12 @@ pub fn read_segment(
 }
 
 fn add(
-    repository: &Repository,
+    secrets: &ZoneSecrets,
     segment: &Record<SegmentFields>,
     usable: &Usable,
     places: &mut Places,
 ) -> std::result::Result<(), FormatError> {
-    let root = repository.keys.metadata_root(&segment.fields.session);
+    let root = secrets.metadata_root(&segment.fields.session);
     let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
     for page in reader.pages(&segment.sealed) {
         for entry in page? {

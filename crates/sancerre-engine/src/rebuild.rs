@@ -17,6 +17,7 @@ use sancerre_format::log::Kind;
 use sancerre_format::names;
 use sancerre_format::pack::{PackTail, Trailer};
 use sancerre_format::record;
+use sancerre_format::seal::RootKey;
 
 use crate::check::tolerate;
 use crate::error::{Error, Result};
@@ -58,7 +59,7 @@ struct Source {
 ///
 /// Reads the ends of packs, not their frames. Errors: [`Error::WrongKey`] without a key that signs; the store's.
 pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result<RebuildReport> {
-    repository.keys.writer()?;
+    repository.signer(Kind::Index.roles())?;
     let log = Log::load(repository).await?;
     // Segments first: a list is published before the segments that name its packs, so every segment seen here speaks
     // of packs that are read below.
@@ -97,7 +98,7 @@ fn sources(repository: &Repository, log: &Log, catalogue: &Catalogue, present: &
     let current = |session: u64| {
         let entry = log.entry(session).and_then(|entry| entry.entry.as_deref().ok());
         matches!(entry.map(|entry| &entry.fields.kind),
-            Some(Kind::Backup(intent)) if intent.generation == repository.keys.generation)
+            Some(Kind::Backup(intent)) if Some(intent.generation) == repository.keys.generation())
     };
     catalogue
         .packs()
@@ -119,10 +120,10 @@ async fn read_pack<'a>(
     let key = names::pack(&repository.keys.zone, source.name, &source.listed.hash);
     let entries = match fetch_ends(repository, &key, source).await {
         Ok((head, tail)) => {
-            let (repository, source) = (repository.clone(), *source);
-            let host = repository.host.clone();
-            host.compute(move || read_table(&repository, &source, &head, &tail).map_err(Error::object(&key)))
-                .await?
+            let root = repository.keys.metadata_root(&source.session)?;
+            let source = *source;
+            let read = move || read_table(&root, &source, &head, &tail).map_err(Error::object(&key));
+            repository.host.compute(read).await?
         }
         Err(error) => Err(error),
     };
@@ -158,7 +159,7 @@ async fn fetch_ends(repository: &Repository, key: &str, source: &Source) -> Resu
 }
 
 fn read_table(
-    repository: &Repository,
+    root: &RootKey,
     source: &Source,
     head: &[u8],
     tail: &[u8],
@@ -172,7 +173,7 @@ fn read_table(
             detail: "it is not the one its session listed".into(),
         });
     }
-    let table = tail.open_table(&repository.keys.metadata_root(&source.session))?;
+    let table = tail.open_table(root)?;
     let mut entries = Vec::new();
     for (entry, pieces) in tail.directory().iter().zip(table) {
         // A moved frame keeps its name; whoever looks for it follows the collector's commit.
@@ -239,24 +240,25 @@ impl<'a> Writer<'a> {
             .into_iter()
             .map(|session| SegmentName { session, sequence: 0 });
         let covers: BTreeSet<SegmentName> = firsts.chain(old.iter().copied()).collect();
-        let root = self.repository.keys.metadata_root(&id);
+        let secrets = self.repository.keys.zone_secrets()?;
+        let (root, generation) = (secrets.metadata_root(&id), secrets.generation);
         let mut entries = std::mem::take(&mut self.entries);
         let build = move || index::build_sealed(&mut entries, &root, id, sequence);
         let built = self.repository.host.compute(build).await??;
-        let writer = self.repository.keys.writer()?;
+        let signer = self.repository.signer(Kind::Index.roles())?;
         let segment = SegmentFields {
             repository: self.repository.keys.trust.repository,
             zone: self.repository.keys.zone.clone(),
             session: id,
             sequence,
-            by: writer.by.clone(),
-            generation: self.repository.keys.generation,
+            by: signer.by.clone(),
+            generation,
             covers: covers.into_iter().collect(),
             entries: built.entries,
             table_bytes: built.table_bytes,
             table_hash: built.table_hash,
         };
-        let bytes = record::encode(&segment, self.repository.host.tool, &writer.key, &[], &built.sealed)?;
+        let bytes = record::encode(&segment, self.repository.host.tool, &signer.key, &[], &built.sealed)?;
         let key = names::index(&self.repository.keys.zone, id.number, sequence);
         self.repository.store.put_own(&key, bytes.into(), "run `sancerre index rebuild` again").await?;
         self.sequence = sequence.saturating_add(1);

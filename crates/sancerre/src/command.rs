@@ -6,6 +6,7 @@ mod dump;
 mod generate;
 mod index;
 mod init;
+mod key;
 mod restore;
 mod snapshots;
 
@@ -23,6 +24,8 @@ use crate::interrupt::{self, Watch};
 use crate::io::{Environment, Io, Prompt};
 use crate::output::Output;
 use crate::progress::{Progress, Work};
+
+pub(crate) use key::Key;
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -86,6 +89,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
+        Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
         },

@@ -21,20 +21,23 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The credential's name.
 const CREDENTIAL: &str = "sancerre-password";
 
+/// Whose passphrase most commands need.
+pub(crate) const OF_REPOSITORY: &str = "the repository";
+
 /// A passphrase, and whether a person typed it just now.
 pub(crate) struct Passphrase {
     pub(crate) secret: SecretString,
     pub(crate) typed: bool,
 }
 
-/// The passphrase from the first place that has one, else from the terminal.
+/// The passphrase from the first place that has one, else from the terminal, where `of` says whose is asked for.
 ///
 /// Errors: a place that is set but cannot be read; an empty passphrase; no place and no terminal.
-pub(crate) fn find(environment: &Environment, prompt: &Prompt) -> Result<Passphrase, Failure> {
+pub(crate) fn find(environment: &Environment, prompt: &Prompt, of: &str) -> Result<Passphrase, Failure> {
     if let Some(secret) = unattended(environment)? {
         return Ok(Passphrase { secret, typed: false });
     }
-    let typed = ask(prompt, "Passphrase of the repository: ")?;
+    let typed = ask(prompt, &format!("Passphrase of {of}: "))?;
     Ok(Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true })
 }
 

@@ -183,7 +183,7 @@ async fn save(
         repository: repository.keys.trust.repository,
         session: session.id,
         content: session.key.root(),
-        metadata: repository.keys.metadata_root(&session.id),
+        metadata: repository.keys.metadata_root(&session.id)?,
         sealed_key: session.sealed_key.clone(),
     };
     let number = session.id.number;
@@ -248,7 +248,7 @@ async fn commit(
     let session = uploader.session.id;
     let body = Body { tags, members: report.members };
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let root: RootKey = repository.keys.metadata_root(&session);
+    let root: RootKey = repository.keys.metadata_root(&session)?;
     let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
     uploader.session.commit(repository, log, &manifest, &run.uses.encode()?, &body).await
 }
@@ -284,18 +284,18 @@ impl Run {
         let index = known::load(repository, log, &usable, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
-        let cut_key = &repository.keys.zone_keys.cut;
+        let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {
             monitor: monitor.clone(),
-            zone_keys: repository.keys.zone_keys.clone(),
             frame_bytes: to_usize(layout.frame_bytes),
             usable,
             index,
             stored: Stored::new(budget.session_bytes),
             packer: Packer::new(keys, &layout),
             scratch: ScratchPool::default(),
-            disk_chunker: Chunker::disk(cut_key, layout.disk)?,
-            stream_chunker: Chunker::stream(cut_key, layout.stream)?,
+            disk_chunker: Chunker::disk(&zone_keys.cut, layout.disk)?,
+            stream_chunker: Chunker::stream(&zone_keys.cut, layout.stream)?,
+            zone_keys,
         };
         Ok(Self {
             repository: repository.clone(),

@@ -31,10 +31,11 @@ pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
 
 fn verify(run: &Run<'_>, name: SegmentName, bytes: &[u8]) -> std::result::Result<(), FormatError> {
     let segment = known::read_segment(run.repository, &run.log, name, bytes)?;
-    if segment.fields.generation != run.repository.keys.generation {
+    let secrets = run.repository.keys.zone_secrets().ok();
+    let Some(secrets) = secrets.filter(|secrets| secrets.generation == segment.fields.generation) else {
         return Ok(());
-    }
-    let root = run.repository.keys.metadata_root(&segment.fields.session);
+    };
+    let root = secrets.metadata_root(&segment.fields.session);
     let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
     reader.pages(&segment.sealed).try_for_each(|page| page.map(drop))
 }

@@ -11,6 +11,7 @@ use sancerre_format::record::{self, Fields, Trust};
 use super::report::{Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
+use crate::keys::ZoneSecrets;
 use crate::repository::Repository;
 use crate::repository::log::Log;
 
@@ -106,10 +107,11 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
         .filter(|entry| entry.fields.by.certificate.is_some())
         .map(|entry| &entry.fields.by.name)
         .collect();
-    let mut needed = vec![
-        names::identity(repository.keys.epoch),
-        names::zone(&repository.keys.zone, repository.keys.generation),
-    ];
+    let secrets = repository.keys.zone_secrets().ok();
+    let own = |secrets: &ZoneSecrets| {
+        [names::identity(secrets.epoch), names::zone(&repository.keys.zone, secrets.generation)]
+    };
+    let mut needed: Vec<String> = secrets.into_iter().flat_map(own).collect();
     needed.extend(signers.into_iter().map(names::certificate));
     let mut findings: Vec<Finding> = needed
         .iter()

@@ -391,7 +391,7 @@ pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Bod
     let session = snapshot.session();
     let key = names::outcome(&repository.keys.zone, &session);
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let root = repository.keys.metadata_root(&session);
+    let root = repository.keys.metadata_root(&session)?;
     let raw =
         sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
     Body::decode(&raw).map_err(Error::object(&key))

@@ -12,7 +12,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
-use crate::keys::WriterKey;
+use crate::keys::SignerKey;
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::store::Put;
@@ -31,7 +31,7 @@ pub struct Session {
     pub vm: Name,
     /// What it builds on.
     pub parents: Vec<SessionId>,
-    writer: WriterKey,
+    writer: SignerKey,
     lists: u32,
     segments: u32,
 }
@@ -41,18 +41,19 @@ impl Session {
     ///
     /// Errors: the store's; no writer key.
     pub async fn announce(repository: &Repository, log: &Log, vm: &Name) -> Result<Self> {
-        let writer = repository.keys.writer()?.clone();
+        let writer = repository.writer()?.clone();
+        let secrets = repository.keys.zone_secrets()?;
         let started = repository.host.clock.now();
         let parents = log.heads(vm);
         let mut number = log.highest();
         loop {
             number = next(number)?;
             let key = SessionKey(repository.host.random());
-            let sealed_key = repository.host.sealer.seal(&repository.keys.recipient, &key.0)?;
+            let sealed_key = repository.host.sealer.seal(&secrets.recipient, &key.0)?;
             let intent = Intent {
                 vm: vm.clone(),
-                generation: repository.keys.generation,
-                epoch: repository.keys.epoch,
+                generation: secrets.generation,
+                epoch: secrets.epoch,
                 commitment: key.commitment(),
                 parents: parents.clone(),
             };
@@ -109,7 +110,8 @@ impl Session {
         if entries.is_empty() {
             return Ok(());
         }
-        let root = repository.keys.metadata_root(&self.id);
+        let secrets = repository.keys.zone_secrets()?;
+        let root = secrets.metadata_root(&self.id);
         let (id, sequence) = (self.id, self.segments);
         let built =
             repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
@@ -119,7 +121,7 @@ impl Session {
             session: self.id,
             sequence,
             by: self.writer.by.clone(),
-            generation: repository.keys.generation,
+            generation: secrets.generation,
             covers: Vec::new(),
             entries: built.entries,
             table_bytes: built.table_bytes,
@@ -267,7 +269,7 @@ const OTHER_PROCESS: &str = "another process uses this session; run the backup a
 
 fn log_entry(
     repository: &Repository,
-    writer: &WriterKey,
+    signer: &SignerKey,
     number: u64,
     time: Time,
     kind: Kind,
@@ -278,11 +280,11 @@ fn log_entry(
         repository: repository.keys.trust.repository,
         zone: repository.keys.zone.clone(),
         number,
-        by: writer.by.clone(),
+        by: signer.by.clone(),
         time,
         kind,
     };
-    Ok(record::encode(&entry, repository.host.tool, &writer.key, public, sealed)?.into())
+    Ok(record::encode(&entry, repository.host.tool, &signer.key, public, sealed)?.into())
 }
 
 fn next(number: u64) -> Result<u64> {
@@ -291,13 +293,15 @@ fn next(number: u64) -> Result<u64> {
 }
 
 /// Appends a single-step entry, such as a quarantine, at the next free number.
+///
+/// Errors: [`Error::WrongKey`] when no key at hand may sign it; the store's.
 pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
-    let writer = repository.keys.writer()?;
+    let signer = repository.signer(kind.roles())?;
     let time = repository.host.clock.now();
     let mut number = log.highest();
     loop {
         number = next(number)?;
-        let entry = log_entry(repository, writer, number, time, kind.clone(), public, &[])?;
+        let entry = log_entry(repository, signer, number, time, kind.clone(), public, &[])?;
         match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
             Put::Created => return Ok(number),
             Put::Occupied(_) => {}

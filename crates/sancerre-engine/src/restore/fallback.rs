@@ -14,6 +14,7 @@ use sancerre_format::outcome::Member;
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
+use crate::keys::ZoneSecrets;
 use crate::known;
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{PackRange, Piece, WantedFrame};
@@ -47,7 +48,7 @@ impl<'a> Copies<'a> {
 
     /// The bytes of a chunk, from the first copy that is what it should be.
     pub(super) async fn chunk(&mut self, id: &ContentId) -> Result<Option<Vec<u8>>> {
-        let id_key = self.fetcher.frames().repository().keys.zone_keys.id;
+        let id_key = self.fetcher.frames().repository().keys.zone_secrets()?.keys.id;
         let check = |place: &Place, raw: &[u8]| {
             let piece = piece(0, id, place);
             raw.get(piece.raw()).filter(|chunk| chunk_id(&id_key, chunk) == *id).map(<[u8]>::to_vec)
@@ -101,6 +102,7 @@ impl<'a> Copies<'a> {
 /// The places of lost ids, newest first; places that failed already are left out.
 async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
     let repository = fetcher.frames().repository();
+    let secrets = repository.keys.zone_secrets()?;
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     // A node that came from a copy names packs of its own session, whose lists this restore did not load: those
     // places were not tried yet.
@@ -112,7 +114,7 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
         fetcher.monitor.check()?;
         let key = names::index(&repository.keys.zone, name.session, name.sequence);
         let Some(bytes) = repository.store.get(&key).await? else { continue };
-        match search_segment(fetcher, name, &bytes, &ids) {
+        match search_segment(fetcher, secrets, name, &bytes, &ids) {
             Ok(found) => found
                 .into_iter()
                 .filter(|(_, place)| !bad.contains(&place.frame))
@@ -125,16 +127,17 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
 
 fn search_segment(
     fetcher: &Fetcher<'_>,
+    secrets: &ZoneSecrets,
     name: SegmentName,
     bytes: &[u8],
     ids: &BTreeSet<ContentId>,
 ) -> std::result::Result<Vec<(ContentId, Place)>, FormatError> {
     let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
     let segment = known::read_segment(repository, log, name, bytes)?;
-    if segment.fields.generation != repository.keys.generation {
+    if segment.fields.generation != secrets.generation {
         return Ok(Vec::new());
     }
-    let root = repository.keys.metadata_root(&segment.fields.session);
+    let root = secrets.metadata_root(&segment.fields.session);
     let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
     let mut found = Vec::new();
     for id in ids {

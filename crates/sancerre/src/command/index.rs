@@ -6,9 +6,10 @@ use sancerre_engine::rebuild::rebuild_index;
 use serde_json::json;
 
 use super::{Context, ended};
+use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
-use crate::repository::{self, Access};
+use crate::repository;
 use crate::units::{count, duration, seconds};
 
 pub(crate) async fn rebuild(context: &Context) -> Result<Done, Failure> {
