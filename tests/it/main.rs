@@ -10,6 +10,7 @@ mod concurrent;
 
 mod cost;
 mod crash;
+mod index;
 mod keys;
 mod refusals;
 mod roundtrip;

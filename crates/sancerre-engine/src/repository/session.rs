@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sancerre_format::id::{Hash, SessionId};
 
-use sancerre_format::index::{self, IndexEntry, SegmentFields};
+use sancerre_format::index::{self, IndexEntry};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Intent, Kind};
 use sancerre_format::names::{self, Name, Time};
@@ -12,6 +12,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
+use crate::index::sign_segment;
 use crate::keys::SignerKey;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -110,28 +111,20 @@ impl Session {
         if entries.is_empty() {
             return Ok(());
         }
-        let secrets = repository.keys.zone_secrets()?;
-        let root = secrets.metadata_root(&self.id);
+        let root = repository.keys.metadata_root(&self.id)?;
         let (id, sequence) = (self.id, self.segments);
         let built =
             repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
-        let segment = SegmentFields {
-            repository: repository.keys.trust.repository,
-            zone: repository.keys.zone.clone(),
-            session: self.id,
-            sequence,
-            by: self.writer.by.clone(),
-            generation: secrets.generation,
-            covers: Vec::new(),
-            entries: built.entries,
-            table_bytes: built.table_bytes,
-            table_hash: built.table_hash,
-        };
-        let bytes = self.sign(repository, &segment, &[], &built.sealed)?;
+        let bytes = sign_segment(repository, &self.writer, id, sequence, Vec::new(), &built)?;
         let key = names::index(&repository.keys.zone, self.id.number, sequence);
         repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
         self.segments = self.segments.saturating_add(1);
         Ok(())
+    }
+
+    /// Number of index segments published.
+    pub fn segments(&self) -> u32 {
+        self.segments
     }
 
     /// Number of pack lists published.
