@@ -72,7 +72,7 @@ class Content:
 
     def check_segment(self, session: Session, segment: Record) -> None:
         """Opens every page of an index segment."""
-        check_segment(segment, self._root(session.id), session.id)
+        check_segment(segment, self._root(session.id), session.id, session.kind)
 
     def _root(self, session: SessionId) -> bytes:
         return seals.metadata_root(self.keys.metadata_key, session)

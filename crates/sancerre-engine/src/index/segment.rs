@@ -20,7 +20,7 @@ use crate::repository::Repository;
 use crate::repository::log::Log;
 
 /// Segments read at once.
-const SEGMENTS_IN_FLIGHT: usize = 8;
+const SEGMENTS_IN_FLIGHT: usize = 4;
 /// First guess of how much of a segment holds its head: enough for some thousand `covers`, and small tables too.
 const HEAD_BYTES: u64 = 64 << 10;
 /// A head cannot be longer (FORMAT.md §2: text, signature).
