@@ -33,7 +33,7 @@ const TEST_TOOLS: &[Tool] = &[
     required("ssh-keygen", "openssh-client"),
     required("cmp", "diffutils"),
     optional("b3sum", "b3sum"),
-    optional("age", "age"),
+    required("age-keygen", "age"),
     optional("strace", "strace"),
     required("flock", "util-linux"),
     required("python3", "python3"),

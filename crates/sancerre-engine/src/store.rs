@@ -117,6 +117,14 @@ impl Store {
         listed.map_err(failed).try_collect().await
     }
 
+    /// Removes an object, or finds that it is gone. Only what replaces keys calls this.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self.inner.delete(&path(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Error::Store { operation: "remove", key: key.to_owned(), source }),
+        }
+    }
+
     /// Reads many objects, many at a time, in the order of `keys`.
     pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
         let read = keys.into_iter().map(|key| async move {
