@@ -1,6 +1,7 @@
 //! Makes the repository.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +48,8 @@ pub(crate) async fn run(dir: &Path, chunks: u64) -> Result<()> {
     };
     let key_file = init(&store, &host, &new).await?.key_file;
     fs::write(dir.join("writer.key"), key_file.as_bytes())?;
+    // Others must not read it, or it is refused.
+    fs::set_permissions(dir.join("writer.key"), fs::Permissions::from_mode(0o600))?;
     let keys = Keys::from_key_file(key_file.as_bytes())?;
     let repository = Repository::open(store, host, keys).await?;
     let signer = repository.writer()?.clone();
