@@ -6,8 +6,8 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use sancerre_engine::backup::BackupReport;
 use sancerre_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
+use sancerre_engine::index::rebuild_index;
 use sancerre_engine::monitor::Monitor;
-use sancerre_engine::rebuild::rebuild_index;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, open_body};
 use sancerre_engine::repository::session::Session;
@@ -251,7 +251,7 @@ async fn commit_with_too_few_frames(scene: &Scene) -> (SessionId, PackName) {
     }
     let session = Session::announce(repository, &log, &name("db01")).await.unwrap();
     let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
-    let root = repository.keys.metadata_root(&session.id);
+    let root = repository.keys.metadata_root(&session.id).unwrap();
     let sealed = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();
     let manifest = session.manifest(repository);
     session.commit(repository, &mut log, &manifest, &fewer.encode().unwrap(), &sealed).await.unwrap();

@@ -7,9 +7,12 @@ mod backup;
 mod check;
 mod compat;
 mod concurrent;
+
 mod cost;
 mod crash;
 mod faults;
+mod index;
+mod keys;
 mod outage;
 mod probe;
 mod refusals;

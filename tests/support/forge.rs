@@ -1,7 +1,7 @@
 //! Log entries and outcomes that no command of the engine writes (yet), signed with the admin's key.
 
-use sancerre_engine::keys::open_admin;
 use sancerre_engine::repository::log::Log;
+use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
@@ -11,7 +11,7 @@ use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::sign::SigningKey;
 
-use crate::repo::{TestRepo, name, passphrase};
+use crate::repo::{TestRepo, name};
 
 pub fn admin() -> SignedBy {
     SignedBy { name: name("admin"), certificate: None }
@@ -33,7 +33,7 @@ pub fn signed_with<F: Fields>(
 
 impl TestRepo {
     pub async fn admin_key(&self) -> SigningKey {
-        open_admin(&self.open.store, &passphrase()).await.unwrap()
+        self.as_admin().await.signer(&[Role::Admin]).unwrap().key.clone()
     }
 
     /// An entry of the admin at the next number, not yet signed.

@@ -8,13 +8,15 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use sancerre_engine::Result;
 use sancerre_engine::backup::{BackupOptions, BackupReport, Input, Source, backup};
 use sancerre_engine::host::Host;
-use sancerre_engine::keys::{Keys, SecretString};
+use sancerre_engine::keys::certify::{NewKey, certify};
+use sancerre_engine::keys::{Keys, SecretString, Unlock};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::init::{NewRepository, init};
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::restore::{self, RestoreOptions};
 use sancerre_engine::store::Store;
+use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Zone};
@@ -123,8 +125,27 @@ impl TestRepo {
 
     /// The repository as cron opens it: with the writer's key file.
     pub async fn as_writer(&self) -> Repository {
-        let keys = Keys::from_key_file(self.key_file.as_bytes()).unwrap();
+        self.with_key_file(&self.key_file).await
+    }
+
+    /// The repository with a key file.
+    pub async fn with_key_file(&self, text: &str) -> Repository {
+        let keys = Keys::from_key_file(text.as_bytes()).unwrap();
         Repository::open(Store::new(self.store.clone(), "memory"), self.host.clone(), keys).await.unwrap()
+    }
+
+    /// The repository with the admin's key besides all others.
+    pub async fn as_admin(&self) -> Repository {
+        let mut admin = self.open.clone();
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        admin
+    }
+
+    /// Certifies a key for the zone; returns its key file.
+    pub async fn certify(&self, label: &str, role: Role) -> String {
+        let new = NewKey { name: name(label), role, expires: None };
+        certify(&self.as_admin().await, &new).await.unwrap().to_string()
     }
 }
 

@@ -11,6 +11,7 @@ use futures::channel::oneshot;
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
+use crate::keys::ssh;
 
 /// The time of day.
 pub trait Clock: Send + Sync {
@@ -26,7 +27,7 @@ pub trait Random: Send + Sync {
 
 /// Sealing of keys with `age`.
 pub trait Sealer: Send + Sync {
-    /// Seals `secret` to an `age1…` recipient.
+    /// Seals `secret` to an `age1…` or `ssh-ed25519 …` recipient.
     fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>>;
 
     /// Seals `secret` under a passphrase.
@@ -103,10 +104,14 @@ impl Clock for SystemClock {
 struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[allow(clippy::disallowed_methods, clippy::expect_used)]
     fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("the system's random source failed"); // invariant: without it no key may be made
+        fill(bytes);
     }
+}
+
+#[allow(clippy::disallowed_methods, clippy::expect_used)]
+fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system's random source failed"); // invariant: without it no key may be made
 }
 
 struct BlockingPool {
@@ -128,9 +133,15 @@ struct AgeSealer;
 
 impl Sealer for AgeSealer {
     fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>> {
+        if recipient.starts_with("ssh-") {
+            let mut ephemeral = [0; 32];
+            fill(&mut ephemeral);
+            let recipient = ssh::Recipient::new(recipient, ephemeral)?;
+            return age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error));
+        }
         let recipient = age::x25519::Recipient::from_str(recipient).map_err(|reason| Error::WrongKey {
             what: format!("{recipient:?} is not an age recipient: {reason}"),
-            advice: "give a recipient that starts with age1",
+            advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)",
         })?;
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
     }

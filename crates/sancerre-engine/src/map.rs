@@ -47,7 +47,7 @@ impl MapReader {
     pub fn new(frames: Arc<Frames>, member: &Member) -> Result<Self> {
         let layout = frames.repository().layout;
         let geometry = Geometry::new(member.size_bytes, layout.leaf_bytes, layout.region_bytes)?;
-        let node_key = NodeKey::derive(&frames.repository().keys.zone_keys.id);
+        let node_key = NodeKey::derive(&frames.repository().keys.zone_secrets()?.keys.id);
         let reader = Self { frames, geometry, root: member.root, node_key, kept: Mutex::default() };
         match &reader.root {
             Some(root) if root.level != geometry.levels() => Err(reader.frames.blame(

@@ -112,7 +112,8 @@ impl Kind {
         matches!(self, Self::Backup(_) | Self::Gc)
     }
 
-    fn roles(&self) -> &'static [Role] {
+    /// The roles that may sign such an entry.
+    pub fn roles(&self) -> &'static [Role] {
         match self {
             Self::Backup(_) => &[Role::Writer],
             Self::Quarantine { .. } | Self::Index => &[Role::Writer, Role::Keeper, Role::Admin],

@@ -7,11 +7,14 @@ use clap_complete::Shell;
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
+use crate::command::Key;
 use crate::command::doctor::Doctor;
 use crate::limits::Limits;
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
 
+/// Base64 digits of a SHA-256, without padding.
+const FINGERPRINT_DIGITS: usize = 43;
 /// What `--memory` is when nobody says.
 const MEMORY_DEFAULT: &str = "300M";
 
@@ -67,9 +70,15 @@ pub(crate) struct Global {
     /// The repository: a path, or a file://, s3://, gs:// or az:// URL [env: SANCERRE_REPOSITORY]
     #[arg(short, long, global = true, value_name = "LOCATION")]
     pub(crate) repo: Option<String>,
-    /// The writer's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
+    /// A writer's or keeper's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// A restore recipient's secret: an age identity file, or an OpenSSH Ed25519 key; may be given several times
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+    /// The trust anchor that `init` printed: refuse a repository of any other administrator
+    #[arg(long, global = true, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
+    pub(crate) trust: Option<String>,
     /// The zone: hosts of one zone deduplicate against each other [default: default, or the key file's]
     #[arg(long, global = true, value_name = "NAME", value_parser = parse_zone)]
     pub(crate) zone: Option<Zone>,
@@ -106,6 +115,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Try out the store: what it does, and what that means
     Doctor(Doctor),
+    /// Manage the keys of writers, keepers and restore recipients
+    Key(Key),
     /// Work on the index, a cache that is made of the packs
     Index(Index),
     /// Print a completion script for a shell
@@ -268,6 +279,8 @@ pub(crate) struct Index {
 pub(crate) enum IndexCommand {
     /// Make the index anew from the packs' own tables
     Rebuild,
+    /// Merge small segments into large ones, which need less memory and fewer requests; deletes nothing
+    Merge,
 }
 
 /// Which packs `check` reads.
@@ -304,8 +317,17 @@ impl std::str::FromStr for Subset {
     }
 }
 
-fn parse_name(text: &str) -> Result<Name, sancerre_format::FormatError> {
+pub(crate) fn parse_name(text: &str) -> Result<Name, sancerre_format::FormatError> {
     Name::new(text)
+}
+
+fn parse_fingerprint(text: &str) -> Result<String, String> {
+    match text.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == FINGERPRINT_DIGITS) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a trust anchor is SHA256: and 43 more characters, as `sancerre init` printed it".into())
+        }
+    }
 }
 
 fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {

@@ -7,6 +7,7 @@ mod dump;
 mod generate;
 mod index;
 mod init;
+mod key;
 mod restore;
 mod snapshots;
 
@@ -26,6 +27,8 @@ use crate::io::{Environment, Io, Prompt};
 use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
+
+pub(crate) use key::Key;
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -112,8 +115,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
+        Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
+            IndexCommand::Merge => index::merge(context).await,
         },
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),

@@ -5,11 +5,13 @@
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
+mod access;
 mod arguments;
 mod command;
 mod exit;
 mod interrupt;
 mod io;
+mod key_file;
 mod limits;
 mod metrics;
 mod output;

@@ -21,21 +21,35 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The credential's name.
 const CREDENTIAL: &str = "sancerre-password";
 
+/// Whose passphrase most commands need.
+pub(crate) const OF_REPOSITORY: &str = "the repository";
+
 /// A passphrase, and whether a person typed it just now.
 pub(crate) struct Passphrase {
     pub(crate) secret: SecretString,
     pub(crate) typed: bool,
 }
 
-/// The passphrase from the first place that has one, else from the terminal.
+/// The passphrase from the first place that has one, else from the terminal, where `of` says whose is asked for.
 ///
 /// Errors: a place that is set but cannot be read; an empty passphrase; no place and no terminal.
-pub(crate) fn find(environment: &Environment, prompt: &Prompt) -> Result<Passphrase, Failure> {
+pub(crate) fn find(environment: &Environment, prompt: &Prompt, of: &str) -> Result<Passphrase, Failure> {
     if let Some(secret) = unattended(environment)? {
         return Ok(Passphrase { secret, typed: false });
     }
-    let typed = ask(prompt, "Passphrase of the repository: ")?;
+    let typed = ask(prompt, &format!("Passphrase of {of}: "))?;
     Ok(Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true })
+}
+
+/// A new passphrase: the first line of a file, or typed twice.
+pub(crate) fn find_new(file: Option<&Path>, prompt: &Prompt) -> Result<SecretString, Failure> {
+    if let Some(path) = file {
+        return from_file(path, "--new-password-file");
+    }
+    let typed = ask(prompt, "New passphrase: ")?;
+    let found = Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true };
+    confirm(&found, prompt)?;
+    Ok(found.secret)
 }
 
 /// Has it typed a second time, since nobody could open the repository after a slip.

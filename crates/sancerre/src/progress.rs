@@ -17,8 +17,8 @@ const REDRAW: Duration = Duration::from_millis(200);
 const LOG: Duration = Duration::from_secs(10);
 /// Width of the bar.
 const BAR: usize = 16;
-/// Most columns of a drawn line: a longer one would wrap, and each drawing would scroll.
-const COLUMNS: usize = 79;
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
 /// Weight of the newest interval in the rate that time left is reckoned with.
 const SMOOTHING: f64 = 0.1;
 
@@ -65,7 +65,7 @@ async fn show(work: Work, counters: &Counters, output: &Output, redraws: bool) {
         ticks.tick().await;
         sample = sample.next(Counted::of(counters), started.elapsed());
         match (redraws, output.is_json()) {
-            (true, _) => output.redraw(&drawn(work, &sample)),
+            (true, _) => output.redraw(&drawn(work, &sample, columns())),
             (false, true) => output.status(status(&sample)),
             (false, false) => output.message(&line(work, &sample)),
         }
@@ -128,11 +128,19 @@ impl Sample {
     }
 }
 
-/// The line, with a bar before it where there is room.
-fn drawn(work: Work, sample: &Sample) -> String {
+/// Columns of the terminal behind standard error, now: a window may change its width.
+fn columns() -> usize {
+    let told = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    if told == 0 { COLUMNS } else { told }
+}
+
+/// The line, with a bar before it where there is room. It leaves the last column free: a line that fills all of them
+/// wraps on some terminals, and each drawing would scroll.
+fn drawn(work: Work, sample: &Sample, columns: usize) -> String {
+    let room = columns.saturating_sub(1);
     let line = line(work, sample);
     let with_bar = format!("{} {line}", bar(&sample.counted));
-    if with_bar.len() <= COLUMNS { with_bar } else { line.chars().take(COLUMNS).collect() }
+    if with_bar.len() <= room { with_bar } else { line.chars().take(room).collect() }
 }
 
 fn bar(counted: &Counted) -> String {
@@ -203,10 +211,12 @@ mod tests {
             Counted { total: 999 * GIB, done: 998 * GIB, data: 998 * GIB, new: 499 * GIB, stored: 0 };
         let sample = Sample { counted, elapsed: Duration::ZERO, bytes_per_second: 9e8 };
         for work in [Work::Backup, Work::Restore, Work::Check] {
-            let line = drawn(work, &sample);
-            assert!(line.len() <= COLUMNS && line.contains("99.9% of"), "{line}");
+            let line = drawn(work, &sample, 80);
+            assert!(line.len() < 80 && line.contains("99.9% of"), "{line}");
+            assert_eq!(drawn(work, &sample, 20).len(), 19);
+            assert!(drawn(work, &sample, 120).starts_with("[###"));
         }
-        assert!(drawn(Work::Restore, &sample).starts_with("[###"));
+        assert!(drawn(Work::Restore, &sample, 80).starts_with("[###"));
     }
 
     #[test]

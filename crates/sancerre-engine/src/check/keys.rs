@@ -6,17 +6,18 @@ use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, Identity, ZoneRecord};
 use sancerre_format::names::{self, Name};
+use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, Trust};
 
 use super::report::{Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
+use crate::keys::ZoneSecrets;
 use crate::repository::Repository;
 use crate::repository::log::Log;
 
 /// First line of every age file.
 const AGE: &[u8] = b"age-encryption.org/v1\n";
-const IDENTITIES: &str = "keys/identities/";
 const FOLDER: &str = "keys/";
 
 /// Verifies the key objects, and that those which are in use are there.
@@ -56,10 +57,15 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         let fits = |config: &Config| config.repository == trust.repository && config.admin == trust.admin;
         return Some(placed::<Config>(trust, bytes, fits));
     }
-    if key.starts_with(names::RECIPIENTS) || key.starts_with(names::ADMINS) {
+    if key.starts_with(names::ADMINS) {
         return Some(age_file(bytes));
     }
-    if key.starts_with(IDENTITIES) {
+    if key.starts_with(names::RECIPIENTS) {
+        return Some(placed::<Recipient>(trust, bytes, |recipient| {
+            names::recipient(recipient.epoch, &recipient.label) == key
+        }));
+    }
+    if key.starts_with(names::IDENTITIES) {
         return Some(placed::<Identity>(trust, bytes, |identity| {
             identity.repository == trust.repository && names::identity(identity.epoch) == key
         }));
@@ -106,10 +112,11 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
         .filter(|entry| entry.fields.by.certificate.is_some())
         .map(|entry| &entry.fields.by.name)
         .collect();
-    let mut needed = vec![
-        names::identity(repository.keys.epoch),
-        names::zone(&repository.keys.zone, repository.keys.generation),
-    ];
+    let secrets = repository.keys.zone_secrets().ok();
+    let own = |secrets: &ZoneSecrets| {
+        [names::identity(secrets.epoch), names::zone(&repository.keys.zone, secrets.generation)]
+    };
+    let mut needed: Vec<String> = secrets.into_iter().flat_map(own).collect();
     needed.extend(signers.into_iter().map(names::certificate));
     let mut findings: Vec<Finding> = needed
         .iter()

@@ -66,7 +66,7 @@ pub async fn check(
     options.read_data.validate()?;
     if options.quarantine {
         // Better now than after hours of reading.
-        repository.keys.writer()?;
+        repository.signer(quarantine::entry().roles())?;
     }
     let log = Arc::new(Log::load(repository).await?);
     let mut findings = records::check(repository, &log).await?;

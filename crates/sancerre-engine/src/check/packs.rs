@@ -132,7 +132,8 @@ fn choose(run: &Run<'_>, read_data: &ReadData, needed: &BTreeSet<PackName>) -> V
     };
     let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
-        let current = generation(run, name.session) == Some(run.repository.keys.generation);
+        let current =
+            generation(run, name.session).is_some_and(|made| run.repository.keys.generation() == Some(made));
         let expected = Expected {
             repository: run.repository.keys.trust.repository,
             session,

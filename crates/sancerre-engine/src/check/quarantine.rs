@@ -67,7 +67,11 @@ impl Quarantine {
         if self.new.is_empty() {
             return Ok(None);
         }
-        let kind = Kind::Quarantine { reason: "found damaged or missing by check".into() };
-        session::append(repository, log, kind, &self.new.encode()?).await.map(Some)
+        session::append(repository, log, entry(), &self.new.encode()?).await.map(Some)
     }
+}
+
+/// The entry that says so.
+pub(super) fn entry() -> Kind {
+    Kind::Quarantine { reason: "found damaged or missing by check".into() }
 }

@@ -46,7 +46,7 @@ fn read_one(
     let fields = &snapshot.manifest.fields;
     let key = names::outcome(&repository.keys.zone, &session);
     let mut members = Vec::new();
-    if generation(snapshot) == Some(repository.keys.generation) {
+    if generation(snapshot).is_some() && generation(snapshot) == repository.keys.generation() {
         match log::open_body(repository, snapshot) {
             Ok(body) => members = body.members,
             Err(error) => {

@@ -50,7 +50,7 @@ pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
     }
     let mut walk = Walk {
         limits: NodeLimits { leaf_bytes: run.repository.layout.leaf_bytes },
-        node_key: NodeKey::derive(&run.repository.keys.zone_keys.id),
+        node_key: NodeKey::derive(&run.repository.keys.zone_secrets()?.keys.id),
         frames: NodeFrames::default(),
         run,
     };

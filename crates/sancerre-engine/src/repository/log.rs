@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::{Distrust, Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record, Trust};
@@ -178,6 +178,15 @@ impl Log {
 
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
+    }
+
+    /// What revokes a key, with the lowest number.
+    pub fn revocation(&self, name: &Name) -> Option<&Distrust> {
+        let distrusts = self.valid().filter_map(|entry| match &entry.fields.kind {
+            Kind::Revoke(distrust) => Some(distrust),
+            _ => None,
+        });
+        distrusts.filter(|distrust| distrust.writer == *name).min_by_key(|distrust| distrust.from)
     }
 
     /// All entries, ascending.
@@ -391,7 +400,7 @@ pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Bod
     let session = snapshot.session();
     let key = names::outcome(&repository.keys.zone, &session);
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let root = repository.keys.metadata_root(&session);
+    let root = repository.keys.metadata_root(&session)?;
     let raw =
         sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
     Body::decode(&raw).map_err(Error::object(&key))

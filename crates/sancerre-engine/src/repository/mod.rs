@@ -5,12 +5,13 @@ pub mod init;
 pub mod log;
 pub mod session;
 
+use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::names::Folder;
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::keys::{self, Keys};
+use crate::keys::{self, Keys, SignerKey};
 use crate::store::Store;
 
 /// An opened repository.
@@ -33,6 +34,20 @@ impl Repository {
     pub async fn open(store: Store, host: Host, keys: Keys) -> Result<Self> {
         let config = keys::read_config(&store, Some(&keys.trust)).await?;
         Ok(Self { store, host, keys, layout: config.fields.layout })
+    }
+
+    /// The key that signs backups now.
+    ///
+    /// Errors: as [`Keys::signer`].
+    pub fn writer(&self) -> Result<&SignerKey> {
+        self.signer(&[Role::Writer])
+    }
+
+    /// The key at hand that signs now what these roles may sign.
+    ///
+    /// Errors: as [`Keys::signer`].
+    pub fn signer(&self, roles: &[Role]) -> Result<&SignerKey> {
+        self.keys.signer(roles, self.host.clock.now())
     }
 
     /// Prefix of a folder of this repository's zone.

@@ -28,7 +28,7 @@ pub(super) fn open_all(
             }
             Err(error) => return Err(error),
         };
-        let (good, bad) = verify(&frames.repository().keys.zone_keys.id, &raw, &frame.pieces);
+        let (good, bad) = verify(&frames.repository().keys.zone_secrets()?.keys.id, &raw, &frame.pieces);
         if !bad.is_empty() {
             failed.push(not_there(frames, frame.place, bad));
         }

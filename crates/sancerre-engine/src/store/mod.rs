@@ -272,6 +272,20 @@ impl Store {
         entries.map_ok(|meta| Listed { key: meta.location.into(), size_bytes: meta.size }).try_collect().await
     }
 
+    /// Removes an object, or finds that it is gone. Only what replaces keys calls this.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let removed = self.shared.patience.during(key, || self.try_delete(key).boxed()).await;
+        match removed {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Error::Store { operation: "remove", key: key.to_owned(), source }),
+        }
+    }
+
+    async fn try_delete(&self, key: &str) -> object_store::Result<()> {
+        self.account(Request::Delete, 0, 0).await;
+        self.inner.delete(&path(key)).await
+    }
+
     /// Reads many objects, many at a time, in the order of `keys`.
     pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
         let read = keys.into_iter().map(|key| async move {

@@ -11,11 +11,12 @@ use sancerre_image::open_raw;
 use serde_json::{Value, json};
 
 use super::{Context, ended, member};
+use crate::access::Access;
 use crate::arguments::Backup;
 use crate::exit::{Done, Exit, Failure};
 use crate::metrics::{self, Run, Saved};
 use crate::progress::Work;
-use crate::repository::{self, Access};
+use crate::repository;
 use crate::sources::{self, Planned};
 use crate::units::{duration, seconds, size};
 

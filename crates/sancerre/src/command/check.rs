@@ -6,10 +6,11 @@ use sancerre_engine::check::{self, CheckOptions, CheckReport, Cost, Finding, Rea
 use serde_json::{Value, json};
 
 use super::{Context, ended};
+use crate::access::Access;
 use crate::arguments::{Check, Subset};
 use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
-use crate::repository::{self, Access};
+use crate::repository;
 use crate::units::{count, duration, seconds, size};
 
 /// Most ranges of a disk that are spelled out for people; JSON has all.
@@ -80,7 +81,11 @@ fn describe_cost(cost: &Cost) -> String {
 
 fn tell(context: &Context, report: &CheckReport, took: Duration) {
     let lost = report.findings.iter().filter(|finding| finding.severity != Severity::Note).count();
-    let content = if report.content_opened { " and opened" } else { "" };
+    let content = match (report.content_opened, report.read_packs) {
+        (true, _) => " and opened",
+        (false, 0) => "",
+        (false, _) => " and hashed",
+    };
     context.output.message(&format!(
         "checked {}, {}, {} ({}); {} ({}) read{content}; in {}",
         count(report.snapshots, "snapshot"),
@@ -91,6 +96,9 @@ fn tell(context: &Context, report: &CheckReport, took: Duration) {
         size(report.read_bytes),
         duration(took)
     ));
+    if report.read_packs > 0 && !report.content_opened {
+        context.output.message("content was not opened: that needs the passphrase or a restore identity");
+    }
     context.output.message(&match lost {
         0 => "no damage found".to_owned(),
         lost => count(lost as u64, "problem"),

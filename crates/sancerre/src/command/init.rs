@@ -1,8 +1,6 @@
 //! `init`: a repository, and the key file of its first writer.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sancerre_engine::Error;
 use sancerre_engine::repository::init::{self, Made, NewRepository};
@@ -12,14 +10,17 @@ use sancerre_format::names::{self, Name};
 use serde_json::json;
 
 use super::{Context, doctor, done};
+use crate::access;
 use crate::arguments::Init;
-use crate::exit::{Done, Exit, Failure};
+use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
-use crate::passphrase;
+use crate::key_file::KeyFile;
+use crate::passphrase::{self, OF_REPOSITORY};
 use crate::repository;
 
-/// Mode of the key file: for its owner alone.
-const KEY_FILE_MODE: u32 = 0o600;
+/// What to do when the repository is made but its key file cannot be written.
+const INSTEAD: &str =
+    "the repository is made: back up with the passphrase, or make another key with `sancerre key add`";
 /// Where Linux tells the host's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -31,20 +32,20 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
     }
     let seen = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
     judge(&seen, options.allow_unsafe_store, context)?;
-    let found = passphrase::find(&context.environment, &context.prompt)?;
+    let found = passphrase::find(&context.environment, &context.prompt, OF_REPOSITORY)?;
     passphrase::confirm(&found, &context.prompt)?;
     let new = NewRepository {
         passphrase: found.secret,
-        zone: repository::zone(context)?,
+        zone: access::zone(context)?,
         writer: options.writer.unwrap_or_else(host_name),
         layout: Layout::default(),
     };
-    let path = options.key_file_out.or_else(|| repository::key_file(context));
+    let path = options.key_file_out.or_else(|| access::key_file(context));
     let key_file = path.map(KeyFile::reserve).transpose()?;
     let made = until_signal(async { Ok(init::init(&store, &context.host, &new).await?) }).await;
     let made = match (made, key_file) {
         (Ok(made), Some(key_file)) => {
-            let path = key_file.write(made.key_file.as_bytes())?;
+            let path = key_file.write(made.key_file.as_bytes(), INSTEAD)?;
             return report(context, store.location(), &new, &made, Some(&path));
         }
         (Err(failure), Some(key_file)) => {
@@ -135,45 +136,6 @@ fn to_name(text: &str) -> Name {
     fitting.expect("a word is a name") // invariant: letters only
 }
 
-/// A key file's place, taken before the repository is made, so that no key is made that cannot be kept.
-struct KeyFile {
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl KeyFile {
-    fn reserve(path: PathBuf) -> Result<Self, Failure> {
-        let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(KEY_FILE_MODE).open(&path);
-        match opened {
-            Ok(file) => Ok(Self { path, file }),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::failed(format!(
-                "{} exists; a key file is never replaced. Move it away or name another one, nothing was made",
-                path.display()
-            ))),
-            Err(error) => Err(Failure::failed(format!(
-                "cannot make the key file {}: {error}; nothing was made, check the path and its permissions",
-                path.display()
-            ))),
-        }
-    }
-
-    fn write(mut self, text: &[u8]) -> Result<PathBuf, Failure> {
-        let written = self.file.write_all(text).and_then(|()| self.file.sync_all());
-        written.map(|()| self.path.clone()).map_err(|error| {
-            let path = self.path.display();
-            Failure::new(
-                Exit::NotAsAsked,
-                format!("the repository is made, but its key file {path} cannot be written: {error}; back up with the passphrase"),
-            )
-        })
-    }
-
-    /// Removes the empty file again; if that fails the next `init` says that it exists.
-    fn give_up(self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,19 +153,5 @@ mod tests {
             assert_eq!(to_name(text).as_str(), expected);
         }
         assert_eq!(to_name(&"a".repeat(80)).as_str().len(), 64);
-    }
-
-    #[test]
-    fn a_key_file_is_private_and_never_replaced() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("writer.key");
-        KeyFile::reserve(path.clone()).unwrap().write(b"secret").unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, KEY_FILE_MODE);
-        assert!(KeyFile::reserve(path.clone()).is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
-        std::fs::remove_file(&path).unwrap();
-        KeyFile::reserve(path.clone()).unwrap().give_up();
-        assert!(!path.exists());
     }
 }

@@ -13,10 +13,11 @@ use sancerre_image::RawTarget;
 use serde_json::{Value, json};
 
 use super::{Context, done};
+use crate::access::Access;
 use crate::arguments::Restore;
 use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
-use crate::repository::{self, Access};
+use crate::repository;
 use crate::units::{count, duration, seconds, size};
 
 /// A member and where it goes.

@@ -7,10 +7,11 @@ use sancerre_format::outcome::{Body, Consistency};
 use serde_json::{Value, json};
 
 use super::{Context, done};
+use crate::access::Access;
 use crate::arguments::Snapshots;
 use crate::exit::{Done, Failure};
 use crate::output::{Align, table};
-use crate::repository::{self, Access};
+use crate::repository;
 use crate::units::{count, size};
 
 /// Digits of an id in the table: enough for `restore`.
@@ -30,18 +31,26 @@ const COLUMNS: [(&str, Align); 8] = [
 /// A snapshot with what only the zone's members can read of it.
 struct Listed<'a> {
     snapshot: Snapshot<'a>,
-    body: Body,
+    /// None for a key of another zone.
+    body: Option<Body>,
 }
 
+/// What stands where a key of another zone sees nothing.
+const SEALED: &str = "-";
+
 pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, Failure> {
-    let repository = repository::open(context, Access::Metadata).await?;
+    let repository = repository::open(context, Access::Public).await?;
+    if !options.tags.is_empty() {
+        // Tags are sealed: without the zone's secrets no snapshot would seem to have them.
+        repository.keys.zone_secrets()?;
+    }
     let log = repository::load_log(context, &repository).await?;
     let listed: Vec<Listed<'_>> = log
         .snapshots()
         .into_iter()
         .filter(|snapshot| options.vm.as_ref().is_none_or(|vm| *vm == snapshot.manifest.fields.vm))
         .map(|snapshot| Listed { snapshot, body: body(context, &repository, &snapshot) })
-        .filter(|listed| has_all(&listed.body, &options.tags))
+        .filter(|listed| has_all(listed.body.as_ref(), &options.tags))
         .collect();
     let rows: Vec<_> = listed.iter().map(row).collect();
     if rows.is_empty() {
@@ -58,15 +67,16 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
 }
 
 /// A body that does not open costs its tags, not the list.
-fn body(context: &Context, repository: &Repository, snapshot: &Snapshot<'_>) -> Body {
-    open_body(repository, snapshot).unwrap_or_else(|error| {
+fn body(context: &Context, repository: &Repository, snapshot: &Snapshot<'_>) -> Option<Body> {
+    repository.keys.zone_secrets().ok()?;
+    Some(open_body(repository, snapshot).unwrap_or_else(|error| {
         context.output.warning(&format!("snapshot {}: {error}", short(snapshot)));
         Body::default()
-    })
+    }))
 }
 
-fn has_all(body: &Body, tags: &[Tag]) -> bool {
-    tags.iter().all(|tag| body.tags.contains(tag))
+fn has_all(body: Option<&Body>, tags: &[Tag]) -> bool {
+    tags.iter().all(|tag| body.is_some_and(|body| body.tags.contains(tag)))
 }
 
 fn short(snapshot: &Snapshot<'_>) -> String {
@@ -76,7 +86,10 @@ fn short(snapshot: &Snapshot<'_>) -> String {
 fn row(listed: &Listed<'_>) -> Vec<String> {
     let manifest = &listed.snapshot.manifest.fields;
     let fuzzy = (manifest.consistency == Consistency::Fuzzy).then(|| "(fuzzy)".to_owned());
-    let tags: Vec<String> = listed.body.tags.iter().map(ToString::to_string).chain(fuzzy).collect();
+    let tags: Vec<String> = match &listed.body {
+        Some(body) => body.tags.iter().map(ToString::to_string).chain(fuzzy).collect(),
+        None => std::iter::once(SEALED.to_owned()).chain(fuzzy).collect(),
+    };
     // 2026-11-23T21:10:28Z, for people.
     let time = manifest.finished.to_string().replace('T', " ").replace('Z', "");
     vec![
@@ -93,7 +106,9 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
 
 fn describe(listed: &Listed<'_>) -> Value {
     let manifest = &listed.snapshot.manifest.fields;
-    let members: Vec<Value> = listed.body.members.iter().map(super::member).collect();
+    let body = listed.body.as_ref();
+    let members = body.map(|body| body.members.iter().map(super::member).collect::<Vec<_>>());
+    let tags = body.map(|body| body.tags.iter().map(ToString::to_string).collect::<Vec<_>>());
     json!({
         "id": listed.snapshot.id().to_string(),
         "session": manifest.session.number,
@@ -108,6 +123,6 @@ fn describe(listed: &Listed<'_>) -> Value {
         "new_bytes": manifest.new_bytes,
         "stored_bytes": manifest.stored_bytes,
         "fuzzy": manifest.consistency == Consistency::Fuzzy,
-        "tags": listed.body.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "tags": tags,
     })
 }

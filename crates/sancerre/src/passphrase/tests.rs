@@ -9,7 +9,7 @@ fn no_terminal(_: &str) -> std::io::Result<Zeroizing<String>> {
 }
 
 fn found(environment: &Environment) -> Result<String, Failure> {
-    find(environment, &no_terminal).map(|found| found.secret.expose_secret().to_owned())
+    find(environment, &no_terminal, OF_REPOSITORY).map(|found| found.secret.expose_secret().to_owned())
 }
 
 /// All five places filled, with a folder that must outlive the variables.
@@ -40,7 +40,7 @@ fn the_first_place_that_is_set_wins() {
     }
     let environment: Environment = variables.into_iter().collect();
     assert!(!is_given(&environment));
-    let typed = find(&environment, &|_: &str| Ok(Zeroizing::new("typed".into()))).unwrap();
+    let typed = find(&environment, &|_: &str| Ok(Zeroizing::new("typed".into())), OF_REPOSITORY).unwrap();
     assert_eq!((typed.secret.expose_secret(), typed.typed), ("typed", true));
 }
 
@@ -75,11 +75,11 @@ fn a_place_that_is_set_but_useless_is_an_error_and_not_skipped() {
 fn only_a_typed_passphrase_is_asked_twice() {
     let right = |_: &str| Ok(Zeroizing::new("typed".to_owned()));
     let wrong = |_: &str| Ok(Zeroizing::new("tyqed".to_owned()));
-    let typed = find(&Environment::default(), &right).unwrap();
+    let typed = find(&Environment::default(), &right, OF_REPOSITORY).unwrap();
     confirm(&typed, &right).unwrap();
     assert!(confirm(&typed, &wrong).unwrap_err().message.contains("differ"));
-    let given = find(&[(VALUE, "given")].into_iter().collect(), &no_terminal).unwrap();
+    let given = find(&[(VALUE, "given")].into_iter().collect(), &no_terminal, OF_REPOSITORY).unwrap();
     confirm(&given, &no_terminal).unwrap();
-    let empty = find(&Environment::default(), &|_: &str| Ok(Zeroizing::new(String::new())));
+    let empty = find(&Environment::default(), &|_: &str| Ok(Zeroizing::new(String::new())), OF_REPOSITORY);
     assert_eq!(empty.err().unwrap().exit, Exit::Usage);
 }

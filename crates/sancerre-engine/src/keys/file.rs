@@ -1,0 +1,46 @@
+//! A writer's or keeper's key file: signs, and reads its zone's metadata.
+
+use sancerre_format::certificate::Signer;
+use sancerre_format::key::{KeyFile, Secret};
+use sancerre_format::record::SignedBy;
+
+use super::{Keys, SignerKey, ZoneSecrets};
+use crate::error::{Error, Result};
+
+impl Keys {
+    /// From a writer's or keeper's key file. Nothing is read from the store.
+    ///
+    /// Errors: [`Error::WrongKey`] for a file that is damaged, or whose certificate is not for its key.
+    pub fn from_key_file(bytes: &[u8]) -> Result<Self> {
+        let unusable = |detail: String| Error::WrongKey {
+            what: format!("the key file cannot be used: {detail}"),
+            advice: "give a key file that `sancerre init` or `sancerre key add` wrote, whole and unchanged",
+        };
+        let file = KeyFile::decode(bytes).map_err(|error| unusable(error.to_string()))?;
+        let signer = Signer::of_portable(file.certificate.as_bytes(), &file.trust)
+            .map_err(|error| unusable(error.to_string()))?;
+        let Signer::Certified(certificate) = signer else {
+            return Err(unusable("it holds no certificate".into()));
+        };
+        let secrets = ZoneSecrets {
+            generation: file.generation,
+            epoch: file.epoch,
+            recipient: file.recipient,
+            keys: file.keys,
+        };
+        let signer = SignerKey {
+            by: SignedBy { name: certificate.name, certificate: Some(file.certificate) },
+            key: file.key,
+            role: certificate.role,
+            expires: certificate.expires,
+        };
+        Ok(Self {
+            trust: file.trust,
+            zone: file.zone,
+            secrets: Some(secrets),
+            signers: vec![signer],
+            identities: Vec::new(),
+            vouched: true,
+        })
+    }
+}

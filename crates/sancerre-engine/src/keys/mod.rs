@@ -1,0 +1,259 @@
+//! Keys in memory: what this process can open and sign (FORMAT.md §4).
+//!
+//! A key file signs and reads a zone's metadata; what opens age files (a passphrase, identities) opens content; with
+//! nothing but the trust anchor the public part can be read. [`unlock`] and [`file`] make [`Keys`] from these.
+
+pub mod certify;
+mod file;
+mod identity;
+pub mod overview;
+pub mod recipients;
+mod sealed;
+pub(crate) mod ssh;
+mod unlock;
+
+/// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
+pub use age::secrecy::{ExposeSecret, SecretString};
+use sancerre_format::certificate::Role;
+use sancerre_format::config::{Config, Identity};
+use sancerre_format::id::SessionId;
+use sancerre_format::key::{IdentitySecret, ZoneKeys};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Name, Time, Zone};
+use sancerre_format::record::{self, Record, SignedBy, Trust};
+use sancerre_format::seal::{RootKey, SessionKey};
+use sancerre_format::sign::SigningKey;
+
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
+pub use unlock::{Unlock, newest_generation, no_zone};
+
+pub(crate) use unlock::identity_from_random;
+
+/// A key that signs, and what it may sign until when.
+#[derive(Clone)]
+pub struct SignerKey {
+    /// Name and portable certificate, as records carry them.
+    pub by: SignedBy,
+    /// The key.
+    pub key: SigningKey,
+    /// What it is for.
+    pub role: Role,
+    /// What it signs later is refused.
+    pub expires: Option<Time>,
+}
+
+/// What members of a zone share: opens maps, indexes and manifest bodies, never content.
+#[derive(Clone)]
+pub struct ZoneSecrets {
+    /// Generation of the zone's keys.
+    pub generation: u16,
+    /// Identity epoch new session keys are sealed to.
+    pub epoch: u16,
+    /// That epoch's recipient.
+    pub recipient: String,
+    /// The keys.
+    pub keys: ZoneKeys,
+}
+
+impl ZoneSecrets {
+    /// The root that opens a session's metadata.
+    pub fn metadata_root(&self, session: &SessionId) -> RootKey {
+        RootKey::metadata(&self.keys.metadata, session)
+    }
+}
+
+/// Keys in memory: what this process may do.
+#[derive(Clone)]
+pub struct Keys {
+    /// Repository and admin key.
+    pub trust: Trust,
+    /// The zone it works in.
+    pub zone: Zone,
+    secrets: Option<ZoneSecrets>,
+    /// At most one of each role.
+    signers: Vec<SignerKey>,
+    /// Opens content: the identities by epoch.
+    identities: Vec<IdentitySecret>,
+    /// Whether a secret vouched for the trust anchor.
+    vouched: bool,
+}
+
+impl Keys {
+    /// No secret at all: reads and verifies what is public of a zone.
+    pub fn public(trust: Trust, zone: Zone) -> Self {
+        Self { trust, zone, secrets: None, signers: Vec::new(), identities: Vec::new(), vouched: true }
+    }
+
+    /// The admin's key in another zone, whose secrets are not open.
+    pub fn elsewhere(mut self, zone: Zone) -> Self {
+        (self.zone, self.secrets) = (zone, None);
+        self.signers.retain(|signer| signer.role == Role::Admin);
+        self
+    }
+
+    /// Whether the trust anchor is more than what the store says: a key file and a passphrase vouch for it, and who
+    /// calls [`Keys::public`]; an identity cannot, since anybody can seal to a public key.
+    pub fn is_anchored(&self) -> bool {
+        self.vouched
+    }
+
+    /// Whether content can be opened.
+    pub fn can_open_content(&self) -> bool {
+        !self.identities.is_empty()
+    }
+
+    /// Whether a key of this role is at hand.
+    pub fn has_role(&self, role: Role) -> bool {
+        self.signers.iter().any(|signer| signer.role == role)
+    }
+
+    /// The key that signs most, as words: `writer hv1`.
+    pub fn describe_signer(&self) -> Option<String> {
+        self.signers.first().map(|signer| format!("{} {}", signer.role, signer.by.name))
+    }
+
+    /// The same keys, but where `file` has a key for a role, that one signs.
+    pub fn signing_with(mut self, file: Self) -> Self {
+        if file.zone == self.zone {
+            self.signers.retain(|signer| !file.has_role(signer.role));
+            self.signers.extend(file.signers);
+        }
+        self
+    }
+
+    /// The zone's secrets.
+    ///
+    /// Errors: [`Error::WrongKey`] when only the public part can be read.
+    pub fn zone_secrets(&self) -> Result<&ZoneSecrets> {
+        self.secrets.as_ref().ok_or_else(|| Error::WrongKey {
+            what: format!("this key reads only what is public of zone {}", self.zone),
+            advice: "use a key file of that zone, the repository's passphrase or a restore identity",
+        })
+    }
+
+    /// The generation of the zone's keys, if they are here.
+    pub fn generation(&self) -> Option<u16> {
+        self.secrets.as_ref().map(|secrets| secrets.generation)
+    }
+
+    /// The root that opens a session's metadata.
+    ///
+    /// Errors: as [`Keys::zone_secrets`].
+    pub fn metadata_root(&self, session: &SessionId) -> Result<RootKey> {
+        Ok(self.zone_secrets()?.metadata_root(session))
+    }
+
+    /// The key that signs what these roles may sign: the least powerful of those at hand.
+    ///
+    /// Errors: [`Error::WrongKey`] when there is none, or its certificate expired.
+    pub fn signer(&self, roles: &[Role], now: Time) -> Result<&SignerKey> {
+        let fits =
+            |role: &Role| self.signers.iter().find(|signer| roles.contains(role) && signer.role == *role);
+        let found = [Role::Writer, Role::Keeper, Role::Admin].iter().find_map(fits);
+        let signer = found.ok_or_else(|| self.may_not_sign(roles))?;
+        match signer.expires {
+            Some(expires) if expires < now => Err(Error::WrongKey {
+                what: format!("the certificate of {} {} expired at {expires}", signer.role, signer.by.name),
+                advice: "have the administrator make a new key with `sancerre key add`",
+            }),
+            _ => Ok(signer),
+        }
+    }
+
+    fn may_not_sign(&self, roles: &[Role]) -> Error {
+        let needed: Vec<String> = roles.iter().map(ToString::to_string).collect();
+        let needed = format!("this must be signed by a {}'s key", needed.join("'s or a "));
+        let what = match self.signers.first() {
+            Some(other) => format!("{} {} may not sign this: {needed}", other.role, other.by.name),
+            None => needed,
+        };
+        let advice = match roles.contains(&Role::Admin) {
+            true => "use a fitting key file (--key-file), or the administrator's passphrase",
+            false => {
+                "use a writer's key file (--key-file), or the passphrase if `sancerre init` made a writer here"
+            }
+        };
+        Error::WrongKey { what, advice }
+    }
+
+    /// The root that opens a session's content; `entry` is its log entry.
+    ///
+    /// Errors: [`Error::WrongKey`] without an identity; [`Error::Object`] when the sealed key is not the committed one.
+    pub fn content_root(&self, entry: &Record<Entry>, key_of_entry: &str) -> Result<RootKey> {
+        let Kind::Backup(intent) = &entry.fields.kind else {
+            return Err(Error::Lost { what: format!("the session key of {key_of_entry}") });
+        };
+        if self.identities.is_empty() {
+            return Err(self.opens_no_content());
+        }
+        let forged = |detail: &str| sancerre_format::FormatError::Forged {
+            what: "session key",
+            detail: detail.to_owned(),
+        };
+        let secret = sealed::open_by_epoch(&entry.sealed, intent.epoch, &self.identities, key_of_entry)?;
+        let key: [u8; 32] = secret
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::object(key_of_entry)(forged("it has another size")))?;
+        let key = SessionKey(key);
+        if key.commitment() != intent.commitment {
+            return Err(Error::object(key_of_entry)(forged(
+                "it is not the key that the session committed to",
+            )));
+        }
+        Ok(key.root())
+    }
+
+    fn opens_no_content(&self) -> Error {
+        let who = match self.signers.first() {
+            Some(signer) => format!("the key of {} {}", signer.role, signer.by.name),
+            None => "this key".to_owned(),
+        };
+        Error::WrongKey {
+            what: format!("{who} cannot open the content of backups"),
+            advice: "use the repository's passphrase or a restore identity (--identity)",
+        }
+    }
+}
+
+/// The configuration, verified against `trust`, or on first sight against itself.
+pub async fn read_config(store: &Store, trust: Option<&Trust>) -> Result<Record<Config>> {
+    let bytes = store.get(names::CONFIG).await?;
+    let bytes = bytes.ok_or_else(|| Error::NoRepository { location: store.location().to_owned() })?;
+    let claimed = match trust {
+        Some(trust) => *trust,
+        None => record::claimed_trust(&bytes).map_err(Error::object(names::CONFIG))?,
+    };
+    record::decode::<Config>(&claimed, &bytes).map_err(|error| not_trusted(store, &claimed, &bytes, error))
+}
+
+/// A whole config of another repository means that the key is the wrong one, not that the config is damaged.
+fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: sancerre_format::FormatError) -> Error {
+    let whole = |other: &Trust| other != trust && record::decode::<Config>(other, bytes).is_ok();
+    match record::claimed_trust(bytes).ok().filter(whole) {
+        Some(other) => Error::WrongKey {
+            what: format!(
+                "the key was made for repository {} and its admin key, not for repository {} at {}",
+                trust.repository,
+                other.repository,
+                store.location()
+            ),
+            advice: "use this repository's own key file or passphrase; if that is what you use, somebody replaced its config",
+        },
+        None => Error::object(names::CONFIG)(error),
+    }
+}
+
+/// Checks that a label for key objects is a name.
+pub(crate) fn label(text: &str) -> Result<Name> {
+    Name::new(text).map_err(|error| Error::Usage(error.to_string()))
+}
+
+/// The identity record of an epoch.
+pub async fn read_identity(store: &Store, trust: &Trust, epoch: u16) -> Result<Record<Identity>> {
+    let key = names::identity(epoch);
+    record::decode::<Identity>(trust, &store.need(&key).await?).map_err(Error::object(&key))
+}

@@ -1,0 +1,236 @@
+//! Which keys a command works with.
+//!
+//! A key file signs, and says which repository, trust anchor and zone are meant. What opens content is given apart:
+//! identities (`--identity`), else the passphrase. Whatever a command does not need is not opened, so that a nightly
+//! backup with a key file asks for nothing and spends no second on a passphrase.
+
+use std::path::{Path, PathBuf};
+
+use sancerre_engine::Error;
+use sancerre_engine::keys::{self, IdentityFile, Keys, SecretString, Unlock};
+use sancerre_engine::repository::Repository;
+use sancerre_engine::store::Store;
+use sancerre_format::certificate::Role;
+use sancerre_format::names::Zone;
+use sancerre_format::record::Trust;
+
+use crate::command::Context;
+use crate::exit::{Exit, Failure};
+use crate::key_file;
+use crate::passphrase::{self, OF_REPOSITORY};
+use crate::repository;
+
+/// Variable that stands in for `--key-file`.
+const KEY_FILE: &str = "SANCERRE_KEY_FILE";
+/// The zone when nobody names one.
+const ZONE: &str = "default";
+
+/// What a command must be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read what is public, and of the key's own zone the metadata.
+    Public,
+    /// Read maps and index, and sign backups: the key file, else what opens content.
+    Metadata,
+    /// Read content.
+    Content,
+    /// Read content if nobody needs to be asked for it.
+    ContentIfGiven,
+    /// Sign what a keeper may: a keeper's key file, else the admin's key.
+    #[allow(dead_code)]
+    Keeper,
+    /// Sign what only the admin may; the zone is not opened, and need not exist.
+    Admin,
+}
+
+/// The key file's path, from the option or the variable.
+pub(crate) fn key_file(context: &Context) -> Option<PathBuf> {
+    let variable = || context.environment.get(KEY_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    context.global.key_file.clone().or_else(variable)
+}
+
+/// The zone that was asked for.
+pub(crate) fn zone(context: &Context) -> Result<Zone, Failure> {
+    match &context.global.zone {
+        Some(zone) => Ok(zone.clone()),
+        None => Zone::new(ZONE).map_err(|error| Failure::usage(error.to_string())),
+    }
+}
+
+/// The least keys that are enough, of the repository at `store`.
+pub(crate) async fn keys(context: &Context, store: &Store, access: Access) -> Result<Keys, Failure> {
+    open(context, store, access).await.map(|(keys, _)| keys)
+}
+
+/// The repository with the admin's key, and the passphrase that opened it.
+pub(crate) async fn repository_as_admin(context: &Context) -> Result<(Repository, SecretString), Failure> {
+    let store = repository::store(context, false)?;
+    let (keys, unlock) = open(context, &store, Access::Admin).await?;
+    let passphrase = unlock.passphrase().cloned().ok_or_else(|| Failure::from(Error::Worker))?;
+    Ok((Repository::open(store, context.host.clone(), keys).await?, passphrase))
+}
+
+async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys, Unlock), Failure> {
+    let file = read_key_file(context, access)?;
+    let (keys, unlock) = match file {
+        Some(keys) if is_enough(context, &keys, access) => {
+            (in_zone(context, store, keys, access).await?, Unlock::default())
+        }
+        None if access == Access::Public && context.global.trust.is_some() && !opens_content(context) => {
+            (by_trust(context, store).await?, Unlock::default())
+        }
+        file => unlocked(context, store, access, file).await?,
+    };
+    check_anchor(context, &keys)?;
+    Ok((keys, unlock))
+}
+
+/// With nothing but the trust anchor, which is compared later.
+async fn by_trust(context: &Context, store: &Store) -> Result<Keys, Failure> {
+    let config = keys::read_config(store, None).await?.fields;
+    Ok(Keys::public(Trust { repository: config.repository, admin: config.admin }, zone(context)?))
+}
+
+/// Whether the key file alone serves the command.
+fn is_enough(context: &Context, keys: &Keys, access: Access) -> bool {
+    match access {
+        Access::Public | Access::Metadata => true,
+        Access::ContentIfGiven => !opens_content(context),
+        Access::Keeper => keys.has_role(Role::Keeper),
+        Access::Content | Access::Admin => false,
+    }
+}
+
+/// Whether content can be opened without asking anybody.
+fn opens_content(context: &Context) -> bool {
+    !context.global.identity.is_empty() || passphrase::is_given(&context.environment)
+}
+
+/// A key file works in its own zone; elsewhere it sees what is public.
+async fn in_zone(context: &Context, store: &Store, keys: Keys, access: Access) -> Result<Keys, Failure> {
+    match context.global.zone.as_ref().filter(|zone| **zone != keys.zone) {
+        None => Ok(keys),
+        Some(zone) if access == Access::Public => match keys::newest_generation(store, zone).await? {
+            Some(_) => Ok(Keys::public(keys.trust, zone.clone())),
+            None => Err(keys::no_zone(zone).into()),
+        },
+        Some(zone) => Err(Failure::usage(format!(
+            "the key file is for zone {}, not {zone}; leave --zone out or use that zone's key file",
+            keys.zone
+        ))),
+    }
+}
+
+/// Opens the repository's own keys; a key file stays the one that signs, and the trust anchor.
+async fn unlocked(
+    context: &Context,
+    store: &Store,
+    access: Access,
+    file: Option<Keys>,
+) -> Result<(Keys, Unlock), Failure> {
+    // Before anybody types: is it there, and is it the one that the key file belongs to?
+    let anchor = file.as_ref().map(|keys| keys.trust);
+    keys::read_config(store, anchor.as_ref()).await?;
+    let zone = match (&context.global.zone, &file) {
+        (None, Some(keys)) => keys.zone.clone(),
+        _ => zone(context)?,
+    };
+    let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
+    let unlock = unlock.anchored(anchor);
+    let mut opened = Keys::unlock_identities(store, &zone, &unlock).await?;
+    if access != Access::Admin {
+        opened.enter_zone(store).await?;
+    }
+    if matches!(access, Access::Admin | Access::Keeper) {
+        opened.unlock_admin(store, &unlock).await?;
+    }
+    if let Some(file) = file {
+        opened = opened.signing_with(file);
+    }
+    Ok((opened, unlock))
+}
+
+/// The identities that were given, and the passphrase where it is needed.
+fn unlock(context: &Context, access: Access) -> Result<Unlock, Failure> {
+    let mut unlock = Unlock::default();
+    for path in &context.global.identity {
+        unlock = unlock.with_identities(read_identity(context, path)?);
+    }
+    if context.global.identity.is_empty() || matches!(access, Access::Admin | Access::Keeper) {
+        let found = passphrase::find(&context.environment, &context.prompt, OF_REPOSITORY)?;
+        unlock = unlock.with_passphrase(found.secret);
+    }
+    Ok(unlock)
+}
+
+/// Why a key file that is there is not enough.
+fn explain(failure: Failure, access: Access, file: Option<&Keys>) -> Failure {
+    let why = match access {
+        Access::Admin | Access::Keeper => "may not sign this",
+        _ => "opens no content",
+    };
+    match file.and_then(Keys::describe_signer).filter(|_| failure.exit == Exit::WrongKey) {
+        Some(who) => Failure::new(failure.exit, format!("the key of {who} {why}, and {}", failure.message)),
+        None => failure,
+    }
+}
+
+fn read_identity(context: &Context, path: &Path) -> Result<Vec<keys::OpenIdentity>, Failure> {
+    let bytes = key_file::read(path, "identity file", "--identity")?;
+    let of_file = |error: Error| {
+        let failure = Failure::from(error);
+        Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
+    };
+    context.output.detail(&format!("identity file {}", path.display()));
+    match IdentityFile::parse(&bytes).map_err(of_file)? {
+        IdentityFile::Open(identities) => Ok(identities),
+        IdentityFile::Protected(protected) => {
+            let of = format!("the identity file {}", path.display());
+            let found = passphrase::find(&context.environment, &context.prompt, &of)?;
+            protected.open(&found.secret).map_err(of_file)
+        }
+    }
+}
+
+fn read_key_file(context: &Context, access: Access) -> Result<Option<Keys>, Failure> {
+    let Some(path) = key_file(context) else { return Ok(None) };
+    // On the worst day the host with the key file is gone; its variable may not be.
+    if matches!(access, Access::Content) && !path.exists() {
+        context.output.warning(&format!(
+            "there is no key file {}, so the repository's trust anchor is not compared with it",
+            path.display()
+        ));
+        return Ok(None);
+    }
+    let bytes = key_file::read(&path, "key file", &format!("--key-file or {KEY_FILE}"))?;
+    let keys = Keys::from_key_file(&bytes).map_err(|error| {
+        let failure = Failure::from(error);
+        Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
+    })?;
+    let who = keys.describe_signer().unwrap_or_default();
+    context.output.detail(&format!("key file {} of {who}, zone {}", path.display(), keys.zone));
+    Ok(Some(keys))
+}
+
+fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
+    let found = keys.trust.admin.fingerprint();
+    match &context.global.trust {
+        Some(wanted) if *wanted != found => Err(Failure::new(
+            Exit::WrongKey,
+            format!(
+                "the trust anchor here is {found}, not {wanted} as given with --trust: this is another repository, \
+                 or somebody replaced its config; check the location, and the anchor you wrote down"
+            ),
+        )),
+        Some(_) => Ok(()),
+        None => {
+            if !keys.is_anchored() {
+                context.output.warning(&format!(
+                    "the trust anchor {found} is taken on first sight, as an identity cannot vouch for it; give the \
+                     one you wrote down with --trust"
+                ));
+            }
+            Ok(())
+        }
+    }
+}
