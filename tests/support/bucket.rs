@@ -318,7 +318,7 @@ impl Server {
                 }
             }
             None if self.features.versions => {
-                state.objects.entry(request.key.clone()).or_default().push(None)
+                state.objects.entry(request.key.clone()).or_default().push(None);
             }
             None => drop(state.objects.remove(&request.key)),
         }

@@ -91,6 +91,11 @@ impl Host {
     }
 }
 
+/// The clock of pauses and limits of speed: tokio's, which a test can stop. Nothing that is stored depends on it.
+pub(crate) fn monotonic() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 struct SystemClock;
 
 impl Clock for SystemClock {

@@ -14,6 +14,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::init::{NewRepository, init};
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::{Session, append};
+use sancerre_engine::store::StoreOptions;
 use sancerre_format::config::Layout;
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::index::{SegmentBuilder, SegmentFields, SegmentName};
@@ -38,7 +39,8 @@ struct Maker {
 pub(crate) async fn run(dir: &Path, chunks: u64) -> Result<()> {
     let (root, chunks) = (dir.join("repo"), Chunks(chunks));
     fs::create_dir_all(&root)?;
-    let store = location::open(root.to_str().context("the path is not text")?, [], true)?;
+    let store =
+        location::open(root.to_str().context("the path is not text")?, [], true, &StoreOptions::default())?;
     let host = Host::real(TOOL);
     let new = NewRepository {
         passphrase: SecretString::from("benches".to_owned()),

@@ -14,6 +14,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::catalogue::{Catalogue, Present};
 use sancerre_engine::repository::log::Log;
+use sancerre_engine::store::StoreOptions;
 use sancerre_format::id::ContentId;
 
 use crate::synthetic::{Chunks, PACK_CHUNKS};
@@ -26,7 +27,12 @@ const REGIONS: u64 = 50;
 
 pub(crate) async fn run(dir: &Path, index_mib: u64) -> Result<()> {
     let started = Instant::now();
-    let store = location::open(dir.join("repo").to_str().context("the path is not text")?, [], false)?;
+    let store = location::open(
+        dir.join("repo").to_str().context("the path is not text")?,
+        [],
+        false,
+        &StoreOptions::default(),
+    )?;
     let keys = Keys::from_key_file(&std::fs::read(dir.join("writer.key"))?)?;
     let repository = Repository::open(store, Host::real("sancerre benches"), keys).await?;
     let log = Log::load(&repository).await?;

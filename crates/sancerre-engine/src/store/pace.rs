@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StoreOptions;
+use crate::host::monotonic;
 
 /// How much may go at once after a pause.
 const BURST: Duration = Duration::from_millis(100);
@@ -24,12 +25,12 @@ pub(super) struct Bucket {
 impl Bucket {
     fn new(bytes_per_second: u64) -> Arc<Self> {
         let bytes_per_second = bytes_per_second.max(1);
-        Arc::new(Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) })
+        Arc::new(Self { bytes_per_second, paid_until: Mutex::new(monotonic()) })
     }
 
     /// Takes the right to move so many bytes; they may go after the pause that is returned.
     pub(super) fn take(&self, bytes: usize) -> Duration {
-        let now = Instant::now();
+        let now = monotonic();
         let costs = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
         let starts = (*paid_until).max(now.checked_sub(BURST).unwrap_or(now));

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::StoreOptions;
 use super::transport::Refusal;
+use crate::host::monotonic;
 
 /// Pauses double from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -90,7 +91,7 @@ impl Patience {
                     return answer;
                 }
             };
-            let now = Instant::now();
+            let now = monotonic();
             let since = self.failed(now, &error).min(*began.get_or_insert(now));
             let left = self.options.retry_for.saturating_sub(now.duration_since(since));
             if left.is_zero() || self.options.hurry.is_set() {

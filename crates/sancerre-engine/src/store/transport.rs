@@ -15,11 +15,12 @@ use object_store::client::{
 };
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Method, StatusCode, header};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::StoreOptions;
 use super::pace::{Bucket, Pace, piece_bytes};
 use super::traffic::{Request, Traffic};
+use crate::host::monotonic;
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// Uploads from this size on may be under way long after their last byte was handed to the system.
@@ -316,7 +317,7 @@ impl Body for Download {
         if let Some(pause) = &mut this.pause {
             ready!(pause.as_mut().poll(cx));
             this.pause = None;
-            this.alarm.as_mut().reset(Instant::now() + this.stall);
+            this.alarm.as_mut().reset(monotonic() + this.stall);
         }
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -324,7 +325,7 @@ impl Body for Download {
                 this.traffic.received(length);
                 this.pause =
                     this.bucket.as_ref().map(|bucket| Box::pin(tokio::time::sleep(bucket.take(length))));
-                this.alarm.as_mut().reset(Instant::now() + this.stall);
+                this.alarm.as_mut().reset(monotonic() + this.stall);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(failed(error)))),

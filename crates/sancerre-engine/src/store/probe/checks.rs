@@ -81,7 +81,7 @@ impl Trial<'_> {
             Ok(()) => self.found(Check::Write, Verdict::Holds, "an object was written"),
             // A retry met its own object, or the store is mad: reading back tells.
             Err(object_store::Error::AlreadyExists { .. }) => {
-                self.found(Check::Write, Verdict::Holds, "an object was written")
+                self.found(Check::Write, Verdict::Holds, "an object was written");
             }
             Err(
                 object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
@@ -93,11 +93,11 @@ impl Trial<'_> {
         }
         match self.store.get(&key).await? {
             Some(found) if found == *first => {
-                self.found(Check::ReadBack, Verdict::Holds, "the same bytes came back")
+                self.found(Check::ReadBack, Verdict::Holds, "the same bytes came back");
             }
             Some(_) => self.found(Check::ReadBack, Verdict::Lies, "other bytes came back"),
             None => {
-                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there")
+                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there");
             }
         }
         Ok(true)
@@ -110,7 +110,7 @@ impl Trial<'_> {
         let found = self.store.get(&key).await?;
         match answer {
             Ok(()) => {
-                self.found(Check::CreateOnly, Verdict::Lies, "a second object was accepted over the first")
+                self.found(Check::CreateOnly, Verdict::Lies, "a second object was accepted over the first");
             }
             Err(object_store::Error::AlreadyExists { .. }) if found.as_ref() == Some(first) => {
                 self.found(
@@ -194,7 +194,7 @@ impl Trial<'_> {
         self.store.put_new(&key, first.clone()).await?;
         match self.store.need_range(&key, range).await {
             Ok(bytes) if first.get(1000..3000) == Some(&bytes) => {
-                self.found(Check::Range, Verdict::Holds, "the part that was asked for came back")
+                self.found(Check::Range, Verdict::Holds, "the part that was asked for came back");
             }
             Ok(_) => self.found(Check::Range, Verdict::Lies, "another part came back than was asked for"),
             Err(Error::Store { source, .. }) => self.found(
@@ -234,7 +234,7 @@ impl Trial<'_> {
         let answer = s3.request(method, Some(&key), &[], &headers, self.bytes()).await?;
         match answer.is_success() {
             true => {
-                self.found(Check::Checksum, Verdict::Absent, "an object with a wrong checksum was accepted")
+                self.found(Check::Checksum, Verdict::Absent, "an object with a wrong checksum was accepted");
             }
             false => self.found(
                 Check::Checksum,
@@ -291,10 +291,10 @@ impl Trial<'_> {
         };
         match (says, says_versions) {
             (Err(reason), _) => {
-                self.found(Check::Versions, Verdict::Unknown, format!("the store does not tell ({reason})"))
+                self.found(Check::Versions, Verdict::Unknown, format!("the store does not tell ({reason})"));
             }
             (Ok(_), true) if !kept => {
-                self.found(Check::Versions, Verdict::Lies, "it says so, but an overwritten object is gone")
+                self.found(Check::Versions, Verdict::Lies, "it says so, but an overwritten object is gone");
             }
             (Ok(_), true) => self.found(
                 Check::Versions,
@@ -355,7 +355,7 @@ impl Trial<'_> {
         };
         match (answer.is_success(), is_there) {
             (_, false) if lock.is_some() => {
-                self.found(Check::Retention, Verdict::Lies, "a locked object was deleted")
+                self.found(Check::Retention, Verdict::Lies, "a locked object was deleted");
             }
             (true, true) if version.is_some() => self.found(
                 Check::Delete,
@@ -387,7 +387,7 @@ impl Trial<'_> {
     ) {
         match (default, lock) {
             (_, Ok(Some(lock))) => {
-                self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term))
+                self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term));
             }
             (Ok(Some(rule)), Ok(None)) => {
                 self.found(
@@ -397,7 +397,7 @@ impl Trial<'_> {
                 );
             }
             (Ok(None), Ok(None)) => {
-                self.found(Check::Retention, Verdict::Absent, "the bucket has no default retention")
+                self.found(Check::Retention, Verdict::Absent, "the bucket has no default retention");
             }
             (Err(reason), Ok(None)) => self.found(
                 Check::Retention,
@@ -405,7 +405,7 @@ impl Trial<'_> {
                 format!("a new object has no lock (the bucket's rule: {reason})"),
             ),
             (_, Err(reason)) => {
-                self.found(Check::Retention, Verdict::Unknown, format!("the store does not tell ({reason})"))
+                self.found(Check::Retention, Verdict::Unknown, format!("the store does not tell ({reason})"));
             }
         }
     }
@@ -421,7 +421,7 @@ impl Trial<'_> {
         match (deleted, self.store.get(key).await?) {
             (_, None) => self.found(Check::Delete, Verdict::Absent, "an object was deleted"),
             (Err(error), Some(_)) => {
-                self.found(Check::Delete, Verdict::Holds, format!("a delete was refused: {error}"))
+                self.found(Check::Delete, Verdict::Holds, format!("a delete was refused: {error}"));
             }
             (Ok(()), Some(_)) => self.found(
                 Check::Delete,
