@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
+pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod error;

@@ -117,6 +117,14 @@ impl Store {
         listed.map_err(failed).try_collect().await
     }
 
+    /// The names of the folders directly below this prefix, which ends in a slash, in no certain order.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self.inner.list_with_delimiter(Some(&path(prefix))).await;
+        let failed = |source| Error::Store { operation: "list", key: prefix.to_owned(), source };
+        let folders = listed.map_err(failed)?.common_prefixes;
+        Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
+    }
+
     /// Reads many objects, many at a time, in the order of `keys`.
     pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
         let read = keys.into_iter().map(|key| async move {

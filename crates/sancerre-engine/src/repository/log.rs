@@ -26,6 +26,8 @@ pub struct LogEntry {
     pub session: SessionId,
     /// The entry; an entry that does not verify keeps its number and is void.
     pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
+    /// The entry, if it is void only because its writer's key was revoked.
+    pub revoked: Option<Box<Record<Entry>>>,
     /// Its outcome.
     pub outcome: Outcome,
 }
@@ -131,7 +133,7 @@ impl Log {
             }
             Err(error) => Err(error),
         };
-        self.entries.insert(number, LogEntry { session, entry, outcome: Outcome::Undecided });
+        self.entries.insert(number, LogEntry { session, entry, revoked: None, outcome: Outcome::Undecided });
         Ok(())
     }
 
@@ -148,7 +150,8 @@ impl Log {
             let by = entry.entry.as_ref().ok().map(|entry| &entry.fields.by.name);
             if by.and_then(|name| revoked.get(name)).is_some_and(|from| number >= from) {
                 let detail = "its writer's key was revoked".to_owned();
-                entry.entry = Err(FormatError::Forged { what: Entry::KIND, detail });
+                let void = Err(FormatError::Forged { what: Entry::KIND, detail });
+                entry.revoked = std::mem::replace(&mut entry.entry, void).ok();
             }
         }
     }
@@ -325,6 +328,11 @@ impl Log {
 }
 
 impl LogEntry {
+    /// What its signer announced, also if that is not trusted any more: it still says whose packs these are.
+    pub fn announced(&self) -> Option<&Record<Entry>> {
+        self.entry.as_deref().ok().or(self.revoked.as_deref())
+    }
+
     /// The snapshot this entry became.
     pub fn snapshot(&self) -> Option<Snapshot<'_>> {
         match (&self.entry, &self.outcome) {
@@ -362,7 +370,8 @@ fn decode_outcome(
             let record = record::decode::<Manifest>(trust, bytes)?;
             let fits = record.fields.session == session
                 && record.fields.by.name == *writer
-                && matches!(&announced.fields.kind, Kind::Backup(intent) if intent.vm == record.fields.vm);
+                && matches!(&announced.fields.kind, Kind::Backup(intent)
+                    if intent.vm == record.fields.vm && intent.parents == record.fields.parents);
             if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
         }
         line if line == Commit::KIND.as_bytes() => {

@@ -51,7 +51,7 @@ impl Log {
                     // the others: any writer may sign a quarantine.
                     avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
                 }
-                Kind::Taint(distrust) => {
+                Kind::Taint(distrust) | Kind::Revoke(distrust) => {
                     avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
                 }
                 _ => {}
@@ -60,10 +60,12 @@ impl Log {
         Ok(avoid)
     }
 
-    fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
+    /// The sessions that a writer signed at numbers from the given one on, void by revocation or not.
+    pub(crate) fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
         let signed =
             move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
-        self.valid().filter(signed).map(|entry| entry.fields.number)
+        let announced = self.entries.values().filter_map(LogEntry::announced);
+        announced.filter(signed).map(|entry| entry.fields.number)
     }
 }
 
