@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
+use crate::command::audit::Audit;
 use crate::command::Key;
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
@@ -109,6 +110,8 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Verify the repository and say what damage costs
     Check(Check),
+    /// Verify the repository without any secret, and write a report of it
+    Audit(Audit),
     /// Manage the keys of writers, keepers and restore recipients
     Key(Key),
     /// Work on the index, a cache that is made of the packs

@@ -1,5 +1,6 @@
 //! The commands: each takes its options and the context, and returns its summary.
 
+pub(crate) mod audit;
 mod backup;
 mod check;
 mod dump;
@@ -89,6 +90,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
+        Command::Audit(options) => audit::run(options, context).await,
         Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,

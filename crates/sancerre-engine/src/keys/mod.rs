@@ -6,6 +6,7 @@
 pub mod certify;
 mod file;
 mod identity;
+mod personal;
 mod sealed;
 pub(crate) mod ssh;
 mod unlock;
@@ -25,6 +26,7 @@ use sancerre_format::sign::SigningKey;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
+pub use personal::PersonalKey;
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
 pub use unlock::{Unlock, newest_generation, no_zone};
 
