@@ -10,6 +10,8 @@ mod concurrent;
 
 mod cost;
 mod crash;
+mod forget;
+mod gc;
 mod keys;
 mod refusals;
 mod roundtrip;

@@ -11,7 +11,9 @@
 pub mod backup;
 pub mod check;
 pub mod error;
+pub mod forget;
 pub mod frames;
+pub mod gc;
 pub mod host;
 pub mod keys;
 pub mod known;

@@ -76,7 +76,7 @@ pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
     let avoid = log.avoid(u64::MAX)?;
-    let mut writer = Writer::announce(repository, log).await?;
+    let mut writer = Writer::announce(repository, &log).await?;
     let read = sources.iter().map(|source| read_pack(repository, monitor, source));
     let mut read = std::pin::pin!(futures::stream::iter(read).buffered(PACKS_IN_FLIGHT));
     while let Some((source, entries)) = read.try_next().await? {
@@ -200,19 +200,9 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    async fn announce(repository: &'a Repository, mut log: Log) -> Result<Self> {
-        let number = session::append(repository, &log, Kind::Index, &[]).await?;
-        log.refresh(repository).await?;
-        let key = names::log(&repository.keys.zone, number);
-        let entry = log.entry(number).ok_or(Error::Missing { key })?;
-        Ok(Self {
-            repository,
-            id: entry.session,
-            sequence: 0,
-            entries: Vec::new(),
-            sessions: BTreeSet::new(),
-            published: 0,
-        })
+    async fn announce(repository: &'a Repository, log: &Log) -> Result<Self> {
+        let id = session::append(repository, log, Kind::Index, &[]).await?;
+        Ok(Self { repository, id, sequence: 0, entries: Vec::new(), sessions: BTreeSet::new(), published: 0 })
     }
 
     async fn add(&mut self, session: u64, entries: impl Iterator<Item = IndexEntry>) -> Result<()> {
