@@ -12,6 +12,7 @@ mod cost;
 mod crash;
 mod forget;
 mod gc;
+mod index;
 mod keys;
 mod refusals;
 mod roundtrip;

@@ -154,21 +154,8 @@ pub enum Error {
         reason: String,
     },
     /// The snapshot was given up, by decision and not by damage.
-    #[error("{}", forgotten(snapshot, by, time, *entry, reason, *collected))]
-    Forgotten {
-        /// Which.
-        snapshot: SessionId,
-        /// Who signed the decision.
-        by: Name,
-        /// When, by the signer's clock.
-        time: Time,
-        /// Number of its log entry.
-        entry: u64,
-        /// Why.
-        reason: String,
-        /// Number of the gc that made it final, if one did.
-        collected: Option<u64>,
-    },
+    #[error(transparent)]
+    Forgotten(Box<Forgotten>),
     /// The request would lose more than it may, or what the repository says does not add up.
     #[error("{0}")]
     Refused(String),
@@ -223,7 +210,7 @@ impl Error {
             Self::WrongKey { .. } => ErrorKind::WrongKey,
             Self::Object { .. } => ErrorKind::Damaged,
             Self::Missing { .. } | Self::Lost { .. } | Self::Hidden { .. } => ErrorKind::Missing,
-            Self::Forgotten { .. } => ErrorKind::Forgotten,
+            Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Unrestorable { source, .. } => source.kind(),
             _ => ErrorKind::Failed,
@@ -241,18 +228,33 @@ impl Error {
     }
 }
 
-fn forgotten(
-    snapshot: &SessionId,
-    by: &Name,
-    time: &Time,
-    entry: u64,
-    reason: &str,
-    collected: Option<u64>,
-) -> String {
-    let id: String = snapshot.intent.to_string().chars().take(8).collect();
-    let left = match collected {
-        Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
-        None => format!("`sancerre undelete {id}` takes that back, until gc has run"),
-    };
-    format!("snapshot {id} was forgotten by {by} at {time} (log entry {entry}: {reason}); {left}")
+/// By whom and when a snapshot was forgotten.
+#[derive(Debug, thiserror::Error)]
+#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", self.id(), self.advice())]
+pub struct Forgotten {
+    /// Which.
+    pub snapshot: SessionId,
+    /// Who signed the decision.
+    pub by: Name,
+    /// When, by the signer's clock.
+    pub time: Time,
+    /// Number of its log entry.
+    pub entry: u64,
+    /// Why.
+    pub reason: String,
+    /// Number of the gc that made it final, if one did.
+    pub collected: Option<u64>,
+}
+
+impl Forgotten {
+    fn id(&self) -> String {
+        self.snapshot.intent.to_string().chars().take(8).collect()
+    }
+
+    fn advice(&self) -> String {
+        match self.collected {
+            Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
+            None => format!("`sancerre undelete {}` takes that back, until gc has run", self.id()),
+        }
+    }
 }

@@ -124,13 +124,13 @@ impl Store {
         listed.map_err(failed).try_collect().await
     }
 
-    /// Deletes an object; one that is gone already is fine. For packs in a committed list, and for `gc` alone.
+    /// Removes an object, or finds that it is gone. What replaces keys calls this, and `gc` for packs in committed lists.
     ///
     /// On a store with versions this must come to delete every version.
-    pub(crate) async fn delete(&self, key: &str) -> Result<()> {
+    pub async fn delete(&self, key: &str) -> Result<()> {
         match self.inner.delete(&path(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(Error::Store { operation: "delete", key: key.to_owned(), source }),
+            Err(source) => Err(Error::Store { operation: "remove", key: key.to_owned(), source }),
         }
     }
 

@@ -281,6 +281,8 @@ pub(crate) struct Index {
 pub(crate) enum IndexCommand {
     /// Make the index anew from the packs' own tables
     Rebuild,
+    /// Merge small segments into large ones, which need less memory and fewer requests; deletes nothing
+    Merge,
 }
 
 /// Which packs `check` reads.

@@ -100,6 +100,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
+            IndexCommand::Merge => index::merge(context).await,
         },
         Command::Forget(options) => forget::run(options, context).await,
         Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,

@@ -216,7 +216,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
     let mut note =
         |at: usize, reason: Keep| reasons.get_mut(at).into_iter().for_each(|of| of.push(reason.clone()));
     let turns: BTreeSet<u64> = counted.iter().map(|(_, _, turn)| *turn).collect();
-    let oldest = turns.iter().rev().take(count(rules.last)).last();
+    let oldest = turns.iter().rev().take(count(rules.last)).next_back();
     counted
         .iter()
         .filter(|(_, _, turn)| oldest.is_some_and(|oldest| turn >= oldest))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::{Distrust, Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record, Trust};
@@ -184,6 +184,15 @@ impl Log {
 
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
+    }
+
+    /// What revokes a key, with the lowest number.
+    pub fn revocation(&self, name: &Name) -> Option<&Distrust> {
+        let distrusts = self.valid().filter_map(|entry| match &entry.fields.kind {
+            Kind::Revoke(distrust) => Some(distrust),
+            _ => None,
+        });
+        distrusts.filter(|distrust| distrust.writer == *name).min_by_key(|distrust| distrust.from)
     }
 
     /// All entries, ascending.

@@ -171,4 +171,4 @@ fn report(fetcher: &Fetcher<'_>, member: &Member, data_bytes: u64) -> RestoreRep
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

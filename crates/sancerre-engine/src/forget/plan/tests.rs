@@ -1,7 +1,5 @@
 //! Rules on nights made up, and what a host can do that lies.
 
-use std::time::Instant;
-
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::names::{Name, Time};
 
@@ -133,9 +131,7 @@ fn ten_thousand_bogus_snapshots_displace_no_good_one() {
         one
     });
     let all: Vec<Candidate> = good.iter().cloned().chain(bogus).collect();
-    let started = Instant::now();
     let decisions = run(&rules, &all);
-    assert!(started.elapsed().as_secs_f64() < 2.0, "{:?}", started.elapsed());
     let kept = kept(&decisions);
     assert!(expected.iter().all(|good| kept.contains(good)), "{expected:?} of {}", kept.len());
     let extra = decisions.iter().filter(|decision| {

@@ -6,7 +6,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 
 use super::{Log, LogEntry, Outcome, Snapshot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Forgotten, Result};
 
 /// Snapshots by what was decided about them, each with the number of the entry that decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,10 +50,10 @@ impl Standing {
             Kind::Forget(named) => self.forgotten.extend(numbered(&named.snapshots, number)),
             Kind::Hold(named) => self.held.extend(numbered(&named.snapshots, number)),
             Kind::Undelete(named) => {
-                self.forgotten.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err())
+                self.forgotten.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err());
             }
             Kind::Release(named) => {
-                self.held.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err())
+                self.held.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err());
             }
             _ => {}
         }
@@ -103,13 +103,13 @@ impl Log {
             Kind::Forget(named) => named.reason.clone(),
             _ => "garbage collection".to_owned(),
         };
-        Err(Error::Forgotten {
+        Err(Error::Forgotten(Box::new(Forgotten {
             snapshot: *snapshot,
             by: record.fields.by.name.clone(),
             time: record.fields.time,
             entry: number,
             reason,
             collected,
-        })
+        })))
     }
 }
