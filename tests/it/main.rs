@@ -10,6 +10,9 @@ mod concurrent;
 
 mod cost;
 mod crash;
+mod forget;
+mod gc;
+mod index;
 mod keys;
 mod refusals;
 mod roundtrip;

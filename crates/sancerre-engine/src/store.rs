@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
 
@@ -24,16 +25,18 @@ pub enum Put {
     Occupied(Bytes),
 }
 
-/// An object's key and size, as a listing says.
+/// An object's key, size and time, as a listing says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its key.
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
+    /// When the store last saw it written, by the store's clock.
+    pub modified: Time,
 }
 
-/// An object store that never overwrites.
+/// An object store that never overwrites, and deletes for `gc` alone.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
@@ -112,7 +115,11 @@ impl Store {
     /// All keys with this prefix, which ends in a slash, in no certain order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let entries = self.inner.list(Some(&path(prefix)));
-        let listed = entries.map_ok(|meta| Listed { key: meta.location.into(), size_bytes: meta.size });
+        let listed = entries.map_ok(|meta| Listed {
+            key: meta.location.into(),
+            size_bytes: meta.size,
+            modified: Time::from_unix_seconds(meta.last_modified.timestamp()),
+        });
         let failed = |source| Error::Store { operation: "list", key: prefix.to_owned(), source };
         listed.map_err(failed).try_collect().await
     }
@@ -123,6 +130,16 @@ impl Store {
         let failed = |source| Error::Store { operation: "list", key: prefix.to_owned(), source };
         let folders = listed.map_err(failed)?.common_prefixes;
         Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
+    }
+
+    /// Removes an object, or finds that it is gone. What replaces keys calls this, and `gc` for packs in committed lists.
+    ///
+    /// On a store with versions this must come to delete every version.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self.inner.delete(&path(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(Error::Store { operation: "remove", key: key.to_owned(), source }),
+        }
     }
 
     /// Reads many objects, many at a time, in the order of `keys`.

@@ -136,7 +136,8 @@ impl Fields for Config {
     }
 }
 
-/// `keys/identities/<epoch>`: to whom session keys and zone secrets are sealed.
+/// `keys/identities/<epoch>`: to whom session keys and zone secrets are sealed. Its sealed part holds the identity of
+/// the epoch before, so that the newest opens all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The repository.

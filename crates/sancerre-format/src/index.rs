@@ -8,6 +8,7 @@
 //! one page that may hold an id.
 
 mod build;
+mod filter;
 mod pages;
 mod table;
 #[cfg(test)]
@@ -22,11 +23,20 @@ use crate::names::Zone;
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, number};
 
-pub use build::{SealedSegment, build_sealed};
+pub use build::{SealedSegment, SegmentBuilder, build_sealed};
 pub use pages::SegmentReader;
-pub use table::{Filter, PageInfo, PageTable};
+pub use table::{Filter, PageInfo, PageTable, fence};
 
 const WHAT: &str = "index segment";
+
+/// Whose frames a segment may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Its own session's, and it replaces nothing: a backup speaks of what it stored.
+    OwnSession,
+    /// Any session's: the segments of a log entry of kind `index`.
+    AnySession,
+}
 
 /// Where one chunk or node lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +85,7 @@ pub struct SegmentFields {
     pub by: SignedBy,
     /// Generation of the zone's keys under which the ids were made.
     pub generation: u16,
-    /// The segments this one replaces, ascending; none when it names frames of its own session only.
+    /// The segments that this one, with those before it in its session, replaces; ascending.
     pub covers: Vec<SegmentName>,
     /// How many entries all pages hold.
     pub entries: u64,

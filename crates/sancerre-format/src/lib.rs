@@ -38,6 +38,7 @@ pub mod names;
 pub mod node;
 pub mod outcome;
 pub mod pack;
+pub mod recipient;
 pub mod record;
 pub mod seal;
 pub mod sign;

@@ -113,9 +113,21 @@ impl fmt::Display for Time {
 /// The repository's constants.
 pub const CONFIG: &str = "config";
 
+/// Prefix of the identities' records.
+pub const IDENTITIES: &str = "keys/identities/";
+
 /// The signed record of an identity epoch.
 pub fn identity(epoch: u16) -> String {
-    format!("keys/identities/{epoch:04x}")
+    format!("{IDENTITIES}{epoch:04x}")
+}
+
+/// The epoch of a key made by [`identity`].
+pub fn identity_epoch(key: &str) -> Option<u16> {
+    epoch(key.strip_prefix(IDENTITIES)?)
+}
+
+fn epoch(digits: &str) -> Option<u16> {
+    from_hex("object key", digits).ok().map(u16::from_be_bytes)
 }
 
 /// The identity, sealed to one recipient.
@@ -123,7 +135,13 @@ pub fn recipient(epoch: u16, label: &Name) -> String {
     format!("{RECIPIENTS}{epoch:04x}-{label}")
 }
 
-/// Prefix of the recipients' files of every epoch.
+/// Epoch and label of a key made by [`recipient`].
+pub fn recipient_parts(key: &str) -> Option<(u16, Name)> {
+    let (digits, label) = key.strip_prefix(RECIPIENTS)?.split_once('-')?;
+    Some((epoch(digits)?, Name::new(label).ok()?))
+}
+
+/// Prefix of the recipients' records of every epoch.
 pub const RECIPIENTS: &str = "keys/recipients/";
 
 /// Prefix of the admin's sealed signing keys.
@@ -144,8 +162,13 @@ pub fn zone(zone: &Zone, generation: u16) -> String {
 
 /// The generation of a key made by [`zone`], if it is one of this zone.
 pub fn zone_generation(zone: &Zone, key: &str) -> Option<u16> {
-    let digits = key.strip_prefix(ZONES)?.strip_prefix(zone.0.as_str())?.strip_prefix('-')?;
-    from_hex("object key", digits).ok().map(u16::from_be_bytes)
+    epoch(key.strip_prefix(ZONES)?.strip_prefix(zone.0.as_str())?.strip_prefix('-')?)
+}
+
+/// Zone and generation of a key made by [`zone`].
+pub fn zone_parts(key: &str) -> Option<(Zone, u16)> {
+    let (zone, digits) = key.strip_prefix(ZONES)?.rsplit_once('-')?;
+    Some((Zone::new(zone).ok()?, epoch(digits)?))
 }
 
 /// The zone of a key made by [`zone`], whichever it is.

@@ -142,6 +142,11 @@ impl<'a> Unverified<'a> {
         Ok(Self { kind, text, armor, parts, hash: None })
     }
 
+    /// Size of text and signature: where the parts start.
+    pub fn head_bytes(&self) -> usize {
+        self.text.len().saturating_add(self.armor.len())
+    }
+
     /// Text and signature without the parts: how a certificate travels inside other records.
     pub fn head(&self) -> Vec<u8> {
         [self.text, self.armor.as_bytes()].concat()

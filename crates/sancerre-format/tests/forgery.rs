@@ -18,6 +18,7 @@ use sancerre_format::list::PackList;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::Zone;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
+use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::sign::PublicKey;
 
@@ -292,6 +293,12 @@ fn roles() {
         ),
         forgery::<Config>("writer signs config", sign(&config(), WRITER), Forged, "another key"),
         forgery::<Identity>("keeper signs an identity", sign(&identity, KEEPER), Forged, "another key"),
+        forgery::<Recipient>(
+            "writer adds a restore recipient",
+            sign(&samples::recipient(), WRITER),
+            Forged,
+            "another key",
+        ),
         forgery::<Config>(
             "config that names another admin",
             sign(&Config { admin: key(STRANGER).public(), ..config() }, ADMIN),

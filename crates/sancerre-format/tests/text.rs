@@ -112,6 +112,12 @@ fn keys_are_spelled_as_format_md_says() {
     let hex = "ab".repeat(32);
     assert_eq!(names::identity(10), "keys/identities/000a");
     assert_eq!(names::recipient(10, &label), "keys/recipients/000a-front-desk");
+    assert_eq!(names::identity_epoch("keys/identities/000a"), Some(10));
+    assert_eq!(names::identity_epoch("keys/identities/a"), None);
+    assert_eq!(names::recipient_parts("keys/recipients/000a-front-desk"), Some((10, label.clone())));
+    assert_eq!(names::recipient_parts("keys/recipients/000a"), None);
+    let desk = Zone::new("front-desk").unwrap();
+    assert_eq!(names::zone_parts("keys/zones/front-desk-0001"), Some((desk, 1)));
     assert_eq!(names::admin(&label), "keys/admin/front-desk");
     assert_eq!(names::zone(&zone(), 1), "keys/zones/ward-3-0001");
     assert_eq!(names::zone_generation(&zone(), "keys/zones/ward-3-0001"), Some(1));

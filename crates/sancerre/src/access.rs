@@ -7,15 +7,18 @@
 use std::path::{Path, PathBuf};
 
 use sancerre_engine::Error;
-use sancerre_engine::keys::{self, IdentityFile, Keys, Unlock};
+use sancerre_engine::keys::{self, IdentityFile, Keys, SecretString, Unlock};
+use sancerre_engine::repository::Repository;
 use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::names::Zone;
+use sancerre_format::record::Trust;
 
 use crate::command::Context;
 use crate::exit::{Exit, Failure};
 use crate::key_file;
 use crate::passphrase::{self, OF_REPOSITORY};
+use crate::repository;
 
 /// Variable that stands in for `--key-file`.
 const KEY_FILE: &str = "SANCERRE_KEY_FILE";
@@ -34,7 +37,6 @@ pub(crate) enum Access {
     /// Read content if nobody needs to be asked for it.
     ContentIfGiven,
     /// Sign what a keeper may: a keeper's key file, else the admin's key.
-    #[allow(dead_code)]
     Keeper,
     /// Sign what only the admin may; the zone is not opened, and need not exist.
     Admin,
@@ -56,13 +58,36 @@ pub(crate) fn zone(context: &Context) -> Result<Zone, Failure> {
 
 /// The least keys that are enough, of the repository at `store`.
 pub(crate) async fn keys(context: &Context, store: &Store, access: Access) -> Result<Keys, Failure> {
+    open(context, store, access).await.map(|(keys, _)| keys)
+}
+
+/// The repository with the admin's key, and the passphrase that opened it.
+pub(crate) async fn repository_as_admin(context: &Context) -> Result<(Repository, SecretString), Failure> {
+    let store = repository::store(context, false)?;
+    let (keys, unlock) = open(context, &store, Access::Admin).await?;
+    let passphrase = unlock.passphrase().cloned().ok_or_else(|| Failure::from(Error::Worker))?;
+    Ok((Repository::open(store, context.host.clone(), keys).await?, passphrase))
+}
+
+async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys, Unlock), Failure> {
     let file = read_key_file(context, access)?;
-    let keys = match file {
-        Some(keys) if is_enough(context, &keys, access) => in_zone(context, store, keys, access).await?,
+    let (keys, unlock) = match file {
+        Some(keys) if is_enough(context, &keys, access) => {
+            (in_zone(context, store, keys, access).await?, Unlock::default())
+        }
+        None if access == Access::Public && context.global.trust.is_some() && !opens_content(context) => {
+            (by_trust(context, store).await?, Unlock::default())
+        }
         file => unlocked(context, store, access, file).await?,
     };
     check_anchor(context, &keys)?;
-    Ok(keys)
+    Ok((keys, unlock))
+}
+
+/// With nothing but the trust anchor, which is compared later.
+async fn by_trust(context: &Context, store: &Store) -> Result<Keys, Failure> {
+    let config = keys::read_config(store, None).await?.fields;
+    Ok(Keys::public(Trust { repository: config.repository, admin: config.admin }, zone(context)?))
 }
 
 /// Whether the key file alone serves the command.
@@ -101,14 +126,16 @@ async fn unlocked(
     store: &Store,
     access: Access,
     file: Option<Keys>,
-) -> Result<Keys, Failure> {
+) -> Result<(Keys, Unlock), Failure> {
     // Before anybody types: is it there, and is it the one that the key file belongs to?
-    keys::read_config(store, file.as_ref().map(|keys| &keys.trust)).await?;
+    let anchor = file.as_ref().map(|keys| keys.trust);
+    keys::read_config(store, anchor.as_ref()).await?;
     let zone = match (&context.global.zone, &file) {
         (None, Some(keys)) => keys.zone.clone(),
         _ => zone(context)?,
     };
     let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
+    let unlock = unlock.anchored(anchor);
     let mut opened = Keys::unlock_identities(store, &zone, &unlock).await?;
     if access != Access::Admin {
         opened.enter_zone(store).await?;
@@ -116,17 +143,10 @@ async fn unlocked(
     if matches!(access, Access::Admin | Access::Keeper) {
         opened.unlock_admin(store, &unlock).await?;
     }
-    match file {
-        Some(file) if file.trust != opened.trust => Err(Failure::from(Error::WrongKey {
-            what: format!(
-                "the passphrase or identity opens keys of another repository than the key file at {}",
-                store.location()
-            ),
-            advice: "somebody may have replaced objects there: compare the trust anchor with the one you wrote down",
-        })),
-        Some(file) => Ok(opened.signing_with(file)),
-        None => Ok(opened),
+    if let Some(file) = file {
+        opened = opened.signing_with(file);
     }
+    Ok((opened, unlock))
 }
 
 /// The identities that were given, and the passphrase where it is needed.
@@ -201,6 +221,15 @@ fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
                  or somebody replaced its config; check the location, and the anchor you wrote down"
             ),
         )),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => {
+            if !keys.is_anchored() {
+                context.output.warning(&format!(
+                    "the trust anchor {found} is taken on first sight, as an identity cannot vouch for it; give the \
+                     one you wrote down with --trust"
+                ));
+            }
+            Ok(())
+        }
     }
 }

@@ -8,7 +8,7 @@ use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
 use crate::command::audit::Audit;
-use crate::command::Key;
+use crate::command::{Forget, Gc, Key, Named};
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
 
@@ -36,7 +36,8 @@ Exit codes (scripts must take any other code for a failure):
     1  failed                          13  there is a repository already
     2  wrong usage                     20  something in the repository is damaged
     3  done, but not as asked          21  something in the repository is missing
-   10  no repository there            130  interrupted
+   10  no repository there             22  the snapshot was forgotten
+                                      130  interrupted
 
 Names of snapshots:
   latest, latest~2                    the newest, the third newest, of the only machine
@@ -112,6 +113,16 @@ pub(crate) enum Command {
     Check(Check),
     /// Verify the repository without any secret, and write a report of it
     Audit(Audit),
+    /// Say which snapshots may go, by rules or by name; removes nothing yet
+    Forget(Forget),
+    /// Take a forget back, until gc has run
+    Undelete(Named),
+    /// Protect snapshots from every forget
+    Hold(Named),
+    /// End the hold of snapshots
+    Release(Named),
+    /// Delete what no snapshot needs
+    Gc(Gc),
     /// Manage the keys of writers, keepers and restore recipients
     Key(Key),
     /// Work on the index, a cache that is made of the packs
@@ -273,6 +284,8 @@ pub(crate) struct Index {
 pub(crate) enum IndexCommand {
     /// Make the index anew from the packs' own tables
     Rebuild,
+    /// Merge small segments into large ones, which need less memory and fewer requests; deletes nothing
+    Merge,
 }
 
 /// Which packs `check` reads.
@@ -322,7 +335,7 @@ fn parse_fingerprint(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
+pub(crate) fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
     Tag::new(text)
 }
 

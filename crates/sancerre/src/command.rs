@@ -4,7 +4,10 @@ pub(crate) mod audit;
 mod backup;
 mod check;
 mod dump;
+mod forget;
+mod gc;
 mod generate;
+mod hold;
 mod index;
 mod init;
 mod key;
@@ -19,6 +22,8 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_format::outcome::{Member, MemberKind};
 use serde_json::{Map, Value, json};
 
+use hold::Deed;
+
 use crate::arguments::{Command, Global, IndexCommand};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::{self, Watch};
@@ -26,6 +31,9 @@ use crate::io::{Environment, Io, Prompt};
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
+pub(crate) use forget::Forget;
+pub(crate) use gc::Gc;
+pub(crate) use hold::Named;
 pub(crate) use key::Key;
 
 /// What every command is handed.
@@ -94,7 +102,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
+            IndexCommand::Merge => index::merge(context).await,
         },
+        Command::Forget(options) => forget::run(options, context).await,
+        Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,
+        Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
+        Command::Release(options) => hold::run(options, Deed::Release, context).await,
+        Command::Gc(options) => gc::run(options, context).await,
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

@@ -41,6 +41,17 @@ pub(crate) fn find(environment: &Environment, prompt: &Prompt, of: &str) -> Resu
     Ok(Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true })
 }
 
+/// A new passphrase: the first line of a file, or typed twice.
+pub(crate) fn find_new(file: Option<&Path>, prompt: &Prompt) -> Result<SecretString, Failure> {
+    if let Some(path) = file {
+        return from_file(path, "--new-password-file");
+    }
+    let typed = ask(prompt, "New passphrase: ")?;
+    let found = Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true };
+    confirm(&found, prompt)?;
+    Ok(found.secret)
+}
+
 /// Has it typed a second time, since nobody could open the repository after a slip.
 pub(crate) fn confirm(first: &Passphrase, prompt: &Prompt) -> Result<(), Failure> {
     use sancerre_engine::keys::ExposeSecret;

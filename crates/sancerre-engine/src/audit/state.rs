@@ -1,7 +1,7 @@
 //! What an audit remembers: every record it saw, so that the next one notices a store that was rolled back, cut short or
 //! forked since. Nothing in a store can prove that nothing newer was removed from it; a memory outside of it can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sancerre_format::id::{Hash, RepositoryId, SessionId};
 use sancerre_format::log::Kind;
@@ -86,12 +86,12 @@ impl State {
     /// What of a remembered zone is not there any more, or not as it was.
     pub fn compare(&self, zone: &Zone, log: &Log) -> Vec<Finding> {
         let Some(memory) = self.zones.get(zone) else { return Vec::new() };
-        let given_up = given_up(log);
+        let standing = log.standing(u64::MAX);
         let wrong = |(number, (intent, outcome)): (&u64, &(Hash, Option<Hash>))| {
             let session = SessionId { number: *number, intent: *intent };
             let entry = log.entry(*number);
             let (severity, object, what) =
-                difference(zone, entry, session, *outcome, given_up.contains(&session))?;
+                difference(zone, entry, session, *outcome, standing.collected_by(&session).is_some())?;
             let problem = format!(
                 "{what} since the audit of {}: the store was rolled back, cut short or forked",
                 memory.time
@@ -192,15 +192,6 @@ fn outcome_hash(entry: &LogEntry) -> Option<Hash> {
         Outcome::Commit(record, _) => Some(record.hash),
         Outcome::Undecided | Outcome::Invalid(_) => None,
     }
-}
-
-/// Snapshots that collectors gave up: their manifests may go.
-pub(super) fn given_up(log: &Log) -> BTreeSet<SessionId> {
-    let commits = log.entries().filter_map(|entry| match &entry.outcome {
-        Outcome::Commit(_, lists) => Some(lists),
-        _ => None,
-    });
-    commits.flat_map(|lists| lists.forgotten.iter().copied()).collect()
 }
 
 /// The snapshot that a lost record was of, where the log still tells.

@@ -34,8 +34,8 @@ impl Budget {
         Self {
             workers,
             uploads: usize::try_from(uploads).unwrap_or(1),
-            index_bytes: free / 3 * 2,
-            session_bytes: free / 3,
+            index_bytes: free / 4 * 3,
+            session_bytes: free / 4,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::chunk::Chunker;
+use sancerre_format::id::ContentId;
 use sancerre_format::node::{Geometry, LeafEntry, Node};
 use sancerre_format::outcome::{Chunking, Member, MemberKind};
 use sancerre_image::Disk;
@@ -15,6 +17,7 @@ use super::tree::Tree;
 use super::upload::Uploader;
 use super::{Input, Run, Shared, Source, read_region, region_count, region_length};
 use crate::error::{Error, Result};
+use crate::known::Places;
 use crate::map::MapReader;
 use crate::monitor::add;
 
@@ -227,19 +230,42 @@ fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn std::io::Read + S
 impl Scanning {
     async fn region(&self, number: u64, input: RegionInput, length_bytes: u64) -> Result<Scanned> {
         let base = self.base_chunks(number).await;
+        let input = Arc::new(input);
+        let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
+        let scan = move |chunker: &Chunker| region::scan(&shared, chunker, &scanned, &base);
+        let mut map = self.work(scan).await?;
+        if !map.open.is_empty() {
+            let known = self.resolve(&map).await?;
+            let shared = Arc::clone(&self.shared);
+            map = self.work(move |chunker| region::settle(&shared, chunker, &input, map, &known)).await?;
+        }
+        add(&self.shared.monitor.counters.done_bytes, length_bytes);
+        Ok((map, length_bytes))
+    }
+
+    /// Runs a job as one of the workers.
+    async fn work(
+        &self,
+        job: impl FnOnce(&Chunker) -> Result<RegionMap> + Send + 'static,
+    ) -> Result<RegionMap> {
         let _worker = self.workers.acquire().await.map_err(|_| Error::Worker)?;
         self.shared.monitor.check()?;
         let (shared, chunking) = (Arc::clone(&self.shared), self.chunking);
-        let scanned = self.repository.host.compute(move || {
-            let chunker = match chunking {
+        let done = self.repository.host.compute(move || {
+            job(match chunking {
                 Chunking::Disk => &shared.disk_chunker,
                 Chunking::Stream => &shared.stream_chunker,
-            };
-            let map = region::scan(&shared, chunker, &input, &base)?;
-            add(&shared.monitor.counters.done_bytes, length_bytes);
-            Ok((map, length_bytes))
+            })
         });
-        scanned.await?
+        done.await?
+    }
+
+    /// What the pages of the index say of the chunks that were left open.
+    async fn resolve(&self, map: &RegionMap) -> Result<Places> {
+        let open = map.open.iter().filter_map(|slot| map.chunks.get(*slot));
+        let ids: Vec<ContentId> = open.map(|chunk| chunk.id).collect();
+        let Shared { index, usable, monitor, .. } = self.shared.as_ref();
+        index.resolve(&self.repository, usable, monitor, &ids).await
     }
 
     /// The chunks of the same region in the snapshot before. What cannot be read is found by the index, or stored anew.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{ContentId, Place, SessionId};
+use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
 use sancerre_format::names::{Name, Tag};
 use sancerre_format::outcome::{Body, Consistency, Member, MemberKind};
@@ -35,7 +35,8 @@ use self::stored::Stored;
 use self::upload::Uploader;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
-use crate::known::{self, Places, Usable};
+use crate::index::{self, Index, Lookup};
+use crate::known::Usable;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -112,7 +113,7 @@ struct Shared {
     zone_keys: ZoneKeys,
     frame_bytes: usize,
     usable: Usable,
-    index: Places,
+    index: Index,
     stored: Stored,
     packer: Packer,
     scratch: ScratchPool,
@@ -122,8 +123,8 @@ struct Shared {
 
 impl Shared {
     /// Where a chunk lies already: stored by this session, or known from the index.
-    fn place_of(&self, id: &ContentId) -> Option<Place> {
-        self.stored.get(id).or_else(|| self.index.get(id).copied())
+    fn find(&self, id: &ContentId) -> Lookup {
+        self.stored.get(id).map_or_else(|| self.index.find(id), Lookup::Known)
     }
 }
 
@@ -201,6 +202,11 @@ async fn save(
             commit(repository, log, &uploader, &run, tags).await?;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
+            let runs = run.shared.index.runs().saturating_add(to_usize(uploader.session.segments()));
+            // The index in memory goes first: merging needs room too.
+            drop(run);
+            let new_chunks = report.members.iter().map(|member| member.new_chunks).sum();
+            index::merge_after_backup(repository, log, runs, new_chunks, monitor).await;
             Ok(report)
         }
         Err(error) => {
@@ -280,8 +286,8 @@ impl Run {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
         }
         let present = Present::load(repository).await?;
-        let usable = Usable { avoid: log.avoid(number)?, catalogue, present };
-        let index = known::load(repository, log, &usable, budget.index_bytes, monitor).await?;
+        let usable = Usable { avoid: log.avoid(number)?, catalogue: Arc::new(catalogue), present };
+        let index = Index::load(repository, log, &usable, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
@@ -365,7 +371,7 @@ fn read_base(
         }
     };
     let log = Arc::new(log.clone());
-    let frames = Frames::new(repository.clone(), log, Arc::new(usable.catalogue.clone()));
+    let frames = Frames::new(repository.clone(), log, Arc::clone(&usable.catalogue));
     Some((snapshot.session(), Arc::new(frames), body))
 }
 

@@ -14,6 +14,8 @@ use super::Shared;
 use super::packer::{Frame, places};
 use super::scratch::Scratch;
 use crate::error::Result;
+use crate::index::Lookup;
+use crate::known::Places;
 use crate::monitor::add;
 
 /// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.
@@ -52,6 +54,8 @@ pub(super) struct RegionMap {
     pub data_bytes: u64,
     pub new_bytes: u64,
     pub new_chunks: u64,
+    /// Chunks, by their position above, that a page of the index must tell of: [`settle`] finishes them.
+    pub open: Vec<usize>,
 }
 
 impl RegionInput {
@@ -103,14 +107,7 @@ pub(super) fn scan(
     base: &[BaseChunk],
 ) -> Result<RegionMap> {
     shared.scratch.with(|scratch| {
-        let mut scan = Scan {
-            shared,
-            chunker,
-            scratch,
-            map: RegionMap::default(),
-            pieces: Vec::new(),
-            waiting: Vec::new(),
-        };
+        let mut scan = Scan::new(shared, chunker, scratch, RegionMap::default());
         let mut base = base.iter().peekable();
         let mut ranges = input.data_ranges()?;
         if !chunker.ends_at_holes() && !ranges.is_empty() {
@@ -119,6 +116,26 @@ pub(super) fn scan(
         }
         for range in ranges {
             scan.range(input, range, &mut base)?;
+        }
+        scan.flush()?;
+        Ok(scan.map)
+    })
+}
+
+/// Finishes the chunks that the scan left open: `known` is what the index found of them. The others seemed known and
+/// are not; they are few, and their bytes are read again.
+pub(super) fn settle(
+    shared: &Shared,
+    chunker: &Chunker,
+    input: &RegionInput,
+    mut map: RegionMap,
+    known: &Places,
+) -> Result<RegionMap> {
+    let open = std::mem::take(&mut map.open);
+    shared.scratch.with(|scratch| {
+        let mut scan = Scan::new(shared, chunker, scratch, map);
+        for slot in open {
+            scan.settle(slot, input, known)?;
         }
         scan.flush()?;
         Ok(scan.map)
@@ -136,9 +153,28 @@ struct Scan<'a> {
     waiting: Vec<(usize, usize)>,
 }
 
-type Base<'a> = std::iter::Peekable<std::slice::Iter<'a, BaseChunk>>;
+type Base<'b> = std::iter::Peekable<std::slice::Iter<'b, BaseChunk>>;
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(shared: &'a Shared, chunker: &'a Chunker, scratch: &'a mut Scratch, map: RegionMap) -> Self {
+        Self { shared, chunker, scratch, map, pieces: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Gives a chunk that was left open its place.
+    fn settle(&mut self, slot: usize, input: &RegionInput, known: &Places) -> Result<()> {
+        let Some(chunk) = self.map.chunks.get_mut(slot) else { return Ok(()) };
+        if let Some(place) = known.get(&chunk.id).copied().or_else(|| self.shared.stored.get(&chunk.id)) {
+            chunk.place = place;
+            return Ok(());
+        }
+        let mut bytes = vec![0; to_usize(chunk.place.size_bytes)];
+        input.read(to_usize(chunk.offset_bytes), &mut bytes)?;
+        // Whoever allows a changing disk gets what is there now, under its own name.
+        chunk.id = chunk_id(&self.shared.zone_keys.id, &bytes);
+        let id = chunk.id;
+        self.store(slot, id, &bytes)
+    }
+
     /// Scans a stretch of data with a window that always holds what the chunker needs to decide.
     fn range(&mut self, input: &RegionInput, range: Range<usize>, base: &mut Base<'_>) -> Result<()> {
         let mut window = std::mem::take(&mut self.scratch.window);
@@ -218,25 +254,33 @@ impl Scan<'_> {
         let counters = &self.shared.monitor.counters;
         add(&counters.data_bytes, u64::from(size_bytes));
         let base = base.filter(|place| self.shared.usable.allows(place));
-        if let Some(place) = base.or_else(|| self.shared.place_of(&id)) {
-            self.map.chunks.push(MapChunk { offset_bytes, id, place });
-            return Ok(());
+        let found = base.map_or_else(|| self.shared.find(&id), Lookup::Known);
+        let slot = self.map.chunks.len();
+        let unplaced = Place { frame: super::packer::UNPLACED, offset_bytes: 0, size_bytes };
+        let place = if let Lookup::Known(place) = found { place } else { unplaced };
+        self.map.chunks.push(MapChunk { offset_bytes, id, place });
+        match found {
+            Lookup::Known(_) => Ok(()),
+            Lookup::Perhaps => {
+                self.map.open.push(slot);
+                Ok(())
+            }
+            Lookup::Unknown => self.store(slot, id, chunk),
         }
+    }
+
+    /// Puts the bytes of a chunk of the map into the frame in the making.
+    fn store(&mut self, slot: usize, id: ContentId, chunk: &[u8]) -> Result<()> {
         let position = match self.pieces.iter().position(|(pending, _)| *pending == id) {
             Some(position) => position,
-            None => self.add_piece(id, chunk, size_bytes)?,
+            None => self.add_piece(id, chunk)?,
         };
-        let frame = super::packer::UNPLACED;
-        self.waiting.push((self.map.chunks.len(), position));
-        self.map.chunks.push(MapChunk {
-            offset_bytes,
-            id,
-            place: Place { frame, offset_bytes: 0, size_bytes },
-        });
+        self.waiting.push((slot, position));
         Ok(())
     }
 
-    fn add_piece(&mut self, id: ContentId, chunk: &[u8], size_bytes: u32) -> Result<usize> {
+    fn add_piece(&mut self, id: ContentId, chunk: &[u8]) -> Result<usize> {
+        let size_bytes = to_u32("chunk", chunk.len())?;
         if self.scratch.frame.len().saturating_add(chunk.len()) > self.shared.frame_bytes {
             self.flush()?;
         }

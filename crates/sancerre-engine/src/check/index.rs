@@ -1,20 +1,20 @@
 //! Index segments: a damaged one costs nothing but deduplication.
 
 use sancerre_format::FormatError;
-use sancerre_format::index::{SegmentName, SegmentReader};
+use sancerre_format::index::SegmentName;
 use sancerre_format::names;
 
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::Result;
-use crate::known;
+use crate::index::{Whole, segments};
 
 /// Verifies every segment, one after the other; nothing without the zone's secrets, for no snapshot needs it.
 pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
     if run.repository.keys.zone_secrets().is_err() {
         return Ok(());
     }
-    for name in known::segments(run.repository).await? {
+    for name in segments(run.repository).await?.into_keys() {
         run.monitor.check()?;
         let key = names::index(&run.repository.keys.zone, name.session, name.sequence);
         let problem = match run.repository.store.get(&key).await {
@@ -33,12 +33,10 @@ pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
 }
 
 fn verify(run: &Run<'_>, name: SegmentName, bytes: &[u8]) -> std::result::Result<(), FormatError> {
-    let segment = known::read_segment(run.repository, &run.log, name, bytes)?;
-    let secrets = run.repository.keys.zone_secrets().ok();
-    let Some(secrets) = secrets.filter(|secrets| secrets.generation == segment.fields.generation) else {
-        return Ok(());
-    };
-    let root = secrets.metadata_root(&segment.fields.session);
-    let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
-    reader.pages(&segment.sealed).try_for_each(|page| page.map(drop))
+    let Some(segment) = Whole::decode(run.repository, &run.log, name, bytes)? else { return Ok(()) };
+    let pages = segment.reader.pages(&segment.sealed).enumerate();
+    for (number, page) in pages {
+        segment.reader.check_filter(number, &page?)?;
+    }
+    Ok(())
 }

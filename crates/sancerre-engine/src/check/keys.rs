@@ -7,6 +7,7 @@ use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, Identity, ZoneRecord};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name};
+use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, Trust};
 
 use super::report::{Finding, Severity};
@@ -18,7 +19,6 @@ use crate::repository::log::{Log, LogEntry};
 
 /// First line of every age file.
 const AGE: &[u8] = b"age-encryption.org/v1\n";
-const IDENTITIES: &str = "keys/identities/";
 const FOLDER: &str = "keys/";
 
 /// Verifies the key objects, and that those which are in use are there.
@@ -58,10 +58,15 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         let fits = |config: &Config| config.repository == trust.repository && config.admin == trust.admin;
         return Some(placed::<Config>(trust, bytes, fits));
     }
-    if key.starts_with(names::RECIPIENTS) || key.starts_with(names::ADMINS) {
+    if key.starts_with(names::ADMINS) {
         return Some(age_file(bytes));
     }
-    if key.starts_with(IDENTITIES) {
+    if key.starts_with(names::RECIPIENTS) {
+        return Some(placed::<Recipient>(trust, bytes, |recipient| {
+            names::recipient(recipient.epoch, &recipient.label) == key
+        }));
+    }
+    if key.starts_with(names::IDENTITIES) {
         return Some(placed::<Identity>(trust, bytes, |identity| {
             identity.repository == trust.repository && names::identity(identity.epoch) == key
         }));

@@ -9,7 +9,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use super::ZoneSecrets;
+use super::{ZoneSecrets, recipients};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::store::Put;
@@ -33,6 +33,7 @@ pub struct NewKey {
 /// Errors: [`Error::Usage`] for a name that was used before; [`Error::WrongKey`] without the admin's key.
 pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<String>> {
     let secrets = repository.keys.zone_secrets()?;
+    let (epoch, recipient) = recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
     if new.name.as_str() == "admin" {
         return Err(Error::Usage("a key cannot be named admin: that is the administrator's own".into()));
     }
@@ -59,8 +60,8 @@ pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<
         trust: repository.keys.trust,
         zone: repository.keys.zone.clone(),
         generation: secrets.generation,
-        epoch: secrets.epoch,
-        recipient: secrets.recipient.clone(),
+        epoch,
+        recipient,
         certificate: portable(&certificate)?,
         key,
         keys: secrets.keys.clone(),
@@ -78,7 +79,9 @@ fn name_taken(name: &Name) -> Error {
 ///
 /// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::Occupied`] when it exists.
 pub async fn make_zone(repository: &mut Repository) -> Result<()> {
-    let (epoch, recipient) = repository.keys.newest_identity()?;
+    let newest = recipients::newest_identity(&repository.store, &repository.keys.trust).await?;
+    let newest = newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() })?.fields;
+    let (epoch, recipient) = (newest.epoch, newest.recipient);
     let zone = repository.keys.zone.clone();
     let id = repository.keys.trust.repository;
     let host = &repository.host;

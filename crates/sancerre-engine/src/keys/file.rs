@@ -40,6 +40,7 @@ impl Keys {
             secrets: Some(secrets),
             signers: vec![signer],
             identities: Vec::new(),
+            vouched: true,
         })
     }
 }

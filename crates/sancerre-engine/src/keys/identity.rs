@@ -105,9 +105,7 @@ fn open_age(file: &[u8], passphrase: &SecretString) -> Result<Zeroizing<Vec<u8>>
     age::armor::ArmoredReader::new(file)
         .read_to_end(&mut binary)
         .map_err(|error| unusable(format!("its armour is damaged: {error}")))?;
-    let mut identity = age::scrypt::Identity::new(passphrase.clone());
-    identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
-    sealed::open(&identity, &binary).map_err(|error| match error {
+    sealed::open_with_passphrase(passphrase, &binary).map_err(|error| match error {
         age::DecryptError::ExcessiveWork { required, .. } => unusable(format!(
             "it asks for 2^{required} units of work to try a passphrase, more than the 2^{SCRYPT_LOG_N_MAX} allowed"
         )),

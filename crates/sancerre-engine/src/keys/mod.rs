@@ -6,7 +6,9 @@
 pub mod certify;
 mod file;
 mod identity;
+pub mod overview;
 mod personal;
+pub mod recipients;
 mod sealed;
 pub(crate) mod ssh;
 mod unlock;
@@ -77,12 +79,27 @@ pub struct Keys {
     signers: Vec<SignerKey>,
     /// Opens content: the identities by epoch.
     identities: Vec<IdentitySecret>,
+    /// Whether a secret vouched for the trust anchor.
+    vouched: bool,
 }
 
 impl Keys {
     /// No secret at all: reads and verifies what is public of a zone.
     pub fn public(trust: Trust, zone: Zone) -> Self {
-        Self { trust, zone, secrets: None, signers: Vec::new(), identities: Vec::new() }
+        Self { trust, zone, secrets: None, signers: Vec::new(), identities: Vec::new(), vouched: true }
+    }
+
+    /// The admin's key in another zone, whose secrets are not open.
+    pub fn elsewhere(mut self, zone: Zone) -> Self {
+        (self.zone, self.secrets) = (zone, None);
+        self.signers.retain(|signer| signer.role == Role::Admin);
+        self
+    }
+
+    /// Whether the trust anchor is more than what the store says: a key file and a passphrase vouch for it, and who
+    /// calls [`Keys::public`]; an identity cannot, since anybody can seal to a public key.
+    pub fn is_anchored(&self) -> bool {
+        self.vouched
     }
 
     /// Whether content can be opened.

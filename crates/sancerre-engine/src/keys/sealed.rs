@@ -7,6 +7,7 @@ use sancerre_format::FormatError;
 use sancerre_format::key::IdentitySecret;
 use zeroize::Zeroizing;
 
+use super::SecretString;
 use crate::error::{Error, Result};
 
 /// Most work that a passphrase's age file may ask for: 4 GiB of memory; more is an attack.
@@ -21,6 +22,16 @@ pub(super) fn open(
     let mut secret = Zeroizing::new(Vec::new());
     reader.read_to_end(&mut secret)?;
     Ok(secret)
+}
+
+/// Opens an age file with a passphrase, at bounded work.
+pub(super) fn open_with_passphrase(
+    passphrase: &SecretString,
+    sealed: &[u8],
+) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
+    let mut identity = age::scrypt::Identity::new(passphrase.clone());
+    identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
+    open(&identity, sealed)
 }
 
 /// The key that opens what an epoch sealed.

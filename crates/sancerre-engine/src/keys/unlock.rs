@@ -1,15 +1,19 @@
 //! Opening a repository's own keys with a passphrase or with identities.
 
+use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::ZoneRecord;
 use sancerre_format::key::{AdminSecret, IdentitySecret, Secret, WriterSecret, ZoneSecret};
 use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::recipient::Opener;
 use sancerre_format::record::{self, Record, SignedBy, Trust};
 use zeroize::Zeroizing;
 
 use super::identity::OpenIdentity;
 use super::sealed::{self, SCRYPT_LOG_N_MAX, age_identity, open_by_epoch};
-use super::{ExposeSecret, Keys, SecretString, SignerKey, ZoneSecrets};
+use super::{
+    ExposeSecret, Keys, SecretString, SignerKey, ZoneSecrets, read_config, read_identity, recipients,
+};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -18,6 +22,7 @@ use crate::store::Store;
 pub struct Unlock {
     passphrase: Option<SecretString>,
     identities: Vec<OpenIdentity>,
+    anchor: Option<Trust>,
 }
 
 impl Unlock {
@@ -33,19 +38,27 @@ impl Unlock {
         self
     }
 
-    /// The secret, if any of them opens it.
+    /// Only of this repository.
+    pub fn anchored(mut self, trust: Option<Trust>) -> Self {
+        self.anchor = trust;
+        self
+    }
+
+    /// The passphrase, if it is one of them.
+    pub fn passphrase(&self) -> Option<&SecretString> {
+        self.passphrase.as_ref()
+    }
+
+    fn try_identities(&self, file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.identities.iter().find_map(|identity| sealed::open(identity.as_ref(), file).ok())
+    }
+
+    /// The secret, if there is a passphrase and it opens it; `key` names the object in errors.
     ///
-    /// Errors: [`Error::WrongKey`] when a passphrase would need absurd work to be tried.
-    fn open(&self, key: &str, file: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        if let Some(secret) =
-            self.identities.iter().find_map(|identity| sealed::open(identity.as_ref(), file).ok())
-        {
-            return Ok(Some(secret));
-        }
+    /// Errors: [`Error::WrongKey`] when to try it would need absurd work.
+    fn try_passphrase(&self, key: &str, file: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let Some(passphrase) = &self.passphrase else { return Ok(None) };
-        let mut identity = age::scrypt::Identity::new(passphrase.clone());
-        identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
-        match sealed::open(&identity, file) {
+        match sealed::open_with_passphrase(passphrase, file) {
             Ok(secret) => Ok(Some(secret)),
             Err(age::DecryptError::ExcessiveWork { required, .. }) => Err(Error::WrongKey {
                 what: format!(
@@ -102,16 +115,23 @@ impl Keys {
     ///
     /// Errors: as [`Keys::unlock`].
     pub async fn unlock_identities(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
-        let identities = open_identities(store, unlock).await?;
-        let trust = newest(&identities)?.trust;
-        Ok(Self { identities, ..Self::public(trust, zone.clone()) })
+        // `init` writes `config` last: before it there is no repository, whatever else it left.
+        let config = read_config(store, unlock.anchor.as_ref()).await?.fields;
+        let trust = Trust { repository: config.repository, admin: config.admin };
+        let (identities, vouched) = open_identities(store, &trust, unlock).await?;
+        Ok(Self {
+            identities,
+            vouched: vouched || unlock.anchor.is_some(),
+            ..Self::public(trust, zone.clone())
+        })
     }
 
     /// Opens the zone's secrets, and the key of a writer that is kept with them.
     ///
     /// Errors: as [`Keys::unlock`].
     pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
-        let (epoch, recipient) = self.newest_identity()?;
+        let newest = newest(&self.identities)?;
+        let (epoch, recipient) = (newest.epoch, age_identity(newest)?.to_public().to_string());
         let (record, secret) = open_zone(store, &self.trust, &self.zone, &self.identities).await?;
         let (generation, keys) = (record.fields.generation, secret.keys.clone());
         self.secrets = Some(ZoneSecrets { generation, epoch, recipient, keys });
@@ -119,10 +139,13 @@ impl Keys {
         Ok(())
     }
 
-    /// Epoch and recipient of the newest identity at hand.
-    pub(super) fn newest_identity(&self) -> Result<(u16, String)> {
-        let newest = newest(&self.identities)?;
-        Ok((newest.epoch, age_identity(newest)?.to_public().to_string()))
+    /// The identity of an epoch.
+    pub(super) fn identity(&self, epoch: u16) -> Result<&IdentitySecret> {
+        let found = self.identities.iter().find(|identity| identity.epoch == epoch);
+        found.ok_or_else(|| Error::WrongKey {
+            what: format!("this key does not open the repository's identity of epoch {epoch}"),
+            advice: "use the passphrase or identity (--identity) of a present restore recipient: `sancerre key list`",
+        })
     }
 
     /// Adds the admin's key, for what only the admin or a keeper may sign.
@@ -144,36 +167,85 @@ fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
     })
 }
 
-async fn open_identities(store: &Store, unlock: &Unlock) -> Result<Vec<IdentitySecret>> {
-    // `init` writes `config` last: before it there is no repository, whatever else it left.
-    if store.get(names::CONFIG).await?.is_none() {
-        return Err(Error::NoRepository { location: store.location().to_owned() });
-    }
-    let files = store.list(names::RECIPIENTS).await?;
-    let mut opened = Vec::new();
+/// The newest identity that opens, and through it all older ones; and whether that vouches for the trust anchor.
+async fn open_identities(
+    store: &Store,
+    trust: &Trust,
+    unlock: &Unlock,
+) -> Result<(Vec<IdentitySecret>, bool)> {
+    let (records, bad) = recipients::read(store, trust).await?;
     let mut refused = None;
-    for file in &files {
-        let bytes = store.need(&file.key).await?;
-        match unlock.open(&file.key, &bytes) {
+    for record in &records {
+        let key = names::recipient(record.fields.epoch, &record.fields.label);
+        let is_passphrase = record.fields.opener == Opener::Passphrase;
+        let opened = match is_passphrase {
+            true => unlock.try_passphrase(&key, &record.sealed),
+            false => Ok(unlock.try_identities(&record.sealed)),
+        };
+        match opened {
             Ok(Some(secret)) => {
-                opened.push(IdentitySecret::decode(&secret).map_err(Error::object(&file.key))?);
+                let secret = IdentitySecret::decode(&secret).map_err(Error::object(&key))?;
+                if secret.trust != *trust {
+                    return Err(another_admin(store, trust, &secret.trust));
+                }
+                return Ok((chain(store, trust, secret).await?, is_passphrase));
             }
             Ok(None) => {}
             Err(error) => refused = Some(error),
         }
     }
-    match (opened.is_empty(), files.is_empty(), refused) {
-        (false, ..) => Ok(opened),
-        (true, true, _) => Err(no_recipient(store)),
-        (true, false, Some(refused)) => Err(refused),
-        (true, false, None) => Err(unlock.not_opened("the repository", store)),
+    match (records.is_empty(), refused) {
+        (_, Some(refused)) => Err(refused),
+        (true, None) => Err(no_recipient(store, &bad)),
+        (false, None) => Err(unlock.not_opened("the repository", store)),
     }
 }
 
-fn no_recipient(store: &Store) -> Error {
+/// From an identity to all before it: each is sealed to the next.
+async fn chain(store: &Store, trust: &Trust, newest: IdentitySecret) -> Result<Vec<IdentitySecret>> {
+    let mut identities = vec![newest];
+    while let Some(last) = identities.last() {
+        let key = names::identity(last.epoch);
+        let record = read_identity(store, trust, last.epoch).await?;
+        let identity = age_identity(last)?;
+        let forged = |detail: &str| {
+            Error::object(&key)(FormatError::Forged { what: "identity", detail: detail.to_owned() })
+        };
+        if identity.to_public().to_string() != record.fields.recipient {
+            return Err(forged("its secret belongs to another recipient"));
+        }
+        if record.sealed.is_empty() {
+            break;
+        }
+        let former =
+            sealed::open(&identity, &record.sealed).map_err(|_| forged("the one before does not open"))?;
+        let former = IdentitySecret::decode(&former).map_err(Error::object(&key))?;
+        // Epochs fall, so this ends.
+        if former.epoch >= last.epoch || former.trust != *trust {
+            return Err(forged("the one before is of another place"));
+        }
+        identities.push(former);
+    }
+    Ok(identities)
+}
+
+fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
     Error::WrongKey {
-        what: format!("the repository at {} has no restore recipient", store.location()),
-        advice: "find out who removed the objects below keys/recipients/; a copy of them restores access",
+        what: format!(
+            "the config at {} is of repository {} and its admin key, but the key was sealed for repository {}",
+            store.location(),
+            config.repository,
+            sealed.repository
+        ),
+        advice: "somebody may have replaced objects there: compare the trust anchor with the one you wrote down",
+    }
+}
+
+fn no_recipient(store: &Store, bad: &[String]) -> Error {
+    let verified = if bad.is_empty() { "" } else { " that verifies" };
+    Error::WrongKey {
+        what: format!("the repository at {} has no restore recipient{verified}", store.location()),
+        advice: "find out who changed the objects below keys/recipients/; a copy of them restores access",
     }
 }
 
@@ -241,7 +313,7 @@ async fn open_admin(
     let mut refused = None;
     for file in store.list(names::ADMINS).await? {
         let bytes = store.need(&file.key).await?;
-        match unlock.open(&file.key, &bytes) {
+        match unlock.try_passphrase(&file.key, &bytes) {
             Ok(Some(secret)) => {
                 let key = AdminSecret::decode(&secret).map_err(Error::object(&file.key))?.key;
                 if key.public() == trust.admin {
@@ -253,6 +325,11 @@ async fn open_admin(
         }
     }
     Err(refused.unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
+}
+
+/// Whether a passphrase opens an age file.
+pub(super) fn passphrase_opens(passphrase: &SecretString, file: &[u8]) -> bool {
+    sealed::open_with_passphrase(passphrase, file).is_ok()
 }
 
 /// A fresh identity: its secret as text, and its recipient.

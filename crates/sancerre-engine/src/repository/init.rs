@@ -5,10 +5,9 @@ use bytes::Bytes;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
 use sancerre_format::id::RepositoryId;
-use sancerre_format::key::{
-    AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
-};
+use sancerre_format::key::{IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Time, Zone};
+use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, Trust};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
@@ -16,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::keys::identity_from_random;
+use crate::keys::recipients::{To, put_admin, seal_identity};
 use crate::store::{Put, Store};
 
 /// What a new repository is made of.
@@ -126,17 +126,10 @@ async fn write_keys(
 
     let label = crate::keys::label("passphrase")?;
     let secret = IdentitySecret { trust: secrets.trust, epoch: EPOCH, identity: secrets.identity.clone() };
-    put(
-        names::recipient(EPOCH, &label),
-        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
-    )
-    .await?;
-    let secret = AdminSecret { repository, key: secrets.admin.clone() };
-    put(
-        names::admin(&label),
-        host.sealer.seal_with_passphrase(&new.passphrase, secret.encode().as_bytes())?.into(),
-    )
-    .await?;
+    let (opener, sealed) = seal_identity(host, &To::Passphrase(new.passphrase.clone()), &secret)?;
+    let recipient = Recipient { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
+    put(names::recipient(EPOCH, &label), sign(host, &secrets.admin, &recipient, &sealed)?).await?;
+    put_admin(store, host, repository, &secrets.admin, &label, &new.passphrase).await?;
 
     let zone = new.zone.clone();
     let record =

@@ -1,9 +1,10 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
 use bytes::Bytes;
+use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
 
-use sancerre_format::index::{self, IndexEntry, SegmentFields};
+use sancerre_format::index::{self, IndexEntry};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Intent, Kind};
 use sancerre_format::names::{self, Name, Time};
@@ -12,7 +13,8 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
-use crate::keys::SignerKey;
+use crate::index::sign_segment;
+use crate::keys::{SignerKey, recipients};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::store::Put;
@@ -43,17 +45,20 @@ impl Session {
     pub async fn announce(repository: &Repository, log: &Log, vm: &Name) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
+        let (epoch, recipient) =
+            recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
         let started = repository.host.clock.now();
         let parents = log.heads(vm);
         let mut number = log.highest();
         loop {
             number = next(number)?;
+            refuse_revoked(log, &writer, number)?;
             let key = SessionKey(repository.host.random());
-            let sealed_key = repository.host.sealer.seal(&secrets.recipient, &key.0)?;
+            let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
             let intent = Intent {
                 vm: vm.clone(),
                 generation: secrets.generation,
-                epoch: secrets.epoch,
+                epoch,
                 commitment: key.commitment(),
                 parents: parents.clone(),
             };
@@ -110,28 +115,20 @@ impl Session {
         if entries.is_empty() {
             return Ok(());
         }
-        let secrets = repository.keys.zone_secrets()?;
-        let root = secrets.metadata_root(&self.id);
+        let root = repository.keys.metadata_root(&self.id)?;
         let (id, sequence) = (self.id, self.segments);
         let built =
             repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
-        let segment = SegmentFields {
-            repository: repository.keys.trust.repository,
-            zone: repository.keys.zone.clone(),
-            session: self.id,
-            sequence,
-            by: self.writer.by.clone(),
-            generation: secrets.generation,
-            covers: Vec::new(),
-            entries: built.entries,
-            table_bytes: built.table_bytes,
-            table_hash: built.table_hash,
-        };
-        let bytes = self.sign(repository, &segment, &[], &built.sealed)?;
+        let bytes = sign_segment(repository, &self.writer, id, sequence, Vec::new(), &built)?;
         let key = names::index(&repository.keys.zone, self.id.number, sequence);
         repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
         self.segments = self.segments.saturating_add(1);
         Ok(())
+    }
+
+    /// Number of index segments published.
+    pub fn segments(&self) -> u32 {
+        self.segments
     }
 
     /// Number of pack lists published.
@@ -178,7 +175,10 @@ impl Session {
             self.decide(repository, &bytes, failure).await?;
         }
         match log.refresh(repository).await {
-            Ok(()) => self.confirm(log),
+            Ok(()) => {
+                refuse_revoked(log, &self.writer, self.id.number)?;
+                self.confirm(log)
+            }
             // The manifest is there. In version 1 the log is never folded, so W7 is an assertion, not a condition.
             Err(Error::Store { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -265,6 +265,20 @@ impl Session {
     }
 }
 
+/// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
+fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
+    match log.revocation(&signer.by.name).filter(|revoked| revoked.from <= number) {
+        Some(revoked) if signer.role != Role::Admin => Err(Error::WrongKey {
+            what: format!(
+                "{} {} was revoked from log number {} on ({}): nothing it signs is trusted",
+                signer.role, signer.by.name, revoked.from, revoked.reason
+            ),
+            advice: "have the administrator make a new key with `sancerre key add`",
+        }),
+        _ => Ok(()),
+    }
+}
+
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
 
 fn log_entry(
@@ -292,25 +306,45 @@ fn next(number: u64) -> Result<u64> {
     number.checked_add(1).ok_or_else(full)
 }
 
-/// Appends a single-step entry, such as a quarantine, at the next free number.
+/// Appends an entry of any kind but `backup`, such as a quarantine, at the next free number.
 ///
 /// Errors: [`Error::WrongKey`] when no key at hand may sign it; the store's.
-pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
+pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<SessionId> {
     let signer = repository.signer(kind.roles())?;
     let time = repository.host.clock.now();
     let mut number = log.highest();
     loop {
         number = next(number)?;
+        refuse_revoked(log, signer, number)?;
         let entry = log_entry(repository, signer, number, time, kind.clone(), public, &[])?;
+        let intent = Hash::of(&entry);
         match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
-            Put::Created => return Ok(number),
+            Put::Created => return Ok(SessionId { number, intent }),
             Put::Occupied(_) => {}
         }
     }
 }
 
+/// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.
+///
+/// Errors: [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+pub async fn abort_other(repository: &Repository, session: SessionId, reason: &str) -> Result<()> {
+    let signer = repository.signer(Kind::Gc.roles())?;
+    let abort = Abort {
+        repository: repository.keys.trust.repository,
+        zone: repository.keys.zone.clone(),
+        session,
+        by: signer.by.clone(),
+        time: repository.host.clock.now(),
+        reason: one_line(reason),
+    };
+    let bytes = record::encode(&abort, repository.host.tool, &signer.key, &[], &[])?;
+    repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes.into()).await?;
+    Ok(())
+}
+
 /// Free text as a field: printable ASCII in one line.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let plain: String =
         text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { ' ' }).collect();
     let plain: String = plain.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect();

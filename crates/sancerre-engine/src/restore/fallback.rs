@@ -2,22 +2,23 @@
 //!
 //! The index is read only now. What it says is checked: a copy counts when it hashes to the wanted id.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use sancerre_format::FormatError;
+use futures::StreamExt;
 use sancerre_format::id::{ContentId, FramePlace, Place};
-use sancerre_format::index::{SegmentName, SegmentReader};
-use sancerre_format::names;
+use sancerre_format::index::SegmentName;
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::Member;
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
-use crate::keys::ZoneSecrets;
-use crate::known;
+use crate::index::{Segment, segments};
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{PackRange, Piece, WantedFrame};
+
+/// Segments of the index searched at once.
+const SEGMENTS_IN_FLIGHT: usize = 16;
 
 /// Other copies of what failed.
 pub(super) struct Copies<'a> {
@@ -102,7 +103,6 @@ impl<'a> Copies<'a> {
 /// The places of lost ids, newest first; places that failed already are left out.
 async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
     let repository = fetcher.frames().repository();
-    let secrets = repository.keys.zone_secrets()?;
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     // A node that came from a copy names packs of its own session, whose lists this restore did not load: those
     // places were not tried yet.
@@ -110,38 +110,48 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
     let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).filter(tried).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
     let mut places: HashMap<ContentId, Vec<Place>> = HashMap::new();
-    for name in known::segments(repository).await?.into_iter().rev() {
+    let listed = segments(repository).await?;
+    let searches = listed.into_iter().rev().map(|(name, size_bytes)| {
+        let ids = &ids;
+        async move { (name, search_segment(fetcher, name, size_bytes, ids).await) }
+    });
+    let mut searches = std::pin::pin!(futures::stream::iter(searches).buffered(SEGMENTS_IN_FLIGHT));
+    while let Some((name, found)) = searches.next().await {
         fetcher.monitor.check()?;
-        let key = names::index(&repository.keys.zone, name.session, name.sequence);
-        let Some(bytes) = repository.store.get(&key).await? else { continue };
-        match search_segment(fetcher, secrets, name, &bytes, &ids) {
+        match found {
             Ok(found) => found
                 .into_iter()
                 .filter(|(_, place)| !bad.contains(&place.frame))
                 .for_each(|(id, place)| places.entry(id).or_default().push(place)),
-            Err(error) => fetcher.monitor.warn(format!("index segment {key} is ignored: {error}")),
+            Err(error) if error.is_damage() => {
+                fetcher.monitor.warn(format!("index segment {name} is ignored: {error}"));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(places)
 }
 
-fn search_segment(
+/// Covered segments too: a merge keeps one place of each chunk, and any copy will do here.
+async fn search_segment(
     fetcher: &Fetcher<'_>,
-    secrets: &ZoneSecrets,
     name: SegmentName,
-    bytes: &[u8],
+    size_bytes: u64,
     ids: &BTreeSet<ContentId>,
-) -> std::result::Result<Vec<(ContentId, Place)>, FormatError> {
+) -> Result<Vec<(ContentId, Place)>> {
     let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
-    let segment = known::read_segment(repository, log, name, bytes)?;
-    if segment.fields.generation != secrets.generation {
+    let Some(segment) = Segment::open(repository, log, name, size_bytes).await? else {
         return Ok(Vec::new());
-    }
-    let root = secrets.metadata_root(&segment.fields.session);
-    let reader = SegmentReader::open(&segment.fields, &segment.sealed, &root)?;
-    let mut found = Vec::new();
+    };
+    let mut wanted: BTreeMap<usize, Vec<ContentId>> = BTreeMap::new();
     for id in ids {
-        found.extend(reader.find(id, &segment.sealed)?.map(|place| (*id, place)));
+        segment.candidates(id).for_each(|page| wanted.entry(page).or_default().push(*id));
+    }
+    let mut found = Vec::new();
+    for (number, ids) in wanted {
+        let page = segment.page(repository, number).await?;
+        found
+            .extend(page.iter().filter(|entry| ids.contains(&entry.id)).map(|entry| (entry.id, entry.place)));
     }
     Ok(found)
 }

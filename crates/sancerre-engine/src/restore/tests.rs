@@ -1,6 +1,6 @@
 //! Restores of real backups, bit for bit, whole and with packs damaged or gone.
 
-mod support;
+pub(crate) mod support;
 
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,11 @@
 //! Reading a segment: the page table once, then single pages.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 
+use super::filter::{self, PageFilters};
 use super::table::{ENTRY_BYTES, fence};
-use super::{IndexEntry, PageTable, SegmentFields, WHAT};
+use super::{IndexEntry, PageInfo, PageTable, Scope, SegmentFields, WHAT};
 use crate::bytes::{Reader, to_u32, to_u64, to_usize};
 use crate::error::{Result, corrupt, ensure, forged};
 use crate::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, SessionId};
@@ -13,6 +15,7 @@ use crate::seal::{self, RootKey, UNIT_BYTES_MAX, UnitKind, UnitName};
 #[derive(Clone)]
 pub struct SegmentReader {
     table: PageTable,
+    filters: Option<PageFilters>,
     table_bytes: u32,
     session: SessionId,
     sequence: u32,
@@ -23,8 +26,9 @@ impl SegmentReader {
     /// Opens the page table. `sealed` is the sealed part of the segment's record; its first `fields.table_bytes`
     /// bytes are enough.
     ///
-    /// `fields` must have been verified; `root` is the metadata root of `fields.session`.
-    pub fn open(fields: &SegmentFields, sealed: &[u8], root: &RootKey) -> Result<Self> {
+    /// `fields` must have been verified; `root` is the metadata root of `fields.session`, `scope` what that session
+    /// may speak of.
+    pub fn open(fields: &SegmentFields, sealed: &[u8], root: &RootKey, scope: Scope) -> Result<Self> {
         let SegmentFields { session, sequence, table_bytes, .. } = *fields;
         let sealed =
             sealed.get(..to_usize(table_bytes)).ok_or_else(|| corrupt(WHAT, "its table is cut short"))?;
@@ -36,11 +40,35 @@ impl SegmentReader {
         ensure(table.entries() == fields.entries, WHAT, || {
             format!("its pages hold {} entries, signed are {}", table.entries(), fields.entries)
         })?;
-        // A writer vouches for what it stored; only a merged segment speaks of other sessions.
-        ensure(!fields.covers.is_empty() || table.sessions == [session.number], WHAT, || {
-            format!("it covers no segment, but names frames of sessions other than {}", session.number)
+        // A backup vouches for what it stored; only merged segments speak of other sessions.
+        let own = fields.covers.is_empty() && *table.sessions == [session.number];
+        ensure(scope == Scope::AnySession || own, WHAT, || {
+            format!("it covers segments or names frames of sessions other than {}", session.number)
         })?;
-        Ok(Self { table, table_bytes, session, sequence, root: root.clone() })
+        let filters = PageFilters::read(&table)?;
+        Ok(Self { table, filters, table_bytes, session, sequence, root: root.clone() })
+    }
+
+    /// Memory it takes.
+    pub fn memory_bytes(&self) -> u64 {
+        let sessions =
+            if Arc::strong_count(&self.table.sessions) > 1 { 0 } else { self.table.sessions.len() };
+        let filters = self.filters.as_ref().map_or(0, PageFilters::memory_bytes);
+        let bytes = [
+            size_of::<Self>(),
+            sessions.saturating_mul(size_of::<u64>()),
+            self.table.pages.len().saturating_mul(size_of::<PageInfo>()),
+            self.table.filter.bytes.len(),
+            filters,
+        ];
+        to_u64(bytes.into_iter().fold(0, usize::saturating_add))
+    }
+
+    /// Uses the other reader's list of sessions when it is the same.
+    pub fn share_sessions(&mut self, other: &Self) {
+        if self.table.sessions == other.table.sessions {
+            self.table.sessions = Arc::clone(&other.table.sessions);
+        }
     }
 
     /// The page table.
@@ -79,6 +107,10 @@ impl SegmentReader {
         let last = entries.last().map(|entry| fence(&entry.id));
         let next = number.checked_add(1).and_then(|next| self.table.pages.get(next)).map(|page| page.fence);
         let fenced = first == Some(info.fence) && next.is_none_or(|next| last <= Some(next));
+        let filter_ends = self.filters.as_ref().map(PageFilters::last).filter(|_| next.is_none());
+        ensure(filter_ends.is_none_or(|end| last == Some(end)), WHAT, || {
+            format!("page {number} does not end where the filter says")
+        })?;
         ensure(fenced, WHAT, || format!("entries of page {number} are outside its fences"))
     }
 
@@ -90,9 +122,29 @@ impl SegmentReader {
         page.ok_or_else(|| corrupt(WHAT, format!("page {number} is cut short")))
     }
 
+    /// Fences between which all its ids lie.
+    pub fn span(&self) -> RangeInclusive<u64> {
+        let first = self.table.pages.first().map_or(0, |page| page.fence);
+        first..=self.filters.as_ref().map_or(u64::MAX, PageFilters::last)
+    }
+
+    /// The pages that may hold `id`: none of nearly every id that the segment does not have, and seldom more than one.
+    pub fn candidates<'a>(&'a self, id: &'a ContentId) -> impl Iterator<Item = usize> + 'a {
+        filter::candidates(&self.table, self.filters.as_ref(), id)
+    }
+
+    /// Fails when the filter denies one of a page's entries, which could not be found then.
+    pub fn check_filter(&self, number: usize, entries: &[IndexEntry]) -> Result<()> {
+        let denied = entries.iter().find(|entry| !self.candidates(&entry.id).any(|page| page == number));
+        match denied {
+            None => Ok(()),
+            Some(entry) => Err(corrupt(WHAT, format!("its filter denies entry {}", entry.id))),
+        }
+    }
+
     /// Looks `id` up, reading pages from the whole sealed part.
     pub fn find(&self, id: &ContentId, sealed: &[u8]) -> Result<Option<Place>> {
-        for number in self.table.pages_for(id) {
+        for number in self.candidates(id) {
             let entries = self.open_page(number, self.page_of(number, sealed)?)?;
             let found = entries.binary_search_by_key(id, |entry| entry.id).ok();
             if let Some(entry) = found.and_then(|position| entries.get(position)) {

@@ -1,6 +1,7 @@
 //! The page table of a segment.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::WHAT;
 use crate::bytes::{Reader, to_u32, to_usize};
@@ -48,7 +49,7 @@ pub struct PageInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageTable {
     /// Numbers of the sessions whose frames the entries name, ascending.
-    pub sessions: Vec<u64>,
+    pub sessions: Arc<[u64]>,
     /// The filter.
     pub filter: Filter,
     /// The pages, ascending.
@@ -56,7 +57,7 @@ pub struct PageTable {
 }
 
 /// The part of an id that fences compare.
-pub(super) fn fence(id: &ContentId) -> u64 {
+pub fn fence(id: &ContentId) -> u64 {
     let first = id.0.first_chunk::<8>();
     first.map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

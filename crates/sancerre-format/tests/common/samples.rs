@@ -12,6 +12,7 @@ use sancerre_format::key::{
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::outcome::{Abort, Body, Commit};
+use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
 
@@ -100,6 +101,11 @@ pub(crate) fn sealed_body(session: SessionId) -> Vec<u8> {
         .unwrap()
 }
 
+pub(crate) fn recipient() -> Recipient {
+    let opener = Opener::Ssh(key(WRITER).public());
+    Recipient { repository: repository(), epoch: 2, label: name("front-desk"), created: night(), opener }
+}
+
 fn keys() -> Vec<Sample> {
     let identity =
         Identity { repository: repository(), epoch: 2, created: night(), recipient: RECIPIENT.into() };
@@ -108,7 +114,8 @@ fn keys() -> Vec<Sample> {
     let [writer, keeper] = [Role::Writer, Role::Keeper].map(certificate);
     vec![
         record("config", &config(), ADMIN, [b"", b""]),
-        record("identity", &identity, ADMIN, [b"", b""]),
+        record("identity", &identity, ADMIN, [b"", b"the identity before, sealed with age"]),
+        record("recipient", &recipient(), ADMIN, [b"", b"the identity, sealed with age"]),
         record("zone", &zone_record, ADMIN, [b"", b"the zone's secret, sealed with age"]),
         record("certificate-writer", &writer, ADMIN, [b"", b"its key, sealed with age"]),
         record("certificate-keeper", &keeper, ADMIN, [b"", b""]),

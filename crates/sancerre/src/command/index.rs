@@ -1,11 +1,12 @@
-//! `index rebuild`: the index is a cache, made anew from the packs.
+//! `index`: a cache, made anew from the packs or put in better order.
 
 use std::time::Instant;
 
-use sancerre_engine::rebuild::rebuild_index;
+use sancerre_engine::index::{merge_index, rebuild_index};
+use sancerre_engine::repository::log::Log;
 use serde_json::json;
 
-use super::{Context, ended};
+use super::{Context, done, ended};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
@@ -40,4 +41,32 @@ pub(crate) async fn rebuild(context: &Context) -> Result<Done, Failure> {
             ("duration_seconds", json!(seconds(took))),
         ],
     ))
+}
+
+pub(crate) async fn merge(context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let repository = repository::open(context, Access::Metadata).await?;
+    let (monitor, watched) = context.watched(Work::Check)?;
+    let mut log = Log::load(&repository).await?;
+    let report = merge_index(&repository, &mut log, &monitor).await?;
+    drop(watched);
+    let took = started.elapsed();
+    let (replaced, segments, entries) =
+        report.map_or((0, 0, 0), |report| (report.replaced, report.segments, report.entries));
+    context.output.message(&match report {
+        None => "no small segments that are worth merging".to_owned(),
+        Some(_) => format!(
+            "{} of {} instead of {}, in {}",
+            count(segments, "segment"),
+            count(entries, "chunk"),
+            replaced,
+            duration(took)
+        ),
+    });
+    Ok(done([
+        ("replaced", json!(replaced)),
+        ("segments", json!(segments)),
+        ("entries", json!(entries)),
+        ("duration_seconds", json!(seconds(took))),
+    ]))
 }

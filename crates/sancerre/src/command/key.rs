@@ -1,6 +1,10 @@
 //! `key`: who may write, keep and restore.
 
 mod add;
+mod distrust;
+mod list;
+mod passwd;
+mod restore;
 
 use clap::{Args, Subcommand};
 
@@ -9,6 +13,12 @@ use crate::exit::{Done, Failure};
 
 /// Manage the keys of writers, keepers and restore recipients.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre key list
+  sancerre key add writer hv2 --out hv2.key
+  sancerre key add restore --recipient age1… --label vault
+  sancerre key revoke writer hv2 && sancerre key taint writer hv2")]
 pub(crate) struct Key {
     #[command(subcommand)]
     command: KeyCommand,
@@ -16,15 +26,41 @@ pub(crate) struct Key {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a key for a writer or a keeper
+    /// List keys, restore recipients and zones; needs no secret besides any key file, or --trust
+    List,
+    /// Make a key for a writer or a keeper, or let somebody restore
     Add {
         #[command(subcommand)]
         command: add::Add,
+    },
+    /// Keep a restore recipient from what is saved from now on
+    Remove {
+        #[command(subcommand)]
+        command: restore::Remove,
+    },
+    /// Change the administrator's passphrase
+    Passwd(passwd::Passwd),
+    /// Trust nothing that a key signs from now on
+    Revoke {
+        #[command(subcommand)]
+        command: distrust::Revoke,
+    },
+    /// Build on nothing that a writer stored: the next backups store it again
+    Taint {
+        #[command(subcommand)]
+        command: distrust::Taint,
     },
 }
 
 pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure> {
     match options.command {
+        KeyCommand::List => list::run(context).await,
         KeyCommand::Add { command } => add::run(command, context).await,
+        KeyCommand::Remove { command: restore::Remove::Restore { label } } => {
+            restore::remove(label, context).await
+        }
+        KeyCommand::Passwd(options) => passwd::run(options, context).await,
+        KeyCommand::Revoke { command } => distrust::revoke(command, context).await,
+        KeyCommand::Taint { command } => distrust::taint(command, context).await,
     }
 }

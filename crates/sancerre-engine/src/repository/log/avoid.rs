@@ -38,7 +38,7 @@ impl Log {
     /// Errors: a proposal that a keeper signed and nobody can read; to ignore it could lose data.
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
         let mut avoid = Avoid::default();
-        if let Some((_, lists)) = self.newest_commit(number) {
+        if let Some((.., lists)) = self.newest_commit(number) {
             avoid.frames.union(&lists.burnt);
         }
         for (_, entry) in self.entries.range(..number) {

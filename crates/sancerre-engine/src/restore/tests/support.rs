@@ -41,9 +41,9 @@ impl Sealer for QuickSealer {
     }
 }
 
-pub(super) struct TestRepo {
+pub(crate) struct TestRepo {
     memory: Arc<InMemory>,
-    repository: Repository,
+    pub(crate) repository: Repository,
     key_file: String,
     monitor: Monitor,
     warnings: Arc<Mutex<Vec<String>>>,
@@ -57,7 +57,7 @@ fn warner() -> (Monitor, Arc<Mutex<Vec<String>>>) {
 
 impl TestRepo {
     /// Small regions, leaves, frames and packs, so that small disks have many.
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut host = Host::real("sancerre test");
         host.sealer = Arc::new(QuickSealer(host.sealer));
         let memory = Arc::new(InMemory::new());
@@ -85,7 +85,7 @@ impl TestRepo {
     }
 
     /// The same repository, opened with the writer's key file.
-    pub(super) async fn as_writer(&self) -> Self {
+    pub(crate) async fn as_writer(&self) -> Self {
         let keys = Keys::from_key_file(self.key_file.as_bytes()).unwrap();
         let Repository { store, host, .. } = self.repository.clone();
         let repository = Repository::open(store, host, keys).await.unwrap();
@@ -93,11 +93,11 @@ impl TestRepo {
         Self { memory: self.memory.clone(), repository, key_file: self.key_file.clone(), monitor, warnings }
     }
 
-    pub(super) fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap().clone()
     }
 
-    pub(super) async fn back_up(&self, disk: Arc<SparseDisk>) -> SessionId {
+    pub(crate) async fn back_up(&self, disk: Arc<SparseDisk>) -> SessionId {
         let name = Name::new("disk0").unwrap();
         let options = BackupOptions {
             vm: Name::new("web01").unwrap(),
@@ -116,7 +116,7 @@ impl TestRepo {
     }
 
     /// Restores to `disk.raw` in a new folder.
-    pub(super) async fn restore_to_file(
+    pub(crate) async fn restore_to_file(
         &self,
         snapshot: SessionId,
         memory_bytes: u64,
@@ -134,7 +134,7 @@ impl TestRepo {
         Ok((folder, report))
     }
 
-    pub(super) async fn restore(
+    pub(crate) async fn restore(
         &self,
         snapshot: SessionId,
         memory_bytes: u64,
@@ -144,7 +144,7 @@ impl TestRepo {
     }
 
     /// What a restore that fails has written.
-    pub(super) async fn restore_partly(&self, snapshot: SessionId) -> Vec<u8> {
+    pub(crate) async fn restore_partly(&self, snapshot: SessionId) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let reader = self.open(snapshot).await.unwrap();
         let member = reader.member("disk0").unwrap();
@@ -155,7 +155,7 @@ impl TestRepo {
         std::fs::read(target.path()).unwrap()
     }
 
-    pub(super) async fn dump(
+    pub(crate) async fn dump(
         &self,
         snapshot: SessionId,
         memory_bytes: u64,
@@ -169,23 +169,23 @@ impl TestRepo {
     }
 
     /// Keys of all packs of data or of metadata.
-    pub(super) async fn packs(&self, metadata: bool) -> Vec<String> {
+    pub(crate) async fn packs(&self, metadata: bool) -> Vec<String> {
         let log = Log::load(&self.repository).await.unwrap();
         let (catalogue, _) = Catalogue::load_all(&self.repository, &log).await.unwrap();
         let packs = catalogue.packs().filter(|(_, pack)| pack.metadata == metadata);
         packs.map(|(name, _)| catalogue.key(&self.repository, name).unwrap()).collect()
     }
 
-    pub(super) async fn keys(&self, folder: Folder) -> Vec<String> {
+    pub(crate) async fn keys(&self, folder: Folder) -> Vec<String> {
         let listed = self.repository.store.list(&self.repository.folder(folder)).await.unwrap();
         listed.into_iter().map(|listed| listed.key).collect()
     }
 
-    pub(super) async fn delete(&self, key: &str) {
+    pub(crate) async fn delete(&self, key: &str) {
         self.memory.delete(&Key::from(key)).await.unwrap();
     }
 
-    pub(super) async fn change(&self, key: &str, damage: fn(&mut Vec<u8>)) {
+    pub(crate) async fn change(&self, key: &str, damage: fn(&mut Vec<u8>)) {
         let key = Key::from(key);
         let mut bytes = self.memory.get(&key).await.unwrap().bytes().await.unwrap().to_vec();
         damage(&mut bytes);
@@ -194,26 +194,26 @@ impl TestRepo {
 }
 
 #[derive(Debug)]
-pub(super) struct TempFolder(tempfile::TempDir);
+pub(crate) struct TempFolder(tempfile::TempDir);
 
 impl TempFolder {
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 }
 
 /// A disk of which only some parts are not zeros.
-pub(super) struct SparseDisk {
+pub(crate) struct SparseDisk {
     size_bytes: u64,
     parts: BTreeMap<u64, Vec<u8>>,
 }
 
 impl SparseDisk {
-    pub(super) fn new(size_bytes: u64, parts: BTreeMap<u64, Vec<u8>>) -> Arc<Self> {
+    pub(crate) fn new(size_bytes: u64, parts: BTreeMap<u64, Vec<u8>>) -> Arc<Self> {
         Arc::new(Self { size_bytes, parts })
     }
 
-    pub(super) fn of(bytes: &[u8]) -> Arc<Self> {
+    pub(crate) fn of(bytes: &[u8]) -> Arc<Self> {
         Self::new(u64::try_from(bytes.len()).unwrap(), BTreeMap::from([(0, bytes.to_vec())]))
     }
 
@@ -229,7 +229,7 @@ impl SparseDisk {
     }
 
     /// Fails unless the file has exactly these bytes.
-    pub(super) fn compare(&self, path: &Path) {
+    pub(crate) fn compare(&self, path: &Path) {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::open(path).unwrap();
         assert_eq!(file.metadata().unwrap().len(), self.size_bytes);
@@ -273,7 +273,7 @@ impl Disk for SparseDisk {
 }
 
 /// Bytes that do not compress.
-pub(super) fn noise(seed: usize, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: usize, length: usize) -> Vec<u8> {
     let mut state = u64::try_from(seed).unwrap().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -287,7 +287,7 @@ pub(super) fn noise(seed: usize, length: usize) -> Vec<u8> {
 }
 
 /// Files of text and of noise, of odd sizes, with holes between them.
-pub(super) fn guest(seed: usize, size: usize) -> Vec<u8> {
+pub(crate) fn guest(seed: usize, size: usize) -> Vec<u8> {
     let mut disk = vec![0; size];
     let random = noise(seed + 1000, 4096);
     let (mut at, mut turn) = (0, 0);

@@ -1,4 +1,4 @@
-//! `key add`: a new key file.
+//! `key add`: a new key file, or a new restore recipient.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use sancerre_format::certificate::Role;
 use sancerre_format::names::{Name, Time};
 use serde_json::json;
 
+use super::restore::{self, AddRestore};
 use crate::access::Access;
 use crate::arguments::parse_name;
 use crate::command::{Context, done};
@@ -24,6 +25,8 @@ const INSTEAD: &str = "the name is used up and the key is lost; make another one
 pub(crate) enum Add {
     /// Make the key file of a writer: backs up, lists and checks, opens no content
     Writer(NewFile),
+    /// Let somebody restore, with a key of their own
+    Restore(AddRestore),
     /// Make the key file of a keeper: forgets, holds and collects garbage, opens no content; never for a hypervisor
     Keeper(NewFile),
 }
@@ -51,6 +54,7 @@ pub(crate) struct NewFile {
 pub(super) async fn run(command: Add, context: &Context) -> Result<Done, Failure> {
     match command {
         Add::Writer(options) => certify(options, Role::Writer, context).await,
+        Add::Restore(options) => restore::add(options, context).await,
         Add::Keeper(options) => certify(options, Role::Keeper, context).await,
     }
 }

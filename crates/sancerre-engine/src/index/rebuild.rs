@@ -1,35 +1,37 @@
 //! Building the index anew from the packs' own tables, for when it was lost or damaged.
 //!
-//! Nobody can sign for the sessions that wrote the packs, so the new segments belong to a log entry of kind `index`
-//! and *cover* those they replace. They are no more trusted than others: a reader compares every place with the
-//! signed pack lists, the store's listing and the avoid set.
+//! Nobody can sign for the sessions that wrote the packs, so the new segments belong to a log entry of kind `index`;
+//! the last of them *covers* those they replace. They are no more trusted than others: a reader compares every place
+//! with the signed pack lists, the store's listing and the avoid set.
+//!
+//! Packs come in any order of ids, so each segment spans all of them. More than one are merged at the end, as others
+//! are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{PackName, Place, SessionId};
-use sancerre_format::index::{self, IndexEntry, SegmentFields, SegmentName};
+use sancerre_format::index::{self, IndexEntry, SealedSegment, SegmentName};
 use sancerre_format::list::ListedPack;
 use sancerre_format::log::Kind;
 use sancerre_format::names;
 use sancerre_format::pack::{PackTail, Trailer};
-use sancerre_format::record;
 use sancerre_format::seal::RootKey;
 
+use super::lookup::Run;
+use super::merge::{SEGMENT_ENTRIES, merge};
+use super::publish::Publisher;
+use super::segment::segments;
 use crate::check::tolerate;
 use crate::error::{Error, Result};
-use crate::known;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::Log;
-use crate::repository::session;
 
-/// Entries of a segment at most: about 72 MiB in memory while it is built.
-const SEGMENT_ENTRIES: usize = 1 << 20;
 /// Packs read at once.
 const PACKS_IN_FLIGHT: usize = 16;
 /// First guesses of how much of a pack's ends to read: nearly always enough for head, and table with directory.
@@ -59,11 +61,20 @@ struct Source {
 ///
 /// Reads the ends of packs, not their frames. Errors: [`Error::WrongKey`] without a key that signs; the store's.
 pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result<RebuildReport> {
+    rebuild(repository, monitor, SEGMENT_ENTRIES).await
+}
+
+/// [`rebuild_index`] with segments of at least so many entries.
+pub(super) async fn rebuild(
+    repository: &Repository,
+    monitor: &Monitor,
+    segment_entries: u64,
+) -> Result<RebuildReport> {
     repository.signer(Kind::Index.roles())?;
-    let log = Log::load(repository).await?;
+    let mut log = Log::load(repository).await?;
     // Segments first: a list is published before the segments that name its packs, so every segment seen here speaks
     // of packs that are read below.
-    let old = known::segments(repository).await?;
+    let old = segments(repository).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
     for bad in &bad_lists {
         monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
@@ -76,20 +87,33 @@ pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
     let avoid = log.avoid(u64::MAX)?;
-    let mut writer = Writer::announce(repository, log).await?;
+    let mut writer = Writer {
+        repository,
+        publisher: Publisher::announce(repository, &mut log).await?,
+        entries: Vec::new(),
+        segment_entries,
+    };
     let read = sources.iter().map(|source| read_pack(repository, monitor, source));
     let mut read = std::pin::pin!(futures::stream::iter(read).buffered(PACKS_IN_FLIGHT));
-    while let Some((source, entries)) = read.try_next().await? {
+    while let Some(entries) = read.try_next().await? {
         match entries {
             Ok(entries) => {
                 report.packs = report.packs.saturating_add(1);
-                let usable = entries.into_iter().filter(|entry| !avoid.contains(&entry.place.frame.frame));
-                writer.add(source.name.session, usable).await?;
+                writer
+                    .add(entries.into_iter().filter(|entry| !avoid.contains(&entry.place.frame.frame)))
+                    .await?;
             }
             Err(problem) => report.unreadable.push(problem),
         }
     }
-    report.entries = writer.finish(old).await?;
+    let Publisher { id, entries, segments, .. } = writer.finish(old).await?;
+    report.entries = entries;
+    if segments > 1 {
+        let own =
+            |sizes: &BTreeMap<Run, u64>| sizes.keys().filter(|run| run.0 == id.number).copied().collect();
+        let merged = merge(repository, &mut log, monitor, own).await?;
+        report.entries = merged.map_or(entries, |merged| merged.entries);
+    }
     Ok(report)
 }
 
@@ -111,11 +135,7 @@ fn sources(repository: &Repository, log: &Log, catalogue: &Catalogue, present: &
 
 type Entries = std::result::Result<Vec<IndexEntry>, String>;
 
-async fn read_pack<'a>(
-    repository: &Repository,
-    monitor: &Monitor,
-    source: &'a Source,
-) -> Result<(&'a Source, Entries)> {
+async fn read_pack(repository: &Repository, monitor: &Monitor, source: &Source) -> Result<Entries> {
     monitor.check()?;
     let key = names::pack(&repository.keys.zone, source.name, &source.listed.hash);
     let entries = match fetch_ends(repository, &key, source).await {
@@ -128,14 +148,13 @@ async fn read_pack<'a>(
         Err(error) => Err(error),
     };
     add(&monitor.counters.done_bytes, source.listed.size_bytes);
-    let entries = match entries {
-        Ok(entries) => Ok(entries),
+    match entries {
+        Ok(entries) => Ok(Ok(entries)),
         Err(error) => {
             let key = names::pack(&repository.keys.zone, source.name, &source.listed.hash);
-            Err(format!("{key}: {}", tolerate(repository, error).await?))
+            Ok(Err(format!("{key}: {}", tolerate(repository, error).await?)))
         }
-    };
-    Ok((source, entries))
+    }
 }
 
 /// The start of a pack with all of its head, and the end with all of its table and directory.
@@ -189,80 +208,39 @@ fn read_table(
     Ok(entries)
 }
 
-/// Publishes segments under a log entry of their own.
+/// Collects entries as they come, and publishes a segment whenever enough are there.
 struct Writer<'a> {
     repository: &'a Repository,
-    id: SessionId,
-    sequence: u32,
+    publisher: Publisher<'a>,
     entries: Vec<IndexEntry>,
-    sessions: BTreeSet<u64>,
-    published: u64,
+    segment_entries: u64,
 }
 
 impl<'a> Writer<'a> {
-    async fn announce(repository: &'a Repository, mut log: Log) -> Result<Self> {
-        let number = session::append(repository, &log, Kind::Index, &[]).await?;
-        log.refresh(repository).await?;
-        let key = names::log(&repository.keys.zone, number);
-        let entry = log.entry(number).ok_or(Error::Missing { key })?;
-        Ok(Self {
-            repository,
-            id: entry.session,
-            sequence: 0,
-            entries: Vec::new(),
-            sessions: BTreeSet::new(),
-            published: 0,
-        })
-    }
-
-    async fn add(&mut self, session: u64, entries: impl Iterator<Item = IndexEntry>) -> Result<()> {
-        let before = self.entries.len();
-        self.entries.extend(entries);
-        if self.entries.len() > before {
-            self.sessions.insert(session);
+    async fn add(&mut self, entries: impl Iterator<Item = IndexEntry>) -> Result<()> {
+        if to_u64(self.entries.len()) >= self.segment_entries {
+            // More follows, so this is not the last segment: it covers nothing.
+            let built = self.build().await?;
+            self.publisher.publish(&built, Vec::new()).await?;
         }
-        if self.entries.len() >= SEGMENT_ENTRIES { self.publish(&BTreeSet::new()).await } else { Ok(()) }
+        self.entries.extend(entries);
+        Ok(())
     }
 
     /// The last segment covers whatever was there before.
-    async fn finish(mut self, old: BTreeSet<SegmentName>) -> Result<u64> {
+    async fn finish(mut self, old: BTreeSet<SegmentName>) -> Result<Publisher<'a>> {
         if !self.entries.is_empty() {
-            self.publish(&old).await?;
+            let built = self.build().await?;
+            self.publisher.publish(&built, old.into_iter().collect()).await?;
         }
-        Ok(self.published)
+        Ok(self.publisher)
     }
 
-    async fn publish(&mut self, old: &BTreeSet<SegmentName>) -> Result<()> {
-        let (id, sequence) = (self.id, self.sequence);
-        // A session's first segment is replaced whether it is still there or not: a segment that names frames of other
-        // sessions must say whose place it takes. A rebuild that dies halfway may hide some of them; the next one heals that.
-        let firsts = std::mem::take(&mut self.sessions)
-            .into_iter()
-            .map(|session| SegmentName { session, sequence: 0 });
-        let covers: BTreeSet<SegmentName> = firsts.chain(old.iter().copied()).collect();
-        let secrets = self.repository.keys.zone_secrets()?;
-        let (root, generation) = (secrets.metadata_root(&id), secrets.generation);
+    async fn build(&mut self) -> Result<SealedSegment> {
+        let (id, sequence) = (self.publisher.id, self.publisher.segments);
+        let root = self.repository.keys.metadata_root(&id)?;
         let mut entries = std::mem::take(&mut self.entries);
         let build = move || index::build_sealed(&mut entries, &root, id, sequence);
-        let built = self.repository.host.compute(build).await??;
-        let signer = self.repository.signer(Kind::Index.roles())?;
-        let segment = SegmentFields {
-            repository: self.repository.keys.trust.repository,
-            zone: self.repository.keys.zone.clone(),
-            session: id,
-            sequence,
-            by: signer.by.clone(),
-            generation,
-            covers: covers.into_iter().collect(),
-            entries: built.entries,
-            table_bytes: built.table_bytes,
-            table_hash: built.table_hash,
-        };
-        let bytes = record::encode(&segment, self.repository.host.tool, &signer.key, &[], &built.sealed)?;
-        let key = names::index(&self.repository.keys.zone, id.number, sequence);
-        self.repository.store.put_own(&key, bytes.into(), "run `sancerre index rebuild` again").await?;
-        self.sequence = sequence.saturating_add(1);
-        self.published = self.published.saturating_add(built.entries);
-        Ok(())
+        Ok(self.repository.host.compute(build).await??)
     }
 }

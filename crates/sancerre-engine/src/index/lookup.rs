@@ -1,0 +1,289 @@
+//! The index in memory, within a budget: small segments whole, of large ones the page table with its filter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use sancerre_format::FormatError;
+use sancerre_format::bytes::to_u64;
+use sancerre_format::id::{ContentId, Place};
+use sancerre_format::index::{Scope, SegmentFields, SegmentName, fence};
+
+use super::cache::{Page, PageCache};
+use super::segment::{Covering, Segment, Whole, ignored, read_uncovered, segments};
+use crate::error::{Error, Result};
+use crate::known::{BYTES_PER_ENTRY, Places, Usable};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+
+/// Objects up to this size are read whole: one request, some ten thousand chunks.
+const WHOLE_BYTES: u64 = 512 << 10;
+/// Pages read at once.
+const PAGES_IN_FLIGHT: usize = 16;
+
+/// What the index says without reading a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// It lies here.
+    Known(Place),
+    /// It is nowhere.
+    Unknown,
+    /// A page must tell: see [`Index::resolve`].
+    Perhaps,
+}
+
+/// The index as far as memory allows.
+pub struct Index {
+    places: Places,
+    /// Newest first.
+    paged: Vec<Paged>,
+    /// Where the ids of each of them begin and end, side by side: most of them are ruled out by this.
+    spans: Vec<RangeInclusive<u64>>,
+    cache: Mutex<PageCache>,
+    runs: BTreeSet<Run>,
+}
+
+/// Segments that one filter's worth of errors belongs to: all of a merge, for their ids do not overlap, or one of a
+/// backup.
+pub(super) type Run = (u64, Option<u32>);
+
+pub(super) fn run_of(name: SegmentName, scope: Scope) -> Run {
+    (name.session, (scope == Scope::OwnSession).then_some(name.sequence))
+}
+
+struct Paged {
+    segment: Segment,
+    /// Told once, then left alone.
+    damaged: AtomicBool,
+}
+
+impl Index {
+    /// Loads the index, newest sessions first. What does not fit `budget_bytes` is stored again.
+    ///
+    /// Errors: the store's. Damage is a warning.
+    pub async fn load(
+        repository: &Repository,
+        log: &Log,
+        usable: &Usable,
+        budget_bytes: u64,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        let listed = segments(repository).await?;
+        let mut loading = Loading {
+            repository,
+            usable,
+            monitor,
+            places: Places::default(),
+            paged: Vec::new(),
+            runs: BTreeSet::new(),
+            room_bytes: budget_bytes,
+            // The rest is for page tables, which know seventy times as many chunks from as much memory.
+            whole_bytes: budget_bytes / 2,
+            told: false,
+        };
+        let read = |name, size_bytes| read(repository, log, name, size_bytes);
+        read_uncovered(repository, monitor, &listed, read, |read| loading.add(read)).await?;
+        Ok(Self {
+            places: loading.places,
+            spans: loading.paged.iter().map(|paged| paged.segment.reader().span()).collect(),
+            paged: loading.paged,
+            cache: Mutex::new(PageCache::new(loading.room_bytes)),
+            runs: loading.runs,
+        })
+    }
+
+    /// How many filters and small segments a lookup has to ask: merging makes them fewer.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// What was read whole.
+    #[cfg(test)]
+    pub(super) fn into_places(self) -> Places {
+        self.places
+    }
+
+    /// Looks a chunk up in memory.
+    pub fn find(&self, id: &ContentId) -> Lookup {
+        if let Some(place) = self.places.get(id) {
+            return Lookup::Known(*place);
+        }
+        if self.candidates(id).next().is_some() { Lookup::Perhaps } else { Lookup::Unknown }
+    }
+
+    /// The pages that may hold `id`, by segment and number, newest first.
+    fn candidates<'a>(&'a self, id: &'a ContentId) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let fence = fence(id);
+        let segments = self.spans.iter().zip(&self.paged).enumerate();
+        segments
+            .filter(move |(_, (span, paged))| span.contains(&fence) && paged.is_sound())
+            .flat_map(move |(at, (_, paged))| paged.segment.candidates(id).map(move |page| (at, page)))
+    }
+
+    /// Looks up what [`Index::find`] left open, reading each page that may know about it once. What is not in the
+    /// answer is nowhere.
+    ///
+    /// Errors: the store's. Damage is a warning.
+    pub async fn resolve(
+        &self,
+        repository: &Repository,
+        usable: &Usable,
+        monitor: &Monitor,
+        ids: &[ContentId],
+    ) -> Result<Places> {
+        let mut wanted: BTreeMap<(usize, usize), Vec<ContentId>> = BTreeMap::new();
+        for id in ids {
+            self.candidates(id).for_each(|page| wanted.entry(page).or_default().push(*id));
+        }
+        let reads = wanted.into_iter().map(|((at, number), ids)| async move {
+            Ok::<_, Error>((ids, self.page(repository, monitor, at, number).await?))
+        });
+        let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(PAGES_IN_FLIGHT));
+        let mut found = Places::default();
+        while let Some(read) = reads.next().await {
+            let (ids, page) = read?;
+            for id in ids {
+                let entry = page.binary_search_by_key(&id, |entry| entry.id).ok().and_then(|at| page.get(at));
+                if let Some(entry) = entry.filter(|entry| usable.allows(&entry.place)) {
+                    // Newest first: an older copy does not replace it.
+                    found.entry(id).or_insert(entry.place);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        repository: &Repository,
+        monitor: &Monitor,
+        at: usize,
+        number: usize,
+    ) -> Result<Page> {
+        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get((at, number));
+        let (None, Some(paged)) = (&cached, self.paged.get(at)) else {
+            return Ok(cached.unwrap_or_default());
+        };
+        match paged.segment.page(repository, number).await {
+            Ok(entries) => {
+                let page = Arc::new(entries);
+                self.cache.lock().unwrap_or_else(PoisonError::into_inner).put((at, number), &page);
+                Ok(page)
+            }
+            Err(error) if error.is_damage() => {
+                if !paged.damaged.swap(true, Ordering::Relaxed) {
+                    monitor.warn(ignored(&paged.segment.key, &error));
+                }
+                Ok(Page::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Paged {
+    fn is_sound(&self) -> bool {
+        !self.damaged.load(Ordering::Relaxed)
+    }
+}
+
+/// A segment as it was read.
+enum Read {
+    Whole(SegmentName, u64, Box<Whole>),
+    Table(Box<Segment>),
+}
+
+impl Covering for Read {
+    fn fields(&self) -> &SegmentFields {
+        match self {
+            Self::Whole(_, _, whole) => &whole.fields,
+            Self::Table(segment) => &segment.fields,
+        }
+    }
+}
+
+async fn read(
+    repository: &Repository,
+    log: &Log,
+    name: SegmentName,
+    size_bytes: u64,
+) -> Result<Option<Read>> {
+    if size_bytes > WHOLE_BYTES {
+        let segment = Segment::open(repository, log, name, size_bytes).await?;
+        return Ok(segment.map(|segment| Read::Table(Box::new(segment))));
+    }
+    let key = sancerre_format::names::index(&repository.keys.zone, name.session, name.sequence);
+    let bytes = repository.store.need(&key).await?;
+    let whole = Whole::decode(repository, log, name, &bytes).map_err(Error::object(&key))?;
+    Ok(whole.map(|whole| Read::Whole(name, to_u64(bytes.len()), Box::new(whole))))
+}
+
+struct Loading<'a> {
+    repository: &'a Repository,
+    usable: &'a Usable,
+    monitor: &'a Monitor,
+    places: Places,
+    paged: Vec<Paged>,
+    runs: BTreeSet<Run>,
+    /// Budget that is left.
+    room_bytes: u64,
+    /// Of it, what segments may take that are kept whole.
+    whole_bytes: u64,
+    told: bool,
+}
+
+impl Loading<'_> {
+    fn add(&mut self, read: Read) {
+        let segment = match read {
+            Read::Table(segment) => *segment,
+            Read::Whole(name, object_bytes, whole) => {
+                let bytes = whole.fields.entries.saturating_mul(BYTES_PER_ENTRY);
+                if bytes <= self.room_bytes.min(self.whole_bytes) {
+                    self.runs.insert(run_of(name, whole.scope));
+                    self.room_bytes = self.room_bytes.saturating_sub(bytes);
+                    self.whole_bytes = self.whole_bytes.saturating_sub(bytes);
+                    return self.add_whole(name, &whole);
+                }
+                whole.into_segment(self.repository, name, object_bytes)
+            }
+        };
+        self.add_table(segment);
+    }
+
+    fn add_whole(&mut self, name: SegmentName, whole: &Whole) {
+        let add = |places: &mut Places| -> std::result::Result<(), FormatError> {
+            for page in whole.reader.pages(&whole.sealed) {
+                for entry in page?.into_iter().filter(|entry| self.usable.allows(&entry.place)) {
+                    // Newest first: an older copy of the same chunk does not replace it.
+                    places.entry(entry.id).or_insert(entry.place);
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = add(&mut self.places) {
+            let key = sancerre_format::names::index(&self.repository.keys.zone, name.session, name.sequence);
+            self.monitor.warn(ignored(&key, &error));
+        }
+    }
+
+    fn add_table(&mut self, mut segment: Segment) {
+        // Segments of one run come one after the other.
+        if let Some(before) = self.paged.last() {
+            segment.share_sessions(&before.segment);
+        }
+        let Some(room) = self.room_bytes.checked_sub(segment.reader().memory_bytes()) else {
+            if !std::mem::replace(&mut self.told, true) {
+                self.monitor.warn(
+                    "the index does not fit into --memory; some known data will be stored again. `sancerre index merge`, or more memory, helps",
+                );
+            }
+            return;
+        };
+        self.room_bytes = room;
+        self.runs.insert(run_of(segment.name, segment.scope));
+        self.paged.push(Paged { segment, damaged: AtomicBool::new(false) });
+    }
+}

@@ -1,0 +1,326 @@
+//! One segment: read whole, or its head and page table first and then single pages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use sancerre_format::FormatError;
+use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::id::ContentId;
+use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, SegmentReader};
+use sancerre_format::log::Kind;
+use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::record::{self, Fields, Unverified};
+
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+
+/// Segments read at once.
+const SEGMENTS_IN_FLIGHT: usize = 4;
+/// First guess of how much of a segment holds its head: enough for some thousand `covers`, and small tables too.
+const HEAD_BYTES: u64 = 64 << 10;
+/// A head cannot be longer (FORMAT.md §2: text, signature).
+const HEAD_BYTES_MAX: u64 = (16 << 20) + (64 << 10);
+
+type Decoded<T> = std::result::Result<T, FormatError>;
+
+/// The names of all segments and the sizes of their objects.
+pub(crate) async fn segments(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>> {
+    let listed = repository.store.list(&repository.folder(Folder::Index)).await?;
+    let parse = |key: &str| match ZoneKey::parse(&repository.keys.zone, key) {
+        Ok(ZoneKey::Index(session, sequence)) => Some(SegmentName { session, sequence }),
+        _ => None,
+    };
+    Ok(listed.iter().filter_map(|listed| Some((parse(&listed.key)?, listed.size_bytes))).collect())
+}
+
+fn key_of(repository: &Repository, name: SegmentName) -> String {
+    names::index(&repository.keys.zone, name.session, name.sequence)
+}
+
+/// Compares a segment with the log: its signer is its session's. Returns whose frames it may name.
+fn scope_of(repository: &Repository, log: &Log, name: SegmentName, fields: &SegmentFields) -> Decoded<Scope> {
+    let entry = log.entry(name.session).filter(|entry| entry.session == fields.session);
+    let announced = entry.and_then(|entry| entry.entry.as_deref().ok());
+    let announced = announced.filter(|announced| announced.fields.by.name == fields.by.name);
+    let fits = fields.session.number == name.session
+        && fields.sequence == name.sequence
+        && fields.repository == repository.keys.trust.repository;
+    match announced.filter(|_| fits).map(|announced| &announced.fields.kind) {
+        Some(Kind::Backup(_)) => Ok(Scope::OwnSession),
+        Some(Kind::Index | Kind::Gc) => Ok(Scope::AnySession),
+        _ => Err(FormatError::Forged {
+            what: "index segment",
+            detail: "it does not belong to its session".into(),
+        }),
+    }
+}
+
+/// The verified start of a segment.
+pub(super) struct Head {
+    pub(super) name: SegmentName,
+    pub(super) fields: SegmentFields,
+    pub(super) scope: Scope,
+    pub(super) key: String,
+    /// Where the sealed part starts.
+    sealed_at: u64,
+    /// The page table, if it was read along.
+    table: Option<Bytes>,
+}
+
+impl Head {
+    /// Reads and verifies text and signature; none of another generation of the zone's keys.
+    pub(super) async fn read(
+        repository: &Repository,
+        log: &Log,
+        name: SegmentName,
+        size_bytes: u64,
+    ) -> Result<Option<Self>> {
+        let key = key_of(repository, name);
+        let start = read_start(repository, &key, size_bytes).await?;
+        let verify = || {
+            let head = Unverified::split_head(SegmentFields::KIND, &start)?;
+            let (fields, _) = head.verify_head::<SegmentFields>(&repository.keys.trust)?;
+            let scope = scope_of(repository, log, name, &fields)?;
+            Ok((fields, scope, to_u64(head.head_bytes())))
+        };
+        let (fields, scope, sealed_at) = verify().map_err(Error::object(&key))?;
+        if Some(fields.generation) != repository.keys.generation() {
+            return Ok(None);
+        }
+        let table = usize::try_from(sealed_at).ok().and_then(|at| start.get(at..));
+        let table = table.and_then(|rest| rest.get(..to_usize(fields.table_bytes)));
+        // A copy: thousands of heads may wait, and what was read around it must not.
+        let table = table.map(Bytes::copy_from_slice);
+        Ok(Some(Self { name, fields, scope, key, sealed_at, table }))
+    }
+
+    /// Reads the page table too.
+    pub(super) async fn open(self, repository: &Repository) -> Result<Segment> {
+        let Self { name, fields, scope, key, sealed_at, table } = self;
+        let end = sealed_at.saturating_add(u64::from(fields.table_bytes));
+        let table = match table {
+            Some(table) => table,
+            None => repository.store.need_range(&key, sealed_at..end).await?,
+        };
+        let root = repository.keys.metadata_root(&fields.session)?;
+        let open = move || {
+            let reader = SegmentReader::open(&fields, &table, &root, scope)?;
+            Ok((fields, reader))
+        };
+        let (fields, reader) = repository.host.compute(open).await?.map_err(Error::object(&key))?;
+        Ok(Segment { name, fields, scope, key, reader: Arc::new(reader), sealed_at })
+    }
+}
+
+/// The start of a segment with all of its text and signature, if they are there at all.
+async fn read_start(repository: &Repository, key: &str, size_bytes: u64) -> Result<Bytes> {
+    let size_bytes = size_bytes.min(HEAD_BYTES_MAX);
+    let mut wanted = HEAD_BYTES.min(size_bytes);
+    loop {
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let start = repository.store.need_range(key, 0..wanted).await?;
+        if wanted == size_bytes || Unverified::split_head(SegmentFields::KIND, &start).is_ok() {
+            return Ok(start);
+        }
+        wanted = wanted.saturating_mul(8).min(size_bytes);
+    }
+}
+
+/// A segment whose page table is in memory. Its pages are read when they are needed.
+pub(crate) struct Segment {
+    pub(super) name: SegmentName,
+    pub(crate) fields: SegmentFields,
+    pub(super) scope: Scope,
+    pub(super) key: String,
+    reader: Arc<SegmentReader>,
+    sealed_at: u64,
+}
+
+impl Segment {
+    /// Reads head and page table; none of another generation of the zone's keys.
+    pub(crate) async fn open(
+        repository: &Repository,
+        log: &Log,
+        name: SegmentName,
+        size_bytes: u64,
+    ) -> Result<Option<Self>> {
+        match Head::read(repository, log, name, size_bytes).await? {
+            Some(head) => head.open(repository).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn reader(&self) -> &SegmentReader {
+        &self.reader
+    }
+
+    /// Lets segments of one run have one list of sessions.
+    pub(super) fn share_sessions(&mut self, with: &Self) {
+        if let Some(reader) = Arc::get_mut(&mut self.reader) {
+            reader.share_sessions(&with.reader);
+        }
+    }
+
+    /// The pages that may hold `id`.
+    pub(crate) fn candidates<'a>(&'a self, id: &'a ContentId) -> impl Iterator<Item = usize> + 'a {
+        self.reader.candidates(id)
+    }
+
+    /// Reads one page, and verifies it.
+    pub(crate) async fn page(&self, repository: &Repository, number: usize) -> Result<Vec<IndexEntry>> {
+        let pages = self.pages(repository, number..number.saturating_add(1)).await?;
+        let page = pages.into_iter().next();
+        page.unwrap_or_else(|| Ok(Vec::new())).map_err(Error::object(&self.key))
+    }
+
+    /// Size of these pages in the store.
+    pub(super) fn pages_bytes(&self, numbers: Range<usize>) -> u64 {
+        let pages = self.reader.table().pages.get(numbers).unwrap_or_default();
+        pages.iter().map(|page| u64::from(page.sealed_bytes)).sum()
+    }
+
+    /// Reads neighbouring pages with one request; each is verified for itself.
+    pub(super) async fn pages(
+        &self,
+        repository: &Repository,
+        numbers: Range<usize>,
+    ) -> Result<Vec<Decoded<Vec<IndexEntry>>>> {
+        let ranges: Decoded<Vec<Range<u64>>> =
+            numbers.clone().map(|number| self.reader.page_range(number)).collect();
+        let ranges = ranges.map_err(Error::object(&self.key))?;
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+        let (start, end) = (first.start, last.end);
+        let at = |offset: u64| self.sealed_at.saturating_add(offset);
+        let bytes = repository.store.need_range(&self.key, at(start)..at(end)).await?;
+        let reader = Arc::clone(&self.reader);
+        let open = move || {
+            let page = |(number, range): (usize, Range<u64>)| {
+                let within = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+                let sealed = bytes.get(within(range.start)..within(range.end));
+                reader.open_page(number, sealed.unwrap_or_default())
+            };
+            numbers.zip(ranges).map(page).collect()
+        };
+        repository.host.compute(open).await
+    }
+}
+
+/// A segment that was read whole.
+pub(crate) struct Whole {
+    pub(crate) fields: SegmentFields,
+    pub(super) scope: Scope,
+    pub(crate) reader: SegmentReader,
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl Whole {
+    /// Verifies all of it but the pages; none of another generation of the zone's keys, or without these.
+    pub(crate) fn decode(
+        repository: &Repository,
+        log: &Log,
+        name: SegmentName,
+        bytes: &[u8],
+    ) -> Decoded<Option<Self>> {
+        let record = record::decode::<SegmentFields>(&repository.keys.trust, bytes)?;
+        let scope = scope_of(repository, log, name, &record.fields)?;
+        let secrets = repository.keys.zone_secrets().ok();
+        let Some(secrets) = secrets.filter(|secrets| secrets.generation == record.fields.generation) else {
+            return Ok(None);
+        };
+        let root = secrets.metadata_root(&record.fields.session);
+        let reader = SegmentReader::open(&record.fields, &record.sealed, &root, scope)?;
+        Ok(Some(Self { fields: record.fields, scope, reader, sealed: record.sealed }))
+    }
+
+    /// Keeps only the page table; `object_bytes` is the size of the whole object.
+    pub(super) fn into_segment(
+        self,
+        repository: &Repository,
+        name: SegmentName,
+        object_bytes: u64,
+    ) -> Segment {
+        Segment {
+            name,
+            key: key_of(repository, name),
+            fields: self.fields,
+            scope: self.scope,
+            reader: Arc::new(self.reader),
+            sealed_at: object_bytes.saturating_sub(to_u64(self.sealed.len())),
+        }
+    }
+}
+
+/// What [`read_uncovered`] reads of a segment.
+pub(super) trait Covering {
+    /// Its signed fields.
+    fn fields(&self) -> &SegmentFields;
+}
+
+impl Covering for Head {
+    fn fields(&self) -> &SegmentFields {
+        &self.fields
+    }
+}
+
+/// Reads, newest first, the segments that no other covers, and hands each to `take`. What is damaged is told and left
+/// out, and so is what `read` has no use for. Returns the names that are covered.
+pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option<T>>>>(
+    repository: &Repository,
+    monitor: &Monitor,
+    listed: &BTreeMap<SegmentName, u64>,
+    read: impl Fn(SegmentName, u64) -> F,
+    mut take: impl FnMut(T),
+) -> Result<BTreeSet<SegmentName>> {
+    let covered = Covered::default();
+    {
+        let reads = listed.iter().rev().map(|(name, size_bytes)| {
+            let (read, covered) = (&read, &covered);
+            async move {
+                (*name, if covered.contains(name) { None } else { Some(read(*name, *size_bytes).await) })
+            }
+        });
+        let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(SEGMENTS_IN_FLIGHT));
+        while let Some((name, found)) = reads.next().await {
+            monitor.check()?;
+            // What covers it may have been on its way when it was asked for.
+            match found.filter(|_| !covered.contains(&name)) {
+                None | Some(Ok(None) | Err(Error::Missing { .. })) => {}
+                Some(Ok(Some(segment))) => {
+                    covered.extend(&segment.fields().covers);
+                    take(segment);
+                }
+                Some(Err(error)) if error.is_damage() => {
+                    monitor.warn(ignored(&key_of(repository, name), &error));
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(covered.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The names that segments read so far cover.
+#[derive(Default)]
+struct Covered(Mutex<BTreeSet<SegmentName>>);
+
+impl Covered {
+    fn contains(&self, name: &SegmentName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    fn extend(&self, names: &[SegmentName]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+    }
+}
+
+/// What to tell of a damaged segment.
+pub(super) fn ignored(key: &str, error: &dyn std::fmt::Display) -> String {
+    format!("index segment {key} is ignored: {error}; `sancerre index rebuild` makes a new one")
+}

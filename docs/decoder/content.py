@@ -1,0 +1,118 @@
+"""What needs secrets: frames, maps, whole disks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import BinaryIO, Iterator
+
+import seals
+from framesets import FrameSet
+from history import Session, Zone
+from keyring import Keyring, ZoneKeys
+from maps import Child, Disk, Place, parse_body, parse_node
+from packs import DATA, Frame, Pack, parse_table
+from primitives import Damaged, FrameName, SessionId, kdf, keyed, require
+from records import Record
+from segments import check_segment
+
+# What starts at an offset in the raw text of a frame: its id and size.
+Places = dict[tuple[FrameName, int], tuple[bytes, int]]
+
+
+class Content:
+    """One generation of a zone, opened."""
+
+    def __init__(self, zone: Zone, generation: int, keyring: Keyring) -> None:
+        self.zone, self.keyring = zone, keyring
+        self.keys: ZoneKeys = keyring.zone(zone.name, generation)
+        self.leaf_bytes = zone.repository.config.number("leaf-bytes")
+        self.session_key = lru_cache(256)(lambda number: keyring.session_key(zone.sessions[number]))
+        self.read_pack = lru_cache(4)(zone.read_pack)
+        self.frame = lru_cache(64)(self._frame)
+
+    def disks(self, snapshot: Session) -> list[Disk]:
+        """The disks of a snapshot, which must add up to what its public part says."""
+        manifest = snapshot.manifest
+        assert manifest is not None
+        disks = parse_body(seals.open_unit(manifest.sealed, self._root(snapshot.id), seals.BODY, snapshot.id, 0))
+        require(len(disks) == manifest.number("disks"), "another number of disks than announced")
+        require(sum(disk.size for disk in disks) == manifest.number("size-bytes"), "other sizes than announced")
+        require(sum(disk.data for disk in disks) == manifest.number("data-bytes"), "other data than announced")
+        return disks
+
+    def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
+        """The chunks of a disk by their offsets in it."""
+        if disk.root is None:
+            return
+        level = next(level for level in range(9) if self.leaf_bytes << 8 * level >= disk.size)
+        require(disk.level == level, "the root of the map has a wrong level")
+        yield from self._walk(disk, disk.root, level, needed)
+
+    def restore(self, disk: Disk, needed: FrameSet, target: BinaryIO) -> None:
+        """Writes a disk to an empty file; holes stay holes."""
+        target.truncate(disk.size)
+        for chunk in self.chunks(disk, needed):
+            data = self._bytes(chunk.place)
+            require(keyed(self.keys.id_key, data) == chunk.id, f"the chunk at {chunk.position} is another than the map says")
+            target.seek(chunk.position)
+            target.write(data)
+
+    def check_pack(self, pack: Pack) -> Places:
+        """Opens all of a pack; what lies where in it."""
+        raw = seals.open_unit(pack.table, self._root(pack.session), seals.TABLE, pack.session, pack.ordinal)
+        found: Places = {}
+        for frame, entries in zip(pack.frames, parse_table(raw, len(pack.frames))):
+            text, at = self._open(pack, frame), 0
+            for id_, size in entries:
+                require(self._id(pack, text[at : at + size]) == id_, f"frame {frame.name} holds another text than its table says")
+                found[frame.name, at] = id_, size
+                at += size
+            require(at == len(text), f"frame {frame.name} holds more than its table says")
+        return found
+
+    def check_segment(self, session: Session, segment: Record) -> None:
+        """Opens every page of an index segment."""
+        check_segment(segment, self._root(session.id), session.id, session.kind)
+
+    def _root(self, session: SessionId) -> bytes:
+        return seals.metadata_root(self.keys.metadata_key, session)
+
+    def _id(self, pack: Pack, text: bytes) -> bytes:
+        """The id of a chunk, or of a node, whose ids part comes first."""
+        if pack.kind == DATA:
+            return keyed(self.keys.id_key, text)
+        entry = 36 if text[0] else 40
+        ids = text[: 8 + entry * int.from_bytes(text[4:8], "little")]
+        return keyed(kdf("sancerre v1 node id", self.keys.id_key), ids)
+
+    def _walk(self, disk: Disk, node: Child, level: int, needed: FrameSet) -> Iterator[Child]:
+        require(node.place.frame in needed, f"the manifest does not name frame {node.place.frame}")
+        width = 1 if level == 0 else self.leaf_bytes << 8 * (level - 1)
+        for child in parse_node(self._bytes(node.place), self.keys.id_key, self.leaf_bytes, level, node.id):
+            placed = Child(node.position + child.position * width, child.id, child.place)
+            require(placed.position < disk.size, "the map goes on after the disk's end")
+            if level:
+                yield from self._walk(disk, placed, level - 1, needed)
+                continue
+            require(placed.position + placed.place.size <= disk.size, "a chunk crosses the disk's end")
+            require(placed.place.frame in needed, f"the manifest does not name frame {placed.place.frame}")
+            yield placed
+
+    def _bytes(self, place: Place) -> bytes:
+        data = self.frame(place.frame)[place.offset : place.offset + place.size]
+        require(len(data) == place.size, f"frame {place.frame} is too short")
+        return data
+
+    def _frame(self, name: FrameName) -> bytes:
+        try:
+            pack = self.read_pack(*self.zone.pack_of(name))
+            frame = next((frame for frame in pack.frames if frame.name == name), None)
+            require(frame is not None, "it is not in its pack")
+            assert frame is not None
+            return self._open(pack, frame)
+        except Damaged as error:
+            raise Damaged(f"frame {name}: {error}") from error
+
+    def _open(self, pack: Pack, frame: Frame) -> bytes:
+        root = self.session_key(frame.name.number) if pack.kind == DATA else self._root(frame.session)
+        return seals.open_unit(pack.sealed(frame), root, pack.kind, frame.session, frame.name.ordinal, frame.name.position)

@@ -1,0 +1,191 @@
+"""FORMAT.md §6–§9: the log of a zone, and what hangs on it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Callable
+
+from framesets import FrameSet, Lists
+from packs import Pack
+from primitives import Damaged, FrameName, SessionId, digest, require
+from records import Record
+from repository import Repository
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A pack as a signed list names it."""
+
+    key: str
+    kind: str
+    size: int
+    sha256: str
+    directory: str
+    frames: int
+
+
+@dataclass
+class Session:
+    """A log entry that verifies, and what its signer published under its number."""
+
+    id: SessionId
+    entry: Record
+    outcome: Record | None = None
+    packs: dict[int, Listed] = field(default_factory=dict)
+    segments: list[Record] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        return self.entry["kind"]
+
+    @property
+    def manifest(self) -> Record | None:
+        return self.outcome if self.outcome and self.outcome.kind == "manifest" else None
+
+
+class Zone:
+    """A zone's sessions by number. What does not verify was reported and is not here."""
+
+    def __init__(self, repository: Repository, name: str) -> None:
+        self.repository, self.name, self.prefix = repository, name, f"zones/{name}/"
+        self.sessions: dict[int, Session] = {}
+        self.moves: dict[FrameName, tuple[int, int]] = {}
+        self.dead: set[tuple[int, int]] = set()
+        self.forgotten: set[str] = set()
+        self._read_log()
+        self._revoke()
+        for key in repository.under(self.prefix + "outcome/"):
+            self._checked(key, self._read_outcome)
+        for key in repository.under(self.prefix + "lists/"):
+            self._checked(key, self._read_list)
+        for key in repository.under(self.prefix + "index/"):
+            self._checked(key, self._read_segment)
+        self._find_gaps()
+
+    def snapshots(self) -> list[Session]:
+        return [session for session in self.sessions.values() if session.manifest]
+
+    def pack_of(self, frame: FrameName) -> tuple[int, int]:
+        """The pack that holds a frame now: its first, or the one that a collector moved it to."""
+        for number, ordinal in (frame[:2], self.moves.get(frame, frame[:2])):
+            session = self.sessions.get(number)
+            listed = session.packs.get(ordinal) if session else None
+            if listed and listed.key in self.repository.keys:
+                return number, ordinal
+        raise Damaged(f"no pack holds frame {frame}")
+
+    def read_pack(self, number: int, ordinal: int) -> Pack:
+        """A whole pack, checked against the list that names it."""
+        session = self.sessions[number]
+        listed = session.packs[ordinal]
+        data = self.repository.read(listed.key)
+        require(len(data) == listed.size, f"{len(data)} bytes instead of {listed.size}")
+        require(listed.key.endswith("-" + digest(data).hex()), "the bytes are not those of its name")
+        require(hashlib.sha256(data).hexdigest() == listed.sha256, "the SHA-256 is another than listed")
+        pack = Pack(data)
+        require(pack.repository.hex() == self.repository.id, "a pack of another repository")
+        require((pack.session, pack.ordinal) == (session.id, ordinal), "a pack of another session")
+        require(("data", "meta")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
+        require(pack.directory_hash.hex() == listed.directory and len(pack.frames) == listed.frames, "another directory than listed")
+        return pack
+
+    def _checked(self, key: str, read: Callable[[str], None]) -> None:
+        try:
+            read(key)
+        except Damaged as error:
+            self.repository.report(key, str(error))
+
+    def _read_log(self) -> None:
+        before = 0
+        for key in self.repository.under(self.prefix + "log/"):
+            number = int(key.rpartition("/")[2], 16)
+            if number != before + 1:
+                self.repository.report(key, f"the log has no entries {before + 1} to {number - 1}")
+            before = number
+            record = self.repository.decode(key, "log")
+            if record and (record["zone"], record.number("number")) == (self.name, number):
+                self.sessions[number] = Session(SessionId(number, digest(record.data)), record)
+            elif record:
+                self.repository.report(key, "an entry of another place")
+
+    def _revoke(self) -> None:
+        """Drops what a revoked writer signed."""
+        for revoke in [session.entry for session in self.sessions.values() if session.kind == "revoke"]:
+            for number, session in list(self.sessions.items()):
+                if session.entry.signer.name == revoke["writer"] and number >= revoke.number("from"):
+                    self.repository.report(f"{self.prefix}log/{number:016x}", f"its signer {revoke['writer']} is revoked")
+                    del self.sessions[number]
+
+    def _read_outcome(self, key: str) -> None:
+        id_ = SessionId.parse(key.rpartition("/")[2])
+        session = self.sessions.get(id_.number)
+        require(session is not None and session.id == id_, "an outcome of no session")
+        assert session is not None
+        kinds = {"backup": ("manifest", "abort"), "gc": ("commit", "abort")}.get(session.kind, ())
+        first = self.repository.read(key).partition(b"\n")[0].decode("ascii", "replace")
+        kind = next((kind for kind in kinds if first.startswith(f"sancerre-{kind}-v")), None)
+        require(kind is not None, f"a {session.kind} does not end so")
+        record = self.repository.decode(key, str(kind))
+        if record:
+            _check_outcome(self.name, session, record)
+            session.outcome = record
+            if kind == "commit":
+                self._follow(session, Lists(record.public))
+
+    def _follow(self, gc: Session, lists: Lists) -> None:
+        self.moves.update({frame: (gc.id.number, ordinal) for frame, (ordinal, _) in lists.moves.items()})
+        self.dead.update((number, ordinal) for number, packs in lists.dead.items() for ordinal in packs)
+        self.forgotten.update(lists.forgotten)
+
+    def _published(self, key: str, kind: str) -> tuple[Session, Record]:
+        """A list or segment: of the session that its key names, signed by the signer of that session."""
+        *_, number, sequence = key.split("/")
+        session = self.sessions.get(int(number, 16))
+        require(session is not None, "of no session")
+        assert session is not None
+        record = self.repository.decode(key, kind)
+        require(record is not None, "not used")
+        assert record is not None
+        place = self.name, str(session.id), int(sequence, 16)
+        require((record["zone"], record["session"], record.number("sequence")) == place, "of another place")
+        require(record.signer == session.entry.signer, "signed by another than its session")
+        return session, record
+
+    def _read_list(self, key: str) -> None:
+        session, record = self._published(key, "list")
+        counted = session.manifest is None or record.number("sequence") < session.manifest.number("lists")
+        require(counted, "the manifest does not count this list")
+        packs = [line.split(" ") for line in record.values["pack"]]
+        ordinals = [int(pack[0]) for pack in packs]
+        require(ordinals == sorted(set(ordinals)), "packs out of order")
+        for ordinal, (_, kind, size, blake3, sha256, directory, frames) in zip(ordinals, packs):
+            name = f"{self.prefix}packs/{session.id.number:016x}/{ordinal:08x}-{blake3}"
+            session.packs.setdefault(ordinal, Listed(name, kind, int(size), sha256, directory, int(frames)))
+
+    def _read_segment(self, key: str) -> None:
+        session, record = self._published(key, "index")
+        covers = [tuple(map(int, pair.split("/"))) for pair in record.values["covers"]]
+        require(covers == sorted(set(covers)), "covered segments out of order")
+        session.segments.append(record)
+
+    def _find_gaps(self) -> None:
+        """Reports lists that a manifest counts and are not there, and packs that no list names."""
+        for session in self.snapshots():
+            for sequence in range(session.manifest.number("lists") if session.manifest else 0):
+                key = f"{self.prefix}lists/{session.id.number:016x}/{sequence:08x}"
+                if key not in self.repository.keys:
+                    self.repository.report(key, "missing")
+        listed = {pack.key for session in self.sessions.values() for pack in session.packs.values()}
+        for key in set(self.repository.under(self.prefix + "packs/")) - listed:
+            self.repository.report(key, "no list names this pack")
+
+
+def _check_outcome(zone: str, session: Session, record: Record) -> None:
+    require((record["zone"], record["session"]) == (zone, str(session.id)), "an outcome of another session")
+    if record.kind == "manifest" or record.signer.role == "writer":
+        require(record.signer == session.entry.signer, "signed by another than its session")
+    if record.kind == "manifest":
+        require(record["vm"] == session.entry["vm"], "a manifest of another VM than announced")
+        require(record.values["parent"] == session.entry.values["parent"], "other parents than announced")
+        FrameSet(record.public)

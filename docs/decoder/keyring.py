@@ -1,0 +1,92 @@
+"""FORMAT.md §4: what a passphrase opens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+import age
+from framesets import plain_lines
+from history import Session
+from primitives import kdf, require
+from repository import Repository
+
+
+class ZoneKeys(NamedTuple):
+    """The secrets of one generation of a zone that a reader needs."""
+
+    id_key: bytes
+    metadata_key: bytes
+
+
+class WrongPassphrase(Exception):
+    """No identity opens with it."""
+
+
+class Keyring:
+    """The identities that a passphrase opens, and through them everything else."""
+
+    def __init__(self, repository: Repository, passphrase: str) -> None:
+        self.repository = repository
+        self.identities: dict[int, X25519PrivateKey] = {}
+        for key in repository.under("keys/recipients/"):
+            opened = age.decrypt(repository.read(key), age.with_passphrase(passphrase))
+            if opened is not None:
+                self._identity(key, _secret(opened, "identity"))
+        if not self.identities:
+            raise WrongPassphrase("the passphrase opens no identity of this repository")
+
+    def check_admin_keys(self, passphrase: str) -> list[str]:
+        """Opens the admin's sealed keys; those that the passphrase does not open are returned."""
+        unopened = []
+        for key in self.repository.under("keys/admin/"):
+            opened = age.decrypt(self.repository.read(key), age.with_passphrase(passphrase))
+            if opened is None:
+                unopened.append(key)
+            else:
+                self._admin(key, _secret(opened, "admin"))
+        return unopened
+
+    def zone(self, name: str, generation: int) -> ZoneKeys:
+        record = self.repository.zone_secrets.get(f"{name}-{generation:04}")
+        require(record is not None, f"keys/zones/{name}-{generation:04}: missing")
+        assert record is not None
+        secret = _secret(self._unseal(record.sealed, record.number("epoch")), "zone")
+        place = {"repository": self.repository.id, "zone": name, "generation": str(generation)}
+        require(place.items() <= secret.items(), "the secrets of another zone")
+        return ZoneKeys(bytes.fromhex(secret["id-key"]), bytes.fromhex(secret["metadata-key"]))
+
+    def session_key(self, session: Session) -> bytes:
+        """The key of a session's data frames, checked against the commitment in its log entry."""
+        key = self._unseal(session.entry.sealed, session.entry.number("epoch"))
+        commitment = kdf("sancerre v1 session commitment", key)
+        require(commitment.hex() == session.entry["commitment"], "a session key that is not the announced one")
+        return key
+
+    def _identity(self, key: str, secret: dict[str, str]) -> None:
+        require(secret["repository"] == self.repository.id, f"{key}: of another repository")
+        require(secret["admin"] == self.repository.admin_text, f"{key}: the configuration has another admin")
+        record = self.repository.identities.get(f"{int(secret['epoch']):04}")
+        identity = X25519PrivateKey.from_private_bytes(age.parse_key(secret["identity"], "age-secret-key-"))
+        public = identity.public_key().public_bytes_raw()
+        require(record is not None and age.parse_key(record["recipient"], "age") == public, f"{key}: not the identity of its epoch")
+        self.identities[int(secret["epoch"])] = identity
+
+    def _admin(self, key: str, secret: dict[str, str]) -> None:
+        """A signing key must be the one that the trust anchor names."""
+        seed = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret["signing-key"]))
+        require(secret["repository"] == self.repository.id, f"{key}: of another repository")
+        require(seed.public_key().public_bytes_raw() == self.repository.admin, f"{key}: not the admin's key")
+
+    def _unseal(self, sealed: bytes, epoch: int) -> bytes:
+        require(epoch in self.identities, f"no identity of epoch {epoch}")
+        opened = age.decrypt(sealed, age.with_identity(self.identities[epoch]))
+        require(opened is not None, f"sealed to another identity than that of epoch {epoch}")
+        assert opened is not None
+        return opened
+
+
+def _secret(text: bytes, kind: str) -> dict[str, str]:
+    return dict(line.partition(": ")[::2] for line in plain_lines(text, f"sancerre-{kind}-secret-v1"))

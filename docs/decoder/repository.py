@@ -1,0 +1,94 @@
+"""FORMAT.md §1.2 and §4: the folder, its configuration, and what the admin signed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Callable
+
+from primitives import MIB, Damaged, require
+from records import Record, certified, decode, fingerprint, ssh_key
+from shapes import HASH, NAME, ZONE
+
+_FORMS = re.compile(
+    rf"config|keys/identities/[0-9]{{4}}|keys/recipients/[0-9]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9]{{4}}"
+    rf"|keys/certificates/{NAME}|zones/{ZONE}/log/[0-9a-f]{{16}}|zones/{ZONE}/outcome/[0-9a-f]{{16}}-{HASH}"
+    rf"|zones/{ZONE}/packs/[0-9a-f]{{16}}/[0-9a-f]{{8}}-{HASH}|zones/{ZONE}/(?:lists|index)/[0-9a-f]{{16}}/[0-9a-f]{{8}}"
+)
+
+
+class Repository:
+    """A repository in a folder. What does not verify is reported, with its key, and not used."""
+
+    def __init__(self, root: Path, trust: str | None, report: Callable[[str, str], None]) -> None:
+        self.root, self.report = root, report
+        files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        self.keys = [key for key in files if _FORMS.fullmatch(key)]
+        for key in set(files).difference(self.keys):
+            report(key, "not a key of version 1")
+        try:
+            self._trust(trust)
+            self.config = decode(self.read("config"), "config", self.id, self.admin)
+            require(self.config["admin"] == self.admin_text, "it names two admins")
+            _check_sizes(self.config)
+        except Damaged as error:
+            raise Damaged(f"config: {error}") from error
+        self.identities = self._by_admin("keys/identities/", "identity")
+        self.zone_secrets = self._by_admin("keys/zones/", "zone")
+        for record in self._by_admin("keys/certificates/", "certificate").values():
+            certified(record)
+
+    def read(self, key: str) -> bytes:
+        path = self.root / key
+        require(path.is_file(), "missing")
+        return path.read_bytes()
+
+    def under(self, prefix: str) -> list[str]:
+        return [key for key in self.keys if key.startswith(prefix)]
+
+    def decode(self, key: str, kind: str) -> Record | None:
+        """The record at a key, or a report and nothing."""
+        try:
+            return decode(self.read(key), kind, self.id, self.admin)
+        except Damaged as error:
+            self.report(key, str(error))
+            return None
+
+    def _trust(self, trust: str | None) -> None:
+        """Takes repository and admin from the configuration, which must be signed by the trust anchor."""
+        text = self.read("config").partition(b"\n-----BEGIN")[0].decode("ascii", "replace")
+        claims = dict(line.partition(": ")[::2] for line in text.split("\n"))
+        self.id, self.admin_text = claims.get("repository", ""), claims.get("admin", "")
+        self.anchor = fingerprint(self.admin_text)
+        require(trust in (None, self.anchor), f"its admin is {self.anchor}, which is not the trust anchor")
+        self.admin = ssh_key(self.admin_text)
+
+    def _by_admin(self, prefix: str, kind: str) -> dict[str, Record]:
+        """The records under a prefix by the rest of their keys."""
+        found = {}
+        for key in self.under(prefix):
+            record = self.decode(key, kind)
+            if record and key == prefix + _name(record):
+                found[_name(record)] = record
+            elif record:
+                self.report(key, "a record of another name")
+        return found
+
+
+def _name(record: Record) -> str:
+    """What the key of a record ends in."""
+    if record.kind == "identity":
+        return f"{record.number('epoch'):04}"
+    return f"{record['zone']}-{record.number('generation'):04}" if record.kind == "zone" else record["name"]
+
+
+def _check_sizes(config: Record) -> None:
+    bounds = {"region-bytes": (MIB, 1024 * MIB), "leaf-bytes": (MIB, 32 * MIB), "frame-bytes": (MIB // 16, 16 * MIB), "pack-bytes": (MIB, 1024 * MIB)}
+    for name, (least, most) in bounds.items():
+        size = config.number(name)
+        require(least <= size <= most and size & (size - 1) == 0, f"{name} {size}")
+    require(config.number("leaf-bytes") <= config.number("region-bytes"), "a leaf is larger than a region")
+    for name in ("disk-profile", "stream-profile"):
+        least, target, most = sizes = [int(size) for size in re.findall("[0-9]+", config[name])]
+        require(all(size & (size - 1) == 0 for size in sizes), f"{name}")
+        require(4096 <= least <= target <= most <= min(MIB, config.number("frame-bytes")), f"{name}")

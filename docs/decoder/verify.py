@@ -1,0 +1,87 @@
+"""Verifies packs, index and snapshots, and goes on after what is wrong. The records were verified when they were read."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Callable, Iterator
+
+from content import Content, Places
+from framesets import FrameSet
+from history import Session, Zone
+from keyring import Keyring
+from primitives import Damaged
+
+
+def verify(zones: list[Zone], keyring: Keyring | None) -> str:
+    """Checks everything that can be checked without, or with, secrets; says what was there."""
+    snapshots = packs = chunks = 0
+    for zone in zones:
+        checked = _Verification(zone, keyring)
+        packs += sum(map(checked.packs, zone.sessions.values()))
+        chunks += sum(map(checked.snapshot, zone.snapshots()))
+        snapshots += len(zone.snapshots())
+    opened = f"{chunks} chunks in maps" if keyring else "nothing opened"
+    return f"{snapshots} snapshots, {packs} packs, {opened}:"
+
+
+class _Verification:
+    def __init__(self, zone: Zone, keyring: Keyring | None) -> None:
+        self.zone, self.places = zone, Places()
+        self.content: Callable[[int], Content] | None = None
+        if keyring:
+            self.content = lru_cache(None)(lambda generation: Content(zone, generation, keyring))
+
+    def packs(self, session: Session) -> int:
+        """Checks the listed packs of a session, and its index."""
+        for ordinal, listed in session.packs.items():
+            if (session.id.number, ordinal) in self.zone.dead and listed.key not in self.zone.repository.keys:
+                continue
+            with self._reporting(listed.key):
+                pack = self.zone.read_pack(session.id.number, ordinal)
+                for frame in pack.frames:
+                    pack.sealed(frame)
+                if self.content:
+                    self.places.update(self.content(self._generation(session)).check_pack(pack))
+        for segment in session.segments if self.content else []:
+            key = f"{self.zone.prefix}index/{session.id.number:016x}/{segment.number('sequence'):08x}"
+            with self._reporting(key):
+                assert self.content is not None
+                self.content(segment.number("generation")).check_segment(session, segment)
+        return len(session.packs)
+
+    def snapshot(self, snapshot: Session) -> int:
+        """Checks that all that a snapshot needs is where its public part and its maps say; how many chunks it has."""
+        assert snapshot.manifest is not None
+        needed, count = FrameSet(snapshot.manifest.public), 0
+        key = f"{self.zone.prefix}outcome/{snapshot.id}"
+        with self._reporting(key):
+            self._packs_are_there(needed)
+            content = self.content(self._generation(snapshot)) if self.content else None
+            for disk in content.disks(snapshot) if content else []:
+                assert content is not None
+                chunks, data = 0, 0
+                for chunk in content.chunks(disk, needed):
+                    found = self.places.get((chunk.place.frame, chunk.place.offset))
+                    if found != (chunk.id, chunk.place.size):
+                        raise Damaged(f"disk {disk.name}: the chunk at {chunk.position} is not where the map says")
+                    chunks, data = chunks + 1, data + chunk.place.size
+                if (chunks, data) != (disk.chunks, disk.data):
+                    raise Damaged(f"disk {disk.name} has {chunks} chunks of {data} bytes, not {disk.chunks} of {disk.data}")
+                count += chunks
+        return count
+
+    def _packs_are_there(self, needed: FrameSet) -> None:
+        for frame in needed.some_of_each_pack():
+            self.zone.pack_of(frame)
+
+    def _generation(self, session: Session) -> int:
+        generations = [other.entry.number("generation") for other in self.zone.sessions.values() if other.kind == "backup"]
+        return session.entry.number("generation") if session.kind == "backup" else max(generations)
+
+    @contextmanager
+    def _reporting(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as error:
+            self.zone.repository.report(key, str(error))
