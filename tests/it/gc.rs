@@ -22,11 +22,14 @@ use crate::block_on;
 const SIZE: usize = 4 << 20;
 const OPTIONS: GcOptions = GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600 };
 
-async fn collect(repository: &Repository) -> sancerre_engine::Result<GcReport> {
+pub(crate) async fn collect(repository: &Repository) -> sancerre_engine::Result<GcReport> {
     gc(repository, &OPTIONS, &Monitor::silent()).await
 }
 
-async fn drop_snapshot(repository: &Repository, snapshot: SessionId) -> sancerre_engine::Result<u64> {
+pub(crate) async fn drop_snapshot(
+    repository: &Repository,
+    snapshot: SessionId,
+) -> sancerre_engine::Result<u64> {
     let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
     let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     Ok(forget(repository, &options).await?.entry.unwrap())

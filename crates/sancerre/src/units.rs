@@ -23,6 +23,41 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
 }
 
+/// Parses an age such as `26h`, `8d` or `90m` to seconds.
+///
+/// Errors: a sentence that says what is understood.
+pub(crate) fn parse_age(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not an age such as 26h, 8d or 90m");
+    let last = text.chars().next_back().ok_or_else(bad)?;
+    let unit: u64 = match last {
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text.strip_suffix(last).and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
+    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(bad)
+}
+
+/// `3 h` up to two days, then `12 d`.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Parses `0.1%`: above 0, at most 100.
+///
+/// Errors: a sentence that says what is understood.
+pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
+    let share = text.strip_suffix('%').and_then(|share| share.parse().ok());
+    share
+        .filter(|share| *share > 0.0 && *share <= 100.0)
+        .ok_or_else(|| format!("{text:?} is not a share such as 0.1% or 99%"))
+}
+
 /// `1.2 GiB`; whole bytes below 1 KiB.
 pub(crate) fn size(bytes: u64) -> String {
     let mut scaled = bytes as f64;
@@ -81,6 +116,25 @@ mod tests {
         }
         for text in ["", "M", "1.5G", "-1", "+1", "12X", "1 M B", "18446744073709551616", "99999999999T"] {
             parse_size(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn ages_and_shares_are_understood() {
+        let cases = [("26h", 26 * 3600), ("8d", 8 * 86_400), ("90m", 5400)];
+        for (text, seconds) in cases {
+            assert_eq!(parse_age(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "h", "26", "0h", "-1h", "1.5h", "1 h", "1w", "999999999999999999d", "1é"] {
+            parse_age(text).unwrap_err();
+        }
+        assert_eq!(
+            [age(59 * 60), age(7 * 3600), age(47 * 3600), age(50 * 3600)],
+            ["59 min", "7 h", "47 h", "2 d"]
+        );
+        assert_eq!((parse_percent("0.1%"), parse_percent("100%")), (Ok(0.1), Ok(100.0)));
+        for text in ["", "5", "%", "0%", "-5%", "101%", "NaN%"] {
+            parse_percent(text).unwrap_err();
         }
     }
 

@@ -158,7 +158,11 @@ mod tests {
     fn a_machine_is_stale_without_a_fresh_snapshot() {
         assert_eq!(stale(&[(50, Fate::Saved), (26, Fate::Saved)]), None);
         assert_eq!(stale(&[(50, Fate::Saved), (27, Fate::Fuzzy)]), Some(Some(27)));
-        assert_eq!(stale(&[(2, Fate::Saved), (50, Fate::Saved)]), None, "the order of the log does not matter");
+        assert_eq!(
+            stale(&[(2, Fate::Saved), (50, Fate::Saved)]),
+            None,
+            "the order of the log does not matter"
+        );
         for fate in [Fate::Aborted, Fate::Open, Fate::Void] {
             assert_eq!(stale(&[(30, Fate::Saved), (1, fate)]), Some(Some(30)), "{fate:?}");
             assert_eq!(stale(&[(1, fate)]), Some(None), "{fate:?}");

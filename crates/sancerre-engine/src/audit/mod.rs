@@ -11,14 +11,12 @@
 
 mod machine;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sancerre_format::names::{self, Name, Time, Zone};
-use sancerre_format::record::{self, Trust};
+use sancerre_format::record::Trust;
 
 pub use machine::{Fate, Machine, Run, Stale};
 pub use state::{Checkpoint, State};
@@ -89,7 +87,8 @@ impl AuditReport {
 
     /// Every machine whose newest snapshot is too old.
     pub fn stale(&self) -> impl Iterator<Item = (&Zone, &Machine, &Stale)> {
-        let machines = self.zones.iter().flat_map(|zone| zone.machines.iter().map(move |vm| (&zone.zone, vm)));
+        let machines =
+            self.zones.iter().flat_map(|zone| zone.machines.iter().map(move |vm| (&zone.zone, vm)));
         machines.filter_map(|(zone, machine)| Some((zone, machine, machine.stale.as_ref()?)))
     }
 }
@@ -130,31 +129,19 @@ pub async fn audit(
 
 /// The configuration, against the fingerprint that the auditor brought along.
 async fn open(store: &Store, fingerprint: &str) -> Result<(Trust, Time)> {
-    let expected = fingerprint.strip_prefix("SHA256:").unwrap_or(fingerprint);
-    let is_fingerprint =
-        expected.len() == 43 && expected.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte));
-    if !is_fingerprint {
-        return Err(Error::Usage(format!(
-            "{fingerprint:?} is not a trust anchor: give the fingerprint that `sancerre init` printed, SHA256: and 43 \
-             letters, digits, + and /"
-        )));
-    }
-    let config = store.get(names::CONFIG).await?;
-    let config = config.ok_or_else(|| Error::NoRepository { location: store.location().to_owned() })?;
-    let trust = record::claimed_trust(&config).map_err(Error::object(names::CONFIG))?;
-    let found = trust.admin.fingerprint();
-    if found.strip_prefix("SHA256:") != Some(expected) {
+    let config = read_config(store, None).await?.fields;
+    let found = config.admin.fingerprint();
+    if found != fingerprint {
         return Err(Error::WrongKey {
             what: format!(
-                "the trust anchor does not fit: you gave SHA256:{expected}, the configuration at {} names {found}",
+                "the trust anchor does not fit: you gave {fingerprint}, the configuration at {} names {found}",
                 store.location()
             ),
             advice: "if the location is the right one, somebody replaced the configuration: compare with the \
                      fingerprint that was written down when the repository was made, and trust nothing there",
         });
     }
-    let config = read_config(store, Some(&trust)).await?;
-    Ok((trust, config.fields.created))
+    Ok((Trust { repository: config.repository, admin: config.admin }, config.created))
 }
 
 /// Every zone that has a key record or objects.
@@ -163,7 +150,8 @@ async fn zones(store: &Store, options: &AuditOptions, findings: &mut Vec<Finding
         return Ok(BTreeSet::from([zone.clone()]));
     }
     let listed = store.list(names::ZONES).await?;
-    let mut zones: BTreeSet<Zone> = listed.iter().filter_map(|listed| names::zone_of_key(&listed.key)).collect();
+    let mut zones: BTreeSet<Zone> =
+        listed.iter().filter_map(|listed| names::zone_of_key(&listed.key)).collect();
     for folder in store.folders(names::ZONE_FOLDERS).await? {
         match Zone::new(&folder) {
             Ok(zone) => drop(zones.insert(zone)),

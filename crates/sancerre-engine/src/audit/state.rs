@@ -14,7 +14,8 @@ use crate::repository::log::{Log, LogEntry, Outcome};
 
 const FIRST_LINE: &str = "sancerre-audit-state-v1";
 
-/// Sessions by number: the hash of the log entry, and of the outcome if there was one.
+/// Sessions by number: the hash of the log entry, and of the outcome if there was one. One that does not verify may still
+/// be mended by a true one, so it is not remembered.
 type Seen = BTreeMap<u64, (Hash, Option<Hash>)>;
 
 /// A zone when it was last audited.
@@ -77,7 +78,7 @@ impl State {
         let highest = log.highest();
         let seen = log.entries().take_while(|entry| entry.session.number <= highest);
         let seen: Seen =
-            seen.map(|entry| (entry.session.number, (entry.session.intent, outcome_hash(entry)))).collect();
+            seen.map(|entry| (entry.session.number, (entry.session.intent, entry.outcome_hash()))).collect();
         let records = Hash::of(lines(&seen).as_bytes());
         self.zones.insert(zone.clone(), Memory { time, seen });
         Checkpoint { highest, records }
@@ -105,8 +106,9 @@ impl State {
     pub fn encode(&self) -> String {
         let Self { repository, anchor, zones } = self;
         let head = format!("{FIRST_LINE}\nrepository: {repository}\nadmin: {anchor}\n");
-        let zones =
-            zones.iter().map(|(zone, memory)| format!("zone: {zone} {}\n{}", memory.time, lines(&memory.seen)));
+        let zones = zones
+            .iter()
+            .map(|(zone, memory)| format!("zone: {zone} {}\n{}", memory.time, lines(&memory.seen)));
         zones.fold(head, |text, zone| text + &zone)
     }
 
@@ -166,7 +168,7 @@ fn difference(
     // What a revoked writer signed counts for nothing, whatever it is by now.
     let outcome = outcome.filter(|_| entry.revoked.is_none())?;
     let object = names::outcome(zone, &session);
-    match (outcome_hash(entry), &entry.outcome) {
+    match (entry.outcome_hash(), &entry.outcome) {
         (Some(now), _) if now == outcome => None,
         (None, Outcome::Undecided) if is_given_up => None,
         (None, Outcome::Undecided) => Some((Severity::Missing, object, "it is gone")),
@@ -182,16 +184,6 @@ fn lines(seen: &Seen) -> String {
             format!("session: {session} {outcome}\n")
         })
         .collect()
-}
-
-/// An outcome that does not verify may still be mended by a true one, so it is not remembered.
-fn outcome_hash(entry: &LogEntry) -> Option<Hash> {
-    match &entry.outcome {
-        Outcome::Manifest(record) => Some(record.hash),
-        Outcome::Abort(record) => Some(record.hash),
-        Outcome::Commit(record, _) => Some(record.hash),
-        Outcome::Undecided | Outcome::Invalid(_) => None,
-    }
 }
 
 /// The snapshot that a lost record was of, where the log still tells.

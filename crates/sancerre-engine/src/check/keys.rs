@@ -124,9 +124,7 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
     let secrets = repository.keys.zone_secrets().ok();
     let own = secrets.map(|ZoneSecrets { epoch, generation, .. }| (*epoch, *generation));
     let used: BTreeSet<(u16, u16)> = log.entries().filter_map(made_with).chain(own).collect();
-    let pair = |(epoch, generation)| {
-        [names::identity(epoch), names::zone(&repository.keys.zone, generation)]
-    };
+    let pair = |(epoch, generation)| [names::identity(epoch), names::zone(&repository.keys.zone, generation)];
     let mut needed: BTreeSet<String> = used.into_iter().flat_map(pair).collect();
     needed.extend(signers.into_iter().map(names::certificate));
     let mut findings: Vec<Finding> = needed

@@ -176,7 +176,7 @@ fn choose(
 
 /// Generation of the keys that a session works with.
 fn generation(run: &Run<'_>, session: u64) -> Option<u16> {
-    let entry = run.log.entry(session)?.entry.as_deref().ok()?;
+    let entry = run.log.entry(session)?.announced()?;
     match &entry.fields.kind {
         Kind::Backup(intent) => Some(intent.generation),
         _ => None,
@@ -231,6 +231,21 @@ fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, pro
         run.findings.blame_settled(key, Severity::Missing, problem);
     } else {
         run.findings.blame(key, Severity::Missing, problem);
+    }
+}
+
+/// Charges what is lost to the snapshots whose frame sets name it. Which bytes of them it is only their maps tell.
+pub(super) fn charge(run: &mut Run<'_>) {
+    let lost: Vec<PackName> = run.lost.packs().collect();
+    for pack in lost {
+        let fault = run.inventory.fault(run.repository, pack).map(|fault| fault.object);
+        let key = run.inventory.catalogue.key(run.repository, pack);
+        let Some(object) = fault.or(key.ok()) else { continue };
+        for (at, subject) in run.subjects.iter().enumerate() {
+            if subject.uses.as_ref().is_some_and(|uses| uses.shares(&run.lost, &pack)) {
+                run.findings.cost(&object, (at, None), None);
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Cost {
     pub snapshot: SessionId,
     /// Its VM.
     pub vm: Name,
-    /// The disk; none when all of the snapshot is concerned.
+    /// The disk; none when all of the snapshot is concerned, or when no key is at hand that tells which part.
     pub disk: Option<Name>,
     /// Byte ranges of the disk, ascending and merged; none when all of the snapshot is concerned.
     pub ranges: Vec<Range<u64>>,

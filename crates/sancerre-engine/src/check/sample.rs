@@ -133,7 +133,8 @@ mod tests {
         for population in 1..=12u32 {
             for bad in 1..=population {
                 for draws in 0..=population {
-                    let ways: Vec<u32> = (0..1u32 << population).filter(|way| way.count_ones() == draws).collect();
+                    let ways: Vec<u32> =
+                        (0..1u32 << population).filter(|way| way.count_ones() == draws).collect();
                     let none = ways.iter().filter(|way| *way & ((1 << bad) - 1) == 0).count();
                     let counted = none as f64 / ways.len() as f64;
                     let formula = missed(population.into(), bad.into(), draws.into());
@@ -189,9 +190,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for (loss, confidence) in
-            [(0.0, 99.0), (-1.0, 99.0), (f64::NAN, 99.0), (101.0, 99.0), (1.0, 0.0), (1.0, 100.1), (1.0, f64::NAN)]
-        {
+        for (loss, confidence) in [
+            (0.0, 99.0),
+            (-1.0, 99.0),
+            (f64::NAN, 99.0),
+            (101.0, 99.0),
+            (1.0, 0.0),
+            (1.0, 100.1),
+            (1.0, f64::NAN),
+        ] {
             assert!(sample(loss, confidence).validate().is_err(), "{loss} {confidence}");
         }
         sample(0.1, 100.0).validate().unwrap();

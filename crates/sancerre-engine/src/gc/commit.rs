@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names;
 use sancerre_format::outcome::{Abort, Commit};
@@ -76,7 +76,7 @@ pub(super) async fn commit(
         by: signer.by.clone(),
         time: repository.host.clock.now(),
         previous: previous.map(|(number, record, _)| SessionId { number, intent: record.hash }),
-        records: digest(log, session.number),
+        records: log.digest(session.number),
     };
     let bytes: Bytes =
         record::encode(&commit, repository.host.tool, &signer.key, &lists.encode()?, &[])?.into();
@@ -96,20 +96,4 @@ fn ended(repository: &Repository, session: SessionId, found: &[u8]) -> Error {
         Err(error) => ("somebody unknown".to_owned(), error.to_string()),
     };
     Error::GcEnded { gc: session.number, by, reason }
-}
-
-/// Digest of everything up to `number` that was read (FORMAT.md §8.3).
-fn digest(log: &Log, number: u64) -> Hash {
-    let mut hashes = Vec::new();
-    for entry in log.entries().filter(|entry| entry.session.number <= number) {
-        hashes.extend_from_slice(&entry.session.intent.0);
-        let outcome = match &entry.outcome {
-            Outcome::Manifest(record) => Some(record.hash),
-            Outcome::Abort(record) => Some(record.hash),
-            Outcome::Commit(record, _) => Some(record.hash),
-            Outcome::Undecided | Outcome::Invalid(_) => None,
-        };
-        outcome.iter().for_each(|hash| hashes.extend_from_slice(&hash.0));
-    }
-    Hash::of(&hashes)
 }

@@ -28,8 +28,8 @@ use sancerre_format::sign::SigningKey;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-pub use personal::PersonalKey;
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
+pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
 pub(crate) use unlock::identity_from_random;

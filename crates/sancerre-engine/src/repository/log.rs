@@ -1,6 +1,7 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
 mod avoid;
+mod digest;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -19,7 +19,10 @@ const RANGES_SHOWN: usize = 3;
 pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let repository = repository::open(context, Access::ContentIfGiven).await?;
-    let settings = CheckOptions { read_data: read_data(options.read_data, options.read_data_subset), quarantine: options.quarantine };
+    let settings = CheckOptions {
+        read_data: read_data(options.read_data, options.read_data_subset),
+        quarantine: options.quarantine,
+    };
     let (monitor, watched) = context.watched(Work::Check)?;
     let report = check::check(&repository, &settings, &monitor).await?;
     drop(watched);
@@ -70,7 +73,7 @@ pub(super) fn describe(finding: &Finding) -> String {
 
 pub(super) fn describe_cost(cost: &Cost) -> String {
     let id: String = cost.snapshot.intent.to_string().chars().take(8).collect();
-    let Some(disk) = &cost.disk else { return format!("{id} ({}), all of it", cost.vm) };
+    let Some(disk) = &cost.disk else { return format!("{id} ({})", cost.vm) };
     let lost: u64 = cost.ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
     let shown: Vec<String> =
         cost.ranges.iter().take(RANGES_SHOWN).map(|range| format!("{}-{}", range.start, range.end)).collect();
