@@ -11,6 +11,7 @@ mod concurrent;
 
 mod cost;
 mod crash;
+mod forgery;
 mod forget;
 mod gc;
 mod index;
