@@ -2,17 +2,19 @@
 
 use sancerre_engine::ErrorKind;
 use sancerre_engine::audit::{AuditOptions, AuditReport, Fate, State, audit};
+use sancerre_engine::backup::{BackupOptions, Dedup, backup};
 use sancerre_engine::check::{CheckOptions, Finding, ReadData, Sample, Severity, check};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::Session;
 use sancerre_format::certificate::Role;
+use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
 use sancerre_tests::disk::{MemoryDisk, guest};
 use sancerre_tests::model::Model;
-use sancerre_tests::repo::{TestRepo, back_up, name, zone};
+use sancerre_tests::repo::{TestRepo, back_up, name, options as disks_of, zone};
 
 use crate::gc::{collect, drop_snapshot};
 
@@ -218,4 +220,32 @@ async fn snapshots_that_stand_on_a_distrusted_writer() {
         let note = after.all_findings().find(|found| found.object == object).unwrap();
         assert!(!note.costs.iter().any(|cost| Some(cost.snapshot) == again.snapshot));
     }
+}
+
+/// With `own`, nothing of another writer is built on, by whichever way it could be known: base, map nodes, index.
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_trusts_only_its_own_writer() {
+    let (repo, mut model, mut bytes) = (TestRepo::new(710).await, Model::default(), guest(711, SIZE));
+    let other = repo.with_key_file(&repo.certify("hv2", Role::Writer).await).await;
+    let first = back_up(&other, "web01", MemoryDisk::new(bytes.clone())).await.unwrap();
+    bytes[SIZE / 2] ^= 1;
+    let mut numbers = Vec::new();
+    for vm in ["web01", "db01", "web01"] {
+        let disks: Vec<(_, std::sync::Arc<dyn sancerre_image::Disk>)> =
+            vec![("disk0", MemoryDisk::new(bytes.clone()))];
+        let own = BackupOptions { dedup: Dedup::Own, ..disks_of(vm, disks) };
+        let report = backup(&repo.open, own, &Monitor::silent()).await.unwrap();
+        model.add_disk(report.snapshot.unwrap(), &bytes);
+        numbers.push(report.snapshot.unwrap().number);
+        let is_first = numbers.len() == 1;
+        assert_eq!(report.new_bytes, if is_first { first.new_bytes } else { 0 }, "{vm}: {report:?}");
+    }
+    let log = Log::load(&repo.open).await.unwrap();
+    for snapshot in log.snapshots().iter().filter(|snapshot| numbers.contains(&snapshot.session().number)) {
+        let uses = FrameSet::decode(&snapshot.manifest.public).unwrap();
+        assert!(uses.packs().all(|pack| numbers.contains(&pack.session)), "{uses:?}");
+    }
+    model.check(&repo.open).await;
+    let zone = back_up(&repo.open, "mail01", MemoryDisk::new(guest(711, SIZE))).await.unwrap();
+    assert_eq!(zone.new_bytes, 0, "without it the other's packs are known");
 }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sancerre_engine::backup::Dedup;
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
@@ -186,6 +187,10 @@ pub(crate) struct Backup {
     /// Save even if a disk changes while it is read; the snapshot is marked fuzzy, and the exit code is 3
     #[arg(long)]
     pub(crate) allow_changing: bool,
+    /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
+    /// can have spoiled
+    #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
+    pub(crate) dedup: DedupScope,
     /// Write Prometheus metrics to this file, also when the backup fails
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
@@ -286,6 +291,24 @@ pub(crate) enum IndexCommand {
     Rebuild,
     /// Merge small segments into large ones, which need less memory and fewer requests; deletes nothing
     Merge,
+}
+
+/// Whose packs a backup builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DedupScope {
+    /// Only this writer's
+    Own,
+    /// All writers' of the zone
+    Zone,
+}
+
+impl From<DedupScope> for Dedup {
+    fn from(scope: DedupScope) -> Self {
+        match scope {
+            DedupScope::Own => Self::Own,
+            DedupScope::Zone => Self::Zone,
+        }
+    }
 }
 
 /// Which packs `check` reads.

@@ -30,6 +30,13 @@ impl Avoid {
     pub fn extend(&mut self, frames: &FrameSet) {
         self.frames.union(frames);
     }
+
+    /// Adds the sessions of everybody but this writer: what others stored is not known then, and cannot be poisoned.
+    pub fn all_but(&mut self, log: &Log, writer: &Name) {
+        let others = log.entries.values().filter_map(LogEntry::announced);
+        let others = others.filter(|entry| entry.fields.by.name != *writer);
+        self.sessions.extend(others.map(|entry| entry.fields.number));
+    }
 }
 
 impl Log {
