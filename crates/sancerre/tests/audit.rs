@@ -139,8 +139,11 @@ fn an_auditor_without_any_secret() {
 
     change(&site.objects("/packs/")[0]);
     assert_eq!(code(&site.audit(&[])), 0, "nobody read it");
-    let bad = site.audit(&["--read-data"]);
+    assert!(!page.contains("This does not hold"));
+    let bad = site.audit(&["--read-data", "--report", &report]);
     assert_eq!(code(&bad), 20, "{}", text(&bad.stdout));
+    let page = std::fs::read_to_string(&report).unwrap();
+    assert!(page.contains("This does not hold") && page.contains("1 object damaged or forged"), "{page}");
 }
 
 #[test]

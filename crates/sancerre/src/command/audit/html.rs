@@ -95,16 +95,13 @@ fn totals(report: &AuditReport) -> String {
 fn checks(report: &AuditReport, options: &AuditOptions) -> String {
     let mut items = String::new();
     let mut item = |name: &str, is_good: Option<bool>, text: &str| {
-        let (class, mark) = match is_good {
-            Some(true) => ("good", "✓"),
-            Some(false) => ("bad", "✗"),
-            None => ("none", "–"),
+        let (class, mark, but) = match is_good {
+            Some(true) => ("good", "✓", ""),
+            Some(false) => ("bad", "✗", " <strong>This does not hold: see the findings.</strong>"),
+            None => ("none", "–", ""),
         };
-        let _ = writeln!(
-            items,
-            "<li class=\"{class}\" data-mark=\"{mark}\"><b>{name}.</b> {}</li>",
-            escape(text)
-        );
+        let text = escape(text);
+        let _ = writeln!(items, "<li class=\"{class}\" data-mark=\"{mark}\"><b>{name}.</b> {text}{but}</li>");
     };
     let bad = |parts: &[&str]| {
         let is_bad = |found: &&Finding| found.severity != Severity::Note;
