@@ -1,7 +1,7 @@
 //! Keys in memory: what this process can open and sign (FORMAT.md §4).
 //!
 //! A key file signs and reads a zone's metadata; what opens age files (a passphrase, identities) opens content; with
-//! nothing but the trust anchor the public part can be read. [`unlock`] and [`file`] make [`Keys`] from these.
+//! nothing but the trust anchor the public part can be read. `unlock` and `file` make [`Keys`] from these.
 
 pub mod certify;
 mod file;
