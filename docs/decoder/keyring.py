@@ -31,12 +31,13 @@ class Keyring:
     def __init__(self, repository: Repository, passphrase: str) -> None:
         self.repository = repository
         self.identities: dict[int, X25519PrivateKey] = {}
-        for key in repository.under("keys/recipients/"):
-            opened = age.decrypt(repository.read(key), age.with_passphrase(passphrase))
+        # The newest first: it opens those before it.
+        for name, record in sorted(repository.recipients.items(), reverse=True):
+            opened = age.decrypt(record.sealed, age.with_passphrase(passphrase)) if record["recipient"] == "passphrase" else None
             if opened is not None:
-                self._identity(key, _secret(opened, "identity"))
-        if not self.identities:
-            raise WrongPassphrase("the passphrase opens no identity of this repository")
+                self._identity(f"keys/recipients/{name}", _secret(opened, "identity"))
+                return
+        raise WrongPassphrase("the passphrase opens no identity of this repository")
 
     def check_admin_keys(self, passphrase: str) -> list[str]:
         """Opens the admin's sealed keys; those that the passphrase does not open are returned."""
@@ -50,8 +51,8 @@ class Keyring:
         return unopened
 
     def zone(self, name: str, generation: int) -> ZoneKeys:
-        record = self.repository.zone_secrets.get(f"{name}-{generation:04}")
-        require(record is not None, f"keys/zones/{name}-{generation:04}: missing")
+        record = self.repository.zone_secrets.get(f"{name}-{generation:04x}")
+        require(record is not None, f"keys/zones/{name}-{generation:04x}: missing")
         assert record is not None
         secret = _secret(self._unseal(record.sealed, record.number("epoch")), "zone")
         place = {"repository": self.repository.id, "zone": name, "generation": str(generation)}
@@ -68,11 +69,16 @@ class Keyring:
     def _identity(self, key: str, secret: dict[str, str]) -> None:
         require(secret["repository"] == self.repository.id, f"{key}: of another repository")
         require(secret["admin"] == self.repository.admin_text, f"{key}: the configuration has another admin")
-        record = self.repository.identities.get(f"{int(secret['epoch']):04}")
+        record = self.repository.identities.get(f"{int(secret['epoch']):04x}")
         identity = X25519PrivateKey.from_private_bytes(age.parse_key(secret["identity"], "age-secret-key-"))
         public = identity.public_key().public_bytes_raw()
         require(record is not None and age.parse_key(record["recipient"], "age") == public, f"{key}: not the identity of its epoch")
-        self.identities[int(secret["epoch"])] = identity
+        epoch = int(secret["epoch"])
+        self.identities[epoch] = identity
+        if record.sealed:
+            former = _secret(self._unseal(record.sealed, epoch), "identity")
+            require(int(former["epoch"]) < epoch, f"{key}: an identity before that is not older")
+            self._identity(f"keys/identities/{epoch:04x}", former)
 
     def _admin(self, key: str, secret: dict[str, str]) -> None:
         """A signing key must be the one that the trust anchor names."""

@@ -11,7 +11,7 @@ from records import Record, certified, decode, fingerprint, ssh_key
 from shapes import HASH, NAME, ZONE
 
 _FORMS = re.compile(
-    rf"config|keys/identities/[0-9]{{4}}|keys/recipients/[0-9]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9]{{4}}"
+    rf"config|keys/identities/[0-9a-f]{{4}}|keys/recipients/[0-9a-f]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9a-f]{{4}}"
     rf"|keys/certificates/{NAME}|zones/{ZONE}/log/[0-9a-f]{{16}}|zones/{ZONE}/outcome/[0-9a-f]{{16}}-{HASH}"
     rf"|zones/{ZONE}/packs/[0-9a-f]{{16}}/[0-9a-f]{{8}}-{HASH}|zones/{ZONE}/(?:lists|index)/[0-9a-f]{{16}}/[0-9a-f]{{8}}"
 )
@@ -34,6 +34,7 @@ class Repository:
         except Damaged as error:
             raise Damaged(f"config: {error}") from error
         self.identities = self._by_admin("keys/identities/", "identity")
+        self.recipients = self._by_admin("keys/recipients/", "recipient")
         self.zone_secrets = self._by_admin("keys/zones/", "zone")
         for record in self._by_admin("keys/certificates/", "certificate").values():
             certified(record)
@@ -78,8 +79,10 @@ class Repository:
 def _name(record: Record) -> str:
     """What the key of a record ends in."""
     if record.kind == "identity":
-        return f"{record.number('epoch'):04}"
-    return f"{record['zone']}-{record.number('generation'):04}" if record.kind == "zone" else record["name"]
+        return f"{record.number('epoch'):04x}"
+    if record.kind == "recipient":
+        return f"{record.number('epoch'):04x}-{record['label']}"
+    return f"{record['zone']}-{record.number('generation'):04x}" if record.kind == "zone" else record["name"]
 
 
 def _check_sizes(config: Record) -> None:

@@ -52,6 +52,9 @@ SHAPES: dict[str, list[Field]] = {
         Field("frame-bytes", NUMBER), Field("pack-bytes", NUMBER), Field("disk-profile", PROFILE), Field("stream-profile", PROFILE),
     ),
     "identity": _shape(Field("epoch", NUMBER), Field("created", TIME), Field("recipient", "age1[a-z0-9]+")),
+    "recipient": _shape(
+        Field("epoch", NUMBER), Field("label", NAME), Field("created", TIME), Field("recipient", f"passphrase|age1[a-z0-9]+|{SSH_KEY}"),
+    ),
     "zone": _shape(Field("zone", ZONE), Field("generation", NUMBER), Field("created", TIME), Field("epoch", NUMBER)),
     "certificate": _shape(
         Field("zone", ZONE), Field("name", NAME), Field("role", "writer|keeper"), Field("key", SSH_KEY),

@@ -11,7 +11,7 @@ use sancerre_tests::repo::{TestRepo, back_up, name, restore_bytes};
 
 async fn try_sign(repository: &Repository, kind: Kind) -> Result<u64, ErrorKind> {
     let log = Log::load(repository).await.unwrap();
-    append(repository, &log, kind, &[]).await.map_err(|error| error.kind())
+    append(repository, &log, kind, &[]).await.map(|session| session.number).map_err(|error| error.kind())
 }
 
 #[tokio::test]

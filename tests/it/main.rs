@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod audit;
 mod avoid;
 mod backup;
 mod check;
@@ -11,6 +12,9 @@ mod concurrent;
 mod cost;
 mod crash;
 mod faults;
+mod forgery;
+mod forget;
+mod gc;
 mod index;
 mod keys;
 mod outage;

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sancerre_engine::Result;
-use sancerre_engine::backup::{BackupOptions, BackupReport, Input, Source, backup};
+use sancerre_engine::backup::{BackupOptions, BackupReport, Dedup, Input, Source, backup};
 use sancerre_engine::host::Host;
 use sancerre_engine::keys::certify::{NewKey, certify};
 use sancerre_engine::keys::{Keys, SecretString, Unlock};
@@ -142,6 +142,12 @@ impl TestRepo {
         admin
     }
 
+    /// The repository as a keeper's job opens it.
+    pub async fn as_keeper(&self) -> Repository {
+        let file = self.certify("keeper1", Role::Keeper).await;
+        self.with_key_file(&file).await
+    }
+
     /// Certifies a key for the zone; returns its key file.
     pub async fn certify(&self, label: &str, role: Role) -> String {
         let new = NewKey { name: name(label), role, expires: None };
@@ -174,6 +180,7 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         sources: disks.into_iter().map(source).collect(),
         tags: Vec::new(),
         allow_changing: false,
+        dedup: Dedup::Zone,
         dry_run: false,
         memory_bytes: 300 << 20,
     }

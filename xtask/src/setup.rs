@@ -32,6 +32,7 @@ const TEST_TOOLS: &[Tool] = &[
     required("nbdcopy", "libnbd-bin"),
     required("ssh-keygen", "openssh-client"),
     required("cmp", "diffutils"),
+    required("zstd", "zstd"),
     optional("b3sum", "b3sum"),
     required("age-keygen", "age"),
     optional("strace", "strace"),

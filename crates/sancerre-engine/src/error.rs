@@ -1,6 +1,8 @@
 //! What can go wrong, in kinds that tell the caller what to do.
 
 use sancerre_format::FormatError;
+use sancerre_format::id::SessionId;
+use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
 /// The result of everything in the engine.
@@ -23,6 +25,8 @@ pub enum ErrorKind {
     Damaged,
     /// Something in the repository is gone.
     Missing,
+    /// The snapshot was forgotten by whoever keeps the repository.
+    Forgotten,
     /// The user asked to stop.
     Interrupted,
 }
@@ -119,6 +123,26 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A collection was ended by somebody else.
+    #[error("gc {gc} was ended by {by}: {reason}; nothing was deleted, run it again")]
+    GcEnded {
+        /// Its number.
+        gc: u64,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An outcome that somebody saw is neither there nor forgotten.
+    #[error(
+        "object {key} is missing: log entry {entry} knew it, and nobody forgot it. Somebody hides or removed it; nothing was deleted. Bring it back (on a store with versions, remove the delete marker), and run `sancerre check`"
+    )]
+    Hidden {
+        /// Its key.
+        key: String,
+        /// Number of the entry that knew it.
+        entry: u64,
+    },
     /// The store went away at the commit point.
     #[error(
         "the store went away while snapshot {session} was being committed: {reason}; whether it is saved shows `sancerre snapshots` once the store is back"
@@ -129,6 +153,12 @@ pub enum Error {
         /// What the store said.
         reason: String,
     },
+    /// The snapshot was given up, by decision and not by damage.
+    #[error(transparent)]
+    Forgotten(Box<Forgotten>),
+    /// The request would lose more than it may, or what the repository says does not add up.
+    #[error("{0}")]
+    Refused(String),
     /// Nothing fits what the user named.
     #[error("{0}")]
     Usage(String),
@@ -179,7 +209,8 @@ impl Error {
             Self::Location { .. } | Self::Usage(_) => ErrorKind::Usage,
             Self::WrongKey { .. } => ErrorKind::WrongKey,
             Self::Object { .. } => ErrorKind::Damaged,
-            Self::Missing { .. } | Self::Lost { .. } => ErrorKind::Missing,
+            Self::Missing { .. } | Self::Lost { .. } | Self::Hidden { .. } => ErrorKind::Missing,
+            Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Unrestorable { source, .. } => source.kind(),
             _ => ErrorKind::Failed,
@@ -194,5 +225,36 @@ impl Error {
     /// Blames an object for a format error.
     pub(crate) fn object(key: &str) -> impl FnOnce(FormatError) -> Self {
         move |source| Self::Object { key: key.to_owned(), source }
+    }
+}
+
+/// By whom and when a snapshot was forgotten.
+#[derive(Debug, thiserror::Error)]
+#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", self.id(), self.advice())]
+pub struct Forgotten {
+    /// Which.
+    pub snapshot: SessionId,
+    /// Who signed the decision.
+    pub by: Name,
+    /// When, by the signer's clock.
+    pub time: Time,
+    /// Number of its log entry.
+    pub entry: u64,
+    /// Why.
+    pub reason: String,
+    /// Number of the gc that made it final, if one did.
+    pub collected: Option<u64>,
+}
+
+impl Forgotten {
+    fn id(&self) -> String {
+        self.snapshot.intent.to_string().chars().take(8).collect()
+    }
+
+    fn advice(&self) -> String {
+        match self.collected {
+            Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
+            None => format!("`sancerre undelete {}` takes that back, until gc has run", self.id()),
+        }
     }
 }

@@ -10,7 +10,7 @@ use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, LogEntry};
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;
@@ -51,7 +51,7 @@ impl Frames {
     }
 
     fn session(&self, number: u64) -> Result<SessionId> {
-        let entry = self.log.entry(number).filter(|entry| entry.entry.is_ok());
+        let entry = self.log.entry(number).filter(|entry| entry.announced().is_some());
         entry.map(|entry| entry.session).ok_or_else(|| Error::Lost { what: format!("log entry {number}") })
     }
 
@@ -74,7 +74,8 @@ impl Frames {
             return Ok(root.clone());
         }
         let key = sancerre_format::names::log(&self.repository.keys.zone, session);
-        let entry = self.log.entry(session).and_then(|entry| entry.entry.as_deref().ok());
+        // Also of a revoked writer, for the snapshots of others: the key is the one committed to, and chunks are verified.
+        let entry = self.log.entry(session).and_then(LogEntry::announced);
         let entry = entry.ok_or_else(|| Error::Missing { key: key.clone() })?;
         let root = self.repository.keys.content_root(entry, &key)?;
         roots.insert(session, root.clone());

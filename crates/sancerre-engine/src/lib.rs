@@ -8,10 +8,13 @@
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
+pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod error;
+pub mod forget;
 pub mod frames;
+pub mod gc;
 pub mod host;
 pub mod index;
 pub mod keys;

@@ -8,7 +8,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::Name;
 
 use crate::error::{Error, Result};
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Snapshot};
 
 /// Fewest digits of an id: fewer would soon name several snapshots.
 const ID_DIGITS_MIN: usize = 4;
@@ -77,12 +77,25 @@ impl Selector {
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
     pub fn resolve(&self, log: &Log) -> Result<SessionId> {
-        let snapshots = log.snapshots();
-        let candidates: Vec<_> = snapshots
-            .iter()
-            .map(|snapshot| Candidate { session: snapshot.session(), vm: &snapshot.manifest.fields.vm })
-            .collect();
-        self.choose(&candidates)
+        let live = candidates(log.snapshots());
+        match (self.choose(&live), &self.snapshot) {
+            // Perhaps it is none of those that are left.
+            (Err(error), Which::Id(_)) => match self.choose(&candidates(log.committed())) {
+                Ok(session) => log.refuse_forgotten(&session).and(Err(error)),
+                Err(_) => Err(error),
+            },
+            (found, _) => found,
+        }
+    }
+
+    /// The snapshot it means in `log`; by its id, one that was forgotten too.
+    ///
+    /// Errors: [`Error::Usage`] saying what there is instead.
+    pub fn resolve_any(&self, log: &Log) -> Result<SessionId> {
+        match &self.snapshot {
+            Which::Id(_) => self.choose(&candidates(log.committed())),
+            Which::Latest { .. } => self.resolve(log),
+        }
     }
 
     /// The one it means among `candidates`, which are in the order of the log.
@@ -97,6 +110,12 @@ impl Selector {
             Which::Id(prefix) => choose_id(prefix, candidates),
         }
     }
+}
+
+fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<Candidate<'a>> {
+    let candidate =
+        |snapshot: Snapshot<'a>| Candidate { session: snapshot.session(), vm: &snapshot.manifest.fields.vm };
+    snapshots.into_iter().map(candidate).collect()
 }
 
 fn latest(vm: Option<Name>, which: &str, rest: &[&str]) -> Option<Selector> {

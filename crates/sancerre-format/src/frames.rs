@@ -107,6 +107,17 @@ impl FrameSet {
         self.0.get(pack) == Some(&Members::Whole)
     }
 
+    /// Whether both sets have a frame of this pack in common.
+    pub fn shares(&self, other: &Self, pack: &PackName) -> bool {
+        match (self.0.get(pack), other.0.get(pack)) {
+            (None, _) | (_, None) => false,
+            (Some(Members::Frames(ours)), Some(Members::Frames(theirs))) => {
+                ours.iter().any(|index| theirs.contains(index))
+            }
+            _ => true,
+        }
+    }
+
     /// Whether it holds whole packs only.
     pub fn is_whole_packs(&self) -> bool {
         self.0.values().all(|members| *members == Members::Whole)

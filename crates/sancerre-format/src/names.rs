@@ -171,6 +171,12 @@ pub fn zone_parts(key: &str) -> Option<(Zone, u16)> {
     Some((Zone::new(zone).ok()?, epoch(digits)?))
 }
 
+/// The zone of a key made by [`zone`], whichever it is.
+pub fn zone_of_key(key: &str) -> Option<Zone> {
+    let (zone, _) = key.strip_prefix(ZONES)?.rsplit_once('-')?;
+    Zone::new(zone).ok().filter(|zone| zone_generation(zone, key).is_some())
+}
+
 /// A certificate.
 pub fn certificate(name: &Name) -> String {
     format!("keys/certificates/{name}")
@@ -209,9 +215,12 @@ impl Folder {
     }
 }
 
+/// Prefix of the folders of all zones.
+pub const ZONE_FOLDERS: &str = "zones/";
+
 /// Prefix of a folder, with the slash.
 pub fn folder(zone: &Zone, folder: Folder) -> String {
-    format!("zones/{zone}/{}/", folder.as_str())
+    format!("{ZONE_FOLDERS}{zone}/{}/", folder.as_str())
 }
 
 /// Prefix of one session's objects in a folder, with the slash.
@@ -263,7 +272,7 @@ impl ZoneKey {
     /// Parses a key; keys of any other form belong to nobody and are errors.
     pub fn parse(zone: &Zone, key: &str) -> Result<Self> {
         let stranger = || corrupt("object key", format!("{key:?} is not a key of this format"));
-        let in_zone = key.strip_prefix("zones/").and_then(|rest| rest.strip_prefix(zone.0.as_str()));
+        let in_zone = key.strip_prefix(ZONE_FOLDERS).and_then(|rest| rest.strip_prefix(zone.0.as_str()));
         let rest = in_zone.and_then(|rest| rest.strip_prefix('/')).ok_or_else(stranger)?;
         let (folder, name) = rest.split_once('/').ok_or_else(stranger)?;
         match folder {

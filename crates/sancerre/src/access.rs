@@ -37,7 +37,6 @@ pub(crate) enum Access {
     /// Read content if nobody needs to be asked for it.
     ContentIfGiven,
     /// Sign what a keeper may: a keeper's key file, else the admin's key.
-    #[allow(dead_code)]
     Keeper,
     /// Sign what only the admin may; the zone is not opened, and need not exist.
     Admin,

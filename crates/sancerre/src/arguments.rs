@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sancerre_engine::backup::Dedup;
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag, Zone};
 
-use crate::command::Key;
+use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::{Forget, Gc, Key, Named};
 use crate::limits::Limits;
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
@@ -37,7 +39,8 @@ Exit codes (scripts must take any other code for a failure):
     1  failed                          13  there is a repository already
     2  wrong usage                     20  something in the repository is damaged
     3  done, but not as asked          21  something in the repository is missing
-   10  no repository there            130  interrupted
+   10  no repository there             22  the snapshot was forgotten
+                                      130  interrupted
 
 Names of snapshots:
   latest, latest~2                    the newest, the third newest, of the only machine
@@ -115,6 +118,18 @@ pub(crate) enum Command {
     Check(Check),
     /// Try out the store: what it does, and what that means
     Doctor(Doctor),
+    /// Verify the repository without any secret, and write a report of it
+    Audit(Audit),
+    /// Say which snapshots may go, by rules or by name; removes nothing yet
+    Forget(Forget),
+    /// Take a forget back, until gc has run
+    Undelete(Named),
+    /// Protect snapshots from every forget
+    Hold(Named),
+    /// End the hold of snapshots
+    Release(Named),
+    /// Delete what no snapshot needs
+    Gc(Gc),
     /// Manage the keys of writers, keepers and restore recipients
     Key(Key),
     /// Work on the index, a cache that is made of the packs
@@ -181,6 +196,10 @@ pub(crate) struct Backup {
     /// Save even if a disk changes while it is read; the snapshot is marked fuzzy, and the exit code is 3
     #[arg(long)]
     pub(crate) allow_changing: bool,
+    /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
+    /// can have spoiled
+    #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
+    pub(crate) dedup: DedupScope,
     /// Write Prometheus metrics to this file, also when the backup fails
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
@@ -283,6 +302,24 @@ pub(crate) enum IndexCommand {
     Merge,
 }
 
+/// Whose packs a backup builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DedupScope {
+    /// Only this writer's
+    Own,
+    /// All writers' of the zone
+    Zone,
+}
+
+impl From<DedupScope> for Dedup {
+    fn from(scope: DedupScope) -> Self {
+        match scope {
+            DedupScope::Own => Self::Own,
+            DedupScope::Zone => Self::Zone,
+        }
+    }
+}
+
 /// Which packs `check` reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Subset {
@@ -330,7 +367,7 @@ fn parse_fingerprint(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
+pub(crate) fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
     Tag::new(text)
 }
 

@@ -1,10 +1,14 @@
 //! The commands: each takes its options and the context, and returns its summary.
 
+pub(crate) mod audit;
 mod backup;
 mod check;
 pub(crate) mod doctor;
 mod dump;
+mod forget;
+mod gc;
 mod generate;
+mod hold;
 mod index;
 mod init;
 mod key;
@@ -20,6 +24,8 @@ use sancerre_engine::store::{Hurry, Store};
 use sancerre_format::outcome::{Member, MemberKind};
 use serde_json::{Map, Value, json};
 
+use hold::Deed;
+
 use crate::arguments::{Command, Global, IndexCommand};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::{self, Watch};
@@ -28,6 +34,9 @@ use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
+pub(crate) use forget::Forget;
+pub(crate) use gc::Gc;
+pub(crate) use hold::Named;
 pub(crate) use key::Key;
 
 /// What every command is handed.
@@ -115,11 +124,17 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
+        Command::Audit(options) => audit::run(options, context).await,
         Command::Key(options) => key::run(options, context).await,
         Command::Index(options) => match options.command {
             IndexCommand::Rebuild => index::rebuild(context).await,
             IndexCommand::Merge => index::merge(context).await,
         },
+        Command::Forget(options) => forget::run(options, context).await,
+        Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,
+        Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
+        Command::Release(options) => hold::run(options, Deed::Release, context).await,
+        Command::Gc(options) => gc::run(options, context).await,
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Damaged = 20,
     /// Something in the repository is gone.
     Missing = 21,
+    /// The snapshot was forgotten, by decision.
+    Forgotten = 22,
     /// Stopped by a signal.
     Interrupted = 130,
 }
@@ -45,6 +47,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::WrongKey => Self::WrongKey,
             ErrorKind::Damaged => Self::Damaged,
             ErrorKind::Missing => Self::Missing,
+            ErrorKind::Forgotten => Self::Forgotten,
             ErrorKind::Interrupted => Self::Interrupted,
         }
     }

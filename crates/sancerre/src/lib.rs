@@ -9,6 +9,7 @@ mod access;
 mod arguments;
 mod command;
 mod exit;
+mod files;
 mod interrupt;
 mod io;
 mod key_file;

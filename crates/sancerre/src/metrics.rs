@@ -4,13 +4,13 @@
 //! success, so "no good backup since yesterday" can raise an alarm.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sancerre_format::names::Name;
 
 use crate::exit::Failure;
+use crate::files;
 
 const LAST_SUCCESS: &str = "sancerre_backup_last_success_timestamp_seconds";
 const RUN_SUCCESS: &str = "sancerre_backup_last_run_success";
@@ -66,18 +66,7 @@ pub(crate) fn update(path: &Path, vm: &Name, run: &Run) -> Result<(), Failure> {
         Err(error) => return Err(failed(error)),
     };
     set(&mut values, vm, run);
-    replace(path, &render(&values)).map_err(failed)
-}
-
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    // Not *.prom: the collector must not read it half written.
-    beside.push(format!(".{}.tmp", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+    files::replace(path, render(&values).as_bytes()).map_err(failed)
 }
 
 /// Lines `name{vm="…"} value` of the metrics above; anything else is not ours and is dropped.

@@ -23,22 +23,46 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// Parses `90s`, `15m`, `2h`, `1d` or plain seconds.
+/// Parses `90s`, `15m`, `26h`, `8d`, `2w` or `1y` to seconds.
 ///
 /// Errors: a sentence that says what is understood.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a time such as 90s, 15m or 2h");
-    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let seconds: u64 = match unit.trim_start() {
-        "" | "s" => 1,
-        "m" | "min" => 60,
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a time such as 90s, 15m, 26h, 8d, 2w or 1y");
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
         "h" => 3600,
         "d" => 86_400,
+        "w" => 604_800,
+        "y" => 31_557_600,
         _ => return Err(bad()),
     };
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
+    digits.parse::<u32>().map(|number| u64::from(number) * seconds).map_err(|_| bad())
+}
+
+/// [`parse_seconds`] as a duration.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_seconds(text).map(Duration::from_secs)
+}
+
+/// `3 h` up to two days, then `12 d`.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Parses `0.1%`: above 0, at most 100.
+///
+/// Errors: a sentence that says what is understood.
+pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
+    let share = text.strip_suffix('%').and_then(|share| share.parse().ok());
+    share
+        .filter(|share| *share > 0.0 && *share <= 100.0)
+        .ok_or_else(|| format!("{text:?} is not a share such as 0.1% or 99%"))
 }
 
 /// `1.2 GiB`; whole bytes below 1 KiB.
@@ -103,13 +127,22 @@ mod tests {
     }
 
     #[test]
-    fn times_are_understood() {
-        let cases = [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("2 h", 7200), ("1d", 86_400)];
+    fn times_and_shares_are_understood() {
+        let cases =
+            [("0s", 0), ("90s", 90), ("15m", 900), ("26h", 93_600), ("8d", 691_200), ("2w", 1_209_600)];
         for (text, seconds) in cases {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(parse_seconds(text), Ok(seconds), "{text}");
         }
-        for text in ["", "m", "1.5h", "-1", "1w", "18446744073709551615d"] {
-            parse_duration(text).unwrap_err();
+        for text in ["", "h", "26", "-1h", "1.5h", "1 h", "1x", "999999999999999999d", "1é"] {
+            parse_seconds(text).unwrap_err();
+        }
+        assert_eq!(
+            [age(59 * 60), age(7 * 3600), age(47 * 3600), age(50 * 3600)],
+            ["59 min", "7 h", "47 h", "2 d"]
+        );
+        assert_eq!((parse_percent("0.1%"), parse_percent("100%")), (Ok(0.1), Ok(100.0)));
+        for text in ["", "5", "%", "0%", "-5%", "101%", "NaN%"] {
+            parse_percent(text).unwrap_err();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Real object stores for the tests, on loopback: SeaweedFS for S3, Azurite for Azure Blob.
 //!
 //! `cargo xtask setup` installs them into the user's cache ([`install`]); a test asks for one and gets it running
-//! ([`seaweedfs`], [`azurite`]). All tests of a run share one server of each kind, also when each test is a process
+//! ([`seaweedfs()`], [`azurite()`]). All tests of a run share one server of each kind, also when each test is a process
 //! ([`shared`] says how), and keep out of each other's way by prefixes and buckets of their own.
 //!
 //! Depends on none of the product's packages: it judges them.

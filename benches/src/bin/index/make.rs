@@ -111,7 +111,7 @@ impl Maker {
     /// One run of segments, made by two threads.
     async fn index(self: &Arc<Self>) -> Result<()> {
         let mut log = Log::load(&self.repository).await?;
-        let number = append(&self.repository, &log, Kind::Index, &[]).await?;
+        let number = append(&self.repository, &log, Kind::Index, &[]).await?.number;
         log.refresh(&self.repository).await?;
         let session = log.entry(number).context("the entry is there")?.session;
         let next = AtomicU64::new(0);

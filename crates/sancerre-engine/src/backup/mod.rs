@@ -70,6 +70,17 @@ impl Source {
     }
 }
 
+/// Whose packs may be built on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dedup {
+    /// Only those of this writer's own sessions: no other host of the zone can spoil the snapshot, at the price of
+    /// storing again what they have stored.
+    Own,
+    /// Those of all writers of the zone.
+    #[default]
+    Zone,
+}
+
 /// What to back up, and how.
 pub struct BackupOptions {
     /// The VM.
@@ -80,6 +91,8 @@ pub struct BackupOptions {
     pub tags: Vec<Tag>,
     /// Save a source that changes while it is read, marked fuzzy, instead of refusing.
     pub allow_changing: bool,
+    /// Whose packs may be built on.
+    pub dedup: Dedup,
     /// Only count.
     pub dry_run: bool,
     /// Memory to stay within.
@@ -286,7 +299,11 @@ impl Run {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
         }
         let present = Present::load(repository).await?;
-        let usable = Usable { avoid: log.avoid(number)?, catalogue: Arc::new(catalogue), present };
+        let mut avoid = log.avoid(number)?;
+        if options.dedup == Dedup::Own {
+            avoid.all_but(log, &repository.writer()?.by.name);
+        }
+        let usable = Usable { avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::load(repository, log, &usable, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, Identity, ZoneRecord};
+use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name};
 use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, Trust};
@@ -14,7 +15,7 @@ use super::run::tolerate;
 use crate::error::Result;
 use crate::keys::ZoneSecrets;
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, LogEntry};
 
 /// First line of every age file.
 const AGE: &[u8] = b"age-encryption.org/v1\n";
@@ -104,6 +105,14 @@ fn age_file(bytes: &[u8]) -> std::result::Result<(), FormatError> {
     Err(FormatError::Corrupt { what: "age file", detail: "it does not start as one, or is cut short".into() })
 }
 
+/// The identity epoch and the generation of the zone's keys that a backup was made with.
+fn made_with(entry: &LogEntry) -> Option<(u16, u16)> {
+    match &entry.entry.as_deref().ok()?.fields.kind {
+        Kind::Backup(intent) => Some((intent.epoch, intent.generation)),
+        _ => None,
+    }
+}
+
 fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> {
     let here: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
     let signers: BTreeSet<&Name> = log
@@ -113,10 +122,10 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
         .map(|entry| &entry.fields.by.name)
         .collect();
     let secrets = repository.keys.zone_secrets().ok();
-    let own = |secrets: &ZoneSecrets| {
-        [names::identity(secrets.epoch), names::zone(&repository.keys.zone, secrets.generation)]
-    };
-    let mut needed: Vec<String> = secrets.into_iter().flat_map(own).collect();
+    let own = secrets.map(|ZoneSecrets { epoch, generation, .. }| (*epoch, *generation));
+    let used: BTreeSet<(u16, u16)> = log.entries().filter_map(made_with).chain(own).collect();
+    let pair = |(epoch, generation)| [names::identity(epoch), names::zone(&repository.keys.zone, generation)];
+    let mut needed: BTreeSet<String> = used.into_iter().flat_map(pair).collect();
     needed.extend(signers.into_iter().map(names::certificate));
     let mut findings: Vec<Finding> = needed
         .iter()

@@ -8,6 +8,8 @@
 //! while only the lost frames are held. A check goes on to its end: an object that cannot be read is a finding; only
 //! a store that does not answer at all, or the user, stops it.
 
+mod distrust;
+mod history;
 mod index;
 mod inventory;
 mod keys;
@@ -17,6 +19,7 @@ mod quarantine;
 mod records;
 mod report;
 mod run;
+mod sample;
 mod select;
 mod subjects;
 #[cfg(test)]
@@ -29,6 +32,7 @@ use std::sync::Arc;
 use sancerre_format::frames::FrameSet;
 
 pub use report::{CheckReport, Cost, Finding, Severity};
+pub use sample::{Sample, Sampled};
 pub use select::ReadData;
 
 use crate::error::Result;
@@ -42,6 +46,7 @@ use quarantine::Quarantine;
 use report::Findings;
 use run::Run;
 
+pub(crate) use history::CLOCK_SECONDS;
 pub(crate) use run::tolerate;
 
 /// What to check.
@@ -69,11 +74,24 @@ pub async fn check(
         repository.signer(quarantine::entry().roles())?;
     }
     let log = Arc::new(Log::load(repository).await?);
-    let mut findings = records::check(repository, &log).await?;
-    findings.extend(keys::check(repository, &log).await?);
-    findings.extend(records::strangers(repository, &log).await?);
+    check_log(repository, &log, options, monitor).await
+}
 
-    let mut run = prepare(repository, monitor, &log).await?;
+/// Checks what a log that was read names. With no keys at hand it sees what is public, and that is what an audit is.
+pub(crate) async fn check_log(
+    repository: &Repository,
+    log: &Arc<Log>,
+    options: &CheckOptions,
+    monitor: &Monitor,
+) -> Result<CheckReport> {
+    let zone = &repository.keys.zone;
+    let mut findings = records::check(repository, log).await?;
+    findings.extend(history::check(zone, log, repository.host.clock.now()));
+    findings.extend(keys::check(repository, log).await?);
+    findings.extend(records::strangers(repository, log).await?);
+
+    let mut run = prepare(repository, monitor, log).await?;
+    findings.extend(distrust::check(zone, log, &run.subjects));
     blame_lists(&mut run);
     let mut counted = Counted::default();
     let needed = packs::compare(&mut run, &mut counted);
@@ -82,7 +100,7 @@ pub async fn check(
     walk::walk(&mut run).await?;
     index::check(&mut run).await?;
 
-    let quarantined = if options.quarantine { run.quarantine.publish(repository, &log).await? } else { None };
+    let quarantined = if options.quarantine { run.quarantine.publish(repository, log).await? } else { None };
     let disks: usize = run.subjects.iter().map(|subject| subject.members.len()).sum();
     let snapshots = run.subjects.len();
     findings.extend(run.findings.finish(&run.subjects));
@@ -95,6 +113,7 @@ pub async fn check(
         pack_bytes: counted.pack_bytes,
         read_packs: counted.read_packs,
         read_bytes: counted.read_bytes,
+        sampled: counted.sampled,
         content_opened: counted.content_opened,
         findings,
         quarantined,

@@ -12,6 +12,7 @@ use sancerre_format::names::{self, Folder};
 
 use super::report::Severity;
 use super::run::{Run, is_transient, tolerate};
+use super::sample::Sampled;
 use super::select::ReadData;
 use super::verify::{self, Expected, Lost, Verdict};
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub(super) struct Counted {
     pub(super) pack_bytes: u64,
     pub(super) read_packs: u64,
     pub(super) read_bytes: u64,
+    pub(super) sampled: Option<Sampled>,
     pub(super) content_opened: bool,
 }
 
@@ -83,7 +85,8 @@ pub(super) async fn read(
     needed: &BTreeSet<PackName>,
     counted: &mut Counted,
 ) -> Result<()> {
-    let jobs = choose(run, read_data, needed);
+    let sample = draw(run, read_data, needed, counted);
+    let jobs = choose(run, read_data, &sample, needed);
     counted.content_opened = *read_data != ReadData::No && run.repository.keys.can_open_content();
     let total: u64 = jobs.iter().fold(0, |sum, job| sum.saturating_add(job.expected.listed.size_bytes));
     add(&run.monitor.counters.total_bytes, total);
@@ -121,14 +124,38 @@ pub(super) async fn read(
     Ok(())
 }
 
-fn choose(run: &Run<'_>, read_data: &ReadData, needed: &BTreeSet<PackName>) -> Vec<Job> {
+/// Draws from the packs that snapshots need and that are there; the others are known to be lost.
+fn draw(
+    run: &Run<'_>,
+    read_data: &ReadData,
+    needed: &BTreeSet<PackName>,
+    counted: &mut Counted,
+) -> BTreeSet<PackName> {
+    let ReadData::Sample(sample) = read_data else { return BTreeSet::new() };
+    let is_there = |(name, listed): &(PackName, &ListedPack)| {
+        needed.contains(name) && run.inventory.present.has(*name, listed)
+    };
+    let packs: Vec<(PackName, &ListedPack)> = run.inventory.catalogue.packs().filter(is_there).collect();
+    let drawn = sample.choose(&packs);
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    counted.sampled =
+        Some(Sampled { sample: *sample, population: count(packs.len()), drawn: count(drawn.len()) });
+    drawn
+}
+
+fn choose(
+    run: &Run<'_>,
+    read_data: &ReadData,
+    sample: &BTreeSet<PackName>,
+    needed: &BTreeSet<PackName>,
+) -> Vec<Job> {
     let doubtful: BTreeSet<PackName> = run.quarantine.packs().filter(|pack| needed.contains(pack)).collect();
     let catalogue = Arc::clone(&run.inventory.catalogue);
     let wanted = |(pack, listed): &(PackName, &ListedPack)| {
         let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
         run.inventory.present.has(*pack, listed)
             && !history
-            && (read_data.selects(*pack, listed) || doubtful.contains(pack))
+            && (read_data.selects(*pack, listed) || sample.contains(pack) || doubtful.contains(pack))
     };
     let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
@@ -149,7 +176,7 @@ fn choose(run: &Run<'_>, read_data: &ReadData, needed: &BTreeSet<PackName>) -> V
 
 /// Generation of the keys that a session works with.
 fn generation(run: &Run<'_>, session: u64) -> Option<u16> {
-    let entry = run.log.entry(session)?.entry.as_deref().ok()?;
+    let entry = run.log.entry(session)?.announced()?;
     match &entry.fields.kind {
         Kind::Backup(intent) => Some(intent.generation),
         _ => None,
@@ -204,6 +231,21 @@ fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, pro
         run.findings.blame_settled(key, Severity::Missing, problem);
     } else {
         run.findings.blame(key, Severity::Missing, problem);
+    }
+}
+
+/// Charges what is lost to the snapshots whose frame sets name it. Which bytes of them it is only their maps tell.
+pub(super) fn charge(run: &mut Run<'_>) {
+    let lost: Vec<PackName> = run.lost.packs().collect();
+    for pack in lost {
+        let fault = run.inventory.fault(run.repository, pack).map(|fault| fault.object);
+        let key = run.inventory.catalogue.key(run.repository, pack);
+        let Some(object) = fault.or(key.ok()) else { continue };
+        for (at, subject) in run.subjects.iter().enumerate() {
+            if subject.uses.as_ref().is_some_and(|uses| uses.shares(&run.lost, &pack)) {
+                run.findings.cost(&object, (at, None), None);
+            }
+        }
     }
 }
 

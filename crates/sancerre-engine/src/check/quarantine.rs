@@ -67,7 +67,8 @@ impl Quarantine {
         if self.new.is_empty() {
             return Ok(None);
         }
-        session::append(repository, log, entry(), &self.new.encode()?).await.map(Some)
+        let entry = session::append(repository, log, entry(), &self.new.encode()?).await?;
+        Ok(Some(entry.number))
     }
 }
 

@@ -110,6 +110,10 @@ fn witness(log: &Log, session: &SessionId) -> Option<u64> {
     for entry in log.entries().filter(|entry| entry.session.number > session.number) {
         let Ok(announced) = &entry.entry else { continue };
         if let Outcome::Commit(_, lists) = &entry.outcome {
+            if lists.forgotten.binary_search(session).is_ok() {
+                // The commit gave it up: its manifest may go.
+                return None;
+            }
             child = lists.live.binary_search(session).is_ok().then_some(entry.session.number);
         }
         if let Kind::Backup(intent) = &announced.fields.kind

@@ -6,6 +6,7 @@ use std::ops::Range;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Name;
 
+use super::sample::Sampled;
 use super::subjects::Subject;
 
 /// How bad a finding is; the worst comes first.
@@ -39,14 +40,14 @@ pub struct Cost {
     pub snapshot: SessionId,
     /// Its VM.
     pub vm: Name,
-    /// The disk; none when all of the snapshot is concerned.
+    /// The disk; none when all of the snapshot is concerned, or when no key is at hand that tells which part.
     pub disk: Option<Name>,
     /// Byte ranges of the disk, ascending and merged; none when all of the snapshot is concerned.
     pub ranges: Vec<Range<u64>>,
 }
 
 /// The result of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CheckReport {
     /// Snapshots checked.
     pub snapshots: u64,
@@ -60,6 +61,8 @@ pub struct CheckReport {
     pub read_packs: u64,
     /// Bytes of those.
     pub read_bytes: u64,
+    /// How they were drawn, if they were.
+    pub sampled: Option<Sampled>,
     /// Whether data frames were opened and their chunks' ids recomputed.
     pub content_opened: bool,
     /// What was found, by object.

@@ -3,9 +3,11 @@
 use sancerre_format::id::{Hash, PackName};
 use sancerre_format::list::ListedPack;
 
+use super::sample::Sample;
 use crate::error::{Error, Result};
 
-/// How much of the data a check reads. What is chosen depends on the packs' names alone, so a run can be repeated.
+/// How much of the data a check reads. What is chosen depends on the packs' names (and a sample's seed) alone, so a
+/// run can be repeated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReadData {
     /// No pack is read; maps are.
@@ -22,6 +24,8 @@ pub enum ReadData {
         /// Of how many.
         of: u32,
     },
+    /// So many of the packs that snapshots need that a loss among them would be noticed.
+    Sample(Sample),
 }
 
 impl ReadData {
@@ -34,14 +38,15 @@ impl ReadData {
             Self::Part { part, of } if part == 0 || part > of => {
                 Err(Error::Usage(format!("there is no part {part} of {of}: parts count from 1")))
             }
+            Self::Sample(sample) => sample.validate(),
             _ => Ok(()),
         }
     }
 
-    /// Whether this pack is to be read.
+    /// Whether this pack is to be read; a sample is drawn from all of them at once.
     pub(super) fn selects(&self, name: PackName, pack: &ListedPack) -> bool {
         match *self {
-            Self::No => false,
+            Self::No | Self::Sample(_) => false,
             Self::All => true,
             Self::Percent(percent) => f64::from(draw(&pack.hash)) < percent / 100.0 * 4_294_967_296.0,
             Self::Part { part, of } => {

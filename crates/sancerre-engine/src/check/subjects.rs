@@ -46,7 +46,8 @@ fn read_one(
     let fields = &snapshot.manifest.fields;
     let key = names::outcome(&repository.keys.zone, &session);
     let mut members = Vec::new();
-    if generation(snapshot).is_some() && generation(snapshot) == repository.keys.generation() {
+    let at_hand = repository.keys.generation();
+    if at_hand.is_some() && generation(snapshot) == at_hand {
         match log::open_body(repository, snapshot) {
             Ok(body) => members = body.members,
             Err(error) => {
@@ -58,7 +59,7 @@ fn read_one(
                 findings.cost(&key, (place, None), None);
             }
         }
-    } else {
+    } else if at_hand.is_some() {
         findings.blame(
             &key,
             Severity::Note,

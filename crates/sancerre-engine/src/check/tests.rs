@@ -14,7 +14,7 @@ use super::report::{Findings, Severity, merged};
 use super::select::ReadData;
 use super::subjects::Subject;
 
-fn listed(ordinal: u32) -> (PackName, ListedPack) {
+pub(super) fn listed(ordinal: u32) -> (PackName, ListedPack) {
     let name = PackName { session: 3, ordinal };
     let hash = Hash::of(&ordinal.to_le_bytes());
     let pack = ListedPack {

@@ -52,7 +52,7 @@ pub(super) struct Publisher<'a> {
 impl<'a> Publisher<'a> {
     /// Takes a number in the log; `log` then knows all that is below it.
     pub(super) async fn announce(repository: &'a Repository, log: &mut Log) -> Result<Self> {
-        let number = session::append(repository, log, Kind::Index, &[]).await?;
+        let number = session::append(repository, log, Kind::Index, &[]).await?.number;
         log.refresh(repository).await?;
         log.complete(repository, number).await?;
         let key = names::log(&repository.keys.zone, number);

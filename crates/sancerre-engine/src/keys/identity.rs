@@ -61,7 +61,7 @@ impl ProtectedIdentity {
     pub fn open(&self, passphrase: &SecretString) -> Result<Vec<OpenIdentity>> {
         match &self.0 {
             Protected::Age(file) => native(&open_age(file, passphrase)?),
-            Protected::Ssh(key) => Ok(vec![Box::new(ssh::open(key, passphrase)?)]),
+            Protected::Ssh(key) => Ok(vec![Box::new(ssh::Identity::new(&ssh::open(key, passphrase)?)?)]),
         }
     }
 }

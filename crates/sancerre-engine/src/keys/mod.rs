@@ -1,12 +1,13 @@
 //! Keys in memory: what this process can open and sign (FORMAT.md §4).
 //!
 //! A key file signs and reads a zone's metadata; what opens age files (a passphrase, identities) opens content; with
-//! nothing but the trust anchor the public part can be read. [`unlock`] and [`file`] make [`Keys`] from these.
+//! nothing but the trust anchor the public part can be read. `unlock` and `file` make [`Keys`] from these.
 
 pub mod certify;
 mod file;
 mod identity;
 pub mod overview;
+mod personal;
 pub mod recipients;
 mod sealed;
 pub(crate) mod ssh;
@@ -28,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
+pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
 pub(crate) use unlock::identity_from_random;

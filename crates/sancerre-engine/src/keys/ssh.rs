@@ -10,6 +10,7 @@ use age_core::format::{FILE_KEY_BYTES, FileKey, Stanza};
 use age_core::primitives::{aead_decrypt, aead_encrypt, hkdf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use sancerre_format::sign::SigningKey;
 use sha2::{Digest, Sha256};
 use ssh_key::private::KeypairData;
 use ssh_key::{Kdf, PrivateKey};
@@ -118,7 +119,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PrivateKey> {
 }
 
 /// Opens a key with its passphrase.
-pub(super) fn open(key: &PrivateKey, passphrase: &SecretString) -> Result<Identity> {
+pub(super) fn open(key: &PrivateKey, passphrase: &SecretString) -> Result<PrivateKey> {
     if let Kdf::Bcrypt { rounds, .. } = key.kdf()
         && *rounds > BCRYPT_ROUNDS_MAX
     {
@@ -126,11 +127,18 @@ pub(super) fn open(key: &PrivateKey, passphrase: &SecretString) -> Result<Identi
             "it asks for {rounds} rounds of bcrypt to try a passphrase, more than the {BCRYPT_ROUNDS_MAX} allowed"
         )));
     }
-    let opened = key.decrypt(passphrase.expose_secret()).map_err(|error| match error {
+    key.decrypt(passphrase.expose_secret()).map_err(|error| match error {
         ssh_key::Error::Crypto => wrong_passphrase(),
         other => unusable(other.to_string()),
-    })?;
-    Identity::new(&opened)
+    })
+}
+
+/// The key, for signing.
+pub(super) fn signing_key(key: &PrivateKey) -> Result<SigningKey> {
+    match key.key_data() {
+        KeypairData::Ed25519(pair) => Ok(SigningKey::from_seed(pair.private.to_bytes())),
+        _ => Err(other_kind(key)),
+    }
 }
 
 fn other_kind(key: &PrivateKey) -> Error {

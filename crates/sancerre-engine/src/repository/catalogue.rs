@@ -10,7 +10,7 @@ use sancerre_format::record;
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, LogEntry};
 
 /// The listed packs of sessions, by name.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +75,8 @@ impl Catalogue {
         let place = ZoneKey::parse(&repository.keys.zone, key)?;
         let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
         let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
-        let announced = entry.and_then(|entry| entry.entry.as_deref().ok());
+        // Also of a writer that was revoked since: others' snapshots may need its packs, and each chunk is verified.
+        let announced = entry.and_then(LogEntry::announced);
         let fits = place == ZoneKey::List(list.session.number, list.sequence)
             && list.repository == repository.keys.trust.repository
             && list.zone == repository.keys.zone

@@ -1,6 +1,8 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
 mod avoid;
+mod digest;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::repository::Repository;
 
 pub use avoid::Avoid;
+pub use standing::Standing;
 
 /// A log entry and what became of it.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct LogEntry {
     pub session: SessionId,
     /// The entry; an entry that does not verify keeps its number and is void.
     pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
+    /// The entry, if it is void only because its writer's key was revoked.
+    pub revoked: Option<Box<Record<Entry>>>,
     /// Its outcome.
     pub outcome: Outcome,
 }
@@ -131,7 +136,7 @@ impl Log {
             }
             Err(error) => Err(error),
         };
-        self.entries.insert(number, LogEntry { session, entry, outcome: Outcome::Undecided });
+        self.entries.insert(number, LogEntry { session, entry, revoked: None, outcome: Outcome::Undecided });
         Ok(())
     }
 
@@ -148,7 +153,8 @@ impl Log {
             let by = entry.entry.as_ref().ok().map(|entry| &entry.fields.by.name);
             if by.and_then(|name| revoked.get(name)).is_some_and(|from| number >= from) {
                 let detail = "its writer's key was revoked".to_owned();
-                entry.entry = Err(FormatError::Forged { what: Entry::KIND, detail });
+                let void = Err(FormatError::Forged { what: Entry::KIND, detail });
+                entry.revoked = std::mem::replace(&mut entry.entry, void).ok();
             }
         }
     }
@@ -249,55 +255,42 @@ impl Log {
             }
         }
         self.distrust_revoked();
+        let gcs: Vec<SessionId> =
+            self.undecided(end).filter(|entry| entry.is_gc()).map(|entry| entry.session).collect();
+        self.read_outcomes(repository, gcs).await
+    }
+
+    /// Sessions below `end` that no outcome has ended yet.
+    pub fn undecided(&self, end: u64) -> impl Iterator<Item = &LogEntry> {
+        let open = |entry: &LogEntry| {
+            let announced = entry.entry.as_ref().is_ok_and(|entry| entry.fields.kind.needs_outcome());
+            announced && matches!(entry.outcome, Outcome::Undecided)
+        };
+        self.entries.range(..end).map(|(_, entry)| entry).filter(move |entry| open(entry))
+    }
+
+    /// Reads by name the outcomes below `end` that a stale listing may have left out.
+    pub async fn settle(&mut self, repository: &Repository, end: u64) -> Result<()> {
+        let open: Vec<SessionId> = self.undecided(end).map(|entry| entry.session).collect();
+        self.read_outcomes(repository, open).await
+    }
+
+    async fn read_outcomes(&mut self, repository: &Repository, of: Vec<SessionId>) -> Result<()> {
+        let zone = &repository.keys.zone;
+        let keys = of.iter().map(|session| names::outcome(zone, session)).collect();
+        for (key, bytes) in repository.store.get_all(keys).await? {
+            let Some(bytes) = bytes else { continue };
+            self.add_outcome(repository, &key, &bytes)?;
+        }
         Ok(())
     }
 
     /// The newest committed gc below `number`.
-    fn newest_commit(&self, number: u64) -> Option<(u64, &GcLists)> {
+    pub fn newest_commit(&self, number: u64) -> Option<(u64, &Record<Commit>, &GcLists)> {
         self.entries.range(..number).rev().find_map(|(number, entry)| match &entry.outcome {
-            Outcome::Commit(_, lists) => Some((*number, lists.as_ref())),
+            Outcome::Commit(commit, lists) => Some((*number, commit.as_ref(), lists.as_ref())),
             _ => None,
         })
-    }
-
-    fn named(
-        &self,
-        add: fn(&Kind) -> Option<&Vec<SessionId>>,
-        take: fn(&Kind) -> Option<&Vec<SessionId>>,
-    ) -> BTreeSet<SessionId> {
-        let mut set = BTreeSet::new();
-        for entry in self.valid() {
-            set.extend(add(&entry.fields.kind).into_iter().flatten());
-            for session in take(&entry.fields.kind).into_iter().flatten() {
-                set.remove(session);
-            }
-        }
-        set
-    }
-
-    /// Snapshots that were forgotten and not undeleted.
-    pub fn forgotten(&self) -> BTreeSet<SessionId> {
-        self.named(
-            |kind| if let Kind::Forget(named) = kind { Some(&named.snapshots) } else { None },
-            |kind| if let Kind::Undelete(named) = kind { Some(&named.snapshots) } else { None },
-        )
-    }
-
-    /// Snapshots held and not released.
-    pub fn held(&self) -> BTreeSet<SessionId> {
-        self.named(
-            |kind| if let Kind::Hold(named) = kind { Some(&named.snapshots) } else { None },
-            |kind| if let Kind::Release(named) = kind { Some(&named.snapshots) } else { None },
-        )
-    }
-
-    /// Every committed snapshot that is not forgotten, or is held, in log order.
-    pub fn snapshots(&self) -> Vec<Snapshot<'_>> {
-        let (forgotten, held) = (self.forgotten(), self.held());
-        let committed = self.entries.values().filter_map(LogEntry::snapshot);
-        committed
-            .filter(|snapshot| !forgotten.contains(&snapshot.session()) || held.contains(&snapshot.session()))
-            .collect()
     }
 
     /// The VM's newest snapshot.
@@ -322,18 +315,31 @@ impl Log {
         heads.into_iter().collect()
     }
 
-    /// Whether a gc above `number` was committed that closed the session `number` without a manifest (W7).
+    /// Whether gc closed the session without a manifest (W7): commits above it, and none knows it.
     pub fn closed_by_gc(&self, session: &SessionId) -> bool {
-        let newest = self.newest_commit(u64::MAX);
-        newest.is_some_and(|(number, lists)| {
-            number > session.number
-                && lists.live.binary_search(session).is_err()
-                && !lists.forgotten.contains(session)
-        })
+        let above = self.entries.range(session.number.saturating_add(1)..);
+        let mut commits = above.filter_map(|(_, entry)| match &entry.outcome {
+            Outcome::Commit(_, lists) => Some(lists),
+            _ => None,
+        });
+        let knows = |lists: &GcLists| {
+            lists.live.binary_search(session).is_ok() || lists.forgotten.binary_search(session).is_ok()
+        };
+        commits.next().is_some_and(|first| !knows(first) && !commits.any(|lists| knows(lists)))
     }
 }
 
 impl LogEntry {
+    /// What its signer announced, also if that is not trusted any more: it still says whose packs these are.
+    pub fn announced(&self) -> Option<&Record<Entry>> {
+        self.entry.as_deref().ok().or(self.revoked.as_deref())
+    }
+
+    /// Whether it announces a garbage collection.
+    pub fn is_gc(&self) -> bool {
+        self.entry.as_ref().is_ok_and(|entry| matches!(entry.fields.kind, Kind::Gc))
+    }
+
     /// The snapshot this entry became.
     pub fn snapshot(&self) -> Option<Snapshot<'_>> {
         match (&self.entry, &self.outcome) {
@@ -371,7 +377,8 @@ fn decode_outcome(
             let record = record::decode::<Manifest>(trust, bytes)?;
             let fits = record.fields.session == session
                 && record.fields.by.name == *writer
-                && matches!(&announced.fields.kind, Kind::Backup(intent) if intent.vm == record.fields.vm);
+                && matches!(&announced.fields.kind, Kind::Backup(intent)
+                    if intent.vm == record.fields.vm && intent.parents == record.fields.parents);
             if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
         }
         line if line == Commit::KIND.as_bytes() => {

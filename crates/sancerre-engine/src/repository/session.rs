@@ -306,10 +306,10 @@ fn next(number: u64) -> Result<u64> {
     number.checked_add(1).ok_or_else(full)
 }
 
-/// Appends a single-step entry, such as a quarantine, at the next free number.
+/// Appends an entry of any kind but `backup`, such as a quarantine, at the next free number.
 ///
 /// Errors: [`Error::WrongKey`] when no key at hand may sign it; the store's.
-pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<u64> {
+pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<SessionId> {
     let signer = repository.signer(kind.roles())?;
     let time = repository.host.clock.now();
     let mut number = log.highest();
@@ -317,11 +317,30 @@ pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8
         number = next(number)?;
         refuse_revoked(log, signer, number)?;
         let entry = log_entry(repository, signer, number, time, kind.clone(), public, &[])?;
+        let intent = Hash::of(&entry);
         match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
-            Put::Created => return Ok(number),
+            Put::Created => return Ok(SessionId { number, intent }),
             Put::Occupied(_) => {}
         }
     }
+}
+
+/// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.
+///
+/// Errors: [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+pub async fn abort_other(repository: &Repository, session: SessionId, reason: &str) -> Result<()> {
+    let signer = repository.signer(Kind::Gc.roles())?;
+    let abort = Abort {
+        repository: repository.keys.trust.repository,
+        zone: repository.keys.zone.clone(),
+        session,
+        by: signer.by.clone(),
+        time: repository.host.clock.now(),
+        reason: one_line(reason),
+    };
+    let bytes = record::encode(&abort, repository.host.tool, &signer.key, &[], &[])?;
+    repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes.into()).await?;
+    Ok(())
 }
 
 /// Free text as a field: printable ASCII in one line.

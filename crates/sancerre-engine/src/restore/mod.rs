@@ -73,6 +73,7 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let snapshot = snapshot.ok_or_else(|| {
         Error::Usage(format!("there is no snapshot {}; `sancerre snapshots` lists all", session.intent))
     })?;
+    log.refuse_forgotten(&session)?;
     let body = open_body(repository, &snapshot)?;
     let manifest = snapshot.manifest.fields.clone();
     let uses = FrameSet::decode(&snapshot.manifest.public).map_err(Error::object(&key))?;

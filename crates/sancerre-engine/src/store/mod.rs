@@ -20,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
 
@@ -38,13 +39,15 @@ pub enum Put {
     Occupied(Bytes),
 }
 
-/// An object's key and size, as a listing says.
+/// An object's key, size and time, as a listing says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its key.
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
+    /// When the store last saw it written, by the store's clock.
+    pub modified: Time,
 }
 
 /// How a store is used.
@@ -269,10 +272,29 @@ impl Store {
     async fn try_list(&self, prefix: &str) -> object_store::Result<Vec<Listed>> {
         self.account(Request::List, 0, 0).await;
         let entries = self.inner.list(Some(&path(prefix)));
-        entries.map_ok(|meta| Listed { key: meta.location.into(), size_bytes: meta.size }).try_collect().await
+        let listed = entries.map_ok(|meta| Listed {
+            key: meta.location.into(),
+            size_bytes: meta.size,
+            modified: Time::from_unix_seconds(meta.last_modified.timestamp()),
+        });
+        listed.try_collect().await
     }
 
-    /// Removes an object, or finds that it is gone. Only what replaces keys calls this.
+    /// The names of the folders directly below this prefix, which ends in a slash, in no certain order.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self.shared.patience.during(prefix, || self.try_folders(prefix).boxed()).await;
+        listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
+    }
+
+    async fn try_folders(&self, prefix: &str) -> object_store::Result<Vec<String>> {
+        self.account(Request::List, 0, 0).await;
+        let folders = self.inner.list_with_delimiter(Some(&path(prefix))).await?.common_prefixes;
+        Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
+    }
+
+    /// Removes an object, or finds that it is gone. What replaces keys calls this, and `gc` for packs in committed lists.
+    ///
+    /// On a store with versions this must come to delete every version.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let removed = self.shared.patience.during(key, || self.try_delete(key).boxed()).await;
         match removed {

@@ -51,6 +51,7 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         sources,
         tags: options.tags.clone(),
         allow_changing: options.allow_changing,
+        dedup: options.dedup.into(),
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
     };

@@ -19,7 +19,10 @@ const RANGES_SHOWN: usize = 3;
 pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let repository = repository::open(context, Access::ContentIfGiven).await?;
-    let settings = CheckOptions { read_data: read_data(&options), quarantine: options.quarantine };
+    let settings = CheckOptions {
+        read_data: read_data(options.read_data, options.read_data_subset),
+        quarantine: options.quarantine,
+    };
     let (monitor, watched) = context.watched(Work::Check)?;
     let report = check::check(&repository, &settings, &monitor).await?;
     drop(watched);
@@ -31,8 +34,9 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
     Ok(ended(exit(&report.findings), summary(&report, took)))
 }
 
-fn read_data(options: &Check) -> ReadData {
-    match (options.read_data, options.read_data_subset) {
+/// What the options mean that `check` and `audit` share.
+pub(super) fn read_data(all: bool, subset: Option<Subset>) -> ReadData {
+    match (all, subset) {
         (true, _) => ReadData::All,
         (false, Some(Subset::Percent(share))) => ReadData::Percent(share),
         (false, Some(Subset::Part { part, of })) => ReadData::Part { part, of },
@@ -41,8 +45,8 @@ fn read_data(options: &Check) -> ReadData {
 }
 
 /// Damage weighs more than absence: somebody or something changed what was there.
-fn exit(findings: &[Finding]) -> Exit {
-    let has = |severity: Severity| findings.iter().any(|finding| finding.severity == severity);
+pub(super) fn exit<'a>(findings: impl IntoIterator<Item = &'a Finding> + Clone) -> Exit {
+    let has = |severity: Severity| findings.clone().into_iter().any(|finding| finding.severity == severity);
     match (has(Severity::Damaged), has(Severity::Missing)) {
         (true, _) => Exit::Damaged,
         (false, true) => Exit::Missing,
@@ -50,7 +54,7 @@ fn exit(findings: &[Finding]) -> Exit {
     }
 }
 
-fn name(severity: Severity) -> &'static str {
+pub(super) fn name(severity: Severity) -> &'static str {
     match severity {
         Severity::Damaged => "damaged",
         Severity::Missing => "missing",
@@ -58,17 +62,18 @@ fn name(severity: Severity) -> &'static str {
     }
 }
 
-fn describe(finding: &Finding) -> String {
+pub(super) fn describe(finding: &Finding) -> String {
     let mut text = format!("{}: {}: {}\n", name(finding.severity), finding.object, finding.problem);
+    let verb = if finding.severity == Severity::Note { "concerns" } else { "costs" };
     for cost in &finding.costs {
-        text.push_str(&format!("  costs {}\n", describe_cost(cost)));
+        text.push_str(&format!("  {verb} {}\n", describe_cost(cost)));
     }
     text
 }
 
-fn describe_cost(cost: &Cost) -> String {
+pub(super) fn describe_cost(cost: &Cost) -> String {
     let id: String = cost.snapshot.intent.to_string().chars().take(8).collect();
-    let Some(disk) = &cost.disk else { return format!("{id} ({}), all of it", cost.vm) };
+    let Some(disk) = &cost.disk else { return format!("{id} ({})", cost.vm) };
     let lost: u64 = cost.ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
     let shown: Vec<String> =
         cost.ranges.iter().take(RANGES_SHOWN).map(|range| format!("{}-{}", range.start, range.end)).collect();
@@ -125,7 +130,7 @@ fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 10] 
     ]
 }
 
-fn finding(finding: &Finding) -> Value {
+pub(super) fn finding(finding: &Finding) -> Value {
     json!({
         "severity": name(finding.severity),
         "object": finding.object,

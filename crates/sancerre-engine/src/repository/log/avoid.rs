@@ -30,6 +30,13 @@ impl Avoid {
     pub fn extend(&mut self, frames: &FrameSet) {
         self.frames.union(frames);
     }
+
+    /// Adds the sessions of everybody but this writer: what others stored is not known then, and cannot be poisoned.
+    pub fn all_but(&mut self, log: &Log, writer: &Name) {
+        let others = log.entries.values().filter_map(LogEntry::announced);
+        let others = others.filter(|entry| entry.fields.by.name != *writer);
+        self.sessions.extend(others.map(|entry| entry.fields.number));
+    }
 }
 
 impl Log {
@@ -38,7 +45,7 @@ impl Log {
     /// Errors: a proposal that a keeper signed and nobody can read; to ignore it could lose data.
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
         let mut avoid = Avoid::default();
-        if let Some((_, lists)) = self.newest_commit(number) {
+        if let Some((.., lists)) = self.newest_commit(number) {
             avoid.frames.union(&lists.burnt);
         }
         for (_, entry) in self.entries.range(..number) {
@@ -51,7 +58,7 @@ impl Log {
                     // the others: any writer may sign a quarantine.
                     avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
                 }
-                Kind::Taint(distrust) => {
+                Kind::Taint(distrust) | Kind::Revoke(distrust) => {
                     avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
                 }
                 _ => {}
@@ -60,10 +67,12 @@ impl Log {
         Ok(avoid)
     }
 
-    fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
+    /// The sessions that a writer signed at numbers from the given one on, void by revocation or not.
+    pub(crate) fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
         let signed =
             move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
-        self.valid().filter(signed).map(|entry| entry.fields.number)
+        let announced = self.entries.values().filter_map(LogEntry::announced);
+        announced.filter(signed).map(|entry| entry.fields.number)
     }
 }
 

@@ -14,7 +14,7 @@ use sancerre_format::names::{Folder, Name, Zone};
 use sancerre_format::outcome::MemberKind;
 use sancerre_image::{ChangedError, Disk, RawTarget, ReadError};
 
-use crate::backup::{BackupOptions, Input, Source, backup};
+use crate::backup::{BackupOptions, Dedup, Input, Source, backup};
 use crate::error::Result;
 use crate::host::{Host, Sealer};
 use crate::keys::{Keys, SecretString};
@@ -104,6 +104,7 @@ impl TestRepo {
             sources: vec![Source { name, kind: MemberKind::Disk, input: Input::Disk(disk) }],
             tags: Vec::new(),
             allow_changing: false,
+            dedup: Dedup::Zone,
             dry_run: false,
             memory_bytes: 300 << 20,
         };

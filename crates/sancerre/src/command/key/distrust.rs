@@ -123,7 +123,7 @@ fn snapshots(log: &Log, name: &Name, from: u64) -> usize {
 }
 
 async fn append(repository: &Repository, log: &Log, kind: Kind) -> Result<u64, Failure> {
-    until_signal(async { Ok(session::append(repository, log, kind, &[]).await?) }).await
+    until_signal(async { Ok(session::append(repository, log, kind, &[]).await?.number) }).await
 }
 
 fn finish(options: &Numbered, from: u64, number: u64, snapshots: usize) -> Done {

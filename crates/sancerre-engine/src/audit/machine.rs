@@ -1,0 +1,183 @@
+//! What became of each machine's backups, as the public records tell it, and whether the newest one is new enough.
+
+use std::collections::BTreeMap;
+
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Intent, Kind};
+use sancerre_format::names::{Name, Time};
+use sancerre_format::outcome::Consistency;
+
+use crate::check::CLOCK_SECONDS;
+use crate::repository::log::{Log, LogEntry, Outcome, Standing};
+
+/// A machine and all its backups, in the order of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name.
+    pub vm: Name,
+    /// Its backups.
+    pub runs: Vec<Run>,
+    /// Set when its newest snapshot is older than was allowed.
+    pub stale: Option<Stale>,
+}
+
+/// One backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its session; the hash is the snapshot's id.
+    pub session: SessionId,
+    /// When it began, as its writer signed.
+    pub started: Time,
+    /// When it was saved, as its writer signed; none when it was not.
+    pub finished: Option<Time>,
+    /// Who ran it.
+    pub writer: Name,
+    /// What became of it.
+    pub fate: Fate,
+    /// Sum of the disks' sizes.
+    pub size_bytes: u64,
+    /// Bytes it added to the store.
+    pub stored_bytes: u64,
+}
+
+/// What became of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A snapshot.
+    Saved,
+    /// A snapshot of a disk that changed while it was read.
+    Fuzzy,
+    /// A snapshot that was given up by decision.
+    Forgotten,
+    /// It ended with nothing.
+    Aborted,
+    /// Running, or dead.
+    Open,
+    /// Its outcome does not verify, or its writer was revoked.
+    Void,
+}
+
+/// Why a machine's newest snapshot is not new enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stale {
+    /// When the newest snapshot that counts began; none when there is none.
+    pub newest: Option<Time>,
+}
+
+impl Fate {
+    /// Whether there is a snapshot to restore.
+    pub fn is_snapshot(self) -> bool {
+        matches!(self, Self::Saved | Self::Fuzzy)
+    }
+}
+
+/// Every machine of a zone, by name.
+pub(super) fn machines(log: &Log) -> Vec<Machine> {
+    let standing = log.standing(u64::MAX);
+    let mut machines: BTreeMap<Name, Vec<Run>> = BTreeMap::new();
+    for entry in log.entries() {
+        let Some(announced) = entry.announced() else { continue };
+        let Kind::Backup(Intent { vm, .. }) = &announced.fields.kind else { continue };
+        let fate = fate(entry, &standing);
+        let mut run = Run {
+            session: entry.session,
+            started: announced.fields.time,
+            finished: None,
+            writer: announced.fields.by.name.clone(),
+            fate,
+            size_bytes: 0,
+            stored_bytes: 0,
+        };
+        if let Outcome::Manifest(manifest) = &entry.outcome {
+            let fields = &manifest.fields;
+            (run.started, run.finished) = (fields.started, Some(fields.finished));
+            (run.size_bytes, run.stored_bytes) = (fields.size_bytes, fields.stored_bytes);
+        }
+        machines.entry(vm.clone()).or_default().push(run);
+    }
+    machines.into_iter().map(|(vm, runs)| Machine { vm, runs, stale: None }).collect()
+}
+
+fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
+    match &entry.outcome {
+        _ if entry.entry.is_err() => Fate::Void,
+        Outcome::Undecided if standing.collected_by(&entry.session).is_some() => Fate::Forgotten,
+        Outcome::Undecided => Fate::Open,
+        Outcome::Abort(_) => Fate::Aborted,
+        Outcome::Manifest(_) if !standing.is_live(&entry.session) => Fate::Forgotten,
+        Outcome::Manifest(manifest) if manifest.fields.consistency == Consistency::Fuzzy => Fate::Fuzzy,
+        Outcome::Manifest(_) => Fate::Saved,
+        Outcome::Invalid(_) | Outcome::Commit(..) => Fate::Void,
+    }
+}
+
+impl Machine {
+    /// Whether its newest snapshot began more than `seconds` before `now`.
+    ///
+    /// A snapshot dated in the future counts for nothing: else one lie would keep an alarm quiet for ever. A machine
+    /// whose snapshots were all forgotten was given up on purpose.
+    pub(super) fn judge(&mut self, now: Time, seconds: u64) {
+        let latest = now.unix_seconds().saturating_add(CLOCK_SECONDS);
+        let oldest = now.unix_seconds().saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let counts = |run: &&Run| run.fate.is_snapshot() && run.started.unix_seconds() <= latest;
+        let newest = self.runs.iter().filter(counts).map(|run| run.started).max();
+        let given_up = newest.is_none() && self.runs.iter().any(|run| run.fate == Fate::Forgotten);
+        let is_fresh = newest.is_some_and(|newest| newest.unix_seconds() >= oldest);
+        self.stale = (!is_fresh && !given_up).then_some(Stale { newest });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sancerre_format::id::Hash;
+
+    const NOW: i64 = 1_795_000_000;
+
+    fn machine(runs: &[(i64, Fate)]) -> Machine {
+        let run = |(hours, fate): &(i64, Fate)| Run {
+            session: SessionId { number: 1, intent: Hash::of(&hours.to_le_bytes()) },
+            started: Time::from_unix_seconds(NOW - hours * 3600),
+            finished: None,
+            writer: Name::new("hv1").unwrap(),
+            fate: *fate,
+            size_bytes: 0,
+            stored_bytes: 0,
+        };
+        Machine { vm: Name::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
+    }
+
+    /// The age in hours of what counts as newest, when that is too old.
+    fn stale(runs: &[(i64, Fate)]) -> Option<Option<i64>> {
+        let mut machine = machine(runs);
+        machine.judge(Time::from_unix_seconds(NOW), 26 * 3600);
+        machine.stale.map(|stale| stale.newest.map(|newest| (NOW - newest.unix_seconds()) / 3600))
+    }
+
+    #[test]
+    fn a_machine_is_stale_without_a_fresh_snapshot() {
+        assert_eq!(stale(&[(50, Fate::Saved), (26, Fate::Saved)]), None);
+        assert_eq!(stale(&[(50, Fate::Saved), (27, Fate::Fuzzy)]), Some(Some(27)));
+        assert_eq!(
+            stale(&[(2, Fate::Saved), (50, Fate::Saved)]),
+            None,
+            "the order of the log does not matter"
+        );
+        for fate in [Fate::Aborted, Fate::Open, Fate::Void] {
+            assert_eq!(stale(&[(30, Fate::Saved), (1, fate)]), Some(Some(30)), "{fate:?}");
+            assert_eq!(stale(&[(1, fate)]), Some(None), "{fate:?}");
+        }
+        assert_eq!(stale(&[(30, Fate::Forgotten), (29, Fate::Forgotten)]), None, "given up on purpose");
+        assert_eq!(stale(&[(30, Fate::Saved), (1, Fate::Forgotten)]), Some(Some(30)));
+    }
+
+    #[test]
+    fn a_date_in_the_future_keeps_no_alarm_quiet() {
+        assert_eq!(stale(&[(30, Fate::Saved), (-1, Fate::Saved)]), Some(Some(30)));
+        assert_eq!(stale(&[(-1, Fate::Saved)]), Some(None));
+        let mut skewed = machine(&[(0, Fate::Saved)]);
+        skewed.runs[0].started = Time::from_unix_seconds(NOW + CLOCK_SECONDS);
+        skewed.judge(Time::from_unix_seconds(NOW), 60);
+        assert_eq!(skewed.stale, None);
+    }
+}

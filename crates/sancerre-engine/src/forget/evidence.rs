@@ -1,0 +1,168 @@
+//! What is known of a snapshot's time, and by whom.
+//!
+//! Three witnesses: the writer, who signed a time; the store, which saw the manifest arrive; and the keepers, whose
+//! commits and checkpoints list the snapshots that were there. A writer can lie about the first alone. Copying a
+//! repository renews the second. The third cannot be finer than the time between two collections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::SessionId;
+use sancerre_format::log::Kind;
+use sancerre_format::names::{Folder, Name, Time, ZoneKey};
+
+use crate::error::Result;
+use crate::repository::Repository;
+use crate::repository::log::{Log, LogEntry, Outcome};
+
+/// How far two clocks may be apart: more than any that somebody sets, less than what would move a snapshot to
+/// another day unnoticed.
+const SLACK_SECONDS: i64 = 3600;
+
+/// The first keeper's record that lists a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Its number in the log.
+    pub number: u64,
+    /// When it was signed.
+    pub time: Time,
+    /// When the record before it was signed, which did not list the snapshot.
+    pub after: Option<Time>,
+}
+
+/// A live snapshot and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its session.
+    pub session: SessionId,
+    /// Its machine.
+    pub vm: Name,
+    /// Who signed it.
+    pub writer: Name,
+    /// The time that the writer signed.
+    pub signed: Time,
+    /// When the store saw its manifest; none when a listing does not show it.
+    pub stored: Option<Time>,
+    /// The first keeper's record of it.
+    pub record: Option<Record>,
+    /// Whether it is held.
+    pub is_held: bool,
+}
+
+/// Why a snapshot counts for no rule, and is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// No keeper's record lists it yet.
+    Unrecorded,
+    /// The listing does not show its manifest.
+    Unlisted,
+    /// Store and writer disagree.
+    Disagree {
+        /// The store's word.
+        stored: Time,
+        /// The writer's.
+        signed: Time,
+    },
+    /// It is dated outside the time between the two records around its arrival.
+    Misdated {
+        /// Its time.
+        stored: Time,
+        /// The first record that lists it.
+        record: Record,
+    },
+}
+
+impl Candidate {
+    /// The time that all witnesses agree on.
+    pub fn time(&self) -> std::result::Result<(Time, Record), Doubt> {
+        let record = self.record.ok_or(Doubt::Unrecorded)?;
+        let stored = self.stored.ok_or(Doubt::Unlisted)?;
+        let seconds = stored.unix_seconds();
+        if seconds.abs_diff(self.signed.unix_seconds()) > SLACK_SECONDS.unsigned_abs() {
+            return Err(Doubt::Disagree { stored, signed: self.signed });
+        }
+        let after = record.after.map_or(i64::MIN, |after| after.unix_seconds().saturating_sub(SLACK_SECONDS));
+        let until = record.time.unix_seconds().saturating_add(SLACK_SECONDS);
+        match (after..=until).contains(&seconds) {
+            true => Ok((stored, record)),
+            false => Err(Doubt::Misdated { stored, record }),
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unrecorded => f.write_str("new: no gc has recorded it yet"),
+            Self::Unlisted => f.write_str("extra: the store does not say when it arrived"),
+            Self::Disagree { stored, signed } => {
+                write!(
+                    f,
+                    "extra: signed {signed}, but the store has it since {stored} (a copied repository?)"
+                )
+            }
+            Self::Misdated { stored, record } => {
+                write!(
+                    f,
+                    "extra: in the store since {stored}, but first recorded at {} (entry {})",
+                    record.time, record.number
+                )
+            }
+        }
+    }
+}
+
+/// All live snapshots, in log order.
+pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Candidate>> {
+    let stored = arrivals(repository).await?;
+    let records = records(log);
+    let standing = log.standing(u64::MAX);
+    let candidate = |snapshot: crate::repository::log::Snapshot<'_>| {
+        let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
+        Candidate {
+            session,
+            vm: fields.vm.clone(),
+            writer: fields.by.name.clone(),
+            signed: fields.finished,
+            stored: stored.get(&session).copied(),
+            record: records.get(&session).copied(),
+            is_held: standing.held_by(&session).is_some(),
+        }
+    };
+    Ok(log.snapshots().into_iter().map(candidate).collect())
+}
+
+async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> {
+    let listed = repository.store.list(&repository.folder(Folder::Outcome)).await?;
+    let arrival = |listed: crate::store::Listed| match ZoneKey::parse(&repository.keys.zone, &listed.key) {
+        Ok(ZoneKey::Outcome(session)) => Some((session, listed.modified)),
+        _ => None,
+    };
+    Ok(listed.into_iter().filter_map(arrival).collect())
+}
+
+/// The first commit or checkpoint that lists each snapshot.
+fn records(log: &Log) -> BTreeMap<SessionId, Record> {
+    let mut records = BTreeMap::new();
+    let mut after = None;
+    let mut seen: BTreeSet<SessionId> = BTreeSet::new();
+    for entry in log.entries() {
+        let Some((time, live)) = witnessed(entry) else { continue };
+        let record = Record { number: entry.session.number, time, after };
+        for session in live.into_iter().filter(|session| seen.insert(*session)) {
+            records.insert(session, record);
+        }
+        after = Some(time);
+    }
+    records
+}
+
+fn witnessed(entry: &LogEntry) -> Option<(Time, Vec<SessionId>)> {
+    if let Outcome::Commit(commit, lists) = &entry.outcome {
+        return Some((commit.fields.time, lists.live.clone()));
+    }
+    let record = entry.entry.as_deref().ok()?;
+    let lists = matches!(record.fields.kind, Kind::Checkpoint).then(|| GcLists::decode(&record.public))?;
+    Some((record.fields.time, lists.ok()?.live))
+}

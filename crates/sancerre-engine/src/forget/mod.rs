@@ -1,0 +1,181 @@
+//! Forgetting: which snapshots may go, why, and one signed entry that says so. Nothing is removed here; `gc` does that.
+//!
+//! ```text
+//! log, listing of manifests ──> evidence of each snapshot's time ──> plan (pure) ──> limits ──> log entry
+//! ```
+//!
+//! Whoever signs snapshots must not be able to push out earlier ones. So a snapshot counts for a rule only when three
+//! witnesses agree on its time (see [`evidence`]), the first one of a period stands for it, and "the last N" counts
+//! collections, not snapshots: thousands made between two of them are one turn.
+
+pub mod evidence;
+pub mod plan;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Kind, Snapshots};
+use sancerre_format::names::{Name, Tag};
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::log::{Log, open_body};
+use crate::repository::session::{append, one_line};
+use evidence::Candidate;
+use plan::{Decision, Drop, Rules, Verdict};
+
+pub use records::{hold, release, undelete};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// Rules, for the snapshots of these VMs that have all these tags; without VMs, of all.
+    Rules {
+        /// What to keep.
+        rules: Rules,
+        /// Only these machines.
+        vms: Vec<Name>,
+        /// Only snapshots with all of these.
+        tags: Vec<Tag>,
+    },
+    /// These snapshots go.
+    Named {
+        /// Which.
+        snapshots: BTreeSet<SessionId>,
+        /// Even when no other snapshot of their machine is left.
+        even_last: bool,
+    },
+}
+
+/// How to forget.
+#[derive(Debug, Clone)]
+pub struct ForgetOptions {
+    /// Which.
+    pub wish: Wish,
+    /// Why, for the log.
+    pub reason: String,
+    /// Most of a machine's snapshots that may go at once, in per cent.
+    pub max_drop_percent: u8,
+    /// Only say what would happen.
+    pub dry_run: bool,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgetReport {
+    /// Every snapshot that was considered, in log order.
+    pub decisions: Vec<Decision>,
+    /// The log entry; none in a dry run or when nothing goes.
+    pub entry: Option<u64>,
+}
+
+/// Decides, and unless it is a dry run signs the decision.
+///
+/// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
+/// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+pub async fn forget(repository: &Repository, options: &ForgetOptions) -> Result<ForgetReport> {
+    let mut log = Log::load(repository).await?;
+    let next = log.highest().saturating_add(1);
+    log.complete(repository, next).await?;
+    let all = evidence::gather(repository, &log).await?;
+    let decisions = match &options.wish {
+        Wish::Rules { rules, vms, tags } => {
+            rules.validate()?;
+            let considered = filtered(repository, &log, &all, vms, tags)?;
+            plan::plan(rules, &considered, &all)
+        }
+        Wish::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
+    };
+    check_limit(&decisions, &all, options.max_drop_percent)?;
+    let dropped: Vec<SessionId> = decisions
+        .iter()
+        .filter(|decision| matches!(decision.verdict, Verdict::Drop(_)))
+        .map(|decision| decision.session)
+        .collect();
+    let entry = match dropped.is_empty() || options.dry_run {
+        true => None,
+        false => {
+            let named = Snapshots { snapshots: dropped, reason: one_line(&options.reason) };
+            Some(append(repository, &log, Kind::Forget(named), &[]).await?.number)
+        }
+    };
+    Ok(ForgetReport { decisions, entry })
+}
+
+fn filtered(
+    repository: &Repository,
+    log: &Log,
+    all: &[Candidate],
+    vms: &[Name],
+    tags: &[Tag],
+) -> Result<Vec<Candidate>> {
+    if let Some(stranger) = vms.iter().find(|vm| !all.iter().any(|candidate| candidate.vm == **vm)) {
+        return Err(Error::Usage(format!("there are no snapshots of {stranger}; see `sancerre snapshots`")));
+    }
+    let of_vm = all.iter().filter(|candidate| vms.is_empty() || vms.contains(&candidate.vm));
+    if tags.is_empty() {
+        return Ok(of_vm.cloned().collect());
+    }
+    let mut tagged = BTreeSet::new();
+    for snapshot in log.snapshots() {
+        let body = open_body(repository, &snapshot)?;
+        if tags.iter().all(|tag| body.tags.contains(tag)) {
+            tagged.insert(snapshot.session());
+        }
+    }
+    Ok(of_vm.filter(|candidate| tagged.contains(&candidate.session)).cloned().collect())
+}
+
+fn named(
+    log: &Log,
+    all: &[Candidate],
+    snapshots: &BTreeSet<SessionId>,
+    even_last: bool,
+) -> Result<Vec<Decision>> {
+    let mut left: BTreeMap<&Name, usize> = BTreeMap::new();
+    all.iter()
+        .filter(|candidate| !snapshots.contains(&candidate.session))
+        .for_each(|candidate| *left.entry(&candidate.vm).or_default() += 1);
+    let mut decisions = Vec::with_capacity(snapshots.len());
+    for session in snapshots {
+        let Some(candidate) = all.iter().find(|candidate| candidate.session == *session) else {
+            log.refuse_forgotten(session)?;
+            return Err(Error::Usage(format!(
+                "there is no snapshot {}; see `sancerre snapshots`",
+                session.intent
+            )));
+        };
+        let id = plan::short(session);
+        if candidate.is_held {
+            return Err(Error::Refused(format!("snapshot {id} is held; `sancerre release {id}` first")));
+        }
+        if !even_last && !left.contains_key(&candidate.vm) {
+            return Err(Error::Refused(format!(
+                "no snapshot of {} would be left; if that is what you want, say --even-last",
+                candidate.vm
+            )));
+        }
+        decisions.push(Decision::new(candidate, Verdict::Drop(Drop::Named)));
+    }
+    Ok(decisions)
+}
+
+/// A wrong rule or a lying host must not empty a repository in one run.
+fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) -> Result<()> {
+    let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
+    all.iter().for_each(|candidate| counts.entry(&candidate.vm).or_default().1 += 1);
+    for decision in decisions.iter().filter(|decision| matches!(decision.verdict, Verdict::Drop(_))) {
+        counts.entry(&decision.vm).or_default().0 += 1;
+    }
+    let over = |(dropped, of): &(usize, usize)| {
+        dropped.saturating_mul(100) > of.saturating_mul(usize::from(max_drop_percent))
+    };
+    match counts.iter().find(|(_, counts)| over(counts)) {
+        None => Ok(()),
+        Some((vm, (dropped, of))) => Err(Error::Refused(format!(
+            "{dropped} of {of} snapshots of {vm} would be forgotten, more than {max_drop_percent}%; nothing was done. \
+             Look at the plan with --dry-run --max-drop 100%, then allow it with --max-drop"
+        ))),
+    }
+}

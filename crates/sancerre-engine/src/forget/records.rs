@@ -1,0 +1,87 @@
+//! Holds, and taking a forget back. Each is one signed entry, and counts only where no gc was first (C8).
+
+use std::collections::BTreeSet;
+
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Kind, Snapshots};
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::log::Log;
+use crate::repository::session::{abort_other, append, one_line};
+
+/// Protects snapshots from every forget, until they are released. Returns the entry's number.
+///
+/// Errors: [`Error::Forgotten`] when a gc gave one up already; [`Error::WrongKey`]; the store's.
+pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
+    let log = known(repository, snapshots).await?;
+    rescue(repository, log, snapshots, Kind::Hold(named(snapshots, reason))).await
+}
+
+/// Takes a forget back. Returns the entry's number.
+///
+/// Errors: as [`hold`]; [`Error::Usage`] for a snapshot that is not forgotten.
+pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
+    let log = known(repository, snapshots).await?;
+    let standing = log.standing(u64::MAX);
+    if let Some(other) = snapshots.iter().find(|snapshot| standing.forgotten_by(snapshot).is_none()) {
+        return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.intent)));
+    }
+    rescue(repository, log, snapshots, Kind::Undelete(named(snapshots, reason))).await
+}
+
+/// Ends holds. Returns the entry's number.
+///
+/// Errors: [`Error::Usage`] for a snapshot that is not held; [`Error::WrongKey`]; the store's.
+pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
+    let log = known(repository, snapshots).await?;
+    let standing = log.standing(u64::MAX);
+    if let Some(other) = snapshots.iter().find(|snapshot| standing.held_by(snapshot).is_none()) {
+        return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
+    }
+    Ok(append(repository, &log, Kind::Release(named(snapshots, reason)), &[]).await?.number)
+}
+
+async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {
+    let log = Log::load(repository).await?;
+    for session in snapshots {
+        let entry = log.entry(session.number).filter(|entry| entry.session == *session);
+        if entry.and_then(|entry| entry.snapshot()).is_none() {
+            return Err(Error::Usage(format!(
+                "there is no snapshot {}; see `sancerre snapshots`",
+                session.intent
+            )));
+        }
+        if log.standing(u64::MAX).collected_by(session).is_some() {
+            log.refuse_forgotten(session)?;
+        }
+    }
+    Ok(log)
+}
+
+fn named(snapshots: &BTreeSet<SessionId>, reason: &str) -> Snapshots {
+    Snapshots { snapshots: snapshots.iter().copied().collect(), reason: one_line(reason) }
+}
+
+/// A collector with a lower number may not have read the record: it is ended, or what it did is known.
+async fn rescue(
+    repository: &Repository,
+    mut log: Log,
+    snapshots: &BTreeSet<SessionId>,
+    kind: Kind,
+) -> Result<u64> {
+    let number = append(repository, &log, kind, &[]).await?.number;
+    log.refresh(repository).await?;
+    log.complete(repository, number).await?;
+    let open: Vec<SessionId> =
+        log.undecided(number).filter(|entry| entry.is_gc()).map(|entry| entry.session).collect();
+    for gc in open {
+        abort_other(repository, gc, "a snapshot was held or taken back while it ran; run gc again").await?;
+    }
+    log.settle(repository, number).await?;
+    let standing = log.standing(u64::MAX);
+    match snapshots.iter().find(|snapshot| standing.collected_by(snapshot).is_some()) {
+        Some(late) => log.refuse_forgotten(late).map(|()| number),
+        None => Ok(number),
+    }
+}

@@ -1,0 +1,99 @@
+//! G5 and G6: what was planned, struck by what was decided since, becomes final in one object.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::SessionId;
+use sancerre_format::log::Kind;
+use sancerre_format::names;
+use sancerre_format::outcome::{Abort, Commit};
+use sancerre_format::record;
+
+use super::plan::{burnt, used};
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::store::Put;
+
+/// The sessions whose outcomes the plan knew (K).
+pub(super) fn decided(log: &Log) -> BTreeSet<SessionId> {
+    let decided = |entry: &&LogEntry| !matches!(entry.outcome, Outcome::Undecided);
+    log.entries().filter(decided).map(|entry| entry.session).collect()
+}
+
+/// The final lists of gc `number`; everything below it is decided and read.
+///
+/// A pack is struck when a lower commit gave it up, when a snapshot needs it that was committed, held or taken back
+/// since the plan, or when a manifest names it that the plan did not know, whatever became of that one.
+pub(super) fn final_lists(
+    log: &Log,
+    number: u64,
+    proposed: &FrameSet,
+    known: &BTreeSet<SessionId>,
+) -> Result<GcLists> {
+    let live = log.snapshots_below(number);
+    let late = log.committed().filter(|snapshot| {
+        let session = snapshot.session();
+        session.number < number && !known.contains(&session)
+    });
+    let needed = used(live.iter().copied().chain(late))?;
+    let mut burnt = burnt(log, number)?;
+    let mut dead = FrameSet::default();
+    for pack in proposed.packs().filter(|pack| !needed.contains(pack) && !burnt.contains_pack(pack)) {
+        dead.insert_pack(pack);
+    }
+    burnt.union(&dead);
+    let standing = log.standing(number);
+    let given_up = |session: &SessionId| {
+        session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
+    };
+    Ok(GcLists {
+        dead,
+        moves: Vec::new(),
+        burnt,
+        live: live.iter().map(|snapshot| snapshot.session()).collect(),
+        forgotten: log.committed().map(|snapshot| snapshot.session()).filter(given_up).collect(),
+    })
+}
+
+/// G6. Nothing may be deleted before this returned without an error.
+///
+/// Errors: [`Error::SessionEnded`] when another outcome was there first; [`Error::Undecided`] when the store went away.
+pub(super) async fn commit(
+    repository: &Repository,
+    log: &Log,
+    session: SessionId,
+    lists: &GcLists,
+) -> Result<()> {
+    let signer = repository.signer(Kind::Gc.roles())?;
+    let previous = log.newest_commit(session.number);
+    let commit = Commit {
+        repository: repository.keys.trust.repository,
+        zone: repository.keys.zone.clone(),
+        session,
+        by: signer.by.clone(),
+        time: repository.host.clock.now(),
+        previous: previous.map(|(number, record, _)| SessionId { number, intent: record.hash }),
+        records: log.digest(session.number),
+    };
+    let bytes: Bytes =
+        record::encode(&commit, repository.host.tool, &signer.key, &lists.encode()?, &[])?.into();
+    match repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes).await {
+        Ok(Put::Created) => Ok(()),
+        Ok(Put::Occupied(found)) => Err(ended(repository, session, &found)),
+        Err(source @ Error::Store { .. }) => {
+            Err(Error::Undecided { session: session.to_string(), reason: source.to_string() })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn ended(repository: &Repository, session: SessionId, found: &[u8]) -> Error {
+    let (by, reason) = match record::decode::<Abort>(&repository.keys.trust, found) {
+        Ok(abort) => (abort.signer.to_string(), abort.fields.reason),
+        Err(error) => ("somebody unknown".to_owned(), error.to_string()),
+    };
+    Error::GcEnded { gc: session.number, by, reason }
+}

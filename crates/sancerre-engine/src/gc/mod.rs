@@ -1,0 +1,161 @@
+//! Garbage collection: the only thing that deletes, and only packs that a committed list names.
+//!
+//! ```text
+//! account (G1) ─> plan (pure) ─> announce (G2) ─> wait or abort (G4) ─> read again, strike (G5) ─> commit (G6) ─> delete (G7)
+//! ```
+//!
+//! The steps are those of docs/decisions/0001-commit-protocol.md, and so is the argument why nothing is lost. Frames
+//! are not moved yet (G3), so a pack goes when no frame of it is needed. No key that opens content is used.
+
+mod account;
+mod commit;
+mod patience;
+pub mod plan;
+mod sweep;
+
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::SessionId;
+use sancerre_format::log::Kind;
+
+use crate::error::Result;
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::catalogue::Present;
+use crate::repository::log::Log;
+use crate::repository::session::{abort_other, append};
+use patience::Patience;
+use plan::Plan;
+use sweep::Swept;
+
+/// How to collect.
+#[derive(Debug, Clone, Copy)]
+pub struct GcOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// How long to wait for sessions that are under way.
+    pub wait_seconds: u64,
+    /// After how long without a sign of life a session is taken for dead and ended.
+    pub silent_seconds: u64,
+}
+
+/// What a collection came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// What was planned.
+    pub plan: Plan,
+    /// Its number in the log; none in a dry run, or when sessions under way kept it from starting.
+    pub number: Option<u64>,
+    /// Whether its lists are final.
+    pub committed: bool,
+    /// Packs in its final list.
+    pub dead_packs: u64,
+    /// Packs deleted now, of this list and of earlier ones.
+    pub deleted_packs: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Packs that the store did not delete, each with the reason; the next collection tries again.
+    pub left: Vec<String>,
+    /// Sessions that were ended because they had shown no sign of life.
+    pub ended: Vec<SessionId>,
+    /// Sessions under way that it did not wait for any longer; then nothing was deleted.
+    pub waits_for: Vec<SessionId>,
+}
+
+/// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
+///
+/// Errors: [`Error::Missing`](crate::Error::Missing) or an object's damage when what the repository says does not add
+/// up, before anything is deleted; [`Error::WrongKey`](crate::Error::WrongKey) without a keeper's or the admin's key;
+/// [`Error::SessionEnded`](crate::Error::SessionEnded) when somebody ended it; the store's.
+pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
+    repository.signer(Kind::Gc.roles())?;
+    let mut report = GcReport::default();
+    let mut log = read_log(repository).await?;
+    let mut patience = Patience::new(options);
+    account::account(repository, &log, u64::MAX)?;
+    if !options.dry_run {
+        // Before anything is announced: what is announced as dead, nobody reuses.
+        let next = log.highest().saturating_add(1);
+        report.waits_for = patience.run(repository, &mut log, next, monitor, &mut report.ended).await?;
+        if !report.waits_for.is_empty() {
+            return Ok(report);
+        }
+    }
+    let present = Present::load(repository).await?;
+    report.plan = plan::plan(&log, &present, repository.host.clock.now())?;
+    if options.dry_run || !is_worth_it(&log, &report) {
+        return Ok(report);
+    }
+    collect(repository, log, &present, &mut patience, monitor, &mut report).await?;
+    Ok(report)
+}
+
+async fn read_log(repository: &Repository) -> Result<Log> {
+    let mut log = Log::load(repository).await?;
+    let next = log.highest().saturating_add(1);
+    log.complete(repository, next).await?;
+    log.settle(repository, next).await?;
+    Ok(log)
+}
+
+/// Something is to be deleted, or there is something that no collection has recorded yet.
+fn is_worth_it(log: &Log, report: &GcReport) -> bool {
+    let recorded = log.newest_commit(u64::MAX).map(|(.., lists)| lists.live.clone()).unwrap_or_default();
+    let live: Vec<SessionId> = log.snapshots().iter().map(|snapshot| snapshot.session()).collect();
+    !report.plan.is_empty() || live != recorded
+}
+
+/// G2 to G7.
+async fn collect(
+    repository: &Repository,
+    mut log: Log,
+    present: &Present,
+    patience: &mut Patience,
+    monitor: &Monitor,
+    report: &mut GcReport,
+) -> Result<()> {
+    let known = commit::decided(&log);
+    let proposal = GcLists { dead: report.plan.dead.clone(), ..GcLists::default() };
+    let session = append(repository, &log, Kind::Gc, &proposal.encode()?).await?;
+    report.number = Some(session.number);
+    log.refresh(repository).await?;
+    log.complete(repository, session.number).await?;
+    let closed = close(repository, &mut log, session, patience, monitor, report).await;
+    if let Err(error) = closed {
+        give_up(repository, session, &error.to_string(), monitor).await;
+        return Err(error);
+    }
+    if !report.waits_for.is_empty() {
+        give_up(repository, session, "sessions below it were still under way", monitor).await;
+        return Ok(());
+    }
+    let lists = commit::final_lists(&log, session.number, &proposal.dead, &known)?;
+    commit::commit(repository, &log, session, &lists).await?;
+    report.committed = true;
+    report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
+    let Swept { packs, bytes, left } = sweep::sweep(repository, present, &lists.burnt, monitor).await?;
+    (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
+    Ok(())
+}
+
+/// G4, and the reading of G5: every session below is decided and read, and what the repository says still adds up.
+async fn close(
+    repository: &Repository,
+    log: &mut Log,
+    session: SessionId,
+    patience: &mut Patience,
+    monitor: &Monitor,
+    report: &mut GcReport,
+) -> Result<()> {
+    report.waits_for = patience.run(repository, log, session.number, monitor, &mut report.ended).await?;
+    if report.waits_for.is_empty() {
+        account::account(repository, log, session.number)?;
+    }
+    Ok(())
+}
+
+/// An open proposal keeps writers from reusing its packs, so it is not left behind.
+async fn give_up(repository: &Repository, session: SessionId, reason: &str, monitor: &Monitor) {
+    if let Err(error) = abort_other(repository, session, reason).await {
+        monitor.warn(format!("gc {} could not be closed, which does no harm: {error}", session.number));
+    }
+}

@@ -1,0 +1,161 @@
+//! `audit`: verify the repository without any secret, remember it, and write a report that can be filed.
+
+mod html;
+mod sign;
+mod summary;
+mod timeline;
+mod words;
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use sancerre_engine::audit::{self, AuditOptions, AuditReport, State};
+use sancerre_engine::check::{ReadData, Sample};
+use sancerre_format::names::Name;
+
+use super::{Context, check, ended};
+use crate::arguments::{Subset, parse_name};
+use crate::exit::{Done, Exit, Failure};
+use crate::files;
+use crate::progress::Work;
+use crate::repository;
+use crate::units::{parse_percent, parse_seconds};
+
+/// Verify the repository without any secret, and write a report of it.
+///
+/// Needs read access to the store and the fingerprint that `sancerre init` printed. Verifies all zones: every
+/// signature back to that key, the history of each machine, and that every pack is there; on request, that the packs'
+/// bytes are what their writers signed. Opens no content. See docs/AUDIT.md.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre audit --trust SHA256:fe85… --state audit.state --max-age 26h
+  sancerre audit --trust SHA256:fe85… --sample-loss 0.1% --confidence 99%
+  sancerre audit --trust SHA256:fe85… --read-data --report audit.html --sign ~/.ssh/id_ed25519
+
+Exit codes: 20 damaged, 21 missing, 3 a machine without a fresh snapshot, 12 another admin key than --trust.")]
+pub(crate) struct Audit {
+    /// Read all packs and compare their bytes with what was signed
+    #[arg(long, conflicts_with_all = ["read_data_subset", "sample_loss"])]
+    read_data: bool,
+    /// Read some packs: a fixed share (5%), or part n of t (3/7)
+    #[arg(long, value_name = "N%|n/t", conflicts_with = "sample_loss")]
+    read_data_subset: Option<Subset>,
+    /// Read so many packs, drawn at random, that the loss of this share of them would be noticed
+    #[arg(long, value_name = "N%", value_parser = parse_percent)]
+    sample_loss: Option<f64>,
+    /// With this probability
+    #[arg(long, value_name = "N%", value_parser = parse_percent, default_value = "99%", requires = "sample_loss")]
+    confidence: f64,
+    /// Fail when a machine's newest snapshot is older, such as 26h or 8d
+    #[arg(long, value_name = "AGE", value_parser = parse_seconds)]
+    max_age: Option<u64>,
+    /// A machine that is not backed up any more, so --max-age leaves it out; may be given several times
+    #[arg(long, value_name = "VM", value_parser = parse_name)]
+    retired: Vec<Name>,
+    /// Remember in this file what was seen, so that the next audit notices what is gone or replaced
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Write a report for filing, as one HTML file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Sign the report with this SSH key, into FILE.sig
+    #[arg(long, value_name = "KEY", requires = "report")]
+    sign: Option<PathBuf>,
+}
+
+pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let trust = context.global.trust.clone().ok_or_else(|| {
+        Failure::usage("give the trust anchor with --trust: the fingerprint that `sancerre init` printed")
+    })?;
+    // Before hours of reading: what must be readable, is.
+    let key = options.sign.as_deref().map(|path| sign::read(path, context)).transpose()?;
+    let state = options.state.as_deref().map(read_state).transpose()?.flatten();
+    let store = repository::store(context, false)?;
+    let settings = AuditOptions {
+        trust,
+        zone: context.global.zone.clone(),
+        read_data: read_data(&options, context),
+        max_age_seconds: options.max_age,
+        retired: options.retired.clone(),
+        state,
+    };
+    let (monitor, watched) = context.watched(Work::Check)?;
+    let report = audit::audit(&store, &context.host, &settings, &monitor).await?;
+    drop(watched);
+    let took = started.elapsed();
+
+    context.output.result(&words::text(&report, &settings))?;
+    remember(&options, &report, context)?;
+    if let Some(path) = &options.report {
+        let page = html::page(&report, &settings, store.location(), took);
+        write(path, page.as_bytes())?;
+        if let Some(key) = key {
+            let signature = sign::sign(&key, page.as_bytes())?;
+            write(&sign::beside(path), signature.as_bytes())?;
+        }
+        context.output.message(&format!("report written to {}", path.display()));
+    }
+    Ok(ended(exit(&report), summary::summary(&report, took)))
+}
+
+/// Damage first, then loss; a machine without a fresh snapshot is neither.
+fn exit(report: &AuditReport) -> Exit {
+    let findings: Vec<_> = report.all_findings().collect();
+    match check::exit(findings) {
+        Exit::Done if report.stale().next().is_some() => Exit::NotAsAsked,
+        exit => exit,
+    }
+}
+
+fn read_data(options: &Audit, context: &Context) -> ReadData {
+    match options.sample_loss {
+        Some(loss_percent) => ReadData::Sample(Sample {
+            loss_percent,
+            confidence_percent: options.confidence,
+            seed: context.host.random(),
+        }),
+        None => check::read_data(options.read_data, options.read_data_subset),
+    }
+}
+
+/// The memory of earlier audits; none the first time.
+fn read_state(path: &Path) -> Result<Option<State>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => State::decode(&text)
+            .map(Some)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::failed(format!(
+            "cannot read the state file {}: {error}; check --state",
+            path.display()
+        ))),
+    }
+}
+
+/// Writes the memory. What contradicts it is not remembered, so that the next audit says so again.
+fn remember(options: &Audit, report: &AuditReport, context: &Context) -> Result<(), Failure> {
+    let Some(path) = &options.state else { return Ok(()) };
+    match &report.state {
+        Some(state) => write(path, state.encode().as_bytes()),
+        None => {
+            context.output.warning(&format!(
+                "{} stays as it was: what the store shows contradicts it. Once you know why, move it away to start anew",
+                path.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    files::replace(path, bytes).map_err(|error| {
+        Failure::failed(format!(
+            "the audit is done, but {} cannot be written: {error}; check the path and its permissions",
+            path.display()
+        ))
+    })
+}

@@ -1,0 +1,154 @@
+//! What an audit did and found, in sentences: the same on the terminal and in the report.
+
+use sancerre_engine::audit::{AuditOptions, AuditReport, Fate, Machine, ZoneAudit};
+use sancerre_engine::check::{CheckReport, ReadData, Sampled, Severity};
+use sancerre_format::names::Time;
+
+use crate::command::check;
+use crate::units::{age, count, size};
+
+/// Numbers of problems, by what they mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) damaged: usize,
+    pub(super) missing: usize,
+    pub(super) stale: usize,
+}
+
+impl Verdict {
+    pub(super) fn of(report: &AuditReport) -> Self {
+        let of =
+            |severity: Severity| report.all_findings().filter(|found| found.severity == severity).count();
+        Self { damaged: of(Severity::Damaged), missing: of(Severity::Missing), stale: report.stale().count() }
+    }
+
+    pub(super) fn is_good(self) -> bool {
+        self == Self { damaged: 0, missing: 0, stale: 0 }
+    }
+
+    /// In a few words.
+    pub(super) fn headline(self) -> String {
+        let parts: Vec<String> = [
+            (self.damaged, "object damaged or forged", "objects damaged or forged"),
+            (self.missing, "object missing", "objects missing"),
+            (self.stale, "machine without a fresh snapshot", "machines without a fresh snapshot"),
+        ]
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, several)| format!("{number} {}", if number == 1 { one } else { several }))
+        .collect();
+        match parts.is_empty() {
+            true => "No damage, nothing missing".to_owned(),
+            false => parts.join(", "),
+        }
+    }
+}
+
+/// Everything, for a terminal.
+pub(super) fn text(report: &AuditReport, options: &AuditOptions) -> String {
+    let mut text = format!(
+        "repository {}, made {}\nadmin key {}, as given with --trust\n",
+        report.trust.repository,
+        report.created,
+        report.trust.admin.fingerprint()
+    );
+    for zone in &report.zones {
+        text.push_str(&format!("\nzone {}: {}\n", zone.zone, contents(zone)));
+        for machine in &zone.machines {
+            text.push_str(&format!("  {}: {}\n", machine.vm, newest(machine, report.time)));
+        }
+        text.push_str(&format!("  {}\n", reading(&zone.check, options)));
+        text.push_str(&format!("  {}\n", memory(zone, options)));
+        text.push_str(&format!("  checkpoint {} {}\n", zone.checkpoint.highest, zone.checkpoint.records));
+    }
+    if report.all_findings().next().is_some() {
+        text.push('\n');
+    }
+    report.all_findings().for_each(|finding| text.push_str(&check::describe(finding)));
+    for (_, machine, _) in report.stale() {
+        text.push_str(&format!("too old: {}: {}\n", machine.vm, newest(machine, report.time)));
+    }
+    text.push_str(&format!("\n{}\n", Verdict::of(report).headline()));
+    text
+}
+
+/// What a zone holds.
+pub(super) fn contents(zone: &ZoneAudit) -> String {
+    format!(
+        "{} of {}, {} in {}, log up to number {}",
+        count(zone.check.snapshots, "snapshot"),
+        count(zone.machines.len() as u64, "machine"),
+        size(zone.check.pack_bytes),
+        count(zone.check.packs, "pack"),
+        zone.checkpoint.highest
+    )
+}
+
+/// A machine's snapshots and how old the newest is.
+pub(super) fn newest(machine: &Machine, now: Time) -> String {
+    let of = |fate: Fate| machine.runs.iter().filter(|run| run.fate == fate).count();
+    let snapshots = of(Fate::Saved) + of(Fate::Fuzzy);
+    let others: Vec<String> = [Fate::Aborted, Fate::Open, Fate::Void, Fate::Forgotten]
+        .into_iter()
+        .filter(|fate| of(*fate) > 0)
+        .map(|fate| format!("{} {}", of(fate), super::summary::fate(fate)))
+        .collect();
+    let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
+    let last = machine.runs.iter().filter(|run| run.fate.is_snapshot()).map(|run| run.started).max();
+    match last {
+        None => format!("no snapshot{others}"),
+        Some(last) => {
+            let seconds = now.unix_seconds().saturating_sub(last.unix_seconds());
+            let old = match u64::try_from(seconds) {
+                Ok(seconds) => format!("{} old", age(seconds)),
+                Err(_) => "dated in the future".into(),
+            };
+            format!("{}{others}, the newest of {last}, {old}", count(snapshots as u64, "snapshot"))
+        }
+    }
+}
+
+/// What was read, and what that proves.
+pub(super) fn reading(check: &CheckReport, options: &AuditOptions) -> String {
+    let read = format!("{} ({})", count(check.read_packs, "pack"), size(check.read_bytes));
+    match (options.read_data, check.sampled) {
+        (ReadData::No, _) => {
+            "No pack was read: the store lists each with its right size; whether its bytes are \
+                              still the same was not looked at."
+                .to_owned()
+        }
+        (ReadData::All, _) => {
+            format!("All packs were read: {read}. Each was compared with what its writer signed.")
+        }
+        (ReadData::Part { part, of }, _) => format!("Part {part} of {of} was read: {read}."),
+        (ReadData::Percent(share), _) => {
+            format!("{read} were read, a fixed choice of about {share} %: the same packs each time.")
+        }
+        (ReadData::Sample(_), None) => "There was no pack to draw from.".to_owned(),
+        (ReadData::Sample(_), Some(sampled)) => sample(&sampled, check),
+    }
+}
+
+fn sample(sampled: &Sampled, check: &CheckReport) -> String {
+    let Sampled { sample, population, drawn } = sampled;
+    format!(
+        "{drawn} of {population} packs ({}) were drawn at random and read whole. Had {} of them or more ({} %) been \
+         bad, at least one would have been met with a probability of {} %. Smaller losses may have been missed.",
+        size(check.read_bytes),
+        sample.bad(*population),
+        sample.loss_percent,
+        sample.confidence_percent
+    )
+}
+
+/// What the memory of earlier audits shows.
+pub(super) fn memory(zone: &ZoneAudit, options: &AuditOptions) -> String {
+    match (zone.seen_before, &options.state) {
+        (Some(before), _) => format!("Compared with the audit of {before}."),
+        (None, Some(_)) => "Not seen by an earlier audit: remembered from now on.".to_owned(),
+        (None, None) => {
+            "Not compared with an earlier audit: a store that was rolled back or cut short looks whole."
+                .to_owned()
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `forget`: what may go, with the reason for each snapshot.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use sancerre_engine::forget::plan::{Decision, Rules, Verdict};
+use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
+use sancerre_engine::select::Selector;
+use sancerre_format::names::{Name, Tag};
+use serde_json::{Value, json};
+
+use super::{Context, done};
+use crate::access::Access;
+use crate::arguments::{parse_name, parse_tag};
+use crate::exit::{Done, Failure};
+use crate::output::{Align, table};
+use crate::repository;
+use crate::units::{count, parse_seconds};
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("id", Align::Left),
+    ("time (UTC)", Align::Left),
+    ("vm", Align::Left),
+    ("writer", Align::Left),
+    ("", Align::Left),
+    ("why", Align::Left),
+];
+
+/// Say which snapshots may go; `gc` then removes what only they need.
+///
+/// Writes one signed entry and removes nothing: until gc has run, `undelete` takes it back. Rules are counted for each
+/// machine and writer, in UTC, and the first snapshot of a period stands for it. A snapshot counts only once a gc has
+/// recorded it, and only if its writer, the store and the records agree on its time; others are kept, and the table
+/// says why. Needs a keeper's key file or the administrator's passphrase.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  sancerre forget --vm test01 --keep-last 2 && sancerre gc
+  sancerre forget 3f9a12cc --reason 'wrong disk'")]
+pub(crate) struct Forget {
+    /// These, instead of rules
+    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse, conflicts_with_all = ["vm", "tags"])]
+    snapshots: Vec<Selector>,
+    /// Keep all that the last N collections were the first to record
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_last: u32,
+    /// Keep one for each of the last N hours that have one
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_hourly: u32,
+    /// Keep one for each of the last N days that have one
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_daily: u32,
+    /// Keep one for each of the last N weeks that have one
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_weekly: u32,
+    /// Keep one for each of the last N months that have one
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_monthly: u32,
+    /// Keep one for each of the last N years that have one
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    keep_yearly: u32,
+    /// Keep what is not older than the newest by more than this, such as 36h, 14d or 8w
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    keep_within: Option<u64>,
+    /// Only this machine's; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    vm: Vec<Name>,
+    /// Only those with this tag; given several times, with all of them
+    #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
+    tags: Vec<Tag>,
+    /// Most of a machine's snapshots that may go in one run
+    #[arg(long, value_name = "N%", value_parser = parse_percent, default_value = "50%")]
+    max_drop: u8,
+    /// Named snapshots may be the last of their machine
+    #[arg(long, requires = "snapshots")]
+    even_last: bool,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT", default_value = "retention")]
+    reason: String,
+    /// Only say what would happen
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+impl Forget {
+    fn rules(&self) -> Rules {
+        Rules {
+            last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+            within_seconds: self.keep_within,
+        }
+    }
+}
+
+pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Failure> {
+    let rules = options.rules();
+    if !options.snapshots.is_empty() && rules != Rules::default() {
+        return Err(Failure::usage("give rules or name snapshots, not both"));
+    }
+    let repository = repository::open(context, Access::Keeper).await?;
+    let log = repository::load_log(context, &repository).await?;
+    let wish = if options.snapshots.is_empty() {
+        Wish::Rules { rules, vms: options.vm, tags: options.tags }
+    } else {
+        let named = options.snapshots.iter().map(|selector| selector.resolve(&log));
+        Wish::Named { snapshots: named.collect::<Result<BTreeSet<_>, _>>()?, even_last: options.even_last }
+    };
+    let settings = ForgetOptions {
+        wish,
+        reason: options.reason,
+        max_drop_percent: options.max_drop,
+        dry_run: options.dry_run,
+    };
+    let report = forget::forget(&repository, &settings).await?;
+    tell(context, &report, options.dry_run)?;
+    let dropped = dropped(&report);
+    Ok(done([
+        ("dry_run", json!(options.dry_run)),
+        ("entry", json!(report.entry)),
+        ("kept", json!(report.decisions.len().saturating_sub(dropped))),
+        ("forgotten", json!(dropped)),
+        ("snapshots", json!(report.decisions.iter().map(describe).collect::<Vec<_>>())),
+    ]))
+}
+
+fn dropped(report: &ForgetReport) -> usize {
+    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(_));
+    report.decisions.iter().filter(goes).count()
+}
+
+fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
+    let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
+    context.output.result(&table(&COLUMNS, &rows))?;
+    let dropped = dropped(report);
+    let number = count(dropped as u64, "snapshot");
+    context.output.message(&match (dropped, dry_run) {
+        (0, _) => "nothing to forget".into(),
+        (_, true) => format!("{number} would be forgotten; nothing was done"),
+        (_, false) => format!(
+            "{number} forgotten, as log entry {}; `sancerre undelete` takes it back until gc has run",
+            report.entry.unwrap_or_default()
+        ),
+    });
+    Ok(())
+}
+
+fn action(decision: &Decision) -> &'static str {
+    match decision.verdict {
+        Verdict::Keep(_) => "keep",
+        Verdict::Drop(_) => "forget",
+    }
+}
+
+fn row(decision: &Decision) -> Vec<String> {
+    vec![
+        decision.session.intent.to_string().chars().take(8).collect(),
+        decision.time.to_string().replace('T', " ").replace('Z', ""),
+        decision.vm.to_string(),
+        decision.writer.to_string(),
+        action(decision).into(),
+        decision.verdict.to_string(),
+    ]
+}
+
+fn describe(decision: &Decision) -> Value {
+    let reasons: Vec<String> = match &decision.verdict {
+        Verdict::Keep(reasons) => reasons.iter().map(ToString::to_string).collect(),
+        Verdict::Drop(_) => vec![decision.verdict.to_string()],
+    };
+    json!({
+        "id": decision.session.intent.to_string(),
+        "session": decision.session.number,
+        "vm": decision.vm.to_string(),
+        "writer": decision.writer.to_string(),
+        "time": decision.time.to_string(),
+        "action": action(decision),
+        "reasons": reasons,
+    })
+}
+
+fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|number| *number <= 100).ok_or_else(|| format!("{text:?} is not a share such as 50%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_percent;
+
+    #[test]
+    fn shares_are_understood() {
+        assert_eq!(parse_percent("75%"), Ok(75));
+        for text in ["", "101%", "-1", "x"] {
+            parse_percent(text).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Forgetting, holding and taking back, as a keeper's key signs it.
+
+use std::collections::BTreeSet;
+
+use sancerre_engine::forget::plan::{Rules, Verdict};
+use sancerre_engine::forget::{ForgetOptions, Wish, forget, hold, release, undelete};
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::{Error, ErrorKind};
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::SessionId;
+use sancerre_tests::disk::{MemoryDisk, guest};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
+
+async fn nights(repo: &TestRepo, count: u64) -> Vec<SessionId> {
+    let mut saved = Vec::new();
+    for night in 0..count {
+        let report = back_up(&repo.open, "web01", MemoryDisk::new(guest(night, 200_000))).await.unwrap();
+        saved.push(report.snapshot.unwrap());
+    }
+    saved
+}
+
+fn only(snapshot: SessionId) -> BTreeSet<SessionId> {
+    BTreeSet::from([snapshot])
+}
+
+fn named(snapshots: BTreeSet<SessionId>) -> ForgetOptions {
+    let wish = Wish::Named { snapshots, even_last: false };
+    ForgetOptions { wish, reason: "test".into(), max_drop_percent: 50, dry_run: false }
+}
+
+async fn live(repository: &Repository) -> Vec<SessionId> {
+    Log::load(repository).await.unwrap().snapshots().iter().map(|snapshot| snapshot.session()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_snapshot_says_by_whom_and_comes_back() {
+    let repo = TestRepo::new(300).await;
+    let saved = nights(&repo, 3).await;
+    let keeper = repo.as_keeper().await;
+    let report = forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    assert!(report.entry.is_some());
+    assert_eq!(live(&repo.open).await, saved[1..]);
+    let error = dump_bytes(&repo.open, saved[0], "disk0").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forgotten);
+    let text = error.to_string();
+    assert!(text.contains("keeper1") && text.contains("test") && text.contains("undelete"), "{text}");
+    undelete(&keeper, &only(saved[0]), "not so").await.unwrap();
+    assert_eq!(live(&repo.open).await, saved);
+    assert_eq!(dump_bytes(&repo.open, saved[0], "disk0").await.unwrap(), guest(0, 200_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_refuse_and_change_nothing() {
+    let repo = TestRepo::new(301).await;
+    let saved = nights(&repo, 3).await;
+    let keeper = repo.as_keeper().await;
+    let refused = |error: Error, part: &str| assert!(error.to_string().contains(part), "{error}");
+    let two: BTreeSet<_> = saved[..2].iter().copied().collect();
+    refused(forget(&keeper, &named(two)).await.unwrap_err(), "2 of 3 snapshots of web01");
+    let all: BTreeSet<_> = saved.iter().copied().collect();
+    refused(forget(&keeper, &named(all)).await.unwrap_err(), "--even-last");
+    hold(&keeper, &only(saved[0]), "trial").await.unwrap();
+    refused(forget(&keeper, &named(only(saved[0]))).await.unwrap_err(), "is held");
+    let writer = repo.as_writer().await;
+    let error = forget(&writer, &named(only(saved[1]))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongKey);
+    let dry = ForgetOptions { dry_run: true, ..named(only(saved[1])) };
+    assert_eq!(forget(&keeper, &dry).await.unwrap().entry, None);
+    assert_eq!(live(&repo.open).await, saved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_outlives_a_forget_until_its_release() {
+    let repo = TestRepo::new(302).await;
+    let saved = nights(&repo, 2).await;
+    let keeper = repo.as_keeper().await;
+    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    hold(&keeper, &only(saved[0]), "trial").await.unwrap();
+    assert_eq!(live(&repo.open).await, saved);
+    release(&keeper, &only(saved[0]), "over").await.unwrap();
+    assert_eq!(live(&repo.open).await, saved[1..]);
+    assert_eq!(release(&keeper, &only(saved[0]), "again").await.unwrap_err().kind(), ErrorKind::Usage);
+}
+
+/// C8: what a gc with a lower number gave up cannot be had back, and whoever asks is told.
+#[tokio::test(start_paused = true)]
+async fn nothing_brings_back_what_a_gc_gave_up() {
+    let repo = TestRepo::new(303).await;
+    let saved = nights(&repo, 2).await;
+    let keeper = repo.as_keeper().await;
+    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    let gc = repo.propose(&FrameSet::default()).await;
+    let lists = GcLists { live: vec![saved[1]], forgotten: vec![saved[0]], ..GcLists::default() };
+    repo.commit_gc(gc, &lists).await;
+    for error in [
+        undelete(&keeper, &only(saved[0]), "late").await.unwrap_err(),
+        hold(&keeper, &only(saved[0]), "late").await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Forgotten);
+        assert!(error.to_string().contains("made that final"), "{error}");
+    }
+    assert_eq!(live(&repo.open).await, saved[1..]);
+}
+
+/// A collector that has announced itself may have read the records already: it is ended.
+#[tokio::test(start_paused = true)]
+async fn taking_back_ends_a_gc_that_is_under_way() {
+    let repo = TestRepo::new(304).await;
+    let saved = nights(&repo, 2).await;
+    let keeper = repo.as_keeper().await;
+    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    let gc = repo.propose(&FrameSet::default()).await;
+    undelete(&keeper, &only(saved[0]), "wait").await.unwrap();
+    let log = Log::load(&repo.open).await.unwrap();
+    assert!(log.undecided(u64::MAX).next().is_none(), "{gc} is ended");
+    assert_eq!(live(&repo.open).await, saved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_gc_recorded_is_kept_by_every_rule() {
+    let repo = TestRepo::new(305).await;
+    nights(&repo, 3).await;
+    let rules = Rules { daily: 1, ..Rules::default() };
+    let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { wish, ..named(BTreeSet::new()) };
+    let report = forget(&repo.as_keeper().await, &options).await.unwrap();
+    assert_eq!((report.entry, report.decisions.len()), (None, 3));
+    for decision in report.decisions {
+        assert!(
+            matches!(decision.verdict, Verdict::Keep(_)) && decision.verdict.to_string().contains("no gc")
+        );
+    }
+}
