@@ -50,8 +50,9 @@ fn open_folder(location: &str, path: &Path, create: bool, options: &StoreOptions
         return Err(Error::NoRepository { location: location.to_owned() });
     }
     let path: PathBuf = std::path::absolute(path).map_err(|source| failed("find", source))?;
-    // Without fsync an acknowledged pack may be gone after a power cut.
-    let store = LocalFileSystem::new_with_prefix(&path).map(|store| store.with_fsync(true));
+    // Without fsync an acknowledged pack may be gone after a power cut; without clean-up gc and probes leave empty folders.
+    let store = LocalFileSystem::new_with_prefix(&path)
+        .map(|store| store.with_fsync(true).with_automatic_cleanup(true));
     let store =
         store.map_err(|source| Error::Store { operation: "open", key: location.to_owned(), source })?;
     Ok(Store::with_options(Arc::new(store), location, options))
