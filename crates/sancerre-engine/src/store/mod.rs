@@ -1,6 +1,6 @@
 //! The store: create-only writes, reads, listings, and the policy for answers that say nothing certain.
 //!
-//! Below [`Store`] lie [`retry`] (a store that is away is waited for), [`transport`] (HTTP whose time-outs count lack of
+//! Below [`Store`] lie `retry` (a store that is away is waited for), `transport` (HTTP whose time-outs count lack of
 //! progress, with limits of speed) and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really
 //! does; [`s3`] makes the few S3 requests that `object_store` has no name for.
 

@@ -1,6 +1,6 @@
 //! The S3 requests that `object_store` has no name for: versions, retention, deletes of a version.
 //!
-//! It makes no policy: each call is one request with one answer, waited for as [`retry`](super::retry) says.
+//! It makes no policy: each call is one request with one answer, waited for as `store::retry` says.
 
 use std::sync::Arc;
 use std::time::Duration;
