@@ -19,6 +19,7 @@ mod index;
 mod keys;
 mod outage;
 mod probe;
+mod nonces;
 mod refusals;
 mod roundtrip;
 mod sim;
