@@ -1,8 +1,10 @@
 //! The built program on real object stores: a night, the night after, and both back bit for bit.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use sancerre_services::seaweedfs::Bucket;
 use sancerre_services::{Variables, azurite, seaweedfs};
 
 const MIB: usize = 1 << 20;
@@ -67,6 +69,50 @@ fn two_nights(location: String, variables: Variables) {
 fn on_s3() {
     let Some(server) = seaweedfs() else { return };
     two_nights(server.location(), server.variables(seaweedfs::ADMIN));
+}
+
+/// A writer's credentials are enough for every night, a reader's for the worst day. Neither ever deletes or overwrites:
+/// afterwards each key has one version, no delete marker is there, and what lies there cannot be deleted by anybody.
+#[test]
+fn on_s3_where_every_object_is_locked() {
+    let Some(server) = seaweedfs() else { return };
+    let bucket = server.bucket(Bucket::LockedByDefault(1)).unwrap();
+    let mut site = Site {
+        folder: tempfile::tempdir().unwrap(),
+        location: format!("s3://{bucket}"),
+        variables: server.variables(seaweedfs::WRITER),
+    };
+    let folder = site.folder.path().to_owned();
+    let disk = noise(3, 8 * MIB);
+    std::fs::write(folder.join("disk.raw"), &disk).unwrap();
+    site.succeed(&["init", "--key-file-out", "writer.key", "--writer", "hv1"]);
+    for _night in 0..2 {
+        site.succeed(&["backup", "--key-file", "writer.key", "--vm", "web01", "disk.raw"]);
+    }
+    site.variables = server.variables(seaweedfs::READER);
+    site.succeed(&["check", "--read-data"]);
+    site.succeed(&["restore", "web01:latest:disk0", "--target", "restored.raw"]);
+    assert!(std::fs::read(folder.join("restored.raw")).unwrap() == disk, "another disk came back");
+
+    let ask = |method, path: &str, query: &str| {
+        server.request(seaweedfs::ADMIN, (method, path, query), &[], b"").unwrap()
+    };
+    let listing = ask("GET", &format!("/{bucket}"), "versions=").text();
+    assert!(listing.contains("<IsTruncated>false<") && !listing.contains("<DeleteMarker>"), "{listing}");
+    let (keys, versions) = (elements(&listing, "Key"), elements(&listing, "VersionId"));
+    let unique: BTreeSet<&str> = keys.iter().copied().collect();
+    assert!(keys.len() > 10 && keys.len() == versions.len(), "{listing}");
+    assert_eq!(unique.len(), keys.len(), "something was written twice: {listing}");
+    for (key, version) in keys.iter().zip(versions) {
+        let answer = ask("DELETE", &format!("/{bucket}/{key}"), &format!("versionId={version}"));
+        assert_eq!(answer.status, 403, "{key} could be deleted: {}", answer.text());
+    }
+}
+
+/// The texts of all XML elements of this name.
+fn elements<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    xml.split(&open).skip(1).filter_map(|rest| rest.split_once(&close)).map(|(text, _)| text).collect()
 }
 
 #[test]
