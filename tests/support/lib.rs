@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod age;
 pub mod backends;
 pub mod bucket;
 pub mod disk;

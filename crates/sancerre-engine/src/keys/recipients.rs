@@ -263,7 +263,7 @@ async fn start_epoch(repository: &Repository, stay: &[(Name, To)]) -> Result<u16
     }
     let former = repository.keys.identity(newest_epoch(repository).await?)?;
     let epoch = free_epoch(&repository.store, former.epoch).await?;
-    let (identity, recipient) = identity_from_random();
+    let (identity, recipient) = identity_from_random(&repository.host)?;
     let secret = IdentitySecret { trust: repository.keys.trust, epoch, identity };
     for (label, to) in stay {
         if let Put::Occupied(_) = put(repository, &secret, label, to).await? {

@@ -1,5 +1,7 @@
 //! Opening a repository's own keys with a passphrase or with identities.
 
+use std::str::FromStr;
+
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::ZoneRecord;
@@ -11,10 +13,9 @@ use zeroize::Zeroizing;
 
 use super::identity::OpenIdentity;
 use super::sealed::{self, SCRYPT_LOG_N_MAX, age_identity, open_by_epoch};
-use super::{
-    ExposeSecret, Keys, SecretString, SignerKey, ZoneSecrets, read_config, read_identity, recipients,
-};
+use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config, read_identity, recipients};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::store::Store;
 
 /// What opens age files: a passphrase, identities, or both.
@@ -333,7 +334,17 @@ pub(super) fn passphrase_opens(passphrase: &SecretString, file: &[u8]) -> bool {
 }
 
 /// A fresh identity: its secret as text, and its recipient.
-pub(crate) fn identity_from_random() -> (Zeroizing<String>, String) {
-    let identity = age::x25519::Identity::generate();
-    (Zeroizing::new(identity.to_string().expose_secret().to_owned()), identity.to_public().to_string())
+pub(crate) fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> {
+    // age would draw the bytes itself; its text form takes any 32 of them.
+    let bytes = Zeroizing::new(host.random::<32>());
+    let bad = |reason: &dyn std::fmt::Display| Error::WrongKey {
+        what: format!("cannot make an age identity: {reason}"),
+        advice: "please report it",
+    };
+    let prefix = bech32::Hrp::parse("age-secret-key-").map_err(|reason| bad(&reason))?;
+    let text =
+        bech32::encode_upper::<bech32::Bech32>(prefix, bytes.as_slice()).map_err(|reason| bad(&reason))?;
+    let text = Zeroizing::new(text);
+    let identity = age::x25519::Identity::from_str(&text).map_err(|reason| bad(&reason))?;
+    Ok((text, identity.to_public().to_string()))
 }

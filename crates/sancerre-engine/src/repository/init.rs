@@ -59,7 +59,7 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
     if store.get(names::CONFIG).await?.is_some() {
         return Err(exists());
     }
-    let secrets = Secrets::random(host);
+    let secrets = Secrets::random(host)?;
     let now = host.clock.now();
     let certificate = write_keys(store, host, new, &secrets, now).await?;
 
@@ -84,17 +84,17 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
 }
 
 impl Secrets {
-    fn random(host: &Host) -> Self {
+    fn random(host: &Host) -> Result<Self> {
         let admin = SigningKey::from_seed(host.random());
-        let (identity, recipient) = identity_from_random();
-        Self {
+        let (identity, recipient) = identity_from_random(host)?;
+        Ok(Self {
             trust: Trust { repository: RepositoryId(host.random()), admin: admin.public() },
             admin,
             writer: SigningKey::from_seed(host.random()),
             zone: ZoneKeys { id: host.random(), cut: host.random(), metadata: host.random() },
             identity,
             recipient,
-        }
+        })
     }
 }
 
