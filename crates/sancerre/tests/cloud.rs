@@ -98,12 +98,18 @@ fn on_s3_where_every_object_is_locked() {
         server.request(seaweedfs::ADMIN, (method, path, query), &[], b"").unwrap()
     };
     let listing = ask("GET", &format!("/{bucket}"), "versions=").text();
-    assert!(listing.contains("<IsTruncated>false<") && !listing.contains("<DeleteMarker>"), "{listing}");
-    let (keys, versions) = (elements(&listing, "Key"), elements(&listing, "VersionId"));
-    let unique: BTreeSet<&str> = keys.iter().copied().collect();
-    assert!(keys.len() > 10 && keys.len() == versions.len(), "{listing}");
-    assert_eq!(unique.len(), keys.len(), "something was written twice: {listing}");
-    for (key, version) in keys.iter().zip(versions) {
+    assert!(listing.contains("<IsTruncated>false<"), "{listing}");
+    // What `init` tried the store out with may be hidden again; nothing else is ever touched.
+    let of_repository = |key: &str| !key.starts_with("probe/");
+    let markers = elements(&listing, "DeleteMarker");
+    assert!(markers.iter().all(|marker| !of_repository(elements(marker, "Key")[0])), "{listing}");
+    let versions = elements(&listing, "Version").into_iter();
+    let versions = versions.map(|version| (elements(version, "Key")[0], elements(version, "VersionId")[0]));
+    let versions: Vec<(&str, &str)> = versions.filter(|(key, _)| of_repository(key)).collect();
+    let unique: BTreeSet<&str> = versions.iter().map(|(key, _)| *key).collect();
+    assert!(versions.len() > 10, "{listing}");
+    assert_eq!(unique.len(), versions.len(), "something was written twice: {listing}");
+    for (key, version) in versions {
         let answer = ask("DELETE", &format!("/{bucket}/{key}"), &format!("versionId={version}"));
         assert_eq!(answer.status, 403, "{key} could be deleted: {}", answer.text());
     }
