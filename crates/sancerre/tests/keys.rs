@@ -264,3 +264,124 @@ fn revoked_and_tainted_writers() {
     site.admin(&["key", "revoke", "keeper", "hv1"]).refused(2, "is a writer");
     site.with_key("hv1.key", &["key", "revoke", "writer", "hv2"]).refused(12, "may not sign");
 }
+
+/// Bad input: each its own message and exit code, and no panic.
+#[test]
+fn bad_key_files_say_what_is_wrong_with_them() {
+    let site = Site::new();
+    let whole = std::fs::read_to_string(site.path("hv1.key")).unwrap();
+    let elsewhere = Site::new();
+    std::fs::copy(elsewhere.path("hv1.key"), site.path("foreign.key")).unwrap();
+    site.with_key("foreign.key", &["snapshots"]).refused(12, "not for repository");
+    for cut in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
+        write_private(&site.path("cut.key"), &whole.as_bytes()[..cut]);
+        site.with_key("cut.key", &["snapshots"]).refused(12, "the key file cannot be used");
+    }
+    for (field, value) in whole.lines().filter_map(|line| line.split_once(": ")) {
+        let line = format!("{field}: {value}");
+        let hostile = whole.replacen(&line, &format!("{field}: {}", "f".repeat(value.len())), 1);
+        write_private(&site.path("hostile.key"), hostile.as_bytes());
+        let ran = site.with_key("hostile.key", &["snapshots"]);
+        // Any 32 bytes may be a zone's key, and the recipient is for backups: a list needs neither.
+        let is_secret = ["id-key", "cut-key", "metadata-key", "recipient"].contains(&field);
+        match ran.code() {
+            0 => assert!(is_secret, "{field}: {}", ran.stdout()),
+            _ => drop(ran.refused(12, "")),
+        }
+    }
+    write_private(&site.path("binary.key"), &[0xff; 5000]);
+    site.with_key("binary.key", &["snapshots"]).refused(12, "the key file cannot be used");
+    write_private(&site.path("open.key"), whole.as_bytes());
+    std::fs::set_permissions(site.path("open.key"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    site.with_key("open.key", &["snapshots"]).refused(12, "chmod 600");
+    site.with_key("absent.key", &["snapshots"]).refused(1, "cannot read the key file");
+    let anchor = format!("SHA256:{}", "A".repeat(43));
+    site.with_key("hv1.key", &["snapshots", "--trust", &anchor]).refused(12, "the trust anchor here is");
+    site.with_key("hv1.key", &["snapshots", "--trust", "SHA256:short"]).refused(2, "trust anchor");
+}
+
+#[test]
+fn an_expired_writer_lists_and_backs_nothing_up() {
+    let site = Site::new();
+    let soon = ["key", "add", "writer", "brief", "--expires", "2000-01-01", "--out", &site.path("x.key")];
+    site.admin(&soon).refused(2, "expired already");
+    // Long enough for a passphrase to be opened on a busy machine.
+    let last = unix_now() + 20;
+    let until = sancerre_format::names::Time::from_unix_seconds(last).to_string();
+    site.admin(&["key", "add", "writer", "brief", "--expires", &until, "--out", &site.path("brief.key")])
+        .ok();
+    while unix_now() <= last {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    site.back_up("brief.key", "web01").refused(12, "certificate of writer brief expired at");
+    site.with_key("brief.key", &["snapshots"]).ok();
+}
+
+#[test]
+fn hostile_identity_files_are_refused_in_time() {
+    let site = Site::new();
+    let refused = |name: &str, bytes: &[u8], says: &str| {
+        write_private(&site.path(name), bytes);
+        site.restores("latest", Some(name), &[("SANCERRE_PASSWORD", "x")]).refused(12, says);
+    };
+    refused("empty", b"", "no key");
+    refused("public", b"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n", "public key");
+    refused("cut", b"AGE-SECRET-KEY-1QQQ\n", "cut short");
+    refused("noise", &[0xfe; 300], "not text");
+    refused("plugin", b"AGE-PLUGIN-YUBIKEY-1QQQ\n", "plugin");
+    // scrypt with 2^40 units of work: a real file whose header says so.
+    let salt = "bBjlhJVYZeE4aqUdmtRHfw";
+    let scrypt = format!(
+        "age-encryption.org/v1\n-> scrypt {salt} 40\n{0}\n--- {0}\n{1}",
+        "A".repeat(43),
+        "x".repeat(64)
+    );
+    refused("scrypt", scrypt.as_bytes(), "2^40");
+    site.ssh_key("rsa", "rsa", "");
+    site.restores("latest", Some("rsa"), &[]).refused(12, "ssh-ed25519");
+    let arguments = ["-q", "-t", "ed25519", "-a", "2000", "-N", "p", "-f", &site.path("slow")];
+    site.generate("ssh-keygen", &arguments);
+    site.restores("latest", Some("slow"), &[("SANCERRE_PASSWORD", "p")]).refused(12, "rounds of bcrypt");
+    let stranger = site.age_key("stranger.txt");
+    assert!(stranger.starts_with("age1"));
+    site.restores("latest", Some("stranger.txt"), &[]).refused(12, "does not open the repository");
+}
+
+#[test]
+fn a_recovery_sheet_restores_with_nothing_else() {
+    let site = Site::new();
+    site.back_up("hv1.key", "web01").ok();
+    let sheet = site.admin(&["key", "paper"]).ok().stdout();
+    let word = |start: &str| {
+        let found = sheet.split_whitespace().find(|word| word.starts_with(start));
+        found.unwrap_or_else(|| panic!("{sheet}")).to_owned()
+    };
+    write_private(&site.path("code.txt"), format!("{}\n", word("AGE-SECRET-KEY-1")).as_bytes());
+    let (target, code) = (site.path("restored/"), site.path("code.txt"));
+    let restore =
+        ["restore", "web01:latest", "--target", &target, "--identity", &code, "--trust", &word("SHA256:")];
+    let ran = site.run(&restore, &[]).ok();
+    assert!(!ran.stderr().contains("warning"), "{}", ran.stderr());
+    assert!(
+        std::fs::read(format!("{target}disk0.raw")).unwrap()
+            == std::fs::read(site.path("web01.raw")).unwrap()
+    );
+
+    let svg = site.path("sheet.svg");
+    let made = site.admin(&["key", "paper", "--svg", &svg, "--json"]).ok();
+    assert!(!made.stdout().contains("AGE-SECRET-KEY"), "{}", made.stdout());
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("AGE-SECRET-KEY-1") && !picture.contains("href"));
+    assert_eq!(std::fs::metadata(&svg).unwrap().permissions().mode() & 0o777, 0o600);
+    site.admin(&["key", "paper", "--svg", &svg]).refused(1, "name a new file");
+}
+
+fn write_private(path: &str, bytes: &[u8]) {
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn unix_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}

@@ -17,6 +17,8 @@ use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{self, Record, Trust};
 use sancerre_format::sign::SigningKey;
 
+use zeroize::Zeroizing;
+
 use super::certify::sign;
 use super::unlock::{identity_from_random, passphrase_opens};
 use super::{SecretString, ZoneSecrets};
@@ -32,6 +34,11 @@ pub enum To {
     Passphrase(SecretString),
     /// Whoever has its secret: [`Opener::Age`] or [`Opener::Ssh`].
     Key(Opener),
+}
+
+/// A fresh `age` key: its secret as text, and its recipient.
+pub fn new_key(host: &Host) -> Result<(Zeroizing<String>, String)> {
+    identity_from_random(host)
 }
 
 /// Whether files can be sealed to it: a key that is not one, or a weak one, is refused before anything is written.

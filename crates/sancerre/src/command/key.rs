@@ -3,6 +3,7 @@
 mod add;
 mod distrust;
 mod list;
+mod paper;
 mod passwd;
 mod restore;
 
@@ -38,6 +39,8 @@ enum KeyCommand {
         #[command(subcommand)]
         command: restore::Remove,
     },
+    /// Print a recovery sheet for the safe: restores everything with nothing else
+    Paper(paper::Paper),
     /// Change the administrator's passphrase
     Passwd(passwd::Passwd),
     /// Trust nothing that a key signs from now on
@@ -59,6 +62,7 @@ pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure
         KeyCommand::Remove { command: restore::Remove::Restore { label } } => {
             restore::remove(label, context).await
         }
+        KeyCommand::Paper(options) => paper::run(options, context).await,
         KeyCommand::Passwd(options) => passwd::run(options, context).await,
         KeyCommand::Revoke { command } => distrust::revoke(command, context).await,
         KeyCommand::Taint { command } => distrust::taint(command, context).await,

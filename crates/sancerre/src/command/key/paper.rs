@@ -1,0 +1,171 @@
+//! `key paper`: a sheet for the safe, from which everything can be restored with nothing else.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use qrcodegen::{QrCode, QrCodeEcc};
+use sancerre_engine::keys::recipients::{self, To};
+use sancerre_engine::repository::Repository;
+use sancerre_format::names::Name;
+use sancerre_format::recipient::Opener;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::access::Access;
+use crate::command::{Context, done};
+use crate::exit::{Done, Failure};
+use crate::interrupt::until_signal;
+use crate::repository;
+
+/// Print a recovery sheet: a new restore recipient whose secret is on the paper and nowhere else.
+///
+/// Needs the administrator's passphrase. Whoever has the sheet and can read the repository can restore everything; it
+/// signs nothing. A sheet that is lost is taken back with `sancerre key remove restore LABEL`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre key paper | lp
+  sancerre key paper --svg sheet.svg")]
+pub(crate) struct Paper {
+    /// Write the sheet as a picture to this new file, and not to standard output
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// What stands on the sheet.
+struct Sheet {
+    lines: Vec<String>,
+    qr: QrCode,
+}
+
+pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failure> {
+    let repository = repository::open(context, Access::Admin).await?;
+    let mut svg = options.svg.as_deref().map(reserve).transpose()?;
+    let (secret, recipient) = recipients::new_key(&context.host)?;
+    let label = label(&recipient)?;
+    let sheet = Sheet::new(&repository, &label, &secret)?;
+    let to = To::Key(Opener::Age(recipient));
+    let added = until_signal(async { Ok(recipients::add(&repository, &label, &to).await?) }).await;
+    if let (Err(_), Some(path)) = (&added, &options.svg) {
+        // Empty; if it stays, the next attempt says that it exists.
+        let _ = std::fs::remove_file(path);
+    }
+    added?;
+    match &mut svg {
+        Some(file) => {
+            file.write_all(sheet.svg().as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+                Failure::failed(format!(
+                    "the sheet cannot be written: {error}; `sancerre key remove restore {label}`"
+                ))
+            })?;
+        }
+        None => context.output.result(&sheet.text())?,
+    }
+    context.output.message(&format!(
+        "{label} can restore every snapshot: print the sheet, then remove every copy of it from computers"
+    ));
+    let path = options.svg.map(|path| path.display().to_string());
+    // The code itself is never in JSON, which ends in log files.
+    Ok(done([("label", json!(label.to_string())), ("svg", json!(path))]))
+}
+
+fn reserve(path: &Path) -> Result<std::fs::File, Failure> {
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+        Failure::failed(format!("cannot make {}: {error}; nothing was made, name a new file", path.display()))
+    })
+}
+
+/// `paper-` and the start of the public key, which is on the sheet too.
+fn label(recipient: &str) -> Result<Name, Failure> {
+    let digits: String = recipient.chars().skip("age1".len()).take(8).collect();
+    Name::new(&format!("paper-{digits}")).map_err(|error| Failure::usage(error.to_string()))
+}
+
+impl Sheet {
+    fn new(repository: &Repository, label: &Name, secret: &str) -> Result<Self, Failure> {
+        let Ok(qr) = QrCode::encode_text(secret, QrCodeEcc::Quartile) else {
+            return Err(Failure::failed("the code does not fit a QR code; this is a bug, please report it"));
+        };
+        let trust = &repository.keys.trust;
+        let (location, anchor) = (repository.store.location(), trust.admin.fingerprint());
+        let lines = [
+            "SANCERRE RECOVERY SHEET: whoever holds it can read every backup. Keep it in a safe.".to_owned(),
+            String::new(),
+            format!("repository     {}", trust.repository),
+            format!("location       {location}"),
+            format!("trust anchor   {anchor}"),
+            format!("made           {}, as {label}", repository.host.clock.now()),
+            String::new(),
+            "recovery code".to_owned(),
+            format!("  {secret}"),
+            String::new(),
+            "To restore, with nothing but this sheet, the repository and the program:".to_owned(),
+            "  1. Type or scan the code into a file that only you can read:".to_owned(),
+            "       (umask 077; cat > code.txt)      then the code, Enter, Ctrl-D".to_owned(),
+            "  2. List what is there, then restore:".to_owned(),
+            format!("       export SANCERRE_REPOSITORY='{location}'"),
+            "       sancerre snapshots --identity code.txt \\".to_owned(),
+            format!("         --trust {anchor}"),
+            "       sancerre restore VM:latest --target restored/ --identity code.txt \\".to_owned(),
+            format!("         --trust {anchor}"),
+            "  A bucket also needs the provider's own credentials in the environment.".to_owned(),
+            format!("  If the sheet is lost: sancerre key remove restore {label}"),
+        ];
+        Ok(Self { lines: lines.into(), qr })
+    }
+
+    /// For a terminal and a printer: two rows of the QR code in each line, with the quiet margin it needs.
+    fn text(&self) -> Zeroizing<String> {
+        const MARGIN: i32 = 2;
+        let mut text = Zeroizing::new(self.lines.join("\n"));
+        text.push_str("\n\n");
+        let size = self.qr.size();
+        for y in (-MARGIN..size.saturating_add(MARGIN)).step_by(2) {
+            for x in -MARGIN..size.saturating_add(MARGIN) {
+                // Light is drawn, so that it reads on a dark terminal; outside the code all is light.
+                let below = y.saturating_add(1);
+                text.push(match (self.qr.get_module(x, y), self.qr.get_module(x, below)) {
+                    (true, true) => ' ',
+                    (true, false) => '▄',
+                    (false, true) => '▀',
+                    (false, false) => '█',
+                });
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// One page: the text, and the code below it.
+    fn svg(&self) -> Zeroizing<String> {
+        const LINE: usize = 18;
+        const LEFT: usize = 30;
+        let top = self.lines.len().saturating_add(3).saturating_mul(LINE);
+        let mut svg = Zeroizing::new(String::from(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 1130\" font-family=\"monospace\" font-size=\"13\">\n\
+             <rect width=\"800\" height=\"1130\" fill=\"#fff\"/>\n",
+        ));
+        for (number, line) in self.lines.iter().enumerate() {
+            let y = number.saturating_add(2).saturating_mul(LINE);
+            svg.push_str(&format!(
+                "<text x=\"{LEFT}\" y=\"{y}\" xml:space=\"preserve\">{}</text>\n",
+                escaped(line)
+            ));
+        }
+        svg.push_str(&format!("<path transform=\"translate({LEFT},{top}) scale(8)\" d=\""));
+        for y in 0..self.qr.size() {
+            for x in (0..self.qr.size()).filter(|x| self.qr.get_module(*x, y)) {
+                svg.push_str(&format!("M{x},{y}h1v1h-1z"));
+            }
+        }
+        svg.push_str("\"/>\n</svg>\n");
+        svg
+    }
+}
+
+/// A location may hold anything.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
