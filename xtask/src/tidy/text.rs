@@ -39,6 +39,7 @@ const HOSTS: &[&str] = &[
     "www.rfc-editor.org",
     "www.rust-lang.org",
     "www.usenix.org",
+    "www.w3.org",
 ];
 /// Names and addresses that are reserved for examples, and this computer.
 const RESERVED_SUFFIXES: [&str; 7] =
