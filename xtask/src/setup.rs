@@ -62,6 +62,7 @@ pub(crate) const FLEET_TOOLS: &[Tool] = &[
 /// For the benchmark: another backup program, a plain compressor, and a clock that also sees memory.
 pub(crate) const BENCH_TOOLS: &[Tool] = &[
     required("restic", "restic"),
+    required("ssh-keygen", "openssh-client"),
     required("zstd", "zstd"),
     required("time", "time"),
     required("cmp", "diffutils"),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use report::{Report, Row};
 use std::fs;
 use std::path::{Path, PathBuf};
-use tools::Tools;
+use tools::{Opener, Tools};
 
 /// Measures on the fleet in `folder`, which is built when it is not there, and writes `target/bench/DATE.md`.
 pub(crate) fn run(folder: &str) -> Result<()> {
@@ -75,6 +75,7 @@ fn measure(tools: &Tools, nights: &[Night]) -> Result<Report> {
         backup_row(tools, "re-scan, nothing changed", last, &["--quiet", "--force"])?,
         restore_row(tools, last)?,
     ];
+    rows.push(identity_row(tools, last, &rows[3])?);
     rows[0].limit = Some(tools.zstd_new_blocks(0..1)?);
     rows[1].limit = Some(tools.hash(later)? + tools.zstd_new_blocks(1..nights.len())?);
     rows[2].limit = Some(tools.hash(last)?);
@@ -95,9 +96,20 @@ fn restore_row(tools: &Tools, nights: &[Night]) -> Result<Row> {
     println!("bench: restore");
     let mut row = Row::new("restore of all disks", allocated_bytes(nights)?);
     for night in nights {
-        row.sancerre = tools.sancerre_restore(night)?;
-        row.restic = tools.restic_restore(night)?;
+        row.sancerre = row.sancerre + tools.sancerre_restore(night, Opener::Passphrase)?;
+        row.restic = row.restic + tools.restic_restore(night)?;
     }
+    Ok(row)
+}
+
+/// The same without the work that makes a passphrase hard to guess, beside the same time of restic's.
+fn identity_row(tools: &Tools, nights: &[Night], with_passphrase: &Row) -> Result<Row> {
+    println!("bench: restore with an identity file");
+    let mut row = Row::new("the same with an identity file", allocated_bytes(nights)?);
+    for night in nights {
+        row.sancerre = row.sancerre + tools.sancerre_restore(night, Opener::Identity)?;
+    }
+    row.restic = with_passphrase.restic;
     Ok(row)
 }
 

@@ -9,6 +9,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What opens the repository for a restore.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opener {
+    Passphrase,
+    Identity,
+}
+
 /// An empty folder on one file system, for everything that is written.
 pub(super) struct Tools {
     work: PathBuf,
@@ -29,9 +36,16 @@ impl Tools {
         fs::remove_dir_all(&self.work).with_context(|| format!("cannot remove {}", self.work.display()))
     }
 
-    /// Makes both repositories, untimed.
+    /// Makes both repositories, and a key that restores without a passphrase, untimed.
     pub(super) fn init(&self) -> Result<()> {
         shell::run(self.sancerre(&["init", "--key-file", &self.path("writer.key")]))?;
+        let identity = self.path("identity");
+        shell::run(shell::command(
+            "ssh-keygen",
+            &["-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", &identity],
+        ))?;
+        let recipient = fs::read_to_string(self.path("identity.pub"))?;
+        shell::run(self.sancerre(&["key", "add", "restore", "--recipient", recipient.trim()]))?;
         shell::run(self.restic(&["init", "--quiet"]))
     }
 
@@ -59,15 +73,20 @@ impl Tools {
         Ok(timed(&command, &self.work)? + self.sync()?)
     }
 
-    /// Restores each disk to a new file and compares it, the latter untimed.
-    pub(super) fn sancerre_restore(&self, night: &Night) -> Result<Cost> {
+    /// Restores each disk to a new file, opened with the passphrase or with the key, and compares it, untimed.
+    pub(super) fn sancerre_restore(&self, night: &Night, with: Opener) -> Result<Cost> {
         let folder = self.work.join("restored");
         fs::create_dir_all(&folder)?;
         let mut cost = Cost::default();
         for disk in &night.disks {
             let snapshot = format!("{}:latest:disk0", name(disk));
             let target = folder.join(name(disk));
-            cost = cost + timed(self.sancerre(&["restore", &snapshot, "--target"]).arg(&target), &self.work)?;
+            let mut command = self.sancerre(&["restore", &snapshot, "--target"]);
+            command.arg(&target);
+            if with == Opener::Identity {
+                command.args(["--identity", &self.path("identity")]);
+            }
+            cost = cost + timed(&command, &self.work)?;
         }
         cost = cost + self.sync()?;
         self.compare_and_remove(night, |disk| folder.join(name(disk)), &folder)?;
