@@ -12,6 +12,7 @@ mod concurrent;
 mod cost;
 mod crash;
 mod faults;
+mod flip;
 mod forgery;
 mod forget;
 mod gc;
