@@ -6,6 +6,7 @@ mod audit;
 mod avoid;
 mod backup;
 mod check;
+mod closed;
 mod compat;
 mod concurrent;
 

@@ -140,3 +140,23 @@ async fn clones_forks_and_crashes_never_seal_two_texts_alike() {
     let forked = record.by_name.values().filter(|texts| texts.len() > 1).count();
     assert!(forked >= 4, "only {forked} of {} units were sealed from several texts", record.by_name.len());
 }
+
+/// Regions are scanned on many threads at once, in an order that nobody fixes; clones hold the same session keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regions_in_parallel_never_seal_two_texts_alike() {
+    let repo = TestRepo::new(2).await;
+    let sealer = Arc::new(ClonedSealer { real: repo.host.sealer.clone(), sealed: Arc::default() });
+    let threads = Host::real("sancerre test").pool;
+    let mut record = Record::default();
+    let mut disk = noise(2, 8 << 20);
+    for round in 0..6 {
+        disk[3 << 20] ^= round;
+        let store = copy(&*repo.memory).await;
+        let mut process = clone_of(&repo, store.clone(), &sealer);
+        process.host.pool = threads.clone();
+        back_up(&process, "web01", MemoryDisk::new(disk.clone())).await.unwrap();
+        record.take(&process, &*store).await;
+    }
+    let forked = record.by_name.values().filter(|texts| texts.len() > 1).count();
+    assert!(forked >= 4, "only {forked} of {} units were sealed from several texts", record.by_name.len());
+}
