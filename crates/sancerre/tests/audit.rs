@@ -125,7 +125,9 @@ fn an_auditor_without_any_secret() {
     assert_eq!(code(&wrong.output().unwrap()), 12);
 
     let said = text(&site.audit(&["--sample-loss", "0.1%"]).stdout);
-    assert!(said.contains("were drawn at random and read whole") && said.contains("of 99 %"), "{said}");
+    assert!(said.contains("were read whole, which is all of them"), "{said}");
+    let said = text(&site.audit(&["--sample-loss", "60%", "--confidence", "60%"]).stdout);
+    assert!(said.contains("were drawn at random and read whole") && said.contains("of 60 %"), "{said}");
 
     // The newest session is cut off: only the memory tells, and it is kept.
     let remembered = std::fs::read(&state).unwrap();

@@ -124,7 +124,13 @@ pub(super) fn reading(check: &CheckReport, options: &AuditOptions) -> String {
         (ReadData::Percent(share), _) => {
             format!("{read} were read, a fixed choice of about {share} %: the same packs each time.")
         }
-        (ReadData::Sample(_), None) => "There was no pack to draw from.".to_owned(),
+        (ReadData::Sample(_), None | Some(Sampled { population: 0, .. })) => {
+            "There was no pack to draw from.".to_owned()
+        }
+        // Too few for a part to be enough.
+        (ReadData::Sample(_), Some(Sampled { population, drawn, .. })) if drawn == population => {
+            format!("{read} were read whole, which is all of them.")
+        }
         (ReadData::Sample(_), Some(sampled)) => sample(&sampled, check),
     }
 }
