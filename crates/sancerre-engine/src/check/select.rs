@@ -6,17 +6,21 @@ use sancerre_format::list::ListedPack;
 use super::sample::Sample;
 use crate::error::{Error, Result};
 
-/// How much of the data a check reads. What is chosen depends on the packs' names (and a sample's seed) alone, so a
-/// run can be repeated.
+/// How much of the data a check reads. What is chosen depends on the packs' names and on a seed, where there is one,
+/// alone, so a run can be repeated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReadData {
     /// No pack is read; maps are.
     No,
     /// Every pack.
     All,
-    /// About so many per cent of the packs, above 0 and at most 100; always the same ones, so use
-    /// [`ReadData::Part`] to read everything over several runs.
-    Percent(f64),
+    /// About so many per cent of the packs, drawn at random.
+    Percent {
+        /// Above 0, at most 100.
+        percent: f64,
+        /// Another seed draws other packs.
+        seed: [u8; 32],
+    },
     /// One of `of` parts, numbered from 1: every pack is in exactly one of them.
     Part {
         /// Which part.
@@ -32,9 +36,9 @@ impl ReadData {
     /// Fails with [`Error::Usage`] when nothing can be meant by it.
     pub fn validate(&self) -> Result<()> {
         match *self {
-            Self::Percent(percent) if !(percent > 0.0 && percent <= 100.0) => Err(Error::Usage(format!(
-                "{percent}% of the data cannot be read: give more than 0, at most 100"
-            ))),
+            Self::Percent { percent, .. } if !(percent > 0.0 && percent <= 100.0) => Err(Error::Usage(
+                format!("{percent}% of the data cannot be read: give more than 0, at most 100"),
+            )),
             Self::Part { part, of } if part == 0 || part > of => {
                 Err(Error::Usage(format!("there is no part {part} of {of}: parts count from 1")))
             }
@@ -48,7 +52,10 @@ impl ReadData {
         match *self {
             Self::No | Self::Sample(_) => false,
             Self::All => true,
-            Self::Percent(percent) => f64::from(draw(&pack.hash)) < percent / 100.0 * 4_294_967_296.0,
+            Self::Percent { percent, seed } => {
+                let ticket = Hash::of(&[seed, pack.hash.0].concat());
+                f64::from(draw(&ticket)) < percent / 100.0 * 4_294_967_296.0
+            }
             Self::Part { part, of } => {
                 let text = name.to_string();
                 draw(&Hash::of(text.as_bytes())).checked_rem(of) == part.checked_sub(1)

@@ -65,15 +65,18 @@ fn every_pack_is_in_exactly_one_part() {
 
 #[test]
 fn a_percentage_is_near_and_repeatable() {
-    let choose = |percent| -> Vec<u32> {
-        let choice = ReadData::Percent(percent);
+    let choose_by = |percent, seed| -> Vec<u32> {
+        let choice = ReadData::Percent { percent, seed: [seed; 32] };
         (0..10_000)
             .map(listed)
             .filter(|(name, pack)| choice.selects(*name, pack))
             .map(|(name, _)| name.ordinal)
             .collect()
     };
+    let choose = |percent| choose_by(percent, 1);
     let tenth = choose(10.0);
+    let both = choose_by(10.0, 2).iter().filter(|ordinal| tenth.contains(ordinal)).count();
+    assert!((50..150).contains(&both), "{both} of a tenth in another tenth");
     assert!((800..1200).contains(&tenth.len()), "{}", tenth.len());
     assert_eq!(tenth, choose(10.0));
     assert!(tenth.iter().all(|ordinal| choose(20.0).contains(ordinal)));
@@ -83,16 +86,21 @@ fn a_percentage_is_near_and_repeatable() {
 #[test]
 fn nonsense_is_refused() {
     let refused = [
-        ReadData::Percent(0.0),
-        ReadData::Percent(100.5),
-        ReadData::Percent(f64::NAN),
+        ReadData::Percent { percent: 0.0, seed: [1; 32] },
+        ReadData::Percent { percent: 100.5, seed: [1; 32] },
+        ReadData::Percent { percent: f64::NAN, seed: [1; 32] },
         ReadData::Part { part: 0, of: 3 },
         ReadData::Part { part: 4, of: 3 },
     ];
     for choice in refused {
         assert!(choice.validate().is_err(), "{choice:?}");
     }
-    for choice in [ReadData::No, ReadData::All, ReadData::Percent(100.0), ReadData::Part { part: 3, of: 3 }] {
+    for choice in [
+        ReadData::No,
+        ReadData::All,
+        ReadData::Percent { percent: 100.0, seed: [1; 32] },
+        ReadData::Part { part: 3, of: 3 },
+    ] {
         assert!(choice.validate().is_ok(), "{choice:?}");
     }
 }

@@ -118,7 +118,7 @@ fn read_data(options: &Audit, context: &Context) -> ReadData {
             confidence_percent: options.confidence,
             seed: context.host.random(),
         }),
-        None => check::read_data(options.read_data, options.read_data_subset),
+        None => check::read_data(context, options.read_data, options.read_data_subset),
     }
 }
 

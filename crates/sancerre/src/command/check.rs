@@ -20,7 +20,7 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
     let started = Instant::now();
     let repository = repository::open(context, Access::ContentIfGiven).await?;
     let settings = CheckOptions {
-        read_data: read_data(options.read_data, options.read_data_subset),
+        read_data: read_data(context, options.read_data, options.read_data_subset),
         quarantine: options.quarantine,
     };
     let (monitor, watched) = context.watched(Work::Check)?;
@@ -35,10 +35,12 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
 }
 
 /// What the options mean that `check` and `audit` share.
-pub(super) fn read_data(all: bool, subset: Option<Subset>) -> ReadData {
+pub(super) fn read_data(context: &Context, all: bool, subset: Option<Subset>) -> ReadData {
     match (all, subset) {
         (true, _) => ReadData::All,
-        (false, Some(Subset::Percent(share))) => ReadData::Percent(share),
+        (false, Some(Subset::Percent(share))) => {
+            ReadData::Percent { percent: share, seed: context.host.random() }
+        }
         (false, Some(Subset::Part { part, of })) => ReadData::Part { part, of },
         (false, None) => ReadData::No,
     }

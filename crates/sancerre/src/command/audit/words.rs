@@ -121,8 +121,8 @@ pub(super) fn reading(check: &CheckReport, options: &AuditOptions) -> String {
             format!("All packs were read: {read}. Each was compared with what its writer signed.")
         }
         (ReadData::Part { part, of }, _) => format!("Part {part} of {of} was read: {read}."),
-        (ReadData::Percent(share), _) => {
-            format!("{read} were read, a fixed choice of about {share} %: the same packs each time.")
+        (ReadData::Percent { percent, .. }, _) => {
+            format!("{read} were read, drawn at random: about {percent} % of all.")
         }
         (ReadData::Sample(_), None | Some(Sampled { population: 0, .. })) => {
             "There was no pack to draw from.".to_owned()
