@@ -19,6 +19,7 @@ mod forget;
 mod gc;
 mod index;
 mod keys;
+mod link;
 mod nonces;
 mod outage;
 mod probe;

@@ -53,6 +53,38 @@ async fn every_fault_of_a_write_and_of_a_read_is_survived() {
     }
 }
 
+/// What had arrived of a long range is not asked for again, however often the line breaks; a pause breaks nothing.
+#[tokio::test]
+async fn a_long_range_is_taken_up_where_it_broke_off() {
+    const PIECE: usize = 1_000_000;
+    let Some(server) = seaweedfs() else { return };
+    let proxy = Proxy::scripted(server.port(), []).await;
+    let store = open(&proxy, &options());
+    let bytes = Bytes::from(noise(4, 8 * PIECE));
+    store.put_new("key", bytes.clone()).await.unwrap();
+    let before = store.traffic().totals().received_bytes;
+    proxy.script([
+        Some(Fault::HalfAnswer),
+        Some(Fault::Reset),
+        Some(Fault::HalfAnswer),
+        Some(Fault::HalfAnswer),
+    ]);
+    let mut reader = store.range_reader("key", 0..bytes.len() as u64);
+    for number in 0..6 {
+        assert_eq!(reader.read(PIECE).await.unwrap(), bytes.slice(number * PIECE..(number + 1) * PIECE));
+    }
+    tokio::time::sleep(options().stall * 2).await;
+    reader.skip(PIECE as u64).await.unwrap();
+    assert_eq!(reader.read(PIECE).await.unwrap(), bytes.slice(7 * PIECE..));
+    reader.read(1).await.unwrap_err();
+    assert_eq!(proxy.faults(), 4);
+    let received = store.traffic().totals().received_bytes - before;
+    assert!(received < bytes.len() as u64 * 5 / 4, "{received} bytes for {}", bytes.len());
+    // Longer than the object is.
+    let mut reader = store.range_reader("key", 10..bytes.len() as u64 + 1);
+    reader.read(5).await.unwrap_err();
+}
+
 #[tokio::test]
 async fn a_store_that_asks_for_time_is_given_it() {
     let Some(server) = seaweedfs() else { return };

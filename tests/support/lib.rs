@@ -10,6 +10,7 @@ pub mod disk;
 pub mod faults;
 pub mod forge;
 pub mod host;
+pub mod link;
 pub mod model;
 pub mod proxy;
 pub mod repo;

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
-use crate::restore::open::{open_all, stretch};
-use crate::restore::plan::{Holes, PackRange, Piece, plan};
+use crate::restore::open::{open, stretch};
+use crate::restore::plan::{Holes, Piece, plan};
 use crate::restore::walk::{Walk, Window};
 
 /// Slices being fetched at once.
@@ -136,11 +136,17 @@ async fn write_slices(
 }
 
 async fn fetch_slice(fetcher: &Fetcher<'_>, member: &Member, window: Window) -> Result<Slice> {
-    let ranges = plan(window, fetcher.range_bytes());
-    let fetch = |range| fetch_range(fetcher, range);
-    let mut answers = stream::iter(ranges).map(fetch).buffer_unordered(REQUESTS_PER_SLICE);
+    let merge = fetcher.merge(&window);
+    let requests = stream::iter(plan(window, merge)).map(|range| fetcher.data(range));
+    let opened = requests.flatten_unordered(REQUESTS_PER_SLICE).map(|arrival| async move {
+        match arrival? {
+            Ok(fetched) => fetcher.compute(move || open_chunks(&fetched)).await?,
+            Err(failed) => Ok((Chunks::new(), Some(failed))),
+        }
+    });
+    let mut opened = std::pin::pin!(opened.buffer_unordered(fetcher.jobs_ready()));
     let (mut slice, mut lost) = (Slice::new(), Vec::new());
-    while let Some((chunks, failed)) = answers.try_next().await? {
+    while let Some((chunks, failed)) = opened.try_next().await? {
         slice.extend(chunks);
         lost.extend(failed);
     }
@@ -150,21 +156,9 @@ async fn fetch_slice(fetcher: &Fetcher<'_>, member: &Member, window: Window) -> 
 
 type Chunks = Vec<(u64, Bytes)>;
 
-async fn fetch_range(fetcher: &Fetcher<'_>, range: PackRange) -> Result<(Chunks, Vec<Failed>)> {
-    let _memory = fetcher.reserve(range.size_bytes()).await?;
-    let (fetched, mut failed) = fetcher.fetch(range).await?;
+fn open_chunks(fetched: &Fetched) -> Result<(Chunks, Option<Failed>)> {
     let mut chunks = Chunks::new();
-    for fetched in fetched {
-        let (more, bad) = fetcher.compute(move || open(&fetched)).await??;
-        chunks.extend(more);
-        failed.extend(bad);
-    }
-    Ok((chunks, failed))
-}
-
-fn open(fetched: &Fetched) -> Result<(Chunks, Vec<Failed>)> {
-    let mut chunks = Chunks::new();
-    let failed = open_all(fetched, |pieces, raw| {
+    let failed = open(fetched, |pieces, raw| {
         let wanted_bytes: usize = pieces.iter().map(|piece| to_usize(piece.size_bytes)).sum();
         // A frame of which little is wanted must not be kept whole while the slice waits for its turn.
         if wanted_bytes >= raw.len() / 2 {

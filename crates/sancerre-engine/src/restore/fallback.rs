@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::{Segment, segments};
 use crate::restore::fetch::{Failed, Fetcher};
-use crate::restore::plan::{PackRange, Piece, WantedFrame};
+use crate::restore::plan::Piece;
 
 /// Segments of the index searched at once.
 const SEGMENTS_IN_FLIGHT: usize = 16;
@@ -74,7 +74,7 @@ impl<'a> Copies<'a> {
     ) -> Result<Option<T>> {
         for place in self.places.get(id).cloned().unwrap_or_default() {
             if self.last.as_ref().is_none_or(|(last, _)| *last != place.frame) {
-                match self.read(id, &place, open).await {
+                match self.read(&place, open).await {
                     Ok(raw) => self.last = Some((place.frame, raw)),
                     Err(error) if error.is_damage() => continue,
                     Err(error) => return Err(error),
@@ -90,12 +90,10 @@ impl<'a> Copies<'a> {
 
     async fn read(
         &self,
-        id: &ContentId,
         place: &Place,
         open: fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>,
     ) -> Result<Vec<u8>> {
-        let wanted = WantedFrame { place: place.frame, pieces: vec![piece(0, id, place)] };
-        let (frames, sealed) = self.fetcher.read(&PackRange::of(wanted)).await?;
+        let (frames, sealed) = self.fetcher.read(&place.frame).await?;
         open(&frames, &place.frame, &sealed)
     }
 }

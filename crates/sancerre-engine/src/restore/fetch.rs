@@ -1,4 +1,4 @@
-//! Fetching: ranges of packs within the memory budget, and what to make of answers that are not the wanted bytes.
+//! Fetching: the memory, the processors and the requests of one restore, and which packs are where.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,24 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sancerre_format::FormatError;
-use sancerre_format::bytes::to_usize;
-use sancerre_format::id::PackName;
+use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::id::{FramePlace, PackName};
 use sancerre_format::names::{self, Folder};
 use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
 use crate::repository::catalogue::Catalogue;
-use crate::restore::plan::{PackRange, WantedFrame};
+use crate::restore::plan::{Merge, Piece, WantedFrame};
+use crate::restore::streams::Streams;
 use crate::restore::{RestoreOptions, SnapshotReader};
 
-/// Requests in flight at most: enough for 5 GB/s at 30 ms and 85 MB/s a stream.
-pub(super) const REQUESTS_IN_FLIGHT: usize = 64;
-/// Most bytes of a request that joins frames: a third of its time is latency at 30 ms and 85 MB/s, and the memory
-/// it holds meanwhile would not move more bytes in larger requests.
-const RANGE_BYTES_MAX: u64 = 4 << 20;
+/// A window is read by at least so many requests, if it is large enough: few large ones would leave processors idle.
+const REQUESTS_PER_WINDOW: u64 = 24;
 /// The budget is counted in these, because permits are 32-bit numbers.
 const UNIT_BYTES: u64 = 1 << 10;
 
@@ -33,23 +31,31 @@ pub(super) struct Failed {
     pub(super) error: Error,
 }
 
-/// A range and its bytes.
+/// A sealed frame, with the memory that it takes.
 pub(super) struct Fetched {
     /// What knows its pack.
     pub(super) frames: Arc<Frames>,
-    pub(super) range: PackRange,
-    pub(super) bytes: Bytes,
+    pub(super) frame: WantedFrame,
+    pub(super) sealed: Bytes,
+    pub(super) _memory: OwnedSemaphorePermit,
 }
 
-/// Reads ranges of packs for one restore.
+/// A pack, found.
+pub(super) struct Located {
+    pub(super) frames: Arc<Frames>,
+    pub(super) key: String,
+    pub(super) size_bytes: u64,
+}
+
+/// Reads frames for one restore.
 pub(super) struct Fetcher<'a> {
     pub(super) reader: &'a SnapshotReader,
     pub(super) monitor: &'a Monitor,
+    pub(super) streams: Streams,
     memory: Arc<Semaphore>,
     memory_units: u32,
     jobs: Arc<Semaphore>,
     jobs_max: u32,
-    range_bytes: u64,
     /// Sessions that the manifest does not name, but a copy of a map node does.
     others: Mutex<HashMap<u64, Arc<Frames>>>,
     fetched_bytes: AtomicU64,
@@ -57,7 +63,7 @@ pub(super) struct Fetcher<'a> {
 }
 
 impl<'a> Fetcher<'a> {
-    /// Divides the memory: what decoding needs at once is set aside, the rest is for bytes that were fetched.
+    /// Divides the memory: what decoding needs at once is set aside, the rest is for frames that arrive.
     pub(super) fn new(reader: &'a SnapshotReader, options: &RestoreOptions, monitor: &'a Monitor) -> Self {
         let repository = reader.frames().repository();
         // One more than processors: while one job waits for the disk, another decodes.
@@ -66,16 +72,15 @@ impl<'a> Fetcher<'a> {
         // A job holds one frame decrypted and decoded.
         let decoding = u64::from(jobs_max).saturating_mul(frame_bytes).saturating_mul(2);
         let data = options.memory_bytes.saturating_sub(decoding).max(frame_bytes.saturating_mul(2));
-        let in_flight = u64::try_from(REQUESTS_IN_FLIGHT).unwrap_or(u64::MAX);
         let memory_units = units(data).min(MEMORY_UNITS_MAX);
         Self {
             reader,
             monitor,
+            streams: Streams::new(),
             memory: Arc::new(Semaphore::new(to_usize(memory_units))),
             memory_units,
             jobs: Arc::new(Semaphore::new(to_usize(jobs_max))),
             jobs_max,
-            range_bytes: (data / in_flight).min(RANGE_BYTES_MAX).max(frame_bytes),
             others: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -87,9 +92,15 @@ impl<'a> Fetcher<'a> {
         self.reader.frames()
     }
 
-    /// Most bytes of a joined request.
-    pub(super) fn range_bytes(&self) -> u64 {
-        self.range_bytes
+    /// How the pieces of a window are to be joined to requests, as far as it is known by now.
+    pub(super) fn merge(&self, wanted: &[(FramePlace, Piece)]) -> Merge {
+        let layout = self.frames().repository().layout;
+        let wanted_bytes: u64 = wanted.iter().map(|(_, piece)| u64::from(piece.size_bytes)).sum();
+        let range_bytes = (wanted_bytes / REQUESTS_PER_WINDOW).min(u64::from(layout.pack_bytes));
+        Merge {
+            gap_bytes: self.streams.gap_bytes(),
+            range_bytes: range_bytes.max(u64::from(layout.frame_bytes).saturating_mul(2)),
+        }
     }
 
     /// What the requests so far read, and how many they were.
@@ -97,10 +108,29 @@ impl<'a> Fetcher<'a> {
         (self.fetched_bytes.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed))
     }
 
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        add(&self.monitor.counters.stored_bytes, bytes);
+    }
+
+    pub(super) fn count_requests(&self, requests: u64) {
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+    }
+
     /// Takes memory from the budget, all of it when more is asked: whoever came first gets it first.
     pub(super) async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
         let wanted = units(bytes).min(self.memory_units);
         Arc::clone(&self.memory).acquire_many_owned(wanted).await.map_err(|_| Error::Worker)
+    }
+
+    /// How many jobs are worth having ready: those that run, and the next one.
+    pub(super) fn jobs_ready(&self) -> usize {
+        to_usize(self.jobs_max).saturating_add(1)
+    }
+
+    /// Whether a processor has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.jobs.available_permits() > 0
     }
 
     /// Runs `job` on the pool as soon as a processor is free.
@@ -124,34 +154,14 @@ impl<'a> Fetcher<'a> {
         drop(self.jobs.acquire_many(self.jobs_max).await);
     }
 
-    /// Reads a range; frames that cannot be had are returned with the reason.
+    /// Finds a pack.
     ///
-    /// Errors: what is wrong with the store, the keys or the request rather than with the packs.
-    pub(super) async fn fetch(&self, range: PackRange) -> Result<(Vec<Fetched>, Vec<Failed>)> {
-        let error = match self.read(&range).await {
-            Ok((frames, bytes)) => return Ok((vec![Fetched { frames, range, bytes }], Vec::new())),
-            Err(error) => error,
-        };
-        match error.kind() {
-            // One bad frame must not cost its neighbours.
-            ErrorKind::Damaged if range.frames.len() > 1 => self.fetch_frames(range).await,
-            ErrorKind::Damaged | ErrorKind::Missing => {
-                Ok((Vec::new(), vec![Failed { frames: range.frames, error }]))
-            }
-            _ => Err(error),
-        }
-    }
-
-    async fn fetch_frames(&self, range: PackRange) -> Result<(Vec<Fetched>, Vec<Failed>)> {
-        let (mut fetched, mut failed) = (Vec::new(), Vec::new());
-        for range in range.split() {
-            match self.read(&range).await {
-                Ok((frames, bytes)) => fetched.push(Fetched { frames, range, bytes }),
-                Err(error) if error.is_damage() => failed.push(Failed { frames: range.frames, error }),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((fetched, failed))
+    /// Errors: [`Error::is_damage`] when no list names it.
+    pub(super) async fn locate(&self, pack: PackName) -> Result<Located> {
+        let frames = self.frames_of(pack).await?;
+        let key = frames.catalogue().key(frames.repository(), pack)?;
+        let size_bytes = frames.catalogue().pack(pack).map_or(0, |pack| pack.size_bytes);
+        Ok(Located { frames, key, size_bytes })
     }
 
     /// Frames with the pack lists of the pack's session.
@@ -171,38 +181,38 @@ impl<'a> Fetcher<'a> {
         Ok(frames)
     }
 
-    /// Reads a range of a pack.
+    /// Reads one frame, outside of the budget.
     ///
-    /// Errors: [`Error::is_damage`] when the pack is gone, or not listed, or cannot hold the range.
-    pub(super) async fn read(&self, range: &PackRange) -> Result<(Arc<Frames>, Bytes)> {
+    /// Errors: [`Error::is_damage`] when the pack is gone, or not listed, or cannot hold the frame.
+    pub(super) async fn read(&self, place: &FramePlace) -> Result<(Arc<Frames>, Bytes)> {
         self.monitor.check()?;
-        let frames = self.frames_of(range.pack).await?;
-        let key = frames.catalogue().key(frames.repository(), range.pack)?;
-        let pack_bytes = frames.catalogue().pack(range.pack).map_or(0, |pack| pack.size_bytes);
-        check(range, &key, pack_bytes)?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match frames.repository().store.need_range(&key, range.bytes.clone()).await {
+        let located = self.locate(place.frame.pack).await?;
+        located.check(place)?;
+        self.count_requests(1);
+        let start = u64::from(place.offset_bytes);
+        let end = start.saturating_add(u64::from(place.sealed_bytes));
+        match located.frames.repository().store.need_range(&located.key, start..end).await {
             Ok(bytes) => {
-                self.fetched_bytes.fetch_add(range.size_bytes(), Ordering::Relaxed);
-                add(&self.monitor.counters.stored_bytes, range.size_bytes());
-                Ok((frames, bytes))
+                self.count_bytes(to_u64(bytes.len()));
+                Ok((located.frames, bytes))
             }
-            Err(error) => Err(self.diagnose(range.pack, &key, pack_bytes, error).await),
+            Err(error) => Err(self.diagnose(place.frame.pack, &located, error).await),
         }
     }
 
     /// A store says little about why it has no such range: looks whether the pack is there and whole.
-    async fn diagnose(&self, pack: PackName, key: &str, pack_bytes: u64, error: Error) -> Error {
+    pub(super) async fn diagnose(&self, pack: PackName, located: &Located, error: Error) -> Error {
         if !matches!(error, Error::Store { .. }) {
             return error;
         }
         let repository = self.frames().repository();
         let folder = names::session_folder(&repository.keys.zone, Folder::Packs, pack.session);
         let Ok(found) = repository.store.list(&folder).await else { return error };
-        match found.iter().find(|listed| listed.key == key) {
-            None => Error::Missing { key: key.to_owned() },
-            Some(listed) if listed.size_bytes != pack_bytes => {
-                let detail = format!("it has {} bytes instead of {pack_bytes}", listed.size_bytes);
+        let (key, size_bytes) = (&located.key, located.size_bytes);
+        match found.iter().find(|listed| listed.key == *key) {
+            None => Error::Missing { key: key.clone() },
+            Some(listed) if listed.size_bytes != size_bytes => {
+                let detail = format!("it has {} bytes instead of {size_bytes}", listed.size_bytes);
                 Error::object(key)(FormatError::Corrupt { what: "pack", detail })
             }
             Some(_) => error,
@@ -210,19 +220,21 @@ impl<'a> Fetcher<'a> {
     }
 }
 
+impl Located {
+    /// A map may say anything: only what can be there is asked for.
+    pub(super) fn check(&self, place: &FramePlace) -> Result<()> {
+        let start = u64::from(place.offset_bytes);
+        let end = start.saturating_add(u64::from(place.sealed_bytes));
+        if to_usize(place.sealed_bytes) <= sealed_bytes(UNIT_BYTES_MAX) && end <= self.size_bytes {
+            return Ok(());
+        }
+        let detail = format!("the map names a frame at {:?}, which cannot be in it", start..end);
+        Err(Error::object(&self.key)(FormatError::Corrupt { what: "pack", detail }))
+    }
+}
+
 /// 2 TiB: no machine has more to give, and tokio counts no further.
 const MEMORY_UNITS_MAX: u32 = u32::MAX >> 1;
-
-/// A map may say anything: only what can be there is asked for.
-fn check(range: &PackRange, key: &str, pack_bytes: u64) -> Result<()> {
-    let largest = sealed_bytes(UNIT_BYTES_MAX);
-    let sane = range.frames.iter().all(|frame| to_usize(frame.place.sealed_bytes) <= largest);
-    if sane && range.bytes.end <= pack_bytes {
-        return Ok(());
-    }
-    let detail = format!("the map names a frame at {:?}, which cannot be in it", range.bytes);
-    Err(Error::object(key)(FormatError::Corrupt { what: "pack", detail }))
-}
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)

@@ -1,7 +1,7 @@
 //! Restore: from a snapshot's map to the bytes of a disk.
 //!
 //! ```text
-//! walk (map, a window at a time) -> plan (pure) -> fetch (ranges, many in flight) -> open (ids checked) -> write
+//! walk (map, a window at a time) -> plan (pure) -> arrival (a request, frame by frame) -> open (ids checked) -> write
 //! ```
 //!
 //! A map carries places, so nothing but the snapshot's own pack lists is read besides it: the time a restore takes
@@ -9,11 +9,13 @@
 //! for another copy (`fallback`). Progress counts bytes of data: `total_bytes` is what the disk holds without
 //! holes, `done_bytes` what was written, `stored_bytes` what was fetched.
 
+mod arrival;
 mod dump;
 mod fallback;
 mod fetch;
 mod open;
 mod plan;
+mod streams;
 mod walk;
 mod write;
 

@@ -9,32 +9,22 @@ use crate::frames::Frames;
 use crate::restore::fetch::{Failed, Fetched};
 use crate::restore::plan::{Piece, WantedFrame};
 
-/// Opens the data frames of a range one by one and hands the raw bytes and the verified chunks in them to `each`.
+/// Opens a data frame and hands the verified chunks in it and the raw bytes to `take`.
 ///
-/// Returns the frames and chunks that are not what the map says. Errors: those of `each`, and missing keys.
-pub(super) fn open_all(
+/// Returns the frame or the chunks that are not what the map says. Errors: those of `take`, and missing keys.
+pub(super) fn open(
     fetched: &Fetched,
-    mut each: impl FnMut(&[Piece], Vec<u8>) -> Result<()>,
-) -> Result<Vec<Failed>> {
-    let Fetched { frames, range, bytes } = fetched;
-    let (mut scratch, mut failed) = (Vec::new(), Vec::new());
-    for frame in &range.frames {
-        let sealed = range.within(frame).and_then(|at| bytes.get(at)).unwrap_or_default();
-        let raw = match frames.open_data_into(&frame.place, sealed, &mut scratch) {
-            Ok(raw) => raw,
-            Err(error) if error.is_damage() => {
-                failed.push(Failed { frames: vec![frame.clone()], error });
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let (good, bad) = verify(&frames.repository().keys.zone_secrets()?.keys.id, &raw, &frame.pieces);
-        if !bad.is_empty() {
-            failed.push(not_there(frames, frame.place, bad));
-        }
-        each(&good, raw)?;
-    }
-    Ok(failed)
+    take: impl FnOnce(&[Piece], Vec<u8>) -> Result<()>,
+) -> Result<Option<Failed>> {
+    let Fetched { frames, frame, sealed, .. } = fetched;
+    let raw = match frames.open_data(&frame.place, sealed) {
+        Ok(raw) => raw,
+        Err(error) if error.is_damage() => return Ok(Some(Failed { frames: vec![frame.clone()], error })),
+        Err(error) => return Err(error),
+    };
+    let (good, bad) = verify(&frames.repository().keys.zone_secrets()?.keys.id, &raw, &frame.pieces);
+    take(&good, raw)?;
+    Ok((!bad.is_empty()).then(|| not_there(frames, frame.place, bad)))
 }
 
 fn not_there(frames: &Frames, place: FramePlace, pieces: Vec<Piece>) -> Failed {

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::map::{MapReader, StoredNode};
 use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
-use crate::restore::plan::{PackRange, Piece, WantedFrame, plan};
+use crate::restore::plan::{Piece, WantedFrame, plan};
 
 /// What a window covers of the disk, at least one node of level 1: some 25,000 chunks, 3 MB of plan.
 const WINDOW_BYTES: u64 = 2 << 30;
@@ -103,19 +103,15 @@ impl<'a> Walk<'a> {
 
     /// Reads nodes of one level.
     async fn load(&self, level: u8, nodes: Vec<Pending>) -> Result<Nodes> {
-        let wanted = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
-        let ranges = plan(wanted, self.fetcher.range_bytes());
-        let fetcher = self.fetcher;
-        let fetch = |range: PackRange| async move {
-            let _memory = fetcher.reserve(range.size_bytes()).await?;
-            fetcher.fetch(range).await
-        };
-        let mut answers = stream::iter(ranges).map(fetch).buffer_unordered(REQUESTS_IN_FLIGHT);
+        let wanted: Window = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
+        let (fetcher, merge) = (self.fetcher, self.fetcher.merge(&wanted));
+        let requests = stream::iter(plan(wanted, merge)).map(|range| fetcher.map(range));
+        let mut arriving = requests.flatten_unordered(REQUESTS_IN_FLIGHT);
         let (mut loaded, mut lost) = (Nodes::new(), Vec::new());
-        while let Some((fetched, failed)) = answers.try_next().await? {
-            lost.extend(failed);
-            for fetched in fetched {
-                self.decode(level, &fetched, &mut loaded, &mut lost);
+        while let Some(arrival) = arriving.try_next().await? {
+            match arrival {
+                Ok(fetched) => self.decode(level, &fetched, &mut loaded, &mut lost),
+                Err(failed) => lost.push(failed),
             }
         }
         self.mend(level, lost, &mut loaded).await?;
@@ -123,24 +119,18 @@ impl<'a> Walk<'a> {
     }
 
     fn decode(&self, level: u8, fetched: &Fetched, loaded: &mut Nodes, lost: &mut Vec<Failed>) {
-        let Fetched { frames, range, bytes } = fetched;
-        for frame in &range.frames {
-            let sealed = range.within(frame).and_then(|at| bytes.get(at)).unwrap_or_default();
-            let raw = match frames.open_metadata(&frame.place, sealed) {
-                Ok(raw) => raw,
+        let Fetched { frames, frame, sealed, .. } = fetched;
+        let raw = match frames.open_metadata(&frame.place, sealed) {
+            Ok(raw) => raw,
+            Err(error) => return lost.push(Failed { frames: vec![frame.clone()], error }),
+        };
+        for piece in &frame.pieces {
+            match self.node(level, piece, &place(frame.place, piece), &raw) {
+                Ok(node) => drop(loaded.insert(piece.at, node.node)),
                 Err(error) => {
-                    lost.push(Failed { frames: vec![frame.clone()], error });
-                    continue;
-                }
-            };
-            for piece in &frame.pieces {
-                match self.node(level, piece, &place(frame.place, piece), &raw) {
-                    Ok(node) => drop(loaded.insert(piece.at, node.node)),
-                    Err(error) => {
-                        let frame = WantedFrame { place: frame.place, pieces: vec![*piece] };
-                        let error = frames.blame(&frame.place, error);
-                        lost.push(Failed { frames: vec![frame], error });
-                    }
+                    let frame = WantedFrame { place: frame.place, pieces: vec![*piece] };
+                    let error = frames.blame(&frame.place, error);
+                    lost.push(Failed { frames: vec![frame], error });
                 }
             }
         }

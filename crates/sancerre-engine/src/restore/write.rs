@@ -1,21 +1,23 @@
-//! Writing a disk to a target: ranges in any order, each decoded and written by one job.
+//! Writing a disk to a target: frames in any order, each decoded and written by one job.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sancerre_format::outcome::Member;
 use sancerre_image::RawTarget;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
 use crate::monitor::{Monitor, add};
+use crate::restore::arrival::Arrival;
 use crate::restore::fallback::{Copies, Gone};
-use crate::restore::fetch::{Failed, Fetched, Fetcher, REQUESTS_IN_FLIGHT};
-use crate::restore::open::{open_all, stretch};
+use crate::restore::fetch::{Failed, Fetched, Fetcher};
+use crate::restore::open::{open, stretch};
 use crate::restore::plan::{Holes, PackRange, plan, runs};
+use crate::restore::streams::STREAMS_MAX;
 use crate::restore::walk::Walk;
 
 /// Chunks that may wait for another copy before the index is searched for them: one pass for many.
@@ -55,8 +57,9 @@ async fn plan_steps(fetcher: &Fetcher<'_>, member: &Member, steps: mpsc::Sender<
     while let Some(window) = walk.next().await? {
         let gaps = window.iter().map(|(_, chunk)| holes.before(&chunk.disk()));
         let gaps = gaps.collect::<std::result::Result<Vec<_>, _>>().map_err(blame)?;
+        let merge = fetcher.merge(&window);
         let mut planned = vec![Step::Zero(gaps)];
-        planned.extend(plan(window, fetcher.range_bytes()).into_iter().map(Step::Write));
+        planned.extend(plan(window, merge).into_iter().map(Step::Write));
         // Nobody listens any more after a failure, which the listener reports.
         if steps.send(planned).await.is_err() {
             return Ok(());
@@ -77,8 +80,9 @@ async fn run_steps(
         let steps = receiver.recv().await?;
         Some((stream::iter(steps), receiver))
     });
-    let steps = windows.flatten().map(|step| run_step(fetcher, sink, step));
-    let mut running = std::pin::pin!(steps.buffer_unordered(REQUESTS_IN_FLIGHT));
+    let jobs = windows.flatten().map(|step| jobs_of(fetcher, step)).flatten_unordered(STREAMS_MAX);
+    let done = jobs.map(|job| async move { run_job(fetcher, sink, job?).await });
+    let mut running = std::pin::pin!(done.buffer_unordered(fetcher.jobs_ready()));
     let mut lost: Vec<Failed> = Vec::new();
     while let Some(failed) = running.try_next().await? {
         lost.extend(failed);
@@ -93,22 +97,26 @@ fn chunks(lost: &[Failed]) -> usize {
     lost.iter().flat_map(|failed| &failed.frames).map(|frame| frame.pieces.len()).sum()
 }
 
-async fn run_step(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, step: Step) -> Result<Vec<Failed>> {
-    let sink = Arc::clone(sink);
+/// Work for a processor.
+enum Job {
+    Zero(Vec<Range<u64>>),
+    Write(Arrival),
+}
+
+fn jobs_of<'a>(fetcher: &'a Fetcher<'_>, step: Step) -> BoxStream<'a, Result<Job>> {
     match step {
-        Step::Zero(gaps) => {
-            fetcher.compute(move || sink.zero(gaps)).await??;
-            Ok(Vec::new())
-        }
-        Step::Write(range) => {
-            let _memory = fetcher.reserve(range.size_bytes()).await?;
-            let (fetched, mut failed) = fetcher.fetch(range).await?;
-            for fetched in fetched {
-                let sink = Arc::clone(&sink);
-                failed.extend(fetcher.compute(move || sink.write(&fetched)).await??);
-            }
-            Ok(failed)
-        }
+        Step::Zero(gaps) => stream::iter([Ok(Job::Zero(gaps))]).boxed(),
+        Step::Write(range) => fetcher.data(range).map_ok(Job::Write).boxed(),
+    }
+}
+
+/// Returns what could not be written.
+async fn run_job(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, job: Job) -> Result<Option<Failed>> {
+    let sink = Arc::clone(sink);
+    match job {
+        Job::Zero(gaps) => fetcher.compute(move || sink.zero(gaps)).await?.map(|()| None),
+        Job::Write(Ok(fetched)) => fetcher.compute(move || sink.write(&fetched)).await?,
+        Job::Write(Err(failed)) => Ok(Some(failed)),
     }
 }
 
@@ -132,9 +140,9 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, lost: Vec<Fai
 }
 
 impl Sink {
-    fn write(&self, fetched: &Fetched) -> Result<Vec<Failed>> {
+    fn write(&self, fetched: &Fetched) -> Result<Option<Failed>> {
         self.monitor.check()?;
-        open_all(fetched, |pieces, raw| {
+        open(fetched, |pieces, raw| {
             runs(pieces).try_for_each(|(at, range)| self.write_at(at, stretch(&raw, range)?))
         })
     }

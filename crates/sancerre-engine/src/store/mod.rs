@@ -7,6 +7,7 @@
 pub(crate) mod cloud;
 mod pace;
 pub mod probe;
+mod reader;
 mod retry;
 pub mod s3;
 pub mod traffic;
@@ -28,6 +29,7 @@ use pace::Pace;
 use retry::Patience;
 use traffic::{Request, Traffic};
 
+pub use reader::RangeReader;
 pub use retry::Hurry;
 
 /// What a create-only write found.
@@ -315,6 +317,14 @@ impl Store {
             Ok((key, bytes))
         });
         futures::stream::iter(read).buffered(READS_IN_FLIGHT).try_collect().await
+    }
+
+    /// Counts a piece of an answer, as [`Store::account`] does.
+    async fn account_piece(&self, received: usize) {
+        if let Some(pace) = &self.shared.local {
+            self.shared.traffic.received(received);
+            pace.wait(0, received).await;
+        }
     }
 
     /// Counts a call, and holds it to the limits of speed, where no transport of ours does.

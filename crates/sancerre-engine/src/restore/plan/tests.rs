@@ -5,7 +5,11 @@ use sancerre_format::id::FrameName;
 
 use super::*;
 
-const RANGE: u64 = 4 << 20;
+const MERGE: Merge = Merge { gap_bytes: 128 << 10, range_bytes: 4 << 20 };
+
+fn merge(range_bytes: u64) -> Merge {
+    Merge { range_bytes, ..MERGE }
+}
 
 fn frame(session: u64, index: u32, offset_bytes: u32, sealed_bytes: u32) -> FramePlace {
     let pack = PackName { session, ordinal: 0 };
@@ -23,29 +27,30 @@ fn bytes(ranges: &[PackRange]) -> Vec<Range<u64>> {
 #[test]
 fn neighbours_are_one_request_up_to_the_limit() {
     let wanted = (0..10).map(|i| (frame(1, i, 100 + i * 1000, 1000), piece(u64::from(i) * 5000, 0, 5000)));
-    let ranges = plan(wanted.collect(), 4000);
+    let ranges = plan(wanted.collect(), merge(4000));
     assert_eq!(bytes(&ranges), [100..4100, 4100..8100, 8100..10100]);
     assert_eq!(ranges[0].frames.len(), 4);
-    assert_eq!(ranges[0].within(&ranges[0].frames[1]), Some(1000..2000));
 }
 
 #[test]
 fn a_small_gap_is_read_over_and_a_large_one_is_not() {
-    let gap = u32::try_from(GAP_BYTES).unwrap();
+    let gap = u32::try_from(MERGE.gap_bytes).unwrap();
     let at =
         |offset: u32| vec![(frame(1, 0, 0, 500), piece(0, 0, 9)), (frame(1, 1, offset, 500), piece(9, 0, 9))];
-    let joined = plan(at(500 + gap), RANGE);
+    let joined = plan(at(500 + gap), MERGE);
     assert_eq!((joined.len(), joined[0].bytes.clone()), (1, 0..u64::from(gap) + 1000));
-    assert_eq!(plan(at(501 + gap), RANGE).len(), 2);
+    assert_eq!(plan(at(501 + gap), MERGE).len(), 2);
 }
 
 #[test]
 fn packs_are_never_joined_and_a_large_frame_stands_alone() {
     let ranges =
-        plan(vec![(frame(1, 0, 0, 500), piece(0, 0, 9)), (frame(2, 0, 500, 500), piece(9, 0, 9))], RANGE);
+        plan(vec![(frame(1, 0, 0, 500), piece(0, 0, 9)), (frame(2, 0, 500, 500), piece(9, 0, 9))], MERGE);
     assert_eq!(ranges.len(), 2);
-    let ranges =
-        plan(vec![(frame(1, 0, 0, 5000), piece(0, 0, 9)), (frame(1, 1, 5000, 10), piece(9, 0, 9))], 100);
+    let ranges = plan(
+        vec![(frame(1, 0, 0, 5000), piece(0, 0, 9)), (frame(1, 1, 5000, 10), piece(9, 0, 9))],
+        merge(100),
+    );
     assert_eq!(bytes(&ranges), [0..5000, 5000..5010]);
 }
 
@@ -53,7 +58,7 @@ fn packs_are_never_joined_and_a_large_frame_stands_alone() {
 fn a_frame_used_many_times_is_fetched_once() {
     let place = frame(1, 3, 4096, 70_000);
     let wanted = (0..1000).map(|i| (place, piece(i * 65_536, 0, 65_536))).collect();
-    let ranges = plan(wanted, RANGE);
+    let ranges = plan(wanted, MERGE);
     assert_eq!((ranges.len(), ranges[0].bytes.clone()), (1, 4096..74_096));
     let offsets: Vec<u64> = ranges[0].frames[0].pieces.iter().map(|piece| piece.at).collect();
     assert_eq!(offsets, (0..1000).map(|i| i * 65_536).collect::<Vec<_>>());
@@ -66,7 +71,7 @@ fn requests_come_in_the_order_of_the_disk() {
         (frame(2, 0, 0, 500), piece(100, 0, 9)),
         (frame(3, 0, 0, 500), piece(500, 0, 9)),
     ];
-    let sessions: Vec<u64> = plan(wanted, RANGE).iter().map(|range| range.pack.session).collect();
+    let sessions: Vec<u64> = plan(wanted, MERGE).iter().map(|range| range.pack.session).collect();
     assert_eq!(sessions, [2, 3, 1]);
 }
 
@@ -76,10 +81,10 @@ fn hints_that_lie_do_not_overflow_or_overlap_a_slice() {
         (frame(1, 0, u32::MAX, u32::MAX), piece(0, u32::MAX, u32::MAX)),
         (frame(1, 1, u32::MAX - 5, 3), piece(u64::MAX, 0, 9)),
     ];
-    for range in plan(wanted, RANGE) {
+    for range in plan(wanted, MERGE) {
         for frame in &range.frames {
-            let within = range.within(frame).unwrap();
-            assert!(u64::try_from(within.end).unwrap() <= range.size_bytes());
+            let sealed = frame.sealed();
+            assert!(range.bytes.start <= sealed.start && sealed.end <= range.bytes.end);
         }
     }
 }
@@ -112,15 +117,15 @@ proptest! {
                 (frame(session, index, index * 60_000, 50_000), piece(at, offset * 100, 100))
             })
             .collect();
-        let ranges = plan(wanted.clone(), range_bytes);
+        let ranges = plan(wanted.clone(), merge(range_bytes));
         let mut found: Vec<_> = Vec::new();
         let mut frames: Vec<FramePlace> = Vec::new();
         for range in &ranges {
-            prop_assert!(range.size_bytes() <= range_bytes || range.frames.len() == 1);
+            prop_assert!(range.bytes.end - range.bytes.start <= range_bytes || range.frames.len() == 1);
             for frame in &range.frames {
                 prop_assert_eq!(frame.place.frame.pack, range.pack);
-                let within = range.within(frame).unwrap();
-                prop_assert!(within.len() == 50_000 && u64::try_from(within.end).unwrap() <= range.size_bytes());
+                let sealed = frame.sealed();
+                prop_assert!(range.bytes.start <= sealed.start && sealed.end <= range.bytes.end);
                 frames.push(frame.place);
                 found.extend(frame.pieces.iter().map(|piece| (frame.place, *piece)));
             }
