@@ -1,7 +1,7 @@
 //! The commit and gc protocol as an exhaustive model: every order of the steps of all parties, with crashes,
 //! zombies, late and repeated requests and lost acknowledgements. See `docs/decisions/0001-commit-protocol.md`.
 //!
-//! `cargo test -p sancerre-tests --test model -- --nocapture --test-threads 1` prints states and verdicts;
+//! `cargo test -p sancerre-model -- --nocapture --test-threads 1` prints states and verdicts;
 //! `SANCERRE_MODEL=deep` adds the large configurations, `SANCERRE_MODEL_TRACE=1` the counterexamples of the flaws.
 
 // The numbers of states are the result of these tests.
