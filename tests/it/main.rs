@@ -9,13 +9,13 @@ mod check;
 mod closed;
 mod compat;
 mod concurrent;
-
 mod cost;
 mod crash;
 mod faults;
 mod flip;
 mod forgery;
 mod forget;
+mod fuzz;
 mod gc;
 mod index;
 mod keys;

@@ -6,10 +6,13 @@
 pub mod age;
 pub mod backends;
 pub mod bucket;
+pub mod dice;
 pub mod disk;
 pub mod faults;
 pub mod forge;
+pub mod fuzz;
 pub mod host;
+pub mod ledger;
 pub mod link;
 pub mod model;
 pub mod proxy;
