@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sancerre_engine::Result;
 use sancerre_engine::backup::{BackupOptions, BackupReport, Dedup, Input, Source, backup};
@@ -24,11 +23,14 @@ use sancerre_format::outcome::MemberKind;
 use sancerre_image::{Disk, RawTarget};
 
 use crate::host::{TestClock, host};
+use crate::ledger::Ledger;
 use crate::store::TestStore;
 
 /// A repository whose store can be looked at and broken.
 pub struct TestRepo {
     pub memory: Arc<dyn ObjectStore>,
+    /// The same store: what happened in it.
+    pub ledger: Arc<Ledger>,
     pub store: Arc<TestStore>,
     pub host: Host,
     pub clock: Arc<TestClock>,
@@ -68,16 +70,17 @@ impl TestRepo {
     }
 
     pub async fn with_layout(seed: u64, layout: Layout) -> Self {
-        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let store = TestStore::new(memory.clone());
         let (host, clock) = host(seed);
+        let ledger = Ledger::new(clock.clone());
+        let memory: Arc<dyn ObjectStore> = ledger.clone();
+        let store = TestStore::new(memory.clone());
         let new = NewRepository { passphrase: passphrase(), zone: zone(), writer: name("host1"), layout };
         let engine_store = Store::new(store.clone(), "memory");
         let made = init(&engine_store, &host, &new).await.unwrap();
         let keys = Keys::from_passphrase(&engine_store, &zone(), &passphrase()).await.unwrap();
         let open = Repository::open(engine_store, host.clone(), keys).await.unwrap();
         store.take_calls();
-        Self { memory, store, host, clock, open, key_file: made.key_file.to_string() }
+        Self { memory, ledger, store, host, clock, open, key_file: made.key_file.to_string() }
     }
 
     /// The repository through another way to its store, with all keys.
@@ -208,7 +211,16 @@ pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &s
 
 /// A disk in order, as through a pipe.
 pub async fn dump_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
-    let log = Arc::new(Log::load(repository).await?);
+    dump_by(repository, Arc::new(Log::load(repository).await?), session, disk).await
+}
+
+/// The same by a log that was read.
+pub async fn dump_by(
+    repository: &Repository,
+    log: Arc<Log>,
+    session: SessionId,
+    disk: &str,
+) -> Result<Vec<u8>> {
     let reader = restore::open(repository, log, session).await?;
     let mut bytes = Vec::new();
     let options = RestoreOptions { memory_bytes: 64 << 20 };

@@ -9,6 +9,8 @@ mod ci;
 mod demo;
 mod deny;
 mod fleet;
+mod fuzz;
+mod long;
 mod services;
 mod setup;
 mod shell;
@@ -30,6 +32,10 @@ usage: cargo xtask COMMAND
   fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
   fleet --mini OUT [NIGHTS]
                        the same in small: 2 nights of 2 guests, without root
+  fuzz [TARGET|all [SECONDS]]
+                       the parsers under a fuzzer, a minute each if not said otherwise; installs cargo-fuzz
+  sim [SEEDS [FIRST]]  lives of a repository with racing writers, collectors and attackers; 100000 if not said otherwise
+  faults [COUNT]       backups and restores through that many injected faults; 100000 if not said otherwise
   bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
 ";
 
@@ -56,6 +62,14 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["services"] => services::run(),
         ["demo"] => demo::run(),
         ["bench", fleet] => bench::run(fleet),
+        ["fuzz"] => fuzz::run("all", "60"),
+        ["fuzz", target] => fuzz::run(target, "60"),
+        ["fuzz", target, seconds] => fuzz::run(target, seconds),
+        ["sim"] => long::sim("100000", "0"),
+        ["sim", seeds] => long::sim(seeds, "0"),
+        ["sim", seeds, first] => long::sim(seeds, first),
+        ["faults"] => long::faults("100000"),
+        ["faults", count] => long::faults(count),
         ["fleet", "--mini", out] => fleet::small(out, "2"),
         ["fleet", "--mini", out, nights] => fleet::small(out, nights),
         ["fleet", out] => fleet::full(out, "4"),

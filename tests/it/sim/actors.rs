@@ -1,0 +1,102 @@
+//! Who acts at the same time: each in a process of its own, over a line of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use sancerre_engine::Result;
+use sancerre_engine::forget::{ForgetOptions, Wish, forget, hold, release, undelete};
+use sancerre_engine::gc::{GcOptions, GcReport, gc};
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::store::Store;
+use sancerre_format::id::SessionId;
+use sancerre_tests::dice::Dice;
+use sancerre_tests::disk::MemoryDisk;
+use sancerre_tests::faults::FaultStore;
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
+use sancerre_tests::slow::SlowStore;
+use sancerre_tests::store::{Cut, TestStore};
+
+/// What somebody did, and what came of it.
+pub(super) enum Deed {
+    Backup { vm: &'static str, bytes: Arc<Vec<u8>>, saved: Result<SessionId> },
+    Forget { snapshot: SessionId, done: Result<u64> },
+    Undelete { snapshot: SessionId, done: Result<u64> },
+    Hold { snapshot: SessionId, done: Result<u64> },
+    Release { done: Result<u64> },
+    Collect { done: Result<GcReport> },
+    Read { snapshot: SessionId, found: Result<Vec<u8>> },
+}
+
+/// A deed under way, and whether its line or its process may fail.
+pub(super) struct Actor {
+    pub(super) is_troubled: bool,
+    pub(super) deed: LocalBoxFuture<'static, Deed>,
+}
+
+/// A repository as one process sees it.
+pub(super) struct Line {
+    pub(super) repository: Repository,
+    pub(super) is_troubled: bool,
+}
+
+impl Line {
+    /// Calls take their time; one line in four fails now and then, and one process in five dies at some call.
+    pub(super) fn new(repo: &TestRepo, keys: &Repository, dice: &mut Dice) -> Self {
+        let slow = SlowStore::new(repo.memory.clone(), dice.roll());
+        let (fails, dies) = (dice.one_in(4), dice.one_in(5));
+        let chances = if fails { 3 + dice.below(10) } else { u64::MAX };
+        let faulty = FaultStore::new(slow, dice.roll(), chances, false);
+        let mortal = TestStore::new(faulty);
+        if dies {
+            let cut = if dice.one_in(2) { Cut::Before } else { Cut::After };
+            mortal.crash_at(dice.below(40), cut);
+        }
+        let repository = Repository { store: Store::new(mortal, "memory"), ..keys.clone() };
+        Self { repository, is_troubled: fails || dies }
+    }
+
+    pub(super) fn act<F>(self, deed: impl FnOnce(Repository) -> F) -> Actor
+    where
+        F: Future<Output = Deed> + 'static,
+    {
+        Actor { is_troubled: self.is_troubled, deed: deed(self.repository).boxed_local() }
+    }
+}
+
+pub(super) async fn save(repository: Repository, vm: &'static str, bytes: Arc<Vec<u8>>, dense: bool) -> Deed {
+    let disk = if dense { MemoryDisk::dense(bytes.to_vec()) } else { MemoryDisk::new(bytes.to_vec()) };
+    let saved = back_up(&repository, vm, disk).await.map(|report| report.snapshot.unwrap());
+    Deed::Backup { vm, bytes, saved }
+}
+
+pub(super) async fn drop_one(repository: Repository, snapshot: SessionId) -> Deed {
+    let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let done = forget(&repository, &options).await.map(|report| report.entry.unwrap());
+    Deed::Forget { snapshot, done }
+}
+
+pub(super) async fn take_back(repository: Repository, snapshot: SessionId) -> Deed {
+    let done = undelete(&repository, &BTreeSet::from([snapshot]), "test").await;
+    Deed::Undelete { snapshot, done }
+}
+
+pub(super) async fn protect(repository: Repository, snapshot: SessionId) -> Deed {
+    Deed::Hold { snapshot, done: hold(&repository, &BTreeSet::from([snapshot]), "test").await }
+}
+
+pub(super) async fn let_go(repository: Repository, snapshot: SessionId) -> Deed {
+    Deed::Release { done: release(&repository, &BTreeSet::from([snapshot]), "test").await }
+}
+
+pub(super) async fn collect(repository: Repository, wait_seconds: u64, silent_seconds: u64) -> Deed {
+    let options = GcOptions { dry_run: false, wait_seconds, silent_seconds };
+    Deed::Collect { done: gc(&repository, &options, &Monitor::silent()).await }
+}
+
+pub(super) async fn read(repository: Repository, snapshot: SessionId) -> Deed {
+    Deed::Read { snapshot, found: dump_bytes(&repository, snapshot, "disk0").await }
+}

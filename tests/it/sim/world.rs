@@ -1,0 +1,294 @@
+//! The repository, its disks and its clock; what happens next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use sancerre_engine::gc::{GcOptions, gc};
+use sancerre_engine::index::{merge_index, rebuild_index};
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::log::Kind;
+use sancerre_tests::dice::Dice;
+use sancerre_tests::disk::{guest, noise};
+use sancerre_tests::model::assert_same;
+use sancerre_tests::repo::TestRepo;
+
+use super::actors::{self, Actor, Deed, Line};
+use super::truth::{Fate, Truth};
+
+const VMS: [&str; 3] = ["web01", "db01", "files01"];
+/// Longer than any session is taken to be alive.
+const LONG_SECONDS: i64 = 400 * 86_400;
+
+pub(super) struct World {
+    pub(super) repo: TestRepo,
+    pub(super) keeper: Repository,
+    pub(super) dice: Dice,
+    pub(super) truth: Truth,
+    disks: Vec<Vec<u8>>,
+    /// What an attacker put into the store.
+    pub(super) junk: Vec<String>,
+    pub(super) trace: Vec<String>,
+}
+
+impl World {
+    pub(super) async fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let disks = VMS.map(|_| guest(dice.below(5), 20_000 + dice.pick(1_400_000))).to_vec();
+        let repo = TestRepo::new(seed).await;
+        let keeper = repo.as_keeper().await;
+        Self { repo, keeper, dice, truth: Truth::default(), disks, junk: Vec::new(), trace: Vec::new() }
+    }
+
+    pub(super) async fn step(&mut self) {
+        match self.dice.below(16) {
+            0..3 => self.edit(),
+            3 => self.jump(),
+            4 => self.quarantine().await,
+            5 => self.lose_index().await,
+            6 => self.mend_index().await,
+            7 => self.attack().await,
+            _ => self.act_at_once().await,
+        }
+        self.note_objects().await;
+    }
+
+    fn edit(&mut self) {
+        let vm = self.dice.pick(VMS.len());
+        let (at, length) = (self.dice.pick(self.disks[vm].len()), self.dice.pick(200_000) + 1);
+        let disk = &mut self.disks[vm];
+        let end = (at + length).min(disk.len());
+        match self.dice.below(5) {
+            0 => disk[at..end].fill(0),
+            1 => disk.truncate(at),
+            2 => disk.extend(noise(self.dice.below(9), length)),
+            3 => {
+                let other = self.dice.pick(VMS.len());
+                self.disks.swap(vm, other);
+            }
+            _ => disk[at..end].copy_from_slice(&noise(self.dice.below(9), end - at)),
+        }
+        self.trace.push(format!("edit {vm} at {at}"));
+    }
+
+    /// Hours forth, or back: a clock that was set.
+    fn jump(&mut self) {
+        let seconds = self.dice.below(200_000) as i64 - 80_000;
+        self.repo.clock.advance(seconds);
+        self.trace.push(format!("clock {seconds}"));
+    }
+
+    /// Somebody found some packs damaged, and says so; the packs stay, so that older snapshots restore.
+    async fn quarantine(&mut self) {
+        let mut set = FrameSet::default();
+        let highest = Log::load(&self.repo.open).await.unwrap().highest();
+        for _ in 0..3 {
+            let session = self.dice.below(highest.max(1)) + 1;
+            set.insert_pack(PackName { session, ordinal: self.dice.below(3) as u32 });
+        }
+        self.repo.append(Kind::Quarantine { reason: "test".into() }, &set.encode().unwrap()).await;
+        self.trace.push("quarantine".into());
+    }
+
+    async fn lose_index(&mut self) {
+        let mut keys = self.repo.keys_with("/index/").await;
+        keys.retain(|_| self.dice.one_in(2));
+        self.repo.lose(&keys).await;
+        self.trace.push(format!("{} index segments lost", keys.len()));
+    }
+
+    async fn mend_index(&mut self) {
+        let monitor = Monitor::silent();
+        let done = match self.dice.one_in(2) {
+            true => rebuild_index(&self.repo.open, &monitor).await.map(|_| ()),
+            false => {
+                let mut log = Log::load(&self.keeper).await.unwrap();
+                merge_index(&self.keeper, &mut log, &monitor).await.map(|_| ())
+            }
+        };
+        self.trace.push(format!("index mended: {:?}", done.map_err(|error| error.to_string())));
+    }
+
+    /// Up to four at once. What was asked to be forgotten counts as such from now on.
+    async fn act_at_once(&mut self) {
+        let first = self.dice.pick(VMS.len());
+        let count = 1 + self.dice.pick(4);
+        let actors: Vec<Actor> = (0..count).map(|number| self.actor(first + number)).collect();
+        let troubled: Vec<bool> = actors.iter().map(|actor| actor.is_troubled).collect();
+        let deeds = join_all(actors.into_iter().map(|actor| actor.deed)).await;
+        let is_calm =
+            !troubled.contains(&true) && !deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
+        self.find_silent(&deeds).await;
+        let forgotten: BTreeSet<SessionId> = deeds.iter().filter_map(asks_to_forget).collect();
+        let has_collected = deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
+        let saved: Vec<SessionId> = deeds.iter().filter_map(saved).collect();
+        let mut deeds: Vec<(Deed, bool)> = deeds.into_iter().zip(troubled).collect();
+        // Readers first: what was taken back meanwhile may not have been there for them.
+        deeds.sort_by_key(|(deed, _)| !matches!(deed, Deed::Read { .. }));
+        for (deed, is_troubled) in deeds {
+            self.learn(deed, is_troubled, is_calm, &forgotten);
+        }
+        match has_collected {
+            true => self.truth.check(&self.repo.open).await,
+            // Nothing was deleted, so what was there before is as it was.
+            false => self.truth.check_only(&self.repo.open, &saved).await,
+        }
+    }
+
+    fn actor(&mut self, number: usize) -> Actor {
+        let line = Line::new(&self.repo, &self.repo.open, &mut self.dice);
+        let keeper = Line::new(&self.repo, &self.keeper, &mut self.dice);
+        let any = [Fate::Kept, Fate::Held, Fate::AskedFor];
+        let chosen = match self.dice.below(12) {
+            0..5 => None,
+            5 | 6 => {
+                self.choose(&any).map(|snapshot| line.act(|repository| actors::read(repository, snapshot)))
+            }
+            7 | 8 => self.choose(&[Fate::Kept, Fate::AskedFor]).map(|snapshot| {
+                self.truth.set(&snapshot, Fate::AskedFor);
+                keeper.act(|repository| actors::drop_one(repository, snapshot))
+            }),
+            9 => match self.choose(&[Fate::AskedFor]) {
+                Some(snapshot) if self.dice.one_in(2) => {
+                    Some(keeper.act(|repository| actors::take_back(repository, snapshot)))
+                }
+                Some(snapshot) => Some(keeper.act(|repository| actors::protect(repository, snapshot))),
+                None => self.choose(&[Fate::Held]).map(|snapshot| {
+                    self.truth.set(&snapshot, Fate::AskedFor);
+                    keeper.act(|repository| actors::let_go(repository, snapshot))
+                }),
+            },
+            _ => {
+                let wait_seconds = [0, 60, 3600][self.dice.pick(3)];
+                let silent_seconds = [0, 3600, 86_400][self.dice.pick(3)];
+                Some(keeper.act(|repository| actors::collect(repository, wait_seconds, silent_seconds)))
+            }
+        };
+        chosen.unwrap_or_else(|| self.writer(number))
+    }
+
+    fn writer(&mut self, number: usize) -> Actor {
+        let vm = number % VMS.len();
+        let line = Line::new(&self.repo, &self.repo.open, &mut self.dice);
+        let (bytes, dense) = (Arc::new(self.disks[vm].clone()), self.dice.one_in(2));
+        line.act(|repository| actors::save(repository, VMS[vm], bytes, dense))
+    }
+
+    fn choose(&mut self, fates: &[Fate]) -> Option<SessionId> {
+        let chosen = self.truth.with(fates);
+        chosen.get(self.dice.pick(chosen.len())).copied()
+    }
+
+    /// Saved, although nobody was told: then it is whole. Two of one machine cannot be told apart, and are the same disk.
+    async fn find_silent(&mut self, deeds: &[Deed]) {
+        let log = Log::load(&self.repo.open).await.unwrap();
+        let told: BTreeSet<SessionId> = deeds.iter().filter_map(saved).collect();
+        for snapshot in log.snapshots() {
+            let session = snapshot.session();
+            if self.truth.snapshots.contains_key(&session) || told.contains(&session) {
+                continue;
+            }
+            let vm = snapshot.manifest.fields.vm.to_string();
+            let untold = deeds.iter().find_map(|deed| match deed {
+                Deed::Backup { vm: of, bytes, saved: Err(_) } if *of == vm => Some(bytes.clone()),
+                _ => None,
+            });
+            self.truth.add(session, untold.unwrap_or_else(|| panic!("{session} of {vm}: nobody saved it")));
+            self.trace.push(format!("{vm} saved in silence as {}", session.number));
+        }
+    }
+
+    fn learn(&mut self, deed: Deed, is_troubled: bool, is_calm: bool, forgotten: &BTreeSet<SessionId>) {
+        let line = match deed {
+            Deed::Backup { vm, bytes, saved } => {
+                assert!(saved.is_ok() || !is_calm, "{vm}: nothing was wrong, and {saved:?}");
+                if let Ok(session) = &saved {
+                    self.truth.add(*session, bytes);
+                }
+                let saved = saved.map(|session| session.number);
+                format!("{vm} saved as {:?}", saved.map_err(|error| error.kind()))
+            }
+            Deed::Read { snapshot, found } => {
+                let known = &self.truth.snapshots[&snapshot];
+                match &found {
+                    Ok(found) => assert_same(found, &known.bytes, "a restore beside others"),
+                    Err(error) => {
+                        assert!(is_troubled || known.fate == Fate::AskedFor, "{snapshot}: {error}");
+                    }
+                }
+                format!("{} read: {:?}", snapshot.number, found.map(|_| ()).map_err(|error| error.kind()))
+            }
+            Deed::Undelete { snapshot, done } => {
+                if done.is_ok() && !forgotten.contains(&snapshot) {
+                    self.truth.set(&snapshot, Fate::Kept);
+                }
+                format!("undelete: {:?}", done.map_err(|error| error.kind()))
+            }
+            Deed::Hold { snapshot, done } => {
+                if done.is_ok() {
+                    self.truth.set(&snapshot, Fate::Held);
+                }
+                format!("hold: {:?}", done.map_err(|error| error.kind()))
+            }
+            Deed::Forget { done, .. } => format!("forget: {:?}", done.map_err(|error| error.kind())),
+            Deed::Release { done } => format!("release: {:?}", done.map_err(|error| error.kind())),
+            Deed::Collect { done } => {
+                let done = done.map(|report| (report.committed, report.deleted_packs));
+                format!("gc: {:?}", done.map_err(|error| error.kind()))
+            }
+        };
+        self.trace.push(line);
+    }
+
+    async fn note_objects(&mut self) {
+        let mut hasher = blake3::Hasher::new();
+        let keys = self.repo.keys_with("zones/").await;
+        for key in &keys {
+            hasher.update(key.as_bytes()).update(blake3::hash(&self.repo.object(key).await).as_bytes());
+        }
+        self.trace.push(format!("{} objects, {}", keys.len(), hasher.finalize()));
+    }
+
+    /// Whatever happened: once what is no outcome is swept away, the next backup of every machine works, so does gc, and it
+    /// leaves no garbage.
+    pub(super) async fn settle(&mut self) {
+        let outcomes: Vec<String> =
+            self.junk.iter().filter(|key| key.contains("/outcome/")).cloned().collect();
+        self.repo.lose(&outcomes).await;
+        self.repo.clock.advance(LONG_SECONDS);
+        for (number, vm) in VMS.into_iter().enumerate() {
+            let bytes = Arc::new(self.disks[number].clone());
+            let deed = actors::save(self.repo.open.clone(), vm, bytes, false).await;
+            self.learn(deed, false, true, &BTreeSet::new());
+        }
+        let options = GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600 };
+        let monitor = Monitor::silent();
+        // What a dead collector had announced is garbage only to the second.
+        for _ in 0..2 {
+            let report = gc(&self.keeper, &options, &monitor).await.unwrap();
+            assert!(report.left.is_empty() && report.waits_for.is_empty(), "{report:?}");
+        }
+        let dry = gc(&self.keeper, &GcOptions { dry_run: true, ..options }, &monitor).await.unwrap();
+        assert!(dry.plan.is_empty(), "garbage is left: {:?}", dry.plan);
+        self.truth.check(&self.repo.open).await;
+        assert!(Log::load(&self.repo.open).await.unwrap().missing().next().is_none());
+    }
+}
+
+fn saved(deed: &Deed) -> Option<SessionId> {
+    match deed {
+        Deed::Backup { saved: Ok(session), .. } => Some(*session),
+        _ => None,
+    }
+}
+
+fn asks_to_forget(deed: &Deed) -> Option<SessionId> {
+    match deed {
+        Deed::Forget { snapshot, .. } => Some(*snapshot),
+        _ => None,
+    }
+}
