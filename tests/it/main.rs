@@ -27,6 +27,7 @@ mod refusals;
 mod roundtrip;
 mod sim;
 mod stores;
+mod versions;
 
 /// Runs a future on a clock that jumps over every pause: retries cost nothing.
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -105,6 +105,19 @@ pub enum Error {
         /// What it said.
         source: object_store::Error,
     },
+    /// The store does not delete an object for good.
+    #[error(
+        "object {key} was not deleted: {}",
+        .until.as_ref().map_or_else(|| format!("the store answers {reason}"), |until| format!("it is locked until {until}"))
+    )]
+    Kept {
+        /// Its key.
+        key: String,
+        /// Until when the version that was refused is locked, as the store says.
+        until: Option<String>,
+        /// What the store answers.
+        reason: String,
+    },
     /// Another object stands where this session had to write.
     #[error("object {key} exists with other content; {advice}")]
     Occupied {

@@ -6,6 +6,7 @@
 //!
 //! Depends on none of the product's packages: it judges them.
 
+pub mod attack;
 pub mod azurite;
 mod http;
 pub mod install;

@@ -68,6 +68,8 @@ pub struct GcReport {
 /// [`Error::SessionEnded`](crate::Error::SessionEnded) when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     repository.signer(Kind::Gc.roles())?;
+    // Behind a delete marker that it cannot see, a manifest looks like one that never was.
+    repository.store.must_tell_versions().await?;
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
     let mut patience = Patience::new(options);

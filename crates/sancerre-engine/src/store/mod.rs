@@ -1,10 +1,12 @@
 //! The store: create-only writes, reads, listings, and the policy for answers that say nothing certain.
 //!
-//! Below [`Store`] lie `retry` (a store that is away is waited for), `transport` (HTTP whose time-outs count lack of
-//! progress, with limits of speed) and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really
-//! does; [`s3`] makes the few S3 requests that `object_store` has no name for.
+//! Writes are in `create`. On a store with versions `versions` says which of them is the object. Below [`Store`] lie `retry`
+//! (a store that is away is waited for), `transport` (HTTP whose time-outs count lack of progress, with limits of speed)
+//! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; [`s3`] makes the few S3
+//! requests that `object_store` has no name for.
 
 pub(crate) mod cloud;
+mod create;
 mod pace;
 pub mod probe;
 mod reader;
@@ -12,15 +14,16 @@ mod retry;
 pub mod s3;
 pub mod traffic;
 mod transport;
+mod versions;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
@@ -28,6 +31,7 @@ use crate::error::{Error, Result};
 use pace::Pace;
 use retry::Patience;
 use traffic::{Request, Traffic};
+use versions::{Place, Versions};
 
 pub use reader::RangeReader;
 pub use retry::Hurry;
@@ -48,7 +52,7 @@ pub struct Listed {
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
-    /// When the store last saw it written, by the store's clock.
+    /// When the store saw it written, by the store's clock.
     pub modified: Time,
 }
 
@@ -92,6 +96,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     location: Arc<str>,
     shared: Arc<Shared>,
+    /// Versions are not looked at: what a plain request sees is what is there.
+    sees_current_only: bool,
 }
 
 /// What all clones of a store share.
@@ -101,6 +107,7 @@ struct Shared {
     /// For stores that no transport of ours lies below.
     local: Option<Pace>,
     s3: Option<s3::S3>,
+    versions: Versions,
     settings: Vec<String>,
 }
 
@@ -117,9 +124,10 @@ impl Store {
             traffic: Arc::default(),
             local: Some(Pace::new(options)),
             s3: None,
+            versions: Versions::default(),
             settings: Vec::new(),
         };
-        Self { inner, location: location.into(), shared: Arc::new(shared) }
+        Self { inner, location: location.into(), shared: Arc::new(shared), sees_current_only: false }
     }
 
     /// Wraps a provider's store.
@@ -129,9 +137,15 @@ impl Store {
             traffic: cloud.traffic,
             local: None,
             s3: cloud.s3,
+            versions: Versions::default(),
             settings: cloud.settings,
         };
-        Self { inner: cloud.store, location: location.into(), shared: Arc::new(shared) }
+        Self {
+            inner: cloud.store,
+            location: location.into(),
+            shared: Arc::new(shared),
+            sees_current_only: false,
+        }
     }
 
     /// The same store with something between it and us: for tests that count, break or slow down what goes through.
@@ -142,6 +156,11 @@ impl Store {
         layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
     ) -> Self {
         Self::with_options(layer(self.inner.clone()), location, options)
+    }
+
+    /// The same store seen by plain requests: for a probe, which must see what they do.
+    pub(crate) fn current_only(&self) -> Self {
+        Self { sees_current_only: true, ..self.clone() }
     }
 
     /// Where it is, as the user said.
@@ -164,66 +183,6 @@ impl Store {
         self.shared.s3.as_ref()
     }
 
-    /// Writes an object that must not exist yet.
-    ///
-    /// An answer may be lost, and the same request may then meet its own object; S3 also answers a conflict while
-    /// somebody else is writing. So when the store says that the object exists, it is read back and compared.
-    pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        let put = self.shared.patience.during(key, || self.try_create(key, &bytes).boxed()).await;
-        put.map_err(|source| Error::Store { operation: "write", key: key.to_owned(), source })
-    }
-
-    async fn try_create(&self, key: &str, bytes: &Bytes) -> object_store::Result<Put> {
-        self.account(Request::Put, bytes.len(), 0).await;
-        let payload = PutPayload::from_bytes(bytes.clone());
-        match self.inner.put_opts(&path(key), payload, PutMode::Create.into()).await {
-            Ok(_) => Ok(Put::Created),
-            Err(object_store::Error::AlreadyExists { .. }) => self.compare(key, bytes).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether the object that exists is ours. Holds a second copy of it only when it is not.
-    async fn compare(&self, key: &str, ours: &Bytes) -> object_store::Result<Put> {
-        let found = match self.inner.get(&path(key)).await {
-            Ok(found) => found,
-            // Somebody's write is under way, or was given up: ours is tried again.
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(retry::transient("the store refused to create an object and then had none"));
-            }
-            Err(error) => return Err(error),
-        };
-        let size_bytes = found.meta.size;
-        let (mut pieces, mut same, mut other) = (found.into_stream(), 0, None::<BytesMut>);
-        while let Some(piece) = pieces.try_next().await? {
-            match &mut other {
-                None if ours.get(same..same + piece.len()) == Some(&piece[..]) => same += piece.len(),
-                None => other = Some(ours.iter().take(same).chain(&piece).copied().collect()),
-                Some(other) => other.extend_from_slice(&piece),
-            }
-        }
-        let length = other.as_ref().map_or(same, BytesMut::len);
-        self.account(Request::Get, 0, length).await;
-        if u64::try_from(length) != Ok(size_bytes) {
-            return Err(retry::transient(IN_PART));
-        }
-        Ok(match other {
-            None if same == ours.len() => Put::Created,
-            None => Put::Occupied(ours.slice(..same)),
-            Some(other) => Put::Occupied(other.freeze()),
-        })
-    }
-
-    /// Writes an object whose key nobody else uses.
-    ///
-    /// Errors: [`Error::Occupied`] when the key holds other bytes.
-    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &'static str) -> Result<()> {
-        match self.put_new(key, bytes).await? {
-            Put::Created => Ok(()),
-            Put::Occupied(_) => Err(Error::Occupied { key: key.to_owned(), advice }),
-        }
-    }
-
     /// The whole object, or none.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.read(key, GetOptions::default()).await
@@ -244,6 +203,20 @@ impl Store {
     }
 
     async fn read(&self, key: &str, options: GetOptions) -> Result<Option<Bytes>> {
+        let place = self.place(key).await?;
+        match self.read_at(key, &place, &options).await? {
+            None => self.read_at(key, &self.second_place(key, &place).await?, &options).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn read_at(&self, key: &str, place: &Place, options: &GetOptions) -> Result<Option<Bytes>> {
+        let mut options = options.clone();
+        match place {
+            Place::Nothing => return Ok(None),
+            Place::Current => {}
+            Place::Version(id) => options.version = Some(id.clone()),
+        }
         let attempt = || self.try_read(key, options.clone()).boxed();
         match self.shared.patience.during(key, attempt).await {
             Ok(bytes) => Ok(Some(bytes)),
@@ -267,6 +240,9 @@ impl Store {
 
     /// All keys with this prefix, which ends in a slash, in no certain order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        if let Some(s3) = self.history().await? {
+            return self.list_first(s3, prefix).await;
+        }
         let listed = self.shared.patience.during(prefix, || self.try_list(prefix).boxed()).await;
         listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
     }
@@ -284,20 +260,29 @@ impl Store {
 
     /// The names of the folders directly below this prefix, which ends in a slash, in no certain order.
     pub async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        let listed = self.shared.patience.during(prefix, || self.try_folders(prefix).boxed()).await;
+        let history = self.history().await?;
+        let attempt = || self.try_folders(prefix, history).boxed();
+        let listed = self.shared.patience.during(prefix, attempt).await;
         listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
     }
 
-    async fn try_folders(&self, prefix: &str) -> object_store::Result<Vec<String>> {
+    async fn try_folders(&self, prefix: &str, history: Option<&s3::S3>) -> object_store::Result<Vec<String>> {
+        if let Some(s3) = history {
+            return versions::folders(s3, prefix).await;
+        }
         self.account(Request::List, 0, 0).await;
         let folders = self.inner.list_with_delimiter(Some(&path(prefix))).await?.common_prefixes;
         Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
     }
 
-    /// Removes an object, or finds that it is gone. What replaces keys calls this, and `gc` for packs in committed lists.
+    /// Removes an object with all its versions, or finds that it is gone. What replaces keys calls this, and `gc` for
+    /// packs in committed lists.
     ///
-    /// On a store with versions this must come to delete every version.
+    /// Errors: [`Error::Kept`] for a version that the store does not delete.
     pub async fn delete(&self, key: &str) -> Result<()> {
+        if let Some(s3) = self.history().await? {
+            return self.delete_versions(s3, key).await;
+        }
         let removed = self.shared.patience.during(key, || self.try_delete(key).boxed()).await;
         match removed {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -106,6 +106,11 @@ impl Patience {
         Err(transient("too many attempts"))
     }
 
+    /// Tells the user something about the store.
+    pub(super) fn tell(&self, message: String) {
+        (self.options.notice)(message);
+    }
+
     /// Doubled each round, less up to a half that differs between keys, rounds and processes.
     fn pause(&self, key: &str, round: u32) -> Duration {
         let whole = PAUSE_MIN.saturating_mul(1_u32.checked_shl(round).unwrap_or(u32::MAX)).min(PAUSE_MAX);

@@ -1,6 +1,9 @@
 //! The S3 requests that `object_store` has no name for: versions, retention, deletes of a version.
 //!
-//! It makes no policy: each call is one request with one answer, waited for as `store::retry` says.
+//! It makes no policy: each call is one request with one answer, waited for as `store::retry` says; a listing is as many
+//! as it has pages. What the versions of an object mean is for `store::versions` to say.
+
+mod listing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,8 @@ use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Si
 
 use super::retry::Patience;
 use crate::error::{Error, Result};
+
+pub use listing::{Page, Version};
 
 /// For how long a signature holds: an upload must begin within.
 const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
@@ -125,7 +130,7 @@ impl S3 {
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
-    async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
+    pub(super) async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
         self.request(Method::GET, key, query, &[], Bytes::new()).await
     }
 
@@ -172,9 +177,59 @@ impl S3 {
         }
     }
 
+    /// Lists the versions of all keys that begin with `prefix`, and hands over page after page until one is refused;
+    /// with `delimiter` only those directly below it, and the folders.
+    ///
+    /// One attempt. Errors: the store's; a listing that cannot be read.
+    pub(super) async fn try_versions(
+        &self,
+        prefix: &str,
+        delimiter: Option<&str>,
+        mut more: impl FnMut(Page) -> bool + Send,
+    ) -> object_store::Result<()> {
+        let root = if self.prefix.as_ref().is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let whole = format!("{root}{prefix}");
+        let mut next: Option<listing::Next> = None;
+        loop {
+            let mut query = vec![("versions", ""), ("prefix", whole.as_str())];
+            query.extend(delimiter.map(|delimiter| ("delimiter", delimiter)));
+            if let Some(next) = &next {
+                query.push(("key-marker", &next.key));
+                query.extend(next.version.as_deref().map(|version| ("version-id-marker", version)));
+            }
+            let answer = self.send(&Method::GET, &Path::default(), &query, &[], &Bytes::new()).await?;
+            let mut page = page(&answer, &whole, &root)?;
+            let following = page.next.take();
+            if !more(page) || following.is_none() {
+                return Ok(());
+            }
+            if following == next {
+                return Err(unreadable("a listing of versions does not come to its end".into()));
+            }
+            next = following;
+        }
+    }
+
     /// Asks to delete one version of an object for good; without a version, what a delete does by default.
     pub async fn delete(&self, key: &str, version: Option<&str>) -> Result<Answer> {
         let query: Vec<_> = version.iter().map(|version| ("versionId", *version)).collect();
         self.request(Method::DELETE, Some(key), &query, &[], Bytes::new()).await
     }
+}
+
+/// A page of a listing of versions of keys that begin with `whole`.
+fn page(answer: &Answer, whole: &str, root: &str) -> object_store::Result<Page> {
+    match answer.status {
+        200 => listing::parse(&answer.body, root).map_err(unreadable),
+        403 => Err(object_store::Error::PermissionDenied {
+            path: whole.to_owned(),
+            source: format!("listing versions is answered {}", answer.reason()).into(),
+        }),
+        _ => Err(unreadable(format!("listing versions is answered {}", answer.reason()))),
+    }
+}
+
+/// An answer that the same request would get again.
+fn unreadable(reason: String) -> object_store::Error {
+    object_store::Error::Generic { store: "S3", source: reason.into() }
 }

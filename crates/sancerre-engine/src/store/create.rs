@@ -1,0 +1,113 @@
+//! Create-only writes, and what an uncertain answer to one came to.
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, TryStreamExt};
+use object_store::{GetOptions, PutMode, PutPayload};
+
+use super::s3::S3;
+use super::traffic::Request;
+use super::versions::{self, pack_folder};
+use super::{IN_PART, Put, Store, path, retry};
+use crate::error::{Error, Result};
+
+impl Store {
+    /// Writes an object that must not exist yet.
+    ///
+    /// An answer may be lost, and the same request may then meet its own object; S3 also answers a conflict while
+    /// somebody else is writing. So when the store says that the object exists, it is read back and compared. On a store
+    /// with versions a create may succeed over a delete marker, so success too is believed only if ours came first.
+    pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
+        let history = self.history().await?;
+        let attempt = || self.try_create(key, &bytes, history).boxed();
+        let put = self.shared.patience.during(key, attempt).await;
+        put.map_err(|source| Error::Store { operation: "write", key: key.to_owned(), source })
+    }
+
+    async fn try_create(&self, key: &str, bytes: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
+        self.account(Request::Put, bytes.len(), 0).await;
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let version = match self.inner.put_opts(&path(key), payload, PutMode::Create.into()).await {
+            Ok(done) => done.version,
+            Err(object_store::Error::AlreadyExists { .. }) => return self.compare(key, bytes, history).await,
+            Err(error) => return Err(error),
+        };
+        match history {
+            // Nobody can know a pack's name before its bytes are there.
+            Some(s3) if pack_folder(key).is_none() => self.confirm(s3, key, bytes, version.as_deref()).await,
+            _ => Ok(Put::Created),
+        }
+    }
+
+    /// Whether what was just written is the earliest version, and so the object.
+    async fn confirm(
+        &self,
+        s3: &S3,
+        key: &str,
+        ours: &Bytes,
+        version: Option<&str>,
+    ) -> object_store::Result<Put> {
+        match versions::first(s3, key).await? {
+            Some(first) if Some(first.id.as_str()) == version => Ok(Put::Created),
+            Some(first) => self.compare_with(key, ours, Some(first.id)).await,
+            None => Err(retry::transient("the store took an object and then had none")),
+        }
+    }
+
+    /// Whether the object that exists is ours.
+    async fn compare(&self, key: &str, ours: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
+        let Some(s3) = history else { return self.compare_with(key, ours, None).await };
+        match versions::first(s3, key).await? {
+            Some(first) => self.compare_with(key, ours, Some(first.id)).await,
+            None => Err(refused_and_gone()),
+        }
+    }
+
+    /// The same of a certain version. Holds a second copy of it only when it is not ours.
+    async fn compare_with(
+        &self,
+        key: &str,
+        ours: &Bytes,
+        version: Option<String>,
+    ) -> object_store::Result<Put> {
+        let options = GetOptions { version, ..GetOptions::default() };
+        let found = match self.inner.get_opts(&path(key), options).await {
+            Ok(found) => found,
+            // Somebody's write is under way, or was given up: ours is tried again.
+            Err(object_store::Error::NotFound { .. }) => return Err(refused_and_gone()),
+            Err(error) => return Err(error),
+        };
+        let size_bytes = found.meta.size;
+        let (mut pieces, mut same, mut other) = (found.into_stream(), 0, None::<BytesMut>);
+        while let Some(piece) = pieces.try_next().await? {
+            match &mut other {
+                None if ours.get(same..same + piece.len()) == Some(&piece[..]) => same += piece.len(),
+                None => other = Some(ours.iter().take(same).chain(&piece).copied().collect()),
+                Some(other) => other.extend_from_slice(&piece),
+            }
+        }
+        let length = other.as_ref().map_or(same, BytesMut::len);
+        self.account(Request::Get, 0, length).await;
+        if u64::try_from(length) != Ok(size_bytes) {
+            return Err(retry::transient(IN_PART));
+        }
+        Ok(match other {
+            None if same == ours.len() => Put::Created,
+            None => Put::Occupied(ours.slice(..same)),
+            Some(other) => Put::Occupied(other.freeze()),
+        })
+    }
+
+    /// Writes an object whose key nobody else uses.
+    ///
+    /// Errors: [`Error::Occupied`] when the key holds other bytes.
+    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &'static str) -> Result<()> {
+        match self.put_new(key, bytes).await? {
+            Put::Created => Ok(()),
+            Put::Occupied(_) => Err(Error::Occupied { key: key.to_owned(), advice }),
+        }
+    }
+}
+
+fn refused_and_gone() -> object_store::Error {
+    retry::transient("the store refused to create an object and then had none")
+}

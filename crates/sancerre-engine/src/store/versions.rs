@@ -1,0 +1,277 @@
+//! Stores that keep versions, read so that nothing can be put over an object or taken from in front of it.
+//!
+//! On such a bucket whoever may write can also overwrite, and hide an object behind a delete marker; nothing is gone, but
+//! a plain read does not see it, and a create-only request over a marker succeeds. So here **an object is its earliest
+//! version**, whatever came later, and delete markers are nothing. Writers count a key as taken unless their own version
+//! is the earliest. With both the bucket is again what the protocol needs: a store on which the first write of a key
+//! stands for ever (docs/decisions/0009-first-version.md).
+//!
+//! What a listing says of keys is remembered for this process, since the earliest version of a key cannot change while it
+//! exists. A pack is named by its bytes, so that nobody can be there before it: of packs only those are remembered that a
+//! plain read may miss.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use tokio::sync::OnceCell;
+
+use super::s3::{Page, S3, Version};
+use super::{Listed, Store};
+use crate::error::{Error, Result};
+
+/// What is known of the versions of a store's objects.
+#[derive(Default)]
+pub(super) struct Versions {
+    kept: OnceCell<Kept>,
+    /// The earliest versions, by key.
+    first: Mutex<HashMap<String, String>>,
+    /// Folders of packs that were listed.
+    listed: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+}
+
+/// Whether a bucket keeps versions.
+enum Kept {
+    Yes,
+    No,
+    /// The store does not tell these credentials; its words.
+    Untold(String),
+}
+
+/// What to read for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// What is there.
+    Current,
+    /// This version.
+    Version(String),
+    /// Nothing was ever written there.
+    Nothing,
+}
+
+/// An object of a listing: its earliest version, and whether a plain read would find it.
+struct Object {
+    first: Version,
+    is_alone: bool,
+}
+
+impl Store {
+    /// The requests for versions, if this store keeps any. Asks once.
+    pub(super) async fn history(&self) -> Result<Option<&S3>> {
+        let Some(s3) = self.s3().filter(|_| !self.sees_current_only) else { return Ok(None) };
+        let kept = self.shared.versions.kept.get_or_try_init(|| self.ask(s3)).await?;
+        Ok(matches!(kept, Kept::Yes).then_some(s3))
+    }
+
+    async fn ask(&self, s3: &S3) -> Result<Kept> {
+        let answer = s3.get(None, &[("versioning", "")]).await?;
+        let status = answer.element("Status").unwrap_or_default();
+        // A bucket whose versioning was suspended still has those from before.
+        if answer.is_success() {
+            return Ok(if status.is_empty() { Kept::No } else { Kept::Yes });
+        }
+        if answer.status != 403 {
+            return Ok(Kept::No);
+        }
+        self.shared.patience.tell(format!(
+            "the store does not say whether the bucket keeps versions ({}), so delete markers could hide objects; \
+             allow these credentials to ask (s3:GetBucketVersioning, docs/STORES.md)",
+            answer.reason()
+        ));
+        Ok(Kept::Untold(answer.reason()))
+    }
+
+    /// Fails where objects could be hidden from us unnoticed.
+    ///
+    /// Errors: [`Error::Refused`] when the store does not tell these credentials whether it keeps versions.
+    pub async fn must_tell_versions(&self) -> Result<()> {
+        self.history().await?;
+        match self.shared.versions.kept.get() {
+            Some(Kept::Untold(reason)) => Err(Error::Refused(format!(
+                "the store does not say whether the bucket keeps versions ({reason}), so delete markers could hide what \
+                 is needed; nothing was deleted. Allow these credentials to ask: s3:GetBucketVersioning, docs/STORES.md"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to read for a key.
+    pub(super) async fn place(&self, key: &str) -> Result<Place> {
+        let Some(s3) = self.history().await? else { return Ok(Place::Current) };
+        if let Some(folder) = pack_folder(key) {
+            self.list_packs_once(s3, folder).await?;
+        }
+        if let Some(id) = self.remembered(key) {
+            return Ok(Place::Version(id));
+        }
+        if pack_folder(key).is_some() {
+            return Ok(Place::Current);
+        }
+        self.look_up(s3, key).await
+    }
+
+    /// After a plain read of a pack found nothing: a marker may have been put there since its folder was listed.
+    pub(super) async fn second_place(&self, key: &str, place: &Place) -> Result<Place> {
+        match self.history().await? {
+            Some(s3) if *place == Place::Current => self.look_up(s3, key).await,
+            _ => Ok(Place::Nothing),
+        }
+    }
+
+    /// Asks for the earliest version of a key.
+    async fn look_up(&self, s3: &S3, key: &str) -> Result<Place> {
+        let first = self.shared.patience.during(key, || first(s3, key).boxed()).await;
+        let first =
+            first.map_err(|source| Error::Store { operation: "list", key: key.to_owned(), source })?;
+        let Some(first) = first else { return Ok(Place::Nothing) };
+        self.remember(first.key, first.id.clone());
+        Ok(Place::Version(first.id))
+    }
+
+    fn remembered(&self, key: &str) -> Option<String> {
+        self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn remember(&self, key: String, id: String) {
+        self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+    }
+
+    /// Lists every object ever written below a prefix.
+    pub(super) async fn list_first(&self, s3: &S3, prefix: &str) -> Result<Vec<Listed>> {
+        let objects = self.shared.patience.during(prefix, || objects(s3, prefix).boxed()).await;
+        let objects =
+            objects.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })?;
+        let listed = objects.into_iter().map(|Object { first, is_alone }| {
+            if !is_alone || pack_folder(&first.key).is_none() {
+                self.remember(first.key.clone(), first.id);
+            }
+            Listed { key: first.key, size_bytes: first.size_bytes, modified: first.modified }
+        });
+        let listed = listed.collect();
+        let done = OnceCell::new_with(Some(()));
+        self.shared.versions.lock_listed().insert(prefix.to_owned(), Arc::new(done));
+        Ok(listed)
+    }
+
+    /// Many ranges of many packs of a session are read; one listing says which of them were tampered with.
+    async fn list_packs_once(&self, s3: &S3, folder: &str) -> Result<()> {
+        let turn = {
+            let mut listed = self.shared.versions.lock_listed();
+            let mut above = folder.match_indices('/').filter_map(|(at, _)| folder.get(..=at));
+            if above.any(|prefix| listed.get(prefix).is_some_and(|done| done.initialized())) {
+                return Ok(());
+            }
+            Arc::clone(listed.entry(folder.to_owned()).or_default())
+        };
+        turn.get_or_try_init(|| async { self.list_first(s3, folder).await.map(drop) }).await?;
+        Ok(())
+    }
+
+    /// Deletes every version of an object, the earliest last: an interruption leaves it as it was.
+    pub(super) async fn delete_versions(&self, s3: &S3, key: &str) -> Result<()> {
+        let all = self.shared.patience.during(key, || versions(s3, key).boxed()).await;
+        let all = all.map_err(|source| Error::Store { operation: "list", key: key.to_owned(), source })?;
+        for version in all {
+            let answer = s3.delete(key, Some(&version)).await?;
+            if !answer.is_success() && answer.status != 404 {
+                let lock = s3.retention(key, &version).await?.ok().flatten();
+                let until = lock.map(|lock| lock.term);
+                return Err(Error::Kept { key: key.to_owned(), until, reason: answer.reason() });
+            }
+        }
+        self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        Ok(())
+    }
+}
+
+impl Versions {
+    fn lock_listed(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The folder of a session's packs, with its slash, if the key is a pack's.
+pub(super) fn pack_folder(key: &str) -> Option<&str> {
+    let folder = key.get(..=key.rfind('/')?)?;
+    (folder.rsplit('/').nth(2) == Some("packs")).then_some(folder)
+}
+
+/// The earliest version of a key; none if nothing was ever written there.
+pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Version>> {
+    let mut first = None;
+    s3.try_versions(key, None, |page| {
+        // Keys ascend, so its own come before longer ones that begin the same.
+        let is_last = page.versions.iter().chain(&page.markers).any(|version| version.key != key);
+        first = page.versions.into_iter().rfind(|version| version.key == key).or(first.take());
+        !is_last
+    })
+    .await?;
+    Ok(first)
+}
+
+/// The ids of all versions and delete markers of a key, the earliest version last.
+async fn versions(s3: &S3, key: &str) -> object_store::Result<Vec<String>> {
+    let (mut versions, mut markers) = (Vec::new(), Vec::new());
+    s3.try_versions(key, None, |page| {
+        let is_last = page.versions.iter().chain(&page.markers).any(|version| version.key != key);
+        let ids = |found: Vec<Version>| {
+            found.into_iter().filter(|version| version.key == key).map(|version| version.id)
+        };
+        versions.extend(ids(page.versions));
+        markers.extend(ids(page.markers));
+        !is_last
+    })
+    .await?;
+    markers.append(&mut versions);
+    Ok(markers)
+}
+
+async fn objects(s3: &S3, prefix: &str) -> object_store::Result<Vec<Object>> {
+    let (mut objects, mut hidden) = (Vec::<Object>::new(), HashSet::new());
+    s3.try_versions(prefix, None, |Page { versions, markers, .. }| {
+        for version in versions {
+            match objects.last_mut().filter(|object| object.first.key == version.key) {
+                // Of one key the newest comes first.
+                Some(object) => *object = Object { first: version, is_alone: false },
+                None => objects.push(Object { first: version, is_alone: true }),
+            }
+        }
+        hidden.extend(markers.into_iter().map(|marker| marker.key));
+        true
+    })
+    .await?;
+    for object in &mut objects {
+        object.is_alone &= !hidden.contains(&object.first.key);
+    }
+    Ok(objects)
+}
+
+/// The folders directly below a prefix in which anything was ever written.
+pub(super) async fn folders(s3: &S3, prefix: &str) -> object_store::Result<Vec<String>> {
+    let mut folders = Vec::new();
+    s3.try_versions(prefix, Some("/"), |page| {
+        folders.extend(page.folders);
+        true
+    })
+    .await?;
+    let names = folders.iter().filter_map(|folder| folder.trim_end_matches('/').rsplit('/').next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_packs_are_named_by_their_bytes() {
+        assert_eq!(
+            pack_folder("zones/a/packs/0000000000000001/00000000-ab"),
+            Some("zones/a/packs/0000000000000001/")
+        );
+        for key in
+            ["config", "zones/a/log/0000000000000001", "zones/a/lists/0000000000000001/00000000", "packs/x"]
+        {
+            assert_eq!(pack_folder(key), None, "{key}");
+        }
+    }
+}
