@@ -114,7 +114,7 @@ mod tests {
 
     fn page(inner: &str) -> Result<Page, String> {
         let xml = format!(
-            r#"<?xml version="1.0" encoding="UTF-8"?><ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix>r/</Prefix>{inner}</ListVersionsResult>"#
+            r#"<?xml version="1.0" encoding="UTF-8"?><ListVersionsResult xmlns="x"><Name>b</Name><Prefix>r/</Prefix>{inner}</ListVersionsResult>"#
         );
         parse(xml.as_bytes(), "r/")
     }
