@@ -20,6 +20,7 @@ pub mod index;
 pub mod keys;
 pub mod known;
 pub mod location;
+pub mod lock;
 pub mod map;
 pub mod monitor;
 pub mod repository;

@@ -86,8 +86,23 @@ async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys,
 
 /// With nothing but the trust anchor, which is compared later.
 async fn by_trust(context: &Context, store: &Store) -> Result<Keys, Failure> {
+    Ok(first_sight(store, zone(context)?).await?)
+}
+
+/// What is public of a zone, asking nobody for a secret: the trust anchor of the key file or of `--trust`, else as it is
+/// found.
+pub(crate) async fn public_keys(context: &Context, store: &Store, zone: Zone) -> Result<Keys, Failure> {
+    let keys = match read_key_file(context, Access::Public)? {
+        Some(keys) => Keys::public(keys.trust, zone),
+        None => first_sight(store, zone).await?,
+    };
+    check_anchor(context, &keys)?;
+    Ok(keys)
+}
+
+async fn first_sight(store: &Store, zone: Zone) -> Result<Keys, Error> {
     let config = keys::read_config(store, None).await?.fields;
-    Ok(Keys::public(Trust { repository: config.repository, admin: config.admin }, zone(context)?))
+    Ok(Keys::public(Trust { repository: config.repository, admin: config.admin }, zone))
 }
 
 /// Whether the key file alone serves the command.

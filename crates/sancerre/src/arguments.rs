@@ -10,7 +10,7 @@ use sancerre_format::names::{Name, Tag, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
-use crate::command::{Forget, Gc, Key, Named};
+use crate::command::{Forget, Gc, Key, Lock, Named};
 use crate::limits::Limits;
 use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
@@ -130,6 +130,8 @@ pub(crate) enum Command {
     Release(Named),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Keep what live snapshots need locked for longer (S3 Object Lock)
+    Lock(Lock),
     /// Manage the keys of writers, keepers and restore recipients
     Key(Key),
     /// Work on the index, a cache that is made of the packs

@@ -12,6 +12,7 @@ mod hold;
 mod index;
 mod init;
 mod key;
+mod lock;
 mod restore;
 mod snapshots;
 
@@ -38,6 +39,7 @@ pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::Named;
 pub(crate) use key::Key;
+pub(crate) use lock::Lock;
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -135,6 +137,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
         Command::Release(options) => hold::run(options, Deed::Release, context).await,
         Command::Gc(options) => gc::run(options, context).await,
+        Command::Lock(options) => lock::run(options, context).await,
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

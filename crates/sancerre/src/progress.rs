@@ -28,6 +28,8 @@ pub(crate) enum Work {
     Backup,
     Restore,
     Check,
+    /// Of the objects whose locks are asked for or extended.
+    Lock,
 }
 
 /// Shows progress until it is dropped.
@@ -163,6 +165,7 @@ fn line(work: Work, sample: &Sample) -> String {
             parts.push(format!("known {}", size(data.saturating_sub(new))));
         }
         Work::Restore | Work::Check => parts.push(format!("fetched {}", size(stored))),
+        Work::Lock => {}
     }
     match sample.left() {
         Some(left) => parts.push(format!("{} left", duration(left))),
@@ -210,7 +213,7 @@ mod tests {
         let counted =
             Counted { total: 999 * GIB, done: 998 * GIB, data: 998 * GIB, new: 499 * GIB, stored: 0 };
         let sample = Sample { counted, elapsed: Duration::ZERO, bytes_per_second: 9e8 };
-        for work in [Work::Backup, Work::Restore, Work::Check] {
+        for work in [Work::Backup, Work::Restore, Work::Check, Work::Lock] {
             let line = drawn(work, &sample, 80);
             assert!(line.len() < 80 && line.contains("99.9% of"), "{line}");
             assert_eq!(drawn(work, &sample, 20).len(), 19);

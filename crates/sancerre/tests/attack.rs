@@ -1,97 +1,11 @@
 //! The built program after somebody with stolen write credentials was at a bucket that keeps versions.
 
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+mod common;
 
-use sancerre_services::seaweedfs::{ADMIN, Bucket, Credentials, READER, WRITER};
-use sancerre_services::{Seaweedfs, seaweedfs};
+use common::Site;
+use sancerre_services::seaweedfs;
+use sancerre_services::seaweedfs::{Bucket, READER, WRITER};
 use serde_json::Value;
-
-const MIB: usize = 1 << 20;
-
-/// A repository in a bucket of its own, and the disks of each night.
-struct Site {
-    server: &'static Seaweedfs,
-    bucket: String,
-    folder: tempfile::TempDir,
-    trust: String,
-    nights: usize,
-}
-
-impl Site {
-    /// With a writer's key and a keeper's.
-    fn new(server: &'static Seaweedfs, kind: Bucket) -> Self {
-        let (bucket, folder) = (server.bucket(kind).unwrap(), tempfile::tempdir().unwrap());
-        let mut site = Self { server, bucket, folder, trust: String::new(), nights: 0 };
-        let made = site.run(WRITER, &["init", "--json", "--key-file", "w.key", "--writer", "hv1"]);
-        site.trust = summary(&made)["trust_anchor"].as_str().unwrap().to_owned();
-        site.succeed(WRITER, &["key", "add", "keeper", "vault", "--out", "k.key"]);
-        site
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, who: Credentials, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
-        command.env("SANCERRE_REPOSITORY", format!("s3://{}", self.bucket));
-        command.env("SANCERRE_PASSWORD", "correct horse").envs(self.server.variables(who)).output().unwrap()
-    }
-
-    fn succeed(&self, who: Credentials, arguments: &[&str]) -> Output {
-        let output = self.run(who, arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output
-    }
-
-    /// Backs up a disk that differs from all before.
-    fn back_up(&mut self) {
-        let disk = noise(self.nights as u64 + 1, 3 * MIB);
-        std::fs::write(self.path(&format!("{}.raw", self.nights)), disk).unwrap();
-        let disk = format!("disk0={}.raw", self.nights);
-        self.succeed(WRITER, &["backup", "--key-file", "w.key", "--vm", "web01", &disk]);
-        self.nights += 1;
-    }
-
-    /// Whoever reads finds every night, bit for bit, and nothing to complain about.
-    fn is_whole(&self) {
-        let listed = self.succeed(READER, &["snapshots", "--json", "--key-file", "w.key"]);
-        let listed = String::from_utf8_lossy(&listed.stdout).matches("\"vm\":\"web01\"").count();
-        assert_eq!(listed, self.nights);
-        for night in 0..self.nights {
-            let snapshot = format!("web01:latest~{}:disk0", self.nights - 1 - night);
-            self.succeed(READER, &["restore", &snapshot, "--target", "restored.raw", "--overwrite"]);
-            let restored = std::fs::read(self.path("restored.raw")).unwrap();
-            assert!(restored == std::fs::read(self.path(&format!("{night}.raw"))).unwrap(), "night {night}");
-        }
-        self.succeed(READER, &["check", "--read-data"]);
-        self.succeed(READER, &["audit", "--trust", &self.trust, "--sample-loss", "0.1%"]);
-    }
-
-    fn collect(&self) -> Value {
-        summary(&self.succeed(ADMIN, &["gc", "--json", "--key-file", "k.key", "--wait", "0s"]))
-    }
-}
-
-fn summary(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    serde_json::from_str(last).unwrap()
-}
-
-/// Incompressible bytes, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let words = (0..length / 8).map(|_| {
-        // splitmix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).to_le_bytes()
-    });
-    words.flatten().collect()
-}
 
 /// Markers and junk over every object, twice: everything is found, nights go on, and a collection loses nothing.
 #[test]

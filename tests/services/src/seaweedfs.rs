@@ -22,6 +22,13 @@ pub struct Credentials {
 pub const ADMIN: Credentials = Credentials { access_key: "adminkey", secret_key: "adminsecret" };
 /// May read, list, write, and lock what it writes. (The server counts a delete as a write: only a lock stops that.)
 pub const WRITER: Credentials = Credentials { access_key: "writerkey", secret_key: "writersecret" };
+/// May do what a bucket's policy allows to `user/hypervisor`, and nothing else.
+pub const HYPERVISOR: Credentials =
+    Credentials { access_key: "hypervisorkey", secret_key: "hypervisorsecret" };
+/// The same of `user/restorer`.
+pub const RESTORER: Credentials = Credentials { access_key: "restorerkey", secret_key: "restorersecret" };
+/// The same of `user/keeper`.
+pub const KEEPER: Credentials = Credentials { access_key: "keeperkey", secret_key: "keepersecret" };
 /// May read and list.
 pub const READER: Credentials = Credentials { access_key: "readerkey", secret_key: "readersecret" };
 
@@ -196,7 +203,9 @@ fn identities() -> String {
     let writer =
         identity("writer", WRITER, r#""Read","Write","List","PutObjectRetention","GetObjectRetention""#);
     let reader = identity("reader", READER, r#""Read","List""#);
-    format!(r#"{{"identities":[{admin},{writer},{reader}]}}"#)
+    let bare = [("hypervisor", HYPERVISOR), ("restorer", RESTORER), ("keeper", KEEPER)];
+    let bare = bare.map(|(name, who)| identity(name, who, "")).join(",");
+    format!(r#"{{"identities":[{admin},{writer},{reader},{bare}]}}"#)
 }
 
 fn create_bucket(port: u16, name: &str, kind: Bucket) -> Result<()> {

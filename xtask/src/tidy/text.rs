@@ -32,6 +32,7 @@ const HOSTS: &[&str] = &[
     "restic.net",
     "restic.readthedocs.io",
     "rust-lang.org",
+    "s3.amazonaws.com",
     "semver.org",
     "spdx.org",
     "www.apache.org",

@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::{self, Index, Lookup};
 use crate::known::Usable;
+use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -213,6 +214,8 @@ async fn save(
     match done.await {
         Ok(run) => {
             commit(repository, log, &uploader, &run, tags).await?;
+            let catalogue = &run.shared.usable.catalogue;
+            lock::warn_after_backup(repository, &run.uses, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
             let runs = run.shared.index.runs().saturating_add(to_usize(uploader.session.segments()));

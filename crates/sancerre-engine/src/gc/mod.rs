@@ -9,6 +9,7 @@
 
 mod account;
 mod commit;
+mod locks;
 mod patience;
 pub mod plan;
 mod sweep;
@@ -84,6 +85,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     }
     let present = Present::load(repository).await?;
     report.plan = plan::plan(&log, &present, repository.host.clock.now())?;
+    locks::leave_locked(repository, &present, &mut report.plan).await?;
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }

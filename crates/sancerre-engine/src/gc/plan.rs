@@ -21,7 +21,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, found: &[(sancerre_format::id::Hash, u64)]) {
+    pub(super) fn add(&mut self, found: &[(sancerre_format::id::Hash, u64)]) {
         self.packs = self.packs.saturating_add(1);
         self.bytes = found.iter().fold(self.bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
     }

@@ -33,6 +33,8 @@ pub struct Session {
     pub vm: Name,
     /// What it builds on.
     pub parents: Vec<SessionId>,
+    /// Until when the store locks the log entry, the session's first object, so that nobody can remove it.
+    pub lock_until: Option<Time>,
     writer: SignerKey,
     lists: u32,
     segments: u32,
@@ -65,8 +67,10 @@ impl Session {
             let kind = Kind::Backup(intent);
             let entry = log_entry(repository, &writer, number, started, kind, &[], &sealed_key)?;
             let id = SessionId { number, intent: Hash::of(&entry) };
-            match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
+            let place = names::log(&repository.keys.zone, number);
+            match repository.store.put_new(&place, entry).await? {
                 Put::Created => {
+                    let lock_until = repository.store.final_lock(&place).await;
                     let vm = vm.clone();
                     return Ok(Self {
                         id,
@@ -76,6 +80,7 @@ impl Session {
                         vm,
                         parents,
                         writer,
+                        lock_until,
                         lists: 0,
                         segments: 0,
                     });
@@ -155,7 +160,7 @@ impl Session {
             consistency: sancerre_format::outcome::Consistency::Crash,
             scan: "full".into(),
             lists: self.lists,
-            lock_until: None,
+            lock_until: self.lock_until,
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub(crate) mod cloud;
 mod create;
+pub mod lock;
 mod pace;
 pub mod probe;
 mod reader;

@@ -165,6 +165,8 @@ pub struct Report {
     pub time: Time,
     /// What.
     pub findings: Vec<Finding>,
+    /// For how long a new object was locked.
+    pub lock_seconds: Option<i64>,
 }
 
 impl Report {
@@ -191,7 +193,8 @@ impl Report {
 /// Errors: the store does not answer; it answers something that is none of the cases that are told apart.
 pub async fn probe(store: &Store, host: &Host) -> Result<Report> {
     let time = host.clock.now();
-    let mut findings = checks::run(&store.current_only(), host).await?;
+    let (mut findings, locked_until) = checks::run(&store.current_only(), host).await?;
     findings.sort_by_key(|finding| finding.check);
-    Ok(Report { time, findings })
+    let seconds = |until: Time| until.unix_seconds().saturating_sub(time.unix_seconds());
+    Ok(Report { time, findings, lock_seconds: locked_until.map(seconds) })
 }

@@ -8,6 +8,7 @@ mod listing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use futures::FutureExt;
 use object_store::HeaderMap;
@@ -15,6 +16,8 @@ use object_store::aws::AmazonS3;
 use object_store::client::{HttpClient, HttpRequest};
 use object_store::path::Path;
 use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Signer};
+use sancerre_format::names::Time;
+use sha2::{Digest, Sha256};
 
 use super::retry::Patience;
 use crate::error::{Error, Result};
@@ -63,13 +66,31 @@ impl Answer {
     }
 }
 
-/// A lock on objects: its mode, and until when or for how long, as the store says.
+/// A lock on an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// `COMPLIANCE` or `GOVERNANCE`.
     pub mode: String,
-    /// A date, or a number of days or years.
+    /// Until when, as the store says.
     pub term: String,
+    /// The same, if it can be read.
+    pub until: Option<Time>,
+}
+
+/// A bucket's lock on every new object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// `COMPLIANCE` or `GOVERNANCE`.
+    pub mode: String,
+    /// For how many days.
+    pub days: u32,
+}
+
+impl Rule {
+    /// The days in seconds.
+    pub fn seconds(&self) -> i64 {
+        i64::from(self.days).saturating_mul(86_400)
+    }
 }
 
 impl S3 {
@@ -145,7 +166,7 @@ impl S3 {
     /// The lock that the bucket puts on every new object.
     ///
     /// Errors: the inner one is the store's refusal to tell.
-    pub async fn default_retention(&self) -> Result<std::result::Result<Option<Retention>, String>> {
+    pub async fn default_retention(&self) -> Result<std::result::Result<Option<Rule>, String>> {
         let answer = self.get(None, &[("object-lock", "")]).await?;
         if answer.status == 404 {
             return Ok(Ok(None));
@@ -153,28 +174,39 @@ impl S3 {
         if !answer.is_success() {
             return Ok(Err(answer.reason()));
         }
-        let days = answer.element("Days").map(|days| format!("{days} days"));
-        let term = days.or_else(|| answer.element("Years").map(|years| format!("{years} years")));
-        Ok(Ok(answer.element("Mode").zip(term).map(|(mode, term)| Retention { mode, term })))
+        let number = |name| answer.element(name).and_then(|text| text.parse::<u32>().ok());
+        let days = number("Days").or_else(|| Some(number("Years")?.saturating_mul(365)));
+        Ok(Ok(answer.element("Mode").zip(days).map(|(mode, days)| Rule { mode, days })))
     }
 
-    /// The lock on one version of an object.
+    /// The lock on one version of an object, or on the current one.
     ///
     /// Errors: the inner one is the store's refusal to tell.
     pub async fn retention(
         &self,
         key: &str,
-        version: &str,
+        version: Option<&str>,
     ) -> Result<std::result::Result<Option<Retention>, String>> {
-        let answer = self.get(Some(key), &[("retention", ""), ("versionId", version)]).await?;
+        let answer = self.get(Some(key), &of_version("retention", version)).await?;
         match answer.status {
             200 => {
                 let found = answer.element("Mode").zip(answer.element("RetainUntilDate"));
-                Ok(Ok(found.map(|(mode, term)| Retention { mode, term })))
+                Ok(Ok(found.map(|(mode, term)| {
+                    let until = listing::time(&term).ok();
+                    Retention { mode, term, until }
+                })))
             }
             400 | 404 => Ok(Ok(None)),
             _ => Ok(Err(answer.reason())),
         }
+    }
+
+    /// Sets the lock on one version of an object, or on the current one.
+    pub async fn set_retention(&self, key: &str, version: Option<&str>, body: Bytes) -> Result<Answer> {
+        // Required of requests about locks, and not made by what signs them.
+        let checksum = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&body));
+        let headers = [("x-amz-checksum-sha256", checksum.as_str())];
+        self.request(Method::PUT, Some(key), &of_version("retention", version), &headers, body).await
     }
 
     /// Lists the versions of all keys that begin with `prefix`, and hands over page after page until one is refused;
@@ -215,6 +247,10 @@ impl S3 {
         let query: Vec<_> = version.iter().map(|version| ("versionId", *version)).collect();
         self.request(Method::DELETE, Some(key), &query, &[], Bytes::new()).await
     }
+}
+
+fn of_version<'a>(what: &'a str, version: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
+    std::iter::once((what, "")).chain(version.map(|version| ("versionId", version))).collect()
 }
 
 /// A page of a listing of versions of keys that begin with `whole`.

@@ -174,7 +174,7 @@ impl Store {
         for version in all {
             let answer = s3.delete(key, Some(&version)).await?;
             if !answer.is_success() && answer.status != 404 {
-                let lock = s3.retention(key, &version).await?.ok().flatten();
+                let lock = s3.retention(key, Some(&version)).await?.ok().flatten();
                 let until = lock.map(|lock| lock.term);
                 return Err(Error::Kept { key: key.to_owned(), until, reason: answer.reason() });
             }

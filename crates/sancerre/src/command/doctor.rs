@@ -1,22 +1,38 @@
-//! `doctor`: what the store does, and what that means.
+//! `doctor`: what the store does, what that means, and until when it keeps what is there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::Args;
-use sancerre_engine::store::probe::{self, Finding, Report, Verdict};
+use sancerre_engine::Error;
+use sancerre_engine::lock::{Needs, SnapshotLock, short_seconds};
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::store::Store;
+use sancerre_engine::store::probe::{self, Check, Finding, Report, Verdict};
+use sancerre_format::names::{self, Zone};
 use serde_json::{Value, json};
 
-use super::{Context, ended};
+use super::{Context, ended, lock};
+use crate::access;
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
 use crate::output::{Align, table};
+use crate::progress::Work;
 use crate::repository;
+use crate::units::{age, count};
 
 /// Try out the store: what it does, what it does not, and what that means.
 ///
 /// Writes a few small objects under probe/, races for them, and tries to overwrite and to delete them, with the
 /// credentials at hand. Needs no key. Run it with the credentials of each host: a writer's should not be able to delete.
+///
+/// Where the store locks objects and a repository is there, it also asks for the lock of every object that a live snapshot
+/// needs (a request each), and shows until when each snapshot cannot be removed by anybody.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 1: no repository should be there. 3: something is not as the store says or as it should be.
+Exit code 1: no repository should be there. 3: something is not as the store says or as it should be, or a snapshot
+runs out of its lock soon.
 
 Examples:
   sancerre doctor -r s3://bucket/backup
@@ -27,14 +43,84 @@ pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
     let store = repository::store(context, false)?;
     let report = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
     context.output.result(&text(&report))?;
+    let locks =
+        if locks_objects(&report) { locks(context, &store, &report).await? } else { Locks::default() };
     let exit = if report.unsafe_findings().next().is_some() {
         Exit::Failed
-    } else if report.doubtful_findings().next().is_some() {
+    } else if report.doubtful_findings().next().is_some() || locks.short > 0 {
         Exit::NotAsAsked
     } else {
         Exit::Done
     };
-    Ok(ended(exit, [("location", json!(store.location())), ("findings", findings(&report))]))
+    let fields = [
+        ("location", json!(store.location())),
+        ("findings", findings(&report)),
+        ("locks", locks.snapshots.map_or(Value::Null, |locks| locks.iter().map(lock::describe).collect())),
+    ];
+    Ok(ended(exit, fields))
+}
+
+/// Until when snapshots are locked, as far as the store tells.
+#[derive(Default)]
+struct Locks {
+    /// None where nothing can be said.
+    snapshots: Option<Vec<SnapshotLock>>,
+    /// How many run out of their lock soon.
+    short: usize,
+}
+
+fn locks_objects(report: &Report) -> bool {
+    let holds = |finding: &Finding| finding.check == Check::Retention && finding.verdict == Verdict::Holds;
+    report.findings.iter().any(holds)
+}
+
+/// Asks for the locks of all zones, and shows them.
+async fn locks(context: &Context, store: &Store, report: &Report) -> Result<Locks, Failure> {
+    if store.get(names::CONFIG).await?.is_none() {
+        return Ok(Locks::default());
+    }
+    let zones = match &context.global.zone {
+        Some(zone) => BTreeSet::from([zone.clone()]),
+        None => zones(store).await?,
+    };
+    let (now, seconds) = (context.host.clock.now(), short_seconds(report.lock_seconds));
+    let (mut all, mut short) = (Vec::new(), 0);
+    for zone in zones {
+        let keys = access::public_keys(context, store, zone).await?;
+        let repository = Repository::open(store.clone(), context.host.clone(), keys).await?;
+        let locks = match zone_locks(context, &repository).await {
+            Err(failure @ Failure { exit: Exit::Interrupted, .. }) => return Err(failure),
+            Err(failure) => {
+                context.output.warning(&failure.message);
+                return Ok(Locks::default());
+            }
+            Ok(locks) => locks,
+        };
+        let soon = lock::short(&locks, now, seconds);
+        if soon > 0 {
+            context.output.warning(&format!(
+                "{} of zone {} not locked for the next {}; have a keeper run `sancerre lock extend`, docs/STORES.md",
+                count(soon as u64, "snapshot"),
+                repository.keys.zone,
+                age(seconds.unsigned_abs())
+            ));
+        }
+        short += soon;
+        all.extend(locks);
+    }
+    context.output.result(&lock::text(&all, now))?;
+    Ok(Locks { snapshots: Some(all), short })
+}
+
+async fn zones(store: &Store) -> Result<BTreeSet<Zone>, Error> {
+    let listed = store.list(names::ZONES).await?;
+    Ok(listed.iter().filter_map(|listed| names::zone_of_key(&listed.key)).collect())
+}
+
+async fn zone_locks(context: &Context, repository: &Repository) -> Result<Vec<SnapshotLock>, Failure> {
+    let needs = Needs::load(repository, Arc::new(Log::load(repository).await?)).await?;
+    let (monitor, _watched) = context.watched(Work::Lock)?;
+    Ok(needs.ask(&monitor).await?.snapshots()?)
 }
 
 /// The table, and a line for each thing that does not hold.

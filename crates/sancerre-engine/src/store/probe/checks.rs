@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
+use sancerre_format::names::Time;
 
 use super::{Check, Finding, PREFIX, Verdict};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::s3::{Retention, S3};
+use crate::store::s3::{Retention, Rule, S3};
 use crate::store::{Store, path};
 
 /// Requests in a race, and races.
@@ -26,14 +27,17 @@ struct Trial<'a> {
     host: &'a Host,
     folder: String,
     findings: Vec<Finding>,
+    locked_until: Option<Time>,
 }
 
-pub(super) async fn run(store: &Store, host: &Host) -> Result<Vec<Finding>> {
+/// What was found, and until when a new object is locked.
+pub(super) async fn run(store: &Store, host: &Host) -> Result<(Vec<Finding>, Option<Time>)> {
     let name: String = host.random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut trial = Trial { store, host, folder: format!("{PREFIX}/{name}"), findings: Vec::new() };
+    let folder = format!("{PREFIX}/{name}");
+    let mut trial = Trial { store, host, folder, findings: Vec::new(), locked_until: None };
     let first = trial.bytes();
     if !trial.write(&first).await? {
-        return Ok(trial.findings);
+        return Ok((trial.findings, None));
     }
     trial.create_only(&first).await?;
     for race in 0..RACES {
@@ -46,7 +50,7 @@ pub(super) async fn run(store: &Store, host: &Host) -> Result<Vec<Finding>> {
     trial.checksum().await?;
     trial.protection(&first).await?;
     trial.clean_up().await;
-    Ok(trial.findings)
+    Ok((trial.findings, trial.locked_until))
 }
 
 impl Trial<'_> {
@@ -280,7 +284,7 @@ impl Trial<'_> {
         let says_versions = says.as_ref().is_ok_and(|status| status.as_deref() == Some("Enabled"));
         let version = head.version.as_deref().filter(|version| *version != "null");
         let lock = match version {
-            Some(version) => s3.retention(key, version).await?,
+            Some(_) => s3.retention(key, version).await?,
             None => Ok(None),
         };
         let default = s3.default_retention().await?;
@@ -382,18 +386,22 @@ impl Trial<'_> {
 
     fn retention(
         &mut self,
-        default: std::result::Result<Option<Retention>, String>,
+        default: std::result::Result<Option<Rule>, String>,
         lock: std::result::Result<Option<Retention>, String>,
     ) {
         match (default, lock) {
             (_, Ok(Some(lock))) => {
+                self.locked_until = lock.until;
                 self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term));
             }
             (Ok(Some(rule)), Ok(None)) => {
                 self.found(
                     Check::Retention,
                     Verdict::Lies,
-                    format!("the bucket says {} for {}, but a new object has no lock", rule.mode, rule.term),
+                    format!(
+                        "the bucket says {} for {} days, but a new object has no lock",
+                        rule.mode, rule.days
+                    ),
                 );
             }
             (Ok(None), Ok(None)) => {
