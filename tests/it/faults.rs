@@ -125,14 +125,15 @@ fn in_memory_by_seed() {
     report("store in memory", seed, &tally);
 }
 
-/// Faults of the network in front of a real S3 server.
+/// Faults of the network in front of a real S3 server, on a plain bucket and on one that keeps versions.
 #[tokio::test]
 async fn in_front_of_a_server() {
     let Some(server) = seaweedfs() else { return };
+    let versioned = server.bucket(seaweedfs::Bucket::Versioned).unwrap();
     let (wanted, mut tally, seeds) = (wanted(4_000) / 20, Tally::default(), AtomicU64::new(0));
     while tally.faults < wanted {
         let seed = seeds.fetch_add(1, Ordering::Relaxed);
-        let place = server.location();
+        let place = if seed % 2 == 0 { server.location() } else { format!("s3://{versioned}/{seed}") };
         let plain =
             location::open(&place, server.variables(seaweedfs::ADMIN), false, &StoreOptions::default());
         let repository = make(&plain.unwrap(), &host(seed).0).await.unwrap();

@@ -20,6 +20,7 @@ macro_rules! on_every_store {
         on_every_store!(@ memory [$($test),*]);
         on_every_store!(@ folder [$($test),*]);
         on_every_store!(@ s3 [$($test),*]);
+        on_every_store!(@ versions [$($test),*]);
         on_every_store!(@ azure [$($test),*]);
         on_every_store!(@ gcs [$($test),*]);
     };

@@ -40,6 +40,14 @@ impl Backend {
         ))
     }
 
+    /// A bucket of it that keeps versions.
+    pub async fn versions() -> Option<Self> {
+        let server = seaweedfs()?;
+        let bucket = server.bucket(seaweedfs::Bucket::Versioned).unwrap();
+        let (place, variables) = (format!("s3://{bucket}/repo"), server.variables(seaweedfs::ADMIN));
+        Some(Self::of(location::open(&place, variables, false, &StoreOptions::default()).unwrap()))
+    }
+
     /// A real Azure server.
     pub async fn azure() -> Option<Self> {
         let server = azurite()?;

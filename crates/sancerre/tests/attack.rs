@@ -17,6 +17,9 @@ fn what_was_hidden_and_overwritten_is_still_there() {
     let objects = server.deface(WRITER, &site.bucket).unwrap();
     assert!(objects > 12, "{objects}");
     site.is_whole();
+    let noted = site.succeed(READER, &["audit", "--trust", &site.trust]);
+    let noted = String::from_utf8_lossy(&noted.stdout).into_owned();
+    assert!(noted.contains("delete markers or other versions over"), "{noted}");
     site.back_up();
     server.deface(WRITER, &site.bucket).unwrap();
     site.is_whole();

@@ -89,6 +89,7 @@ pub(crate) async fn check_log(
     findings.extend(history::check(zone, log, repository.host.clock.now()));
     findings.extend(keys::check(repository, log).await?);
     findings.extend(records::strangers(repository, log).await?);
+    findings.extend(records::covered(repository));
 
     let mut run = prepare(repository, monitor, log).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));

@@ -142,3 +142,24 @@ pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<
     };
     Ok(keys.into_iter().map(finding).collect())
 }
+
+/// Objects that somebody tried to hide or to replace on a store with versions. Everything of the zone was listed before.
+pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
+    let zone = format!("zones/{}/", repository.keys.zone);
+    let folders = [names::CONFIG, "keys/", zone.as_str()].into_iter();
+    let finding = |folder: &str| {
+        let keys = repository.store.covered(folder);
+        let first = keys.first()?;
+        let objects = if keys.len() == 1 { "object".to_owned() } else { format!("{} objects", keys.len()) };
+        Some(Finding {
+            severity: Severity::Note,
+            object: folder.to_owned(),
+            problem: format!(
+                "somebody put delete markers or other versions over {objects}, such as {first}: they hide nothing, but \
+                 whoever did that has credentials that write; find out who, and replace them"
+            ),
+            costs: Vec::new(),
+        })
+    };
+    folders.filter_map(finding).collect()
+}

@@ -77,8 +77,11 @@ pub(crate) fn open(
             let client = connector.connect(&ClientOptions::new().with_allow_http(plain))?;
             let variables = checksum.into_iter().chain(variables);
             let (builder, settings) = builder!(AmazonS3Builder, AmazonS3ConfigKey, url, variables, connector);
+            // Who signs nothing can ask for nothing but objects.
+            let signs =
+                builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() != Some("true");
             let store = Arc::new(builder.build()?);
-            s3 = Some(S3::new(store.clone(), client, prefix.clone(), patience.clone()));
+            s3 = signs.then(|| S3::new(store.clone(), client, prefix.clone(), patience.clone()));
             (store, settings)
         }
     };

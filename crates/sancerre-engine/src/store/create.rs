@@ -47,8 +47,8 @@ impl Store {
         version: Option<&str>,
     ) -> object_store::Result<Put> {
         match versions::first(s3, key).await? {
-            Some(first) if Some(first.id.as_str()) == version => Ok(Put::Created),
-            Some(first) => self.compare_with(key, ours, Some(first.id)).await,
+            Some(object) if Some(object.first.id.as_str()) == version => Ok(Put::Created),
+            Some(object) => self.compare_with(key, ours, Some(object.first.id)).await,
             None => Err(retry::transient("the store took an object and then had none")),
         }
     }
@@ -57,7 +57,7 @@ impl Store {
     async fn compare(&self, key: &str, ours: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
         let Some(s3) = history else { return self.compare_with(key, ours, None).await };
         match versions::first(s3, key).await? {
-            Some(first) => self.compare_with(key, ours, Some(first.id)).await,
+            Some(object) => self.compare_with(key, ours, Some(object.first.id)).await,
             None => Err(refused_and_gone()),
         }
     }

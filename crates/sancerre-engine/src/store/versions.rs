@@ -10,7 +10,7 @@
 //! exists. A pack is named by its bytes, so that nobody can be there before it: of packs only those are remembered that a
 //! plain read may miss.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
@@ -26,6 +26,8 @@ pub(super) struct Versions {
     kept: OnceCell<Kept>,
     /// The earliest versions, by key.
     first: Mutex<HashMap<String, String>>,
+    /// Keys over which somebody put a marker or another version.
+    covered: Mutex<BTreeSet<String>>,
     /// Folders of packs that were listed.
     listed: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
 }
@@ -49,9 +51,9 @@ pub(super) enum Place {
     Nothing,
 }
 
-/// An object of a listing: its earliest version, and whether a plain read would find it.
-struct Object {
-    first: Version,
+/// An object: its earliest version, and whether nothing was put over it.
+pub(super) struct Object {
+    pub(super) first: Version,
     is_alone: bool,
 }
 
@@ -123,17 +125,31 @@ impl Store {
         let first = self.shared.patience.during(key, || first(s3, key).boxed()).await;
         let first =
             first.map_err(|source| Error::Store { operation: "list", key: key.to_owned(), source })?;
-        let Some(first) = first else { return Ok(Place::Nothing) };
-        self.remember(first.key, first.id.clone());
-        Ok(Place::Version(first.id))
+        let Some(object) = first else { return Ok(Place::Nothing) };
+        let id = object.first.id.clone();
+        self.remember(object);
+        Ok(Place::Version(id))
     }
 
     fn remembered(&self, key: &str) -> Option<String> {
         self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    fn remember(&self, key: String, id: String) {
-        self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+    /// Of packs only those that a plain read may miss.
+    fn remember(&self, Object { first, is_alone }: Object) {
+        let versions = &self.shared.versions;
+        if !is_alone {
+            versions.covered.lock().unwrap_or_else(PoisonError::into_inner).insert(first.key.clone());
+        }
+        if !is_alone || pack_folder(&first.key).is_none() {
+            versions.first.lock().unwrap_or_else(PoisonError::into_inner).insert(first.key, first.id);
+        }
+    }
+
+    /// Objects below a prefix over which somebody put a delete marker or another version, as far as they were met.
+    pub(crate) fn covered(&self, prefix: &str) -> Vec<String> {
+        let covered = self.shared.versions.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        covered.iter().filter(|key| key.starts_with(prefix)).cloned().collect()
     }
 
     /// Lists every object ever written below a prefix.
@@ -141,11 +157,11 @@ impl Store {
         let objects = self.shared.patience.during(prefix, || objects(s3, prefix).boxed()).await;
         let objects =
             objects.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })?;
-        let listed = objects.into_iter().map(|Object { first, is_alone }| {
-            if !is_alone || pack_folder(&first.key).is_none() {
-                self.remember(first.key.clone(), first.id);
-            }
-            Listed { key: first.key, size_bytes: first.size_bytes, modified: first.modified }
+        let listed = objects.into_iter().map(|object| {
+            let Version { key, size_bytes, modified, .. } = &object.first;
+            let listed = Listed { key: key.clone(), size_bytes: *size_bytes, modified: *modified };
+            self.remember(object);
+            listed
         });
         let listed = listed.collect();
         let done = OnceCell::new_with(Some(()));
@@ -197,16 +213,19 @@ pub(super) fn pack_folder(key: &str) -> Option<&str> {
 }
 
 /// The earliest version of a key; none if nothing was ever written there.
-pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Version>> {
-    let mut first = None;
+pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Object>> {
+    let (mut first, mut count) = (None, 0_usize);
     s3.try_versions(key, None, |page| {
         // Keys ascend, so its own come before longer ones that begin the same.
-        let is_last = page.versions.iter().chain(&page.markers).any(|version| version.key != key);
+        let all = page.versions.iter().chain(&page.markers);
+        let (own, others) = all.partition::<Vec<_>, _>(|version| version.key == key);
+        let is_last = !others.is_empty();
+        count = count.saturating_add(own.len());
         first = page.versions.into_iter().rfind(|version| version.key == key).or(first.take());
         !is_last
     })
     .await?;
-    Ok(first)
+    Ok(first.map(|first| Object { first, is_alone: count == 1 }))
 }
 
 /// The ids of all versions and delete markers of a key, the earliest version last.

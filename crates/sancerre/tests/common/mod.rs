@@ -24,7 +24,7 @@ pub(crate) struct Site {
     pub(crate) server: &'static Seaweedfs,
     pub(crate) bucket: String,
     folder: tempfile::TempDir,
-    trust: String,
+    pub(crate) trust: String,
     pub(crate) nights: usize,
 }
 
