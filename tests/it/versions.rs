@@ -57,6 +57,7 @@ async fn the_first_write_of_a_key_stands() {
             let store = place.open();
             assert_eq!(store.get(key).await.unwrap(), Some(OURS), "{key} {round}");
             assert_eq!(store.need_range(key, 6..9).await.unwrap(), &b"and"[..], "{key} {round}");
+            assert_eq!(store.range_reader(key, 6..9).read(3).await.unwrap(), &b"and"[..], "{key} {round}");
             if key != PACK {
                 assert_eq!(store.put_new(key, THEIRS).await.unwrap(), Put::Occupied(OURS), "{key} {round}");
             }
@@ -85,6 +86,8 @@ async fn what_is_hidden_while_we_read_is_found() {
         store.put_new(key, OURS).await.unwrap();
         store.list("zones/").await.unwrap();
         place.hide(key);
+        let mut reader = store.range_reader(key, 6..9);
+        assert_eq!(reader.read(3).await.unwrap(), &b"and"[..], "{key}");
         assert_eq!(store.get(key).await.unwrap(), Some(OURS), "{key}");
     }
     // Somebody else's valid record over one that was listed: the listing stands.

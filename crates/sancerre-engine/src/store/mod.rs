@@ -212,12 +212,8 @@ impl Store {
     }
 
     async fn read_at(&self, key: &str, place: &Place, options: &GetOptions) -> Result<Option<Bytes>> {
-        let mut options = options.clone();
-        match place {
-            Place::Nothing => return Ok(None),
-            Place::Current => {}
-            Place::Version(id) => options.version = Some(id.clone()),
-        }
+        let Some(version) = place.version() else { return Ok(None) };
+        let options = GetOptions { version, ..options.clone() };
         let attempt = || self.try_read(key, options.clone()).boxed();
         match self.shared.patience.during(key, attempt).await {
             Ok(bytes) => Ok(Some(bytes)),

@@ -12,6 +12,7 @@ use object_store::{GetOptions, GetRange, GetResultPayload};
 use sancerre_format::bytes::to_u64;
 
 use super::traffic::Request;
+use super::versions::Place;
 use super::{IN_PART, Store, path, retry, short};
 use crate::error::{Error, Result};
 
@@ -57,8 +58,14 @@ impl Store {
     }
 
     /// Asks for a range and waits for its first bytes.
-    async fn try_open(&self, key: &str, range: Range<u64>) -> object_store::Result<Opened> {
-        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+    async fn try_open(
+        &self,
+        key: &str,
+        version: Option<String>,
+        range: Range<u64>,
+    ) -> object_store::Result<Opened> {
+        let wanted = Some(GetRange::Bounded(range.clone()));
+        let options = GetOptions { range: wanted, version, ..GetOptions::default() };
         let found = self.inner.get_opts(&path(key), options).await;
         let found = match found {
             Ok(found) if matches!(found.payload, GetResultPayload::File(..)) => return Ok(Opened::File),
@@ -150,22 +157,33 @@ impl RangeReader {
 
     /// Asks for what is left.
     async fn open(&mut self) -> Result<()> {
+        let place = self.store.place(&self.key).await?;
+        if self.open_at(&place).await? {
+            return Ok(());
+        }
+        let place = self.store.second_place(&self.key, &place).await?;
+        if self.open_at(&place).await? { Ok(()) } else { Err(Error::Missing { key: self.key.clone() }) }
+    }
+
+    /// The same of a certain version; whether anything is there.
+    async fn open_at(&mut self, place: &Place) -> Result<bool> {
+        let Some(version) = place.version() else { return Ok(false) };
         let (store, key, left) = (&self.store, &self.key, &self.left);
-        let attempt = || store.try_open(key, left.clone()).boxed();
+        let attempt = || store.try_open(key, version.clone(), left.clone()).boxed();
         let opened = store.shared.patience.during(key, attempt).await;
         match opened {
             Ok(Opened::Arriving(first, body)) => {
                 self.store.account_piece(first.len()).await;
                 self.count(first.len(), 1);
                 (self.rest, self.body) = (first, Body::Arriving(body));
-                Ok(())
+                Ok(true)
             }
             Ok(Opened::File) => {
                 self.body = Body::File;
-                Ok(())
+                Ok(true)
             }
             Ok(Opened::Short) => Err(short(&self.key)),
-            Err(object_store::Error::NotFound { .. }) => Err(Error::Missing { key: self.key.clone() }),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(source) => Err(Error::Store { operation: "read", key: self.key.clone(), source }),
         }
     }

@@ -51,6 +51,17 @@ pub(super) enum Place {
     Nothing,
 }
 
+impl Place {
+    /// What to ask for: no version for the current one. None where there is nothing to ask for.
+    pub(super) fn version(&self) -> Option<Option<String>> {
+        match self {
+            Self::Current => Some(None),
+            Self::Version(id) => Some(Some(id.clone())),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// An object: its earliest version, and whether nothing was put over it.
 pub(super) struct Object {
     pub(super) first: Version,
