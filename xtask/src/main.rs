@@ -37,6 +37,7 @@ usage: cargo xtask COMMAND
   sim [SEEDS [FIRST]]  lives of a repository with racing writers, collectors and attackers; 100000 if not said otherwise
   faults [COUNT]       backups and restores through that many injected faults; 100000 if not said otherwise
   bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
+  bench store FLEET    the same to an S3 server, near and far, with the requests that it costs
 ";
 
 fn main() -> ExitCode {
@@ -61,6 +62,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["setup"] => setup::run(),
         ["services"] => services::run(),
         ["demo"] => demo::run(),
+        ["bench", "store", fleet] => bench::store::run(fleet),
         ["bench", fleet] => bench::run(fleet),
         ["fuzz"] => fuzz::run("all", "60"),
         ["fuzz", target] => fuzz::run(target, "60"),

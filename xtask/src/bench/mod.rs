@@ -4,7 +4,9 @@
 //! before anything is timed, so that every tool finds them in the page cache; whatever writes is timed with a `sync`.
 
 mod cost;
+mod link;
 mod report;
+pub(crate) mod store;
 mod tools;
 
 use crate::{fleet, setup, shell};
@@ -21,15 +23,7 @@ pub(crate) fn run(folder: &str) -> Result<()> {
     if !fleet.join("night-0").is_dir() {
         fleet::full(folder, "4")?;
     }
-    shell::run(shell::cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "sancerre",
-        "-p",
-        "sancerre-benches",
-    ]))?;
+    build()?;
     let out = shell::target_folder().join("bench");
     let nights = nights(&fleet)?;
     let tools = Tools::prepare(&out.join("work"))?;
@@ -40,6 +34,11 @@ pub(crate) fn run(folder: &str) -> Result<()> {
     fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     println!("{text}\nwritten to {}", file.display());
     Ok(())
+}
+
+/// Builds what is measured.
+fn build() -> Result<()> {
+    shell::run(shell::cargo(&["build", "--release", "--locked", "-p", "sancerre", "-p", "sancerre-benches"]))
 }
 
 /// The disks of one night, in order of their names.

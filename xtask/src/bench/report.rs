@@ -33,12 +33,7 @@ pub(super) struct Report {
 impl Report {
     /// The page: what ran where, then the tables.
     pub(super) fn markdown(&self, fleet: &Path) -> Result<String> {
-        let mut page = format!("# Benchmark of {}\n\n", today()?);
-        let fleet = fleet.file_name().unwrap_or_default().to_string_lossy();
-        writeln!(page, "- commit {}", first_line("git", &["describe", "--always", "--dirty"])?)?;
-        writeln!(page, "- {} cores, {}", first_line("nproc", &[])?, processor())?;
-        writeln!(page, "- {}; {}", first_line("restic", &["version"])?, first_line("zstd", &["--version"])?)?;
-        writeln!(page, "- fleet `{fleet}`; warm page cache; whatever writes is timed with its sync\n")?;
+        let mut page = heading(fleet)?;
         page.push_str(&self.tables());
         Ok(page)
     }
@@ -60,6 +55,17 @@ impl Report {
         text.push_str(LEGEND);
         text
     }
+}
+
+/// What ran where.
+pub(super) fn heading(fleet: &Path) -> Result<String> {
+    let mut page = format!("# Benchmark of {}\n\n", today()?);
+    let fleet = fleet.file_name().unwrap_or_default().to_string_lossy();
+    writeln!(page, "- commit {}", first_line("git", &["describe", "--always", "--dirty"])?)?;
+    writeln!(page, "- {} cores, {}", first_line("nproc", &[])?, processor())?;
+    writeln!(page, "- {}; {}", first_line("restic", &["version"])?, first_line("zstd", &["--version"])?)?;
+    writeln!(page, "- fleet `{fleet}`; warm page cache; whatever writes is timed with its sync\n")?;
+    Ok(page)
 }
 
 const LEGEND: &str = "\n\

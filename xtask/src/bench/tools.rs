@@ -16,14 +16,29 @@ pub(super) enum Opener {
     Identity,
 }
 
-/// An empty folder on one file system, for everything that is written.
+/// Where the repositories are, and the variables with which the programs get there.
+pub(super) struct Places {
+    pub(super) sancerre: String,
+    pub(super) restic: String,
+    pub(super) variables: Vec<(String, String)>,
+}
+
+/// An empty folder on one file system, for everything that is written but repositories elsewhere.
 pub(super) struct Tools {
     work: PathBuf,
+    places: Places,
 }
 
 impl Tools {
+    /// With the repositories in the folder.
     pub(super) fn prepare(work: &Path) -> Result<Self> {
-        let tools = Self { work: work.to_path_buf() };
+        let local = |name: &str| work.join(name).to_string_lossy().into_owned();
+        let places = Places { sancerre: local("sancerre"), restic: local("restic"), variables: Vec::new() };
+        Self::at(work, places)
+    }
+
+    pub(super) fn at(work: &Path, places: Places) -> Result<Self> {
+        let tools = Self { work: work.to_path_buf(), places };
         if work.exists() {
             tools.remove()?;
         }
@@ -153,7 +168,8 @@ impl Tools {
     fn sancerre(&self, arguments: &[&str]) -> Command {
         let mut command = release("sancerre", arguments);
         command
-            .env("SANCERRE_REPOSITORY", self.path("sancerre"))
+            .envs(self.places.variables.iter().map(|(name, value)| (name, value)))
+            .env("SANCERRE_REPOSITORY", &self.places.sancerre)
             .env("SANCERRE_PASSWORD_FILE", self.path("password"));
         command
     }
@@ -161,7 +177,8 @@ impl Tools {
     fn restic(&self, arguments: &[&str]) -> Command {
         let mut command = shell::command("restic", arguments);
         command
-            .env("RESTIC_REPOSITORY", self.path("restic"))
+            .envs(self.places.variables.iter().map(|(name, value)| (name, value)))
+            .env("RESTIC_REPOSITORY", &self.places.restic)
             .env("RESTIC_PASSWORD_FILE", self.path("password"));
         command.env("RESTIC_CACHE_DIR", self.path("restic-cache"));
         command
