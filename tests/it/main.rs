@@ -24,6 +24,7 @@ mod nonces;
 mod outage;
 mod probe;
 mod refusals;
+mod resume;
 mod roundtrip;
 mod sim;
 mod stores;

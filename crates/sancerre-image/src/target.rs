@@ -3,7 +3,9 @@
 //! The two differ in how they start and end and in what a zero costs; writing is the same for both.
 
 mod device;
+mod old;
 mod partial;
+mod zero;
 
 use std::fs::File;
 use std::io;
@@ -17,16 +19,21 @@ use rustix::fs::fstatvfs;
 use crate::TargetError;
 use crate::positional::{is_inside, length};
 use device::Device;
+use old::Whole;
 use partial::Partial;
+
+pub use old::OldBytes;
 
 /// A file or block device that takes a disk, in any order and from many threads.
 ///
 /// A file is written beside its name as `NAME.sancerre-partial` and renamed by [`RawTarget::finish`], so a
 /// half-restored image is never taken for a whole one. Dropping the target, or dying, leaves the partial file; the
-/// next restore to the same name replaces it, and [`RawTarget::abandon`] removes it.
+/// next restore to the same name replaces it or takes it up, and [`RawTarget::abandon`] removes it.
 #[derive(Debug)]
 pub struct RawTarget {
     medium: Medium,
+    /// The file that the new one will replace.
+    replaced: Option<File>,
     size_bytes: u64,
     /// For the message of a full file system.
     written_bytes: AtomicU64,
@@ -36,6 +43,7 @@ pub struct RawTarget {
 enum Medium {
     File(Partial),
     Device(Device),
+    Whole(Whole),
 }
 
 impl RawTarget {
@@ -47,21 +55,68 @@ impl RawTarget {
     /// [`TargetError::TooSmall`]; [`TargetError::NotATarget`] for directories, pipes and symbolic links (a link to
     /// a block device is followed).
     pub fn create(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
-        let medium = if is_device(path)? {
-            Medium::Device(Device::open(path, size_bytes, overwrite)?)
-        } else {
-            Medium::File(Partial::create(path, size_bytes, overwrite)?)
+        if is_device(path)? {
+            return Ok(Self::on(Medium::Device(Device::open(path, size_bytes, overwrite)?), size_bytes));
+        }
+        let partial = Partial::create(path, size_bytes, overwrite)?;
+        Self::replacing(partial, path, size_bytes, overwrite)
+    }
+
+    /// As [`RawTarget::create`], but takes up what an interrupted restore left: its partial file, or the file that it had
+    /// finished, which is then compared and not written to. Where it left nothing the restore begins anew.
+    ///
+    /// # Errors
+    /// As [`RawTarget::create`]; also for a partial file that somebody else owns or can read.
+    pub fn resume(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
+        if is_device(path)? {
+            return Self::create(path, size_bytes, overwrite);
+        }
+        if let Some(partial) = Partial::take_up(path, size_bytes, overwrite)? {
+            return Self::replacing(partial, path, size_bytes, overwrite);
+        }
+        match if overwrite { None } else { Whole::open(path, size_bytes)? } {
+            Some(whole) => Ok(Self::on(Medium::Whole(whole), size_bytes)),
+            None => Self::create(path, size_bytes, overwrite),
+        }
+    }
+
+    fn replacing(
+        partial: Partial,
+        path: &Path,
+        size_bytes: u64,
+        overwrite: bool,
+    ) -> Result<Self, TargetError> {
+        let replaced = if overwrite { old::open(path)? } else { None };
+        Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) })
+    }
+
+    fn on(medium: Medium, size_bytes: u64) -> Self {
+        Self { medium, replaced: None, size_bytes, written_bytes: AtomicU64::new(0) }
+    }
+
+    /// What was there before, best first. Bytes of it that are what is wanted need not be fetched.
+    pub fn old(&self) -> impl Iterator<Item = OldBytes<'_>> {
+        let own = match &self.medium {
+            Medium::File(partial) => partial.is_used(),
+            Medium::Device(device) => device.is_used(),
+            Medium::Whole(_) => true,
         };
-        Ok(Self { medium, size_bytes, written_bytes: AtomicU64::new(0) })
+        let own = own.then(|| OldBytes { file: self.file(), is_in_place: true });
+        let replaced = self.replaced.iter().map(|file| OldBytes { file, is_in_place: false });
+        own.into_iter().chain(replaced)
     }
 
     /// Writes `bytes` at `offset` of the disk. Durable only after [`RawTarget::finish`].
     ///
     /// # Errors
-    /// [`TargetError::NoSpace`], [`TargetError::Write`] or [`TargetError::OutOfRange`].
+    /// [`TargetError::NoSpace`], [`TargetError::Write`] or [`TargetError::OutOfRange`]; [`TargetError::Exists`] when the
+    /// file that a resumed restore found finished is another disk.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
         let length_bytes = length(bytes);
         self.refuse_outside(offset, length_bytes)?;
+        if matches!(self.medium, Medium::Whole(_)) {
+            return Err(self.is_another());
+        }
         self.file().write_all_at(bytes, offset).map_err(|e| self.write_failed(offset, length_bytes, e))?;
         self.written_bytes.fetch_add(length_bytes, Ordering::Relaxed);
         Ok(())
@@ -69,25 +124,29 @@ impl RawTarget {
 
     /// Makes `range` read as zeros. A new file does so from the start, and then nothing is done: a range is
     /// written or zeroed, never first written and then zeroed. On a device the range is discarded with zeros or
-    /// zeroed by the driver, and written where neither works.
+    /// zeroed by the driver, and written where neither works; so is what a partial file has there.
     ///
     /// # Errors
     /// As [`RawTarget::write_at`].
     pub fn zero(&self, range: Range<u64>) -> Result<(), TargetError> {
         let length_bytes = range.end.saturating_sub(range.start);
         self.refuse_outside(range.start, length_bytes)?;
-        match &self.medium {
-            Medium::File(_) => Ok(()),
-            Medium::Device(device) => device
-                .zero(range.clone())
-                .map_err(|source| self.write_failed(range.start, length_bytes, source)),
-        }
+        let zeroed = match &self.medium {
+            Medium::File(partial) => partial.zero(range.clone()),
+            Medium::Device(device) => device.zero(range.clone()),
+            Medium::Whole(whole) => match whole.is_zero(range.clone()) {
+                Ok(true) => Ok(()),
+                Ok(false) => return Err(self.is_another()),
+                Err(error) => Err(error),
+            },
+        };
+        zeroed.map_err(|source| self.write_failed(range.start, length_bytes, source))
     }
 
     /// Bytes of the device behind the end of the disk, which are left as they are; zero for a file.
     pub fn surplus_bytes(&self) -> u64 {
         match &self.medium {
-            Medium::File(_) => 0,
+            Medium::File(_) | Medium::Whole(_) => 0,
             Medium::Device(device) => device.size_bytes().saturating_sub(self.size_bytes),
         }
     }
@@ -104,7 +163,7 @@ impl RawTarget {
         })?;
         match self.medium {
             Medium::File(partial) => partial.publish(),
-            Medium::Device(_) => Ok(()),
+            Medium::Device(_) | Medium::Whole(_) => Ok(()),
         }
     }
 
@@ -115,7 +174,7 @@ impl RawTarget {
     pub fn abandon(self) -> Result<(), TargetError> {
         match self.medium {
             Medium::File(partial) => partial.remove(),
-            Medium::Device(_) => Ok(()),
+            Medium::Device(_) | Medium::Whole(_) => Ok(()),
         }
     }
 
@@ -124,6 +183,7 @@ impl RawTarget {
         match &self.medium {
             Medium::File(partial) => partial.path(),
             Medium::Device(device) => device.path(),
+            Medium::Whole(whole) => &whole.path,
         }
     }
 
@@ -131,7 +191,22 @@ impl RawTarget {
         match &self.medium {
             Medium::File(partial) => partial.file(),
             Medium::Device(device) => device.file(),
+            Medium::Whole(whole) => &whole.file,
         }
+    }
+
+    /// The option with which another restore goes on from what is there now; none when that is nothing.
+    pub fn goes_on_with(&self) -> Option<&'static str> {
+        let is_written = self.written_bytes.load(Ordering::Relaxed) > 0;
+        match &self.medium {
+            Medium::File(partial) => (is_written || partial.is_used()).then_some("--resume"),
+            Medium::Device(_) => is_written.then_some("--overwrite"),
+            Medium::Whole(_) => None,
+        }
+    }
+
+    fn is_another(&self) -> TargetError {
+        TargetError::Exists { path: self.path().to_owned() }
     }
 
     fn refuse_outside(&self, offset: u64, length_bytes: u64) -> Result<(), TargetError> {
@@ -155,7 +230,7 @@ impl RawTarget {
             Medium::File(partial) => {
                 fstatvfs(partial.file()).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
             }
-            Medium::Device(_) => 0,
+            Medium::Device(_) | Medium::Whole(_) => 0,
         };
         TargetError::NoSpace {
             path: self.path().to_owned(),

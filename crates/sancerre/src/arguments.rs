@@ -231,7 +231,8 @@ pub(crate) struct Snapshots {
 
 /// Restore one disk to a file or device, or a whole snapshot into a directory.
 ///
-/// A file gets its name only when it is whole. Needs the passphrase: a writer's key file opens no content.
+/// A file gets its name only when it is whole; until then it is NAME.sancerre-partial. What is at the target already and
+/// verifies is not fetched. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Into a directory, disks are named NAME.raw, streams and attached files NAME.
@@ -239,7 +240,8 @@ Into a directory, disks are named NAME.raw, streams and attached files NAME.
 Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
   sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
-  sancerre restore 3f9a12cc --target /srv/restored/")]
+  sancerre restore 3f9a12cc --target /srv/restored/
+  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted")]
 pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
@@ -247,9 +249,12 @@ pub(crate) struct Restore {
     /// A file, a block device, or a directory (one that exists, or a path that ends in a slash)
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
-    /// Replace what is at the target
+    /// Replace what is at the target; what is equal there is kept, and only the rest is fetched
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Go on with what an interrupted restore left: partial files, and files it finished (to a device: use --overwrite)
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// Write one disk, stream or file of a snapshot to standard output.

@@ -49,7 +49,9 @@ impl Site {
     /// Restores with identities and variables, and compares.
     fn restores(&self, snapshot: &str, identity: Option<&str>, variables: &[(&str, &str)]) -> Ran {
         let (target, identity) = (self.path("restored.raw"), identity.map(|name| self.path(name)));
-        let mut arguments = vec!["restore", snapshot, "--target", &target, "--overwrite"];
+        // What is there already would not be opened.
+        let _ = std::fs::remove_file(&target);
+        let mut arguments = vec!["restore", snapshot, "--target", &target];
         arguments.extend(identity.iter().flat_map(|path| ["--identity", path]));
         let ran = self.run(&arguments, variables);
         if ran.code() == 0 {

@@ -69,8 +69,9 @@ fn nothing_is_lost_and_the_next_night_succeeds() {
     );
     run(folder, &["backup", "--vm", "web01", "disk0=second.raw"]);
     for (snapshot, disk) in [("web01:latest~1:disk0", "first.raw"), ("web01:latest:disk0", "second.raw")] {
-        run(folder, &["restore", snapshot, "--target", "restored.raw", "--overwrite"]);
+        run(folder, &["restore", snapshot, "--target", "restored.raw"]);
         let restored = std::fs::read(folder.join("restored.raw")).unwrap();
+        std::fs::remove_file(folder.join("restored.raw")).unwrap();
         assert!(restored == std::fs::read(folder.join(disk)).unwrap(), "{snapshot} differs from {disk}");
     }
     run(folder, &["check", "--read-data"]);

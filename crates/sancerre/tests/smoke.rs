@@ -214,6 +214,12 @@ fn restoring(site: &Site, disk: &str, second: &Value) {
     assert_eq!(std::fs::read(format!("{folder}web01.xml")).unwrap(), b"<domain/>");
     assert_eq!(std::fs::read(format!("{folder}dump.sql")).unwrap(), b"select 1;\n");
 
+    // The same again: refused, or compared and found to be there.
+    let again = site.with_passphrase(&["restore", id, "--target", &folder]);
+    assert_eq!(code(&again), 1, "{}", stderr(&again));
+    let again = summary(&site.with_passphrase(&["restore", id, "--target", &folder, "--json", "--resume"]));
+    assert!(again["kept_bytes"].as_u64() > Some(0) && again["kept_bytes"] == again["data_bytes"], "{again}");
+
     let output = site.with_passphrase(&["dump", "latest~1:dump.sql"]);
     assert_eq!(
         (code(&output), output.stdout.as_slice()),

@@ -7,12 +7,13 @@
 //! A map carries places, so nothing but the snapshot's own pack lists is read besides it: the time a restore takes
 //! depends on the disk, not on the repository. Only when a place turns out stale or damaged is the index asked
 //! for another copy (`fallback`). Progress counts bytes of data: `total_bytes` is what the disk holds without
-//! holes, `done_bytes` what was written, `stored_bytes` what was fetched.
+//! holes, `done_bytes` what was written or found, `stored_bytes` what was fetched.
 
 mod arrival;
 mod dump;
 mod fallback;
 mod fetch;
+mod keep;
 mod open;
 mod plan;
 mod streams;
@@ -36,6 +37,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue};
 use crate::repository::log::{Log, LogEntry, open_body};
 use fetch::Fetcher;
+use write::Written;
 
 /// A snapshot, opened: what is in it, and the pack lists that its maps need.
 pub struct SnapshotReader {
@@ -57,8 +59,10 @@ pub struct RestoreOptions {
 pub struct RestoreReport {
     /// Size of the disk.
     pub size_bytes: u64,
-    /// Bytes of data written, without holes.
+    /// Bytes of data that are in place, without holes.
     pub data_bytes: u64,
+    /// Of them, those that were found at the target and not fetched.
+    pub kept_bytes: u64,
     /// Bytes fetched from the store, maps included.
     pub fetched_bytes: u64,
     /// Requests for them.
@@ -129,7 +133,8 @@ impl SnapshotReader {
     }
 }
 
-/// Writes one member to `target`, out of order. Every chunk is compared with its id. The caller calls
+/// Writes one member to `target`, out of order. Every chunk is compared with its id. What the target held before
+/// ([`RawTarget::old`]) is read, and where it is what is wanted it is not fetched. The caller calls
 /// [`RawTarget::finish`] only after `Ok`; then nothing else holds `target` any more.
 ///
 /// Adds the member's data to `total_bytes`, so that several members may share a monitor.
@@ -145,8 +150,8 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     reader.start(member, monitor)?;
     let fetcher = Fetcher::new(reader, options, monitor);
-    let data_bytes = write::write(&fetcher, member, target).await?;
-    Ok(report(&fetcher, member, data_bytes))
+    let written = write::write(&fetcher, member, target).await?;
+    Ok(report(&fetcher, member, written))
 }
 
 /// Writes one member in order to `out`, holes as zeros. Fetching runs ahead of the output.
@@ -164,12 +169,13 @@ pub async fn dump(
     let half = RestoreOptions { memory_bytes: options.memory_bytes / 2 };
     let fetcher = Fetcher::new(reader, &half, monitor);
     let data_bytes = dump::dump(&fetcher, member, out, half.memory_bytes).await?;
-    Ok(report(&fetcher, member, data_bytes))
+    Ok(report(&fetcher, member, Written { data_bytes, kept_bytes: 0 }))
 }
 
-fn report(fetcher: &Fetcher<'_>, member: &Member, data_bytes: u64) -> RestoreReport {
+fn report(fetcher: &Fetcher<'_>, member: &Member, written: Written) -> RestoreReport {
     let (fetched_bytes, requests) = fetcher.tally();
-    RestoreReport { size_bytes: member.size_bytes, data_bytes, fetched_bytes, requests }
+    let Written { data_bytes, kept_bytes } = written;
+    RestoreReport { size_bytes: member.size_bytes, data_bytes, kept_bytes, fetched_bytes, requests }
 }
 
 #[cfg(test)]

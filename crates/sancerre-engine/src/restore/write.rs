@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use sancerre_format::bytes::to_u64;
 use sancerre_format::outcome::Member;
 use sancerre_image::RawTarget;
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use crate::monitor::{Monitor, add};
 use crate::restore::arrival::Arrival;
 use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
+use crate::restore::keep::keep;
 use crate::restore::open::{open, stretch};
 use crate::restore::plan::{Holes, PackRange, plan, runs};
 use crate::restore::streams::STREAMS_MAX;
@@ -32,31 +34,51 @@ enum Step {
 }
 
 /// Where chunks go.
-struct Sink {
-    target: Arc<RawTarget>,
-    monitor: Monitor,
+pub(super) struct Sink {
+    pub(super) target: Arc<RawTarget>,
+    pub(super) monitor: Monitor,
     written_bytes: AtomicU64,
+    kept_bytes: AtomicU64,
 }
 
-/// Writes all of `member` and returns the bytes written.
-pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<RawTarget>) -> Result<u64> {
-    let sink = Arc::new(Sink { target, monitor: fetcher.monitor.clone(), written_bytes: AtomicU64::new(0) });
+/// Bytes of a disk that are in place.
+pub(super) struct Written {
+    /// All of them.
+    pub(super) data_bytes: u64,
+    /// Of them, those that were found at the target.
+    pub(super) kept_bytes: u64,
+}
+
+/// Writes all of `member` that is not there yet.
+pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<RawTarget>) -> Result<Written> {
+    let monitor = fetcher.monitor.clone();
+    let (written_bytes, kept_bytes) = Default::default();
+    let sink = Arc::new(Sink { target, monitor, written_bytes, kept_bytes });
     // One window waits while another is written and a third is planned.
     let (sender, receiver) = mpsc::channel(1);
     let done =
-        try_join(plan_steps(fetcher, member, sender), run_steps(fetcher, member, &sink, receiver)).await;
+        try_join(plan_steps(fetcher, member, &sink, sender), run_steps(fetcher, member, &sink, receiver))
+            .await;
     if done.is_err() {
         fetcher.settle().await;
     }
-    done.map(|_| sink.written_bytes.load(Ordering::Relaxed))
+    let kept_bytes = sink.kept_bytes.load(Ordering::Relaxed);
+    let data_bytes = sink.written_bytes.load(Ordering::Relaxed).saturating_add(kept_bytes);
+    done.map(|_| Written { data_bytes, kept_bytes })
 }
 
-async fn plan_steps(fetcher: &Fetcher<'_>, member: &Member, steps: mpsc::Sender<Vec<Step>>) -> Result<()> {
+async fn plan_steps(
+    fetcher: &Fetcher<'_>,
+    member: &Member,
+    sink: &Arc<Sink>,
+    steps: mpsc::Sender<Vec<Step>>,
+) -> Result<()> {
     let (mut walk, mut holes) = (Walk::new(fetcher, member)?, Holes::default());
     let blame = |error| fetcher.reader.blame(error);
     while let Some(window) = walk.next().await? {
         let gaps = window.iter().map(|(_, chunk)| holes.before(&chunk.disk()));
         let gaps = gaps.collect::<std::result::Result<Vec<_>, _>>().map_err(blame)?;
+        let window = keep(fetcher, sink, window).await?;
         let merge = fetcher.merge(&window);
         let mut planned = vec![Step::Zero(gaps)];
         planned.extend(plan(window, merge).into_iter().map(Step::Write));
@@ -147,15 +169,26 @@ impl Sink {
         })
     }
 
+    /// A chunk was found: at its place, or in the file that is replaced.
+    pub(super) fn kept(&self, at: u64, bytes: &[u8], is_in_place: bool) -> Result<()> {
+        if !is_in_place {
+            self.target.write_at(at, bytes)?;
+        }
+        let count = to_u64(bytes.len());
+        add(&self.kept_bytes, count);
+        add(&self.monitor.counters.done_bytes, count);
+        Ok(())
+    }
+
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.target.write_at(at, bytes)?;
-        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let count = to_u64(bytes.len());
         add(&self.written_bytes, count);
         add(&self.monitor.counters.done_bytes, count);
         Ok(())
     }
 
-    /// A new file is all zeros already; on a device these are requests to the driver.
+    /// A new file is all zeros already; elsewhere these are requests to the driver or the file system.
     fn zero(&self, gaps: Vec<Range<u64>>) -> Result<()> {
         for mut gap in gaps {
             while !gap.is_empty() {

@@ -5,21 +5,18 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::positional::{BLOCK_BYTES, Stop, length, read_exact};
+use super::zero::Zeroing;
+use crate::positional::{Stop, read_exact};
 use crate::raw::size_of;
 use crate::{TargetError, kind};
 
 /// How much of each end must be zero on an empty device: partition tables, RAID and LVM labels and the superblocks
 /// of file systems lie there.
 const LOOK_BYTES: u64 = 1 << 20;
-/// A request to zero is cut into pieces, so that none takes minutes where the kernel has to write the zeros.
-const PIECE_BYTES: u64 = 128 << 20;
-const ZEROS_BYTES: u64 = 1 << 20;
 
 /// An open block device at least as large as the disk.
 #[derive(Debug)]
@@ -27,10 +24,9 @@ pub(super) struct Device {
     file: File,
     path: PathBuf,
     size_bytes: u64,
-    /// Cleared when the device cannot discard with zeros.
-    can_punch: AtomicBool,
-    /// Cleared when the kernel cannot zero a range at all.
-    can_zero_range: AtomicBool,
+    /// What is on it may be overwritten, and may be of use.
+    is_used: bool,
+    zeroing: Zeroing,
 }
 
 impl Device {
@@ -54,8 +50,8 @@ impl Device {
             file,
             path: path.to_owned(),
             size_bytes: device_bytes,
-            can_punch: AtomicBool::new(true),
-            can_zero_range: AtomicBool::new(true),
+            is_used: overwrite,
+            zeroing: Zeroing::new(),
         };
         if !overwrite {
             device.refuse_data()?;
@@ -65,6 +61,10 @@ impl Device {
 
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -77,56 +77,7 @@ impl Device {
 
     /// Zeros in the way that is cheapest for the device and still certain to read back as zeros.
     pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
-        // Only whole blocks can be zeroed without being written; the ends are written.
-        let inner_start = range.start.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(range.end);
-        let inner_end = range.end.saturating_sub(range.end % BLOCK_BYTES);
-        if inner_start >= inner_end {
-            return self.write_zeros(range);
-        }
-        self.write_zeros(range.start..inner_start)?;
-        let mut start = inner_start;
-        while start < inner_end {
-            let end = start.saturating_add(PIECE_BYTES).min(inner_end);
-            self.zero_piece(start..end)?;
-            start = end;
-        }
-        self.write_zeros(inner_end..range.end)
-    }
-
-    /// On a block device the kernel defines both modes to leave zeros or to fail (`blkdev_fallocate` in
-    /// `block/fops.c`): the first frees space on thin volumes, the second always has a way, if a slow one.
-    fn zero_piece(&self, piece: Range<u64>) -> io::Result<()> {
-        let modes = [
-            (&self.can_punch, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE),
-            (&self.can_zero_range, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE),
-        ];
-        let length_bytes = piece.end.saturating_sub(piece.start);
-        for (is_possible, mode) in modes {
-            if !is_possible.load(Ordering::Relaxed) {
-                continue;
-            }
-            match retry_on_intr(|| fallocate(&self.file, mode, piece.start, length_bytes)) {
-                Ok(()) => return Ok(()),
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                    is_possible.store(false, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.write_zeros(piece)
-    }
-
-    fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
-        let longest = range.end.saturating_sub(range.start).min(ZEROS_BYTES);
-        let zeros = vec![0u8; usize::try_from(longest).unwrap_or(0)];
-        let mut start = range.start;
-        while start < range.end {
-            let take = usize::try_from(range.end.saturating_sub(start)).unwrap_or(usize::MAX);
-            let piece = zeros.get(..take).unwrap_or(&zeros);
-            self.file.write_all_at(piece, start)?;
-            start = start.saturating_add(length(piece));
-        }
-        Ok(())
+        self.zeroing.zero(&self.file, range)
     }
 
     fn refuse_data(&self) -> Result<(), TargetError> {

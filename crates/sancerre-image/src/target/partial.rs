@@ -6,12 +6,16 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
+use rustix::process::geteuid;
 
+use super::zero::Zeroing;
+use crate::holes::data_ranges;
 use crate::{TargetError, kind};
 
 const SUFFIX: &str = ".sancerre-partial";
@@ -23,6 +27,8 @@ pub(super) struct Partial {
     path: PathBuf,
     name: PathBuf,
     overwrite: bool,
+    /// Set when it was there before, so that a hole may have to be made.
+    used: Option<Zeroing>,
 }
 
 impl Partial {
@@ -34,7 +40,7 @@ impl Partial {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = open(&path, flags).map_err(|source| failed("create", &path, source))?;
         lock(&file, &path)?;
-        let partial = Self { file, path, name: name.to_owned(), overwrite };
+        let partial = Self { file, path, name: name.to_owned(), overwrite, used: None };
         if let Err(source) = partial.file.set_len(size_bytes) {
             let error = failed("set the size of", &partial.path, source);
             // The file is empty and the size is what matters to the caller: report that error.
@@ -42,6 +48,32 @@ impl Partial {
             return Err(error);
         }
         Ok(partial)
+    }
+
+    /// Takes up what an interrupted restore left, of whichever disk it was; none where nothing was left.
+    pub(super) fn take_up(
+        name: &Path,
+        size_bytes: u64,
+        overwrite: bool,
+    ) -> Result<Option<Self>, TargetError> {
+        let path = partial_path(name)?;
+        let Some(file) = open_left(&path)? else { return Ok(None) };
+        refuse_used(name, overwrite)?;
+        refuse_foreign(&file, &path)?;
+        file.set_len(size_bytes).map_err(|source| failed("set the size of", &path, source))?;
+        Ok(Some(Self { file, path, name: name.to_owned(), overwrite, used: Some(Zeroing::new()) }))
+    }
+
+    /// Whether it was there before.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.is_some()
+    }
+
+    /// Makes `range` read as zeros. In a new file it does.
+    pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        let Some(zeroing) = &self.used else { return Ok(()) };
+        let found = data_ranges(&self.file, range).map_err(|(_, error)| error)?;
+        found.into_iter().try_for_each(|data| zeroing.zero(&self.file, data))
     }
 
     pub(super) fn file(&self) -> &File {
@@ -95,17 +127,40 @@ fn refuse_used(name: &Path, overwrite: bool) -> Result<(), TargetError> {
 
 /// Removes what a killed restore left, unless its process is alive.
 fn remove_stale(path: &Path) -> Result<(), TargetError> {
+    match open_left(path)? {
+        Some(_locked) => fs::remove_file(path).map_err(|source| failed("remove", path, source)),
+        None => Ok(()),
+    }
+}
+
+/// Opens and locks a partial file that is there already.
+fn open_left(path: &Path) -> Result<Option<File>, TargetError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(failed("look at", path, source)),
     };
     if !metadata.is_file() {
         return Err(not_a_target(path, &metadata, "remove it if it is not needed"));
     }
-    let stale = open(path, OFlags::RDWR | OFlags::NONBLOCK).map_err(|e| failed("open", path, e))?;
-    lock(&stale, path)?;
-    fs::remove_file(path).map_err(|source| failed("remove", path, source))
+    let left = open(path, OFlags::RDWR | OFlags::NONBLOCK).map_err(|e| failed("open", path, e))?;
+    lock(&left, path)?;
+    Ok(Some(left))
+}
+
+/// A disk holds secrets: a file that somebody else could read, or has another name for, is not filled with them.
+fn refuse_foreign(file: &File, path: &Path) -> Result<(), TargetError> {
+    let metadata = file.metadata().map_err(|source| failed("look at", path, source))?;
+    let is_ours =
+        metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0 && metadata.nlink() == 1;
+    match is_ours {
+        true => Ok(()),
+        false => Err(TargetError::NotATarget {
+            path: path.to_owned(),
+            kind: "file that others can read or own",
+            advice: "remove it, or restore without --resume, which replaces it",
+        }),
+    }
 }
 
 /// Locks the file and makes sure that it has not lost its name to another restore before the lock was ours.

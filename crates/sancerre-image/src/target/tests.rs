@@ -362,3 +362,102 @@ fn a_link_to_a_device_is_followed_and_the_surplus_kept() {
     assert_eq!((&bytes[100..104], &bytes[2 * MIB as usize..][..6]), (&b"data"[..], &b"behind"[..]));
     assert!(!place.partial().exists());
 }
+
+/// What an interrupted restore wrote, read back through the target that takes it up.
+#[test]
+fn a_resumed_file_holds_what_was_written_and_nothing_else() {
+    let place = Place::new();
+    let target = RawTarget::create(&place.name(), 8 * MIB, false).unwrap();
+    assert!(target.old().next().is_none() && target.goes_on_with().is_none());
+    target.write_at(MIB, &[7; 10_000]).unwrap();
+    target.write_at(5 * MIB, &[8; 10_000]).unwrap();
+    assert_eq!(target.goes_on_with(), Some("--resume"));
+    drop(target);
+
+    let target = RawTarget::resume(&place.name(), 8 * MIB, false).unwrap();
+    let old: Vec<_> = target.old().collect();
+    assert!(old.len() == 1 && old[0].is_in_place());
+    let mut bytes = vec![0; 10_000];
+    assert!(old[0].read_at(MIB, &mut bytes) && bytes == [7; 10_000]);
+    assert!(!old[0].read_at(3 * MIB, &mut bytes), "a hole");
+    assert!(!old[0].read_at(8 * MIB - 1, &mut bytes), "the end");
+    // Of another disk, say: where this one has zeros they must be made.
+    target.zero(5 * MIB + 100..6 * MIB).unwrap();
+    target.finish().unwrap();
+    let found = fs::read(place.name()).unwrap();
+    assert!(found.len() as u64 == 8 * MIB && found[MIB as usize..][..10_000] == [7; 10_000]);
+    assert!(found[5 * MIB as usize..][..100] == [8; 100]);
+    assert!(found[5 * MIB as usize + 100..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_resumed_file_gets_the_size_of_the_disk() {
+    for left in [MIB, 3 * MIB] {
+        let place = Place::new();
+        drop(RawTarget::create(&place.name(), left, false).unwrap());
+        RawTarget::resume(&place.name(), 2 * MIB, false).unwrap().finish().unwrap();
+        assert_eq!(fs::metadata(place.name()).unwrap().len(), 2 * MIB);
+    }
+}
+
+#[test]
+fn where_nothing_was_left_a_resumed_restore_begins_anew() {
+    let place = Place::new();
+    let target = RawTarget::resume(&place.name(), MIB, false).unwrap();
+    assert!(target.old().next().is_none());
+    target.finish().unwrap();
+    assert_eq!(place.entries(), 1);
+}
+
+/// The first disks of a snapshot may be whole already: they are compared, and never written to.
+#[test]
+fn a_finished_file_is_compared_and_never_written() {
+    let place = Place::new();
+    let mut bytes = vec![0; 2 * MIB as usize];
+    bytes[..100].fill(7);
+    fs::write(place.name(), &bytes).unwrap();
+    let resume = |size_bytes| RawTarget::resume(&place.name(), size_bytes, false);
+    let target = resume(2 * MIB).unwrap();
+    let mut found = [0; 100];
+    assert!(target.old().all(|old| old.is_in_place() && old.read_at(0, &mut found)) && found == [7; 100]);
+    target.zero(100..2 * MIB).unwrap();
+    target.finish().unwrap();
+    let target = resume(2 * MIB).unwrap();
+    for refused in [target.zero(99..MIB), target.write_at(0, b"x")] {
+        assert!(matches!(refused, Err(TargetError::Exists { .. })));
+    }
+    assert_eq!(target.goes_on_with(), None);
+    target.abandon().unwrap();
+    assert!(matches!(resume(MIB), Err(TargetError::Exists { .. })));
+    assert!(fs::read(place.name()).unwrap() == bytes && place.entries() == 1);
+}
+
+#[test]
+fn the_file_that_is_replaced_can_be_read() {
+    let place = Place::new();
+    fs::write(place.name(), [7; 1000]).unwrap();
+    let target = RawTarget::create(&place.name(), MIB, true).unwrap();
+    let mut bytes = [0; 500];
+    assert!(target.old().all(|old| !old.is_in_place() && old.read_at(500, &mut bytes)) && bytes == [7; 500]);
+    assert!(!target.old().any(|old| old.read_at(501, &mut bytes)), "beyond its end");
+    target.write_at(0, b"interrupted").unwrap();
+    drop(target);
+    let target = RawTarget::resume(&place.name(), MIB, true).unwrap();
+    assert_eq!(target.old().map(|old| old.is_in_place()).collect::<Vec<_>>(), [true, false]);
+    target.finish().unwrap();
+    assert_eq!(&fs::read(place.name()).unwrap()[..11], b"interrupted");
+}
+
+/// Somebody who may write to the folder must not get the disk by leaving a file for it.
+#[test]
+fn a_partial_file_that_others_can_read_is_not_taken_up() {
+    let place = Place::new();
+    drop(RawTarget::create(&place.name(), MIB, false).unwrap());
+    fs::set_permissions(place.partial(), fs::Permissions::from_mode(0o640)).unwrap();
+    let error = RawTarget::resume(&place.name(), MIB, false).unwrap_err();
+    assert!(error.to_string().contains("without --resume"), "{error}");
+    fs::set_permissions(place.partial(), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(place.partial(), place.directory.path().join("other")).unwrap();
+    RawTarget::resume(&place.name(), MIB, false).unwrap_err();
+    RawTarget::create(&place.name(), MIB, false).unwrap();
+}

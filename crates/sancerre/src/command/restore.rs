@@ -41,7 +41,8 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let mut restored = Vec::new();
     for job in jobs {
         context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
-        let report = restore_one(&reader, &job, options.overwrite, &settings, &monitor).await?;
+        let target = open_target(&options, &job)?;
+        let report = restore_one(&reader, &job, target, &settings, &monitor).await?;
         restored.push(Restored { job, report });
     }
     drop(watched);
@@ -119,14 +120,19 @@ fn file_name(member: &Member) -> String {
     }
 }
 
+fn open_target(options: &Restore, job: &Job<'_>) -> Result<RawTarget, Failure> {
+    let open = if options.resume { RawTarget::resume } else { RawTarget::create };
+    Ok(open(&job.path, job.member.size_bytes, options.overwrite)?)
+}
+
 async fn restore_one(
     reader: &SnapshotReader,
     job: &Job<'_>,
-    overwrite: bool,
+    target: RawTarget,
     settings: &RestoreOptions,
     monitor: &Monitor,
 ) -> Result<RestoreReport, Failure> {
-    let target = Arc::new(RawTarget::create(&job.path, job.member.size_bytes, overwrite)?);
+    let target = Arc::new(target);
     let result = restore::restore(reader, job.member, target.clone(), settings, monitor).await;
     // Still shared only while a worker that was cancelled ends; its partial file then stays, and is replaced next time.
     let target = Arc::into_inner(target);
@@ -140,31 +146,39 @@ async fn restore_one(
     }
 }
 
-/// After damage the part that was restored may be all there is: it stays. Otherwise it only takes space.
+/// What was restored until now stays: another run goes on from there, and after damage it may be all there is.
 fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
-    let kept = target.as_ref().map(|target| target.path().display().to_string());
-    let is_damage =
-        matches!(error.kind(), sancerre_engine::ErrorKind::Damaged | sancerre_engine::ErrorKind::Missing);
     let mut failure = match error {
         Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
         error => Failure::from(error),
     };
-    let (Some(target), Some(path)) = (target, kept) else { return failure };
-    if is_damage {
-        failure.message.push_str(&format!(". What was restored until then is in {path}"));
+    let Some(target) = target else { return failure };
+    let path = target.path().display().to_string();
+    if let Some(option) = target.goes_on_with() {
+        failure.message.push_str(&format!(
+            ". What was restored until then is in {path}; the same command with {option} goes on from there"
+        ));
     } else if target.abandon().is_err() {
         failure.message.push_str(&format!(". {path} could not be removed"));
     }
     failure
 }
 
+fn kept(report: &RestoreReport) -> String {
+    match report.kept_bytes {
+        0 => String::new(),
+        bytes => format!("{} of it were there, ", size(bytes)),
+    }
+}
+
 fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>], took: Duration) -> Done {
     for Restored { job, report } in restored {
         let (path, data, fetched) = (job.path.display(), size(report.data_bytes), size(report.fetched_bytes));
         context.output.message(&format!(
-            "{} restored to {path}: {}, {data} of data, {fetched} fetched",
+            "{} restored to {path}: {}, {data} of data, {}{fetched} fetched",
             job.member.name,
-            size(report.size_bytes)
+            size(report.size_bytes),
+            kept(report)
         ));
     }
     context.output.message(&format!("done in {}", duration(took)));
@@ -181,6 +195,7 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
         ("members", json!(members)),
         ("size_bytes", json!(sum(|report| report.size_bytes))),
         ("data_bytes", json!(sum(|report| report.data_bytes))),
+        ("kept_bytes", json!(sum(|report| report.kept_bytes))),
         ("fetched_bytes", json!(sum(|report| report.fetched_bytes))),
         ("requests", json!(sum(|report| report.requests))),
         ("duration_seconds", json!(seconds(took))),

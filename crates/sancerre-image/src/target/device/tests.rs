@@ -91,8 +91,7 @@ fn each_way_of_zeroing_zeroes_exactly_the_range() {
             let mut expected = vec![0xEE; 4 * MIB as usize];
             let Some((_directory, node)) = device_with(&expected) else { return };
             let device = Device::open(node.path(), 4 * MIB, true).unwrap();
-            device.can_punch.store(can_punch, Ordering::Relaxed);
-            device.can_zero_range.store(can_zero_range, Ordering::Relaxed);
+            device.zeroing.allow(can_punch, can_zero_range);
             device.zero(range.clone()).unwrap();
             device.file().sync_all().unwrap();
 
@@ -112,7 +111,7 @@ fn zeroing_frees_space_where_the_device_can() {
     let device = Device::open(node.path(), 8 * MIB, true).unwrap();
     device.zero(0..8 * MIB).unwrap();
     device.file().sync_all().unwrap();
-    if !device.can_punch.load(Ordering::Relaxed) {
+    if !device.zeroing.can_punch() {
         return crate::testing::skip("the file system behind the loop device cannot punch holes");
     }
     let blocks = fs::metadata(directory.path().join("backing")).unwrap().blocks();
