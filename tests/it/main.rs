@@ -5,6 +5,7 @@
 mod audit;
 mod avoid;
 mod backup;
+mod cache;
 mod check;
 mod closed;
 mod compat;

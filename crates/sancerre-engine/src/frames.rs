@@ -1,6 +1,7 @@
 //! Frames: from a place in a map to the bytes that were sealed there.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sancerre_format::FormatError;
@@ -111,7 +112,8 @@ impl Frames {
         if let Some(raw) = self.kept(place) {
             return Ok(raw);
         }
-        let raw = Arc::new(self.open_metadata(place, &self.fetch(place).await?)?);
+        let read = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
+        let raw = Arc::new(self.repository.cached(&self.pack_key(place)?, sealed(place), read).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((*place, Arc::clone(&raw)));
         if kept.len() > METADATA_FRAMES_KEPT {
@@ -127,9 +129,7 @@ impl Frames {
 
     /// Fetches one sealed frame.
     pub async fn fetch(&self, place: &FramePlace) -> Result<bytes::Bytes> {
-        let start = u64::from(place.offset_bytes);
-        let end = start.saturating_add(u64::from(place.sealed_bytes));
-        self.repository.store.need_range(&self.pack_key(place)?, start..end).await
+        self.repository.store.need_range(&self.pack_key(place)?, sealed(place)).await
     }
 
     /// Names the pack in which a frame was found wanting.
@@ -137,4 +137,10 @@ impl Frames {
         let key = self.pack_key(place).unwrap_or_else(|_| format!("pack {}", place.frame.pack));
         Error::Object { key, source }
     }
+}
+
+/// Where a sealed frame lies in its pack.
+fn sealed(place: &FramePlace) -> Range<u64> {
+    let start = u64::from(place.offset_bytes);
+    start..start.saturating_add(u64::from(place.sealed_bytes))
 }

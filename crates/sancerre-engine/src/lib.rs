@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod cache;
 pub mod check;
 pub mod error;
 pub mod forget;

@@ -31,6 +31,7 @@ Passphrase, the first of these that is set:
 Other variables:
   SANCERRE_REPOSITORY                 instead of --repo
   SANCERRE_KEY_FILE                   instead of --key-file
+  SANCERRE_CACHE_DIR                  instead of --cache-dir of backup
   AWS_*, GOOGLE_*, AZURE_*            of the provider, for s3://, gs:// and az://
   NO_COLOR                            no colours in this help
 
@@ -202,6 +203,13 @@ pub(crate) struct Backup {
     /// can have spoiled
     #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
     pub(crate) dedup: DedupScope,
+    /// Keep index and maps, sealed as they are, in this folder, so that the next backup need not fetch them; 2 GiB at
+    /// most, may be deleted at any time [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Fetch all from the store, and keep nothing
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Write Prometheus metrics to this file, also when the backup fails
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use sancerre_format::FormatError;
-use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{Scope, SegmentFields, SegmentName, fence};
 
@@ -216,9 +216,12 @@ async fn read(
         return Ok(segment.map(|segment| Read::Table(Box::new(segment))));
     }
     let key = sancerre_format::names::index(&repository.keys.zone, name.session, name.sequence);
-    let bytes = repository.store.need(&key).await?;
-    let whole = Whole::decode(repository, log, name, &bytes).map_err(Error::object(&key))?;
-    Ok(whole.map(|whole| Read::Whole(name, to_u64(bytes.len()), Box::new(whole))))
+    let decode = |bytes: Bytes| {
+        let whole = Whole::decode(repository, log, name, &bytes).map_err(Error::object(&key));
+        async move { whole }
+    };
+    let whole = repository.cached(&key, 0..size_bytes, decode).await?;
+    Ok(whole.map(|whole| Read::Whole(name, size_bytes, Box::new(whole))))
 }
 
 struct Loading<'a> {

@@ -81,14 +81,13 @@ impl Head {
         size_bytes: u64,
     ) -> Result<Option<Self>> {
         let key = key_of(repository, name);
-        let start = read_start(repository, &key, size_bytes).await?;
-        let verify = || {
-            let head = Unverified::split_head(SegmentFields::KIND, &start)?;
+        let verify = |start: &Bytes| {
+            let head = Unverified::split_head(SegmentFields::KIND, start)?;
             let (fields, _) = head.verify_head::<SegmentFields>(&repository.keys.trust)?;
             let scope = scope_of(repository, log, name, &fields)?;
             Ok((fields, scope, to_u64(head.head_bytes())))
         };
-        let (fields, scope, sealed_at) = verify().map_err(Error::object(&key))?;
+        let (start, (fields, scope, sealed_at)) = read_start(repository, &key, size_bytes, verify).await?;
         if Some(fields.generation) != repository.keys.generation() {
             return Ok(None);
         }
@@ -103,31 +102,45 @@ impl Head {
     pub(super) async fn open(self, repository: &Repository) -> Result<Segment> {
         let Self { name, fields, scope, key, sealed_at, table } = self;
         let end = sealed_at.saturating_add(u64::from(fields.table_bytes));
-        let table = match table {
-            Some(table) => table,
-            None => repository.store.need_range(&key, sealed_at..end).await?,
-        };
         let root = repository.keys.metadata_root(&fields.session)?;
-        let open = move || {
-            let reader = SegmentReader::open(&fields, &table, &root, scope)?;
-            Ok((fields, reader))
+        let fields = Arc::new(fields);
+        let open = |table: Bytes| {
+            let (fields, root, key) = (Arc::clone(&fields), root.clone(), &key);
+            async move {
+                let open = move || SegmentReader::open(&fields, &table, &root, scope);
+                repository.host.compute(open).await?.map_err(Error::object(key))
+            }
         };
-        let (fields, reader) = repository.host.compute(open).await?.map_err(Error::object(&key))?;
+        let read_along = match table {
+            Some(table) => open(table).await.ok(),
+            None => None,
+        };
+        let reader = match read_along {
+            Some(reader) => reader,
+            None => repository.cached(&key, sealed_at..end, open).await?,
+        };
+        let fields = Arc::unwrap_or_clone(fields);
         Ok(Segment { name, fields, scope, key, reader: Arc::new(reader), sealed_at })
     }
 }
 
-/// The start of a segment with all of its text and signature, if they are there at all.
-async fn read_start(repository: &Repository, key: &str, size_bytes: u64) -> Result<Bytes> {
+/// The start of a segment with all of its text and signature, and what `verify` makes of it.
+async fn read_start<T>(
+    repository: &Repository,
+    key: &str,
+    size_bytes: u64,
+    verify: impl Fn(&Bytes) -> Decoded<T>,
+) -> Result<(Bytes, T)> {
     let size_bytes = size_bytes.min(HEAD_BYTES_MAX);
     let mut wanted = HEAD_BYTES.min(size_bytes);
     loop {
-        if wanted == 0 {
-            return Ok(Bytes::new());
-        }
-        let start = repository.store.need_range(key, 0..wanted).await?;
-        if wanted == size_bytes || Unverified::split_head(SegmentFields::KIND, &start).is_ok() {
-            return Ok(start);
+        let read = |start: Bytes| {
+            let verified = verify(&start).map_err(Error::object(key)).map(|verified| (start, verified));
+            async move { verified }
+        };
+        let found = repository.cached(key, 0..wanted, read).await;
+        if wanted == size_bytes || !found.as_ref().is_err_and(Error::is_damage) {
+            return found;
         }
         wanted = wanted.saturating_mul(8).min(size_bytes);
     }
@@ -175,9 +188,16 @@ impl Segment {
 
     /// Reads one page, and verifies it.
     pub(crate) async fn page(&self, repository: &Repository, number: usize) -> Result<Vec<IndexEntry>> {
-        let pages = self.pages(repository, number..number.saturating_add(1)).await?;
-        let page = pages.into_iter().next();
-        page.unwrap_or_else(|| Ok(Vec::new())).map_err(Error::object(&self.key))
+        let range = self.reader.page_range(number).map_err(Error::object(&self.key))?;
+        let at = |offset: u64| self.sealed_at.saturating_add(offset);
+        let open = |sealed: Bytes| {
+            let reader = Arc::clone(&self.reader);
+            async move {
+                let open = move || reader.open_page(number, &sealed);
+                repository.host.compute(open).await?.map_err(Error::object(&self.key))
+            }
+        };
+        repository.cached(&self.key, at(range.start)..at(range.end), open).await
     }
 
     /// Size of these pages in the store.

@@ -9,6 +9,7 @@ use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::names::Folder;
 
+use crate::cache::Cache;
 use crate::error::Result;
 use crate::host::Host;
 use crate::keys::{self, Keys, SignerKey};
@@ -25,15 +26,18 @@ pub struct Repository {
     pub keys: Keys,
     /// Sizes that all its hosts share.
     pub layout: Layout,
+    /// Where a backup keeps what it would fetch again.
+    pub cache: Cache,
 }
 
 impl Repository {
-    /// Opens the repository with these keys.
+    /// Opens the repository with these keys, without a cache.
     ///
     /// Errors: no repository; a `config` that does not verify against the keys' trust anchor.
     pub async fn open(store: Store, host: Host, keys: Keys) -> Result<Self> {
         let config = keys::read_config(&store, Some(&keys.trust)).await?;
-        Ok(Self { store, host, keys, layout: config.fields.layout })
+        let (layout, cache) = (config.fields.layout, Cache::default());
+        Ok(Self { store, host, keys, layout, cache })
     }
 
     /// The key that signs backups now.

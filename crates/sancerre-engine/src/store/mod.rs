@@ -174,6 +174,11 @@ impl Store {
         &self.shared.settings
     }
 
+    /// Whether it is a provider's, and not a folder of this machine.
+    pub fn is_remote(&self) -> bool {
+        self.shared.local.is_none()
+    }
+
     /// What was asked of the store so far.
     pub fn traffic(&self) -> &Traffic {
         &self.shared.traffic

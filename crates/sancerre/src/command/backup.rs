@@ -1,10 +1,12 @@
 //! `backup`: all disks of one machine become one snapshot.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::backup::{self, BackupOptions, BackupReport, Input, Source};
+use sancerre_engine::cache::Cache;
 use sancerre_format::id::SessionId;
 use sancerre_format::outcome::MemberKind;
 use sancerre_image::open_raw;
@@ -19,6 +21,9 @@ use crate::progress::Work;
 use crate::repository;
 use crate::sources::{self, Planned};
 use crate::units::{duration, seconds, size};
+
+/// Most that the cache takes: the page tables of an index of 100 TB.
+const CACHE_BYTES: u64 = 2 << 30;
 
 pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
@@ -45,7 +50,13 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
     // Before the repository is opened: a typing error should cost nothing.
     let sources = planned.into_iter().map(|source| open(source, context)).collect::<Result<_, _>>()?;
-    let repository = repository::open(context, Access::Metadata).await?;
+    let mut repository = repository::open(context, Access::Metadata).await?;
+    let (monitor, _watched) = context.watched(Work::Backup)?;
+    if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
+        context.output.detail(&format!("cache {}", folder.display()));
+        let warned = monitor.clone();
+        repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(warning));
+    }
     let options = BackupOptions {
         vm: options.vm.clone(),
         sources,
@@ -55,8 +66,22 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
     };
-    let (monitor, _watched) = context.watched(Work::Backup)?;
     Ok(backup::backup(&repository, options, &monitor).await?)
+}
+
+/// Where to keep what the next backup would fetch again. A repository on this machine needs no copy of itself.
+fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Option<PathBuf> {
+    let variable = |name| context.environment.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let given = options.cache_dir.clone().or_else(|| variable("SANCERRE_CACHE_DIR"));
+    let usual = || {
+        let home = || variable("HOME").map(|home| home.join(".cache"));
+        Some(variable("XDG_CACHE_HOME").or_else(home)?.join("sancerre"))
+    };
+    match given {
+        _ if options.no_cache => None,
+        None if is_remote => usual(),
+        given => given,
+    }
 }
 
 fn open(source: Planned, context: &Context) -> Result<Source, Failure> {
