@@ -32,13 +32,15 @@ async fn an_honest_bucket_is_believed() {
     }
     let locked = examine(Features { versions: true, lock: true, lie: None }).await;
     assert_eq!((locked.unsafe_findings().count(), locked.doubtful_findings().count()), (0, 0), "{locked:?}");
-    for check in [Check::Checksum, Check::Clock, Check::Versions, Check::Retention, Check::Delete] {
+    for check in
+        [Check::Checksum, Check::Clock, Check::Versions, Check::VersionOrder, Check::Retention, Check::Delete]
+    {
         assert_eq!(verdict(&locked, check), Verdict::Holds, "{check:?}");
     }
 }
 
 /// Each lie, the check that finds it, and whether a repository may still be there.
-const LIES: [(Lie, Check, Verdict, bool); 16] = [
+const LIES: [(Lie, Check, Verdict, bool); 17] = [
     (Lie::IgnoresCreateOnly, Check::CreateOnly, Verdict::Lies, false),
     (Lie::RefusesAndOverwrites, Check::CreateOnly, Verdict::Lies, false),
     (Lie::IgnoresCreateOnlyWithVersions, Check::CreateOnly, Verdict::Lies, false),
@@ -55,6 +57,7 @@ const LIES: [(Lie, Check, Verdict, bool); 16] = [
     (Lie::LocksNothing, Check::Retention, Verdict::Lies, true),
     (Lie::LockIsForShow, Check::Retention, Verdict::Lies, true),
     (Lie::DeletesNothing, Check::Delete, Verdict::Lies, true),
+    (Lie::ListsVersionsBackwards, Check::VersionOrder, Verdict::Lies, false),
 ];
 
 #[tokio::test]

@@ -44,6 +44,8 @@ pub enum Lie {
     LockIsForShow,
     /// Deletes are accepted, and nothing is deleted.
     DeletesNothing,
+    /// The versions of an object are listed with the first one on top.
+    ListsVersionsBackwards,
 }
 
 /// What a bucket has.
@@ -166,6 +168,7 @@ impl Server {
         match (request.method.as_str(), request.key.is_empty()) {
             ("GET", true) if request.query.contains_key("versioning") => self.versioning(),
             ("GET", true) if request.query.contains_key("object-lock") => self.lock_rule(),
+            ("GET", true) if request.query.contains_key("versions") => self.list_versions(&request),
             ("GET", true) => self.list(&request),
             ("GET", false) if request.query.contains_key("retention") => self.retention(),
             ("GET" | "HEAD", false) => self.read(&request),
@@ -297,6 +300,29 @@ impl Server {
             xml.push_str(&format!("<NextContinuationToken>{}</NextContinuationToken>", matching[999].0));
         }
         Answer::new(200, &format!("{xml}</ListBucketResult>"))
+    }
+
+    fn list_versions(&self, request: &Request) -> Answer {
+        let state = self.state.lock().unwrap();
+        let prefix = request.query.get("prefix").cloned().unwrap_or_default();
+        let mut xml = String::from("<ListVersionsResult><IsTruncated>false</IsTruncated>");
+        for (key, versions) in state.objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            let entry = |(place, version): (usize, &Option<Object>)| {
+                let (tag, id, size) = match version {
+                    Some(object) => ("Version", object.version.to_string(), object.bytes.len()),
+                    None => ("DeleteMarker", format!("marker{place}"), 0),
+                };
+                format!(
+                    "<{tag}><Key>{key}</Key><VersionId>{id}</VersionId><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>{size}</Size></{tag}>"
+                )
+            };
+            let entries = versions.iter().enumerate().map(entry);
+            match self.lies(Lie::ListsVersionsBackwards) {
+                true => xml.extend(entries),
+                false => xml.extend(entries.rev()),
+            }
+        }
+        Answer::new(200, &format!("{xml}</ListVersionsResult>"))
     }
 
     fn delete(&self, request: &Request) -> Answer {

@@ -19,7 +19,7 @@ fn what_was_hidden_and_overwritten_is_still_there() {
     site.is_whole();
     let noted = site.succeed(READER, &["audit", "--trust", &site.trust]);
     let noted = String::from_utf8_lossy(&noted.stdout).into_owned();
-    assert!(noted.contains("delete markers or other versions over"), "{noted}");
+    assert!(noted.contains("delete markers or other versions were put over"), "{noted}");
     site.back_up();
     server.deface(WRITER, &site.bucket).unwrap();
     site.is_whole();

@@ -149,17 +149,16 @@ pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
     let folders = [names::CONFIG, "keys/", zone.as_str()].into_iter();
     let finding = |folder: &str| {
         let keys = repository.store.covered(folder);
-        let first = keys.first()?;
-        let objects = if keys.len() == 1 { "object".to_owned() } else { format!("{} objects", keys.len()) };
-        Some(Finding {
-            severity: Severity::Note,
-            object: folder.to_owned(),
-            problem: format!(
-                "somebody put delete markers or other versions over {objects}, such as {first}: they hide nothing, but \
-                 whoever did that has credentials that write; find out who, and replace them"
-            ),
-            costs: Vec::new(),
-        })
+        let (first, count) = (keys.first()?, keys.len());
+        let (object, over) = match count {
+            1 => (first.as_str(), "it".to_owned()),
+            _ => (folder, format!("{count} objects, such as {first}")),
+        };
+        let problem = format!(
+            "delete markers or other versions were put over {over}: they hide nothing, but whoever did that has \
+             credentials that write; find out who, and replace them"
+        );
+        Some(Finding { severity: Severity::Note, object: object.to_owned(), problem, costs: Vec::new() })
     };
     folders.filter_map(finding).collect()
 }

@@ -36,6 +36,8 @@ pub enum Check {
     Clock,
     /// A write over an object keeps the one before.
     Versions,
+    /// A listing of versions says which of them was first.
+    VersionOrder,
     /// New objects are locked against deletion.
     Retention,
     /// These credentials cannot replace an object.
@@ -93,6 +95,7 @@ impl Check {
             Self::Checksum => "checksums are verified",
             Self::Clock => "clocks agree",
             Self::Versions => "keeps versions",
+            Self::VersionOrder => "versions are in order",
             Self::Retention => "new objects are locked",
             Self::Overwrite => "overwriting is refused",
             Self::Delete => "deleting is refused",
@@ -111,6 +114,7 @@ impl Check {
             Self::Checksum => "checksum",
             Self::Clock => "clock",
             Self::Versions => "versions",
+            Self::VersionOrder => "version_order",
             Self::Retention => "retention",
             Self::Overwrite => "overwrite",
             Self::Delete => "delete",
@@ -120,7 +124,12 @@ impl Check {
     /// How much it matters.
     pub fn weight(self) -> Weight {
         match self {
-            Self::Write | Self::CreateOnly | Self::Race | Self::ReadBack | Self::Range => Weight::Required,
+            Self::Write
+            | Self::CreateOnly
+            | Self::Race
+            | Self::ReadBack
+            | Self::Range
+            | Self::VersionOrder => Weight::Required,
             Self::List | Self::Checksum | Self::Clock => Weight::Wanted,
             Self::Versions | Self::Retention | Self::Overwrite | Self::Delete => Weight::Protection,
         }
@@ -138,6 +147,9 @@ impl Check {
             Self::Checksum => "damage on the way is noticed by `check` or a restore, not at once",
             Self::Clock => "requests may be refused and locks end early or late: set the clocks (NTP)",
             Self::Versions => "an object that is overwritten or deleted is gone",
+            Self::VersionOrder => {
+                "what was put over an object cannot be told from it: list versions to these credentials, or use a bucket without"
+            }
             Self::Retention => "whoever may delete can destroy the repository: set a default retention",
             Self::Overwrite => {
                 "whoever has these credentials can put other bytes in an object's place; versions keep the first"
@@ -193,7 +205,7 @@ impl Report {
 /// Errors: the store does not answer; it answers something that is none of the cases that are told apart.
 pub async fn probe(store: &Store, host: &Host) -> Result<Report> {
     let time = host.clock.now();
-    let (mut findings, locked_until) = checks::run(&store.current_only(), host).await?;
+    let (mut findings, locked_until) = checks::run(store, host).await?;
     findings.sort_by_key(|finding| finding.check);
     let seconds = |until: Time| until.unix_seconds().saturating_sub(time.unix_seconds());
     Ok(Report { time, findings, lock_seconds: locked_until.map(seconds) })

@@ -1,14 +1,15 @@
 //! The trials themselves.
 
+mod s3;
+
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_format::names::Time;
 
 use super::{Check, Finding, PREFIX, Verdict};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::s3::{Retention, Rule, S3};
 use crate::store::{Store, path};
 
 /// Requests in a race, and races.
@@ -34,7 +35,8 @@ struct Trial<'a> {
 pub(super) async fn run(store: &Store, host: &Host) -> Result<(Vec<Finding>, Option<Time>)> {
     let name: String = host.random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = format!("{PREFIX}/{name}");
-    let mut trial = Trial { store, host, folder, findings: Vec::new(), locked_until: None };
+    let plain = store.current_only();
+    let mut trial = Trial { store: &plain, host, folder, findings: Vec::new(), locked_until: None };
     let first = trial.bytes();
     if !trial.write(&first).await? {
         return Ok((trial.findings, None));
@@ -49,7 +51,7 @@ pub(super) async fn run(store: &Store, host: &Host) -> Result<(Vec<Finding>, Opt
     trial.list().await?;
     trial.checksum().await?;
     trial.protection(&first).await?;
-    trial.clean_up().await;
+    clean_up(store, &trial.folder).await;
     Ok((trial.findings, trial.locked_until))
 }
 
@@ -279,54 +281,6 @@ impl Trial<'_> {
         self.found(Check::Clock, verdict, seen);
     }
 
-    async fn on_s3(&mut self, s3: &S3, key: &str, head: &ObjectMeta, first: &Bytes) -> Result<()> {
-        let says = s3.versioning().await?;
-        let says_versions = says.as_ref().is_ok_and(|status| status.as_deref() == Some("Enabled"));
-        let version = head.version.as_deref().filter(|version| *version != "null");
-        let lock = match version {
-            Some(_) => s3.retention(key, version).await?,
-            None => Ok(None),
-        };
-        let default = s3.default_retention().await?;
-        let overwritten = self.overwrite(key).await?;
-        let kept = match version {
-            Some(version) if overwritten => self.version_is(key, version, first).await,
-            _ => !overwritten,
-        };
-        match (says, says_versions) {
-            (Err(reason), _) => {
-                self.found(Check::Versions, Verdict::Unknown, format!("the store does not tell ({reason})"));
-            }
-            (Ok(_), true) if !kept => {
-                self.found(Check::Versions, Verdict::Lies, "it says so, but an overwritten object is gone");
-            }
-            (Ok(_), true) => self.found(
-                Check::Versions,
-                Verdict::Holds,
-                "an overwritten object is still there as a version",
-            ),
-            (Ok(status), false) => self.found(
-                Check::Versions,
-                Verdict::Absent,
-                format!("versioning is {}", status.as_deref().unwrap_or("off")),
-            ),
-        }
-        self.delete_version(s3, key, version, first, &lock.clone().ok().flatten()).await?;
-        self.retention(default, lock);
-        Ok(())
-    }
-
-    async fn version_is(&self, key: &str, version: &str, first: &Bytes) -> bool {
-        let options = object_store::GetOptions {
-            version: Some(version.to_owned()),
-            ..object_store::GetOptions::default()
-        };
-        match self.store.inner.get_opts(&path(key), options).await {
-            Ok(found) => found.bytes().await.is_ok_and(|bytes| bytes == *first),
-            Err(_) => false,
-        }
-    }
-
     /// Tries to put other bytes in an object's place; whether that went through.
     async fn overwrite(&mut self, key: &str) -> Result<bool> {
         match self.put(key, &self.bytes(), PutMode::Overwrite).await {
@@ -341,80 +295,6 @@ impl Trial<'_> {
                 Ok(false)
             }
             Err(source) => Err(Error::Store { operation: "overwrite", key: key.to_owned(), source }),
-        }
-    }
-
-    async fn delete_version(
-        &mut self,
-        s3: &S3,
-        key: &str,
-        version: Option<&str>,
-        first: &Bytes,
-        lock: &Option<Retention>,
-    ) -> Result<()> {
-        let answer = s3.delete(key, version).await?;
-        let is_there = match version {
-            Some(version) => self.version_is(key, version, first).await,
-            None => self.store.get(key).await?.is_some(),
-        };
-        match (answer.is_success(), is_there) {
-            (_, false) if lock.is_some() => {
-                self.found(Check::Retention, Verdict::Lies, "a locked object was deleted");
-            }
-            (true, true) if version.is_some() => self.found(
-                Check::Delete,
-                Verdict::Lies,
-                "a delete was accepted, and the object is still there",
-            ),
-            _ => {}
-        }
-        match (answer.is_success(), is_there) {
-            (_, false) => self.found(Check::Delete, Verdict::Absent, "an object was deleted for good"),
-            (false, true) => self.found(
-                Check::Delete,
-                Verdict::Holds,
-                format!("a delete was refused ({})", answer.reason()),
-            ),
-            (true, true) => self.found(
-                Check::Delete,
-                Verdict::Unknown,
-                "a delete was accepted, and the object is still there",
-            ),
-        }
-        Ok(())
-    }
-
-    fn retention(
-        &mut self,
-        default: std::result::Result<Option<Rule>, String>,
-        lock: std::result::Result<Option<Retention>, String>,
-    ) {
-        match (default, lock) {
-            (_, Ok(Some(lock))) => {
-                self.locked_until = lock.until;
-                self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term));
-            }
-            (Ok(Some(rule)), Ok(None)) => {
-                self.found(
-                    Check::Retention,
-                    Verdict::Lies,
-                    format!(
-                        "the bucket says {} for {} days, but a new object has no lock",
-                        rule.mode, rule.days
-                    ),
-                );
-            }
-            (Ok(None), Ok(None)) => {
-                self.found(Check::Retention, Verdict::Absent, "the bucket has no default retention");
-            }
-            (Err(reason), Ok(None)) => self.found(
-                Check::Retention,
-                Verdict::Absent,
-                format!("a new object has no lock (the bucket's rule: {reason})"),
-            ),
-            (_, Err(reason)) => {
-                self.found(Check::Retention, Verdict::Unknown, format!("the store does not tell ({reason})"));
-            }
         }
     }
 
@@ -439,12 +319,13 @@ impl Trial<'_> {
         }
         Ok(())
     }
+}
 
-    /// Removes what can be removed; what cannot is locked, or these credentials may not, which is as it should be.
-    async fn clean_up(&self) {
-        let listed = self.store.list(&format!("{}/", self.folder)).await.unwrap_or_default();
-        let keys = listed.into_iter().map(|listed| Ok(path(&listed.key)));
-        let deletes = self.store.inner.delete_stream(futures::stream::iter(keys).boxed());
-        deletes.for_each(|_| std::future::ready(())).await;
+/// Removes what can be removed, with all versions; what cannot is locked, or these credentials may not, which is as it
+/// should be.
+async fn clean_up(store: &Store, folder: &str) {
+    let listed = store.list(&format!("{folder}/")).await.unwrap_or_default();
+    for listed in listed {
+        drop(store.delete(&listed.key).await);
     }
 }
