@@ -78,13 +78,14 @@ impl Store {
 
     async fn ask(&self, s3: &S3) -> Result<Kept> {
         let answer = s3.get(None, &[("versioning", "")]).await?;
-        let status = answer.element("Status").unwrap_or_default();
-        // A bucket whose versioning was suspended still has those from before.
-        if answer.is_success() {
-            return Ok(if status.is_empty() { Kept::No } else { Kept::Yes });
-        }
-        if answer.status != 403 {
-            return Ok(Kept::No);
+        let text = String::from_utf8_lossy(&answer.body);
+        match answer.element("Status").as_deref() {
+            // A bucket whose versioning was suspended still has those from before.
+            Some("Enabled" | "Suspended") if answer.is_success() => return Ok(Kept::Yes),
+            None | Some("") if text.contains("VersioningConfiguration") => return Ok(Kept::No),
+            // Not a bucket, or a store that knows no versions.
+            _ if !answer.is_success() && answer.status != 403 => return Ok(Kept::No),
+            _ => {}
         }
         self.shared.patience.tell(format!(
             "the store does not say whether the bucket keeps versions ({}), so delete markers could hide objects; \
