@@ -28,11 +28,12 @@ class FrameSet:
         ranges = self.sessions.get(frame.number, {}).get(frame.ordinal, [])
         return ranges is None or any(first <= frame.position <= last for first, last in ranges)
 
-    def some_of_each_pack(self) -> Iterator[FrameName]:
-        """The first frame of every pack that the set names."""
+    def frames(self) -> Iterator[FrameName]:
+        """Every frame that the set names; of a whole pack the first."""
         for number, packs in self.sessions.items():
             for ordinal, ranges in packs.items():
-                yield FrameName(number, ordinal, ranges[0][0] if ranges else 0)
+                for first, last in [(0, 0)] if ranges is None else ranges:
+                    yield from (FrameName(number, ordinal, position) for position in range(first, last + 1))
 
 
 class Lists:
@@ -48,18 +49,29 @@ class Lists:
         self.dead, self.burnt = parse_sets(values["dead"]), parse_sets(values["burnt"])
         for packs in (*self.dead.values(), *self.burnt.values()):
             require(all(ranges is None for ranges in packs.values()), "single frames where whole packs belong")
-        self.moves = dict(_move(value) for value in values["move"])
-        require(len(self.moves) == len(values["move"]), "a frame is moved twice")
+        self.moves = _moves(values["move"])
         for value in values["live"] + values["forgotten"]:
             require(re.fullmatch(SESSION, value) is not None, "not a session")
         self.forgotten = values["forgotten"]
 
 
-def _move(value: str) -> tuple[FrameName, tuple[int, int]]:
-    found = re.fullmatch(rf"({NUMBER})/({NUMBER})/({NUMBER}) ({NUMBER})/({NUMBER})", value)
-    require(found is not None, "a malformed move")
-    numbers = [int(number) for number in found.groups()] if found else []
-    return FrameName(*numbers[:3]), (numbers[3], numbers[4])
+def _moves(lines: list[str]) -> dict[FrameName, int]:
+    """The pack of the collector's session in which each frame lies."""
+    sets: dict[int, list[str]] = {}
+    for line in lines:
+        ordinal, _, frames = line.partition(" ")
+        require(re.fullmatch(NUMBER, ordinal) is not None, "a malformed move")
+        sets.setdefault(int(ordinal), []).append(frames)
+    require([f"{ordinal} {frames}" for ordinal in sorted(sets) for frames in sets[ordinal]] == lines, "moves out of order")
+    moves: dict[FrameName, int] = {}
+    for ordinal, frame_lines in sets.items():
+        for number, packs in parse_sets(frame_lines).items():
+            for pack, ranges in packs.items():
+                require(ranges is not None, "a whole pack is moved")
+                for position in (position for first, last in ranges or [] for position in range(first, last + 1)):
+                    require(FrameName(number, pack, position) not in moves, "a frame is moved twice")
+                    moves[FrameName(number, pack, position)] = ordinal
+    return moves
 
 
 def text_lines(part: bytes, first: str) -> list[str]:

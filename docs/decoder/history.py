@@ -64,15 +64,16 @@ class Zone:
         self._find_gaps()
 
     def snapshots(self) -> list[Session]:
-        return [session for session in self.sessions.values() if session.manifest]
+        """All but those that a collector gave up: what only they needed is gone."""
+        return [session for session in self.sessions.values() if session.manifest and str(session.id) not in self.forgotten]
 
     def pack_of(self, frame: FrameName) -> tuple[int, int]:
-        """The pack that holds a frame now: its first, or the one that a collector moved it to."""
-        for number, ordinal in (frame[:2], self.moves.get(frame, frame[:2])):
-            session = self.sessions.get(number)
-            listed = session.packs.get(ordinal) if session else None
-            if listed and listed.key in self.repository.keys:
-                return number, ordinal
+        """The pack in which a frame lies: that of its name, or the one to which the last commit moved it."""
+        number, ordinal = self.moves.get(frame, frame[:2])
+        session = self.sessions.get(number)
+        listed = session.packs.get(ordinal) if session else None
+        if listed and listed.key in self.repository.keys:
+            return number, ordinal
         raise Damaged(f"no pack holds frame {frame}")
 
     def read_pack(self, number: int, ordinal: int) -> Pack:
@@ -134,7 +135,7 @@ class Zone:
                 self._follow(session, Lists(record.public))
 
     def _follow(self, gc: Session, lists: Lists) -> None:
-        self.moves.update({frame: (gc.id.number, ordinal) for frame, (ordinal, _) in lists.moves.items()})
+        self.moves.update({frame: (gc.id.number, ordinal) for frame, ordinal in lists.moves.items()})
         self.dead.update((number, ordinal) for number, packs in lists.dead.items() for ordinal in packs)
         self.forgotten.update(lists.forgotten)
 

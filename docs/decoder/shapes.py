@@ -64,7 +64,7 @@ SHAPES: dict[str, list[Field]] = {
     "log backup": _log(
         "backup", Field("vm", NAME), Field("generation", NUMBER), Field("epoch", NUMBER), Field("commitment", HASH), _PARENTS,
     ),
-    "log gc": _log("gc"),
+    "log gc": _log("gc", Field("generation", NUMBER)),
     "log forget": _log("forget", _SNAPSHOTS, _REASON),
     "log undelete": _log("undelete", _SNAPSHOTS, _REASON),
     "log hold": _log("hold", _SNAPSHOTS, _REASON),

@@ -72,12 +72,12 @@ class _Verification:
         return count
 
     def _packs_are_there(self, needed: FrameSet) -> None:
-        for frame in needed.some_of_each_pack():
+        for frame in needed.frames():
             self.zone.pack_of(frame)
 
     def _generation(self, session: Session) -> int:
         generations = [other.entry.number("generation") for other in self.zone.sessions.values() if other.kind == "backup"]
-        return session.entry.number("generation") if session.kind == "backup" else max(generations)
+        return session.entry.number("generation") if session.kind in ("backup", "gc") else max(generations)
 
     @contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

@@ -3,7 +3,7 @@
 
 use sancerre_engine::repository::log::Log;
 use sancerre_format::frames::FrameSet;
-use sancerre_format::gc::{GcLists, Move};
+use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName, SessionId};
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_tests::disk::{MemoryDisk, guest};
@@ -20,7 +20,6 @@ enum By {
     Commit,
     CommitWithout,
     Burnt,
-    Moved,
     Quarantine,
     QuarantineOfFrames,
     Taint,
@@ -28,17 +27,16 @@ enum By {
 }
 
 use By::{
-    Burnt, Commit, CommitWithout, Moved, Proposal, ProposalAborted, Quarantine, QuarantineOfFrames, Taint,
+    Burnt, Commit, CommitWithout, Proposal, ProposalAborted, Quarantine, QuarantineOfFrames, Taint,
     TaintOfLater,
 };
 
-const WAYS: [By; 10] = [
+const WAYS: [By; 9] = [
     Proposal,
     ProposalAborted,
     Commit,
     CommitWithout,
     Burnt,
-    Moved,
     Quarantine,
     QuarantineOfFrames,
     Taint,
@@ -78,11 +76,6 @@ async fn avoid(repo: &TestRepo, by: By, packs: &[PackName], snapshot: SessionId)
         Burnt => {
             let lists = GcLists { burnt: whole(packs), ..lists };
             repo.commit_gc(repo.propose(&FrameSet::default()).await, &lists).await;
-        }
-        Moved => {
-            let moved = frames(packs).into_iter().map(|frame| Move { frame, ordinal: 0, index: 0 });
-            let lists = GcLists { moves: moved.collect(), ..GcLists::default() };
-            repo.append(Kind::Gc, &lists.encode().unwrap()).await;
         }
         Quarantine | QuarantineOfFrames => {
             let mut set = FrameSet::default();

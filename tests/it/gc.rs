@@ -20,7 +20,13 @@ use sancerre_tests::store::Cut;
 use crate::block_on;
 
 const SIZE: usize = 4 << 20;
-const OPTIONS: GcOptions = GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600 };
+pub(crate) const OPTIONS: GcOptions = GcOptions {
+    dry_run: false,
+    wait_seconds: 0,
+    silent_seconds: 3600,
+    max_repack_bytes: u64::MAX,
+    max_unused_percent: 5,
+};
 
 pub(crate) async fn collect(repository: &Repository) -> sancerre_engine::Result<GcReport> {
     gc(repository, &OPTIONS, &Monitor::silent()).await

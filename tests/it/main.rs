@@ -25,6 +25,7 @@ mod nonces;
 mod outage;
 mod probe;
 mod refusals;
+mod repack;
 mod resume;
 mod roundtrip;
 mod sim;

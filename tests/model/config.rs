@@ -92,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) stale_lists: bool,
     /// Numbers are taken in single steps: read the highest, create, on AlreadyExists take the next.
     pub(crate) stepwise_numbers: bool,
+    /// Manifests name frames by the session that sealed them, and copies count only where a COMMIT below moved them.
+    pub(crate) names_origins: bool,
     pub(crate) flaw: Option<Flaw>,
     /// What must be seen to happen, by the name of the property.
     pub(crate) must_happen: &'static [&'static str],
@@ -110,6 +112,7 @@ impl Config {
             burns_whole_sessions: false,
             stale_lists: false,
             stepwise_numbers: false,
+            names_origins: false,
             flaw: None,
             must_happen: &["a snapshot commits", "gc deletes"],
         }

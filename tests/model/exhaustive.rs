@@ -121,6 +121,27 @@ fn repack_of_repacked_packs() {
     assert_holds_when_deep(repacking(config, Repack::Any));
 }
 
+/// The engine's naming: a frame keeps the name of its first place, and COMMITs say where it lies.
+#[test]
+fn frames_named_by_their_origin() {
+    let named = |config: Config| Config { names_origins: true, ..repacking(config, Repack::Any) };
+    let late = Budget { late_puts: 1, ..budget(1, 2, 1) };
+    assert_holds(named(Config::new("repack, named by origin, 1 writer, 2 collectors", late)));
+    let damage = Budget { quarantines: 1, ..budget(1, 2, 1) };
+    assert_holds(named(Config::new("repack, named by origin, quarantine", damage)));
+    let config =
+        named(Config::new("repack, named by origin, partial, 2 writers, 1 collector", budget(2, 1, 1)));
+    assert_holds(Config { repack: Repack::Partial, ..config });
+    assert_holds_when_deep(named(Config::new(
+        "repack, named by origin, 1 writer, 3 collectors",
+        budget(1, 3, 1),
+    )));
+    assert_holds_when_deep(named(Config::new(
+        "repack, named by origin, 2 writers, 2 collectors",
+        budget(2, 2, 1),
+    )));
+}
+
 #[test]
 fn repack_and_quarantine() {
     let config = Config::new("repack, quarantine", Budget { quarantines: 1, ..budget(1, 2, 1) });

@@ -115,12 +115,21 @@ fn final_lists_are_unused(state: &State) -> bool {
     })
 }
 
-/// What a backup refers to, or is about to.
+/// The packs in which lies what a backup refers to, or is about to, as the COMMITs below it say.
 fn chosen(state: &State, id: Id) -> Option<Uses> {
-    match state.session(id).phase {
+    let uses = match state.session(id).phase {
         Phase::Uploaded(uses) | Phase::Uncertain(uses) => Some(uses),
         _ => state.session(id).manifest(),
+    };
+    uses.map(|uses| where_they_lay(state, id, uses))
+}
+
+fn where_they_lay(state: &State, id: Id, mut uses: Uses) -> Uses {
+    let number = state.session(id).number;
+    for (chunk, pack) in uses.iter().collect::<Vec<_>>() {
+        uses.0[chunk] = state.follow_moves(chunk, pack, number, number).or(Some(pack));
     }
+    uses
 }
 
 fn later_sessions_avoid(state: &State) -> bool {
@@ -153,7 +162,10 @@ fn quarantine_is_kept(state: &State) -> bool {
         let session = state.session(id);
         let Some(Record::Quarantine(pack)) = session.record() else { return true };
         let later = |&other: &Id| state.session(other).number > session.number && state.counts(other, NOW);
-        let users = state.ids().filter(later).filter_map(|other| state.session(other).manifest());
+        let users = state
+            .ids()
+            .filter(later)
+            .filter_map(|other| Some(where_they_lay(state, other, state.session(other).manifest()?)));
         session.phase != Phase::Confirmed || users.into_iter().all(|uses| !uses.packs().contains(pack))
     })
 }

@@ -76,6 +76,9 @@ impl Config {
         if pack == writer {
             return true;
         }
+        if self.names_origins && origin_in(state, writer, chunk, pack).is_none() {
+            return false;
+        }
         let found = state.session(pack).pack;
         let hinted = match self.hints {
             Hints::AnyEverUploaded => true,
@@ -113,7 +116,11 @@ impl Config {
 
     pub(crate) fn upload(&self, state: &mut State, id: Id, uses: Uses) {
         let own = uses.iter().filter(|&(_, pack)| pack == id).fold(0, |bits, (chunk, _)| bits | 1 << chunk);
-        let named = if self.has(Flaw::FrameNamedByOrigin) { name_by_origin(state, uses) } else { uses };
+        let named = match () {
+            () if self.has(Flaw::FrameNamedByOrigin) => name_by_origin(state, uses),
+            () if self.names_origins => name_by_committed_origin(state, id, uses),
+            () => uses,
+        };
         let session = state.session_mut(id);
         if own != 0 {
             session.pack = Pack { stored: Stored::Now, chunks: own };
@@ -179,6 +186,21 @@ fn name_by_origin(state: &State, uses: Uses) -> Uses {
     let mut named = uses;
     for (chunk, pack) in uses.iter() {
         named.0[chunk] = state.origins(chunk, pack).iter().next();
+    }
+    named
+}
+
+/// A session whose frame the COMMITs below the writer's number leave in this pack.
+fn origin_in(state: &State, writer: Id, chunk: usize, pack: Id) -> Option<Id> {
+    let number = state.session(writer).number;
+    let lies_here = |origin: &Id| state.follow_moves(chunk, *origin, number, number) == Some(pack);
+    state.origins(chunk, pack).iter().find(lies_here)
+}
+
+fn name_by_committed_origin(state: &State, writer: Id, uses: Uses) -> Uses {
+    let mut named = uses;
+    for (chunk, pack) in uses.iter().filter(|(_, pack)| *pack != writer) {
+        named.0[chunk] = origin_in(state, writer, chunk, pack);
     }
     named
 }

@@ -61,7 +61,7 @@ impl TestRepo {
     /// Announces a gc that would delete these packs.
     pub async fn propose(&self, dead: &FrameSet) -> SessionId {
         let lists = GcLists { dead: dead.clone(), ..GcLists::default() };
-        self.append(Kind::Gc, &lists.encode().unwrap()).await
+        self.append(Kind::Gc { generation: 1 }, &lists.encode().unwrap()).await
     }
 
     /// Ends a gc with these final lists.

@@ -1,26 +1,54 @@
 //! Frames: from a place in a map to the bytes that were sealed there.
+//!
+//! A map names a frame by its first place. Gc may have moved it since: then the commit says into which pack, and that
+//! pack's directory where. Everything that reads frames asks here, so nobody else knows of moves.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures::{StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
-use sancerre_format::id::{FramePlace, SessionId};
+use sancerre_format::id::{FrameName, FramePlace, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::log::{Log, LogEntry};
+use crate::repository::ends::{Ends, Source};
+use crate::repository::log::{Log, LogEntry, Moves};
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;
+/// Directories read at once.
+const DIRECTORIES_IN_FLIGHT: usize = 16;
+
+/// What the log said when it was last read.
+struct View {
+    log: Arc<Log>,
+    catalogue: Arc<Catalogue>,
+    moves: Moves,
+}
+
+/// Where the frames of a pack lie in it, by their names.
+type Directory = HashMap<FrameName, FramePlace>;
+
+/// A frame and the pack in which it lies now; the offset of the place is that in this pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackedFrame {
+    /// The pack.
+    pub pack: PackName,
+    /// The frame there.
+    pub place: FramePlace,
+}
 
 /// Finds and opens the frames of one zone.
 pub struct Frames {
     repository: Repository,
-    log: Arc<Log>,
-    catalogue: Arc<Catalogue>,
+    view: RwLock<Arc<View>>,
+    /// Packs that were not there, and about which the log was asked again.
+    missed: tokio::sync::Mutex<BTreeSet<PackName>>,
+    directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
 }
@@ -28,7 +56,15 @@ pub struct Frames {
 impl Frames {
     /// Frames of the packs in `catalogue`.
     pub fn new(repository: Repository, log: Arc<Log>, catalogue: Arc<Catalogue>) -> Self {
-        Self { repository, log, catalogue, content_roots: Mutex::default(), kept: Mutex::default() }
+        let moves = Moves::below(&log, u64::MAX);
+        Self {
+            repository,
+            view: RwLock::new(Arc::new(View { log, catalogue, moves })),
+            missed: tokio::sync::Mutex::default(),
+            directories: Mutex::default(),
+            content_roots: Mutex::default(),
+            kept: Mutex::default(),
+        }
     }
 
     /// The repository.
@@ -36,23 +72,145 @@ impl Frames {
         &self.repository
     }
 
-    /// The log it works with.
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The pack lists it works with.
-    pub fn catalogue(&self) -> &Catalogue {
-        &self.catalogue
+    /// The log as it was last read.
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.view().log)
+    }
+
+    /// The pack lists read so far.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.view().catalogue)
+    }
+
+    /// The pack in which a frame lies.
+    pub fn pack(&self, frame: &FrameName) -> PackName {
+        self.view().moves.pack(frame)
     }
 
     /// The object key of the pack in which a frame lies.
     pub fn pack_key(&self, place: &FramePlace) -> Result<String> {
-        self.catalogue.key(&self.repository, place.frame.pack)
+        let view = self.view();
+        view.catalogue.key(&self.repository, view.moves.pack(&place.frame))
+    }
+
+    /// Where a frame lies. Only for one that was moved a directory is read, once for its pack.
+    ///
+    /// Errors: [`Error::is_damage`] when the commit that moved it leads nowhere.
+    pub async fn locate(&self, place: &FramePlace) -> Result<PackedFrame> {
+        loop {
+            let view = self.view();
+            match self.locate_in(&view, place).await {
+                Err(Error::Missing { .. }) if self.renew(&view, view.moves.pack(&place.frame)).await? => {}
+                located => return located,
+            }
+        }
+    }
+
+    async fn locate_in(&self, view: &View, place: &FramePlace) -> Result<PackedFrame> {
+        let pack = view.moves.pack(&place.frame);
+        if pack == place.frame.pack {
+            return Ok(PackedFrame { pack, place: *place });
+        }
+        let directory = self.directory(view, pack).await?;
+        let found = directory.get(&place.frame).map(|place| PackedFrame { pack, place: *place });
+        found.ok_or_else(|| {
+            let detail = format!("frame {}, which was moved there, is not in it", place.frame);
+            self.blame(place, FormatError::Corrupt { what: "pack", detail })
+        })
+    }
+
+    /// Reads the directories that are needed to locate these frames, several at once. Those that cannot be read are
+    /// told when a frame is looked for.
+    ///
+    /// Errors: what is wrong with the store rather than with a pack.
+    pub async fn prepare(&self, frames: impl Iterator<Item = FrameName>) -> Result<()> {
+        let view = self.view();
+        let moved = |frame: FrameName| Some(view.moves.pack(&frame)).filter(|pack| *pack != frame.pack);
+        let packs: BTreeSet<PackName> = frames.filter_map(moved).collect();
+        let read = packs.into_iter().map(|pack| {
+            let view = &view;
+            async move {
+                match self.directory(view, pack).await {
+                    Err(error) if !error.is_damage() => Err(error),
+                    _ => Ok(()),
+                }
+            }
+        });
+        futures::stream::iter(read).buffer_unordered(DIRECTORIES_IN_FLIGHT).try_collect().await
+    }
+
+    /// Which of these frames a pack does not hold, by its directory.
+    pub(crate) async fn lacking(&self, pack: PackName, wanted: &[FrameName]) -> Result<Vec<FrameName>> {
+        let directory = self.directory(&self.view(), pack).await?;
+        Ok(wanted.iter().filter(|frame| !directory.contains_key(frame)).copied().collect())
+    }
+
+    async fn directory(&self, view: &View, pack: PackName) -> Result<Arc<Directory>> {
+        let kept = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&pack).cloned();
+        if let Some(directory) = kept {
+            return Ok(directory);
+        }
+        let key = view.catalogue.key(&self.repository, pack)?;
+        let source =
+            Source::find(&view.catalogue, pack).ok_or_else(|| Error::Missing { key: key.clone() })?;
+        let ends = Ends::fetch(&self.repository, source).await?;
+        let tail = ends.decode().map_err(Error::object(&key))?;
+        let directory: Directory =
+            tail.directory().iter().map(|entry| (entry.frame, entry.place())).collect();
+        let directory = Arc::new(directory);
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).insert(pack, Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// Reads the log again after a frame was not found in its pack.
+    ///
+    /// Returns whether the frame lies elsewhere by now. Errors: the store's.
+    pub async fn is_elsewhere(&self, frame: &FrameName, pack: PackName) -> Result<bool> {
+        let view = self.view();
+        let moved = view.moves.pack(frame) != pack;
+        Ok(moved || self.renew(&view, pack).await? && self.pack(frame) != pack)
+    }
+
+    /// Whether a pack that is not there was given up by a gc since.
+    pub(crate) async fn gave_up(&self, pack: PackName) -> Result<bool> {
+        self.renew(&self.view(), pack).await?;
+        let log = self.log();
+        Ok(log.newest_commit(u64::MAX).is_some_and(|(.., lists)| lists.burnt.contains_pack(&pack)))
+    }
+
+    /// Reads what was committed since `seen`, for `pack` was not there; says whether there is anything new.
+    async fn renew(&self, seen: &Arc<View>, pack: PackName) -> Result<bool> {
+        let mut missed = self.missed.lock().await;
+        if !Arc::ptr_eq(&self.view(), seen) {
+            return Ok(true);
+        }
+        // A pack is deleted after the commit, so what the log does not say when it is missing, it never will.
+        if !missed.insert(pack) {
+            return Ok(false);
+        }
+        let mut log = Log::clone(&seen.log);
+        log.refresh(&self.repository).await?;
+        let known: BTreeSet<u64> = seen.log.collectors().collect();
+        let gcs: Vec<u64> = log.collectors().filter(|number| !known.contains(number)).collect();
+        if gcs.is_empty() {
+            return Ok(false);
+        }
+        let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;
+        let mut catalogue = Catalogue::clone(&seen.catalogue);
+        catalogue.extend(lists);
+        let moves = Moves::below(&log, u64::MAX);
+        let view = View { log: Arc::new(log), catalogue: Arc::new(catalogue), moves };
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        Ok(true)
     }
 
     fn session(&self, number: u64) -> Result<SessionId> {
-        let entry = self.log.entry(number).filter(|entry| entry.announced().is_some());
+        let log = self.log();
+        let entry = log.entry(number).filter(|entry| entry.announced().is_some());
         entry.map(|entry| entry.session).ok_or_else(|| Error::Lost { what: format!("log entry {number}") })
     }
 
@@ -76,7 +234,8 @@ impl Frames {
         }
         let key = sancerre_format::names::log(&self.repository.keys.zone, session);
         // Also of a revoked writer, for the snapshots of others: the key is the one committed to, and chunks are verified.
-        let entry = self.log.entry(session).and_then(LogEntry::announced);
+        let log = self.log();
+        let entry = log.entry(session).and_then(LogEntry::announced);
         let entry = entry.ok_or_else(|| Error::Missing { key: key.clone() })?;
         let root = self.repository.keys.content_root(entry, &key)?;
         roots.insert(session, root.clone());
@@ -112,8 +271,7 @@ impl Frames {
         if let Some(raw) = self.kept(place) {
             return Ok(raw);
         }
-        let read = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
-        let raw = Arc::new(self.repository.cached(&self.pack_key(place)?, sealed(place), read).await?);
+        let raw = Arc::new(self.read_metadata(place).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((*place, Arc::clone(&raw)));
         if kept.len() > METADATA_FRAMES_KEPT {
@@ -122,19 +280,38 @@ impl Frames {
         Ok(raw)
     }
 
+    async fn read_metadata(&self, place: &FramePlace) -> Result<Vec<u8>> {
+        loop {
+            let PackedFrame { pack, place: lies } = self.locate(place).await?;
+            let key = self.catalogue().key(&self.repository, pack)?;
+            let open = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
+            match self.repository.cached(&key, sealed(&lies), open).await {
+                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, pack).await? => {}
+                read => return read,
+            }
+        }
+    }
+
     fn kept(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|(at, _)| at == place).map(|(_, raw)| Arc::clone(raw))
     }
 
-    /// Fetches one sealed frame.
+    /// Fetches one sealed frame, from where it lies.
     pub async fn fetch(&self, place: &FramePlace) -> Result<bytes::Bytes> {
-        self.repository.store.need_range(&self.pack_key(place)?, sealed(place)).await
+        loop {
+            let PackedFrame { pack, place: lies } = self.locate(place).await?;
+            let key = self.catalogue().key(&self.repository, pack)?;
+            match self.repository.store.need_range(&key, sealed(&lies)).await {
+                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, pack).await? => {}
+                read => return read,
+            }
+        }
     }
 
     /// Names the pack in which a frame was found wanting.
     pub fn blame(&self, place: &FramePlace, source: FormatError) -> Error {
-        let key = self.pack_key(place).unwrap_or_else(|_| format!("pack {}", place.frame.pack));
+        let key = self.pack_key(place).unwrap_or_else(|_| format!("pack {}", self.pack(&place.frame)));
         Error::Object { key, source }
     }
 }

@@ -45,10 +45,9 @@ pub struct Usable {
 }
 
 impl Usable {
-    /// Whether a place may be reused: not avoided, listed, and its pack present with its right size.
+    /// Whether a place may be reused: not avoided, and the pack in which it lies listed and present with its right size.
     pub fn allows(&self, place: &Place) -> bool {
-        let frame = place.frame.frame;
-        let listed = self.catalogue.pack(frame.pack);
-        !self.avoid.contains(&frame) && listed.is_some_and(|pack| self.present.has(frame.pack, pack))
+        let Some(pack) = self.avoid.pack(&place.frame.frame) else { return false };
+        self.catalogue.pack(pack).is_some_and(|listed| self.present.has(pack, listed))
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::log::{Log, Outcome, Snapshot};
+use crate::repository::log::{Log, Moves, Outcome, Snapshot};
 use crate::repository::session::Session;
 use crate::store::lock::{Lock, Mode};
 
@@ -94,7 +94,7 @@ impl Needs {
     pub async fn load(repository: &Repository, log: Arc<Log>) -> Result<Self> {
         let zone = &repository.keys.zone;
         let (catalogue, _) = Catalogue::load_all(repository, &log).await?;
-        let packs = packs(log.snapshots())?;
+        let packs = packs(&log, log.snapshots())?;
         let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
         let small = |part, key| Object { part, key, bytes: 1 };
         let mut objects = vec![small(Part::Keys, names::CONFIG.to_owned())];
@@ -175,7 +175,7 @@ impl Locks {
         }
         let lock = |snapshot: Snapshot<'_>| {
             let session = snapshot.session();
-            let packs = packs([snapshot])?;
+            let packs = packs(&self.needs.log, [snapshot])?;
             let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
             let own = [Part::Keys, Part::Entry(session.number), Part::Outcome(session.number)];
             let others = sessions.iter().flat_map(|session| [Part::Entry(*session), Part::List(*session)]);
@@ -230,7 +230,7 @@ pub fn short_seconds(usual_seconds: Option<i64>) -> i64 {
 /// the oldest objects of all.
 pub(crate) async fn warn_after_backup(
     repository: &Repository,
-    uses: &FrameSet,
+    packs: &BTreeSet<PackName>,
     catalogue: &Catalogue,
     session: &Session,
     monitor: &Monitor,
@@ -239,7 +239,7 @@ pub(crate) async fn warn_after_backup(
     let usual_seconds = until.unix_seconds().saturating_sub(session.started.unix_seconds());
     let now = repository.host.clock.now().unix_seconds();
     let soon = Time::from_unix_seconds(now.saturating_add(short_seconds(Some(usual_seconds))));
-    let soonest = soonest(repository, uses, catalogue).await;
+    let soonest = soonest(repository, packs, catalogue).await;
     if let Some((until, key)) = soonest.filter(|(until, _)| *until < soon) {
         monitor.warn(format!(
             "snapshots need object {key}, which is locked only until {until}; have a keeper run `sancerre lock extend`, \
@@ -249,10 +249,14 @@ pub(crate) async fn warn_after_backup(
 }
 
 /// The object whose lock ends first; none where the store does not tell.
-async fn soonest(repository: &Repository, uses: &FrameSet, catalogue: &Catalogue) -> Option<(Time, String)> {
+async fn soonest(
+    repository: &Repository,
+    packs: &BTreeSet<PackName>,
+    catalogue: &Catalogue,
+) -> Option<(Time, String)> {
     let mut oldest: BTreeMap<u64, PackName> = BTreeMap::new();
-    for pack in uses.packs() {
-        oldest.entry(pack.session).or_insert(pack);
+    for pack in packs {
+        oldest.entry(pack.session).or_insert(*pack);
     }
     let packs = oldest.into_values().filter_map(|pack| catalogue.key(repository, pack).ok());
     let first = [names::CONFIG.to_owned(), names::log(&repository.keys.zone, 1)];
@@ -262,14 +266,14 @@ async fn soonest(repository: &Repository, uses: &FrameSet, catalogue: &Catalogue
     asked.filter_map(std::future::ready).collect::<Vec<_>>().await.into_iter().min()
 }
 
-/// Packs of which snapshots need something.
-fn packs<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
-    let mut packs = BTreeSet::new();
+/// Packs in which frames lie that snapshots need.
+fn packs<'a>(log: &Log, snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
+    let mut uses = FrameSet::default();
     for snapshot in snapshots {
         let fields = &snapshot.manifest.fields;
         let unreadable =
             |source| Error::Object { key: names::outcome(&fields.zone, &fields.session), source };
-        packs.extend(FrameSet::decode(&snapshot.manifest.public).map_err(unreadable)?.packs());
+        uses.union(&FrameSet::decode(&snapshot.manifest.public).map_err(unreadable)?);
     }
-    Ok(packs)
+    Ok(Moves::below(log, u64::MAX).packs(&uses))
 }

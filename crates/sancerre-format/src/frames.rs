@@ -1,6 +1,7 @@
 //! Sets of frames and packs as compact public text (FORMAT.md §9.1): what a snapshot needs, what is damaged, what may go.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write;
 
 use crate::error::{Result, corrupt, ensure};
@@ -19,6 +20,12 @@ impl Ranges {
     pub fn contains(&self, value: u32) -> bool {
         let after = self.0.partition_point(|(first, _)| *first <= value);
         after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, last)| value <= *last)
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        let length = |(first, last): &(u32, u32)| u64::from(last.saturating_sub(*first)).saturating_add(1);
+        self.0.iter().map(length).fold(0, u64::saturating_add)
     }
 
     /// All values, ascending.
@@ -45,6 +52,20 @@ impl Ranges {
         }
     }
 
+    fn union(&mut self, other: &Self) {
+        let mut all = [self.0.as_slice(), other.0.as_slice()].concat();
+        all.sort_unstable();
+        self.0.clear();
+        for (first, last) in all {
+            match self.0.last_mut() {
+                Some((_, end)) if end.checked_add(1).is_none_or(|next| first <= next) => {
+                    *end = last.max(*end);
+                }
+                _ => self.0.push((first, last)),
+            }
+        }
+    }
+
     fn last_mut(&mut self, at: usize) -> Option<&mut (u32, u32)> {
         self.0.get_mut(at.checked_sub(1)?)
     }
@@ -57,9 +78,12 @@ impl Ranges {
     }
 }
 
+/// What a set holds of one pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Members {
+pub enum Members {
+    /// All its frames.
     Whole,
+    /// The frames at these positions.
     Frames(Ranges),
 }
 
@@ -83,14 +107,43 @@ impl FrameSet {
 
     /// Adds all of `other`.
     pub fn union(&mut self, other: &Self) {
-        for (pack, members) in &other.0 {
-            match members {
-                Members::Whole => self.insert_pack(*pack),
-                Members::Frames(ranges) => {
-                    ranges.iter().for_each(|index| self.insert(FrameName { pack: *pack, index }));
+        other.iter().for_each(|(pack, members)| self.insert_members(pack, members));
+    }
+
+    /// Adds what another set holds of a pack.
+    pub fn insert_members(&mut self, pack: PackName, members: &Members) {
+        match members {
+            Members::Whole => self.insert_pack(pack),
+            Members::Frames(ranges) => match self.0.entry(pack) {
+                Entry::Vacant(place) => drop(place.insert(members.clone())),
+                Entry::Occupied(mut held) => {
+                    if let Members::Frames(held) = held.get_mut() {
+                        held.union(ranges);
+                    }
                 }
-            }
+            },
         }
+    }
+
+    /// Every pack of which something is in the set, and what.
+    pub fn iter(&self) -> impl Iterator<Item = (PackName, &Members)> {
+        self.0.iter().map(|(pack, members)| (*pack, members))
+    }
+
+    /// The frames that are in the set one by one, ascending: none of whole packs.
+    pub fn frames(&self) -> impl Iterator<Item = FrameName> + '_ {
+        self.iter().flat_map(|(pack, members)| {
+            let ranges = if let Members::Frames(ranges) = members { Some(ranges) } else { None };
+            ranges.into_iter().flat_map(Ranges::iter).map(move |index| FrameName { pack, index })
+        })
+    }
+
+    /// Whether everything in the set is in `other`; of a whole pack the whole one must be.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.iter().all(|(pack, members)| match members {
+            Members::Whole => other.contains_pack(&pack),
+            Members::Frames(ranges) => ranges.iter().all(|index| other.contains(&FrameName { pack, index })),
+        })
     }
 
     /// Whether the frame or its whole pack is in the set.
@@ -121,6 +174,11 @@ impl FrameSet {
     /// Whether it holds whole packs only.
     pub fn is_whole_packs(&self) -> bool {
         self.0.values().all(|members| *members == Members::Whole)
+    }
+
+    /// Whether it holds no whole pack.
+    pub fn is_single_frames(&self) -> bool {
+        self.0.values().all(|members| *members != Members::Whole)
     }
 
     /// Every pack of which something is in the set.
@@ -154,8 +212,13 @@ impl FrameSet {
         Ok(set)
     }
 
-    /// Lines of at most some 32 KiB; a session with more goes on in the next line.
     pub(crate) fn write(&self, text: &mut TextWriter, key: &str) {
+        text.repeated(key, self.lines());
+    }
+
+    /// Lines of at most some 32 KiB; a session with more goes on in the next line.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         let mut line: Option<(u64, String)> = None;
         for (session, item) in self.items() {
             match &mut line {
@@ -163,15 +226,12 @@ impl FrameSet {
                     let _ = write!(items, " {item}");
                 }
                 _ => {
-                    if let Some((number, items)) = line.replace((session, item)) {
-                        text.field(key, format_args!("{number} {items}"));
-                    }
+                    lines.extend(line.replace((session, item)));
                 }
             }
         }
-        if let Some((number, items)) = line {
-            text.field(key, format_args!("{number} {items}"));
-        }
+        lines.extend(line);
+        lines.into_iter().map(|(number, items)| format!("{number} {items}")).collect()
     }
 
     fn items(&self) -> Vec<(u64, String)> {
@@ -201,7 +261,7 @@ impl FrameSet {
         Ok(set)
     }
 
-    fn read_line(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn read_line(&mut self, line: &str) -> Result<()> {
         let mut words = line.split(' ');
         let session = number(WHAT, words.next().unwrap_or_default())?;
         for word in words {

@@ -1,53 +1,26 @@
 //! A collector's proposal and its final lists (FORMAT.md §9.2). Writers read them to know what to avoid.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
 use crate::error::{Result, corrupt, ensure};
 use crate::frames::FrameSet;
-use crate::id::{FrameName, PackName, SessionId};
+use crate::id::SessionId;
 use crate::log::sessions;
 use crate::record::{compress_public, decompress_public};
 use crate::text::{TextReader, TextWriter, number};
 
 const WHAT: &str = "sancerre-gc-v1";
 
-/// A frame and where it lies now: pack and position in the collector's session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Move {
-    /// The frame's lasting name.
-    pub frame: FrameName,
-    /// Pack of the collector's session.
-    pub ordinal: u32,
-    /// Position there.
-    pub index: u32,
-}
-
-impl Move {
-    fn parse(line: &str) -> Result<Self> {
-        let bad = || corrupt(WHAT, format!("{line:?} is not a move"));
-        let (from, to) = line.split_once(' ').ok_or_else(bad)?;
-        let numbers: Vec<&str> = from.split('/').collect();
-        let &[session, ordinal, index] = numbers.as_slice() else { return Err(bad()) };
-        let (to_ordinal, to_index) = to.split_once('/').ok_or_else(bad)?;
-        let pack = PackName { session: number(WHAT, session)?, ordinal: number(WHAT, ordinal)? };
-        let frame = FrameName { pack, index: number(WHAT, index)? };
-        Ok(Self { frame, ordinal: number(WHAT, to_ordinal)?, index: number(WHAT, to_index)? })
-    }
-}
-
-impl fmt::Display for Move {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.frame, self.ordinal, self.index)
-    }
-}
+/// Frames that lie elsewhere now, by the pack of the collector's session in which they lie. Its directory says where.
+pub type Moves = BTreeMap<u32, FrameSet>;
 
 /// The public part of a `gc` entry, a commit or a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcLists {
     /// Whole packs that go.
     pub dead: FrameSet,
-    /// Frames that lie elsewhere now, ascending.
-    pub moves: Vec<Move>,
+    /// Frames that lie elsewhere now; none in a proposal.
+    pub moves: Moves,
     /// Every pack that a commit up to this one put in `dead`.
     pub burnt: FrameSet,
     /// Snapshots neither forgotten nor aborted, ascending.
@@ -65,7 +38,7 @@ impl GcLists {
     fn text(&self) -> String {
         let mut text = TextWriter::new(WHAT);
         self.dead.write(&mut text, "dead");
-        text.repeated("move", &self.moves);
+        text.repeated("move", self.moves.iter().flat_map(move_lines));
         self.burnt.write(&mut text, "burnt");
         text.repeated("live", &self.live).repeated("forgotten", &self.forgotten);
         text.finish()
@@ -77,18 +50,44 @@ impl GcLists {
         let mut text = TextReader::unbounded(WHAT, &bytes)?;
         let lists = Self {
             dead: FrameSet::read(&mut text, "dead")?,
-            moves: text.repeated("move", Move::parse)?,
+            moves: read_moves(&mut text)?,
             burnt: FrameSet::read(&mut text, "burnt")?,
             live: sessions(&mut text, "live")?,
             forgotten: sessions(&mut text, "forgotten")?,
         };
         text.finish()?;
+        check_moves(&lists.moves)?;
         ensure(lists.dead.is_whole_packs() && lists.burnt.is_whole_packs(), WHAT, || {
             "only whole packs can be dead or burnt".into()
         })?;
-        let ascending = lists.moves.is_sorted_by(|a, b| a.frame < b.frame);
-        ensure(ascending, WHAT, || "moves are not ascending".into())?;
         ensure(lists.text().as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
         Ok(lists)
     }
+}
+
+fn move_lines((ordinal, frames): (&u32, &FrameSet)) -> Vec<String> {
+    frames.lines().into_iter().map(|line| format!("{ordinal} {line}")).collect()
+}
+
+fn read_moves(text: &mut TextReader<'_>) -> Result<Moves> {
+    let mut moves = Moves::new();
+    text.repeated("move", |line| {
+        let (ordinal, frames) =
+            line.split_once(' ').ok_or_else(|| corrupt(WHAT, format!("{line:?} is not a move")))?;
+        moves.entry(number(WHAT, ordinal)?).or_default().read_line(frames)
+    })?;
+    Ok(moves)
+}
+
+/// A frame moves alone, and to one place.
+fn check_moves(moves: &Moves) -> Result<()> {
+    let mut moved = FrameSet::default();
+    for frames in moves.values() {
+        ensure(frames.is_single_frames(), WHAT, || "only single frames can move".into())?;
+        ensure(frames.packs().all(|pack| !moved.shares(frames, &pack)), WHAT, || {
+            "a frame moves to two packs".into()
+        })?;
+        moved.union(frames);
+    }
+    Ok(())
 }

@@ -28,7 +28,10 @@ pub enum Kind {
     /// A backup begins.
     Backup(Intent),
     /// A garbage collection begins; the public part holds its proposal.
-    Gc,
+    Gc {
+        /// Generation of the zone's keys: that of every frame it moves, and of what it seals.
+        generation: u16,
+    },
     /// Snapshots may go.
     Forget(Snapshots),
     /// Takes a forget back, while no gc has acted on it.
@@ -72,6 +75,9 @@ pub struct Distrust {
     pub reason: String,
 }
 
+/// The roles that may collect garbage, and end the sessions of others.
+pub const KEEPERS: &[Role] = &[Role::Keeper, Role::Admin];
+
 /// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -94,7 +100,7 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Backup(_) => "backup",
-            Self::Gc => "gc",
+            Self::Gc { .. } => "gc",
             Self::Forget(_) => "forget",
             Self::Undelete(_) => "undelete",
             Self::Hold(_) => "hold",
@@ -109,7 +115,7 @@ impl Kind {
 
     /// Whether the entry opens a session that an outcome must end.
     pub fn needs_outcome(&self) -> bool {
-        matches!(self, Self::Backup(_) | Self::Gc)
+        matches!(self, Self::Backup(_) | Self::Gc { .. })
     }
 
     /// The roles that may sign such an entry.
@@ -118,7 +124,7 @@ impl Kind {
             Self::Backup(_) => &[Role::Writer],
             Self::Quarantine { .. } | Self::Index => &[Role::Writer, Role::Keeper, Role::Admin],
             Self::Taint(_) | Self::Revoke(_) => &[Role::Admin],
-            _ => &[Role::Keeper, Role::Admin],
+            _ => KEEPERS,
         }
     }
 
@@ -140,7 +146,10 @@ impl Kind {
                 text.field("writer", &distrust.writer).field("from", distrust.from);
                 text.field("reason", &distrust.reason);
             }
-            Self::Gc | Self::Index | Self::Checkpoint => {}
+            Self::Gc { generation } => {
+                text.field("generation", generation);
+            }
+            Self::Index | Self::Checkpoint => {}
         }
     }
 
@@ -153,7 +162,7 @@ impl Kind {
                 commitment: text.parsed("commitment", Hash::from_hex)?,
                 parents: sessions(text, "parent")?,
             }),
-            "gc" => Self::Gc,
+            "gc" => Self::Gc { generation: text.number("generation")? },
             "forget" => Self::Forget(Snapshots::read(text)?),
             "undelete" => Self::Undelete(Snapshots::read(text)?),
             "hold" => Self::Hold(Snapshots::read(text)?),

@@ -22,6 +22,8 @@ use sancerre_format::recipient::Recipient;
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::sign::PublicKey;
 
+const GC: Kind = Kind::Gc { generation: 1 };
+
 #[test]
 fn the_starting_points_verify() {
     record::decode::<Entry>(&trust(), &hold()).unwrap();
@@ -266,7 +268,7 @@ fn roles() {
     refuse(vec![
         f("keeper signs a backup", backup(keeper(), KEEPER), Forged, no),
         f("admin signs a backup", backup(admin(), ADMIN), Forged, no),
-        f("writer signs gc", log(Kind::Gc, writer(), WRITER), Forged, no),
+        f("writer signs gc", log(GC, writer(), WRITER), Forged, no),
         f("writer signs forget", log(Kind::Forget(snapshots()), writer(), WRITER), Forged, no),
         f("writer signs undelete", log(Kind::Undelete(snapshots()), writer(), WRITER), Forged, no),
         f("writer signs hold", log(Kind::Hold(snapshots()), writer(), WRITER), Forged, no),
@@ -276,8 +278,8 @@ fn roles() {
         f("writer signs revoke", log(Kind::Revoke(distrust()), writer(), WRITER), Forged, no),
         f("keeper signs taint", log(Kind::Taint(distrust()), keeper(), KEEPER), Forged, no),
         f("keeper signs revoke", log(Kind::Revoke(distrust()), keeper(), KEEPER), Forged, no),
-        f("admin by another name", log(Kind::Gc, admin_named, ADMIN), Forged, no),
-        f("stranger without a certificate", log(Kind::Gc, admin(), STRANGER), Forged, "another key"),
+        f("admin by another name", log(GC, admin_named, ADMIN), Forged, no),
+        f("stranger without a certificate", log(GC, admin(), STRANGER), Forged, "another key"),
         forgery::<Commit>("writer signs commit", commit_by(writer(), WRITER), Forged, no),
         forgery::<Manifest>(
             "keeper signs a manifest",

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use common::{frame, session};
 use proptest::prelude::*;
-use sancerre_format::frames::FrameSet;
-use sancerre_format::gc::{GcLists, Move};
+use sancerre_format::frames::{FrameSet, Members};
+use sancerre_format::gc::{GcLists, Moves};
 use sancerre_format::id::{FrameName, PackName, SessionId};
 
 type Frame = (u64, u32, u32);
@@ -73,6 +73,26 @@ proptest! {
         prop_assert_eq!(set.is_empty(), packs.is_empty());
         let single = model.frames.iter().any(|(session, ordinal, _)| !model.packs.contains(&(*session, *ordinal)));
         prop_assert_eq!(set.is_whole_packs(), !single);
+        prop_assert_eq!(set.is_single_frames(), model.packs.is_empty());
+    }
+
+    #[test]
+    fn single_frames_are_told_apart_from_packs(model in model(), other in model()) {
+        let (set, other_set) = (model.set(), other.set());
+        let single = |(session, ordinal, _): &&Frame| !model.packs.contains(&(*session, *ordinal));
+        let expected: Vec<FrameName> = model.frames.iter().filter(single).map(|f| frame(f.0, f.1, f.2)).collect();
+        prop_assert_eq!(set.frames().collect::<Vec<_>>(), expected.clone());
+        let counted: u64 = set.iter().map(|(_, members)| match members {
+            Members::Whole => 0,
+            Members::Frames(ranges) => ranges.count(),
+        }).sum();
+        prop_assert_eq!(counted, expected.len() as u64);
+        let inside = model.packs.iter().all(|pack| other.packs.contains(pack))
+            && expected.iter().all(|name| other_set.contains(name));
+        prop_assert_eq!(set.is_subset(&other_set), inside);
+        let mut both = set.clone();
+        both.union(&other_set);
+        prop_assert!(set.is_subset(&both) && other_set.is_subset(&both));
     }
 
     #[test]
@@ -115,7 +135,7 @@ proptest! {
     fn lists_come_back_as_they_were(
         dead in prop::collection::btree_set((1u64..9, 0u32..9), 0..30),
         burnt in prop::collection::btree_set((1u64..9, 0u32..9), 0..30),
-        moves in prop::collection::btree_map((1u64..9, 0u32..9, 0u32..9), (any::<u32>(), any::<u32>()), 0..20),
+        moves in prop::collection::btree_map((1u64..9, 0u32..9, 0u32..9), 0u32..4, 0..20),
         live in prop::collection::btree_set(1u64..99, 0..20),
         forgotten in prop::collection::btree_set(1u64..99, 0..20),
     ) {
@@ -125,12 +145,13 @@ proptest! {
             ids.sort();
             ids
         };
-        let moved = |((session, pack, index), (ordinal, to)): ((u64, u32, u32), (u32, u32))| {
-            Move { frame: frame(session, pack, index), ordinal, index: to }
-        };
+        let mut moved = Moves::new();
+        for ((session, pack, index), ordinal) in moves {
+            moved.entry(ordinal).or_default().insert(frame(session, pack, index));
+        }
         let lists = GcLists {
             dead: packs(dead),
-            moves: moves.into_iter().map(moved).collect(),
+            moves: moved,
             burnt: packs(burnt),
             live: ids(live),
             forgotten: ids(forgotten),

@@ -128,7 +128,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
     );
     prop_oneof![
         intent.prop_map(Kind::Backup),
-        Just(Kind::Gc),
+        any::<u16>().prop_map(|generation| Kind::Gc { generation }),
         any_snapshots().prop_map(Kind::Forget),
         any_snapshots().prop_map(Kind::Undelete),
         any_snapshots().prop_map(Kind::Hold),

@@ -28,6 +28,7 @@ pub(crate) enum Work {
     Backup,
     Restore,
     Check,
+    Collect,
     /// Of the objects whose locks are asked for or extended.
     Lock,
 }
@@ -164,6 +165,7 @@ fn line(work: Work, sample: &Sample) -> String {
             parts.push(format!("new {}", size(new)));
             parts.push(format!("known {}", size(data.saturating_sub(new))));
         }
+        Work::Collect => parts.push(format!("written {}", size(stored))),
         Work::Restore | Work::Check => parts.push(format!("fetched {}", size(stored))),
         Work::Lock => {}
     }

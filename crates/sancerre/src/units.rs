@@ -65,6 +65,14 @@ pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("{text:?} is not a share such as 0.1% or 99%"))
 }
 
+/// Parses `75%` or `75`: whole per cent, at most 100.
+///
+/// Errors: a sentence that says what is understood.
+pub(crate) fn parse_share(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|number| *number <= 100).ok_or_else(|| format!("{text:?} is not a share such as 50%"))
+}
+
 /// `1.2 GiB`; whole bytes below 1 KiB.
 pub(crate) fn size(bytes: u64) -> String {
     let mut scaled = bytes as f64;
@@ -167,6 +175,14 @@ mod tests {
         let cases = [(7, "0:07"), (754, "12:34"), (3723, "1:02:03"), (90_000, "25:00:00")];
         for (seconds, text) in cases {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn shares_are_understood() {
+        assert_eq!((parse_share("75%"), parse_share("0")), (Ok(75), Ok(0)));
+        for text in ["", "101%", "-1", "x"] {
+            parse_share(text).unwrap_err();
         }
     }
 }

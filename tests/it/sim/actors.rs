@@ -93,7 +93,7 @@ pub(super) async fn let_go(repository: Repository, snapshot: SessionId) -> Deed 
 }
 
 pub(super) async fn collect(repository: Repository, wait_seconds: u64, silent_seconds: u64) -> Deed {
-    let options = GcOptions { dry_run: false, wait_seconds, silent_seconds };
+    let options = GcOptions { dry_run: false, wait_seconds, silent_seconds, ..crate::gc::OPTIONS };
     Deed::Collect { done: gc(&repository, &options, &Monitor::silent()).await }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{Hash, PackName, SessionId};
+use sancerre_format::id::{FrameName, Hash, PackName, SessionId};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::ZoneKey;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
@@ -87,13 +87,13 @@ impl<'a> Court<'a> {
         let Some(entry) = self.read::<Entry>(bytes).filter(|entry| entry.fields.number == number) else {
             panic!("log {number} does not verify")
         };
-        if matches!(entry.fields.kind, Kind::Backup(_) | Kind::Gc | Kind::Index) {
+        if matches!(entry.fields.kind, Kind::Backup(_) | Kind::Gc { .. } | Kind::Index) {
             self.owners.insert(number);
         }
         if entry.fields.kind.needs_outcome() {
             self.sessions.insert(number, SessionId { number, intent: Hash::of(bytes) });
         }
-        if matches!(entry.fields.kind, Kind::Gc) {
+        if matches!(entry.fields.kind, Kind::Gc { .. }) {
             self.proposals.insert(number, GcLists::decode(&entry.public).unwrap().dead);
         }
     }
@@ -118,7 +118,9 @@ impl<'a> Court<'a> {
     /// I4 and I6: what a snapshot needs is stored before it is one, and nothing that a lower collection that is not
     /// aborted has announced.
     fn saved(&mut self, session: SessionId, uses: FrameSet) {
-        for pack in uses.packs() {
+        let packs: BTreeSet<PackName> =
+            uses.frames().map(|frame| self.lies(&frame, session.number)).collect();
+        for pack in packs {
             assert!(self.packs.contains_key(&pack), "{session} needs {pack:?}, which is not stored");
             let announced = self.proposals.range(..session.number).find(|(gc, dead)| {
                 !self.aborted.contains(gc) && !self.commits.contains_key(gc) && dead.contains_pack(&pack)
@@ -131,6 +133,17 @@ impl<'a> Court<'a> {
         self.manifests.insert(session, uses);
     }
 
+    /// The pack in which the commits below a number leave a frame.
+    fn lies(&self, frame: &FrameName, below: u64) -> PackName {
+        let moves = self.commits.range(..below).flat_map(|(gc, lists)| {
+            lists
+                .moves
+                .iter()
+                .map(move |(ordinal, frames)| (PackName { session: *gc, ordinal: *ordinal }, frames))
+        });
+        moves.rev().find(|(_, frames)| frames.contains(frame)).map_or(frame.pack, |(pack, _)| pack)
+    }
+
     /// G4 and I3: everything below is decided, and no live snapshot needs what goes.
     fn collected(&mut self, gc: SessionId, lists: GcLists) {
         let open = self.sessions.range(..gc.number).find(|(_, session)| !self.decided.contains(session));
@@ -138,11 +151,16 @@ impl<'a> Court<'a> {
         let proposed = &self.proposals[&gc.number];
         for pack in lists.dead.packs() {
             assert!(proposed.contains_pack(&pack), "{pack:?} was never announced");
-            let needs = lists.live.iter().find(|live| {
-                self.manifests.get(live).is_some_and(|uses| uses.contains_pack(&pack))
-                    && !lists.moves.iter().any(|moved| moved.frame.pack == pack)
-            });
-            assert_eq!(needs, None, "gc {} gives up {pack:?}, which is needed", gc.number);
+        }
+        for ordinal in lists.moves.keys() {
+            let pack = PackName { session: gc.number, ordinal: *ordinal };
+            assert!(self.packs.contains_key(&pack), "gc {} moves frames to nowhere", gc.number);
+        }
+        let is_moved = |frame: &FrameName| lists.moves.values().any(|frames| frames.contains(frame));
+        for frame in lists.live.iter().filter_map(|live| self.manifests.get(live)).flat_map(FrameSet::frames)
+        {
+            let goes = lists.dead.contains_pack(&self.lies(&frame, gc.number));
+            assert!(!goes || is_moved(&frame), "gc {} gives up {frame}, which is needed", gc.number);
         }
         self.commits.insert(gc.number, lists);
     }

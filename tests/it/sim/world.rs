@@ -265,7 +265,8 @@ impl World {
             let deed = actors::save(self.repo.open.clone(), vm, bytes, false).await;
             self.learn(deed, false, true, &BTreeSet::new());
         }
-        let options = GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600 };
+        let options =
+            GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600, ..crate::gc::OPTIONS };
         let monitor = Monitor::silent();
         // What a dead collector had announced is garbage only to the second.
         for _ in 0..2 {

@@ -41,7 +41,7 @@ use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, open_body};
+use crate::repository::log::{Log, Moves, open_body};
 use crate::repository::session::Session;
 
 /// Where the bytes of a member come from.
@@ -215,7 +215,8 @@ async fn save(
         Ok(run) => {
             commit(repository, log, &uploader, &run, tags).await?;
             let catalogue = &run.shared.usable.catalogue;
-            lock::warn_after_backup(repository, &run.uses, catalogue, &uploader.session, monitor).await;
+            let packs = Moves::below(log, u64::MAX).packs(&run.uses);
+            lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
             let runs = run.shared.index.runs().saturating_add(to_usize(uploader.session.segments()));

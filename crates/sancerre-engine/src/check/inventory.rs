@@ -10,7 +10,7 @@ use super::report::Severity;
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue, Present};
-use crate::repository::log::{Log, Outcome};
+use crate::repository::log::{Log, Moves, Outcome};
 
 /// Why a pack cannot be used, and which object is to blame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,17 +24,33 @@ pub(super) struct Fault {
 pub(super) struct Inventory {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) present: Present,
+    pub(super) moves: Moves,
     pub(super) bad_lists: Vec<BadList>,
     /// Lists that are not there, by session: the manifest says how many there must be.
     missing_lists: BTreeMap<u64, String>,
 }
 
+/// Takes the inventory, and the log that it fits: a gc that ended meanwhile may have moved and deleted what `log` names.
+pub(super) async fn take(repository: &Repository, log: &Arc<Log>) -> Result<(Arc<Log>, Inventory)> {
+    let mut log = Arc::clone(log);
+    loop {
+        let inventory = Inventory::load(repository, &log).await?;
+        let mut newer = Log::clone(&log);
+        newer.refresh(repository).await?;
+        if newer.collectors().eq(log.collectors()) {
+            return Ok((log, inventory));
+        }
+        log = Arc::new(newer);
+    }
+}
+
 impl Inventory {
-    pub(super) async fn load(repository: &Repository, log: &Log) -> Result<Self> {
+    async fn load(repository: &Repository, log: &Log) -> Result<Self> {
         let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
         let present = Present::load(repository).await?;
         let missing_lists = missing_lists(repository, log).await?;
-        Ok(Self { catalogue: Arc::new(catalogue), present, bad_lists, missing_lists })
+        let moves = Moves::below(log, u64::MAX);
+        Ok(Self { catalogue: Arc::new(catalogue), present, moves, bad_lists, missing_lists })
     }
 
     /// The keys of lists that manifests count and the store does not have.
@@ -81,11 +97,14 @@ impl Inventory {
 
     /// Why a frame cannot lie where a map says, although its pack is there.
     pub(super) fn misplaced(&self, place: &FramePlace, metadata: bool) -> Option<String> {
-        let listed = self.catalogue.pack(place.frame.pack)?;
+        let pack = self.moves.pack(&place.frame);
+        let listed = self.catalogue.pack(pack)?;
+        // What a map says of the pack speaks of the first one; where it was moved the directory tells.
+        let first = pack == place.frame.pack;
         let end = u64::from(place.offset_bytes).saturating_add(u64::from(place.sealed_bytes));
         let wrong = if listed.metadata != metadata {
             "is of the other kind"
-        } else if place.frame.index >= listed.frames || end > listed.size_bytes {
+        } else if first && (place.frame.index >= listed.frames || end > listed.size_bytes) {
             "lies outside its pack"
         } else {
             return None;

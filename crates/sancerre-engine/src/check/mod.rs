@@ -13,6 +13,7 @@ mod history;
 mod index;
 mod inventory;
 mod keys;
+mod moved;
 mod nodes;
 mod packs;
 mod quarantine;
@@ -29,8 +30,6 @@ mod walk;
 
 use std::sync::Arc;
 
-use sancerre_format::frames::FrameSet;
-
 pub use report::{CheckReport, Cost, Finding, Severity};
 pub use sample::{Sample, Sampled};
 pub use select::ReadData;
@@ -39,8 +38,7 @@ use crate::error::Result;
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::Log;
-use inventory::Inventory;
+use crate::repository::log::{Log, Marks};
 use packs::Counted;
 use quarantine::Quarantine;
 use report::Findings;
@@ -95,7 +93,7 @@ pub(crate) async fn check_log(
     findings.extend(distrust::check(zone, log, &run.subjects));
     blame_lists(&mut run);
     let mut counted = Counted::default();
-    let needed = packs::compare(&mut run, &mut counted);
+    let needed = packs::compare(&mut run, &mut counted).await?;
     packs::read(&mut run, &options.read_data, &needed, &mut counted).await?;
     packs::note_orphans(&mut run, &needed);
     walk::walk(&mut run).await?;
@@ -122,20 +120,20 @@ pub(crate) async fn check_log(
 }
 
 async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc<Log>) -> Result<Run<'a>> {
-    let inventory = Inventory::load(repository, log).await?;
+    let (log, inventory) = inventory::take(repository, log).await?;
     let mut findings = Findings::default();
-    let subjects = subjects::read(repository, log, &mut findings);
-    let frames = Frames::new(repository.clone(), Arc::clone(log), Arc::clone(&inventory.catalogue));
+    let subjects = subjects::read(repository, &log, &mut findings);
+    let frames = Frames::new(repository.clone(), Arc::clone(&log), Arc::clone(&inventory.catalogue));
     Ok(Run {
         repository,
         monitor,
-        log: Arc::clone(log),
+        quarantine: Quarantine::of(&log),
+        log,
         frames: Arc::new(frames),
         inventory,
         subjects,
         findings,
-        quarantine: Quarantine::of(log),
-        lost: FrameSet::default(),
+        lost: Marks::default(),
     })
 }
 

@@ -7,9 +7,9 @@ use futures::{StreamExt, TryStreamExt};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::list::ListedPack;
-use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Folder};
 
+use super::moved;
 use super::report::Severity;
 use super::run::{Run, is_transient, tolerate};
 use super::sample::Sampled;
@@ -44,9 +44,11 @@ struct Job {
 /// Compares what snapshots need with what is there.
 ///
 /// Returns the packs needed.
-pub(super) fn compare(run: &mut Run<'_>, counted: &mut Counted) -> BTreeSet<PackName> {
-    let needed: BTreeSet<PackName> =
-        run.subjects.iter().filter_map(|subject| subject.uses.as_ref()).flat_map(FrameSet::packs).collect();
+pub(super) async fn compare(run: &mut Run<'_>, counted: &mut Counted) -> Result<BTreeSet<PackName>> {
+    let mut uses = FrameSet::default();
+    run.subjects.iter().filter_map(|subject| subject.uses.as_ref()).for_each(|of_one| uses.union(of_one));
+    let lying = run.inventory.moves.by_pack(&uses);
+    let needed: BTreeSet<PackName> = lying.keys().copied().collect();
     counted.packs = u64::try_from(needed.len()).unwrap_or(u64::MAX);
     let catalogue = Arc::clone(&run.inventory.catalogue);
     for pack in &needed {
@@ -61,13 +63,19 @@ pub(super) fn compare(run: &mut Run<'_>, counted: &mut Counted) -> BTreeSet<Pack
             lose_pack(run, pack);
         }
     }
-    needed
+    run.frames.prepare(uses.frames()).await.or_else(|error| match error {
+        // Told of each pack for which it matters.
+        crate::Error::Store { .. } => Ok(()),
+        error => Err(error),
+    })?;
+    moved::check(run, &lying).await?;
+    Ok(needed)
 }
 
 /// Notes that a pack is not there as listed, if so.
 fn lose_pack(run: &mut Run<'_>, pack: PackName) {
     let Some(fault) = run.inventory.fault(run.repository, pack) else { return };
-    run.lost.insert_pack(pack);
+    run.lost.add_pack(pack);
     // What no list names cannot be reused anyway.
     let settled = run.inventory.catalogue.pack(pack).is_some() && run.quarantine.add_pack(pack);
     if settled {
@@ -102,18 +110,21 @@ pub(super) async fn read(
             let size_bytes = expected.listed.size_bytes;
             let result = match repository.store.need(&key).await {
                 Ok(bytes) => {
-                    let expected = expected.clone();
+                    let (expected, frames) = (expected.clone(), Arc::clone(&frames));
                     Ok(repository.host.compute(move || verify::verify(&bytes, &expected, &frames)).await?)
                 }
+                // Read before gc deleted it, or not needed any more.
+                Err(crate::Error::Missing { .. }) if frames.gave_up(expected.name).await? => return Ok(None),
                 Err(error) => Err((is_transient(&error), tolerate(repository, error).await?)),
             };
             add(&monitor.counters.done_bytes, size_bytes);
             add(&monitor.counters.stored_bytes, size_bytes);
-            Ok::<_, crate::Error>((key, expected, result))
+            Ok::<_, crate::Error>(Some((key, expected, result)))
         }
     });
     let mut read = std::pin::pin!(read.buffer_unordered(width));
-    while let Some((key, expected, result)) = read.try_next().await? {
+    while let Some(read) = read.try_next().await? {
+        let Some((key, expected, result)) = read else { continue };
         counted.read_packs = counted.read_packs.saturating_add(1);
         counted.read_bytes = counted.read_bytes.saturating_add(expected.listed.size_bytes);
         match result {
@@ -149,7 +160,8 @@ fn choose(
     sample: &BTreeSet<PackName>,
     needed: &BTreeSet<PackName>,
 ) -> Vec<Job> {
-    let doubtful: BTreeSet<PackName> = run.quarantine.packs().filter(|pack| needed.contains(pack)).collect();
+    let mut doubtful = run.quarantine.packs(&run.inventory.moves);
+    doubtful.retain(|pack| needed.contains(pack));
     let catalogue = Arc::clone(&run.inventory.catalogue);
     let wanted = |(pack, listed): &(PackName, &ListedPack)| {
         let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
@@ -159,8 +171,8 @@ fn choose(
     };
     let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
-        let current =
-            generation(run, name.session).is_some_and(|made| run.repository.keys.generation() == Some(made));
+        let made = run.log.generation(name.session);
+        let current = made.is_some() && made == run.repository.keys.generation();
         let expected = Expected {
             repository: run.repository.keys.trust.repository,
             session,
@@ -174,28 +186,23 @@ fn choose(
     jobs.collect()
 }
 
-/// Generation of the keys that a session works with.
-fn generation(run: &Run<'_>, session: u64) -> Option<u16> {
-    let entry = run.log.entry(session)?.announced()?;
-    match &entry.fields.kind {
-        Kind::Backup(intent) => Some(intent.generation),
-        _ => None,
-    }
-}
-
 fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     let pack = expected.name;
     let settled = match verdict.lost {
         Lost::Nothing if verdict.problem.is_none() => return doubt(run, key, expected),
         Lost::Nothing => run.quarantine.add_pack(pack),
         Lost::Whole => {
-            run.lost.insert_pack(pack);
+            run.lost.add_pack(pack);
             run.quarantine.add_pack(pack)
         }
-        Lost::Frames(frames) => frames.into_iter().fold(true, |settled, frame| {
-            run.lost.insert(frame);
-            run.quarantine.add(frame) && settled
-        }),
+        Lost::Frames(mut frames) => {
+            // A copy that no gc committed says nothing about the frame.
+            frames.retain(|frame| run.inventory.moves.pack(frame) == pack);
+            frames.into_iter().fold(true, |settled, frame| {
+                run.lost.add(frame);
+                run.quarantine.add(frame, &pack) && settled
+            })
+        }
     };
     let problem = verdict.problem.unwrap_or_default();
     if settled {
@@ -212,18 +219,17 @@ fn doubt(run: &mut Run<'_>, key: &str, expected: &Expected) {
     if expected.open_content || listed.metadata || run.quarantine.has_pack(*pack) {
         return;
     }
-    let frames = (0..listed.frames).map(|index| FrameName { pack: *pack, index });
-    let quarantined: Vec<FrameName> = frames.filter(|frame| run.quarantine.has(frame)).collect();
+    let quarantined: Vec<FrameName> = run.inventory.moves.lying_in(run.quarantine.frames(), *pack).collect();
     if quarantined.is_empty() {
         return;
     }
-    quarantined.into_iter().for_each(|frame| run.lost.insert(frame));
+    quarantined.into_iter().for_each(|frame| run.lost.add(frame));
     let problem = "frames of it are quarantined, and this key cannot open them to see whether they are lost";
     run.findings.blame_settled(key, Severity::Damaged, problem);
 }
 
 fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, problem: String) {
-    run.lost.insert_pack(pack);
+    run.lost.add_pack(pack);
     if transient {
         // Perhaps it can be read tomorrow: nothing is quarantined for that.
         run.findings.blame(key, Severity::Damaged, problem);
@@ -236,14 +242,24 @@ fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, pro
 
 /// Charges what is lost to the snapshots whose frame sets name it. Which bytes of them it is only their maps tell.
 pub(super) fn charge(run: &mut Run<'_>) {
-    let lost: Vec<PackName> = run.lost.packs().collect();
-    for pack in lost {
-        let fault = run.inventory.fault(run.repository, pack).map(|fault| fault.object);
-        let key = run.inventory.catalogue.key(run.repository, pack);
-        let Some(object) = fault.or(key.ok()) else { continue };
-        for (at, subject) in run.subjects.iter().enumerate() {
-            if subject.uses.as_ref().is_some_and(|uses| uses.shares(&run.lost, &pack)) {
-                run.findings.cost(&object, (at, None), None);
+    let moves = &run.inventory.moves;
+    let objects: Vec<(PackName, String)> = run
+        .lost
+        .touched(moves)
+        .into_iter()
+        .filter_map(|pack| {
+            let fault = run.inventory.fault(run.repository, pack).map(|fault| fault.object);
+            Some((pack, fault.or(run.inventory.catalogue.key(run.repository, pack).ok())?))
+        })
+        .collect();
+    for (at, subject) in run.subjects.iter().enumerate() {
+        let Some(uses) = &subject.uses else { continue };
+        let lying = moves.by_pack(uses);
+        for (pack, object) in &objects {
+            let Some(frames) = lying.get(pack) else { continue };
+            let some = frames.packs().any(|named| frames.shares(run.lost.frames(), &named));
+            if some || run.lost.has_pack(pack) {
+                run.findings.cost(object, (at, None), None);
             }
         }
     }

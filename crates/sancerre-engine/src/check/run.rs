@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sancerre_format::frames::FrameSet;
 use sancerre_format::names;
 
 use super::inventory::Inventory;
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Marks};
 
 /// A check on its way.
 pub(super) struct Run<'a> {
@@ -26,7 +25,7 @@ pub(super) struct Run<'a> {
     pub(super) findings: Findings,
     pub(super) quarantine: Quarantine,
     /// Frames and packs that this run found lost; each has a finding.
-    pub(super) lost: FrameSet,
+    pub(super) lost: Marks,
 }
 
 /// Goes on after an object could not be read when the store as such works.

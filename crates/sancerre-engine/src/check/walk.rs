@@ -190,7 +190,8 @@ impl Walk<'_, '_> {
             Err(unopened) => (format!("frame {}: {}", place.frame, unopened.problem), unopened.transient),
         };
         let object = self.object(place);
-        let settled = !transient && self.run.quarantine.add(place.frame);
+        let settled =
+            !transient && self.run.quarantine.add(place.frame, &self.run.inventory.moves.pack(&place.frame));
         if settled {
             self.run.findings.blame_settled(&object, Severity::Damaged, problem);
         } else {
@@ -244,16 +245,17 @@ impl Walk<'_, '_> {
         ranges: &[Range<u64>],
     ) -> bool {
         self.check_uses(shared, place, ranges);
-        if let Some(fault) = self.run.inventory.fault(self.run.repository, place.frame.pack) {
-            if !self.run.lost.contains(&place.frame) {
+        let pack = self.run.inventory.moves.pack(&place.frame);
+        if let Some(fault) = self.run.inventory.fault(self.run.repository, pack) {
+            if !self.run.lost.contains(&place.frame, &pack) {
                 // In no snapshot's frame set, so nobody looked for its pack yet.
-                self.run.lost.insert(place.frame);
+                self.run.lost.add(place.frame);
                 self.run.findings.blame(&fault.object, fault.severity, fault.problem);
             }
             self.charge(&fault.object, &shared.disks, ranges);
             return false;
         }
-        if self.run.lost.contains(&place.frame) {
+        if self.run.lost.contains(&place.frame, &pack) {
             let object = self.object(place);
             self.charge(&object, &shared.disks, ranges);
             return false;
@@ -297,7 +299,7 @@ impl Walk<'_, '_> {
     fn object(&self, place: &FramePlace) -> String {
         match self.run.frames.pack_key(place) {
             Ok(key) => key,
-            Err(_) => format!("pack {}", place.frame.pack),
+            Err(_) => format!("pack {}", self.run.frames.pack(&place.frame)),
         }
     }
 }

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::SessionId;
-use sancerre_format::log::Kind;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::log::KEEPERS;
 use sancerre_format::names;
 use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record;
 
+use super::copy::Copied;
 use super::plan::{burnt, used};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome};
 use crate::store::Put;
 
 /// The sessions whose outcomes the plan knew (K).
@@ -25,12 +26,15 @@ pub(super) fn decided(log: &Log) -> BTreeSet<SessionId> {
 
 /// The final lists of gc `number`; everything below it is decided and read.
 ///
-/// A pack is struck when a lower commit gave it up, when a snapshot needs it that was committed, held or taken back
-/// since the plan, or when a manifest names it that the plan did not know, whatever became of that one.
+/// A pack is struck when a lower commit gave it up; when a manifest names something in it that the plan did not know,
+/// whatever became of that one; when a snapshot needs a frame in it that was not moved, because that could not be had,
+/// or because the snapshot was held or taken back since the plan; or when a part of it was quarantined meanwhile.
+/// Nothing of a struck pack is moved.
 pub(super) fn final_lists(
     log: &Log,
     number: u64,
     proposed: &FrameSet,
+    copied: &Copied,
     known: &BTreeSet<SessionId>,
 ) -> Result<GcLists> {
     let live = log.snapshots_below(number);
@@ -38,11 +42,19 @@ pub(super) fn final_lists(
         let session = snapshot.session();
         session.number < number && !known.contains(&session)
     });
-    let needed = used(live.iter().copied().chain(late))?;
-    let mut burnt = burnt(log, number)?;
+    let moves = Moves::below(log, number);
+    let (needed, late) = (moves.by_pack(&used(live.iter().copied())?), moves.packs(&used(late)?));
+    let quarantined = log.quarantined(number).touched(&moves);
+    let copies = copied.frames();
+    let is_kept = |pack: &PackName| {
+        needed.get(pack).is_some_and(|frames| quarantined.contains(pack) || !frames.is_subset(&copies))
+    };
+    let mut burnt = burnt(log, number);
     let mut dead = FrameSet::default();
-    for pack in proposed.packs().filter(|pack| !needed.contains(pack) && !burnt.contains_pack(pack)) {
-        dead.insert_pack(pack);
+    for pack in proposed.packs() {
+        if !burnt.contains_pack(&pack) && !late.contains(&pack) && !is_kept(&pack) {
+            dead.insert_pack(pack);
+        }
     }
     burnt.union(&dead);
     let standing = log.standing(number);
@@ -50,8 +62,8 @@ pub(super) fn final_lists(
         session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
     };
     Ok(GcLists {
+        moves: copied.leaving(&dead, &moves),
         dead,
-        moves: Vec::new(),
         burnt,
         live: live.iter().map(|snapshot| snapshot.session()).collect(),
         forgotten: log.committed().map(|snapshot| snapshot.session()).filter(given_up).collect(),
@@ -67,7 +79,7 @@ pub(super) async fn commit(
     session: SessionId,
     lists: &GcLists,
 ) -> Result<()> {
-    let signer = repository.signer(Kind::Gc.roles())?;
+    let signer = repository.signer(KEEPERS)?;
     let previous = log.newest_commit(session.number);
     let commit = Commit {
         repository: repository.keys.trust.repository,

@@ -1,31 +1,36 @@
 //! Garbage collection: the only thing that deletes, and only packs that a committed list names.
 //!
 //! ```text
-//! account (G1) ─> plan (pure) ─> announce (G2) ─> wait or abort (G4) ─> read again, strike (G5) ─> commit (G6) ─> delete (G7)
+//! account (G1) ─> plan (pure) ─> announce (G2) ─> copy what is kept of packs worth rewriting (G3)
+//!              ─> wait or abort (G4) ─> read again, strike (G5) ─> commit (G6) ─> delete (G7)
 //! ```
 //!
 //! The steps are those of docs/decisions/0001-commit-protocol.md, and so is the argument why nothing is lost. Frames
-//! are not moved yet (G3), so a pack goes when no frame of it is needed. No key that opens content is used.
+//! are copied as ciphertext: no key that opens content is used.
 
 mod account;
 mod commit;
+mod copy;
+mod gather;
 mod locks;
 mod patience;
 pub mod plan;
+mod source;
 mod sweep;
 
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::Kind;
+use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::catalogue::Present;
+use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::Log;
 use crate::repository::session::{abort_other, append};
+use copy::{Copied, copy};
 use patience::Patience;
-use plan::Plan;
+use plan::{Plan, Sight};
 use sweep::Swept;
 
 /// How to collect.
@@ -37,6 +42,10 @@ pub struct GcOptions {
     pub wait_seconds: u64,
     /// After how long without a sign of life a session is taken for dead and ended.
     pub silent_seconds: u64,
+    /// Most bytes to keep, and so to read and to write again, of packs that are rewritten; 0 rewrites nothing.
+    pub max_repack_bytes: u64,
+    /// So much garbage, in per cent, may stay in the packs that snapshots need, all of them together.
+    pub max_unused_percent: u8,
 }
 
 /// What a collection came to.
@@ -50,6 +59,10 @@ pub struct GcReport {
     pub committed: bool,
     /// Packs in its final list.
     pub dead_packs: u64,
+    /// Packs that it wrote, for frames of packs that go.
+    pub written_packs: u64,
+    /// Their bytes.
+    pub written_bytes: u64,
     /// Packs deleted now, of this list and of earlier ones.
     pub deleted_packs: u64,
     /// Their bytes.
@@ -68,7 +81,7 @@ pub struct GcReport {
 /// up, before anything is deleted; [`Error::WrongKey`](crate::Error::WrongKey) without a keeper's or the admin's key;
 /// [`Error::SessionEnded`](crate::Error::SessionEnded) when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
-    repository.signer(Kind::Gc.roles())?;
+    repository.signer(KEEPERS)?;
     // Behind a delete marker that it cannot see, a manifest looks like one that never was.
     repository.store.must_tell_versions().await?;
     let mut report = GcReport::default();
@@ -83,13 +96,19 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
             return Ok(report);
         }
     }
+    let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
+    for bad in &bad_lists {
+        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+    }
     let present = Present::load(repository).await?;
-    report.plan = plan::plan(&log, &present, repository.host.clock.now())?;
+    let (generation, now) = (repository.keys.generation(), repository.host.clock.now());
+    let sight = Sight { log: &log, catalogue: &catalogue, present: &present, generation, now };
+    report.plan = plan::plan(&sight, options)?;
     locks::leave_locked(repository, &present, &mut report.plan).await?;
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
-    collect(repository, log, &present, &mut patience, monitor, &mut report).await?;
+    collect(repository, log, (&catalogue, &present), &mut patience, monitor, &mut report).await?;
     Ok(report)
 }
 
@@ -112,49 +131,56 @@ fn is_worth_it(log: &Log, report: &GcReport) -> bool {
 async fn collect(
     repository: &Repository,
     mut log: Log,
-    present: &Present,
+    (catalogue, present): (&Catalogue, &Present),
     patience: &mut Patience,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<()> {
     let known = commit::decided(&log);
-    let proposal = GcLists { dead: report.plan.dead.clone(), ..GcLists::default() };
-    let session = append(repository, &log, Kind::Gc, &proposal.encode()?).await?;
+    let proposal = GcLists { dead: report.plan.proposed(), ..GcLists::default() };
+    let kind = Kind::Gc { generation: repository.keys.zone_secrets()?.generation };
+    let session = append(repository, &log, kind, &proposal.encode()?).await?;
     report.number = Some(session.number);
-    log.refresh(repository).await?;
-    log.complete(repository, session.number).await?;
-    let closed = close(repository, &mut log, session, patience, monitor, report).await;
-    if let Err(error) = closed {
-        give_up(repository, session, &error.to_string(), monitor).await;
-        return Err(error);
-    }
+    let copied = copy_and_close(repository, &mut log, session, catalogue, patience, monitor, report).await;
+    let copied = match copied {
+        Ok(copied) => copied,
+        Err(error) => {
+            give_up(repository, session, &error.to_string(), monitor).await;
+            return Err(error);
+        }
+    };
     if !report.waits_for.is_empty() {
         give_up(repository, session, "sessions below it were still under way", monitor).await;
         return Ok(());
     }
-    let lists = commit::final_lists(&log, session.number, &proposal.dead, &known)?;
+    let lists = commit::final_lists(&log, session.number, &proposal.dead, &copied, &known)?;
     commit::commit(repository, &log, session, &lists).await?;
     report.committed = true;
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
+    (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &lists.burnt, monitor).await?;
     (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
     Ok(())
 }
 
-/// G4, and the reading of G5: every session below is decided and read, and what the repository says still adds up.
-async fn close(
+/// G3, G4, and the reading of G5: every session below is decided and read, and what the repository says still adds up.
+async fn copy_and_close(
     repository: &Repository,
     log: &mut Log,
     session: SessionId,
+    catalogue: &Catalogue,
     patience: &mut Patience,
     monitor: &Monitor,
     report: &mut GcReport,
-) -> Result<()> {
+) -> Result<Copied> {
+    log.refresh(repository).await?;
+    log.complete(repository, session.number).await?;
+    let copied = copy(repository, session, catalogue, &report.plan.moves, monitor).await?;
     report.waits_for = patience.run(repository, log, session.number, monitor, &mut report.ended).await?;
     if report.waits_for.is_empty() {
         account::account(repository, log, session.number)?;
     }
-    Ok(())
+    Ok(copied)
 }
 
 /// An open proposal keeps writers from reusing its packs, so it is not left behind.

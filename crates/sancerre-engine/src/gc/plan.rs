@@ -1,15 +1,24 @@
-//! G1, second half: the plan. Log and listing in, packs that may go out. Pure.
+//! G1, second half: the plan. Log, lists and listing in; packs that may go and packs worth rewriting out. Pure.
+//!
+//! A pack of which something is needed can only go when that is moved, so it costs a read and a write of what is kept.
+//! The packs with the largest share of garbage are taken first, until what would be left is within the limit, the rest
+//! is not worth it, or the budget is used up.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::FormatError;
-use sancerre_format::frames::FrameSet;
-use sancerre_format::id::PackName;
+use sancerre_format::frames::{FrameSet, Members};
+use sancerre_format::id::{Hash, PackName};
 use sancerre_format::names::Time;
 
+use super::GcOptions;
 use crate::error::{Error, Result};
-use crate::repository::catalogue::Present;
-use crate::repository::log::{Log, LogEntry, Outcome, Snapshot};
+use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, Snapshot};
+
+/// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
+const WORTH_PERCENT: u64 = 20;
 
 /// Packs and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,10 +30,19 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, found: &[(sancerre_format::id::Hash, u64)]) {
+    pub(super) fn add(&mut self, found: &[(Hash, u64)]) {
         self.packs = self.packs.saturating_add(1);
         self.bytes = found.iter().fold(self.bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
     }
+}
+
+/// What is kept of a pack that is rewritten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The frames.
+    pub frames: FrameSet,
+    /// About how many bytes they are.
+    pub bytes: u64,
 }
 
 /// What is to be done with every pack that the store lists.
@@ -34,9 +52,17 @@ pub struct Plan {
     pub dead: FrameSet,
     /// The same, counted.
     pub garbage: Tally,
+    /// Packs to rewrite, and what of them is kept.
+    pub moves: BTreeMap<PackName, Kept>,
+    /// The same, counted.
+    pub rewritten: Tally,
+    /// About how many bytes of them are kept, and so read and written.
+    pub moved_bytes: u64,
+    /// About how many bytes that no snapshot needs stay in packs of which something else is needed.
+    pub unused_bytes: u64,
     /// In an earlier final list, and still or again there.
     pub leftover: Tally,
-    /// Needed by snapshots.
+    /// Needed by snapshots, in whole or in part; those to rewrite too.
     pub live: Tally,
     /// Of sessions that are under way or cannot be verified: left alone.
     pub pinned: Tally,
@@ -49,25 +75,68 @@ pub struct Plan {
 impl Plan {
     /// Whether there is nothing to delete.
     pub fn is_empty(&self) -> bool {
-        self.garbage.packs == 0 && self.leftover.packs == 0
+        self.garbage.packs == 0 && self.leftover.packs == 0 && self.rewritten.packs == 0
     }
+
+    /// Adds a pack of which something is needed to those to rewrite.
+    pub(super) fn rewrite(&mut self, pack: PackName, kept: Kept, found: &[(Hash, u64)]) {
+        let before = self.rewritten.bytes;
+        self.rewritten.add(found);
+        let unused_bytes = self.rewritten.bytes.saturating_sub(before).saturating_sub(kept.bytes);
+        self.moved_bytes = self.moved_bytes.saturating_add(kept.bytes);
+        self.unused_bytes = self.unused_bytes.saturating_sub(unused_bytes);
+        self.moves.insert(pack, kept);
+    }
+
+    /// Leaves all packs to be rewritten as they are; returns them.
+    pub(super) fn take_moves(&mut self) -> BTreeMap<PackName, Kept> {
+        let unused_bytes = self.rewritten.bytes.saturating_sub(self.moved_bytes);
+        self.unused_bytes = self.unused_bytes.saturating_add(unused_bytes);
+        (self.rewritten, self.moved_bytes) = (Tally::default(), 0);
+        std::mem::take(&mut self.moves)
+    }
+
+    /// All packs that it wants gone.
+    pub(super) fn proposed(&self) -> FrameSet {
+        let mut proposed = self.dead.clone();
+        self.moves.keys().for_each(|pack| proposed.insert_pack(*pack));
+        proposed
+    }
+}
+
+/// What a plan is made from.
+pub(super) struct Sight<'a> {
+    pub(super) log: &'a Log,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) present: &'a Present,
+    /// Generation of the keys at hand, which open the tables of packs.
+    pub(super) generation: Option<u16>,
+    pub(super) now: Time,
 }
 
 /// Plans from everything that the log and the listing say.
 ///
-/// Errors: [`Error::Object`] for a snapshot whose frame set cannot be read; [`Error::Refused`] when a later version
-/// moved frames.
-pub(super) fn plan(log: &Log, present: &Present, now: Time) -> Result<Plan> {
-    let used = used(log.snapshots())?;
-    let burnt = burnt(log, u64::MAX)?;
+/// Errors: [`Error::Object`] for a snapshot whose frame set cannot be read.
+pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Result<Plan> {
+    let log = sight.log;
+    let moves = Moves::below(log, u64::MAX);
+    let (lying, burnt) = (moves.by_pack(&used(log.snapshots())?), burnt(log, u64::MAX));
+    let quarantined = log.quarantined(u64::MAX).touched(&moves);
     let mut plan = Plan::default();
-    for pack in present.names() {
-        let found = present.found(pack);
+    let mut candidates = Vec::new();
+    for pack in sight.present.names() {
+        let found = sight.present.found(pack);
+        let locked_until = locked_until(log, pack).filter(|until| *until > sight.now);
         if burnt.contains_pack(&pack) {
             plan.leftover.add(found);
-        } else if used.contains(&pack) {
+        } else if let Some(frames) = lying.get(&pack) {
             plan.live.add(found);
-        } else if let Some(until) = locked_until(log, pack).filter(|until| *until > now) {
+            let candidate = candidate(sight, pack, frames);
+            plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.unused_bytes);
+            if locked_until.is_none() && can_be_rewritten(sight, &quarantined, &pack) {
+                candidates.push(candidate);
+            }
+        } else if let Some(until) = locked_until {
             plan.locked.add(found);
             plan.locked_until = plan.locked_until.max(Some(until));
         } else if log.entry(pack.session).is_some_and(is_decided) {
@@ -77,7 +146,82 @@ pub(super) fn plan(log: &Log, present: &Present, now: Time) -> Result<Plan> {
             plan.pinned.add(found);
         }
     }
+    for one in choose(candidates, plan.live.bytes, plan.unused_bytes, options) {
+        let kept = Kept { frames: one.frames.clone(), bytes: one.kept_bytes() };
+        plan.rewrite(one.pack, kept, sight.present.found(one.pack));
+    }
     Ok(plan)
+}
+
+/// A pack of which something is needed.
+#[derive(Debug)]
+struct Candidate<'a> {
+    pack: PackName,
+    frames: &'a FrameSet,
+    size_bytes: u64,
+    /// About how much of it no snapshot needs: frames are counted, not weighed.
+    unused_bytes: u64,
+}
+
+impl Candidate<'_> {
+    fn kept_bytes(&self) -> u64 {
+        self.size_bytes.saturating_sub(self.unused_bytes)
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.unused_bytes > 0
+            && self.unused_bytes.saturating_mul(100) >= self.size_bytes.saturating_mul(WORTH_PERCENT)
+    }
+
+    /// Garbage in a million bytes.
+    fn share(&self) -> u64 {
+        self.unused_bytes.saturating_mul(1_000_000) / self.size_bytes.max(1)
+    }
+}
+
+fn candidate<'a>(sight: &Sight<'_>, pack: PackName, frames: &'a FrameSet) -> Candidate<'a> {
+    let listed = sight.catalogue.pack(pack);
+    let (size_bytes, all) = listed.map_or((0, 0), |listed| (listed.size_bytes, u64::from(listed.frames)));
+    let kept = frames.iter().fold(0u64, |sum, (_, members)| match members {
+        Members::Whole => all,
+        Members::Frames(ranges) => sum.saturating_add(ranges.count()),
+    });
+    let unused = u128::from(all.saturating_sub(kept)).saturating_mul(u128::from(size_bytes));
+    let unused_bytes = u64::try_from(unused / u128::from(all.max(1))).unwrap_or(size_bytes);
+    Candidate { pack, frames, size_bytes, unused_bytes }
+}
+
+/// What can be rewritten at all: what may be damaged is not passed on, but stored anew by backups, and then it is garbage.
+fn can_be_rewritten(sight: &Sight<'_>, quarantined: &BTreeSet<PackName>, pack: &PackName) -> bool {
+    let listed = sight.catalogue.pack(*pack);
+    let made = sight.log.generation(pack.session);
+    sight.log.entry(pack.session).is_some_and(is_decided)
+        && made.is_some()
+        && made == sight.generation
+        && listed.is_some_and(|listed| sight.present.has(*pack, listed))
+        && !quarantined.contains(pack)
+}
+
+/// The packs that are worth it, those with the most garbage for their size first. `live_bytes` and `unused_bytes` are
+/// those of all packs of which something is needed.
+fn choose<'a>(
+    mut candidates: Vec<Candidate<'a>>,
+    mut live_bytes: u64,
+    mut unused_bytes: u64,
+    options: &GcOptions,
+) -> Vec<Candidate<'a>> {
+    candidates.retain(Candidate::is_worth_it);
+    candidates.sort_by_key(|one| (Reverse(one.share()), one.pack));
+    let mut moved_bytes = 0u64;
+    let chosen = candidates.into_iter().take_while(|one| {
+        let limit_bytes = u128::from(live_bytes).saturating_mul(options.max_unused_percent.into()) / 100;
+        moved_bytes = moved_bytes.saturating_add(one.kept_bytes());
+        let taken = u128::from(unused_bytes) > limit_bytes && moved_bytes <= options.max_repack_bytes;
+        live_bytes = live_bytes.saturating_sub(one.unused_bytes);
+        unused_bytes = unused_bytes.saturating_sub(one.unused_bytes);
+        taken
+    });
+    chosen.collect()
 }
 
 /// Only what ended by a record that verifies can be judged.
@@ -91,12 +235,12 @@ fn locked_until(log: &Log, pack: PackName) -> Option<Time> {
     log.entry(pack.session)?.snapshot()?.manifest.fields.lock_until
 }
 
-/// Packs of which snapshots need something.
-pub(super) fn used<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
-    let mut used = BTreeSet::new();
+/// The frames that snapshots need.
+pub(super) fn used<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<FrameSet> {
+    let mut used = FrameSet::default();
     for snapshot in snapshots {
         let uses = FrameSet::decode(&snapshot.manifest.public);
-        used.extend(uses.map_err(|source| unreadable(&snapshot, source))?.packs());
+        used.union(&uses.map_err(|source| unreadable(&snapshot, source))?);
     }
     Ok(used)
 }
@@ -107,18 +251,62 @@ fn unreadable(snapshot: &Snapshot<'_>, source: FormatError) -> Error {
 }
 
 /// Every pack that a commit below `number` gave up.
-pub(super) fn burnt(log: &Log, number: u64) -> Result<FrameSet> {
+pub(super) fn burnt(log: &Log, number: u64) -> FrameSet {
     let mut burnt = FrameSet::default();
     for entry in log.entries().filter(|entry| entry.session.number < number) {
         let Outcome::Commit(_, lists) = &entry.outcome else { continue };
-        if !lists.moves.is_empty() {
-            let number = entry.session.number;
-            return Err(Error::Refused(format!(
-                "gc {number} moved frames, which this version cannot follow; use a newer one"
-            )));
-        }
         burnt.union(&lists.burnt);
         burnt.union(&lists.dead);
     }
-    Ok(burnt)
+    burnt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: GcOptions = GcOptions {
+        dry_run: false,
+        wait_seconds: 0,
+        silent_seconds: 0,
+        max_repack_bytes: u64::MAX,
+        max_unused_percent: 5,
+    };
+
+    /// Packs of 100 bytes with so much garbage; the numbers of those that are chosen.
+    fn chosen(unused: &[u64], options: &GcOptions) -> Vec<u64> {
+        let frames = FrameSet::default();
+        let candidate = |(session, unused_bytes): (u64, &u64)| {
+            let pack = PackName { session, ordinal: 0 };
+            Candidate { pack, frames: &frames, size_bytes: 100, unused_bytes: *unused_bytes }
+        };
+        let candidates: Vec<_> = (1..).zip(unused).map(candidate).collect();
+        let live_bytes = 100 * u64::try_from(unused.len()).unwrap();
+        let chosen = choose(candidates, live_bytes, unused.iter().sum(), options);
+        chosen.iter().map(|one| one.pack.session).collect()
+    }
+
+    #[test]
+    fn the_emptiest_packs_come_first_until_little_garbage_is_left() {
+        assert_eq!(chosen(&[30, 0, 90, 60], &OPTIONS), [3, 4, 1]);
+        // Ten per cent of what is left is enough: 21 of 300 less 79.
+        let some = GcOptions { max_unused_percent: 10, ..OPTIONS };
+        assert_eq!(chosen(&[21, 0, 79], &some), [3]);
+        assert_eq!(chosen(&[40, 0, 0, 0, 0, 0, 0, 0], &OPTIONS), [0u64; 0], "five per cent is left alone");
+        assert_eq!(chosen(&[41, 0, 0, 0, 0, 0, 0, 0], &OPTIONS), [1]);
+    }
+
+    #[test]
+    fn what_is_not_worth_it_stays() {
+        assert_eq!(chosen(&[19, 20, 19], &OPTIONS), [2]);
+        assert_eq!(chosen(&[19, 19], &GcOptions { max_unused_percent: 0, ..OPTIONS }), [0u64; 0]);
+    }
+
+    #[test]
+    fn the_budget_is_what_is_kept() {
+        let budget = |max_repack_bytes| GcOptions { max_repack_bytes, ..OPTIONS };
+        assert_eq!(chosen(&[90, 50, 50], &budget(60)), [1, 2], "10 and 50 bytes");
+        assert_eq!(chosen(&[90, 50, 50], &budget(59)), [1]);
+        assert_eq!(chosen(&[90, 50], &budget(0)), [0u64; 0]);
+    }
 }

@@ -8,17 +8,14 @@
 //! are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
-use sancerre_format::id::{PackName, Place, SessionId};
+use sancerre_format::id::{PackName, Place};
 use sancerre_format::index::{self, IndexEntry, SealedSegment, SegmentName};
-use sancerre_format::list::ListedPack;
 use sancerre_format::log::Kind;
-use sancerre_format::names;
-use sancerre_format::pack::{PackTail, Trailer};
 use sancerre_format::seal::RootKey;
 
 use super::lookup::Run;
@@ -30,13 +27,11 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::Log;
+use crate::repository::ends::{Ends, Source};
+use crate::repository::log::{Avoid, Log};
 
 /// Packs read at once.
 const PACKS_IN_FLIGHT: usize = 16;
-/// First guesses of how much of a pack's ends to read: nearly always enough for head, and table with directory.
-const HEAD_BYTES: u64 = 4 << 10;
-const TAIL_BYTES: u64 = 64 << 10;
 
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +42,6 @@ pub struct RebuildReport {
     pub entries: u64,
     /// Keys of packs whose tables could not be read, each with the reason; what is in them is stored again when met.
     pub unreadable: Vec<String>,
-}
-
-/// A pack whose table is to be read.
-#[derive(Debug, Clone, Copy)]
-struct Source {
-    name: PackName,
-    session: SessionId,
-    listed: ListedPack,
 }
 
 /// Reads the tables of all packs that are listed and present, and publishes them as a new index.
@@ -86,22 +73,20 @@ pub(super) async fn rebuild(
         return Ok(report);
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
-    let avoid = log.avoid(u64::MAX)?;
+    let avoid = Arc::new(log.avoid(u64::MAX)?);
     let mut writer = Writer {
         repository,
         publisher: Publisher::announce(repository, &mut log).await?,
         entries: Vec::new(),
         segment_entries,
     };
-    let read = sources.iter().map(|source| read_pack(repository, monitor, source));
+    let read = sources.into_iter().map(|source| read_pack(repository, monitor, source, &avoid));
     let mut read = std::pin::pin!(futures::stream::iter(read).buffered(PACKS_IN_FLIGHT));
     while let Some(entries) = read.try_next().await? {
         match entries {
             Ok(entries) => {
                 report.packs = report.packs.saturating_add(1);
-                writer
-                    .add(entries.into_iter().filter(|entry| !avoid.contains(&entry.place.frame.frame)))
-                    .await?;
+                writer.add(entries).await?;
             }
             Err(problem) => report.unreadable.push(problem),
         }
@@ -119,30 +104,29 @@ pub(super) async fn rebuild(
 
 /// Packs that a verified list names, that are there, and whose ids are made with the zone's present keys.
 fn sources(repository: &Repository, log: &Log, catalogue: &Catalogue, present: &Present) -> Vec<Source> {
-    let current = |session: u64| {
-        let entry = log.entry(session).and_then(|entry| entry.entry.as_deref().ok());
-        matches!(entry.map(|entry| &entry.fields.kind),
-            Some(Kind::Backup(intent)) if Some(intent.generation) == repository.keys.generation())
-    };
+    let current =
+        |session: u64| log.generation(session).is_some_and(|made| Some(made) == repository.keys.generation());
     catalogue
         .packs()
         .filter(|(name, listed)| present.has(*name, listed) && current(name.session))
-        .filter_map(|(name, listed)| {
-            Some(Source { name, session: catalogue.session(name.session)?, listed: *listed })
-        })
+        .filter_map(|(name, _)| Source::find(catalogue, name))
         .collect()
 }
 
 type Entries = std::result::Result<Vec<IndexEntry>, String>;
 
-async fn read_pack(repository: &Repository, monitor: &Monitor, source: &Source) -> Result<Entries> {
+async fn read_pack(
+    repository: &Repository,
+    monitor: &Monitor,
+    source: Source,
+    avoid: &Arc<Avoid>,
+) -> Result<Entries> {
     monitor.check()?;
-    let key = names::pack(&repository.keys.zone, source.name, &source.listed.hash);
-    let entries = match fetch_ends(repository, &key, source).await {
-        Ok((head, tail)) => {
+    let entries = match Ends::fetch(repository, source).await {
+        Ok(ends) => {
             let root = repository.keys.metadata_root(&source.session)?;
-            let source = *source;
-            let read = move || read_table(&root, &source, &head, &tail).map_err(Error::object(&key));
+            let (key, avoid) = (source.key(repository), Arc::clone(avoid));
+            let read = move || read_table(&root, &ends, source.name, &avoid).map_err(Error::object(&key));
             repository.host.compute(read).await?
         }
         Err(error) => Err(error),
@@ -150,55 +134,23 @@ async fn read_pack(repository: &Repository, monitor: &Monitor, source: &Source) 
     add(&monitor.counters.done_bytes, source.listed.size_bytes);
     match entries {
         Ok(entries) => Ok(Ok(entries)),
-        Err(error) => {
-            let key = names::pack(&repository.keys.zone, source.name, &source.listed.hash);
-            Ok(Err(format!("{key}: {}", tolerate(repository, error).await?)))
-        }
+        Err(error) => Ok(Err(format!("{}: {}", source.key(repository), tolerate(repository, error).await?))),
     }
 }
 
-/// The start of a pack with all of its head, and the end with all of its table and directory.
-async fn fetch_ends(repository: &Repository, key: &str, source: &Source) -> Result<(Bytes, Bytes)> {
-    let size_bytes = source.listed.size_bytes;
-    let store = &repository.store;
-    let tail_from = size_bytes.saturating_sub(TAIL_BYTES);
-    let (mut head, mut tail) = futures::try_join!(
-        store.need_range(key, 0..HEAD_BYTES.min(size_bytes)),
-        store.need_range(key, tail_from..size_bytes)
-    )?;
-    let trailer = Trailer::decode(&tail, size_bytes).map_err(Error::object(key))?;
-    if to_u64(trailer.tail_bytes()) > to_u64(tail.len()) {
-        let from = size_bytes.saturating_sub(to_u64(trailer.tail_bytes()));
-        tail = store.need_range(key, from..size_bytes).await?;
-    }
-    if trailer.head_range().end > to_u64(head.len()) {
-        head = store.need_range(key, trailer.head_range()).await?;
-    }
-    Ok((head, tail))
-}
-
+/// What may be used of the frames that lie in a pack. A frame that gc moved away is told where it lies now; a copy that
+/// no gc committed is nobody's.
 fn read_table(
     root: &RootKey,
-    source: &Source,
-    head: &[u8],
-    tail: &[u8],
+    ends: &Ends,
+    pack: PackName,
+    avoid: &Avoid,
 ) -> std::result::Result<Vec<IndexEntry>, FormatError> {
-    let trailer = Trailer::decode(tail, source.listed.size_bytes)?;
-    let listed = trailer.directory_hash() == source.listed.directory;
-    let tail = PackTail::decode(trailer, head, tail)?;
-    if !listed || tail.head().name() != source.name || tail.head().writer() != source.session {
-        return Err(FormatError::Forged {
-            what: "pack",
-            detail: "it is not the one its session listed".into(),
-        });
-    }
+    let tail = ends.decode()?;
     let table = tail.open_table(root)?;
     let mut entries = Vec::new();
-    for (entry, pieces) in tail.directory().iter().zip(table) {
-        // A moved frame keeps its name; whoever looks for it follows the collector's commit.
-        if entry.session_index != 0 {
-            continue;
-        }
+    let usable = tail.directory().iter().zip(table);
+    for (entry, pieces) in usable.filter(|(entry, _)| avoid.pack(&entry.frame) == Some(pack)) {
         let mut offset_bytes = 0u32;
         for (id, size_bytes) in pieces {
             entries.push(IndexEntry { id, place: Place { frame: entry.place(), offset_bytes, size_bytes } });
@@ -217,7 +169,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    async fn add(&mut self, entries: impl Iterator<Item = IndexEntry>) -> Result<()> {
+    async fn add(&mut self, entries: Vec<IndexEntry>) -> Result<()> {
         if to_u64(self.entries.len()) >= self.segment_entries {
             // More follows, so this is not the last segment: it covers nothing.
             let built = self.build().await?;

@@ -52,7 +52,7 @@ fn scope_of(repository: &Repository, log: &Log, name: SegmentName, fields: &Segm
         && fields.repository == repository.keys.trust.repository;
     match announced.filter(|_| fits).map(|announced| &announced.fields.kind) {
         Some(Kind::Backup(_)) => Ok(Scope::OwnSession),
-        Some(Kind::Index | Kind::Gc) => Ok(Scope::AnySession),
+        Some(Kind::Index | Kind::Gc { .. }) => Ok(Scope::AnySession),
         _ => Err(FormatError::Forged {
             what: "index segment",
             detail: "it does not belong to its session".into(),

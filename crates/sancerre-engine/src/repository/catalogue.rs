@@ -100,6 +100,12 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Adds what other lists say.
+    pub fn extend(&mut self, other: Self) {
+        self.packs.extend(other.packs);
+        self.sessions.extend(other.sessions);
+    }
+
     /// What is known of a pack.
     pub fn pack(&self, name: PackName) -> Option<&ListedPack> {
         self.packs.get(&name)

@@ -2,6 +2,7 @@
 
 mod avoid;
 mod digest;
+mod moves;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::repository::Repository;
 
 pub use avoid::Avoid;
+pub use moves::{Marks, Moves};
 pub use standing::Standing;
 
 /// A log entry and what became of it.
@@ -337,7 +339,7 @@ impl LogEntry {
 
     /// Whether it announces a garbage collection.
     pub fn is_gc(&self) -> bool {
-        self.entry.as_ref().is_ok_and(|entry| matches!(entry.fields.kind, Kind::Gc))
+        self.entry.as_ref().is_ok_and(|entry| matches!(entry.fields.kind, Kind::Gc { .. }))
     }
 
     /// The snapshot this entry became.
@@ -383,7 +385,7 @@ fn decode_outcome(
         }
         line if line == Commit::KIND.as_bytes() => {
             let record = record::decode::<Commit>(trust, bytes)?;
-            if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc) {
+            if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc { .. }) {
                 return Err(elsewhere(Commit::KIND));
             }
             let lists = GcLists::decode(&record.public)?;

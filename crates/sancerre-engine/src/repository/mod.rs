@@ -1,6 +1,7 @@
 //! A repository: its store, its constants, the keys at hand, and what its log says.
 
 pub mod catalogue;
+pub(crate) mod ends;
 pub mod init;
 pub mod log;
 pub mod session;

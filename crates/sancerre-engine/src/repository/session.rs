@@ -6,7 +6,7 @@ use sancerre_format::id::{Hash, SessionId};
 
 use sancerre_format::index::{self, IndexEntry};
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Entry, Intent, Kind};
+use sancerre_format::log::{Entry, Intent, KEEPERS, Kind};
 use sancerre_format::names::{self, Name, Time};
 use sancerre_format::outcome::{Abort, Manifest};
 use sancerre_format::record::{self, Fields};
@@ -101,17 +101,7 @@ impl Session {
         if packs.is_empty() {
             return Ok(());
         }
-        let list = PackList {
-            repository: repository.keys.trust.repository,
-            zone: repository.keys.zone.clone(),
-            session: self.id,
-            sequence: self.lists,
-            by: self.writer.by.clone(),
-            packs,
-        };
-        let bytes = self.sign(repository, &list, &[], &[])?;
-        let key = names::list(&repository.keys.zone, self.id.number, self.lists);
-        repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
+        publish_list(repository, &self.writer, self.id, self.lists, packs).await?;
         self.lists = self.lists.saturating_add(1);
         self.publish_segment(repository, entries).await
     }
@@ -270,6 +260,27 @@ impl Session {
     }
 }
 
+/// Publishes a signed list of packs of a session that are durable.
+pub(crate) async fn publish_list(
+    repository: &Repository,
+    signer: &SignerKey,
+    session: SessionId,
+    sequence: u32,
+    packs: Vec<ListedPack>,
+) -> Result<()> {
+    let list = PackList {
+        repository: repository.keys.trust.repository,
+        zone: repository.keys.zone.clone(),
+        session,
+        sequence,
+        by: signer.by.clone(),
+        packs,
+    };
+    let bytes = record::encode(&list, repository.host.tool, &signer.key, &[], &[])?;
+    let key = names::list(&repository.keys.zone, session.number, sequence);
+    repository.store.put_own(&key, bytes.into(), OTHER_PROCESS).await
+}
+
 /// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
 fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
     match log.revocation(&signer.by.name).filter(|revoked| revoked.from <= number) {
@@ -334,7 +345,7 @@ pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8
 ///
 /// Errors: [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn abort_other(repository: &Repository, session: SessionId, reason: &str) -> Result<()> {
-    let signer = repository.signer(Kind::Gc.roles())?;
+    let signer = repository.signer(KEEPERS)?;
     let abort = Abort {
         repository: repository.keys.trust.repository,
         zone: repository.keys.zone.clone(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::PackName;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frames::Frames;
@@ -89,16 +90,32 @@ impl<'a> Request<'a> {
             Ok((frames, sealed)) => return Ok(Some(Ok(Fetched { frames, frame, sealed, _memory: memory }))),
             Err(error) => error,
         };
-        let mut frames = vec![frame];
         match error.kind() {
             ErrorKind::Damaged => {
                 self.answer = None;
                 self.one_by_one = true;
+                Ok(Some(Err(Failed { frames: vec![frame], error })))
             }
-            ErrorKind::Missing => frames.extend(self.left.drain(..)),
-            _ => return Err(error),
+            ErrorKind::Missing => self.follow(frame, memory, error).await.map(Some),
+            _ => Err(error),
         }
-        Ok(Some(Err(Failed { frames, error })))
+    }
+
+    /// After its pack was missing: a frame that gc moved meanwhile is read from where it lies now.
+    async fn follow(
+        &mut self,
+        frame: WantedFrame,
+        memory: OwnedSemaphorePermit,
+        missing: Error,
+    ) -> Result<Arrival> {
+        match self.fetcher.again(&frame).await? {
+            Some(Ok((frames, sealed))) => Ok(Ok(Fetched { frames, frame, sealed, _memory: memory })),
+            Some(Err(error)) => Ok(Err(Failed { frames: vec![frame], error })),
+            None => {
+                let frames = std::iter::once(frame).chain(self.left.drain(..)).collect();
+                Ok(Err(Failed { frames, error: missing }))
+            }
+        }
     }
 
     async fn read(&mut self, frame: &WantedFrame) -> Result<(Arc<Frames>, Bytes)> {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::{Segment, segments};
 use crate::restore::fetch::{Failed, Fetcher};
-use crate::restore::plan::Piece;
+use crate::restore::plan::{Piece, WantedFrame};
 
 /// Segments of the index searched at once.
 const SEGMENTS_IN_FLIGHT: usize = 16;
@@ -104,8 +104,8 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     // A node that came from a copy names packs of its own session, whose lists this restore did not load: those
     // places were not tried yet.
-    let tried = |place: &FramePlace| fetcher.frames().catalogue().pack(place.frame.pack).is_some();
-    let bad: HashSet<FramePlace> = lost().map(|frame| frame.place).filter(tried).collect();
+    let tried = |frame: &&WantedFrame| fetcher.frames().catalogue().pack(frame.pack).is_some();
+    let bad: HashSet<FramePlace> = lost().filter(tried).map(|frame| frame.place).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
     let mut places: HashMap<ContentId, Vec<Place>> = HashMap::new();
     let listed = segments(repository).await?;
@@ -138,7 +138,7 @@ async fn search_segment(
     ids: &BTreeSet<ContentId>,
 ) -> Result<Vec<(ContentId, Place)>> {
     let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
-    let Some(segment) = Segment::open(repository, log, name, size_bytes).await? else {
+    let Some(segment) = Segment::open(repository, &log, name, size_bytes).await? else {
         return Ok(Vec::new());
     };
     let mut wanted: BTreeMap<usize, Vec<ContentId>> = BTreeMap::new();

@@ -13,7 +13,7 @@ use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
-use crate::frames::Frames;
+use crate::frames::{Frames, PackedFrame};
 use crate::monitor::{Monitor, add};
 use crate::repository::catalogue::Catalogue;
 use crate::restore::plan::{Merge, Piece, WantedFrame};
@@ -93,7 +93,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// How the pieces of a window are to be joined to requests, as far as it is known by now.
-    pub(super) fn merge(&self, wanted: &[(FramePlace, Piece)]) -> Merge {
+    pub(super) fn merge(&self, wanted: &[(PackedFrame, Piece)]) -> Merge {
         let layout = self.frames().repository().layout;
         let wanted_bytes: u64 = wanted.iter().map(|(_, piece)| u64::from(piece.size_bytes)).sum();
         let range_bytes = (wanted_bytes / REQUESTS_PER_WINDOW).min(u64::from(layout.pack_bytes));
@@ -175,19 +175,20 @@ impl<'a> Fetcher<'a> {
             return Ok(Arc::clone(frames));
         }
         let (repository, log) = (frames.repository(), frames.log());
-        let (catalogue, _) = Catalogue::load(repository, log, [pack.session]).await?;
-        let frames = Arc::new(Frames::new(repository.clone(), Arc::clone(log), Arc::new(catalogue)));
+        let (catalogue, _) = Catalogue::load(repository, &log, [pack.session]).await?;
+        let frames = Arc::new(Frames::new(repository.clone(), log, Arc::new(catalogue)));
         others.insert(pack.session, Arc::clone(&frames));
         Ok(frames)
     }
 
-    /// Reads one frame, outside of the budget.
+    /// Reads one frame from where it lies, outside of the budget.
     ///
     /// Errors: [`Error::is_damage`] when the pack is gone, or not listed, or cannot hold the frame.
     pub(super) async fn read(&self, place: &FramePlace) -> Result<(Arc<Frames>, Bytes)> {
         self.monitor.check()?;
-        let located = self.locate(place.frame.pack).await?;
-        located.check(place)?;
+        let PackedFrame { pack, place } = self.frames().locate(place).await?;
+        let located = self.locate(pack).await?;
+        located.check(&place)?;
         self.count_requests(1);
         let start = u64::from(place.offset_bytes);
         let end = start.saturating_add(u64::from(place.sealed_bytes));
@@ -196,7 +197,7 @@ impl<'a> Fetcher<'a> {
                 self.count_bytes(to_u64(bytes.len()));
                 Ok((located.frames, bytes))
             }
-            Err(error) => Err(self.diagnose(place.frame.pack, &located, error).await),
+            Err(error) => Err(self.diagnose(pack, &located, error).await),
         }
     }
 

@@ -14,12 +14,14 @@ mod dump;
 mod fallback;
 mod fetch;
 mod keep;
+mod moved;
 mod open;
 mod plan;
 mod streams;
 mod walk;
 mod write;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ use crate::frames::Frames;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue};
-use crate::repository::log::{Log, LogEntry, open_body};
+use crate::repository::log::{Log, LogEntry, Moves, open_body};
 use fetch::Fetcher;
 use write::Written;
 
@@ -83,8 +85,8 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let body = open_body(repository, &snapshot)?;
     let manifest = snapshot.manifest.fields.clone();
     let uses = FrameSet::decode(&snapshot.manifest.public).map_err(Error::object(&key))?;
-    let mut sessions: Vec<u64> = uses.packs().map(|pack| pack.session).collect();
-    sessions.dedup();
+    let packs = Moves::below(&log, u64::MAX).packs(&uses);
+    let sessions: BTreeSet<u64> = packs.into_iter().map(|pack| pack.session).collect();
     let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
     let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));
     Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })

@@ -1,7 +1,6 @@
 //! Opening frames: decrypted, decoded once, and every chunk compared with its id.
 
 use sancerre_format::FormatError;
-use sancerre_format::id::FramePlace;
 use sancerre_format::node::chunk_id;
 
 use crate::error::{Error, Result};
@@ -24,13 +23,13 @@ pub(super) fn open(
     };
     let (good, bad) = verify(&frames.repository().keys.zone_secrets()?.keys.id, &raw, &frame.pieces);
     take(&good, raw)?;
-    Ok((!bad.is_empty()).then(|| not_there(frames, frame.place, bad)))
+    Ok((!bad.is_empty()).then(|| not_there(frames, frame, bad)))
 }
 
-fn not_there(frames: &Frames, place: FramePlace, pieces: Vec<Piece>) -> Failed {
+fn not_there(frames: &Frames, frame: &WantedFrame, pieces: Vec<Piece>) -> Failed {
     let detail = format!("{} of its chunks do not fit their ids", pieces.len());
-    let error = frames.blame(&place, FormatError::Forged { what: "frame", detail });
-    Failed { frames: vec![WantedFrame { place, pieces }], error }
+    let error = frames.blame(&frame.place, FormatError::Forged { what: "frame", detail });
+    Failed { frames: vec![WantedFrame { pieces, ..frame.clone() }], error }
 }
 
 /// Splits chunks into those that are there and those that are not. A chunk wanted many times is hashed once.

@@ -9,6 +9,8 @@ use sancerre_format::FormatError;
 use sancerre_format::bytes::to_usize;
 use sancerre_format::id::{ContentId, FramePlace, PackName};
 
+use crate::frames::PackedFrame;
+
 /// Which frames of a pack are read by one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merge {
@@ -51,6 +53,9 @@ impl Piece {
 /// A frame and all that is wanted of it, ascending by offset in the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WantedFrame {
+    /// The pack in which it lies.
+    pub(super) pack: PackName,
+    /// Where it lies there.
     pub(super) place: FramePlace,
     pub(super) pieces: Vec<Piece>,
 }
@@ -79,7 +84,7 @@ pub(super) struct PackRange {
 impl PackRange {
     /// A request for one frame.
     pub(super) fn of(frame: WantedFrame) -> Self {
-        Self { pack: frame.place.frame.pack, bytes: frame.sealed(), frames: vec![frame] }
+        Self { pack: frame.pack, bytes: frame.sealed(), frames: vec![frame] }
     }
 
     fn first(&self) -> u64 {
@@ -88,7 +93,7 @@ impl PackRange {
 
     fn takes(&self, frame: &WantedFrame, merge: Merge) -> bool {
         let sealed = frame.sealed();
-        self.pack == frame.place.frame.pack
+        self.pack == frame.pack
             && sealed.start <= self.bytes.end.saturating_add(merge.gap_bytes)
             && sealed.end.saturating_sub(self.bytes.start) <= merge.range_bytes
     }
@@ -101,10 +106,10 @@ impl PackRange {
 
 /// Groups wanted pieces into requests (a frame that is larger than a request may be is one of its own), in the order in
 /// which they are first needed.
-pub(super) fn plan(mut wanted: Vec<(FramePlace, Piece)>, merge: Merge) -> Vec<PackRange> {
+pub(super) fn plan(mut wanted: Vec<(PackedFrame, Piece)>, merge: Merge) -> Vec<PackRange> {
     // By offset before index: only then are neighbours in the list neighbours in the pack, whatever a map says.
-    wanted.sort_unstable_by_key(|(place, piece)| {
-        (place.frame.pack, place.offset_bytes, place.sealed_bytes, place.frame.index, piece.order())
+    wanted.sort_unstable_by_key(|(PackedFrame { pack, place }, piece)| {
+        (*pack, place.offset_bytes, place.sealed_bytes, place.frame, piece.order())
     });
     let mut ranges: Vec<PackRange> = Vec::new();
     for frame in by_frame(&wanted) {
@@ -117,10 +122,14 @@ pub(super) fn plan(mut wanted: Vec<(FramePlace, Piece)>, merge: Merge) -> Vec<Pa
     ranges
 }
 
-fn by_frame(wanted: &[(FramePlace, Piece)]) -> impl Iterator<Item = WantedFrame> {
+fn by_frame(wanted: &[(PackedFrame, Piece)]) -> impl Iterator<Item = WantedFrame> {
     wanted.chunk_by(|(a, _), (b, _)| a == b).filter_map(|group| {
-        let (place, _) = group.first()?;
-        Some(WantedFrame { place: *place, pieces: group.iter().map(|(_, piece)| *piece).collect() })
+        let (PackedFrame { pack, place }, _) = group.first()?;
+        Some(WantedFrame {
+            pack: *pack,
+            place: *place,
+            pieces: group.iter().map(|(_, piece)| *piece).collect(),
+        })
     })
 }
 

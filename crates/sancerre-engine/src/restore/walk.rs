@@ -10,6 +10,7 @@ use sancerre_format::node::{Geometry, Node};
 use sancerre_format::outcome::Member;
 
 use crate::error::Result;
+use crate::frames::PackedFrame;
 use crate::map::{MapReader, StoredNode};
 use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
@@ -21,7 +22,7 @@ const WINDOW_BYTES: u64 = 2 << 30;
 const REQUESTS_IN_FLIGHT: usize = 16;
 
 /// Chunks and their frames, ascending by offset on the disk.
-pub(super) type Window = Vec<(FramePlace, Piece)>;
+pub(super) type Window = Vec<(PackedFrame, Piece)>;
 
 /// A node to be read.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +63,12 @@ impl<'a> Walk<'a> {
             let Some(level) = group.first().map(|node| node.level) else { return Ok(None) };
             let nodes = self.load(level, group).await?;
             if level == 0 {
-                return Ok(Some(self.chunks(&nodes)));
+                return self.fetcher.find(self.chunks(&nodes)).await.map(Some);
             }
             let children = children(&nodes);
             if level == 1 {
                 let leaves = self.load(0, children).await?;
-                return Ok(Some(self.chunks(&leaves)));
+                return self.fetcher.find(self.chunks(&leaves)).await.map(Some);
             }
             self.pending.extend(children.into_iter().rev());
         }
@@ -88,7 +89,7 @@ impl<'a> Walk<'a> {
         group
     }
 
-    fn chunks(&self, leaves: &Nodes) -> Window {
+    fn chunks(&self, leaves: &Nodes) -> Vec<(FramePlace, Piece)> {
         let geometry = self.map.geometry();
         let chunks = leaves.iter().map(|(number, node)| {
             let start = geometry.range(0, *number).start;
@@ -103,7 +104,8 @@ impl<'a> Walk<'a> {
 
     /// Reads nodes of one level.
     async fn load(&self, level: u8, nodes: Vec<Pending>) -> Result<Nodes> {
-        let wanted: Window = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
+        let wanted = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
+        let wanted = self.fetcher.find(wanted).await?;
         let (fetcher, merge) = (self.fetcher, self.fetcher.merge(&wanted));
         let requests = stream::iter(plan(wanted, merge)).map(|range| fetcher.map(range));
         let mut arriving = requests.flatten_unordered(REQUESTS_IN_FLIGHT);
@@ -128,7 +130,7 @@ impl<'a> Walk<'a> {
             match self.node(level, piece, &place(frame.place, piece), &raw) {
                 Ok(node) => drop(loaded.insert(piece.at, node.node)),
                 Err(error) => {
-                    let frame = WantedFrame { place: frame.place, pieces: vec![*piece] };
+                    let frame = WantedFrame { pieces: vec![*piece], ..frame.clone() };
                     let error = frames.blame(&frame.place, error);
                     lost.push(Failed { frames: vec![frame], error });
                 }

@@ -125,7 +125,7 @@ pub(crate) fn distrust() -> Distrust {
 pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
     vec![
         (Kind::Backup(intent()), writer(), WRITER),
-        (Kind::Gc, keeper(), KEEPER),
+        (Kind::Gc { generation: 1 }, keeper(), KEEPER),
         (Kind::Forget(snapshots()), keeper(), KEEPER),
         (Kind::Undelete(snapshots()), admin(), ADMIN),
         (Kind::Hold(snapshots()), keeper(), KEEPER),

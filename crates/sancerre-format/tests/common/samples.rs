@@ -4,7 +4,7 @@ use sancerre_format::certificate::{Role, portable};
 use sancerre_format::config::{Identity, ZoneRecord};
 use sancerre_format::error::Result;
 use sancerre_format::frames::FrameSet;
-use sancerre_format::gc::{GcLists, Move};
+use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
@@ -73,12 +73,17 @@ pub(crate) const FRAMES_TEXT: &str = "sancerre-frames-v1\nframes: 3 0-2 4:0,2-4,
 pub(crate) fn proposal() -> GcLists {
     let mut lists = GcLists::default();
     lists.dead.insert_pack(PackName { session: 3, ordinal: 1 });
-    lists.moves = vec![Move { frame: frame(3, 4, 2), ordinal: 0, index: 0 }];
+    lists.dead.insert_pack(PackName { session: 3, ordinal: 4 });
     lists
 }
 
 pub(crate) fn final_lists() -> GcLists {
     let mut lists = proposal();
+    for (ordinal, name) in
+        [(0, frame(2, 0, 7)), (0, frame(3, 4, 2)), (0, frame(3, 4, 3)), (1, frame(3, 5, 0))]
+    {
+        lists.moves.entry(ordinal).or_default().insert(name);
+    }
     lists.burnt.union(&lists.dead);
     lists.burnt.insert_pack(PackName { session: 1, ordinal: 0 });
     lists.live = vec![session(5), session(6)];
@@ -89,7 +94,7 @@ pub(crate) fn final_lists() -> GcLists {
 pub(crate) fn final_text() -> String {
     let (five, six, three) = (session(5), session(6), session(3));
     format!(
-        "sancerre-gc-v1\ndead: 3 1\nmove: 3/4/2 0/0\nburnt: 1 0\nburnt: 3 1\nlive: {five}\nlive: {six}\n\
+        "sancerre-gc-v1\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nburnt: 1 0\nburnt: 3 1 4\nlive: {five}\nlive: {six}\n\
          forgotten: {three}\n"
     )
 }
@@ -123,13 +128,13 @@ fn keys() -> Vec<Sample> {
 }
 
 fn entries() -> Vec<Sample> {
-    let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1\nmove: 3/4/2 0/0\n");
+    let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1 4\n");
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
     let checkpoint = stored_zstd(b"sancerre-gc-v1\nburnt: 3 1\n");
     let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {
         let parts: [&[u8]; 2] = match kind {
             Kind::Backup(_) => [b"", b"the session key, sealed with age"],
-            Kind::Gc => [&proposal, b""],
+            Kind::Gc { .. } => [&proposal, b""],
             Kind::Quarantine { .. } => [&frames, b""],
             Kind::Checkpoint => [&checkpoint, b""],
             _ => [b"", b""],

@@ -15,7 +15,7 @@ use crate::arguments::{parse_name, parse_tag};
 use crate::exit::{Done, Failure};
 use crate::output::{Align, table};
 use crate::repository;
-use crate::units::{count, parse_seconds};
+use crate::units::{count, parse_seconds, parse_share};
 
 const COLUMNS: [(&str, Align); 6] = [
     ("id", Align::Left),
@@ -70,7 +70,7 @@ pub(crate) struct Forget {
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
     tags: Vec<Tag>,
     /// Most of a machine's snapshots that may go in one run
-    #[arg(long, value_name = "N%", value_parser = parse_percent, default_value = "50%")]
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "50%")]
     max_drop: u8,
     /// Named snapshots may be the last of their machine
     #[arg(long, requires = "snapshots")]
@@ -181,22 +181,4 @@ fn describe(decision: &Decision) -> Value {
         "action": action(decision),
         "reasons": reasons,
     })
-}
-
-fn parse_percent(text: &str) -> Result<u8, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
-    number.filter(|number| *number <= 100).ok_or_else(|| format!("{text:?} is not a share such as 50%"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_percent;
-
-    #[test]
-    fn shares_are_understood() {
-        assert_eq!(parse_percent("75%"), Ok(75));
-        for text in ["", "101%", "-1", "x"] {
-            parse_percent(text).unwrap_err();
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! `gc`: what no snapshot needs is deleted.
+//! `gc`: what no snapshot needs is deleted, and packs that are mostly garbage are rewritten without it.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,13 @@ use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
 use crate::repository;
-use crate::units::{count, duration, parse_seconds, seconds, size};
+use crate::units::{count, duration, parse_seconds, parse_share, parse_size, seconds, size};
 
 /// Delete what no snapshot needs.
+///
+/// Packs of which little is needed are rewritten without the rest, sealed as they are: that needs no key that opens
+/// content. Those with the most garbage come first, until little enough is left or the budget is used up; a pack with
+/// less than a fifth of garbage is left alone. What is being rewritten is not reused by backups that start meanwhile.
 ///
 /// Runs beside backups, restores and other collections; it waits for backups under way, so the best time is after
 /// them. It also records which snapshots there are: the rules of `forget` count only recorded ones. Needs a keeper's
@@ -24,7 +28,8 @@ use crate::units::{count, duration, parse_seconds, seconds, size};
 #[command(after_help = "\
 Examples:
   sancerre gc --dry-run
-  sancerre gc --key-file keeper.key --wait 4h")]
+  sancerre gc --key-file keeper.key --wait 4h
+  sancerre gc --key-file keeper.key --max-repack 0")]
 pub(crate) struct Gc {
     /// Only say what would be deleted
     #[arg(short = 'n', long)]
@@ -35,14 +40,25 @@ pub(crate) struct Gc {
     /// A backup that the store has heard nothing of for so long is taken for dead, and ended
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "12h")]
     silent: u64,
+    /// Read and write about so many bytes at most to rewrite packs
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64G")]
+    max_repack: u64,
+    /// About how much garbage may stay in the packs that snapshots need, all of them together
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "5%")]
+    max_unused: u8,
 }
 
 pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let repository = repository::open(context, Access::Keeper).await?;
-    let settings =
-        GcOptions { dry_run: options.dry_run, wait_seconds: options.wait, silent_seconds: options.silent };
-    let (monitor, watched) = context.watched(Work::Check)?;
+    let settings = GcOptions {
+        dry_run: options.dry_run,
+        wait_seconds: options.wait,
+        silent_seconds: options.silent,
+        max_repack_bytes: options.max_repack,
+        max_unused_percent: options.max_unused,
+    };
+    let (monitor, watched) = context.watched(Work::Collect)?;
     let report = gc::gc(&repository, &settings, &monitor).await?;
     drop(watched);
     let took = started.elapsed();
@@ -71,19 +87,32 @@ fn tell(context: &Context, report: &GcReport, took: Duration) {
     context.output.message(&describe(&report.plan));
     context.output.message(&match report.number {
         None => "nothing was done".to_owned(),
-        Some(number) => format!(
-            "gc {number}: {} deleted, {} freed, in {}",
-            count(report.deleted_packs, "pack"),
-            size(report.freed_bytes),
-            duration(took)
-        ),
+        Some(number) => done(number, report, took),
     });
+}
+
+fn done(number: u64, report: &GcReport, took: Duration) -> String {
+    let mut parts = vec![format!("gc {number}: {} deleted", count(report.deleted_packs, "pack"))];
+    if report.written_packs > 0 {
+        parts.push(format!(
+            "{} written ({})",
+            count(report.written_packs, "pack"),
+            size(report.written_bytes)
+        ));
+    }
+    let gained = report.freed_bytes.saturating_sub(report.written_bytes);
+    parts.push(format!("{} freed, in {}", size(gained), duration(took)));
+    parts.join(", ")
 }
 
 fn describe(plan: &Plan) -> String {
     let tally = |tally: &Tally| format!("{} ({})", count(tally.packs, "pack"), size(tally.bytes));
     let mut parts =
         vec![format!("{} needed", tally(&plan.live)), format!("{} garbage", tally(&plan.garbage))];
+    if plan.rewritten.packs > 0 {
+        parts.push(format!("{} to be rewritten as about {}", tally(&plan.rewritten), size(plan.moved_bytes)));
+    }
+    parts.push(format!("about {} of garbage left in packs that are needed", size(plan.unused_bytes)));
     if plan.leftover.packs > 0 {
         parts.push(format!("{} left over by earlier collections", tally(&plan.leftover)));
     }
@@ -96,7 +125,7 @@ fn describe(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 14] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 19] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -106,12 +135,17 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("committed", json!(report.committed)),
         ("live", tally(&plan.live)),
         ("garbage", tally(&plan.garbage)),
+        ("rewritten", tally(&plan.rewritten)),
+        ("moved_bytes", json!(plan.moved_bytes)),
+        ("unused_bytes", json!(plan.unused_bytes)),
         ("leftover", tally(&plan.leftover)),
         ("pinned", tally(&plan.pinned)),
         ("locked", tally(&plan.locked)),
         ("locked_until", json!(plan.locked_until.map(|until| until.to_string()))),
         ("deleted_packs", json!(report.deleted_packs)),
         ("freed_bytes", json!(report.freed_bytes)),
+        ("written_packs", json!(report.written_packs)),
+        ("written_bytes", json!(report.written_bytes)),
         ("left", json!(report.left)),
         ("sessions", json!({ "ended": numbers(&report.ended), "under_way": numbers(&report.waits_for) })),
         ("duration_seconds", json!(seconds(took))),

@@ -2,33 +2,37 @@
 
 use std::collections::HashSet;
 
-use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::FrameName;
+use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Name};
 use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
+use super::moves::{Marks, Moves};
 use super::{Log, LogEntry, Outcome};
 
 /// Places that a session must not use (FORMAT.md §9.2).
 #[derive(Debug, Clone, Default)]
 pub struct Avoid {
-    frames: FrameSet,
+    moves: Moves,
+    marks: Marks,
     sessions: HashSet<u64>,
 }
 
 impl Avoid {
     /// Whether a frame must not be used.
     pub fn contains(&self, frame: &FrameName) -> bool {
-        self.sessions.contains(&frame.pack.session) || self.frames.contains(frame)
+        self.pack(frame).is_none()
     }
 
-    /// Adds frames found unusable.
-    pub fn extend(&mut self, frames: &FrameSet) {
-        self.frames.union(frames);
+    /// The pack in which a frame lies, or none if it must not be used. What counts is the pack where it lies now, and,
+    /// for trust, also the session that sealed it.
+    pub fn pack(&self, frame: &FrameName) -> Option<PackName> {
+        let pack = self.moves.pack(frame);
+        let distrusted = self.sessions.contains(&frame.pack.session) || self.sessions.contains(&pack.session);
+        (!distrusted && !self.marks.contains(frame, &pack)).then_some(pack)
     }
 
     /// Adds the sessions of everybody but this writer: what others stored is not known then, and cannot be poisoned.
@@ -44,24 +48,18 @@ impl Log {
     ///
     /// Errors: a proposal that a keeper signed and nobody can read; to ignore it could lose data.
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
-        let mut avoid = Avoid::default();
+        // Copies in a collector's pack count when its commit is below: only then do they stay wherever they are moved.
+        let (moves, marks) = (Moves::below(self, number), self.quarantined(u64::MAX));
+        let mut avoid = Avoid { moves, marks, sessions: HashSet::new() };
         if let Some((.., lists)) = self.newest_commit(number) {
-            avoid.frames.union(&lists.burnt);
+            avoid.marks.extend(&lists.burnt);
         }
         for (_, entry) in self.entries.range(..number) {
             avoid_gc(&mut avoid, entry)?;
         }
         for entry in self.valid() {
-            match &entry.fields.kind {
-                Kind::Quarantine { .. } => {
-                    // A set that does not decode was not made by this program. It names nothing, and must not stop
-                    // the others: any writer may sign a quarantine.
-                    avoid.frames.union(&FrameSet::decode(&entry.public).unwrap_or_default());
-                }
-                Kind::Taint(distrust) | Kind::Revoke(distrust) => {
-                    avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
-                }
-                _ => {}
+            if let Kind::Taint(distrust) | Kind::Revoke(distrust) = &entry.fields.kind {
+                avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
             }
         }
         Ok(avoid)
@@ -78,21 +76,18 @@ impl Log {
 
 fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) -> Result<()> {
     let Ok(announced) = &entry.entry else { return Ok(()) };
-    if !matches!(announced.fields.kind, Kind::Gc) {
+    if !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Ok(());
     }
-    let lists = match &entry.outcome {
-        Outcome::Abort(_) | Outcome::Manifest(_) => return Ok(()),
-        Outcome::Commit(_, lists) => lists.as_ref().clone(),
+    match &entry.outcome {
+        Outcome::Abort(_) | Outcome::Manifest(_) => {}
+        Outcome::Commit(_, lists) => avoid.marks.extend(&lists.dead),
         // Open or unreadable: the proposal may still become final.
         Outcome::Undecided | Outcome::Invalid(_) => {
             let key = names::log(&announced.fields.zone, announced.fields.number);
-            GcLists::decode(&announced.public).map_err(Error::object(&key))?
+            let proposal = GcLists::decode(&announced.public).map_err(Error::object(&key))?;
+            avoid.marks.extend(&proposal.dead);
         }
-    };
-    avoid.frames.union(&lists.dead);
-    for moved in &lists.moves {
-        avoid.frames.insert(moved.frame);
     }
     Ok(())
 }

@@ -11,9 +11,9 @@ fn merge(range_bytes: u64) -> Merge {
     Merge { range_bytes, ..MERGE }
 }
 
-fn frame(session: u64, index: u32, offset_bytes: u32, sealed_bytes: u32) -> FramePlace {
+fn frame(session: u64, index: u32, offset_bytes: u32, sealed_bytes: u32) -> PackedFrame {
     let pack = PackName { session, ordinal: 0 };
-    FramePlace { frame: FrameName { pack, index }, offset_bytes, sealed_bytes }
+    PackedFrame { pack, place: FramePlace { frame: FrameName { pack, index }, offset_bytes, sealed_bytes } }
 }
 
 fn piece(at: u64, offset_bytes: u32, size_bytes: u32) -> Piece {
@@ -52,6 +52,16 @@ fn packs_are_never_joined_and_a_large_frame_stands_alone() {
         merge(100),
     );
     assert_eq!(bytes(&ranges), [0..5000, 5000..5010]);
+}
+
+/// Frames that gc gathered in one pack are read together, whatever packs they are named after.
+#[test]
+fn what_counts_is_where_frames_lie() {
+    let pack = PackName { session: 9, ordinal: 4 };
+    let moved = |session, offset_bytes| PackedFrame { pack, ..frame(session, 0, offset_bytes, 500) };
+    let wanted = vec![(moved(1, 1000), piece(0, 0, 9)), (moved(2, 500), piece(9, 0, 9))];
+    let ranges = plan(wanted, MERGE);
+    assert_eq!((ranges.len(), ranges[0].pack, ranges[0].bytes.clone()), (1, pack, 500..1500));
 }
 
 #[test]
@@ -127,14 +137,15 @@ proptest! {
                 let sealed = frame.sealed();
                 prop_assert!(range.bytes.start <= sealed.start && sealed.end <= range.bytes.end);
                 frames.push(frame.place);
-                found.extend(frame.pieces.iter().map(|piece| (frame.place, *piece)));
+                let located = PackedFrame { pack: frame.pack, place: frame.place };
+                found.extend(frame.pieces.iter().map(|piece| (located, *piece)));
             }
         }
         let count = frames.len();
         frames.sort();
         frames.dedup();
         prop_assert_eq!(frames.len(), count);
-        let key = |(place, piece): &(FramePlace, Piece)| (*place, piece.offset_bytes, piece.at);
+        let key = |(located, piece): &(PackedFrame, Piece)| (*located, piece.offset_bytes, piece.at);
         let mut wanted = wanted;
         wanted.sort_by_key(key);
         found.sort_by_key(key);

@@ -1,0 +1,235 @@
+//! Where frames lie after collectors moved them. A frame keeps the name of its first place; a committed gc may have
+//! moved it on from there, and later ones from there again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sancerre_format::frames::{FrameSet, Members, Ranges};
+use sancerre_format::id::{FrameName, PackName};
+use sancerre_format::log::Kind;
+
+use super::{Log, LogEntry, Outcome};
+
+/// The moves of committed collectors.
+#[derive(Debug, Clone, Default)]
+pub struct Moves {
+    /// By the pack of their names: where frames went, in the order of the commits. The last word on a frame counts,
+    /// for a commit moves what the ones before it left there.
+    moved: BTreeMap<PackName, Vec<(PackName, Ranges)>>,
+}
+
+impl Moves {
+    /// The moves of collectors below `number`.
+    pub fn below(log: &Log, number: u64) -> Self {
+        let mut moves = Self::default();
+        for (session, entry) in log.entries.range(..number) {
+            let Outcome::Commit(_, lists) = &entry.outcome else { continue };
+            for (ordinal, frames) in &lists.moves {
+                moves.add(PackName { session: *session, ordinal: *ordinal }, frames);
+            }
+        }
+        moves
+    }
+
+    fn add(&mut self, to: PackName, frames: &FrameSet) {
+        for (from, members) in frames.iter() {
+            if let Members::Frames(ranges) = members {
+                self.moved.entry(from).or_default().push((to, ranges.clone()));
+            }
+        }
+    }
+
+    /// The pack in which a frame lies.
+    pub fn pack(&self, frame: &FrameName) -> PackName {
+        let moved = self.moved.get(&frame.pack).map_or(&[][..], Vec::as_slice);
+        let last = moved.iter().rev().find(|(_, frames)| frames.contains(frame.index));
+        last.map_or(frame.pack, |(to, _)| *to)
+    }
+
+    /// Frames by the pack in which they lie.
+    pub fn by_pack(&self, frames: &FrameSet) -> BTreeMap<PackName, FrameSet> {
+        let mut lying = BTreeMap::<PackName, FrameSet>::new();
+        for (pack, members) in frames.iter() {
+            let Some(moved) = self.moved.get(&pack) else {
+                lying.entry(pack).or_default().insert_members(pack, members);
+                continue;
+            };
+            let named: Box<dyn Iterator<Item = u32>> = match members {
+                Members::Frames(ranges) => Box::new(ranges.iter()),
+                Members::Whole => {
+                    lying.entry(pack).or_default().insert_pack(pack);
+                    Box::new(moved.iter().flat_map(|(_, ranges)| ranges.iter()))
+                }
+            };
+            for frame in named.map(|index| FrameName { pack, index }) {
+                lying.entry(self.pack(&frame)).or_default().insert(frame);
+            }
+        }
+        lying
+    }
+
+    /// The packs in which frames of the set lie.
+    pub fn packs(&self, frames: &FrameSet) -> BTreeSet<PackName> {
+        self.by_pack(frames).into_keys().collect()
+    }
+
+    /// The frames of `set` that lie in `pack`, one by one.
+    pub fn lying_in<'a>(&'a self, set: &'a FrameSet, pack: PackName) -> impl Iterator<Item = FrameName> + 'a {
+        set.frames().filter(move |frame| self.pack(frame) == pack)
+    }
+}
+
+/// Packs, and single frames wherever they lie: what was found unusable.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    packs: BTreeSet<PackName>,
+    frames: FrameSet,
+}
+
+impl Marks {
+    /// Adds a pack: everything that lies in it.
+    pub fn add_pack(&mut self, pack: PackName) {
+        self.packs.insert(pack);
+    }
+
+    /// Adds a frame by its name.
+    pub fn add(&mut self, frame: FrameName) {
+        self.frames.insert(frame);
+    }
+
+    /// Adds whole packs and single frames.
+    pub fn extend(&mut self, set: &FrameSet) {
+        for (pack, members) in set.iter() {
+            match members {
+                Members::Whole => self.add_pack(pack),
+                Members::Frames(_) => self.frames.insert_members(pack, members),
+            }
+        }
+    }
+
+    /// Whether a frame that lies in `pack` is marked, alone or with the pack.
+    pub fn contains(&self, frame: &FrameName, pack: &PackName) -> bool {
+        self.packs.contains(pack) || self.frames.contains(frame)
+    }
+
+    /// Whether a pack is marked as a whole.
+    pub fn has_pack(&self, pack: &PackName) -> bool {
+        self.packs.contains(pack)
+    }
+
+    /// The frames marked one by one.
+    pub fn frames(&self) -> &FrameSet {
+        &self.frames
+    }
+
+    /// Packs that are marked, or of which a frame is.
+    pub fn touched(&self, moves: &Moves) -> BTreeSet<PackName> {
+        let mut packs = moves.packs(&self.frames);
+        packs.extend(self.packs.iter().copied());
+        packs
+    }
+
+    /// The same as a set to be published.
+    pub fn to_set(&self) -> FrameSet {
+        let mut set = self.frames.clone();
+        self.packs.iter().for_each(|pack| set.insert_pack(*pack));
+        set
+    }
+}
+
+impl Log {
+    /// The committed gcs.
+    pub fn collectors(&self) -> impl Iterator<Item = u64> + '_ {
+        let committed = |entry: &&LogEntry| matches!(entry.outcome, Outcome::Commit(..));
+        self.entries().filter(committed).map(|entry| entry.session.number)
+    }
+
+    /// Generation of the zone's keys with which a session seals; none for entries that seal nothing.
+    pub fn generation(&self, session: u64) -> Option<u16> {
+        match &self.entry(session)?.announced()?.fields.kind {
+            Kind::Backup(intent) => Some(intent.generation),
+            Kind::Gc { generation } => Some(*generation),
+            _ => None,
+        }
+    }
+
+    /// What is quarantined below `number`.
+    pub fn quarantined(&self, number: u64) -> Marks {
+        let mut marks = Marks::default();
+        for (_, entry) in self.entries.range(..number) {
+            let Ok(record) = &entry.entry else { continue };
+            if matches!(record.fields.kind, Kind::Quarantine { .. }) {
+                // A set that does not decode was not made by this program. It names nothing, and must not stop the
+                // others: any writer may sign a quarantine.
+                marks.extend(&FrameSet::decode(&record.public).unwrap_or_default());
+            }
+        }
+        marks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn pack(session: u64, ordinal: u32) -> PackName {
+        PackName { session, ordinal }
+    }
+
+    const fn frame(session: u64, ordinal: u32, index: u32) -> FrameName {
+        FrameName { pack: pack(session, ordinal), index }
+    }
+
+    fn set(frames: &[FrameName]) -> FrameSet {
+        let mut set = FrameSet::default();
+        frames.iter().for_each(|frame| set.insert(*frame));
+        set
+    }
+
+    /// Gc 5 empties pack 1/0 into 5/0 and 5/1; gc 9 takes one of them further.
+    fn moves() -> Moves {
+        let mut moves = Moves::default();
+        moves.add(pack(5, 0), &set(&[frame(1, 0, 0), frame(1, 0, 3)]));
+        moves.add(pack(5, 1), &set(&[frame(1, 0, 4)]));
+        moves.add(pack(9, 0), &set(&[frame(1, 0, 3), frame(2, 7, 1)]));
+        moves
+    }
+
+    #[test]
+    fn the_last_move_of_a_frame_counts() {
+        let moves = moves();
+        let at = |index| moves.pack(&frame(1, 0, index));
+        assert_eq!((at(0), at(3), at(4)), (pack(5, 0), pack(9, 0), pack(5, 1)));
+        assert_eq!(at(1), pack(1, 0), "nobody moved it");
+        assert_eq!(moves.pack(&frame(3, 0, 0)), pack(3, 0));
+    }
+
+    #[test]
+    fn frames_are_told_by_where_they_lie() {
+        let moves = moves();
+        let used = set(&[frame(1, 0, 0), frame(1, 0, 3), frame(2, 7, 1), frame(2, 7, 2), frame(8, 0, 0)]);
+        let lying = moves.by_pack(&used);
+        assert_eq!(lying[&pack(5, 0)], set(&[frame(1, 0, 0)]));
+        assert_eq!(lying[&pack(9, 0)], set(&[frame(1, 0, 3), frame(2, 7, 1)]));
+        assert_eq!(lying[&pack(2, 7)], set(&[frame(2, 7, 2)]));
+        assert_eq!(lying[&pack(8, 0)], set(&[frame(8, 0, 0)]));
+        assert_eq!(lying.len(), 4, "nothing lies in 1/0");
+        let mut whole = FrameSet::default();
+        whole.insert_pack(pack(1, 0));
+        let all = [pack(1, 0), pack(5, 0), pack(5, 1), pack(9, 0)];
+        assert_eq!(moves.packs(&whole), all.into_iter().collect(), "all that was ever called so");
+    }
+
+    #[test]
+    fn a_marked_pack_is_what_lies_in_it_and_a_marked_frame_is_one_wherever_it_lies() {
+        let moves = moves();
+        let mut marks = Marks::default();
+        marks.add_pack(pack(1, 0));
+        marks.add_pack(pack(5, 1));
+        marks.add(frame(2, 7, 1));
+        let marked = |frame: FrameName| marks.contains(&frame, &moves.pack(&frame));
+        assert!(marked(frame(1, 0, 1)) && !marked(frame(1, 0, 0)), "it left the pack in time");
+        assert!(marked(frame(1, 0, 4)) && marked(frame(2, 7, 1)) && !marked(frame(2, 7, 2)));
+        let touched = [pack(1, 0), pack(5, 1), pack(9, 0)];
+        assert_eq!(marks.touched(&moves), touched.into_iter().collect());
+    }
+}

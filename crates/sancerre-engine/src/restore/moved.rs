@@ -1,0 +1,45 @@
+//! Frames that gc moved: before a restore, and while it runs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sancerre_format::id::FramePlace;
+
+use crate::error::Result;
+use crate::frames::{Frames, PackedFrame};
+use crate::restore::fetch::Fetcher;
+use crate::restore::plan::{Piece, WantedFrame};
+use crate::restore::walk::Window;
+
+impl Fetcher<'_> {
+    /// Where frames lie, for the plan. A frame that was moved to a pack whose directory is lost stays where the map says;
+    /// what is read there is not what it should be, and another copy is looked for.
+    pub(super) async fn find(&self, wanted: Vec<(FramePlace, Piece)>) -> Result<Window> {
+        let frames = self.frames();
+        frames.prepare(wanted.iter().map(|(place, _)| place.frame)).await?;
+        let mut found = Window::with_capacity(wanted.len());
+        for (place, piece) in wanted {
+            let at = match frames.locate(&place).await {
+                Err(error) if error.is_damage() => PackedFrame { pack: frames.pack(&place.frame), place },
+                at => at?,
+            };
+            found.push((at, piece));
+        }
+        Ok(found)
+    }
+
+    /// Reads a frame again whose pack was missing, if gc moved it since; what is wrong with it there is told as well.
+    ///
+    /// Errors: [`Error::Forgotten`](crate::Error::Forgotten) when gc gave the snapshot up; the store's.
+    pub(super) async fn again(&self, frame: &WantedFrame) -> Result<Option<Result<(Arc<Frames>, Bytes)>>> {
+        let frames = self.frames();
+        if !frames.is_elsewhere(&frame.place.frame, frame.pack).await? {
+            frames.log().refuse_forgotten(&self.reader.manifest().session)?;
+            return Ok(None);
+        }
+        match self.read(&frame.place).await {
+            Err(error) if !error.is_damage() => Err(error),
+            read => Ok(Some(read)),
+        }
+    }
+}
