@@ -11,6 +11,7 @@ mod deny;
 mod fleet;
 mod fuzz;
 mod long;
+mod probe;
 mod services;
 mod setup;
 mod shell;
@@ -34,6 +35,7 @@ usage: cargo xtask COMMAND
                        the same in small: 2 nights of 2 guests, without root
   fuzz [TARGET|all [SECONDS]]
                        the parsers under a fuzzer, a minute each if not said otherwise; installs cargo-fuzz
+  probe rclone|radosgw what `sancerre doctor` says of a real server that lies; radosgw needs root
   sim [SEEDS [FIRST]]  lives of a repository with racing writers, collectors and attackers; 100000 if not said otherwise
   faults [COUNT]       backups and restores through that many injected faults; 100000 if not said otherwise
   bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
@@ -67,6 +69,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["fuzz"] => fuzz::run("all", "60"),
         ["fuzz", target] => fuzz::run(target, "60"),
         ["fuzz", target, seconds] => fuzz::run(target, seconds),
+        ["probe", server] => probe::run(server),
         ["sim"] => long::sim("100000", "0"),
         ["sim", seeds] => long::sim(seeds, "0"),
         ["sim", seeds, first] => long::sim(seeds, first),

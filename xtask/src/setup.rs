@@ -59,6 +59,15 @@ pub(crate) const FLEET_TOOLS: &[Tool] = &[
     required("python3", "python3"),
 ];
 
+/// For `cargo xtask probe radosgw`.
+pub(crate) const CEPH_TOOLS: &[Tool] = &[
+    required("ceph-mon", "ceph-mon"),
+    required("ceph-osd", "ceph-osd"),
+    required("ceph-mgr", "ceph-mgr"),
+    required("radosgw", "radosgw"),
+    required("ceph", "ceph-common"),
+];
+
 /// For the benchmark: another backup program, a plain compressor, and a clock that also sees memory.
 pub(crate) const BENCH_TOOLS: &[Tool] = &[
     required("restic", "restic"),

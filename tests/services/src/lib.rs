@@ -10,6 +10,7 @@ pub mod attack;
 pub mod azurite;
 mod http;
 pub mod install;
+pub mod liars;
 mod mac;
 mod s3;
 pub mod seaweedfs;

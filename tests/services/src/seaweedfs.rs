@@ -208,7 +208,7 @@ fn identities() -> String {
     format!(r#"{{"identities":[{admin},{writer},{reader},{bare}]}}"#)
 }
 
-fn create_bucket(port: u16, name: &str, kind: Bucket) -> Result<()> {
+pub(crate) fn create_bucket(port: u16, name: &str, kind: Bucket) -> Result<()> {
     let path = format!("/{name}");
     let lock: &[(&str, &str)] = match kind {
         Bucket::Locked | Bucket::LockedByDefault(_) => &[("x-amz-bucket-object-lock-enabled", "true")],

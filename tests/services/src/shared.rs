@@ -117,7 +117,7 @@ fn start_new(recipe: &dyn Recipe, state: &Path) -> Result<u16> {
 }
 
 /// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
     Ok(listeners
