@@ -29,6 +29,7 @@ mod repack;
 mod resume;
 mod roundtrip;
 mod sim;
+mod stats;
 mod stores;
 mod versions;
 

@@ -27,6 +27,7 @@ pub mod monitor;
 pub mod repository;
 pub mod restore;
 pub mod select;
+pub mod stats;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};

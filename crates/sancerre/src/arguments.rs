@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Verify the repository without any secret, and write a report of it
     Audit(Audit),
+    /// Say how much is stored, for which machine, and how much is garbage
+    Stats,
     /// Say which snapshots may go, by rules or by name; removes nothing yet
     Forget(Forget),
     /// Take a forget back, until gc has run

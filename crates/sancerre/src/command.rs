@@ -15,6 +15,7 @@ mod key;
 mod lock;
 mod restore;
 mod snapshots;
+mod stats;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -136,6 +137,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,
         Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
         Command::Release(options) => hold::run(options, Deed::Release, context).await,
+        Command::Stats => stats::run(context).await,
         Command::Gc(options) => gc::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,
         Command::Completions { shell } => generate::completions(shell, context),

@@ -31,6 +31,8 @@ pub(crate) enum Work {
     Collect,
     /// Of the objects whose locks are asked for or extended.
     Lock,
+    /// Of packs, whose ends are read.
+    Stats,
 }
 
 /// Shows progress until it is dropped.
@@ -167,7 +169,7 @@ fn line(work: Work, sample: &Sample) -> String {
         }
         Work::Collect => parts.push(format!("written {}", size(stored))),
         Work::Restore | Work::Check => parts.push(format!("fetched {}", size(stored))),
-        Work::Lock => {}
+        Work::Lock | Work::Stats => {}
     }
     match sample.left() {
         Some(left) => parts.push(format!("{} left", duration(left))),
@@ -215,7 +217,7 @@ mod tests {
         let counted =
             Counted { total: 999 * GIB, done: 998 * GIB, data: 998 * GIB, new: 499 * GIB, stored: 0 };
         let sample = Sample { counted, elapsed: Duration::ZERO, bytes_per_second: 9e8 };
-        for work in [Work::Backup, Work::Restore, Work::Check, Work::Lock] {
+        for work in [Work::Backup, Work::Restore, Work::Check, Work::Lock, Work::Stats] {
             let line = drawn(work, &sample, 80);
             assert!(line.len() < 80 && line.contains("99.9% of"), "{line}");
             assert_eq!(drawn(work, &sample, 20).len(), 19);
