@@ -70,6 +70,8 @@ pub(crate) enum Flaw {
     TaintByPack,
     /// A collector counts frames as moved that it could not copy.
     MovesWhatWasNotCopied,
+    /// A restore gives up at the first pack that is not where it looked.
+    ReaderKeepsItsView,
     /// A manifest names the session that sealed a frame, not the pack in which it was found.
     FrameNamedByOrigin,
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Fold, Hints, Repack};
 use crate::explore::assert_holds;
-use crate::properties::{COMMITS, DELETES, FAILS, HEALS, MOVES, RESCUES, VOIDS};
+use crate::properties::{COMMITS, DELETES, FAILS, FOLLOWS, HEALS, MOVES, RESCUES, VOIDS};
 use crate::state::Budget;
 
 fn is_deep() -> bool {
@@ -169,6 +169,21 @@ fn holds_and_repack() {
     let budget = Budget { rescues: 1, ..budget(1, 2, 1) };
     let config = repacking(Config::new("hold, undelete, repack", budget), Repack::Any);
     assert_holds(Config { must_happen: &[COMMITS, DELETES, MOVES, RESCUES], ..config });
+}
+
+#[test]
+fn a_restore_beside_collectors() {
+    let reader = |backups, gcs| Budget { readers: 1, ..budget(backups, gcs, 1) };
+    let happens = &[COMMITS, DELETES, MOVES, FOLLOWS];
+    let named = |config: Config| Config {
+        names_origins: true,
+        must_happen: happens,
+        ..repacking(config, Repack::Any)
+    };
+    assert_holds(named(Config::new("restore, repack, 1 writer, 2 collectors", reader(1, 2))));
+    assert_holds_when_deep(named(Config::new("restore, repack, 2 writers, 2 collectors", reader(2, 2))));
+    let config = Config::new("restore, 2 writers, 2 collectors", reader(2, 2));
+    assert_holds(config);
 }
 
 fn folding(config: Config, fold: Fold) -> Config {

@@ -15,6 +15,7 @@ mod mutants;
 mod numbering;
 mod properties;
 mod protocol;
+mod reader;
 mod records;
 mod state;
 mod store;

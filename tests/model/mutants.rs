@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Flaw, Fold, Hints, Repack};
 use crate::explore::assert_fails;
-use crate::properties::{I2, I3, I4, QUARANTINE, REACHABLE, RECORDS, SAVED, TAINT};
+use crate::properties::{I2, I3, I4, QUARANTINE, REACHABLE, READS, RECORDS, SAVED, TAINT};
 use crate::state::Budget;
 
 fn budget(backups: u8, gcs: u8, forgets: u8) -> Budget {
@@ -46,6 +46,14 @@ fn repack_ignores_late_users() {
     let config = Config { disks: &[0b01, 0b10], old_disk: 0b11, repack: Repack::Partial, ..config };
     assert_fails(config.clone(), REACHABLE);
     assert_fails(config, I3);
+}
+
+#[test]
+fn a_reader_that_keeps_its_view() {
+    let budget = Budget { readers: 1, ..budget(0, 1, 1) };
+    let config = flawed("a restore does not read the log again", Flaw::ReaderKeepsItsView, budget);
+    let config = Config { old_disk: 0b11, repack: Repack::Any, ..config };
+    assert_fails(config, READS);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) const I4: &str = "I4 later sessions avoid proposals and final lists";
 pub(crate) const I6: &str = "I6 packs are durable before the outcome";
 pub(crate) const QUARANTINE: &str = "quarantined packs are not used again";
 pub(crate) const TAINT: &str = "frames of tainted sessions are not used again";
+pub(crate) const READS: &str = "a restore of a live snapshot finds it";
+pub(crate) const FOLLOWS: &str = "a restore follows a pack that went while it ran";
 pub(crate) const NUMBERS: &str = "numbers are dense and unique";
 
 pub(crate) fn all() -> Vec<Property<Config>> {
@@ -37,6 +39,10 @@ pub(crate) fn all() -> Vec<Property<Config>> {
         Property::always(I6, |_, state: &State| packs_are_durable(state)),
         Property::always(QUARANTINE, |_, state: &State| quarantine_is_kept(state)),
         Property::always(TAINT, |_, state: &State| taint_is_kept(state)),
+        Property::always(READS, |_, state: &State| restores_find(state)),
+        Property::sometimes(FOLLOWS, |_, state: &State| {
+            state.reader.is_some_and(|reader| reader.has_followed)
+        }),
         Property::always(NUMBERS, |_, state: &State| numbers_are_dense_and_unique(state)),
         Property::sometimes(COMMITS, |_, state: &State| a_snapshot_commits(state)),
         Property::sometimes(DELETES, |_, state: &State| {
@@ -179,6 +185,10 @@ fn taint_is_kept(state: &State) -> bool {
         let clean = |uses: Uses| uses.iter().all(|(c, pack)| !state.origins(c, pack).contains(tainted));
         session.phase != Phase::Confirmed || users.into_iter().all(clean)
     })
+}
+
+fn restores_find(state: &State) -> bool {
+    state.reader.is_none_or(|reader| !reader.is_lost || !state.is_live(reader.snapshot, NOW))
 }
 
 fn numbers_are_dense_and_unique(state: &State) -> bool {

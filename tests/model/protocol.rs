@@ -61,6 +61,9 @@ pub(crate) enum Action {
     LatePack(Id),
     LateOutcome(Id),
     HideOutcome(Id),
+    StartRestore(Id),
+    /// One try to read the next chunk, or a look at what was committed since.
+    ReadChunk,
     RepairOutcome,
 }
 
@@ -86,6 +89,7 @@ impl Model for Config {
             starters: Vec::new(),
             budget: self.budget,
             hidden: None,
+            reader: None,
             published: index,
             index,
             retired: Set::default(),
@@ -98,6 +102,7 @@ impl Model for Config {
         self.collector_actions(state, actions);
         self.record_actions(state, actions);
         self.store_actions(state, actions);
+        self.reader_actions(state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -131,6 +136,8 @@ impl Model for Config {
             Action::LatePack(id) => late_pack(&mut state, id),
             Action::LateOutcome(id) => late_outcome(&mut state, id),
             Action::HideOutcome(id) => hide_outcome(&mut state, id),
+            Action::StartRestore(id) => start_restore(&mut state, id),
+            Action::ReadChunk => self.read_chunk(&mut state),
             Action::RepairOutcome => state.hidden = None,
         }
         Some(state)
@@ -143,6 +150,7 @@ impl Model for Config {
 
 use crate::collector::{copy_frames, retire_tombstone};
 use crate::numbering::take_next_number;
+use crate::reader::start_restore;
 use crate::store::{hide_outcome, late_outcome, late_pack};
 use crate::writer::publish_segment;
 

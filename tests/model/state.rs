@@ -229,6 +229,22 @@ pub(crate) struct Starter {
     pub(crate) avoid: Option<Set>,
 }
 
+/// A restore under way.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct Reader {
+    pub(crate) snapshot: Id,
+    /// The COMMITs it has read.
+    pub(crate) seen: Set,
+    /// The chunk it reads next.
+    pub(crate) chunk: u8,
+    /// A pack was not where the log it had read said, and it has read the log again.
+    pub(crate) has_missed: bool,
+    /// And then it was found.
+    pub(crate) has_followed: bool,
+    /// It reported damage.
+    pub(crate) is_lost: bool,
+}
+
 /// How many more times something may happen.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) struct Budget {
@@ -247,6 +263,8 @@ pub(crate) struct Budget {
     pub(crate) give_ups: u8,
     /// Outcomes that become unreadable.
     pub(crate) hides: u8,
+    /// Restores.
+    pub(crate) readers: u8,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -257,6 +275,7 @@ pub(crate) struct State {
     pub(crate) budget: Budget,
     /// The session whose outcome can't be read at present.
     pub(crate) hidden: Option<Id>,
+    pub(crate) reader: Option<Reader>,
     /// Only for flaws that use an index: packs whose segment was ever published, and those in the index now.
     pub(crate) published: Set,
     pub(crate) index: Set,
