@@ -271,25 +271,15 @@ impl Frames {
         if let Some(raw) = self.kept(place) {
             return Ok(raw);
         }
-        let raw = Arc::new(self.read_metadata(place).await?);
+        let open = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
+        let read = |key: String, range| async move { self.repository.cached(&key, range, open).await };
+        let raw = Arc::new(self.follow(place, read).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((*place, Arc::clone(&raw)));
         if kept.len() > METADATA_FRAMES_KEPT {
             kept.pop_front();
         }
         Ok(raw)
-    }
-
-    async fn read_metadata(&self, place: &FramePlace) -> Result<Vec<u8>> {
-        loop {
-            let PackedFrame { pack, place: lies } = self.locate(place).await?;
-            let key = self.catalogue().key(&self.repository, pack)?;
-            let open = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
-            match self.repository.cached(&key, sealed(&lies), open).await {
-                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, pack).await? => {}
-                read => return read,
-            }
-        }
     }
 
     fn kept(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
@@ -299,11 +289,20 @@ impl Frames {
 
     /// Fetches one sealed frame, from where it lies.
     pub async fn fetch(&self, place: &FramePlace) -> Result<bytes::Bytes> {
+        let store = &self.repository.store;
+        self.follow(place, |key, range| async move { store.need_range(&key, range).await }).await
+    }
+
+    /// Reads a frame where it lies, and again when gc has moved it meanwhile.
+    async fn follow<T, F>(&self, place: &FramePlace, read: impl Fn(String, Range<u64>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         loop {
-            let PackedFrame { pack, place: lies } = self.locate(place).await?;
-            let key = self.catalogue().key(&self.repository, pack)?;
-            match self.repository.store.need_range(&key, sealed(&lies)).await {
-                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, pack).await? => {}
+            let located = self.locate(place).await?;
+            let key = self.catalogue().key(&self.repository, located.pack)?;
+            match read(key, sealed(&located.place)).await {
+                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, located.pack).await? => {}
                 read => return read,
             }
         }
