@@ -102,9 +102,10 @@ fn whatever_becomes_of_it_costs_bytes_and_nothing_else() {
         }),
     ];
     block_on(async {
-        let mut case = Case::new(2).await;
-        case.night(true).await;
         for (name, harm) in harms {
+            // A repository for each: after many nights segments are merged, which reads them all.
+            let mut case = Case::new(2).await;
+            case.night(true).await;
             let entries = case.entries();
             assert!(entries.len() >= 3, "{name}");
             harm(&entries);
