@@ -26,7 +26,9 @@ impl World {
     fn target(&mut self, log: &Log) -> String {
         let zone = self.repo.open.keys.zone.clone();
         let highest = log.highest();
-        let old = 1 + self.dice.below(highest.max(1));
+        // Never the next session's: who may write can make one backup fail by taking a name it is about to use.
+        let unused = if highest == 0 { 1 << 40 } else { 0 };
+        let old = unused + 1 + self.dice.below(highest.max(1));
         let ordinal = self.dice.below(4) as u32;
         match self.dice.below(7) {
             0 => names::log(&zone, highest + 1),
