@@ -205,11 +205,11 @@ impl Pass {
             if got == 0 {
                 break;
             }
-            to.write_all(&piece[..got])?;
             left -= got as u64;
             self.bytes += got as u64;
             let due = Duration::from_secs_f64(self.bytes as f64 / self.line.stream_bytes_per_second);
             thread::sleep(due.saturating_sub(self.started.elapsed()));
+            to.write_all(&piece[..got])?;
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ mod tests {
         let mut client = TcpStream::connect(("127.0.0.1", link.port())).unwrap();
         let started = Instant::now();
         client.write_all(b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n").unwrap();
-        let mut answer = vec![0; 25 + 41 + 100_000];
+        let mut answer = vec![0; 25 + 43 + 100_000];
         client.read_exact(&mut answer).unwrap();
         assert!(answer.ends_with(&[7; 100_000]));
         assert!(started.elapsed() >= Duration::from_millis(140), "{:?}", started.elapsed());
