@@ -1,5 +1,5 @@
-//! A cache on this machine's disk of what never changes: index segments and map nodes, sealed as the store has them, so
-//! that a nightly backup does not fetch them again.
+//! A cache on this machine's disk of what never changes: log entries, outcomes, pack lists, index segments and map nodes,
+//! as the store has them, so that a nightly backup does not fetch them again.
 //!
 //! Nothing depends on it. It may be deleted at any time, whole or file by file, and two processes may share it. What is
 //! read from it is verified as if the store had sent it; what does not verify, and what cannot be read, is fetched.
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sha2::{Digest, Sha256};
 
@@ -54,16 +55,17 @@ impl Cache {
         })))
     }
 
-    async fn get(&self, host: &Host, name: &str) -> Option<Bytes> {
-        let (folder, name) = (self.0.clone()?, name.to_owned());
+    /// What it has, in the order of `names`.
+    async fn get(&self, host: &Host, names: Vec<String>) -> Result<Vec<Option<Bytes>>> {
+        let Some(folder) = self.0.clone() else { return Ok(vec![None; names.len()]) };
         let now = SystemTime::UNIX_EPOCH + since_epoch(host);
-        host.compute(move || folder.read(&name, now)).await.ok().flatten()
+        host.compute(move || names.iter().map(|name| folder.read(name, now)).collect()).await
     }
 
-    async fn put(&self, host: &Host, name: &str, bytes: Bytes) -> Result<()> {
-        let Some(folder) = self.0.clone() else { return Ok(()) };
-        let (name, salt) = (name.to_owned(), hex(&host.random::<8>()));
-        host.compute(move || folder.put(&name, &salt, &bytes)).await
+    async fn put(&self, host: &Host, entries: Vec<(String, Bytes)>) -> Result<()> {
+        let Some(folder) = self.0.clone().filter(|_| !entries.is_empty()) else { return Ok(()) };
+        let salt = hex(&host.random::<8>());
+        host.compute(move || entries.iter().for_each(|(name, bytes)| folder.put(name, &salt, bytes))).await
     }
 }
 
@@ -73,6 +75,16 @@ fn hex(bytes: &[u8]) -> String {
 
 fn since_epoch(host: &Host) -> Duration {
     Duration::from_secs(u64::try_from(host.clock.now().unix_seconds()).unwrap_or(0))
+}
+
+/// The part of an object that is all of it.
+const WHOLE: &str = "";
+
+/// A small object, and what became of its bytes.
+pub(crate) struct Read<T> {
+    pub(crate) key: String,
+    pub(crate) bytes: Bytes,
+    pub(crate) value: std::result::Result<T, FormatError>,
 }
 
 impl Repository {
@@ -85,27 +97,84 @@ impl Repository {
         range: Range<u64>,
         read: impl Fn(Bytes) -> F,
     ) -> Result<T> {
+        let part = format!("{}-{}", range.start, range.end);
+        self.cached_part(key, &part, range, read).await
+    }
+
+    /// The same of a whole object.
+    ///
+    /// Errors: as [`Repository::cached`].
+    pub(crate) async fn cached_whole<T, F: Future<Output = Result<T>>>(
+        &self,
+        key: &str,
+        size_bytes: u64,
+        read: impl Fn(Bytes) -> F,
+    ) -> Result<T> {
+        self.cached_part(key, WHOLE, 0..size_bytes, read).await
+    }
+
+    async fn cached_part<T, F: Future<Output = Result<T>>>(
+        &self,
+        key: &str,
+        part: &str,
+        range: Range<u64>,
+        read: impl Fn(Bytes) -> F,
+    ) -> Result<T> {
         if range.is_empty() {
             return read(Bytes::new()).await;
         }
-        let name = self.entry_name(key, &range);
+        let name = self.entry_name(key, part);
         let length = range.end.saturating_sub(range.start);
-        if let Some(bytes) =
-            self.cache.get(&self.host, &name).await.filter(|bytes| to_u64(bytes.len()) == length)
+        let cached = self.cache.get(&self.host, vec![name.clone()]).await?.pop().flatten();
+        if let Some(bytes) = cached.filter(|bytes| to_u64(bytes.len()) == length)
             && let Ok(value) = read(bytes).await
         {
             return Ok(value);
         }
         let bytes = self.store.need_range(key, range).await?;
         let value = read(bytes.clone()).await?;
-        self.cache.put(&self.host, &name, bytes).await?;
+        self.cache.put(&self.host, vec![(name, bytes)]).await?;
         Ok(value)
     }
 
+    /// Small objects that never change, ascending by key, without those that are not there: from the cache what `decode`
+    /// accepts, the others from the store.
+    ///
+    /// Errors: the store's.
+    pub(crate) async fn read_all<T>(
+        &self,
+        keys: Vec<String>,
+        decode: impl Fn(&str, &Bytes) -> std::result::Result<T, FormatError>,
+    ) -> Result<Vec<Read<T>>> {
+        let read = |key: String, bytes: Bytes| Read { value: decode(&key, &bytes), key, bytes };
+        let names = keys.iter().map(|key| self.entry_name(key, WHOLE)).collect();
+        let cached = self.cache.get(&self.host, names).await?;
+        let (mut all, mut missed) = (Vec::with_capacity(keys.len()), Vec::new());
+        for (key, bytes) in keys.into_iter().zip(cached) {
+            match bytes.map(|bytes| read(key.clone(), bytes)) {
+                Some(read) if read.value.is_ok() => all.push(read),
+                _ => missed.push(key),
+            }
+        }
+        let fetched = self.store.get_all(missed).await?.into_iter();
+        let fetched: Vec<Read<T>> = fetched.filter_map(|(key, bytes)| Some(read(key, bytes?))).collect();
+        let sound = fetched.iter().filter(|read| read.value.is_ok());
+        let kept = sound.map(|read| (self.entry_name(&read.key, WHOLE), read.bytes.clone())).collect();
+        self.cache.put(&self.host, kept).await?;
+        all.extend(fetched);
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(all)
+    }
+
+    /// Keeps a small object that this process wrote itself.
+    pub(crate) async fn keep(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.cache.put(&self.host, vec![(self.entry_name(key, WHOLE), bytes)]).await
+    }
+
     /// Repositories may share a cache.
-    fn entry_name(&self, key: &str, range: &Range<u64>) -> String {
+    fn entry_name(&self, key: &str, part: &str) -> String {
         let repository = self.keys.trust.repository;
-        hex(&Sha256::digest(format!("{repository}\n{key}\n{}-{}", range.start, range.end)))
+        hex(&Sha256::digest(format!("{repository}\n{key}\n{part}")))
     }
 }
 

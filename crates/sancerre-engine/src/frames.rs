@@ -3,13 +3,16 @@
 //! A map names a frame by its first place. Gc may have moved it since: then the commit says into which pack, and that
 //! pack's directory where. Everything that reads frames asks here, so nobody else knows of moves.
 
+mod recent;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use futures::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
-use sancerre_format::id::{FrameName, FramePlace, PackName, SessionId};
+use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::error::{Error, Result};
@@ -18,8 +21,14 @@ use crate::repository::catalogue::Catalogue;
 use crate::repository::ends::{Ends, Source};
 use crate::repository::log::{Log, LogEntry, Moves};
 
+use recent::Recent;
+
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;
+/// A pack of metadata that is not larger is read whole, and with it all nodes of a snapshot's maps.
+pub(crate) const SMALL_PACK_BYTES: u64 = 1 << 20;
+/// Small packs kept.
+const SMALL_PACKS_KEPT: usize = 8;
 /// Directories read at once.
 const DIRECTORIES_IN_FLIGHT: usize = 16;
 
@@ -51,6 +60,7 @@ pub struct Frames {
     directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
+    small_packs: Recent<PackName, Option<Bytes>>,
 }
 
 impl Frames {
@@ -64,6 +74,7 @@ impl Frames {
             directories: Mutex::default(),
             content_roots: Mutex::default(),
             kept: Mutex::default(),
+            small_packs: Recent::new(SMALL_PACKS_KEPT),
         }
     }
 
@@ -271,8 +282,16 @@ impl Frames {
         if let Some(raw) = self.kept(place) {
             return Ok(raw);
         }
-        let open = |sealed: bytes::Bytes| async move { self.open_metadata(place, &sealed) };
-        let read = |key: String, range| async move { self.repository.cached(&key, range, open).await };
+        let open = |sealed: Bytes| async move { self.open_metadata(place, &sealed) };
+        let read = |located: PackedFrame, key: String| async move {
+            let range = sealed(&located.place);
+            if let Some(pack) = self.small_pack(located.pack, &key).await
+                && let Ok(raw) = open(pack.slice(within(&range, pack.len()))).await
+            {
+                return Ok(raw);
+            }
+            self.repository.cached(&key, range, open).await
+        };
         let raw = Arc::new(self.follow(place, read).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((*place, Arc::clone(&raw)));
@@ -287,21 +306,42 @@ impl Frames {
         kept.iter().find(|(at, _)| at == place).map(|(_, raw)| Arc::clone(raw))
     }
 
+    /// The whole pack, if it is small and can be had; else its frames are read one by one, and say what is wrong.
+    async fn small_pack(&self, pack: PackName, key: &str) -> Option<Bytes> {
+        let listed = self.catalogue().pack(pack).copied();
+        let listed = listed.filter(|listed| listed.size_bytes <= SMALL_PACK_BYTES)?;
+        let (repository, key) = (self.repository.clone(), key.to_owned());
+        let read = async move {
+            let verify = |bytes: Bytes| {
+                let detail = "its bytes do not have the hash in its name".to_owned();
+                let other = FormatError::Corrupt { what: "pack", detail };
+                let is_it = Hash::of(&bytes) == listed.hash;
+                let verified = is_it.then_some(bytes).ok_or_else(|| Error::object(&key)(other));
+                async move { verified }
+            };
+            repository.cached_whole(&key, listed.size_bytes, verify).await.ok()
+        };
+        self.small_packs.get(pack, || read.boxed()).await
+    }
+
     /// Fetches one sealed frame, from where it lies.
-    pub async fn fetch(&self, place: &FramePlace) -> Result<bytes::Bytes> {
+    pub async fn fetch(&self, place: &FramePlace) -> Result<Bytes> {
         let store = &self.repository.store;
-        self.follow(place, |key, range| async move { store.need_range(&key, range).await }).await
+        let read = |located: PackedFrame, key: String| async move {
+            store.need_range(&key, sealed(&located.place)).await
+        };
+        self.follow(place, read).await
     }
 
     /// Reads a frame where it lies, and again when gc has moved it meanwhile.
-    async fn follow<T, F>(&self, place: &FramePlace, read: impl Fn(String, Range<u64>) -> F) -> Result<T>
+    async fn follow<T, F>(&self, place: &FramePlace, read: impl Fn(PackedFrame, String) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         loop {
             let located = self.locate(place).await?;
             let key = self.catalogue().key(&self.repository, located.pack)?;
-            match read(key, sealed(&located.place)).await {
+            match read(located, key).await {
                 Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, located.pack).await? => {}
                 read => return read,
             }
@@ -319,4 +359,10 @@ impl Frames {
 fn sealed(place: &FramePlace) -> Range<u64> {
     let start = u64::from(place.offset_bytes);
     start..start.saturating_add(u64::from(place.sealed_bytes))
+}
+
+/// The part of a buffer of so many bytes; what lies outside is left out, and does not open then.
+fn within(range: &Range<u64>, length: usize) -> Range<usize> {
+    let end = usize::try_from(range.end).unwrap_or(length).min(length);
+    usize::try_from(range.start).unwrap_or(end).min(end)..end
 }

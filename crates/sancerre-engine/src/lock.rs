@@ -107,7 +107,7 @@ impl Needs {
                 objects.push(small(Part::Outcome(number), names::outcome(zone, &entry.session)));
             }
         }
-        for listed in repository.store.list(&repository.folder(Folder::Lists)).await? {
+        for listed in repository.list(Folder::Lists).await? {
             match ZoneKey::parse(zone, &listed.key) {
                 Ok(ZoneKey::List(session, _)) if sessions.contains(&session) => {
                     objects.push(small(Part::List(session), listed.key));
@@ -135,7 +135,7 @@ impl Needs {
     /// Errors: the store does not tell these credentials; an interrupt.
     pub async fn ask(self, monitor: &Monitor) -> Result<Locks> {
         // Which packs were tampered with, for all sessions at once.
-        self.repository.store.list(&self.repository.folder(Folder::Packs)).await?;
+        self.repository.list(Folder::Packs).await?;
         let all = self.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes));
         add(&monitor.counters.total_bytes, all);
         let asked = self.objects.iter().map(|object| async {

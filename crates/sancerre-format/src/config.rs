@@ -93,6 +93,13 @@ pub struct Config {
     pub layout: Layout,
 }
 
+impl Config {
+    /// What everything else in the repository is verified against.
+    pub fn trust(&self) -> Trust {
+        Trust { repository: self.repository, admin: self.admin }
+    }
+}
+
 impl Fields for Config {
     const KIND: &'static str = "sancerre-config-v1";
 

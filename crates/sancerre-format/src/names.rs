@@ -218,9 +218,14 @@ impl Folder {
 /// Prefix of the folders of all zones.
 pub const ZONE_FOLDERS: &str = "zones/";
 
+/// Prefix of all folders of a zone, with the slash.
+pub fn zone_folder(zone: &Zone) -> String {
+    format!("{ZONE_FOLDERS}{zone}/")
+}
+
 /// Prefix of a folder, with the slash.
 pub fn folder(zone: &Zone, folder: Folder) -> String {
-    format!("{ZONE_FOLDERS}{zone}/{}/", folder.as_str())
+    format!("{}{}/", zone_folder(zone), folder.as_str())
 }
 
 /// Prefix of one session's objects in a folder, with the slash.

@@ -225,7 +225,7 @@ pub fn decode<F: Fields>(trust: &Trust, bytes: &[u8]) -> Result<Record<F>> {
 pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
     let unverified = Unverified::split_head(crate::config::Config::KIND, config)?;
     let fields = read_text::<crate::config::Config>(unverified.text)?.fields;
-    Ok(Trust { repository: fields.repository, admin: fields.admin })
+    Ok(fields.trust())
 }
 
 /// The value of the first line that starts with `key`, before anything is verified.

@@ -12,7 +12,6 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::names::Zone;
-use sancerre_format::record::Trust;
 
 use crate::command::Context;
 use crate::exit::{Exit, Failure};
@@ -102,7 +101,7 @@ pub(crate) async fn public_keys(context: &Context, store: &Store, zone: Zone) ->
 
 async fn first_sight(store: &Store, zone: Zone) -> Result<Keys, Error> {
     let config = keys::read_config(store, None).await?.fields;
-    Ok(Keys::public(Trust { repository: config.repository, admin: config.admin }, zone))
+    Ok(Keys::public(config.trust(), zone))
 }
 
 /// Whether the key file alone serves the command.
@@ -144,14 +143,14 @@ async fn unlocked(
 ) -> Result<(Keys, Unlock), Failure> {
     // Before anybody types: is it there, and is it the one that the key file belongs to?
     let anchor = file.as_ref().map(|keys| keys.trust);
-    keys::read_config(store, anchor.as_ref()).await?;
+    let trust = keys::read_config(store, anchor.as_ref()).await?.fields.trust();
     let zone = match (&context.global.zone, &file) {
         (None, Some(keys)) => keys.zone.clone(),
         _ => zone(context)?,
     };
     let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
     let unlock = unlock.anchored(anchor);
-    let mut opened = Keys::unlock_identities(store, &zone, &unlock).await?;
+    let mut opened = Keys::unlock_identities(store, trust, &zone, &unlock).await?;
     if access != Access::Admin {
         opened.enter_zone(store).await?;
     }

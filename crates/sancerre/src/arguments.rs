@@ -205,8 +205,8 @@ pub(crate) struct Backup {
     /// can have spoiled
     #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
     pub(crate) dedup: DedupScope,
-    /// Keep index and maps, sealed as they are, in this folder, so that the next backup need not fetch them; 2 GiB at
-    /// most, may be deleted at any time [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]
+    /// Keep log, index and maps, as the store has them, in this folder, so that the next backup need not fetch them;
+    /// 2 GiB at most, may be deleted at any time [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Fetch all from the store, and keep nothing

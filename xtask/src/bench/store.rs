@@ -1,11 +1,12 @@
 //! `cargo xtask bench store`: backup and restore to one S3 server, near and far, beside restic.
 //!
 //! Both programs go through the same line, which counts their requests: once as fast as loopback is, once with 30 ms to
-//! the first byte of each answer and 85 MB/s for each connection.
+//! the first byte of each answer and 85 MB/s for each connection. Each saves all disks of a night as one snapshot, in one
+//! process, and restores that.
 
 use super::cost::Cost;
 use super::link::{Counts, Line, Link};
-use super::tools::{Opener, Places, Tools};
+use super::tools::{Places, Tools};
 use super::{Night, allocated_bytes, build, nights, report};
 use crate::{fleet, setup, shell};
 use anyhow::{Context, Result};
@@ -79,7 +80,7 @@ fn measure(work: &Path, name: &str, line: Line, nights: &[Night]) -> Result<Vec<
         rows.push(Row {
             name: work,
             bytes: allocated_bytes(std::slice::from_ref(night))?,
-            sancerre: counted(&|| tools.sancerre_backup(night))?,
+            sancerre: counted(&|| tools.sancerre_backup_together(night))?,
             restic: counted(&|| tools.restic_backup(night, &["--quiet"]))?,
         });
     }
@@ -87,7 +88,7 @@ fn measure(work: &Path, name: &str, line: Line, nights: &[Night]) -> Result<Vec<
     rows.push(Row {
         name: "restore of all disks",
         bytes: allocated_bytes(std::slice::from_ref(second))?,
-        sancerre: counted(&|| tools.sancerre_restore(second, Opener::Identity))?,
+        sancerre: counted(&|| tools.sancerre_restore_together(second))?,
         restic: counted(&|| tools.restic_restore(second))?,
     });
     tools.remove()?;

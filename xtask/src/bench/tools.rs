@@ -23,6 +23,9 @@ pub(super) struct Places {
     pub(super) variables: Vec<(String, String)>,
 }
 
+/// The machine that has all disks, where they are saved as one.
+const TOGETHER: &str = "fleet";
+
 /// An empty folder on one file system, for everything that is written but repositories elsewhere.
 pub(super) struct Tools {
     work: PathBuf,
@@ -81,6 +84,14 @@ impl Tools {
         Ok(cost + self.sync()?)
     }
 
+    /// One run and one snapshot for all disks, as restic has it.
+    pub(super) fn sancerre_backup_together(&self, night: &Night) -> Result<Cost> {
+        let arguments = ["backup", "--key-file", &self.path("writer.key"), "--vm", TOGETHER];
+        let mut command = self.sancerre(&arguments);
+        command.args(night.disks.iter().map(|disk| format!("{}={}", name(disk), disk.display())));
+        Ok(timed(&command, &self.work)? + self.sync()?)
+    }
+
     /// One run for all disks, which is what serves restic best.
     pub(super) fn restic_backup(&self, night: &Night, options: &[&str]) -> Result<Cost> {
         let mut command = self.restic(&["backup"]);
@@ -105,6 +116,17 @@ impl Tools {
         }
         cost = cost + self.sync()?;
         self.compare_and_remove(night, |disk| folder.join(name(disk)), &folder)?;
+        Ok(cost)
+    }
+
+    /// Restores the latest snapshot of all disks with the key, and compares, untimed.
+    pub(super) fn sancerre_restore_together(&self, night: &Night) -> Result<Cost> {
+        let folder = self.work.join("restored");
+        fs::create_dir_all(&folder)?;
+        let mut command = self.sancerre(&["restore", &format!("{TOGETHER}:latest"), "--target"]);
+        command.arg(&folder).args(["--identity", &self.path("identity")]);
+        let cost = timed(&command, &self.work)? + self.sync()?;
+        self.compare_and_remove(night, |disk| folder.join(format!("{}.raw", name(disk))), &folder)?;
         Ok(cost)
     }
 

@@ -58,8 +58,7 @@ pub(crate) async fn run(dir: &Path, chunks: u64) -> Result<()> {
     let maker = Arc::new(Maker { root, repository, signer, chunks });
     let mut log = Log::load(&maker.repository).await?;
     for number in 0..chunks.sessions() {
-        maker.session(&log, number).await?;
-        log.refresh(&maker.repository).await?;
+        maker.session(&mut log, number).await?;
     }
     maker.index().await?;
     println!("{} chunks in {} packs of {} sessions", chunks.0, chunks.packs(), chunks.sessions());
@@ -74,7 +73,7 @@ impl Maker {
     }
 
     /// A session that stored packs and never ended.
-    async fn session(&self, log: &Log, number: u64) -> Result<()> {
+    async fn session(&self, log: &mut Log, number: u64) -> Result<()> {
         let session = Session::announce(&self.repository, log, &Name::new("synthetic")?).await?;
         let first = number * SESSION_PACKS;
         let packs =

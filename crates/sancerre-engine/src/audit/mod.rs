@@ -141,7 +141,7 @@ async fn open(store: &Store, fingerprint: &str) -> Result<(Trust, Time)> {
                      fingerprint that was written down when the repository was made, and trust nothing there",
         });
     }
-    Ok((Trust { repository: config.repository, admin: config.admin }, config.created))
+    Ok((config.trust(), config.created))
 }
 
 /// Every zone that has a key record or objects.

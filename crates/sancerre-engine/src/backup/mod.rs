@@ -22,7 +22,7 @@ use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
-use sancerre_format::names::{Name, Tag};
+use sancerre_format::names::{self, Name, Tag};
 use sancerre_format::outcome::{Body, Consistency, Member, MemberKind};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
@@ -160,9 +160,8 @@ pub async fn backup(
         run.members(options.sources, options.allow_changing, None).await?;
         return Ok(run.report(None));
     }
-    let session = Session::announce(repository, &log, &options.vm).await?;
-    // W2: the avoid set is built from what the log says now that our number is taken.
-    log.refresh(repository).await?;
+    let session = Session::announce(repository, &mut log, &options.vm).await?;
+    // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     save(repository, &mut log, session, options, monitor).await
 }
@@ -298,17 +297,20 @@ impl Run {
         monitor: &Monitor,
     ) -> Result<Self> {
         let budget = budget(repository, options);
-        let (catalogue, bad) = Catalogue::load_all(repository, log).await?;
+        // One listing for packs, their lists and the index: in a small repository it is one request.
+        let zone = names::zone_folder(&repository.keys.zone);
+        let listed = repository.store.list(&zone).await?;
+        let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
         for list in bad {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
         }
-        let present = Present::load(repository).await?;
+        let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;
         if options.dedup == Dedup::Own {
             avoid.all_but(log, &repository.writer()?.by.name);
         }
         let usable = Usable { avoid, catalogue: Arc::new(catalogue), present };
-        let index = Index::load(repository, log, &usable, budget.index_bytes, monitor).await?;
+        let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use sancerre_format::index::IndexEntry;
 use sancerre_format::list::ListedPack;
 use sancerre_format::names;
+use sancerre_format::pack::PackKind;
 use tokio::task::JoinSet;
 
 use super::packer::ReadyPack;
 use crate::error::{Error, Result};
+use crate::frames::SMALL_PACK_BYTES;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::session::Session;
@@ -80,7 +82,12 @@ impl Uploader {
             let listed = ready.pack.listed();
             let key = names::pack(&repository.keys.zone, ready.pack.name, &ready.pack.hash);
             let advice = "another process uses this session; run the backup again";
-            repository.store.put_own(&key, Bytes::from(ready.pack.bytes), advice).await?;
+            let bytes = Bytes::from(ready.pack.bytes);
+            repository.store.put_own(&key, bytes.clone(), advice).await?;
+            if ready.pack.kind == PackKind::Metadata && listed.size_bytes <= SMALL_PACK_BYTES {
+                // The next backup of this machine begins with it.
+                repository.keep(&key, bytes).await?;
+            }
             add(&monitor.counters.stored_bytes, listed.size_bytes);
             Ok((listed, ready.entries))
         });

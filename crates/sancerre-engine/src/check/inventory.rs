@@ -115,7 +115,7 @@ impl Inventory {
 
 async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, String>> {
     let zone = &repository.keys.zone;
-    let listed = repository.store.list(&repository.folder(Folder::Lists)).await?;
+    let listed = repository.list(Folder::Lists).await?;
     let mut found: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for listed in listed {
         if let Ok(ZoneKey::List(session, sequence)) = ZoneKey::parse(zone, &listed.key) {

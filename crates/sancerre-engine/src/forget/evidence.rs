@@ -134,7 +134,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
 }
 
 async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> {
-    let listed = repository.store.list(&repository.folder(Folder::Outcome)).await?;
+    let listed = repository.list(Folder::Outcome).await?;
     let arrival = |listed: crate::store::Listed| match ZoneKey::parse(&repository.keys.zone, &listed.key) {
         Ok(ZoneKey::Outcome(session)) => Some((session, listed.modified)),
         _ => None,

@@ -93,7 +93,7 @@ impl Patience {
         let zone = &repository.keys.zone;
         let number = entry.session.number;
         let mut newest = None;
-        for listed in repository.store.list(&repository.folder(Folder::Log)).await? {
+        for listed in repository.list(Folder::Log).await? {
             if ZoneKey::parse(zone, &listed.key) == Ok(ZoneKey::Log(number)) {
                 newest = newest.max(Some(listed.modified));
             }

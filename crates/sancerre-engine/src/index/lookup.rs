@@ -10,17 +10,19 @@ use futures::StreamExt;
 use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{Scope, SegmentFields, SegmentName, fence};
+use sancerre_format::names::Folder;
 
 use super::cache::{Page, PageCache};
-use super::segment::{Covering, Segment, Whole, ignored, read_uncovered, segments};
+use super::segment::{Covering, Segment, Whole, ignored, read_uncovered, segments_of};
 use crate::error::{Error, Result};
 use crate::known::{BYTES_PER_ENTRY, Places, Usable};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::Log;
+use crate::store::Listed;
 
 /// Objects up to this size are read whole: one request, some ten thousand chunks.
-const WHOLE_BYTES: u64 = 512 << 10;
+pub(crate) const WHOLE_BYTES: u64 = 2 << 20;
 /// Pages read at once.
 const PAGES_IN_FLIGHT: usize = 16;
 
@@ -71,7 +73,20 @@ impl Index {
         budget_bytes: u64,
         monitor: &Monitor,
     ) -> Result<Self> {
-        let listed = segments(repository).await?;
+        let listed = repository.list(Folder::Index).await?;
+        Self::of(repository, log, usable, &listed, budget_bytes, monitor).await
+    }
+
+    /// The same of the segments among the keys listed.
+    pub(crate) async fn of(
+        repository: &Repository,
+        log: &Log,
+        usable: &Usable,
+        listed: &[Listed],
+        budget_bytes: u64,
+        monitor: &Monitor,
+    ) -> Result<Self> {
+        let listed = segments_of(repository, listed);
         let mut loading = Loading {
             repository,
             usable,
@@ -220,7 +235,7 @@ async fn read(
         let whole = Whole::decode(repository, log, name, &bytes).map_err(Error::object(&key));
         async move { whole }
     };
-    let whole = repository.cached(&key, 0..size_bytes, decode).await?;
+    let whole = repository.cached_whole(&key, size_bytes, decode).await?;
     Ok(whole.map(|whole| Read::Whole(name, size_bytes, Box::new(whole))))
 }
 

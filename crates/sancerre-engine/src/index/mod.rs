@@ -21,6 +21,7 @@ pub use lookup::{Index, Lookup};
 pub use merge::{MergeReport, merge_index};
 pub use rebuild::{RebuildReport, rebuild_index};
 
+pub(crate) use lookup::WHOLE_BYTES;
 pub(crate) use merge::merge_after_backup;
 pub(crate) use publish::sign_segment;
 pub(crate) use segment::{Segment, Whole, segments};

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::Log;
+use crate::store::Listed;
 
 /// Segments read at once.
 const SEGMENTS_IN_FLIGHT: usize = 4;
@@ -30,12 +31,16 @@ type Decoded<T> = std::result::Result<T, FormatError>;
 
 /// The names of all segments and the sizes of their objects.
 pub(crate) async fn segments(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>> {
-    let listed = repository.store.list(&repository.folder(Folder::Index)).await?;
+    Ok(segments_of(repository, &repository.list(Folder::Index).await?))
+}
+
+/// The same of the segments among the keys listed.
+pub(super) fn segments_of(repository: &Repository, listed: &[Listed]) -> BTreeMap<SegmentName, u64> {
     let parse = |key: &str| match ZoneKey::parse(&repository.keys.zone, key) {
         Ok(ZoneKey::Index(session, sequence)) => Some(SegmentName { session, sequence }),
         _ => None,
     };
-    Ok(listed.iter().filter_map(|listed| Some((parse(&listed.key)?, listed.size_bytes))).collect())
+    listed.iter().filter_map(|listed| Some((parse(&listed.key)?, listed.size_bytes))).collect()
 }
 
 fn key_of(repository: &Repository, name: SegmentName) -> String {

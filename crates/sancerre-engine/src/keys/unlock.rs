@@ -107,18 +107,22 @@ impl Keys {
     /// Errors: [`Error::NoRepository`]; [`Error::WrongKey`] when nothing opens; [`Error::Usage`] when there is no such
     /// zone; damage of key objects.
     pub async fn unlock(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
-        let mut keys = Self::unlock_identities(store, zone, unlock).await?;
+        // `init` writes `config` last: before it there is no repository, whatever else it left.
+        let config = read_config(store, unlock.anchor.as_ref()).await?.fields;
+        let mut keys = Self::unlock_identities(store, config.trust(), zone, unlock).await?;
         keys.enter_zone(store).await?;
         Ok(keys)
     }
 
-    /// Opens the repository's identity alone; the zone need not exist.
+    /// Opens the repository's identity alone, which is that of `trust`; the zone need not exist.
     ///
     /// Errors: as [`Keys::unlock`].
-    pub async fn unlock_identities(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
-        // `init` writes `config` last: before it there is no repository, whatever else it left.
-        let config = read_config(store, unlock.anchor.as_ref()).await?.fields;
-        let trust = Trust { repository: config.repository, admin: config.admin };
+    pub async fn unlock_identities(
+        store: &Store,
+        trust: Trust,
+        zone: &Zone,
+        unlock: &Unlock,
+    ) -> Result<Self> {
         let (identities, vouched) = open_identities(store, &trust, unlock).await?;
         Ok(Self {
             identities,
@@ -133,10 +137,13 @@ impl Keys {
     pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
         let newest = newest(&self.identities)?;
         let (epoch, recipient) = (newest.epoch, age_identity(newest)?.to_public().to_string());
-        let (record, secret) = open_zone(store, &self.trust, &self.zone, &self.identities).await?;
+        let ((record, secret), writer) = futures::try_join!(
+            open_zone(store, &self.trust, &self.zone, &self.identities),
+            open_writer(store, &self.trust, &self.zone, &self.identities),
+        )?;
         let (generation, keys) = (record.fields.generation, secret.keys.clone());
         self.secrets = Some(ZoneSecrets { generation, epoch, recipient, keys });
-        self.signers.extend(open_writer(store, &self.trust, &self.zone, &self.identities).await?);
+        self.signers.extend(writer);
         Ok(())
     }
 

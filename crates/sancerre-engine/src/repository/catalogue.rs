@@ -2,15 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record;
 
+use crate::cache::Read;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
+use crate::store::Listed;
+
+/// Folders listed at once.
+const LISTINGS_IN_FLIGHT: usize = 16;
 
 /// The listed packs of sessions, by name.
 #[derive(Debug, Clone, Default)]
@@ -35,69 +42,64 @@ impl Catalogue {
         log: &Log,
         sessions: impl IntoIterator<Item = u64>,
     ) -> Result<(Self, Vec<BadList>)> {
-        let mut keys = Vec::new();
+        let (mut keys, mut open) = (Vec::new(), Vec::new());
         for session in sessions {
-            let prefix = names::session_folder(&repository.keys.zone, Folder::Lists, session);
-            keys.extend(repository.store.list(&prefix).await?.into_iter().map(|listed| listed.key));
+            // A manifest says how many lists its session has.
+            match log.entry(session).and_then(LogEntry::snapshot) {
+                Some(snapshot) => {
+                    let lists = 0..snapshot.manifest.fields.lists;
+                    keys.extend(lists.map(|list| names::list(&repository.keys.zone, session, list)));
+                }
+                None => open.push(names::session_folder(&repository.keys.zone, Folder::Lists, session)),
+            }
+        }
+        let listings = open.into_iter().map(|folder| async move { repository.store.list(&folder).await });
+        let mut listings = std::pin::pin!(futures::stream::iter(listings).buffered(LISTINGS_IN_FLIGHT));
+        while let Some(listed) = listings.try_next().await? {
+            keys.extend(listed.into_iter().map(|listed| listed.key));
         }
         Self::load_keys(repository, log, keys).await
     }
 
     /// Reads all pack lists of the zone.
     pub async fn load_all(repository: &Repository, log: &Log) -> Result<(Self, Vec<BadList>)> {
-        let listed = repository.store.list(&repository.folder(Folder::Lists)).await?;
-        Self::load_keys(repository, log, listed.into_iter().map(|listed| listed.key).collect()).await
+        Self::of(repository, log, &repository.list(Folder::Lists).await?).await
+    }
+
+    /// Reads the pack lists among the keys listed.
+    pub(crate) async fn of(
+        repository: &Repository,
+        log: &Log,
+        listed: &[Listed],
+    ) -> Result<(Self, Vec<BadList>)> {
+        let lists = repository.folder(Folder::Lists);
+        let keys = listed.iter().map(|listed| &listed.key).filter(|key| key.starts_with(&lists));
+        Self::load_keys(repository, log, keys.cloned().collect()).await
     }
 
     async fn load_keys(
         repository: &Repository,
         log: &Log,
-        mut keys: Vec<String>,
+        keys: Vec<String>,
     ) -> Result<(Self, Vec<BadList>)> {
-        keys.sort();
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
-        for (key, bytes) in repository.store.get_all(keys).await? {
-            let Some(bytes) = bytes else { continue };
-            if let Err(error) = catalogue.add(repository, log, &key, &bytes) {
-                bad.push(BadList { key, error });
+        let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);
+        // Ascending: lists come in order, and the first word on a pack stands.
+        for Read { key, value, .. } in repository.read_all(keys, decode).await? {
+            match value {
+                Ok(list) => catalogue.add(list),
+                Err(error) => bad.push(BadList { key, error }),
             }
         }
         Ok((catalogue, bad))
     }
 
-    fn add(
-        &mut self,
-        repository: &Repository,
-        log: &Log,
-        key: &str,
-        bytes: &[u8],
-    ) -> std::result::Result<(), FormatError> {
-        let place = ZoneKey::parse(&repository.keys.zone, key)?;
-        let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
-        let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
-        // Also of a writer that was revoked since: others' snapshots may need its packs, and each chunk is verified.
-        let announced = entry.and_then(LogEntry::announced);
-        let fits = place == ZoneKey::List(list.session.number, list.sequence)
-            && list.repository == repository.keys.trust.repository
-            && list.zone == repository.keys.zone
-            && announced.is_some_and(|announced| announced.fields.by.name == list.by.name);
-        if !fits {
-            let detail = "it does not belong to the session it names".to_owned();
-            return Err(FormatError::Forged { what: "pack list", detail });
-        }
-        // What a manifest counted is final: its writer must not add to it, or change it, later.
-        let counted = entry.and_then(|entry| entry.snapshot()).map(|snapshot| snapshot.manifest.fields.lists);
-        if counted.is_some_and(|lists| list.sequence >= lists) {
-            let detail = "its session's manifest counts fewer lists".to_owned();
-            return Err(FormatError::Forged { what: "pack list", detail });
-        }
+    fn add(&mut self, list: PackList) {
         self.sessions.insert(list.session.number, list.session);
         for pack in list.packs {
-            // Lists come in order, and the first word on a pack stands.
             let name = PackName { session: list.session.number, ordinal: pack.ordinal };
             self.packs.entry(name).or_insert(pack);
         }
-        Ok(())
     }
 
     /// Adds what other lists say.
@@ -132,6 +134,34 @@ impl Catalogue {
     }
 }
 
+/// A list that verifies and is one that its session may have.
+fn decode(
+    repository: &Repository,
+    log: &Log,
+    key: &str,
+    bytes: &[u8],
+) -> std::result::Result<PackList, FormatError> {
+    let place = ZoneKey::parse(&repository.keys.zone, key)?;
+    let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
+    let forged = |detail: &str| Err(FormatError::Forged { what: "pack list", detail: detail.to_owned() });
+    let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
+    // Also of a writer that was revoked since: others' snapshots may need its packs, and each chunk is verified.
+    let announced = entry.and_then(LogEntry::announced);
+    let fits = place == ZoneKey::List(list.session.number, list.sequence)
+        && list.repository == repository.keys.trust.repository
+        && list.zone == repository.keys.zone
+        && announced.is_some_and(|announced| announced.fields.by.name == list.by.name);
+    if !fits {
+        return forged("it does not belong to the session it names");
+    }
+    // What a manifest counted is final: its writer must not add to it, or change it, later.
+    let counted = entry.and_then(|entry| entry.snapshot()).map(|snapshot| snapshot.manifest.fields.lists);
+    if counted.is_some_and(|lists| list.sequence >= lists) {
+        return forged("its session's manifest counts fewer lists");
+    }
+    Ok(list)
+}
+
 /// Packs as the store lists them: object hash and size by name.
 #[derive(Debug, Clone, Default)]
 pub struct Present {
@@ -141,13 +171,18 @@ pub struct Present {
 impl Present {
     /// Lists every pack of the zone.
     pub async fn load(repository: &Repository) -> Result<Self> {
+        Ok(Self::of(repository, &repository.list(Folder::Packs).await?))
+    }
+
+    /// The packs among the keys listed.
+    pub(crate) fn of(repository: &Repository, listed: &[Listed]) -> Self {
         let mut present = Self::default();
-        for listed in repository.store.list(&repository.folder(Folder::Packs)).await? {
+        for listed in listed {
             if let Ok(ZoneKey::Pack(name, hash)) = ZoneKey::parse(&repository.keys.zone, &listed.key) {
                 present.packs.entry(name).or_default().push((hash, listed.size_bytes));
             }
         }
-        Ok(present)
+        present
     }
 
     /// Whether the store has this very pack with its right size.

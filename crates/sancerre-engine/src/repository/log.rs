@@ -3,18 +3,18 @@
 mod avoid;
 mod digest;
 mod moves;
+mod read;
 mod standing;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::{self, Folder, Name, ZoneKey};
+use sancerre_format::names::{self, Name};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
-use sancerre_format::record::{self, Fields, Record, Trust};
+use sancerre_format::record::Record;
 use sancerre_format::seal::{UnitKind, UnitName};
 
 use crate::error::{Error, Result};
@@ -81,109 +81,6 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads the whole log: two listings, then every entry and outcome.
-    ///
-    /// Errors: the store's; [`Error::Object`] for an entry that verifies but needs a newer version.
-    pub async fn load(repository: &Repository) -> Result<Self> {
-        let mut log = Self::default();
-        log.refresh(repository).await?;
-        Ok(log)
-    }
-
-    /// Reads what was added since: nothing that was read once can change.
-    pub async fn refresh(&mut self, repository: &Repository) -> Result<()> {
-        self.strangers.clear();
-        let zone = &repository.keys.zone;
-        let mut entries = self.list(repository, Folder::Log).await?;
-        let mut outcomes = self.list(repository, Folder::Outcome).await?;
-        entries.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Log(number)) if self.entries.contains_key(&number)));
-        for (key, bytes) in repository.store.get_all(entries).await? {
-            let Some(bytes) = bytes else { continue };
-            self.add_entry(repository, &key, &bytes)?;
-        }
-        self.distrust_revoked();
-        outcomes.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Outcome(session)) if self.is_decided(&session)));
-        for (key, bytes) in repository.store.get_all(outcomes).await? {
-            let Some(bytes) = bytes else { continue };
-            self.add_outcome(repository, &key, &bytes)?;
-        }
-        Ok(())
-    }
-
-    fn is_decided(&self, session: &SessionId) -> bool {
-        let entry = self.entries.get(&session.number).filter(|entry| entry.session == *session);
-        entry.is_some_and(|entry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_)))
-    }
-
-    async fn list(&mut self, repository: &Repository, folder: Folder) -> Result<Vec<String>> {
-        let listed = repository.store.list(&repository.folder(folder)).await?;
-        let mut keys = Vec::new();
-        for listed in listed {
-            match ZoneKey::parse(&repository.keys.zone, &listed.key) {
-                Ok(_) => keys.push(listed.key),
-                Err(_) => self.strangers.push(listed.key),
-            }
-        }
-        keys.sort();
-        Ok(keys)
-    }
-
-    fn add_entry(&mut self, repository: &Repository, key: &str, bytes: &Bytes) -> Result<()> {
-        let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, key) else { return Ok(()) };
-        let session = SessionId { number, intent: Hash::of(bytes) };
-        let entry = match record::decode::<Entry>(&repository.keys.trust, bytes) {
-            Ok(entry) => place_fits(repository, &entry, number).map(|()| Box::new(entry)),
-            Err(source @ FormatError::Unsupported { .. }) => {
-                return Err(Error::Object { key: key.to_owned(), source });
-            }
-            Err(error) => Err(error),
-        };
-        self.entries.insert(number, LogEntry { session, entry, revoked: None, outcome: Outcome::Undecided });
-        Ok(())
-    }
-
-    /// Nothing a revoked writer signed at numbers from the given one on is trusted.
-    fn distrust_revoked(&mut self) {
-        let mut revoked: HashMap<Name, u64> = HashMap::new();
-        for entry in self.valid() {
-            if let Kind::Revoke(distrust) = &entry.fields.kind {
-                let from = revoked.entry(distrust.writer.clone()).or_insert(distrust.from);
-                *from = distrust.from.min(*from);
-            }
-        }
-        for (number, entry) in &mut self.entries {
-            let by = entry.entry.as_ref().ok().map(|entry| &entry.fields.by.name);
-            if by.and_then(|name| revoked.get(name)).is_some_and(|from| number >= from) {
-                let detail = "its writer's key was revoked".to_owned();
-                let void = Err(FormatError::Forged { what: Entry::KIND, detail });
-                entry.revoked = std::mem::replace(&mut entry.entry, void).ok();
-            }
-        }
-    }
-
-    fn add_outcome(&mut self, repository: &Repository, key: &str, bytes: &Bytes) -> Result<()> {
-        let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { return Ok(()) };
-        // An outcome of an intent that is not in the log belongs to nothing.
-        let Some(entry) = self.entries.get_mut(&session.number).filter(|entry| entry.session == session)
-        else {
-            self.strangers.push(key.to_owned());
-            return Ok(());
-        };
-        entry.outcome = match &entry.entry {
-            Err(_) => Outcome::Invalid(FormatError::Forged {
-                what: "outcome",
-                detail: "its log entry is void".into(),
-            }),
-            Ok(announced) => match decode_outcome(&repository.keys.trust, announced, session, bytes) {
-                Err(source @ FormatError::Unsupported { .. }) => {
-                    return Err(Error::Object { key: key.to_owned(), source });
-                }
-                other => other.unwrap_or_else(Outcome::Invalid),
-            },
-        };
-        Ok(())
-    }
-
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
     }
@@ -240,28 +137,6 @@ impl Log {
         (1..self.highest()).filter(|number| !self.entries.contains_key(number))
     }
 
-    /// Reads by name what a stale listing may have left out below `end`.
-    ///
-    /// Errors: [`Error::Missing`] for an entry that is not there: without it nothing can be reused safely.
-    pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
-        while let Some(gap) = self.first_gap(end) {
-            let key = names::log(&repository.keys.zone, gap);
-            let bytes = repository.store.need(&key).await?;
-            self.add_entry(repository, &key, &bytes)?;
-            let entry = self.entries.get(&gap).map(|entry| entry.session);
-            let outcome = entry.map(|session| names::outcome(&repository.keys.zone, &session));
-            if let Some(key) = outcome
-                && let Some(bytes) = repository.store.get(&key).await?
-            {
-                self.add_outcome(repository, &key, &bytes)?;
-            }
-        }
-        self.distrust_revoked();
-        let gcs: Vec<SessionId> =
-            self.undecided(end).filter(|entry| entry.is_gc()).map(|entry| entry.session).collect();
-        self.read_outcomes(repository, gcs).await
-    }
-
     /// Sessions below `end` that no outcome has ended yet.
     pub fn undecided(&self, end: u64) -> impl Iterator<Item = &LogEntry> {
         let open = |entry: &LogEntry| {
@@ -269,22 +144,6 @@ impl Log {
             announced && matches!(entry.outcome, Outcome::Undecided)
         };
         self.entries.range(..end).map(|(_, entry)| entry).filter(move |entry| open(entry))
-    }
-
-    /// Reads by name the outcomes below `end` that a stale listing may have left out.
-    pub async fn settle(&mut self, repository: &Repository, end: u64) -> Result<()> {
-        let open: Vec<SessionId> = self.undecided(end).map(|entry| entry.session).collect();
-        self.read_outcomes(repository, open).await
-    }
-
-    async fn read_outcomes(&mut self, repository: &Repository, of: Vec<SessionId>) -> Result<()> {
-        let zone = &repository.keys.zone;
-        let keys = of.iter().map(|session| names::outcome(zone, session)).collect();
-        for (key, bytes) in repository.store.get_all(keys).await? {
-            let Some(bytes) = bytes else { continue };
-            self.add_outcome(repository, &key, &bytes)?;
-        }
-        Ok(())
     }
 
     /// The newest committed gc below `number`.
@@ -347,59 +206,6 @@ impl LogEntry {
         match (&self.entry, &self.outcome) {
             (Ok(entry), Outcome::Manifest(manifest)) => Some(Snapshot { entry, manifest }),
             _ => None,
-        }
-    }
-}
-
-fn place_fits(
-    repository: &Repository,
-    entry: &Record<Entry>,
-    number: u64,
-) -> std::result::Result<(), FormatError> {
-    let fields = &entry.fields;
-    if fields.repository == repository.keys.trust.repository
-        && fields.zone == repository.keys.zone
-        && fields.number == number
-    {
-        return Ok(());
-    }
-    Err(FormatError::Forged { what: Entry::KIND, detail: "it was made for another place".into() })
-}
-
-fn decode_outcome(
-    trust: &Trust,
-    announced: &Record<Entry>,
-    session: SessionId,
-    bytes: &[u8],
-) -> std::result::Result<Outcome, FormatError> {
-    let elsewhere = |what| FormatError::Forged { what, detail: "it was made for another session".into() };
-    let writer = &announced.fields.by.name;
-    match record::first_line(bytes) {
-        line if line == Manifest::KIND.as_bytes() => {
-            let record = record::decode::<Manifest>(trust, bytes)?;
-            let fits = record.fields.session == session
-                && record.fields.by.name == *writer
-                && matches!(&announced.fields.kind, Kind::Backup(intent)
-                    if intent.vm == record.fields.vm && intent.parents == record.fields.parents);
-            if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
-        }
-        line if line == Commit::KIND.as_bytes() => {
-            let record = record::decode::<Commit>(trust, bytes)?;
-            if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc { .. }) {
-                return Err(elsewhere(Commit::KIND));
-            }
-            let lists = GcLists::decode(&record.public)?;
-            Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
-        }
-        _ => {
-            let record = record::decode::<Abort>(trust, bytes)?;
-            let by = &record.signer;
-            let is_writer = matches!(by, sancerre_format::certificate::Signer::Certified(certificate)
-                if certificate.role == sancerre_format::certificate::Role::Writer);
-            if record.fields.session != session || (is_writer && record.fields.by.name != *writer) {
-                return Err(elsewhere(Abort::KIND));
-            }
-            Ok(Outcome::Abort(Box::new(record)))
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::error::Result;
 use crate::host::Host;
 use crate::keys::{self, Keys, SignerKey};
-use crate::store::Store;
+use crate::store::{Listed, Store};
 
 /// An opened repository.
 #[derive(Clone)]
@@ -53,6 +53,11 @@ impl Repository {
     /// Errors: as [`Keys::signer`].
     pub fn signer(&self, roles: &[Role]) -> Result<&SignerKey> {
         self.keys.signer(roles, self.host.clock.now())
+    }
+
+    /// Everything in a folder of this repository's zone, in no certain order.
+    pub(crate) async fn list(&self, folder: Folder) -> Result<Vec<Listed>> {
+        self.store.list(&self.folder(folder)).await
     }
 
     /// Prefix of a folder of this repository's zone.

@@ -1,6 +1,7 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
 use bytes::Bytes;
+use sancerre_format::bytes::to_u64;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
 
@@ -13,7 +14,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
-use crate::index::sign_segment;
+use crate::index::{WHOLE_BYTES, sign_segment};
 use crate::keys::{SignerKey, recipients};
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -44,7 +45,7 @@ impl Session {
     /// W1: takes the next free number in the log.
     ///
     /// Errors: the store's; no writer key.
-    pub async fn announce(repository: &Repository, log: &Log, vm: &Name) -> Result<Self> {
+    pub async fn announce(repository: &Repository, log: &mut Log, vm: &Name) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
         let (epoch, recipient) =
@@ -68,8 +69,9 @@ impl Session {
             let entry = log_entry(repository, &writer, number, started, kind, &[], &sealed_key)?;
             let id = SessionId { number, intent: Hash::of(&entry) };
             let place = names::log(&repository.keys.zone, number);
-            match repository.store.put_new(&place, entry).await? {
+            match repository.store.put_new(&place, entry.clone()).await? {
                 Put::Created => {
+                    log.add_own(repository, &place, entry).await?;
                     let lock_until = repository.store.final_lock(&place).await;
                     let vm = vm.clone();
                     return Ok(Self {
@@ -116,7 +118,10 @@ impl Session {
             repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
         let bytes = sign_segment(repository, &self.writer, id, sequence, Vec::new(), &built)?;
         let key = names::index(&repository.keys.zone, self.id.number, sequence);
-        repository.store.put_own(&key, bytes, OTHER_PROCESS).await?;
+        repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
+        if to_u64(bytes.len()) <= WHOLE_BYTES {
+            repository.keep(&key, bytes).await?;
+        }
         self.segments = self.segments.saturating_add(1);
         Ok(())
     }
@@ -169,7 +174,7 @@ impl Session {
         if let Err(failure) = self.put_outcome(repository, bytes.clone()).await {
             self.decide(repository, &bytes, failure).await?;
         }
-        match log.refresh(repository).await {
+        match log.extend(repository).await {
             Ok(()) => {
                 refuse_revoked(log, &self.writer, self.id.number)?;
                 self.confirm(log)
@@ -214,8 +219,8 @@ impl Session {
 
     async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {
         let key = names::outcome(&repository.keys.zone, &self.id);
-        match repository.store.put_new(&key, bytes).await? {
-            Put::Created => Ok(()),
+        match repository.store.put_new(&key, bytes.clone()).await? {
+            Put::Created => repository.keep(&key, bytes).await,
             Put::Occupied(found) => Err(self.ended(repository, &found)),
         }
     }
@@ -276,9 +281,10 @@ pub(crate) async fn publish_list(
         by: signer.by.clone(),
         packs,
     };
-    let bytes = record::encode(&list, repository.host.tool, &signer.key, &[], &[])?;
+    let bytes: Bytes = record::encode(&list, repository.host.tool, &signer.key, &[], &[])?.into();
     let key = names::list(&repository.keys.zone, session.number, sequence);
-    repository.store.put_own(&key, bytes.into(), OTHER_PROCESS).await
+    repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
+    repository.keep(&key, bytes).await
 }
 
 /// What a revoked key signs is void for everybody: whoever holds it must not take it for done.

@@ -178,7 +178,7 @@ impl TestRepo {
     }
 
     pub(crate) async fn keys(&self, folder: Folder) -> Vec<String> {
-        let listed = self.repository.store.list(&self.repository.folder(folder)).await.unwrap();
+        let listed = self.repository.list(folder).await.unwrap();
         listed.into_iter().map(|listed| listed.key).collect()
     }
 
