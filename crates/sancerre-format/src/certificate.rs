@@ -1,5 +1,7 @@
 //! Who may sign what: certificates by the admin, and the signer of a record (FORMAT.md §4.4).
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 
 use base64::Engine;
@@ -103,6 +105,17 @@ impl Signer {
 
     /// Verifies a certificate in the form that [`portable`] makes.
     pub fn of_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
+        if let Some(certificate) = verified_before(encoded, trust) {
+            return Ok(Self::Certified(certificate));
+        }
+        let signer = Self::of_new_portable(encoded, trust)?;
+        if let Self::Certified(certificate) = &signer {
+            remember(encoded, trust, certificate);
+        }
+        Ok(signer)
+    }
+
+    fn of_new_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
         let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
         ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
             "base64 is not canonical".into()
@@ -144,6 +157,34 @@ impl fmt::Display for Signer {
             Self::Certified(certificate) => write!(f, "{} {}", certificate.role, certificate.name),
         }
     }
+}
+
+/// The same bytes under the same trust, and what they said.
+type Verified = (Trust, Vec<u8>, Box<Certificate>);
+
+/// More writers than one zone has.
+const VERIFIED_MAX: usize = 64;
+
+thread_local! {
+    /// Certificates that verified on this thread: a log of ten thousand records carries a dozen of them, and to verify
+    /// one costs as much as to verify its record.
+    static VERIFIED: RefCell<VecDeque<Verified>> = const { RefCell::new(VecDeque::new()) };
+}
+
+fn verified_before(encoded: &[u8], trust: &Trust) -> Option<Box<Certificate>> {
+    VERIFIED.with_borrow(|verified| {
+        let same = |(under, bytes, _): &&Verified| under == trust && bytes == encoded;
+        verified.iter().find(same).map(|(.., certificate)| certificate.clone())
+    })
+}
+
+fn remember(encoded: &[u8], trust: &Trust, certificate: &Certificate) {
+    VERIFIED.with_borrow_mut(|verified| {
+        if verified.len() >= VERIFIED_MAX {
+            verified.pop_front();
+        }
+        verified.push_back((*trust, encoded.to_vec(), Box::new(certificate.clone())));
+    });
 }
 
 /// Text and signature of an encoded certificate as base64: how other records carry it.
