@@ -8,7 +8,6 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::Session;
 use sancerre_format::certificate::Role;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
@@ -242,7 +241,7 @@ async fn a_backup_that_trusts_only_its_own_writer() {
     }
     let log = Log::load(&repo.open).await.unwrap();
     for snapshot in log.snapshots().iter().filter(|snapshot| numbers.contains(&snapshot.session().number)) {
-        let uses = FrameSet::decode(&snapshot.manifest.public).unwrap();
+        let uses = snapshot.uses().unwrap();
         assert!(uses.packs().all(|pack| numbers.contains(&pack.session)), "{uses:?}");
     }
     model.check(&repo.open).await;

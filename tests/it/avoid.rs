@@ -108,7 +108,7 @@ async fn check(by: By, vm: &str, edit: bool) {
     model.add_disk(second.snapshot.unwrap(), &bytes);
     assert_eq!(second.new_bytes == first.new_bytes, avoided, "{what}: {second:?}");
     let log = Log::load(&repo.open).await.unwrap();
-    let uses = FrameSet::decode(&log.snapshots().last().unwrap().manifest.public).unwrap();
+    let uses = log.snapshots().last().unwrap().uses().unwrap();
     let sessions: Vec<u64> = uses.packs().map(|pack| pack.session).collect();
     let own = second.snapshot.unwrap().number;
     assert_eq!(sessions.iter().all(|session| *session == own), avoided, "{what}: {sessions:?}");

@@ -242,7 +242,7 @@ async fn commit_with_too_few_frames(scene: &Scene) -> (SessionId, PackName) {
     let mut log = Log::load(repository).await.unwrap();
     let (body, uses) = {
         let snapshot = log.latest(&name("db01")).unwrap();
-        (open_body(repository, &snapshot).unwrap(), FrameSet::decode(&snapshot.manifest.public).unwrap())
+        (open_body(repository, &snapshot).unwrap(), snapshot.uses().unwrap())
     };
     let left_out = uses.packs().next().unwrap();
     let mut fewer = FrameSet::default();

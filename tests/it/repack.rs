@@ -13,7 +13,6 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, Moves, Outcome};
 use sancerre_engine::restore::{self, RestoreOptions};
 use sancerre_format::config::Layout;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, PackName, SessionId};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
@@ -156,7 +155,7 @@ async fn frames_move_again() {
     let report = collect(&scene.keeper).await.unwrap();
     let log = Log::load(&scene.repo.open).await.unwrap();
     assert!(report.written_packs > 0 && moved(&log) > once, "{report:?}");
-    let uses = FrameSet::decode(&log.snapshots().last().unwrap().manifest.public).unwrap();
+    let uses = log.snapshots().last().unwrap().uses().unwrap();
     let moves = Moves::below(&log, u64::MAX);
     let number = report.number.unwrap();
     let before = Moves::below(&log, number);

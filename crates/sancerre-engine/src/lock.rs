@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Folder, Name, Time, ZoneKey};
 
@@ -19,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::log::{Log, Moves, Outcome, Snapshot};
+use crate::repository::log::{Log, Moves, Outcome, Snapshot, needed};
 use crate::repository::session::Session;
 use crate::store::lock::{Lock, Mode};
 
@@ -268,12 +267,5 @@ async fn soonest(
 
 /// Packs in which frames lie that snapshots need.
 fn packs<'a>(log: &Log, snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
-    let mut uses = FrameSet::default();
-    for snapshot in snapshots {
-        let fields = &snapshot.manifest.fields;
-        let unreadable =
-            |source| Error::Object { key: names::outcome(&fields.zone, &fields.session), source };
-        uses.union(&FrameSet::decode(&snapshot.manifest.public).map_err(unreadable)?);
-    }
-    Ok(Moves::below(log, u64::MAX).packs(&uses))
+    Ok(Moves::below(log, u64::MAX).packs(&needed(snapshots)?))
 }

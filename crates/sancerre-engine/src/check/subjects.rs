@@ -3,7 +3,7 @@
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
-use sancerre_format::names::{self, Name};
+use sancerre_format::names::Name;
 use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
@@ -44,7 +44,7 @@ fn read_one(
 ) -> Subject {
     let session = snapshot.session();
     let fields = &snapshot.manifest.fields;
-    let key = names::outcome(&repository.keys.zone, &session);
+    let key = snapshot.key();
     let mut members = Vec::new();
     let at_hand = repository.keys.generation();
     if at_hand.is_some() && generation(snapshot) == at_hand {
@@ -66,9 +66,9 @@ fn read_one(
             "its maps were made with the zone's former keys and are not read",
         );
     }
-    let uses = FrameSet::decode(&snapshot.manifest.public);
+    let uses = snapshot.uses();
     if let Err(error) = &uses {
-        let problem = format!("its frame set cannot be read, so a collector cannot work: {error}");
+        let problem = format!("its frame set cannot be read, so a collector cannot work: {}", reason(error));
         findings.blame(&key, Severity::Damaged, problem);
         findings.cost(&key, (place, None), None);
     }

@@ -12,10 +12,10 @@ use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record;
 
 use super::copy::Copied;
-use super::plan::{burnt, used};
+use super::plan::burnt;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Moves, Outcome};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::store::Put;
 
 /// The sessions whose outcomes the plan knew (K).
@@ -43,11 +43,11 @@ pub(super) fn final_lists(
         session.number < number && !known.contains(&session)
     });
     let moves = Moves::below(log, number);
-    let (needed, late) = (moves.by_pack(&used(live.iter().copied())?), moves.packs(&used(late)?));
+    let (lying, late) = (moves.by_pack(&needed(live.iter().copied())?), moves.packs(&needed(late)?));
     let quarantined = log.quarantined(number).touched(&moves);
     let copies = copied.frames();
     let is_kept = |pack: &PackName| {
-        needed.get(pack).is_some_and(|frames| quarantined.contains(pack) || !frames.is_subset(&copies))
+        lying.get(pack).is_some_and(|frames| quarantined.contains(pack) || !frames.is_subset(&copies))
     };
     let mut burnt = burnt(log, number);
     let mut dead = FrameSet::default();

@@ -7,15 +7,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sancerre_format::FormatError;
 use sancerre_format::frames::{FrameSet, Members};
 use sancerre_format::id::{Hash, PackName};
 use sancerre_format::names::Time;
 
 use super::GcOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome, Snapshot};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -116,11 +115,11 @@ pub(super) struct Sight<'a> {
 
 /// Plans from everything that the log and the listing say.
 ///
-/// Errors: [`Error::Object`] for a snapshot whose frame set cannot be read.
+/// Errors: [`Error::Object`](crate::Error::Object) for a snapshot whose frame set cannot be read.
 pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Result<Plan> {
     let log = sight.log;
     let moves = Moves::below(log, u64::MAX);
-    let (lying, burnt) = (moves.by_pack(&used(log.snapshots())?), burnt(log, u64::MAX));
+    let (lying, burnt) = (moves.by_pack(&needed(log.snapshots())?), burnt(log, u64::MAX));
     let quarantined = log.quarantined(u64::MAX).touched(&moves);
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
@@ -233,21 +232,6 @@ fn is_decided(entry: &LogEntry) -> bool {
 /// Until when the pack's writer asked the store to lock it.
 fn locked_until(log: &Log, pack: PackName) -> Option<Time> {
     log.entry(pack.session)?.snapshot()?.manifest.fields.lock_until
-}
-
-/// The frames that snapshots need.
-pub(super) fn used<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<FrameSet> {
-    let mut used = FrameSet::default();
-    for snapshot in snapshots {
-        let uses = FrameSet::decode(&snapshot.manifest.public);
-        used.union(&uses.map_err(|source| unreadable(&snapshot, source))?);
-    }
-    Ok(used)
-}
-
-fn unreadable(snapshot: &Snapshot<'_>, source: FormatError) -> Error {
-    let fields = &snapshot.manifest.fields;
-    Error::Object { key: sancerre_format::names::outcome(&fields.zone, &fields.session), source }
 }
 
 /// Every pack that a commit below `number` gave up.

@@ -4,6 +4,7 @@ mod avoid;
 mod digest;
 mod moves;
 mod read;
+mod snapshot;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +13,16 @@ use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::{self, Name};
-use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
+use sancerre_format::names::Name;
+use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
-use sancerre_format::seal::{UnitKind, UnitName};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 
 pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
+pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
 
 /// A log entry and what became of it.
@@ -50,27 +51,6 @@ pub enum Outcome {
     Commit(Box<Record<Commit>>, Box<GcLists>),
     /// An object that does not verify: neither "absent" nor "aborted".
     Invalid(FormatError),
-}
-
-/// A committed snapshot.
-#[derive(Debug, Clone, Copy)]
-pub struct Snapshot<'a> {
-    /// Its log entry.
-    pub entry: &'a Record<Entry>,
-    /// Its manifest.
-    pub manifest: &'a Record<Manifest>,
-}
-
-impl Snapshot<'_> {
-    /// Its session; the hash is the snapshot's id.
-    pub fn session(&self) -> SessionId {
-        self.manifest.fields.session
-    }
-
-    /// The snapshot's id.
-    pub fn id(&self) -> Hash {
-        self.session().intent
-    }
 }
 
 /// Everything the log of a zone says.
@@ -208,15 +188,4 @@ impl LogEntry {
             _ => None,
         }
     }
-}
-
-/// The sealed body of a snapshot: tags and disks.
-pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Body> {
-    let session = snapshot.session();
-    let key = names::outcome(&repository.keys.zone, &session);
-    let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let root = repository.keys.metadata_root(&session)?;
-    let raw =
-        sancerre_format::seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
-    Body::decode(&raw).map_err(Error::object(&key))
 }

@@ -26,7 +26,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 use sancerre_format::FormatError;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
 use sancerre_format::names;
 use sancerre_format::outcome::{Body, Manifest, Member};
@@ -75,7 +74,6 @@ pub struct RestoreReport {
 ///
 /// Errors: [`Error::Usage`] when the session is no snapshot; [`Error::Object`] when its manifest does not open.
 pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<SnapshotReader> {
-    let key = names::outcome(&repository.keys.zone, &session);
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
     let snapshot = snapshot.ok_or_else(|| {
@@ -84,8 +82,7 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     log.refuse_forgotten(&session)?;
     let body = open_body(repository, &snapshot)?;
     let manifest = snapshot.manifest.fields.clone();
-    let uses = FrameSet::decode(&snapshot.manifest.public).map_err(Error::object(&key))?;
-    let packs = Moves::below(&log, u64::MAX).packs(&uses);
+    let packs = Moves::below(&log, u64::MAX).packs(&snapshot.uses()?);
     let sessions: BTreeSet<u64> = packs.into_iter().map(|pack| pack.session).collect();
     let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
     let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));

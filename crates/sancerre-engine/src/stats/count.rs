@@ -10,7 +10,7 @@ use sancerre_format::pack::{PackKind, Piece};
 use sancerre_format::seal::RootKey;
 
 use super::{Machine, Stats};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::repository::ends::Ends;
 use crate::repository::log::{Log, Moves};
 
@@ -48,22 +48,18 @@ pub(super) struct Needs {
 impl Needs {
     /// From the manifests.
     ///
-    /// Errors: [`Error::Object`] for one that cannot be read.
+    /// Errors: [`Error::Object`](crate::Error::Object) for one that cannot be read.
     pub(super) fn of(log: &Log) -> Result<Self> {
         let moves = Moves::below(log, u64::MAX);
         let mut machines = BTreeMap::<Name, (Machine, FrameSet)>::new();
         for snapshot in log.snapshots() {
             let fields = &snapshot.manifest.fields;
-            let uses = FrameSet::decode(&snapshot.manifest.public).map_err(|source| {
-                let key = sancerre_format::names::outcome(&fields.zone, &fields.session);
-                Error::Object { key, source }
-            })?;
             let (machine, needed) =
                 machines.entry(fields.vm.clone()).or_insert_with(|| (none(&fields.vm), FrameSet::default()));
             machine.snapshots = machine.snapshots.saturating_add(1);
             machine.size_bytes = machine.size_bytes.saturating_add(fields.size_bytes);
             machine.data_bytes = machine.data_bytes.saturating_add(fields.data_bytes);
-            needed.union(&uses);
+            needed.union(&snapshot.uses()?);
         }
         let (machines, needed): (Vec<_>, Vec<_>) = machines.into_values().unzip();
         Ok(Self { machines, lying: needed.iter().map(|needed| moves.by_pack(needed)).collect() })
