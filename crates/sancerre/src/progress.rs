@@ -31,7 +31,7 @@ pub(crate) enum Work {
     Collect,
     /// Of the objects whose locks are asked for or extended.
     Lock,
-    /// Of packs, whose ends are read.
+    /// Of the ends of packs.
     Stats,
 }
 

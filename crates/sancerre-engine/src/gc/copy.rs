@@ -41,6 +41,8 @@ pub(super) struct Copied {
     /// How many packs were stored, and their bytes.
     pub(super) packs: u64,
     pub(super) bytes: u64,
+    /// Of those bytes, the sealed frames.
+    pub(super) frame_bytes: u64,
 }
 
 impl Copied {
@@ -127,6 +129,8 @@ impl<'a> Output<'a> {
 
     async fn add(&mut self, metadata: bool, carried: Vec<Carried>) -> Result<()> {
         for frame in carried {
+            let frame_bytes = u64::from(frame.place.sealed_bytes);
+            self.copied.frame_bytes = self.copied.frame_bytes.saturating_add(frame_bytes);
             let gathering = if metadata { &mut self.metadata } else { &mut self.data };
             let full = gathering.add(frame);
             self.submit(full).await?;

@@ -1,7 +1,7 @@
 //! Garbage collection: the only thing that deletes, and only packs that a committed list names.
 //!
 //! ```text
-//! account (G1) ─> plan (pure) ─> announce (G2) ─> copy what is kept of packs worth rewriting (G3)
+//! account (G1) ─> weigh ─> plan (pure) ─> announce (G2) ─> copy what is kept of packs worth rewriting (G3)
 //!              ─> wait or abort (G4) ─> read again, strike (G5) ─> commit (G6) ─> delete (G7)
 //! ```
 //!
@@ -17,6 +17,7 @@ mod patience;
 pub mod plan;
 mod source;
 mod sweep;
+mod weigh;
 
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
@@ -26,12 +27,13 @@ use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Moves, needed};
 use crate::repository::session::{abort_other, append};
 use copy::{Copied, copy};
 use patience::Patience;
 use plan::{Plan, Sight};
 use sweep::Swept;
+use weigh::weigh;
 
 /// How to collect.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +44,11 @@ pub struct GcOptions {
     pub wait_seconds: u64,
     /// After how long without a sign of life a session is taken for dead and ended.
     pub silent_seconds: u64,
-    /// Most bytes to keep, and so to read and to write again, of packs that are rewritten; 0 rewrites nothing.
+    /// Most bytes of frames to keep, and so to read and to write again, of packs that are rewritten; 0 rewrites nothing.
+    /// Frames move whole, with whatever else is in one of which a chunk is needed.
     pub max_repack_bytes: u64,
-    /// So much garbage, in per cent, may stay in the packs that snapshots need, all of them together.
+    /// So many bytes of frames that nobody needs, in per cent, may stay in the packs of which something is needed, all of
+    /// them together.
     pub max_unused_percent: u8,
 }
 
@@ -63,6 +67,9 @@ pub struct GcReport {
     pub written_packs: u64,
     /// Their bytes.
     pub written_bytes: u64,
+    /// Of those the frames: what the plan announced, but for packs of which something could not be read. The rest is what
+    /// every pack has around them.
+    pub moved_bytes: u64,
     /// Packs deleted now, of this list and of earlier ones.
     pub deleted_packs: u64,
     /// Their bytes.
@@ -96,20 +103,39 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
             return Ok(report);
         }
     }
-    let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
-    for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
-    }
+    let catalogue = read_lists(repository, &log, monitor).await?;
     let present = Present::load(repository).await?;
-    let (generation, now) = (repository.keys.generation(), repository.host.clock.now());
-    let sight = Sight { log: &log, catalogue: &catalogue, present: &present, generation, now };
-    report.plan = plan::plan(&sight, options)?;
-    locks::leave_locked(repository, &present, &mut report.plan).await?;
+    report.plan = make_plan(repository, &log, (&catalogue, &present), options, monitor).await?;
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
     collect(repository, log, (&catalogue, &present), &mut patience, monitor, &mut report).await?;
     Ok(report)
+}
+
+async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
+    let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
+    for bad in &bad_lists {
+        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+    }
+    Ok(catalogue)
+}
+
+/// G1, second half: what would go, and what would be rewritten.
+async fn make_plan(
+    repository: &Repository,
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    options: &GcOptions,
+    monitor: &Monitor,
+) -> Result<Plan> {
+    let lying = Moves::below(log, u64::MAX).by_pack(&needed(log.snapshots())?);
+    let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
+    let (generation, now) = (repository.keys.generation(), repository.host.clock.now());
+    let sight = Sight { log, catalogue, present, lying: &lying, weights: &weights, generation, now };
+    let mut plan = plan::plan(&sight, options);
+    locks::leave_locked(repository, present, &mut plan).await?;
+    Ok(plan)
 }
 
 async fn read_log(repository: &Repository) -> Result<Log> {
@@ -158,6 +184,7 @@ async fn collect(
     report.committed = true;
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
+    report.moved_bytes = copied.frame_bytes;
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &lists.burnt, monitor).await?;
     (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
     Ok(())

@@ -1,4 +1,4 @@
-//! G1, second half: the plan. Log, lists and listing in; packs that may go and packs worth rewriting out. Pure.
+//! G1, last: the plan. Log, lists, listing and weights in; packs that may go and packs worth rewriting out. Pure.
 //!
 //! A pack of which something is needed can only go when that is moved, so it costs a read and a write of what is kept.
 //! The packs with the largest share of garbage are taken first, until what would be left is within the limit, the rest
@@ -7,14 +7,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sancerre_format::frames::{FrameSet, Members};
+use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, PackName};
 use sancerre_format::names::Time;
 
 use super::GcOptions;
-use crate::error::Result;
+use super::weigh::Weight;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -40,8 +40,10 @@ impl Tally {
 pub struct Kept {
     /// The frames.
     pub frames: FrameSet,
-    /// About how many bytes they are.
+    /// Their sealed bytes.
     pub bytes: u64,
+    /// Those of the frames that are left behind.
+    pub unused_bytes: u64,
 }
 
 /// What is to be done with every pack that the store lists.
@@ -55,9 +57,9 @@ pub struct Plan {
     pub moves: BTreeMap<PackName, Kept>,
     /// The same, counted.
     pub rewritten: Tally,
-    /// About how many bytes of them are kept, and so read and written.
+    /// Sealed bytes of their frames that are kept, and so read and written.
     pub moved_bytes: u64,
-    /// About how many bytes that no snapshot needs stay in packs of which something else is needed.
+    /// Sealed bytes of frames that no snapshot needs and that stay, in packs of which something else is needed.
     pub unused_bytes: u64,
     /// In an earlier final list, and still or again there.
     pub leftover: Tally,
@@ -79,18 +81,16 @@ impl Plan {
 
     /// Adds a pack of which something is needed to those to rewrite.
     pub(super) fn rewrite(&mut self, pack: PackName, kept: Kept, found: &[(Hash, u64)]) {
-        let before = self.rewritten.bytes;
         self.rewritten.add(found);
-        let unused_bytes = self.rewritten.bytes.saturating_sub(before).saturating_sub(kept.bytes);
         self.moved_bytes = self.moved_bytes.saturating_add(kept.bytes);
-        self.unused_bytes = self.unused_bytes.saturating_sub(unused_bytes);
+        self.unused_bytes = self.unused_bytes.saturating_sub(kept.unused_bytes);
         self.moves.insert(pack, kept);
     }
 
     /// Leaves all packs to be rewritten as they are; returns them.
     pub(super) fn take_moves(&mut self) -> BTreeMap<PackName, Kept> {
-        let unused_bytes = self.rewritten.bytes.saturating_sub(self.moved_bytes);
-        self.unused_bytes = self.unused_bytes.saturating_add(unused_bytes);
+        let unused = self.moves.values().map(|kept| kept.unused_bytes);
+        self.unused_bytes = unused.fold(self.unused_bytes, u64::saturating_add);
         (self.rewritten, self.moved_bytes) = (Tally::default(), 0);
         std::mem::take(&mut self.moves)
     }
@@ -108,19 +108,20 @@ pub(super) struct Sight<'a> {
     pub(super) log: &'a Log,
     pub(super) catalogue: &'a Catalogue,
     pub(super) present: &'a Present,
+    /// What snapshots need, by the pack in which it lies.
+    pub(super) lying: &'a BTreeMap<PackName, FrameSet>,
+    /// How much that is, of packs of which something else is not needed.
+    pub(super) weights: &'a BTreeMap<PackName, Weight>,
     /// Generation of the keys at hand, which open the tables of packs.
     pub(super) generation: Option<u16>,
     pub(super) now: Time,
 }
 
 /// Plans from everything that the log and the listing say.
-///
-/// Errors: [`Error::Object`](crate::Error::Object) for a snapshot whose frame set cannot be read.
-pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Result<Plan> {
+pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
-    let moves = Moves::below(log, u64::MAX);
-    let (lying, burnt) = (moves.by_pack(&needed(log.snapshots())?), burnt(log, u64::MAX));
-    let quarantined = log.quarantined(u64::MAX).touched(&moves);
+    let burnt = burnt(log, u64::MAX);
+    let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
@@ -128,10 +129,10 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Result<Plan> {
         let locked_until = locked_until(log, pack).filter(|until| *until > sight.now);
         if burnt.contains_pack(&pack) {
             plan.leftover.add(found);
-        } else if let Some(frames) = lying.get(&pack) {
+        } else if sight.lying.contains_key(&pack) {
             plan.live.add(found);
-            let candidate = candidate(sight, pack, frames);
-            plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.unused_bytes);
+            let Some(candidate) = candidate(sight, pack) else { continue };
+            plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.weight.unused_bytes);
             if locked_until.is_none() && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
@@ -146,48 +147,37 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Result<Plan> {
         }
     }
     for one in choose(candidates, plan.live.bytes, plan.unused_bytes, options) {
-        let kept = Kept { frames: one.frames.clone(), bytes: one.kept_bytes() };
+        let Weight { kept_bytes, unused_bytes } = one.weight;
+        let kept = Kept { frames: one.frames.clone(), bytes: kept_bytes, unused_bytes };
         plan.rewrite(one.pack, kept, sight.present.found(one.pack));
     }
-    Ok(plan)
+    plan
 }
 
-/// A pack of which something is needed.
+/// A pack of which something is needed, and something is not.
 #[derive(Debug)]
 struct Candidate<'a> {
     pack: PackName,
     frames: &'a FrameSet,
     size_bytes: u64,
-    /// About how much of it no snapshot needs: frames are counted, not weighed.
-    unused_bytes: u64,
+    weight: Weight,
 }
 
 impl Candidate<'_> {
-    fn kept_bytes(&self) -> u64 {
-        self.size_bytes.saturating_sub(self.unused_bytes)
-    }
-
     fn is_worth_it(&self) -> bool {
-        self.unused_bytes > 0
-            && self.unused_bytes.saturating_mul(100) >= self.size_bytes.saturating_mul(WORTH_PERCENT)
+        let unused_bytes = self.weight.unused_bytes;
+        unused_bytes > 0 && unused_bytes.saturating_mul(100) >= self.size_bytes.saturating_mul(WORTH_PERCENT)
     }
 
     /// Garbage in a million bytes.
     fn share(&self) -> u64 {
-        self.unused_bytes.saturating_mul(1_000_000) / self.size_bytes.max(1)
+        self.weight.unused_bytes.saturating_mul(1_000_000) / self.size_bytes.max(1)
     }
 }
 
-fn candidate<'a>(sight: &Sight<'_>, pack: PackName, frames: &'a FrameSet) -> Candidate<'a> {
-    let listed = sight.catalogue.pack(pack);
-    let (size_bytes, all) = listed.map_or((0, 0), |listed| (listed.size_bytes, u64::from(listed.frames)));
-    let kept = frames.iter().fold(0u64, |sum, (_, members)| match members {
-        Members::Whole => all,
-        Members::Frames(ranges) => sum.saturating_add(ranges.count()),
-    });
-    let unused = u128::from(all.saturating_sub(kept)).saturating_mul(u128::from(size_bytes));
-    let unused_bytes = u64::try_from(unused / u128::from(all.max(1))).unwrap_or(size_bytes);
-    Candidate { pack, frames, size_bytes, unused_bytes }
+fn candidate<'a>(sight: &Sight<'a>, pack: PackName) -> Option<Candidate<'a>> {
+    let (frames, weight) = (sight.lying.get(&pack)?, *sight.weights.get(&pack)?);
+    Some(Candidate { pack, frames, size_bytes: sight.catalogue.pack(pack)?.size_bytes, weight })
 }
 
 /// What can be rewritten at all: what may be damaged is not passed on, but stored anew by backups, and then it is garbage.
@@ -214,10 +204,10 @@ fn choose<'a>(
     let mut moved_bytes = 0u64;
     let chosen = candidates.into_iter().take_while(|one| {
         let limit_bytes = u128::from(live_bytes).saturating_mul(options.max_unused_percent.into()) / 100;
-        moved_bytes = moved_bytes.saturating_add(one.kept_bytes());
+        moved_bytes = moved_bytes.saturating_add(one.weight.kept_bytes);
         let taken = u128::from(unused_bytes) > limit_bytes && moved_bytes <= options.max_repack_bytes;
-        live_bytes = live_bytes.saturating_sub(one.unused_bytes);
-        unused_bytes = unused_bytes.saturating_sub(one.unused_bytes);
+        live_bytes = live_bytes.saturating_sub(one.weight.unused_bytes);
+        unused_bytes = unused_bytes.saturating_sub(one.weight.unused_bytes);
         taken
     });
     chosen.collect()
@@ -262,7 +252,8 @@ mod tests {
         let frames = FrameSet::default();
         let candidate = |(session, unused_bytes): (u64, &u64)| {
             let pack = PackName { session, ordinal: 0 };
-            Candidate { pack, frames: &frames, size_bytes: 100, unused_bytes: *unused_bytes }
+            let weight = Weight { kept_bytes: 100 - unused_bytes, unused_bytes: *unused_bytes };
+            Candidate { pack, frames: &frames, size_bytes: 100, weight }
         };
         let candidates: Vec<_> = (1..).zip(unused).map(candidate).collect();
         let live_bytes = 100 * u64::try_from(unused.len()).unwrap();

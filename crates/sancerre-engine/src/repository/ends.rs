@@ -1,6 +1,7 @@
 //! The two ends of a pack: its head, and its table and directory. They say what lies in it without its frames.
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{PackName, SessionId};
@@ -9,12 +10,15 @@ use sancerre_format::names;
 use sancerre_format::pack::{PackTail, Trailer};
 
 use crate::error::{Error, Result};
+use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 
 /// First guesses of how much of a pack's ends to read: nearly always enough for head, and table with directory.
 const HEAD_BYTES: u64 = 4 << 10;
 const TAIL_BYTES: u64 = 64 << 10;
+/// Packs whose ends are read at once: some 100 KiB each, and none more than its pack.
+const PACKS_IN_FLIGHT: usize = 32;
 
 /// A pack as its session listed it.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +48,29 @@ impl Source {
     pub(crate) fn key(&self, repository: &Repository) -> String {
         names::pack(&repository.keys.zone, self.name, &self.listed.hash)
     }
+
+    /// How much is nearly always read of its ends.
+    fn ends_bytes(&self) -> u64 {
+        self.listed.size_bytes.min(HEAD_BYTES.saturating_add(TAIL_BYTES))
+    }
+}
+
+/// Reads the ends of many packs, several at once, in no order. What cannot be read is told with its pack, which is no
+/// failure of the others; only an interrupt ends it.
+pub(crate) fn fetch_all<'a>(
+    repository: &'a Repository,
+    sources: Vec<Source>,
+    monitor: &'a Monitor,
+) -> impl Stream<Item = Result<(Source, Result<Ends>)>> + 'a {
+    let total = sources.iter().fold(0u64, |sum, source| sum.saturating_add(source.ends_bytes()));
+    add(&monitor.counters.total_bytes, total);
+    let fetch = move |source: Source| async move {
+        monitor.check()?;
+        let ends = Ends::fetch(repository, source).await;
+        add(&monitor.counters.done_bytes, source.ends_bytes());
+        Ok((source, ends))
+    };
+    futures::stream::iter(sources).map(fetch).buffer_unordered(PACKS_IN_FLIGHT)
 }
 
 impl Ends {

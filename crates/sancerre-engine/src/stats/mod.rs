@@ -10,21 +10,18 @@
 
 mod count;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use sancerre_format::names::Name;
 
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Ends, Source};
+use crate::repository::ends::{Source, fetch_all};
 use crate::repository::log::Log;
 use count::{Count, Needs};
 
 pub use count::{CLASSES, SizeClass};
-
-/// Packs whose ends are read at once.
-const PACKS_IN_FLIGHT: usize = 32;
 
 /// What a machine's live snapshots come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,18 +102,11 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
             present.found(name).iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
         count.stored(stored_bytes);
         match Source::find(&catalogue, name).filter(|source| present.has(name, &source.listed)) {
-            Some(source) if needs.has_pack(&name) => sources.push((source, stored_bytes)),
+            Some(source) if needs.has_pack(&name) => sources.push(source),
             _ => count.garbage(stored_bytes),
         }
     }
-    add(&monitor.counters.total_bytes, sources.iter().map(|(_, bytes)| bytes).sum());
-    let read = sources.into_iter().map(|(source, bytes)| async move {
-        monitor.check()?;
-        let ends = Ends::fetch(repository, source).await;
-        add(&monitor.counters.done_bytes, bytes);
-        Ok::<_, Error>((source, ends))
-    });
-    let mut read = std::pin::pin!(futures::stream::iter(read).buffer_unordered(PACKS_IN_FLIGHT));
+    let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
     while let Some((source, ends)) = read.try_next().await? {
         let root = repository.keys.metadata_root(&source.session)?;
         let counted = ends.and_then(|ends| {

@@ -19,7 +19,8 @@ use crate::units::{count, duration, parse_seconds, parse_share, parse_size, seco
 ///
 /// Packs of which little is needed are rewritten without the rest, sealed as they are: that needs no key that opens
 /// content. Those with the most garbage come first, until little enough is left or the budget is used up; a pack with
-/// less than a fifth of garbage is left alone. What is being rewritten is not reused by backups that start meanwhile.
+/// less than a fifth of garbage is left alone. What counts are the bytes of whole frames, the units in which data is
+/// sealed: one of which a snapshot needs a part is needed. Directories of packs are read for that. What is being rewritten is not reused by backups that start meanwhile.
 ///
 /// Runs beside backups, restores and other collections; it waits for backups under way, so the best time is after
 /// them. It also records which snapshots there are: the rules of `forget` count only recorded ones. Needs a keeper's
@@ -40,10 +41,10 @@ pub(crate) struct Gc {
     /// A backup that the store has heard nothing of for so long is taken for dead, and ended
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "12h")]
     silent: u64,
-    /// Read and write about so many bytes at most to rewrite packs
+    /// Keep so many bytes at most of packs that are rewritten: they are read and written again
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64G")]
     max_repack: u64,
-    /// About how much garbage may stay in the packs that snapshots need, all of them together
+    /// How much garbage may stay in the packs that snapshots need, all of them together
     #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "5%")]
     max_unused: u8,
 }
@@ -110,9 +111,13 @@ fn describe(plan: &Plan) -> String {
     let mut parts =
         vec![format!("{} needed", tally(&plan.live)), format!("{} garbage", tally(&plan.garbage))];
     if plan.rewritten.packs > 0 {
-        parts.push(format!("{} to be rewritten as about {}", tally(&plan.rewritten), size(plan.moved_bytes)));
+        parts.push(format!(
+            "{} to be rewritten, of which {} are kept",
+            tally(&plan.rewritten),
+            size(plan.moved_bytes)
+        ));
     }
-    parts.push(format!("about {} of garbage left in packs that are needed", size(plan.unused_bytes)));
+    parts.push(format!("{} of garbage left in packs that are needed", size(plan.unused_bytes)));
     if plan.leftover.packs > 0 {
         parts.push(format!("{} left over by earlier collections", tally(&plan.leftover)));
     }
@@ -125,7 +130,7 @@ fn describe(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 19] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 20] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -146,6 +151,7 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("freed_bytes", json!(report.freed_bytes)),
         ("written_packs", json!(report.written_packs)),
         ("written_bytes", json!(report.written_bytes)),
+        ("written_frame_bytes", json!(report.moved_bytes)),
         ("left", json!(report.left)),
         ("sessions", json!({ "ended": numbers(&report.ended), "under_way": numbers(&report.waits_for) })),
         ("duration_seconds", json!(seconds(took))),
