@@ -11,14 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Entry, Kind};
 use sancerre_format::names::Name;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
-
-use crate::error::{Error, Result};
-use crate::repository::Repository;
 
 pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
