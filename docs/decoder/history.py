@@ -141,9 +141,10 @@ class Zone:
 
     def _published(self, key: str, kind: str) -> tuple[Session, Record]:
         """A list or segment: of the session that its key names, signed by the signer of that session."""
-        *_, number, sequence = key.split("/")
-        session = self.sessions.get(int(number, 16))
-        require(session is not None, "of no session")
+        *_, name, sequence = key.split("/")
+        id_ = SessionId.parse(name)
+        session = self.sessions.get(id_.number)
+        require(session is not None and session.id == id_, "of no session")
         assert session is not None
         record = self.repository.decode(key, kind)
         require(record is not None, "not used")
@@ -174,7 +175,7 @@ class Zone:
         """Reports lists that a manifest counts and are not there, and packs that no list names."""
         for session in self.snapshots():
             for sequence in range(session.manifest.number("lists") if session.manifest else 0):
-                key = f"{self.prefix}lists/{session.id.number:016x}/{sequence:08x}"
+                key = f"{self.prefix}lists/{session.id}/{sequence:08x}"
                 if key not in self.repository.keys:
                     self.repository.report(key, "missing")
         listed = {pack.key for session in self.sessions.values() for pack in session.packs.values()}

@@ -44,7 +44,7 @@ class _Verification:
                 if self.content:
                     self.places.update(self.content(self._generation(session)).check_pack(pack))
         for segment in session.segments if self.content else []:
-            key = f"{self.zone.prefix}index/{session.id.number:016x}/{segment.number('sequence'):08x}"
+            key = f"{self.zone.prefix}index/{session.id}/{segment.number('sequence'):08x}"
             with self._reporting(key):
                 assert self.content is not None
                 self.content(segment.number("generation")).check_segment(session, segment)

@@ -107,7 +107,12 @@ impl Scene {
                 &self.writer,
                 names::outcome(&zone(), &self.bystander.0),
             ),
-            ("pack list", names::list(&zone(), 1, 0), &self.writer, names::list(&zone(), 2, 0)),
+            (
+                "pack list",
+                names::list(&zone(), session, 0),
+                &self.writer,
+                names::list(&zone(), &self.bystander.0, 0),
+            ),
             ("certificate", certificate.clone(), &self.admin, one("keys/certificates/hv2").await),
             ("identity", one("keys/identities/").await, &self.admin, certificate.clone()),
             ("zone", one("keys/zones/").await, &self.admin, certificate.clone()),

@@ -67,7 +67,7 @@ async fn publish(repo: &TestRepo, mut entries: Vec<IndexEntry>) -> SegmentName {
     };
     let bytes =
         record::encode(&fields, "sancerre test", &repo.admin_key().await, &[], &built.sealed).unwrap();
-    repo.tamper(&names::index(&repo.open.keys.zone, session.number, 0), bytes).await;
+    repo.tamper(&names::index(&repo.open.keys.zone, &session, 0), bytes).await;
     SegmentName { session: session.number, sequence: 0 }
 }
 
@@ -207,7 +207,7 @@ async fn damaged_pages_cost_deduplication_only() {
     for cut in [false, true] {
         let repo = repo_with_pack(104).await;
         let model = overlapping(&repo, std::slice::from_ref(&(0..80_000))).await;
-        let key = repo.keys_with("/index/0000000000000002/").await.remove(0);
+        let key = repo.keys_with("/index/0000000000000002-").await.remove(0);
         let mut bytes = repo.object(&key).await;
         let at = bytes.len() - 70_000;
         if cut {

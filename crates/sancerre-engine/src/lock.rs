@@ -108,8 +108,8 @@ impl Needs {
         }
         for listed in repository.list(Folder::Lists).await? {
             match ZoneKey::parse(zone, &listed.key) {
-                Ok(ZoneKey::List(session, _)) if sessions.contains(&session) => {
-                    objects.push(small(Part::List(session), listed.key));
+                Ok(ZoneKey::List(session, _)) if sessions.contains(&session.number) && log.has(&session) => {
+                    objects.push(small(Part::List(session.number), listed.key));
                 }
                 _ => {}
             }

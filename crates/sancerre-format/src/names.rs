@@ -228,9 +228,14 @@ pub fn folder(zone: &Zone, folder: Folder) -> String {
     format!("{}{}/", zone_folder(zone), folder.as_str())
 }
 
-/// Prefix of one session's objects in a folder, with the slash.
-pub fn session_folder(zone: &Zone, in_folder: Folder, session: u64) -> String {
-    format!("{}{session:016x}/", folder(zone, in_folder))
+/// Prefix of one session's pack lists or index segments, with the slash.
+pub fn session_folder(zone: &Zone, in_folder: Folder, session: &SessionId) -> String {
+    format!("{}{session}/", folder(zone, in_folder))
+}
+
+/// Prefix of one session's packs, with the slash.
+pub fn pack_folder(zone: &Zone, session: u64) -> String {
+    format!("{}{session:016x}/", folder(zone, Folder::Packs))
 }
 
 /// A log entry.
@@ -245,16 +250,16 @@ pub fn outcome(zone: &Zone, session: &SessionId) -> String {
 
 /// A pack.
 pub fn pack(zone: &Zone, name: PackName, hash: &Hash) -> String {
-    format!("{}{:08x}-{hash}", session_folder(zone, Folder::Packs, name.session), name.ordinal)
+    format!("{}{:08x}-{hash}", pack_folder(zone, name.session), name.ordinal)
 }
 
 /// A pack list.
-pub fn list(zone: &Zone, session: u64, sequence: u32) -> String {
+pub fn list(zone: &Zone, session: &SessionId, sequence: u32) -> String {
     format!("{}{sequence:08x}", session_folder(zone, Folder::Lists, session))
 }
 
 /// An index segment.
-pub fn index(zone: &Zone, session: u64, sequence: u32) -> String {
+pub fn index(zone: &Zone, session: &SessionId, sequence: u32) -> String {
     format!("{}{sequence:08x}", session_folder(zone, Folder::Index, session))
 }
 
@@ -267,10 +272,10 @@ pub enum ZoneKey {
     Outcome(SessionId),
     /// `packs/<n>/<k>-<hash>`
     Pack(PackName, Hash),
-    /// `lists/<n>/<i>`
-    List(u64, u32),
-    /// `index/<n>/<i>`
-    Index(u64, u32),
+    /// `lists/<n>-<h>/<i>`
+    List(SessionId, u32),
+    /// `index/<n>-<h>/<i>`
+    Index(SessionId, u32),
 }
 
 impl ZoneKey {
@@ -291,7 +296,7 @@ impl ZoneKey {
             }
             "lists" | "index" => {
                 let (session, part) = name.split_once('/').ok_or_else(stranger)?;
-                let (session, part) = (number(session)?, sequence(part)?);
+                let (session, part) = (SessionId::parse(session)?, sequence(part)?);
                 Ok(if folder == "lists" { Self::List(session, part) } else { Self::Index(session, part) })
             }
             _ => Err(stranger()),

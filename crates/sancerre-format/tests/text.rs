@@ -131,8 +131,9 @@ fn keys_are_spelled_as_format_md_says() {
         names::pack(&zone(), pack, &hash),
         format!("zones/ward-3/packs/000000000000001f/00000002-{hex}")
     );
-    assert_eq!(names::list(&zone(), 0x1f, 3), "zones/ward-3/lists/000000000000001f/00000003");
-    assert_eq!(names::index(&zone(), 0x1f, 3), "zones/ward-3/index/000000000000001f/00000003");
+    for (key, folder) in [(names::list(&zone(), &id, 3), "lists"), (names::index(&zone(), &id, 3), "index")] {
+        assert_eq!(key, format!("zones/ward-3/{folder}/000000000000001f-{}/00000003", id.intent));
+    }
     for folder in Folder::ALL {
         assert!(names::folder(&zone(), folder).starts_with("zones/ward-3/"));
     }
@@ -162,9 +163,11 @@ fn keys_of_any_other_form_belong_to_nobody() {
         "zones/ward-3/packs/000000000000001f/00000002".into(),
         format!("zones/ward-3/packs/000000000000001f/2-{hex}"),
         format!("zones/ward-3/packs/000000000000001f/00000002-{hex}0"),
-        "zones/ward-3/lists/000000000000001f/3".into(),
-        "zones/ward-3/index/000000000000001f".into(),
-        "zones/ward-3/lists/000000000000001f/00000003/0".into(),
+        "zones/ward-3/lists/000000000000001f/00000003".into(),
+        format!("zones/ward-3/lists/000000000000001f-{hex}/3"),
+        format!("zones/ward-3/index/000000000000001f-{hex}"),
+        format!("zones/ward-3/index/000000000000001f-{hex}0/00000003"),
+        format!("zones/ward-3/lists/000000000000001f-{hex}/00000003/0"),
     ];
     for key in bad {
         assert!(ZoneKey::parse(&zone(), &key).is_err(), "{key:?}");
@@ -179,19 +182,19 @@ proptest! {
         prop_assert_eq!(parse(names::log(&zone(), n)), ZoneKey::Log(n));
         prop_assert_eq!(parse(names::outcome(&zone(), &id)), ZoneKey::Outcome(id));
         prop_assert_eq!(parse(names::pack(&zone(), pack, &Hash(hash))), ZoneKey::Pack(pack, Hash(hash)));
-        prop_assert_eq!(parse(names::list(&zone(), n, k)), ZoneKey::List(n, k));
-        prop_assert_eq!(parse(names::index(&zone(), n, k)), ZoneKey::Index(n, k));
+        prop_assert_eq!(parse(names::list(&zone(), &id, k)), ZoneKey::List(id, k));
+        prop_assert_eq!(parse(names::index(&zone(), &id, k)), ZoneKey::Index(id, k));
     }
 
     #[test]
-    fn any_key_has_one_spelling(key in "zones/ward-3/(log|outcome|lists|index|packs)/[0-9a-fA-F]{15,17}(/[0-9a-f]{7,9})?") {
+    fn any_key_has_one_spelling(key in "zones/ward-3/(log|outcome|lists|index|packs)/[0-9a-fA-F]{15,17}(-[0-9a-f]{63,65})?(/[0-9a-f]{7,9})?") {
         if let Ok(parsed) = ZoneKey::parse(&zone(), &key) {
             let spelled = match parsed {
                 ZoneKey::Log(n) => names::log(&zone(), n),
                 ZoneKey::Outcome(id) => names::outcome(&zone(), &id),
                 ZoneKey::Pack(name, hash) => names::pack(&zone(), name, &hash),
-                ZoneKey::List(n, i) => names::list(&zone(), n, i),
-                ZoneKey::Index(n, i) => names::index(&zone(), n, i),
+                ZoneKey::List(id, i) => names::list(&zone(), &id, i),
+                ZoneKey::Index(id, i) => names::index(&zone(), &id, i),
             };
             prop_assert_eq!(spelled, key);
         }

@@ -26,22 +26,28 @@ impl World {
     fn target(&mut self, log: &Log) -> String {
         let zone = self.repo.open.keys.zone.clone();
         let highest = log.highest();
-        // Never the next session's: who may write can make one backup fail by taking a name it is about to use.
-        let unused = if highest == 0 { 1 << 40 } else { 0 };
-        let old = unused + 1 + self.dice.below(highest.max(1));
+        // Of sessions to come too: their names hold what nobody knows before they begin.
+        let session = self.session(log);
         let ordinal = self.dice.below(4) as u32;
         match self.dice.below(7) {
             0 => names::log(&zone, highest + 1),
             1 => names::log(&zone, highest + 1 + self.dice.below(1 << 40)),
             2 => match log.undecided(u64::MAX).next() {
                 Some(open) => names::outcome(&zone, &open.session),
-                None => names::outcome(&zone, &SessionId { number: old, intent: Hash::of(b"junk") }),
+                None => names::outcome(&zone, &session),
             },
-            3 => names::pack(&zone, PackName { session: old, ordinal }, &Hash::of(b"junk")),
-            4 => names::list(&zone, old, ordinal),
-            5 => names::index(&zone, old, ordinal),
+            3 => names::pack(&zone, PackName { session: session.number, ordinal }, &Hash::of(b"junk")),
+            4 => names::list(&zone, &session, ordinal),
+            5 => names::index(&zone, &session, ordinal),
             _ => format!("zones/{zone}/log/{}", self.dice.roll()),
         }
+    }
+
+    /// A session that was, or one that may come: then its hash can only be guessed.
+    fn session(&mut self, log: &Log) -> SessionId {
+        let number = 1 + self.dice.below(log.highest() + 4);
+        let guess = SessionId { number, intent: Hash::of(&self.dice.roll().to_le_bytes()) };
+        log.entry(number).filter(|_| self.dice.one_in(2)).map_or(guess, |entry| entry.session)
     }
 
     async fn ammunition(&mut self) -> Vec<u8> {

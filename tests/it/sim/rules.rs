@@ -74,7 +74,9 @@ impl<'a> Court<'a> {
                 self.is_announced(pack.session, key);
                 self.packs.entry(pack).or_default().insert(hash);
             }
-            Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => self.is_announced(session, key),
+            Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => {
+                self.is_announced(session.number, key)
+            }
             // Keys and configuration, from before the first session.
             Err(_) => {}
         }

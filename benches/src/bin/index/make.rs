@@ -87,7 +87,7 @@ impl Maker {
             packs: packs.collect::<Result<_>>()?,
         };
         let bytes = record::encode(&list, TOOL, &self.signer.key, &[], &[])?;
-        self.put(&names::list(&self.repository.keys.zone, session.id.number, 0), &bytes)
+        self.put(&names::list(&self.repository.keys.zone, &session.id, 0), &bytes)
     }
 
     fn pack(&self, name: PackName) -> Result<ListedPack> {
@@ -155,6 +155,6 @@ impl Maker {
             table_hash: built.table_hash,
         };
         let bytes = record::encode(&fields, TOOL, &self.signer.key, &[], &built.sealed)?;
-        self.put(&names::index(&self.repository.keys.zone, session.number, sequence), &bytes)
+        self.put(&names::index(&self.repository.keys.zone, &session, sequence), &bytes)
     }
 }

@@ -2,21 +2,20 @@
 
 use sancerre_format::FormatError;
 use sancerre_format::index::SegmentName;
-use sancerre_format::names;
 
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::Result;
-use crate::index::{Whole, segments};
+use crate::index::{Whole, key_of, segments};
 
 /// Verifies every segment, one after the other; nothing without the zone's secrets, for no snapshot needs it.
 pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
     if run.repository.keys.zone_secrets().is_err() {
         return Ok(());
     }
-    for name in segments(run.repository).await?.into_keys() {
+    for name in segments(run.repository, &run.log).await?.into_keys() {
         run.monitor.check()?;
-        let key = names::index(&run.repository.keys.zone, name.session, name.sequence);
+        let key = key_of(run.repository, &run.log, name)?;
         let problem = match run.repository.store.get(&key).await {
             Ok(None) => continue,
             Ok(Some(bytes)) => verify(run, name, &bytes).err().map(|error| error.to_string()),

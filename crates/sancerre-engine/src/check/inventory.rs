@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sancerre_format::id::{FramePlace, PackName};
+use sancerre_format::id::{FramePlace, PackName, SessionId};
 use sancerre_format::names::{self, Folder, ZoneKey};
 
 use super::report::Severity;
@@ -79,8 +79,9 @@ impl Inventory {
 
     /// The list that should name the pack is to blame.
     fn unlisted(&self, repository: &Repository, pack: PackName) -> Fault {
-        let folder = names::session_folder(&repository.keys.zone, Folder::Lists, pack.session);
-        if let Some(bad) = self.bad_lists.iter().find(|bad| bad.key.starts_with(&folder)) {
+        let zone = &repository.keys.zone;
+        let is_its = |key: &str| matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::List(session, _)) if session.number == pack.session);
+        if let Some(bad) = self.bad_lists.iter().find(|bad| is_its(&bad.key)) {
             let object = bad.key.clone();
             return Fault { object, severity: Severity::Damaged, problem: bad.error.to_string() };
         }
@@ -88,7 +89,7 @@ impl Inventory {
         match self.missing_lists.get(&pack.session) {
             Some(key) => Fault { object: key.clone(), severity: Severity::Missing, problem },
             None => Fault {
-                object: folder,
+                object: names::folder(zone, Folder::Lists),
                 severity: Severity::Missing,
                 problem: format!("no pack list names pack {pack}"),
             },
@@ -116,7 +117,7 @@ impl Inventory {
 async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, String>> {
     let zone = &repository.keys.zone;
     let listed = repository.list(Folder::Lists).await?;
-    let mut found: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut found: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
     for listed in listed {
         if let Ok(ZoneKey::List(session, sequence)) = ZoneKey::parse(zone, &listed.key) {
             found.entry(session).or_default().push(sequence);
@@ -125,11 +126,11 @@ async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u6
     let mut missing = BTreeMap::new();
     for entry in log.entries() {
         let Outcome::Manifest(manifest) = &entry.outcome else { continue };
-        let number = entry.session.number;
-        let there = found.get(&number).map_or(&[][..], Vec::as_slice);
+        let session = &entry.session;
+        let there = found.get(session).map_or(&[][..], Vec::as_slice);
         // Counted up to one more than there are: a claim of a billion lists costs nothing.
         if let Some(sequence) = (0..manifest.fields.lists).find(|sequence| !there.contains(sequence)) {
-            missing.insert(number, names::list(zone, number, sequence));
+            missing.insert(session.number, names::list(zone, session, sequence));
         }
     }
     Ok(missing)

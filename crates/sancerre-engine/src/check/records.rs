@@ -130,7 +130,11 @@ pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<
     let zone = &repository.keys.zone;
     let mut keys: BTreeSet<String> = log.strangers().iter().cloned().collect();
     for listed in repository.store.list(&format!("zones/{zone}/")).await? {
-        if ZoneKey::parse(zone, &listed.key).is_err() {
+        let belongs = match ZoneKey::parse(zone, &listed.key) {
+            Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => log.has(&session),
+            parsed => parsed.is_ok(),
+        };
+        if !belongs {
             keys.insert(listed.key);
         }
     }

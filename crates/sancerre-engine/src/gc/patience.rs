@@ -98,8 +98,9 @@ impl Patience {
                 newest = newest.max(Some(listed.modified));
             }
         }
-        for folder in [Folder::Packs, Folder::Lists] {
-            for listed in repository.store.list(&names::session_folder(zone, folder, number)).await? {
+        let lists = names::session_folder(zone, Folder::Lists, &entry.session);
+        for folder in [names::pack_folder(zone, number), lists] {
+            for listed in repository.store.list(&folder).await? {
                 newest = newest.max(Some(listed.modified));
             }
         }

@@ -13,7 +13,7 @@ use sancerre_format::index::{Scope, SegmentFields, SegmentName, fence};
 use sancerre_format::names::Folder;
 
 use super::cache::{Page, PageCache};
-use super::segment::{Covering, Segment, Whole, ignored, read_uncovered, segments_of};
+use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, segments_of};
 use crate::error::{Error, Result};
 use crate::known::{BYTES_PER_ENTRY, Places, Usable};
 use crate::monitor::Monitor;
@@ -86,7 +86,7 @@ impl Index {
         budget_bytes: u64,
         monitor: &Monitor,
     ) -> Result<Self> {
-        let listed = segments_of(repository, listed);
+        let listed = segments_of(repository, log, listed);
         let mut loading = Loading {
             repository,
             usable,
@@ -100,7 +100,7 @@ impl Index {
             told: false,
         };
         let read = |name, size_bytes| read(repository, log, name, size_bytes);
-        read_uncovered(repository, monitor, &listed, read, |read| loading.add(read)).await?;
+        read_uncovered((repository, log), monitor, &listed, read, |read| loading.add(read)).await?;
         Ok(Self {
             places: loading.places,
             spans: loading.paged.iter().map(|paged| paged.segment.reader().span()).collect(),
@@ -230,7 +230,7 @@ async fn read(
         let segment = Segment::open(repository, log, name, size_bytes).await?;
         return Ok(segment.map(|segment| Read::Table(Box::new(segment))));
     }
-    let key = sancerre_format::names::index(&repository.keys.zone, name.session, name.sequence);
+    let key = key_of(repository, log, name)?;
     let decode = |bytes: Bytes| {
         let whole = Whole::decode(repository, log, name, &bytes).map_err(Error::object(&key));
         async move { whole }
@@ -282,7 +282,8 @@ impl Loading<'_> {
             Ok(())
         };
         if let Err(error) = add(&mut self.places) {
-            let key = sancerre_format::names::index(&self.repository.keys.zone, name.session, name.sequence);
+            let zone = &self.repository.keys.zone;
+            let key = sancerre_format::names::index(zone, &whole.fields.session, name.sequence);
             self.monitor.warn(ignored(&key, &error));
         }
     }

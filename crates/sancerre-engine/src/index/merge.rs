@@ -112,12 +112,12 @@ pub(super) async fn merge(
     pick: impl FnOnce(&BTreeMap<Run, u64>) -> BTreeSet<Run>,
 ) -> Result<Option<MergeReport>> {
     repository.signer(Kind::Index.roles())?;
-    let listed = segments(repository).await?;
+    let listed = segments(repository, log).await?;
     let (mut heads, mut sizes) = (Vec::new(), BTreeMap::new());
     let covered = {
         let log = &*log;
         let read = |name, size_bytes| Head::read(repository, log, name, size_bytes);
-        read_uncovered(repository, monitor, &listed, read, |head: Head| {
+        read_uncovered((repository, log), monitor, &listed, read, |head: Head| {
             let size: &mut u64 = sizes.entry(run_of(head.name, head.scope)).or_default();
             *size = size.saturating_add(head.fields.entries);
             heads.push(head);

@@ -64,7 +64,7 @@ impl<'a> Publisher<'a> {
         let (repository, sequence) = (self.repository, self.segments);
         let signer = repository.signer(Kind::Index.roles())?;
         let bytes = sign_segment(repository, signer, self.id, sequence, covers, built)?;
-        let key = names::index(&repository.keys.zone, self.id.number, sequence);
+        let key = names::index(&repository.keys.zone, &self.id, sequence);
         repository.store.put_own(&key, bytes, "run the command again").await?;
         self.segments = sequence.saturating_add(1);
         self.entries = self.entries.saturating_add(built.entries);

@@ -61,7 +61,7 @@ pub(super) async fn rebuild(
     let mut log = Log::load(repository).await?;
     // Segments first: a list is published before the segments that name its packs, so every segment seen here speaks
     // of packs that are read below.
-    let old = segments(repository).await?.into_keys().collect();
+    let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
     for bad in &bad_lists {
         monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));

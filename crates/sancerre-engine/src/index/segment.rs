@@ -29,22 +29,34 @@ const HEAD_BYTES_MAX: u64 = (16 << 20) + (64 << 10);
 
 type Decoded<T> = std::result::Result<T, FormatError>;
 
-/// The names of all segments and the sizes of their objects.
-pub(crate) async fn segments(repository: &Repository) -> Result<BTreeMap<SegmentName, u64>> {
-    Ok(segments_of(repository, &repository.list(Folder::Index).await?))
+/// The names of all segments of sessions in the log, and the sizes of their objects.
+pub(crate) async fn segments(repository: &Repository, log: &Log) -> Result<BTreeMap<SegmentName, u64>> {
+    Ok(segments_of(repository, log, &repository.list(Folder::Index).await?))
 }
 
 /// The same of the segments among the keys listed.
-pub(super) fn segments_of(repository: &Repository, listed: &[Listed]) -> BTreeMap<SegmentName, u64> {
+pub(super) fn segments_of(
+    repository: &Repository,
+    log: &Log,
+    listed: &[Listed],
+) -> BTreeMap<SegmentName, u64> {
     let parse = |key: &str| match ZoneKey::parse(&repository.keys.zone, key) {
-        Ok(ZoneKey::Index(session, sequence)) => Some(SegmentName { session, sequence }),
+        Ok(ZoneKey::Index(session, sequence)) if log.has(&session) => {
+            Some(SegmentName { session: session.number, sequence })
+        }
         _ => None,
     };
     listed.iter().filter_map(|listed| Some((parse(&listed.key)?, listed.size_bytes))).collect()
 }
 
-fn key_of(repository: &Repository, name: SegmentName) -> String {
-    names::index(&repository.keys.zone, name.session, name.sequence)
+/// The key of a segment, in which its session's log entry has a part.
+///
+/// Errors: [`Error::Missing`] when the log does not have that entry.
+pub(crate) fn key_of(repository: &Repository, log: &Log, name: SegmentName) -> Result<String> {
+    let zone = &repository.keys.zone;
+    let entry =
+        log.entry(name.session).ok_or_else(|| Error::Missing { key: names::log(zone, name.session) })?;
+    Ok(names::index(zone, &entry.session, name.sequence))
 }
 
 /// Compares a segment with the log: its signer is its session's. Returns whose frames it may name.
@@ -85,7 +97,7 @@ impl Head {
         name: SegmentName,
         size_bytes: u64,
     ) -> Result<Option<Self>> {
-        let key = key_of(repository, name);
+        let key = key_of(repository, log, name)?;
         let verify = |start: &Bytes| {
             let head = Unverified::split_head(SegmentFields::KIND, start)?;
             let (fields, _) = head.verify_head::<SegmentFields>(&repository.keys.trust)?;
@@ -273,7 +285,7 @@ impl Whole {
     ) -> Segment {
         Segment {
             name,
-            key: key_of(repository, name),
+            key: names::index(&repository.keys.zone, &self.fields.session, name.sequence),
             fields: self.fields,
             scope: self.scope,
             reader: Arc::new(self.reader),
@@ -297,7 +309,7 @@ impl Covering for Head {
 /// Reads, newest first, the segments that no other covers, and hands each to `take`. What is damaged is told and left
 /// out, and so is what `read` has no use for. Returns the names that are covered.
 pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option<T>>>>(
-    repository: &Repository,
+    (repository, log): (&Repository, &Log),
     monitor: &Monitor,
     listed: &BTreeMap<SegmentName, u64>,
     read: impl Fn(SegmentName, u64) -> F,
@@ -322,7 +334,7 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
                     take(segment);
                 }
                 Some(Err(error)) if error.is_damage() => {
-                    monitor.warn(ignored(&key_of(repository, name), &error));
+                    monitor.warn(ignored(&key_of(repository, log, name)?, &error));
                 }
                 Some(Err(error)) => return Err(error),
             }

@@ -8,7 +8,7 @@ use sancerre_format::index::SegmentName;
 use sancerre_format::names::Folder;
 
 use super::rebuild::rebuild;
-use super::segment::{Whole, segments};
+use super::segment::{Whole, key_of, segments};
 use crate::known::{Places, Usable};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -17,9 +17,9 @@ use crate::repository::log::Log;
 use crate::restore::tests::support::{SparseDisk, TestRepo, guest};
 
 async fn whole(repository: &Repository, name: SegmentName) -> Whole {
-    let key = sancerre_format::names::index(&repository.keys.zone, name.session, name.sequence);
-    let bytes = repository.store.need(&key).await.unwrap();
-    Whole::decode(repository, &Log::load(repository).await.unwrap(), name, &bytes).unwrap().unwrap()
+    let log = Log::load(repository).await.unwrap();
+    let bytes = repository.store.need(&key_of(repository, &log, name).unwrap()).await.unwrap();
+    Whole::decode(repository, &log, name, &bytes).unwrap().unwrap()
 }
 
 /// Every id of these segments, with its newest place.
@@ -33,6 +33,11 @@ async fn entries(repository: &Repository, names: &[SegmentName]) -> BTreeMap<Con
         }
     }
     entries
+}
+
+async fn names(repository: &Repository) -> Vec<SegmentName> {
+    let log = Log::load(repository).await.unwrap();
+    segments(repository, &log).await.unwrap().into_keys().collect()
 }
 
 async fn loaded(repository: &Repository) -> Places {
@@ -51,13 +56,13 @@ async fn a_rebuild_of_many_segments_ends_as_one_run() {
     for night in 0..3 {
         repo.back_up(SparseDisk::of(&guest(night, 3 << 20))).await;
     }
-    let old: Vec<SegmentName> = segments(&repo.repository).await.unwrap().into_keys().collect();
+    let old = names(&repo.repository).await;
     let known = entries(&repo.repository, &old).await;
     assert!(known.len() > 60, "{}", known.len());
 
     let report = rebuild(&repo.repository, &Monitor::silent(), 10).await.unwrap();
     let (first, merged) = (SegmentName { session: 4, sequence: 0 }, SegmentName { session: 5, sequence: 0 });
-    let names: Vec<SegmentName> = segments(&repo.repository).await.unwrap().into_keys().collect();
+    let names = names(&repo.repository).await;
     let interim: Vec<SegmentName> = names.iter().filter(|name| name.session == 4).copied().collect();
     assert!(interim.len() > 3 && names.last() == Some(&merged), "{names:?}");
     assert_eq!(report.entries, u64::try_from(known.len()).unwrap());

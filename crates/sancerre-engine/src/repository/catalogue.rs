@@ -43,14 +43,12 @@ impl Catalogue {
         sessions: impl IntoIterator<Item = u64>,
     ) -> Result<(Self, Vec<BadList>)> {
         let (mut keys, mut open) = (Vec::new(), Vec::new());
-        for session in sessions {
+        for entry in sessions.into_iter().filter_map(|number| log.entry(number)) {
+            let (zone, session) = (&repository.keys.zone, &entry.session);
             // A manifest says how many lists its session has.
-            match log.entry(session).and_then(LogEntry::snapshot) {
-                Some(snapshot) => {
-                    let lists = 0..snapshot.manifest.fields.lists;
-                    keys.extend(lists.map(|list| names::list(&repository.keys.zone, session, list)));
-                }
-                None => open.push(names::session_folder(&repository.keys.zone, Folder::Lists, session)),
+            match entry.snapshot().map(|snapshot| snapshot.manifest.fields.lists) {
+                Some(lists) => keys.extend((0..lists).map(|list| names::list(zone, session, list))),
+                None => open.push(names::session_folder(zone, Folder::Lists, session)),
             }
         }
         let listings = open.into_iter().map(|folder| async move { repository.store.list(&folder).await });
@@ -80,8 +78,13 @@ impl Catalogue {
     async fn load_keys(
         repository: &Repository,
         log: &Log,
-        keys: Vec<String>,
+        mut keys: Vec<String>,
     ) -> Result<(Self, Vec<BadList>)> {
+        // Anybody may put something under the hash of an entry that never was.
+        keys.retain(|key| match ZoneKey::parse(&repository.keys.zone, key) {
+            Ok(ZoneKey::List(session, _)) => log.has(&session),
+            _ => true,
+        });
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);
         // Ascending: lists come in order, and the first word on a pack stands.
@@ -147,7 +150,7 @@ fn decode(
     let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
     // Also of a writer that was revoked since: others' snapshots may need its packs, and each chunk is verified.
     let announced = entry.and_then(LogEntry::announced);
-    let fits = place == ZoneKey::List(list.session.number, list.sequence)
+    let fits = place == ZoneKey::List(list.session, list.sequence)
         && list.repository == repository.keys.trust.repository
         && list.zone == repository.keys.zone
         && announced.is_some_and(|announced| announced.fields.by.name == list.by.name);

@@ -28,7 +28,7 @@ pub struct LogEntry {
     /// Number and hash.
     pub session: SessionId,
     /// The entry; an entry that does not verify keeps its number and is void.
-    pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
+    pub entry: Result<Box<Record<Entry>>, FormatError>,
     /// The entry, if it is void only because its writer's key was revoked.
     pub revoked: Option<Box<Record<Entry>>>,
     /// Its outcome.
@@ -79,6 +79,11 @@ impl Log {
     /// The entry with this number.
     pub fn entry(&self, number: u64) -> Option<&LogEntry> {
         self.entries.get(&number)
+    }
+
+    /// Whether a session is in the log: its number, with this very entry.
+    pub fn has(&self, session: &SessionId) -> bool {
+        self.entries.get(&session.number).is_some_and(|entry| entry.session == *session)
     }
 
     /// Keys below `log/` and `outcome/` that belong to nothing.

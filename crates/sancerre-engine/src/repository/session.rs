@@ -117,7 +117,7 @@ impl Session {
         let built =
             repository.host.compute(move || index::build_sealed(&mut entries, &root, id, sequence)).await??;
         let bytes = sign_segment(repository, &self.writer, id, sequence, Vec::new(), &built)?;
-        let key = names::index(&repository.keys.zone, self.id.number, sequence);
+        let key = names::index(&repository.keys.zone, &self.id, sequence);
         repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
         if to_u64(bytes.len()) <= WHOLE_BYTES {
             repository.keep(&key, bytes).await?;
@@ -282,7 +282,7 @@ pub(crate) async fn publish_list(
         packs,
     };
     let bytes: Bytes = record::encode(&list, repository.host.tool, &signer.key, &[], &[])?.into();
-    let key = names::list(&repository.keys.zone, session.number, sequence);
+    let key = names::list(&repository.keys.zone, &session, sequence);
     repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
     repository.keep(&key, bytes).await
 }

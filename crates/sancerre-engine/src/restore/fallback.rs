@@ -108,7 +108,7 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
     let bad: HashSet<FramePlace> = lost().filter(tried).map(|frame| frame.place).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
     let mut places: HashMap<ContentId, Vec<Place>> = HashMap::new();
-    let listed = segments(repository).await?;
+    let listed = segments(repository, &fetcher.frames().log()).await?;
     let searches = listed.into_iter().rev().map(|(name, size_bytes)| {
         let ids = &ids;
         async move { (name, search_segment(fetcher, name, size_bytes, ids).await) }

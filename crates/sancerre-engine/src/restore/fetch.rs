@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{FramePlace, PackName};
-use sancerre_format::names::{self, Folder};
+use sancerre_format::names;
 use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
@@ -207,7 +207,7 @@ impl<'a> Fetcher<'a> {
             return error;
         }
         let repository = self.frames().repository();
-        let folder = names::session_folder(&repository.keys.zone, Folder::Packs, pack.session);
+        let folder = names::pack_folder(&repository.keys.zone, pack.session);
         let Ok(found) = repository.store.list(&folder).await else { return error };
         let (key, size_bytes) = (&located.key, located.size_bytes);
         match found.iter().find(|listed| listed.key == *key) {

@@ -299,9 +299,12 @@ mod tests {
             pack_folder("zones/a/packs/0000000000000001/00000000-ab"),
             Some("zones/a/packs/0000000000000001/")
         );
-        for key in
-            ["config", "zones/a/log/0000000000000001", "zones/a/lists/0000000000000001/00000000", "packs/x"]
-        {
+        for key in [
+            "config",
+            "zones/a/log/0000000000000001",
+            "zones/a/lists/0000000000000001-ab/00000000",
+            "packs/x",
+        ] {
             assert_eq!(pack_folder(key), None, "{key}");
         }
     }

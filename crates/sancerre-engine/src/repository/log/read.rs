@@ -164,10 +164,6 @@ impl Log {
         Ok(())
     }
 
-    fn has(&self, session: &SessionId) -> bool {
-        self.entries.get(&session.number).is_some_and(|entry| entry.session == *session)
-    }
-
     fn decode_outcome(&self, repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Outcome> {
         let ZoneKey::Outcome(session) = ZoneKey::parse(&repository.keys.zone, key)? else {
             return Err(forged("outcome", "its key is another object's"));
