@@ -138,8 +138,10 @@ impl Scene {
             TwoSignatures => [text, armor, armor, parts].concat(),
             AnotherNamespace => signed(signer, "sancerre-other-v1", text, parts),
             Foreign => {
-                let prefix = key.split("-").next().unwrap();
-                let same = self.other.keys_with(if prefix.contains("outcome") { prefix } else { key }).await;
+                // There the hash in the key is another one.
+                let prefix = key.split('-').next().unwrap();
+                let is_hashed = ["/outcome/", "/lists/"].iter().any(|folder| key.contains(folder));
+                let same = self.other.keys_with(if is_hashed { prefix } else { key }).await;
                 self.other.object(&same[0]).await
             }
             Replayed => self.repo.object(replay).await,
