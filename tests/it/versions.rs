@@ -1,10 +1,20 @@
 //! Stores that keep versions: an object is its earliest version, also for whoever writes.
 
 use bytes::Bytes;
+use sancerre_engine::gc::gc;
+use sancerre_engine::keys::Unlock;
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
 use sancerre_engine::store::{Put, Store, StoreOptions};
-use sancerre_engine::{Error, location};
+use sancerre_engine::{Error, ErrorKind, location};
 use sancerre_services::seaweedfs::{ADMIN, Bucket, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};
+use sancerre_tests::bucket::{FakeBucket, Features};
+use sancerre_tests::disk::{MemoryDisk, noise};
+use sancerre_tests::host::host;
+use sancerre_tests::repo::{back_up, make, passphrase};
+
+use crate::gc::OPTIONS;
 
 struct Place {
     server: &'static Seaweedfs,
@@ -151,4 +161,32 @@ async fn listings_go_on_over_pages() {
     assert_eq!(store.get("list/a").await.unwrap(), Some(OURS));
     assert_eq!(store.list("list/").await.unwrap().len(), 2);
     assert_eq!(place.open().put_new("list/a", THEIRS).await.unwrap(), Put::Occupied(OURS));
+}
+
+/// Behind a delete marker that it cannot see, a manifest looks like one that never was.
+#[tokio::test]
+async fn gc_refuses_where_versions_may_hide_from_it() {
+    for (question, permission) in
+        [("versioning", "s3:GetBucketVersioning"), ("versions", "s3:ListBucketVersions")]
+    {
+        let bucket = FakeBucket::start(Features { versions: true, ..Features::default() }).await;
+        let (place, variables) = bucket.s3();
+        let open = || location::open(&place, variables.clone(), true, &StoreOptions::default()).unwrap();
+        let repository = make(&open(), &host(1).0).await.unwrap();
+        back_up(&repository, "web01", MemoryDisk::new(noise(1, 100_000))).await.unwrap();
+        let mut keeper = Repository { store: open(), ..repository };
+        keeper
+            .keys
+            .unlock_admin(&keeper.store, &Unlock::default().with_passphrase(passphrase()))
+            .await
+            .unwrap();
+        gc(&keeper, &OPTIONS, &Monitor::silent()).await.unwrap();
+        bucket.deny(question);
+        // A process of its own: it does not know yet what the bucket keeps.
+        let keeper = Repository { store: open(), ..keeper };
+        let error = gc(&keeper, &OPTIONS, &Monitor::silent()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed);
+        let text = error.to_string();
+        assert!(text.contains(permission) && text.contains("nothing was deleted"), "{question}: {text}");
+    }
 }

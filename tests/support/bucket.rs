@@ -67,11 +67,14 @@ struct State {
     /// Versions by key, the newest last; no bytes for a delete marker.
     objects: BTreeMap<String, Vec<Option<Object>>>,
     next_version: u64,
+    /// What the bucket's policy does not let anybody ask.
+    denied: Option<&'static str>,
 }
 
 /// A running bucket named `fake`; ends when dropped.
 pub struct FakeBucket {
     port: u16,
+    server: Arc<Server>,
     task: JoinHandle<()>,
 }
 
@@ -107,13 +110,19 @@ impl FakeBucket {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = Arc::new(Server { features, state: Mutex::default() });
+        let served = server.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = server.clone();
+                let server = served.clone();
                 tokio::spawn(async move { drop(server.serve(client).await) });
             }
         });
-        Self { port, task }
+        Self { port, server, task }
+    }
+
+    /// From now on nobody may ask the bucket this: `versions` lists them, `versioning` asks whether it keeps any.
+    pub fn deny(&self, question: &'static str) {
+        self.server.state.lock().unwrap().denied = Some(question);
     }
 
     /// For a client of S3: location and variables.
@@ -165,6 +174,10 @@ impl Server {
     }
 
     async fn answer(&self, request: Request) -> Answer {
+        let denied = self.state.lock().unwrap().denied;
+        if request.key.is_empty() && denied.is_some_and(|denied| request.query.contains_key(denied)) {
+            return Answer::new(403, "<Error><Code>AccessDenied</Code></Error>");
+        }
         match (request.method.as_str(), request.key.is_empty()) {
             ("GET", true) if request.query.contains_key("versioning") => self.versioning(),
             ("GET", true) if request.query.contains_key("object-lock") => self.lock_rule(),

@@ -259,7 +259,11 @@ fn page(answer: &Answer, whole: &str, root: &str) -> object_store::Result<Page> 
         200 => listing::parse(&answer.body, root).map_err(unreadable),
         403 => Err(object_store::Error::PermissionDenied {
             path: whole.to_owned(),
-            source: format!("listing versions is answered {}", answer.reason()).into(),
+            source: format!(
+                "listing versions is answered {}; allow these credentials s3:ListBucketVersions, docs/STORES.md",
+                answer.reason()
+            )
+            .into(),
         }),
         _ => Err(unreadable(format!("listing versions is answered {}", answer.reason()))),
     }

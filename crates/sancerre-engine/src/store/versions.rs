@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
+use sancerre_format::names;
 use tokio::sync::OnceCell;
 
 use super::s3::{Page, S3, Version};
@@ -97,9 +98,18 @@ impl Store {
 
     /// Fails where objects could be hidden from us unnoticed.
     ///
-    /// Errors: [`Error::Refused`] when the store does not tell these credentials whether it keeps versions.
+    /// Errors: [`Error::Refused`] when the store does not tell these credentials whether it keeps versions, or which.
     pub async fn must_tell_versions(&self) -> Result<()> {
-        self.history().await?;
+        if self.history().await?.is_some() {
+            return match self.list(names::CONFIG).await {
+                Err(Error::Store {
+                    source: object_store::Error::PermissionDenied { source, .. }, ..
+                }) => Err(Error::Refused(format!(
+                    "delete markers could hide what is needed, so nothing was deleted: {source}"
+                ))),
+                listed => listed.map(drop),
+            };
+        }
         match self.shared.versions.kept.get() {
             Some(Kept::Untold(reason)) => Err(Error::Refused(format!(
                 "the store does not say whether the bucket keeps versions ({reason}), so delete markers could hide what \
