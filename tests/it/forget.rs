@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sancerre_engine::forget::plan::{Rules, Verdict};
-use sancerre_engine::forget::{ForgetOptions, Wish, forget, hold, release, undelete};
+use sancerre_engine::forget::{ForgetOptions, ForgetReport, Wish, forget, hold, release, undelete};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::{Error, ErrorKind};
@@ -31,6 +31,13 @@ fn named(snapshots: BTreeSet<SessionId>) -> ForgetOptions {
     ForgetOptions { wish, reason: "test".into(), max_drop_percent: 50, dry_run: false }
 }
 
+pub(crate) async fn decide(
+    repository: &Repository,
+    options: &ForgetOptions,
+) -> sancerre_engine::Result<ForgetReport> {
+    forget(repository, Log::load(repository).await?, options).await
+}
+
 async fn live(repository: &Repository) -> Vec<SessionId> {
     Log::load(repository).await.unwrap().snapshots().iter().map(|snapshot| snapshot.session()).collect()
 }
@@ -40,7 +47,7 @@ async fn a_forgotten_snapshot_says_by_whom_and_comes_back() {
     let repo = TestRepo::new(300).await;
     let saved = nights(&repo, 3).await;
     let keeper = repo.as_keeper().await;
-    let report = forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    let report = decide(&keeper, &named(only(saved[0]))).await.unwrap();
     assert!(report.entry.is_some());
     assert_eq!(live(&repo.open).await, saved[1..]);
     let error = dump_bytes(&repo.open, saved[0], "disk0").await.unwrap_err();
@@ -59,16 +66,16 @@ async fn limits_refuse_and_change_nothing() {
     let keeper = repo.as_keeper().await;
     let refused = |error: Error, part: &str| assert!(error.to_string().contains(part), "{error}");
     let two: BTreeSet<_> = saved[..2].iter().copied().collect();
-    refused(forget(&keeper, &named(two)).await.unwrap_err(), "2 of 3 snapshots of web01");
+    refused(decide(&keeper, &named(two)).await.unwrap_err(), "2 of 3 snapshots of web01");
     let all: BTreeSet<_> = saved.iter().copied().collect();
-    refused(forget(&keeper, &named(all)).await.unwrap_err(), "--even-last");
+    refused(decide(&keeper, &named(all)).await.unwrap_err(), "--even-last");
     hold(&keeper, &only(saved[0]), "trial").await.unwrap();
-    refused(forget(&keeper, &named(only(saved[0]))).await.unwrap_err(), "is held");
+    refused(decide(&keeper, &named(only(saved[0]))).await.unwrap_err(), "is held");
     let writer = repo.as_writer().await;
-    let error = forget(&writer, &named(only(saved[1]))).await.unwrap_err();
+    let error = decide(&writer, &named(only(saved[1]))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongKey);
     let dry = ForgetOptions { dry_run: true, ..named(only(saved[1])) };
-    assert_eq!(forget(&keeper, &dry).await.unwrap().entry, None);
+    assert_eq!(decide(&keeper, &dry).await.unwrap().entry, None);
     assert_eq!(live(&repo.open).await, saved);
 }
 
@@ -77,7 +84,7 @@ async fn a_hold_outlives_a_forget_until_its_release() {
     let repo = TestRepo::new(302).await;
     let saved = nights(&repo, 2).await;
     let keeper = repo.as_keeper().await;
-    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    decide(&keeper, &named(only(saved[0]))).await.unwrap();
     hold(&keeper, &only(saved[0]), "trial").await.unwrap();
     assert_eq!(live(&repo.open).await, saved);
     release(&keeper, &only(saved[0]), "over").await.unwrap();
@@ -91,7 +98,7 @@ async fn nothing_brings_back_what_a_gc_gave_up() {
     let repo = TestRepo::new(303).await;
     let saved = nights(&repo, 2).await;
     let keeper = repo.as_keeper().await;
-    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    decide(&keeper, &named(only(saved[0]))).await.unwrap();
     let gc = repo.propose(&FrameSet::default()).await;
     let lists = GcLists { live: vec![saved[1]], forgotten: vec![saved[0]], ..GcLists::default() };
     repo.commit_gc(gc, &lists).await;
@@ -111,7 +118,7 @@ async fn taking_back_ends_a_gc_that_is_under_way() {
     let repo = TestRepo::new(304).await;
     let saved = nights(&repo, 2).await;
     let keeper = repo.as_keeper().await;
-    forget(&keeper, &named(only(saved[0]))).await.unwrap();
+    decide(&keeper, &named(only(saved[0]))).await.unwrap();
     let gc = repo.propose(&FrameSet::default()).await;
     undelete(&keeper, &only(saved[0]), "wait").await.unwrap();
     let log = Log::load(&repo.open).await.unwrap();
@@ -126,7 +133,7 @@ async fn what_no_gc_recorded_is_kept_by_every_rule() {
     let rules = Rules { daily: 1, ..Rules::default() };
     let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
     let options = ForgetOptions { wish, ..named(BTreeSet::new()) };
-    let report = forget(&repo.as_keeper().await, &options).await.unwrap();
+    let report = decide(&repo.as_keeper().await, &options).await.unwrap();
     assert_eq!((report.entry, report.decisions.len()), (None, 3));
     for decision in report.decisions {
         assert!(

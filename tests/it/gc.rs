@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use futures::future::join;
 use sancerre_engine::ErrorKind;
-use sancerre_engine::forget::{ForgetOptions, Wish, forget, hold, undelete};
+use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
+use sancerre_engine::forget::plan::{Drop, Rules, Verdict};
+use sancerre_engine::forget::{ForgetOptions, Wish, hold, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -18,6 +20,7 @@ use sancerre_tests::slow::SlowStore;
 use sancerre_tests::store::Cut;
 
 use crate::block_on;
+use crate::forget::decide;
 
 const SIZE: usize = 4 << 20;
 pub(crate) const OPTIONS: GcOptions = GcOptions {
@@ -38,7 +41,7 @@ pub(crate) async fn drop_snapshot(
 ) -> sancerre_engine::Result<u64> {
     let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
     let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
-    Ok(forget(repository, &options).await?.entry.unwrap())
+    Ok(decide(repository, &options).await?.entry.unwrap())
 }
 
 /// Three snapshots: the first two share half of their disk, the third is another machine.

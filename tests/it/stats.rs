@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use sancerre_engine::forget::{ForgetOptions, Wish, forget};
+use sancerre_engine::forget::{ForgetOptions, Wish};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::stats::{Stats, stats};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::repo::{TestRepo, back_up};
 
+use crate::forget::decide;
 use crate::gc::{collect, drop_snapshot};
 
 const MIB: usize = 1 << 20;
@@ -55,7 +56,7 @@ async fn what_is_shared_is_nobodys_alone() {
     // What only the first needed is its map; the rest is db01's alone now.
     let wish = Wish::Named { snapshots: BTreeSet::from([first]), even_last: true };
     let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
-    forget(&repo.as_keeper().await, &options).await.unwrap();
+    decide(&repo.as_keeper().await, &options).await.unwrap();
     let stats = count(&repo.open).await;
     assert_eq!(stats.machines.len(), 1);
     let (_, needed, alone) = machine(&stats, "db01");

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::monitor::Warn;
+use crate::monitor::{Monitor, Warn, add};
 use crate::repository::Repository;
 
 /// When it is too large, the entries that were not used for longest go until this share of its limit is left.
@@ -138,12 +138,13 @@ impl Repository {
     }
 
     /// Small objects that never change, ascending by key, without those that are not there: from the cache what `decode`
-    /// accepts, the others from the store.
+    /// accepts, the others from the store. Progress counts their bytes.
     ///
     /// Errors: the store's.
     pub(crate) async fn read_all<T>(
         &self,
         keys: Vec<String>,
+        monitor: &Monitor,
         decode: impl Fn(&str, &Bytes) -> std::result::Result<T, FormatError>,
     ) -> Result<Vec<Read<T>>> {
         let read = |key: String, bytes: Bytes| Read { value: decode(&key, &bytes), key, bytes };
@@ -152,11 +153,14 @@ impl Repository {
         let (mut all, mut missed) = (Vec::with_capacity(keys.len()), Vec::new());
         for (key, bytes) in keys.into_iter().zip(cached) {
             match bytes.map(|bytes| read(key.clone(), bytes)) {
-                Some(read) if read.value.is_ok() => all.push(read),
+                Some(read) if read.value.is_ok() => {
+                    add(&monitor.counters.done_bytes, to_u64(read.bytes.len()));
+                    all.push(read);
+                }
                 _ => missed.push(key),
             }
         }
-        let fetched = self.store.get_all(missed).await?.into_iter();
+        let fetched = self.store.get_all_watched(missed, monitor).await?.into_iter();
         let fetched: Vec<Read<T>> = fetched.filter_map(|(key, bytes)| Some(read(key, bytes?))).collect();
         let sound = fetched.iter().filter(|read| read.value.is_ok());
         let kept = sound.map(|read| (self.entry_name(&read.key, WHOLE), read.bytes.clone())).collect();

@@ -31,6 +31,8 @@ pub(crate) enum Work {
     Collect,
     /// Of the objects whose locks are asked for or extended.
     Lock,
+    /// Of entries and outcomes.
+    Log,
     /// Of the ends of packs.
     Stats,
 }
@@ -169,7 +171,7 @@ fn line(work: Work, sample: &Sample) -> String {
         }
         Work::Collect => parts.push(format!("written {}", size(stored))),
         Work::Restore | Work::Check => parts.push(format!("fetched {}", size(stored))),
-        Work::Lock | Work::Stats => {}
+        Work::Lock | Work::Log | Work::Stats => {}
     }
     match sample.left() {
         Some(left) => parts.push(format!("{} left", duration(left))),
@@ -217,7 +219,7 @@ mod tests {
         let counted =
             Counted { total: 999 * GIB, done: 998 * GIB, data: 998 * GIB, new: 499 * GIB, stored: 0 };
         let sample = Sample { counted, elapsed: Duration::ZERO, bytes_per_second: 9e8 };
-        for work in [Work::Backup, Work::Restore, Work::Check, Work::Lock, Work::Stats] {
+        for work in [Work::Backup, Work::Restore, Work::Check, Work::Lock, Work::Log, Work::Stats] {
             let line = drawn(work, &sample, 80);
             assert!(line.len() < 80 && line.contains("99.9% of"), "{line}");
             assert_eq!(drawn(work, &sample, 20).len(), 19);

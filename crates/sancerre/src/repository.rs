@@ -9,6 +9,7 @@ use crate::access::{self, Access};
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::limits;
+use crate::progress::Work;
 
 /// Variable that stands in for `--repo`.
 const REPOSITORY: &str = "SANCERRE_REPOSITORY";
@@ -50,9 +51,11 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
     Ok(store)
 }
 
-/// The log, with warnings about what in it cannot be trusted.
+/// The log, with progress, and with warnings about what in it cannot be trusted.
 pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Result<Log, Failure> {
-    let log = Log::load(repository).await?;
+    let (monitor, watched) = context.watched(Work::Log)?;
+    let log = Log::load_watched(repository, &monitor).await?;
+    drop(watched);
     let void =
         log.entries().filter(|entry| entry.entry.is_err() || matches!(entry.outcome, Outcome::Invalid(_)));
     let (void, gap) = (void.count(), log.missing().next());

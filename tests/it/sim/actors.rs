@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use sancerre_engine::Result;
-use sancerre_engine::forget::{ForgetOptions, Wish, forget, hold, release, undelete};
+use sancerre_engine::forget::{ForgetOptions, Wish, hold, release, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -18,6 +18,8 @@ use sancerre_tests::faults::FaultStore;
 use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
 use sancerre_tests::slow::SlowStore;
 use sancerre_tests::store::{Cut, TestStore};
+
+use crate::forget::decide;
 
 /// What somebody did, and what came of it.
 pub(super) enum Deed {
@@ -75,7 +77,7 @@ pub(super) async fn save(repository: Repository, vm: &'static str, bytes: Arc<Ve
 pub(super) async fn drop_one(repository: Repository, snapshot: SessionId) -> Deed {
     let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
     let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
-    let done = forget(&repository, &options).await.map(|report| report.entry.unwrap());
+    let done = decide(&repository, &options).await.map(|report| report.entry.unwrap());
     Deed::Forget { snapshot, done }
 }
 

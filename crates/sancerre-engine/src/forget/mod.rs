@@ -70,12 +70,11 @@ pub struct ForgetReport {
     pub entry: Option<u64>,
 }
 
-/// Decides, and unless it is a dry run signs the decision.
+/// Decides by a log that was just read, and unless it is a dry run signs the decision.
 ///
 /// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
-pub async fn forget(repository: &Repository, options: &ForgetOptions) -> Result<ForgetReport> {
-    let mut log = Log::load(repository).await?;
+pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
     let next = log.highest().saturating_add(1);
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;

@@ -94,8 +94,8 @@ impl Period {
 /// Why a snapshot stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
-    /// One of the last.
-    Last,
+    /// One of the last so many collections was the first to record it.
+    Last(u32),
     /// The first of its period.
     First(Period, String),
     /// Young enough.
@@ -156,7 +156,8 @@ impl Decision {
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Last => f.write_str("last"),
+            Self::Last(1) => f.write_str("new at the last gc that found new ones"),
+            Self::Last(number) => write!(f, "new at one of the last {number} gcs that found new ones"),
             Self::First(period, of) => write!(f, "{} {of}", period.name()),
             Self::Within => f.write_str("within"),
             Self::Held => f.write_str("held"),
@@ -220,7 +221,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
     counted
         .iter()
         .filter(|(_, _, turn)| oldest.is_some_and(|oldest| turn >= oldest))
-        .for_each(|(at, ..)| note(*at, Keep::Last));
+        .for_each(|(at, ..)| note(*at, Keep::Last(rules.last)));
     let periods = [
         (Period::Hour, rules.hourly),
         (Period::Day, rules.daily),

@@ -12,6 +12,7 @@ use sancerre_format::record;
 
 use crate::cache::Read;
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::store::Listed;
@@ -88,7 +89,7 @@ impl Catalogue {
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);
         // Ascending: lists come in order, and the first word on a pack stands.
-        for Read { key, value, .. } in repository.read_all(keys, decode).await? {
+        for Read { key, value, .. } in repository.read_all(keys, &Monitor::silent(), decode).await? {
             match value {
                 Ok(list) => catalogue.add(list),
                 Err(error) => bad.push(BadList { key, error }),

@@ -25,9 +25,11 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use sancerre_format::bytes::to_u64;
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
+use crate::monitor::{Monitor, add};
 
 use pace::Pace;
 use retry::Patience;
@@ -299,8 +301,19 @@ impl Store {
 
     /// Reads many objects, many at a time, in the order of `keys`.
     pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
+        self.get_all_watched(keys, &Monitor::silent()).await
+    }
+
+    /// The same; progress counts their bytes.
+    pub async fn get_all_watched(
+        &self,
+        keys: Vec<String>,
+        monitor: &Monitor,
+    ) -> Result<Vec<(String, Option<Bytes>)>> {
         let read = keys.into_iter().map(|key| async move {
+            monitor.check()?;
             let bytes = self.get(&key).await?;
+            add(&monitor.counters.done_bytes, bytes.as_ref().map_or(0, |bytes| to_u64(bytes.len())));
             Ok((key, bytes))
         });
         futures::stream::iter(read).buffered(READS_IN_FLIGHT).try_collect().await

@@ -42,7 +42,7 @@ pub(crate) struct Forget {
     /// These, instead of rules
     #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse, conflicts_with_all = ["vm", "tags"])]
     snapshots: Vec<Selector>,
-    /// Keep all that the last N collections were the first to record
+    /// Keep all that was new at each of the last N runs of gc that found new ones, however many that are
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     keep_last: u32,
     /// Keep one for each of the last N hours that have one
@@ -116,7 +116,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
         max_drop_percent: options.max_drop,
         dry_run: options.dry_run,
     };
-    let report = forget::forget(&repository, &settings).await?;
+    let report = forget::forget(&repository, log, &settings).await?;
     tell(context, &report, options.dry_run)?;
     let dropped = dropped(&report);
     Ok(done([

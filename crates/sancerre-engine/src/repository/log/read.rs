@@ -8,13 +8,14 @@ use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{self, Folder, Name, Zone, ZoneKey};
+use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record, Trust};
 
 use super::{Log, LogEntry, Outcome};
 use crate::cache::Read;
 use crate::error::{Error, Result};
+use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::store::Listed;
 
@@ -25,24 +26,50 @@ impl Log {
     ///
     /// Errors: the store's; [`Error::Object`] for an entry that verifies but needs a newer version.
     pub async fn load(repository: &Repository) -> Result<Self> {
+        Self::load_watched(repository, &Monitor::silent()).await
+    }
+
+    /// The same; progress counts the bytes of entries and outcomes.
+    pub async fn load_watched(repository: &Repository, monitor: &Monitor) -> Result<Self> {
         let mut log = Self::default();
-        log.refresh(repository).await?;
+        log.read(repository, monitor).await?;
         Ok(log)
     }
 
     /// Reads what was added since: nothing that was read once can change.
     pub async fn refresh(&mut self, repository: &Repository) -> Result<()> {
+        self.read(repository, &Monitor::silent()).await
+    }
+
+    async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
         self.strangers.clear();
-        let zone = &repository.keys.zone;
-        let listed =
-            futures::future::try_join(repository.list(Folder::Log), repository.list(Folder::Outcome));
-        let (entries, outcomes) = listed.await?;
-        let (mut entries, mut outcomes) = (self.sorted(zone, entries), self.sorted(zone, outcomes));
-        entries.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Log(number)) if self.entries.contains_key(&number)));
-        self.read_entries(repository, entries).await?;
+        let (entries, outcomes) =
+            futures::try_join!(repository.list(Folder::Log), repository.list(Folder::Outcome))?;
+        let entries = self.unread(repository, entries, monitor);
+        self.read_entries(repository, entries, monitor).await?;
         self.distrust_revoked();
-        outcomes.retain(|key| !matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::Outcome(session)) if self.is_decided(&session)));
-        self.read_outcomes(repository, outcomes).await
+        let outcomes = self.unread(repository, outcomes, monitor);
+        self.read_outcomes(repository, outcomes, monitor).await
+    }
+
+    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
+    fn unread(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<String> {
+        let mut unread = Vec::new();
+        for Listed { key, size_bytes, .. } in listed {
+            let is_known = match ZoneKey::parse(&repository.keys.zone, &key) {
+                Ok(ZoneKey::Log(number)) => self.entries.contains_key(&number),
+                Ok(ZoneKey::Outcome(session)) => self.is_decided(&session),
+                _ => {
+                    self.strangers.push(key);
+                    continue;
+                }
+            };
+            if !is_known {
+                add(&monitor.counters.total_bytes, size_bytes);
+                unread.push(key);
+            }
+        }
+        unread
     }
 
     fn is_decided(&self, session: &SessionId) -> bool {
@@ -50,18 +77,14 @@ impl Log {
         entry.is_some_and(|entry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_)))
     }
 
-    /// The keys that name something, ascending; others are strangers.
-    fn sorted(&mut self, zone: &Zone, listed: Vec<Listed>) -> Vec<String> {
-        let (mut keys, strangers): (Vec<_>, Vec<_>) =
-            listed.into_iter().map(|listed| listed.key).partition(|key| ZoneKey::parse(zone, key).is_ok());
-        self.strangers.extend(strangers);
-        keys.sort();
-        keys
-    }
-
-    async fn read_entries(&mut self, repository: &Repository, keys: Vec<String>) -> Result<()> {
+    async fn read_entries(
+        &mut self,
+        repository: &Repository,
+        keys: Vec<String>,
+        monitor: &Monitor,
+    ) -> Result<()> {
         let decode = |key: &str, bytes: &Bytes| decode_entry(repository, key, bytes);
-        for Read { key, bytes, value } in repository.read_all(keys, decode).await? {
+        for Read { key, bytes, value } in repository.read_all(keys, monitor, decode).await? {
             let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, &key) else { continue };
             let session = SessionId { number, intent: Hash::of(&bytes) };
             let entry = supported(&key, value)?.map(Box::new);
@@ -106,7 +129,7 @@ impl Log {
         loop {
             let next = self.highest().saturating_add(1);
             let key = names::log(&repository.keys.zone, next);
-            self.read_entries(repository, vec![key]).await?;
+            self.read_entries(repository, vec![key], &Monitor::silent()).await?;
             if !self.entries.contains_key(&next) {
                 break;
             }
@@ -121,10 +144,10 @@ impl Log {
     pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
         while let Some(gap) = self.first_gap(end) {
             let key = names::log(&repository.keys.zone, gap);
-            self.read_entries(repository, vec![key.clone()]).await?;
+            self.read_entries(repository, vec![key.clone()], &Monitor::silent()).await?;
             let entry = self.entries.get(&gap).ok_or(Error::Missing { key })?;
             let outcome = names::outcome(&repository.keys.zone, &entry.session);
-            self.read_outcomes(repository, vec![outcome]).await?;
+            self.read_outcomes(repository, vec![outcome], &Monitor::silent()).await?;
         }
         self.distrust_revoked();
         self.settle_gcs(repository, end).await
@@ -145,13 +168,18 @@ impl Log {
     async fn read_outcomes_of(&mut self, repository: &Repository, of: Vec<SessionId>) -> Result<()> {
         let zone = &repository.keys.zone;
         let keys = of.iter().map(|session| names::outcome(zone, session)).collect();
-        self.read_outcomes(repository, keys).await
+        self.read_outcomes(repository, keys, &Monitor::silent()).await
     }
 
-    async fn read_outcomes(&mut self, repository: &Repository, keys: Vec<String>) -> Result<()> {
+    async fn read_outcomes(
+        &mut self,
+        repository: &Repository,
+        keys: Vec<String>,
+        monitor: &Monitor,
+    ) -> Result<()> {
         let zone = &repository.keys.zone;
         let decode = |key: &str, bytes: &Bytes| self.decode_outcome(repository, key, bytes);
-        for Read { key, value, .. } in repository.read_all(keys, decode).await? {
+        for Read { key, value, .. } in repository.read_all(keys, monitor, decode).await? {
             let outcome = supported(&key, value)?.unwrap_or_else(Outcome::Invalid);
             match ZoneKey::parse(zone, &key) {
                 Ok(ZoneKey::Outcome(session)) if self.has(&session) => {
