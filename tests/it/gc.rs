@@ -133,7 +133,77 @@ async fn junk_at_an_outcome_stops_gc() {
     repo.tamper(&key, b"junk".to_vec()).await;
     let error = collect(&keeper).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
+    let id = &model.snapshots[0].0.intent.to_string()[..8];
+    assert!(error.to_string().contains(&format!("sancerre forget {id}")), "{error}");
     repo.tamper(&key, bytes).await;
+    collect(&keeper).await.unwrap();
+    model.check(&repo.open).await;
+}
+
+/// Junk lies where the manifest of the first snapshot was, and its keeper gave it up. Its key and bytes come along.
+async fn given_up(seed: u64) -> (TestRepo, Repository, Model, SessionId, (String, Vec<u8>)) {
+    let (repo, keeper, mut model) = before(seed).await;
+    let (damaged, _) = model.snapshots.remove(0);
+    let key = names::outcome(&repo.open.keys.zone, &damaged);
+    let bytes = repo.object(&key).await;
+    repo.tamper(&key, b"junk".to_vec()).await;
+    assert_eq!(collect(&keeper).await.unwrap_err().kind(), ErrorKind::Damaged);
+    let rules = Rules { last: 1, ..Rules::default() };
+    let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let report = decide(&keeper, &options).await.unwrap();
+    assert!(report.decisions.iter().all(|one| one.session != damaged), "no rule touches it: {report:?}");
+    let wish = Wish::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
+    let report = decide(&keeper, &ForgetOptions { wish, ..options }).await.unwrap();
+    assert_eq!(report.decisions[0].verdict, Verdict::Drop(Drop::Damaged));
+    (repo, keeper, model, damaged, (key, bytes))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_outcome_can_be_given_up() {
+    let (repo, keeper, model, damaged, (key, bytes)) = given_up(431).await;
+    let report = collect(&keeper).await.unwrap();
+    assert!(report.committed && report.freed_bytes > 0, "{report:?}");
+    model.check(&repo.open).await;
+    let options = CheckOptions { read_data: ReadData::All, quarantine: false };
+    let found = check(&keeper, &options, &Monitor::silent()).await.unwrap().findings;
+    assert!(found.iter().all(|finding| finding.severity == Severity::Note), "{found:#?}");
+    // What somebody signed is final, even when the right bytes come back.
+    repo.tamper(&key, bytes).await;
+    let error = dump_bytes(&repo.open, damaged, "disk0").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forgotten);
+    let late = undelete(&keeper, &BTreeSet::from([damaged]), "late").await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Forgotten);
+    collect(&keeper).await.unwrap();
+    model.check(&repo.open).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_comes_back_until_gc_has_run() {
+    let (repo, keeper, mut model, damaged, (key, bytes)) = given_up(432).await;
+    undelete(&keeper, &BTreeSet::from([damaged]), "the disk is being read again").await.unwrap();
+    assert_eq!(collect(&keeper).await.unwrap_err().kind(), ErrorKind::Damaged, "it stops gc again");
+    repo.tamper(&key, bytes).await;
+    model.add_disk(damaged, &noise(432, SIZE));
+    model.check(&repo.open).await;
+    collect(&keeper).await.unwrap();
+    model.check(&repo.open).await;
+}
+
+/// The plan did not know what it names, so nothing of that goes now.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_come_back_while_gc_runs_strike_their_packs() {
+    let (repo, keeper, model, _, (key, bytes)) = given_up(433).await;
+    repo.store.pause_before("/log/");
+    let repair = async {
+        repo.store.paused().await;
+        repo.tamper(&key, bytes).await;
+        repo.store.go_on();
+    };
+    let (report, ()) = join(collect(&keeper), repair).await;
+    let report = report.unwrap();
+    assert!(report.committed && report.plan.garbage.packs > 0 && report.dead_packs == 0, "{report:?}");
+    assert!(collect(&keeper).await.unwrap().deleted_packs > 0, "it is forgotten all the same");
     model.check(&repo.open).await;
 }
 

@@ -8,7 +8,7 @@ use crate::state::{
 
 impl Config {
     pub(crate) fn collector_actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.budget.gcs > 0 && self.can_account(state) {
+        if state.budget.gcs > 0 && self.can_account(state, NOW) {
             self.plan_actions(state, None, actions);
             if self.stale_lists {
                 let stored = state.ids().filter(|&id| state.session(id).is_stored());
@@ -26,9 +26,13 @@ impl Config {
         }
     }
 
-    /// G1: an outcome that can't be read stops gc.
-    fn can_account(&self, state: &State) -> bool {
-        state.hidden.is_none() || self.has(Flaw::HiddenOutcomeAsAbsent)
+    /// G1: an outcome that can't be read stops gc, but for that of a backup that was forgotten all the same.
+    fn can_account(&self, state: &State, limit: u8) -> bool {
+        let gave_up = |id: Id| {
+            let (forgotten, held) = state.standing(id, limit);
+            state.session(id).proposal().is_none() && forgotten && !held
+        };
+        state.hidden.is_none_or(gave_up) || self.has(Flaw::HiddenOutcomeAsAbsent)
     }
 
     fn plan_actions(&self, state: &State, only: Option<Id>, actions: &mut Vec<Action>) {
@@ -85,7 +89,7 @@ impl Config {
         let decided = |other: Id| state.session(other).number >= number || state.is_decided(other, number);
         let blind = |other: Id| self.is_blind_to(state, other);
         state.log_is_complete(number)
-            && self.can_account(state)
+            && self.can_account(state, number)
             && state.ids().all(|other| decided(other) || blind(other))
     }
 
@@ -108,8 +112,9 @@ impl Config {
         list.contains(pack) || by_number
     }
 
+    /// What it goes on without: an outcome that was given up, and the careless one any.
     fn is_blind_to(&self, state: &State, id: Id) -> bool {
-        self.has(Flaw::HiddenOutcomeAsAbsent) && state.hidden == Some(id)
+        state.hidden == Some(id)
     }
 
     fn live(&self, state: &State, limit: u8) -> impl Iterator<Item = Id> {

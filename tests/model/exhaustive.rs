@@ -94,6 +94,8 @@ fn quarantine() {
 #[test]
 fn unreadable_outcomes() {
     assert_holds(Config::new("unreadable outcome", Budget { hides: 1, ..budget(2, 2, 1) }));
+    let rescued = Budget { hides: 1, rescues: 1, ..budget(1, 2, 1) };
+    assert_holds(Config::new("unreadable outcome given up, hold, undelete", rescued));
 }
 
 fn repacking(config: Config, repack: Repack) -> Config {

@@ -156,6 +156,16 @@ pub enum Error {
         /// Number of the entry that knew it.
         entry: u64,
     },
+    /// What ended a session does not verify, so it is not known what must be kept.
+    #[error("object {key} does not verify: {source}. {}", unverified(backup.as_ref()))]
+    Unverified {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        source: FormatError,
+        /// Its session, if that is a backup.
+        backup: Option<SessionId>,
+    },
     /// The store went away at the commit point.
     #[error(
         "the store went away while snapshot {session} was being committed: {reason}; whether it is saved shows `sancerre snapshots` once the store is back"
@@ -221,7 +231,7 @@ impl Error {
             Self::RepositoryExists { .. } => ErrorKind::RepositoryExists,
             Self::Location { .. } | Self::Usage(_) => ErrorKind::Usage,
             Self::WrongKey { .. } => ErrorKind::WrongKey,
-            Self::Object { .. } => ErrorKind::Damaged,
+            Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
             Self::Missing { .. } | Self::Lost { .. } | Self::Hidden { .. } => ErrorKind::Missing,
             Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
@@ -238,6 +248,19 @@ impl Error {
     /// Blames an object for a format error.
     pub(crate) fn object(key: &str) -> impl FnOnce(FormatError) -> Self {
         move |source| Self::Object { key: key.to_owned(), source }
+    }
+}
+
+fn unverified(backup: Option<&SessionId>) -> String {
+    let bring = "Nothing was deleted. Bring the right bytes back";
+    match backup {
+        None => format!("{bring}, and run `sancerre check`"),
+        Some(session) => {
+            let id: String = session.intent.to_string().chars().take(8).collect();
+            format!(
+                "It may have been a snapshot. {bring}, or give it up for good with `sancerre forget {id}`"
+            )
+        }
     }
 }
 

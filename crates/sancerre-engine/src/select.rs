@@ -77,10 +77,29 @@ impl Selector {
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
     pub fn resolve(&self, log: &Log) -> Result<SessionId> {
-        let live = candidates(log.snapshots());
-        match (self.choose(&live), &self.snapshot) {
+        self.find(log, &candidates(log.snapshots()), &candidates(log.committed()))
+    }
+
+    /// The snapshot it means in `log`; by its id, also one that is damaged: whose outcome does not verify.
+    ///
+    /// Errors: [`Error::Usage`] saying what there is instead.
+    pub fn resolve_damaged(&self, log: &Log) -> Result<SessionId> {
+        match &self.snapshot {
+            Which::Id(_) => {
+                let standing = log.standing(u64::MAX);
+                let (mut live, mut ever) = (candidates(log.snapshots()), candidates(log.committed()));
+                live.extend(damaged(log).filter(|damaged| standing.is_live(&damaged.session)));
+                ever.extend(damaged(log));
+                self.find(log, &live, &ever)
+            }
+            Which::Latest { .. } => self.resolve(log),
+        }
+    }
+
+    fn find(&self, log: &Log, live: &[Candidate<'_>], ever: &[Candidate<'_>]) -> Result<SessionId> {
+        match (self.choose(live), &self.snapshot) {
             // Perhaps it is none of those that are left.
-            (Err(error), Which::Id(_)) => match self.choose(&candidates(log.committed())) {
+            (Err(error), Which::Id(_)) => match self.choose(ever) {
                 Ok(session) => log.refuse_forgotten(&session).and(Err(error)),
                 Err(_) => Err(error),
             },
@@ -88,12 +107,16 @@ impl Selector {
         }
     }
 
-    /// The snapshot it means in `log`; by its id, one that was forgotten too.
+    /// The snapshot it means in `log`; by its id, one that was forgotten or is damaged too.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
     pub fn resolve_any(&self, log: &Log) -> Result<SessionId> {
         match &self.snapshot {
-            Which::Id(_) => self.choose(&candidates(log.committed())),
+            Which::Id(_) => {
+                let mut ever = candidates(log.committed());
+                ever.extend(damaged(log));
+                self.choose(&ever)
+            }
             Which::Latest { .. } => self.resolve(log),
         }
     }
@@ -116,6 +139,10 @@ fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<Cand
     let candidate =
         |snapshot: Snapshot<'a>| Candidate { session: snapshot.session(), vm: &snapshot.manifest.fields.vm };
     snapshots.into_iter().map(candidate).collect()
+}
+
+fn damaged(log: &Log) -> impl Iterator<Item = Candidate<'_>> {
+    log.damaged().map(|(session, vm)| Candidate { session, vm })
 }
 
 fn latest(vm: Option<Name>, which: &str, rest: &[&str]) -> Option<Selector> {

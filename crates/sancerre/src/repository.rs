@@ -2,7 +2,7 @@
 
 use sancerre_engine::location;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::log::{Log, Outcome};
+use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
 use sancerre_engine::store::Store;
 
 use crate::access::{self, Access};
@@ -56,8 +56,12 @@ pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Resu
     let (monitor, watched) = context.watched(Work::Log)?;
     let log = Log::load_watched(repository, &monitor).await?;
     drop(watched);
-    let void =
-        log.entries().filter(|entry| entry.entry.is_err() || matches!(entry.outcome, Outcome::Invalid(_)));
+    let standing = log.standing(u64::MAX);
+    let is_void = |entry: &&LogEntry| match &entry.outcome {
+        Outcome::Invalid(_) => !standing.gave_up(entry),
+        _ => entry.entry.is_err(),
+    };
+    let void = log.entries().filter(is_void);
     let (void, gap) = (void.count(), log.missing().next());
     if void > 0 || gap.is_some() {
         let missing = gap.map_or_else(String::new, |number| format!(", number {number} is missing"));

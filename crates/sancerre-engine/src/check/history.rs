@@ -127,8 +127,8 @@ fn is_complete(log: &Log, number: u64) -> bool {
     let standing = log.standing(u64::MAX);
     let mut below = log.entries().take_while(|entry| entry.session.number < number);
     below.all(|entry| {
-        let is_gone =
-            matches!(entry.outcome, Outcome::Undecided) && standing.collected_by(&entry.session).is_some();
+        let is_gone = matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
+            && standing.collected_by(&entry.session).is_some();
         entry.revoked.is_none() && !is_gone
     })
 }

@@ -90,6 +90,10 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         _ => Vec::new(),
     };
     match &entry.outcome {
+        Outcome::Invalid(error) if log.standing(u64::MAX).gave_up(entry) => {
+            let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
+            Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
+        }
         Outcome::Invalid(error) => {
             let problem = format!("{error}; its session counts as neither ended nor aborted");
             Some(Finding { severity: Severity::Damaged, object, problem, costs })

@@ -133,6 +133,21 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
     Ok(log.snapshots().into_iter().map(candidate).collect())
 }
 
+/// What the log entry says of a backup whose outcome does not verify, and that was not given up yet.
+pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
+    let (entry, vm) = log.entry(session.number).filter(|entry| entry.session == *session)?.damaged()?;
+    let standing = log.standing(u64::MAX);
+    standing.is_live(session).then(|| Candidate {
+        session: *session,
+        vm: vm.clone(),
+        writer: entry.fields.by.name.clone(),
+        signed: entry.fields.time,
+        stored: None,
+        record: None,
+        is_held: standing.held_by(session).is_some(),
+    })
+}
+
 async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> {
     let listed = repository.list(Folder::Outcome).await?;
     let arrival = |listed: crate::store::Listed| match ZoneKey::parse(&repository.keys.zone, &listed.key) {

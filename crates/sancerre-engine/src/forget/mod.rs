@@ -138,13 +138,7 @@ fn named(
         .for_each(|candidate| *left.entry(&candidate.vm).or_default() += 1);
     let mut decisions = Vec::with_capacity(snapshots.len());
     for session in snapshots {
-        let Some(candidate) = all.iter().find(|candidate| candidate.session == *session) else {
-            log.refuse_forgotten(session)?;
-            return Err(Error::Usage(format!(
-                "there is no snapshot {}; see `sancerre snapshots`",
-                session.intent
-            )));
-        };
+        let (candidate, verdict) = candidate(log, all, session)?;
         let id = plan::short(session);
         if candidate.is_held {
             return Err(Error::Refused(format!("snapshot {id} is held; `sancerre release {id}` first")));
@@ -155,16 +149,30 @@ fn named(
                 candidate.vm
             )));
         }
-        decisions.push(Decision::new(candidate, Verdict::Drop(Drop::Named)));
+        decisions.push(Decision::new(&candidate, Verdict::Drop(verdict)));
     }
     Ok(decisions)
+}
+
+/// A snapshot that was named, also one that is damaged: nothing else may give that up.
+fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candidate, Drop)> {
+    if let Some(candidate) = all.iter().find(|candidate| candidate.session == *session) {
+        return Ok((candidate.clone(), Drop::Named));
+    }
+    if let Some(candidate) = evidence::damaged(log, session) {
+        return Ok((candidate, Drop::Damaged));
+    }
+    log.refuse_forgotten(session)?;
+    Err(Error::Usage(format!("there is no snapshot {}; see `sancerre snapshots`", session.intent)))
 }
 
 /// A wrong rule or a lying host must not empty a repository in one run.
 fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) -> Result<()> {
     let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
     all.iter().for_each(|candidate| counts.entry(&candidate.vm).or_default().1 += 1);
-    for decision in decisions.iter().filter(|decision| matches!(decision.verdict, Verdict::Drop(_))) {
+    // What is damaged is none of the snapshots that are counted here.
+    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(Drop::Named | Drop::NoRule));
+    for decision in decisions.iter().filter(goes) {
         counts.entry(&decision.vm).or_default().0 += 1;
     }
     let over = |(dropped, of): &(usize, usize)| {

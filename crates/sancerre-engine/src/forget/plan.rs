@@ -113,6 +113,8 @@ pub enum Keep {
 pub enum Drop {
     /// Named by the user.
     Named,
+    /// Named by the user, although its outcome does not verify.
+    Damaged,
     /// No rule keeps it.
     NoRule,
 }
@@ -175,6 +177,7 @@ impl fmt::Display for Verdict {
                 f.write_str(&reasons.join(", "))
             }
             Self::Drop(Drop::Named) => f.write_str("named"),
+            Self::Drop(Drop::Damaged) => f.write_str("named, and what ended it does not verify"),
             Self::Drop(Drop::NoRule) => f.write_str("no rule keeps it"),
         }
     }

@@ -46,7 +46,7 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
     let log = Log::load(repository).await?;
     for session in snapshots {
         let entry = log.entry(session.number).filter(|entry| entry.session == *session);
-        if entry.and_then(|entry| entry.snapshot()).is_none() {
+        if !entry.is_some_and(|entry| entry.snapshot().is_some() || entry.damaged().is_some()) {
             return Err(Error::Usage(format!(
                 "there is no snapshot {}; see `sancerre snapshots`",
                 session.intent

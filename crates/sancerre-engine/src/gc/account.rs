@@ -10,20 +10,25 @@ use crate::repository::log::{Log, LogEntry, Outcome};
 
 /// Checks the log below `number`.
 ///
-/// Errors: [`Error::Missing`] for a number without an entry; [`Error::Object`] for an outcome that does not verify;
+/// Errors: [`Error::Missing`] for a number without an entry; [`Error::Unverified`] for an outcome that does not verify
+/// and that nobody gave up;
 /// [`Error::Hidden`] for an outcome that a commit or a writer saw and that is neither there nor forgotten.
 pub(super) fn account(repository: &Repository, log: &Log, number: u64) -> Result<()> {
     let zone = &repository.keys.zone;
     if let Some(gap) = log.first_gap(number.min(log.highest().saturating_add(1))) {
         return Err(Error::Missing { key: names::log(zone, gap) });
     }
+    let standing = log.standing(number);
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
-        if let Outcome::Invalid(error) = &entry.outcome {
-            let key = names::outcome(zone, &entry.session);
-            return Err(Error::Object { key, source: error.clone() });
+        match &entry.outcome {
+            Outcome::Invalid(error) if !standing.gave_up(entry) => {
+                let key = names::outcome(zone, &entry.session);
+                let backup = entry.damaged().map(|_| entry.session);
+                return Err(Error::Unverified { key, source: error.clone(), backup });
+            }
+            _ => {}
         }
     }
-    let standing = log.standing(number);
     let hidden = |session: &SessionId| {
         standing.forgotten_by(session).is_none()
             && !log.entry(session.number).is_some_and(|entry| is_there(entry, session))

@@ -18,9 +18,10 @@ use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::store::Put;
 
-/// The sessions whose outcomes the plan knew (K).
+/// The sessions whose outcomes the plan knew (K). Of a damaged one that was given up it did not know what it names, and
+/// the right bytes may come back.
 pub(super) fn decided(log: &Log) -> BTreeSet<SessionId> {
-    let decided = |entry: &&LogEntry| !matches!(entry.outcome, Outcome::Undecided);
+    let decided = |entry: &&LogEntry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_));
     log.entries().filter(decided).map(|entry| entry.session).collect()
 }
 
@@ -61,12 +62,14 @@ pub(super) fn final_lists(
     let given_up = |session: &SessionId| {
         session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
     };
+    let committed = log.committed().map(|snapshot| snapshot.session());
+    let ended: BTreeSet<SessionId> = committed.chain(log.damaged().map(|(session, _)| session)).collect();
     Ok(GcLists {
         moves: copied.leaving(&dead, &moves),
         dead,
         burnt,
         live: live.iter().map(|snapshot| snapshot.session()).collect(),
-        forgotten: log.committed().map(|snapshot| snapshot.session()).filter(given_up).collect(),
+        forgotten: ended.into_iter().filter(given_up).collect(),
     })
 }
 

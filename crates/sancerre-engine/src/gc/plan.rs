@@ -14,7 +14,7 @@ use sancerre_format::names::Time;
 use super::GcOptions;
 use super::weigh::Weight;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -120,12 +120,13 @@ pub(super) struct Sight<'a> {
 /// Plans from everything that the log and the listing say.
 pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
-    let burnt = burnt(log, u64::MAX);
+    let (burnt, standing) = (burnt(log, u64::MAX), log.standing(u64::MAX));
     let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
+        let is_decided = log.entry(pack.session).is_some_and(|entry| is_decided(entry, &standing));
         let locked_until = locked_until(log, pack).filter(|until| *until > sight.now);
         if burnt.contains_pack(&pack) {
             plan.leftover.add(found);
@@ -133,13 +134,13 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
             plan.live.add(found);
             let Some(candidate) = candidate(sight, pack) else { continue };
             plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.weight.unused_bytes);
-            if locked_until.is_none() && can_be_rewritten(sight, &quarantined, &pack) {
+            if is_decided && locked_until.is_none() && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
         } else if let Some(until) = locked_until {
             plan.locked.add(found);
             plan.locked_until = plan.locked_until.max(Some(until));
-        } else if log.entry(pack.session).is_some_and(is_decided) {
+        } else if is_decided {
             plan.dead.insert_pack(pack);
             plan.garbage.add(found);
         } else {
@@ -184,8 +185,7 @@ fn candidate<'a>(sight: &Sight<'a>, pack: PackName) -> Option<Candidate<'a>> {
 fn can_be_rewritten(sight: &Sight<'_>, quarantined: &BTreeSet<PackName>, pack: &PackName) -> bool {
     let listed = sight.catalogue.pack(*pack);
     let made = sight.log.generation(pack.session);
-    sight.log.entry(pack.session).is_some_and(is_decided)
-        && made.is_some()
+    made.is_some()
         && made == sight.generation
         && listed.is_some_and(|listed| sight.present.has(*pack, listed))
         && !quarantined.contains(pack)
@@ -213,10 +213,10 @@ fn choose<'a>(
     chosen.collect()
 }
 
-/// Only what ended by a record that verifies can be judged.
-fn is_decided(entry: &LogEntry) -> bool {
-    entry.entry.is_ok()
-        && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_) | Outcome::Commit(..))
+/// Only what ended by a record that verifies can be judged, or what a keeper gave up.
+fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
+    let has_ended = matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_) | Outcome::Commit(..));
+    entry.entry.is_ok() && (has_ended || standing.gave_up(entry))
 }
 
 /// Until when the pack's writer asked the store to lock it.

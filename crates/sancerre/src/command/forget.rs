@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{Decision, Rules, Verdict};
+use sancerre_engine::forget::plan::{Decision, Drop, Rules, Verdict};
 use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
 use sancerre_engine::select::Selector;
 use sancerre_format::names::{Name, Tag};
@@ -31,7 +31,8 @@ const COLUMNS: [(&str, Align); 6] = [
 /// Writes one signed entry and removes nothing: until gc has run, `undelete` takes it back. Rules are counted for each
 /// machine and writer, in UTC, and the first snapshot of a period stands for it. A snapshot counts only once a gc has
 /// recorded it, and only if its writer, the store and the records agree on its time; others are kept, and the table
-/// says why. Needs a keeper's key file or the administrator's passphrase.
+/// says why. A backup whose end does not verify, which stops gc, goes by its id alone and never by a rule. Needs a
+/// keeper's key file or the administrator's passphrase.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -107,7 +108,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     let wish = if options.snapshots.is_empty() {
         Wish::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        let named = options.snapshots.iter().map(|selector| selector.resolve(&log));
+        let named = options.snapshots.iter().map(|selector| selector.resolve_damaged(&log));
         Wish::Named { snapshots: named.collect::<Result<BTreeSet<_>, _>>()?, even_last: options.even_last }
     };
     let settings = ForgetOptions {
@@ -136,6 +137,9 @@ fn dropped(report: &ForgetReport) -> usize {
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
     context.output.result(&table(&COLUMNS, &rows))?;
+    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(Drop::Damaged)) {
+        context.output.warning(&damaged(decision));
+    }
     let dropped = dropped(report);
     let number = count(dropped as u64, "snapshot");
     context.output.message(&match (dropped, dry_run) {
@@ -149,6 +153,17 @@ fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), F
     Ok(())
 }
 
+/// What it means to give up something that nobody can read.
+fn damaged(decision: &Decision) -> String {
+    format!(
+        "what ended the backup {} of {} does not verify: it may have been a snapshot, or never one. Once it is forgotten, gc \
+         deletes what only it needs, and bringing the right bytes back helps no more; `sancerre undelete` keeps it until gc \
+         has run",
+        short(decision),
+        decision.vm
+    )
+}
+
 fn action(decision: &Decision) -> &'static str {
     match decision.verdict {
         Verdict::Keep(_) => "keep",
@@ -156,9 +171,13 @@ fn action(decision: &Decision) -> &'static str {
     }
 }
 
+fn short(decision: &Decision) -> String {
+    decision.session.intent.to_string().chars().take(8).collect()
+}
+
 fn row(decision: &Decision) -> Vec<String> {
     vec![
-        decision.session.intent.to_string().chars().take(8).collect(),
+        short(decision),
         decision.time.to_string().replace('T', " ").replace('Z', ""),
         decision.vm.to_string(),
         decision.writer.to_string(),

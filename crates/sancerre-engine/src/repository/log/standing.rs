@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::log::Kind;
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::Name;
+use sancerre_format::record::Record;
 
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
@@ -38,6 +40,12 @@ impl Standing {
         self.collected.get(snapshot).copied()
     }
 
+    /// Whether a backup's outcome does not verify and a keeper's record gave it up all the same. Should the right bytes
+    /// come back, it is a snapshot like others that are forgotten.
+    pub fn gave_up(&self, entry: &LogEntry) -> bool {
+        entry.damaged().is_some() && !self.is_live(&entry.session)
+    }
+
     fn apply(&mut self, entry: &LogEntry) {
         let number = entry.session.number;
         if let Outcome::Commit(_, lists) = &entry.outcome {
@@ -64,7 +72,25 @@ fn numbered(snapshots: &[SessionId], number: u64) -> impl Iterator<Item = (Sessi
     snapshots.iter().map(move |snapshot| (*snapshot, number))
 }
 
+impl LogEntry {
+    /// The entry and the machine of a backup whose outcome does not verify: it may have been a snapshot.
+    pub fn damaged(&self) -> Option<(&Record<Entry>, &Name)> {
+        match (self.entry.as_deref(), &self.outcome) {
+            (Ok(entry), Outcome::Invalid(_)) => match &entry.fields.kind {
+                Kind::Backup(intent) => Some((entry, &intent.vm)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl Log {
+    /// Every backup whose outcome does not verify, and its machine.
+    pub fn damaged(&self) -> impl Iterator<Item = (SessionId, &Name)> {
+        self.entries.values().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
+    }
+
     /// What the entries below `number` say of snapshots.
     pub fn standing(&self, number: u64) -> Standing {
         let mut standing = Standing::default();
