@@ -1,12 +1,13 @@
-//! `cargo xtask bench store`: backup and restore to one S3 server, near and far, beside restic.
+//! `cargo xtask bench store`: backup and restore to one S3 server, near and far, beside restic, and rustic where it is
+//! installed (`cargo install rustic-rs`).
 //!
-//! Both programs go through the same line, which counts their requests: once as fast as loopback is, once with 30 ms to
+//! All programs go through the same line, which counts their requests: once as fast as loopback is, once with 30 ms to
 //! the first byte of each answer and 85 MB/s for each connection. Each saves all disks of a night as one snapshot, in one
 //! process, and restores that.
 
 use super::cost::Cost;
 use super::link::{Counts, Line, Link};
-use super::tools::{Places, Tools};
+use super::tools::{Places, Program, Tools};
 use super::{Night, allocated_bytes, build, nights, report};
 use crate::{fleet, setup, shell};
 use anyhow::{Context, Result};
@@ -48,17 +49,17 @@ struct Measured {
     counts: Counts,
 }
 
-/// One kind of work, done by both programs.
+/// One kind of work, done by all programs, ours first.
 struct Row {
     name: &'static str,
     /// Allocated bytes of the disks that were read or written.
     bytes: u64,
-    sancerre: Measured,
-    restic: Measured,
+    measured: Vec<(Program, Measured)>,
 }
 
 fn measure(work: &Path, name: &str, line: Line, nights: &[Night]) -> Result<Vec<Row>> {
-    let server = seaweedfs().context("the S3 server is not installed; `cargo xtask setup` does")?;
+    let server =
+        sancerre_services::seaweedfs().context("the S3 server is not installed; `cargo xtask setup` does")?;
     let link = Link::open(server.port(), line)?;
     let endpoint = format!("http://127.0.0.1:{}", link.port());
     let bucket = server.bucket(Bucket::Plain)?;
@@ -67,73 +68,68 @@ fn measure(work: &Path, name: &str, line: Line, nights: &[Night]) -> Result<Vec<
         restic: format!("s3:{endpoint}/{bucket}/restic"),
         variables: seaweedfs::variables(&endpoint, seaweedfs::ADMIN),
     };
-    let tools = Tools::at(work, places)?;
+    let (programs, tools) = (Program::installed(), Tools::at(work, places)?);
     tools.init()?;
-    let counted = |run: &dyn Fn() -> Result<Cost>| {
-        link.take_counts();
-        Ok::<_, anyhow::Error>(Measured { cost: run()?, counts: link.take_counts() })
+    if programs.contains(&Program::Rustic) {
+        tools.init_rustic(&endpoint, &bucket)?;
+    }
+    let row = |name, night: &Night, run: &dyn Fn(Program) -> Result<Cost>| {
+        let measured = programs.iter().map(|program| {
+            link.take_counts();
+            let cost = run(*program)?;
+            Ok((*program, Measured { cost, counts: link.take_counts() }))
+        });
+        let bytes = allocated_bytes(std::slice::from_ref(night))?;
+        Ok::<_, anyhow::Error>(Row { name, bytes, measured: measured.collect::<Result<_>>()? })
     };
     let (first, second) = (&nights[0], &nights[1]);
     let mut rows = Vec::new();
     for (work, night) in [("first backup", first), ("the night after", second)] {
         println!("bench: {name}: {work}");
-        rows.push(Row {
-            name: work,
-            bytes: allocated_bytes(std::slice::from_ref(night))?,
-            sancerre: counted(&|| tools.sancerre_backup_together(night))?,
-            restic: counted(&|| tools.restic_backup(night, &["--quiet"]))?,
-        });
+        rows.push(row(work, night, &|program| match program {
+            Program::Sancerre => tools.sancerre_backup_together(night),
+            Program::Restic => tools.restic_backup(night, &["--quiet"]),
+            Program::Rustic => tools.rustic_backup(night),
+        })?);
     }
     println!("bench: {name}: restore");
-    rows.push(Row {
-        name: "restore of all disks",
-        bytes: allocated_bytes(std::slice::from_ref(second))?,
-        sancerre: counted(&|| tools.sancerre_restore_together(second))?,
-        restic: counted(&|| tools.restic_restore(second))?,
-    });
+    rows.push(row("restore", second, &|program| match program {
+        Program::Sancerre => tools.sancerre_restore_together(second),
+        Program::Restic => tools.restic_restore(second),
+        Program::Rustic => tools.rustic_restore(second),
+    })?);
     tools.remove()?;
     Ok(rows)
-}
-
-fn seaweedfs() -> Option<&'static seaweedfs::Seaweedfs> {
-    sancerre_services::seaweedfs()
 }
 
 fn table(name: &str, rows: &[Row]) -> String {
     let mut text = format!(
         "\n{name}\n\n\
-         | | MiB | sancerre s | restic s | times restic | requests, sancerre | restic | share | per GiB | restic | \
-         MiB moved | restic | peak MiB | restic |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+         | | MiB | program | s | our speed, times theirs | requests | our share of theirs | per GiB | MiB moved | peak MiB |\n\
+         |---|--:|---|--:|--:|--:|--:|--:|--:|--:|\n"
     );
-    rows.iter().for_each(|row| text.push_str(&line(row)));
+    for row in rows {
+        let ours = row.measured.first().map(|(_, ours)| *ours).unwrap_or_default();
+        row.measured.iter().for_each(|(program, theirs)| text.push_str(&line(row, *program, ours, *theirs)));
+    }
     text
 }
 
-fn line(row: &Row) -> String {
-    let (ours, theirs) = (row.sancerre, row.restic);
+fn line(row: &Row, program: Program, ours: Measured, theirs: Measured) -> String {
     let gib = row.bytes as f64 / f64::from(1 << 30);
     let requests = |of: Measured| of.counts.requests() as f64;
-    let (moved, peak) = (
-        |of: Measured| of.counts.bytes as f64 / f64::from(1 << 20),
-        |of: Measured| of.cost.peak_kib as f64 / 1024.0,
-    );
     format!(
-        "| {} | {:.0} | {:.1} | {:.1} | {:.1} | {} | {} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |\n",
+        "| {} | {:.0} | {} | {:.1} | {:.1} | {} | {:.2} | {:.0} | {:.0} | {:.0} |\n",
         row.name,
         gib * 1024.0,
-        ours.cost.seconds,
+        program.name(),
         theirs.cost.seconds,
         theirs.cost.seconds / ours.cost.seconds,
-        requests(ours),
         requests(theirs),
         requests(ours) / requests(theirs),
-        requests(ours) / gib,
         requests(theirs) / gib,
-        moved(ours),
-        moved(theirs),
-        peak(ours),
-        peak(theirs),
+        theirs.counts.bytes as f64 / f64::from(1 << 20),
+        theirs.cost.peak_kib as f64 / 1024.0,
     )
 }
 
@@ -142,6 +138,7 @@ mod tests {
     use super::{Measured, Row, table};
     use crate::bench::cost::Cost;
     use crate::bench::link::Counts;
+    use crate::bench::tools::Program;
 
     #[test]
     fn ratios_are_of_time_and_of_requests() {
@@ -149,10 +146,13 @@ mod tests {
             cost: Cost { seconds, cpu_seconds: seconds, peak_kib: 2048 },
             counts: Counts { reads, writes: 1, others: 1, bytes: 5 << 20 },
         };
-        let row =
-            Row { name: "restore", bytes: 2 << 30, sancerre: measured(2.0, 8), restic: measured(6.0, 38) };
-        let text = table("far", &[row]);
-        let wanted = "| restore | 2048 | 2.0 | 6.0 | 3.0 | 10 | 40 | 0.25 | 5 | 20 | 5 | 5 | 2 | 2 |";
-        assert!(text.contains(wanted), "{text}");
+        let measured = vec![(Program::Sancerre, measured(2.0, 8)), (Program::Restic, measured(6.0, 38))];
+        let text = table("far", &[Row { name: "restore", bytes: 2 << 30, measured }]);
+        for wanted in [
+            "| restore | 2048 | sancerre | 2.0 | 1.0 | 10 | 1.00 | 5 | 5 | 2 |",
+            "| restore | 2048 | restic | 6.0 | 3.0 | 40 | 0.25 | 20 | 5 | 2 |",
+        ] {
+            assert!(text.contains(wanted), "{text}");
+        }
     }
 }

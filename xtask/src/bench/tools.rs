@@ -16,6 +16,31 @@ pub(super) enum Opener {
     Identity,
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    Sancerre,
+    Restic,
+    Rustic,
+}
+
+impl Program {
+    /// Those that are there, ours first.
+    pub(super) fn installed() -> Vec<Self> {
+        let mut programs = vec![Self::Sancerre, Self::Restic];
+        programs.extend(shell::is_installed("rustic").then_some(Self::Rustic));
+        programs
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sancerre => "sancerre",
+            Self::Restic => "restic",
+            Self::Rustic => "rustic",
+        }
+    }
+}
+
 /// Where the repositories are, and the variables with which the programs get there.
 pub(super) struct Places {
     pub(super) sancerre: String,
@@ -141,6 +166,48 @@ impl Tools {
         let place = |disk: &Path| folder.join(disk.strip_prefix("/").unwrap_or(disk));
         self.compare_and_remove(night, place, &folder)?;
         Ok(cost)
+    }
+
+    /// Makes rustic's repository in the bucket, untimed.
+    pub(super) fn init_rustic(&self, endpoint: &str, bucket: &str) -> Result<()> {
+        let variable = |name: &str| self.places.variables.iter().find(|(found, _)| found == name);
+        let value = |name| variable(name).map_or("", |(_, value)| value);
+        let profile = format!(
+            "[repository]\nrepository = \"opendal:s3\"\npassword-file = \"{}\"\ncache-dir = \"{}\"\n\
+             [repository.options]\nbucket = \"{bucket}\"\nroot = \"/rustic\"\nendpoint = \"{endpoint}\"\n\
+             region = \"{}\"\naccess_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+            self.path("password"),
+            self.path("rustic-cache"),
+            value("AWS_REGION"),
+            value("AWS_ACCESS_KEY_ID"),
+            value("AWS_SECRET_ACCESS_KEY"),
+        );
+        fs::write(self.work.join("rustic.toml"), profile)?;
+        shell::run(self.rustic(&["init"]))
+    }
+
+    pub(super) fn rustic_backup(&self, night: &Night) -> Result<Cost> {
+        let mut command = self.rustic(&["backup"]);
+        command.args(&night.disks);
+        Ok(timed(&command, &self.work)? + self.sync()?)
+    }
+
+    /// Restores the latest snapshot, which holds all disks, and compares.
+    pub(super) fn rustic_restore(&self, night: &Night) -> Result<Cost> {
+        let folder = self.work.join("restored");
+        let mut command = self.rustic(&["restore", "latest"]);
+        command.arg(&folder);
+        let cost = timed(&command, &self.work)? + self.sync()?;
+        let place = |disk: &Path| folder.join(disk.strip_prefix("/").unwrap_or(disk));
+        self.compare_and_remove(night, place, &folder)?;
+        Ok(cost)
+    }
+
+    fn rustic(&self, arguments: &[&str]) -> Command {
+        let profile = self.path("rustic");
+        let mut command = shell::command("rustic", &["--no-progress", "--log-level", "warn", "-P", &profile]);
+        command.args(arguments);
+        command
     }
 
     /// Writes what each night has that no disk held before, and so brings all disks into the page cache.
