@@ -95,8 +95,7 @@ fn histogram(stats: &Stats) -> String {
         let bar = "#".repeat(usize::try_from(bar).unwrap_or_default());
         text.push_str(&format!("{label:<14} {:>9} {:>10}  {bar}\n", class.chunks, size(class.bytes)));
     }
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    lines.join("\n")
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 fn percent(part: u64, whole: u64) -> u64 {
