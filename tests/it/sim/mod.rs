@@ -35,7 +35,8 @@ fn live(seed: u64) -> Vec<String> {
     })
 }
 
-/// On all cores, each thread with its own share; the first seed that fails is named.
+/// On all cores, each thread with its own share; the first seed that fails is named, and long runs say how far they are.
+#[allow(clippy::print_stderr)]
 fn run_seeds(seeds: std::ops::Range<u64>) {
     let next = AtomicU64::new(seeds.start);
     let work = || {
@@ -43,6 +44,9 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 return;
+            }
+            if seed % SEEDS == 0 && seed > seeds.start {
+                eprintln!("seed {seed}");
             }
             let run = std::panic::catch_unwind(|| live(seed));
             assert!(run.is_ok(), "replay with SANCERRE_SEED={seed}");
