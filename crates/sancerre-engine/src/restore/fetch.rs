@@ -96,9 +96,7 @@ impl<'a> Fetcher<'a> {
     pub(super) fn merge(&self, wanted: &[(PackedFrame, Piece)]) -> Merge {
         let layout = self.frames().repository().layout;
         let wanted_bytes: u64 = wanted.iter().map(|(_, piece)| u64::from(piece.size_bytes)).sum();
-        let (share_bytes, pack_bytes) = (wanted_bytes / REQUESTS_PER_WINDOW, u64::from(layout.pack_bytes));
-        // More than half a pack: to ask for the rest apart would only cost a request.
-        let range_bytes = if share_bytes > pack_bytes / 2 { pack_bytes } else { share_bytes };
+        let range_bytes = (wanted_bytes / REQUESTS_PER_WINDOW).min(u64::from(layout.pack_bytes));
         Merge {
             gap_bytes: self.streams.gap_bytes(),
             range_bytes: range_bytes.max(u64::from(layout.frame_bytes).saturating_mul(2)),
