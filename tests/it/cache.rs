@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use sancerre_engine::backup::BackupReport;
 use sancerre_engine::cache::Cache;
 use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::repo::{TestRepo, back_up, restore_bytes};
 
@@ -135,5 +136,34 @@ fn a_folder_that_takes_nothing_is_a_warning() {
         case.night(true).await;
         let warnings = case.warnings.lock().unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("--no-cache"), "{warnings:?}");
+    });
+}
+
+/// A bucket that came back from an older copy: under the numbers of sessions that are gone others are made, of which the
+/// cache must not say what it knew of those.
+#[test]
+fn it_does_not_know_better_than_an_older_copy() {
+    block_on(async {
+        let mut case = Case::new(3).await;
+        for _ in 0..3 {
+            case.night(true).await;
+        }
+        let before = Log::load(&case.repository(true).await).await.unwrap();
+        let gone = before.highest() - 1..=before.highest();
+        for number in gone.clone() {
+            let keys = case.repo.keys_with(&format!("{number:016x}")).await;
+            assert!(keys.len() >= 5, "{keys:?}");
+            case.repo.lose(&keys).await;
+        }
+        for _ in gone.clone() {
+            back_up(&case.repo.open, "db01", MemoryDisk::new(noise(4, MIB))).await.unwrap();
+        }
+        let sessions = |log: &Log| log.entries().map(|entry| entry.session).collect::<Vec<_>>();
+        let seen = Log::load(&case.repository(true).await).await.unwrap();
+        assert_eq!(seen.highest(), before.highest());
+        assert_ne!(sessions(&seen), sessions(&before));
+        assert_eq!(sessions(&seen), sessions(&Log::load(&case.repository(false).await).await.unwrap()));
+        let (report, _) = case.night(true).await;
+        assert!(report.parent.unwrap().number < *gone.start(), "{report:?}");
     });
 }

@@ -56,10 +56,10 @@ impl Cache {
     }
 
     /// What it has, in the order of `names`.
-    async fn get(&self, host: &Host, names: Vec<String>) -> Result<Vec<Option<Bytes>>> {
+    async fn get(&self, host: &Host, names: Vec<Option<String>>) -> Result<Vec<Option<Bytes>>> {
         let Some(folder) = self.0.clone() else { return Ok(vec![None; names.len()]) };
         let now = SystemTime::UNIX_EPOCH + since_epoch(host);
-        host.compute(move || names.iter().map(|name| folder.read(name, now)).collect()).await
+        host.compute(move || names.iter().map(|name| folder.read(name.as_ref()?, now)).collect()).await
     }
 
     async fn put(&self, host: &Host, entries: Vec<(String, Bytes)>) -> Result<()> {
@@ -79,6 +79,28 @@ fn since_epoch(host: &Host) -> Duration {
 
 /// The part of an object that is all of it.
 const WHOLE: &str = "";
+
+/// A small object to read, and what tells it from others that the same key might name.
+///
+/// The cache must not know better than the store: a repository may be an older copy of itself, in which log entries and
+/// outcomes were made anew under the keys of those that are gone.
+pub(crate) struct Wanted {
+    pub(crate) key: String,
+    /// Without one it is always fetched.
+    pub(crate) tag: Option<String>,
+}
+
+impl Wanted {
+    /// An object whose key can name no other, because a hash in it says which.
+    pub(crate) fn unique(key: String) -> Self {
+        Self { key, tag: Some(WHOLE.to_owned()) }
+    }
+
+    /// An object that perhaps is not there.
+    pub(crate) fn by_name(key: String) -> Self {
+        Self { key, tag: None }
+    }
+}
 
 /// A small object, and what became of its bytes.
 pub(crate) struct Read<T> {
@@ -125,7 +147,7 @@ impl Repository {
         }
         let name = self.entry_name(key, part);
         let length = range.end.saturating_sub(range.start);
-        let cached = self.cache.get(&self.host, vec![name.clone()]).await?.pop().flatten();
+        let cached = self.cache.get(&self.host, vec![Some(name.clone())]).await?.pop().flatten();
         if let Some(bytes) = cached.filter(|bytes| to_u64(bytes.len()) == length)
             && let Ok(value) = read(bytes).await
         {
@@ -137,40 +159,48 @@ impl Repository {
         Ok(value)
     }
 
-    /// Small objects that never change, ascending by key, without those that are not there: from the cache what `decode`
-    /// accepts, the others from the store. Progress counts their bytes.
+    /// Small objects, ascending by key, without those that are not there: from the cache what `decode` accepts, the others
+    /// from the store. Progress counts their bytes.
     ///
     /// Errors: the store's.
     pub(crate) async fn read_all<T>(
         &self,
-        keys: Vec<String>,
+        wanted: Vec<Wanted>,
         monitor: &Monitor,
         decode: impl Fn(&str, &Bytes) -> std::result::Result<T, FormatError>,
     ) -> Result<Vec<Read<T>>> {
         let read = |key: String, bytes: Bytes| Read { value: decode(&key, &bytes), key, bytes };
-        let names = keys.iter().map(|key| self.entry_name(key, WHOLE)).collect();
-        let cached = self.cache.get(&self.host, names).await?;
-        let (mut all, mut missed) = (Vec::with_capacity(keys.len()), Vec::new());
-        for (key, bytes) in keys.into_iter().zip(cached) {
+        let name = |wanted: &Wanted| Some(self.entry_name(&wanted.key, wanted.tag.as_deref()?));
+        let names: Vec<Option<String>> = wanted.iter().map(name).collect();
+        let cached = self.cache.get(&self.host, names.clone()).await?;
+        let (mut all, mut missed, mut missed_names) =
+            (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
+        for ((Wanted { key, .. }, name), bytes) in wanted.into_iter().zip(names).zip(cached) {
             match bytes.map(|bytes| read(key.clone(), bytes)) {
                 Some(read) if read.value.is_ok() => {
                     add(&monitor.counters.done_bytes, to_u64(read.bytes.len()));
                     all.push(read);
                 }
-                _ => missed.push(key),
+                _ => {
+                    missed.push(key);
+                    missed_names.push(name);
+                }
             }
         }
-        let fetched = self.store.get_all_watched(missed, monitor).await?.into_iter();
-        let fetched: Vec<Read<T>> = fetched.filter_map(|(key, bytes)| Some(read(key, bytes?))).collect();
-        let sound = fetched.iter().filter(|read| read.value.is_ok());
-        let kept = sound.map(|read| (self.entry_name(&read.key, WHOLE), read.bytes.clone())).collect();
+        let (fetched, mut kept) = (self.store.get_all_watched(missed, monitor).await?, Vec::new());
+        for ((key, bytes), name) in fetched.into_iter().zip(missed_names) {
+            let Some(read) = bytes.map(|bytes| read(key, bytes)) else { continue };
+            if let (Some(name), true) = (name, read.value.is_ok()) {
+                kept.push((name, read.bytes.clone()));
+            }
+            all.push(read);
+        }
         self.cache.put(&self.host, kept).await?;
-        all.extend(fetched);
         all.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(all)
     }
 
-    /// Keeps a small object that this process wrote itself.
+    /// Keeps a small object that this process wrote itself, under a key that can name no other.
     pub(crate) async fn keep(&self, key: &str, bytes: Bytes) -> Result<()> {
         self.cache.put(&self.host, vec![(self.entry_name(key, WHOLE), bytes)]).await
     }

@@ -10,7 +10,7 @@ use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record;
 
-use crate::cache::Read;
+use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -89,7 +89,8 @@ impl Catalogue {
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);
         // Ascending: lists come in order, and the first word on a pack stands.
-        for Read { key, value, .. } in repository.read_all(keys, &Monitor::silent(), decode).await? {
+        let wanted = keys.into_iter().map(Wanted::unique).collect();
+        for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
             match value {
                 Ok(list) => catalogue.add(list),
                 Err(error) => bad.push(BadList { key, error }),

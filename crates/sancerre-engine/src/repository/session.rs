@@ -71,7 +71,7 @@ impl Session {
             let place = names::log(&repository.keys.zone, number);
             match repository.store.put_new(&place, entry.clone()).await? {
                 Put::Created => {
-                    log.add_own(repository, &place, entry).await?;
+                    log.add_own(repository, &place, &entry)?;
                     let lock_until = repository.store.final_lock(&place).await;
                     let vm = vm.clone();
                     return Ok(Self {
@@ -219,8 +219,8 @@ impl Session {
 
     async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {
         let key = names::outcome(&repository.keys.zone, &self.id);
-        match repository.store.put_new(&key, bytes.clone()).await? {
-            Put::Created => repository.keep(&key, bytes).await,
+        match repository.store.put_new(&key, bytes).await? {
+            Put::Created => Ok(()),
             Put::Occupied(found) => Err(self.ended(repository, &found)),
         }
     }

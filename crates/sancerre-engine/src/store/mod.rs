@@ -57,6 +57,8 @@ pub struct Listed {
     pub size_bytes: u64,
     /// When the store saw it written, by the store's clock.
     pub modified: Time,
+    /// What the store calls this very object: another one if the key was ever given other bytes. None where it says nothing.
+    pub tag: Option<String>,
 }
 
 /// How a store is used.
@@ -258,6 +260,7 @@ impl Store {
             key: meta.location.into(),
             size_bytes: meta.size,
             modified: Time::from_unix_seconds(meta.last_modified.timestamp()),
+            tag: meta.e_tag,
         });
         listed.try_collect().await
     }

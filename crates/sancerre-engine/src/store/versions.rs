@@ -180,8 +180,10 @@ impl Store {
         let objects =
             objects.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })?;
         let listed = objects.into_iter().map(|object| {
-            let Version { key, size_bytes, modified, .. } = &object.first;
-            let listed = Listed { key: key.clone(), size_bytes: *size_bytes, modified: *modified };
+            let Version { key, id, size_bytes, modified } = &object.first;
+            // The id of what was there before the bucket kept versions is the same for all: `null`.
+            let tag = Some(format!("{id} {modified}"));
+            let listed = Listed { key: key.clone(), size_bytes: *size_bytes, modified: *modified, tag };
             self.remember(object);
             listed
         });

@@ -13,7 +13,7 @@ use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record, Trust};
 
 use super::{Log, LogEntry, Outcome};
-use crate::cache::Read;
+use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
@@ -53,9 +53,9 @@ impl Log {
     }
 
     /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
-    fn unread(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<String> {
+    fn unread(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
-        for Listed { key, size_bytes, .. } in listed {
+        for Listed { key, size_bytes, tag, .. } in listed {
             let is_known = match ZoneKey::parse(&repository.keys.zone, &key) {
                 Ok(ZoneKey::Log(number)) => self.entries.contains_key(&number),
                 Ok(ZoneKey::Outcome(session)) => self.is_decided(&session),
@@ -66,7 +66,7 @@ impl Log {
             };
             if !is_known {
                 add(&monitor.counters.total_bytes, size_bytes);
-                unread.push(key);
+                unread.push(Wanted { key, tag });
             }
         }
         unread
@@ -80,11 +80,11 @@ impl Log {
     async fn read_entries(
         &mut self,
         repository: &Repository,
-        keys: Vec<String>,
+        wanted: Vec<Wanted>,
         monitor: &Monitor,
     ) -> Result<()> {
         let decode = |key: &str, bytes: &Bytes| decode_entry(repository, key, bytes);
-        for Read { key, bytes, value } in repository.read_all(keys, monitor, decode).await? {
+        for Read { key, bytes, value } in repository.read_all(wanted, monitor, decode).await? {
             let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, &key) else { continue };
             let session = SessionId { number, intent: Hash::of(&bytes) };
             let entry = supported(&key, value)?.map(Box::new);
@@ -114,13 +114,13 @@ impl Log {
     }
 
     /// Takes in an entry that this process has just made.
-    pub(crate) async fn add_own(&mut self, repository: &Repository, key: &str, bytes: Bytes) -> Result<()> {
-        let entry = decode_entry(repository, key, &bytes).map_err(Error::object(key))?;
-        let session = SessionId { number: entry.fields.number, intent: Hash::of(&bytes) };
+    pub(crate) fn add_own(&mut self, repository: &Repository, key: &str, bytes: &[u8]) -> Result<()> {
+        let entry = decode_entry(repository, key, bytes).map_err(Error::object(key))?;
+        let session = SessionId { number: entry.fields.number, intent: Hash::of(bytes) };
         let entry =
             LogEntry { session, entry: Ok(Box::new(entry)), revoked: None, outcome: Outcome::Undecided };
         self.entries.insert(session.number, entry);
-        repository.keep(key, bytes).await
+        Ok(())
     }
 
     /// Reads what follows the highest entry, by name, up to the first number that nobody has: no listing can be too old
@@ -129,7 +129,7 @@ impl Log {
         loop {
             let next = self.highest().saturating_add(1);
             let key = names::log(&repository.keys.zone, next);
-            self.read_entries(repository, vec![key], &Monitor::silent()).await?;
+            self.read_entries(repository, vec![Wanted::by_name(key)], &Monitor::silent()).await?;
             if !self.entries.contains_key(&next) {
                 break;
             }
@@ -144,10 +144,10 @@ impl Log {
     pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
         while let Some(gap) = self.first_gap(end) {
             let key = names::log(&repository.keys.zone, gap);
-            self.read_entries(repository, vec![key.clone()], &Monitor::silent()).await?;
+            self.read_entries(repository, vec![Wanted::by_name(key.clone())], &Monitor::silent()).await?;
             let entry = self.entries.get(&gap).ok_or(Error::Missing { key })?;
             let outcome = names::outcome(&repository.keys.zone, &entry.session);
-            self.read_outcomes(repository, vec![outcome], &Monitor::silent()).await?;
+            self.read_outcomes(repository, vec![Wanted::by_name(outcome)], &Monitor::silent()).await?;
         }
         self.distrust_revoked();
         self.settle_gcs(repository, end).await
@@ -167,19 +167,19 @@ impl Log {
 
     async fn read_outcomes_of(&mut self, repository: &Repository, of: Vec<SessionId>) -> Result<()> {
         let zone = &repository.keys.zone;
-        let keys = of.iter().map(|session| names::outcome(zone, session)).collect();
-        self.read_outcomes(repository, keys, &Monitor::silent()).await
+        let wanted = of.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
+        self.read_outcomes(repository, wanted, &Monitor::silent()).await
     }
 
     async fn read_outcomes(
         &mut self,
         repository: &Repository,
-        keys: Vec<String>,
+        wanted: Vec<Wanted>,
         monitor: &Monitor,
     ) -> Result<()> {
         let zone = &repository.keys.zone;
         let decode = |key: &str, bytes: &Bytes| self.decode_outcome(repository, key, bytes);
-        for Read { key, value, .. } in repository.read_all(keys, monitor, decode).await? {
+        for Read { key, value, .. } in repository.read_all(wanted, monitor, decode).await? {
             let outcome = supported(&key, value)?.unwrap_or_else(Outcome::Invalid);
             match ZoneKey::parse(zone, &key) {
                 Ok(ZoneKey::Outcome(session)) if self.has(&session) => {
