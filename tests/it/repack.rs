@@ -267,7 +267,7 @@ async fn only_what_is_kept_is_read() {
     let before = scene.keeper.store.traffic().totals().received_bytes;
     let report = collect(&scene.keeper).await.unwrap();
     let received = scene.keeper.store.traffic().totals().received_bytes - before;
-    let ends = report.plan.rewritten.packs * (2 * 68 << 10);
+    let ends = report.plan.rewritten.packs * (136 << 10);
     assert!(received < report.written_bytes + ends + (256 << 10), "{received} bytes for {report:?}");
     let calls = scene.repo.store.take_calls();
     // Two for the ends of each pack when it is weighed, two when it is rewritten, and one for each run of frames; log,

@@ -45,7 +45,7 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
             if seed >= seeds.end {
                 return;
             }
-            if seed % SEEDS == 0 && seed > seeds.start {
+            if seed.is_multiple_of(SEEDS) && seed > seeds.start {
                 eprintln!("seed {seed}");
             }
             let run = std::panic::catch_unwind(|| live(seed));

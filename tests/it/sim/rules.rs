@@ -75,7 +75,7 @@ impl<'a> Court<'a> {
                 self.packs.entry(pack).or_default().insert(hash);
             }
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => {
-                self.is_announced(session.number, key)
+                self.is_announced(session.number, key);
             }
             // Keys and configuration, from before the first session.
             Err(_) => {}
