@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::session::append;
 use sancerre_engine::restore::{self, RestoreOptions};
 use sancerre_format::id::SessionId;
+use sancerre_format::log::Kind;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::repo::{TestRepo, back_up};
 use sancerre_tests::store::Calls;
@@ -113,4 +115,24 @@ async fn a_restore() {
         back_up(&repo.open, "db01", MemoryDisk::new(bytes.clone())).await.unwrap();
     }
     assert_eq!(restore_cost(&repo, first.snapshot.unwrap()).await, (opening, fetching));
+}
+
+/// Who fills the log while a backup runs makes it read many entries, and not one after the other.
+#[tokio::test(start_paused = true)]
+async fn what_was_added_to_the_log_meanwhile() {
+    let repo = TestRepo::new(95).await;
+    back_up(&repo.open, "web01", MemoryDisk::new(noise(6, MIB))).await.unwrap();
+    let mut log = Log::load(&repo.open).await.unwrap();
+    for added in [0, 3, 40] {
+        for _ in 0..added {
+            append(&repo.open, &Log::load(&repo.open).await.unwrap(), Kind::Index, &[]).await.unwrap();
+        }
+        repo.store.take_calls();
+        log.extend(&repo.open).await.unwrap();
+        let calls = repo.store.take_calls();
+        // Each entry, and the one that nobody has made; of 40 those behind the sixteenth from one listing of the log.
+        assert_eq!((calls.get, calls.list), (added + 1, if added == 40 { 2 } else { 0 }));
+        let sessions = |log: &Log| log.entries().map(|entry| entry.session).collect::<Vec<_>>();
+        assert_eq!(sessions(&log), sessions(&Log::load(&repo.open).await.unwrap()));
+    }
 }

@@ -19,6 +19,9 @@ use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::store::Listed;
 
+/// Entries that are read one after the other, before many are read at once.
+const NAMED_MAX: u32 = 16;
+
 type Verified<T> = std::result::Result<T, FormatError>;
 
 impl Log {
@@ -126,12 +129,18 @@ impl Log {
     /// Reads what follows the highest entry, by name, up to the first number that nobody has: no listing can be too old
     /// for that. Outcomes are read of what collects.
     pub async fn extend(&mut self, repository: &Repository) -> Result<()> {
+        let mut found = 0u32;
         loop {
             let next = self.highest().saturating_add(1);
             let key = names::log(&repository.keys.zone, next);
             self.read_entries(repository, vec![Wanted::by_name(key)], &Monitor::silent()).await?;
             if !self.entries.contains_key(&next) {
                 break;
+            }
+            found = found.saturating_add(1);
+            if found.is_multiple_of(NAMED_MAX) {
+                // Of so many, most are read faster from a listing; the walk goes on behind them.
+                self.refresh(repository).await?;
             }
         }
         self.distrust_revoked();
