@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use sancerre_engine::monitor::Monitor;
-use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::session::append;
+use sancerre_engine::repository::log::{Log, open_body};
+use sancerre_engine::repository::session::{Session, append};
 use sancerre_engine::restore::{self, RestoreOptions};
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::Kind;
+use sancerre_format::seal::{UnitKind, UnitName, seal_raw};
 use sancerre_tests::disk::{MemoryDisk, noise};
-use sancerre_tests::repo::{TestRepo, back_up};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name};
 use sancerre_tests::store::Calls;
 
 const MIB: usize = 1 << 20;
@@ -115,6 +116,35 @@ async fn a_restore() {
         back_up(&repo.open, "db01", MemoryDisk::new(bytes.clone())).await.unwrap();
     }
     assert_eq!(restore_cost(&repo, first.snapshot.unwrap()).await, (opening, fetching));
+}
+
+/// A writer may sign that his session has four billion lists; who restores what builds on its packs asks for those that
+/// are there.
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_very_many_lists() {
+    let repo = TestRepo::new(96).await;
+    let bytes = noise(7, MIB);
+    back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap();
+    let mut log = Log::load(&repo.open).await.unwrap();
+    let (body, mut uses) = {
+        let snapshot = log.latest(&name("web01")).unwrap();
+        (open_body(&repo.open, &snapshot).unwrap(), snapshot.uses().unwrap())
+    };
+    let session = Session::announce(&repo.open, &mut log, &name("web01")).await.unwrap();
+    uses.insert_pack(PackName { session: session.id.number, ordinal: 0 });
+    let mut manifest = session.manifest(&repo.open);
+    manifest.lists = u32::MAX;
+    let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
+    let root = repo.open.keys.metadata_root(&session.id).unwrap();
+    let body = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();
+    session.commit(&repo.open, &mut log, &manifest, &uses.encode().unwrap(), &body).await.unwrap();
+    let (opening, _) = restore_cost(&repo, session.id).await;
+    assert_eq!(
+        (opening.list, opening.get),
+        (1, 1),
+        "its folder, in which there is none, and the other's one list"
+    );
+    assert!(dump_bytes(&repo.open, session.id, "disk0").await.unwrap() == bytes);
 }
 
 /// Who fills the log while a backup runs makes it read many entries, and not one after the other.

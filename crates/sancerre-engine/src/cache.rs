@@ -173,22 +173,19 @@ impl Repository {
         let name = |wanted: &Wanted| Some(self.entry_name(&wanted.key, wanted.tag.as_deref()?));
         let names: Vec<Option<String>> = wanted.iter().map(name).collect();
         let cached = self.cache.get(&self.host, names.clone()).await?;
-        let (mut all, mut missed, mut missed_names) =
-            (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
+        let (mut all, mut missed) = (Vec::with_capacity(names.len()), Vec::new());
         for ((Wanted { key, .. }, name), bytes) in wanted.into_iter().zip(names).zip(cached) {
             match bytes.map(|bytes| read(key.clone(), bytes)) {
                 Some(read) if read.value.is_ok() => {
                     add(&monitor.counters.done_bytes, to_u64(read.bytes.len()));
                     all.push(read);
                 }
-                _ => {
-                    missed.push(key);
-                    missed_names.push(name);
-                }
+                _ => missed.push((key, name)),
             }
         }
-        let (fetched, mut kept) = (self.store.get_all_watched(missed, monitor).await?, Vec::new());
-        for ((key, bytes), name) in fetched.into_iter().zip(missed_names) {
+        let (keys, names): (Vec<_>, Vec<_>) = missed.into_iter().unzip();
+        let (fetched, mut kept) = (self.store.get_all_watched(keys, monitor).await?, Vec::new());
+        for ((key, bytes), name) in fetched.into_iter().zip(names) {
             let Some(read) = bytes.map(|bytes| read(key, bytes)) else { continue };
             if let (Some(name), true) = (name, read.value.is_ok()) {
                 kept.push((name, read.bytes.clone()));

@@ -17,6 +17,9 @@ use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::store::Listed;
 
+/// More lists than a session has that did not last for days: with so many a listing is not much more to ask, and what a
+/// manifest claims beyond costs nothing.
+const LISTS_NAMED_MAX: u32 = 64;
 /// Folders listed at once.
 const LISTINGS_IN_FLIGHT: usize = 16;
 
@@ -48,8 +51,10 @@ impl Catalogue {
             let (zone, session) = (&repository.keys.zone, &entry.session);
             // A manifest says how many lists its session has.
             match entry.snapshot().map(|snapshot| snapshot.manifest.fields.lists) {
-                Some(lists) => keys.extend((0..lists).map(|list| names::list(zone, session, list))),
-                None => open.push(names::session_folder(zone, Folder::Lists, session)),
+                Some(lists @ ..=LISTS_NAMED_MAX) => {
+                    keys.extend((0..lists).map(|list| names::list(zone, session, list)));
+                }
+                _ => open.push(names::session_folder(zone, Folder::Lists, session)),
             }
         }
         let listings = open.into_iter().map(|folder| async move { repository.store.list(&folder).await });
