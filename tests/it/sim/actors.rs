@@ -27,7 +27,7 @@ pub(super) enum Deed {
     Forget { snapshot: SessionId, done: Result<u64> },
     Undelete { snapshot: SessionId, done: Result<u64> },
     Hold { snapshot: SessionId, done: Result<u64> },
-    Release { done: Result<u64> },
+    Release { snapshot: SessionId, done: Result<u64> },
     Collect { done: Result<GcReport> },
     Read { snapshot: SessionId, found: Result<Vec<u8>> },
 }
@@ -91,7 +91,7 @@ pub(super) async fn protect(repository: Repository, snapshot: SessionId) -> Deed
 }
 
 pub(super) async fn let_go(repository: Repository, snapshot: SessionId) -> Deed {
-    Deed::Release { done: release(&repository, &BTreeSet::from([snapshot]), "test").await }
+    Deed::Release { snapshot, done: release(&repository, &BTreeSet::from([snapshot]), "test").await }
 }
 
 pub(super) async fn collect(repository: Repository, wait_seconds: u64, silent_seconds: u64) -> Deed {

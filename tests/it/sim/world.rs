@@ -123,14 +123,14 @@ impl World {
         let is_calm =
             !troubled.contains(&true) && !deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
         self.find_silent(&deeds).await;
-        let forgotten: BTreeSet<SessionId> = deeds.iter().filter_map(asks_to_forget).collect();
+        let beside = Beside::of(&deeds);
         let has_collected = deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
         let saved: Vec<SessionId> = deeds.iter().filter_map(saved).collect();
         let mut deeds: Vec<(Deed, bool)> = deeds.into_iter().zip(troubled).collect();
         // Readers first: what was taken back meanwhile may not have been there for them.
         deeds.sort_by_key(|(deed, _)| !matches!(deed, Deed::Read { .. }));
         for (deed, is_troubled) in deeds {
-            self.learn(deed, is_troubled, is_calm, &forgotten);
+            self.learn(deed, is_troubled, is_calm, &beside);
         }
         match has_collected {
             true => self.truth.check(&self.repo.open).await,
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    fn learn(&mut self, deed: Deed, is_troubled: bool, is_calm: bool, forgotten: &BTreeSet<SessionId>) {
+    fn learn(&mut self, deed: Deed, is_troubled: bool, is_calm: bool, beside: &Beside) {
         let line = match deed {
             Deed::Backup { vm, bytes, saved } => {
                 assert!(saved.is_ok() || !is_calm, "{vm}: nothing was wrong, and {saved:?}");
@@ -223,19 +223,23 @@ impl World {
                 format!("{} read: {:?}", snapshot.number, found.map(|_| ()).map_err(|error| error.kind()))
             }
             Deed::Undelete { snapshot, done } => {
-                if done.is_ok() && !forgotten.contains(&snapshot) {
+                if done.is_ok() && !beside.forgotten.contains(&snapshot) {
                     self.truth.set(&snapshot, Fate::Kept);
                 }
-                format!("undelete: {:?}", done.map_err(|error| error.kind()))
+                format!("undelete of {}: {:?}", snapshot.number, done.map_err(|error| error.kind()))
             }
             Deed::Hold { snapshot, done } => {
-                if done.is_ok() {
+                if done.is_ok() && !beside.released.contains(&snapshot) {
                     self.truth.set(&snapshot, Fate::Held);
                 }
-                format!("hold: {:?}", done.map_err(|error| error.kind()))
+                format!("hold of {}: {:?}", snapshot.number, done.map_err(|error| error.kind()))
             }
-            Deed::Forget { done, .. } => format!("forget: {:?}", done.map_err(|error| error.kind())),
-            Deed::Release { done } => format!("release: {:?}", done.map_err(|error| error.kind())),
+            Deed::Forget { snapshot, done } => {
+                format!("forget of {}: {:?}", snapshot.number, done.map_err(|error| error.kind()))
+            }
+            Deed::Release { snapshot, done } => {
+                format!("release of {}: {:?}", snapshot.number, done.map_err(|error| error.kind()))
+            }
             Deed::Collect { done } => {
                 let done = done.map(|report| (report.committed, report.deleted_packs));
                 format!("gc: {:?}", done.map_err(|error| error.kind()))
@@ -263,7 +267,7 @@ impl World {
         for (number, vm) in VMS.into_iter().enumerate() {
             let bytes = Arc::new(self.disks[number].clone());
             let deed = actors::save(self.repo.open.clone(), vm, bytes, false).await;
-            self.learn(deed, false, true, &BTreeSet::new());
+            self.learn(deed, false, true, &Beside::default());
         }
         let options =
             GcOptions { dry_run: false, wait_seconds: 0, silent_seconds: 3600, ..crate::gc::OPTIONS };
@@ -280,6 +284,16 @@ impl World {
     }
 }
 
+/// A life that fails tells what happened in it.
+impl Drop for World {
+    #[allow(clippy::print_stderr)]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.trace.join("\n"));
+        }
+    }
+}
+
 fn saved(deed: &Deed) -> Option<SessionId> {
     match deed {
         Deed::Backup { saved: Ok(session), .. } => Some(*session),
@@ -287,9 +301,23 @@ fn saved(deed: &Deed) -> Option<SessionId> {
     }
 }
 
-fn asks_to_forget(deed: &Deed) -> Option<SessionId> {
-    match deed {
-        Deed::Forget { snapshot, .. } => Some(*snapshot),
-        _ => None,
+/// What is asked for at the same time, and may land after what would undo it.
+#[derive(Default)]
+struct Beside {
+    forgotten: BTreeSet<SessionId>,
+    released: BTreeSet<SessionId>,
+}
+
+impl Beside {
+    fn of(deeds: &[Deed]) -> Self {
+        let mut beside = Self::default();
+        for deed in deeds {
+            match deed {
+                Deed::Forget { snapshot, .. } => beside.forgotten.insert(*snapshot),
+                Deed::Release { snapshot, .. } => beside.released.insert(*snapshot),
+                _ => continue,
+            };
+        }
+        beside
     }
 }
