@@ -12,10 +12,12 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, open_body};
 use sancerre_engine::repository::session::Session;
 use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::id::{PackName, Place, SessionId};
+use sancerre_format::index::IndexEntry;
+use sancerre_format::pack::{Pack, PackKind};
 use sancerre_format::seal::{UnitKind, UnitName, seal_raw};
 use sancerre_tests::disk::{MemoryDisk, guest};
-use sancerre_tests::repo::{TestRepo, back_up, name, zone};
+use sancerre_tests::repo::{TestRepo, back_up, name, restore_bytes, zone};
 
 const SIZE: usize = 6 << 20;
 
@@ -317,6 +319,75 @@ async fn what_is_quarantined_is_stored_anew_by_the_next_backup() {
     let costs = after.findings.iter().flat_map(|finding| &finding.costs);
     assert!(costs.clone().count() > 0, "the old snapshots are still damaged");
     assert!(costs.clone().all(|cost| Some(cost.snapshot) != healed.snapshot), "{:#?}", after.findings);
+}
+
+impl Scene {
+    /// The chunks that a snapshot's own data packs hold, and where they lie.
+    async fn chunks(&self, snapshot: usize) -> Vec<IndexEntry> {
+        let session = self.snapshots[snapshot].snapshot.unwrap();
+        let root = self.repo.open.keys.metadata_root(&session).unwrap();
+        let mut chunks = Vec::new();
+        for key in self.keys(&format!("zones/default/packs/{:016x}", session.number)).await {
+            let bytes = self.get(&key).await;
+            let pack = Pack::decode(&bytes).unwrap();
+            if pack.head().kind != PackKind::Data {
+                continue;
+            }
+            for (entry, pieces) in pack.directory().iter().zip(pack.open_table(&root).unwrap()) {
+                let mut offset_bytes = 0;
+                for (id, size_bytes) in pieces {
+                    chunks.push(IndexEntry {
+                        id,
+                        place: Place { frame: entry.place(), offset_bytes, size_bytes },
+                    });
+                    offset_bytes += size_bytes;
+                }
+            }
+        }
+        chunks
+    }
+
+    /// Publishes an index that knows every chunk of one snapshot, and sends it to where another's chunks lie.
+    async fn lie_about(&self, sought: usize, lies: usize) {
+        let places = self.chunks(lies).await;
+        let lie = |(entry, other): (IndexEntry, &IndexEntry)| IndexEntry {
+            id: entry.id,
+            place: Place { size_bytes: entry.place.size_bytes, ..other.place },
+        };
+        let entries = self.chunks(sought).await.into_iter().zip(places.iter().cycle()).map(lie).collect();
+        self.repo.publish_index(entries).await;
+    }
+}
+
+/// The packs are sound and the maps are signed by an honest writer: only a comparison of both tells.
+#[tokio::test]
+async fn an_index_that_lies_about_a_sound_pack_is_found_and_healed() {
+    let scene = scene(11).await;
+    scene.lie_about(2, 0).await;
+    let bytes = guest(111, SIZE);
+    let save = async || back_up(&scene.repo.open, "clone", MemoryDisk::new(bytes.clone())).await.unwrap();
+    let poisoned = save().await;
+    assert_eq!(poisoned.new_bytes, 0, "the lie was believed");
+
+    assert_eq!(run(&scene.repo.open, ReadData::No, false).await.worst(), None, "nothing was read");
+    let by_key_file = run(&scene.repo.as_writer().await, ReadData::All, false).await;
+    let found = run(&scene.repo.open, ReadData::All, true).await;
+    assert_eq!(by_key_file.findings, found.findings);
+    let [finding] = found.findings.as_slice() else { panic!("{:#?}", found.findings) };
+    assert_eq!(finding.severity, Severity::Damaged);
+    assert!(finding.problem.contains("that do not lie there"), "{}", finding.problem);
+    assert!(found.quarantined.is_some());
+    let [cost] = finding.costs.as_slice() else { panic!("{finding:#?}") };
+    let lost: u64 = cost.ranges.iter().map(|range| range.end - range.start).sum();
+    assert_eq!((Some(cost.snapshot), lost), (poisoned.snapshot, poisoned.data_bytes));
+
+    // What the lie hid is found again: the same chunks of the other VM.
+    let healed = save().await;
+    assert_eq!(healed.new_bytes, 0);
+    let restored = restore_bytes(&scene.repo.open, healed.snapshot.unwrap(), "disk0").await.unwrap();
+    assert!(restored == bytes);
+    let after = run(&scene.repo.open, ReadData::All, false).await;
+    assert_eq!(after.findings, found.findings, "the older one stays what it is, and no other is concerned");
 }
 
 #[tokio::test]

@@ -14,11 +14,9 @@ use sancerre_engine::repository::log::Log;
 use sancerre_format::config::ProfileSizes;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, SessionId};
-use sancerre_format::index::{IndexEntry, SegmentFields, SegmentName, build_sealed};
+use sancerre_format::index::IndexEntry;
 use sancerre_format::log::Kind;
-use sancerre_format::{names, record};
 use sancerre_tests::disk::{MemoryDisk, guest, noise};
-use sancerre_tests::forge::admin;
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, options, small_layout};
 use sancerre_tests::store::Cut;
@@ -48,36 +46,13 @@ async fn repo_with_pack(seed: u64) -> TestRepo {
     repo
 }
 
-/// Publishes a segment under an entry of its own; returns its name.
-async fn publish(repo: &TestRepo, mut entries: Vec<IndexEntry>) -> SegmentName {
-    let session = repo.append(Kind::Index, &[]).await;
-    let built =
-        build_sealed(&mut entries, &repo.open.keys.metadata_root(&session).unwrap(), session, 0).unwrap();
-    let fields = SegmentFields {
-        repository: repo.open.keys.trust.repository,
-        zone: repo.open.keys.zone.clone(),
-        session,
-        sequence: 0,
-        by: admin(),
-        generation: repo.open.keys.generation().unwrap(),
-        covers: Vec::new(),
-        entries: built.entries,
-        table_bytes: built.table_bytes,
-        table_hash: built.table_hash,
-    };
-    let bytes =
-        record::encode(&fields, "sancerre test", &repo.admin_key().await, &[], &built.sealed).unwrap();
-    repo.tamper(&names::index(&repo.open.keys.zone, &session, 0), bytes).await;
-    SegmentName { session: session.number, sequence: 0 }
-}
-
 /// Overlapping segments, and what they say together.
 async fn overlapping(repo: &TestRepo, ranges: &[std::ops::Range<u32>]) -> Model32 {
     let mut model = Model32::new();
     for (version, range) in (1..).zip(ranges) {
         let entries =
             range.clone().map(|number| IndexEntry { id: id(number), place: place(version, number) });
-        publish(repo, entries.clone().collect()).await;
+        repo.publish_index(entries.clone().collect()).await;
         // Newer segments win.
         model.extend(entries.map(|entry| (entry.id, entry.place)));
     }

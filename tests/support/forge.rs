@@ -5,6 +5,7 @@ use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::index::{IndexEntry, SegmentFields, SegmentName, build_sealed};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names;
 use sancerre_format::outcome::{Abort, Commit};
@@ -62,6 +63,29 @@ impl TestRepo {
     pub async fn propose(&self, dead: &FrameSet) -> SessionId {
         let lists = GcLists { dead: dead.clone(), ..GcLists::default() };
         self.append(Kind::Gc { generation: 1 }, &lists.encode().unwrap()).await
+    }
+
+    /// Publishes an index segment under an entry of its own, whatever it says; returns its name.
+    pub async fn publish_index(&self, mut entries: Vec<IndexEntry>) -> SegmentName {
+        let session = self.append(Kind::Index, &[]).await;
+        let root = self.open.keys.metadata_root(&session).unwrap();
+        let built = build_sealed(&mut entries, &root, session, 0).unwrap();
+        let fields = SegmentFields {
+            repository: self.open.keys.trust.repository,
+            zone: self.open.keys.zone.clone(),
+            session,
+            sequence: 0,
+            by: admin(),
+            generation: self.open.keys.generation().unwrap(),
+            covers: Vec::new(),
+            entries: built.entries,
+            table_bytes: built.table_bytes,
+            table_hash: built.table_hash,
+        };
+        let key = self.admin_key().await;
+        let bytes = record::encode(&fields, "sancerre test", &key, &[], &built.sealed).unwrap();
+        self.tamper(&names::index(&self.open.keys.zone, &session, 0), bytes).await;
+        SegmentName { session: session.number, sequence: 0 }
     }
 
     /// Ends a gc with these final lists.

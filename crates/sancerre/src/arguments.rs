@@ -284,7 +284,7 @@ pub(crate) struct Dump {
 /// Verify the repository and say what damage costs.
 ///
 /// Without --read-data it verifies signatures, that every pack is there, and the maps. Reading data verifies every
-/// stored byte; with the passphrase the content too.
+/// stored byte, and that it lies where the maps say; with the passphrase the content too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -12,6 +12,7 @@ mod distrust;
 mod history;
 mod index;
 mod inventory;
+mod kept;
 mod keys;
 mod moved;
 mod nodes;
@@ -23,11 +24,13 @@ mod run;
 mod sample;
 mod select;
 mod subjects;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use report::{CheckReport, Cost, Finding, Severity};
@@ -134,6 +137,7 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
         subjects,
         findings,
         lost: Marks::default(),
+        read: BTreeSet::new(),
     })
 }
 

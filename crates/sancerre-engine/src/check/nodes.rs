@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use sancerre_format::id::FramePlace;
 
+use super::kept::Kept;
 use super::run::{is_transient, tolerate};
 use crate::error::Result;
 use crate::frames::Frames;
@@ -28,11 +29,12 @@ pub(super) struct Unopened {
 pub(super) type Opened = std::result::Result<Arc<Vec<u8>>, Unopened>;
 
 /// Opened metadata frames.
-#[derive(Default)]
-pub(super) struct NodeFrames {
-    kept: HashMap<FramePlace, (u64, Arc<Vec<u8>>)>,
-    kept_bytes: usize,
-    tick: u64,
+pub(super) struct NodeFrames(Kept<FramePlace, Arc<Vec<u8>>>);
+
+impl Default for NodeFrames {
+    fn default() -> Self {
+        Self(Kept::new(KEPT_BYTES))
+    }
 }
 
 impl NodeFrames {
@@ -46,7 +48,7 @@ impl NodeFrames {
         let mut opened = HashMap::with_capacity(places.len());
         let mut wanted = Vec::new();
         for place in places {
-            match self.take(place) {
+            match self.0.get(place) {
                 Some(raw) => drop(opened.insert(*place, Ok(raw))),
                 None => wanted.push(*place),
             }
@@ -56,28 +58,11 @@ impl NodeFrames {
             futures::stream::iter(fetches).buffered(FETCHES).try_collect().await?;
         for (place, raw) in fetched {
             if let Ok(raw) = &raw {
-                self.keep(place, Arc::clone(raw));
+                self.0.put(place, Arc::clone(raw), raw.len());
             }
             opened.insert(place, raw);
         }
         Ok(opened)
-    }
-
-    fn take(&mut self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
-        self.tick = self.tick.saturating_add(1);
-        let (used, raw) = self.kept.get_mut(place)?;
-        *used = self.tick;
-        Some(Arc::clone(raw))
-    }
-
-    fn keep(&mut self, place: FramePlace, raw: Arc<Vec<u8>>) {
-        self.kept_bytes = self.kept_bytes.saturating_add(raw.len());
-        self.kept.insert(place, (self.tick, raw));
-        while self.kept_bytes > KEPT_BYTES {
-            let oldest = self.kept.iter().min_by_key(|(_, (used, _))| *used).map(|(place, _)| *place);
-            let Some((_, raw)) = oldest.and_then(|oldest| self.kept.remove(&oldest)) else { break };
-            self.kept_bytes = self.kept_bytes.saturating_sub(raw.len());
-        }
     }
 }
 

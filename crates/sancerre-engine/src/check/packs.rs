@@ -188,6 +188,9 @@ fn choose(
 
 fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     let pack = expected.name;
+    if verdict.has_table && !expected.listed.metadata {
+        run.read.insert(pack);
+    }
     let settled = match verdict.lost {
         Lost::Nothing if verdict.problem.is_none() => return doubt(run, key, expected),
         Lost::Nothing => run.quarantine.add_pack(pack),

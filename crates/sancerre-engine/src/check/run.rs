@@ -1,7 +1,9 @@
 //! What the steps of a check share, and the policy for objects that cannot be read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sancerre_format::id::PackName;
 use sancerre_format::names;
 
 use super::inventory::Inventory;
@@ -26,6 +28,8 @@ pub(super) struct Run<'a> {
     pub(super) quarantine: Quarantine,
     /// Frames and packs that this run found lost; each has a finding.
     pub(super) lost: Marks,
+    /// Data packs that this run read and whose tables it opened.
+    pub(super) read: BTreeSet<PackName>,
 }
 
 /// Goes on after an object could not be read when the store as such works.

@@ -40,11 +40,13 @@ pub(super) struct Verdict {
     /// What is wrong with it; none when it is intact.
     pub(super) problem: Option<String>,
     pub(super) lost: Lost,
+    /// Whether its table was opened.
+    pub(super) has_table: bool,
 }
 
 impl Verdict {
     fn whole(problem: impl Into<String>) -> Self {
-        Self { problem: Some(problem.into()), lost: Lost::Whole }
+        Self { problem: Some(problem.into()), lost: Lost::Whole, has_table: false }
     }
 }
 
@@ -68,21 +70,26 @@ pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verd
             bad.push((entry.frame, error));
         }
     }
-    conclude(same, table.err(), bad)
+    let has_table = matches!(table, Ok(Some(_)));
+    let (problem, lost) = conclude(same, table.err(), bad);
+    Verdict { problem, lost, has_table }
 }
 
-fn conclude(same: bool, table: Option<FormatError>, bad: Vec<(FrameName, FormatError)>) -> Verdict {
+fn conclude(
+    same: bool,
+    table: Option<FormatError>,
+    bad: Vec<(FrameName, FormatError)>,
+) -> (Option<String>, Lost) {
     if !bad.is_empty() {
         let problem = tell(&bad);
-        let lost = Lost::Frames(bad.into_iter().map(|(frame, _)| frame).collect());
-        return Verdict { problem: Some(problem), lost };
+        return (Some(problem), Lost::Frames(bad.into_iter().map(|(frame, _)| frame).collect()));
     }
     let problem = match (same, table) {
         (true, None) => None,
         (_, Some(error)) => Some(format!("its table cannot be read, its frames are intact: {error}")),
         (false, None) => Some("its bytes do not fit the hash in its key, its frames are intact".into()),
     };
-    Verdict { problem, lost: Lost::Nothing }
+    (problem, Lost::Nothing)
 }
 
 fn tell(bad: &[(FrameName, FormatError)]) -> String {

@@ -17,6 +17,7 @@ use super::nodes::{NodeFrames, Opened};
 use super::packs;
 use super::report::{Severity, Victim};
 use super::run::Run;
+use super::tables::Tables;
 use crate::error::Result;
 use crate::monitor::add;
 
@@ -60,6 +61,7 @@ pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
         limits: NodeLimits { leaf_bytes: run.repository.layout.leaf_bytes },
         node_key,
         frames: NodeFrames::default(),
+        tables: Tables::default(),
         run,
     };
     for group in &groups {
@@ -102,6 +104,7 @@ fn group(run: &mut Run<'_>) -> Vec<Group> {
 struct Walk<'a, 'b> {
     run: &'a mut Run<'b>,
     frames: NodeFrames,
+    tables: Tables,
     node_key: NodeKey,
     limits: NodeLimits,
 }
@@ -153,7 +156,7 @@ impl Walk<'_, '_> {
             let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;
             for shared in nodes {
                 match self.node(group, step, shared, &opened, &range) {
-                    Some(Node::Leaf(entries)) => self.leaf(shared, range.start, &entries),
+                    Some(Node::Leaf(entries)) => self.leaf(shared, range.start, &entries).await?,
                     Some(Node::Inner { children, .. }) => {
                         for ChildEntry { child, id, place } in children {
                             share(below.entry(child).or_default(), id, place, &shared.disks);
@@ -224,16 +227,57 @@ impl Walk<'_, '_> {
     }
 
     /// Compares the places of a leaf's chunks with what is there, frame by frame.
-    fn leaf(&mut self, shared: &Shared, start: u64, entries: &[LeafEntry]) {
-        let mut frames: BTreeMap<FramePlace, Vec<Range<u64>>> = BTreeMap::new();
+    async fn leaf(&mut self, shared: &Shared, start: u64, entries: &[LeafEntry]) -> Result<()> {
+        let mut frames: BTreeMap<FramePlace, Vec<&LeafEntry>> = BTreeMap::new();
         for entry in entries {
+            frames.entry(entry.place.frame).or_default().push(entry);
+        }
+        let range = |entry: &&LeafEntry| {
             let from = start.saturating_add(u64::from(entry.offset_bytes));
-            let range = from..from.saturating_add(u64::from(entry.place.size_bytes));
-            frames.entry(entry.place.frame).or_default().push(range);
+            from..from.saturating_add(u64::from(entry.place.size_bytes))
+        };
+        for (place, mut chunks) in frames {
+            let ranges: Vec<Range<u64>> = chunks.iter().map(range).collect();
+            if !self.check_place(shared, false, &place, &ranges) {
+                continue;
+            }
+            self.retain_wrong(&place, &mut chunks).await?;
+            let ranges: Vec<Range<u64>> = chunks.iter().map(range).collect();
+            self.misnamed(shared, &place, &ranges);
         }
-        for (place, ranges) in &frames {
-            self.check_place(shared, false, place, ranges);
+        Ok(())
+    }
+
+    /// Leaves those chunks of a frame that by the table of its pack do not lie there; none if the pack was not read.
+    async fn retain_wrong(&mut self, place: &FramePlace, chunks: &mut Vec<&LeafEntry>) -> Result<()> {
+        let pack = self.run.inventory.moves.pack(&place.frame);
+        let table = self.tables.of(self.run, pack).await?;
+        let moved = pack != place.frame.pack;
+        let is_wrong = |entry: &&LeafEntry| {
+            table.as_ref().is_some_and(|table| !table.has(&entry.id, &entry.place, moved))
+        };
+        chunks.retain(is_wrong);
+        Ok(())
+    }
+
+    /// Notes what a map says of a sound frame and is not so. The frame is quarantined: who avoids it stores anew what
+    /// that map, or the index it was made with, sought there.
+    fn misnamed(&mut self, shared: &Shared, place: &FramePlace, ranges: &[Range<u64>]) {
+        if ranges.is_empty() {
+            return;
         }
+        let (holder, frame) = (self.object(&shared.place.frame), place.frame);
+        let problem = format!(
+            "a map in it names chunks of frame {frame} that do not lie there: whoever wrote the map, or the index \
+             that it was made with, did not tell the truth; once that is quarantined the next backup of this VM stores \
+             them again"
+        );
+        if self.run.quarantine.add(frame, &self.run.inventory.moves.pack(&frame)) {
+            self.run.findings.blame_settled(&holder, Severity::Damaged, problem);
+        } else {
+            self.run.findings.blame(&holder, Severity::Damaged, problem);
+        }
+        self.charge(&holder, &shared.disks, ranges);
     }
 
     /// Whether a frame is there and kept for all its snapshots; what is not is noted with the ranges it costs.
