@@ -31,6 +31,17 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// An error's own words and, where they leave it out, what is at the bottom of it: libraries for HTTP say "error
+/// sending request" whatever it was.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    match causes.last().map(ToString::to_string) {
+        Some(bottom) if !text.contains(&bottom) => format!("{text}: {bottom}"),
+        _ => text,
+    }
+}
+
 /// A failure of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,7 +106,8 @@ pub enum Error {
     },
     /// The store failed after all retries.
     #[error(
-        "the store failed to {operation} {key}: {source}; check the connection, the credentials and free space, then run again"
+        "the store failed to {operation} {key}: {}; check the connection, the credentials and free space, then run again",
+        told(source)
     )]
     Store {
         /// put, get, list …

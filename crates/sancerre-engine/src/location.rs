@@ -7,7 +7,7 @@ use object_store::ObjectStoreScheme;
 use object_store::local::LocalFileSystem;
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, told};
 use crate::store::{Store, StoreOptions, cloud};
 
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.
@@ -36,7 +36,7 @@ pub fn open(
             prefix,
         )) => {
             let cloud = cloud::open(&scheme, &url, prefix, environment, options);
-            Ok(Store::of_cloud(cloud.map_err(|error| bad(error.to_string()))?, location))
+            Ok(Store::of_cloud(cloud.map_err(|error| bad(told(&error)))?, location))
         }
         _ => Err(bad("give a path, or a file://, s3://, gs:// or az:// URL".into())),
     }

@@ -7,7 +7,7 @@ use sancerre_format::names::Name;
 use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
-use crate::error::Error;
+use crate::error::{Error, told};
 use crate::repository::Repository;
 use crate::repository::log::{self, Log, Snapshot};
 
@@ -86,7 +86,9 @@ fn generation(snapshot: &Snapshot<'_>) -> Option<u16> {
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Object { source, .. } => source.to_string(),
-        Error::Store { operation, source, .. } => format!("the store failed to {operation} it: {source}"),
+        Error::Store { operation, source, .. } => {
+            format!("the store failed to {operation} it: {}", told(source))
+        }
         other => other.to_string(),
     }
 }

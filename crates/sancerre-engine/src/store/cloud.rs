@@ -8,7 +8,7 @@ use object_store::client::HttpConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use super::StoreOptions;
@@ -16,6 +16,15 @@ use super::retry::Patience;
 use super::s3::S3;
 use super::traffic::Traffic;
 use super::transport::Connector;
+
+/// The settings that [`Connector`] heeds.
+const CLIENT_KEYS: [ClientConfigKey; 5] = [
+    ClientConfigKey::AllowHttp,
+    ClientConfigKey::AllowInvalidCertificates,
+    ClientConfigKey::ProxyUrl,
+    ClientConfigKey::ProxyExcludes,
+    ClientConfigKey::ProxyCaCertificate,
+];
 
 /// A provider's store, and what comes with it.
 pub(crate) struct Cloud {
@@ -74,9 +83,10 @@ pub(crate) fn open(
         _ => {
             // Buckets with a lock refuse a PUT without a checksum; a variable that says otherwise comes later, and wins.
             let checksum = [("aws_checksum_algorithm".to_owned(), "sha256".to_owned())];
-            let client = connector.connect(&ClientOptions::new().with_allow_http(plain))?;
             let variables = checksum.into_iter().chain(variables);
-            let (builder, settings) = builder!(AmazonS3Builder, AmazonS3ConfigKey, url, variables, connector);
+            let (builder, settings) =
+                builder!(AmazonS3Builder, AmazonS3ConfigKey, url, variables, connector.clone());
+            let client = connector.connect(&client_options(&builder))?;
             // Who signs nothing can ask for nothing but objects.
             let signs =
                 builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() != Some("true");
@@ -90,6 +100,16 @@ pub(crate) fn open(
     // Ours are in lower case.
     let settings = settings.into_iter().filter(|name| name.starts_with(char::is_uppercase)).collect();
     Ok(Cloud { store, traffic, patience, s3, settings })
+}
+
+/// What our transport reads of the settings that the store's own client has.
+fn client_options(builder: &AmazonS3Builder) -> ClientOptions {
+    CLIENT_KEYS.into_iter().fold(ClientOptions::new(), |options, key| {
+        match builder.get_config_value(&AmazonS3ConfigKey::Client(key)) {
+            Some(value) => options.with_config(key, value),
+            None => options,
+        }
+    })
 }
 
 /// An endpoint is plain http only when somebody wrote so.

@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::StoreOptions;
-use super::transport::Refusal;
+use super::transport::{Refusal, Untrusted};
+use crate::error::told;
 use crate::host::monotonic;
 
 /// Pauses double from the first to the second.
@@ -141,7 +142,8 @@ impl Patience {
         {
             outage.is_told = true;
             (self.options.notice)(format!(
-                "the store does not answer ({error}); trying again for up to {} s (--retry-for)",
+                "the store does not answer ({}); trying again for up to {} s (--retry-for)",
+                told(error),
                 self.options.retry_for.as_secs()
             ));
         }
@@ -163,7 +165,8 @@ fn is_transient(error: &object_store::Error) -> bool {
         "LocalFileSystem" => find::<io::Error>(source.as_ref()).is_some_and(is_passing),
         // Our transport makes an error of every lost connection and of every status that asks to come back.
         "S3" | "GCS" | "MicrosoftAzure" => {
-            find::<HttpError>(source.as_ref()).is_some_and(|error| !is_untrusted(error))
+            // A certificate that is not trusted will not be trusted in a minute either.
+            find::<HttpError>(source.as_ref()).is_some_and(|error| find::<Untrusted>(error).is_none())
         }
         // Ranges beyond the end.
         "InMemory" => false,
@@ -180,18 +183,6 @@ fn is_passing(error: &io::Error) -> bool {
         error.kind(),
         HostUnreachable | Interrupted | NetworkDown | NetworkUnreachable | StaleNetworkFileHandle | TimedOut
     )
-}
-
-/// A certificate that is not trusted will not be trusted in a minute either.
-fn is_untrusted(error: &HttpError) -> bool {
-    let mut cause: Option<&dyn StdError> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("invalid peer certificate") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// How long the store asked to be left alone.

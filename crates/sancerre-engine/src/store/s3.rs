@@ -116,7 +116,8 @@ impl S3 {
             .map_or_else(Path::default, |key| self.prefix.parts().chain(Path::from(key).parts()).collect());
         let attempt = || self.send(&method, &path, query, headers, &body).boxed();
         let answer = self.patience.during(path.as_ref(), attempt).await;
-        answer.map_err(|source| Error::Store { operation: "ask about", key: path.to_string(), source })
+        let about = key.map_or_else(|| "the bucket".to_owned(), |_| path.to_string());
+        answer.map_err(|source| Error::Store { operation: "answer about", key: about, source })
     }
 
     async fn send(

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use super::StoreOptions;
 use super::pace::{Bucket, Pace, piece_bytes};
 use super::traffic::{Request, Traffic};
+use crate::error::told;
 use crate::host::monotonic;
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -29,6 +30,9 @@ const LARGE_BYTES: u64 = 1 << 20;
 const ANSWER_FACTOR: u32 = 3;
 /// How much of an error's body is kept for messages.
 const MESSAGE_BYTES: usize = 300;
+/// What the TLS library says of a certificate that does not verify, and of a machine that can verify none.
+const UNTRUSTED: &str = "invalid peer certificate";
+const NO_AUTHORITIES: &str = "No CA certificates";
 
 /// The store answered, and its answer is to come back later.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,14 @@ pub(super) struct Refusal {
     /// How long it wants to be left alone.
     pub(super) retry_after: Option<Duration>,
 }
+
+/// The server is not who it says it is, as far as this machine can tell.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server's certificate is not trusted ({0}): install that of its authority on this machine, or name a file with \
+     it in SSL_CERT_FILE"
+)]
+pub(super) struct Untrusted(String);
 
 /// No byte moved for too long.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +79,28 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = client(options)
-            .map_err(|error| object_store::Error::Generic { store: "HTTP client", source: error.into() })?;
+        let client = client(options).map_err(|error| object_store::Error::Generic {
+            store: "HTTP client",
+            source: match told(&error).contains(NO_AUTHORITIES) {
+                true => "this machine knows no certificate authorities: install Debian's package ca-certificates, or \
+                         name a file with their certificates in SSL_CERT_FILE"
+                    .into(),
+                false => error.into(),
+            },
+        })?;
         Ok(HttpClient::new(Service { client, shared: self.shared.clone() }))
     }
 }
 
 /// A client as `object_store` would make it, but without its time-outs.
 fn client(options: &ClientOptions) -> reqwest::Result<reqwest::Client> {
+    let made = builder(options)?.build();
+    let plain = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
+    // Where nothing is encrypted it does not matter that there are no authorities.
+    if made.is_err() && plain { builder(options)?.tls_certs_only([]).build() } else { made }
+}
+
+fn builder(options: &ClientOptions) -> reqwest::Result<reqwest::ClientBuilder> {
     let value = |key| options.get_config_value(&key).filter(|value| !value.is_empty());
     let is_set = |key| value(key).is_some_and(|value| value == "true");
     let mut builder = reqwest::Client::builder()
@@ -93,7 +119,7 @@ fn client(options: &ClientOptions) -> reqwest::Result<reqwest::Client> {
     if let Some(pem) = value(ClientConfigKey::ProxyCaCertificate) {
         builder = builder.tls_certs_merge([reqwest::Certificate::from_pem(pem.as_bytes())?]);
     }
-    builder.build()
+    Ok(builder)
 }
 
 #[derive(Debug)]
@@ -208,7 +234,11 @@ fn message(body: &[u8]) -> String {
 
 fn failed(error: reqwest::Error) -> HttpError {
     let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
-    HttpError::new(kind, error.without_url())
+    let error = error.without_url();
+    match told(&error).split_once(UNTRUSTED) {
+        Some((_, reason)) => HttpError::new(kind, Untrusted(reason.trim_matches([':', ' ']).to_owned())),
+        None => HttpError::new(kind, error),
+    }
 }
 
 /// How far an upload is.
