@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sancerre_engine::backup::Dedup;
 use sancerre_engine::select::Selector;
+use sancerre_format::FormatError;
 use sancerre_format::names::{Name, Tag, Zone};
 
 use crate::command::audit::Audit;
@@ -371,8 +372,16 @@ impl std::str::FromStr for Subset {
     }
 }
 
-pub(crate) fn parse_name(text: &str) -> Result<Name, sancerre_format::FormatError> {
-    Name::new(text)
+pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(rule)
+}
+
+/// Which rule a word of the command line breaks. It is wrong, not damaged.
+fn rule(error: FormatError) -> String {
+    match error {
+        FormatError::Corrupt { detail, .. } => detail,
+        other => other.to_string(),
+    }
 }
 
 fn parse_fingerprint(text: &str) -> Result<String, String> {
@@ -384,12 +393,12 @@ fn parse_fingerprint(text: &str) -> Result<String, String> {
     }
 }
 
-pub(crate) fn parse_tag(text: &str) -> Result<Tag, sancerre_format::FormatError> {
-    Tag::new(text)
+pub(crate) fn parse_tag(text: &str) -> Result<Tag, String> {
+    Tag::new(text).map_err(rule)
 }
 
-fn parse_zone(text: &str) -> Result<Zone, sancerre_format::FormatError> {
-    Zone::new(text)
+fn parse_zone(text: &str) -> Result<Zone, String> {
+    Zone::new(text).map_err(rule)
 }
 
 #[cfg(test)]
