@@ -5,6 +5,8 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
+use crate::store::explain;
+
 /// The result of everything in the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -107,7 +109,7 @@ pub enum Error {
     /// The store failed after all retries.
     #[error(
         "the store failed to {operation} {key}: {}; check the connection, the credentials and free space, then run again",
-        told(source)
+        explain(source)
     )]
     Store {
         /// put, get, list …

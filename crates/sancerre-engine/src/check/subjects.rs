@@ -7,9 +7,10 @@ use sancerre_format::names::Name;
 use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
-use crate::error::{Error, told};
+use crate::error::Error;
 use crate::repository::Repository;
 use crate::repository::log::{self, Log, Snapshot};
+use crate::store::explain;
 
 /// One snapshot.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Object { source, .. } => source.to_string(),
         Error::Store { operation, source, .. } => {
-            format!("the store failed to {operation} it: {}", told(source))
+            format!("the store failed to {operation} it: {}", explain(source))
         }
         other => other.to_string(),
     }

@@ -16,6 +16,7 @@ pub mod s3;
 pub mod traffic;
 mod transport;
 mod versions;
+mod words;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use versions::{Place, Versions};
 
 pub use reader::RangeReader;
 pub use retry::Hurry;
+pub(crate) use words::explain;
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::StoreOptions;
 use super::transport::{Refusal, Untrusted};
-use crate::error::told;
+use super::words::explain;
 use crate::host::monotonic;
 
 /// Pauses double from the first to the second.
@@ -143,7 +143,7 @@ impl Patience {
             outage.is_told = true;
             (self.options.notice)(format!(
                 "the store does not answer ({}); trying again for up to {} s (--retry-for)",
-                told(error),
+                explain(error),
                 self.options.retry_for.as_secs()
             ));
         }

@@ -20,6 +20,7 @@ use sancerre_format::names::Time;
 use sha2::{Digest, Sha256};
 
 use super::retry::Patience;
+use super::words;
 use crate::error::{Error, Result};
 
 pub use listing::{Page, Version};
@@ -54,9 +55,7 @@ impl Answer {
 
     /// The text of the first XML element of this name that has no attributes.
     pub fn element(&self, name: &str) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.body);
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        rest.split_once(&format!("</{name}>")).map(|(value, _)| value.trim().to_owned())
+        words::element(&String::from_utf8_lossy(&self.body), name).map(str::to_owned)
     }
 
     /// Status, and the provider's word for it.

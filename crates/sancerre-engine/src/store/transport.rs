@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use super::StoreOptions;
 use super::pace::{Bucket, Pace, piece_bytes};
 use super::traffic::{Request, Traffic};
+use super::words::without_markup;
 use crate::error::told;
 use crate::host::monotonic;
 
@@ -28,8 +29,9 @@ const CONNECT: Duration = Duration::from_secs(30);
 const LARGE_BYTES: u64 = 1 << 20;
 /// The answer to a large upload may take so many times the usual wait.
 const ANSWER_FACTOR: u32 = 3;
-/// How much of an error's body is kept for messages.
-const MESSAGE_BYTES: usize = 300;
+/// How much of an error's body is read for a message, and how much of that is kept.
+const BODY_BYTES: usize = 8 << 10;
+const MESSAGE_CHARACTERS: usize = 300;
 /// What the TLS library says of a certificate that does not verify, and of a machine that can verify none.
 const UNTRUSTED: &str = "invalid peer certificate";
 const NO_AUTHORITIES: &str = "No CA certificates";
@@ -228,8 +230,8 @@ async fn refusal(answer: reqwest::Response, stall: Duration) -> HttpError {
 }
 
 fn message(body: &[u8]) -> String {
-    let start = body.get(..MESSAGE_BYTES).unwrap_or(body);
-    String::from_utf8_lossy(start).split_whitespace().collect::<Vec<_>>().join(" ")
+    let start = body.get(..BODY_BYTES).unwrap_or(body);
+    without_markup(&String::from_utf8_lossy(start)).chars().take(MESSAGE_CHARACTERS).collect()
 }
 
 fn failed(error: reqwest::Error) -> HttpError {

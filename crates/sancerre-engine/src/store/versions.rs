@@ -18,8 +18,12 @@ use sancerre_format::names;
 use tokio::sync::OnceCell;
 
 use super::s3::{Page, S3, Version};
+use super::words::without_markup;
 use super::{Listed, Store};
 use crate::error::{Error, Result};
+
+/// Codes with which a store refuses the key rather than the request.
+const WRONG_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"];
 
 /// What is known of the versions of a store's objects.
 #[derive(Default)]
@@ -88,12 +92,17 @@ impl Store {
             _ if !answer.is_success() && answer.status != 403 => return Ok(Kept::No),
             _ => {}
         }
+        let reason = answer.reason();
+        if WRONG_KEY.iter().any(|code| reason.ends_with(code)) {
+            // What is asked next fails, and says so.
+            return Ok(Kept::Untold(reason));
+        }
         self.shared.patience.tell(format!(
             "the store does not say whether the bucket keeps versions ({}), so delete markers could hide objects; \
              allow these credentials to ask (s3:GetBucketVersioning, docs/STORES.md)",
-            answer.reason()
+            reason
         ));
-        Ok(Kept::Untold(answer.reason()))
+        Ok(Kept::Untold(reason))
     }
 
     /// Fails where objects could be hidden from us unnoticed.
@@ -105,7 +114,8 @@ impl Store {
                 Err(Error::Store {
                     source: object_store::Error::PermissionDenied { source, .. }, ..
                 }) => Err(Error::Refused(format!(
-                    "delete markers could hide what is needed, so nothing was deleted: {source}"
+                    "delete markers could hide what is needed, so nothing was deleted: {}",
+                    without_markup(&source.to_string())
                 ))),
                 listed => listed.map(drop),
             };
