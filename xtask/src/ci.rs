@@ -77,8 +77,10 @@ fn doctests() -> Result<Counts> {
 
 /// Comes last, so that a run closes on the lines of a test runner.
 fn tests() -> Result<Counts> {
+    // One more than there are processors: some tests wait for a server's disk, or for a lock to end.
+    let threads = (std::thread::available_parallelism()?.get() + 1).to_string();
     let arguments: &[&str] = if shell::is_installed("cargo-nextest") {
-        &["nextest", "run", "--workspace", "--locked", "--no-tests", "pass"]
+        &["nextest", "run", "--workspace", "--locked", "--no-tests", "pass", "--test-threads", &threads]
     } else {
         &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"]
     };
