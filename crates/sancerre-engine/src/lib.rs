@@ -18,6 +18,7 @@ pub mod frames;
 pub mod gc;
 pub mod host;
 pub mod index;
+mod kept;
 pub mod keys;
 pub mod known;
 pub mod location;

@@ -12,7 +12,6 @@ mod distrust;
 mod history;
 mod index;
 mod inventory;
-mod kept;
 mod keys;
 mod moved;
 mod nodes;

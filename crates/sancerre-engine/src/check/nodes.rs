@@ -4,16 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_format::bytes::to_u64;
 use sancerre_format::id::FramePlace;
 
-use super::kept::Kept;
 use super::run::{is_transient, tolerate};
 use crate::error::Result;
 use crate::frames::Frames;
+use crate::kept::Kept;
 use crate::repository::Repository;
 
 /// Opened frames kept: each snapshot of a disk has its own frame at a place, and the walk visits them in turn.
-const KEPT_BYTES: usize = 192 << 20;
+const KEPT_BYTES: u64 = 192 << 20;
 /// Fetches in flight: hides the latency of a bucket, and bounds memory to as many frames.
 const FETCHES: usize = 8;
 
@@ -58,7 +59,7 @@ impl NodeFrames {
             futures::stream::iter(fetches).buffered(FETCHES).try_collect().await?;
         for (place, raw) in fetched {
             if let Ok(raw) = &raw {
-                self.0.put(place, Arc::clone(raw), raw.len());
+                self.0.put(place, Arc::clone(raw), to_u64(raw.len()));
             }
             opened.insert(place, raw);
         }

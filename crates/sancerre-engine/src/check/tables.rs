@@ -6,18 +6,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
 use sancerre_format::pack::{PackTail, Piece};
 
-use super::kept::Kept;
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::kept::Kept;
 use crate::repository::ends::{Ends, Source};
 
 /// Tables kept: of a disk that is walked from left to right, some packs of each snapshot.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: u64 = 64 << 20;
 
 /// The chunks of one pack, by frame.
 pub(super) struct Table(HashMap<FrameName, Frame>);
@@ -47,12 +47,12 @@ impl Table {
         (moved || frame.place == place.frame) && chunk == Some((*id, place.size_bytes))
     }
 
-    fn memory_bytes(&self) -> usize {
+    fn memory_bytes(&self) -> u64 {
         let of_frame = |frame: &Frame| {
             let chunks = frame.chunks.len().saturating_mul(size_of::<(u64, Piece)>());
             chunks.saturating_add(size_of::<(FrameName, Frame)>())
         };
-        self.0.values().map(of_frame).fold(0, usize::saturating_add)
+        to_u64(self.0.values().map(of_frame).fold(0, usize::saturating_add))
     }
 }
 
@@ -101,7 +101,7 @@ impl Tables {
 }
 
 async fn fetch(run: &Run<'_>, pack: PackName) -> Result<Table> {
-    let repository: &Repository = run.repository;
+    let repository = run.repository;
     let key = run.inventory.catalogue.key(repository, pack)?;
     let source =
         Source::find(&run.inventory.catalogue, pack).ok_or_else(|| Error::Missing { key: key.clone() })?;

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::StreamExt;
 use sancerre_format::FormatError;
+use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, Place};
-use sancerre_format::index::{Scope, SegmentFields, SegmentName, fence};
+use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, fence};
 use sancerre_format::names::Folder;
 
-use super::cache::{Page, PageCache};
 use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, segments_of};
 use crate::error::{Error, Result};
+use crate::kept::Kept;
 use crate::known::{BYTES_PER_ENTRY, Places, Usable};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -23,8 +24,15 @@ use crate::store::Listed;
 
 /// Objects up to this size are read whole: one request, some ten thousand chunks.
 pub(crate) const WHOLE_BYTES: u64 = 2 << 20;
+/// What a page in memory costs besides its entries.
+const PAGE_OVERHEAD_BYTES: u64 = 128;
 /// Pages read at once.
 const PAGES_IN_FLIGHT: usize = 16;
+
+/// A page by its segment, counted from the newest, and its number there.
+type PageKey = (usize, usize);
+/// Its entries.
+type Page = Arc<Vec<IndexEntry>>;
 
 /// What the index says without reading a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +52,7 @@ pub struct Index {
     paged: Vec<Paged>,
     /// Where the ids of each of them begin and end, side by side: most of them are ruled out by this.
     spans: Vec<RangeInclusive<u64>>,
-    cache: Mutex<PageCache>,
+    cache: Mutex<Kept<PageKey, Page>>,
     runs: BTreeSet<Run>,
 }
 
@@ -105,7 +113,7 @@ impl Index {
             places: loading.places,
             spans: loading.paged.iter().map(|paged| paged.segment.reader().span()).collect(),
             paged: loading.paged,
-            cache: Mutex::new(PageCache::new(loading.room_bytes)),
+            cache: Mutex::new(Kept::new(loading.room_bytes)),
             runs: loading.runs,
         })
     }
@@ -178,14 +186,16 @@ impl Index {
         at: usize,
         number: usize,
     ) -> Result<Page> {
-        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get((at, number));
+        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&(at, number));
         let (None, Some(paged)) = (&cached, self.paged.get(at)) else {
             return Ok(cached.unwrap_or_default());
         };
         match paged.segment.page(repository, number).await {
             Ok(entries) => {
+                let bytes = to_u64(size_of_val(entries.as_slice())).saturating_add(PAGE_OVERHEAD_BYTES);
                 let page = Arc::new(entries);
-                self.cache.lock().unwrap_or_else(PoisonError::into_inner).put((at, number), &page);
+                let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+                cache.put((at, number), Arc::clone(&page), bytes);
                 Ok(page)
             }
             Err(error) if error.is_damage() => {

@@ -8,7 +8,6 @@
 //! It is a hint: what is missing or damaged costs deduplication and nothing else, and no place is used before
 //! [`Usable`](crate::known::Usable) allows it.
 
-mod cache;
 mod lookup;
 mod merge;
 mod publish;

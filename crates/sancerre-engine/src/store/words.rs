@@ -2,7 +2,7 @@
 
 use crate::error::told;
 
-/// Where a machine of Amazon's is asked for credentials when no variable has any.
+/// Where a provider's machine is asked for credentials when no variable has any.
 const INSTANCE: &str = "169.254.169.254";
 
 /// Says why a request failed, on one line.
@@ -10,7 +10,7 @@ pub(crate) fn explain(error: &object_store::Error) -> String {
     let text = without_markup(&told(error));
     match text.contains(INSTANCE) {
         true => format!(
-            "no credentials are set (AWS_ACCESS_KEY_ID), and this machine's provider gave none: {text}"
+            "no variable has credentials (docs/STORES.md lists them), and this machine's provider gave none: {text}"
         ),
         false => text,
     }
@@ -60,7 +60,7 @@ mod tests {
     fn whoever_set_no_credentials_is_told() {
         let asked = format!("Error performing PUT {INSTANCE}/latest/api/token: no route to host");
         let error = object_store::Error::Generic { store: "S3", source: asked.into() };
-        assert!(explain(&error).starts_with("no credentials are set (AWS_ACCESS_KEY_ID)"));
+        assert!(explain(&error).starts_with("no variable has credentials"));
         let other = object_store::Error::Generic { store: "S3", source: "no route to host".into() };
         assert_eq!(explain(&other), "Generic S3 error: no route to host");
     }

@@ -24,12 +24,16 @@ fn id(seed: u32) -> ContentId {
 }
 
 fn leaf() -> Node {
+    Node::Leaf(entries())
+}
+
+fn entries() -> Vec<LeafEntry> {
     let entry = |(at, frame): (u32, u32)| LeafEntry {
         offset_bytes: at * 4096,
         id: id(at),
         place: place(frame, at * 5, 4096),
     };
-    Node::Leaf([(0, 7), (1, 7), (3, 2), (900, 7)].map(entry).to_vec())
+    [(0, 7), (1, 7), (3, 2), (900, 7)].map(entry).to_vec()
 }
 
 fn inner() -> Node {
@@ -142,7 +146,7 @@ fn every_flipped_byte_changes_the_node_or_is_refused() {
 #[test]
 fn ids_ignore_places_and_differ_from_chunk_ids() {
     let key = NodeKey::derive(&ID_KEY);
-    let Node::Leaf(mut entries) = leaf() else { unreachable!() };
+    let mut entries = entries();
     entries.iter_mut().for_each(|entry| entry.place.frame.frame.pack.session += 40);
     let elsewhere = Node::Leaf(entries);
     assert_eq!(leaf().id(&key).unwrap(), elsewhere.id(&key).unwrap());
@@ -152,7 +156,7 @@ fn ids_ignore_places_and_differ_from_chunk_ids() {
 
 #[test]
 fn a_frame_with_two_hints_is_written_once() {
-    let Node::Leaf(mut entries) = leaf() else { unreachable!() };
+    let mut entries = entries();
     entries[0].place.frame.offset_bytes = 1;
     let decoded = Node::decode(&Node::Leaf(entries).encode().unwrap(), &LIMITS).unwrap();
     let offsets: Vec<u32> = decoded.places().map(|place| place.frame.offset_bytes).collect();
@@ -162,7 +166,7 @@ fn a_frame_with_two_hints_is_written_once() {
 #[test]
 fn broken_rules_are_not_encoded() {
     let with = |change: fn(&mut Vec<LeafEntry>)| {
-        let Node::Leaf(mut entries) = leaf() else { unreachable!() };
+        let mut entries = entries();
         change(&mut entries);
         Node::Leaf(entries).encode()
     };

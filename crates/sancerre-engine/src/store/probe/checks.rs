@@ -10,7 +10,7 @@ use sancerre_format::names::Time;
 use super::{Check, Finding, PREFIX, Verdict};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::{Store, path};
+use crate::store::{Store, explain, path};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;
@@ -206,7 +206,7 @@ impl Trial<'_> {
             Err(Error::Store { source, .. }) => self.found(
                 Check::Range,
                 Verdict::Absent,
-                format!("a part of an object cannot be read: {source}"),
+                format!("a part of an object cannot be read: {}", explain(&source)),
             ),
             Err(error) => self.found(Check::Range, Verdict::Absent, error.to_string()),
         }

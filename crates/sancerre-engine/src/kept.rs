@@ -3,33 +3,35 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Values by key, at most so many bytes of them; what was not asked for the longest goes first.
-pub(super) struct Kept<K, V> {
+/// Values by key, at most so many bytes of them; what was not asked for the longest goes first. No two were asked for
+/// at the same tick, so that runs of the same requests keep the same.
+pub(crate) struct Kept<K, V> {
     slots: HashMap<K, Slot<V>>,
-    bytes: usize,
-    most_bytes: usize,
+    bytes: u64,
+    most_bytes: u64,
     tick: u64,
 }
 
 struct Slot<V> {
     value: V,
-    bytes: usize,
+    bytes: u64,
     used: u64,
 }
 
 impl<K: Copy + Eq + Hash, V: Clone> Kept<K, V> {
-    pub(super) fn new(most_bytes: usize) -> Self {
+    pub(crate) fn new(most_bytes: u64) -> Self {
         Self { slots: HashMap::new(), bytes: 0, most_bytes, tick: 0 }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         self.tick = self.tick.saturating_add(1);
         let slot = self.slots.get_mut(key)?;
         slot.used = self.tick;
         Some(slot.value.clone())
     }
 
-    pub(super) fn put(&mut self, key: K, value: V, bytes: usize) {
+    pub(crate) fn put(&mut self, key: K, value: V, bytes: u64) {
+        self.tick = self.tick.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
         let before = self.slots.insert(key, Slot { value, bytes, used: self.tick });
         self.bytes = self.bytes.saturating_sub(before.map_or(0, |slot| slot.bytes));
@@ -56,6 +58,20 @@ mod tests {
         kept.put(4, "too much", 11);
         assert_eq!([1, 3, 4].map(|key| kept.get(&key)), [None; 3]);
         assert_eq!(kept.bytes, 0);
+    }
+
+    #[test]
+    fn what_was_never_asked_for_goes_in_order() {
+        let mut kept = Kept::new(10);
+        (0..20).for_each(|key| kept.put(key, key, 1));
+        assert!((0..20).all(|key| kept.get(&key).is_some() == (key >= 10)));
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_kept() {
+        let mut kept = Kept::new(0);
+        kept.put(1, "one", 1);
+        assert_eq!((kept.get(&1), kept.bytes), (None, 0));
     }
 
     #[test]
