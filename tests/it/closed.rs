@@ -64,7 +64,7 @@ async fn frames_stay_closed(repo: &TestRepo, key_file: &str) {
                 data += frames;
             }
             // Maps are for members of the zone; that these open shows that the attempt is a real one.
-            PackKind::Metadata => {
+            PackKind::Metadata | PackKind::Annex => {
                 assert_eq!(opened(pack, &roots), frames);
                 metadata += frames;
             }

@@ -5,7 +5,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::append;
 use sancerre_format::certificate::Role;
-use sancerre_format::log::{Distrust, Kind, Snapshots};
+use sancerre_format::log::{Distrust, Held, Kind};
 use sancerre_tests::disk::MemoryDisk;
 use sancerre_tests::repo::{TestRepo, back_up, name, restore_bytes};
 
@@ -23,13 +23,13 @@ async fn each_role_signs_its_own_kinds_and_opens_no_content() {
     let keeper = repo.with_key_file(&repo.certify("vault", Role::Keeper).await).await;
     let admin = repo.as_admin().await;
 
-    let named = Snapshots { snapshots: vec![saved], reason: "test".into() };
+    let named = Held { snapshots: vec![saved], vms: Vec::new(), reason: "test".into() };
     let hold = || Kind::Hold(named.clone());
     assert_eq!(try_sign(&writer, hold()).await, Err(ErrorKind::WrongKey));
     assert_eq!(try_sign(&keeper, hold()).await, Ok(2));
     assert_eq!(try_sign(&admin, hold()).await, Ok(3));
 
-    let distrust = Distrust { writer: name("host1"), from: 9, reason: "test".into() };
+    let distrust = Distrust { writer: name("host1"), from: 4, reason: "test".into() };
     for other in [&writer, &keeper] {
         assert_eq!(try_sign(other, Kind::Revoke(distrust.clone())).await, Err(ErrorKind::WrongKey));
         assert_eq!(try_sign(other, Kind::Taint(distrust.clone())).await, Err(ErrorKind::WrongKey));

@@ -39,9 +39,19 @@ impl TestRepo {
 
     /// An entry of the admin at the next number, not yet signed.
     pub async fn next_entry(&self, kind: Kind) -> Entry {
-        let number = Log::load(&self.open).await.unwrap().highest() + 1;
+        let log = Log::load(&self.open).await.unwrap();
+        let number = log.highest() + 1;
         let (repository, zone) = (self.open.keys.trust.repository, self.open.keys.zone.clone());
-        Entry { repository, zone, number, by: admin(), time: self.host.clock.now(), kind }
+        Entry {
+            repository,
+            zone,
+            number,
+            by: admin(),
+            time: self.host.clock.now(),
+            previous: log.entry(number - 1).map(|entry| entry.session.intent),
+            checkpoint: None,
+            kind,
+        }
     }
 
     /// Puts an object at a log number.

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     RepositoryExists,
     /// The key or passphrase does not open what is needed.
     WrongKey,
+    /// Something in the repository needs a newer version of the program: nothing is wrong with it.
+    Unsupported,
     /// Something in the repository is not what it was.
     Damaged,
     /// Something in the repository is gone.
@@ -77,7 +79,7 @@ pub enum Error {
         advice: &'static str,
     },
     /// An object is not what the format says.
-    #[error("object {key}: {source}; run `sancerre check` to see what depends on it")]
+    #[error("object {key}: {source}; {}", advice(source))]
     Object {
         /// Its key.
         key: String,
@@ -89,6 +91,36 @@ pub enum Error {
     Missing {
         /// Its key.
         key: String,
+    },
+    /// A log entry is missing below one that verifies.
+    #[error(
+        "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
+    )]
+    Gap {
+        /// The first number that is missing.
+        number: u64,
+        /// A number above it.
+        above: u64,
+        /// The name of the key that signed that.
+        by: Name,
+    },
+    /// What was written is not there any more.
+    #[error(
+        "object {key} was written to {location} and is not there any more: the place was unmounted, moved or replaced while the command ran. Nothing was saved; see what is mounted there, and run the command again"
+    )]
+    Vanished {
+        /// Its key.
+        key: String,
+        /// Where the store is.
+        location: String,
+    },
+    /// Readers would refuse what is about to be written.
+    #[error("{signer} cannot sign this: readers would refuse it ({source}); nothing was written")]
+    Unreadable {
+        /// Role and name of the key.
+        signer: String,
+        /// What a reader says.
+        source: FormatError,
     },
     /// Something that the repository should hold cannot be found in it.
     #[error("{what} is missing from the repository; run `sancerre check` to see what depends on it")]
@@ -171,7 +203,7 @@ pub enum Error {
         entry: u64,
     },
     /// What ended a session does not verify, so it is not known what must be kept.
-    #[error("object {key} does not verify: {source}. {}", unverified(backup.as_ref()))]
+    #[error("object {key} cannot be read: {source}. {}", unverified(source, backup.as_ref()))]
     Unverified {
         /// Its key.
         key: String,
@@ -244,9 +276,13 @@ impl Error {
             Self::NoRepository { .. } => ErrorKind::NoRepository,
             Self::RepositoryExists { .. } => ErrorKind::RepositoryExists,
             Self::Location { .. } | Self::Usage(_) => ErrorKind::Usage,
-            Self::WrongKey { .. } => ErrorKind::WrongKey,
+            Self::WrongKey { .. } | Self::Unreadable { .. } => ErrorKind::WrongKey,
+            Self::Object { source: FormatError::Unsupported { .. }, .. }
+            | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
             Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
-            Self::Missing { .. } | Self::Lost { .. } | Self::Hidden { .. } => ErrorKind::Missing,
+            Self::Missing { .. } | Self::Gap { .. } | Self::Lost { .. } | Self::Hidden { .. } => {
+                ErrorKind::Missing
+            }
             Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Unrestorable { source, .. } => source.kind(),
@@ -254,9 +290,9 @@ impl Error {
         }
     }
 
-    /// Whether something stored is damaged or gone, so that another copy of it may serve.
+    /// Whether something stored is of no use to this program: damaged, gone or too new. Another copy of it may serve.
     pub fn is_damage(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Damaged | ErrorKind::Missing)
+        matches!(self.kind(), ErrorKind::Damaged | ErrorKind::Missing | ErrorKind::Unsupported)
     }
 
     /// Blames an object for a format error.
@@ -265,7 +301,17 @@ impl Error {
     }
 }
 
-fn unverified(backup: Option<&SessionId>) -> String {
+fn advice(source: &FormatError) -> &'static str {
+    match source {
+        FormatError::Unsupported { .. } => "nothing is wrong with it: use a newer version of sancerre",
+        _ => "run `sancerre check` to see what depends on it",
+    }
+}
+
+fn unverified(source: &FormatError, backup: Option<&SessionId>) -> String {
+    if matches!(source, FormatError::Unsupported { .. }) {
+        return format!("Nothing was deleted; {}", advice(source));
+    }
     let bring = "Nothing was deleted. Bring the right bytes back";
     match backup {
         None => format!("{bring}, and run `sancerre check`"),

@@ -23,6 +23,20 @@ pub enum Role {
     Keeper,
     /// Certifies the others. Never in a certificate: there is one admin key, in `config`.
     Admin,
+    /// A role that this version does not know. Its holder may sign notes, and nothing else.
+    Other,
+}
+
+impl Role {
+    /// Every role that a certified key of a zone can have, and the admin's.
+    pub const ALL: &'static [Self] = &[Self::Writer, Self::Keeper, Self::Admin, Self::Other];
+    /// The roles that store packs, lists and index segments.
+    pub const STORING: &'static [Self] = &[Self::Writer, Self::Keeper, Self::Admin];
+
+    /// The word for it in a certificate.
+    pub fn to_name(self) -> Result<Name> {
+        Name::new(&self.to_string())
+    }
 }
 
 impl fmt::Display for Role {
@@ -31,6 +45,7 @@ impl fmt::Display for Role {
             Self::Writer => "writer",
             Self::Keeper => "keeper",
             Self::Admin => "admin",
+            Self::Other => "unknown role",
         })
     }
 }
@@ -38,20 +53,31 @@ impl fmt::Display for Role {
 /// The admin's word that a key may act in a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Where it is valid.
+    /// The repository in which it is valid.
     pub repository: RepositoryId,
-    /// Where it is valid.
+    /// The zone in which it is valid.
     pub zone: Zone,
-    /// Unique in the repository.
+    /// Name of the key, unique in the repository.
     pub name: Name,
-    /// What for.
-    pub role: Role,
+    /// The role, as it is spelled: a later version may know more of them.
+    pub role_name: Name,
     /// The certified key.
     pub key: PublicKey,
-    /// When.
+    /// When the admin issued it, by the admin's clock.
     pub issued: Time,
-    /// Signatures that say to be later are refused.
+    /// Log entries that say to be later are refused.
     pub expires: Option<Time>,
+}
+
+impl Certificate {
+    /// What the key is for.
+    pub fn role(&self) -> Role {
+        match self.role_name.as_str() {
+            "writer" => Role::Writer,
+            "keeper" => Role::Keeper,
+            _ => Role::Other,
+        }
+    }
 }
 
 impl Fields for Certificate {
@@ -59,7 +85,7 @@ impl Fields for Certificate {
 
     fn write(&self, text: &mut TextWriter) {
         write_zone(text, &self.repository, &self.zone);
-        text.field("name", &self.name).field("role", self.role).field("key", self.key);
+        text.field("name", &self.name).field("role", &self.role_name).field("key", self.key);
         text.field("issued", self.issued).field("expires", or_dash(&self.expires));
     }
 
@@ -69,11 +95,7 @@ impl Fields for Certificate {
             repository,
             zone,
             name: text.parsed("name", Name::new)?,
-            role: text.parsed("role", |role| match role {
-                "writer" => Ok(Role::Writer),
-                "keeper" => Ok(Role::Keeper),
-                other => Err(corrupt(Self::KIND, format!("unknown role {other:?}"))),
-            })?,
+            role_name: text.parsed("role", role_name)?,
             key: text.parsed("key", PublicKey::parse)?,
             issued: text.parsed("issued", Time::parse)?,
             expires: text.parsed("expires", |value| optional(value, Time::parse))?,
@@ -83,6 +105,12 @@ impl Fields for Certificate {
     fn allows(&self, signer: &Signer) -> bool {
         matches!(signer, Signer::Admin) && self.name.as_str() != "admin"
     }
+}
+
+/// Any role but the admin's, which no certificate gives.
+fn role_name(text: &str) -> Result<Name> {
+    ensure(text != "admin", Certificate::KIND, || "it makes an admin".into())?;
+    Name::new(text)
 }
 
 /// Who signed a record, after the certificate was verified.
@@ -141,6 +169,22 @@ impl Signer {
         }
     }
 
+    /// What the key is for.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Admin => Role::Admin,
+            Self::Certified(certificate) => certificate.role(),
+        }
+    }
+
+    /// Whether the key may open something new at this time; what it opened before counts by that.
+    pub fn is_valid_at(&self, time: Time) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Certified(certificate) => certificate.expires.is_none_or(|expires| time <= expires),
+        }
+    }
+
     /// The name of the key.
     pub fn name(&self) -> &str {
         match self {
@@ -154,7 +198,7 @@ impl fmt::Display for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admin => f.write_str("the admin key"),
-            Self::Certified(certificate) => write!(f, "{} {}", certificate.role, certificate.name),
+            Self::Certified(certificate) => write!(f, "{} {}", certificate.role_name, certificate.name),
         }
     }
 }

@@ -136,6 +136,6 @@ impl Fields for SegmentFields {
     }
 
     fn allows(&self, signer: &Signer) -> bool {
-        signer_fits(signer, &self.by, &self.zone, None, &[Role::Writer, Role::Keeper, Role::Admin])
+        signer_fits(signer, &self.by, &self.zone, Role::STORING)
     }
 }

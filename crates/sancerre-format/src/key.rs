@@ -49,6 +49,7 @@ pub trait Secret: Sized {
     /// The secret as text; wiped when dropped.
     fn encode(&self) -> Zeroizing<String> {
         let mut text = TextWriter::new(Self::KIND);
+        text.no_features();
         self.write(&mut text);
         Zeroizing::new(text.finish())
     }
@@ -56,6 +57,7 @@ pub trait Secret: Sized {
     /// Reads what [`Secret::encode`] wrote.
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut text = TextReader::new(Self::KIND, bytes)?;
+        text.no_features()?;
         let secret = Self::read(&mut text)?;
         text.finish()?;
         ensure(secret.encode().as_bytes() == bytes, Self::KIND, || "not in its one spelling".into())?;

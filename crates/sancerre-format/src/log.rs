@@ -3,15 +3,17 @@
 use crate::certificate::{Role, Signer};
 use crate::error::{Result, ensure, unsupported};
 use crate::id::{Hash, RepositoryId, SessionId};
-use crate::names::{Name, Time, Zone};
+use crate::names::{MachineId, Name, Time, Zone};
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
-use crate::text::{TextReader, TextWriter};
+use crate::text::{TextReader, TextWriter, optional, or_dash};
 
 /// What a backup announces: whose disks, under which keys, after which earlier outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// The VM.
+    /// The VM's name.
     pub vm: Name,
+    /// What the hypervisor knows the VM by, whatever its name is.
+    pub machine: Option<MachineId>,
     /// Generation of the zone's keys.
     pub generation: u16,
     /// Identity epoch the session key is sealed to.
@@ -37,9 +39,11 @@ pub enum Kind {
     /// Takes a forget back, while no gc has acted on it.
     Undelete(Snapshots),
     /// Snapshots must stay whatever is forgotten.
-    Hold(Snapshots),
+    Hold(Held),
     /// Ends holds.
-    Release(Snapshots),
+    Release(Held),
+    /// Another keeper's consent to entries that need more than one.
+    Approve(Approval),
     /// Frames named in the public part are damaged or missing: nobody reuses them, the next backup stores them anew.
     Quarantine {
         /// Why.
@@ -53,6 +57,39 @@ pub enum Kind {
     Index,
     /// The state of the zone as a keeper saw it, in the public part.
     Checkpoint,
+    /// Something that happened: without effect on what is live, trusted or stored. May own annex packs.
+    Note(Note),
+}
+
+/// What a note is about; its parts hold whatever the topic says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What kind of thing happened, such as `drill`.
+    pub topic: Name,
+    /// What came of it, in a word.
+    pub result: Option<Name>,
+    /// The snapshots it is about, ascending. Annex packs of this entry stay while one of them is live.
+    pub snapshots: Vec<SessionId>,
+}
+
+/// Snapshots named by a hold or a release, and machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Their sessions, ascending.
+    pub snapshots: Vec<SessionId>,
+    /// Machines of which all snapshots are meant, those to come too; ascending.
+    pub vms: Vec<Name>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Entries that a keeper consents to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// Their sessions, ascending, at least one.
+    pub entries: Vec<SessionId>,
+    /// Why.
+    pub reason: String,
 }
 
 /// Snapshots named by an entry.
@@ -91,6 +128,11 @@ pub struct Entry {
     pub by: SignedBy,
     /// The signer's clock.
     pub time: Time,
+    /// BLAKE3 of the object at the number before this one, which the signer has read; none at number 1, and above an
+    /// object that is larger than an entry can be.
+    pub previous: Option<Hash>,
+    /// Number of the newest checkpoint that the signer knew.
+    pub checkpoint: Option<u64>,
     /// What it is.
     pub kind: Kind,
 }
@@ -110,6 +152,8 @@ impl Kind {
             Self::Revoke(_) => "revoke",
             Self::Index => "index",
             Self::Checkpoint => "checkpoint",
+            Self::Approve(_) => "approve",
+            Self::Note(_) => "note",
         }
     }
 
@@ -122,22 +166,38 @@ impl Kind {
     pub fn roles(&self) -> &'static [Role] {
         match self {
             Self::Backup(_) => &[Role::Writer],
-            Self::Quarantine { .. } | Self::Index => &[Role::Writer, Role::Keeper, Role::Admin],
+            Self::Quarantine { .. } | Self::Index => Role::STORING,
+            Self::Note(_) => Role::ALL,
             Self::Taint(_) | Self::Revoke(_) => &[Role::Admin],
             _ => KEEPERS,
         }
     }
 
+    /// Whether it speaks of numbers above its own.
+    fn reaches_beyond(&self, number: u64) -> bool {
+        matches!(self, Self::Taint(distrust) | Self::Revoke(distrust) if distrust.from > number)
+    }
+
     fn write(&self, text: &mut TextWriter) {
         match self {
             Self::Backup(intent) => {
-                text.field("vm", &intent.vm)
-                    .field("generation", intent.generation)
-                    .field("epoch", intent.epoch);
+                text.field("vm", &intent.vm).field("machine", or_dash(&intent.machine));
+                text.field("generation", intent.generation).field("epoch", intent.epoch);
                 text.field("commitment", intent.commitment).repeated("parent", &intent.parents);
             }
-            Self::Forget(named) | Self::Undelete(named) | Self::Hold(named) | Self::Release(named) => {
+            Self::Forget(named) | Self::Undelete(named) => {
                 text.repeated("snapshot", &named.snapshots).field("reason", &named.reason);
+            }
+            Self::Hold(held) | Self::Release(held) => {
+                text.repeated("snapshot", &held.snapshots).repeated("vm", &held.vms);
+                text.field("reason", &held.reason);
+            }
+            Self::Approve(approval) => {
+                text.repeated("entry", &approval.entries).field("reason", &approval.reason);
+            }
+            Self::Note(note) => {
+                text.field("topic", &note.topic).field("result", or_dash(&note.result));
+                text.repeated("snapshot", &note.snapshots);
             }
             Self::Quarantine { reason } => {
                 text.field("reason", reason);
@@ -157,6 +217,7 @@ impl Kind {
         Ok(match name {
             "backup" => Self::Backup(Intent {
                 vm: text.parsed("vm", Name::new)?,
+                machine: text.parsed("machine", |value| optional(value, MachineId::parse))?,
                 generation: text.number("generation")?,
                 epoch: text.number("epoch")?,
                 commitment: text.parsed("commitment", Hash::from_hex)?,
@@ -165,8 +226,10 @@ impl Kind {
             "gc" => Self::Gc { generation: text.number("generation")? },
             "forget" => Self::Forget(Snapshots::read(text)?),
             "undelete" => Self::Undelete(Snapshots::read(text)?),
-            "hold" => Self::Hold(Snapshots::read(text)?),
-            "release" => Self::Release(Snapshots::read(text)?),
+            "hold" => Self::Hold(Held::read(text)?),
+            "release" => Self::Release(Held::read(text)?),
+            "approve" => Self::Approve(Approval::read(text)?),
+            "note" => Self::Note(Note::read(text)?),
             "quarantine" => Self::Quarantine { reason: reason(text)? },
             "taint" => Self::Taint(Distrust::read(text)?),
             "revoke" => Self::Revoke(Distrust::read(text)?),
@@ -182,6 +245,33 @@ impl Snapshots {
         let snapshots = sessions(text, "snapshot")?;
         ensure(!snapshots.is_empty(), Entry::KIND, || "names no snapshot".into())?;
         Ok(Self { snapshots, reason: reason(text)? })
+    }
+}
+
+impl Held {
+    fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        let (snapshots, vms) = (sessions(text, "snapshot")?, text.repeated("vm", Name::new)?);
+        ensure(vms.is_sorted_by(|a, b| a < b), Entry::KIND, || "vm lines are not ascending".into())?;
+        ensure(!(snapshots.is_empty() && vms.is_empty()), Entry::KIND, || "names nothing".into())?;
+        Ok(Self { snapshots, vms, reason: reason(text)? })
+    }
+}
+
+impl Approval {
+    fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        let entries = sessions(text, "entry")?;
+        ensure(!entries.is_empty(), Entry::KIND, || "names no entry".into())?;
+        Ok(Self { entries, reason: reason(text)? })
+    }
+}
+
+impl Note {
+    fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        Ok(Self {
+            topic: text.parsed("topic", Name::new)?,
+            result: text.parsed("result", |value| optional(value, Name::new))?,
+            snapshots: sessions(text, "snapshot")?,
+        })
     }
 }
 
@@ -213,7 +303,8 @@ impl Fields for Entry {
         write_zone(text, &self.repository, &self.zone);
         text.field("number", self.number).field("kind", self.kind.name());
         self.by.write(text);
-        text.field("time", self.time);
+        text.field("time", self.time).field("previous", or_dash(&self.previous));
+        text.field("checkpoint", or_dash(&self.checkpoint));
         self.kind.write(text);
     }
 
@@ -224,10 +315,22 @@ impl Fields for Entry {
         let kind = text.value("kind")?;
         let by = SignedBy::read(text)?;
         let time = text.parsed("time", Time::parse)?;
-        Ok(Self { repository, zone, number, by, time, kind: Kind::read(kind, text)? })
+        let previous = text.parsed("previous", |value| optional(value, Hash::from_hex))?;
+        ensure(number > 1 || previous.is_none(), Self::KIND, || "nothing is before the first entry".into())?;
+        let checkpoint = text.parsed("checkpoint", |value| optional(value, checkpoint_number))?;
+        let kind = Kind::read(kind, text)?;
+        ensure(checkpoint.is_none_or(|before| before < number), Self::KIND, || {
+            "its checkpoint is not before it".into()
+        })?;
+        ensure(!kind.reaches_beyond(number), Self::KIND, || "it distrusts what is not signed yet".into())?;
+        Ok(Self { repository, zone, number, by, time, previous, checkpoint, kind })
     }
 
     fn allows(&self, signer: &Signer) -> bool {
-        signer_fits(signer, &self.by, &self.zone, Some(self.time), self.kind.roles())
+        signer_fits(signer, &self.by, &self.zone, self.kind.roles()) && signer.is_valid_at(self.time)
     }
+}
+
+fn checkpoint_number(text: &str) -> Result<u64> {
+    crate::text::number(Entry::KIND, text)
 }

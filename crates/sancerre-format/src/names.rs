@@ -54,6 +54,29 @@ impl fmt::Display for Zone {
     }
 }
 
+/// What a hypervisor knows a machine by, a UUID: it stays when the machine is renamed or moves to another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineId([u8; 16]);
+
+impl MachineId {
+    /// Parses `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, lower-case hexadecimal.
+    pub fn parse(text: &str) -> Result<Self> {
+        let digits: String = text.split('-').collect();
+        let parsed = from_hex("machine id", &digits).ok().map(Self).filter(|id| id.to_string() == text);
+        parsed.ok_or_else(|| corrupt("machine id", format!("{text:?} is not a UUID in lower case")))
+    }
+}
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            f.write_str(if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" })?;
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A label a user gives a snapshot: 1–128 characters of `A-Z a-z 0-9 . _ : = @ + / -`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(String);

@@ -5,18 +5,56 @@ use std::fmt;
 use crate::certificate::{Role, Signer};
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use crate::log::sessions;
-use crate::names::{Name, Tag, Time, Zone};
+use crate::log::{KEEPERS, sessions};
+use crate::names::{MachineId, Name, Tag, Time, Zone};
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, number, optional, or_dash};
 
 /// What the source did while it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consistency {
     /// It did not change: the disk as after a power cut.
     Crash,
+    /// File systems were frozen at the moment that was saved.
+    Frozen,
+    /// Applications had written out what they held, too.
+    Application,
     /// It changed: parts of it are from different moments.
     Fuzzy,
+    /// A word of a later version.
+    Other(Name),
+}
+
+impl Consistency {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "crash" => Self::Crash,
+            "frozen" => Self::Frozen,
+            "application" => Self::Application,
+            "fuzzy" => Self::Fuzzy,
+            other => Self::Other(Name::new(other)?),
+        })
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crash => "crash",
+            Self::Frozen => "frozen",
+            Self::Application => "application",
+            Self::Fuzzy => "fuzzy",
+            Self::Other(word) => word.as_str(),
+        })
+    }
+}
+
+/// What public sums of bytes are rounded up to: exact ones would tell which known file came in a night.
+pub const PUBLIC_STEP_BYTES: u64 = 1 << 20;
+
+/// A sum of bytes as a manifest publishes it.
+pub fn public_bytes(exact_bytes: u64) -> u64 {
+    exact_bytes.checked_next_multiple_of(PUBLIC_STEP_BYTES).unwrap_or(u64::MAX)
 }
 
 /// The public head of a snapshot: readable and verifiable without any secret.
@@ -30,8 +68,10 @@ pub struct Manifest {
     pub session: SessionId,
     /// Who signed: the signer of the log entry.
     pub by: SignedBy,
-    /// The VM.
+    /// The VM's name, as in the log entry.
     pub vm: Name,
+    /// What the hypervisor knows the VM by, as in the log entry.
+    pub machine: Option<MachineId>,
     /// When reading began: the writer's claim.
     pub started: Time,
     /// When the manifest was made: the writer's claim.
@@ -42,7 +82,7 @@ pub struct Manifest {
     pub disks: u32,
     /// Sum of their sizes.
     pub size_bytes: u64,
-    /// Without holes.
+    /// Bytes without holes, by [`public_bytes`] as the next two.
     pub data_bytes: u64,
     /// Plain bytes that were not known before.
     pub new_bytes: u64,
@@ -50,11 +90,17 @@ pub struct Manifest {
     pub stored_bytes: u64,
     /// Whether the source changed.
     pub consistency: Consistency,
-    /// How the source was scanned: `full`.
+    /// How the source was scanned: `full`, or `map` with what the map came from.
     pub scan: String,
+    /// A word to group snapshots by, such as `daily`; without any effect.
+    pub class: Option<Name>,
+    /// A forget that is signed earlier has no effect.
+    pub retain_until: Option<Time>,
     /// Number of this session's pack lists.
     pub lists: u32,
-    /// Lock the writer asked for.
+    /// Number of this session's index segments.
+    pub segments: u32,
+    /// Until when the store locks the session's log entry, as the store said.
     pub lock_until: Option<Time>,
 }
 
@@ -65,17 +111,16 @@ impl Fields for Manifest {
         write_zone(text, &self.repository, &self.zone);
         text.field("session", self.session);
         self.by.write(text);
-        text.field("vm", &self.vm).field("started", self.started).field("finished", self.finished);
+        text.field("vm", &self.vm).field("machine", or_dash(&self.machine));
+        text.field("started", self.started).field("finished", self.finished);
         text.repeated("parent", &self.parents);
         text.field("disks", self.disks)
             .field("size-bytes", self.size_bytes)
             .field("data-bytes", self.data_bytes);
         text.field("new-bytes", self.new_bytes).field("stored-bytes", self.stored_bytes);
-        let consistency = match self.consistency {
-            Consistency::Crash => "crash",
-            Consistency::Fuzzy => "fuzzy",
-        };
-        text.field("consistency", consistency).field("scan", &self.scan).field("lists", self.lists);
+        text.field("consistency", &self.consistency).field("scan", &self.scan);
+        text.field("class", or_dash(&self.class)).field("retain-until", or_dash(&self.retain_until));
+        text.field("lists", self.lists).field("segments", self.segments);
         text.field("lock-until", or_dash(&self.lock_until));
     }
 
@@ -87,6 +132,7 @@ impl Fields for Manifest {
             session: text.parsed("session", SessionId::parse)?,
             by: SignedBy::read(text)?,
             vm: text.parsed("vm", Name::new)?,
+            machine: text.parsed("machine", |value| optional(value, MachineId::parse))?,
             started: text.parsed("started", Time::parse)?,
             finished: text.parsed("finished", Time::parse)?,
             parents: sessions(text, "parent")?,
@@ -95,19 +141,18 @@ impl Fields for Manifest {
             data_bytes: text.number("data-bytes")?,
             new_bytes: text.number("new-bytes")?,
             stored_bytes: text.number("stored-bytes")?,
-            consistency: text.parsed("consistency", |value| match value {
-                "crash" => Ok(Consistency::Crash),
-                "fuzzy" => Ok(Consistency::Fuzzy),
-                other => Err(corrupt(Self::KIND, format!("unknown consistency {other:?}"))),
-            })?,
+            consistency: text.parsed("consistency", Consistency::parse)?,
             scan: text.value("scan")?.to_owned(),
+            class: text.parsed("class", |value| optional(value, Name::new))?,
+            retain_until: text.parsed("retain-until", |value| optional(value, Time::parse))?,
             lists: text.number("lists")?,
+            segments: text.number("segments")?,
             lock_until: text.parsed("lock-until", |value| optional(value, Time::parse))?,
         })
     }
 
     fn allows(&self, signer: &Signer) -> bool {
-        signer_fits(signer, &self.by, &self.zone, Some(self.finished), &[Role::Writer])
+        signer_fits(signer, &self.by, &self.zone, &[Role::Writer])
     }
 }
 
@@ -151,7 +196,7 @@ impl Fields for Abort {
     }
 
     fn allows(&self, signer: &Signer) -> bool {
-        signer_fits(signer, &self.by, &self.zone, Some(self.time), &[Role::Writer, Role::Keeper, Role::Admin])
+        signer_fits(signer, &self.by, &self.zone, Role::STORING)
     }
 }
 
@@ -200,21 +245,43 @@ impl Fields for Commit {
     }
 
     fn allows(&self, signer: &Signer) -> bool {
-        signer_fits(signer, &self.by, &self.zone, Some(self.time), &[Role::Keeper, Role::Admin])
+        signer_fits(signer, &self.by, &self.zone, KEEPERS)
     }
 }
 
-/// How a source is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a source is cut. Only the next backup needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chunking {
     /// At multiples of 4 KiB.
     Disk,
     /// Anywhere.
     Stream,
+    /// A word of a later version.
+    Other(Name),
+}
+
+impl Chunking {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disk" => Self::Disk,
+            "stream" => Self::Stream,
+            other => Self::Other(Name::new(other)?),
+        })
+    }
+}
+
+impl fmt::Display for Chunking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Stream => "stream",
+            Self::Other(word) => word.as_str(),
+        })
+    }
 }
 
 /// What a member of a snapshot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberKind {
     /// A virtual disk.
     Disk,
@@ -222,6 +289,59 @@ pub enum MemberKind {
     Stream,
     /// A file that belongs to the VM, such as its configuration.
     File,
+    /// A word of a later version: this member cannot be restored, the others can.
+    Other(Name),
+}
+
+impl MemberKind {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disk" => Self::Disk,
+            "stream" => Self::Stream,
+            "file" => Self::File,
+            other => Self::Other(Name::new(other)?),
+        })
+    }
+}
+
+impl fmt::Display for MemberKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Stream => "stream",
+            Self::File => "file",
+            Self::Other(word) => word.as_str(),
+        })
+    }
+}
+
+/// What a hypervisor says of a member besides its bytes: `<key>=<value>` words, all of them optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberWords(Vec<String>);
+
+/// Keys of words in their order; those that begin with `x-` follow in any order.
+const WORD_KEYS: [&str; 5] = ["role", "serial", "bus", "lsize", "psize"];
+
+impl MemberWords {
+    /// Takes words that are in their one spelling: known keys in order and once each, then ignorable ones.
+    pub fn new(words: Vec<String>) -> Result<Self> {
+        let bad = || corrupt(BODY, "a word of a disk line is not <key>=<value> in its order");
+        let mut least = 0;
+        for word in &words {
+            let (key, value) = word.split_once('=').ok_or_else(bad)?;
+            let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+            let at = WORD_KEYS.iter().position(|known| *known == key);
+            let at = at.or(key.strip_prefix("x-").filter(|rest| printable(rest)).map(|_| WORD_KEYS.len()));
+            let at = at.filter(|at| *at >= least && printable(value)).ok_or_else(bad)?;
+            least = at.saturating_add(usize::from(at < WORD_KEYS.len()));
+        }
+        Ok(Self(words))
+    }
+
+    /// The value of a word.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
 }
 
 /// Root of a member's map.
@@ -260,6 +380,8 @@ pub struct Member {
     pub fuzzy: bool,
     /// Its map; none when it is all zeros.
     pub root: Option<Root>,
+    /// What the hypervisor says of it.
+    pub words: MemberWords,
 }
 
 /// The sealed body of a manifest.
@@ -283,13 +405,14 @@ impl Body {
 
     fn text(&self, extensions: &[String]) -> String {
         let mut text = TextWriter::new(BODY);
-        text.repeated("tag", &self.tags).repeated("disk", &self.members).extensions(extensions);
+        text.no_features().repeated("tag", &self.tags).repeated("disk", &self.members).extensions(extensions);
         text.finish()
     }
 
     /// Reads the raw bytes of a body.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut text = TextReader::new(BODY, bytes)?;
+        text.no_features()?;
         let body =
             Self { tags: text.repeated("tag", Tag::new)?, members: text.repeated("disk", Member::parse)? };
         let extensions = text.extensions()?;
@@ -304,26 +427,19 @@ impl Body {
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            MemberKind::Disk => "disk",
-            MemberKind::Stream => "stream",
-            MemberKind::File => "file",
-        };
-        let chunking = match self.chunking {
-            Chunking::Disk => "disk",
-            Chunking::Stream => "stream",
-        };
-        write!(f, "{} {kind} {chunking} phase={} size={}", self.name, self.phase_bytes, self.size_bytes)?;
+        let Self { name, kind, chunking, phase_bytes, size_bytes, .. } = self;
+        write!(f, "{name} {kind} {chunking} phase={phase_bytes} size={size_bytes}")?;
         write!(f, " data={} new={} chunks={}", self.data_bytes, self.new_bytes, self.chunks)?;
         write!(f, " new-chunks={} fuzzy={}", self.new_chunks, u8::from(self.fuzzy))?;
         match &self.root {
-            None => f.write_str(" root=-"),
+            None => f.write_str(" root=-")?,
             Some(Root { level, id, place }) => {
                 let FramePlace { frame, offset_bytes, sealed_bytes } = place.frame;
                 write!(f, " root={level}/{id}/{frame}@{offset_bytes}+{sealed_bytes}")?;
-                write!(f, ":{}+{}", place.offset_bytes, place.size_bytes)
+                write!(f, ":{}+{}", place.offset_bytes, place.size_bytes)?;
             }
         }
+        self.words.0.iter().try_for_each(|word| write!(f, " {word}"))
     }
 }
 
@@ -332,19 +448,10 @@ impl Member {
         let bad = || corrupt(BODY, "a disk line is malformed");
         let mut words = line.split(' ');
         let mut next = |key: &str| words.next().and_then(|word| word.strip_prefix(key)).ok_or_else(bad);
-        let member = Self {
+        let mut member = Self {
             name: Name::new(next("")?)?,
-            kind: match next("")? {
-                "disk" => MemberKind::Disk,
-                "stream" => MemberKind::Stream,
-                "file" => MemberKind::File,
-                _ => return Err(bad()),
-            },
-            chunking: match next("")? {
-                "disk" => Chunking::Disk,
-                "stream" => Chunking::Stream,
-                _ => return Err(bad()),
-            },
+            kind: MemberKind::parse(next("")?)?,
+            chunking: Chunking::parse(next("")?)?,
             phase_bytes: number(BODY, next("phase=")?)?,
             size_bytes: number(BODY, next("size=")?)?,
             data_bytes: number(BODY, next("data=")?)?,
@@ -353,8 +460,10 @@ impl Member {
             new_chunks: number(BODY, next("new-chunks=")?)?,
             fuzzy: number::<u8>(BODY, next("fuzzy=")?)? == 1,
             root: optional(next("root=")?, |root| parse_root(root).ok_or_else(bad))?,
+            words: MemberWords::default(),
         };
-        if words.next().is_some() { Err(bad()) } else { Ok(member) }
+        member.words = MemberWords::new(words.map(str::to_owned).collect())?;
+        Ok(member)
     }
 }
 

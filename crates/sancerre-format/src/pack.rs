@@ -260,7 +260,7 @@ fn check_entry(head: &PackHead, position: u32, entry: &DirectoryEntry) -> Result
         format!("frame {} has {} bytes, which no sealed unit has", entry.frame, entry.sealed_bytes)
     })?;
     let keyed = session.is_some_and(|session| !session.sealed_key.is_empty());
-    ensure(keyed || head.kind == PackKind::Metadata, WHAT, || {
+    ensure(keyed || head.kind != PackKind::Data, WHAT, || {
         format!("frame {} has no session key in the head", entry.frame)
     })?;
     let unmoved = FrameName { pack: head.name(), index: position };

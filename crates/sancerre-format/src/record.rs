@@ -2,9 +2,9 @@
 
 use crate::bytes::to_u64;
 use crate::certificate::{Certificate, Role, Signer};
-use crate::error::{FormatError, Result, corrupt, ensure, forged, unsupported};
+use crate::error::{FormatError, Result, corrupt, ensure, forged};
 use crate::id::{Hash, RepositoryId};
-use crate::names::{Name, Time, Zone};
+use crate::names::{Name, Zone};
 use crate::seal::decompress;
 use crate::sign::{ARMOR_BEGIN, ARMOR_END, PublicKey, SigningKey};
 use crate::text::{TextReader, TextWriter, number};
@@ -68,7 +68,7 @@ pub struct Unverified<'a> {
 /// Text of a record, without its signature and parts.
 fn text<F: Fields>(fields: &F, tool: &str, extensions: &[String], parts: [(u64, Hash); 2]) -> String {
     let mut text = TextWriter::new(F::KIND);
-    text.field("critical", "-").field("tool", tool);
+    text.no_features().field("tool", tool);
     fields.write(&mut text);
     text.extensions(extensions);
     for (key, (size, hash)) in ["public", "sealed"].into_iter().zip(parts) {
@@ -103,10 +103,7 @@ struct Parsed<F> {
 
 fn read_text<F: Fields>(bytes: &[u8]) -> Result<Parsed<F>> {
     let mut reader = TextReader::new(F::KIND, bytes)?;
-    let critical = reader.value("critical")?;
-    if critical != "-" {
-        return Err(unsupported(F::KIND, format!("feature {critical}")));
-    }
+    reader.no_features()?;
     let tool = reader.value("tool")?.to_owned();
     let fields = F::read(&mut reader)?;
     let extensions = reader.extensions()?;
@@ -178,6 +175,14 @@ impl<'a> Unverified<'a> {
         let namespace = std::str::from_utf8(first_line(self.text)).unwrap_or_default();
         signer.public_key(trust).verify(self.kind, namespace, self.text, self.armor)?;
         Ok(signer)
+    }
+
+    /// The key that signed a text which may need a newer version, and the value of the first line `key`, as far as its
+    /// signature vouches for them: what all versions of a record have in common.
+    pub fn claim(&self, trust: &Trust, key: &str) -> Result<(Signer, Option<String>)> {
+        let signer = self.verified_signer(trust)?;
+        let value = field(self.text, format!("{key}: ").as_bytes());
+        Ok((signer, value.map(|value| String::from_utf8_lossy(value).into_owned())))
     }
 
     /// Verifies the text alone; the parts may be missing and are not looked at.
@@ -301,22 +306,15 @@ impl SignedBy {
     }
 }
 
-/// What every role check of a zone's record needs: the signer is the one named, in this zone, not expired.
-pub(crate) fn signer_fits(
-    signer: &Signer,
-    by: &SignedBy,
-    zone: &Zone,
-    time: Option<Time>,
-    roles: &[Role],
-) -> bool {
+/// What every role check of a zone's record needs: the signer is the one named, in this zone, with one of these roles.
+pub(crate) fn signer_fits(signer: &Signer, by: &SignedBy, zone: &Zone, roles: &[Role]) -> bool {
     match signer {
         Signer::Admin => {
             by.certificate.is_none() && by.name.as_str() == "admin" && roles.contains(&Role::Admin)
         }
         Signer::Certified(certificate) => {
-            let Certificate { name, zone: of, role, expires, .. } = certificate.as_ref();
-            let in_time = expires.is_none_or(|expires| time.is_none_or(|time| time <= expires));
-            *name == by.name && of == zone && in_time && roles.contains(role)
+            let Certificate { name, zone: of, .. } = certificate.as_ref();
+            *name == by.name && of == zone && roles.contains(&certificate.role())
         }
     }
 }

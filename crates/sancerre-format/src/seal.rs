@@ -15,8 +15,10 @@ const INNER_HEAD_BYTES: usize = 12;
 const PADDING_BYTES: usize = 256;
 /// Most raw or coded bytes in a unit that a reader accepts.
 pub const UNIT_BYTES_MAX: usize = 16 << 20;
-/// What sealing adds at most to the coded bytes.
-pub const SEAL_OVERHEAD_BYTES: usize = S_BYTES + TAG_BYTES + INNER_HEAD_BYTES + PADDING_BYTES - 1;
+/// Most inner bytes that a reader accepts: a writer of a later version may pad more.
+const INNER_BYTES_MAX: usize = 18 << 20;
+/// Largest sealed unit that a reader accepts.
+pub const SEALED_BYTES_MAX: usize = S_BYTES + INNER_BYTES_MAX + TAG_BYTES;
 
 /// What a unit holds; part of its associated data, so that one kind never passes for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub enum UnitKind {
     IndexPage,
     /// Sealed body of a manifest.
     Body,
+    /// Sealed part of a note.
+    Note,
+    /// Frame of an annex: pieces that this version does not read.
+    Annex,
 }
 
 impl UnitKind {
@@ -44,6 +50,8 @@ impl UnitKind {
             Self::IndexTable => 4,
             Self::IndexPage => 5,
             Self::Body => 6,
+            Self::Note => 7,
+            Self::Annex => 8,
         }
     }
 }
@@ -147,14 +155,22 @@ impl SessionKey {
 
 /// Size of the sealed unit that holds so many coded bytes.
 pub fn sealed_bytes(coded_bytes: usize) -> usize {
-    let inner = INNER_HEAD_BYTES.saturating_add(coded_bytes);
-    inner.checked_next_multiple_of(PADDING_BYTES).unwrap_or(usize::MAX).saturating_add(S_BYTES + TAG_BYTES)
+    padded_bytes(INNER_HEAD_BYTES.saturating_add(coded_bytes)).saturating_add(S_BYTES + TAG_BYTES)
 }
 
-/// Whether a sealed unit can have this size: whole padding blocks between S and the tag.
+/// Inner bytes with their padding: Padmé (Nikitin et al., PURBs, 2019) keeps of a size with e bits only its highest
+/// log2(e) + 1, so that a size tells log2(log2(size)) bits of itself; then whole blocks.
+fn padded_bytes(used_bytes: usize) -> usize {
+    let exponent = used_bytes.max(2).ilog2();
+    let kept = exponent.ilog2().saturating_add(1);
+    let step = 1usize.checked_shl(exponent.saturating_sub(kept)).unwrap_or(1).max(PADDING_BYTES);
+    used_bytes.checked_next_multiple_of(step).unwrap_or(usize::MAX)
+}
+
+/// Whether a sealed unit can have this size: whole padding blocks between S and the tag, however many.
 pub fn is_sealed_size(bytes: usize) -> bool {
     let inner = bytes.saturating_sub(S_BYTES + TAG_BYTES);
-    inner >= PADDING_BYTES && inner.is_multiple_of(PADDING_BYTES) && bytes <= sealed_bytes(UNIT_BYTES_MAX)
+    inner >= PADDING_BYTES && inner.is_multiple_of(PADDING_BYTES) && bytes <= SEALED_BYTES_MAX
 }
 
 /// Seals `raw` bytes, compressed with zstd at `level` when that makes them smaller.
@@ -184,7 +200,7 @@ pub fn seal(
     ensure(codec == Codec::Zstd || coded.len() == raw_bytes, WHAT, || {
         format!("{} stored bytes cannot be {raw_bytes} raw bytes", coded.len())
     })?;
-    let padded = used.next_multiple_of(PADDING_BYTES);
+    let padded = padded_bytes(used);
     let mut sealed = Vec::with_capacity(padded.saturating_add(S_BYTES + TAG_BYTES));
     sealed.extend_from_slice(&[0; S_BYTES]);
     sealed.extend_from_slice(&[u8::from(codec == Codec::Zstd), 0, 0, 0]);
@@ -221,8 +237,8 @@ pub fn open_into(root: &RootKey, name: &UnitName, sealed: &[u8], scratch: &mut V
     let inner_bytes = reader.remaining().saturating_sub(TAG_BYTES);
     let ciphertext = reader.take(inner_bytes)?;
     let tag: [u8; TAG_BYTES] = reader.array()?;
-    ensure(inner_bytes >= PADDING_BYTES && inner_bytes.is_multiple_of(PADDING_BYTES), WHAT, || {
-        format!("{inner_bytes} inner bytes are not whole blocks of {PADDING_BYTES}")
+    ensure(is_sealed_size(sealed.len()), WHAT, || {
+        format!("{inner_bytes} inner bytes are not whole blocks of {PADDING_BYTES}, or too many")
     })?;
 
     scratch.clear();
@@ -258,9 +274,7 @@ fn decode_inner(inner: &[u8]) -> Result<Vec<u8>> {
     })?;
     let coded = reader.take(coded_bytes)?;
     let padding = reader.rest();
-    ensure(padding.len() < PADDING_BYTES && padding.iter().all(|byte| *byte == 0), WHAT, || {
-        "its padding is not canonical".into()
-    })?;
+    ensure(padding.iter().all(|byte| *byte == 0), WHAT, || "its padding is not zeros".into())?;
     let raw = match codec {
         0 => coded.to_vec(),
         1 => decompress(WHAT, coded, raw_bytes)?,

@@ -26,6 +26,11 @@ impl TextWriter {
         self
     }
 
+    /// Adds the line that names features a reader must know: none in this version.
+    pub fn no_features(&mut self) -> &mut Self {
+        self.field("critical", "-")
+    }
+
     /// Adds one line per value.
     pub fn repeated<T: Display>(&mut self, key: &str, values: impl IntoIterator<Item = T>) -> &mut Self {
         for value in values {
@@ -112,6 +117,14 @@ impl<'a> TextReader<'a> {
             format!("{key} is empty or padded")
         })?;
         Ok(value)
+    }
+
+    /// Reads the line of features that a reader must know; stops at any, for this version knows none.
+    pub fn no_features(&mut self) -> Result<()> {
+        match self.value("critical")? {
+            "-" => Ok(()),
+            features => Err(unsupported(self.what, format!("feature {features}"))),
+        }
     }
 
     /// The next value, parsed with `parse`.

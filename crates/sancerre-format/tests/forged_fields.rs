@@ -58,6 +58,8 @@ fn values() {
     let (first, second) = (session(3).to_string(), session(5).to_string());
     let (one, two) = (format!("snapshot: {first}\n"), format!("snapshot: {second}\n"));
     let both = format!("{one}{two}");
+    let vms = "vm: pacs01\nvm: ris01\n";
+    let previous = format!("previous: {}", Hash([0x45; 32]));
     let f = forgery::<Entry>;
     let no_feed = resign(pieces(&hold()).0.trim_end(), KEEPER, b"");
     refuse(vec![
@@ -84,7 +86,10 @@ fn values() {
         f("time with fractions", edited("21:10:28Z", "21:10:28.5Z"), Corrupt, "time"),
         f("time that does not exist", edited("time: 2026-11-23", "time: 2026-11-31"), Corrupt, "time"),
         f("time before year 0", edited("time: 2026-11-23", "time: -002026-11-23"), Corrupt, "time"),
-        f("no snapshot", edited(&both, ""), Corrupt, "names no snapshot"),
+        f("nothing to hold", edited(&format!("{both}{vms}"), ""), Corrupt, "names nothing"),
+        f("machines unsorted", edited(vms, "vm: ris01\nvm: pacs01\n"), Corrupt, "not ascending"),
+        f("checkpoint above", edited("checkpoint: 4", "checkpoint: 7"), Corrupt, "not before it"),
+        f("previous in capitals", edited(&previous, &previous.replace("45", "4F")), Corrupt, "hash"),
         f("snapshots unsorted", edited(&both, &format!("{two}{one}")), Corrupt, "not ascending"),
         f("snapshot twice", edited(&one, &one.repeat(2)), Corrupt, "not ascending"),
         f("session id without its hash", edited(&first, "0000000000000003"), Corrupt, "session id"),
@@ -200,7 +205,7 @@ fn fields_of_outcomes_and_lists() {
             Corrupt,
             "not a number",
         ),
-        m("unknown consistency", manifest("crash", "application"), Corrupt, "unknown consistency"),
+        m("no word of consistency", manifest("crash", "as it was"), Corrupt, "not 1-64"),
         m(
             "lock without a time",
             manifest("lock-until: 2026-12-23T21:10:28Z", "lock-until: never"),
@@ -278,13 +283,17 @@ fn bodies() {
         edit("tag behind a disk", "disk: sda", "disk: sdb", "").then_line(&text, "tag: late\n"),
         edit("tag with a space", "tag: nightly", "tag: night ly", "tag"),
         edit("tag -", "tag: nightly", "tag: -", "tag"),
-        edit("unknown member", "sda disk", "sda tape", "malformed"),
-        edit("unknown chunker", "disk disk", "disk tape", "malformed"),
+        edit("no word for a member", "sda disk", "sda _tape", "not 1-64"),
+        edit("no word for a chunker", "disk disk", "disk _tape", "not 1-64"),
+        edit("feature", "critical: -", "critical: teleport", "feature teleport").unsupported(),
         edit("fuzzy 2", "fuzzy=0", "fuzzy=2", "one spelling"),
         edit("size without a name", "size=3221225472", "3221225472", "malformed"),
         edit("size with a leading zero", "size=3", "size=03", "not a number"),
         edit("a field more", "fuzzy=0 root", "fuzzy=0 hot=1 root", "malformed"),
-        edit("a word more", "+512\n", "+512 x\n", "malformed"),
+        edit("a word without a value", "+512 serial", "+512 x serial", "in its order"),
+        edit("words unsorted", "serial=QM00001", "bus=sata serial=QM00001", "in its order"),
+        edit("word twice", "serial=QM00001", "serial=QM00001 serial=1", "in its order"),
+        edit("word not known", "serial=", "colour=", "in its order"),
         edit("level 8", "root=2/", "root=8/", "malformed"),
         edit("node id in capitals", "/c0c0", "/C0c0", "malformed"),
         edit("place without a size", "+816", "", "malformed"),
@@ -294,6 +303,10 @@ fn bodies() {
 }
 
 impl Forgery {
+    fn unsupported(self) -> Self {
+        Self { class: Unsupported, ..self }
+    }
+
     /// The same forgery made another way: `line` behind the whole text.
     fn then_line(self, text: &str, line: &str) -> Self {
         Self { bytes: format!("{text}{line}").into_bytes(), says: "unexpected line", ..self }

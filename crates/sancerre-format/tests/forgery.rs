@@ -117,7 +117,7 @@ fn small_order_public_key() {
     let weak = PublicKey::parse(&format!("ssh-ed25519 {encoded}")).unwrap();
     let certificate = Certificate { key: weak, ..certificate(Role::Keeper) };
     let by = signed_by(&certificate, ADMIN);
-    let (text, ..) = pieces(&sign(&entry(Kind::Hold(snapshots()), by), STRANGER));
+    let (text, ..) = pieces(&sign(&entry(Kind::Hold(held()), by), STRANGER));
     let armor = sshsig::armor(&SshSig::new(STRANGER, Entry::KIND).blob(&identity, &raw), 70, "\n");
     let bytes = [text.as_bytes(), armor.as_bytes()].concat();
     refuse(vec![forgery::<Entry>("small-order public key", bytes, Forged, "does not fit")]);
@@ -182,7 +182,7 @@ fn certificates() {
             "certificate of role admin",
             with_certificate(head(&edited("role: writer", "role: admin"))),
             Corrupt,
-            "unknown role",
+            "makes an admin",
         ),
         f(
             "certificate with a changed name",
@@ -271,8 +271,8 @@ fn roles() {
         f("writer signs gc", log(GC, writer(), WRITER), Forged, no),
         f("writer signs forget", log(Kind::Forget(snapshots()), writer(), WRITER), Forged, no),
         f("writer signs undelete", log(Kind::Undelete(snapshots()), writer(), WRITER), Forged, no),
-        f("writer signs hold", log(Kind::Hold(snapshots()), writer(), WRITER), Forged, no),
-        f("writer signs release", log(Kind::Release(snapshots()), writer(), WRITER), Forged, no),
+        f("writer signs hold", log(Kind::Hold(held()), writer(), WRITER), Forged, no),
+        f("writer signs release", log(Kind::Release(held()), writer(), WRITER), Forged, no),
         f("writer signs checkpoint", log(Kind::Checkpoint, writer(), WRITER), Forged, no),
         f("writer signs taint", log(Kind::Taint(distrust()), writer(), WRITER), Forged, no),
         f("writer signs revoke", log(Kind::Revoke(distrust()), writer(), WRITER), Forged, no),

@@ -56,7 +56,7 @@ fn openssh_verifies_every_record() {
     if !ssh_keygen() {
         return;
     }
-    let hold = sign(&entry(Kind::Hold(snapshots()), keeper()), KEEPER);
+    let hold = sign(&entry(Kind::Hold(held()), keeper()), KEEPER);
     let records = [
         ("config", sign(&config(), ADMIN), ADMIN),
         ("certificate", sign(&certificate(Role::Writer), ADMIN), ADMIN),

@@ -12,10 +12,10 @@ use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
 };
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Distrust, Entry, Intent, Kind, Snapshots};
-use sancerre_format::names::{Name, Tag, Time, Zone};
+use sancerre_format::log::{Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::names::{MachineId, Name, Tag, Time, Zone};
 use sancerre_format::outcome::{
-    Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, Root,
+    Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
 use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
@@ -114,25 +114,53 @@ fn any_snapshots() -> impl Strategy<Value = Snapshots> {
     (any_sessions(1), any_value()).prop_map(|(snapshots, reason)| Snapshots { snapshots, reason })
 }
 
-fn any_distrust() -> impl Strategy<Value = Distrust> {
-    (any_name(), any::<u64>(), any_value()).prop_map(|(writer, from, reason)| Distrust {
-        writer,
-        from,
+fn any_machine() -> impl Strategy<Value = Option<MachineId>> {
+    let text = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+    prop::option::of(text.prop_map(|text| MachineId::parse(&text).unwrap()))
+}
+
+fn any_held() -> impl Strategy<Value = Held> {
+    let vms = prop::collection::btree_set(any_name(), 1..4);
+    (any_sessions(0), vms, any_value()).prop_map(|(snapshots, vms, reason)| Held {
+        snapshots,
+        vms: vms.into_iter().collect(),
         reason,
     })
 }
 
+fn any_note() -> impl Strategy<Value = Note> {
+    (any_name(), prop::option::of(any_name()), any_sessions(0)).prop_map(|(topic, result, snapshots)| Note {
+        topic,
+        result: result.filter(|word| word.as_str() != "-"),
+        snapshots,
+    })
+}
+
+/// Of numbers that every entry of these tests may distrust.
+fn any_distrust() -> impl Strategy<Value = Distrust> {
+    (any_name(), 0u64..=1, any_value()).prop_map(|(writer, from, reason)| Distrust { writer, from, reason })
+}
+
 fn any_kind() -> impl Strategy<Value = Kind> {
-    let intent = (any_name(), any::<u16>(), any::<u16>(), any_hash(), any_sessions(0)).prop_map(
-        |(vm, generation, epoch, commitment, parents)| Intent { vm, generation, epoch, commitment, parents },
-    );
+    let intent = (any_name(), any_machine(), any::<u16>(), any::<u16>(), any_hash(), any_sessions(0))
+        .prop_map(|(vm, machine, generation, epoch, commitment, parents)| Intent {
+            vm,
+            machine,
+            generation,
+            epoch,
+            commitment,
+            parents,
+        });
+    let approval = (any_sessions(1), any_value()).prop_map(|(entries, reason)| Approval { entries, reason });
     prop_oneof![
         intent.prop_map(Kind::Backup),
         any::<u16>().prop_map(|generation| Kind::Gc { generation }),
         any_snapshots().prop_map(Kind::Forget),
         any_snapshots().prop_map(Kind::Undelete),
-        any_snapshots().prop_map(Kind::Hold),
-        any_snapshots().prop_map(Kind::Release),
+        any_held().prop_map(Kind::Hold),
+        any_held().prop_map(Kind::Release),
+        approval.prop_map(Kind::Approve),
+        any_note().prop_map(Kind::Note),
         any_value().prop_map(|reason| Kind::Quarantine { reason }),
         any_distrust().prop_map(Kind::Taint),
         any_distrust().prop_map(Kind::Revoke),
@@ -148,13 +176,33 @@ fn signer_of(kind: &Kind) -> (SignedBy, u8) {
     }
 }
 
+fn any_consistency() -> impl Strategy<Value = Consistency> {
+    let later = Consistency::Other(Name::new("replayed").unwrap());
+    prop::sample::select(vec![
+        Consistency::Crash,
+        Consistency::Frozen,
+        Consistency::Application,
+        Consistency::Fuzzy,
+        later,
+    ])
+}
+
+fn any_words() -> impl Strategy<Value = MemberWords> {
+    let known = prop::option::of("role=(domain|nvram|tpm)");
+    let sector = prop::option::of("lsize=(512|4096)");
+    (known, sector, vec("x-[a-z]{1,9}=[!-~]{1,20}", 0..3)).prop_map(|(role, sector, more)| {
+        MemberWords::new(role.into_iter().chain(sector).chain(more).collect()).unwrap()
+    })
+}
+
 fn any_manifest() -> impl Strategy<Value = Manifest> {
-    let place = (any_session(), any_name(), any_time(), any_time(), any_sessions(0));
-    let sizes = (any::<u32>(), any::<[u64; 4]>(), any::<bool>(), any_value(), any::<u32>());
-    (place, sizes, prop::option::of(any_time())).prop_map(|(place, sizes, lock_until)| {
-        let (session, vm, started, finished, parents) = place;
-        let (disks, [size_bytes, data_bytes, new_bytes, stored_bytes], fuzzy, scan, lists) = sizes;
-        let consistency = if fuzzy { Consistency::Fuzzy } else { Consistency::Crash };
+    let place = (any_session(), any_name(), any_machine(), any_time(), any_time(), any_sessions(0));
+    let sizes = (any::<u32>(), any::<[u64; 4]>(), any_consistency(), any_value(), any::<[u32; 2]>());
+    let until = (prop::option::of(any_time()), prop::option::of(any_time()), prop::option::of(any_name()));
+    (place, sizes, until).prop_map(|(place, sizes, (lock_until, retain_until, class))| {
+        let (session, vm, machine, started, finished, parents) = place;
+        let (disks, [size_bytes, data_bytes, new_bytes, stored_bytes], consistency, scan, counts) = sizes;
+        let [lists, segments] = counts;
         let (repository, zone, by) = (repository(), zone(), writer());
         Manifest {
             repository,
@@ -162,6 +210,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
             session,
             by,
             vm,
+            machine,
             started,
             finished,
             parents,
@@ -172,7 +221,10 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
             stored_bytes,
             consistency,
             scan,
+            class,
+            retain_until,
             lists,
+            segments,
             lock_until,
         }
     })
@@ -188,11 +240,17 @@ fn any_root() -> impl Strategy<Value = Root> {
 }
 
 fn any_member() -> impl Strategy<Value = Member> {
-    let kinds = prop::sample::select(vec![MemberKind::Disk, MemberKind::Stream, MemberKind::File]);
-    let chunking = prop::sample::select(vec![Chunking::Disk, Chunking::Stream]);
+    let kinds = prop::sample::select(vec![
+        MemberKind::Disk,
+        MemberKind::Stream,
+        MemberKind::File,
+        MemberKind::Other(Name::new("cdrom").unwrap()),
+    ]);
+    let later = Chunking::Other(Name::new("wide").unwrap());
+    let chunking = prop::sample::select(vec![Chunking::Disk, Chunking::Stream, later]);
     let numbers = (any::<u32>(), any::<[u64; 5]>(), any::<bool>());
-    (any_name(), kinds, chunking, numbers, prop::option::of(any_root())).prop_map(
-        |(name, kind, chunking, (phase_bytes, numbers, fuzzy), root)| {
+    (any_name(), kinds, chunking, numbers, prop::option::of(any_root()), any_words()).prop_map(
+        |(name, kind, chunking, (phase_bytes, numbers, fuzzy), root, words)| {
             let [size_bytes, data_bytes, new_bytes, chunks, new_chunks] = numbers;
             Member {
                 name,
@@ -206,6 +264,7 @@ fn any_member() -> impl Strategy<Value = Member> {
                 new_chunks,
                 fuzzy,
                 root,
+                words,
             }
         },
     )
@@ -264,10 +323,9 @@ proptest! {
     }
 
     #[test]
-    fn certificates(zone in any_zone(), name in any_name(), key in any_key(), keeper: bool, issued in any_time(), expires in prop::option::of(any_time()), parts in any_parts()) {
-        prop_assume!(name.as_str() != "admin");
-        let role = if keeper { Role::Keeper } else { Role::Writer };
-        let certificate = Certificate { repository: repository(), zone, name, role, key, issued, expires };
+    fn certificates(zone in any_zone(), name in any_name(), key in any_key(), role_name in any_name(), issued in any_time(), expires in prop::option::of(any_time()), parts in any_parts()) {
+        prop_assume!(name.as_str() != "admin" && role_name.as_str() != "admin");
+        let certificate = Certificate { repository: repository(), zone, name, role_name, key, issued, expires };
         comes_back(&certificate, ADMIN, &parts)?;
         let portable = signed_by(&certificate, ADMIN).certificate.unwrap();
         let signer = Signer::of_portable(portable.as_bytes(), &trust()).unwrap();
@@ -275,7 +333,7 @@ proptest! {
     }
 
     #[test]
-    fn log_entries(number in 1u64.., kind in any_kind(), time in any_time(), parts in any_parts()) {
+    fn log_entries(number in 5u64.., kind in any_kind(), time in any_time(), parts in any_parts()) {
         let (by, seed) = signer_of(&kind);
         comes_back(&Entry { number, time, ..entry(kind, by) }, seed, &parts)?;
     }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use sancerre_engine::host::Host;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::store::{Hurry, Store};
-use sancerre_format::outcome::{Member, MemberKind};
+use sancerre_format::outcome::Member;
 use serde_json::{Map, Value, json};
 
 use hold::Deed;
@@ -158,14 +158,9 @@ fn ended(exit: Exit, summary: impl IntoIterator<Item = (&'static str, Value)>) -
 
 /// A disk, stream or file of a snapshot, for JSON.
 fn member(member: &Member) -> Value {
-    let kind = match member.kind {
-        MemberKind::Disk => "disk",
-        MemberKind::Stream => "stream",
-        MemberKind::File => "file",
-    };
     json!({
         "name": member.name.to_string(),
-        "kind": kind,
+        "kind": member.kind.to_string(),
         "size_bytes": member.size_bytes,
         "data_bytes": member.data_bytes,
         "new_bytes": member.new_bytes,

@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Missing = 21,
     /// The snapshot was forgotten, by decision.
     Forgotten = 22,
+    /// Something in the repository needs a newer version of the program.
+    Unsupported = 23,
     /// Stopped by a signal.
     Interrupted = 130,
 }
@@ -45,6 +47,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::NoRepository => Self::NoRepository,
             ErrorKind::RepositoryExists => Self::RepositoryExists,
             ErrorKind::WrongKey => Self::WrongKey,
+            ErrorKind::Unsupported => Self::Unsupported,
             ErrorKind::Damaged => Self::Damaged,
             ErrorKind::Missing => Self::Missing,
             ErrorKind::Forgotten => Self::Forgotten,

@@ -8,7 +8,7 @@ use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
 use sancerre_format::node::{Geometry, LeafEntry, Node};
-use sancerre_format::outcome::{Chunking, Member, MemberKind};
+use sancerre_format::outcome::{Chunking, Member, MemberKind, MemberWords};
 use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -34,12 +34,12 @@ impl Run {
         uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
-        let base = self.base_map(&source, chunking);
+        let base = self.base_map(&source, &chunking);
         let disk = source.disk();
         let mut member = Member {
             name: source.name,
             kind: source.kind,
-            chunking,
+            chunking: chunking.clone(),
             phase_bytes: 0,
             size_bytes: 0,
             data_bytes: 0,
@@ -48,6 +48,7 @@ impl Run {
             new_chunks: 0,
             fuzzy: false,
             root: None,
+            words: MemberWords::default(),
         };
         let regions = self.regions(source.input, chunking, base.as_ref());
         let watch = Watch { disk, allow_changing };
@@ -57,10 +58,10 @@ impl Run {
     }
 
     /// The map of the same disk in the snapshot before.
-    fn base_map(&self, source: &Source, chunking: Chunking) -> Option<Arc<MapReader>> {
+    fn base_map(&self, source: &Source, chunking: &Chunking) -> Option<Arc<MapReader>> {
         let (frames, body) = self.base.as_ref()?;
         let member =
-            body.members.iter().find(|member| member.name == source.name && member.chunking == chunking)?;
+            body.members.iter().find(|member| member.name == source.name && member.chunking == *chunking)?;
         match MapReader::new(Arc::clone(frames), member) {
             Ok(map) => Some(Arc::new(map)),
             Err(error) => {
@@ -250,11 +251,14 @@ impl Scanning {
     ) -> Result<RegionMap> {
         let _worker = self.workers.acquire().await.map_err(|_| Error::Worker)?;
         self.shared.monitor.check()?;
-        let (shared, chunking) = (Arc::clone(&self.shared), self.chunking);
+        let (shared, chunking) = (Arc::clone(&self.shared), self.chunking.clone());
         let done = self.repository.host.compute(move || {
             job(match chunking {
                 Chunking::Disk => &shared.disk_chunker,
                 Chunking::Stream => &shared.stream_chunker,
+                Chunking::Other(word) => {
+                    return Err(Error::Refused(format!("cannot cut by the rule {word:?}")));
+                }
             })
         });
         done.await?

@@ -10,7 +10,7 @@ use sancerre_format::index::IndexEntry;
 use sancerre_format::pack::{FinishedPack, PackBuilder, PackHead, PackKind, SealedSession};
 use sancerre_format::seal::{Codec, RootKey, UnitName, seal, sealed_bytes};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A finished pack and what an index segment will say of it.
 pub(super) struct ReadyPack {
@@ -76,6 +76,7 @@ impl Packer {
         let slot = match frame.kind {
             PackKind::Data => &self.data,
             PackKind::Metadata => &self.metadata,
+            PackKind::Annex => return Err(Error::Refused("no backup makes annexes".into())),
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let full = slot.take_if(|open| !open.builder.has_room(size, frame.pieces.len(), self.pack_bytes));

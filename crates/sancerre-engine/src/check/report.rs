@@ -16,6 +16,8 @@ pub enum Severity {
     Damaged,
     /// Something is gone.
     Missing,
+    /// Something needs a newer version of the program: what it says or holds is not known.
+    Unsupported,
     /// Worth knowing; nothing is lost.
     Note,
 }

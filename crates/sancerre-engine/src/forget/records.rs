@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Kind, Snapshots};
+use sancerre_format::log::{Held, Kind, Snapshots};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
@@ -15,7 +15,7 @@ use crate::repository::session::{abort_other, append, one_line};
 /// Errors: [`Error::Forgotten`] when a gc gave one up already; [`Error::WrongKey`]; the store's.
 pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
-    rescue(repository, log, snapshots, Kind::Hold(named(snapshots, reason))).await
+    rescue(repository, log, snapshots, Kind::Hold(held(snapshots, reason))).await
 }
 
 /// Takes a forget back. Returns the entry's number.
@@ -39,7 +39,7 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
     if let Some(other) = snapshots.iter().find(|snapshot| standing.held_by(snapshot).is_none()) {
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
-    Ok(append(repository, &log, Kind::Release(named(snapshots, reason)), &[]).await?.number)
+    Ok(append(repository, &log, Kind::Release(held(snapshots, reason)), &[]).await?.number)
 }
 
 async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {
@@ -57,6 +57,11 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
         }
     }
     Ok(log)
+}
+
+fn held(snapshots: &BTreeSet<SessionId>, reason: &str) -> Held {
+    let Snapshots { snapshots, reason } = named(snapshots, reason);
+    Held { snapshots, vms: Vec::new(), reason }
 }
 
 fn named(snapshots: &BTreeSet<SessionId>, reason: &str) -> Snapshots {

@@ -46,7 +46,7 @@ pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<
         repository: repository.keys.trust.repository,
         zone: repository.keys.zone.clone(),
         name: new.name.clone(),
-        role: new.role,
+        role_name: new.role.to_name()?,
         key: key.public(),
         issued: now,
         expires: new.expires,

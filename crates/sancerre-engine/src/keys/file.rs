@@ -29,9 +29,9 @@ impl Keys {
             keys: file.keys,
         };
         let signer = SignerKey {
+            role: certificate.role(),
             by: SignedBy { name: certificate.name, certificate: Some(file.certificate) },
             key: file.key,
-            role: certificate.role,
             expires: certificate.expires,
         };
         Ok(Self {

@@ -47,6 +47,12 @@ pub struct SignerKey {
     pub expires: Option<Time>,
 }
 
+impl std::fmt::Display for SignerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.role, self.by.name)
+    }
+}
+
 /// What members of a zone share: opens maps, indexes and manifest bodies, never content.
 #[derive(Clone)]
 pub struct ZoneSecrets {

@@ -307,7 +307,7 @@ async fn open_writer(
         let secret = WriterSecret::decode(&secret).map_err(Error::object(&key))?;
         let certificate = portable(&bytes).map_err(Error::object(&key))?;
         let by = SignedBy { name: record.fields.name.clone(), certificate: Some(certificate) };
-        let (role, expires) = (record.fields.role, record.fields.expires);
+        let (role, expires) = (record.fields.role(), record.fields.expires);
         return Ok(Some(SignerKey { by, key: secret.key.clone(), role, expires }));
     }
     Ok(None)

@@ -140,8 +140,15 @@ async fn write_keys(
     put(names::zone(&zone, GENERATION), sign(host, &secrets.admin, &record, &sealed)?).await?;
 
     let (name, key) = (new.writer.clone(), secrets.writer.public());
-    let certificate =
-        Certificate { repository, zone, name, role: Role::Writer, key, issued: now, expires: None };
+    let certificate = Certificate {
+        repository,
+        zone,
+        name,
+        role_name: Role::Writer.to_name()?,
+        key,
+        issued: now,
+        expires: None,
+    };
     let secret = WriterSecret { repository, name: new.writer.clone(), key: secrets.writer.clone() };
     let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
     let certificate = sign(host, &secrets.admin, &certificate, &sealed)?;

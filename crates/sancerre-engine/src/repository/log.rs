@@ -13,9 +13,11 @@ use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::Name;
+use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
+
+use crate::error::{Error, Result};
 
 pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
@@ -28,9 +30,12 @@ pub struct LogEntry {
     /// Number and hash.
     pub session: SessionId,
     /// The entry; an entry that does not verify keeps its number and is void.
-    pub entry: Result<Box<Record<Entry>>, FormatError>,
+    pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
     /// The entry, if it is void only because its writer's key was revoked.
     pub revoked: Option<Box<Record<Entry>>>,
+    /// Who signed an entry that is opaque: one of this place that needs a newer version. It keeps its number, readers go
+    /// on without it, and writers and collectors stop.
+    pub opaque_by: Option<Name>,
     /// Its outcome.
     pub outcome: Outcome,
 }
@@ -62,13 +67,35 @@ impl Log {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
     }
 
-    /// What revokes a key, with the lowest number.
-    pub fn revocation(&self, name: &Name) -> Option<&Distrust> {
-        let distrusts = self.valid().filter_map(|entry| match &entry.fields.kind {
-            Kind::Revoke(distrust) => Some(distrust),
+    /// What revokes a key, with the lowest number first, each with the number of its own entry.
+    pub fn revocation(&self, name: &Name) -> Option<(u64, &Distrust)> {
+        self.revocations().filter(|(_, distrust)| distrust.writer == *name).min_by_key(|(_, one)| one.from)
+    }
+
+    fn revocations(&self) -> impl Iterator<Item = (u64, &Distrust)> {
+        self.valid().filter_map(|entry| match &entry.fields.kind {
+            Kind::Revoke(distrust) => Some((entry.fields.number, distrust)),
             _ => None,
-        });
-        distrusts.filter(|distrust| distrust.writer == *name).min_by_key(|distrust| distrust.from)
+        })
+    }
+
+    /// Fails when an entry below `number` needs a newer version: what it announced is not known, so nothing may be added
+    /// or deleted.
+    pub fn refuse_opaque(&self, zone: &Zone, number: u64) -> Result<()> {
+        let opaque = self.entries.range(..number).find(|(_, entry)| entry.opaque_by.is_some());
+        match opaque.map(|(number, entry)| (number, &entry.entry)) {
+            Some((number, Err(source))) => {
+                Err(Error::Object { key: names::log(zone, *number), source: source.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest checkpoint below `number`.
+    pub fn newest_checkpoint(&self, number: u64) -> Option<u64> {
+        let entries = self.entries.range(..number).rev();
+        let mut valid = entries.filter_map(|(number, entry)| Some((number, entry.entry.as_deref().ok()?)));
+        valid.find(|(_, entry)| entry.fields.kind == Kind::Checkpoint).map(|(number, _)| *number)
     }
 
     /// All entries, ascending.
@@ -94,7 +121,17 @@ impl Log {
     /// The highest number taken; 0 in an empty log. Entries that do not verify count while they follow without a gap:
     /// junk under a far higher number is no part of the log.
     pub fn highest(&self) -> u64 {
-        let verified = self.entries.iter().rfind(|(_, entry)| entry.entry.is_ok());
+        self.highest_where(|_| true)
+    }
+
+    /// The same without what a key signed beyond a gap: its revocation must come below that.
+    pub(crate) fn highest_but(&self, writer: &Name) -> u64 {
+        self.highest_where(|entry| entry.fields.by.name != *writer)
+    }
+
+    fn highest_where(&self, counts: impl Fn(&Record<Entry>) -> bool) -> u64 {
+        let verified =
+            self.entries.iter().rfind(|(_, entry)| entry.entry.as_deref().is_ok_and(|entry| counts(entry)));
         let mut highest = verified.map_or(0, |(number, _)| *number);
         while let Some(next) = highest.checked_add(1).filter(|next| self.entries.contains_key(next)) {
             highest = next;

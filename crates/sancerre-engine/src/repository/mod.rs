@@ -4,11 +4,14 @@ pub mod catalogue;
 pub(crate) mod ends;
 pub mod init;
 pub mod log;
+pub mod revoke;
 pub mod session;
 
+use bytes::Bytes;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::names::Folder;
+use sancerre_format::record::{self, Fields};
 
 use crate::cache::Cache;
 use crate::error::Result;
@@ -53,6 +56,22 @@ impl Repository {
     /// Errors: as [`Keys::signer`].
     pub fn signer(&self, roles: &[Role]) -> Result<&SignerKey> {
         self.keys.signer(roles, self.host.clock.now())
+    }
+
+    /// Encodes and signs a record, and reads it as every reader will: what those would refuse must not be written.
+    ///
+    /// Errors: [`Error::Unreadable`](crate::Error::Unreadable).
+    pub(crate) fn sign<F: Fields>(
+        &self,
+        signer: &SignerKey,
+        fields: &F,
+        public: &[u8],
+        sealed: &[u8],
+    ) -> Result<Bytes> {
+        let bytes = record::encode(fields, self.host.tool, &signer.key, public, sealed)?;
+        let read = record::decode::<F>(&self.keys.trust, &bytes);
+        let refused = |source| crate::Error::Unreadable { signer: signer.to_string(), source };
+        read.map(|_| bytes.into()).map_err(refused)
     }
 
     /// Everything in a folder of this repository's zone, in no certain order.

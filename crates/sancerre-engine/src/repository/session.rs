@@ -1,5 +1,7 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::certificate::Role;
@@ -7,17 +9,17 @@ use sancerre_format::id::{Hash, SessionId};
 
 use sancerre_format::index::{self, IndexEntry};
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Entry, Intent, KEEPERS, Kind};
-use sancerre_format::names::{self, Name, Time};
+use sancerre_format::log::{Distrust, Entry, Intent, KEEPERS, Kind};
+use sancerre_format::names::{self, MachineId, Name, Time};
 use sancerre_format::outcome::{Abort, Manifest};
-use sancerre_format::record::{self, Fields};
+use sancerre_format::record;
 use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
 use crate::index::{WHOLE_BYTES, sign_segment};
 use crate::keys::{SignerKey, recipients};
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Outcome};
 use crate::store::Put;
 
 /// An announced session of this process.
@@ -30,8 +32,10 @@ pub struct Session {
     pub sealed_key: Vec<u8>,
     /// When it was announced.
     pub started: Time,
-    /// The VM.
+    /// The VM's name.
     pub vm: Name,
+    /// What the hypervisor knows the VM by.
+    pub machine: Option<MachineId>,
     /// What it builds on.
     pub parents: Vec<SessionId>,
     /// Until when the store locks the log entry, the session's first object, so that nobody can remove it.
@@ -44,53 +48,33 @@ pub struct Session {
 impl Session {
     /// W1: takes the next free number in the log.
     ///
-    /// Errors: the store's; no writer key.
+    /// Errors: the store's; no writer key; [`Error::Gap`] when the log is not whole, and what
+    /// [`Log::refuse_opaque`] says: before anything is written.
     pub async fn announce(repository: &Repository, log: &mut Log, vm: &Name) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
         let (epoch, recipient) =
             recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
-        let started = repository.host.clock.now();
-        let parents = log.heads(vm);
-        let mut number = log.highest();
-        loop {
-            number = next(number)?;
-            refuse_revoked(log, &writer, number)?;
-            let key = SessionKey(repository.host.random());
-            let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
-            let intent = Intent {
-                vm: vm.clone(),
-                generation: secrets.generation,
-                epoch,
-                commitment: key.commitment(),
-                parents: parents.clone(),
-            };
-            let kind = Kind::Backup(intent);
-            let entry = log_entry(repository, &writer, number, started, kind, &[], &sealed_key)?;
-            let id = SessionId { number, intent: Hash::of(&entry) };
-            let place = names::log(&repository.keys.zone, number);
-            match repository.store.put_new(&place, entry.clone()).await? {
-                Put::Created => {
-                    log.add_own(repository, &place, &entry)?;
-                    let lock_until = repository.store.final_lock(&place).await;
-                    let vm = vm.clone();
-                    return Ok(Self {
-                        id,
-                        key,
-                        sealed_key,
-                        started,
-                        vm,
-                        parents,
-                        writer,
-                        lock_until,
-                        lists: 0,
-                        segments: 0,
-                    });
-                }
-                // Somebody else has this number; theirs is as good as ours.
-                Put::Occupied(_) => {}
-            }
-        }
+        let (started, parents) = (repository.host.clock.now(), log.heads(vm));
+        let key = SessionKey(repository.host.random());
+        let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
+        let (vm, machine) = (vm.clone(), None);
+        let intent = Intent {
+            vm: vm.clone(),
+            machine,
+            generation: secrets.generation,
+            epoch,
+            commitment: key.commitment(),
+            parents: parents.clone(),
+        };
+        let kind = |_| Kind::Backup(intent.clone());
+        let new = New { signer: &writer, kind: &kind, public: &[], sealed: &sealed_key };
+        let (id, bytes) = new.take_number(repository, log).await?;
+        let place = names::log(&repository.keys.zone, id.number);
+        log.add_own(repository, &place, &bytes)?;
+        let lock_until = repository.store.final_lock(&place).await;
+        let (lists, segments) = (0, 0);
+        Ok(Self { id, key, sealed_key, started, vm, machine, parents, lock_until, writer, lists, segments })
     }
 
     /// Publishes a signed list of packs that are durable, then an index segment that names their content.
@@ -144,6 +128,7 @@ impl Session {
             session: self.id,
             by: self.writer.by.clone(),
             vm: self.vm.clone(),
+            machine: self.machine,
             started: self.started,
             finished: repository.host.clock.now(),
             parents: self.parents.clone(),
@@ -154,7 +139,10 @@ impl Session {
             stored_bytes: 0,
             consistency: sancerre_format::outcome::Consistency::Crash,
             scan: "full".into(),
+            class: None,
+            retain_until: None,
             lists: self.lists,
+            segments: self.segments,
             lock_until: self.lock_until,
         }
     }
@@ -170,18 +158,44 @@ impl Session {
         uses: &[u8],
         body: &[u8],
     ) -> Result<()> {
-        let bytes = self.sign(repository, manifest, uses, body)?;
+        let bytes = repository.sign(&self.writer, manifest, uses, body)?;
         if let Err(failure) = self.put_outcome(repository, bytes.clone()).await {
             self.decide(repository, &bytes, failure).await?;
         }
-        match log.extend(repository).await {
+        // W7. In version 1 the log is never folded, so that no commit above leaves it out is an assertion.
+        let read = async {
+            log.extend(repository).await?;
+            self.read_back(repository, log).await
+        };
+        match read.await {
             Ok(()) => {
                 refuse_revoked(log, &self.writer, self.id.number)?;
                 self.confirm(log)
             }
-            // The manifest is there. In version 1 the log is never folded, so W7 is an assertion, not a condition.
-            Err(Error::Store { .. }) => Ok(()),
+            Err(error @ Error::Store { .. }) => {
+                Err(Error::Undecided { session: self.id.to_string(), reason: error.to_string() })
+            }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Reads entry and outcome as every reader will, by a fresh look at the store: "saved" means that they are there.
+    ///
+    /// Errors: [`Error::Vanished`] when the place is not what it was; an outcome that readers refuse.
+    async fn read_back(&self, repository: &Repository, log: &mut Log) -> Result<()> {
+        let zone = &repository.keys.zone;
+        let vanished = |key| Error::Vanished { key, location: repository.store.location().to_owned() };
+        let key = names::log(zone, self.id.number);
+        let found = repository.store.get(&key).await?;
+        if found.is_none_or(|bytes| Hash::of(&bytes) != self.id.intent) {
+            return Err(vanished(key));
+        }
+        log.read_outcome(repository, self.id).await?;
+        let key = names::outcome(zone, &self.id);
+        match log.entry(self.id.number).map(|entry| &entry.outcome) {
+            Some(Outcome::Manifest(_)) => Ok(()),
+            Some(Outcome::Invalid(source)) => Err(Error::Object { key, source: source.clone() }),
+            _ => Err(vanished(key)),
         }
     }
 
@@ -214,7 +228,7 @@ impl Session {
             time: repository.host.clock.now(),
             reason: one_line(reason),
         };
-        self.sign(repository, &abort, &[], &[])
+        repository.sign(&self.writer, &abort, &[], &[])
     }
 
     async fn put_outcome(&self, repository: &Repository, bytes: Bytes) -> Result<()> {
@@ -253,16 +267,6 @@ impl Session {
             reason: "it closed the session before the manifest was written".into(),
         })
     }
-
-    fn sign<F: Fields>(
-        &self,
-        repository: &Repository,
-        fields: &F,
-        public: &[u8],
-        sealed: &[u8],
-    ) -> Result<Bytes> {
-        Ok(record::encode(fields, repository.host.tool, &self.writer.key, public, sealed)?.into())
-    }
 }
 
 /// Publishes a signed list of packs of a session that are durable.
@@ -281,7 +285,7 @@ pub(crate) async fn publish_list(
         by: signer.by.clone(),
         packs,
     };
-    let bytes: Bytes = record::encode(&list, repository.host.tool, &signer.key, &[], &[])?.into();
+    let bytes = repository.sign(signer, &list, &[], &[])?;
     let key = names::list(&repository.keys.zone, &session, sequence);
     repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
     repository.keep(&key, bytes).await
@@ -289,11 +293,11 @@ pub(crate) async fn publish_list(
 
 /// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
 fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
-    match log.revocation(&signer.by.name).filter(|revoked| revoked.from <= number) {
-        Some(revoked) if signer.role != Role::Admin => Err(Error::WrongKey {
+    match log.revocation(&signer.by.name).filter(|(_, revoked)| revoked.from <= number) {
+        Some((_, revoked)) if signer.role != Role::Admin => Err(Error::WrongKey {
             what: format!(
-                "{} {} was revoked from log number {} on ({}): nothing it signs is trusted",
-                signer.role, signer.by.name, revoked.from, revoked.reason
+                "{signer} was revoked from log number {} on ({}): nothing it signs is trusted",
+                revoked.from, revoked.reason
             ),
             advice: "have the administrator make a new key with `sancerre key add`",
         }),
@@ -303,24 +307,64 @@ fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
 
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
 
-fn log_entry(
-    repository: &Repository,
-    signer: &SignerKey,
-    number: u64,
-    time: Time,
-    kind: Kind,
-    public: &[u8],
-    sealed: &[u8],
-) -> Result<Bytes> {
-    let entry = Entry {
-        repository: repository.keys.trust.repository,
-        zone: repository.keys.zone.clone(),
-        number,
-        by: signer.by.clone(),
-        time,
-        kind,
-    };
-    Ok(record::encode(&entry, repository.host.tool, &signer.key, public, sealed)?.into())
+/// The log without a gap below `end`: what a listing left out is read by name.
+///
+/// Errors: [`Error::Gap`].
+async fn dense<'a>(repository: &Repository, log: &'a Log, end: u64) -> Result<Cow<'a, Log>> {
+    let mut log = Cow::Borrowed(log);
+    if log.first_gap(end).is_some() {
+        log.to_mut().complete(repository, end).await?;
+    }
+    Ok(log)
+}
+
+/// An entry on its way into the log.
+struct New<'a> {
+    signer: &'a SignerKey,
+    /// By the number that it gets.
+    kind: &'a (dyn Fn(u64) -> Kind + Sync),
+    public: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl New<'_> {
+    /// Creates it at the next free number; returns its session and its bytes.
+    ///
+    /// The log must be dense first: beyond a gap an entry would be read by nobody who meets the gap. An entry that needs
+    /// a newer version may have announced anything, so only who ends a key's power may pass it.
+    async fn take_number(self, repository: &Repository, log: &Log) -> Result<(SessionId, Bytes)> {
+        let end = next(log.highest())?;
+        let log = dense(repository, log, end).await?;
+        log.refuse_opaque(&repository.keys.zone, end)?;
+        self.create(repository, &log, end).await
+    }
+
+    /// The same, from this number on.
+    async fn create(self, repository: &Repository, log: &Log, mut number: u64) -> Result<(SessionId, Bytes)> {
+        let Self { signer, kind, public, sealed } = self;
+        let before = number.checked_sub(1).and_then(|before| log.entry(before));
+        let mut previous = before.map(|entry| entry.session.intent);
+        loop {
+            refuse_revoked(log, signer, number)?;
+            let entry = Entry {
+                repository: repository.keys.trust.repository,
+                zone: repository.keys.zone.clone(),
+                number,
+                by: signer.by.clone(),
+                time: repository.host.clock.now(),
+                previous,
+                checkpoint: log.newest_checkpoint(number),
+                kind: kind(number),
+            };
+            let bytes = repository.sign(signer, &entry, public, sealed)?;
+            match repository.store.put_new(&names::log(&repository.keys.zone, number), bytes.clone()).await? {
+                Put::Created => return Ok((SessionId { number, intent: Hash::of(&bytes) }, bytes)),
+                // Somebody else has this number: the next one is as good, and follows on theirs.
+                Put::Occupied(found) => previous = Some(Hash::of(&found)),
+            }
+            number = next(number)?;
+        }
+    }
 }
 
 fn next(number: u64) -> Result<u64> {
@@ -328,23 +372,31 @@ fn next(number: u64) -> Result<u64> {
     number.checked_add(1).ok_or_else(full)
 }
 
-/// Appends an entry of any kind but `backup`, such as a quarantine, at the next free number.
+/// Appends an entry of any kind but `backup` and `revoke`, such as a quarantine, at the next free number.
 ///
-/// Errors: [`Error::WrongKey`] when no key at hand may sign it; the store's.
+/// Errors: [`Error::WrongKey`] when no key at hand may sign it; [`Error::Gap`]; an entry that needs a newer version; the
+/// store's.
 pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<SessionId> {
     let signer = repository.signer(kind.roles())?;
-    let time = repository.host.clock.now();
-    let mut number = log.highest();
-    loop {
-        number = next(number)?;
-        refuse_revoked(log, signer, number)?;
-        let entry = log_entry(repository, signer, number, time, kind.clone(), public, &[])?;
-        let intent = Hash::of(&entry);
-        match repository.store.put_new(&names::log(&repository.keys.zone, number), entry).await? {
-            Put::Created => return Ok(SessionId { number, intent }),
-            Put::Occupied(_) => {}
-        }
-    }
+    let new = New { signer, kind: &|_| kind.clone(), public, sealed: &[] };
+    Ok(new.take_number(repository, log).await?.0)
+}
+
+/// Appends a revocation. It is possible whatever lies in the log: where a key signed a number far above all others, the
+/// revocation of that key takes the first free one.
+///
+/// Errors: as [`append`], but [`Error::Gap`] only while another key's entry is above the gap.
+pub(super) async fn append_revoke(
+    repository: &Repository,
+    log: &Log,
+    writer: &Name,
+    revoke: impl Fn(u64) -> Distrust + Sync,
+) -> Result<SessionId> {
+    let signer = repository.signer(&[Role::Admin])?;
+    let end = next(log.highest_but(writer))?;
+    let log = dense(repository, log, end).await?;
+    let new = New { signer, kind: &|number| Kind::Revoke(revoke(number)), public: &[], sealed: &[] };
+    Ok(new.create(repository, &log, end).await?.0)
 }
 
 /// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.
@@ -360,8 +412,8 @@ pub async fn abort_other(repository: &Repository, session: SessionId, reason: &s
         time: repository.host.clock.now(),
         reason: one_line(reason),
     };
-    let bytes = record::encode(&abort, repository.host.tool, &signer.key, &[], &[])?;
-    repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes.into()).await?;
+    let bytes = repository.sign(signer, &abort, &[], &[])?;
+    repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes).await?;
     Ok(())
 }
 

@@ -27,6 +27,8 @@ pub enum PackKind {
     Data,
     /// Nodes of maps.
     Metadata,
+    /// Pieces that this version keeps, moves and verifies, and never opens.
+    Annex,
 }
 
 impl PackKind {
@@ -34,6 +36,7 @@ impl PackKind {
         match self {
             Self::Data => 1,
             Self::Metadata => 2,
+            Self::Annex => 3,
         }
     }
 
@@ -42,6 +45,7 @@ impl PackKind {
         match self {
             Self::Data => UnitKind::Data,
             Self::Metadata => UnitKind::Metadata,
+            Self::Annex => UnitKind::Annex,
         }
     }
 }
@@ -51,7 +55,7 @@ impl PackKind {
 pub struct SealedSession {
     /// The session.
     pub session: SessionId,
-    /// Its session key, an age file; empty in metadata packs and for a gc, which has none.
+    /// Its session key, an age file; empty in other packs than those of data, and for a gc, which has none.
     pub sealed_key: Vec<u8>,
 }
 
@@ -98,7 +102,7 @@ impl PackHead {
             let size = sealed_key.len();
             ensure(size <= SEALED_KEY_BYTES_MAX, WHAT, || format!("a sealed session key has {size} bytes"))?;
             ensure(size == 0 || self.kind == PackKind::Data, WHAT, || {
-                "it holds metadata and a session key".into()
+                "only a pack of data holds session keys".into()
             })?;
         }
         Ok(())
@@ -166,7 +170,9 @@ fn decode_format(reader: &mut Reader<'_>) -> Result<PackKind> {
     match kind {
         1 => Ok(PackKind::Data),
         2 => Ok(PackKind::Metadata),
-        other => Err(corrupt(WHAT, format!("unknown kind {other}"))),
+        3 => Ok(PackKind::Annex),
+        0 => Err(corrupt(WHAT, "kind 0")),
+        other => Err(unsupported(WHAT, format!("kind {other}"))),
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn resign(text: &str, seed: u8, parts: &[u8]) -> Vec<u8> {
 
 /// The hold that most forgeries start from; it verifies.
 pub(crate) fn hold() -> Vec<u8> {
-    sign(&entry(Kind::Hold(snapshots()), keeper()), KEEPER)
+    sign(&entry(Kind::Hold(held()), keeper()), KEEPER)
 }
 
 /// [`hold`] with its text changed and signed anew.

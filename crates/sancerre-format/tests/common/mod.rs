@@ -8,9 +8,11 @@ pub(crate) mod sshsig;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use sancerre_format::log::{Distrust, Entry, Intent, Kind, Snapshots};
-use sancerre_format::names::{Name, Time, Zone};
-use sancerre_format::outcome::{Body, Chunking, Consistency, Manifest, Member, MemberKind, Root};
+use sancerre_format::log::{Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::names::{MachineId, Name, Time, Zone};
+use sancerre_format::outcome::{
+    Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
+};
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
 use sancerre_format::sign::SigningKey;
 
@@ -60,7 +62,7 @@ pub(crate) fn certificate(role: Role) -> Certificate {
         repository: repository(),
         zone: zone(),
         name: name(label),
-        role,
+        role_name: name(&role.to_string()),
         key: key(seed).public(),
         issued: time("2026-01-01T00:00:00Z"),
         expires: Some(time("2027-01-01T00:00:00Z")),
@@ -100,17 +102,40 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) fn entry(kind: Kind, by: SignedBy) -> Entry {
-    Entry { repository: repository(), zone: zone(), number: 7, by, time: night(), kind }
+    Entry {
+        repository: repository(),
+        zone: zone(),
+        number: 7,
+        by,
+        time: night(),
+        previous: Some(Hash([0x45; 32])),
+        checkpoint: Some(4),
+        kind,
+    }
 }
 
 pub(crate) fn intent() -> Intent {
     Intent {
         vm: name("pacs01"),
+        machine: Some(machine()),
         generation: 1,
         epoch: 2,
         commitment: Hash([0x44; 32]),
         parents: vec![session(3), session(5)],
     }
+}
+
+pub(crate) fn machine() -> MachineId {
+    MachineId::parse("8b7d3a52-1f0c-4e6b-9a3d-0c5e7f1a2b3c").unwrap()
+}
+
+pub(crate) fn held() -> Held {
+    let vms = vec![name("pacs01"), name("ris01")];
+    Held { snapshots: vec![session(3), session(5)], vms, reason: "older than the policy".into() }
+}
+
+pub(crate) fn note() -> Note {
+    Note { topic: name("drill"), result: Some(name("booted")), snapshots: vec![session(3)] }
 }
 
 pub(crate) fn snapshots() -> Snapshots {
@@ -121,20 +146,22 @@ pub(crate) fn distrust() -> Distrust {
     Distrust { writer: name("host-1"), from: 6, reason: "host-1 was owned".into() }
 }
 
-/// All eleven kinds, each with the seed of a key that may sign it.
+/// All kinds, each with the seed of a key that may sign it.
 pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
     vec![
         (Kind::Backup(intent()), writer(), WRITER),
         (Kind::Gc { generation: 1 }, keeper(), KEEPER),
         (Kind::Forget(snapshots()), keeper(), KEEPER),
         (Kind::Undelete(snapshots()), admin(), ADMIN),
-        (Kind::Hold(snapshots()), keeper(), KEEPER),
-        (Kind::Release(snapshots()), admin(), ADMIN),
+        (Kind::Hold(held()), keeper(), KEEPER),
+        (Kind::Release(held()), admin(), ADMIN),
         (Kind::Quarantine { reason: "check: 1 frame lost".into() }, writer(), WRITER),
         (Kind::Taint(distrust()), admin(), ADMIN),
         (Kind::Revoke(distrust()), admin(), ADMIN),
         (Kind::Index, writer(), WRITER),
         (Kind::Checkpoint, keeper(), KEEPER),
+        (Kind::Approve(Approval { entries: vec![session(5)], reason: "agreed".into() }), keeper(), KEEPER),
+        (Kind::Note(note()), writer(), WRITER),
     ]
 }
 
@@ -149,6 +176,7 @@ pub(crate) fn manifest() -> Manifest {
         session: session(7),
         by: writer(),
         vm: name("pacs01"),
+        machine: Some(machine()),
         started: night(),
         finished: time("2026-11-23T21:14:02Z"),
         parents: vec![session(3), session(5)],
@@ -159,7 +187,10 @@ pub(crate) fn manifest() -> Manifest {
         stored_bytes: 2 << 20,
         consistency: Consistency::Crash,
         scan: "full".into(),
+        class: Some(name("daily")),
+        retain_until: Some(time("2026-12-24T00:00:00Z")),
         lists: 1,
+        segments: 1,
         lock_until: Some(time("2026-12-23T21:10:28Z")),
     }
 }
@@ -169,7 +200,7 @@ pub(crate) fn member(label: &str, kind: MemberKind) -> Member {
     let place = Place { frame, offset_bytes: 1024, size_bytes: 512 };
     Member {
         name: name(label),
-        kind,
+        kind: kind.clone(),
         chunking: if kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream },
         phase_bytes: 512,
         size_bytes: 3 << 30,
@@ -179,6 +210,7 @@ pub(crate) fn member(label: &str, kind: MemberKind) -> Member {
         new_chunks: 40,
         fuzzy: kind == MemberKind::Stream,
         root: (kind != MemberKind::File).then_some(Root { level: 2, id: ContentId([0xc0; 32]), place }),
+        words: MemberWords::new(vec!["serial=QM00001".into(), "x-bus-slot=3".into()]).unwrap(),
     }
 }
 

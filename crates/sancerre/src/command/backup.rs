@@ -85,7 +85,7 @@ fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Option<
 }
 
 fn open(source: Planned, context: &Context) -> Result<Source, Failure> {
-    let input = match (&source.path, source.kind) {
+    let input = match (&source.path, &source.kind) {
         (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(open_raw(path)?)),
         (Some(path), _) => {
             let file = File::open(path).map_err(|error| {

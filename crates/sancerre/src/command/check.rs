@@ -49,17 +49,19 @@ pub(super) fn read_data(context: &Context, all: bool, subset: Option<Subset>) ->
 /// Damage weighs more than absence: somebody or something changed what was there.
 pub(super) fn exit<'a>(findings: impl IntoIterator<Item = &'a Finding> + Clone) -> Exit {
     let has = |severity: Severity| findings.clone().into_iter().any(|finding| finding.severity == severity);
-    match (has(Severity::Damaged), has(Severity::Missing)) {
-        (true, _) => Exit::Damaged,
-        (false, true) => Exit::Missing,
-        (false, false) => Exit::Done,
-    }
+    let worst = [
+        (Severity::Damaged, Exit::Damaged),
+        (Severity::Missing, Exit::Missing),
+        (Severity::Unsupported, Exit::Unsupported),
+    ];
+    worst.into_iter().find(|(severity, _)| has(*severity)).map_or(Exit::Done, |(_, exit)| exit)
 }
 
 pub(super) fn name(severity: Severity) -> &'static str {
     match severity {
         Severity::Damaged => "damaged",
         Severity::Missing => "missing",
+        Severity::Unsupported => "unsupported",
         Severity::Note => "note",
     }
 }
@@ -161,7 +163,10 @@ mod tests {
     #[test]
     fn the_exit_code_follows_the_worst_finding() {
         let (damaged, missing, note) = (Severity::Damaged, Severity::Missing, Severity::Note);
-        let cases: [(&[Severity], Exit); 5] = [
+        let newer = Severity::Unsupported;
+        let cases: [(&[Severity], Exit); 7] = [
+            (&[note, newer], Exit::Unsupported),
+            (&[newer, missing], Exit::Missing),
             (&[], Exit::Done),
             (&[note], Exit::Done),
             (&[note, missing], Exit::Missing),

@@ -64,7 +64,7 @@ pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure
         }
         KeyCommand::Paper(options) => paper::run(options, context).await,
         KeyCommand::Passwd(options) => passwd::run(options, context).await,
-        KeyCommand::Revoke { command } => distrust::revoke(command, context).await,
+        KeyCommand::Revoke { command } => distrust::revoke_key(command, context).await,
         KeyCommand::Taint { command } => distrust::taint(command, context).await,
     }
 }

@@ -116,7 +116,8 @@ fn is_directory(target: &Path) -> bool {
 fn file_name(member: &Member) -> String {
     match member.kind {
         MemberKind::Disk => format!("{}.raw", member.name),
-        MemberKind::Stream | MemberKind::File => member.name.to_string(),
+        // Of a kind that is not known the engine refuses to restore anything.
+        MemberKind::Stream | MemberKind::File | MemberKind::Other(_) => member.name.to_string(),
     }
 }
 

@@ -8,9 +8,9 @@ use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{self, Folder, Name, ZoneKey};
+use sancerre_format::names::{self, Folder, Name, Time, ZoneKey};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
-use sancerre_format::record::{self, Fields, Record, Trust};
+use sancerre_format::record::{self, Fields, Record, Trust, Unverified};
 
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
@@ -27,7 +27,7 @@ type Verified<T> = std::result::Result<T, FormatError>;
 impl Log {
     /// Reads the whole log: two listings, then every entry and outcome.
     ///
-    /// Errors: the store's; [`Error::Object`] for an entry that verifies but needs a newer version.
+    /// Errors: the store's.
     pub async fn load(repository: &Repository) -> Result<Self> {
         Self::load_watched(repository, &Monitor::silent()).await
     }
@@ -89,29 +89,33 @@ impl Log {
         let decode = |key: &str, bytes: &Bytes| decode_entry(repository, key, bytes);
         for Read { key, bytes, value } in repository.read_all(wanted, monitor, decode).await? {
             let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, &key) else { continue };
-            let session = SessionId { number, intent: Hash::of(&bytes) };
-            let entry = supported(&key, value)?.map(Box::new);
-            self.entries
-                .insert(number, LogEntry { session, entry, revoked: None, outcome: Outcome::Undecided });
+            let entry = LogEntry::new(number, Hash::of(&bytes), value);
+            if let (Some(by), Err(error)) = (&entry.opaque_by, &entry.entry) {
+                let goes_on = "what is known without it is read; nothing is added or deleted";
+                monitor.warn(format!("log entry {number} of {by}: {error}; {goes_on}"));
+            }
+            self.entries.insert(number, entry);
         }
         Ok(())
     }
 
-    /// Nothing a revoked writer signed at numbers from the given one on is trusted.
+    /// Nothing a revoked key signed counts: a writer's from the number that the revocation says, for whoever took its host
+    /// over may have signed before it was noticed; a keeper's from the revocation on, for what it deleted before is gone.
     fn distrust_revoked(&mut self) {
-        let mut revoked: HashMap<Name, u64> = HashMap::new();
-        for entry in self.valid() {
-            if let Kind::Revoke(distrust) = &entry.fields.kind {
-                let from = revoked.entry(distrust.writer.clone()).or_insert(distrust.from);
-                *from = distrust.from.min(*from);
-            }
+        let mut revoked: HashMap<Name, (u64, u64)> = HashMap::new();
+        for (number, distrust) in self.revocations() {
+            let (from, own) = revoked.entry(distrust.writer.clone()).or_insert((distrust.from, number));
+            (*from, *own) = (distrust.from.min(*from), number.min(*own));
         }
         for (number, entry) in &mut self.entries {
-            let by = entry.entry.as_ref().ok().map(|entry| &entry.fields.by.name);
-            if by.and_then(|name| revoked.get(name)).is_some_and(|from| number >= from) {
-                let detail = "its writer's key was revoked".to_owned();
-                let void = Err(FormatError::Forged { what: Entry::KIND, detail });
+            let signed = entry.entry.as_deref().ok();
+            let by = signed.map(|entry| &entry.fields.by.name).or(entry.opaque_by.as_ref());
+            let Some((from, own)) = by.and_then(|name| revoked.get(name)) else { continue };
+            let is_keeper = signed.is_some_and(|entry| entry.signer.role() == Role::Keeper);
+            if number >= if is_keeper { own } else { from } {
+                let void = Err(forged(Entry::KIND, "its writer's key was revoked"));
                 entry.revoked = std::mem::replace(&mut entry.entry, void).ok();
+                entry.opaque_by = None;
             }
         }
     }
@@ -119,10 +123,10 @@ impl Log {
     /// Takes in an entry that this process has just made.
     pub(crate) fn add_own(&mut self, repository: &Repository, key: &str, bytes: &[u8]) -> Result<()> {
         let entry = decode_entry(repository, key, bytes).map_err(Error::object(key))?;
-        let session = SessionId { number: entry.fields.number, intent: Hash::of(bytes) };
-        let entry =
-            LogEntry { session, entry: Ok(Box::new(entry)), revoked: None, outcome: Outcome::Undecided };
-        self.entries.insert(session.number, entry);
+        if let Found::Known(record) = &entry {
+            let number = record.fields.number;
+            self.entries.insert(number, LogEntry::new(number, Hash::of(bytes), Ok(entry)));
+        }
         Ok(())
     }
 
@@ -149,17 +153,28 @@ impl Log {
 
     /// Reads by name what a stale listing may have left out below `end`.
     ///
-    /// Errors: [`Error::Missing`] for an entry that is not there: without it nothing can be reused safely.
+    /// Errors: [`Error::Gap`] for an entry that is not there: without it nothing can be reused safely.
     pub async fn complete(&mut self, repository: &Repository, end: u64) -> Result<()> {
         while let Some(gap) = self.first_gap(end) {
             let key = names::log(&repository.keys.zone, gap);
             self.read_entries(repository, vec![Wanted::by_name(key.clone())], &Monitor::silent()).await?;
-            let entry = self.entries.get(&gap).ok_or(Error::Missing { key })?;
+            let entry = self.entries.get(&gap).ok_or_else(|| self.gap(gap, key))?;
             let outcome = names::outcome(&repository.keys.zone, &entry.session);
             self.read_outcomes(repository, vec![Wanted::by_name(outcome)], &Monitor::silent()).await?;
         }
         self.distrust_revoked();
         self.settle_gcs(repository, end).await
+    }
+
+    fn gap(&self, number: u64, key: String) -> Error {
+        match self
+            .entries
+            .range(number..)
+            .find_map(|(above, entry)| Some((*above, entry.entry.as_ref().ok()?)))
+        {
+            Some((above, entry)) => Error::Gap { number, above, by: entry.fields.by.name.clone() },
+            None => Error::Missing { key },
+        }
     }
 
     async fn settle_gcs(&mut self, repository: &Repository, end: u64) -> Result<()> {
@@ -180,6 +195,11 @@ impl Log {
         self.read_outcomes(repository, wanted, &Monitor::silent()).await
     }
 
+    /// Reads the outcome of one session by name.
+    pub(crate) async fn read_outcome(&mut self, repository: &Repository, session: SessionId) -> Result<()> {
+        self.read_outcomes_of(repository, vec![session]).await
+    }
+
     async fn read_outcomes(
         &mut self,
         repository: &Repository,
@@ -189,7 +209,7 @@ impl Log {
         let zone = &repository.keys.zone;
         let decode = |key: &str, bytes: &Bytes| self.decode_outcome(repository, key, bytes);
         for Read { key, value, .. } in repository.read_all(wanted, monitor, decode).await? {
-            let outcome = supported(&key, value)?.unwrap_or_else(Outcome::Invalid);
+            let outcome = value.unwrap_or_else(Outcome::Invalid);
             match ZoneKey::parse(zone, &key) {
                 Ok(ZoneKey::Outcome(session)) if self.has(&session) => {
                     self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
@@ -213,11 +233,22 @@ impl Log {
     }
 }
 
-/// What does not verify is void; what verifies and is newer than this program must stop it.
-fn supported<T>(key: &str, value: Verified<T>) -> Result<Verified<T>> {
-    match value {
-        Err(source @ FormatError::Unsupported { .. }) => Err(Error::Object { key: key.to_owned(), source }),
-        value => Ok(value),
+/// A log entry that belongs to its place, or what it is instead.
+enum Found {
+    Known(Box<Record<Entry>>),
+    /// Signed by this key for this very place, and of a later version.
+    Opaque(Name, FormatError),
+}
+
+impl LogEntry {
+    fn new(number: u64, intent: Hash, found: Verified<Found>) -> Self {
+        let (entry, opaque_by) = match found {
+            Ok(Found::Known(entry)) => (Ok(entry), None),
+            Ok(Found::Opaque(by, error)) => (Err(error), Some(by)),
+            Err(error) => (Err(error), None),
+        };
+        let session = SessionId { number, intent };
+        Self { session, entry, revoked: None, opaque_by, outcome: Outcome::Undecided }
     }
 }
 
@@ -225,13 +256,41 @@ fn forged(what: &'static str, detail: &str) -> FormatError {
     FormatError::Forged { what, detail: detail.to_owned() }
 }
 
-fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Record<Entry>> {
-    let entry = record::decode::<Entry>(&repository.keys.trust, bytes)?;
+fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Found> {
+    let (trust, zone) = (&repository.keys.trust, &repository.keys.zone);
+    let entry = match record::decode::<Entry>(trust, bytes) {
+        Err(newer @ FormatError::Unsupported { .. }) => return decode_opaque(repository, key, bytes, newer),
+        entry => entry?,
+    };
     let fields = &entry.fields;
-    let fits = fields.repository == repository.keys.trust.repository
-        && fields.zone == repository.keys.zone
+    let fits = fields.repository == trust.repository
+        && fields.zone == *zone
         && names::log(&fields.zone, fields.number) == key;
-    if fits { Ok(entry) } else { Err(forged(Entry::KIND, "it was made for another place")) }
+    if fits { Ok(Found::Known(Box::new(entry))) } else { Err(elsewhere(Entry::KIND)) }
+}
+
+/// What needs a newer version may stop writers, so its signer must be of this zone and have meant this place: else anybody
+/// could copy an entry of another zone or number here.
+fn decode_opaque(repository: &Repository, key: &str, bytes: &[u8], newer: FormatError) -> Verified<Found> {
+    let (trust, zone) = (&repository.keys.trust, &repository.keys.zone);
+    let unverified = Unverified::split_head(Entry::KIND, bytes)?;
+    let claim = |line: &str| unverified.claim(trust, line).map(|(_, value)| value.unwrap_or_default());
+    let (signer, _) = unverified.claim(trust, "zone")?;
+    let number = claim("number")?.parse().unwrap_or_default();
+    let is_here = claim("zone")? == zone.to_string() && names::log(zone, number) == key;
+    let is_valid = match &signer {
+        Signer::Admin => true,
+        Signer::Certified(certificate) => certificate.zone == *zone,
+    };
+    let in_time = Time::parse(&claim("time")?).is_ok_and(|time| signer.is_valid_at(time));
+    if !(is_here && is_valid && in_time) {
+        return Err(elsewhere(Entry::KIND));
+    }
+    Ok(Found::Opaque(Name::new(signer.name())?, newer))
+}
+
+fn elsewhere(what: &'static str) -> FormatError {
+    forged(what, "it was made for another place")
 }
 
 fn decode_outcome(
@@ -240,33 +299,79 @@ fn decode_outcome(
     session: SessionId,
     bytes: &[u8],
 ) -> Verified<Outcome> {
-    let elsewhere = |what| forged(what, "it was made for another session");
-    let writer = &announced.fields.by.name;
-    match record::first_line(bytes) {
-        line if line == Manifest::KIND.as_bytes() => {
-            let record = record::decode::<Manifest>(trust, bytes)?;
-            let fits = record.fields.session == session
-                && record.fields.by.name == *writer
-                && matches!(&announced.fields.kind, Kind::Backup(intent)
-                    if intent.vm == record.fields.vm && intent.parents == record.fields.parents);
-            if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
+    let outcome = match family(bytes) {
+        Some("manifest") => decode_manifest(trust, announced, session, bytes),
+        Some("commit") => decode_commit(trust, announced, session, bytes),
+        _ => decode_abort(trust, announced, session, bytes),
+    };
+    match outcome {
+        // Of another session or of somebody else it is junk, whatever version it claims.
+        Err(newer @ FormatError::Unsupported { .. }) => {
+            let unverified = Unverified::split_head("outcome", bytes)?;
+            let (signer, claimed) = unverified.claim(trust, "session")?;
+            let is_here = claimed.is_some_and(|claimed| claimed == session.to_string());
+            if is_here && may_end(announced, &signer) { Err(newer) } else { Err(elsewhere("outcome")) }
         }
-        line if line == Commit::KIND.as_bytes() => {
-            let record = record::decode::<Commit>(trust, bytes)?;
-            if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc { .. }) {
-                return Err(elsewhere(Commit::KIND));
-            }
-            let lists = GcLists::decode(&record.public)?;
-            Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
-        }
-        _ => {
-            let record = record::decode::<Abort>(trust, bytes)?;
-            let by = &record.signer;
-            let is_writer = matches!(by, Signer::Certified(certificate) if certificate.role == Role::Writer);
-            if record.fields.session != session || (is_writer && record.fields.by.name != *writer) {
-                return Err(elsewhere(Abort::KIND));
-            }
-            Ok(Outcome::Abort(Box::new(record)))
-        }
+        outcome => outcome,
     }
+}
+
+/// What an outcome is, whatever its version.
+fn family(bytes: &[u8]) -> Option<&'static str> {
+    let line = record::first_line(bytes);
+    ["manifest", "commit"]
+        .into_iter()
+        .find(|family| line.starts_with(format!("sancerre-{family}-v").as_bytes()))
+}
+
+/// Whether a key may sign any outcome of this session: its own signer, and for an abort a keeper.
+fn may_end(announced: &Record<Entry>, signer: &Signer) -> bool {
+    *signer == announced.signer || matches!(signer.role(), Role::Keeper | Role::Admin)
+}
+
+fn decode_manifest(
+    trust: &Trust,
+    announced: &Record<Entry>,
+    session: SessionId,
+    bytes: &[u8],
+) -> Verified<Outcome> {
+    let record = record::decode::<Manifest>(trust, bytes)?;
+    let fits = record.fields.session == session
+        && record.fields.by.name == announced.fields.by.name
+        && matches!(&announced.fields.kind, Kind::Backup(intent)
+            if intent.vm == record.fields.vm
+                && intent.machine == record.fields.machine
+                && intent.parents == record.fields.parents);
+    if fits { Ok(Outcome::Manifest(Box::new(record))) } else { Err(elsewhere(Manifest::KIND)) }
+}
+
+/// A commit of the key that announced the collection, or of the admin: another keeper, who may have been revoked, cannot
+/// end it so.
+fn decode_commit(
+    trust: &Trust,
+    announced: &Record<Entry>,
+    session: SessionId,
+    bytes: &[u8],
+) -> Verified<Outcome> {
+    let record = record::decode::<Commit>(trust, bytes)?;
+    let is_own = record.signer == Signer::Admin || record.fields.by.name == announced.fields.by.name;
+    if record.fields.session != session || !is_own || !matches!(announced.fields.kind, Kind::Gc { .. }) {
+        return Err(elsewhere(Commit::KIND));
+    }
+    let lists = GcLists::decode(&record.public)?;
+    Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
+}
+
+fn decode_abort(
+    trust: &Trust,
+    announced: &Record<Entry>,
+    session: SessionId,
+    bytes: &[u8],
+) -> Verified<Outcome> {
+    let record = record::decode::<Abort>(trust, bytes)?;
+    let is_writer = record.signer.role() == Role::Writer;
+    if record.fields.session != session || (is_writer && record.fields.by.name != announced.fields.by.name) {
+        return Err(elsewhere(Abort::KIND));
+    }
+    Ok(Outcome::Abort(Box::new(record)))
 }

@@ -12,6 +12,7 @@ use crate::units::{age, count, size};
 pub(super) struct Verdict {
     pub(super) damaged: usize,
     pub(super) missing: usize,
+    pub(super) unsupported: usize,
     pub(super) stale: usize,
 }
 
@@ -19,11 +20,16 @@ impl Verdict {
     pub(super) fn of(report: &AuditReport) -> Self {
         let of =
             |severity: Severity| report.all_findings().filter(|found| found.severity == severity).count();
-        Self { damaged: of(Severity::Damaged), missing: of(Severity::Missing), stale: report.stale().count() }
+        Self {
+            damaged: of(Severity::Damaged),
+            missing: of(Severity::Missing),
+            unsupported: of(Severity::Unsupported),
+            stale: report.stale().count(),
+        }
     }
 
     pub(super) fn is_good(self) -> bool {
-        self == Self { damaged: 0, missing: 0, stale: 0 }
+        self == Self { damaged: 0, missing: 0, unsupported: 0, stale: 0 }
     }
 
     /// In a few words.
@@ -31,6 +37,7 @@ impl Verdict {
         let parts: Vec<String> = [
             (self.damaged, "object damaged or forged", "objects damaged or forged"),
             (self.missing, "object missing", "objects missing"),
+            (self.unsupported, "object of a newer version", "objects of a newer version"),
             (self.stale, "machine without a fresh snapshot", "machines without a fresh snapshot"),
         ]
         .into_iter()

@@ -3,10 +3,12 @@
 use clap::{Args, Subcommand};
 use sancerre_engine::keys::overview;
 use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::revoke::{self, Revoked};
 use sancerre_engine::repository::{Repository, session};
 use sancerre_format::certificate::Role;
-use sancerre_format::log::{Distrust, Kind};
+use sancerre_format::log::{Distrust, Entry, Kind};
 use sancerre_format::names::Name;
+use sancerre_format::record::Record;
 use serde_json::json;
 
 use crate::access::Access;
@@ -15,6 +17,7 @@ use crate::command::{Context, done};
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::repository;
+use crate::units::count;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Revoke {
@@ -63,20 +66,21 @@ pub(crate) struct Named {
     reason: String,
 }
 
-pub(super) async fn revoke(command: Revoke, context: &Context) -> Result<Done, Failure> {
+pub(super) async fn revoke_key(command: Revoke, context: &Context) -> Result<Done, Failure> {
     let (role, options) = match command {
         Revoke::Writer(options) => (Role::Writer, options),
         // What a keeper collected in the past cannot be brought back by not believing it.
         Revoke::Keeper(Named { name, reason }) => (Role::Keeper, Numbered { name, from: None, reason }),
     };
-    let (repository, log) = open(&options.name, role, context).await?;
-    let from = options.from.unwrap_or_else(|| log.highest().saturating_add(1));
-    let lost = snapshots(&log, &options.name, from);
-    let number = append(&repository, &log, Kind::Revoke(distrust(&options, from))).await?;
+    let (repository, mut log) = open(&options.name, role, context).await?;
+    let Numbered { name, from, reason } = &options;
+    let done = until_signal(async { Ok(revoke::revoke(&repository, &mut log, name, *from, reason).await?) });
+    let Revoked { number, from, ended } = done.await?;
+    let lost = lost(&log, name, from);
     context.output.message(&format!(
-        "nothing that {role} {} signed or signs at log numbers from {from} on is trusted (log entry {number}); {lost} of \
-         its snapshots are void",
-        options.name
+        "nothing that {role} {name} signed or signs at log numbers from {from} on is trusted (log entry {number}); {lost} of \
+         its snapshots are void, and {} was ended",
+        count(ended.len() as u64, "session under way"),
     ));
     context.output.message(&format!(
         "its key still reads what it could read: sizes and layout of zone {}. `sancerre key taint writer {}` has its \
@@ -84,6 +88,13 @@ pub(super) async fn revoke(command: Revoke, context: &Context) -> Result<Done, F
         repository.keys.zone, options.name
     ));
     Ok(finish(&options, from, number, lost))
+}
+
+/// How many snapshots are void by a revocation.
+fn lost(log: &Log, name: &Name, from: u64) -> usize {
+    let revoked = log.entries().filter_map(|entry| entry.revoked.as_deref());
+    let is_lost = |entry: &&Record<Entry>| entry.fields.by.name == *name && entry.fields.number >= from;
+    revoked.filter(is_lost).filter(|entry| matches!(entry.fields.kind, Kind::Backup(_))).count()
 }
 
 pub(super) async fn taint(command: Taint, context: &Context) -> Result<Done, Failure> {
@@ -104,8 +115,8 @@ pub(super) async fn taint(command: Taint, context: &Context) -> Result<Done, Fai
 async fn open(name: &Name, role: Role, context: &Context) -> Result<(Repository, Log), Failure> {
     let mut repository = repository::open(context, Access::Admin).await?;
     let certificate = overview::certificate(&repository, name).await?;
-    if certificate.role != role {
-        return Err(Failure::usage(format!("{name} is a {}, not a {role}", certificate.role)));
+    if certificate.role() != role {
+        return Err(Failure::usage(format!("{name} is a {}, not a {role}", certificate.role_name)));
     }
     repository.keys = repository.keys.elsewhere(certificate.zone);
     let log = repository::load_log(context, &repository).await?;

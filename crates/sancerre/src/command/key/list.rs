@@ -82,7 +82,7 @@ fn key_row(key: &CertifiedKey, now: Time) -> Vec<String> {
     let certificate = &key.certificate;
     vec![
         certificate.name.to_string(),
-        certificate.role.to_string(),
+        certificate.role_name.to_string(),
         certificate.zone.to_string(),
         day(certificate.issued),
         certificate.expires.map_or_else(|| "never".into(), day),
@@ -94,7 +94,7 @@ fn key_json(key: &CertifiedKey, now: Time) -> Value {
     let certificate = &key.certificate;
     json!({
         "name": certificate.name.to_string(),
-        "role": certificate.role.to_string(),
+        "role": certificate.role_name.to_string(),
         "zone": certificate.zone.to_string(),
         "key": certificate.key.to_string(),
         "issued": certificate.issued.to_string(),

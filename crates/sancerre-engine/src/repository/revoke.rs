@@ -1,0 +1,56 @@
+//! Ending the trust in a key.
+
+use sancerre_format::id::SessionId;
+use sancerre_format::log::Distrust;
+use sancerre_format::names::Name;
+
+use crate::error::Result;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+use crate::repository::session::{abort_other, append_revoke, one_line};
+
+/// What a revocation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The number of its log entry.
+    pub number: u64,
+    /// The first log number at which nothing of a writer counts; of a keeper it is `number`, whatever was asked.
+    pub from: u64,
+    /// Sessions of the key that were under way and that were ended.
+    pub ended: Vec<SessionId>,
+}
+
+/// Ends the trust in a key from a log number on, without one from the revocation's own number on, and ends what the key
+/// has under way: a collection of it could else commit after it was revoked.
+///
+/// It works whatever lies in the log, entries of later versions and numbers far above all others included.
+///
+/// Errors: [`Error::WrongKey`](crate::Error::WrongKey) without the admin's key; the store's.
+pub async fn revoke(
+    repository: &Repository,
+    log: &mut Log,
+    key: &Name,
+    from: Option<u64>,
+    reason: &str,
+) -> Result<Revoked> {
+    let distrust = |number: u64| Distrust {
+        writer: key.clone(),
+        from: from.unwrap_or(number).min(number),
+        reason: one_line(reason),
+    };
+    let number = append_revoke(repository, log, key, distrust).await?.number;
+    // By name up to its own number: nothing can be added there any more.
+    log.refresh(repository).await?;
+    log.complete(repository, number).await?;
+    log.settle(repository, number).await?;
+    let is_of_key = |session: &SessionId| {
+        let entry = log.entry(session.number).and_then(|entry| entry.entry.as_deref().ok());
+        entry.is_some_and(|entry| entry.fields.by.name == *key)
+    };
+    let open = log.undecided(number).map(|entry| entry.session);
+    let open: Vec<SessionId> = open.filter(is_of_key).collect();
+    for session in &open {
+        abort_other(repository, *session, "the key of its writer was revoked").await?;
+    }
+    Ok(Revoked { number, from: distrust(number).from, ended: open })
+}
