@@ -11,7 +11,7 @@ from history import Session, Zone
 from keyring import Keyring, ZoneKeys
 from maps import Child, Disk, Place, parse_body, parse_node
 from packs import DATA, Frame, Pack, parse_table
-from primitives import Damaged, FrameName, SessionId, kdf, keyed, require
+from primitives import MIB, Damaged, FrameName, SessionId, kdf, keyed, require
 from records import Record
 from segments import check_segment
 
@@ -37,7 +37,8 @@ class Content:
         disks = parse_body(seals.open_unit(manifest.sealed, self._root(snapshot.id), seals.BODY, snapshot.id, 0))
         require(len(disks) == manifest.number("disks"), "another number of disks than announced")
         require(sum(disk.size for disk in disks) == manifest.number("size-bytes"), "other sizes than announced")
-        require(sum(disk.data for disk in disks) == manifest.number("data-bytes"), "other data than announced")
+        data = sum(disk.data for disk in disks)
+        require(-(-data // MIB) * MIB == manifest.number("data-bytes"), "other data than announced")
         return disks
 
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:

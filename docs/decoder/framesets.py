@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Iterator
 
-from primitives import MIB, FrameName, decompress, require
+from primitives import MIB, FrameName, Unsupported, decompress, require
 from shapes import NUMBER, SESSION
 
 Range = tuple[int, int]
@@ -86,6 +86,15 @@ def plain_lines(text: bytes, first: str) -> list[str]:
     require(lines[0] == first, f"not a {first}")
     require(max(map(len, lines)) <= 64 * 1024, "a line is too long")
     return lines[1:]
+
+
+def known_lines(text: bytes, first: str) -> list[str]:
+    """The same of a text that names features which a reader must know."""
+    feature, *lines = plain_lines(text, first) or [""]
+    require(feature.startswith("critical: "), "no critical features")
+    if feature != "critical: -":
+        raise Unsupported(f"features {feature[10:]}")
+    return lines
 
 
 def parse_sets(lines: list[str]) -> dict[int, Packs]:

@@ -114,7 +114,9 @@ class Zone:
         """Drops what a revoked writer signed."""
         for revoke in [session.entry for session in self.sessions.values() if session.kind == "revoke"]:
             for number, session in list(self.sessions.items()):
-                if session.entry.signer.name == revoke["writer"] and number >= revoke.number("from"):
+                signer = session.entry.signer
+                from_ = revoke.number("number" if signer.role == "keeper" else "from")
+                if signer.name == revoke["writer"] and number >= from_:
                     self.repository.report(f"{self.prefix}log/{number:016x}", f"its signer {revoke['writer']} is revoked")
                     del self.sessions[number]
 
@@ -185,9 +187,11 @@ class Zone:
 
 def _check_outcome(zone: str, session: Session, record: Record) -> None:
     require((record["zone"], record["session"]) == (zone, str(session.id)), "an outcome of another session")
-    if record.kind == "manifest" or record.signer.role == "writer":
+    own = record.kind == "manifest" or (record.kind == "commit" and record.signer.role != "admin")
+    if own or record.signer.role == "writer":
         require(record.signer == session.entry.signer, "signed by another than its session")
     if record.kind == "manifest":
-        require(record["vm"] == session.entry["vm"], "a manifest of another VM than announced")
+        names = "vm", "machine"
+        require(all(record[name] == session.entry[name] for name in names), "a manifest of another VM than announced")
         require(record.values["parent"] == session.entry.values["parent"], "other parents than announced")
         FrameSet(record.public)

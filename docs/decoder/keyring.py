@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import age
-from framesets import plain_lines
+from framesets import known_lines
 from history import Session
 from primitives import kdf, require
 from repository import Repository
@@ -95,4 +95,4 @@ class Keyring:
 
 
 def _secret(text: bytes, kind: str) -> dict[str, str]:
-    return dict(line.partition(": ")[::2] for line in plain_lines(text, f"sancerre-{kind}-secret-v1"))
+    return dict(line.partition(": ")[::2] for line in known_lines(text, f"sancerre-{kind}-secret-v1"))

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from framesets import plain_lines
+from framesets import known_lines
 from primitives import MIB, Cursor, FrameName, kdf, keyed, require
 from shapes import HASH, NAME, NUMBER
 
 _PLACE = rf"({NUMBER})/({NUMBER})/({NUMBER})@(?:{NUMBER})\+(?:{NUMBER}):({NUMBER})\+({NUMBER})"
 _ROOT = re.compile(rf"([0-7])/({HASH})/{_PLACE}")
 _DISK = re.compile(
-    rf"({NAME}) (?:disk (?:disk|stream)|stream (?:disk|stream)|file (?:disk|stream)) phase=(?:{NUMBER}) size=({NUMBER}) "
+    rf"({NAME}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
     rf"data=({NUMBER}) new=(?:{NUMBER}) chunks=({NUMBER}) new-chunks=(?:{NUMBER}) fuzzy=[01] root=(\S+)"
+    r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?(?: x-[!-~]+?=[!-~]+)*"
 )
 _TAG = re.compile("tag: (?!-$)[A-Za-z0-9._:=@+/-]{1,128}")
 
@@ -49,7 +50,7 @@ class Disk:
 
 def parse_body(text: bytes) -> list[Disk]:
     """The disks of a snapshot."""
-    lines = [line for line in plain_lines(text, "sancerre-body-v1") if not line.startswith("x-")]
+    lines = [line for line in known_lines(text, "sancerre-body-v1") if not line.startswith("x-")]
     tags = [line for line in lines if _TAG.fullmatch(line)]
     require(lines[: len(tags)] == tags, "tags stand before disks")
     disks = [_disk(line) for line in lines[len(tags) :]]

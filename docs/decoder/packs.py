@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from primitives import MIB, Cursor, FrameName, SessionId, Unsupported, digest, require
 
-DATA, METADATA = 1, 2
+DATA, METADATA, ANNEX = 1, 2, 3
 
 
 class Frame(NamedTuple):
@@ -43,7 +43,9 @@ class Pack:
         require(magic == b"SANCPACK", "no pack's head")
         if version != 1 or suite != 1 or critical:
             raise Unsupported(f"pack version {version}, suite {suite}, features {critical}")
-        require(self.kind in (DATA, METADATA), "a pack of no kind")
+        require(self.kind > 0, "a pack of no kind")
+        if self.kind > ANNEX:
+            raise Unsupported(f"packs of kind {self.kind}")
         number, hash_, self.ordinal, sessions = head.fields("Q32sIH2x")
         require(1 <= sessions <= 1024, "a pack of no session, or of too many")
         self.session = SessionId(number, hash_)
@@ -64,7 +66,7 @@ class Pack:
             require(session or (ordinal, index) == (self.ordinal, len(frames)), "a frame of this session in a wrong place")
             require(size >= 304 and (size - 48) % 256 == 0, "no frame has this size")
             owner, sealed_key = self.sessions[session]
-            require(self.kind == METADATA or sealed_key != b"", "a data frame of a session without a key")
+            require(self.kind != DATA or sealed_key != b"", "a data frame of a session without a key")
             frames.append(Frame(FrameName(owner.number, ordinal, index), owner, offset, size, hash_))
             offset += size
         require(len({frame.name for frame in frames}) == len(frames), "a frame is named twice")

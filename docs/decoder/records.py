@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from primitives import MIB, Cursor, Damaged, Unsupported, digest, require
-from shapes import ROLES, SHAPES
+from shapes import EVERY_ROLE, ROLES, SHAPES
 
 ARMOR = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
 # Encodings of points of small order, without the sign bit: a signature under such a key proves nothing.
@@ -176,7 +176,7 @@ def _fields(lines: list[str], kind: str) -> dict[str, list[str]]:
 
 
 def _times(values: dict[str, list[str]]) -> None:
-    for name in ("created", "issued", "expires", "time", "started", "finished", "lock-until"):
+    for name in ("created", "issued", "expires", "time", "started", "finished", "retain-until", "lock-until"):
         for value in values.get(name, []):
             try:
                 value == "-" or datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")
@@ -188,12 +188,13 @@ def _allowed(record: Record) -> None:
     """Whether the signer's role, zone and time allow what was signed."""
     signer = record.signer
     require(record["signer"] == signer.name, "signer and certificate disagree")
-    require(signer.role in ROLES[" ".join([record.kind, *record.values.get("kind", [])])], f"a {signer.role} may not sign this")
+    roles = ROLES[" ".join([record.kind, *record.values.get("kind", [])])]
+    require(signer.role in roles or EVERY_ROLE in roles, f"a {signer.role} may not sign this")
     if signer.role == "admin":
         return
     require(record["zone"] == signer.zone, "the certificate is for another zone")
-    time = record.values.get("time") or record.values.get("finished")
-    require(signer.expires == "-" or time is None or time[0] <= signer.expires, "the certificate had expired")
+    if record.kind == "log":
+        require(signer.expires == "-" or record["time"] <= signer.expires, "the certificate had expired")
 
 
 def _parts(record: Record, rest: bytes) -> tuple[bytes, bytes]:

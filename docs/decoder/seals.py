@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from primitives import MIB, Cursor, Damaged, SessionId, Unsupported, decompress, kdf, keyed, require
 
 DATA, METADATA, TABLE, INDEX_TABLE, INDEX_PAGE, BODY = range(1, 7)
+NOTE, ANNEX = 7, 8
 SUITE = 1
 
 
@@ -21,7 +22,7 @@ def metadata_root(metadata_key: bytes, session: SessionId) -> bytes:
 def open_unit(sealed: bytes, root: bytes, kind: int, session: SessionId, a: int, b: int = 0) -> bytes:
     """The raw bytes of a unit, checked against its key and its place."""
     inner_size = len(sealed) - 48
-    require(inner_size >= 256 and inner_size % 256 == 0, "no unit has this size")
+    require(256 <= inner_size <= 18 * MIB and inner_size % 256 == 0, "no unit has this size")
     associated = struct.pack("<4sBBxxQ32sIIIxxxx", b"SNC1", kind, SUITE, *session, a, b, inner_size)
     salt = sealed[:32]
     key = keyed(kdf("sancerre v1 seal key", root), salt)
@@ -41,7 +42,7 @@ def _unwrap(inner: bytes) -> bytes:
     require(max(raw_size, coded_size) <= 16 * MIB, "a unit announces more than 16 MiB")
     coded = cursor.take(coded_size)
     padding = inner[cursor.at :]
-    require(len(padding) < 256 and not any(padding), "wrong padding")
+    require(not any(padding), "wrong padding")
     raw = decompress(coded, raw_size) if codec else coded
     require(len(raw) == raw_size, "a unit is not as long as it says")
     return raw

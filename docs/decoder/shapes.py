@@ -14,6 +14,7 @@ BASE64 = "[A-Za-z0-9+/]+={0,2}"
 SSH_KEY = f"ssh-ed25519 {BASE64}"
 SIZED_HASH = f"(?:{NUMBER}) {HASH}"
 TEXT = "[!-~](?:[ -~]*[!-~])?"
+UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 PROFILE = rf"min=(?:{NUMBER}) target=(?:{NUMBER}) max=(?:{NUMBER})"
 PACK = rf"(?:{NUMBER}) (?:data|meta) (?:{NUMBER}) {HASH} {HASH} {HASH} (?:{NUMBER})"
 
@@ -37,13 +38,16 @@ def _shape(*fields: Field) -> list[Field]:
 _SIGNED = Field("signer", NAME), Field("certificate", f"-|{BASE64}")
 _OUTCOME = Field("zone", ZONE), Field("session", SESSION), *_SIGNED
 _SNAPSHOTS = Field("snapshot", SESSION, many=True, ascending=True)
+_SOME_SNAPSHOTS = Field("snapshot", SESSION, many=True, least=0, ascending=True)
+_MACHINES = Field("vm", NAME, many=True, least=0, ascending=True)
 _PARENTS = Field("parent", SESSION, many=True, least=0, ascending=True)
 _REASON = Field("reason", TEXT)
 _OF_WRITER = Field("writer", NAME), Field("from", NUMBER), _REASON
 
 
 def _log(kind: str, *fields: Field) -> list[Field]:
-    return _shape(Field("zone", ZONE), Field("number", NUMBER), Field("kind", kind), *_SIGNED, Field("time", TIME), *fields)
+    head = Field("zone", ZONE), Field("number", NUMBER), Field("kind", kind), *_SIGNED, Field("time", TIME)
+    return _shape(*head, Field("previous", f"-|{HASH}"), Field("checkpoint", f"-|{NUMBER}"), *fields)
 
 
 SHAPES: dict[str, list[Field]] = {
@@ -57,28 +61,30 @@ SHAPES: dict[str, list[Field]] = {
     ),
     "zone": _shape(Field("zone", ZONE), Field("generation", NUMBER), Field("created", TIME), Field("epoch", NUMBER)),
     "certificate": _shape(
-        Field("zone", ZONE), Field("name", NAME), Field("role", "writer|keeper"), Field("key", SSH_KEY),
+        Field("zone", ZONE), Field("name", NAME), Field("role", f"(?!admin$){NAME}"), Field("key", SSH_KEY),
         Field("issued", TIME), Field("expires", f"-|{TIME}"),
     ),
     "list": _shape(Field("zone", ZONE), Field("session", SESSION), Field("sequence", NUMBER), *_SIGNED, Field("pack", PACK, many=True, least=0)),
     "log backup": _log(
-        "backup", Field("vm", NAME), Field("generation", NUMBER), Field("epoch", NUMBER), Field("commitment", HASH), _PARENTS,
+        "backup", Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("generation", NUMBER), Field("epoch", NUMBER), Field("commitment", HASH), _PARENTS,
     ),
     "log gc": _log("gc", Field("generation", NUMBER)),
     "log forget": _log("forget", _SNAPSHOTS, _REASON),
     "log undelete": _log("undelete", _SNAPSHOTS, _REASON),
-    "log hold": _log("hold", _SNAPSHOTS, _REASON),
-    "log release": _log("release", _SNAPSHOTS, _REASON),
+    "log hold": _log("hold", _SOME_SNAPSHOTS, _MACHINES, _REASON),
+    "log release": _log("release", _SOME_SNAPSHOTS, _MACHINES, _REASON),
+    "log approve": _log("approve", Field("entry", SESSION, many=True, ascending=True), _REASON),
+    "log note": _log("note", Field("topic", NAME), Field("result", f"-|{NAME}"), _SOME_SNAPSHOTS),
     "log quarantine": _log("quarantine", _REASON),
     "log taint": _log("taint", *_OF_WRITER),
     "log revoke": _log("revoke", *_OF_WRITER),
     "log index": _log("index"),
     "log checkpoint": _log("checkpoint"),
     "manifest": _shape(
-        *_OUTCOME, Field("vm", NAME), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
+        *_OUTCOME, Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
         Field("size-bytes", NUMBER), Field("data-bytes", NUMBER), Field("new-bytes", NUMBER), Field("stored-bytes", NUMBER),
-        Field("consistency", "crash|fuzzy"), Field("scan", rf"full|map (?:{NUMBER}) (?:{NUMBER})"), Field("lists", NUMBER),
-        Field("lock-until", f"-|{TIME}"),
+        Field("consistency", NAME), Field("scan", TEXT), Field("class", f"-|{NAME}"), Field("retain-until", f"-|{TIME}"),
+        Field("lists", NUMBER), Field("segments", NUMBER), Field("lock-until", f"-|{TIME}"),
     ),
     "abort": _shape(*_OUTCOME, Field("time", TIME), _REASON),
     "commit": _shape(*_OUTCOME, Field("time", TIME), Field("previous", f"-|{SESSION}"), Field("records", HASH)),
@@ -89,10 +95,11 @@ SHAPES: dict[str, list[Field]] = {
 }
 
 _ANYONE = "writer", "keeper", "admin"
+EVERY_ROLE = "*"
 _KEEPERS = "keeper", "admin"
 ROLES: dict[str, tuple[str, ...]] = {
     "log backup": ("writer",), "manifest": ("writer",), "abort": _ANYONE, "list": _ANYONE, "index": _ANYONE,
     "log quarantine": _ANYONE, "log index": _ANYONE, "log gc": _KEEPERS, "commit": _KEEPERS,
     "log forget": _KEEPERS, "log undelete": _KEEPERS, "log hold": _KEEPERS, "log release": _KEEPERS,
-    "log checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
+    "log approve": _KEEPERS, "log note": (EVERY_ROLE,), "log checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
 }

@@ -188,6 +188,9 @@ fn choose(
 
 fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     let pack = expected.name;
+    if verdict.newer {
+        return too_new(run, key, pack, verdict);
+    }
     if verdict.has_table && !expected.listed.metadata {
         run.read.insert(pack);
     }
@@ -213,6 +216,15 @@ fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     } else {
         run.findings.blame(key, Severity::Damaged, problem);
     }
+}
+
+/// What needs a newer program costs what it holds, and is never quarantined: nothing is wrong with it.
+fn too_new(run: &mut Run<'_>, key: &str, pack: PackName, verdict: Verdict) {
+    match verdict.lost {
+        Lost::Frames(frames) => frames.into_iter().for_each(|frame| run.lost.add(frame)),
+        Lost::Nothing | Lost::Whole => run.lost.add_pack(pack),
+    }
+    run.findings.blame(key, Severity::Unsupported, verdict.problem.unwrap_or_default());
 }
 
 /// A pack whose sealed bytes are as listed. Frames that a check with more keys put into quarantine one by one may

@@ -29,11 +29,26 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
             costs: costs(&stranded, number),
         });
     }
+    findings.extend(breaks(repository, log));
     for entry in log.entries() {
         findings.extend(check_entry(repository, entry, &stranded).await?);
         findings.extend(check_outcome(repository, log, entry));
     }
     Ok(findings)
+}
+
+/// Entries whose signer read another entry below its own than the one that is there: one of both was put in later.
+fn breaks<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item = Finding> + 'a {
+    let zone = &repository.keys.zone;
+    log.breaks().map(move |(below, entry)| Finding {
+        severity: Severity::Damaged,
+        object: names::log(zone, below),
+        problem: format!(
+            "entry {} of {} follows on another one: this one was replaced, or that key lies",
+            entry.fields.number, entry.fields.by.name
+        ),
+        costs: Vec::new(),
+    })
 }
 
 /// Manifests whose log entry is not there or not as it was, by number.
@@ -73,6 +88,11 @@ async fn check_entry(
     let Err(error) = &entry.entry else { return Ok(None) };
     let number = entry.session.number;
     let object = names::log(&repository.keys.zone, number);
+    if let Some(by) = &entry.opaque_by {
+        let problem =
+            format!("{error}; {by} signed it, and until it can be read nothing is added or deleted");
+        return Ok(Some(Finding { severity: Severity::Unsupported, object, problem, costs: Vec::new() }));
+    }
     // An entry of a revoked writer is void by decision, not by damage: it still verifies by itself.
     let bytes = repository.store.get(&object).await?.unwrap_or_default();
     let sound = record::decode::<Entry>(&repository.keys.trust, &bytes)
@@ -96,7 +116,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         }
         Outcome::Invalid(error) => {
             let problem = format!("{error}; its session counts as neither ended nor aborted");
-            Some(Finding { severity: Severity::Damaged, object, problem, costs })
+            Some(Finding { severity: Severity::of(error), object, problem, costs })
         }
         Outcome::Undecided => {
             let witness = witness(log, &entry.session)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Name;
 
@@ -20,6 +21,16 @@ pub enum Severity {
     Unsupported,
     /// Worth knowing; nothing is lost.
     Note,
+}
+
+impl Severity {
+    /// Of an object that could not be read: what is only too new is not damaged.
+    pub(super) fn of(error: &FormatError) -> Self {
+        match error {
+            FormatError::Unsupported { .. } => Self::Unsupported,
+            _ => Self::Damaged,
+        }
+    }
 }
 
 /// What is wrong with one object.

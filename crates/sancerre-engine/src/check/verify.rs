@@ -42,11 +42,13 @@ pub(super) struct Verdict {
     pub(super) lost: Lost,
     /// Whether its table was opened.
     pub(super) has_table: bool,
+    /// Whether nothing is wrong with what is lost, but that it needs a newer version of the program.
+    pub(super) newer: bool,
 }
 
 impl Verdict {
     fn whole(problem: impl Into<String>) -> Self {
-        Self { problem: Some(problem.into()), lost: Lost::Whole, has_table: false }
+        Self { problem: Some(problem.into()), lost: Lost::Whole, has_table: false, newer: false }
     }
 }
 
@@ -55,7 +57,10 @@ pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verd
     let same = Hash::of(bytes) == expected.listed.hash;
     let pack = match Pack::decode(bytes) {
         Ok(pack) => pack,
-        Err(error) => return Verdict::whole(error.to_string()),
+        // Only the bytes that the list names may claim that: others are damaged, whatever they say.
+        Err(error) => {
+            return Verdict { newer: same && is_newer(&error), ..Verdict::whole(error.to_string()) };
+        }
     };
     if let Err(problem) = check_identity(&pack, expected) {
         return Verdict::whole(problem);
@@ -71,8 +76,13 @@ pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verd
         }
     }
     let has_table = matches!(table, Ok(Some(_)));
+    let newer = same && !bad.is_empty() && bad.iter().all(|(_, error)| is_newer(error));
     let (problem, lost) = conclude(same, table.err(), bad);
-    Verdict { problem, lost, has_table }
+    Verdict { problem, lost, has_table, newer }
+}
+
+fn is_newer(error: &FormatError) -> bool {
+    matches!(error, FormatError::Unsupported { .. })
 }
 
 fn conclude(
@@ -94,7 +104,7 @@ fn conclude(
 
 fn tell(bad: &[(FrameName, FormatError)]) -> String {
     const TOLD: usize = 8;
-    let mut text = format!("{} of its frames damaged:", if bad.len() == 1 { "one" } else { "several" });
+    let mut text = format!("{} of its frames unusable:", if bad.len() == 1 { "one" } else { "several" });
     for (frame, _) in bad.iter().take(TOLD) {
         let _ = write!(text, " {frame}");
     }

@@ -156,6 +156,16 @@ impl Log {
         (1..self.highest()).filter(|number| !self.entries.contains_key(number))
     }
 
+    /// Entries that follow on another one than stands below them, each with that number: the log is a chain of hashes.
+    pub fn breaks(&self) -> impl Iterator<Item = (u64, &Record<Entry>)> {
+        self.valid().filter_map(|entry| {
+            let below = entry.fields.number.checked_sub(1)?;
+            // One that does not verify is named for that.
+            let found = self.entries.get(&below).filter(|found| found.announced().is_some())?;
+            (entry.fields.previous != Some(found.session.intent)).then_some((below, entry))
+        })
+    }
+
     /// Sessions below `end` that no outcome has ended yet.
     pub fn undecided(&self, end: u64) -> impl Iterator<Item = &LogEntry> {
         let open = |entry: &LogEntry| {
