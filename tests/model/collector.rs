@@ -1,19 +1,26 @@
 //! G1-G8: a collector from its plan to the deletion.
 
-use crate::config::{Config, Flaw, Fold, Hints, Repack};
+use crate::config::{Config, Doubt, Flaw, Fold, Hints, Newer, Repack};
 use crate::protocol::Action;
 use crate::state::{
-    CHUNKS, Commit, Id, Kind, NOW, Outcome, Pack, Phase, Proposal, Record, Set, State, Stored,
+    By, CHUNKS, Commit, Id, Kind, NOW, Outcome, Pack, Phase, Proposal, Record, Set, State, Stored,
 };
 
 impl Config {
     pub(crate) fn collector_actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.budget.gcs > 0 && self.can_account(state, NOW) {
-            self.plan_actions(state, None, actions);
+        if state.budget.gcs > 0 && self.can_account(state, By::Sound, NOW) {
+            self.plan_actions(state, By::Sound, None, actions);
             if self.stale_lists {
                 let stored = state.ids().filter(|&id| state.session(id).is_stored());
-                stored.for_each(|pack| self.plan_actions(state, Some(pack), actions));
+                stored.for_each(|pack| self.plan_actions(state, By::Sound, Some(pack), actions));
             }
+        }
+        if state.budget.newer > 0 && self.newer == Newer::Entry && self.can_account(state, By::Newer, NOW) {
+            self.plan_actions(state, By::Newer, None, actions);
+        }
+        let honest = self.doubt == Doubt::Keeper && !state.expired;
+        if state.budget.doubtful > 0 && honest && self.can_account(state, By::Doubtful, NOW) {
+            self.plan_actions(state, By::Doubtful, None, actions);
         }
         for id in state.ids() {
             self.gc_actions(state, id, actions);
@@ -21,33 +28,45 @@ impl Config {
                 actions.push(Action::CreateAbort(id));
             }
             if state.session(id).is_stored() && self.may_be_deleted(state, id) {
-                actions.push(Action::DeletePack(id));
+                let proven = !self.proves() || state.proven.contains(id);
+                actions.push(if proven { Action::DeletePack(id) } else { Action::ProveUnneeded(id) });
             }
         }
     }
 
-    /// G1: an outcome that can't be read stops gc, but for that of a backup that was forgotten all the same.
-    fn can_account(&self, state: &State, limit: u8) -> bool {
+    /// G1: an outcome that can't be read, or a commit that lies, stops gc, but for that of a backup that was forgotten all
+    /// the same and a commit that the admin gave up. So does what a newer program wrote.
+    fn can_account(&self, state: &State, by: By, limit: u8) -> bool {
         let gave_up = |id: Id| {
             let (forgotten, held) = state.standing(id, limit);
-            state.session(id).proposal().is_none() && forgotten && !held
+            let backup = state.session(id).proposal().is_none() && forgotten && !held;
+            backup || state.is_abandoned(id, limit)
         };
-        state.hidden.is_none_or(gave_up) || self.has(Flaw::HiddenOutcomeAsAbsent)
+        let readable = state.hidden.is_none_or(gave_up) || self.has(Flaw::HiddenOutcomeAsAbsent);
+        let lies = |id: Id| {
+            let below = state.session(id).number < limit && !state.is_void(id, limit);
+            below && state.is_lie(id) && !state.is_abandoned(id, limit)
+        };
+        let unknown = by != By::Newer && self.is_puzzled(state, limit);
+        readable && !state.ids().any(lies) && (!unknown || self.has(Flaw::CollectorIgnoresUnsupported))
     }
 
-    fn plan_actions(&self, state: &State, only: Option<Id>, actions: &mut Vec<Action>) {
+    fn plan_actions(&self, state: &State, by: By, only: Option<Id>, actions: &mut Vec<Action>) {
         let plain = self.plan(state, false, only);
         if plain != Proposal::default() {
-            actions.push(Action::StartGc { repack: false, only });
+            actions.push(Action::StartGc { by, repack: false, only });
         }
         if self.repack != Repack::Never && self.plan(state, true, only) != plain {
-            actions.push(Action::StartGc { repack: true, only });
+            actions.push(Action::StartGc { by, repack: true, only });
         }
     }
 
     fn gc_actions(&self, state: &State, id: Id, actions: &mut Vec<Action>) {
         let session = state.session(id);
         let Kind::Gc(proposal) = &session.kind else { return };
+        if self.doubt == Doubt::Hostile && session.by == By::Doubtful {
+            return;
+        }
         let moves = proposal.moved.iter().any(|sources| !sources.is_empty());
         match session.phase {
             _ if !session.acknowledged => {}
@@ -74,11 +93,11 @@ impl Config {
         }
         state.sessions.iter().any(|other| {
             let collects = matches!(other.phase, Phase::Proposed { .. } | Phase::Copied { .. });
-            let rescues = matches!(
-                other.kind,
-                Kind::Record(Record::Hold(_) | Record::Undelete(_)) if other.phase == Phase::Announced
-            );
-            let entitled = collects || rescues && target.proposal().is_some();
+            let waits = other.phase == Phase::Announced;
+            let rescues = matches!(other.record(), Some(Record::Hold(_) | Record::Undelete(_))) && waits;
+            let revokes = matches!(other.record(), Some(Record::Revoke { .. })) && waits;
+            let entitled =
+                collects || rescues && target.proposal().is_some() || revokes && target.by == By::Doubtful;
             other.number > target.number && other.acknowledged && entitled
         })
     }
@@ -88,8 +107,10 @@ impl Config {
         let number = state.session(id).number;
         let decided = |other: Id| state.session(other).number >= number || state.is_decided(other, number);
         let blind = |other: Id| self.is_blind_to(state, other);
+        let by = state.session(id).by;
         state.log_is_complete(number)
-            && self.can_account(state, number)
+            && (!state.is_void(id, number) || self.has(Flaw::RevokedCollectorGoesOn))
+            && self.can_account(state, by, number)
             && state.ids().all(|other| decided(other) || blind(other))
     }
 
@@ -101,7 +122,14 @@ impl Config {
                 return session.proposal().is_some_and(|proposal| proposal.dead.contains(pack));
             }
             let Some(commit) = session.commit() else { return false };
-            let stands = state.counts(gc, NOW) || self.has(Flaw::CollectorSkipsW7);
+            if self.proves() && !state.proven.contains(pack) && state.is_needed(pack) {
+                return false;
+            }
+            // The collector's own process may not know that its commit was given up, or counts for nobody.
+            let unaware = state.is_abandoned(gc, NOW) && session.by == By::Sound
+                || self.has(Flaw::RevokedCollectorGoesOn)
+                || self.has(Flaw::ExpiryBarsOutcomes);
+            let stands = state.counts(gc, NOW) || unaware || self.has(Flaw::CollectorSkipsW7);
             stands && self.names_pack(state, commit.dead, pack)
         })
     }
@@ -115,16 +143,19 @@ impl Config {
     /// What it goes on without: an outcome that was given up, and the careless one any.
     fn is_blind_to(&self, state: &State, id: Id) -> bool {
         state.hidden == Some(id)
+            || self.has(Flaw::CollectorIgnoresUnsupported) && state.session(id).by == By::Newer
     }
 
-    fn live(&self, state: &State, limit: u8) -> impl Iterator<Item = Id> {
-        state.ids().filter(move |&id| !self.is_blind_to(state, id) && state.is_live(id, limit))
+    /// Chunks of every pack that somebody needs.
+    fn used_chunks(&self, state: &State) -> Vec<u8> {
+        let seen = |&id: &Id| !self.is_blind_to(state, id) && !self.is_blind_to(state, state.owner(id));
+        state.used_chunks(state.alive().filter(seen).filter(|&id| self.minds(state, id)))
     }
 
     /// G1: packs of decided sessions that no live snapshot uses, and those worth rewriting;
     /// `only`: the listing showed no other pack.
     fn plan(&self, state: &State, repack: bool, only: Option<Id>) -> Proposal {
-        let used = state.used_chunks(self.live(state, NOW));
+        let used = self.used_chunks(state);
         let burnt = state.burnt(NOW);
         let mut proposal = Proposal::default();
         for id in state.ids().filter(|&id| only.is_none_or(|pack| pack == id)) {
@@ -133,6 +164,7 @@ impl Config {
             if self.burns_whole_sessions && decided && session.pack.stored == Stored::Never {
                 proposal.empty.insert(id);
             }
+            let abandoned = state.is_abandoned(id, NOW);
             if !session.is_stored() || !decided || burnt.contains(id) {
                 continue;
             }
@@ -142,7 +174,7 @@ impl Config {
                 Repack::Partial => used != session.pack.chunks,
                 Repack::Any => true,
             };
-            if used == 0 || repack && worth {
+            if used == 0 || repack && worth && !abandoned {
                 proposal.dead.insert(id);
                 for chunk in (0..CHUNKS).filter(|chunk| used & (1 << chunk) != 0) {
                     proposal.moved[chunk].insert(id);
@@ -152,12 +184,12 @@ impl Config {
         proposal
     }
 
-    pub(crate) fn start_gc(&self, state: &mut State, repack: bool, only: Option<Id>) {
-        state.budget.gcs -= 1;
+    pub(crate) fn start_gc(&self, state: &mut State, by: By, repack: bool, only: Option<Id>) {
+        *state.budget.of(by, |budget| &mut budget.gcs) -= 1;
         let mut known = state.decided(NOW);
         state.ids().filter(|&id| self.is_blind_to(state, id)).for_each(|id| known.remove(id));
         let proposal = self.plan(state, repack, only);
-        self.begin(state, Kind::Gc(proposal), known);
+        self.begin(state, Kind::Gc(proposal), by, known);
     }
 
     /// G5, and without folding G6 in the same step: nothing that G5 reads can change any more.
@@ -190,7 +222,9 @@ impl Config {
             commit.dead = commit.dead.union(proposal.empty);
         }
         let lower = session.number;
-        commit.burnt = state.burnt(lower).union(commit.dead);
+        let gone =
+            |&other: &Id| state.session(other).is_backup() && state.standing(other, lower) == (true, false);
+        state.ids().filter(gone).for_each(|other| commit.forgotten.insert(other));
         for other in state.counted(lower) {
             let keeps = state.session(other).record().is_none() || !self.has(Flaw::FoldDropsRecords);
             if keeps {
@@ -204,7 +238,11 @@ impl Config {
     /// snapshot that was held or undeleted, unless the frames it uses were copied.
     fn is_struck(&self, state: &State, gc: Id, pack: Id, known: Set, commit: &Commit) -> bool {
         let lower = state.session(gc).number;
-        if state.burnt(lower).contains(pack) {
+        // Planned when the commit could still be read: its copies may be all there is.
+        let abandons = |id: Id| state.session(id).record() == Some(Record::Abandon(pack));
+        let unforeseen = |id: Id| abandons(id) && !known.contains(id) && state.session(id).number < lower;
+        let surprised = state.ids().any(unforeseen) && !self.has(Flaw::AbandonedCopiesAreGarbage);
+        if state.burnt(lower).contains(pack) || surprised {
             return true;
         }
         let moved = state.session(gc).proposal().map(|proposal| proposal.moved).unwrap_or_default();
@@ -214,9 +252,11 @@ impl Config {
         let moves = moved.iter().any(|sources| sources.contains(pack));
         let careless = self.has(Flaw::RepackIgnoresLateUsers) && moves;
         state.counted(lower).filter(|&id| !self.is_blind_to(state, id)).any(|id| {
-            let late = !known.contains(id);
-            let uses = state.session(id).manifest().unwrap_or_default();
-            let rescued = !late && state.is_rescued(id, lower);
+            let snapshot = state.owner(id);
+            let late = !known.contains(id) || !known.contains(snapshot);
+            let careless = careless || snapshot != id && self.has(Flaw::NotesJudgedOnce);
+            let uses = state.uses(id);
+            let rescued = !late && state.is_rescued(snapshot, lower) && !careless;
             uses.iter().any(|(chunk, place)| {
                 let here = place == pack || state.follow_moves(chunk, place, lower, lower) == Some(pack);
                 here && (late && !careless || rescued && !commit.moved[chunk].contains(pack))

@@ -1,6 +1,6 @@
 //! What a run of the model explores, and the flaws that can be put in.
 
-use crate::state::Budget;
+use crate::state::{Budget, By, Id, Outcome, Session, Set, State};
 
 /// Where writers find chunks that are already stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,8 +31,28 @@ pub(crate) enum Fold {
     IntentsAndAborts,
 }
 
-/// A deliberate departure from the protocol; each must be found out.
+/// Whom the doubtful key belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Doubt {
+    Nobody,
+    /// Keeps to the protocol, but may be revoked.
+    Writer,
+    Keeper,
+    /// A thief with a keeper's key.
+    Hostile,
+}
+
+/// What a newer program writes that others can't read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Newer {
+    /// Entries of unknown kinds, which burn or use packs.
+    Entry,
+    /// Outcomes of backups.
+    Outcome,
+}
+
+/// A deliberate departure from the protocol; each must be found out.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Flaw {
     /// Writers forget a tombstone once its packs are deleted.
     TombstoneRetired,
@@ -74,6 +94,65 @@ pub(crate) enum Flaw {
     ReaderKeepsItsView,
     /// A manifest names the session that sealed a frame, not the pack in which it was found.
     FrameNamedByOrigin,
+    /// Revoking a keeper also voids what it committed before.
+    RevokeVoidsEarlierCommits,
+    /// The open gc of a revoked keeper is taken for aborted, without an ABORT.
+    RevokedGcTakenForAborted,
+    /// A collector doesn't look whether its own key was revoked below it.
+    RevokedCollectorGoesOn,
+    /// Readers don't read packs of sessions that a revocation made void.
+    RevokedPacksUnreadable,
+    /// Writers reuse frames of sessions that a revocation made void.
+    RevokedFramesReused,
+    /// A certificate that has ended bars outcomes, not only entries.
+    ExpiryBarsOutcomes,
+    /// Any keeper may sign a commit.
+    CommitByAnotherKeeper,
+    /// A commit's word that snapshots are gone counts without a record.
+    ForgottenAsListed,
+    /// A commit may burn what a snapshot needs.
+    NeededDeadCounts,
+    /// A commit may burn what its entry did not propose.
+    UnannouncedDeadCounts,
+    /// A commit counts while sessions below it are open.
+    UnsettledCommitCounts,
+    /// Writers don't avoid what a commit above open sessions proposed.
+    UnsettledNotAvoided,
+    /// A commit may burn what forgotten snapshots need without saying that they are gone, and the proof before
+    /// deletion asks for live ones only.
+    UnlistedForgottenCounts,
+    /// Collectors delete what others' commits say was moved, without looking at the copies.
+    DeletesWithoutProof,
+    /// Before they delete they ask only what live snapshots need.
+    ProofOfLiveOnly,
+    WriterIgnoresUnsupported,
+    CollectorIgnoresUnsupported,
+    RescueIgnoresUnsupported,
+    CheckpointOmitsOpen,
+    CheckpointOmitsHolds,
+    CheckpointOmitsForgets,
+    CheckpointOmitsMoves,
+    /// A checkpoint does not say whose snapshots it names.
+    CheckpointOmitsSigners,
+    /// A checkpoint is written while a gc below it is open.
+    CheckpointBesideOpenGc,
+    /// A checkpoint is taken to know everything below its own number.
+    CheckpointAtItsNumber,
+    StartsAtRevokedCheckpoint,
+    /// Packs of sessions without a manifest are garbage.
+    NotePacksDead,
+    /// Packs of a note that no list names yet are garbage.
+    UnlistedNotePacksDead,
+    /// G5 does not look again at the snapshots that notes name.
+    NotesJudgedOnce,
+    /// After an abandon writers use again what the abandoned gc proposed.
+    AbandonForgetsProposal,
+    /// Collectors take the packs of an abandoned gc for garbage.
+    AbandonedCopiesAreGarbage,
+    /// Readers don't look into the packs of an abandoned gc.
+    AbandonedCopiesNotRead,
+    /// What was forgotten below an abandoned gc can be had back.
+    AbandonRevives,
 }
 
 /// One exploration.
@@ -96,6 +175,8 @@ pub(crate) struct Config {
     pub(crate) stepwise_numbers: bool,
     /// Manifests name frames by the session that sealed them, and copies count only where a COMMIT below moved them.
     pub(crate) names_origins: bool,
+    pub(crate) doubt: Doubt,
+    pub(crate) newer: Newer,
     pub(crate) flaw: Option<Flaw>,
     /// What must be seen to happen, by the name of the property.
     pub(crate) must_happen: &'static [&'static str],
@@ -115,6 +196,8 @@ impl Config {
             stale_lists: false,
             stepwise_numbers: false,
             names_origins: false,
+            doubt: Doubt::Nobody,
+            newer: Newer::Entry,
             flaw: None,
             must_happen: &["a snapshot commits", "gc deletes"],
         }
@@ -122,6 +205,33 @@ impl Config {
 
     pub(crate) fn has(&self, flaw: Flaw) -> bool {
         self.flaw == Some(flaw)
+    }
+
+    /// Written by a newer program below this number: writers and collectors of older ones stop.
+    pub(crate) fn is_puzzled(&self, state: &State, limit: u8) -> bool {
+        state
+            .sessions
+            .iter()
+            .filter(|s| s.by == By::Newer && s.number < limit && s.intent)
+            .any(|session| self.newer == Newer::Entry || session.manifest().is_some())
+    }
+
+    /// The same for writers and records, which need no manifests.
+    pub(crate) fn is_puzzled_by_entries(&self, state: &State, id: Id) -> bool {
+        let Session { by, number, .. } = *state.session(id);
+        self.newer == Newer::Entry && by != By::Newer && self.is_puzzled(state, number)
+    }
+
+    /// The avoid set as the writer sees it: the careless one knows nothing of newer collectors.
+    pub(crate) fn avoid_set_of(&self, state: &State, id: Id, number: u8) -> Set {
+        let careless = self.has(Flaw::WriterIgnoresUnsupported) && state.session(id).by != By::Newer;
+        if !careless {
+            return state.avoid_set(number);
+        }
+        let mut known = state.clone();
+        let newer = known.sessions.iter_mut().filter(|s| s.by == By::Newer && s.proposal().is_some());
+        newer.for_each(|session| session.outcome = Outcome::Abort);
+        known.avoid_set(number)
     }
 
     /// A process may be delayed between choosing a number and creating the entry.

@@ -9,7 +9,7 @@ fn is_deep() -> bool {
     std::env::var_os("SANCERRE_MODEL").is_some_and(|value| value == "deep")
 }
 
-fn assert_holds_when_deep(config: Config) {
+pub(crate) fn assert_holds_when_deep(config: Config) {
     if is_deep() {
         assert_holds(config);
     } else {

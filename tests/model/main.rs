@@ -7,11 +7,16 @@
 // The numbers of states are the result of these tests.
 #![allow(clippy::print_stderr)]
 
+mod checkpoint;
 mod collector;
 mod config;
+mod distrust;
 mod exhaustive;
 mod explore;
+mod hostile;
 mod mutants;
+mod mutants_of_trust;
+mod notes;
 mod numbering;
 mod properties;
 mod protocol;
@@ -19,5 +24,6 @@ mod reader;
 mod records;
 mod state;
 mod store;
+mod trust;
 mod view;
 mod writer;

@@ -1,8 +1,8 @@
 //! W1 and G2: a process takes a number by creating `log/<n>`.
 
-use crate::config::{Config, Flaw};
+use crate::config::{Config, Doubt, Flaw};
 use crate::protocol::Action;
-use crate::state::{Id, Kind, NOW, Phase, Record, Session, Set, Starter, State};
+use crate::state::{By, Id, Kind, NOW, Phase, Record, Session, Set, Starter, State};
 
 impl Config {
     pub(crate) fn numbering_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -38,12 +38,12 @@ impl Config {
     /// A process begins. Where numbers can't have holes the number is chosen when the intent is created, and
     /// writers and records do both in one step: nobody sees what lies between reading the highest number and
     /// the create that succeeds. Collectors plan in between (G1), so theirs stay two steps.
-    pub(crate) fn begin(&self, state: &mut State, kind: Kind, known: Set) {
+    pub(crate) fn begin(&self, state: &mut State, kind: Kind, by: By, known: Set) {
         let early = self.has(Flaw::TombstonesBeforeIntent) && matches!(kind, Kind::Backup(_));
         let avoid = early.then(|| state.avoid_set(NOW));
         let highest = state.highest_number();
         let next = if self.delays_numbers() { highest + 1 } else { 1 };
-        let starter = Starter { kind, next, known, avoid };
+        let starter = Starter { kind, by, next, known, avoid };
         if self.delays_numbers() || early || matches!(kind, Kind::Gc(_)) {
             state.add_starter(starter);
         } else {
@@ -59,16 +59,23 @@ impl Config {
     fn create_session(&self, state: &mut State, starter: Starter, number: u8, acknowledged: bool) {
         let newest = state.newest_commit(NOW).map_or(0, |gc| state.session(gc).number);
         let phase = match (starter.kind, starter.avoid) {
+            (Kind::Gc(_), _) if self.doubt == Doubt::Hostile && starter.by == By::Doubtful => Phase::Done,
             (Kind::Gc(_), _) if self.has(Flaw::KnownTakenAtIntent) => {
                 Phase::Proposed { known: state.decided(NOW) }
             }
             (Kind::Gc(_), _) => Phase::Proposed { known: starter.known },
-            (Kind::Record(Record::Forget(_) | Record::Release(_)), _) => Phase::Done,
+            (
+                Kind::Record(
+                    Record::Forget(_) | Record::Release(_) | Record::Checkpoint | Record::Abandon(_),
+                ),
+                _,
+            ) => Phase::Done,
             (_, Some(avoid)) => Phase::Avoiding(avoid),
             _ => Phase::Announced,
         };
         let void = number < newest;
-        state.sessions.push(Session { phase, void, acknowledged, ..Session::new(number, starter.kind) });
+        let session = Session::new(number, starter.kind);
+        state.sessions.push(Session { by: starter.by, phase, void, acknowledged, ..session });
         if !acknowledged {
             state.budget.lost_acks -= 1;
         }
@@ -93,7 +100,8 @@ impl Config {
         };
         let kind = session.kind;
         session.phase = Phase::Done;
-        state.add_starter(Starter { kind, next: number + 1, known, avoid: None });
+        let by = session.by;
+        state.add_starter(Starter { kind, by, next: number + 1, known, avoid: None });
     }
 }
 

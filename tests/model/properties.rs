@@ -2,8 +2,8 @@
 
 use stateright::Property;
 
-use crate::config::Config;
-use crate::state::{Id, Kind, NOW, Outcome, Phase, Record, State, Stored, Uses};
+use crate::config::{Config, Doubt, Fold};
+use crate::state::{By, First, Id, Kind, NOW, Outcome, Phase, Record, State, Stored, Uses};
 
 pub(crate) const COMMITS: &str = "a snapshot commits";
 pub(crate) const DELETES: &str = "gc deletes";
@@ -25,6 +25,17 @@ pub(crate) const QUARANTINE: &str = "quarantined packs are not used again";
 pub(crate) const TAINT: &str = "frames of tainted sessions are not used again";
 pub(crate) const READS: &str = "a restore of a live snapshot finds it";
 pub(crate) const FOLLOWS: &str = "a restore follows a pack that went while it ran";
+pub(crate) const REVOKED: &str = "frames of revoked sessions are not used again";
+pub(crate) const FORGETS: &str = "only what was forgotten and not held is gone";
+pub(crate) const HONEST: &str = "honest commits are no lies";
+pub(crate) const VIEWS: &str = "a reader from a checkpoint sees what all see";
+pub(crate) const STARTS: &str = "a checkpoint with open sessions is read";
+pub(crate) const REVOKES: &str = "something that succeeded is made void";
+pub(crate) const LIES: &str = "a lie is found out";
+pub(crate) const BELIEVED: &str = "a commit of the doubtful key burns packs";
+pub(crate) const ANNEXES: &str = "the pack of a note is deleted";
+pub(crate) const NEWER: &str = "a newer program succeeds";
+pub(crate) const COPIES: &str = "only an abandoned collector has the frame of a live snapshot";
 pub(crate) const NUMBERS: &str = "numbers are dense and unique";
 
 pub(crate) fn all() -> Vec<Property<Config>> {
@@ -43,6 +54,30 @@ pub(crate) fn all() -> Vec<Property<Config>> {
         Property::sometimes(FOLLOWS, |_, state: &State| {
             state.reader.is_some_and(|reader| reader.has_followed)
         }),
+        Property::always(REVOKED, |_, state: &State| revoked_frames_are_not_used(state)),
+        Property::always(FORGETS, |_, state: &State| only_forgets_remove(state)),
+        Property::always(HONEST, honest_commits_stand),
+        Property::always(VIEWS, |_, state: &State| crate::checkpoint::has_no_effect(state)),
+        Property::sometimes(STARTS, |_, state: &State| crate::checkpoint::is_used(state)),
+        Property::sometimes(REVOKES, |_, state: &State| {
+            state.ids().any(|id| state.is_void(id, NOW) && state.session(id).first == First::Success)
+        }),
+        Property::sometimes(LIES, |_, state: &State| state.ids().any(|id| state.is_lie(id))),
+        Property::sometimes(BELIEVED, |_, state: &State| {
+            let doubtful = |&id: &Id| state.session(id).by == By::Doubtful;
+            state
+                .counted_commits(NOW)
+                .filter(doubtful)
+                .any(|id| state.session(id).commit().is_some_and(|commit| !commit.dead.is_empty()))
+        }),
+        Property::sometimes(ANNEXES, |_, state: &State| {
+            state.ids().any(|id| state.is_note(id) && state.session(id).pack.stored == Stored::Deleted)
+        }),
+        Property::sometimes(NEWER, |_, state: &State| {
+            let newer = state.sessions.iter().filter(|s| s.by == By::Newer);
+            newer.into_iter().any(|s| s.first == First::Success)
+        }),
+        Property::sometimes(COPIES, |_, state: &State| a_copy_is_all_there_is(state)),
         Property::always(NUMBERS, |_, state: &State| numbers_are_dense_and_unique(state)),
         Property::sometimes(COMMITS, |_, state: &State| a_snapshot_commits(state)),
         Property::sometimes(DELETES, |_, state: &State| {
@@ -60,10 +95,7 @@ pub(crate) fn all() -> Vec<Property<Config>> {
 }
 
 fn live_snapshots_are_reachable(state: &State) -> bool {
-    state.ids().filter(|&id| state.is_live(id, NOW)).all(|id| {
-        let uses = state.session(id).manifest().unwrap_or_default();
-        uses.iter().all(|(chunk, pack)| state.is_reachable(chunk, pack))
-    })
+    state.alive().all(|id| state.uses(id).iter().all(|(chunk, pack)| state.is_reachable(chunk, pack, None)))
 }
 
 fn saved_means_committed(state: &State) -> bool {
@@ -71,7 +103,9 @@ fn saved_means_committed(state: &State) -> bool {
         let session = state.session(*id);
         matches!(session.kind, Kind::Backup(_)) && session.phase == Phase::Confirmed
     };
-    state.ids().filter(saved).all(|id| state.session(id).manifest().is_some() && state.counts(id, NOW))
+    // Who is revoked later was told the truth.
+    let stands = |id: Id| state.session(id).manifest().is_some() && state.counts(id, NOW);
+    state.ids().filter(saved).all(|id| stands(id) || state.is_void(id, NOW))
 }
 
 fn confirmed_records_have_effect(state: &State) -> bool {
@@ -87,13 +121,17 @@ fn confirmed_records_have_effect(state: &State) -> bool {
 }
 
 fn outcomes_never_change(state: &State) -> bool {
-    use crate::state::First;
     state.ids().all(|id| {
         let session = state.session(id);
         match session.first {
             First::None => true,
             First::Abort => !state.counts(id, NOW),
-            First::Success => session.void || state.counts(id, NOW),
+            First::Success => {
+                // Revoked, given up, or the lie of a thief.
+                let distrusted =
+                    state.is_void(id, NOW) || state.is_abandoned(id, NOW) || session.by == By::Doubtful;
+                session.void || distrusted || state.counts(id, NOW)
+            }
         }
     })
 }
@@ -101,7 +139,7 @@ fn outcomes_never_change(state: &State) -> bool {
 fn deleted_packs_were_listed(state: &State) -> bool {
     state.ids().filter(|&id| state.session(id).pack.stored == Stored::Deleted).all(|pack| {
         let lists = |gc| state.session(gc).commit().is_some_and(|commit| commit.dead.contains(pack));
-        state.counted_commits(NOW).any(lists)
+        state.ids().filter(|&gc| state.counts(gc, NOW) || state.is_abandoned(gc, NOW)).any(lists)
     })
 }
 
@@ -111,8 +149,8 @@ fn final_lists_are_unused(state: &State) -> bool {
         let number = state.session(gc).number;
         let limit = number + 1;
         let Some(commit) = state.session(gc).commit() else { return true };
-        state.ids().filter(|&id| state.is_live(id, limit)).all(|id| {
-            let uses = state.session(id).manifest().unwrap_or_default();
+        state.holders(limit).filter(|&id| state.is_live(state.owner(id), limit)).all(|id| {
+            let uses = state.uses(id);
             uses.iter().all(|(chunk, pack)| match state.follow_moves(chunk, pack, number, limit) {
                 Some(place) => !commit.dead.contains(place) || commit.moved[chunk].contains(place),
                 None => false,
@@ -145,6 +183,7 @@ fn later_sessions_avoid(state: &State) -> bool {
             let Some(proposal) = state.session(gc).proposal() else { return true };
             match state.session(gc).outcome {
                 Outcome::Commit(commit) if state.counts(gc, NOW) => !uses.packs().intersects(commit.dead),
+                Outcome::None if state.is_void(gc, NOW) => true,
                 Outcome::None if !state.is_decided(gc, NOW) => {
                     !uses.packs().intersects(proposal.dead.union(proposal.empty))
                 }
@@ -187,6 +226,35 @@ fn taint_is_kept(state: &State) -> bool {
     })
 }
 
+/// A revocation taints what it makes void.
+fn revoked_frames_are_not_used(state: &State) -> bool {
+    let void = |id: Id| state.ids().filter(move |&other| state.is_void(other, state.session(id).number));
+    state.ids().filter(|&id| state.counts(id, NOW)).all(|id| {
+        let uses = state.session(id).manifest().unwrap_or_default();
+        uses.iter().all(|(c, pack)| void(id).all(|v| !state.origins(c, pack).contains(v) && pack != v))
+    })
+}
+
+/// A snapshot is gone only where a record below the collector forgot it and none held it.
+fn only_forgets_remove(state: &State) -> bool {
+    state.counted_commits(NOW).all(|gc| {
+        let number = state.session(gc).number;
+        let gone = state.ids().filter(|&id| state.honours(gc, id));
+        gone.into_iter().all(|id| state.standing(id, number) == (true, false))
+    })
+}
+
+/// What honest collectors commit is never taken for a lie.
+fn honest_commits_stand(config: &Config, state: &State) -> bool {
+    let honest = |id: &Id| config.doubt != Doubt::Hostile || state.session(*id).by != By::Doubtful;
+    config.fold != Fold::Nothing
+        || state
+            .ids()
+            .filter(|&id| state.session(id).commit().is_some())
+            .filter(honest)
+            .all(|id| state.is_settled(id) && !state.is_damaged(id))
+}
+
 fn restores_find(state: &State) -> bool {
     state.reader.is_none_or(|reader| !reader.is_lost || !state.is_live(reader.snapshot, NOW))
 }
@@ -223,6 +291,17 @@ fn a_rescue_saves(state: &State) -> bool {
             let proposed = session.proposal().is_some_and(|proposal| proposal.dead.intersects(packs));
             let kept = session.commit().is_some_and(|commit| !commit.dead.intersects(packs));
             session.number > state.session(id).number && proposed && kept
+        })
+    })
+}
+
+fn a_copy_is_all_there_is(state: &State) -> bool {
+    state.alive().any(|id| {
+        state.uses(id).iter().any(|(chunk, pack)| {
+            let mut copies = state.abandoned_copies(chunk, pack, NOW);
+            copies.any(|copy| {
+                !state.is_reachable(chunk, pack, Some(copy)) && state.is_reachable(chunk, pack, None)
+            })
         })
     })
 }

@@ -4,20 +4,27 @@ use stateright::{Model, Property};
 
 use crate::config::Config;
 use crate::state::{
-    CHUNKS, First, Id, Kind, Outcome, Pack, Phase, Record, Session, Set, Starter, State, Stored, Uses,
+    By, CHUNKS, Commit, First, Id, Kind, Outcome, Pack, Phase, Proposal, Record, Session, Set, Starter,
+    State, Stored, Uses,
 };
 
 /// One step of one party, or one fault. Positions are those in [`State::sessions`] or [`State::starters`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
     /// A process begins: backups read the highest number, collectors plan (G1).
-    StartBackup(u8),
+    StartBackup {
+        disk: u8,
+        by: By,
+    },
     StartGc {
+        by: By,
         repack: bool,
         /// A stale listing showed no other pack.
         only: Option<Id>,
     },
     StartRecord(Record),
+    /// A thief announces what he likes.
+    StartHostileGc(Proposal),
     /// W1, G2: create `log/<number>`; the acknowledgement may be lost.
     CreateIntent {
         starter: usize,
@@ -65,6 +72,16 @@ pub(crate) enum Action {
     /// One try to read the next chunk, or a look at what was committed since.
     ReadChunk,
     RepairOutcome,
+    /// A thief signs a commit for his open gc, or another's.
+    SignHostileCommit(Id, Commit),
+    /// A collector reads the whole log, before it deletes this pack.
+    ProveUnneeded(Id),
+    /// The doubtful key's certificate ends.
+    Expire,
+    WriteCheckpoint,
+    CreateCheckpoint(By),
+    UploadAnnex(Id),
+    ListAnnex(Id),
 }
 
 impl Model for Config {
@@ -93,6 +110,11 @@ impl Model for Config {
             published: index,
             index,
             retired: Set::default(),
+            expired: false,
+            proven: Set::default(),
+            draft: None,
+            checkpoint: None,
+            flaw: self.flaw,
         }]
     }
 
@@ -103,13 +125,17 @@ impl Model for Config {
         self.record_actions(state, actions);
         self.store_actions(state, actions);
         self.reader_actions(state, actions);
+        self.hostile_actions(state, actions);
+        self.checkpoint_actions(state, actions);
+        self.note_actions(state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::StartBackup(disk) => self.start_backup(&mut state, disk),
-            Action::StartGc { repack, only } => self.start_gc(&mut state, repack, only),
+            Action::StartBackup { disk, by } => self.start_backup(&mut state, disk, by),
+            Action::StartGc { by, repack, only } => self.start_gc(&mut state, by, repack, only),
+            Action::StartHostileGc(proposal) => self.start_hostile_gc(&mut state, proposal),
             Action::StartRecord(record) => self.start_record(&mut state, record),
             Action::CreateIntent { starter, number, acknowledged } => {
                 self.create_intent(&mut state, starter, number, acknowledged);
@@ -139,6 +165,13 @@ impl Model for Config {
             Action::StartRestore(id) => start_restore(&mut state, id),
             Action::ReadChunk => self.read_chunk(&mut state),
             Action::RepairOutcome => state.hidden = None,
+            Action::SignHostileCommit(id, commit) => state.create_outcome(id, Outcome::Commit(commit)),
+            Action::ProveUnneeded(pack) => state.proven.insert(pack),
+            Action::Expire => expire(&mut state),
+            Action::WriteCheckpoint => self.write_checkpoint(&mut state),
+            Action::CreateCheckpoint(by) => self.create_checkpoint(&mut state, by),
+            Action::UploadAnnex(id) => upload_annex(&mut state, id),
+            Action::ListAnnex(id) => state.session_mut(id).phase = Phase::Done,
         }
         Some(state)
     }
@@ -149,9 +182,10 @@ impl Model for Config {
 }
 
 use crate::collector::{copy_frames, retire_tombstone};
+use crate::notes::upload_annex;
 use crate::numbering::take_next_number;
 use crate::reader::start_restore;
-use crate::store::{hide_outcome, late_outcome, late_pack};
+use crate::store::{expire, hide_outcome, late_outcome, late_pack};
 use crate::writer::publish_segment;
 
 impl Session {
@@ -159,6 +193,8 @@ impl Session {
         Session {
             number,
             kind,
+            by: By::Sound,
+            late: false,
             intent: true,
             outcome: Outcome::None,
             first: First::None,
@@ -178,10 +214,12 @@ impl State {
 
     /// Create-only: nothing happens when an outcome is there.
     pub(crate) fn create_outcome(&mut self, id: Id, outcome: Outcome) {
+        let expired = self.expired;
         let session = self.session_mut(id);
         if session.outcome != Outcome::None {
             return;
         }
+        session.late = expired && session.by == By::Doubtful;
         session.outcome = outcome;
         if session.first == First::None {
             session.first = if outcome == Outcome::Abort { First::Abort } else { First::Success };

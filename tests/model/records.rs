@@ -1,8 +1,8 @@
 //! Single-step entries: forget, undelete, hold, release, quarantine, taint.
 
-use crate::config::{Config, Flaw};
+use crate::config::{Config, Doubt, Flaw};
 use crate::protocol::Action;
-use crate::state::{Id, Kind, NOW, Outcome, Phase, Record, Set, State};
+use crate::state::{By, Id, Kind, NOW, Outcome, Phase, Record, Set, State};
 
 impl Config {
     pub(crate) fn record_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -17,8 +17,10 @@ impl Config {
             let uploaders = state.ids().filter(|&id| matches!(state.session(id).kind, Kind::Backup(_)));
             actions.extend(uploaders.map(|id| Action::StartRecord(Record::Taint(id))));
         }
+        self.distrust_actions(state, actions);
         for id in state.ids().filter(|&id| state.session(id).phase == Phase::Announced) {
-            if state.session(id).record().is_some() && self.may_conclude(state, id) {
+            let concludes = state.session(id).record().is_some() && !state.is_note(id);
+            if concludes && self.may_conclude(state, id) {
                 actions.push(Action::LookForCommitAbove(id));
             }
         }
@@ -37,17 +39,47 @@ impl Config {
         actions.extend(chosen.map(|(_, record)| Action::StartRecord(record)));
     }
 
-    /// Holds and undeletes wait until every lower collector is decided; they may decide it by an ABORT.
+    fn distrust_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let doubtful = || state.sessions.iter().filter(|session| session.by == By::Doubtful);
+        if state.budget.revokes > 0 && self.doubt != Doubt::Nobody {
+            let mut starts = vec![NOW];
+            if self.doubt == Doubt::Writer || self.has(Flaw::RevokeVoidsEarlierCommits) {
+                starts.extend(doubtful().map(|session| session.number));
+            }
+            actions.extend(starts.into_iter().map(|from| Action::StartRecord(Record::Revoke { from })));
+        }
+        if state.budget.abandons > 0 {
+            let unread = |id: Id| state.hidden == Some(id) && state.session(id).commit().is_some();
+            // Collectors above are decided first, as before a hold; a commit above shows that it could be read.
+            let settled = |id: Id| {
+                let above = |other: &Id| state.session(*other).number > state.session(id).number;
+                state.ids().filter(above).all(|other| {
+                    let session = state.session(other);
+                    session.proposal().is_none() || session.outcome == Outcome::Abort
+                })
+            };
+            let given_up = state.ids().filter(|&id| (unread(id) || state.is_lie(id)) && settled(id));
+            actions.extend(given_up.map(|id| Action::StartRecord(Record::Abandon(id))));
+        }
+    }
+
+    /// Holds and undeletes wait until every lower collector is decided; they may decide it by an ABORT. They don't
+    /// know what became of a collector whose outcome they can't read, or whether an unknown entry is one.
     fn may_conclude(&self, state: &State, id: Id) -> bool {
-        let rescue = matches!(state.session(id).record(), Some(Record::Hold(_) | Record::Undelete(_)));
+        let record = state.session(id).record();
+        let rescue = matches!(record, Some(Record::Hold(_) | Record::Undelete(_)));
         if !rescue || self.has(Flaw::RescueIgnoresUndecidedGc) {
             return true;
         }
         let number = state.session(id).number;
-        state.sessions.iter().enumerate().all(|(position, session)| {
-            let undecided = session.outcome == Outcome::None
-                && !state.is_decided(u8::try_from(position).unwrap_or(u8::MAX), NOW);
-            session.proposal().is_none() || session.number >= number || !undecided
+        if self.is_puzzled_by_entries(state, id) && !self.has(Flaw::RescueIgnoresUnsupported) {
+            return false;
+        }
+        state.ids().filter(|&gc| state.session(gc).proposal().is_some()).all(|gc| {
+            let unknown = self.has(Flaw::RescueIgnoresUnsupported) && state.session(gc).by == By::Newer;
+            let unread = state.hidden == Some(gc) && !state.is_abandoned(gc, number);
+            let settled = state.session(gc).commit().is_none() || state.is_settled(gc);
+            state.session(gc).number >= number || unknown || state.is_decided(gc, NOW) && !unread && settled
         })
     }
 
@@ -59,8 +91,12 @@ impl Config {
             Record::Release(_) => budget.releases -= 1,
             Record::Quarantine(_) => budget.quarantines -= 1,
             Record::Taint(_) => budget.taints -= 1,
+            Record::Revoke { .. } => budget.revokes -= 1,
+            Record::Abandon(_) => budget.abandons -= 1,
+            Record::Checkpoint => budget.checkpoints -= 1,
+            Record::Note(_) => budget.notes -= 1,
         }
-        self.begin(state, Kind::Record(record), Set::default());
+        self.begin(state, Kind::Record(record), By::Sound, Set::default());
     }
 
     /// W7, for whoever created something that a COMMIT above might leave out. A rescue also sees whether a

@@ -5,6 +5,9 @@
 //! A process that is never scheduled again is a crashed one, and one that goes on after an ABORT is a zombie;
 //! neither needs a transition.
 
+use crate::checkpoint::Facts;
+use crate::config::Flaw;
+
 /// Position of a session in [`State::sessions`]. Stands for (n, h): two sessions may share a number.
 pub(crate) type Id = u8;
 
@@ -83,8 +86,8 @@ pub(crate) struct Commit {
     pub(crate) dead: Set,
     /// For each chunk the packs whose frame of it now lies in this collector's pack.
     pub(crate) moved: [Set; CHUNKS],
-    /// Everything burnt up to here.
-    pub(crate) burnt: Set,
+    /// Snapshots that nothing brings back from here on.
+    pub(crate) forgotten: Set,
     /// The digest: all lower sessions that succeeded and all lower records. Others at these numbers are void.
     pub(crate) counted: Set,
 }
@@ -99,6 +102,27 @@ pub(crate) enum Record {
     Quarantine(Id),
     /// Nothing this session sealed shall be used again.
     Taint(Id),
+    /// The doubtful key is not trusted at numbers from here on; [`NOW`]: from the record's own number on.
+    Revoke {
+        from: u8,
+    },
+    /// The commit of this collector can't be read, or lies; it has no effect above.
+    Abandon(Id),
+    /// What is known below a number, see [`crate::checkpoint`].
+    Checkpoint,
+    /// Owns packs of its own, as long as this snapshot lives.
+    Note(Id),
+}
+
+/// Who runs a session.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum By {
+    #[default]
+    Sound,
+    /// A key that may be revoked or end, or is in hostile hands.
+    Doubtful,
+    /// A sound key in a newer program, which writes what others can't read.
+    Newer,
 }
 
 /// The bytes of an intent.
@@ -171,6 +195,9 @@ pub(crate) enum First {
 pub(crate) struct Session {
     pub(crate) number: u8,
     pub(crate) kind: Kind,
+    pub(crate) by: By,
+    /// Its outcome came after the end of its certificate.
+    pub(crate) late: bool,
     /// Whether `log/<n>` is there and holds this intent.
     pub(crate) intent: bool,
     pub(crate) outcome: Outcome,
@@ -181,6 +208,17 @@ pub(crate) struct Session {
     pub(crate) acknowledged: bool,
     pub(crate) pack: Pack,
     pub(crate) phase: Phase,
+}
+
+impl Budget {
+    /// What a session of this key draws on.
+    pub(crate) fn of(&mut self, by: By, sound: impl FnOnce(&mut Budget) -> &mut u8) -> &mut u8 {
+        match by {
+            By::Sound => sound(self),
+            By::Doubtful => &mut self.doubtful,
+            By::Newer => &mut self.newer,
+        }
+    }
 }
 
 impl Session {
@@ -212,6 +250,10 @@ impl Session {
         }
     }
 
+    pub(crate) fn is_backup(&self) -> bool {
+        matches!(self.kind, Kind::Backup(_))
+    }
+
     pub(crate) fn is_stored(&self) -> bool {
         self.pack.stored == Stored::Now
     }
@@ -221,6 +263,7 @@ impl Session {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Starter {
     pub(crate) kind: Kind,
+    pub(crate) by: By,
     /// The number it will try: 1 + the highest it saw, which may be long ago.
     pub(crate) next: u8,
     /// Collectors: the outcomes known when planning (K).
@@ -265,6 +308,15 @@ pub(crate) struct Budget {
     pub(crate) hides: u8,
     /// Restores.
     pub(crate) readers: u8,
+    /// Sessions of the doubtful key, and of newer programs.
+    pub(crate) doubtful: u8,
+    pub(crate) newer: u8,
+    pub(crate) revokes: u8,
+    /// Ends of the doubtful key's certificate.
+    pub(crate) expiries: u8,
+    pub(crate) abandons: u8,
+    pub(crate) checkpoints: u8,
+    pub(crate) notes: u8,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -281,4 +333,13 @@ pub(crate) struct State {
     pub(crate) index: Set,
     /// Only for flaws that retire tombstones.
     pub(crate) retired: Set,
+    /// Whether the certificate of the doubtful key has ended.
+    pub(crate) expired: bool,
+    /// Packs of which a collector has proven that nobody needs them, and which it is about to delete.
+    pub(crate) proven: Set,
+    /// A checkpoint that is written but has no number yet, and the one in the log.
+    pub(crate) draft: Option<Facts>,
+    pub(crate) checkpoint: Option<(Id, Facts)>,
+    /// The same as in the configuration, for what parties make of what they read.
+    pub(crate) flaw: Option<Flaw>,
 }

@@ -15,6 +15,9 @@ impl Config {
             let outcomes = state.ids().filter(|&id| has_lingering_outcome(state, id));
             actions.extend(outcomes.map(Action::LateOutcome));
         }
+        if state.budget.expiries > 0 && !state.expired {
+            actions.push(Action::Expire);
+        }
         if state.hidden.is_some() {
             actions.push(Action::RepairOutcome);
         } else if state.budget.hides > 0 {
@@ -63,6 +66,11 @@ pub(crate) fn late_outcome(state: &mut State, id: Id) {
         state.create_outcome(id, Outcome::Manifest(uses));
         state.session_mut(id).phase = Phase::Failed(None);
     }
+}
+
+pub(crate) fn expire(state: &mut State) {
+    state.budget.expiries -= 1;
+    state.expired = true;
 }
 
 pub(crate) fn hide_outcome(state: &mut State, id: Id) {

@@ -2,7 +2,8 @@
 //!
 //! Every function takes a `limit`: only entries with a lower number are looked at ([`NOW`]: all there are).
 
-use crate::state::{Id, Kind, NOW, Outcome, Record, Session, Set, State, Stored};
+use crate::config::Flaw;
+use crate::state::{By, Id, Kind, NOW, Outcome, Record, Session, Set, State, Stored};
 
 impl State {
     pub(crate) fn session(&self, id: Id) -> &Session {
@@ -21,8 +22,10 @@ impl State {
         self.sessions.iter().filter(|session| session.intent).map(|session| session.number).max().unwrap_or(0)
     }
 
+    /// The one whose digest folding relies on; a thief's is not believed.
     pub(crate) fn newest_commit(&self, limit: u8) -> Option<Id> {
-        let commits = self.ids().filter(|&id| self.session(id).commit().is_some());
+        let believed = |&id: &Id| self.session(id).commit().is_some() && self.session(id).by != By::Doubtful;
+        let commits = self.ids().filter(believed);
         commits.filter(|&id| self.session(id).number < limit).max_by_key(|&id| self.session(id).number)
     }
 
@@ -30,7 +33,11 @@ impl State {
     /// digest, whatever objects lie there.
     pub(crate) fn counts(&self, id: Id, limit: u8) -> bool {
         let session = self.session(id);
-        if session.number >= limit {
+        let late = session.late && self.has(Flaw::ExpiryBarsOutcomes);
+        if session.number >= limit || late || self.is_void(id, limit) || self.is_abandoned(id, limit) {
+            return false;
+        }
+        if session.commit().is_some() && !self.is_sound(id) {
             return false;
         }
         match self.newest_commit(limit) {
@@ -48,7 +55,7 @@ impl State {
     pub(crate) fn is_decided(&self, id: Id, limit: u8) -> bool {
         let session = self.session(id);
         let folded = self.newest_commit(limit).is_some_and(|gc| session.number <= self.session(gc).number);
-        folded || session.outcome != Outcome::None || session.record().is_some()
+        folded || session.outcome != Outcome::None || session.record().is_some() || self.is_void(id, limit)
     }
 
     pub(crate) fn decided(&self, limit: u8) -> Set {
@@ -88,11 +95,18 @@ impl State {
     }
 
     /// Whether a reader gets the frame: at its place, or following committed moves.
-    pub(crate) fn is_reachable(&self, chunk: usize, pack: Id) -> bool {
+    /// Of a moved frame that is not where it should be also the places before, and the copies of abandoned
+    /// collectors. `without`: as if this pack were deleted.
+    pub(crate) fn is_reachable(&self, chunk: usize, pack: Id, without: Option<Id>) -> bool {
         let holds = |place: Id| {
+            let unread = self.has(Flaw::RevokedPacksUnreadable) && self.is_void(place, NOW);
             let pack = self.session(place).pack;
-            pack.stored == Stored::Now && pack.chunks & (1 << chunk) != 0
+            pack.stored == Stored::Now && pack.chunks & (1 << chunk) != 0 && without != Some(place) && !unread
         };
+        let reads_copies = !self.has(Flaw::AbandonedCopiesNotRead);
+        if reads_copies && self.abandoned_copies(chunk, pack, NOW).any(holds) {
+            return true;
+        }
         let mut place = pack;
         for gc in self.counted_commits(NOW) {
             if holds(place) {
@@ -105,11 +119,9 @@ impl State {
         holds(place)
     }
 
-    /// A hold or undelete has no effect on what a lower gc had already burnt.
+    /// A hold or undelete has no effect on a snapshot that a lower gc gave up.
     pub(crate) fn rescue_works(&self, record: Id, snapshot: Id, limit: u8) -> bool {
-        let below = self.session(record).number;
-        let uses = self.session(snapshot).manifest().unwrap_or_default();
-        uses.iter().all(|(chunk, pack)| self.follow_moves(chunk, pack, below, limit).is_some())
+        !self.is_collected(snapshot, self.session(record).number, limit)
     }
 
     /// (forgotten, held) according to the records below `limit`.
@@ -118,10 +130,8 @@ impl State {
         for id in self.counted(limit) {
             match self.session(id).record() {
                 Some(Record::Forget(s)) if s == snapshot => forgotten = true,
-                Some(Record::Undelete(s)) if s == snapshot && self.rescue_works(id, s, limit) => {
-                    forgotten = false;
-                }
-                Some(Record::Hold(s)) if s == snapshot && self.rescue_works(id, s, limit) => held = true,
+                Some(Record::Undelete(s)) if s == snapshot => forgotten = false,
+                Some(Record::Hold(s)) if s == snapshot => held = true,
                 Some(Record::Release(s)) if s == snapshot => held = false,
                 _ => {}
             }
@@ -144,12 +154,12 @@ impl State {
             return false;
         }
         let (forgotten, held) = self.standing(id, limit);
-        !forgotten || held
+        (!forgotten || held) && !self.is_collected(id, limit, limit)
     }
 
     pub(crate) fn burnt(&self, limit: u8) -> Set {
-        let newest = self.newest_commit(limit);
-        newest.and_then(|gc| self.session(gc).commit()).map(|commit| commit.burnt).unwrap_or_default()
+        let commits = self.counted_commits(limit).filter_map(|gc| self.session(gc).commit());
+        commits.fold(Set::default(), |burnt, commit| burnt.union(commit.dead))
     }
 
     pub(crate) fn quarantined(&self, limit: u8) -> Set {
@@ -185,10 +195,13 @@ impl State {
     /// What a session with number `limit` must not refer to.
     pub(crate) fn avoid_set(&self, limit: u8) -> Set {
         let mut avoid = self.burnt(limit).union(self.quarantined(limit)).union(self.tainted(limit));
+        avoid = avoid.union(self.voids(limit));
         for id in self.ids() {
             let session = self.session(id);
-            if session.number < limit && !self.is_decided(id, limit) {
-                avoid = avoid.union(session.proposal().map(|p| p.dead.union(p.empty)).unwrap_or_default());
+            if let (true, Some(proposal)) = (session.number < limit, session.proposal()) {
+                if self.may_still_burn(id, limit) {
+                    avoid = avoid.union(proposal.dead.union(proposal.empty));
+                }
             }
         }
         avoid
@@ -198,9 +211,13 @@ impl State {
     pub(crate) fn used_chunks(&self, snapshots: impl Iterator<Item = Id>) -> Vec<u8> {
         let mut used = vec![0; self.sessions.len()];
         for id in snapshots {
-            for (chunk, pack) in self.session(id).manifest().unwrap_or_default().iter() {
+            for (chunk, pack) in self.uses(id).iter() {
                 let place = self.follow_moves(chunk, pack, NOW, NOW).unwrap_or(pack);
                 used[usize::from(place)] |= 1 << chunk;
+                if !self.has(Flaw::AbandonedCopiesAreGarbage) {
+                    self.abandoned_copies(chunk, pack, NOW)
+                        .for_each(|copy| used[usize::from(copy)] |= 1 << chunk);
+                }
             }
         }
         used

@@ -1,19 +1,29 @@
 //! W2-W8: a backup from its number to its report.
 
-use crate::config::{Config, Flaw, Fold, Hints};
+use crate::config::{Config, Doubt, Flaw, Fold, Hints};
 use crate::protocol::Action;
-use crate::state::{CHUNKS, Id, Kind, NOW, Outcome, Pack, Phase, Set, State, Stored, Uses};
+use crate::state::{By, CHUNKS, Id, Kind, NOW, Outcome, Pack, Phase, Set, State, Stored, Uses};
 
 impl Config {
     pub(crate) fn writer_actions(&self, state: &State, actions: &mut Vec<Action>) {
         if state.budget.backups > 0 {
-            actions.extend(self.disks.iter().map(|&disk| Action::StartBackup(disk)));
+            self.start_actions(By::Sound, actions);
+        }
+        if state.budget.newer > 0 {
+            self.start_actions(By::Newer, actions);
+        }
+        if state.budget.doubtful > 0 && self.doubt == Doubt::Writer && !state.expired {
+            self.start_actions(By::Doubtful, actions);
         }
         for id in state.ids().filter(|&id| state.session(id).acknowledged) {
             if let Kind::Backup(disk) = state.session(id).kind {
                 self.session_actions(state, id, disk, actions);
             }
         }
+    }
+
+    fn start_actions(&self, by: By, actions: &mut Vec<Action>) {
+        actions.extend(self.disks.iter().map(|&disk| Action::StartBackup { disk, by }));
     }
 
     fn session_actions(&self, state: &State, id: Id, disk: u8, actions: &mut Vec<Action>) {
@@ -23,7 +33,7 @@ impl Config {
             actions.push(Action::PublishSegment(id));
         }
         match session.phase {
-            Phase::Announced if self.log_is_readable(state, session.number) => {
+            Phase::Announced if self.log_is_readable(state, id) => {
                 actions.push(Action::ReadTombstones(id));
             }
             Phase::Avoiding(avoid) => {
@@ -45,10 +55,15 @@ impl Config {
         }
     }
 
-    /// A missing number or an unreadable outcome of a collector: refuse to start.
-    fn log_is_readable(&self, state: &State, number: u8) -> bool {
-        let blind = state.hidden.is_some_and(|id| state.session(id).proposal().is_some());
-        state.log_is_complete(number) && !blind
+    /// A missing number, an unreadable outcome of a collector that nobody gave up, an entry of a newer program, a key
+    /// that was revoked: refuse to start.
+    fn log_is_readable(&self, state: &State, id: Id) -> bool {
+        let number = state.session(id).number;
+        let blind = state
+            .hidden
+            .is_some_and(|gc| state.session(gc).proposal().is_some() && !state.is_abandoned(gc, number));
+        let stops = self.is_puzzled_by_entries(state, id) && !self.has(Flaw::WriterIgnoresUnsupported);
+        state.log_is_complete(number) && !blind && !stops && !state.is_void(id, number)
     }
 
     fn may_publish(&self, state: &State, id: Id) -> bool {
@@ -85,21 +100,24 @@ impl Config {
             Hints::Listed => found.stored == Stored::Now,
             Hints::Index => state.index.contains(pack),
         };
-        let tainted = state.tainted(state.session(writer).number);
+        let number = state.session(writer).number;
+        // The avoid set is as old as W2; a revoked key may have begun sessions since.
+        let void = state.voids(number);
+        let tainted = state.tainted(number).union(void);
         let sealed_by_tainted =
             tainted.intersects(state.origins(chunk, pack)) && !self.has(Flaw::TaintByPack);
-        let trusted = self.has(Flaw::IndexTrusted) || !avoid.contains(pack) && !sealed_by_tainted;
+        let trusted = self.has(Flaw::IndexTrusted) || !avoid.union(void).contains(pack) && !sealed_by_tainted;
         found.stored != Stored::Never && found.chunks & (1 << chunk) != 0 && hinted && trusted
     }
 
-    pub(crate) fn start_backup(&self, state: &mut State, disk: u8) {
-        state.budget.backups -= 1;
-        self.begin(state, Kind::Backup(disk), Set::default());
+    pub(crate) fn start_backup(&self, state: &mut State, disk: u8, by: By) {
+        *state.budget.of(by, |budget| &mut budget.backups) -= 1;
+        self.begin(state, Kind::Backup(disk), by, Set::default());
     }
 
     pub(crate) fn read_tombstones(&self, state: &mut State, id: Id) {
         let number = state.session(id).number;
-        let mut avoid = state.avoid_set(number);
+        let mut avoid = self.avoid_set_of(state, id, number);
         if self.has(Flaw::TombstoneRetired) {
             for pack in avoid.iter().filter(|&p| state.session(p).pack.stored == Stored::Deleted) {
                 avoid.remove(pack);
@@ -162,6 +180,8 @@ impl Config {
         // Without folding an outcome once created stays, so W7 finds nothing: no separate step is needed.
         let reports_at_once = self.fold == Fold::Nothing || self.has(Flaw::WriterSkipsW7);
         state.session_mut(id).phase = match (won, reports_at_once) {
+            // W7 reads back what a reader makes of it.
+            (true, true) if state.is_void(id, NOW) => Phase::Failed(None),
             (true, true) => Phase::Confirmed,
             (true, false) => Phase::Won,
             (false, _) => {
