@@ -96,8 +96,8 @@ impl Ends {
 
     /// Decodes them, and compares them with what the pack's session listed.
     pub(crate) fn decode(&self) -> std::result::Result<PackTail<'_>, FormatError> {
-        let listed = self.trailer.directory_hash() == self.source.listed.directory;
         let tail = PackTail::decode(self.trailer, &self.head, &self.tail)?;
+        let listed = tail.hash() == self.source.listed.tail;
         if listed && tail.head().name() == self.source.name && tail.head().writer() == self.source.session {
             return Ok(tail);
         }
