@@ -72,7 +72,7 @@ impl OwnFrames {
     }
 
     /// The frames, each with its pieces.
-    pub fn frames(&self) -> &[(FramePlace, Vec<Piece>)] {
-        &self.frames
+    pub fn into_frames(self) -> Vec<(FramePlace, Vec<Piece>)> {
+        self.frames
     }
 }

@@ -157,7 +157,7 @@ fn a_tail_alone_tells_of_unmoved_frames_and_vouches_for_itself() {
     assert_eq!(own.hash(), finished.listed().tail);
     let pack = Pack::decode(&finished.bytes).unwrap();
     let expected: Vec<_> = pack.directory().iter().map(|entry| entry.place()).zip(table).collect();
-    assert_eq!(own.frames(), expected);
+    assert_eq!(own.into_frames(), expected);
     for at in 0..tail.len() {
         let mut bytes = tail.to_vec();
         bytes[at] ^= 0x41;
