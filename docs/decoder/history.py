@@ -21,7 +21,7 @@ class Listed:
     kind: str
     size: int
     sha256: str
-    directory: str
+    tail: str
     frames: int
 
 
@@ -88,7 +88,7 @@ class Zone:
         require(pack.repository.hex() == self.repository.id, "a pack of another repository")
         require((pack.session, pack.ordinal) == (session.id, ordinal), "a pack of another session")
         require(("data", "meta")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
-        require(pack.directory_hash.hex() == listed.directory and len(pack.frames) == listed.frames, "another directory than listed")
+        require(pack.tail_hash.hex() == listed.tail and len(pack.frames) == listed.frames, "another tail than listed")
         return pack
 
     def _checked(self, key: str, read: Callable[[str], None]) -> None:
@@ -163,9 +163,9 @@ class Zone:
         packs = [line.split(" ") for line in record.values["pack"]]
         ordinals = [int(pack[0]) for pack in packs]
         require(ordinals == sorted(set(ordinals)), "packs out of order")
-        for ordinal, (_, kind, size, blake3, sha256, directory, frames) in zip(ordinals, packs):
+        for ordinal, (_, kind, size, blake3, sha256, tail, frames) in zip(ordinals, packs):
             name = f"{self.prefix}packs/{session.id.number:016x}/{ordinal:08x}-{blake3}"
-            session.packs.setdefault(ordinal, Listed(name, kind, int(size), sha256, directory, int(frames)))
+            session.packs.setdefault(ordinal, Listed(name, kind, int(size), sha256, tail, int(frames)))
 
     def _read_segment(self, key: str) -> None:
         session, record = self._published(key, "index")

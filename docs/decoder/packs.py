@@ -26,13 +26,13 @@ class Pack:
         self.data = data
         require(len(data) >= 64, "too short for a pack")
         trailer = Cursor(data[-64:])
-        count, head_size, table_size, table_offset, directory_hash, magic = trailer.fields("IIII32s8x8s")
+        count, head_size, table_size, table_offset, ends_hash, magic = trailer.fields("IIII32s8x8s")
         require(magic == b"KCAPCNAS" and 1 <= count <= 65536, "no pack's trailer")
         directory_offset = table_offset + table_size
         require(directory_offset + count * 48 + 64 == len(data), "a pack is not as long as its parts")
         directory = data[directory_offset:-64]
-        require(digest(directory) == directory_hash, "the directory was changed")
-        self.directory_hash = directory_hash
+        require(digest(data[:head_size] + data[table_offset:-64]) == ends_hash, "head, table or directory were changed")
+        self.tail_hash = digest(data[table_offset:])
         self._head(Cursor(data[:head_size]))
         self.frames = self._directory(Cursor(directory), head_size)
         require(sum(frame.size for frame in self.frames) + head_size == table_offset, "frames and table do not meet")

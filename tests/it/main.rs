@@ -23,6 +23,7 @@ mod keys;
 mod link;
 mod nonces;
 mod outage;
+mod poison;
 mod probe;
 mod refusals;
 mod repack;

@@ -1,6 +1,8 @@
 //! Log entries and outcomes that no command of the engine writes (yet), signed with the admin's key.
 
+use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::session;
 use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
@@ -75,9 +77,26 @@ impl TestRepo {
         self.append(Kind::Gc { generation: 1 }, &lists.encode().unwrap()).await
     }
 
-    /// Publishes an index segment under an entry of its own, whatever it says; returns its name.
-    pub async fn publish_index(&self, mut entries: Vec<IndexEntry>) -> SegmentName {
+    /// Publishes an index segment under an entry of its own, whatever it says; returns its name. The admin signs.
+    pub async fn publish_index(&self, entries: Vec<IndexEntry>) -> SegmentName {
         let session = self.append(Kind::Index, &[]).await;
+        self.put_segment(session, (admin(), self.admin_key().await), entries).await
+    }
+
+    /// The same signed by the key that `speaker` was opened with.
+    pub async fn say(&self, speaker: &Repository, entries: Vec<IndexEntry>) -> SegmentName {
+        let log = Log::load(speaker).await.unwrap();
+        let session = session::append(speaker, &log, Kind::Index, &[]).await.unwrap();
+        let signer = speaker.signer(Kind::Index.roles()).unwrap().clone();
+        self.put_segment(session, (signer.by, signer.key), entries).await
+    }
+
+    async fn put_segment(
+        &self,
+        session: SessionId,
+        (by, key): (SignedBy, SigningKey),
+        mut entries: Vec<IndexEntry>,
+    ) -> SegmentName {
         let root = self.open.keys.metadata_root(&session).unwrap();
         let built = build_sealed(&mut entries, &root, session, 0).unwrap();
         let fields = SegmentFields {
@@ -85,14 +104,13 @@ impl TestRepo {
             zone: self.open.keys.zone.clone(),
             session,
             sequence: 0,
-            by: admin(),
+            by,
             generation: self.open.keys.generation().unwrap(),
             covers: Vec::new(),
             entries: built.entries,
             table_bytes: built.table_bytes,
             table_hash: built.table_hash,
         };
-        let key = self.admin_key().await;
         let bytes = record::encode(&fields, "sancerre test", &key, &[], &built.sealed).unwrap();
         self.tamper(&names::index(&self.open.keys.zone, &session, 0), bytes).await;
         SegmentName { session: session.number, sequence: 0 }

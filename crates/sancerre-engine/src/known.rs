@@ -1,10 +1,11 @@
-//! Known chunks in memory, and which of their places may be reused.
+//! Known chunks in memory, who says where they lie, and which of their places may be reused.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use sancerre_format::id::{ContentId, Place};
+use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
+use sancerre_format::names::Name;
 
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::Avoid;
@@ -34,8 +35,74 @@ impl Hasher for IdHasher {
 /// Places by id.
 pub type Places = HashMap<ContentId, Place, BuildHasherDefault<IdHasher>>;
 
+/// Who says where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Speaker {
+    /// The session's own key, of what it stored or has proven before.
+    Own,
+    /// The map of another key's snapshot.
+    Base,
+    /// A segment of the index, by its number there.
+    Segment(u32),
+}
+
+/// A place, and who says so: but for the own key's word it counts only if the pack's own table says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// Where the chunk lies.
+    pub place: Place,
+    /// Who says so.
+    pub speaker: Speaker,
+}
+
+/// A [`Word`] without padding: the index holds one for each chunk.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed {
+    session: u64,
+    /// Ordinal, index, offset and size in the pack, offset and size in the frame.
+    numbers: [u32; 6],
+    speaker: u32,
+}
+
+/// Speakers as numbers: segments count from 0.
+const OWN: u32 = u32::MAX;
+const BASE: u32 = u32::MAX - 1;
+
+impl From<Word> for Packed {
+    fn from(Word { place, speaker }: Word) -> Self {
+        let Place { frame: FramePlace { frame, offset_bytes, sealed_bytes }, .. } = place;
+        let within = [place.offset_bytes, place.size_bytes];
+        let numbers = [frame.pack.ordinal, frame.index, offset_bytes, sealed_bytes, within[0], within[1]];
+        let speaker = match speaker {
+            Speaker::Own => OWN,
+            Speaker::Base => BASE,
+            Speaker::Segment(number) => number,
+        };
+        Self { session: frame.pack.session, numbers, speaker }
+    }
+}
+
+impl From<Packed> for Word {
+    fn from(packed: Packed) -> Self {
+        let [ordinal, index, offset_bytes, sealed_bytes, within, size_bytes] = packed.numbers;
+        let frame = FrameName { pack: PackName { session: packed.session, ordinal }, index };
+        let frame = FramePlace { frame, offset_bytes, sealed_bytes };
+        let speaker = match packed.speaker {
+            OWN => Speaker::Own,
+            BASE => Speaker::Base,
+            number => Speaker::Segment(number),
+        };
+        Self { place: Place { frame, offset_bytes: within, size_bytes }, speaker }
+    }
+}
+
+/// Words by id.
+pub(crate) type Words = HashMap<ContentId, Packed, BuildHasherDefault<IdHasher>>;
+
 /// Which places a session may build on (W2–W4).
 pub struct Usable {
+    /// Whose words need no proof: the session's own key's.
+    pub own: Option<Name>,
     /// What must not be reused.
     pub avoid: Avoid,
     /// Signed pack lists.

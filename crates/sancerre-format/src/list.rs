@@ -20,8 +20,8 @@ pub struct ListedPack {
     pub hash: Hash,
     /// SHA-256 of the object: what stores and other tools know it by.
     pub sha256: Hash,
-    /// BLAKE3 of its directory.
-    pub directory: Hash,
+    /// BLAKE3 of all that follows its frames: table, directory and trailer.
+    pub tail: Hash,
     /// Frames in it.
     pub frames: u32,
 }
@@ -29,7 +29,7 @@ pub struct ListedPack {
 impl ListedPack {
     fn parse(line: &str) -> Result<Self> {
         let fields: Vec<&str> = line.split(' ').collect();
-        let &[ordinal, kind, size, hash, sha256, directory, frames] = fields.as_slice() else {
+        let &[ordinal, kind, size, hash, sha256, tail, frames] = fields.as_slice() else {
             return Err(corrupt(PackList::KIND, format!("a pack has {} fields", fields.len())));
         };
         ensure(matches!(kind, "data" | "meta"), PackList::KIND, || format!("unknown kind {kind:?}"))?;
@@ -39,15 +39,15 @@ impl ListedPack {
             size_bytes: number(PackList::KIND, size)?,
             hash: Hash::from_hex(hash)?,
             sha256: Hash::from_hex(sha256)?,
-            directory: Hash::from_hex(directory)?,
+            tail: Hash::from_hex(tail)?,
             frames: number(PackList::KIND, frames)?,
         })
     }
 
     fn line(&self) -> String {
         let kind = if self.metadata { "meta" } else { "data" };
-        let Self { ordinal, size_bytes, hash, sha256, directory, frames, .. } = self;
-        format!("{ordinal} {kind} {size_bytes} {hash} {sha256} {directory} {frames}")
+        let Self { ordinal, size_bytes, hash, sha256, tail, frames, .. } = self;
+        format!("{ordinal} {kind} {size_bytes} {hash} {sha256} {tail} {frames}")
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod build;
 mod head;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::seal::{self, RootKey, UnitKind, UnitName, is_sealed_size, sealed_byte
 
 pub use build::{FinishedPack, PackBuilder};
 pub use head::{PackHead, PackKind, SealedSession};
+pub use tail::OwnFrames;
 
 const WHAT: &str = "pack";
 const TRAILER_MAGIC: &[u8; 8] = b"KCAPCNAS";
@@ -75,7 +77,7 @@ pub struct Trailer {
     head_bytes: u32,
     table_bytes: u32,
     table_offset_bytes: u32,
-    directory_hash: Hash,
+    ends_hash: Hash,
 }
 
 impl Trailer {
@@ -90,7 +92,7 @@ impl Trailer {
             head_bytes: reader.u32()?,
             table_bytes: reader.u32()?,
             table_offset_bytes: reader.u32()?,
-            directory_hash: Hash(reader.array()?),
+            ends_hash: Hash(reader.array()?),
         };
         reader.zeros::<8>()?;
         ensure(reader.take(TRAILER_MAGIC.len())? == TRAILER_MAGIC, WHAT, || {
@@ -123,7 +125,7 @@ impl Trailer {
     fn encode(&self) -> [u8; TRAILER_BYTES] {
         let numbers = [self.frames, self.head_bytes, self.table_bytes, self.table_offset_bytes];
         let fields = numbers.iter().flat_map(|number| number.to_le_bytes());
-        let all = fields.chain(self.directory_hash.0).chain([0; 8]).chain(*TRAILER_MAGIC);
+        let all = fields.chain(self.ends_hash.0).chain([0; 8]).chain(*TRAILER_MAGIC);
         let mut bytes = [0; TRAILER_BYTES];
         bytes.iter_mut().zip(all).for_each(|(byte, field)| *byte = field);
         bytes
@@ -132,11 +134,6 @@ impl Trailer {
     /// How many frames the pack holds.
     pub fn frames(&self) -> usize {
         to_usize(self.frames)
-    }
-
-    /// BLAKE3 of the directory: to be compared with the session's signed pack list.
-    pub fn directory_hash(&self) -> Hash {
-        self.directory_hash
     }
 
     /// Where the head lies in the pack.
@@ -161,29 +158,30 @@ pub struct PackTail<'a> {
     head: PackHead,
     directory: Vec<DirectoryEntry>,
     table: &'a [u8],
+    hash: Hash,
 }
 
 impl<'a> PackTail<'a> {
-    /// Decodes head and directory.
+    /// Decodes head and directory, which with the table must fit the trailer.
     ///
     /// `head` starts with the bytes of [`Trailer::head_range`], `tail` ends with the last [`Trailer::tail_bytes`]
     /// bytes of the pack; both may be longer.
     pub fn decode(trailer: Trailer, head: &[u8], tail: &'a [u8]) -> Result<Self> {
         let head =
             head.get(..to_usize(trailer.head_bytes)).ok_or_else(|| corrupt(WHAT, "its head is cut short"))?;
-        let head = PackHead::decode(head)?;
-        let skipped = tail.len().checked_sub(trailer.tail_bytes());
-        let (_, tail) = skipped
-            .and_then(|skipped| tail.split_at_checked(skipped))
-            .ok_or_else(|| corrupt(WHAT, "its table and directory are cut short"))?;
-        let mut reader = Reader::new(WHAT, tail);
-        let table = reader.take(to_usize(trailer.table_bytes))?;
-        let directory_bytes = reader.take(trailer.directory_bytes())?;
-        if Hash::of(directory_bytes) != trailer.directory_hash {
-            return Err(forged(WHAT, "its directory does not fit the hash in its trailer"));
+        let ends = tail::split(&trailer, tail)?;
+        if ends_hash(head, ends.table, ends.directory) != trailer.ends_hash {
+            return Err(forged(WHAT, "head, table or directory do not fit the hash in its trailer"));
         }
-        let directory = decode_directory(&trailer, &head, directory_bytes)?;
-        Ok(Self { trailer, head, directory, table })
+        let head = PackHead::decode(head)?;
+        let directory = decode_directory(&trailer, &head, ends.directory)?;
+        Ok(Self { trailer, head, directory, table: ends.table, hash: ends.hash })
+    }
+
+    /// BLAKE3 of all that follows the frames: to be compared with the session's signed pack list, which vouches so for
+    /// table and directory and, by the hash in the trailer, for the head.
+    pub fn hash(&self) -> Hash {
+        self.hash
     }
 
     /// The trailer.
@@ -208,6 +206,11 @@ impl<'a> PackTail<'a> {
         let raw = seal::open(metadata_root, &self.head.table_name(), self.table)?;
         decode_table(&raw, self.directory.len())
     }
+}
+
+/// What the trailer says of head, table and directory.
+fn ends_hash(head: &[u8], table: &[u8], directory: &[u8]) -> Hash {
+    Hash::of(&[head, table, directory].concat())
 }
 
 fn decode_directory(trailer: &Trailer, head: &PackHead, bytes: &[u8]) -> Result<Vec<DirectoryEntry>> {

@@ -283,13 +283,13 @@ fn any_body() -> impl Strategy<Value = Body> {
 fn any_pack() -> impl Strategy<Value = ListedPack> {
     let hashes = (any_hash(), any_hash(), any_hash());
     (any::<u32>(), any::<bool>(), any::<u64>(), hashes, any::<u32>()).prop_map(
-        |(ordinal, metadata, size_bytes, (hash, sha256, directory), frames)| ListedPack {
+        |(ordinal, metadata, size_bytes, (hash, sha256, tail), frames)| ListedPack {
             ordinal,
             metadata,
             size_bytes,
             hash,
             sha256,
-            directory,
+            tail,
             frames,
         },
     )

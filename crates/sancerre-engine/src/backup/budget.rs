@@ -11,6 +11,8 @@ pub(super) struct Budget {
     pub index_bytes: u64,
     /// The chunks that this session stored.
     pub session_bytes: u64,
+    /// Tables of packs, against which the words of others are proven.
+    pub tables_bytes: u64,
 }
 
 const MIB: u64 = 1 << 20;
@@ -34,8 +36,9 @@ impl Budget {
         Self {
             workers,
             uploads: usize::try_from(uploads).unwrap_or(1),
-            index_bytes: free / 4 * 3,
+            index_bytes: free / 8 * 5,
             session_bytes: free / 4,
+            tables_bytes: free / 8,
         }
     }
 }
@@ -48,7 +51,7 @@ mod tests {
     fn the_default_feeds_two_cores() {
         let budget = Budget::divide(300 * MIB, 32 * MIB, 2);
         assert_eq!((budget.workers, budget.uploads), (2, 3));
-        assert!(budget.index_bytes >= 40 * MIB, "{budget:?}");
+        assert!(budget.index_bytes >= 40 * MIB && budget.tables_bytes >= 8 * MIB, "{budget:?}");
     }
 
     #[test]
@@ -58,7 +61,8 @@ mod tests {
                 let budget = Budget::divide(memory * MIB, 32 * MIB, width);
                 let packs = (2 + budget.uploads as u64) * 32 * MIB;
                 let workers = budget.workers as u64 * WORKER_BYTES;
-                let sum = FIXED_BYTES + packs + workers + budget.index_bytes + budget.session_bytes;
+                let shares = budget.index_bytes + budget.session_bytes + budget.tables_bytes;
+                let sum = FIXED_BYTES + packs + workers + shares;
                 assert!(sum <= memory * MIB, "{memory} MiB, {width} cores: {budget:?}");
             }
         }

@@ -1,5 +1,6 @@
 //! One disk or stream: regions to workers, their results in order to the tree.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
@@ -15,9 +16,9 @@ use tokio::sync::{Mutex, Semaphore};
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::tree::Tree;
 use super::upload::Uploader;
-use super::{Input, Run, Shared, Source, read_region, region_count, region_length};
+use super::{Base, Input, Run, Shared, Source, read_region, region_count, region_length};
 use crate::error::{Error, Result};
-use crate::known::Places;
+use crate::known::{Places, Speaker, Word};
 use crate::map::MapReader;
 use crate::monitor::add;
 
@@ -59,7 +60,7 @@ impl Run {
 
     /// The map of the same disk in the snapshot before.
     fn base_map(&self, source: &Source, chunking: &Chunking) -> Option<Arc<MapReader>> {
-        let (frames, body) = self.base.as_ref()?;
+        let Base { frames, body, .. } = self.base.as_ref()?;
         let member =
             body.members.iter().find(|member| member.name == source.name && member.chunking == *chunking)?;
         match MapReader::new(Arc::clone(frames), member) {
@@ -80,6 +81,7 @@ impl Run {
             shared: Arc::clone(&self.shared),
             chunking,
             base: base.cloned(),
+            base_speaker: self.base.as_ref().map_or(Speaker::Base, |base| base.speaker),
             workers: Semaphore::new(self.workers),
         });
         match input {
@@ -177,6 +179,7 @@ struct Scanning {
     shared: Arc<Shared>,
     chunking: Chunking,
     base: Option<Arc<MapReader>>,
+    base_speaker: Speaker,
     workers: Semaphore,
 }
 
@@ -264,12 +267,24 @@ impl Scanning {
         done.await?
     }
 
-    /// What the pages of the index say of the chunks that were left open.
+    /// Where the chunks that were left open lie for certain: first what was said of them already is put to the proof, then
+    /// what the pages of the index say of the others.
     async fn resolve(&self, map: &RegionMap) -> Result<Places> {
-        let open = map.open.iter().filter_map(|slot| map.chunks.get(*slot));
-        let ids: Vec<ContentId> = open.map(|chunk| chunk.id).collect();
-        let Shared { index, usable, monitor, .. } = self.shared.as_ref();
-        index.resolve(&self.repository, usable, monitor, &ids).await
+        let Shared { index, usable, monitor, tables, .. } = self.shared.as_ref();
+        let chunks = map.open.iter().filter_map(|open| Some((map.chunks.get(open.slot)?, open.word)));
+        let sizes: HashMap<ContentId, u32> =
+            chunks.clone().map(|(chunk, _)| (chunk.id, chunk.place.size_bytes)).collect();
+        let said: Vec<(ContentId, Word)> =
+            chunks.filter_map(|(chunk, word)| Some((chunk.id, word?))).collect();
+        let mut known = Places::default();
+        tables.prove(&self.shared, &said, &mut known).await?;
+        let rest: Vec<ContentId> = sizes.keys().filter(|id| !known.contains_key(id)).copied().collect();
+        if !rest.is_empty() {
+            let mut said = index.resolve(&self.repository, usable, monitor, &rest).await?;
+            said.retain(|(id, word)| sizes.get(id) == Some(&word.place.size_bytes));
+            tables.prove(&self.shared, &said, &mut known).await?;
+        }
+        Ok(known)
     }
 
     /// The chunks of the same region in the snapshot before. What cannot be read is found by the index, or stored anew.
@@ -292,7 +307,7 @@ impl Scanning {
                 chunks.extend(entries.iter().map(|entry| BaseChunk {
                     offset_bytes: start.saturating_add(entry.offset_bytes),
                     id: entry.id,
-                    place: entry.place,
+                    word: Word { place: entry.place, speaker: self.base_speaker },
                 }));
             }
         }

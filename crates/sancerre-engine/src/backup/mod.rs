@@ -11,6 +11,7 @@ mod packer;
 mod region;
 mod scratch;
 mod stored;
+mod tables;
 mod tree;
 mod upload;
 
@@ -32,16 +33,17 @@ use self::member::Watch;
 use self::packer::{PackKeys, Packer};
 use self::scratch::ScratchPool;
 use self::stored::Stored;
+use self::tables::Tables;
 use self::upload::Uploader;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::{self, Index, Lookup};
-use crate::known::Usable;
+use crate::known::{Speaker, Usable};
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, Moves, open_body};
+use crate::repository::log::{Log, Moves, Snapshot, open_body};
 use crate::repository::session::Session;
 
 /// Where the bytes of a member come from.
@@ -128,6 +130,9 @@ struct Shared {
     frame_bytes: usize,
     usable: Usable,
     index: Index,
+    tables: Tables,
+    /// Names the snapshot before this one, for who doubts its map.
+    base_speaker: String,
     stored: Stored,
     packer: Packer,
     scratch: ScratchPool,
@@ -275,13 +280,24 @@ async fn commit(
     uploader.session.commit(repository, log, &manifest, &run.uses.encode()?, &body).await
 }
 
+/// The snapshot before this one.
+struct Base {
+    session: SessionId,
+    frames: Arc<Frames>,
+    body: Body,
+    /// Whose word its map is.
+    speaker: Speaker,
+    /// The same for humans.
+    described: String,
+}
+
 /// One backup under way.
 struct Run {
     repository: Repository,
     shared: Arc<Shared>,
     workers: usize,
     parent: Option<SessionId>,
-    base: Option<(Arc<Frames>, Body)>,
+    base: Option<Base>,
     members: Vec<Member>,
     uses: FrameSet,
 }
@@ -306,10 +322,11 @@ impl Run {
         }
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;
+        let own = repository.writer()?.by.name.clone();
         if options.dedup == Dedup::Own {
-            avoid.all_but(log, &repository.writer()?.by.name);
+            avoid.all_but(log, &own);
         }
-        let usable = Usable { avoid, catalogue: Arc::new(catalogue), present };
+        let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
         let base = read_base(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
@@ -319,6 +336,8 @@ impl Run {
             frame_bytes: to_usize(layout.frame_bytes),
             usable,
             index,
+            tables: Tables::new(&repository, log, budget.tables_bytes),
+            base_speaker: base.as_ref().map_or_else(String::new, |base| base.described.clone()),
             stored: Stored::new(budget.session_bytes),
             packer: Packer::new(keys, &layout),
             scratch: ScratchPool::default(),
@@ -330,8 +349,8 @@ impl Run {
             repository: repository.clone(),
             shared: Arc::new(shared),
             workers: budget.workers,
-            parent: base.as_ref().map(|(session, ..)| *session),
-            base: base.map(|(_, frames, body)| (frames, body)),
+            parent: base.as_ref().map(|base| base.session),
+            base,
             members: Vec::new(),
             uses: FrameSet::default(),
         })
@@ -375,15 +394,19 @@ impl Run {
     }
 }
 
-/// The newest snapshot of the VM, as a hint: everything taken from it is checked when it is used.
+/// The newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
+/// it is used. In the own key's all is proven already.
 fn read_base(
     repository: &Repository,
     log: &Log,
     vm: &Name,
     usable: &Usable,
     monitor: &Monitor,
-) -> Option<(SessionId, Arc<Frames>, Body)> {
-    let snapshot = log.latest(vm)?;
+) -> Option<Base> {
+    let is_base = |snapshot: &Snapshot<'_>| {
+        snapshot.manifest.fields.vm == *vm && usable.avoid.hears(snapshot.session().number)
+    };
+    let snapshot = log.snapshots().into_iter().rfind(is_base)?;
     let body = match open_body(repository, &snapshot) {
         Ok(body) => body,
         Err(error) => {
@@ -393,9 +416,12 @@ fn read_base(
             return None;
         }
     };
-    let log = Arc::new(log.clone());
-    let frames = Frames::new(repository.clone(), log, Arc::clone(&usable.catalogue));
-    Some((snapshot.session(), Arc::new(frames), body))
+    let frames = Frames::new(repository.clone(), Arc::new(log.clone()), Arc::clone(&usable.catalogue));
+    let (session, by) = (snapshot.session(), &snapshot.manifest.fields.by.name);
+    let speaker = if usable.own.as_ref() == Some(by) { Speaker::Own } else { Speaker::Base };
+    let id: String = session.intent.to_string().chars().take(8).collect();
+    let described = format!("the map of snapshot {id}, made by {by}");
+    Some(Base { session, frames: Arc::new(frames), body, speaker, described })
 }
 
 /// A region's number of bytes.

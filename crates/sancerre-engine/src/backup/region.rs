@@ -15,7 +15,7 @@ use super::packer::{Frame, places};
 use super::scratch::Scratch;
 use crate::error::Result;
 use crate::index::Lookup;
-use crate::known::Places;
+use crate::known::{Places, Speaker, Word};
 use crate::monitor::add;
 
 /// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.
@@ -34,7 +34,7 @@ pub(super) enum RegionInput {
 pub(super) struct BaseChunk {
     pub offset_bytes: u32,
     pub id: ContentId,
-    pub place: Place,
+    pub word: Word,
 }
 
 /// A chunk of this region.
@@ -54,8 +54,17 @@ pub(super) struct RegionMap {
     pub data_bytes: u64,
     pub new_bytes: u64,
     pub new_chunks: u64,
-    /// Chunks, by their position above, that a page of the index must tell of: [`settle`] finishes them.
-    pub open: Vec<usize>,
+    /// Chunks that a page of the index must tell of, or a pack's table: [`settle`] finishes them.
+    pub open: Vec<Open>,
+}
+
+/// A chunk whose place is not certain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Open {
+    /// Its position among the region's chunks.
+    pub slot: usize,
+    /// What somebody says of it.
+    pub word: Option<Word>,
 }
 
 impl RegionInput {
@@ -122,7 +131,7 @@ pub(super) fn scan(
     })
 }
 
-/// Finishes the chunks that the scan left open: `known` is what the index found of them. The others seemed known and
+/// Finishes the chunks that the scan left open: `known` is where they lie for certain. The others seemed known and
 /// are not; they are few, and their bytes are read again.
 pub(super) fn settle(
     shared: &Shared,
@@ -135,7 +144,7 @@ pub(super) fn settle(
     shared.scratch.with(|scratch| {
         let mut scan = Scan::new(shared, chunker, scratch, map);
         for slot in open {
-            scan.settle(slot, input, known)?;
+            scan.settle(slot.slot, input, known)?;
         }
         scan.flush()?;
         Ok(scan.map)
@@ -236,36 +245,56 @@ impl<'a> Scan<'a> {
         let Some(candidate) = base.peek().filter(|chunk| to_usize(chunk.offset_bytes) == at) else {
             return Ok(None);
         };
-        let size = to_usize(candidate.place.size_bytes);
+        let size = to_usize(candidate.word.place.size_bytes);
         let Some(chunk) = window.get(..size) else { return Ok(None) };
         if chunk_id(&self.shared.zone_keys.id, chunk) != candidate.id || !self.chunker.confirms(window, size)
         {
             return Ok(None);
         }
-        self.chunk(at, candidate.id, chunk, Some(candidate.place))?;
+        self.chunk(at, candidate.id, chunk, Some(candidate.word))?;
         Ok(Some(size))
     }
 
     /// Puts a chunk on the map: at the place where it lies already, or in the frame in the making.
-    fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Place>) -> Result<()> {
+    fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Word>) -> Result<()> {
         let size_bytes = to_u32("chunk", chunk.len())?;
         let offset_bytes = to_u32("chunk", at)?;
         self.map.data_bytes = self.map.data_bytes.saturating_add(u64::from(size_bytes));
         let counters = &self.shared.monitor.counters;
         add(&counters.data_bytes, u64::from(size_bytes));
-        let base = base.filter(|place| self.shared.usable.allows(place));
-        let found = base.map_or_else(|| self.shared.find(&id), Lookup::Known);
+        let base = base.filter(|word| self.shared.usable.allows(&word.place));
+        let found = self.find(&id, size_bytes, base);
         let slot = self.map.chunks.len();
         let unplaced = Place { frame: super::packer::UNPLACED, offset_bytes: 0, size_bytes };
         let place = if let Lookup::Known(place) = found { place } else { unplaced };
         self.map.chunks.push(MapChunk { offset_bytes, id, place });
         match found {
             Lookup::Known(_) => Ok(()),
+            Lookup::Said(word) => {
+                self.map.open.push(Open { slot, word: Some(word) });
+                Ok(())
+            }
             Lookup::Perhaps => {
-                self.map.open.push(slot);
+                self.map.open.push(Open { slot, word: None });
                 Ok(())
             }
             Lookup::Unknown => self.store(slot, id, chunk),
+        }
+    }
+
+    /// What is said of a chunk of this size: by the snapshot before, by this session, by the index. The own key's word
+    /// goes before another's.
+    fn find(&self, id: &ContentId, size_bytes: u32, base: Option<Word>) -> Lookup {
+        if let Some(Word { place, speaker: Speaker::Own }) = base {
+            return Lookup::Known(place);
+        }
+        match (self.shared.find(id), base) {
+            // Only who never saw the chunk can be wrong about its size.
+            (Lookup::Known(place), _) if place.size_bytes == size_bytes => Lookup::Known(place),
+            (_, Some(word)) => Lookup::Said(word),
+            (Lookup::Said(word), None) if word.place.size_bytes == size_bytes => Lookup::Said(word),
+            (Lookup::Said(_) | Lookup::Perhaps, None) => Lookup::Perhaps,
+            (Lookup::Known(_) | Lookup::Unknown, None) => Lookup::Unknown,
         }
     }
 

@@ -17,15 +17,8 @@ use super::subjects::Subject;
 pub(super) fn listed(ordinal: u32) -> (PackName, ListedPack) {
     let name = PackName { session: 3, ordinal };
     let hash = Hash::of(&ordinal.to_le_bytes());
-    let pack = ListedPack {
-        ordinal,
-        metadata: false,
-        size_bytes: 1,
-        hash,
-        sha256: hash,
-        directory: hash,
-        frames: 1,
-    };
+    let pack =
+        ListedPack { ordinal, metadata: false, size_bytes: 1, hash, sha256: hash, tail: hash, frames: 1 };
     (name, pack)
 }
 

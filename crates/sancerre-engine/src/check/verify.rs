@@ -117,15 +117,12 @@ fn tell(bad: &[(FrameName, FormatError)]) -> String {
     text
 }
 
-/// The signed list vouches for the directory, and the directory for every frame.
+/// The signed list vouches for the tail, the directory in it for every frame, and the trailer for the head.
 fn check_identity(pack: &Pack<'_>, expected: &Expected) -> Result<(), String> {
     let head = pack.head();
     let kind = if expected.listed.metadata { PackKind::Metadata } else { PackKind::Data };
     let rules = [
-        (
-            pack.tail().trailer().directory_hash() == expected.listed.directory,
-            "its directory is not the listed one",
-        ),
+        (pack.tail().hash() == expected.listed.tail, "its table, directory or head is not the listed one"),
         (head.name() == expected.name && head.writer() == expected.session, "it is another pack"),
         (head.repository == expected.repository, "it is of another repository"),
         (head.kind == kind, "it holds another kind of frames than listed"),

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::StreamExt;
 use sancerre_format::FormatError;
-use sancerre_format::bytes::to_u64;
+use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, fence};
 use sancerre_format::names::Folder;
 
-use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, segments_of};
+use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments_of};
 use crate::error::{Error, Result};
 use crate::kept::Kept;
-use crate::known::{BYTES_PER_ENTRY, Places, Usable};
+use crate::known::{BYTES_PER_ENTRY, Speaker, Usable, Word, Words};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -37,8 +37,10 @@ type Page = Arc<Vec<IndexEntry>>;
 /// What the index says without reading a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// It lies here.
+    /// It lies here: the session's own key says so.
     Known(Place),
+    /// Somebody else says that it lies here.
+    Said(Word),
     /// It is nowhere.
     Unknown,
     /// A page must tell: see [`Index::resolve`].
@@ -47,7 +49,9 @@ pub enum Lookup {
 
 /// The index as far as memory allows.
 pub struct Index {
-    places: Places,
+    words: Words,
+    /// The keys of the segments, by the numbers that [`Speaker::Segment`] counts them with, and who signed them.
+    speakers: Vec<String>,
     /// Newest first.
     paged: Vec<Paged>,
     /// Where the ids of each of them begin and end, side by side: most of them are ruled out by this.
@@ -66,6 +70,7 @@ pub(super) fn run_of(name: SegmentName, scope: Scope) -> Run {
 
 struct Paged {
     segment: Segment,
+    speaker: Speaker,
     /// Told once, then left alone.
     damaged: AtomicBool,
 }
@@ -94,12 +99,14 @@ impl Index {
         budget_bytes: u64,
         monitor: &Monitor,
     ) -> Result<Self> {
-        let listed = segments_of(repository, log, listed);
+        let mut listed = segments_of(repository, log, listed);
+        retain_heard(log, &usable.avoid, &mut listed);
         let mut loading = Loading {
             repository,
             usable,
             monitor,
-            places: Places::default(),
+            words: Words::default(),
+            speakers: Vec::new(),
             paged: Vec::new(),
             runs: BTreeSet::new(),
             room_bytes: budget_bytes,
@@ -110,7 +117,8 @@ impl Index {
         let read = |name, size_bytes| read(repository, log, name, size_bytes);
         read_uncovered((repository, log), monitor, &listed, read, |read| loading.add(read)).await?;
         Ok(Self {
-            places: loading.places,
+            words: loading.words,
+            speakers: loading.speakers,
             spans: loading.paged.iter().map(|paged| paged.segment.reader().span()).collect(),
             paged: loading.paged,
             cache: Mutex::new(Kept::new(loading.room_bytes)),
@@ -125,14 +133,20 @@ impl Index {
 
     /// What was read whole.
     #[cfg(test)]
-    pub(super) fn into_places(self) -> Places {
-        self.places
+    pub(super) fn into_places(self) -> crate::known::Places {
+        self.words.into_iter().map(|(id, packed)| (id, Word::from(packed).place)).collect()
+    }
+
+    /// Which segment speaks, and who signed it.
+    pub fn speaker(&self, number: u32) -> &str {
+        self.speakers.get(to_usize(number)).map_or("a segment of the index", String::as_str)
     }
 
     /// Looks a chunk up in memory.
     pub fn find(&self, id: &ContentId) -> Lookup {
-        if let Some(place) = self.places.get(id) {
-            return Lookup::Known(*place);
+        if let Some(word) = self.words.get(id) {
+            let word = Word::from(*word);
+            return if word.speaker == Speaker::Own { Lookup::Known(word.place) } else { Lookup::Said(word) };
         }
         if self.candidates(id).next().is_some() { Lookup::Perhaps } else { Lookup::Unknown }
     }
@@ -146,8 +160,8 @@ impl Index {
             .flat_map(move |(at, (_, paged))| paged.segment.candidates(id).map(move |page| (at, page)))
     }
 
-    /// Looks up what [`Index::find`] left open, reading each page that may know about it once. What is not in the
-    /// answer is nowhere.
+    /// All that is said of these ids, reading each page that may know about them once. Of one id the own key's words
+    /// come first, then the newer before the older. What is not in the answer is nowhere.
     ///
     /// Errors: the store's. Damage is a warning.
     pub async fn resolve(
@@ -156,26 +170,28 @@ impl Index {
         usable: &Usable,
         monitor: &Monitor,
         ids: &[ContentId],
-    ) -> Result<Places> {
+    ) -> Result<Vec<(ContentId, Word)>> {
         let mut wanted: BTreeMap<(usize, usize), Vec<ContentId>> = BTreeMap::new();
         for id in ids {
             self.candidates(id).for_each(|page| wanted.entry(page).or_default().push(*id));
         }
         let reads = wanted.into_iter().map(|((at, number), ids)| async move {
-            Ok::<_, Error>((ids, self.page(repository, monitor, at, number).await?))
+            Ok::<_, Error>((at, ids, self.page(repository, monitor, at, number).await?))
         });
         let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(PAGES_IN_FLIGHT));
-        let mut found = Places::default();
+        let held = ids.iter().filter_map(|id| Some((*id, Word::from(*self.words.get(id)?))));
+        let mut found: Vec<(ContentId, Word)> = held.collect();
         while let Some(read) = reads.next().await {
-            let (ids, page) = read?;
+            let (at, ids, page) = read?;
+            let Some(speaker) = self.paged.get(at).map(|paged| paged.speaker) else { continue };
             for id in ids {
                 let entry = page.binary_search_by_key(&id, |entry| entry.id).ok().and_then(|at| page.get(at));
-                if let Some(entry) = entry.filter(|entry| usable.allows(&entry.place)) {
-                    // Newest first: an older copy does not replace it.
-                    found.entry(id).or_insert(entry.place);
-                }
+                let entry = entry.filter(|entry| usable.allows(&entry.place));
+                found.extend(entry.map(|entry| (id, Word { place: entry.place, speaker })));
             }
         }
+        // Stable: pages were read from the newest segment on.
+        found.sort_by_key(|(_, word)| word.speaker != Speaker::Own);
         Ok(found)
     }
 
@@ -253,7 +269,8 @@ struct Loading<'a> {
     repository: &'a Repository,
     usable: &'a Usable,
     monitor: &'a Monitor,
-    places: Places,
+    words: Words,
+    speakers: Vec<String>,
     paged: Vec<Paged>,
     runs: BTreeSet<Run>,
     /// Budget that is left.
@@ -281,19 +298,36 @@ impl Loading<'_> {
         self.add_table(segment);
     }
 
+    /// Who speaks in a segment. A backup's own segment names what that session stored, so the own key's needs no proof; a
+    /// merged one hands on what others said, whoever signed it.
+    fn speaker(&mut self, key: &str, scope: Scope, fields: &SegmentFields) -> Speaker {
+        if scope == Scope::OwnSession && self.usable.own.as_ref() == Some(&fields.by.name) {
+            return Speaker::Own;
+        }
+        let manner = if scope == Scope::OwnSession { "made" } else { "merged or rebuilt" };
+        let number = u32::try_from(self.speakers.len()).unwrap_or(u32::MAX - 2);
+        self.speakers.push(format!("index segment {key}, {manner} by {}", fields.by.name));
+        Speaker::Segment(number)
+    }
+
     fn add_whole(&mut self, name: SegmentName, whole: &Whole) {
-        let add = |places: &mut Places| -> std::result::Result<(), FormatError> {
+        let zone = &self.repository.keys.zone;
+        let key = sancerre_format::names::index(zone, &whole.fields.session, name.sequence);
+        let speaker = self.speaker(&key, whole.scope, &whole.fields);
+        let add = |words: &mut Words| -> std::result::Result<(), FormatError> {
             for page in whole.reader.pages(&whole.sealed) {
                 for entry in page?.into_iter().filter(|entry| self.usable.allows(&entry.place)) {
-                    // Newest first: an older copy of the same chunk does not replace it.
-                    places.entry(entry.id).or_insert(entry.place);
+                    let word = Word { place: entry.place, speaker }.into();
+                    // Newest first: an older copy of the same chunk does not replace it, unless the own key vouches for it.
+                    let known = words.entry(entry.id).or_insert(word);
+                    if speaker == Speaker::Own && Word::from(*known).speaker != Speaker::Own {
+                        *known = word;
+                    }
                 }
             }
             Ok(())
         };
-        if let Err(error) = add(&mut self.places) {
-            let zone = &self.repository.keys.zone;
-            let key = sancerre_format::names::index(zone, &whole.fields.session, name.sequence);
+        if let Err(error) = add(&mut self.words) {
             self.monitor.warn(ignored(&key, &error));
         }
     }
@@ -313,6 +347,7 @@ impl Loading<'_> {
         };
         self.room_bytes = room;
         self.runs.insert(run_of(segment.name, segment.scope));
-        self.paged.push(Paged { segment, damaged: AtomicBool::new(false) });
+        let speaker = self.speaker(&segment.key.clone(), segment.scope, &segment.fields);
+        self.paged.push(Paged { segment, speaker, damaged: AtomicBool::new(false) });
     }
 }

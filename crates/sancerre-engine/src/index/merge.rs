@@ -18,7 +18,7 @@ use sancerre_format::log::Kind;
 
 use super::lookup::{Run, run_of};
 use super::publish::Publisher;
-use super::segment::{Head, Segment, ignored, read_uncovered, segments};
+use super::segment::{Head, Segment, ignored, read_uncovered, retain_heard, segments};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
@@ -112,7 +112,9 @@ pub(super) async fn merge(
     pick: impl FnOnce(&BTreeMap<Run, u64>) -> BTreeSet<Run>,
 ) -> Result<Option<MergeReport>> {
     repository.signer(Kind::Index.roles())?;
-    let listed = segments(repository, log).await?;
+    let mut listed = segments(repository, log).await?;
+    // What a writer who is not trusted said is not handed on; what others handed on of it is proven when it is used.
+    retain_heard(log, &log.avoid(u64::MAX)?, &mut listed);
     let (mut heads, mut sizes) = (Vec::new(), BTreeMap::new());
     let covered = {
         let log = &*log;

@@ -17,7 +17,7 @@ use sancerre_format::record::{self, Fields, Unverified};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Avoid, Log, LogEntry};
 use crate::store::Listed;
 
 /// Segments read at once.
@@ -47,6 +47,18 @@ pub(super) fn segments_of(
         _ => None,
     };
     listed.iter().filter_map(|listed| Some((parse(&listed.key)?, listed.size_bytes))).collect()
+}
+
+/// Leaves those whose words a session may hear. What lies under a session that is void or not trusted, or that has no
+/// segments, is not even fetched.
+pub(super) fn retain_heard(log: &Log, avoid: &Avoid, listed: &mut BTreeMap<SegmentName, u64>) {
+    listed.retain(|name, _| {
+        let announced = log.entry(name.session).and_then(LogEntry::announced);
+        let may = announced.is_some_and(|announced| {
+            matches!(announced.fields.kind, Kind::Backup(_) | Kind::Index | Kind::Gc { .. })
+        });
+        may && avoid.hears(name.session)
+    });
 }
 
 /// The key of a segment, in which its session's log entry has a part.

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
-use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::id::{FramePlace, PackName, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::names;
-use sancerre_format::pack::{PackTail, Trailer};
+use sancerre_format::pack::{DirectoryEntry, OwnFrames, PackTail, Piece, Trailer};
+use sancerre_format::seal::RootKey;
 
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -96,12 +97,94 @@ impl Ends {
 
     /// Decodes them, and compares them with what the pack's session listed.
     pub(crate) fn decode(&self) -> std::result::Result<PackTail<'_>, FormatError> {
-        let listed = self.trailer.directory_hash() == self.source.listed.directory;
         let tail = PackTail::decode(self.trailer, &self.head, &self.tail)?;
+        let listed = tail.hash() == self.source.listed.tail;
         if listed && tail.head().name() == self.source.name && tail.head().writer() == self.source.session {
             return Ok(tail);
         }
-        let detail = "it is not the one its session listed".to_owned();
-        Err(FormatError::Forged { what: "pack", detail })
+        Err(not_listed())
     }
+}
+
+/// The frames of a pack, where they lie in it, and the pieces in each.
+pub(crate) type Contents = Vec<(FramePlace, Vec<Piece>)>;
+
+/// What a read of a pack's end came to.
+enum Told {
+    All(Contents),
+    /// So many bytes are needed.
+    Longer(u64),
+}
+
+/// What a pack's own table says, as its session signed it. One request unless the table is very large, and one more for
+/// the head if frames may have been moved into it.
+///
+/// Errors: also a pack that is not the listed one.
+pub(crate) async fn contents(
+    repository: &Repository,
+    source: Source,
+    may_be_moved: bool,
+) -> Result<Contents> {
+    let mut wanted = TAIL_BYTES.min(source.listed.size_bytes);
+    let key = source.key(repository);
+    loop {
+        let from = source.listed.size_bytes.saturating_sub(wanted);
+        let read = |tail: Bytes| read_contents(repository, source, may_be_moved, tail);
+        match repository.cached(&key, from..source.listed.size_bytes, read).await? {
+            Told::All(contents) => return Ok(contents),
+            Told::Longer(needed) if needed > wanted => wanted = needed,
+            Told::Longer(_) => return Err(Error::object(&key)(not_listed())),
+        }
+    }
+}
+
+async fn read_contents(
+    repository: &Repository,
+    source: Source,
+    may_be_moved: bool,
+    tail: Bytes,
+) -> Result<Told> {
+    let key = source.key(repository);
+    let trailer = Trailer::decode(&tail, source.listed.size_bytes).map_err(Error::object(&key))?;
+    let needed = to_u64(trailer.tail_bytes());
+    if needed > to_u64(tail.len()) {
+        return Ok(Told::Longer(needed));
+    }
+    let root = repository.keys.metadata_root(&source.session)?;
+    if !may_be_moved {
+        let read = move || own_contents(source, trailer, &tail, &root);
+        return repository.host.compute(read).await?.map_err(Error::object(&key));
+    }
+    let read = |head: Bytes| {
+        let (tail, root, key) = (tail.clone(), root.clone(), &key);
+        async move {
+            let ends = Ends { source, trailer, head, tail };
+            let read = move || moved_contents(&ends, &root);
+            repository.host.compute(read).await?.map_err(Error::object(key))
+        }
+    };
+    repository.cached(&key, trailer.head_range(), read).await
+}
+
+fn own_contents(
+    source: Source,
+    trailer: Trailer,
+    tail: &[u8],
+    root: &RootKey,
+) -> std::result::Result<Told, FormatError> {
+    let own = OwnFrames::decode(trailer, (source.name, source.session), tail, root)?;
+    if own.hash() != source.listed.tail {
+        return Err(not_listed());
+    }
+    Ok(Told::All(own.into_frames()))
+}
+
+fn moved_contents(ends: &Ends, root: &RootKey) -> std::result::Result<Told, FormatError> {
+    let tail = ends.decode()?;
+    let table = tail.open_table(root)?;
+    Ok(Told::All(tail.directory().iter().map(DirectoryEntry::place).zip(table).collect()))
+}
+
+fn not_listed() -> FormatError {
+    FormatError::Forged { what: "pack", detail: "it is not the one its session listed".to_owned() }
 }

@@ -4,9 +4,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     DirectoryEntry, ENTRY_BYTES, FRAMES_MAX, PIECE_BYTES, Pack, PackHead, PackKind, Piece, TRAILER_BYTES,
-    Trailer, WHAT, check_entry, check_pieces,
+    Trailer, WHAT, check_entry, check_pieces, ends_hash,
 };
-use crate::bytes::{to_u32, to_u64};
+use crate::bytes::{to_u32, to_u64, to_usize};
 use crate::error::{Result, ensure};
 use crate::id::{FrameName, FramePlace, Hash, PackName};
 use crate::list::ListedPack;
@@ -39,8 +39,8 @@ pub struct FinishedPack {
     pub hash: Hash,
     /// SHA-256 of the object.
     pub sha256: Hash,
-    /// BLAKE3 of its directory.
-    pub directory_hash: Hash,
+    /// BLAKE3 of all that follows its frames.
+    pub tail_hash: Hash,
     /// How many frames it holds.
     pub frames: u32,
 }
@@ -54,7 +54,7 @@ impl FinishedPack {
             size_bytes: to_u64(self.bytes.len()),
             hash: self.hash,
             sha256: self.sha256,
-            directory: self.directory_hash,
+            tail: self.tail_hash,
             frames: self.frames,
         }
     }
@@ -171,24 +171,23 @@ impl PackBuilder {
         let table = seal_raw(metadata_root, &self.head.table_name(), TABLE_LEVEL, &self.table)?;
         let mut directory = Vec::with_capacity(self.directory.len().saturating_mul(ENTRY_BYTES));
         self.directory.iter().for_each(|entry| entry.encode(&mut directory));
-        let directory_hash = Hash::of(&directory);
+        let head = self.bytes.get(..to_usize(self.head_bytes)).unwrap_or_default();
         let trailer = Trailer {
             frames: self.next_index(),
             head_bytes: self.head_bytes,
             table_bytes: to_u32(WHAT, table.len())?,
             table_offset_bytes: to_u32(WHAT, self.bytes.len())?,
-            directory_hash,
+            ends_hash: ends_hash(head, &table, &directory),
         };
-        self.bytes.extend_from_slice(&table);
-        self.bytes.extend_from_slice(&directory);
-        self.bytes.extend_from_slice(&trailer.encode());
+        let tail = [&table[..], &directory, &trailer.encode()].concat();
+        self.bytes.extend_from_slice(&tail);
         self.compare(metadata_root)?;
         Ok(FinishedPack {
             name: self.head.name(),
             kind: self.head.kind,
             hash: Hash::of(&self.bytes),
             sha256: Hash(Sha256::digest(&self.bytes).into()),
-            directory_hash,
+            tail_hash: Hash::of(&tail),
             frames: trailer.frames,
             bytes: self.bytes,
         })

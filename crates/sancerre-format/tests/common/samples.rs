@@ -151,7 +151,7 @@ pub(crate) fn pack_list() -> PackList {
         size_bytes: 33_000_000,
         hash: Hash([0x21; 32]),
         sha256: Hash([0x22; 32]),
-        directory: Hash([0x23; 32]),
+        tail: Hash([0x23; 32]),
         frames: 40,
     };
     let (session, by) = (session(7), writer());

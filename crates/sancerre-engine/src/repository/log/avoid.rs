@@ -35,7 +35,12 @@ impl Avoid {
         (!distrusted && !self.marks.contains(frame, &pack)).then_some(pack)
     }
 
-    /// Adds the sessions of everybody but this writer: what others stored is not known then, and cannot be poisoned.
+    /// Whether what a session says is listened to. A session whose frames are not used is no witness either.
+    pub fn hears(&self, session: u64) -> bool {
+        !self.sessions.contains(&session)
+    }
+
+    /// Adds the sessions of everybody but this writer: neither what others stored nor what they say is used then.
     pub fn all_but(&mut self, log: &Log, writer: &Name) {
         let others = log.entries.values().filter_map(LogEntry::announced);
         let others = others.filter(|entry| entry.fields.by.name != *writer);
