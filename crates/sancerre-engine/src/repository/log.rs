@@ -6,6 +6,7 @@ mod moves;
 mod read;
 mod snapshot;
 mod standing;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
+pub use unread::Unread;
 
 /// A log entry and what became of it.
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ pub enum Outcome {
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     strangers: Vec<String>,
+    unread: Vec<Unread>,
 }
 
 impl Log {
