@@ -88,7 +88,7 @@ def restore(zones: list[Zone], keyring: Keyring, arguments: argparse.Namespace) 
         return USAGE
     with open(arguments.target, "xb") as target:
         try:
-            content.restore(disk, FrameSet(snapshot.manifest.public), target)
+            content.restore(disk, FrameSet(snapshot.manifest.public, snapshot.id.number), target)
         except BaseException:
             arguments.target.unlink()
             raise

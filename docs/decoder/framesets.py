@@ -12,6 +12,9 @@ Range = tuple[int, int]
 # Of one session: by ordinal, the closed ranges of frame indexes, or nothing for a whole pack.
 Packs = dict[int, "list[Range] | None"]
 
+# Packs of which one set may name something.
+PACKS_MAX = 1 << 20
+
 _SPAN = rf"(?:{NUMBER})(?:-(?:{NUMBER}))?"
 _ITEM = re.compile(rf"(?P<packs>{_SPAN})|(?P<pack>{NUMBER}):(?P<frames>{_SPAN}(?:,{_SPAN})*)")
 
@@ -19,10 +22,11 @@ _ITEM = re.compile(rf"(?P<packs>{_SPAN})|(?P<pack>{NUMBER}):(?P<frames>{_SPAN}(?
 class FrameSet:
     """Which frames of which sessions."""
 
-    def __init__(self, part: bytes) -> None:
+    def __init__(self, part: bytes, session: int) -> None:
         lines = text_lines(part, "sancerre-frames-v1")
         require(all(line.startswith("frames: ") for line in lines), "a line that is no frames")
         self.sessions = parse_sets([line.removeprefix("frames: ") for line in lines])
+        _bounded([self.sessions], session)
 
     def __contains__(self, frame: FrameName) -> bool:
         ranges = self.sessions.get(frame.number, {}).get(frame.ordinal, [])
@@ -41,7 +45,7 @@ class Lists:
 
     ORDER = ["dead", "move", "burnt", "live", "forgotten"]
 
-    def __init__(self, part: bytes) -> None:
+    def __init__(self, part: bytes, session: int) -> None:
         pairs = [line.partition(": ")[::2] for line in text_lines(part, "sancerre-gc-v1")]
         kinds = [self.ORDER.index(kind) if kind in self.ORDER else -1 for kind, _ in pairs]
         require(-1 not in kinds and kinds == sorted(kinds), "lists in a wrong order, or unknown ones")
@@ -49,13 +53,21 @@ class Lists:
         self.dead, self.burnt = parse_sets(values["dead"]), parse_sets(values["burnt"])
         for packs in (*self.dead.values(), *self.burnt.values()):
             require(all(ranges is None for ranges in packs.values()), "single frames where whole packs belong")
-        self.moves = _moves(values["move"])
+        _bounded([self.dead], session)
+        _bounded([self.burnt], session)
+        self.moves = _moves(values["move"], session)
         for value in values["live"] + values["forgotten"]:
             require(re.fullmatch(SESSION, value) is not None, "not a session")
         self.forgotten = values["forgotten"]
 
 
-def _moves(lines: list[str]) -> dict[FrameName, int]:
+def _bounded(sets: list[dict[int, Packs]], session: int) -> None:
+    """What a record of this session may name."""
+    require(sum(len(packs) for one in sets for packs in one.values()) <= PACKS_MAX, "too many packs")
+    require(all(number <= session for one in sets for number in one), "a later session is named")
+
+
+def _moves(lines: list[str], session: int) -> dict[FrameName, int]:
     """The pack of the collector's session in which each frame lies."""
     sets: dict[int, list[str]] = {}
     for line in lines:
@@ -64,8 +76,10 @@ def _moves(lines: list[str]) -> dict[FrameName, int]:
         sets.setdefault(int(ordinal), []).append(frames)
     require([f"{ordinal} {frames}" for ordinal in sorted(sets) for frames in sets[ordinal]] == lines, "moves out of order")
     moves: dict[FrameName, int] = {}
-    for ordinal, frame_lines in sets.items():
-        for number, packs in parse_sets(frame_lines).items():
+    parsed = {ordinal: parse_sets(frame_lines) for ordinal, frame_lines in sets.items()}
+    _bounded(list(parsed.values()), session)
+    for ordinal, moved in parsed.items():
+        for number, packs in moved.items():
             for pack, ranges in packs.items():
                 require(ranges is not None, "a whole pack is moved")
                 for position in (position for first, last in ranges or [] for position in range(first, last + 1)):
@@ -76,7 +90,7 @@ def _moves(lines: list[str]) -> dict[FrameName, int]:
 
 def text_lines(part: bytes, first: str) -> list[str]:
     """The lines of a compressed text, after its first."""
-    return plain_lines(decompress(part, 1024 * MIB), first)
+    return plain_lines(decompress(part, 64 * MIB), first)
 
 
 def plain_lines(text: bytes, first: str) -> list[str]:
@@ -116,7 +130,7 @@ def _add(item: str, packs: Packs) -> None:
         return
     if found["packs"]:
         first, last = _range(found["packs"])
-        require(first <= last < 1 << 32 and last - first < 1 << 24, "too many packs")
+        require(first <= last < 1 << 32 and last - first < PACKS_MAX, "too many packs")
         for ordinal in range(first, last + 1):
             require(ordinal not in packs, "a pack is named twice")
             packs[ordinal] = None

@@ -134,7 +134,7 @@ class Zone:
             _check_outcome(self.name, session, record)
             session.outcome = record
             if kind == "commit":
-                self._follow(session, Lists(record.public))
+                self._follow(session, Lists(record.public, session.id.number))
 
     def _follow(self, gc: Session, lists: Lists) -> None:
         self.moves.update({frame: (gc.id.number, ordinal) for frame, ordinal in lists.moves.items()})
@@ -194,4 +194,4 @@ def _check_outcome(zone: str, session: Session, record: Record) -> None:
         names = "vm", "machine"
         require(all(record[name] == session.entry[name] for name in names), "a manifest of another VM than announced")
         require(record.values["parent"] == session.entry.values["parent"], "other parents than announced")
-        FrameSet(record.public)
+        FrameSet(record.public, session.id.number)

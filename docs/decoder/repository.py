@@ -17,6 +17,15 @@ _FORMS = re.compile(
 )
 
 
+_LARGEST = {"log": 32 * MIB, "outcome": 64 * MIB, "lists": 32 * MIB, "index": 128 * MIB, "packs": 1088 * MIB}
+
+
+def largest(key: str) -> int:
+    """FORMAT.md §1.4: the largest size of the object at a key."""
+    words = key.split("/")
+    return _LARGEST[words[2]] if words[0] == "zones" else MIB
+
+
 class Repository:
     """A repository in a folder. What does not verify is reported, with its key, and not used."""
 
@@ -42,6 +51,7 @@ class Repository:
     def read(self, key: str) -> bytes:
         path = self.root / key
         require(path.is_file(), "missing")
+        require(path.stat().st_size <= largest(key), "larger than its kind may be")
         return path.read_bytes()
 
     def under(self, prefix: str) -> list[str]:

@@ -53,7 +53,7 @@ class _Verification:
     def snapshot(self, snapshot: Session) -> int:
         """Checks that all that a snapshot needs is where its public part and its maps say; how many chunks it has."""
         assert snapshot.manifest is not None
-        needed, count = FrameSet(snapshot.manifest.public), 0
+        needed, count = FrameSet(snapshot.manifest.public, snapshot.id.number), 0
         key = f"{self.zone.prefix}outcome/{snapshot.id}"
         with self._reporting(key):
             self._packs_are_there(needed)

@@ -5,6 +5,7 @@
 mod audit;
 mod avoid;
 mod backup;
+mod bounds;
 mod cache;
 mod check;
 mod closed;

@@ -142,20 +142,20 @@ fn same<S: Secret>(input: &[u8]) {
 
 /// As text to be compressed, and as a compressed part.
 fn frame_sets(input: &[u8]) {
-    let _ = FrameSet::decode(input);
+    let _ = FrameSet::decode(input, u64::MAX);
     let Ok(part) = zstd::encode_all(input, 1) else { return };
-    let Ok(set) = FrameSet::decode(&part) else { return };
-    assert_eq!(FrameSet::decode(&set.encode().unwrap()).unwrap(), set);
+    let Ok(set) = FrameSet::decode(&part, u64::MAX) else { return };
+    assert_eq!(FrameSet::decode(&set.encode().unwrap(), u64::MAX).unwrap(), set);
     let mut twice = set.clone();
     twice.union(&set);
     assert_eq!(twice, set);
 }
 
 fn gc_lists(input: &[u8]) {
-    let _ = GcLists::decode(input);
+    let _ = GcLists::decode(input, u64::MAX);
     let Ok(part) = zstd::encode_all(input, 1) else { return };
-    if let Ok(lists) = GcLists::decode(&part) {
-        assert_eq!(GcLists::decode(&lists.encode().unwrap()).unwrap(), lists);
+    if let Ok(lists) = GcLists::decode(&part, u64::MAX) {
+        assert_eq!(GcLists::decode(&lists.encode().unwrap(), u64::MAX).unwrap(), lists);
     }
 }
 

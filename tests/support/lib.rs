@@ -15,6 +15,7 @@ pub mod host;
 pub mod ledger;
 pub mod link;
 pub mod model;
+pub mod odd;
 pub mod proxy;
 pub mod repo;
 pub mod slow;

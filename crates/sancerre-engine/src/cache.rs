@@ -2,7 +2,11 @@
 //! as the store has them, so that a nightly backup does not fetch them again.
 //!
 //! Nothing depends on it. It may be deleted at any time, whole or file by file, and two processes may share it. What is
-//! read from it is verified as if the store had sent it; what does not verify, and what cannot be read, is fetched.
+//! read from it is verified as if the store had sent it; what does not verify, and what cannot be read, is fetched. What
+//! the store itself has that does not verify is fetched once: `refused`.
+
+mod objects;
+mod refused;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -14,14 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::monitor::{Monitor, Warn, add};
+use crate::monitor::Warn;
 use crate::repository::Repository;
+
+pub(crate) use objects::{Read, Wanted};
 
 /// When it is too large, the entries that were not used for longest go until this share of its limit is left.
 const KEPT: f64 = 0.8;
@@ -80,35 +85,6 @@ fn since_epoch(host: &Host) -> Duration {
 /// The part of an object that is all of it.
 const WHOLE: &str = "";
 
-/// A small object to read, and what tells it from others that the same key might name.
-///
-/// The cache must not know better than the store: a repository may be an older copy of itself, in which log entries and
-/// outcomes were made anew under the keys of those that are gone.
-pub(crate) struct Wanted {
-    pub(crate) key: String,
-    /// Without one it is always fetched.
-    pub(crate) tag: Option<String>,
-}
-
-impl Wanted {
-    /// An object whose key can name no other, because a hash in it says which.
-    pub(crate) fn unique(key: String) -> Self {
-        Self { key, tag: Some(WHOLE.to_owned()) }
-    }
-
-    /// An object that perhaps is not there.
-    pub(crate) fn by_name(key: String) -> Self {
-        Self { key, tag: None }
-    }
-}
-
-/// A small object, and what became of its bytes.
-pub(crate) struct Read<T> {
-    pub(crate) key: String,
-    pub(crate) bytes: Bytes,
-    pub(crate) value: std::result::Result<T, FormatError>,
-}
-
 impl Repository {
     /// What `read` makes of a range of an object that never changes, from the cache or from the store.
     ///
@@ -157,44 +133,6 @@ impl Repository {
         let value = read(bytes.clone()).await?;
         self.cache.put(&self.host, vec![(name, bytes)]).await?;
         Ok(value)
-    }
-
-    /// Small objects, ascending by key, without those that are not there: from the cache what `decode` accepts, the others
-    /// from the store. Progress counts their bytes.
-    ///
-    /// Errors: the store's.
-    pub(crate) async fn read_all<T>(
-        &self,
-        wanted: Vec<Wanted>,
-        monitor: &Monitor,
-        decode: impl Fn(&str, &Bytes) -> std::result::Result<T, FormatError>,
-    ) -> Result<Vec<Read<T>>> {
-        let read = |key: String, bytes: Bytes| Read { value: decode(&key, &bytes), key, bytes };
-        let name = |wanted: &Wanted| Some(self.entry_name(&wanted.key, wanted.tag.as_deref()?));
-        let names: Vec<Option<String>> = wanted.iter().map(name).collect();
-        let cached = self.cache.get(&self.host, names.clone()).await?;
-        let (mut all, mut missed) = (Vec::with_capacity(names.len()), Vec::new());
-        for ((Wanted { key, .. }, name), bytes) in wanted.into_iter().zip(names).zip(cached) {
-            match bytes.map(|bytes| read(key.clone(), bytes)) {
-                Some(read) if read.value.is_ok() => {
-                    add(&monitor.counters.done_bytes, to_u64(read.bytes.len()));
-                    all.push(read);
-                }
-                _ => missed.push((key, name)),
-            }
-        }
-        let (keys, names): (Vec<_>, Vec<_>) = missed.into_iter().unzip();
-        let (fetched, mut kept) = (self.store.get_all_watched(keys, monitor).await?, Vec::new());
-        for ((key, bytes), name) in fetched.into_iter().zip(names) {
-            let Some(read) = bytes.map(|bytes| read(key, bytes)) else { continue };
-            if let (Some(name), true) = (name, read.value.is_ok()) {
-                kept.push((name, read.bytes.clone()));
-            }
-            all.push(read);
-        }
-        self.cache.put(&self.host, kept).await?;
-        all.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(all)
     }
 
     /// Keeps a small object that this process wrote itself, under a key that can name no other.

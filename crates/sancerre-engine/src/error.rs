@@ -151,6 +151,16 @@ pub enum Error {
         /// What it said.
         source: object_store::Error,
     },
+    /// An object is there and cannot be read, though the store works.
+    #[error(
+        "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again"
+    )]
+    Unread {
+        /// Its key.
+        key: String,
+        /// What the store says.
+        reason: String,
+    },
     /// The store does not delete an object for good.
     #[error(
         "object {key} was not deleted: {}",

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
+use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
@@ -141,23 +142,29 @@ impl Frames {
     pub async fn prepare(&self, frames: impl Iterator<Item = FrameName>) -> Result<()> {
         let view = self.view();
         let moved = |frame: FrameName| Some(view.moves.pack(&frame)).filter(|pack| *pack != frame.pack);
-        let packs: BTreeSet<PackName> = frames.filter_map(moved).collect();
-        let read = packs.into_iter().map(|pack| {
-            let view = &view;
-            async move {
-                match self.directory(view, pack).await {
-                    Err(error) if !error.is_damage() => Err(error),
-                    _ => Ok(()),
-                }
+        self.read_directories(&view, frames.filter_map(moved).collect()).await
+    }
+
+    /// The same for collectors' packs into which frames were moved.
+    pub(crate) async fn prepare_packs(&self, packs: BTreeSet<PackName>) -> Result<()> {
+        self.read_directories(&self.view(), packs).await
+    }
+
+    async fn read_directories(&self, view: &View, packs: BTreeSet<PackName>) -> Result<()> {
+        let read = packs.into_iter().map(|pack| async move {
+            match self.directory(view, pack).await {
+                Err(error) if !error.is_damage() => Err(error),
+                _ => Ok(()),
             }
         });
         futures::stream::iter(read).buffer_unordered(DIRECTORIES_IN_FLIGHT).try_collect().await
     }
 
     /// Which of these frames a pack does not hold, by its directory.
-    pub(crate) async fn lacking(&self, pack: PackName, wanted: &[FrameName]) -> Result<Vec<FrameName>> {
-        let directory = self.directory(&self.view(), pack).await?;
-        Ok(wanted.iter().filter(|frame| !directory.contains_key(frame)).copied().collect())
+    pub(crate) async fn lacking(&self, pack: PackName, wanted: &FrameSet) -> Result<FrameSet> {
+        let mut held = FrameSet::default();
+        self.directory(&self.view(), pack).await?.keys().for_each(|frame| held.insert(*frame));
+        Ok(wanted.without(&held))
     }
 
     async fn directory(&self, view: &View, pack: PackName) -> Result<Arc<Directory>> {

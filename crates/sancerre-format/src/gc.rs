@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{Result, corrupt, ensure};
 use crate::frames::FrameSet;
 use crate::id::SessionId;
+use crate::limits::PACKS_NAMED_MAX;
 use crate::log::sessions;
 use crate::record::{compress_public, decompress_public};
 use crate::text::{TextReader, TextWriter, number};
@@ -31,7 +32,10 @@ pub struct GcLists {
 
 impl GcLists {
     /// The public part.
+    ///
+    /// Errors: lists of more packs than a reader accepts.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        self.check_packs()?;
         compress_public(&self.text())
     }
 
@@ -44,8 +48,24 @@ impl GcLists {
         text.finish()
     }
 
-    /// Reads what [`GcLists::encode`] wrote.
-    pub fn decode(part: &[u8]) -> Result<Self> {
+    /// Each set for itself, and all moves together.
+    fn check_packs(&self) -> Result<()> {
+        self.dead.check_packs()?;
+        self.burnt.check_packs()?;
+        refuse_many(self.moves.values().map(FrameSet::pack_count).fold(0, u64::saturating_add))
+    }
+
+    fn check_sessions(&self, session: u64) -> Result<()> {
+        [&self.dead, &self.burnt]
+            .into_iter()
+            .chain(self.moves.values())
+            .try_for_each(|set| set.check_sessions(session))
+    }
+
+    /// Reads what [`GcLists::encode`] wrote into a record of this session.
+    ///
+    /// Errors: also lists that name frames or packs of later sessions.
+    pub fn decode(part: &[u8], session: u64) -> Result<Self> {
         let bytes = decompress_public(WHAT, part)?;
         let mut text = TextReader::unbounded(WHAT, &bytes)?;
         let lists = Self {
@@ -56,6 +76,7 @@ impl GcLists {
             forgotten: sessions(&mut text, "forgotten")?,
         };
         text.finish()?;
+        lists.check_sessions(session)?;
         check_moves(&lists.moves)?;
         ensure(lists.dead.is_whole_packs() && lists.burnt.is_whole_packs(), WHAT, || {
             "only whole packs can be dead or burnt".into()
@@ -70,20 +91,30 @@ fn move_lines((ordinal, frames): (&u32, &FrameSet)) -> Vec<String> {
 }
 
 fn read_moves(text: &mut TextReader<'_>) -> Result<Moves> {
-    let mut moves = Moves::new();
+    let (mut moves, mut packs) = (Moves::new(), 0u64);
     text.repeated("move", |line| {
         let (ordinal, frames) =
             line.split_once(' ').ok_or_else(|| corrupt(WHAT, format!("{line:?} is not a move")))?;
-        moves.entry(number(WHAT, ordinal)?).or_default().read_line(frames)
+        let set = moves.entry(number(WHAT, ordinal)?).or_default();
+        packs = packs.saturating_sub(set.pack_count());
+        set.read_line(frames)?;
+        ensure(set.is_single_frames(), WHAT, || "only single frames can move".into())?;
+        packs = packs.saturating_add(set.pack_count());
+        refuse_many(packs)
     })?;
     Ok(moves)
+}
+
+fn refuse_many(packs: u64) -> Result<()> {
+    ensure(packs <= PACKS_NAMED_MAX, WHAT, || {
+        format!("it moves frames of {packs} packs, at most {PACKS_NAMED_MAX}")
+    })
 }
 
 /// A frame moves alone, and to one place.
 fn check_moves(moves: &Moves) -> Result<()> {
     let mut moved = FrameSet::default();
     for frames in moves.values() {
-        ensure(frames.is_single_frames(), WHAT, || "only single frames can move".into())?;
         ensure(frames.packs().all(|pack| !moved.shares(frames, &pack)), WHAT, || {
             "a frame moves to two packs".into()
         })?;

@@ -32,6 +32,7 @@ mod golden;
 pub mod id;
 pub mod index;
 pub mod key;
+pub mod limits;
 pub mod list;
 pub mod log;
 pub mod names;

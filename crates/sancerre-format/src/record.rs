@@ -221,6 +221,11 @@ impl<'a> Unverified<'a> {
     }
 }
 
+/// Whether somebody with a key of this repository signed the text, whatever it says and whatever follows it.
+pub fn is_signed(trust: &Trust, bytes: &[u8]) -> bool {
+    Unverified::split_head("record", bytes).is_ok_and(|record| record.verified_signer(trust).is_ok())
+}
+
 /// Verifies and decodes a whole record.
 pub fn decode<F: Fields>(trust: &Trust, bytes: &[u8]) -> Result<Record<F>> {
     Unverified::split(F::KIND, bytes)?.verify(trust)
@@ -256,17 +261,21 @@ fn find(bytes: &[u8], line: &str) -> Option<usize> {
 }
 
 /// Text of a public part, compressed.
+///
+/// Errors: more text than a reader accepts.
 pub fn compress_public(text: &str) -> Result<Vec<u8>> {
+    ensure(to_u64(text.len()) <= crate::limits::PUBLIC_TEXT_BYTES_MAX, "public part", || {
+        format!("{} bytes of text are too many", text.len())
+    })?;
     zstd::bulk::compress(text.as_bytes(), 3).map_err(|error| corrupt("public part", format!("zstd: {error}")))
 }
-
-/// Most text in a public part that a reader accepts.
-const PUBLIC_TEXT_BYTES_MAX: u64 = 1 << 30;
 
 /// The text of a public part.
 pub fn decompress_public(what: &'static str, part: &[u8]) -> Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(part).ok().flatten();
-    let size = size.filter(|size| *size <= PUBLIC_TEXT_BYTES_MAX).and_then(|size| usize::try_from(size).ok());
+    let size = size
+        .filter(|size| *size <= crate::limits::PUBLIC_TEXT_BYTES_MAX)
+        .and_then(|size| usize::try_from(size).ok());
     let size = size.ok_or_else(|| corrupt(what, "its public part does not announce an acceptable size"))?;
     // A few bytes can announce a gigabyte: zstd never expands more than about 2^15 times per block of 128 KiB.
     ensure(size <= part.len().saturating_mul(1 << 17), what, || "its public part announces too much".into())?;

@@ -87,8 +87,8 @@ fn first_line(bytes: &[u8]) -> String {
 #[test]
 fn parts_hold_what_was_meant() {
     let file = |name: &str| std::fs::read(folder().join(name)).unwrap();
-    assert_eq!(FrameSet::decode(&file("frames.bin")).unwrap(), samples::frame_set());
-    assert_eq!(GcLists::decode(&file("gc-lists.bin")).unwrap(), samples::final_lists());
+    assert_eq!(FrameSet::decode(&file("frames.bin"), u64::MAX).unwrap(), samples::frame_set());
+    assert_eq!(GcLists::decode(&file("gc-lists.bin"), u64::MAX).unwrap(), samples::final_lists());
     assert_eq!(Body::decode(&file("body.txt")).unwrap(), common::body());
 
     let manifest = record::decode::<Manifest>(&common::trust(), &file("manifest.bin")).unwrap();

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod output;
 mod passphrase;
+mod plain;
 mod progress;
 mod repository;
 mod sources;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::arguments::Global;
 use crate::exit::{Done, Exit, Failure};
 use crate::io::Io;
+use crate::plain;
 
 /// Version of the JSON lines: fields may be added under it, never removed or changed.
 const JSON_VERSION: u32 = 1;
@@ -91,7 +92,7 @@ impl Output {
         let written = self.with(|streams| {
             streams.clear();
             let stdout = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+            stdout.write_all(plain::lines(text).as_bytes()).and_then(|()| stdout.flush())
         });
         match written {
             // A reader such as `head` went away: it has seen what it wanted.
@@ -120,7 +121,7 @@ impl Output {
     pub(crate) fn warning(&self, text: &str) {
         match self.is_json {
             true => self.line("warning", [("message".to_owned(), json!(text))].into_iter().collect()),
-            false => self.say(&format!("sancerre: warning: {text}")),
+            false => self.say(&format!("sancerre: warning: {}", plain::line(text))),
         }
     }
 
@@ -133,7 +134,8 @@ impl Output {
     pub(crate) fn redraw(&self, line: &str) {
         self.with(|streams| {
             // A terminal that went away is no reason to stop a backup.
-            let _ = write!(streams.stderr, "\r{line}\x1b[K").and_then(|()| streams.stderr.flush());
+            let _ =
+                write!(streams.stderr, "\r{}\x1b[K", plain::line(line)).and_then(|()| streams.stderr.flush());
             streams.has_line = true;
         });
     }
@@ -170,7 +172,7 @@ impl Output {
                 ];
                 self.line("error", fields.into_iter().collect());
             }
-            false => self.say(&format!("sancerre: {}", failure.message)),
+            false => self.say(&format!("sancerre: {}", plain::line(&failure.message))),
         }
     }
 
@@ -178,7 +180,7 @@ impl Output {
         self.with(|streams| {
             streams.clear();
             // There is nowhere to report a standard error that is closed.
-            let _ = writeln!(streams.stderr, "{text}").and_then(|()| streams.stderr.flush());
+            let _ = writeln!(streams.stderr, "{}", plain::lines(text)).and_then(|()| streams.stderr.flush());
         });
     }
 
@@ -188,11 +190,11 @@ impl Output {
         line.insert("type".into(), json!(kind));
         line.insert("time".into(), json!(self.clock.now().to_string()));
         line.extend(fields);
-        let line = Value::Object(line);
+        let line = Value::Object(line).to_string();
         self.with(|streams| {
             let stream = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
             // A reader that went away has seen what it wanted.
-            let _ = writeln!(stream, "{line}").and_then(|()| stream.flush());
+            let _ = writeln!(stream, "{}", plain::json(&line)).and_then(|()| stream.flush());
         });
     }
 

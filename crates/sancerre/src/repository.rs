@@ -51,11 +51,24 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
     Ok(store)
 }
 
+/// Objects that cannot be read, told one by one: so many, for a folder that was taken away has thousands.
+const UNREAD_TOLD: usize = 10;
+
 /// The log, with progress, and with warnings about what in it cannot be trusted.
 pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Result<Log, Failure> {
     let (monitor, watched) = context.watched(Work::Log)?;
     let log = Log::load_watched(repository, &monitor).await?;
     drop(watched);
+    for unread in log.unread().iter().take(UNREAD_TOLD) {
+        context.output.warning(&format!(
+            "object {} cannot be read: {}; what it says is not known, so snapshots may be missing; run `sancerre check`",
+            unread.key, unread.reason
+        ));
+    }
+    let more = log.unread().len().saturating_sub(UNREAD_TOLD);
+    if more > 0 {
+        context.output.warning(&format!("{more} more objects of the log cannot be read"));
+    }
     let standing = log.standing(u64::MAX);
     let is_void = |entry: &&LogEntry| match &entry.outcome {
         Outcome::Invalid(_) => !standing.gave_up(entry),

@@ -96,7 +96,7 @@ impl<'a> Court<'a> {
             self.sessions.insert(number, SessionId { number, intent: Hash::of(bytes) });
         }
         if matches!(entry.fields.kind, Kind::Gc { .. }) {
-            self.proposals.insert(number, GcLists::decode(&entry.public).unwrap().dead);
+            self.proposals.insert(number, GcLists::decode(&entry.public, number).unwrap().dead);
         }
     }
 
@@ -108,9 +108,9 @@ impl<'a> Court<'a> {
         assert_eq!(self.sessions.get(&session.number), Some(&session), "an outcome of no session");
         assert!(self.decided.insert(session), "{session} ended twice");
         if let Some(manifest) = self.read::<Manifest>(bytes) {
-            self.saved(session, FrameSet::decode(&manifest.public).unwrap());
+            self.saved(session, FrameSet::decode(&manifest.public, session.number).unwrap());
         } else if let Some(commit) = self.read::<Commit>(bytes) {
-            self.collected(session, GcLists::decode(&commit.public).unwrap());
+            self.collected(session, GcLists::decode(&commit.public, session.number).unwrap());
         } else {
             assert!(self.read::<Abort>(bytes).is_some(), "the outcome of {session} is nothing that is known");
             self.aborted.insert(session.number);

@@ -158,6 +158,7 @@ pub async fn backup(
 ) -> Result<BackupReport> {
     check_names(&options)?;
     let mut log = Log::load(repository).await?;
+    log.refuse_unread()?;
     if options.dry_run {
         let next = log.highest().saturating_add(1);
         log.complete(repository, next).await?;
@@ -168,6 +169,7 @@ pub async fn backup(
     let session = Session::announce(repository, &mut log, &options.vm).await?;
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
+    log.refuse_unread()?;
     save(repository, &mut log, session, options, monitor).await
 }
 

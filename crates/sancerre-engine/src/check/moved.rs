@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{FrameName, PackName};
+use sancerre_format::id::PackName;
 
 use super::report::Severity;
 use super::run::{Run, is_transient, tolerate};
@@ -19,18 +19,19 @@ pub(super) async fn check(run: &mut Run<'_>, lying: &BTreeMap<PackName, FrameSet
         if !is_moved || run.inventory.fault(run.repository, *pack).is_some() {
             continue;
         }
-        let wanted: Vec<FrameName> = wanted.frames().collect();
+        let wanted = &wanted.single_frames();
         let key = run.inventory.catalogue.key(run.repository, *pack)?;
-        match frames.lacking(*pack, &wanted).await {
+        match frames.lacking(*pack, wanted).await {
             Ok(lacking) if lacking.is_empty() => {}
             Ok(lacking) => {
-                let problem = format!("gc moved {} frames to it that it does not hold", lacking.len());
+                let problem =
+                    format!("gc moved {} frames to it that it does not hold", lacking.frame_count());
                 lose(run, &key, pack, &lacking, true, problem);
             }
             Err(error) => {
                 let settle = !is_transient(&error);
                 let problem = format!("its directory: {}", tolerate(run.repository, error).await?);
-                lose(run, &key, pack, &wanted, settle, problem);
+                lose(run, &key, pack, wanted, settle, problem);
             }
         }
     }
@@ -38,12 +39,9 @@ pub(super) async fn check(run: &mut Run<'_>, lying: &BTreeMap<PackName, FrameSet
 }
 
 /// Notes frames as lost; `settle` says whether to quarantine them.
-fn lose(run: &mut Run<'_>, key: &str, pack: &PackName, frames: &[FrameName], settle: bool, problem: String) {
-    let mut settled = settle;
-    for frame in frames {
-        run.lost.add(*frame);
-        settled = settle && run.quarantine.add(*frame, pack) && settled;
-    }
+fn lose(run: &mut Run<'_>, key: &str, pack: &PackName, frames: &FrameSet, settle: bool, problem: String) {
+    run.lost.extend(frames);
+    let settled = settle && run.quarantine.add_all(frames, pack);
     if settled {
         run.findings.blame_settled(key, Severity::Damaged, problem);
     } else {

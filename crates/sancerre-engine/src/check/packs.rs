@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{FrameName, PackName};
+use sancerre_format::id::PackName;
+use sancerre_format::limits;
 use sancerre_format::list::ListedPack;
 use sancerre_format::names::{self, Folder};
 
@@ -63,7 +64,9 @@ pub(super) async fn compare(run: &mut Run<'_>, counted: &mut Counted) -> Result<
             lose_pack(run, pack);
         }
     }
-    run.frames.prepare(uses.frames()).await.or_else(|error| match error {
+    let moved = |(pack, frames): &(&PackName, &FrameSet)| frames.packs().any(|named| named != **pack);
+    let targets = lying.iter().filter(moved).map(|(pack, _)| *pack).collect();
+    run.frames.prepare_packs(targets).await.or_else(|error| match error {
         // Told of each pack for which it matters.
         crate::Error::Store { .. } => Ok(()),
         error => Err(error),
@@ -108,6 +111,12 @@ pub(super) async fn read(
             monitor.check()?;
             let (expected, key) = (job.expected, job.key);
             let size_bytes = expected.listed.size_bytes;
+            let most = limits::pack_bytes_max(repository.layout.pack_bytes);
+            if size_bytes > most {
+                // What its writer listed; nobody has memory for whatever he likes.
+                let problem = format!("its list says {size_bytes} bytes, and a pack here has at most {most}");
+                return Ok(Some((key, expected, Err((false, problem)))));
+            }
             let result = match repository.store.need(&key).await {
                 Ok(bytes) => {
                     let (expected, frames) = (expected.clone(), Arc::clone(&frames));
@@ -160,14 +169,14 @@ fn choose(
     sample: &BTreeSet<PackName>,
     needed: &BTreeSet<PackName>,
 ) -> Vec<Job> {
-    let mut doubtful = run.quarantine.packs(&run.inventory.moves);
-    doubtful.retain(|pack| needed.contains(pack));
+    let quarantined = run.quarantine.packs(&run.inventory.moves);
+    let doubtful = |pack: &PackName| needed.contains(pack) && quarantined.contains_pack(pack);
     let catalogue = Arc::clone(&run.inventory.catalogue);
     let wanted = |(pack, listed): &(PackName, &ListedPack)| {
         let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
         run.inventory.present.has(*pack, listed)
             && !history
-            && (read_data.selects(*pack, listed) || sample.contains(pack) || doubtful.contains(pack))
+            && (read_data.selects(*pack, listed) || sample.contains(pack) || doubtful(pack))
     };
     let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
@@ -234,11 +243,11 @@ fn doubt(run: &mut Run<'_>, key: &str, expected: &Expected) {
     if expected.open_content || listed.metadata || run.quarantine.has_pack(*pack) {
         return;
     }
-    let quarantined: Vec<FrameName> = run.inventory.moves.lying_in(run.quarantine.frames(), *pack).collect();
+    let quarantined = run.inventory.moves.lying_in(run.quarantine.frames(), *pack);
     if quarantined.is_empty() {
         return;
     }
-    quarantined.into_iter().for_each(|frame| run.lost.add(frame));
+    run.lost.extend(&quarantined);
     let problem = "frames of it are quarantined, and this key cannot open them to see whether they are lost";
     run.findings.blame_settled(key, Severity::Damaged, problem);
 }
@@ -261,7 +270,7 @@ pub(super) fn charge(run: &mut Run<'_>) {
     let objects: Vec<(PackName, String)> = run
         .lost
         .touched(moves)
-        .into_iter()
+        .packs()
         .filter_map(|pack| {
             let fault = run.inventory.fault(run.repository, pack).map(|fault| fault.object);
             Some((pack, fault.or(run.inventory.catalogue.key(run.repository, pack).ok())?))

@@ -1,7 +1,5 @@
 //! Quarantine: a signed log entry that keeps every writer from building on what was found damaged or missing.
 
-use std::collections::BTreeSet;
-
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::log::Kind;
@@ -25,7 +23,7 @@ impl Quarantine {
     }
 
     /// Packs of which something is quarantined already.
-    pub(super) fn packs(&self, moves: &Moves) -> BTreeSet<PackName> {
+    pub(super) fn packs(&self, moves: &Moves) -> FrameSet {
         self.already.touched(moves)
     }
 
@@ -55,6 +53,16 @@ impl Quarantine {
             self.new.add(frame);
         }
         already
+    }
+
+    /// Adds frames that lie in `pack`; says whether all were quarantined already.
+    pub(super) fn add_all(&mut self, frames: &FrameSet, pack: &PackName) -> bool {
+        let new = frames.without(self.already.frames());
+        if self.already.has_pack(pack) || new.is_empty() {
+            return true;
+        }
+        self.new.extend(&new);
+        false
     }
 
     /// Publishes what is new. Returns the number of the log entry, or none when nothing is new.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Name, ZoneKey};
@@ -94,7 +95,13 @@ async fn check_entry(
         return Ok(Some(Finding { severity: Severity::Unsupported, object, problem, costs: Vec::new() }));
     }
     // An entry of a revoked writer is void by decision, not by damage: it still verifies by itself.
-    let bytes = repository.store.get(&object).await?.unwrap_or_default();
+    let bytes = match repository.store.get(&object).await {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        Err(error) => {
+            tolerate(repository, error).await?;
+            Bytes::new()
+        }
+    };
     let sound = record::decode::<Entry>(&repository.keys.trust, &bytes)
         .is_ok_and(|entry| entry.fields.number == number && entry.fields.zone == repository.keys.zone);
     let severity = if sound { Severity::Note } else { Severity::Damaged };

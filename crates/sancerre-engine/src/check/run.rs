@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sancerre_format::id::PackName;
-use sancerre_format::names;
 
 use super::inventory::Inventory;
 use super::quarantine::Quarantine;
@@ -38,10 +37,7 @@ pub(super) struct Run<'a> {
 /// asked to stop.
 pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<String> {
     match &error {
-        Error::Store { .. } => match repository.store.get(names::CONFIG).await {
-            Ok(Some(_)) => Ok(subjects::reason(&error)),
-            _ => Err(error),
-        },
+        Error::Store { .. } if !repository.store.works().await => Err(error),
         Error::Interrupted | Error::Worker => Err(error),
         _ => Ok(subjects::reason(&error)),
     }

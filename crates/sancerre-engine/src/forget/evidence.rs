@@ -178,6 +178,7 @@ fn witnessed(entry: &LogEntry) -> Option<(Time, Vec<SessionId>)> {
         return Some((commit.fields.time, lists.live.clone()));
     }
     let record = entry.entry.as_deref().ok()?;
-    let lists = matches!(record.fields.kind, Kind::Checkpoint).then(|| GcLists::decode(&record.public))?;
+    let decode = || GcLists::decode(&record.public, entry.session.number);
+    let lists = matches!(record.fields.kind, Kind::Checkpoint).then(decode)?;
     Some((record.fields.time, lists.ok()?.live))
 }

@@ -75,6 +75,7 @@ pub struct ForgetReport {
 /// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
+    log.refuse_unread()?;
     let next = log.highest().saturating_add(1);
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;

@@ -44,6 +44,7 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
 
 async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {
     let log = Log::load(repository).await?;
+    log.refuse_unread()?;
     for session in snapshots {
         let entry = log.entry(session.number).filter(|entry| entry.session == *session);
         if !entry.is_some_and(|entry| entry.snapshot().is_some() || entry.damaged().is_some()) {

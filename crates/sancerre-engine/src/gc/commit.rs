@@ -48,7 +48,7 @@ pub(super) fn final_lists(
     let quarantined = log.quarantined(number).touched(&moves);
     let copies = copied.frames();
     let is_kept = |pack: &PackName| {
-        lying.get(pack).is_some_and(|frames| quarantined.contains(pack) || !frames.is_subset(&copies))
+        lying.get(pack).is_some_and(|frames| quarantined.contains_pack(pack) || !frames.is_subset(&copies))
     };
     let mut burnt = burnt(log, number);
     let mut dead = FrameSet::default();

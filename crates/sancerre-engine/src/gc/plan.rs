@@ -5,7 +5,7 @@
 //! is not worth it, or the budget is used up.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, PackName};
@@ -182,13 +182,13 @@ fn candidate<'a>(sight: &Sight<'a>, pack: PackName) -> Option<Candidate<'a>> {
 }
 
 /// What can be rewritten at all: what may be damaged is not passed on, but stored anew by backups, and then it is garbage.
-fn can_be_rewritten(sight: &Sight<'_>, quarantined: &BTreeSet<PackName>, pack: &PackName) -> bool {
+fn can_be_rewritten(sight: &Sight<'_>, quarantined: &FrameSet, pack: &PackName) -> bool {
     let listed = sight.catalogue.pack(*pack);
     let made = sight.log.generation(pack.session);
     made.is_some()
         && made == sight.generation
         && listed.is_some_and(|listed| sight.present.has(*pack, listed))
-        && !quarantined.contains(pack)
+        && !quarantined.contains_pack(pack)
 }
 
 /// The packs that are worth it, those with the most garbage for their size first. `live_bytes` and `unused_bytes` are

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use sancerre_format::FormatError;
-use sancerre_format::bytes::to_usize;
+use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::Hash;
 use sancerre_format::pack::{DirectoryEntry, Piece, SealedSession};
@@ -70,7 +70,7 @@ fn find(
             found.push(Wanted { entry: *entry, session: session.clone(), pieces });
         }
     }
-    if found.len() == wanted.frames().count() {
+    if to_u64(found.len()) == wanted.frame_count() {
         return Ok(found);
     }
     let detail = "a snapshot needs a frame that is not in it".to_owned();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use sancerre_format::FormatError;
+use sancerre_format::bytes::to_u64;
 use sancerre_format::frames::{FrameSet, Members};
 use sancerre_format::id::PackName;
 use sancerre_format::pack::DirectoryEntry;
@@ -80,7 +81,7 @@ fn weight(directory: &[DirectoryEntry], needed: &FrameSet) -> std::result::Resul
         *bytes = bytes.saturating_add(u64::from(entry.sealed_bytes));
         found = found.saturating_add(usize::from(is_needed));
     }
-    if found == needed.frames().count() {
+    if to_u64(found) == needed.frame_count() {
         return Ok(weight);
     }
     let detail = "a snapshot needs a frame that is not in it".to_owned();

@@ -61,6 +61,7 @@ pub async fn merge_index(
     log: &mut Log,
     monitor: &Monitor,
 ) -> Result<Option<MergeReport>> {
+    log.refuse_unread()?;
     merge(repository, log, monitor, |sizes| choose(sizes, u64::MAX)).await
 }
 

@@ -10,6 +10,7 @@ use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::ContentId;
 use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, SegmentReader};
+use sancerre_format::limits;
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record::{self, Fields, Unverified};
@@ -328,11 +329,17 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
     mut take: impl FnMut(T),
 ) -> Result<BTreeSet<SegmentName>> {
     let covered = Covered::default();
+    let refused = refused(repository, log, listed).await?;
     {
         let reads = listed.iter().rev().map(|(name, size_bytes)| {
-            let (read, covered) = (&read, &covered);
+            let (read, covered, refused) = (&read, &covered, refused.get(name));
             async move {
-                (*name, if covered.contains(name) { None } else { Some(read(*name, *size_bytes).await) })
+                let found = match refused {
+                    _ if covered.contains(name) => None,
+                    Some((key, reason)) => Some(Err(Error::object(key)(reason.clone()))),
+                    None => Some(read(*name, *size_bytes).await),
+                };
+                (*name, found)
             }
         });
         let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(SEGMENTS_IN_FLIGHT));
@@ -346,6 +353,7 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
                     take(segment);
                 }
                 Some(Err(error)) if error.is_damage() => {
+                    refuse(repository, log, name, listed, &error).await?;
                     monitor.warn(ignored(&key_of(repository, log, name)?, &error));
                 }
                 Some(Err(error)) => return Err(error),
@@ -353,6 +361,43 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
         }
     }
     Ok(covered.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The segments that were refused when they were fetched, or are too large, and why. A segment that is ignored costs
+/// deduplication at most, so its size tells it from another well enough.
+async fn refused(
+    repository: &Repository,
+    log: &Log,
+    listed: &BTreeMap<SegmentName, u64>,
+) -> Result<BTreeMap<SegmentName, (String, FormatError)>> {
+    let mut asked = Vec::with_capacity(listed.len());
+    for (name, size_bytes) in listed {
+        asked.push((key_of(repository, log, *name)?, size_bytes.to_string()));
+    }
+    let reasons = repository.refused_junk(&asked).await?;
+    let found = listed.iter().zip(asked).zip(reasons);
+    let found = found.filter_map(|(((name, size_bytes), (key, _)), reason)| {
+        let too_large = limits::check(&key, *size_bytes).err();
+        Some((*name, (key, too_large.or(reason)?)))
+    });
+    Ok(found.collect())
+}
+
+/// Remembers a segment that is damaged.
+async fn refuse(
+    repository: &Repository,
+    log: &Log,
+    name: SegmentName,
+    listed: &BTreeMap<SegmentName, u64>,
+    error: &Error,
+) -> Result<()> {
+    let segment = key_of(repository, log, name)?;
+    match (error, listed.get(&name)) {
+        (Error::Object { key, source }, Some(size_bytes)) if *key == segment => {
+            repository.refuse_junk(key, &size_bytes.to_string(), source).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The names that segments read so far cover.

@@ -83,7 +83,10 @@ async fn all<F: Fields>(repository: &Repository, prefix: &str, bad: &mut Vec<Str
     keys.sort();
     let mut found = Vec::new();
     for (key, bytes) in repository.store.get_all(keys).await? {
-        let Some(bytes) = bytes else { continue };
+        let Ok(Some(bytes)) = bytes else {
+            bad.extend(bytes.is_err().then_some(key));
+            continue;
+        };
         match record::decode::<F>(&repository.keys.trust, &bytes) {
             Ok(record) => found.push(record.fields),
             Err(_) => bad.push(key),

@@ -66,7 +66,10 @@ pub async fn read(store: &Store, trust: &Trust) -> Result<(Vec<Record<Recipient>
     keys.sort();
     let (mut records, mut bad) = (Vec::new(), Vec::new());
     for (key, bytes) in store.get_all(keys).await? {
-        let Some(bytes) = bytes else { continue };
+        let Ok(Some(bytes)) = bytes else {
+            bad.extend(bytes.is_err().then_some(key));
+            continue;
+        };
         let record = record::decode::<Recipient>(trust, &bytes).ok();
         match record.filter(|record| names::recipient(record.fields.epoch, &record.fields.label) == key) {
             Some(record) => records.push(record),

@@ -37,6 +37,20 @@ pub struct BadList {
     pub key: String,
     /// What is wrong.
     pub error: FormatError,
+    /// Why it cannot be read, if that is all that is known of it.
+    pub unread: Option<String>,
+}
+
+impl BadList {
+    /// Fails for a list that cannot be read: what it says is not known.
+    ///
+    /// Errors: [`Error::Unread`].
+    pub fn refuse_unread(&self) -> Result<()> {
+        match &self.unread {
+            Some(reason) => Err(Error::Unread { key: self.key.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Catalogue {
@@ -46,13 +60,13 @@ impl Catalogue {
         log: &Log,
         sessions: impl IntoIterator<Item = u64>,
     ) -> Result<(Self, Vec<BadList>)> {
-        let (mut keys, mut open) = (Vec::new(), Vec::new());
+        let (mut wanted, mut open) = (Vec::new(), Vec::new());
         for entry in sessions.into_iter().filter_map(|number| log.entry(number)) {
             let (zone, session) = (&repository.keys.zone, &entry.session);
             // A manifest says how many lists its session has.
             match entry.snapshot().map(|snapshot| snapshot.manifest.fields.lists) {
                 Some(lists @ ..=LISTS_NAMED_MAX) => {
-                    keys.extend((0..lists).map(|list| names::list(zone, session, list)));
+                    wanted.extend((0..lists).map(|list| Wanted::unique(names::list(zone, session, list))));
                 }
                 _ => open.push(names::session_folder(zone, Folder::Lists, session)),
             }
@@ -60,9 +74,9 @@ impl Catalogue {
         let listings = open.into_iter().map(|folder| async move { repository.store.list(&folder).await });
         let mut listings = std::pin::pin!(futures::stream::iter(listings).buffered(LISTINGS_IN_FLIGHT));
         while let Some(listed) = listings.try_next().await? {
-            keys.extend(listed.into_iter().map(|listed| listed.key));
+            wanted.extend(listed.into_iter().map(Wanted::unique_listed));
         }
-        Self::load_keys(repository, log, keys).await
+        Self::read(repository, log, wanted).await
     }
 
     /// Reads all pack lists of the zone.
@@ -77,28 +91,28 @@ impl Catalogue {
         listed: &[Listed],
     ) -> Result<(Self, Vec<BadList>)> {
         let lists = repository.folder(Folder::Lists);
-        let keys = listed.iter().map(|listed| &listed.key).filter(|key| key.starts_with(&lists));
-        Self::load_keys(repository, log, keys.cloned().collect()).await
+        let listed = listed.iter().filter(|listed| listed.key.starts_with(&lists)).cloned();
+        Self::read(repository, log, listed.map(Wanted::unique_listed).collect()).await
     }
 
-    async fn load_keys(
+    async fn read(
         repository: &Repository,
         log: &Log,
-        mut keys: Vec<String>,
+        mut wanted: Vec<Wanted>,
     ) -> Result<(Self, Vec<BadList>)> {
         // Anybody may put something under the hash of an entry that never was.
-        keys.retain(|key| match ZoneKey::parse(&repository.keys.zone, key) {
+        wanted.retain(|wanted| match ZoneKey::parse(&repository.keys.zone, &wanted.key) {
             Ok(ZoneKey::List(session, _)) => log.has(&session),
             _ => true,
         });
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);
         // Ascending: lists come in order, and the first word on a pack stands.
-        let wanted = keys.into_iter().map(Wanted::unique).collect();
-        for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
+        for Read { key, value, unread, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await?
+        {
             match value {
                 Ok(list) => catalogue.add(list),
-                Err(error) => bad.push(BadList { key, error }),
+                Err(error) => bad.push(BadList { key, error, unread }),
             }
         }
         Ok((catalogue, bad))

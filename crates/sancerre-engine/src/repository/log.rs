@@ -6,6 +6,7 @@ mod moves;
 mod read;
 mod snapshot;
 mod standing;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,7 @@ pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
+pub use unread::Unread;
 
 /// A log entry and what became of it.
 #[derive(Debug, Clone)]
@@ -60,6 +62,7 @@ pub enum Outcome {
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     strangers: Vec<String>,
+    unread: Vec<Unread>,
 }
 
 impl Log {

@@ -3,6 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, TryStreamExt};
 use object_store::{GetOptions, PutMode, PutPayload};
+use sancerre_format::bytes::to_u64;
+use sancerre_format::limits;
 
 use super::s3::S3;
 use super::traffic::Request;
@@ -16,7 +18,10 @@ impl Store {
     /// An answer may be lost, and the same request may then meet its own object; S3 also answers a conflict while
     /// somebody else is writing. So when the store says that the object exists, it is read back and compared. On a store
     /// with versions a create may succeed over a delete marker, so success too is believed only if ours came first.
+    ///
+    /// Errors: also bytes that no reader would take, for there are too many of them.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
+        limits::check(key, to_u64(bytes.len()))?;
         let history = self.history().await?;
         let attempt = || self.try_create(key, &bytes, history).boxed();
         let put = self.shared.patience.during(key, attempt).await;
@@ -77,6 +82,10 @@ impl Store {
             Err(error) => return Err(error),
         };
         let size_bytes = found.meta.size;
+        if size_bytes > to_u64(ours.len()) && limits::check(key, size_bytes).is_err() {
+            // Somebody's, whatever it is; nothing of it is fetched.
+            return Ok(Put::Occupied(Bytes::new()));
+        }
         let (mut pieces, mut same, mut other) = (found.into_stream(), 0, None::<BytesMut>);
         while let Some(piece) = pieces.try_next().await? {
             match &mut other {

@@ -23,11 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use sancerre_format::bytes::to_u64;
-use sancerre_format::names::Time;
+use sancerre_format::limits;
+use sancerre_format::names::{self, Time};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -35,7 +37,7 @@ use crate::monitor::{Monitor, add};
 use pace::Pace;
 use retry::Patience;
 use traffic::{Request, Traffic};
-use versions::{Place, Versions};
+use versions::{Place, Versions, pack_folder};
 
 pub use reader::RangeReader;
 pub use retry::Hurry;
@@ -46,7 +48,7 @@ pub(crate) use words::explain;
 pub enum Put {
     /// The object is there with exactly these bytes, now or since an earlier attempt of ours.
     Created,
-    /// Somebody else's bytes are there.
+    /// Somebody else's bytes are there; none are given of an object that is larger than its kind may be.
     Occupied(Bytes),
 }
 
@@ -116,7 +118,21 @@ struct Shared {
     s3: Option<s3::S3>,
     versions: Versions,
     settings: Vec<String>,
+    /// Room for small objects that are on their way, in KiB.
+    room: Semaphore,
 }
+
+/// What a whole read found.
+enum Body {
+    Bytes(Bytes),
+    /// It has so many bytes, more than its kind may have; none of them was fetched.
+    TooLarge(u64),
+}
+
+/// What became of one object of many: its bytes, or none if it is not there.
+///
+/// Errors: that this object cannot be had, while the store as such works.
+pub type Got = Result<Option<Bytes>>;
 
 impl Store {
     /// Wraps `inner`, a store without HTTP below it, with the usual options; `location` is for messages.
@@ -133,6 +149,7 @@ impl Store {
             s3: None,
             versions: Versions::default(),
             settings: Vec::new(),
+            room: Semaphore::new(ROOM_KIB),
         };
         Self { inner, location: location.into(), shared: Arc::new(shared), sees_current_only: false }
     }
@@ -146,6 +163,7 @@ impl Store {
             s3: cloud.s3,
             versions: Versions::default(),
             settings: cloud.settings,
+            room: Semaphore::new(ROOM_KIB),
         };
         Self {
             inner: cloud.store,
@@ -196,11 +214,19 @@ impl Store {
     }
 
     /// The whole object, or none.
+    ///
+    /// Errors: [`Error::Object`] for one that is larger than its kind may be (FORMAT.md §1.4): nothing of it is fetched.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        self.read(key, GetOptions::default()).await
+        match self.read(key, GetOptions::default()).await? {
+            None => Ok(None),
+            Some(Body::Bytes(bytes)) => Ok(Some(bytes)),
+            Some(Body::TooLarge(size_bytes)) => Err(too_large(key, size_bytes)),
+        }
     }
 
     /// The whole object, which must be there.
+    ///
+    /// Errors: as [`Store::get`]; [`Error::Missing`].
     pub async fn need(&self, key: &str) -> Result<Bytes> {
         self.get(key).await?.ok_or_else(|| Error::Missing { key: key.to_owned() })
     }
@@ -209,12 +235,15 @@ impl Store {
     pub async fn need_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         let wanted = range.end.saturating_sub(range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let read = self.read(key, options).await?;
-        let bytes = read.ok_or_else(|| Error::Missing { key: key.to_owned() })?;
-        if u64::try_from(bytes.len()).ok() == Some(wanted) { Ok(bytes) } else { Err(short(key)) }
+        match self.read(key, options).await? {
+            None => Err(Error::Missing { key: key.to_owned() }),
+            Some(Body::TooLarge(size_bytes)) => Err(too_large(key, size_bytes)),
+            Some(Body::Bytes(bytes)) if to_u64(bytes.len()) == wanted => Ok(bytes),
+            Some(Body::Bytes(_)) => Err(short(key)),
+        }
     }
 
-    async fn read(&self, key: &str, options: GetOptions) -> Result<Option<Bytes>> {
+    async fn read(&self, key: &str, options: GetOptions) -> Result<Option<Body>> {
         let place = self.place(key).await?;
         match self.read_at(key, &place, &options).await? {
             None => self.read_at(key, &self.second_place(key, &place).await?, &options).await,
@@ -222,28 +251,43 @@ impl Store {
         }
     }
 
-    async fn read_at(&self, key: &str, place: &Place, options: &GetOptions) -> Result<Option<Bytes>> {
+    async fn read_at(&self, key: &str, place: &Place, options: &GetOptions) -> Result<Option<Body>> {
         let Some(version) = place.version() else { return Ok(None) };
         let options = GetOptions { version, ..options.clone() };
         let attempt = || self.try_read(key, options.clone()).boxed();
         match self.shared.patience.during(key, attempt).await {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(body) => Ok(Some(body)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(Error::Store { operation: "read", key: key.to_owned(), source }),
         }
     }
 
-    async fn try_read(&self, key: &str, options: GetOptions) -> object_store::Result<Bytes> {
+    async fn try_read(&self, key: &str, options: GetOptions) -> object_store::Result<Body> {
+        let is_range = options.range.is_some();
         let read = async {
             let found = self.inner.get_opts(&path(key), options).await?;
             let wanted = found.range.end.saturating_sub(found.range.start);
+            if !is_range && limits::check(key, wanted).is_err() {
+                return Ok(Body::TooLarge(wanted));
+            }
+            let _room = if is_range { None } else { self.room_for(key, wanted).await };
             let bytes = found.bytes().await?;
-            let is_whole = u64::try_from(bytes.len()) == Ok(wanted);
-            if is_whole { Ok(bytes) } else { Err(retry::transient(IN_PART)) }
+            let is_whole = to_u64(bytes.len()) == wanted;
+            if is_whole { Ok(Body::Bytes(bytes)) } else { Err(retry::transient(IN_PART)) }
         };
-        let bytes = read.await;
-        self.account(Request::Get, 0, bytes.as_ref().map_or(0, Bytes::len)).await;
-        bytes
+        let body = read.await;
+        let received = if let Ok(Body::Bytes(bytes)) = &body { bytes.len() } else { 0 };
+        self.account(Request::Get, 0, received).await;
+        body
+    }
+
+    /// Waits until there is memory for one more object; whoever reads packs counts for himself.
+    async fn room_for(&self, key: &str, size_bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let kib = usize::try_from(size_bytes / 1024).unwrap_or(ROOM_KIB).clamp(1, ROOM_KIB);
+        match pack_folder(key) {
+            None => self.shared.room.acquire_many(u32::try_from(kib).unwrap_or(1)).await.ok(),
+            Some(_) => None,
+        }
     }
 
     /// All keys with this prefix, which ends in a slash, in no certain order.
@@ -304,24 +348,40 @@ impl Store {
         self.inner.delete(&path(key)).await
     }
 
-    /// Reads many objects, many at a time, in the order of `keys`.
-    pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Option<Bytes>)>> {
-        self.get_all_watched(keys, &Monitor::silent()).await
+    /// Reads many objects, many at a time, ascending by key.
+    ///
+    /// Errors: the store's, when it does not work as such; the inner ones are of single objects.
+    pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Got)>> {
+        let monitor = Monitor::silent();
+        let mut all: Vec<(String, Got)> = self.get_each(keys, &monitor).try_collect().await?;
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(all)
     }
 
-    /// The same; progress counts their bytes.
-    pub async fn get_all_watched(
-        &self,
+    /// The same one by one, as they come; progress counts their bytes. Whoever takes them in memory decides what stays.
+    pub(crate) fn get_each<'a>(
+        &'a self,
         keys: Vec<String>,
-        monitor: &Monitor,
-    ) -> Result<Vec<(String, Option<Bytes>)>> {
-        let read = keys.into_iter().map(|key| async move {
+        monitor: &'a Monitor,
+    ) -> impl Stream<Item = Result<(String, Got)>> + Send + 'a {
+        let read = keys.into_iter().map(move |key| async move {
             monitor.check()?;
-            let bytes = self.get(&key).await?;
-            add(&monitor.counters.done_bytes, bytes.as_ref().map_or(0, |bytes| to_u64(bytes.len())));
-            Ok((key, bytes))
+            let got = match self.get(&key).await {
+                // One sector that cannot be read, one object in a cold class: no reason to give up all others.
+                Err(error @ Error::Store { .. }) if self.works().await => Err(error),
+                Err(error @ Error::Object { .. }) => Err(error),
+                got => Ok(got?),
+            };
+            let length = got.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+            add(&monitor.counters.done_bytes, to_u64(length));
+            Ok((key, got))
         });
-        futures::stream::iter(read).buffered(READS_IN_FLIGHT).try_collect().await
+        futures::stream::iter(read).buffer_unordered(READS_IN_FLIGHT)
+    }
+
+    /// Whether the store as such works: what another object's failure is about is then that object.
+    pub(crate) async fn works(&self) -> bool {
+        matches!(self.get(names::CONFIG).await, Ok(Some(_)))
     }
 
     /// Counts a piece of an answer, as [`Store::account`] does.
@@ -343,8 +403,17 @@ impl Store {
     }
 }
 
+fn too_large(key: &str, size_bytes: u64) -> Error {
+    match limits::check(key, size_bytes) {
+        Err(source) => Error::Object { key: key.to_owned(), source },
+        Ok(()) => short(key),
+    }
+}
+
 const IN_PART: &str = "an object came only in part";
 
+/// What small objects on their way may take together: with 32 of them it matters only for hostile ones.
+const ROOM_KIB: usize = 128 << 10;
 /// Small reads in flight at once: enough to hide the latency of a bucket.
 const READS_IN_FLIGHT: usize = 32;
 

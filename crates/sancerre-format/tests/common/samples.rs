@@ -228,11 +228,11 @@ fn parts() -> Vec<Sample> {
     };
     vec![
         packed("frames", FRAMES_TEXT, |bytes| {
-            let part = FrameSet::decode(bytes)?.encode()?;
+            let part = FrameSet::decode(bytes, u64::MAX)?.encode()?;
             Ok(zstd::bulk::decompress(&part, 1 << 20).unwrap())
         }),
         packed("gc-lists", &final_text(), |bytes| {
-            let part = GcLists::decode(bytes)?.encode()?;
+            let part = GcLists::decode(bytes, u64::MAX)?.encode()?;
             Ok(zstd::bulk::decompress(&part, 1 << 20).unwrap())
         }),
         Sample {

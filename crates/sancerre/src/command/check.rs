@@ -9,6 +9,7 @@ use super::{Context, ended};
 use crate::access::Access;
 use crate::arguments::{Check, Subset};
 use crate::exit::{Done, Exit, Failure};
+use crate::plain;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, seconds, size};
@@ -67,7 +68,8 @@ pub(super) fn name(severity: Severity) -> &'static str {
 }
 
 pub(super) fn describe(finding: &Finding) -> String {
-    let mut text = format!("{}: {}: {}\n", name(finding.severity), finding.object, finding.problem);
+    let line = format!("{}: {}: {}", name(finding.severity), finding.object, finding.problem);
+    let mut text = format!("{}\n", plain::line(&line));
     let verb = if finding.severity == Severity::Note { "concerns" } else { "costs" };
     for cost in &finding.costs {
         text.push_str(&format!("  {verb} {}\n", describe_cost(cost)));
@@ -158,6 +160,15 @@ mod tests {
 
     fn found(severity: Severity) -> Finding {
         Finding { severity, object: "zones/default/packs/x".into(), problem: "p".into(), costs: Vec::new() }
+    }
+
+    /// Whoever may create objects chooses their keys.
+    #[test]
+    fn a_finding_is_one_line_whatever_its_key_is() {
+        let object = "zones/default/log/x\u{1b}[2K\rnote: nothing\nnote: all is well\u{202e}".to_owned();
+        let text = describe(&Finding { object, ..found(Severity::Damaged) });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().chars().any(char::is_control) && !text.contains('\u{202e}'), "{text}");
     }
 
     #[test]

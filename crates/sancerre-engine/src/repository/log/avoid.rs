@@ -90,7 +90,8 @@ fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) -> Result<()> {
         // Open or unreadable: the proposal may still become final.
         Outcome::Undecided | Outcome::Invalid(_) => {
             let key = names::log(&announced.fields.zone, announced.fields.number);
-            let proposal = GcLists::decode(&announced.public).map_err(Error::object(&key))?;
+            let proposal =
+                GcLists::decode(&announced.public, entry.session.number).map_err(Error::object(&key))?;
             avoid.marks.extend(&proposal.dead);
         }
     }

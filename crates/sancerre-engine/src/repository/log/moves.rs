@@ -49,46 +49,85 @@ impl Moves {
     pub fn by_pack(&self, frames: &FrameSet) -> BTreeMap<PackName, FrameSet> {
         let mut lying = BTreeMap::<PackName, FrameSet>::new();
         for (pack, members) in frames.iter() {
-            let Some(moved) = self.moved.get(&pack) else {
-                lying.entry(pack).or_default().insert_members(pack, members);
-                continue;
-            };
-            let named: Box<dyn Iterator<Item = u32>> = match members {
-                Members::Frames(ranges) => Box::new(ranges.iter()),
-                Members::Whole => {
-                    lying.entry(pack).or_default().insert_pack(pack);
-                    Box::new(moved.iter().flat_map(|(_, ranges)| ranges.iter()))
-                }
-            };
-            for frame in named.map(|index| FrameName { pack, index }) {
-                lying.entry(self.pack(&frame)).or_default().insert(frame);
+            for (at, members) in self.places(pack, members) {
+                lying.entry(at).or_default().insert_members(pack, members.as_members());
             }
         }
         lying
     }
 
-    /// The packs in which frames of the set lie.
-    pub fn packs(&self, frames: &FrameSet) -> BTreeSet<PackName> {
-        self.by_pack(frames).into_keys().collect()
+    /// Where frames of one pack lie, and which of them. Of a whole pack also whatever was ever moved out of it.
+    fn places(&self, pack: PackName, members: Members<'_>) -> Vec<(PackName, Lying)> {
+        let moved = self.moved.get(&pack).map_or(&[][..], Vec::as_slice);
+        let (mut places, mut left) = match members {
+            Members::Frames(ranges) => (Vec::new(), ranges.clone()),
+            Members::Whole => {
+                let mut all = Ranges::default();
+                moved.iter().for_each(|(_, ranges)| all.union(ranges));
+                (vec![(pack, Lying::Whole)], all)
+            }
+        };
+        // The last word on a frame counts.
+        for (to, ranges) in moved.iter().rev() {
+            let here = left.common(ranges);
+            if !here.is_empty() {
+                left = left.without(&here);
+                places.push((*to, Lying::Frames(here)));
+            }
+        }
+        if !left.is_empty() {
+            places.push((pack, Lying::Frames(left)));
+        }
+        places
     }
 
-    /// The frames of `set` that lie in `pack`, one by one.
-    pub fn lying_in<'a>(&'a self, set: &'a FrameSet, pack: PackName) -> impl Iterator<Item = FrameName> + 'a {
-        set.frames().filter(move |frame| self.pack(frame) == pack)
+    /// The packs in which frames of the set lie.
+    pub fn packs(&self, frames: &FrameSet) -> BTreeSet<PackName> {
+        let places = frames.iter().flat_map(|(pack, members)| self.places(pack, members));
+        places.map(|(pack, _)| pack).collect()
+    }
+
+    /// The single frames of `set` that lie in `pack`.
+    pub fn lying_in(&self, set: &FrameSet, pack: PackName) -> FrameSet {
+        let mut lying = FrameSet::default();
+        for (named, ranges) in set.single() {
+            let places = self.places(named, Members::Frames(ranges)).into_iter();
+            for (_, members) in places.filter(|(at, _)| *at == pack) {
+                lying.insert_members(named, members.as_members());
+            }
+        }
+        lying
+    }
+}
+
+/// What lies in one place of the frames of one pack.
+enum Lying {
+    Whole,
+    Frames(Ranges),
+}
+
+impl Lying {
+    fn as_members(&self) -> Members<'_> {
+        match self {
+            Self::Whole => Members::Whole,
+            Self::Frames(ranges) => Members::Frames(ranges),
+        }
     }
 }
 
 /// Packs, and single frames wherever they lie: what was found unusable.
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
-    packs: BTreeSet<PackName>,
+    /// Whole packs only. A set by itself: a marked pack is what lies in it, a marked frame is one wherever it lies.
+    packs: FrameSet,
+    /// Single frames only.
     frames: FrameSet,
 }
 
 impl Marks {
     /// Adds a pack: everything that lies in it.
     pub fn add_pack(&mut self, pack: PackName) {
-        self.packs.insert(pack);
+        self.packs.insert_pack(pack);
     }
 
     /// Adds a frame by its name.
@@ -98,22 +137,18 @@ impl Marks {
 
     /// Adds whole packs and single frames.
     pub fn extend(&mut self, set: &FrameSet) {
-        for (pack, members) in set.iter() {
-            match members {
-                Members::Whole => self.add_pack(pack),
-                Members::Frames(_) => self.frames.insert_members(pack, members),
-            }
-        }
+        self.packs.union(&set.whole_packs());
+        set.single().for_each(|(pack, ranges)| self.frames.insert_members(pack, Members::Frames(ranges)));
     }
 
     /// Whether a frame that lies in `pack` is marked, alone or with the pack.
     pub fn contains(&self, frame: &FrameName, pack: &PackName) -> bool {
-        self.packs.contains(pack) || self.frames.contains(frame)
+        self.packs.contains_pack(pack) || self.frames.contains(frame)
     }
 
     /// Whether a pack is marked as a whole.
     pub fn has_pack(&self, pack: &PackName) -> bool {
-        self.packs.contains(pack)
+        self.packs.contains_pack(pack)
     }
 
     /// The frames marked one by one.
@@ -121,17 +156,17 @@ impl Marks {
         &self.frames
     }
 
-    /// Packs that are marked, or of which a frame is.
-    pub fn touched(&self, moves: &Moves) -> BTreeSet<PackName> {
-        let mut packs = moves.packs(&self.frames);
-        packs.extend(self.packs.iter().copied());
+    /// Packs that are marked, or of which a frame is, as whole packs of a set.
+    pub fn touched(&self, moves: &Moves) -> FrameSet {
+        let mut packs = self.packs.clone();
+        moves.packs(&self.frames).into_iter().for_each(|pack| packs.insert_pack(pack));
         packs
     }
 
     /// The same as a set to be published.
     pub fn to_set(&self) -> FrameSet {
         let mut set = self.frames.clone();
-        self.packs.iter().for_each(|pack| set.insert_pack(*pack));
+        set.union(&self.packs);
         set
     }
 }
@@ -160,7 +195,7 @@ impl Log {
             if matches!(record.fields.kind, Kind::Quarantine { .. }) {
                 // A set that does not decode was not made by this program. It names nothing, and must not stop the
                 // others: any writer may sign a quarantine.
-                marks.extend(&FrameSet::decode(&record.public).unwrap_or_default());
+                marks.extend(&FrameSet::decode(&record.public, record.fields.number).unwrap_or_default());
             }
         }
         marks
@@ -230,6 +265,6 @@ mod tests {
         assert!(marked(frame(1, 0, 1)) && !marked(frame(1, 0, 0)), "it left the pack in time");
         assert!(marked(frame(1, 0, 4)) && marked(frame(2, 7, 1)) && !marked(frame(2, 7, 2)));
         let touched = [pack(1, 0), pack(5, 1), pack(9, 0)];
-        assert_eq!(marks.touched(&moves), touched.into_iter().collect());
+        assert_eq!(marks.touched(&moves).packs().collect::<Vec<_>>(), touched);
     }
 }

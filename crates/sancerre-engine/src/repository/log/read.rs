@@ -46,30 +46,31 @@ impl Log {
 
     async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
         self.strangers.clear();
+        self.retry_unread(&repository.keys.zone);
         let (entries, outcomes) =
             futures::try_join!(repository.list(Folder::Log), repository.list(Folder::Outcome))?;
-        let entries = self.unread(repository, entries, monitor);
+        let entries = self.not_known(repository, entries, monitor);
         self.read_entries(repository, entries, monitor).await?;
         self.distrust_revoked();
-        let outcomes = self.unread(repository, outcomes, monitor);
+        let outcomes = self.not_known(repository, outcomes, monitor);
         self.read_outcomes(repository, outcomes, monitor).await
     }
 
     /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
-    fn unread(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
+    fn not_known(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
-        for Listed { key, size_bytes, tag, .. } in listed {
-            let is_known = match ZoneKey::parse(&repository.keys.zone, &key) {
+        for listed in listed {
+            let is_known = match ZoneKey::parse(&repository.keys.zone, &listed.key) {
                 Ok(ZoneKey::Log(number)) => self.entries.contains_key(&number),
                 Ok(ZoneKey::Outcome(session)) => self.is_decided(&session),
                 _ => {
-                    self.strangers.push(key);
+                    self.strangers.push(listed.key);
                     continue;
                 }
             };
             if !is_known {
-                add(&monitor.counters.total_bytes, size_bytes);
-                unread.push(Wanted { key, tag });
+                add(&monitor.counters.total_bytes, listed.size_bytes);
+                unread.push(Wanted::listed(listed));
             }
         }
         unread
@@ -87,9 +88,10 @@ impl Log {
         monitor: &Monitor,
     ) -> Result<()> {
         let decode = |key: &str, bytes: &Bytes| decode_entry(repository, key, bytes);
-        for Read { key, bytes, value } in repository.read_all(wanted, monitor, decode).await? {
+        for Read { key, hash, value, unread } in repository.read_all(wanted, monitor, decode).await? {
+            self.note_unread(&key, unread);
             let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, &key) else { continue };
-            let entry = LogEntry::new(number, Hash::of(&bytes), value);
+            let entry = LogEntry::new(number, hash, value);
             if let (Some(by), Err(error)) = (&entry.opaque_by, &entry.entry) {
                 let goes_on = "what is known without it is read; nothing is added or deleted";
                 monitor.warn(format!("log entry {number} of {by}: {error}; {goes_on}"));
@@ -208,7 +210,8 @@ impl Log {
     ) -> Result<()> {
         let zone = &repository.keys.zone;
         let decode = |key: &str, bytes: &Bytes| self.decode_outcome(repository, key, bytes);
-        for Read { key, value, .. } in repository.read_all(wanted, monitor, decode).await? {
+        for Read { key, value, unread, .. } in repository.read_all(wanted, monitor, decode).await? {
+            self.note_unread(&key, unread);
             let outcome = value.unwrap_or_else(Outcome::Invalid);
             match ZoneKey::parse(zone, &key) {
                 Ok(ZoneKey::Outcome(session)) if self.has(&session) => {
@@ -358,7 +361,7 @@ fn decode_commit(
     if record.fields.session != session || !is_own || !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Err(elsewhere(Commit::KIND));
     }
-    let lists = GcLists::decode(&record.public)?;
+    let lists = GcLists::decode(&record.public, session.number)?;
     Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
 }
 

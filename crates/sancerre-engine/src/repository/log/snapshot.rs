@@ -40,7 +40,7 @@ impl Snapshot<'_> {
     ///
     /// Errors: [`Error::Object`] when its manifest holds no set of frames.
     pub fn uses(&self) -> Result<FrameSet> {
-        FrameSet::decode(&self.manifest.public).map_err(Error::object(&self.key()))
+        FrameSet::decode(&self.manifest.public, self.session().number).map_err(Error::object(&self.key()))
     }
 }
 
