@@ -171,12 +171,14 @@ pub enum Error {
         entry: u64,
     },
     /// What ended a session does not verify, so it is not known what must be kept.
-    #[error("object {key} does not verify: {source}. {}", unverified(backup.as_ref()))]
+    #[error("object {key} does not verify: {source}. {}", unverified(*number, backup.as_ref()))]
     Unverified {
         /// Its key.
         key: String,
         /// What is wrong with it.
         source: FormatError,
+        /// Its session's number.
+        number: u64,
         /// Its session, if that is a backup.
         backup: Option<SessionId>,
     },
@@ -265,10 +267,10 @@ impl Error {
     }
 }
 
-fn unverified(backup: Option<&SessionId>) -> String {
+fn unverified(number: u64, backup: Option<&SessionId>) -> String {
     let bring = "Nothing was deleted. Bring the right bytes back";
     match backup {
-        None => format!("{bring}, and run `sancerre check`"),
+        None => format!("{bring}, or have the administrator end it with `sancerre gc --abandon {number}`"),
         Some(session) => {
             let id: String = session.intent.to_string().chars().take(8).collect();
             format!(

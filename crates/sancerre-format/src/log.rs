@@ -53,6 +53,17 @@ pub enum Kind {
     Index,
     /// The state of the zone as a keeper saw it, in the public part.
     Checkpoint,
+    /// A gc whose outcome is not what it should be counts as ended with nothing.
+    Abandon(Abandon),
+}
+
+/// A gc that the admin gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandon {
+    /// Its session.
+    pub session: SessionId,
+    /// Why.
+    pub reason: String,
 }
 
 /// Snapshots named by an entry.
@@ -110,6 +121,7 @@ impl Kind {
             Self::Revoke(_) => "revoke",
             Self::Index => "index",
             Self::Checkpoint => "checkpoint",
+            Self::Abandon(_) => "abandon",
         }
     }
 
@@ -123,7 +135,7 @@ impl Kind {
         match self {
             Self::Backup(_) => &[Role::Writer],
             Self::Quarantine { .. } | Self::Index => &[Role::Writer, Role::Keeper, Role::Admin],
-            Self::Taint(_) | Self::Revoke(_) => &[Role::Admin],
+            Self::Taint(_) | Self::Revoke(_) | Self::Abandon(_) => &[Role::Admin],
             _ => KEEPERS,
         }
     }
@@ -150,6 +162,9 @@ impl Kind {
                 text.field("generation", generation);
             }
             Self::Index | Self::Checkpoint => {}
+            Self::Abandon(abandon) => {
+                text.field("session", abandon.session).field("reason", &abandon.reason);
+            }
         }
     }
 
@@ -172,6 +187,10 @@ impl Kind {
             "revoke" => Self::Revoke(Distrust::read(text)?),
             "index" => Self::Index,
             "checkpoint" => Self::Checkpoint,
+            "abandon" => Self::Abandon(Abandon {
+                session: text.parsed("session", SessionId::parse)?,
+                reason: reason(text)?,
+            }),
             other => return Err(unsupported(Entry::KIND, format!("log entries of kind {other:?}"))),
         })
     }

@@ -12,7 +12,7 @@ use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
 };
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Distrust, Entry, Intent, Kind, Snapshots};
+use sancerre_format::log::{Abandon, Distrust, Entry, Intent, Kind, Snapshots};
 use sancerre_format::names::{Name, Tag, Time, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, Root,
@@ -137,13 +137,14 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         any_distrust().prop_map(Kind::Taint),
         any_distrust().prop_map(Kind::Revoke),
         Just(Kind::Checkpoint),
+        (any_session(), any_value()).prop_map(|(session, reason)| Kind::Abandon(Abandon { session, reason })),
     ]
 }
 
 fn signer_of(kind: &Kind) -> (SignedBy, u8) {
     match kind {
         Kind::Backup(_) | Kind::Quarantine { .. } => (writer(), WRITER),
-        Kind::Taint(_) | Kind::Revoke(_) => (admin(), ADMIN),
+        Kind::Taint(_) | Kind::Revoke(_) | Kind::Abandon(_) => (admin(), ADMIN),
         _ => (keeper(), KEEPER),
     }
 }

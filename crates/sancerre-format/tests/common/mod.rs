@@ -8,7 +8,7 @@ pub(crate) mod sshsig;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use sancerre_format::log::{Distrust, Entry, Intent, Kind, Snapshots};
+use sancerre_format::log::{Abandon, Distrust, Entry, Intent, Kind, Snapshots};
 use sancerre_format::names::{Name, Time, Zone};
 use sancerre_format::outcome::{Body, Chunking, Consistency, Manifest, Member, MemberKind, Root};
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
@@ -121,7 +121,11 @@ pub(crate) fn distrust() -> Distrust {
     Distrust { writer: name("host-1"), from: 6, reason: "host-1 was owned".into() }
 }
 
-/// All eleven kinds, each with the seed of a key that may sign it.
+pub(crate) fn abandon() -> Abandon {
+    Abandon { session: session(4), reason: "its outcome is junk".into() }
+}
+
+/// All twelve kinds, each with the seed of a key that may sign it.
 pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
     vec![
         (Kind::Backup(intent()), writer(), WRITER),
@@ -135,6 +139,7 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Revoke(distrust()), admin(), ADMIN),
         (Kind::Index, writer(), WRITER),
         (Kind::Checkpoint, keeper(), KEEPER),
+        (Kind::Abandon(abandon()), admin(), ADMIN),
     ]
 }
 

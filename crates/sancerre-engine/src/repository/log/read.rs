@@ -256,6 +256,10 @@ fn decode_outcome(
             if record.fields.session != session || !matches!(announced.fields.kind, Kind::Gc { .. }) {
                 return Err(elsewhere(Commit::KIND));
             }
+            // A keeper may end another one's gc, but not decide what it gives up.
+            if record.fields.by.name != *writer && record.signer != Signer::Admin {
+                return Err(forged(Commit::KIND, "another keeper than the gc's own signed it"));
+            }
             let lists = GcLists::decode(&record.public)?;
             Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
         }

@@ -16,6 +16,7 @@ pub struct Standing {
     forgotten: BTreeMap<SessionId, u64>,
     held: BTreeMap<SessionId, u64>,
     collected: BTreeMap<SessionId, u64>,
+    wrongly: BTreeMap<u64, SessionId>,
 }
 
 impl Standing {
@@ -46,12 +47,24 @@ impl Standing {
         entry.damaged().is_some() && !self.is_live(&entry.session)
     }
 
-    fn apply(&mut self, entry: &LogEntry) {
+    /// Commits that give up a snapshot which at their number was live, each with one of them. They are not believed.
+    pub fn wrongly(&self) -> &BTreeMap<u64, SessionId> {
+        &self.wrongly
+    }
+
+    /// What a commit gives up counts only if by then a record forgot it, and none held it.
+    fn collect(&mut self, number: u64, snapshot: &SessionId) {
+        if self.is_live(snapshot) || snapshot.number >= number {
+            self.wrongly.entry(number).or_insert(*snapshot);
+        } else {
+            self.collected.entry(*snapshot).or_insert(number);
+        }
+    }
+
+    fn apply(&mut self, entry: &LogEntry, is_abandoned: bool) {
         let number = entry.session.number;
-        if let Outcome::Commit(_, lists) = &entry.outcome {
-            for snapshot in &lists.forgotten {
-                self.collected.entry(*snapshot).or_insert(number);
-            }
+        if let Some((_, lists)) = entry.commit().filter(|_| !is_abandoned) {
+            lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
         }
         let Ok(record) = &entry.entry else { return };
         match &record.fields.kind {
@@ -65,6 +78,34 @@ impl Standing {
             }
             _ => {}
         }
+    }
+}
+
+/// When each snapshot that was ever forgotten, held or given up was live: the entries that changed it, ascending.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    changes: BTreeMap<SessionId, Vec<(u64, bool)>>,
+}
+
+impl Lives {
+    /// Whether a snapshot was live by the entries below `number`.
+    pub(super) fn is_live(&self, snapshot: &SessionId, number: u64) -> bool {
+        let changes = self.changes.get(snapshot).map_or(&[][..], Vec::as_slice);
+        let below = changes.partition_point(|(at, _)| *at < number);
+        below.checked_sub(1).and_then(|last| changes.get(last)).is_none_or(|(_, is_live)| *is_live)
+    }
+}
+
+/// The snapshots of which an entry or its commit says something.
+fn named(entry: &LogEntry) -> &[SessionId] {
+    if let Some((_, lists)) = entry.commit() {
+        return &lists.forgotten;
+    }
+    match entry.entry.as_deref().map(|record| &record.fields.kind) {
+        Ok(Kind::Forget(named) | Kind::Hold(named) | Kind::Undelete(named) | Kind::Release(named)) => {
+            &named.snapshots
+        }
+        _ => &[],
     }
 }
 
@@ -93,9 +134,24 @@ impl Log {
 
     /// What the entries below `number` say of snapshots.
     pub fn standing(&self, number: u64) -> Standing {
-        let mut standing = Standing::default();
-        self.entries.range(..number).for_each(|(_, entry)| standing.apply(entry));
+        let (mut standing, abandoned) = (Standing::default(), self.abandoned());
+        for (_, entry) in self.entries.range(..number) {
+            standing.apply(entry, abandoned.contains(&entry.session));
+        }
         standing
+    }
+
+    /// When snapshots were live.
+    pub(super) fn lives(&self) -> Lives {
+        let (mut standing, abandoned, mut lives) = (Standing::default(), self.abandoned(), Lives::default());
+        for entry in self.entries.values() {
+            standing.apply(entry, abandoned.contains(&entry.session));
+            for snapshot in named(entry) {
+                let change = (entry.session.number, standing.is_live(snapshot));
+                lives.changes.entry(*snapshot).or_default().push(change);
+            }
+        }
+        lives
     }
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.
