@@ -43,20 +43,19 @@ class FrameSet:
 class Lists:
     """What a collector's proposal or commit lists."""
 
-    ORDER = ["dead", "move", "burnt", "live", "forgotten"]
+    ORDER = ["dead", "move", "seen", "forgotten"]
 
     def __init__(self, part: bytes, session: int) -> None:
         pairs = [line.partition(": ")[::2] for line in text_lines(part, "sancerre-gc-v1")]
         kinds = [self.ORDER.index(kind) if kind in self.ORDER else -1 for kind, _ in pairs]
         require(-1 not in kinds and kinds == sorted(kinds), "lists in a wrong order, or unknown ones")
         values = {kind: [value for name, value in pairs if name == kind] for kind in self.ORDER}
-        self.dead, self.burnt = parse_sets(values["dead"]), parse_sets(values["burnt"])
-        for packs in (*self.dead.values(), *self.burnt.values()):
+        self.dead = parse_sets(values["dead"])
+        for packs in self.dead.values():
             require(all(ranges is None for ranges in packs.values()), "single frames where whole packs belong")
         _bounded([self.dead], session)
-        _bounded([self.burnt], session)
         self.moves = _moves(values["move"], session)
-        for value in values["live"] + values["forgotten"]:
+        for value in values["seen"] + values["forgotten"]:
             require(re.fullmatch(SESSION, value) is not None, "not a session")
         self.forgotten = values["forgotten"]
 

@@ -53,6 +53,7 @@ class Zone:
         self.moves: dict[FrameName, tuple[int, int]] = {}
         self.dead: set[tuple[int, int]] = set()
         self.forgotten: set[str] = set()
+        self.abandoned: set[str] = set()
         self._read_log()
         self._revoke()
         for key in repository.under(self.prefix + "outcome/"):
@@ -120,11 +121,15 @@ class Zone:
                     self.repository.report(f"{self.prefix}log/{number:016x}", f"its signer {revoke['writer']} is revoked")
                     del self.sessions[number]
 
+        self.abandoned = {session.entry["session"] for session in self.sessions.values() if session.kind == "abandon"}
+
     def _read_outcome(self, key: str) -> None:
         id_ = SessionId.parse(key.rpartition("/")[2])
         session = self.sessions.get(id_.number)
         require(session is not None and session.id == id_, "an outcome of no session")
         assert session is not None
+        if str(id_) in self.abandoned:
+            return
         kinds = {"backup": ("manifest", "abort"), "gc": ("commit", "abort")}.get(session.kind, ())
         first = self.repository.read(key).partition(b"\n")[0].decode("ascii", "replace")
         kind = next((kind for kind in kinds if first.startswith(f"sancerre-{kind}-v")), None)
@@ -137,9 +142,39 @@ class Zone:
                 self._follow(session, Lists(record.public, session.id.number))
 
     def _follow(self, gc: Session, lists: Lists) -> None:
+        """Believes a commit as far as the log below it allows."""
+        number = gc.id.number
+        unforgotten = self._unforgotten(number)
+        live = [session for session in self.snapshots() if session.id.number < number and unforgotten(str(session.id))]
+        dead = {(session, ordinal) for session, packs in lists.dead.items() for ordinal in packs}
+        burnt = any(self._burns(session, dead, lists) for session in live)
+        astray = any(self.moves.get(frame, frame[:2]) not in dead for frame in lists.moves)
+        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or unforgotten(id_)]
+        for problem in ["burns what a snapshot needs"] * burnt + ["moves what it does not burn"] * astray + ["gives up what is live"] * bool(wrongly):
+            self.repository.report(f"{self.prefix}outcome/{gc.id}", f"a commit that {problem}")
+        self.forgotten.update(set(lists.forgotten) - set(wrongly))
+        if burnt or astray:
+            return
         self.moves.update({frame: (gc.id.number, ordinal) for frame, ordinal in lists.moves.items()})
-        self.dead.update((number, ordinal) for number, packs in lists.dead.items() for ordinal in packs)
-        self.forgotten.update(lists.forgotten)
+        self.dead.update(dead)
+
+    def _unforgotten(self, number: int) -> Callable[[str], bool]:
+        """Says of snapshots whether they are not forgotten, or held all the same, by the entries below a number."""
+        marked: dict[str, set[str]] = {"forget": set(), "hold": set()}
+        for session in self.sessions.values():
+            named = session.entry.values.get("snapshot", []) if session.id.number < number else []
+            for id_ in named:
+                if session.kind in marked:
+                    marked[session.kind].add(id_)
+                else:
+                    marked["forget" if session.kind == "undelete" else "hold"].discard(id_)
+        return lambda id_: id_ not in marked["forget"] or id_ in marked["hold"]
+
+    def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
+        uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"")
+        whole = {(number, ordinal) for number, packs in uses.sessions.items() for ordinal, ranges in packs.items() if ranges is None}
+        lies_in = (frame not in lists.moves and self.moves.get(frame, frame[:2]) in dead for frame in uses.frames())
+        return bool(whole & dead) or any(lies_in)
 
     def _published(self, key: str, kind: str) -> tuple[Session, Record]:
         """A list or segment: of the session that its key names, signed by the signer of that session."""

@@ -80,6 +80,7 @@ SHAPES: dict[str, list[Field]] = {
     "log revoke": _log("revoke", *_OF_WRITER),
     "log index": _log("index"),
     "log checkpoint": _log("checkpoint"),
+    "log abandon": _log("abandon", Field("session", SESSION), _REASON),
     "manifest": _shape(
         *_OUTCOME, Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
         Field("size-bytes", NUMBER), Field("data-bytes", NUMBER), Field("new-bytes", NUMBER), Field("stored-bytes", NUMBER),
@@ -102,4 +103,5 @@ ROLES: dict[str, tuple[str, ...]] = {
     "log quarantine": _ANYONE, "log index": _ANYONE, "log gc": _KEEPERS, "commit": _KEEPERS,
     "log forget": _KEEPERS, "log undelete": _KEEPERS, "log hold": _KEEPERS, "log release": _KEEPERS,
     "log approve": _KEEPERS, "log note": (EVERY_ROLE,), "log checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
+    "log abandon": ("admin",),
 }

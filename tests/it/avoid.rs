@@ -19,7 +19,7 @@ enum By {
     ProposalAborted,
     Commit,
     CommitWithout,
-    Burnt,
+    CommitBefore,
     Quarantine,
     QuarantineOfFrames,
     Taint,
@@ -27,7 +27,7 @@ enum By {
 }
 
 use By::{
-    Burnt, Commit, CommitWithout, Proposal, ProposalAborted, Quarantine, QuarantineOfFrames, Taint,
+    Commit, CommitBefore, CommitWithout, Proposal, ProposalAborted, Quarantine, QuarantineOfFrames, Taint,
     TaintOfLater,
 };
 
@@ -36,7 +36,7 @@ const WAYS: [By; 9] = [
     ProposalAborted,
     Commit,
     CommitWithout,
-    Burnt,
+    CommitBefore,
     Quarantine,
     QuarantineOfFrames,
     Taint,
@@ -62,20 +62,21 @@ fn frames(packs: &[PackName]) -> Vec<FrameName> {
 /// Makes the packs avoided (or nearly); returns whether they are.
 async fn avoid(repo: &TestRepo, by: By, packs: &[PackName], snapshot: SessionId) -> bool {
     let distrust = |from| Distrust { writer: name("host1"), from, reason: "test".into() };
-    let lists = GcLists { live: vec![snapshot], ..GcLists::default() };
+    let lists = GcLists { seen: vec![snapshot], ..GcLists::default() };
     match by {
         Proposal => {
             repo.propose(&whole(packs)).await;
         }
         ProposalAborted => repo.abort(repo.propose(&whole(packs)).await).await,
         Commit => {
-            let lists = GcLists { dead: whole(packs), burnt: whole(packs), ..lists };
+            let lists = GcLists { dead: whole(packs), ..lists };
             repo.commit_gc(repo.propose(&whole(packs)).await, &lists).await;
         }
         CommitWithout => repo.commit_gc(repo.propose(&whole(packs)).await, &lists).await,
-        Burnt => {
-            let lists = GcLists { burnt: whole(packs), ..lists };
-            repo.commit_gc(repo.propose(&FrameSet::default()).await, &lists).await;
+        CommitBefore => {
+            let lists = GcLists { dead: whole(packs), ..lists };
+            repo.commit_gc(repo.propose(&whole(packs)).await, &lists).await;
+            repo.commit_gc(repo.propose(&FrameSet::default()).await, &GcLists::default()).await;
         }
         Quarantine | QuarantineOfFrames => {
             let mut set = FrameSet::default();

@@ -100,7 +100,7 @@ async fn nothing_brings_back_what_a_gc_gave_up() {
     let keeper = repo.as_keeper().await;
     decide(&keeper, &named(only(saved[0]))).await.unwrap();
     let gc = repo.propose(&FrameSet::default()).await;
-    let lists = GcLists { live: vec![saved[1]], forgotten: vec![saved[0]], ..GcLists::default() };
+    let lists = GcLists { seen: vec![saved[1]], forgotten: vec![saved[0]], ..GcLists::default() };
     repo.commit_gc(gc, &lists).await;
     for error in [
         undelete(&keeper, &only(saved[0]), "late").await.unwrap_err(),

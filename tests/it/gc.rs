@@ -29,6 +29,7 @@ pub(crate) const OPTIONS: GcOptions = GcOptions {
     silent_seconds: 3600,
     max_repack_bytes: u64::MAX,
     max_unused_percent: 5,
+    max_drop_percent: 100,
 };
 
 pub(crate) async fn collect(repository: &Repository) -> sancerre_engine::Result<GcReport> {

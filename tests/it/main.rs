@@ -21,6 +21,7 @@ mod fuzz;
 mod gc;
 mod index;
 mod keys;
+mod lies;
 mod link;
 mod nonces;
 mod outage;

@@ -8,7 +8,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::index::{IndexEntry, SegmentFields, SegmentName, build_sealed};
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::{Entry, KEEPERS, Kind};
 use sancerre_format::names;
 use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record::{self, Fields, SignedBy};
@@ -77,6 +77,14 @@ impl TestRepo {
         self.append(Kind::Gc { generation: 1 }, &lists.encode().unwrap()).await
     }
 
+    /// Appends an entry signed with whatever key of these roles a repository was opened with.
+    pub async fn append_as(&self, signer: &Repository, kind: Kind, public: &[u8]) -> SessionId {
+        let key = signer.signer(kind.roles()).unwrap();
+        let entry = Entry { by: key.by.clone(), ..self.next_entry(kind).await };
+        let bytes = record::encode(&entry, "sancerre test", &key.key, public, &[]).unwrap();
+        self.put_log(entry.number, bytes).await
+    }
+
     /// Publishes an index segment under an entry of its own, whatever it says; returns its name. The admin signs.
     pub async fn publish_index(&self, entries: Vec<IndexEntry>) -> SegmentName {
         let session = self.append(Kind::Index, &[]).await;
@@ -116,18 +124,26 @@ impl TestRepo {
         SegmentName { session: session.number, sequence: 0 }
     }
 
-    /// Ends a gc with these final lists.
+    /// Ends a gc with these final lists, in the admin's name.
     pub async fn commit_gc(&self, session: SessionId, lists: &GcLists) {
+        self.commit_gc_as(&self.as_admin().await, session, lists).await;
+    }
+
+    /// The same in the name of whoever opened a repository.
+    pub async fn commit_gc_as(&self, signer: &Repository, session: SessionId, lists: &GcLists) {
+        let key = signer.signer(KEEPERS).unwrap();
         let commit = Commit {
             repository: self.open.keys.trust.repository,
             zone: self.open.keys.zone.clone(),
             session,
-            by: admin(),
+            by: key.by.clone(),
             time: self.host.clock.now(),
             previous: None,
             records: Hash::of(b"not read by writers"),
         };
-        self.end(session, &commit, &lists.encode().unwrap()).await;
+        let public = lists.encode().unwrap();
+        let bytes = record::encode(&commit, "sancerre test", &key.key, &public, &[]).unwrap();
+        self.tamper(&names::outcome(&self.open.keys.zone, &session), bytes).await;
     }
 
     /// Ends a session with nothing, in the admin's name.

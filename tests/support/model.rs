@@ -12,7 +12,7 @@ use crate::repo::dump_by;
 pub type DiskBytes = (String, Vec<u8>);
 
 /// Every snapshot that was reported as saved.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Model {
     pub snapshots: Vec<(SessionId, Vec<DiskBytes>)>,
 }

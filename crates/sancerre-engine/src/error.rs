@@ -213,12 +213,14 @@ pub enum Error {
         entry: u64,
     },
     /// What ended a session does not verify, so it is not known what must be kept.
-    #[error("object {key} cannot be read: {source}. {}", unverified(source, backup.as_ref()))]
+    #[error("object {key} cannot be read: {source}. {}", unverified(source, *number, backup.as_ref()))]
     Unverified {
         /// Its key.
         key: String,
         /// What is wrong with it.
         source: FormatError,
+        /// Its session's number.
+        number: u64,
         /// Its session, if that is a backup.
         backup: Option<SessionId>,
     },
@@ -318,13 +320,13 @@ fn advice(source: &FormatError) -> &'static str {
     }
 }
 
-fn unverified(source: &FormatError, backup: Option<&SessionId>) -> String {
+fn unverified(source: &FormatError, number: u64, backup: Option<&SessionId>) -> String {
     if matches!(source, FormatError::Unsupported { .. }) {
         return format!("Nothing was deleted; {}", advice(source));
     }
     let bring = "Nothing was deleted. Bring the right bytes back";
     match backup {
-        None => format!("{bring}, and run `sancerre check`"),
+        None => format!("{bring}, or have the administrator end it with `sancerre gc --abandon {number}`"),
         Some(session) => {
             let id: String = session.intent.to_string().chars().take(8).collect();
             format!(

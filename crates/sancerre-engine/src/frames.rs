@@ -116,7 +116,8 @@ impl Frames {
         loop {
             let view = self.view();
             match self.locate_in(&view, place).await {
-                Err(Error::Missing { .. }) if self.renew(&view, view.moves.pack(&place.frame)).await? => {}
+                Err(error)
+                    if error.is_damage() && self.renew(&view, view.moves.pack(&place.frame)).await? => {}
                 located => return located,
             }
         }
@@ -197,7 +198,7 @@ impl Frames {
     pub(crate) async fn gave_up(&self, pack: PackName) -> Result<bool> {
         self.renew(&self.view(), pack).await?;
         let log = self.log();
-        Ok(log.newest_commit(u64::MAX).is_some_and(|(.., lists)| lists.burnt.contains_pack(&pack)))
+        Ok(log.sound_commits().any(|(_, lists)| lists.dead.contains_pack(&pack)))
     }
 
     /// Reads what was committed since `seen`, for `pack` was not there; says whether there is anything new.
@@ -212,9 +213,11 @@ impl Frames {
         }
         let mut log = Log::clone(&seen.log);
         log.refresh(&self.repository).await?;
+        // A commit that is wrong may have sent the frame astray.
+        log.judge();
         let known: BTreeSet<u64> = seen.log.collectors().collect();
         let gcs: Vec<u64> = log.collectors().filter(|number| !known.contains(number)).collect();
-        if gcs.is_empty() {
+        if gcs.is_empty() && log.flaws() == seen.log.flaws() {
             return Ok(false);
         }
         let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;

@@ -15,18 +15,17 @@ const WHAT: &str = "sancerre-gc-v1";
 /// Frames that lie elsewhere now, by the pack of the collector's session in which they lie. Its directory says where.
 pub type Moves = BTreeMap<u32, FrameSet>;
 
-/// The public part of a `gc` entry, a commit or a checkpoint.
+/// The public part of a `gc` entry or a commit: what is new since the commit before. What holds in all follows from all
+/// commits together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcLists {
     /// Whole packs that go.
     pub dead: FrameSet,
     /// Frames that lie elsewhere now; none in a proposal.
     pub moves: Moves,
-    /// Every pack that a commit up to this one put in `dead`.
-    pub burnt: FrameSet,
-    /// Snapshots neither forgotten nor aborted, ascending.
-    pub live: Vec<SessionId>,
-    /// Snapshots whose forget this commit honours, ascending.
+    /// Snapshots that count, and that no earlier commit saw, ascending; none in a proposal.
+    pub seen: Vec<SessionId>,
+    /// Snapshots whose forget this commit is the first to honour, ascending; none in a proposal.
     pub forgotten: Vec<SessionId>,
 }
 
@@ -43,23 +42,18 @@ impl GcLists {
         let mut text = TextWriter::new(WHAT);
         self.dead.write(&mut text, "dead");
         text.repeated("move", self.moves.iter().flat_map(move_lines));
-        self.burnt.write(&mut text, "burnt");
-        text.repeated("live", &self.live).repeated("forgotten", &self.forgotten);
+        text.repeated("seen", &self.seen).repeated("forgotten", &self.forgotten);
         text.finish()
     }
 
     /// Each set for itself, and all moves together.
     fn check_packs(&self) -> Result<()> {
         self.dead.check_packs()?;
-        self.burnt.check_packs()?;
         refuse_many(self.moves.values().map(FrameSet::pack_count).fold(0, u64::saturating_add))
     }
 
     fn check_sessions(&self, session: u64) -> Result<()> {
-        [&self.dead, &self.burnt]
-            .into_iter()
-            .chain(self.moves.values())
-            .try_for_each(|set| set.check_sessions(session))
+        [&self.dead].into_iter().chain(self.moves.values()).try_for_each(|set| set.check_sessions(session))
     }
 
     /// Reads what [`GcLists::encode`] wrote into a record of this session.
@@ -71,16 +65,13 @@ impl GcLists {
         let lists = Self {
             dead: FrameSet::read(&mut text, "dead")?,
             moves: read_moves(&mut text)?,
-            burnt: FrameSet::read(&mut text, "burnt")?,
-            live: sessions(&mut text, "live")?,
+            seen: sessions(&mut text, "seen")?,
             forgotten: sessions(&mut text, "forgotten")?,
         };
         text.finish()?;
         lists.check_sessions(session)?;
         check_moves(&lists.moves)?;
-        ensure(lists.dead.is_whole_packs() && lists.burnt.is_whole_packs(), WHAT, || {
-            "only whole packs can be dead or burnt".into()
-        })?;
+        ensure(lists.dead.is_whole_packs(), WHAT, || "only whole packs can be dead".into())?;
         ensure(lists.text().as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
         Ok(lists)
     }

@@ -59,6 +59,17 @@ pub enum Kind {
     Checkpoint,
     /// Something that happened: without effect on what is live, trusted or stored. May own annex packs.
     Note(Note),
+    /// A gc whose outcome is not what it should be counts as ended with nothing.
+    Abandon(Abandon),
+}
+
+/// A gc that the admin gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandon {
+    /// Its session.
+    pub session: SessionId,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a note is about; its parts hold whatever the topic says.
@@ -154,6 +165,7 @@ impl Kind {
             Self::Checkpoint => "checkpoint",
             Self::Approve(_) => "approve",
             Self::Note(_) => "note",
+            Self::Abandon(_) => "abandon",
         }
     }
 
@@ -168,7 +180,7 @@ impl Kind {
             Self::Backup(_) => &[Role::Writer],
             Self::Quarantine { .. } | Self::Index => Role::STORING,
             Self::Note(_) => Role::ALL,
-            Self::Taint(_) | Self::Revoke(_) => &[Role::Admin],
+            Self::Taint(_) | Self::Revoke(_) | Self::Abandon(_) => &[Role::Admin],
             _ => KEEPERS,
         }
     }
@@ -210,6 +222,9 @@ impl Kind {
                 text.field("generation", generation);
             }
             Self::Index | Self::Checkpoint => {}
+            Self::Abandon(abandon) => {
+                text.field("session", abandon.session).field("reason", &abandon.reason);
+            }
         }
     }
 
@@ -235,6 +250,10 @@ impl Kind {
             "revoke" => Self::Revoke(Distrust::read(text)?),
             "index" => Self::Index,
             "checkpoint" => Self::Checkpoint,
+            "abandon" => Self::Abandon(Abandon {
+                session: text.parsed("session", SessionId::parse)?,
+                reason: reason(text)?,
+            }),
             other => return Err(unsupported(Entry::KIND, format!("log entries of kind {other:?}"))),
         })
     }

@@ -59,17 +59,17 @@ fn lists_of_garbage_collections() {
     };
     refuse(vec![
         lists("dead frames", "dead: 1 0:1\n", "only whole packs"),
-        lists("burnt frames", "burnt: 1 0:1\n", "only whole packs"),
+        lists("burnt packs", "burnt: 1 0\n", "unexpected line"),
         lists("moves unsorted", "move: 1 1 0:0\nmove: 0 1 0:1\n", "one spelling"),
         lists("moves of one pack unsorted", "move: 0 2 0:0\nmove: 0 1 0:0\n", "one spelling"),
         lists("frame moved twice", "move: 0 1 0:0\nmove: 1 1 0:0\n", "two packs"),
         lists("move of nothing", "move: 0 1\n", "one spelling"),
         lists("move to nowhere", "move: 1\n", "not a move"),
         lists("move of a pack", "move: 0 1 0\n", "only single frames"),
-        lists("burnt before dead", "burnt: 1 0\ndead: 1 0\n", "unexpected line"),
-        lists("live unsorted", &format!("live: {five}\nlive: {three}\n"), "not ascending"),
+        lists("move before dead", "move: 0 1 0:1\ndead: 1 0\n", "unexpected line"),
+        lists("seen unsorted", &format!("seen: {five}\nseen: {three}\n"), "not ascending"),
         lists("forgotten twice", &format!("forgotten: {five}\nforgotten: {five}\n"), "not ascending"),
-        lists("forgotten before live", &format!("forgotten: {three}\nlive: {five}\n"), "unexpected line"),
+        lists("forgotten before seen", &format!("forgotten: {three}\nseen: {five}\n"), "unexpected line"),
     ]);
 }
 

@@ -277,6 +277,7 @@ fn roles() {
         f("writer signs taint", log(Kind::Taint(distrust()), writer(), WRITER), Forged, no),
         f("writer signs revoke", log(Kind::Revoke(distrust()), writer(), WRITER), Forged, no),
         f("keeper signs taint", log(Kind::Taint(distrust()), keeper(), KEEPER), Forged, no),
+        f("keeper signs abandon", log(Kind::Abandon(abandon()), keeper(), KEEPER), Forged, no),
         f("keeper signs revoke", log(Kind::Revoke(distrust()), keeper(), KEEPER), Forged, no),
         f("admin by another name", log(GC, admin_named, ADMIN), Forged, no),
         f("stranger without a certificate", log(GC, admin(), STRANGER), Forged, "another key"),

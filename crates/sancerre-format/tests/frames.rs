@@ -149,12 +149,10 @@ proptest! {
     #[test]
     fn lists_come_back_as_they_were(
         dead in prop::collection::btree_set((1u64..9, 0u32..9), 0..30),
-        burnt in prop::collection::btree_set((1u64..9, 0u32..9), 0..30),
         moves in prop::collection::btree_map((1u64..9, 0u32..9, 0u32..9), 0u32..4, 0..20),
-        live in prop::collection::btree_set(1u64..99, 0..20),
+        seen in prop::collection::btree_set(1u64..99, 0..20),
         forgotten in prop::collection::btree_set(1u64..99, 0..20),
     ) {
-        let packs = |packs| Model { packs, ..Model::default() }.set();
         let ids = |numbers: BTreeSet<u64>| {
             let mut ids: Vec<SessionId> = numbers.into_iter().map(session).collect();
             ids.sort();
@@ -165,10 +163,9 @@ proptest! {
             moved.entry(ordinal).or_default().insert(frame(session, pack, index));
         }
         let lists = GcLists {
-            dead: packs(dead),
+            dead: Model { packs: dead, ..Model::default() }.set(),
             moves: moved,
-            burnt: packs(burnt),
-            live: ids(live),
+            seen: ids(seen),
             forgotten: ids(forgotten),
         };
         let part = lists.encode().unwrap();

@@ -12,7 +12,7 @@ use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
 };
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
 use sancerre_format::names::{MachineId, Name, Tag, Time, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
@@ -165,13 +165,14 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         any_distrust().prop_map(Kind::Taint),
         any_distrust().prop_map(Kind::Revoke),
         Just(Kind::Checkpoint),
+        (any_session(), any_value()).prop_map(|(session, reason)| Kind::Abandon(Abandon { session, reason })),
     ]
 }
 
 fn signer_of(kind: &Kind) -> (SignedBy, u8) {
     match kind {
         Kind::Backup(_) | Kind::Quarantine { .. } => (writer(), WRITER),
-        Kind::Taint(_) | Kind::Revoke(_) => (admin(), ADMIN),
+        Kind::Taint(_) | Kind::Revoke(_) | Kind::Abandon(_) => (admin(), ADMIN),
         _ => (keeper(), KEEPER),
     }
 }

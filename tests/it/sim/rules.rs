@@ -43,6 +43,7 @@ struct Court<'a> {
     commits: BTreeMap<u64, GcLists>,
     aborted: BTreeSet<u64>,
     manifests: BTreeMap<SessionId, FrameSet>,
+    given_up: BTreeSet<SessionId>,
     packs: BTreeMap<PackName, BTreeSet<Hash>>,
 }
 
@@ -58,6 +59,7 @@ impl<'a> Court<'a> {
             commits: BTreeMap::new(),
             aborted: BTreeSet::new(),
             manifests: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             packs: BTreeMap::new(),
         }
     }
@@ -159,8 +161,10 @@ impl<'a> Court<'a> {
             assert!(self.packs.contains_key(&pack), "gc {} moves frames to nowhere", gc.number);
         }
         let is_moved = |frame: &FrameName| lists.moves.values().any(|frames| frames.contains(frame));
-        for frame in lists.live.iter().filter_map(|live| self.manifests.get(live)).flat_map(FrameSet::frames)
-        {
+        self.given_up.extend(lists.forgotten.iter().copied());
+        let kept = self.manifests.iter().filter(|(snapshot, _)| snapshot.number < gc.number);
+        let kept = kept.filter(|(snapshot, _)| !self.given_up.contains(snapshot));
+        for frame in kept.flat_map(|(_, uses)| uses.frames()) {
             let goes = lists.dead.contains_pack(&self.lies(&frame, gc.number));
             assert!(!goes || is_moved(&frame), "gc {} gives up {frame}, which is needed", gc.number);
         }

@@ -190,7 +190,9 @@ async fn audit_zone(
     state: &mut State,
 ) -> Result<bool> {
     let zone = &repository.keys.zone;
-    let log = Arc::new(Log::load(repository).await?);
+    let mut log = Log::load(repository).await?;
+    log.judge();
+    let log = Arc::new(log);
     let checked = CheckOptions { read_data: options.read_data, quarantine: false };
     let mut check = check_log(repository, &log, &checked, monitor).await?;
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Name, Time, Zone};
@@ -14,7 +13,7 @@ use sancerre_format::outcome::Commit;
 use sancerre_format::record::Record;
 
 use super::report::{Cost, Finding, Severity};
-use crate::repository::log::{Log, Outcome};
+use crate::repository::log::{Complaint, Log, Outcome};
 
 /// Clocks of hosts may differ by so much before a date is called wrong.
 pub(crate) const CLOCK_SECONDS: i64 = 15 * 60;
@@ -64,32 +63,29 @@ fn parent_problem(log: &Log, number: u64, vm: &Name, parent: &SessionId) -> Opti
     (!is_of_vm).then(|| format!("it builds on session {parent}, which is no backup of {vm}"))
 }
 
-/// The commits of collectors, each against the one before it.
+/// The commits of collectors, each against the one before it and against the records below it.
 fn check_commits(zone: &Zone, log: &Log) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut last: Option<(SessionId, &GcLists)> = None;
-    let mut given_up: BTreeSet<SessionId> = BTreeSet::new();
-    for entry in log.entries() {
-        let Outcome::Commit(commit, lists) = &entry.outcome else { continue };
-        let object = names::outcome(zone, &entry.session);
+    let mut last: Option<SessionId> = None;
+    let mut known: BTreeSet<SessionId> = BTreeSet::new();
+    for (gc, commit, lists) in log.commits() {
+        let object = names::outcome(zone, &gc);
         let blame = |problem| finding(Severity::Damaged, object.clone(), problem);
-        findings.extend(commit_problems(log, commit, lists, last).into_iter().map(blame));
-        given_up.extend(lists.forgotten.iter().copied());
-        findings.extend(left_out(zone, log, entry.session, lists, &given_up));
-        last = Some((SessionId { number: entry.session.number, intent: commit.hash }, lists));
+        findings.extend(commit_problems(log, commit, last).into_iter().map(blame));
+        known.extend(lists.seen.iter().chain(&lists.forgotten).copied());
+        findings.extend(left_out(zone, log, gc, &known));
+        last = Some(SessionId { number: gc.number, intent: commit.hash });
     }
+    findings.extend(log.complaints().into_iter().map(|Complaint { gc, problem, .. }| {
+        let problem = format!("{problem}; it is not believed, and gc stops until that key is revoked");
+        finding(Severity::Damaged, names::outcome(zone, &gc), problem)
+    }));
     findings
 }
 
-fn commit_problems(
-    log: &Log,
-    commit: &Record<Commit>,
-    lists: &GcLists,
-    last: Option<(SessionId, &GcLists)>,
-) -> Vec<String> {
+fn commit_problems(log: &Log, commit: &Record<Commit>, expected: Option<SessionId>) -> Vec<String> {
     let mut problems = Vec::new();
     let told = |id: Option<SessionId>| id.map_or_else(|| "none".to_owned(), |id| id.to_string());
-    let expected = last.map(|(id, _)| id);
     if commit.fields.previous != expected {
         problems.push(format!(
             "it follows commit {}, but the one before it in the log is {}: a commit was removed, replaced or forked",
@@ -102,21 +98,6 @@ fn commit_problems(
         problems.push(
             "the records below it are not those that it saw: one of them was replaced, or added late".into(),
         );
-    }
-    for id in lists.forgotten.iter().filter(|id| !was_forgotten(log, number, id)) {
-        problems.push(format!("it gives up snapshot {id}, which no log entry below it forgets"));
-    }
-    let Some((_, before)) = last else { return problems };
-    let kept =
-        |id: &SessionId| lists.live.binary_search(id).is_ok() || lists.forgotten.binary_search(id).is_ok();
-    for id in before.live.iter().filter(|id| !kept(id)) {
-        problems.push(format!(
-            "it leaves out snapshot {id}, which the commit before it counts, and nobody forgot it"
-        ));
-    }
-    if before.burnt.packs().chain(lists.dead.packs()).any(|pack| !lists.burnt.contains_pack(&pack)) {
-        problems
-            .push("its burnt list lacks packs that were collected: they could be taken for live ones".into());
     }
     problems
 }
@@ -133,26 +114,11 @@ fn is_complete(log: &Log, number: u64) -> bool {
     })
 }
 
-fn was_forgotten(log: &Log, below: u64, snapshot: &SessionId) -> bool {
-    let entries = log.entries().take_while(|entry| entry.session.number < below);
-    entries
-        .filter_map(|entry| entry.entry.as_deref().ok())
-        .any(|entry| matches!(&entry.fields.kind, Kind::Forget(named) if named.snapshots.contains(snapshot)))
-}
-
-/// Snapshots below a commit that it does not know: the collector did not keep their packs.
-fn left_out(
-    zone: &Zone,
-    log: &Log,
-    commit: SessionId,
-    lists: &GcLists,
-    given_up: &BTreeSet<SessionId>,
-) -> Vec<Finding> {
+/// Snapshots below a commit that neither it nor one before it knows: the collector did not keep their packs.
+fn left_out(zone: &Zone, log: &Log, commit: SessionId, known: &BTreeSet<SessionId>) -> Vec<Finding> {
     let below = log.entries().take_while(|entry| entry.session.number < commit.number);
-    let unknown = below
-        .filter_map(|entry| entry.snapshot())
-        .filter(|snapshot| lists.live.binary_search(&snapshot.session()).is_err())
-        .filter(|snapshot| !given_up.contains(&snapshot.session()));
+    let unknown =
+        below.filter_map(|entry| entry.snapshot()).filter(|snapshot| !known.contains(&snapshot.session()));
     let tell = |snapshot: crate::repository::log::Snapshot<'_>| {
         let session = snapshot.session();
         let problem = format!(

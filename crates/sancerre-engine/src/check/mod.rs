@@ -73,7 +73,9 @@ pub async fn check(
         // Better now than after hours of reading.
         repository.signer(quarantine::entry().roles())?;
     }
-    let log = Arc::new(Log::load(repository).await?);
+    let mut log = Log::load(repository).await?;
+    log.judge();
+    let log = Arc::new(log);
     check_log(repository, &log, options, monitor).await
 }
 

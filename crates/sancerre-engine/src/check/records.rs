@@ -121,6 +121,10 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
         }
+        Outcome::Invalid(error) if log.abandoned().contains(&entry.session) => {
+            let problem = format!("{error}; the administrator gave that gc up, so it ended with nothing");
+            Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
+        }
         Outcome::Invalid(error) => {
             let problem = format!("{error}; its session counts as neither ended nor aborted");
             Some(Finding { severity: Severity::of(error), object, problem, costs })
@@ -137,15 +141,19 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
 /// A later entry that proves that the session had an outcome. After a commit aborts below it may be gone, unless the
 /// commit itself counts the session as a snapshot.
 fn witness(log: &Log, session: &SessionId) -> Option<u64> {
+    if log.standing(u64::MAX).collected_by(session).is_some() {
+        // A commit gave it up: its manifest may go.
+        return None;
+    }
+    let seen = log.commits().find(|(.., lists)| lists.seen.binary_search(session).is_ok());
+    if let Some((gc, ..)) = seen {
+        return Some(gc.number);
+    }
     let mut child = None;
     for entry in log.entries().filter(|entry| entry.session.number > session.number) {
         let Ok(announced) = &entry.entry else { continue };
-        if let Outcome::Commit(_, lists) = &entry.outcome {
-            if lists.forgotten.binary_search(session).is_ok() {
-                // The commit gave it up: its manifest may go.
-                return None;
-            }
-            child = lists.live.binary_search(session).is_ok().then_some(entry.session.number);
+        if entry.commit().is_some() {
+            child = None;
         }
         if let Kind::Backup(intent) = &announced.fields.kind
             && intent.parents.contains(session)

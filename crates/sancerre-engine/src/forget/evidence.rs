@@ -1,20 +1,18 @@
 //! What is known of a snapshot's time, and by whom.
 //!
 //! Three witnesses: the writer, who signed a time; the store, which saw the manifest arrive; and the keepers, whose
-//! commits and checkpoints list the snapshots that were there. A writer can lie about the first alone. Copying a
+//! commits list the snapshots that were there. A writer can lie about the first alone. Copying a
 //! repository renews the second. The third cannot be finer than the time between two collections.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
-use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::Kind;
 use sancerre_format::names::{Folder, Name, Time, ZoneKey};
 
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::repository::log::Log;
 
 /// How far two clocks may be apart: more than any that somebody sets, less than what would move a snapshot to
 /// another day unnoticed.
@@ -157,28 +155,16 @@ async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> 
     Ok(listed.into_iter().filter_map(arrival).collect())
 }
 
-/// The first commit or checkpoint that lists each snapshot.
+/// The first commit that saw each snapshot.
 fn records(log: &Log) -> BTreeMap<SessionId, Record> {
     let mut records = BTreeMap::new();
     let mut after = None;
-    let mut seen: BTreeSet<SessionId> = BTreeSet::new();
-    for entry in log.entries() {
-        let Some((time, live)) = witnessed(entry) else { continue };
-        let record = Record { number: entry.session.number, time, after };
-        for session in live.into_iter().filter(|session| seen.insert(*session)) {
-            records.insert(session, record);
+    for (gc, commit, lists) in log.commits() {
+        let time = commit.fields.time;
+        for session in &lists.seen {
+            records.entry(*session).or_insert(Record { number: gc.number, time, after });
         }
         after = Some(time);
     }
     records
-}
-
-fn witnessed(entry: &LogEntry) -> Option<(Time, Vec<SessionId>)> {
-    if let Outcome::Commit(commit, lists) = &entry.outcome {
-        return Some((commit.fields.time, lists.live.clone()));
-    }
-    let record = entry.entry.as_deref().ok()?;
-    let decode = || GcLists::decode(&record.public, entry.session.number);
-    let lists = matches!(record.fields.kind, Kind::Checkpoint).then(decode)?;
-    Some((record.fields.time, lists.ok()?.live))
 }

@@ -1,36 +1,43 @@
-//! G1, first half: everything that must be there is there. A hidden manifest must never look like garbage.
+//! G1, first half: everything that must be there is there, and no commit lies. A hidden manifest must never look like
+//! garbage.
 
+use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names;
+use sancerre_format::outcome::Commit;
+use sancerre_format::record::Fields;
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::repository::log::{Complaint, Log, LogEntry, Outcome};
 
-/// Checks the log below `number`.
+/// Checks the log below `number`, and judges its commits.
 ///
 /// Errors: [`Error::Missing`] for a number without an entry; [`Error::Unverified`] for an outcome that does not verify
 /// and that nobody gave up;
-/// [`Error::Hidden`] for an outcome that a commit or a writer saw and that is neither there nor forgotten.
-pub(super) fn account(repository: &Repository, log: &Log, number: u64) -> Result<()> {
+/// [`Error::Hidden`] for an outcome that a commit or a writer saw and that is neither there nor forgotten;
+/// [`Error::Object`] for a commit of a trusted key that says what no collector says.
+pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Result<()> {
     let zone = &repository.keys.zone;
     if let Some(gap) = log.first_gap(number.min(log.highest().saturating_add(1))) {
         return Err(Error::Missing { key: names::log(zone, gap) });
     }
-    let standing = log.standing(number);
+    let (standing, abandoned) = (log.standing(number), log.abandoned());
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {
-            Outcome::Invalid(error) if !standing.gave_up(entry) => {
+            Outcome::Invalid(error) if !standing.gave_up(entry) && !abandoned.contains(&entry.session) => {
                 let key = names::outcome(zone, &entry.session);
                 let backup = entry.damaged().map(|_| entry.session);
-                return Err(Error::Unverified { key, source: error.clone(), backup });
+                let number = entry.session.number;
+                return Err(Error::Unverified { key, source: error.clone(), number, backup });
             }
             _ => {}
         }
     }
     let hidden = |session: &SessionId| {
         standing.forgotten_by(session).is_none()
+            && standing.collected_by(session).is_none()
             && !log.entry(session.number).is_some_and(|entry| is_there(entry, session))
     };
     for (witness, session) in witnessed(log, number) {
@@ -38,14 +45,17 @@ pub(super) fn account(repository: &Repository, log: &Log, number: u64) -> Result
             return Err(Error::Hidden { key: names::outcome(zone, &session), entry: witness });
         }
     }
-    Ok(())
+    log.judge();
+    refuse_lies(repository, log)
 }
 
-/// Outcomes that somebody saw, with the entry that says so: the snapshots of the last commit, and what writers built on.
+/// Outcomes that somebody saw, with the entry that says so: the snapshots that commits counted, and what writers built
+/// on.
 fn witnessed(log: &Log, number: u64) -> Vec<(u64, SessionId)> {
-    let recorded = log.newest_commit(number).into_iter();
-    let mut seen: Vec<(u64, SessionId)> =
-        recorded.flat_map(|(gc, _, lists)| lists.live.iter().map(move |session| (gc, *session))).collect();
+    let commits = log.commits().take_while(|(gc, ..)| gc.number < number);
+    let mut seen: Vec<(u64, SessionId)> = commits
+        .flat_map(|(gc, _, lists)| lists.seen.iter().map(move |session| (gc.number, *session)))
+        .collect();
     for entry in log.entries().filter(|entry| entry.session.number < number) {
         if let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) {
             seen.extend(intent.parents.iter().map(|parent| (entry.session.number, *parent)));
@@ -54,8 +64,23 @@ fn witnessed(log: &Log, number: u64) -> Vec<(u64, SessionId)> {
     seen
 }
 
-/// A revoked writer's snapshots are void by a signed decision: they are pinned, not missing.
+/// A revoked writer's snapshots are void by a signed decision: they are not missing.
 fn is_there(entry: &LogEntry, session: &SessionId) -> bool {
     entry.session == *session
         && (entry.revoked.is_some() || matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)))
+}
+
+/// What a commit says wrongly is not believed. But whoever signed it may have deleted what it says, and more to come: so
+/// nothing goes until the administrator has seen it, and ended that key.
+fn refuse_lies(repository: &Repository, log: &Log) -> Result<()> {
+    let trusted = |complaint: &Complaint| log.revocation(&complaint.by).is_none();
+    let Some(Complaint { gc, by, problem }) = log.complaints().into_iter().find(trusted) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "{problem}. It is not believed, and nothing was deleted. Find out who signed it, and `sancerre key revoke keeper \
+         {by}`, or bring back what is missing"
+    );
+    let source = FormatError::Forged { what: Commit::KIND, detail };
+    Err(Error::Object { key: names::outcome(&repository.keys.zone, &gc), source })
 }

@@ -12,7 +12,6 @@ use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record;
 
 use super::copy::Copied;
-use super::plan::burnt;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
@@ -50,14 +49,13 @@ pub(super) fn final_lists(
     let is_kept = |pack: &PackName| {
         lying.get(pack).is_some_and(|frames| quarantined.contains_pack(pack) || !frames.is_subset(&copies))
     };
-    let mut burnt = burnt(log, number);
+    let burnt = log.burnt(number);
     let mut dead = FrameSet::default();
     for pack in proposed.packs() {
         if !burnt.contains_pack(&pack) && !late.contains(&pack) && !is_kept(&pack) {
             dead.insert_pack(pack);
         }
     }
-    burnt.union(&dead);
     let standing = log.standing(number);
     let given_up = |session: &SessionId| {
         session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
@@ -67,10 +65,17 @@ pub(super) fn final_lists(
     Ok(GcLists {
         moves: copied.leaving(&dead, &moves),
         dead,
-        burnt,
-        live: live.iter().map(|snapshot| snapshot.session()).collect(),
+        seen: unseen(log, number),
         forgotten: ended.into_iter().filter(given_up).collect(),
     })
+}
+
+/// The live snapshots below `number` that no commit below it saw.
+pub(super) fn unseen(log: &Log, number: u64) -> Vec<SessionId> {
+    let below = log.commits().take_while(|(gc, ..)| gc.number < number);
+    let seen: BTreeSet<SessionId> = below.flat_map(|(.., lists)| lists.seen.iter().copied()).collect();
+    let live = log.snapshots_below(number).into_iter().map(|snapshot| snapshot.session());
+    live.filter(|session| !seen.contains(session)).collect()
 }
 
 /// G6. Nothing may be deleted before this returned without an error.
@@ -90,7 +95,7 @@ pub(super) async fn commit(
         session,
         by: signer.by.clone(),
         time: repository.host.clock.now(),
-        previous: previous.map(|(number, record, _)| SessionId { number, intent: record.hash }),
+        previous: previous.map(|(number, record)| SessionId { number, intent: record.hash }),
         records: log.digest(session.number),
     };
     let bytes: Bytes =

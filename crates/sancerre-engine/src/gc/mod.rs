@@ -8,9 +8,11 @@
 //! The steps are those of docs/decisions/0001-commit-protocol.md, and so is the argument why nothing is lost. Frames
 //! are copied as ciphertext: no key that opens content is used.
 
+mod abandon;
 mod account;
 mod commit;
 mod copy;
+mod gate;
 mod gather;
 mod locks;
 mod patience;
@@ -18,6 +20,8 @@ pub mod plan;
 mod source;
 mod sweep;
 mod weigh;
+
+use std::collections::BTreeSet;
 
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
@@ -29,6 +33,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, needed};
 use crate::repository::session::{abort_other, append};
+pub use abandon::abandon;
 use copy::{Copied, copy};
 use patience::Patience;
 use plan::{Plan, Sight};
@@ -50,6 +55,9 @@ pub struct GcOptions {
     /// So many bytes of frames that nobody needs, in per cent, may stay in the packs of which something is needed, all of
     /// them together.
     pub max_unused_percent: u8,
+    /// Most of a machine's snapshots that may have gone since the last collection, in per cent: forgotten by however many
+    /// records, or void because of a revocation. A dry run shows the plan all the same.
+    pub max_drop_percent: u8,
 }
 
 /// What a collection came to.
@@ -94,8 +102,9 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
     let mut patience = Patience::new(options);
-    account::account(repository, &log, u64::MAX)?;
+    account::account(repository, &mut log, u64::MAX)?;
     if !options.dry_run {
+        gate::check_drop(&log, options.max_drop_percent)?;
         // Before anything is announced: what is announced as dead, nobody reuses.
         let next = log.highest().saturating_add(1);
         report.waits_for = patience.run(repository, &mut log, next, monitor, &mut report.ended).await?;
@@ -109,7 +118,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
-    collect(repository, log, (&catalogue, &present), &mut patience, monitor, &mut report).await?;
+    collect(repository, log, (&catalogue, &present), options, &mut patience, monitor, &mut report).await?;
     Ok(report)
 }
 
@@ -130,10 +139,12 @@ async fn make_plan(
     options: &GcOptions,
     monitor: &Monitor,
 ) -> Result<Plan> {
-    let lying = Moves::below(log, u64::MAX).by_pack(&needed(log.snapshots())?);
+    let moves = Moves::below(log, u64::MAX);
+    gate::prove(repository, log, &moves, &gate::doomed(present, &log.burnt(u64::MAX)))?;
+    let lying = moves.by_pack(&needed(log.snapshots())?);
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
-    let (generation, now) = (repository.keys.generation(), repository.host.clock.now());
-    let sight = Sight { log, catalogue, present, lying: &lying, weights: &weights, generation, now };
+    let generation = repository.keys.generation();
+    let sight = Sight { log, catalogue, present, lying: &lying, weights: &weights, generation };
     let mut plan = plan::plan(&sight, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     Ok(plan)
@@ -150,9 +161,12 @@ async fn read_log(repository: &Repository) -> Result<Log> {
 
 /// Something is to be deleted, or there is something that no collection has recorded yet.
 fn is_worth_it(log: &Log, report: &GcReport) -> bool {
-    let recorded = log.newest_commit(u64::MAX).map(|(.., lists)| lists.live.clone()).unwrap_or_default();
-    let live: Vec<SessionId> = log.snapshots().iter().map(|snapshot| snapshot.session()).collect();
-    !report.plan.is_empty() || live != recorded
+    let standing = log.standing(u64::MAX);
+    let is_given_up =
+        |snapshot: &SessionId| !standing.is_live(snapshot) && standing.collected_by(snapshot).is_none();
+    !report.plan.is_empty()
+        || !commit::unseen(log, u64::MAX).is_empty()
+        || log.committed().any(|snapshot| is_given_up(&snapshot.session()))
 }
 
 /// G2 to G7.
@@ -160,6 +174,7 @@ async fn collect(
     repository: &Repository,
     mut log: Log,
     (catalogue, present): (&Catalogue, &Present),
+    options: &GcOptions,
     patience: &mut Patience,
     monitor: &Monitor,
     report: &mut GcReport,
@@ -181,15 +196,40 @@ async fn collect(
         give_up(repository, session, "sessions below it were still under way", monitor).await;
         return Ok(());
     }
-    let lists = commit::final_lists(&log, session.number, &proposal.dead, &copied, &known)?;
+    let lists = match last_look(repository, &mut log, session, (&proposal, &copied, &known), present, options)
+        .await
+    {
+        Ok(lists) => lists,
+        Err(error) => {
+            give_up(repository, session, &error.to_string(), monitor).await;
+            return Err(error);
+        }
+    };
     commit::commit(repository, &log, session, &lists).await?;
     report.committed = true;
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
-    let Swept { packs, bytes, left } = sweep::sweep(repository, present, &lists.burnt, monitor).await?;
+    let doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
     Ok(())
+}
+
+/// The final lists, and the proof by the records as they are now that they may become final.
+async fn last_look(
+    repository: &Repository,
+    log: &mut Log,
+    session: SessionId,
+    (proposal, copied, known): (&GcLists, &Copied, &BTreeSet<SessionId>),
+    present: &Present,
+    options: &GcOptions,
+) -> Result<GcLists> {
+    let lists = commit::final_lists(log, session.number, &proposal.dead, copied, known)?;
+    log.refresh(repository).await?;
+    gate::check_drop(log, options.max_drop_percent)?;
+    gate::before_commit(repository, log, (session.number, &lists), present)?;
+    Ok(lists)
 }
 
 /// G3, G4, and the reading of G5: every session below is decided and read, and what the repository says still adds up.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, PackName};
+use sancerre_format::log::Kind;
 use sancerre_format::names::Time;
 
 use super::GcOptions;
@@ -114,32 +115,29 @@ pub(super) struct Sight<'a> {
     pub(super) weights: &'a BTreeMap<PackName, Weight>,
     /// Generation of the keys at hand, which open the tables of packs.
     pub(super) generation: Option<u16>,
-    pub(super) now: Time,
 }
 
 /// Plans from everything that the log and the listing say.
 pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
-    let (burnt, standing) = (burnt(log, u64::MAX), log.standing(u64::MAX));
+    let (burnt, standing, abandoned) = (log.burnt(u64::MAX), log.standing(u64::MAX), log.abandoned());
     let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
     let mut plan = Plan::default();
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
-        let is_decided = log.entry(pack.session).is_some_and(|entry| is_decided(entry, &standing));
-        let locked_until = locked_until(log, pack).filter(|until| *until > sight.now);
-        if burnt.contains_pack(&pack) {
-            plan.leftover.add(found);
-        } else if sight.lying.contains_key(&pack) {
+        let is_decided = log
+            .entry(pack.session)
+            .is_some_and(|entry| is_decided(entry, &standing) || abandoned.contains(&entry.session));
+        if sight.lying.contains_key(&pack) {
             plan.live.add(found);
             let Some(candidate) = candidate(sight, pack) else { continue };
             plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.weight.unused_bytes);
-            if is_decided && locked_until.is_none() && can_be_rewritten(sight, &quarantined, &pack) {
+            if is_decided && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
-        } else if let Some(until) = locked_until {
-            plan.locked.add(found);
-            plan.locked_until = plan.locked_until.max(Some(until));
+        } else if burnt.contains_pack(&pack) {
+            plan.leftover.add(found);
         } else if is_decided {
             plan.dead.insert_pack(pack);
             plan.garbage.add(found);
@@ -213,26 +211,14 @@ fn choose<'a>(
     chosen.collect()
 }
 
-/// Only what ended by a record that verifies can be judged, or what a keeper gave up.
+/// Only what ended by a record that verifies can be judged, what a keeper gave up, and what a revoked key made: nothing
+/// that this one signs can become a snapshot any more, and nobody reuses it.
 fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
+    if let Some(revoked) = &entry.revoked {
+        return matches!(revoked.fields.kind, Kind::Backup(_));
+    }
     let has_ended = matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_) | Outcome::Commit(..));
     entry.entry.is_ok() && (has_ended || standing.gave_up(entry))
-}
-
-/// Until when the pack's writer asked the store to lock it.
-fn locked_until(log: &Log, pack: PackName) -> Option<Time> {
-    log.entry(pack.session)?.snapshot()?.manifest.fields.lock_until
-}
-
-/// Every pack that a commit below `number` gave up.
-pub(super) fn burnt(log: &Log, number: u64) -> FrameSet {
-    let mut burnt = FrameSet::default();
-    for entry in log.entries().filter(|entry| entry.session.number < number) {
-        let Outcome::Commit(_, lists) = &entry.outcome else { continue };
-        burnt.union(&lists.burnt);
-        burnt.union(&lists.dead);
-    }
-    burnt
 }
 
 #[cfg(test)]
@@ -245,6 +231,7 @@ mod tests {
         silent_seconds: 0,
         max_repack_bytes: u64::MAX,
         max_unused_percent: 5,
+        max_drop_percent: 50,
     };
 
     /// Packs of 100 bytes with so much garbage; the numbers of those that are chosen.

@@ -1,7 +1,9 @@
 //! G7: deleting what is in final lists, this one's and those of collections that stopped halfway.
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
-use sancerre_format::frames::FrameSet;
+use sancerre_format::id::PackName;
 use sancerre_format::names;
 
 use crate::error::{Error, Result};
@@ -21,17 +23,16 @@ pub(super) struct Swept {
     pub(super) left: Vec<String>,
 }
 
-/// Deletes every listed object of a burnt pack. What the store refuses is no failure: the next run finds it again.
+/// Deletes every listed object of these packs, of which it was proved that nothing needs them. What the store refuses is no failure: the next run finds it again.
 pub(super) async fn sweep(
     repository: &Repository,
     present: &Present,
-    burnt: &FrameSet,
+    doomed: &BTreeSet<PackName>,
     monitor: &Monitor,
 ) -> Result<Swept> {
-    let doomed: Vec<(String, u64)> = present
-        .names()
-        .filter(|pack| burnt.contains_pack(pack))
-        .flat_map(|pack| present.found(pack).iter().map(move |found| (pack, found)))
+    let doomed: Vec<(String, u64)> = doomed
+        .iter()
+        .flat_map(|pack| present.found(*pack).iter().map(move |found| (*pack, found)))
         .map(|(pack, (hash, bytes))| (names::pack(&repository.keys.zone, pack, hash), *bytes))
         .collect();
     add(&monitor.counters.total_bytes, doomed.iter().fold(0, |sum, (_, bytes)| bytes.saturating_add(sum)));

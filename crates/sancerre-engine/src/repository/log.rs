@@ -7,6 +7,7 @@ mod read;
 mod snapshot;
 mod standing;
 mod unread;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,7 @@ pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
 pub use unread::Unread;
+pub use verdict::{Complaint, Flaw};
 
 /// A log entry and what became of it.
 #[derive(Debug, Clone)]
@@ -63,6 +65,7 @@ pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     strangers: Vec<String>,
     unread: Vec<Unread>,
+    verdicts: verdict::Verdicts,
 }
 
 impl Log {
@@ -179,11 +182,9 @@ impl Log {
     }
 
     /// The newest committed gc below `number`.
-    pub fn newest_commit(&self, number: u64) -> Option<(u64, &Record<Commit>, &GcLists)> {
-        self.entries.range(..number).rev().find_map(|(number, entry)| match &entry.outcome {
-            Outcome::Commit(commit, lists) => Some((*number, commit.as_ref(), lists.as_ref())),
-            _ => None,
-        })
+    pub fn newest_commit(&self, number: u64) -> Option<(u64, &Record<Commit>)> {
+        let commits = self.commits().take_while(|(session, ..)| session.number < number);
+        commits.last().map(|(session, commit, _)| (session.number, commit))
     }
 
     /// The VM's newest snapshot.
@@ -210,15 +211,11 @@ impl Log {
 
     /// Whether gc closed the session without a manifest (W7): commits above it, and none knows it.
     pub fn closed_by_gc(&self, session: &SessionId) -> bool {
-        let above = self.entries.range(session.number.saturating_add(1)..);
-        let mut commits = above.filter_map(|(_, entry)| match &entry.outcome {
-            Outcome::Commit(_, lists) => Some(lists),
-            _ => None,
-        });
+        let mut above = self.commits().skip_while(|(gc, ..)| gc.number <= session.number).peekable();
         let knows = |lists: &GcLists| {
-            lists.live.binary_search(session).is_ok() || lists.forgotten.binary_search(session).is_ok()
+            lists.seen.binary_search(session).is_ok() || lists.forgotten.binary_search(session).is_ok()
         };
-        commits.next().is_some_and(|first| !knows(first) && !commits.any(|lists| knows(lists)))
+        above.peek().is_some() && !above.any(|(.., lists)| knows(lists))
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod sshsig;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use sancerre_format::log::{Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
 use sancerre_format::names::{MachineId, Name, Time, Zone};
 use sancerre_format::outcome::{
     Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
@@ -146,6 +146,10 @@ pub(crate) fn distrust() -> Distrust {
     Distrust { writer: name("host-1"), from: 6, reason: "host-1 was owned".into() }
 }
 
+pub(crate) fn abandon() -> Abandon {
+    Abandon { session: session(4), reason: "its outcome is junk".into() }
+}
+
 /// All kinds, each with the seed of a key that may sign it.
 pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
     vec![
@@ -162,6 +166,7 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Checkpoint, keeper(), KEEPER),
         (Kind::Approve(Approval { entries: vec![session(5)], reason: "agreed".into() }), keeper(), KEEPER),
         (Kind::Note(note()), writer(), WRITER),
+        (Kind::Abandon(abandon()), admin(), ADMIN),
     ]
 }
 

@@ -84,9 +84,7 @@ pub(crate) fn final_lists() -> GcLists {
     {
         lists.moves.entry(ordinal).or_default().insert(name);
     }
-    lists.burnt.union(&lists.dead);
-    lists.burnt.insert_pack(PackName { session: 1, ordinal: 0 });
-    lists.live = vec![session(5), session(6)];
+    lists.seen = vec![session(5), session(6)];
     lists.forgotten = vec![session(3)];
     lists
 }
@@ -94,7 +92,7 @@ pub(crate) fn final_lists() -> GcLists {
 pub(crate) fn final_text() -> String {
     let (five, six, three) = (session(5), session(6), session(3));
     format!(
-        "sancerre-gc-v1\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nburnt: 1 0\nburnt: 3 1 4\nlive: {five}\nlive: {six}\n\
+        "sancerre-gc-v1\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nseen: {five}\nseen: {six}\n\
          forgotten: {three}\n"
     )
 }
@@ -130,7 +128,7 @@ fn keys() -> Vec<Sample> {
 fn entries() -> Vec<Sample> {
     let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1 4\n");
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
-    let checkpoint = stored_zstd(b"sancerre-gc-v1\nburnt: 3 1\n");
+    let checkpoint = stored_zstd(b"what a keeper saw");
     let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {
         let parts: [&[u8]; 2] = match kind {
             Kind::Backup(_) => [b"", b"the session key, sealed with age"],

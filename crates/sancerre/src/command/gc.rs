@@ -8,9 +8,10 @@ use sancerre_engine::gc::{self, GcOptions, GcReport};
 use sancerre_format::id::SessionId;
 use serde_json::{Value, json};
 
-use super::{Context, ended};
-use crate::access::Access;
+use super::{Context, done, ended};
+use crate::access::{self, Access};
 use crate::exit::{Done, Exit, Failure};
+use crate::interrupt::until_signal;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, parse_seconds, parse_share, parse_size, seconds, size};
@@ -30,7 +31,8 @@ use crate::units::{count, duration, parse_seconds, parse_share, parse_size, seco
 Examples:
   sancerre gc --dry-run
   sancerre gc --key-file keeper.key --wait 4h
-  sancerre gc --key-file keeper.key --max-repack 0")]
+  sancerre gc --key-file keeper.key --max-repack 0
+  sancerre gc --abandon 4711")]
 pub(crate) struct Gc {
     /// Only say what would be deleted
     #[arg(short = 'n', long)]
@@ -47,9 +49,21 @@ pub(crate) struct Gc {
     /// How much garbage may stay in the packs that snapshots need, all of them together
     #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "5%")]
     max_unused: u8,
+    /// Most of a machine's snapshots that may have gone since the last gc, by `forget` or by `key revoke`
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "50%")]
+    max_drop: u8,
+    /// Only end this gc, whose outcome is damaged or wrong, with nothing; needs the administrator's passphrase
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    abandon: Option<u64>,
+    /// Why it is abandoned, for the log
+    #[arg(long, value_name = "TEXT", requires = "abandon", default_value = "by the administrator")]
+    reason: String,
 }
 
 pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure> {
+    if let Some(number) = options.abandon {
+        return abandon(number, &options.reason, context).await;
+    }
     let started = Instant::now();
     let repository = repository::open(context, Access::Keeper).await?;
     let settings = GcOptions {
@@ -58,6 +72,7 @@ pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure>
         silent_seconds: options.silent,
         max_repack_bytes: options.max_repack,
         max_unused_percent: options.max_unused,
+        max_drop_percent: options.max_drop,
     };
     let (monitor, watched) = context.watched(Work::Collect)?;
     let report = gc::gc(&repository, &settings, &monitor).await?;
@@ -67,6 +82,13 @@ pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure>
     let is_complete = report.waits_for.is_empty() && report.left.is_empty();
     let exit = if is_complete { Exit::Done } else { Exit::NotAsAsked };
     Ok(ended(exit, summary(&options, &report, took)))
+}
+
+async fn abandon(number: u64, reason: &str, context: &Context) -> Result<Done, Failure> {
+    let (repository, _) = access::repository_as_admin(context).await?;
+    let entry = until_signal(async { Ok(gc::abandon(&repository, number, reason).await?) }).await?;
+    context.output.message(&format!("gc {number} ended with nothing (log entry {entry})"));
+    Ok(done([("abandoned", json!(number)), ("entry", json!(entry))]))
 }
 
 fn tell(context: &Context, report: &GcReport, took: Duration) {
@@ -88,11 +110,11 @@ fn tell(context: &Context, report: &GcReport, took: Duration) {
     context.output.message(&describe(&report.plan));
     context.output.message(&match report.number {
         None => "nothing was done".to_owned(),
-        Some(number) => done(number, report, took),
+        Some(number) => told(number, report, took),
     });
 }
 
-fn done(number: u64, report: &GcReport, took: Duration) -> String {
+fn told(number: u64, report: &GcReport, took: Duration) -> String {
     let mut parts = vec![format!("gc {number}: {} deleted", count(report.deleted_packs, "pack"))];
     if report.written_packs > 0 {
         parts.push(format!(

@@ -56,11 +56,11 @@ impl Log {
         // Copies in a collector's pack count when its commit is below: only then do they stay wherever they are moved.
         let (moves, marks) = (Moves::below(self, number), self.quarantined(u64::MAX));
         let mut avoid = Avoid { moves, marks, sessions: HashSet::new() };
-        if let Some((.., lists)) = self.newest_commit(number) {
-            avoid.marks.extend(&lists.burnt);
-        }
+        let abandoned = self.abandoned();
         for (_, entry) in self.entries.range(..number) {
-            avoid_gc(&mut avoid, entry)?;
+            if !abandoned.contains(&entry.session) {
+                avoid_gc(&mut avoid, entry)?;
+            }
         }
         for entry in self.valid() {
             if let Kind::Taint(distrust) | Kind::Revoke(distrust) = &entry.fields.kind {

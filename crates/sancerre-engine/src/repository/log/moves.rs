@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::frames::{FrameSet, Members, Ranges};
+use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::log::Kind;
 
-use super::{Log, LogEntry, Outcome};
+use super::Log;
 
 /// The moves of committed collectors.
 #[derive(Debug, Clone, Default)]
@@ -21,13 +22,22 @@ impl Moves {
     /// The moves of collectors below `number`.
     pub fn below(log: &Log, number: u64) -> Self {
         let mut moves = Self::default();
-        for (session, entry) in log.entries.range(..number) {
-            let Outcome::Commit(_, lists) = &entry.outcome else { continue };
-            for (ordinal, frames) in &lists.moves {
-                moves.add(PackName { session: *session, ordinal: *ordinal }, frames);
-            }
+        for (gc, lists) in log.sound_commits().take_while(|(gc, _)| *gc < number) {
+            moves.follow(gc, lists);
         }
         moves
+    }
+
+    /// Adds the moves of the next commit.
+    pub(crate) fn follow(&mut self, gc: u64, lists: &GcLists) {
+        for (ordinal, frames) in &lists.moves {
+            self.add(PackName { session: gc, ordinal: *ordinal }, frames);
+        }
+    }
+
+    /// Where frames that are named after a pack went, in the order of the commits.
+    pub(super) fn stops(&self, named: &PackName) -> &[(PackName, Ranges)] {
+        self.moved.get(named).map_or(&[], Vec::as_slice)
     }
 
     fn add(&mut self, to: PackName, frames: &FrameSet) {
@@ -174,8 +184,15 @@ impl Marks {
 impl Log {
     /// The committed gcs.
     pub fn collectors(&self) -> impl Iterator<Item = u64> + '_ {
-        let committed = |entry: &&LogEntry| matches!(entry.outcome, Outcome::Commit(..));
-        self.entries().filter(committed).map(|entry| entry.session.number)
+        self.sound_commits().map(|(gc, _)| gc)
+    }
+
+    /// Every whole pack that a commit below `number` burnt.
+    pub fn burnt(&self, number: u64) -> FrameSet {
+        let mut burnt = FrameSet::default();
+        let commits = self.sound_commits().take_while(|(gc, _)| *gc < number);
+        commits.for_each(|(_, lists)| burnt.union(&lists.dead));
+        burnt
     }
 
     /// Generation of the zone's keys with which a session seals; none for entries that seal nothing.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::Name;
+use sancerre_format::names::{Name, Time};
 use sancerre_format::record::Record;
 
 use super::{Log, LogEntry, Outcome, Snapshot};
@@ -15,14 +15,21 @@ use crate::error::{Error, Forgotten, Result};
 pub struct Standing {
     forgotten: BTreeMap<SessionId, u64>,
     held: BTreeMap<SessionId, u64>,
+    /// Machines of which everything is held.
+    held_vms: BTreeMap<Name, u64>,
+    /// The machine of each backup.
+    vms: BTreeMap<SessionId, Name>,
+    /// Snapshots that no forget of an earlier time gives up.
+    retained: BTreeMap<SessionId, Time>,
     collected: BTreeMap<SessionId, u64>,
+    wrongly: BTreeMap<u64, SessionId>,
 }
 
 impl Standing {
     /// Whether a committed snapshot counts: neither forgotten, or held all the same, nor given up by a gc.
     pub fn is_live(&self, snapshot: &SessionId) -> bool {
         !self.collected.contains_key(snapshot)
-            && (!self.forgotten.contains_key(snapshot) || self.held.contains_key(snapshot))
+            && (!self.forgotten.contains_key(snapshot) || self.held_by(snapshot).is_some())
     }
 
     /// The entry that forgot it, if that was not taken back.
@@ -30,9 +37,10 @@ impl Standing {
         self.forgotten.get(snapshot).copied()
     }
 
-    /// The entry that holds it, if that was not released.
+    /// The entry that holds it or its machine, if that was not released.
     pub fn held_by(&self, snapshot: &SessionId) -> Option<u64> {
-        self.held.get(snapshot).copied()
+        let of_vm = || self.held_vms.get(self.vms.get(snapshot)?);
+        self.held.get(snapshot).or_else(of_vm).copied()
     }
 
     /// The gc that gave it up: nothing brings it back.
@@ -46,30 +54,85 @@ impl Standing {
         entry.damaged().is_some() && !self.is_live(&entry.session)
     }
 
-    fn apply(&mut self, entry: &LogEntry) {
+    /// Commits that give up a snapshot which at their number was live, each with one of them. They are not believed.
+    pub fn wrongly(&self) -> &BTreeMap<u64, SessionId> {
+        &self.wrongly
+    }
+
+    /// What a commit gives up counts only if by then a record forgot it, and none held it.
+    fn collect(&mut self, number: u64, snapshot: &SessionId) {
+        if self.is_live(snapshot) || snapshot.number >= number {
+            self.wrongly.entry(number).or_insert(*snapshot);
+        } else {
+            self.collected.entry(*snapshot).or_insert(number);
+        }
+    }
+
+    fn apply(&mut self, entry: &LogEntry, is_abandoned: bool) {
         let number = entry.session.number;
-        if let Outcome::Commit(_, lists) = &entry.outcome {
-            for snapshot in &lists.forgotten {
-                self.collected.entry(*snapshot).or_insert(number);
-            }
+        if let Some((_, lists)) = entry.commit().filter(|_| !is_abandoned) {
+            lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
         }
         let Ok(record) = &entry.entry else { return };
         match &record.fields.kind {
-            Kind::Forget(named) => self.forgotten.extend(numbered(&named.snapshots, number)),
-            Kind::Hold(named) => self.held.extend(numbered(&named.snapshots, number)),
+            Kind::Backup(intent) => {
+                self.vms.insert(entry.session, intent.vm.clone());
+                let retained = entry.snapshot().and_then(|snapshot| snapshot.manifest.fields.retain_until);
+                self.retained.extend(retained.map(|until| (entry.session, until)));
+            }
+            Kind::Forget(named) => {
+                let may_go = |snapshot: &&SessionId| {
+                    self.retained.get(*snapshot).is_none_or(|until| *until <= record.fields.time)
+                };
+                self.forgotten.extend(named.snapshots.iter().filter(may_go).map(|one| (*one, number)));
+            }
             Kind::Undelete(named) => {
                 self.forgotten.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err());
             }
-            Kind::Release(named) => {
-                self.held.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err());
+            Kind::Hold(held) => {
+                self.held.extend(held.snapshots.iter().map(|snapshot| (*snapshot, number)));
+                self.held_vms.extend(held.vms.iter().map(|vm| (vm.clone(), number)));
+            }
+            Kind::Release(held) => {
+                self.held.retain(|snapshot, _| held.snapshots.binary_search(snapshot).is_err());
+                self.held_vms.retain(|vm, _| held.vms.binary_search(vm).is_err());
             }
             _ => {}
         }
     }
+
+    /// The snapshots of which an entry, or its commit, says something that may change whether they are live.
+    fn touched(&self, entry: &LogEntry) -> Vec<SessionId> {
+        if let Some((_, lists)) = entry.commit() {
+            return lists.forgotten.clone();
+        }
+        match entry.entry.as_deref().map(|record| &record.fields.kind) {
+            Ok(Kind::Forget(named) | Kind::Undelete(named)) => named.snapshots.clone(),
+            Ok(Kind::Hold(held) | Kind::Release(held)) => {
+                let of_vms = |snapshot: &&SessionId| {
+                    self.vms.get(*snapshot).is_some_and(|vm| held.vms.binary_search(vm).is_ok())
+                };
+                // What is not forgotten is live whether it is held or not.
+                held.snapshots.iter().chain(self.forgotten.keys().filter(of_vms)).copied().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
-fn numbered(snapshots: &[SessionId], number: u64) -> impl Iterator<Item = (SessionId, u64)> + '_ {
-    snapshots.iter().map(move |snapshot| (*snapshot, number))
+/// When each snapshot that was ever forgotten, held or given up was live: the entries that changed it, ascending.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    changes: BTreeMap<SessionId, Vec<(u64, bool)>>,
+}
+
+impl Lives {
+    /// Whether a snapshot was live by the entries below `number`.
+    pub(super) fn is_live(&self, snapshot: &SessionId, number: u64) -> bool {
+        let changes = self.changes.get(snapshot).map_or(&[][..], Vec::as_slice);
+        let below = changes.partition_point(|(at, _)| *at < number);
+        below.checked_sub(1).and_then(|last| changes.get(last)).is_none_or(|(_, is_live)| *is_live)
+    }
 }
 
 impl LogEntry {
@@ -93,9 +156,24 @@ impl Log {
 
     /// What the entries below `number` say of snapshots.
     pub fn standing(&self, number: u64) -> Standing {
-        let mut standing = Standing::default();
-        self.entries.range(..number).for_each(|(_, entry)| standing.apply(entry));
+        let (mut standing, abandoned) = (Standing::default(), self.abandoned());
+        for (_, entry) in self.entries.range(..number) {
+            standing.apply(entry, abandoned.contains(&entry.session));
+        }
         standing
+    }
+
+    /// When snapshots were live.
+    pub(super) fn lives(&self) -> Lives {
+        let (mut standing, abandoned, mut lives) = (Standing::default(), self.abandoned(), Lives::default());
+        for entry in self.entries.values() {
+            standing.apply(entry, abandoned.contains(&entry.session));
+            for snapshot in &standing.touched(entry) {
+                let change = (entry.session.number, standing.is_live(snapshot));
+                lives.changes.entry(*snapshot).or_default().push(change);
+            }
+        }
+        lives
     }
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.

@@ -1,0 +1,161 @@
+//! The last look before anything is final, and again before anything is deleted: it asks the records alone what live
+//! snapshots need, and no list what may go. Whatever went wrong before this, in this program or in another that signs
+//! commits, ends here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sancerre_format::FormatError;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::log::Kind;
+use sancerre_format::names::{self, Name};
+use sancerre_format::outcome::Commit;
+use sancerre_format::record::Fields;
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::catalogue::Present;
+use crate::repository::log::{Log, LogEntry, Moves, Snapshot, needed};
+
+/// Fails when a live snapshot needs a frame that lies in one of these packs.
+///
+/// Errors: [`Error::Object`] with the manifest, the pack and the commit that gave it up.
+pub(super) fn prove(
+    repository: &Repository,
+    log: &Log,
+    moves: &Moves,
+    doomed: &BTreeSet<PackName>,
+) -> Result<()> {
+    let live = log.snapshots();
+    if doomed.is_empty() || moves.packs(&needed(live.iter().copied())?).is_disjoint(doomed) {
+        return Ok(());
+    }
+    for snapshot in &live {
+        if let Some(pack) = moves.packs(&snapshot.uses()?).intersection(doomed).next() {
+            return Err(broken(repository, log, snapshot, *pack));
+        }
+    }
+    Err(Error::Lost { what: "the snapshot that needs a pack which is to go".into() })
+}
+
+fn broken(repository: &Repository, log: &Log, snapshot: &Snapshot<'_>, pack: PackName) -> Error {
+    let burns = log.sound_commits().find(|(_, lists)| lists.dead.contains_pack(&pack));
+    let by = burns.map_or_else(|| "this gc".to_owned(), |(gc, _)| format!("gc {gc}"));
+    let detail = format!(
+        "snapshot {} of {} by {} needs frames of pack {}/{}, which {by} gave up; nothing was deleted. One of the two \
+         signed what is not so, or a program that collects is wrong: find out which, and revoke its key, or forget the \
+         snapshot",
+        snapshot.id(),
+        snapshot.manifest.fields.vm,
+        snapshot.manifest.fields.by.name,
+        pack.session,
+        pack.ordinal
+    );
+    let key = match burns.and_then(|(gc, _)| log.entry(gc)) {
+        Some(LogEntry { session, .. }) => names::outcome(&repository.keys.zone, session),
+        None => snapshot.key(),
+    };
+    Error::Object { key, source: FormatError::Forged { what: Commit::KIND, detail } }
+}
+
+/// The packs that the store lists and that these sets burn.
+pub(super) fn doomed(present: &Present, burnt: &FrameSet) -> BTreeSet<PackName> {
+    present.names().filter(|pack| burnt.contains_pack(pack)).collect()
+}
+
+/// Proves that final lists may become final.
+///
+/// Errors: as [`prove`].
+pub(super) fn before_commit(
+    repository: &Repository,
+    log: &Log,
+    (gc, lists): (u64, &GcLists),
+    present: &Present,
+) -> Result<()> {
+    let mut moves = Moves::below(log, gc);
+    moves.follow(gc, lists);
+    let mut burnt = log.burnt(gc);
+    burnt.union(&lists.dead);
+    prove(repository, log, &moves, &doomed(present, &burnt))
+}
+
+/// Reads the log anew, with the commit that was just made, and proves that what is burnt may be deleted. Returns that.
+///
+/// Errors: as [`prove`]; [`Error::Lost`] when the commit does not read back as it was made.
+pub(super) async fn before_sweep(
+    repository: &Repository,
+    log: &mut Log,
+    (session, lists): (SessionId, &GcLists),
+    present: &Present,
+) -> Result<BTreeSet<PackName>> {
+    log.refresh(repository).await?;
+    log.settle(repository, session.number.saturating_add(1)).await?;
+    log.judge();
+    let ours = log.sound_commits().find(|(gc, _)| *gc == session.number);
+    if ours.is_none_or(|(_, found)| found != lists) {
+        return Err(Error::Lost { what: format!("the commit of gc {} as it was made", session.number) });
+    }
+    let doomed = doomed(present, &log.burnt(u64::MAX));
+    prove(repository, log, &Moves::below(log, u64::MAX), &doomed)?;
+    Ok(doomed)
+}
+
+/// Fails when more snapshots of a machine went since the last commit than may: given up by records, or void because
+/// their writer was revoked.
+///
+/// Errors: [`Error::Refused`].
+pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
+    let standing = log.standing(u64::MAX);
+    let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
+    for snapshot in log.committed() {
+        let session = snapshot.session();
+        if standing.collected_by(&session).is_none() {
+            let (gone, of) = counts.entry(&snapshot.manifest.fields.vm).or_default();
+            *gone = gone.saturating_add(usize::from(!standing.is_live(&session)));
+            *of = of.saturating_add(1);
+        }
+    }
+    for vm in newly_void(log) {
+        let (gone, of) = counts.entry(vm).or_default();
+        (*gone, *of) = (gone.saturating_add(1), of.saturating_add(1));
+    }
+    let over = |(gone, of): &(usize, usize)| {
+        gone.saturating_mul(100) > of.saturating_mul(usize::from(max_drop_percent))
+    };
+    match counts.iter().find(|(_, counts)| over(counts)) {
+        None => Ok(()),
+        Some((vm, (gone, of))) => Err(Error::Refused(format!(
+            "{gone} of {of} snapshots of {vm} went since the last gc, more than {max_drop_percent}%: forgotten, or void \
+             because a key was revoked. Nothing was deleted. Look at the log with `sancerre audit`; take a forget back with \
+             `sancerre undelete`, or allow it with --max-drop"
+        ))),
+    }
+}
+
+/// The machines of snapshots that a commit saw, and that a revocation above the last commit made void.
+fn newly_void(log: &Log) -> impl Iterator<Item = &Name> {
+    let last = log.newest_commit(u64::MAX).map_or(0, |(gc, _)| gc);
+    let seen: BTreeSet<SessionId> =
+        log.commits().flat_map(|(.., lists)| lists.seen.iter().copied()).collect();
+    // The first revocation that reaches a session is the one that made it void.
+    let revokes: Vec<_> =
+        log.entries().filter_map(|entry| Some((entry.session.number, revoke(entry)?))).collect();
+    log.entries().filter(move |entry| seen.contains(&entry.session)).filter_map(move |entry| {
+        let record = entry.revoked.as_deref()?;
+        let by = &record.fields.by.name;
+        let reaches = |(writer, from): &(&Name, u64)| *writer == by && *from <= entry.session.number;
+        let (at, _) = revokes.iter().find(|(_, revoke)| reaches(revoke))?;
+        match &record.fields.kind {
+            Kind::Backup(intent) => (*at > last).then_some(&intent.vm),
+            _ => None,
+        }
+    })
+}
+
+fn revoke(entry: &LogEntry) -> Option<(&Name, u64)> {
+    match entry.entry.as_deref().map(|record| &record.fields.kind) {
+        Ok(Kind::Revoke(distrust)) => Some((&distrust.writer, distrust.from)),
+        _ => None,
+    }
+}

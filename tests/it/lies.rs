@@ -1,0 +1,156 @@
+//! Commits that say what is not so, signed by a keeper whose key was stolen or whose program is wrong: nothing that the
+//! records keep is given up, moved away or deleted because of them, and whoever looks is told who signed it.
+
+use std::collections::BTreeSet;
+
+use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
+use sancerre_engine::forget::hold;
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_format::certificate::Role;
+use sancerre_format::frames::FrameSet;
+use sancerre_format::gc::GcLists;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::log::{Distrust, Kind};
+use sancerre_tests::disk::{MemoryDisk, noise};
+use sancerre_tests::model::Model;
+use sancerre_tests::repo::{TestRepo, back_up, name};
+
+use crate::gc::{collect, drop_snapshot};
+
+const SIZE: usize = 3 << 20;
+const GC: Kind = Kind::Gc { generation: 1 };
+
+/// Two machines with two snapshots each, of which the second of a machine needs half of the first one's packs.
+struct Scene {
+    repo: TestRepo,
+    honest: Repository,
+    liar: Repository,
+    model: Model,
+}
+
+impl Scene {
+    async fn new(seed: u64) -> Self {
+        let (repo, mut model) = (TestRepo::new(seed).await, Model::default());
+        for vm in ["web01", "db01"] {
+            let seed = seed + 4 * u64::from(vm == "db01");
+            let mut disk = noise(seed, SIZE);
+            for night in 1..3 {
+                disk[..SIZE / 2].copy_from_slice(&noise(seed + night, SIZE / 2));
+                let report = back_up(&repo.open, vm, MemoryDisk::new(disk.clone())).await.unwrap();
+                model.add_disk(report.snapshot.unwrap(), &disk);
+            }
+        }
+        let honest = repo.as_keeper().await;
+        let liar = repo.with_key_file(&repo.certify("liar", Role::Keeper).await).await;
+        Self { repo, honest, liar, model }
+    }
+
+    fn sessions(&self) -> Vec<SessionId> {
+        self.model.snapshots.iter().map(|(session, _)| *session).collect()
+    }
+
+    async fn packs(&self) -> FrameSet {
+        let mut set = FrameSet::default();
+        for session in self.sessions() {
+            let folder = format!("/packs/{:016x}/", session.number);
+            let count = self.repo.keys_with(&folder).await.len();
+            let ordinals = 0..u32::try_from(count).unwrap();
+            ordinals.for_each(|ordinal| set.insert_pack(PackName { session: session.number, ordinal }));
+        }
+        set
+    }
+
+    /// A gc of the liar with these final lists.
+    async fn lie(&self, lists: GcLists) -> SessionId {
+        let proposal = GcLists { dead: lists.dead.clone(), ..GcLists::default() };
+        let gc = self.repo.append_as(&self.liar, GC, &proposal.encode().unwrap()).await;
+        self.repo.commit_gc_as(&self.liar, gc, &lists).await;
+        gc
+    }
+
+    async fn revoke_liar(&self, from: u64) {
+        let distrust = Distrust { writer: name("liar"), from, reason: "stolen".into() };
+        self.repo.append(Kind::Revoke(distrust), &[]).await;
+    }
+
+    /// Every snapshot is there and restores, and `gc` changes nothing and says whose fault it is.
+    async fn stands(&self, blamed: &str) {
+        let (before, log) = (self.repo.objects().await, Log::load(&self.repo.open).await.unwrap());
+        let live: Vec<SessionId> = log.snapshots().iter().map(|snapshot| snapshot.session()).collect();
+        assert_eq!(live, self.sessions());
+        self.model.check(&self.repo.open).await;
+        let error = collect(&self.honest).await.unwrap_err().to_string();
+        assert!(error.contains(blamed), "{error}");
+        assert_eq!(self.repo.objects().await, before);
+        self.model.check(&self.repo.open).await;
+    }
+
+    /// After the liar is revoked, gc collects again and keeps everything.
+    async fn goes_on(&self, from: u64) {
+        self.revoke_liar(from).await;
+        let report = collect(&self.honest).await.unwrap();
+        assert_eq!(report.deleted_packs, 0, "{report:?}");
+        self.model.check(&self.repo.open).await;
+        drop_snapshot(&self.honest, self.sessions()[0]).await.unwrap();
+        let report = collect(&self.honest).await.unwrap();
+        assert!(report.deleted_packs > 0, "{report:?}");
+        let mut left = self.model.clone();
+        left.snapshots.remove(0);
+        left.check(&self.repo.open).await;
+    }
+
+    async fn findings(&self) -> Vec<String> {
+        let options = CheckOptions { read_data: ReadData::No, quarantine: false };
+        let report = check(&self.repo.open, &options, &Monitor::silent()).await.unwrap();
+        let bad = report.findings.into_iter().filter(|found| found.severity != Severity::Note);
+        bad.map(|found| format!("{}: {}", found.object, found.problem)).collect()
+    }
+}
+
+/// A keeper may end the gc of another one, but not decide what it gives up.
+#[tokio::test(start_paused = true)]
+async fn nobody_else_commits_an_open_gc() {
+    let scene = Scene::new(900).await;
+    let gc = scene.repo.append_as(&scene.honest, GC, &GcLists::default().encode().unwrap()).await;
+    scene.revoke_liar(gc.number).await;
+    let lists = GcLists { forgotten: scene.sessions(), ..GcLists::default() };
+    scene.repo.commit_gc_as(&scene.liar, gc, &lists).await;
+    scene.stands("does not verify").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_gives_up_only_what_a_record_forgot() {
+    let scene = Scene::new(910).await;
+    let gc = scene.lie(GcLists { forgotten: scene.sessions(), ..GcLists::default() }).await;
+    scene.stands("liar").await;
+    let findings = scene.findings().await;
+    assert!(
+        findings.iter().any(|found| found.contains("liar") && found.contains("gives up")),
+        "{findings:?}"
+    );
+    scene.goes_on(gc.number).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_does_not_give_up_what_is_held() {
+    let scene = Scene::new(920).await;
+    let held = scene.sessions()[1];
+    drop_snapshot(&scene.honest, held).await.unwrap();
+    hold(&scene.honest, &BTreeSet::from([held]), "trial").await.unwrap();
+    let gc = scene.lie(GcLists { forgotten: vec![held], ..GcLists::default() }).await;
+    scene.stands("liar").await;
+    scene.goes_on(gc.number).await;
+}
+
+/// What is dead by a commit although a snapshot needs it is not garbage for the next collector.
+#[tokio::test(start_paused = true)]
+async fn a_commit_does_not_burn_what_is_needed() {
+    let scene = Scene::new(930).await;
+    let gc = scene.lie(GcLists { dead: scene.packs().await, ..GcLists::default() }).await;
+    scene.stands("liar").await;
+    let findings = scene.findings().await;
+    assert!(findings.iter().any(|found| found.contains("liar") && found.contains("needs")), "{findings:?}");
+    scene.goes_on(gc.number).await;
+}
