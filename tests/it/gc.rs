@@ -11,11 +11,15 @@ use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
+use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
-use sancerre_format::names;
+use sancerre_format::log::{Distrust, Kind};
+use sancerre_format::names::{self, Time};
+use sancerre_format::outcome::Manifest;
+use sancerre_format::record;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
-use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name};
 use sancerre_tests::slow::SlowStore;
 use sancerre_tests::store::Cut;
 
@@ -88,6 +92,48 @@ async fn what_only_a_forgotten_snapshot_needs_is_deleted() {
     let report = back_up(&repo.open, "web01", MemoryDisk::new(noise(400, SIZE))).await.unwrap();
     assert!(report.new_bytes > 0);
     model.add_disk(report.snapshot.unwrap(), &noise(400, SIZE));
+    model.check(&repo.open).await;
+}
+
+/// However many records forgot them: a machine does not lose most of its snapshots between two collections unseen.
+#[tokio::test(start_paused = true)]
+async fn what_went_since_the_last_gc_is_limited() {
+    let (repo, keeper, mut model) = before(480).await;
+    collect(&keeper).await.unwrap();
+    drop_snapshot(&keeper, model.snapshots.remove(0).0).await.unwrap();
+    let limited = |max_drop_percent| GcOptions { max_drop_percent, ..OPTIONS };
+    let whole = pack_bytes(&repo).await;
+    let error = gc(&keeper, &limited(49), &Monitor::silent()).await.unwrap_err().to_string();
+    assert!(error.contains("1 of 2 snapshots of web01"), "{error}");
+    assert_eq!(pack_bytes(&repo).await, whole);
+    assert!(gc(&keeper, &limited(50), &Monitor::silent()).await.unwrap().deleted_packs > 0);
+    model.check(&repo.open).await;
+    collect(&keeper).await.unwrap();
+    // What is void by a revocation went too, once.
+    let distrust = Distrust { writer: name("host1"), from: 3, reason: "test".into() };
+    repo.append(Kind::Revoke(distrust), &[]).await;
+    model.snapshots.truncate(1);
+    let error = gc(&keeper, &limited(99), &Monitor::silent()).await.unwrap_err().to_string();
+    assert!(error.contains("1 of 1 snapshots of db01"), "{error}");
+    assert!(gc(&keeper, &limited(100), &Monitor::silent()).await.unwrap().deleted_packs > 0);
+    gc(&keeper, &limited(0), &Monitor::silent()).await.unwrap();
+    assert!(repo.keys_with("/packs/0000000000000003/").await.is_empty());
+    model.check(&repo.open).await;
+}
+
+/// Until when packs are locked only the store says: a manifest that claims so would pin them for ever.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_only_a_writer_claims_is_none() {
+    let (repo, keeper, mut model) = before(485).await;
+    let (claimed, _) = model.snapshots.remove(0);
+    let (key, writer) = (names::outcome(&repo.open.keys.zone, &claimed), repo.as_writer().await);
+    let mut manifest = record::decode::<Manifest>(&repo.open.keys.trust, &repo.object(&key).await).unwrap();
+    manifest.fields.lock_until = Some(Time::parse("2099-12-31T23:59:59Z").unwrap());
+    let signer = &writer.signer(&[Role::Writer]).unwrap().key;
+    let bytes = record::encode(&manifest.fields, "sancerre test", signer, &manifest.public, &manifest.sealed);
+    repo.tamper(&key, bytes.unwrap()).await;
+    drop_snapshot(&keeper, claimed).await.unwrap();
+    assert!(collect(&keeper).await.unwrap().deleted_packs > 0);
     model.check(&repo.open).await;
 }
 

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_engine::ErrorKind;
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::forget::hold;
+use sancerre_engine::gc::abandon;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -13,9 +15,10 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Distrust, Kind};
+use sancerre_format::names;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
-use sancerre_tests::repo::{TestRepo, back_up, name};
+use sancerre_tests::repo::{TestRepo, back_up, name, zone};
 
 use crate::gc::{collect, drop_snapshot};
 
@@ -130,7 +133,7 @@ async fn a_commit_gives_up_only_what_a_record_forgot() {
         findings.iter().any(|found| found.contains("liar") && found.contains("gives up")),
         "{findings:?}"
     );
-    scene.goes_on(gc.number).await;
+    scene.goes_on(gc.number + 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +144,7 @@ async fn a_commit_does_not_give_up_what_is_held() {
     hold(&scene.honest, &BTreeSet::from([held]), "trial").await.unwrap();
     let gc = scene.lie(GcLists { forgotten: vec![held], ..GcLists::default() }).await;
     scene.stands("liar").await;
-    scene.goes_on(gc.number).await;
+    scene.goes_on(gc.number + 1).await;
 }
 
 /// What is dead by a commit although a snapshot needs it is not garbage for the next collector.
@@ -152,5 +155,43 @@ async fn a_commit_does_not_burn_what_is_needed() {
     scene.stands("liar").await;
     let findings = scene.findings().await;
     assert!(findings.iter().any(|found| found.contains("liar") && found.contains("needs")), "{findings:?}");
-    scene.goes_on(gc.number).await;
+    scene.goes_on(gc.number + 1).await;
+}
+
+/// A commit that moves frames to nowhere, out of packs that it does not burn, changes nothing for whoever restores.
+#[tokio::test(start_paused = true)]
+async fn a_commit_does_not_send_frames_astray() {
+    let scene = Scene::new(940).await;
+    let log = Log::load(&scene.repo.open).await.unwrap();
+    let moves = [(0, log.snapshots()[0].uses().unwrap())].into();
+    let gc = scene.lie(GcLists { moves, ..GcLists::default() }).await;
+    scene.stands("liar").await;
+    scene.goes_on(gc.number + 1).await;
+}
+
+/// Junk at the outcome of a gc stops later ones until the administrator ends it.
+#[tokio::test(start_paused = true)]
+async fn a_gc_that_ended_in_junk_is_abandoned() {
+    let scene = Scene::new(950).await;
+    let Scene { repo, honest, .. } = &scene;
+    let proposal = GcLists { dead: scene.packs().await, ..GcLists::default() };
+    let gc = repo.append_as(honest, GC, &proposal.encode().unwrap()).await;
+    repo.tamper(&names::outcome(&zone(), &gc), b"junk".to_vec()).await;
+    let error = collect(honest).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("sancerre gc --abandon {}", gc.number)), "{error}");
+    assert_eq!(abandon(honest, gc.number, "junk").await.unwrap_err().kind(), ErrorKind::WrongKey);
+    let admin = repo.as_admin().await;
+    assert_eq!(abandon(&admin, 1, "no gc").await.unwrap_err().kind(), ErrorKind::Usage);
+    // Had it been a commit, what it moved would be lost with it.
+    let packs = repo.keys_with("/packs/0000000000000002/").await;
+    let bytes = repo.object(&packs[0]).await;
+    repo.lose(&packs[..1]).await;
+    assert_eq!(abandon(&admin, gc.number, "junk").await.unwrap_err().kind(), ErrorKind::Missing);
+    repo.tamper(&packs[0], bytes).await;
+    abandon(&admin, gc.number, "junk").await.unwrap();
+    assert_eq!(scene.findings().await, [""; 0]);
+    // A commit that comes after all is too late.
+    let lists = GcLists { dead: scene.packs().await, forgotten: scene.sessions(), ..GcLists::default() };
+    repo.commit_gc_as(honest, gc, &lists).await;
+    scene.goes_on(u64::MAX).await;
 }

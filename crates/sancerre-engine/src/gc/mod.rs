@@ -27,7 +27,7 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{KEEPERS, Kind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -227,6 +227,11 @@ async fn last_look(
 ) -> Result<GcLists> {
     let lists = commit::final_lists(log, session.number, &proposal.dead, copied, known)?;
     log.refresh(repository).await?;
+    if log.snapshots().iter().any(|snapshot| lists.forgotten.binary_search(&snapshot.session()).is_ok()) {
+        // Whoever did that is about to end this gc anyway.
+        let reason = "a snapshot was held or taken back while it ran".to_owned();
+        return Err(Error::GcEnded { gc: session.number, by: "itself".into(), reason });
+    }
     gate::check_drop(log, options.max_drop_percent)?;
     gate::before_commit(repository, log, (session.number, &lists), present)?;
     Ok(lists)
