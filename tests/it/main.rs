@@ -19,6 +19,7 @@ mod forget;
 mod fuzz;
 mod gc;
 mod index;
+mod junk;
 mod keys;
 mod link;
 mod nonces;

@@ -383,7 +383,8 @@ fn read_base(
     usable: &Usable,
     monitor: &Monitor,
 ) -> Option<(SessionId, Arc<Frames>, Body)> {
-    let snapshot = log.latest(vm)?;
+    // Ids of another generation of the zone's keys are not comparable with those of this one.
+    let snapshot = log.latest(vm).filter(|snapshot| snapshot.generation() == repository.keys.generation())?;
     let body = match open_body(repository, &snapshot) {
         Ok(body) => body,
         Err(error) => {

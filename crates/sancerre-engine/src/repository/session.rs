@@ -48,8 +48,13 @@ impl Session {
     pub async fn announce(repository: &Repository, log: &mut Log, vm: &Name) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
-        let (epoch, recipient) =
-            recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
+        let (epoch, recipient) = recipients::current(
+            &repository.store,
+            &repository.keys.trust,
+            secrets,
+            recipients::seen_epoch(log),
+        )
+        .await?;
         let started = repository.host.clock.now();
         let parents = log.heads(vm);
         let mut number = log.highest();

@@ -108,7 +108,8 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
     }
     let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
     while let Some((source, ends)) = read.try_next().await? {
-        let root = repository.keys.metadata_root(&source.session)?;
+        let root =
+            repository.keys.metadata_root_in(&source.session, log.generation(source.session.number))?;
         let counted = ends.and_then(|ends| {
             count.pack(source.name, &ends, &root).map_err(Error::object(&source.key(repository)))
         });
