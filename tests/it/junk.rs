@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use sancerre_engine::check::{CheckOptions, CheckReport, ReadData, check};
-use sancerre_engine::keys::certify::make_generation;
+use sancerre_engine::check::{CheckOptions, CheckReport, ReadData, Severity, check};
+use sancerre_engine::keys::certify::{NewKey, certify, make_generation};
 use sancerre_engine::keys::overview::Overview;
 use sancerre_engine::keys::recipients::{self, To};
 use sancerre_engine::keys::{Keys, SecretString, Unlock};
@@ -12,6 +12,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::append;
+use sancerre_engine::stats::stats;
 use sancerre_engine::store::Store;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::Role;
@@ -21,9 +22,11 @@ use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
 use sancerre_format::recipient::Opener;
 use sancerre_format::sign::SigningKey;
-use sancerre_tests::disk::{MemoryDisk, guest};
+use sancerre_tests::disk::{MemoryDisk, guest, noise};
 use sancerre_tests::forge::signed_with;
 use sancerre_tests::repo::{TestRepo, back_up, name, passphrase, restore_bytes, zone};
+
+use crate::gc::{collect, drop_snapshot};
 
 const SIZE: usize = 1 << 20;
 
@@ -60,8 +63,11 @@ struct Scene {
 }
 
 async fn scene(seed: u64) -> Scene {
+    scene_of(seed, guest(seed, SIZE)).await
+}
+
+async fn scene_of(seed: u64, bytes: Vec<u8>) -> Scene {
     let repo = TestRepo::new(seed).await;
-    let bytes = guest(seed, SIZE);
     let saved = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap().snapshot.unwrap();
     Scene { repo, bytes, saved, planted: Vec::new() }
 }
@@ -217,6 +223,11 @@ async fn a_hidden_epoch_is_not_rolled_back() {
         assert!(matches!(refused, Error::Refused(_)) && said.contains("identity epoch 2"), "{said}");
         assert!(said.contains(&hidden) && said.contains("log entry 2 of host1"), "{said}");
     }
+    // Nor is its number given to another identity.
+    let admin = scene.repo.as_admin().await;
+    let admin = Repository { keys: scene.repo.reopen().await.keys.signing_with(admin.keys), ..admin };
+    let refused = recipients::remove(&admin, &name("passphrase"), Some(&passphrase())).await.unwrap_err();
+    assert!(refused.to_string().contains(&hidden), "{refused}");
 }
 
 fn a_key(repo: &TestRepo) -> Opener {
@@ -251,53 +262,114 @@ async fn the_admins_key_of_somebody_else_is_not_tried() {
     assert!(listed.left_out.iter().any(|left_out| left_out.key == "keys/admin/aaa"));
 }
 
-#[tokio::test]
-async fn generations_live_side_by_side() {
-    let scene = scene(60).await;
+impl Scene {
+    /// A key file of the newest generation.
+    async fn certify(&self, label: &str, role: Role) -> String {
+        let mut admin = self.repo.reopen().await;
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        let new = NewKey { name: name(label), role, expires: None };
+        certify(&admin, &new).await.unwrap().to_string()
+    }
+}
+
+/// Two generations of the zone's keys, and what was saved in each of them.
+struct Generations {
+    scene: Scene,
+    old_file: Repository,
+    new_file: Repository,
+    saved: Vec<SessionId>,
+}
+
+/// Nothing of the first generation is reused by the second, and a key file of the first still works in it.
+async fn generations(seed: u64) -> Generations {
+    let scene = scene_of(seed, noise(seed, SIZE)).await;
     let old_file = scene.repo.as_writer().await;
     let mut admin = scene.repo.as_admin().await;
     assert_eq!(make_generation(&mut admin).await.unwrap(), 2);
-    let new_file = scene.repo.with_key_file(&scene.repo_certify("hv2").await).await;
+    let new_file = scene.repo.with_key_file(&scene.certify("hv2", Role::Writer).await).await;
     assert_eq!(new_file.keys.generation(), Some(2));
-
-    // Nothing of the first generation is reused by the second, and the base map of the first is not looked at.
-    let again = back_up(&new_file, "web01", MemoryDisk::new(scene.bytes.clone())).await.unwrap();
-    let stored = |report: &sancerre_engine::backup::BackupReport| (report.new_bytes, report.data_bytes);
-    assert_eq!(stored(&again).0, stored(&again).1);
-    let more = back_up(&new_file, "web01", MemoryDisk::new(scene.bytes.clone())).await.unwrap();
-    assert_eq!(more.new_bytes, 0);
-    // A key file of the first generation still works, in it.
-    let old = back_up(&old_file, "web01", MemoryDisk::new(scene.bytes.clone())).await.unwrap();
-    assert_eq!(old.new_bytes, 0);
-
-    let repository = scene.repo.reopen().await;
-    assert_eq!(repository.keys.generation(), Some(2));
-    for session in [scene.saved, again.snapshot.unwrap(), more.snapshot.unwrap(), old.snapshot.unwrap()] {
-        assert_eq!(restore_bytes(&repository, session, "disk0").await.unwrap(), scene.bytes);
+    let mut saved = vec![scene.saved];
+    for (vm, keys, all_is_new) in
+        [("web01", &new_file, true), ("web01", &new_file, false), ("web01", &old_file, false)]
+    {
+        let report = back_up(keys, vm, MemoryDisk::new(scene.bytes.clone())).await.unwrap();
+        assert_eq!(report.new_bytes, if all_is_new { report.data_bytes } else { 0 });
+        saved.push(report.snapshot.unwrap());
     }
-    for keys in [&repository, &new_file, &old_file] {
-        let report = checked(keys).await;
-        assert!(
-            report.findings.iter().all(|finding| finding.severity == sancerre_engine::check::Severity::Note),
-            "{:?}",
-            report.findings
-        );
+    Generations { scene, old_file, new_file, saved }
+}
+
+impl Generations {
+    async fn all_restore(&self) {
+        let repository = self.scene.repo.reopen().await;
+        for session in &self.saved {
+            assert_eq!(restore_bytes(&repository, *session, "disk0").await.unwrap(), self.scene.bytes);
+        }
+        assert_eq!(checked(&repository).await.findings, []);
     }
-    assert_eq!(checked(&repository).await.findings, []);
-    let refused =
-        sancerre_engine::restore::open(&new_file, Arc::new(Log::load(&new_file).await.unwrap()), scene.saved);
-    let refused = refused.await.err().unwrap();
+}
+
+#[tokio::test]
+async fn generations_live_side_by_side() {
+    let all = generations(60).await;
+    all.all_restore().await;
+    assert_eq!(all.scene.repo.reopen().await.keys.generation(), Some(2));
+    for keys in [&all.new_file, &all.old_file] {
+        let findings = checked(keys).await.findings;
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:?}");
+        stats(keys, &Monitor::silent()).await.unwrap();
+    }
+    let log = Arc::new(Log::load(&all.new_file).await.unwrap());
+    let refused = sancerre_engine::restore::open(&all.new_file, log, all.scene.saved).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::WrongKey);
     assert!(refused.to_string().contains("generation 1"), "{refused}");
 }
 
-impl Scene {
-    async fn repo_certify(&self, label: &str) -> String {
-        let mut admin = self.repo.reopen().await;
-        let unlock = Unlock::default().with_passphrase(passphrase());
-        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
-        let new =
-            sancerre_engine::keys::certify::NewKey { name: name(label), role: Role::Writer, expires: None };
-        sancerre_engine::keys::certify::certify(&admin, &new).await.unwrap().to_string()
+#[tokio::test]
+async fn a_collector_mixes_no_generations() {
+    let mut all = generations(61).await;
+    let keeper = all.scene.repo.with_key_file(&all.scene.certify("vault", Role::Keeper).await).await;
+    // One of each generation that shares half of its bytes with what stays.
+    for keys in [all.new_file.clone(), all.old_file.clone()] {
+        let mut bytes = all.scene.bytes.clone();
+        bytes[SIZE / 2..].copy_from_slice(&noise(62, SIZE / 2));
+        let report = back_up(&keys, "web01", MemoryDisk::new(bytes)).await.unwrap();
+        drop_snapshot(&keeper, report.snapshot.unwrap()).await.unwrap();
+    }
+    for session in [all.saved.remove(0), all.saved.remove(0)] {
+        drop_snapshot(&keeper, session).await.unwrap();
+    }
+    all.scene.repo.clock.advance(100_000);
+    collect(&keeper).await.unwrap();
+    all.all_restore().await;
+    collect(&all.scene.repo.as_admin().await).await.unwrap();
+    all.all_restore().await;
+}
+
+#[tokio::test]
+async fn a_hybrid_identity_is_unsupported_and_no_damage() {
+    let scene = scene(63).await;
+    let (repository, created) = (scene.repo.open.keys.trust.repository, scene.repo.host.clock.now());
+    let recipient = format!("age1pq1{}", "q".repeat(1952));
+    let identity = Identity { repository, epoch: 2, created, recipient };
+    let bytes = signed_with(&identity, &scene.repo.admin_key().await, &[], |text| text);
+    scene.repo.tamper(&names::identity(2), bytes).await;
+    let real = sancerre_engine::host::Host::real("sancerre test");
+    let refused = real.sealer.seal(&identity.recipient, b"secret").unwrap_err();
+    assert!(refused.to_string().contains("hybrid identity needs a newer version"), "{refused}");
+    let repository = scene.repo.reopen().await;
+    assert_eq!(restore_bytes(&repository, scene.saved, "disk0").await.unwrap(), scene.bytes);
+}
+
+#[tokio::test]
+async fn a_passphrase_is_the_same_in_every_spelling() {
+    let scene = scene(64).await;
+    let admin = scene.repo.as_admin().await;
+    let given = SecretString::from("u\u{308}ber\r\n".to_owned());
+    recipients::add(&admin, &name("second"), &To::Passphrase(given)).await.unwrap();
+    let store = Store::new(scene.repo.store.clone(), "memory");
+    for text in ["\u{fc}ber", "u\u{308}ber", "\u{feff}\u{fc}ber\n"] {
+        Keys::from_passphrase(&store, &zone(), &SecretString::from(text.to_owned())).await.unwrap();
     }
 }

@@ -175,12 +175,14 @@ async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
     }
 }
 
-/// The error that explains best why nothing served: first what a newer version wrote, then what cannot be read.
-pub(crate) fn worst(left_out: Vec<LeftOut>) -> Option<Error> {
+/// The error that explains best why nothing served: first what a newer version wrote; then, if nothing that verifies was
+/// there to be tried, what cannot be read.
+pub(crate) fn worst(left_out: Vec<LeftOut>, tried: bool) -> Option<Error> {
     let rank = |left_out: &LeftOut| match &left_out.why {
-        Error::Store { .. } => 1,
-        _ if left_out.is_unsupported() => 0,
-        _ => 2,
+        _ if left_out.is_unsupported() => Some(0),
+        Error::Store { .. } if !tried => Some(1),
+        _ => None,
     };
-    left_out.into_iter().filter(|left_out| rank(left_out) < 2).min_by_key(rank).map(|left_out| left_out.why)
+    let ranked = left_out.into_iter().filter_map(|left_out| Some((rank(&left_out)?, left_out.why)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, why)| why)
 }

@@ -75,7 +75,7 @@ pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<Recipient>>
 /// Errors: the store's; [`Error::Object`] when nothing serves and a newer version wrote one, or one cannot be read.
 pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<Identity>>> {
     let found = newest_above(store, trust, 0).await?;
-    match (found.newest, objects::worst(found.left_out)) {
+    match (found.newest, objects::worst(found.left_out, false)) {
         (None, Some(error)) => Err(error),
         (newest, _) => Ok(newest),
     }
@@ -266,11 +266,15 @@ async fn put(repository: &Repository, secret: &IdentitySecret, label: &Name, to:
     repository.store.put_new(&names::recipient(secret.epoch, label), record).await
 }
 
+/// The newest epoch, of which one that was just opened must not be hidden: its number would be given to another identity.
 async fn newest_epoch(repository: &Repository) -> Result<u16> {
     let newest = newest_identity(&repository.store, &repository.keys.trust).await?;
-    newest
-        .map(|record| record.fields.epoch)
-        .ok_or_else(|| Error::Lost { what: "every identity's record".into() })
+    let newest = newest.map(|record| record.fields.epoch);
+    let opened = repository.keys.identities.iter().map(|identity| identity.epoch).max();
+    match opened.filter(|opened| newest.is_none_or(|newest| newest < *opened)) {
+        Some(hidden) => Err(Error::Missing { key: names::identity(hidden) }),
+        None => newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() }),
+    }
 }
 
 /// The recipients that stay when `label` goes.

@@ -221,7 +221,7 @@ async fn open_identities(
     }
     if identities.is_empty() {
         let bad = !left_out.is_empty();
-        return Err(match (objects::worst(left_out), any) {
+        return Err(match (objects::worst(left_out, any), any) {
             (Some(error), _) => error,
             (None, false) => no_recipient(store, bad),
             (None, true) => unlock.not_opened("the repository", store),
@@ -330,7 +330,7 @@ fn no_recipient(store: &Store, bad: bool) -> Error {
 pub async fn newest_generation(store: &Store, trust: &Trust, zone: &Zone) -> Result<Option<u16>> {
     let found = objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
     let newest = found.records.iter().map(|(record, _)| record.fields.generation).max();
-    match (newest, objects::worst(found.left_out)) {
+    match (newest, objects::worst(found.left_out, false)) {
         (None, Some(error)) => Err(error),
         _ => Ok(newest),
     }
@@ -368,7 +368,7 @@ async fn open_zone(
     match (keys.is_empty(), refused, exists) {
         (false, ..) => Ok(Opened { found: keys, left_out }),
         (true, Some(refused), _) => Err(refused),
-        (true, None, _) => match (objects::worst(left_out), exists) {
+        (true, None, _) => match (objects::worst(left_out, exists), exists) {
             (Some(error), _) => Err(error),
             (None, true) => Err(Error::Lost { what: format!("every readable secret of zone {zone}") }),
             (None, false) => Err(no_zone(zone)),
@@ -442,7 +442,8 @@ async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) -> Result<Sig
             return Ok(secret.key);
         }
     }
-    Err(objects::worst(left_out).unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
+    Err(objects::worst(left_out, !records.is_empty())
+        .unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
 }
 
 /// Whether a passphrase opens an age file.
