@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from primitives import Damaged, require
 
-MAX_LOG_N = 22
+MAX_LOG_N = 18
 CHUNK = 64 * 1024
 
 

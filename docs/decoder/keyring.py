@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,7 +34,7 @@ class Keyring:
         self.identities: dict[int, X25519PrivateKey] = {}
         # The newest first: it opens those before it.
         for name, record in sorted(repository.recipients.items(), reverse=True):
-            opened = age.decrypt(record.sealed, age.with_passphrase(passphrase)) if record["recipient"] == "passphrase" else None
+            opened = _with_passphrase(record.sealed, passphrase) if record["recipient"] == "passphrase" else None
             if opened is not None:
                 self._identity(f"keys/recipients/{name}", _secret(opened, "identity"))
                 return
@@ -42,12 +43,12 @@ class Keyring:
     def check_admin_keys(self, passphrase: str) -> list[str]:
         """Opens the admin's sealed keys; those that the passphrase does not open are returned."""
         unopened = []
-        for key in self.repository.under("keys/admin/"):
-            opened = age.decrypt(self.repository.read(key), age.with_passphrase(passphrase))
+        for label, record in self.repository.admin_keys.items():
+            opened = _with_passphrase(record.sealed, passphrase)
             if opened is None:
-                unopened.append(key)
+                unopened.append(f"keys/admin/{label}")
             else:
-                self._admin(key, _secret(opened, "admin"))
+                self._admin(f"keys/admin/{label}", _secret(opened, "admin"))
         return unopened
 
     def zone(self, name: str, generation: int) -> ZoneKeys:
@@ -72,10 +73,11 @@ class Keyring:
         record = self.repository.identities.get(f"{int(secret['epoch']):04x}")
         identity = X25519PrivateKey.from_private_bytes(age.parse_key(secret["identity"], "age-secret-key-"))
         public = identity.public_key().public_bytes_raw()
-        require(record is not None and age.parse_key(record["recipient"], "age") == public, f"{key}: not the identity of its epoch")
+        require(record is None or age.parse_key(record["recipient"], "age") == public, f"{key}: not the identity of its epoch")
         epoch = int(secret["epoch"])
         self.identities[epoch] = identity
-        if record.sealed:
+        # A record that is missing costs the epochs before it.
+        if record is not None and record.sealed:
             former = _secret(self._unseal(record.sealed, epoch), "identity")
             require(int(former["epoch"]) < epoch, f"{key}: an identity before that is not older")
             self._identity(f"keys/identities/{epoch:04x}", former)
@@ -92,6 +94,16 @@ class Keyring:
         require(opened is not None, f"sealed to another identity than that of epoch {epoch}")
         assert opened is not None
         return opened
+
+
+def _with_passphrase(sealed: bytes, passphrase: str) -> bytes | None:
+    """Opens with the normal form, else with what was entered."""
+    normal = unicodedata.normalize("NFC", passphrase.strip("\ufeff\r\n"))
+    for form in dict.fromkeys((normal, passphrase)):
+        opened = age.decrypt(sealed, age.with_passphrase(form))
+        if opened is not None:
+            return opened
+    return None
 
 
 def _secret(text: bytes, kind: str) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Repository:
             raise Damaged(f"config: {error}") from error
         self.identities = self._by_admin("keys/identities/", "identity")
         self.recipients = self._by_admin("keys/recipients/", "recipient")
+        self.admin_keys = self._by_admin("keys/admin/", "admin-key")
         self.zone_secrets = self._by_admin("keys/zones/", "zone")
         for record in self._by_admin("keys/certificates/", "certificate").values():
             certified(record)
@@ -92,6 +93,8 @@ def _name(record: Record) -> str:
         return f"{record.number('epoch'):04x}"
     if record.kind == "recipient":
         return f"{record.number('epoch'):04x}-{record['label']}"
+    if record.kind == "admin-key":
+        return record["label"]
     return f"{record['zone']}-{record.number('generation'):04x}" if record.kind == "zone" else record["name"]
 
 

@@ -59,6 +59,7 @@ SHAPES: dict[str, list[Field]] = {
     "recipient": _shape(
         Field("epoch", NUMBER), Field("label", NAME), Field("created", TIME), Field("recipient", f"passphrase|age1[a-z0-9]+|{SSH_KEY}"),
     ),
+    "admin-key": _shape(Field("label", NAME), Field("created", TIME)),
     "zone": _shape(Field("zone", ZONE), Field("generation", NUMBER), Field("created", TIME), Field("epoch", NUMBER)),
     "certificate": _shape(
         Field("zone", ZONE), Field("name", NAME), Field("role", f"(?!admin$){NAME}"), Field("key", SSH_KEY),

@@ -20,6 +20,7 @@ mod forget;
 mod fuzz;
 mod gc;
 mod index;
+mod junk;
 mod keys;
 mod lies;
 mod link;

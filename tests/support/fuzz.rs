@@ -20,7 +20,7 @@ use sancerre_format::names::{Name, Tag, Time, Zone, ZoneKey};
 use sancerre_format::node::{Node, NodeLimits};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::pack::Pack;
-use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, open, seal, seal_raw};
 use sancerre_format::sign::SigningKey;
@@ -67,10 +67,11 @@ fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
 }
 
 /// What records may call themselves.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     Config::KIND,
     Identity::KIND,
     Recipient::KIND,
+    AdminKey::KIND,
     ZoneRecord::KIND,
     Certificate::KIND,
     Entry::KIND,
@@ -105,6 +106,7 @@ fn read_any(bytes: &[u8]) {
     read::<Config>(bytes);
     read::<Identity>(bytes);
     read::<Recipient>(bytes);
+    read::<AdminKey>(bytes);
     read::<ZoneRecord>(bytes);
     read::<Certificate>(bytes);
     read::<Entry>(bytes);

@@ -49,6 +49,7 @@ pub struct TestStore {
     stumbles: AtomicBool,
     gate: Gate,
     room: Mutex<Option<u64>>,
+    denied: Mutex<Vec<String>>,
 }
 
 /// Where writes can be made to wait.
@@ -69,6 +70,7 @@ impl TestStore {
             stumbles: AtomicBool::new(false),
             gate: Gate::default(),
             room: Mutex::new(None),
+            denied: Mutex::default(),
         })
     }
 
@@ -92,6 +94,11 @@ impl TestStore {
     /// After `puts` more writes the store is full; reads go on.
     pub fn fill_after(&self, puts: u64) {
         *self.room.lock().unwrap() = Some(puts);
+    }
+
+    /// This object is listed, and nobody may read it.
+    pub fn deny(&self, key: &str) {
+        self.denied.lock().unwrap().push(key.to_owned());
     }
 
     fn has_room(&self) -> bool {
@@ -194,6 +201,10 @@ impl ObjectStore for TestStore {
         let (runs, is_lost) = self.call(|calls| &mut calls.get);
         if !runs {
             return Err(down());
+        }
+        if self.denied.lock().unwrap().iter().any(|key| key == location.as_ref()) {
+            let path = location.to_string();
+            return Err(object_store::Error::PermissionDenied { path, source: "denied".into() });
         }
         lost(is_lost, self.inner.get_opts(location, options).await)
     }

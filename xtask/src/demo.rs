@@ -4,6 +4,7 @@ use crate::fleet::mini;
 use crate::{setup, shell};
 use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ impl Stage {
     fn new(folder: &Path) -> Result<Self> {
         let password = folder.join("password");
         fs::write(&password, "only a demonstration\n")?;
+        // The program reads no passphrase that others could read.
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600))?;
         let repository = folder.join("repository");
         Ok(Self { disks: folder.join("disks"), repository, password, restored: folder.join("restored.raw") })
     }

@@ -283,7 +283,8 @@ impl Frames {
     /// Opens a sealed metadata frame.
     pub fn open_metadata(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
         let name = self.unit(UnitKind::Metadata, place)?;
-        let root = self.repository.keys.metadata_root(&name.session)?;
+        let generation = self.log().generation(name.session.number);
+        let root = self.repository.keys.metadata_root_in(&name.session, generation)?;
         seal::open(&root, &name, sealed).map_err(|error| self.blame(place, error))
     }
 

@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
-use crate::keys::ssh;
+use crate::keys::{SCRYPT_LOG_N, refuse_hybrid, ssh};
 
 /// The time of day.
 pub trait Clock: Send + Sync {
@@ -144,6 +144,7 @@ impl Sealer for AgeSealer {
             let recipient = ssh::Recipient::new(recipient, ephemeral)?;
             return age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error));
         }
+        refuse_hybrid(recipient).map_err(Error::object(recipient))?;
         let recipient = age::x25519::Recipient::from_str(recipient).map_err(|reason| Error::WrongKey {
             what: format!("{recipient:?} is not an age recipient: {reason}"),
             advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)",
@@ -157,10 +158,6 @@ impl Sealer for AgeSealer {
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
     }
 }
-
-/// scrypt's work factor: about a second and 256 MiB on a common server. Fixed, so that a slow rescue laptop opens
-/// what a fast server wrote.
-const SCRYPT_LOG_N: u8 = 18;
 
 fn seal_failed(error: &age::EncryptError) -> Error {
     Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it" }

@@ -1,4 +1,5 @@
-//! Who can restore: the repository's identity, sealed to one restore recipient (FORMAT.md §4.2).
+//! Who can restore: the repository's identity, sealed to one restore recipient; and the admin's own key under a
+//! passphrase (FORMAT.md §4.2).
 
 use std::fmt;
 
@@ -73,6 +74,38 @@ impl Fields for Recipient {
             label: text.parsed("label", Name::new)?,
             created: text.parsed("created", Time::parse)?,
             opener: text.parsed("recipient", Opener::parse)?,
+        })
+    }
+
+    fn allows(&self, signer: &Signer) -> bool {
+        matches!(signer, Signer::Admin)
+    }
+}
+
+/// `keys/admin/<label>`: its sealed part holds the admin's signing key, under a passphrase. Signed, so that nobody is made
+/// to try a passphrase on what somebody else put there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminKey {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The label of the recipient that the same passphrase opens.
+    pub label: Name,
+    /// When it was made.
+    pub created: Time,
+}
+
+impl Fields for AdminKey {
+    const KIND: &'static str = "sancerre-admin-key-v1";
+
+    fn write(&self, text: &mut TextWriter) {
+        text.field("repository", self.repository).field("label", &self.label).field("created", self.created);
+    }
+
+    fn read(text: &mut TextReader<'_>) -> Result<Self> {
+        Ok(Self {
+            repository: text.parsed("repository", RepositoryId::from_hex)?,
+            label: text.parsed("label", Name::new)?,
+            created: text.parsed("created", Time::parse)?,
         })
     }
 

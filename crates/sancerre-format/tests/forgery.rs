@@ -18,7 +18,7 @@ use sancerre_format::list::PackList;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::Zone;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
-use sancerre_format::recipient::Recipient;
+use sancerre_format::recipient::{AdminKey, Recipient};
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::sign::PublicKey;
 
@@ -299,6 +299,12 @@ fn roles() {
         forgery::<Recipient>(
             "writer adds a restore recipient",
             sign(&samples::recipient(), WRITER),
+            Forged,
+            "another key",
+        ),
+        forgery::<AdminKey>(
+            "keeper plants an admin's key",
+            sign(&samples::admin_key(), KEEPER),
             Forged,
             "another key",
         ),

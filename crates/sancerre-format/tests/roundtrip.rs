@@ -17,7 +17,7 @@ use sancerre_format::names::{MachineId, Name, Tag, Time, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
-use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
 use sancerre_format::sign::PublicKey;
 
@@ -319,6 +319,7 @@ proptest! {
     fn recipients(epoch: u16, label in any_name(), created in any_time(), key in any_key(), age in "age1[a-z0-9]{1,90}", parts in any_parts()) {
         for opener in [Opener::Passphrase, Opener::Age(age), Opener::Ssh(key)] {
             let label = label.clone();
+            comes_back(&AdminKey { repository: repository(), label: label.clone(), created }, ADMIN, &parts)?;
             comes_back(&Recipient { repository: repository(), epoch, label, created, opener }, ADMIN, &parts)?;
         }
     }

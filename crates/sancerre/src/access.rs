@@ -80,7 +80,22 @@ async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys,
         file => unlocked(context, store, access, file).await?,
     };
     check_anchor(context, &keys)?;
+    warn_left_out(context, &keys);
     Ok((keys, unlock))
+}
+
+/// Names what was left out: somebody may be at work, or a newer version.
+fn warn_left_out(context: &Context, keys: &Keys) {
+    const NAMED: usize = 3;
+    for why in keys.left_out().values().take(NAMED) {
+        context.output.warning(&format!("left out: {why}"));
+    }
+    let more = keys.left_out().len().saturating_sub(NAMED);
+    if more > 0 {
+        context
+            .output
+            .warning(&format!("{more} more objects below keys/ were left out; `sancerre check` names all"));
+    }
 }
 
 /// With nothing but the trust anchor, which is compared later.
@@ -123,10 +138,12 @@ fn opens_content(context: &Context) -> bool {
 async fn in_zone(context: &Context, store: &Store, keys: Keys, access: Access) -> Result<Keys, Failure> {
     match context.global.zone.as_ref().filter(|zone| **zone != keys.zone) {
         None => Ok(keys),
-        Some(zone) if access == Access::Public => match keys::newest_generation(store, zone).await? {
-            Some(_) => Ok(Keys::public(keys.trust, zone.clone())),
-            None => Err(keys::no_zone(zone).into()),
-        },
+        Some(zone) if access == Access::Public => {
+            match keys::newest_generation(store, &keys.trust, zone).await? {
+                Some(_) => Ok(Keys::public(keys.trust, zone.clone())),
+                None => Err(keys::no_zone(zone).into()),
+            }
+        }
         Some(zone) => Err(Failure::usage(format!(
             "the key file is for zone {}, not {zone}; leave --zone out or use that zone's key file",
             keys.zone

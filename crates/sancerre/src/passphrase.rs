@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure};
 use crate::io::{Environment, Prompt};
+use crate::key_file;
 
 /// The passphrase itself.
 const VALUE: &str = "SANCERRE_PASSWORD";
@@ -81,7 +82,7 @@ fn unattended(environment: &Environment) -> Result<Option<SecretString>, Failure
     if let Some(command) = environment.get(COMMAND) {
         return from_command(command, environment).map(Some);
     }
-    credential(environment).map(|path| from_file(&path, "the systemd credential")).transpose()
+    credential(environment).map(|path| from_credential(&path)).transpose()
 }
 
 fn credential(environment: &Environment) -> Option<std::path::PathBuf> {
@@ -89,14 +90,29 @@ fn credential(environment: &Environment) -> Option<std::path::PathBuf> {
     path.exists().then_some(path)
 }
 
+/// A file of the user: not read when others could read it, as key files are not.
 fn from_file(path: &Path, place: &str) -> Result<SecretString, Failure> {
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+    let bytes = key_file::read(path, "passphrase file", place)?;
+    first_secret(&bytes, path, place)
+}
+
+/// A credential of systemd, which alone decides who may read it: its mode shows an access list as rights of a group.
+fn from_credential(path: &Path) -> Result<SecretString, Failure> {
+    const PLACE: &str = "the systemd credential";
+    let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|error| {
         Failure::failed(format!(
-            "cannot read the passphrase from {} ({place}): {error}; check the path and its permissions",
+            "cannot read the passphrase from {} ({PLACE}): {error}; check LoadCredential= in the unit",
             path.display()
         ))
     })?;
-    secret(first_line(&text), &format!("{} ({place})", path.display()))
+    first_secret(&bytes, path, PLACE)
+}
+
+fn first_secret(bytes: &[u8], path: &Path, place: &str) -> Result<SecretString, Failure> {
+    let place = format!("{} ({place})", path.display());
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{place} is not text in UTF-8; save it again as such")))?;
+    secret(first_line(text), &place)
 }
 
 /// Runs the command with the shell; standard input stays free for a stream to back up.
@@ -107,7 +123,8 @@ fn from_command(command: &str, environment: &Environment) -> Result<SecretString
     let shell = Command::new("sh")
         .args(["-c", command])
         .env_clear()
-        .envs(environment.iter())
+        // Not the passphrase itself: what the command starts would show it to every process of this user.
+        .envs(environment.iter().filter(|(name, _)| *name != VALUE))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -137,7 +154,7 @@ fn first_line(text: &str) -> &str {
 }
 
 fn secret(text: &str, place: &str) -> Result<SecretString, Failure> {
-    if text.is_empty() {
+    if text.trim_matches(['\u{feff}', '\r', '\n']).is_empty() {
         return Err(Failure::usage(format!("{place} is empty; an empty passphrase protects nothing")));
     }
     Ok(SecretString::from(text.to_owned()))

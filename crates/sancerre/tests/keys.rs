@@ -186,6 +186,8 @@ fn a_new_passphrase_replaces_the_old_one() {
     site.back_up("hv1.key", "web01").ok();
     let new = site.path("new-passphrase");
     std::fs::write(&new, "battery staple\n").unwrap();
+    site.admin(&["key", "passwd", "--new-password-file", &new]).refused(12, "chmod 600");
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
     site.admin(&["key", "passwd", "--new-password-file", &new]).ok();
     site.restores("web01:latest", None, &[("SANCERRE_PASSWORD", PASSPHRASE)]).refused(12, "does not open");
     site.restores("web01:latest", None, &[("SANCERRE_PASSWORD", "battery staple")]).ok();
@@ -386,4 +388,43 @@ fn write_private(path: &str, bytes: &[u8]) {
 fn unix_now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_secs()).unwrap()
+}
+
+#[test]
+fn a_zone_gets_new_keys_and_keeps_what_it_had() {
+    let site = Site::new();
+    site.back_up("hv1.key", "old").ok();
+    site.admin(&["key", "rotate", "--zone", "nowhere"]).refused(2, "there is no zone nowhere");
+    site.with_key("hv1.key", &["key", "rotate"]).refused(12, "may not sign this");
+    let rotated = site.admin(&["key", "rotate", "--json"]).ok();
+    assert_eq!(rotated.summary()["generation"], 2);
+    site.admin(&["key", "add", "writer", "hv2", "--out", &site.path("hv2.key")]).ok();
+    site.back_up("hv2.key", "new").ok();
+    site.back_up("hv1.key", "old").ok();
+    for snapshot in ["old:latest", "new:latest"] {
+        site.restores(snapshot, None, &[("SANCERRE_PASSWORD", PASSPHRASE)]).ok();
+    }
+    for key in ["hv1.key", "hv2.key"] {
+        site.with_key(key, &["snapshots"]).ok();
+        site.with_key(key, &["check"]).ok();
+    }
+    site.admin(&["check", "--read-data"]).ok();
+}
+
+#[test]
+fn junk_is_named_and_stops_no_restore() {
+    let site = Site::new();
+    site.back_up("hv1.key", "web01").ok();
+    for key in
+        ["certificates/aaa", "zones/default-ffff", "identities/0002", "recipients/0001-aaa", "admin/aaa"]
+    {
+        std::fs::write(site.path(&format!("repository/keys/{key}")), "junk").unwrap();
+    }
+    std::fs::create_dir(site.path("repository/keys/identities/0003")).unwrap();
+    let restored = site.restores("web01:latest", None, &[("SANCERRE_PASSWORD", PASSPHRASE)]).ok();
+    assert!(restored.stderr().contains("keys/certificates/aaa"), "{}", restored.stderr());
+    site.admin(&["key", "add", "writer", "hv2", "--out", &site.path("hv2.key")]).ok();
+    site.admin(&["key", "revoke", "writer", "hv2"]).ok();
+    site.back_up("hv1.key", "web01").ok();
+    site.admin(&["check"]).refused(20, "keys/admin/aaa");
 }

@@ -6,6 +6,7 @@ use crate::shell;
 use anyhow::{Context, Result};
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -72,6 +73,7 @@ impl Tools {
         }
         fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
         fs::write(work.join("password"), "benchmark\n")?;
+        fs::set_permissions(work.join("password"), fs::Permissions::from_mode(0o600))?;
         Ok(tools)
     }
 

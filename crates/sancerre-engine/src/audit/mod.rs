@@ -149,6 +149,7 @@ async fn zones(store: &Store, options: &AuditOptions, findings: &mut Vec<Finding
     if let Some(zone) = &options.zone {
         return Ok(BTreeSet::from([zone.clone()]));
     }
+    // A key of that form is enough: to look into a zone that is none finds nothing.
     let listed = store.list(names::ZONES).await?;
     let mut zones: BTreeSet<Zone> =
         listed.iter().filter_map(|listed| names::zone_of_key(&listed.key)).collect();

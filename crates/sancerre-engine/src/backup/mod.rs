@@ -406,7 +406,10 @@ fn read_base(
     monitor: &Monitor,
 ) -> Option<Base> {
     let is_base = |snapshot: &Snapshot<'_>| {
-        snapshot.manifest.fields.vm == *vm && usable.avoid.hears(snapshot.session().number)
+        // Ids of another generation of the zone's keys are not comparable with those of this one.
+        snapshot.manifest.fields.vm == *vm
+            && usable.avoid.hears(snapshot.session().number)
+            && snapshot.generation() == repository.keys.generation()
     };
     let snapshot = log.snapshots().into_iter().rfind(is_base)?;
     let body = match open_body(repository, &snapshot) {

@@ -7,44 +7,61 @@ use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, Identity, ZoneRecord};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name};
-use sancerre_format::recipient::Recipient;
-use sancerre_format::record::{self, Fields, Trust};
+use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::record;
 
 use super::report::{Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
-use crate::keys::ZoneSecrets;
+use crate::keys::{ZoneSecrets, objects};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
+use crate::store::Listed;
 
-/// First line of every age file.
-const AGE: &[u8] = b"age-encryption.org/v1\n";
 const FOLDER: &str = "keys/";
 
 /// Verifies the key objects, and that those which are in use are there.
 pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
     let mut keys = vec![names::CONFIG.to_owned()];
-    keys.extend(repository.store.list(FOLDER).await?.into_iter().map(|listed| listed.key));
     let mut findings = Vec::new();
-    for key in &keys {
-        let bytes = match repository.store.get(key).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => continue,
-            Err(error) => {
-                findings.push(finding(Severity::Damaged, key, tolerate(repository, error).await?));
-                continue;
-            }
-        };
-        match verify(repository, key, &bytes) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => findings.push(finding(Severity::Damaged, key, error.to_string())),
-            None => {
-                findings.push(finding(Severity::Note, key, "it belongs to nothing and is ignored".into()));
-            }
+    let mut listed = repository.store.list(FOLDER).await?;
+    listed.sort_by(|a, b| a.key.cmp(&b.key));
+    for Listed { key, size_bytes, .. } in listed {
+        match objects::refuse_size(&key, size_bytes) {
+            Ok(()) => keys.push(key),
+            Err(problem) => findings.push(finding(Severity::Damaged, &key, problem.to_string())),
         }
     }
-    findings.extend(missing(repository, log, &keys));
+    let mut present: BTreeSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
+    let mut good = BTreeSet::new();
+    for key in keys {
+        match read(repository, &key).await? {
+            Some(Ok(())) => drop(good.insert(key.clone())),
+            Some(Err(finding)) => findings.push(finding),
+            None => continue,
+        }
+        present.insert(key);
+    }
+    findings.extend(missing(repository, log, &present, &good));
     Ok(findings)
+}
+
+/// Whether an object is what its key says; none when it is gone since the listing.
+async fn read(repository: &Repository, key: &str) -> Result<Option<std::result::Result<(), Finding>>> {
+    let bytes = match repository.store.get(key).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            return Ok(Some(Err(finding(Severity::Damaged, key, tolerate(repository, error).await?))));
+        }
+    };
+    let (severity, problem) = match verify(repository, key, &bytes) {
+        Some(Ok(())) => return Ok(Some(Ok(()))),
+        Some(Err(error @ FormatError::Unsupported { .. })) => (Severity::Note, error.to_string()),
+        Some(Err(error)) => (Severity::Damaged, error.to_string()),
+        None => (Severity::Note, "it belongs to nothing and is ignored".into()),
+    };
+    Ok(Some(Err(finding(severity, key, problem))))
 }
 
 fn finding(severity: Severity, key: &str, problem: String) -> Finding {
@@ -55,54 +72,19 @@ fn finding(severity: Severity, key: &str, problem: String) -> Finding {
 fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::result::Result<(), FormatError>> {
     let trust = &repository.keys.trust;
     if key == names::CONFIG {
-        let fits = |config: &Config| config.repository == trust.repository && config.admin == trust.admin;
-        return Some(placed::<Config>(trust, bytes, fits));
+        return Some(record::decode::<Config>(trust, bytes).map(drop));
     }
-    if key.starts_with(names::ADMINS) {
-        return Some(age_file(bytes));
-    }
-    if key.starts_with(names::RECIPIENTS) {
-        return Some(placed::<Recipient>(trust, bytes, |recipient| {
-            names::recipient(recipient.epoch, &recipient.label) == key
-        }));
-    }
-    if key.starts_with(names::IDENTITIES) {
-        return Some(placed::<Identity>(trust, bytes, |identity| {
-            identity.repository == trust.repository && names::identity(identity.epoch) == key
-        }));
-    }
-    if key.starts_with(names::ZONES) {
-        return Some(placed::<ZoneRecord>(trust, bytes, |zone| {
-            zone.repository == trust.repository && names::zone(&zone.zone, zone.generation) == key
-        }));
-    }
-    key.starts_with(names::CERTIFICATES).then(|| {
-        placed::<Certificate>(trust, bytes, |certificate| {
-            certificate.repository == trust.repository && names::certificate(&certificate.name) == key
-        })
-    })
-}
-
-fn placed<F: Fields>(
-    trust: &Trust,
-    bytes: &[u8],
-    fits: impl FnOnce(&F) -> bool,
-) -> std::result::Result<(), FormatError> {
-    let record = record::decode::<F>(trust, bytes)?;
-    if fits(&record.fields) {
-        return Ok(());
-    }
-    Err(FormatError::Forged { what: F::KIND, detail: "it was made for another place".into() })
-}
-
-/// What is in it only its passphrase or token can tell.
-fn age_file(bytes: &[u8]) -> std::result::Result<(), FormatError> {
-    // Recipient stanza, its body, the header's MAC and a sealed payload follow.
-    const LEAST_BYTES: usize = 150;
-    if bytes.starts_with(AGE) && bytes.len() >= LEAST_BYTES {
-        return Ok(());
-    }
-    Err(FormatError::Corrupt { what: "age file", detail: "it does not start as one, or is cut short".into() })
+    let verified = match key {
+        _ if key.starts_with(names::ADMINS) => objects::decode::<AdminKey>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::RECIPIENTS) => objects::decode::<Recipient>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::IDENTITIES) => objects::decode::<Identity>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::ZONES) => objects::decode::<ZoneRecord>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::CERTIFICATES) => {
+            objects::decode::<Certificate>(trust, key, bytes).map(drop)
+        }
+        _ => return None,
+    };
+    Some(verified)
 }
 
 /// The identity epoch and the generation of the zone's keys that a backup was made with.
@@ -113,8 +95,13 @@ fn made_with(entry: &LogEntry) -> Option<(u16, u16)> {
     }
 }
 
-fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> {
-    let here: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+/// What is needed and is not there. What is there but is not good has a finding already.
+fn missing(
+    repository: &Repository,
+    log: &Log,
+    present: &BTreeSet<String>,
+    good: &BTreeSet<String>,
+) -> Vec<Finding> {
     let signers: BTreeSet<&Name> = log
         .entries()
         .filter_map(|entry| entry.entry.as_deref().ok())
@@ -129,7 +116,7 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
     needed.extend(signers.into_iter().map(names::certificate));
     let mut findings: Vec<Finding> = needed
         .iter()
-        .filter(|key| !here.contains(key.as_str()))
+        .filter(|key| !present.contains(*key))
         .map(|key| finding(Severity::Missing, key, "it is missing".into()))
         .collect();
     for (folder, consequence) in [
@@ -139,7 +126,7 @@ fn missing(repository: &Repository, log: &Log, keys: &[String]) -> Vec<Finding> 
         ),
         (names::ADMINS, "the admin's signing key is not there: keep your copy of it"),
     ] {
-        if !here.iter().any(|key| key.starts_with(folder)) {
+        if !good.iter().any(|key| key.starts_with(folder)) {
             findings.push(finding(Severity::Missing, folder, consequence.into()));
         }
     }

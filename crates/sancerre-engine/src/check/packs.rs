@@ -180,15 +180,15 @@ fn choose(
     };
     let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
-        let made = run.log.generation(name.session);
-        let current = made.is_some() && made == run.repository.keys.generation();
+        let keys = &run.repository.keys;
+        let generation = run.log.generation(name.session).filter(|made| keys.zone_keys(*made).is_ok());
         let expected = Expected {
             repository: run.repository.keys.trust.repository,
             session,
             name,
             listed: *listed,
-            open_content: current && run.repository.keys.can_open_content(),
-            open_metadata: current,
+            open_content: generation.is_some() && run.repository.keys.can_open_content(),
+            generation,
         };
         Some(Job { key: names::pack(&run.repository.keys.zone, name, &listed.hash), expected })
     });

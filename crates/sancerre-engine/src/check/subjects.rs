@@ -2,7 +2,6 @@
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::Kind;
 use sancerre_format::names::Name;
 use sancerre_format::outcome::Member;
 
@@ -21,6 +20,8 @@ pub(super) struct Subject {
     pub(super) vm: Name,
     /// Key of its manifest.
     pub(super) key: String,
+    /// The generation of the zone's keys it was made with.
+    pub(super) generation: Option<u16>,
     /// The frames it says it needs: all that a collector keeps for it. None when that cannot be read.
     pub(super) uses: Option<FrameSet>,
     /// Its disks; none when its body cannot be opened.
@@ -47,8 +48,8 @@ fn read_one(
     let fields = &snapshot.manifest.fields;
     let key = snapshot.key();
     let mut members = Vec::new();
-    let at_hand = repository.keys.generation();
-    if at_hand.is_some() && generation(snapshot) == at_hand {
+    let generation = snapshot.generation();
+    if generation.is_some_and(|made| repository.keys.zone_keys(made).is_ok()) {
         match log::open_body(repository, snapshot) {
             Ok(body) => members = body.members,
             Err(error) => {
@@ -60,11 +61,11 @@ fn read_one(
                 findings.cost(&key, (place, None), None);
             }
         }
-    } else if at_hand.is_some() {
+    } else if repository.keys.zone_secrets().is_ok() {
         findings.blame(
             &key,
             Severity::Note,
-            "its maps were made with the zone's former keys and are not read",
+            "its maps were made with other keys of the zone than are at hand, and are not read",
         );
     }
     let uses = snapshot.uses();
@@ -73,14 +74,7 @@ fn read_one(
         findings.blame(&key, Severity::Damaged, problem);
         findings.cost(&key, (place, None), None);
     }
-    Subject { session, vm: fields.vm.clone(), key, uses: uses.ok(), members }
-}
-
-fn generation(snapshot: &Snapshot<'_>) -> Option<u16> {
-    match &snapshot.entry.fields.kind {
-        Kind::Backup(intent) => Some(intent.generation),
-        _ => None,
-    }
+    Subject { session, vm: fields.vm.clone(), key, generation, uses: uses.ok(), members }
 }
 
 /// What is wrong with an object, without the object's name: the finding has that.

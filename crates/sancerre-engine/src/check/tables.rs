@@ -105,7 +105,7 @@ async fn fetch(run: &Run<'_>, pack: PackName) -> Result<Table> {
     let key = run.inventory.catalogue.key(repository, pack)?;
     let source =
         Source::find(&run.inventory.catalogue, pack).ok_or_else(|| Error::Missing { key: key.clone() })?;
-    let root = repository.keys.metadata_root(&source.session)?;
+    let root = repository.keys.metadata_root_in(&source.session, run.log.generation(pack.session))?;
     let ends = Ends::fetch(repository, source).await?;
     let tail = ends.decode().map_err(Error::object(&key))?;
     let pieces = tail.open_table(&root).map_err(Error::object(&key))?;

@@ -116,6 +116,7 @@ fn subject(number: u64, disks: &[&str]) -> Subject {
         session: SessionId { number, intent: Hash::of(&number.to_le_bytes()) },
         vm: Name::new("web01").unwrap(),
         key: format!("outcome-{number}"),
+        generation: Some(1),
         uses: None,
         members: disks.iter().map(member).collect(),
     }

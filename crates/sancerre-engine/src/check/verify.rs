@@ -19,8 +19,8 @@ pub(super) struct Expected {
     pub(super) listed: ListedPack,
     /// Open data frames too, not only metadata.
     pub(super) open_content: bool,
-    /// Whether the zone's keys at hand are those the pack was made with.
-    pub(super) open_metadata: bool,
+    /// The generation of the zone's keys that the pack was made with, if these are at hand.
+    pub(super) generation: Option<u16>,
 }
 
 /// How much of a pack is lost.
@@ -65,8 +65,8 @@ pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verd
     if let Err(problem) = check_identity(&pack, expected) {
         return Verdict::whole(problem);
     }
-    let secrets = frames.repository().keys.zone_secrets().ok().filter(|_| expected.open_metadata);
-    let root = secrets.map(|secrets| secrets.metadata_root(&expected.session));
+    let keys = &frames.repository().keys;
+    let root = expected.generation.and_then(|made| keys.metadata_root_in(&expected.session, Some(made)).ok());
     let table = root.map(|root| pack.open_table(&root)).transpose();
     let mut bad = Vec::new();
     for (position, entry) in pack.directory().iter().enumerate() {
@@ -150,7 +150,7 @@ fn verify_frame(
         return Err(forged("it does not fit its hash in the directory"));
     }
     let raw = match expected.listed.metadata {
-        true if expected.open_metadata => frames.open_metadata(&entry.place(), sealed),
+        true if expected.generation.is_some() => frames.open_metadata(&entry.place(), sealed),
         false if expected.open_content => frames.open_data(&entry.place(), sealed),
         _ => return Ok(()),
     };
@@ -172,8 +172,8 @@ fn verify_pieces(
     frames: &Frames,
 ) -> Result<(), FormatError> {
     let repository = frames.repository();
-    let secrets = repository.keys.zone_secrets().map_err(|error| forged(&error.to_string()))?;
-    let id_key = &secrets.keys.id;
+    let made = expected.generation.ok_or_else(|| forged("its generation is not known"))?;
+    let id_key = &repository.keys.zone_keys(made).map_err(|error| forged(&error.to_string()))?.id;
     let node_key = NodeKey::derive(id_key);
     let limits = NodeLimits { leaf_bytes: repository.layout.leaf_bytes };
     let mut rest = raw;

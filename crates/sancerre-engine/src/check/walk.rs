@@ -38,9 +38,10 @@ struct Step {
     nodes: Vec<Shared>,
 }
 
-/// The same disk in several snapshots.
+/// The same disk in several snapshots, whose ids are made with the same keys.
 struct Group {
     geometry: Geometry,
+    node_key: NodeKey,
     disks: Vec<(usize, usize)>,
 }
 
@@ -48,18 +49,16 @@ struct Group {
 ///
 /// Whoever holds no secret of the zone has no maps to walk: frame sets say which snapshots each loss concerns.
 pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
-    let Ok(secrets) = run.repository.keys.zone_secrets() else {
+    if run.repository.keys.zone_secrets().is_err() {
         packs::charge(run);
         return Ok(());
-    };
-    let node_key = NodeKey::derive(&secrets.keys.id);
-    let groups = group(run);
+    }
+    let groups = group(run)?;
     for group in &groups {
         add(&run.monitor.counters.total_bytes, group.bytes(group.geometry.size_bytes()));
     }
     let mut walk = Walk {
         limits: NodeLimits { leaf_bytes: run.repository.layout.leaf_bytes },
-        node_key,
         frames: NodeFrames::default(),
         tables: Tables::default(),
         run,
@@ -77,11 +76,14 @@ impl Group {
     }
 }
 
-/// Disks that are called the same in snapshots of the same VM, and are of one size.
-fn group(run: &mut Run<'_>) -> Vec<Group> {
+/// Disks that are called the same in snapshots of the same VM and generation, and are of one size.
+fn group(run: &mut Run<'_>) -> Result<Vec<Group>> {
     let layout = run.repository.layout;
-    let mut groups: BTreeMap<(Name, Name, u64), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<(u16, Name, Name, u64), Group> = BTreeMap::new();
     for (place, subject) in run.subjects.iter().enumerate() {
+        // Without these keys its disks are not known.
+        let Some(generation) = subject.generation.filter(|_| !subject.members.is_empty()) else { continue };
+        let id_key = run.repository.keys.zone_keys(generation)?.id;
         for (disk, member) in subject.members.iter().enumerate() {
             let geometry = Geometry::new(member.size_bytes, layout.leaf_bytes, layout.region_bytes);
             let geometry = match geometry {
@@ -93,19 +95,19 @@ fn group(run: &mut Run<'_>) -> Vec<Group> {
                     continue;
                 }
             };
-            let key = (subject.vm.clone(), member.name.clone(), member.size_bytes);
-            let group = groups.entry(key).or_insert_with(|| Group { geometry, disks: Vec::new() });
+            let key = (generation, subject.vm.clone(), member.name.clone(), member.size_bytes);
+            let node_key = NodeKey::derive(&id_key);
+            let group = groups.entry(key).or_insert_with(|| Group { geometry, node_key, disks: Vec::new() });
             group.disks.push((place, disk));
         }
     }
-    groups.into_values().collect()
+    Ok(groups.into_values().collect())
 }
 
 struct Walk<'a, 'b> {
     run: &'a mut Run<'b>,
     frames: NodeFrames,
     tables: Tables,
-    node_key: NodeKey,
     limits: NodeLimits,
 }
 
@@ -219,7 +221,7 @@ impl Walk<'_, '_> {
         })?;
         let node = Node::decode(bytes, &self.limits)?;
         group.geometry.check(&node, step.level, step.number)?;
-        if node.id(&self.node_key)? == shared.id {
+        if node.id(&group.node_key)? == shared.id {
             return Ok(node);
         }
         let detail = "its id does not fit its content".to_owned();

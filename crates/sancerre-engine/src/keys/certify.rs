@@ -1,5 +1,7 @@
 //! New zones, and new keys of writers and keepers, all signed by the admin.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::ZoneRecord;
@@ -9,13 +11,10 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use super::{ZoneSecrets, recipients};
+use super::{newest_generation, recipients};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::store::Put;
-
-/// Generation of a new zone's keys.
-const GENERATION: u16 = 1;
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -33,7 +32,9 @@ pub struct NewKey {
 /// Errors: [`Error::Usage`] for a name that was used before; [`Error::WrongKey`] without the admin's key.
 pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<String>> {
     let secrets = repository.keys.zone_secrets()?;
-    let (epoch, recipient) = recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
+    // The log of the zone is at hand where sessions start; here the identity that just opened is the newest known.
+    let (epoch, recipient) =
+        recipients::current(&repository.store, &repository.keys.trust, secrets, None).await?;
     if new.name.as_str() == "admin" {
         return Err(Error::Usage("a key cannot be named admin: that is the administrator's own".into()));
     }
@@ -75,27 +76,40 @@ fn name_taken(name: &Name) -> Error {
     ))
 }
 
-/// Makes the repository's zone, which must not exist; its secrets are then open.
+/// Makes a generation of the keys of the repository's zone, the first or one more; its secrets are then open, those of
+/// earlier generations as they were. Returns its number.
 ///
-/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::Occupied`] when it exists.
-pub async fn make_zone(repository: &mut Repository) -> Result<()> {
-    let newest = recipients::newest_identity(&repository.store, &repository.keys.trust).await?;
+/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::Occupied`] when somebody else does the
+/// same.
+pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
+    let (store, trust) = (&repository.store, &repository.keys.trust);
+    let newest = recipients::newest_identity(store, trust).await?;
     let newest = newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() })?.fields;
     let (epoch, recipient) = (newest.epoch, newest.recipient);
-    let zone = repository.keys.zone.clone();
-    let id = repository.keys.trust.repository;
+    let (id, zone) = (trust.repository, repository.keys.zone.clone());
+    let generation = free_generation(repository).await?;
     let host = &repository.host;
     let keys = ZoneKeys { id: host.random(), cut: host.random(), metadata: host.random() };
-    let secret =
-        ZoneSecret { repository: id, zone: zone.clone(), generation: GENERATION, keys: keys.clone() };
+    let secret = ZoneSecret { repository: id, zone: zone.clone(), generation, keys: keys.clone() };
     let sealed = host.sealer.seal(&recipient, secret.encode().as_bytes())?;
     let created = host.clock.now();
-    let record = ZoneRecord { repository: id, zone: zone.clone(), generation: GENERATION, created, epoch };
+    let record = ZoneRecord { repository: id, zone: zone.clone(), generation, created, epoch };
     let record = sign(repository, &record, &sealed)?;
-    let advice = "somebody else made this zone just now; run the command again";
-    repository.store.put_own(&names::zone(&zone, GENERATION), record, advice).await?;
-    repository.keys.secrets = Some(ZoneSecrets { generation: GENERATION, epoch, recipient, keys });
-    Ok(())
+    let advice = "somebody else made the same generation of this zone just now; run the command again";
+    repository.store.put_own(&names::zone(&zone, generation), record, advice).await?;
+    repository.keys.add_generation(generation, keys, epoch, recipient);
+    Ok(generation)
+}
+
+/// The first number above the newest that verifies of which nothing is there: junk takes its own number and no other.
+async fn free_generation(repository: &Repository) -> Result<u16> {
+    let (store, zone) = (&repository.store, &repository.keys.zone);
+    let newest = newest_generation(store, &repository.keys.trust, zone).await?.unwrap_or(0);
+    let listed = store.list(names::ZONES).await?;
+    let used: BTreeSet<u16> =
+        listed.iter().filter_map(|listed| names::zone_generation(zone, &listed.key)).collect();
+    let free = (newest..=u16::MAX).skip(1).find(|generation| !used.contains(generation));
+    free.ok_or_else(|| Error::Lost { what: format!("a free generation of zone {zone}") })
 }
 
 /// Signs a record as the admin.

@@ -1,5 +1,7 @@
 //! A writer's or keeper's key file: signs, and reads its zone's metadata.
 
+use std::collections::BTreeMap;
+
 use sancerre_format::certificate::Signer;
 use sancerre_format::key::{KeyFile, Secret};
 use sancerre_format::record::SignedBy;
@@ -22,12 +24,8 @@ impl Keys {
         let Signer::Certified(certificate) = signer else {
             return Err(unusable("it holds no certificate".into()));
         };
-        let secrets = ZoneSecrets {
-            generation: file.generation,
-            epoch: file.epoch,
-            recipient: file.recipient,
-            keys: file.keys,
-        };
+        let keys = BTreeMap::from([(file.generation, file.keys)]);
+        let secrets = ZoneSecrets::of(keys, file.epoch, file.recipient);
         let signer = SignerKey {
             role: certificate.role(),
             by: SignedBy { name: certificate.name, certificate: Some(file.certificate) },
@@ -37,10 +35,11 @@ impl Keys {
         Ok(Self {
             trust: file.trust,
             zone: file.zone,
-            secrets: Some(secrets),
+            secrets,
             signers: vec![signer],
             identities: Vec::new(),
             vouched: true,
+            left_out: BTreeMap::new(),
         })
     }
 }

@@ -90,6 +90,8 @@ fn not_a_key(number: usize, line: &str) -> Error {
         "is a public key; the secret one is needed".to_owned()
     } else if line.starts_with("AGE-PLUGIN-") {
         "is for a plugin, which this version does not use".to_owned()
+    } else if line.starts_with("AGE-SECRET-KEY-PQ-1") {
+        "is a hybrid identity (mlkem768x25519), which this version does not open".to_owned()
     } else if line.starts_with(SECRET) {
         "is cut short or mistyped".to_owned()
     } else if line.starts_with("-----BEGIN ") {
@@ -105,7 +107,7 @@ fn open_age(file: &[u8], passphrase: &SecretString) -> Result<Zeroizing<Vec<u8>>
     age::armor::ArmoredReader::new(file)
         .read_to_end(&mut binary)
         .map_err(|error| unusable(format!("its armour is damaged: {error}")))?;
-    sealed::open_with_passphrase(passphrase, &binary).map_err(|error| match error {
+    sealed::open_with_passphrase(passphrase, &binary, SCRYPT_LOG_N_MAX).map_err(|error| match error {
         age::DecryptError::ExcessiveWork { required, .. } => unusable(format!(
             "it asks for 2^{required} units of work to try a passphrase, more than the 2^{SCRYPT_LOG_N_MAX} allowed"
         )),

@@ -6,17 +6,21 @@
 pub mod certify;
 mod file;
 mod identity;
+pub(crate) mod objects;
 pub mod overview;
+pub(crate) mod passphrase;
 mod personal;
 pub mod recipients;
 mod sealed;
 pub(crate) mod ssh;
 mod unlock;
 
+use std::collections::BTreeMap;
+
 /// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
 pub use age::secrecy::{ExposeSecret, SecretString};
 use sancerre_format::certificate::Role;
-use sancerre_format::config::{Config, Identity};
+use sancerre_format::config::Config;
 use sancerre_format::id::SessionId;
 use sancerre_format::key::{IdentitySecret, ZoneKeys};
 use sancerre_format::log::{Entry, Kind};
@@ -29,9 +33,11 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
+pub use objects::LeftOut;
 pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
+pub(crate) use sealed::{SCRYPT_LOG_N, refuse_hybrid};
 pub(crate) use unlock::identity_from_random;
 
 /// A key that signs, and what it may sign until when.
@@ -56,20 +62,44 @@ impl std::fmt::Display for SignerKey {
 /// What members of a zone share: opens maps, indexes and manifest bodies, never content.
 #[derive(Clone)]
 pub struct ZoneSecrets {
-    /// Generation of the zone's keys.
+    /// The generation that is worked in: what is written now belongs to it.
     pub generation: u16,
     /// Identity epoch new session keys are sealed to.
     pub epoch: u16,
     /// That epoch's recipient.
     pub recipient: String,
-    /// The keys.
+    /// That generation's keys.
     pub keys: ZoneKeys,
+    /// The keys of the other generations, as far as they open.
+    others: BTreeMap<u16, ZoneKeys>,
 }
 
 impl ZoneSecrets {
-    /// The root that opens a session's metadata.
+    /// Of all generations at hand; none of no generation.
+    pub(crate) fn of(mut keys: BTreeMap<u16, ZoneKeys>, epoch: u16, recipient: String) -> Option<Self> {
+        let (generation, newest) = keys.pop_last()?;
+        Some(Self { generation, epoch, recipient, keys: newest, others: keys })
+    }
+
+    /// The same with this generation as the one that is worked in.
+    fn with(self, generation: u16, keys: ZoneKeys, epoch: u16, recipient: String) -> Self {
+        let mut others = self.others;
+        others.insert(self.generation, self.keys);
+        others.remove(&generation);
+        Self { generation, epoch, recipient, keys, others }
+    }
+
+    /// The root that seals and opens the metadata of a session of the generation that is worked in.
     pub fn metadata_root(&self, session: &SessionId) -> RootKey {
         RootKey::metadata(&self.keys.metadata, session)
+    }
+
+    /// The keys of a generation, if they are at hand.
+    pub fn keys_of(&self, generation: u16) -> Option<&ZoneKeys> {
+        match generation == self.generation {
+            true => Some(&self.keys),
+            false => self.others.get(&generation),
+        }
     }
 }
 
@@ -87,12 +117,22 @@ pub struct Keys {
     identities: Vec<IdentitySecret>,
     /// Whether a secret vouched for the trust anchor.
     vouched: bool,
+    /// Objects below `keys/` that were left out, and why.
+    left_out: BTreeMap<String, String>,
 }
 
 impl Keys {
     /// No secret at all: reads and verifies what is public of a zone.
     pub fn public(trust: Trust, zone: Zone) -> Self {
-        Self { trust, zone, secrets: None, signers: Vec::new(), identities: Vec::new(), vouched: true }
+        Self {
+            trust,
+            zone,
+            secrets: None,
+            signers: Vec::new(),
+            identities: Vec::new(),
+            vouched: true,
+            left_out: BTreeMap::new(),
+        }
     }
 
     /// The admin's key in another zone, whose secrets are not open.
@@ -106,6 +146,15 @@ impl Keys {
     /// calls [`Keys::public`]; an identity cannot, since anybody can seal to a public key.
     pub fn is_anchored(&self) -> bool {
         self.vouched
+    }
+
+    /// Objects below `keys/` that were left out when these keys were opened, and why each was.
+    pub fn left_out(&self) -> &BTreeMap<String, String> {
+        &self.left_out
+    }
+
+    fn note(&mut self, left_out: Vec<LeftOut>) {
+        self.left_out.extend(left_out.into_iter().map(|left_out| (left_out.key, left_out.why.to_string())));
     }
 
     /// Whether content can be opened.
@@ -142,16 +191,52 @@ impl Keys {
         })
     }
 
-    /// The generation of the zone's keys, if they are here.
+    /// Works in a generation from now on.
+    fn add_generation(&mut self, generation: u16, keys: ZoneKeys, epoch: u16, recipient: String) {
+        self.secrets = match self.secrets.take() {
+            Some(secrets) => Some(secrets.with(generation, keys, epoch, recipient)),
+            None => ZoneSecrets::of(BTreeMap::from([(generation, keys)]), epoch, recipient),
+        };
+    }
+
+    /// The generation of the zone's keys that is written now, if they are here.
     pub fn generation(&self) -> Option<u16> {
         self.secrets.as_ref().map(|secrets| secrets.generation)
     }
 
-    /// The root that opens a session's metadata.
+    /// The zone's keys of a generation.
+    ///
+    /// Errors: as [`Keys::zone_secrets`]; [`Error::WrongKey`] when that generation is not at hand.
+    pub fn zone_keys(&self, generation: u16) -> Result<&ZoneKeys> {
+        self.zone_secrets()?.keys_of(generation).ok_or_else(|| Error::WrongKey {
+            what: format!("this key does not open generation {generation} of the keys of zone {}", self.zone),
+            advice: "use the repository's passphrase, a restore identity (--identity), or a key file of that generation",
+        })
+    }
+
+    /// The root that seals and opens the metadata of a session of the generation that is written now.
     ///
     /// Errors: as [`Keys::zone_secrets`].
     pub fn metadata_root(&self, session: &SessionId) -> Result<RootKey> {
         Ok(self.zone_secrets()?.metadata_root(session))
+    }
+
+    /// The root that opens the metadata of a session which was announced in `generation`, as its log entry says.
+    ///
+    /// Errors: as [`Keys::zone_keys`]; [`Error::Lost`] without a generation.
+    pub fn metadata_root_in(&self, session: &SessionId, generation: Option<u16>) -> Result<RootKey> {
+        let unknown = || Error::Lost { what: format!("the log entry of session {session}") };
+        Ok(RootKey::metadata(&self.zone_keys(generation.ok_or_else(unknown)?)?.metadata, session))
+    }
+
+    /// The same keys for reading what a generation made: ids, which are comparable only inside one, are those of it.
+    ///
+    /// Errors: as [`Keys::zone_keys`].
+    pub fn in_generation(mut self, generation: u16) -> Result<Self> {
+        let keys = self.zone_keys(generation)?.clone();
+        let ZoneSecrets { epoch, recipient, .. } = self.zone_secrets()?.clone();
+        self.add_generation(generation, keys, epoch, recipient);
+        Ok(self)
     }
 
     /// The key that signs what these roles may sign: the least powerful of those at hand.
@@ -258,10 +343,4 @@ fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: sancerre_forma
 /// Checks that a label for key objects is a name.
 pub(crate) fn label(text: &str) -> Result<Name> {
     Name::new(text).map_err(|error| Error::Usage(error.to_string()))
-}
-
-/// The identity record of an epoch.
-pub async fn read_identity(store: &Store, trust: &Trust, epoch: u16) -> Result<Record<Identity>> {
-    let key = names::identity(epoch);
-    record::decode::<Identity>(trust, &store.need(&key).await?).map_err(Error::object(&key))
 }

@@ -6,10 +6,10 @@ use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Identity, ZoneRecord};
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names::{self, Name, Zone};
-use sancerre_format::recipient::Recipient;
-use sancerre_format::record::{self, Fields};
+use sancerre_format::recipient::{AdminKey, Recipient};
 
-use super::{Keys, recipients};
+use super::Keys;
+use super::objects::{self, KeyRecord, LeftOut};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -35,7 +35,7 @@ pub struct RestoreKey {
 }
 
 /// The keys of a repository.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Overview {
     /// Writers and keepers, by name.
     pub keys: Vec<CertifiedKey>,
@@ -45,54 +45,40 @@ pub struct Overview {
     pub epochs: Vec<Identity>,
     /// Zones and the generations of their keys, ascending.
     pub zones: Vec<ZoneRecord>,
-    /// Objects that do not verify and were left out.
-    pub bad: Vec<String>,
+    /// Objects that were left out, and why.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Overview {
     /// Reads it. Needs no secret.
     pub async fn read(repository: &Repository) -> Result<Self> {
-        let mut bad = Vec::new();
-        let zones: Vec<ZoneRecord> = all(repository, names::ZONES, &mut bad).await?;
-        let epochs: Vec<Identity> = all(repository, names::IDENTITIES, &mut bad).await?;
-        let certificates: Vec<Certificate> = all(repository, names::CERTIFICATES, &mut bad).await?;
-        let (records, bad_recipients) = recipients::read(&repository.store, &repository.keys.trust).await?;
-        bad.extend(bad_recipients);
+        let mut left_out = Vec::new();
+        let zones: Vec<ZoneRecord> = all(repository, &mut left_out).await?;
+        let epochs: Vec<Identity> = all(repository, &mut left_out).await?;
+        let certificates: Vec<Certificate> = all(repository, &mut left_out).await?;
+        let mut recipients: Vec<Recipient> = all(repository, &mut left_out).await?;
+        recipients.sort_by_key(|recipient| std::cmp::Reverse(recipient.epoch));
+        let _: Vec<AdminKey> = all(repository, &mut left_out).await?;
 
         let newest = epochs.iter().map(|identity| identity.epoch).max();
         let mut seen = BTreeSet::new();
-        let mut restore: Vec<RestoreKey> = records
+        let mut restore: Vec<RestoreKey> = recipients
             .into_iter()
-            .filter(|record| seen.insert(record.fields.label.clone()))
-            .map(|record| RestoreKey {
-                is_current: Some(record.fields.epoch) == newest,
-                newest: record.fields,
-            })
+            .filter(|recipient| seen.insert(recipient.label.clone()))
+            .map(|recipient| RestoreKey { is_current: Some(recipient.epoch) == newest, newest: recipient })
             .collect();
         restore.sort_by(|a, b| a.newest.label.cmp(&b.newest.label));
         let distrust = distrust(repository, &zones).await?;
         let keys = certificates.into_iter().map(|certificate| certified(certificate, &distrust)).collect();
-        Ok(Self { keys, recipients: restore, epochs, zones, bad })
+        Ok(Self { keys, recipients: restore, epochs, zones, left_out })
     }
 }
 
-/// All records below a prefix, by key.
-async fn all<F: Fields>(repository: &Repository, prefix: &str, bad: &mut Vec<String>) -> Result<Vec<F>> {
-    let listed = repository.store.list(prefix).await?;
-    let mut keys: Vec<String> = listed.into_iter().map(|listed| listed.key).collect();
-    keys.sort();
-    let mut found = Vec::new();
-    for (key, bytes) in repository.store.get_all(keys).await? {
-        let Ok(Some(bytes)) = bytes else {
-            bad.extend(bytes.is_err().then_some(key));
-            continue;
-        };
-        match record::decode::<F>(&repository.keys.trust, &bytes) {
-            Ok(record) => found.push(record.fields),
-            Err(_) => bad.push(key),
-        }
-    }
-    Ok(found)
+/// All records of a kind, by key.
+async fn all<F: KeyRecord>(repository: &Repository, left_out: &mut Vec<LeftOut>) -> Result<Vec<F>> {
+    let mut found = objects::read::<F>(&repository.store, &repository.keys.trust).await?;
+    left_out.append(&mut found.left_out);
+    Ok(found.records.into_iter().map(|(record, _)| record.fields).collect())
 }
 
 /// What the logs of all zones say against keys.
@@ -129,7 +115,6 @@ pub async fn certificate(repository: &Repository, name: &Name) -> Result<Certifi
     let bytes = repository.store.get(&key).await?;
     let bytes = bytes
         .ok_or_else(|| Error::Usage(format!("there is no key {name}; `sancerre key list` shows all")))?;
-    let record =
-        record::decode::<Certificate>(&repository.keys.trust, &bytes).map_err(Error::object(&key))?;
-    Ok(record.fields)
+    let record = objects::decode::<Certificate>(&repository.keys.trust, &key, &bytes);
+    Ok(record.map_err(Error::object(&key))?.fields)
 }

@@ -7,24 +7,27 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Identity;
 use sancerre_format::id::RepositoryId;
 use sancerre_format::key::{AdminSecret, IdentitySecret, Secret};
+use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name};
-use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Record, Trust};
 use sancerre_format::sign::SigningKey;
 
 use zeroize::Zeroizing;
 
 use super::certify::sign;
+use super::objects::{self, KeyRecord, LeftOut};
+use super::passphrase::normal;
 use super::unlock::{identity_from_random, passphrase_opens};
 use super::{SecretString, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::repository::Repository;
+use crate::repository::log::Log;
 use crate::store::{Put, Store};
 
 /// To whom an identity is sealed.
@@ -59,57 +62,94 @@ pub struct Removed {
     pub kept: Vec<(String, String)>,
 }
 
-/// Every recipient's record that verifies, newest epoch first, then by label; the keys of the others.
-pub async fn read(store: &Store, trust: &Trust) -> Result<(Vec<Record<Recipient>>, Vec<String>)> {
-    let mut keys: Vec<String> =
-        store.list(names::RECIPIENTS).await?.into_iter().map(|listed| listed.key).collect();
-    keys.sort();
-    let (mut records, mut bad) = (Vec::new(), Vec::new());
-    for (key, bytes) in store.get_all(keys).await? {
-        let Ok(Some(bytes)) = bytes else {
-            bad.extend(bytes.is_err().then_some(key));
-            continue;
-        };
-        let record = record::decode::<Recipient>(trust, &bytes).ok();
-        match record.filter(|record| names::recipient(record.fields.epoch, &record.fields.label) == key) {
-            Some(record) => records.push(record),
-            None => bad.push(key),
-        }
-    }
+/// Every recipient's record that verifies, newest epoch first, then by label.
+pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<Recipient>>> {
+    let found = objects::read::<Recipient>(store, trust).await?;
+    let mut records: Vec<Record<Recipient>> = found.records.into_iter().map(|(record, _)| record).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.fields.epoch));
-    Ok((records, bad))
+    Ok(records)
 }
 
-/// The newest identity's record: what sessions seal their keys to from now on.
+/// The newest identity's record that verifies: what sessions seal their keys to from now on.
 ///
-/// Errors: [`Error::Object`] for one that needs a newer version.
+/// Errors: the store's; [`Error::Object`] when nothing serves and a newer version wrote one, or one cannot be read.
 pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<Identity>>> {
-    newest_above(store, trust, 0).await
-}
-
-async fn newest_above(store: &Store, trust: &Trust, known: u16) -> Result<Option<Record<Identity>>> {
-    let listed = store.list(names::IDENTITIES).await?;
-    let mut epochs: Vec<u16> =
-        listed.iter().filter_map(|listed| names::identity_epoch(&listed.key)).collect();
-    epochs.sort_unstable();
-    for epoch in epochs.into_iter().rev().take_while(|epoch| *epoch > known) {
-        match super::read_identity(store, trust, epoch).await {
-            Ok(record) => return Ok(Some(record)),
-            // Anybody with the store's credentials can put junk there.
-            Err(Error::Object { source, .. }) if !matches!(source, FormatError::Unsupported { .. }) => {}
-            Err(Error::Missing { .. }) => {}
-            Err(error) => return Err(error),
-        }
+    let found = newest_above(store, trust, 0).await?;
+    match (found.newest, objects::worst(found.left_out, false)) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
     }
-    Ok(None)
 }
 
-/// The epoch and recipient that a session seals its key to: the newest, which a key file may not know yet.
-pub async fn current(store: &Store, trust: &Trust, known: &ZoneSecrets) -> Result<(u16, String)> {
-    Ok(match newest_above(store, trust, known.epoch).await? {
+/// The newest identity that verifies, and what was passed over.
+struct Newest {
+    newest: Option<Record<Identity>>,
+    left_out: Vec<LeftOut>,
+}
+
+async fn newest_above(store: &Store, trust: &Trust, known: u16) -> Result<Newest> {
+    let newer = |key: &str| names::identity_epoch(key).is_some_and(|epoch| epoch > known);
+    let found = objects::read_those::<Identity>(store, trust, newer).await?;
+    // By key is by epoch.
+    let newest = found.records.into_iter().next_back().map(|(record, _)| record);
+    Ok(Newest { newest, left_out: found.left_out })
+}
+
+/// The highest epoch that a valid `backup` entry of the log was sealed to, and whose entry that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenEpoch {
+    /// The epoch.
+    pub epoch: u16,
+    /// The entry's number.
+    pub entry: u64,
+    /// Who signed it.
+    pub signer: Name,
+}
+
+/// What the log knows of epochs: an attacker with stolen write credentials may hide an identity's record, but not the
+/// entries that were sealed to it.
+pub fn seen_epoch(log: &Log) -> Option<SeenEpoch> {
+    let entries = log.entries().filter_map(|entry| entry.entry.as_deref().ok());
+    let seen = entries.filter_map(|entry| match &entry.fields.kind {
+        Kind::Backup(intent) => Some(SeenEpoch {
+            epoch: intent.epoch,
+            entry: entry.fields.number,
+            signer: entry.fields.by.name.clone(),
+        }),
+        _ => None,
+    });
+    // Of several the first: who claims more than the others do is named.
+    seen.reduce(|most, next| if next.epoch > most.epoch { next } else { most })
+}
+
+/// The epoch and recipient that a session seals its key to: the newest, which a key file may not know yet, and never one
+/// below what the log knows.
+///
+/// Errors: [`Error::Missing`] or what is wrong with the identity that the log knows; the store's.
+pub async fn current(
+    store: &Store,
+    trust: &Trust,
+    known: &ZoneSecrets,
+    seen: Option<SeenEpoch>,
+) -> Result<(u16, String)> {
+    let Newest { newest, left_out } = newest_above(store, trust, known.epoch).await?;
+    if let Some(unsupported) = left_out.into_iter().find(LeftOut::is_unsupported) {
+        // The admin rotated to something that this program cannot seal to: the old epoch may be one that was given up.
+        return Err(unsupported.why);
+    }
+    let (epoch, recipient) = match newest {
         Some(newest) => (newest.fields.epoch, newest.fields.recipient),
         None => (known.epoch, known.recipient.clone()),
-    })
+    };
+    match seen.filter(|seen| seen.epoch > epoch) {
+        None => Ok((epoch, recipient)),
+        Some(SeenEpoch { epoch: wanted, entry, signer }) => Err(Error::Refused(format!(
+            "identity epoch {wanted} is known from log entry {entry} of {signer}, but no object {} verifies: somebody \
+             hides or removed it, and what is sealed to epoch {epoch} may be opened by a recipient that was removed. \
+             Nothing was saved. Bring the object back; if the administrator never made such an epoch, revoke {signer}",
+            names::identity(wanted)
+        ))),
+    }
 }
 
 /// Lets a recipient restore: every snapshot there is and will be.
@@ -117,7 +157,7 @@ pub async fn current(store: &Store, trust: &Trust, known: &ZoneSecrets) -> Resul
 /// Errors: [`Error::Usage`] for a label or recipient that was used before; [`Error::WrongKey`] without the admin's key.
 pub async fn add(repository: &Repository, label: &Name, to: &To) -> Result<()> {
     let newest = newest_epoch(repository).await?;
-    let (records, _) = read(&repository.store, &repository.keys.trust).await?;
+    let records = read(&repository.store, &repository.keys.trust).await?;
     let mut current = records.iter().filter(|record| record.fields.epoch == newest);
     if let To::Key(opener) = to
         && let Some(same) = current.find(|record| record.fields.opener == *opener)
@@ -162,7 +202,7 @@ pub async fn replace_passphrase(
     old: &SecretString,
     new: &SecretString,
 ) -> Result<(Name, Removed)> {
-    let (records, _) = read(&repository.store, &repository.keys.trust).await?;
+    let records = read(&repository.store, &repository.keys.trust).await?;
     let newest = newest_epoch(repository).await?;
     let opened = records.iter().find(|record| {
         record.fields.epoch == newest
@@ -185,7 +225,7 @@ pub async fn replace_passphrase(
     Ok((label, removed))
 }
 
-/// Seals the admin's key under a passphrase.
+/// Seals the admin's key under a passphrase, and signs that.
 pub(crate) async fn put_admin(
     store: &Store,
     host: &Host,
@@ -195,8 +235,10 @@ pub(crate) async fn put_admin(
     passphrase: &SecretString,
 ) -> Result<()> {
     let secret = AdminSecret { repository, key: admin.clone() };
-    let sealed = host.sealer.seal_with_passphrase(passphrase, secret.encode().as_bytes())?;
-    store.put_own(&names::admin(label), sealed.into(), "run the command again").await
+    let sealed = host.sealer.seal_with_passphrase(&normal(passphrase), secret.encode().as_bytes())?;
+    let fields = AdminKey { repository, label: label.clone(), created: host.clock.now() };
+    let record = record::encode(&fields, host.tool, admin, &[], &sealed)?;
+    store.put_own(&names::admin(label), record.into(), "run the command again").await
 }
 
 /// Seals an identity for a recipient, as a record's sealed part.
@@ -204,7 +246,8 @@ pub(crate) fn seal_identity(host: &Host, to: &To, secret: &IdentitySecret) -> Re
     let secret = secret.encode();
     match to {
         To::Passphrase(passphrase) => {
-            Ok((Opener::Passphrase, host.sealer.seal_with_passphrase(passphrase, secret.as_bytes())?))
+            let passphrase = normal(passphrase);
+            Ok((Opener::Passphrase, host.sealer.seal_with_passphrase(&passphrase, secret.as_bytes())?))
         }
         To::Key(opener) => Ok((opener.clone(), host.sealer.seal(&opener.to_string(), secret.as_bytes())?)),
     }
@@ -223,11 +266,15 @@ async fn put(repository: &Repository, secret: &IdentitySecret, label: &Name, to:
     repository.store.put_new(&names::recipient(secret.epoch, label), record).await
 }
 
+/// The newest epoch, of which one that was just opened must not be hidden: its number would be given to another identity.
 async fn newest_epoch(repository: &Repository) -> Result<u16> {
     let newest = newest_identity(&repository.store, &repository.keys.trust).await?;
-    newest
-        .map(|record| record.fields.epoch)
-        .ok_or_else(|| Error::Lost { what: "every identity's record".into() })
+    let newest = newest.map(|record| record.fields.epoch);
+    let opened = repository.keys.identities.iter().map(|identity| identity.epoch).max();
+    match opened.filter(|opened| newest.is_none_or(|newest| newest < *opened)) {
+        Some(hidden) => Err(Error::Missing { key: names::identity(hidden) }),
+        None => newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() }),
+    }
 }
 
 /// The recipients that stay when `label` goes.
@@ -237,7 +284,7 @@ async fn carried_over(
     passphrase: Option<&SecretString>,
 ) -> Result<Vec<(Name, To)>> {
     let newest = newest_epoch(repository).await?;
-    let (records, _) = read(&repository.store, &repository.keys.trust).await?;
+    let records = read(&repository.store, &repository.keys.trust).await?;
     let current: Vec<_> = records.iter().filter(|record| record.fields.epoch == newest).collect();
     if !current.iter().any(|record| record.fields.label == *label) {
         return Err(Error::Usage(format!(
@@ -322,7 +369,7 @@ async fn free_label(repository: &Repository, records: &[Record<Recipient>]) -> R
 }
 
 async fn delete_recipient(repository: &Repository, label: &Name, removed: &mut Removed) -> Result<()> {
-    let (records, _) = read(&repository.store, &repository.keys.trust).await?;
+    let records = read(&repository.store, &repository.keys.trust).await?;
     for record in records.iter().filter(|record| record.fields.label == *label) {
         delete(repository, names::recipient(record.fields.epoch, label), removed).await;
     }
@@ -336,12 +383,10 @@ async fn delete_admins(
     keep: &Name,
     removed: &mut Removed,
 ) -> Result<()> {
-    for listed in repository.store.list(names::ADMINS).await? {
-        if listed.key == names::admin(keep) {
-            continue;
-        }
-        if passphrase_opens(old, &repository.store.need(&listed.key).await?) {
-            delete(repository, listed.key, removed).await;
+    let found = objects::read::<AdminKey>(&repository.store, &repository.keys.trust).await?;
+    for (record, _) in found.records.iter().filter(|(record, _)| record.fields.label != *keep) {
+        if passphrase_opens(old, &record.sealed) {
+            delete(repository, record.fields.key(), removed).await;
         }
     }
     Ok(())

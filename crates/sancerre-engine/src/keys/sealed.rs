@@ -5,12 +5,16 @@ use std::str::FromStr;
 
 use sancerre_format::FormatError;
 use sancerre_format::key::IdentitySecret;
+use sancerre_format::names;
 use zeroize::Zeroizing;
 
-use super::SecretString;
+use super::{SecretString, passphrase};
 use crate::error::{Error, Result};
 
-/// Most work that a passphrase's age file may ask for: 4 GiB of memory; more is an attack.
+/// scrypt's work factor of all that this program seals under a passphrase: about a second and 256 MiB on a common server.
+/// Fixed, so that a slow rescue laptop opens what a fast server wrote; and the most that a repository's object may ask for.
+pub(crate) const SCRYPT_LOG_N: u8 = 18;
+/// Most work that a user's own identity file may ask for: 4 GiB of memory. Other programs choose it by the machine.
 pub(super) const SCRYPT_LOG_N_MAX: u8 = 22;
 
 /// Opens an age file with one identity.
@@ -24,22 +28,48 @@ pub(super) fn open(
     Ok(secret)
 }
 
-/// Opens an age file with a passphrase, at bounded work.
+/// Opens an age file with a passphrase in any of its forms, at no more work than this for each.
 pub(super) fn open_with_passphrase(
     passphrase: &SecretString,
     sealed: &[u8],
+    log_n_max: u8,
 ) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
-    let mut identity = age::scrypt::Identity::new(passphrase.clone());
-    identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
-    open(&identity, sealed)
+    let mut failed = age::DecryptError::NoMatchingKeys;
+    for form in passphrase::forms(passphrase) {
+        let mut identity = age::scrypt::Identity::new(form);
+        identity.set_max_work_factor(log_n_max);
+        match open(&identity, sealed) {
+            Ok(secret) => return Ok(secret),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// How the public and the secret part of a hybrid identity start.
+const HYBRID: [&str; 2] = ["age1pq1", "AGE-SECRET-KEY-PQ-1"];
+
+/// Refuses what this version can neither seal to nor open with: it is no damage.
+pub(crate) fn refuse_hybrid(key: &str) -> std::result::Result<(), FormatError> {
+    match HYBRID.iter().any(|start| key.starts_with(start)) {
+        true => Err(FormatError::Unsupported { what: "hybrid identity", feature: "mlkem768x25519".into() }),
+        false => Ok(()),
+    }
+}
+
+/// The key of an identity's secret.
+pub(super) fn parse_identity(
+    secret: &IdentitySecret,
+) -> std::result::Result<age::x25519::Identity, FormatError> {
+    refuse_hybrid(&secret.identity)?;
+    let malformed =
+        |reason: &str| FormatError::Corrupt { what: "identity secret", detail: reason.to_owned() };
+    age::x25519::Identity::from_str(&secret.identity).map_err(malformed)
 }
 
 /// The key that opens what an epoch sealed.
 pub(super) fn age_identity(secret: &IdentitySecret) -> Result<age::x25519::Identity> {
-    age::x25519::Identity::from_str(&secret.identity).map_err(|reason| Error::WrongKey {
-        what: format!("the repository's identity is malformed: {reason}"),
-        advice: "use another restore recipient",
-    })
+    parse_identity(secret).map_err(Error::object(&names::identity(secret.epoch)))
 }
 
 /// Opens what is sealed to the repository's identity of an epoch; `key` names the object in errors.

@@ -18,7 +18,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::identity::{unusable, wrong_passphrase};
-use super::{ExposeSecret, SecretString};
+use super::{ExposeSecret, SecretString, passphrase};
 use crate::error::{Error, Result};
 
 /// Tag of the stanza, and how the key's text starts.
@@ -127,10 +127,15 @@ pub(super) fn open(key: &PrivateKey, passphrase: &SecretString) -> Result<Privat
             "it asks for {rounds} rounds of bcrypt to try a passphrase, more than the {BCRYPT_ROUNDS_MAX} allowed"
         )));
     }
-    key.decrypt(passphrase.expose_secret()).map_err(|error| match error {
-        ssh_key::Error::Crypto => wrong_passphrase(),
-        other => unusable(other.to_string()),
-    })
+    let mut failed = wrong_passphrase();
+    for form in passphrase::forms(passphrase) {
+        match key.decrypt(form.expose_secret()) {
+            Ok(key) => return Ok(key),
+            Err(ssh_key::Error::Crypto) => {}
+            Err(other) => failed = unusable(other.to_string()),
+        }
+    }
+    Err(failed)
 }
 
 /// The key, for signing.

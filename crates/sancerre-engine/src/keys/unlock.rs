@@ -1,19 +1,22 @@
 //! Opening a repository's own keys with a passphrase or with identities.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, Role, portable};
-use sancerre_format::config::ZoneRecord;
-use sancerre_format::key::{AdminSecret, IdentitySecret, Secret, WriterSecret, ZoneSecret};
+use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::key::{AdminSecret, IdentitySecret, Secret, WriterSecret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Zone};
-use sancerre_format::recipient::Opener;
-use sancerre_format::record::{self, Record, SignedBy, Trust};
+use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::record::{Record, SignedBy, Trust};
+use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
 use super::identity::OpenIdentity;
-use super::sealed::{self, SCRYPT_LOG_N_MAX, age_identity, open_by_epoch};
-use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config, read_identity, recipients};
+use super::objects::{self, Found, KeyRecord, LeftOut};
+use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
+use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Store;
@@ -54,20 +57,17 @@ impl Unlock {
         self.identities.iter().find_map(|identity| sealed::open(identity.as_ref(), file).ok())
     }
 
-    /// The secret, if there is a passphrase and it opens it; `key` names the object in errors.
-    ///
-    /// Errors: [`Error::WrongKey`] when to try it would need absurd work.
-    fn try_passphrase(&self, key: &str, file: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        let Some(passphrase) = &self.passphrase else { return Ok(None) };
-        match sealed::open_with_passphrase(passphrase, file) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(age::DecryptError::ExcessiveWork { required, .. }) => Err(Error::WrongKey {
-                what: format!(
-                    "object {key} asks for 2^{required} units of work to try a passphrase, more than the 2^{SCRYPT_LOG_N_MAX} allowed"
-                ),
-                advice: "this program does not write such files: find out who did, and remove it",
-            }),
-            Err(_) => Ok(None),
+    /// The secret, if there is a passphrase and it opens it.
+    fn try_passphrase(&self, file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let passphrase = self.passphrase.as_ref()?;
+        sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).ok()
+    }
+
+    /// The secret sealed to a recipient, if that is one of those at hand.
+    fn try_recipient(&self, record: &Record<Recipient>) -> Option<Zeroizing<Vec<u8>>> {
+        match record.fields.opener {
+            Opener::Passphrase => self.try_passphrase(&record.sealed),
+            Opener::Age(_) | Opener::Ssh(_) => self.try_identities(&record.sealed),
         }
     }
 
@@ -123,12 +123,15 @@ impl Keys {
         zone: &Zone,
         unlock: &Unlock,
     ) -> Result<Self> {
-        let (identities, vouched) = open_identities(store, &trust, unlock).await?;
-        Ok(Self {
+        let Opened { found: (identities, vouched), left_out } =
+            open_identities(store, &trust, unlock).await?;
+        let mut keys = Self {
             identities,
             vouched: vouched || unlock.anchor.is_some(),
             ..Self::public(trust, zone.clone())
-        })
+        };
+        keys.note(left_out);
+        Ok(keys)
     }
 
     /// Opens the zone's secrets, and the key of a writer that is kept with them.
@@ -137,13 +140,14 @@ impl Keys {
     pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
         let newest = newest(&self.identities)?;
         let (epoch, recipient) = (newest.epoch, age_identity(newest)?.to_public().to_string());
-        let ((record, secret), writer) = futures::try_join!(
+        let (zone, writer) = futures::try_join!(
             open_zone(store, &self.trust, &self.zone, &self.identities),
             open_writer(store, &self.trust, &self.zone, &self.identities),
         )?;
-        let (generation, keys) = (record.fields.generation, secret.keys.clone());
-        self.secrets = Some(ZoneSecrets { generation, epoch, recipient, keys });
-        self.signers.extend(writer);
+        self.secrets = ZoneSecrets::of(zone.found, epoch, recipient);
+        self.signers.extend(writer.found);
+        self.note(zone.left_out);
+        self.note(writer.left_out);
         Ok(())
     }
 
@@ -175,66 +179,129 @@ fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
     })
 }
 
-/// The newest identity that opens, and through it all older ones; and whether that vouches for the trust anchor.
+/// What was opened, and what was left out on the way.
+struct Opened<T> {
+    found: T,
+    left_out: Vec<LeftOut>,
+}
+
+/// The identities that open, newest first through it all older ones; and whether that vouches for the trust anchor.
 async fn open_identities(
     store: &Store,
     trust: &Trust,
     unlock: &Unlock,
-) -> Result<(Vec<IdentitySecret>, bool)> {
-    let (records, bad) = recipients::read(store, trust).await?;
-    let mut refused = None;
-    for record in &records {
-        let key = names::recipient(record.fields.epoch, &record.fields.label);
-        let is_passphrase = record.fields.opener == Opener::Passphrase;
-        let opened = match is_passphrase {
-            true => unlock.try_passphrase(&key, &record.sealed),
-            false => Ok(unlock.try_identities(&record.sealed)),
+) -> Result<Opened<(Vec<IdentitySecret>, bool)>> {
+    let Found { mut records, mut left_out } = objects::read::<Recipient>(store, trust).await?;
+    records.sort_by_key(|(record, _)| std::cmp::Reverse(record.fields.epoch));
+    let any = !records.is_empty();
+    let (mut identities, mut vouched): (Vec<IdentitySecret>, bool) = (Vec::new(), false);
+    for (record, _) in &records {
+        // What an older record holds was opened already, or is what a broken chain still lacks.
+        if identities.iter().any(|identity| identity.epoch == record.fields.epoch) {
+            continue;
+        }
+        let Some(secret) = unlock.try_recipient(record) else { continue };
+        let key = record.fields.key();
+        let read = match IdentitySecret::decode(&secret) {
+            Ok(secret) if secret.trust != *trust => return Err(another_admin(store, trust, &secret.trust)),
+            Ok(secret) => chain(store, trust, secret, &mut left_out).await?,
+            Err(why) => Err(why),
         };
-        match opened {
-            Ok(Some(secret)) => {
-                let secret = IdentitySecret::decode(&secret).map_err(Error::object(&key))?;
-                if secret.trust != *trust {
-                    return Err(another_admin(store, trust, &secret.trust));
+        match read {
+            Ok((chained, whole)) => {
+                vouched |= record.fields.opener == Opener::Passphrase;
+                let known: Vec<u16> = identities.iter().map(|identity| identity.epoch).collect();
+                identities.extend(chained.into_iter().filter(|found| !known.contains(&found.epoch)));
+                if whole {
+                    break;
                 }
-                return Ok((chain(store, trust, secret).await?, is_passphrase));
             }
-            Ok(None) => {}
-            Err(error) => refused = Some(error),
+            Err(why) => left_out.push(LeftOut { why: Error::object(&key)(why), key }),
         }
     }
-    match (records.is_empty(), refused) {
-        (_, Some(refused)) => Err(refused),
-        (true, None) => Err(no_recipient(store, &bad)),
-        (false, None) => Err(unlock.not_opened("the repository", store)),
+    if identities.is_empty() {
+        let bad = !left_out.is_empty();
+        return Err(match (objects::worst(left_out, any), any) {
+            (Some(error), _) => error,
+            (None, false) => no_recipient(store, bad),
+            (None, true) => unlock.not_opened("the repository", store),
+        });
     }
+    Ok(Opened { found: (identities, vouched), left_out })
 }
 
-/// From an identity to all before it: each is sealed to the next.
-async fn chain(store: &Store, trust: &Trust, newest: IdentitySecret) -> Result<Vec<IdentitySecret>> {
-    let mut identities = vec![newest];
-    while let Some(last) = identities.last() {
-        let key = names::identity(last.epoch);
-        let record = read_identity(store, trust, last.epoch).await?;
-        let identity = age_identity(last)?;
-        let forged = |detail: &str| {
-            Error::object(&key)(FormatError::Forged { what: "identity", detail: detail.to_owned() })
+/// From an identity to those before it, each sealed to the next; and whether that reached the first.
+///
+/// What is wrong with the identity itself is the inner error. A break further down is named and costs only what lies
+/// below it.
+async fn chain(
+    store: &Store,
+    trust: &Trust,
+    newest: IdentitySecret,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<std::result::Result<(Vec<IdentitySecret>, bool), FormatError>> {
+    let epochs = |key: &str| names::identity_epoch(key).is_some_and(|epoch| epoch <= newest.epoch);
+    let mut found = objects::read_those::<Identity>(store, trust, epochs).await?;
+    left_out.append(&mut found.left_out);
+    let mut identities: Vec<IdentitySecret> = Vec::new();
+    let mut next = Some(newest);
+    while let Some(secret) = next.take() {
+        let record = found.records.iter().find(|(record, _)| record.fields.epoch == secret.epoch);
+        let step = match record {
+            Some((record, _)) => step(trust, &secret, record),
+            // Its record is needed for those before it, not to open what it opens.
+            None => Ok(Step::Lost),
         };
-        if identity.to_public().to_string() != record.fields.recipient {
-            return Err(forged("its secret belongs to another recipient"));
+        let first = identities.is_empty();
+        match step {
+            Ok(Step::First) => {
+                identities.push(secret);
+                return Ok(Ok((identities, true)));
+            }
+            Ok(Step::Lost) => identities.push(secret),
+            Ok(Step::Before(former)) => {
+                identities.push(secret);
+                next = Some(*former);
+            }
+            Err(why) if first => return Ok(Err(why)),
+            Err(why) => {
+                let key = names::identity(secret.epoch);
+                left_out.push(LeftOut { why: Error::object(&key)(why), key });
+            }
         }
-        if record.sealed.is_empty() {
-            break;
-        }
-        let former =
-            sealed::open(&identity, &record.sealed).map_err(|_| forged("the one before does not open"))?;
-        let former = IdentitySecret::decode(&former).map_err(Error::object(&key))?;
-        // Epochs fall, so this ends.
-        if former.epoch >= last.epoch || former.trust != *trust {
-            return Err(forged("the one before is of another place"));
-        }
-        identities.push(former);
     }
-    Ok(identities)
+    Ok(Ok((identities, false)))
+}
+
+/// Where the chain of identities goes on.
+enum Step {
+    First,
+    /// The record is not to be had.
+    Lost,
+    Before(Box<IdentitySecret>),
+}
+
+fn step(
+    trust: &Trust,
+    secret: &IdentitySecret,
+    record: &Record<Identity>,
+) -> std::result::Result<Step, FormatError> {
+    let forged = |detail: &str| FormatError::Forged { what: "identity", detail: detail.to_owned() };
+    let identity = sealed::parse_identity(secret)?;
+    if identity.to_public().to_string() != record.fields.recipient {
+        return Err(forged("its secret belongs to another recipient"));
+    }
+    if record.sealed.is_empty() {
+        return Ok(Step::First);
+    }
+    let former =
+        sealed::open(&identity, &record.sealed).map_err(|_| forged("the one before does not open"))?;
+    let former = IdentitySecret::decode(&former)?;
+    // Epochs fall, so this ends.
+    if former.epoch >= secret.epoch || former.trust != *trust {
+        return Err(forged("the one before is of another place"));
+    }
+    Ok(Step::Before(Box::new(former)))
 }
 
 fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
@@ -249,18 +316,28 @@ fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
     }
 }
 
-fn no_recipient(store: &Store, bad: &[String]) -> Error {
-    let verified = if bad.is_empty() { "" } else { " that verifies" };
+fn no_recipient(store: &Store, bad: bool) -> Error {
+    let verified = if bad { " that verifies" } else { "" };
     Error::WrongKey {
         what: format!("the repository at {} has no restore recipient{verified}", store.location()),
         advice: "find out who changed the objects below keys/recipients/; a copy of them restores access",
     }
 }
 
-/// The newest generation of a zone; none when there is no such zone.
-pub async fn newest_generation(store: &Store, zone: &Zone) -> Result<Option<u16>> {
-    let listed = store.list(names::ZONES).await?;
-    Ok(listed.iter().filter_map(|listed| names::zone_generation(zone, &listed.key)).max())
+/// The newest generation of a zone that verifies; none when there is no such zone.
+///
+/// Errors: the store's; [`Error::Object`] when all that is there needs a newer version, or cannot be read.
+pub async fn newest_generation(store: &Store, trust: &Trust, zone: &Zone) -> Result<Option<u16>> {
+    let found = objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
+    let newest = found.records.iter().map(|(record, _)| record.fields.generation).max();
+    match (newest, objects::worst(found.left_out, false)) {
+        (None, Some(error)) => Err(error),
+        _ => Ok(newest),
+    }
+}
+
+fn is_of(zone: &Zone) -> impl Fn(&str) -> bool {
+    |key| names::zone_generation(zone, key).is_some()
 }
 
 /// The error of a zone that does not exist.
@@ -268,19 +345,51 @@ pub fn no_zone(zone: &Zone) -> Error {
     Error::Usage(format!("there is no zone {zone}; `sancerre key list` shows all"))
 }
 
-/// The newest generation of a zone.
+/// All generations of a zone's keys that open; at least one.
 async fn open_zone(
     store: &Store,
     trust: &Trust,
     zone: &Zone,
     identities: &[IdentitySecret],
-) -> Result<(Record<ZoneRecord>, ZoneSecret)> {
-    let key = names::zone(zone, newest_generation(store, zone).await?.ok_or_else(|| no_zone(zone))?);
-    let bytes = store.need(&key).await?;
-    let record = record::decode::<ZoneRecord>(trust, &bytes).map_err(Error::object(&key))?;
-    let secret = open_by_epoch(&record.sealed, record.fields.epoch, identities, &key)?;
-    let secret = ZoneSecret::decode(&secret).map_err(Error::object(&key))?;
-    Ok((record, secret))
+) -> Result<Opened<BTreeMap<u16, ZoneKeys>>> {
+    let Found { records, mut left_out } =
+        objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
+    let exists = !records.is_empty();
+    let (mut keys, mut refused) = (BTreeMap::new(), None);
+    for (record, _) in &records {
+        let key = record.fields.key();
+        match open_generation(record, identities, &key) {
+            Ok(secret) => drop(keys.insert(record.fields.generation, secret.keys.clone())),
+            Err(why @ Error::Object { .. }) => left_out.push(LeftOut { key, why }),
+            // An identity of before a rotation does not open what came later; it still opens what was before.
+            Err(why) => refused = Some(why),
+        }
+    }
+    match (keys.is_empty(), refused, exists) {
+        (false, ..) => Ok(Opened { found: keys, left_out }),
+        (true, Some(refused), _) => Err(refused),
+        (true, None, _) => match (objects::worst(left_out, exists), exists) {
+            (Some(error), _) => Err(error),
+            (None, true) => Err(Error::Lost { what: format!("every readable secret of zone {zone}") }),
+            (None, false) => Err(no_zone(zone)),
+        },
+    }
+}
+
+fn open_generation(
+    record: &Record<ZoneRecord>,
+    identities: &[IdentitySecret],
+    key: &str,
+) -> Result<ZoneSecret> {
+    let secret = open_by_epoch(&record.sealed, record.fields.epoch, identities, key)?;
+    let secret = ZoneSecret::decode(&secret).map_err(Error::object(key))?;
+    let fields = &record.fields;
+    let place = (secret.repository, &secret.zone, secret.generation);
+    if place != (fields.repository, &fields.zone, fields.generation) {
+        let detail = "its secret is of another place".into();
+        return Err(Error::object(key)(FormatError::Forged { what: "zone secret", detail }));
+    }
+    Ok(secret)
 }
 
 /// The first certificate of the zone whose key is kept for whoever holds the identity.
@@ -289,55 +398,57 @@ async fn open_writer(
     trust: &Trust,
     zone: &Zone,
     identities: &[IdentitySecret],
-) -> Result<Option<SignerKey>> {
-    let mut keys: Vec<String> =
-        store.list(names::CERTIFICATES).await?.into_iter().map(|listed| listed.key).collect();
-    keys.sort();
-    for key in keys {
-        let bytes = store.need(&key).await?;
-        let record = record::decode::<Certificate>(trust, &bytes).map_err(Error::object(&key))?;
-        if record.sealed.is_empty() || record.fields.zone != *zone {
-            continue;
-        }
+) -> Result<Opened<Option<SignerKey>>> {
+    let Found { records, mut left_out } = objects::read::<Certificate>(store, trust).await?;
+    let here = records.iter().filter(|(record, _)| !record.sealed.is_empty() && record.fields.zone == *zone);
+    for (record, bytes) in here {
         let opened = identities.iter().find_map(|identity| {
             let identity = age_identity(identity).ok()?;
             sealed::open(&identity, &record.sealed).ok()
         });
         let Some(secret) = opened else { continue };
-        let secret = WriterSecret::decode(&secret).map_err(Error::object(&key))?;
-        let certificate = portable(&bytes).map_err(Error::object(&key))?;
-        let by = SignedBy { name: record.fields.name.clone(), certificate: Some(certificate) };
-        let (role, expires) = (record.fields.role(), record.fields.expires);
-        return Ok(Some(SignerKey { by, key: secret.key.clone(), role, expires }));
-    }
-    Ok(None)
-}
-
-async fn open_admin(
-    store: &Store,
-    trust: &Trust,
-    unlock: &Unlock,
-) -> Result<sancerre_format::sign::SigningKey> {
-    let mut refused = None;
-    for file in store.list(names::ADMINS).await? {
-        let bytes = store.need(&file.key).await?;
-        match unlock.try_passphrase(&file.key, &bytes) {
-            Ok(Some(secret)) => {
-                let key = AdminSecret::decode(&secret).map_err(Error::object(&file.key))?.key;
-                if key.public() == trust.admin {
-                    return Ok(key);
-                }
+        match kept_signer(record, bytes, &secret) {
+            Ok(signer) => return Ok(Opened { found: Some(signer), left_out }),
+            Err(why) => {
+                let key = record.fields.key();
+                left_out.push(LeftOut { why: Error::object(&key)(why), key });
             }
-            Ok(None) => {}
-            Err(error) => refused = Some(error),
         }
     }
-    Err(refused.unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
+    Ok(Opened { found: None, left_out })
+}
+
+fn kept_signer(
+    record: &Record<Certificate>,
+    bytes: &[u8],
+    secret: &[u8],
+) -> std::result::Result<SignerKey, FormatError> {
+    let secret = WriterSecret::decode(secret)?;
+    if secret.key.public() != record.fields.key {
+        let detail = "the key kept with it is another one".into();
+        return Err(FormatError::Forged { what: "certificate", detail });
+    }
+    let by = SignedBy { name: record.fields.name.clone(), certificate: Some(portable(bytes)?) };
+    let (role, expires) = (record.fields.role(), record.fields.expires);
+    Ok(SignerKey { by, key: secret.key.clone(), role, expires })
+}
+
+async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) -> Result<SigningKey> {
+    let Found { records, left_out } = objects::read::<AdminKey>(store, trust).await?;
+    for (record, _) in &records {
+        let opened =
+            unlock.try_passphrase(&record.sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
+        if let Some(secret) = opened.filter(|secret| secret.key.public() == trust.admin) {
+            return Ok(secret.key);
+        }
+    }
+    Err(objects::worst(left_out, !records.is_empty())
+        .unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
 }
 
 /// Whether a passphrase opens an age file.
 pub(super) fn passphrase_opens(passphrase: &SecretString, file: &[u8]) -> bool {
-    sealed::open_with_passphrase(passphrase, file).is_ok()
+    sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).is_ok()
 }
 
 /// A fresh identity: its secret as text, and its recipient.

@@ -53,8 +53,9 @@ impl Session {
     pub async fn announce(repository: &Repository, log: &mut Log, vm: &Name) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
+        let (store, seen) = (&repository.store, recipients::seen_epoch(log));
         let (epoch, recipient) =
-            recipients::current(&repository.store, &repository.keys.trust, secrets).await?;
+            recipients::current(store, &repository.keys.trust, secrets, seen).await?;
         let (started, parents) = (repository.host.clock.now(), log.heads(vm));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;

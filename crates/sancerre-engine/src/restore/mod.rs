@@ -81,6 +81,10 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     })?;
     log.refuse_forgotten(&session)?;
     let body = open_body(repository, &snapshot)?;
+    // All ids in it are made with the keys of its generation, whichever is written now.
+    let generation = snapshot.generation().ok_or_else(|| Error::Lost { what: snapshot.key() })?;
+    let keys = repository.keys.clone().in_generation(generation)?;
+    let repository = &Repository { keys, ..repository.clone() };
     let manifest = snapshot.manifest.fields.clone();
     let packs = Moves::below(&log, u64::MAX).packs(&snapshot.uses()?);
     let sessions: BTreeSet<u64> = packs.into_iter().map(|pack| pack.session).collect();

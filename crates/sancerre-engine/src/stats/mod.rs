@@ -13,7 +13,7 @@ mod count;
 use futures::TryStreamExt;
 use sancerre_format::names::Name;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -108,12 +108,16 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
     }
     let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
     while let Some((source, ends)) = read.try_next().await? {
-        let root = repository.keys.metadata_root(&source.session)?;
-        let counted = ends.and_then(|ends| {
-            count.pack(source.name, &ends, &root).map_err(Error::object(&source.key(repository)))
+        let generation = log.generation(source.session.number);
+        let root = repository.keys.metadata_root_in(&source.session, generation);
+        let counted = root.and_then(|root| {
+            count.pack(source.name, &ends?, &root).map_err(Error::object(&source.key(repository)))
         });
         match counted {
-            Err(error) if error.is_damage() => count.stats.unread.push(error.to_string()),
+            // A key file does not open the generations of the zone's keys before its own.
+            Err(error) if error.is_damage() || error.kind() == ErrorKind::WrongKey => {
+                count.stats.unread.push(error.to_string())
+            }
             counted => counted?,
         }
     }

@@ -12,7 +12,7 @@ use sancerre_format::key::{
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::outcome::{Abort, Body, Commit};
-use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Fields};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
 
@@ -109,6 +109,10 @@ pub(crate) fn recipient() -> Recipient {
     Recipient { repository: repository(), epoch: 2, label: name("front-desk"), created: night(), opener }
 }
 
+pub(crate) fn admin_key() -> AdminKey {
+    AdminKey { repository: repository(), label: name("passphrase"), created: night() }
+}
+
 fn keys() -> Vec<Sample> {
     let identity =
         Identity { repository: repository(), epoch: 2, created: night(), recipient: RECIPIENT.into() };
@@ -119,6 +123,7 @@ fn keys() -> Vec<Sample> {
         record("config", &config(), ADMIN, [b"", b""]),
         record("identity", &identity, ADMIN, [b"", b"the identity before, sealed with age"]),
         record("recipient", &recipient(), ADMIN, [b"", b"the identity, sealed with age"]),
+        record("admin-key", &admin_key(), ADMIN, [b"", b"the admin's key, sealed with age"]),
         record("zone", &zone_record, ADMIN, [b"", b"the zone's secret, sealed with age"]),
         record("certificate-writer", &writer, ADMIN, [b"", b"its key, sealed with age"]),
         record("certificate-keeper", &keeper, ADMIN, [b"", b""]),

@@ -6,6 +6,7 @@ mod list;
 mod paper;
 mod passwd;
 mod restore;
+mod rotate;
 
 use clap::{Args, Subcommand};
 
@@ -19,7 +20,8 @@ Examples:
   sancerre key list
   sancerre key add writer hv2 --out hv2.key
   sancerre key add restore --recipient age1… --label vault
-  sancerre key revoke writer hv2 && sancerre key taint writer hv2")]
+  sancerre key revoke writer hv2 && sancerre key taint writer hv2
+  sancerre key rotate --zone default")]
 pub(crate) struct Key {
     #[command(subcommand)]
     command: KeyCommand,
@@ -43,6 +45,8 @@ enum KeyCommand {
     Paper(paper::Paper),
     /// Change the administrator's passphrase
     Passwd(passwd::Passwd),
+    /// Make new keys for a zone: those of a stolen key file read nothing of what comes after
+    Rotate,
     /// Trust nothing that a key signs from now on
     Revoke {
         #[command(subcommand)]
@@ -64,6 +68,7 @@ pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure
         }
         KeyCommand::Paper(options) => paper::run(options, context).await,
         KeyCommand::Passwd(options) => passwd::run(options, context).await,
+        KeyCommand::Rotate => rotate::run(context).await,
         KeyCommand::Revoke { command } => distrust::revoke_key(command, context).await,
         KeyCommand::Taint { command } => distrust::taint(command, context).await,
     }

@@ -31,7 +31,7 @@ const COLUMNS: [(&str, Align); 8] = [
 /// A snapshot with what only the zone's members can read of it.
 struct Listed<'a> {
     snapshot: Snapshot<'a>,
-    /// None for a key of another zone.
+    /// None for a key of another zone, or of another generation of its keys.
     body: Option<Body>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
 
 /// A body that does not open costs its tags, not the list.
 fn body(context: &Context, repository: &Repository, snapshot: &Snapshot<'_>) -> Option<Body> {
-    repository.keys.zone_secrets().ok()?;
+    repository.keys.zone_keys(snapshot.generation()?).ok()?;
     Some(open_body(repository, snapshot).unwrap_or_else(|error| {
         context.output.warning(&format!("snapshot {}: {error}", short(snapshot)));
         Body::default()

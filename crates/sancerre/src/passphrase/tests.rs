@@ -1,5 +1,7 @@
 //! The order of the five places, and what is wrong with each.
 
+use std::os::unix::fs::PermissionsExt;
+
 use sancerre_engine::keys::ExposeSecret;
 
 use super::*;
@@ -18,6 +20,7 @@ fn everything() -> (tempfile::TempDir, Vec<(&'static str, String)>) {
     std::fs::write(folder.path().join("file"), "from the file\r\nsecond line\n").unwrap();
     std::fs::write(folder.path().join(CREDENTIAL), "from systemd\n").unwrap();
     let file = folder.path().join("file").display().to_string();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let variables = vec![
         (VALUE, "from the variable".to_owned()),
         (FILE, file),
@@ -82,4 +85,21 @@ fn only_a_typed_passphrase_is_asked_twice() {
     confirm(&given, &no_terminal).unwrap();
     let empty = find(&Environment::default(), &|_: &str| Ok(Zeroizing::new(String::new())), OF_REPOSITORY);
     assert_eq!(empty.err().unwrap().exit, Exit::Usage);
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused() {
+    let (folder, _) = everything();
+    let path = folder.path().join("file");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let failure = found(&[(FILE, path.display().to_string())].into_iter().collect()).unwrap_err();
+    assert!(failure.message.contains("chmod 600"), "{}", failure.message);
+}
+
+#[test]
+fn the_command_does_not_see_the_passphrase() {
+    let path = std::env::var("PATH").unwrap();
+    let environment = [(VALUE, "secret"), ("PATH", path.as_str())].into_iter().collect();
+    let seen = from_command("echo \"saw ${SANCERRE_PASSWORD-nothing}\"", &environment).unwrap();
+    assert_eq!(seen.expose_secret(), "saw nothing");
 }

@@ -2,7 +2,7 @@
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::Entry;
+use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names;
 use sancerre_format::outcome::{Body, Manifest};
 use sancerre_format::record::Record;
@@ -29,6 +29,14 @@ impl Snapshot<'_> {
     /// The snapshot's id.
     pub fn id(&self) -> Hash {
         self.session().intent
+    }
+
+    /// The generation of the zone's keys it was made with.
+    pub fn generation(&self) -> Option<u16> {
+        match &self.entry.fields.kind {
+            Kind::Backup(intent) => Some(intent.generation),
+            _ => None,
+        }
     }
 
     /// Key of its manifest.
@@ -59,7 +67,7 @@ pub fn needed<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<F
 pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Body> {
     let (session, key) = (snapshot.session(), snapshot.key());
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let root = repository.keys.metadata_root(&session)?;
+    let root = repository.keys.metadata_root_in(&session, snapshot.generation())?;
     let raw = seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
     Body::decode(&raw).map_err(Error::object(&key))
 }

@@ -93,9 +93,9 @@ async fn make(
 ) -> Result<(zeroize::Zeroizing<String>, bool, String), Failure> {
     let mut repository = repository::open(context, Access::Admin).await?;
     let zone = repository.keys.zone.clone();
-    let is_new = newest_generation(&repository.store, &zone).await?.is_none();
+    let is_new = newest_generation(&repository.store, &repository.keys.trust, &zone).await?.is_none();
     if is_new {
-        certify::make_zone(&mut repository).await?;
+        certify::make_generation(&mut repository).await?;
     } else {
         repository.keys.enter_zone(&repository.store).await?;
     }

@@ -1,5 +1,6 @@
 //! `key list`: everything public about the keys.
 
+use sancerre_engine::keys::LeftOut;
 use sancerre_engine::keys::overview::{CertifiedKey, Overview, RestoreKey};
 use sancerre_format::names::Time;
 use serde_json::{Value, json};
@@ -31,10 +32,8 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Public).await?;
     let overview = Overview::read(&repository).await?;
     let now = context.host.clock.now();
-    for key in &overview.bad {
-        context
-            .output
-            .warning(&format!("object {key} does not verify and is left out; run `sancerre check`"));
+    for LeftOut { why, .. } in &overview.left_out {
+        context.output.warning(&format!("left out: {why}"));
     }
     let keys: Vec<_> = overview.keys.iter().map(|key| key_row(key, now)).collect();
     let recipients: Vec<_> = overview.recipients.iter().map(recipient_row).collect();

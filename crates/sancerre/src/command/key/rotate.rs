@@ -1,0 +1,29 @@
+//! `key rotate`: another generation of a zone's keys.
+
+use sancerre_engine::keys::{certify, newest_generation, no_zone};
+use serde_json::json;
+
+use crate::access::Access;
+use crate::command::{Context, done};
+use crate::exit::{Done, Failure};
+use crate::interrupt::until_signal;
+use crate::repository;
+
+pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
+    let mut repository = repository::open(context, Access::Admin).await?;
+    let zone = repository.keys.zone.clone();
+    let made = until_signal(async {
+        // A zone is made by its first key file; a name that was mistyped must not make one.
+        newest_generation(&repository.store, &repository.keys.trust, &zone)
+            .await?
+            .ok_or_else(|| no_zone(&zone))?;
+        Ok(certify::make_generation(&mut repository).await?)
+    });
+    let generation = made.await?;
+    context.output.message(&format!(
+        "zone {zone} has new keys (generation {generation}). What was saved before restores as ever; the first backup of \
+         each machine with the new keys stores all of it again. Key files keep the keys they were made with: make new \
+         ones with `sancerre key add`, and revoke the old ones with `sancerre key revoke`"
+    ));
+    Ok(done([("zone", json!(zone.to_string())), ("generation", json!(generation))]))
+}
