@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Doubt, Flaw, Newer, Repack};
 use crate::distrust::{budget, repacking};
+use crate::exhaustive::is_deep;
 use crate::explore::assert_fails;
 use crate::properties::{FORGETS, I3, REACHABLE, RECORDS, REVOKED, SAVED, VIEWS};
 use crate::state::Budget;
@@ -95,6 +96,18 @@ fn unsettled_commit_counts() {
     let few = Budget { doubtful: 1, ..budget(1, 0, 1) };
     let config = hostile("a commit counts above open sessions", Flaw::UnsettledCommitCounts, few);
     assert_fails(config, REACHABLE);
+}
+
+/// The snapshot that needs the pack is made void, and the lie would be none: another backup that used the pack meanwhile
+/// is still open.
+#[test]
+fn judged_by_later_revokes() {
+    let few = Budget { doubtful: 2, revokes: 1, ..budget(1, 0, 1) };
+    let flaw = Flaw::JudgedByLaterRevokes;
+    if is_deep() {
+        let config = flawed("a commit is judged by later revokes", flaw, Doubt::HostileTwice, few);
+        assert_fails(config, REACHABLE);
+    }
 }
 
 #[test]

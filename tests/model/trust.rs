@@ -11,8 +11,11 @@ impl State {
     /// Signed by the doubtful key at a number from which a revocation below `limit` says that nothing counts.
     pub(crate) fn is_void(&self, id: Id, limit: u8) -> bool {
         let session = self.session(id);
+        // What a keeper committed before the revocation stands: others rely on it.
+        let early = session.is_backup() || self.has(Flaw::RevokeVoidsEarlierCommits);
+        let start = |from: u8, number: u8| if early { from.min(number) } else { number };
         session.by == By::Doubtful
-            && self.revokes(limit).any(|(from, number)| session.number >= from.min(number))
+            && self.revokes(limit).any(|(from, number)| session.number >= start(from, number))
     }
 
     /// (from, number) of each revocation.
@@ -87,7 +90,8 @@ impl State {
                 let place = self.follow_moves(chunk, pack, number, number);
                 place.is_some_and(|p| commit.dead.contains(p) && !commit.moved[chunk].contains(p))
             };
-            !gone && self.uses(id).iter().any(burns)
+            let later = self.has(Flaw::JudgedByLaterRevokes) && self.is_void(snapshot, NOW);
+            !gone && !later && self.uses(id).iter().any(burns)
         })
     }
 

@@ -12,7 +12,8 @@ impl Config {
         if state.budget.newer > 0 {
             self.start_actions(By::Newer, actions);
         }
-        if state.budget.doubtful > 0 && self.doubt == Doubt::Writer && !state.expired {
+        let owned = matches!(self.doubt, Doubt::Writer | Doubt::HostileTwice);
+        if state.budget.doubtful > 0 && owned && !state.expired {
             self.start_actions(By::Doubtful, actions);
         }
         for id in state.ids().filter(|&id| state.session(id).acknowledged) {
