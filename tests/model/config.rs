@@ -106,6 +106,8 @@ pub(crate) enum Flaw {
     RevokedPacksUnreadable,
     /// Writers reuse frames of sessions that a revocation made void.
     RevokedFramesReused,
+    /// Writers know only the void sessions that W2 saw.
+    RevokedSeenInW2Only,
     /// A certificate that has ended bars outcomes, not only entries.
     ExpiryBarsOutcomes,
     /// Any keeper may sign a commit.

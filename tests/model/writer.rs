@@ -103,7 +103,8 @@ impl Config {
         };
         let number = state.session(writer).number;
         // The avoid set is as old as W2; a revoked key may have begun sessions since.
-        let void = state.voids(number);
+        let since = !self.has(Flaw::RevokedSeenInW2Only);
+        let void = if since { state.voids(number) } else { Set::default() };
         let tainted = state.tainted(number).union(void);
         let sealed_by_tainted =
             tainted.intersects(state.origins(chunk, pack)) && !self.has(Flaw::TaintByPack);
