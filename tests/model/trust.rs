@@ -37,6 +37,9 @@ impl State {
 
     /// Given up by the admin; without effect when somebody above could read the commit and committed.
     pub(crate) fn is_abandoned(&self, gc: Id, limit: u8) -> bool {
+        if self.session(gc).proposal().is_none() {
+            return false;
+        }
         let number = self.session(gc).number;
         let abandons = |s: &&crate::state::Session| {
             s.number < limit && s.intent && s.record() == Some(Record::Abandon(gc))
@@ -124,13 +127,12 @@ impl State {
         pack: Id,
         limit: u8,
     ) -> impl Iterator<Item = Id> + '_ {
-        let origins = self.origins(chunk, pack);
         let holds = move |gc: &Id| {
             let session = self.session(*gc);
             session.proposal().is_some()
                 && session.pack.chunks & (1 << chunk) != 0
                 && self.is_abandoned(*gc, limit)
-                && self.origins(chunk, *gc).intersects(origins)
+                && self.origins(chunk, *gc).intersects(self.origins(chunk, pack))
         };
         self.ids().filter(holds)
     }
