@@ -64,7 +64,7 @@ impl Config {
     fn gc_actions(&self, state: &State, id: Id, actions: &mut Vec<Action>) {
         let session = state.session(id);
         let Kind::Gc(proposal) = &session.kind else { return };
-        if self.doubt == Doubt::Hostile && session.by == By::Doubtful {
+        if self.has_thief() && session.by == By::Doubtful {
             return;
         }
         let moves = proposal.moved.iter().any(|sources| !sources.is_empty());

@@ -40,6 +40,8 @@ pub(crate) enum Doubt {
     Keeper,
     /// A thief with a keeper's key.
     Hostile,
+    /// The same with a writer's key too, which his own backups are signed with.
+    HostileTwice,
 }
 
 /// What a newer program writes that others can't read.
@@ -104,6 +106,8 @@ pub(crate) enum Flaw {
     RevokedPacksUnreadable,
     /// Writers reuse frames of sessions that a revocation made void.
     RevokedFramesReused,
+    /// Writers know only the void sessions that W2 saw.
+    RevokedSeenInW2Only,
     /// A certificate that has ended bars outcomes, not only entries.
     ExpiryBarsOutcomes,
     /// Any keeper may sign a commit.
@@ -116,6 +120,8 @@ pub(crate) enum Flaw {
     UnannouncedDeadCounts,
     /// A commit counts while sessions below it are open.
     UnsettledCommitCounts,
+    /// A commit is judged by all revocations, not only those below it.
+    JudgedByLaterRevokes,
     /// Writers don't avoid what a commit above open sessions proposed.
     UnsettledNotAvoided,
     /// A commit may burn what forgotten snapshots need without saying that they are gone, and the proof before
@@ -201,6 +207,10 @@ impl Config {
             flaw: None,
             must_happen: &["a snapshot commits", "gc deletes"],
         }
+    }
+
+    pub(crate) fn has_thief(&self) -> bool {
+        matches!(self.doubt, Doubt::Hostile | Doubt::HostileTwice)
     }
 
     pub(crate) fn has(&self, flaw: Flaw) -> bool {

@@ -84,6 +84,9 @@ fn a_thief_commits() {
     assert_holds_when_deep(Config { doubt, must_happen, ..Config::new("hostile keeper, 2 commits", more) });
     let more = Budget { doubtful: 1, revokes: 1, ..budget(2, 1, 1) };
     assert_holds_when_deep(Config { doubt, must_happen, ..Config::new("hostile keeper, 2 writers", more) });
+    let few = Budget { doubtful: 2, revokes: 1, ..budget(1, 0, 0) };
+    let config = Config { doubt: Doubt::HostileTwice, ..Config::new("hostile keeper and writer", few) };
+    assert_holds_when_deep(Config { must_happen: &[COMMITS, DELETES, LIES, REVOKES], ..config });
     let more = Budget { doubtful: 1, ..budget(1, 1, 1) };
     let config = Config { doubt, must_happen, ..Config::new("hostile keeper, repack", more) };
     assert_holds_when_deep(repacking(config));

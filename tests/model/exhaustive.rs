@@ -5,7 +5,7 @@ use crate::explore::assert_holds;
 use crate::properties::{COMMITS, DELETES, FAILS, FOLLOWS, HEALS, MOVES, RESCUES, VOIDS};
 use crate::state::Budget;
 
-fn is_deep() -> bool {
+pub(crate) fn is_deep() -> bool {
     std::env::var_os("SANCERRE_MODEL").is_some_and(|value| value == "deep")
 }
 

@@ -1,7 +1,7 @@
 //! A thief with the key of a keeper: he announces what he likes, and signs any commit for it at any time. He does not
 //! delete: that is what he wants honest collectors to do.
 
-use crate::config::{Config, Doubt, Flaw};
+use crate::config::{Config, Flaw};
 use crate::protocol::Action;
 use crate::state::{By, CHUNKS, Commit, Kind, Outcome, Proposal, Set, State};
 use crate::trust::everything;
@@ -9,11 +9,11 @@ use crate::trust::everything;
 impl Config {
     /// A collector believes no list: before it deletes a pack it proves that nobody needs it.
     pub(crate) fn proves(&self) -> bool {
-        self.doubt == Doubt::Hostile && !self.has(Flaw::DeletesWithoutProof)
+        self.has_thief() && !self.has(Flaw::DeletesWithoutProof)
     }
 
     pub(crate) fn hostile_actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if self.doubt != Doubt::Hostile {
+        if !self.has_thief() {
             return;
         }
         if state.budget.doubtful > 0 {

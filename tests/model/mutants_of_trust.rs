@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Doubt, Flaw, Newer, Repack};
 use crate::distrust::{budget, repacking};
+use crate::exhaustive::is_deep;
 use crate::explore::assert_fails;
 use crate::properties::{FORGETS, I3, REACHABLE, RECORDS, REVOKED, SAVED, VIEWS};
 use crate::state::Budget;
@@ -50,6 +51,15 @@ fn revoked_frames_reused() {
     assert_fails(config, REVOKED);
 }
 
+/// The revoked key begins a session above the writer and uploads after W2.
+#[test]
+fn revoked_seen_in_w2_only() {
+    let budget = Budget { doubtful: 1, revokes: 1, ..budget(1, 0, 0) };
+    let flaw = Flaw::RevokedSeenInW2Only;
+    let config = flawed("void sessions are those that W2 saw", flaw, Doubt::Keeper, budget);
+    assert_fails(repacking(config), REVOKED);
+}
+
 #[test]
 fn expiry_bars_outcomes() {
     let budget = Budget { doubtful: 1, expiries: 1, ..budget(0, 0, 0) };
@@ -95,6 +105,18 @@ fn unsettled_commit_counts() {
     let few = Budget { doubtful: 1, ..budget(1, 0, 1) };
     let config = hostile("a commit counts above open sessions", Flaw::UnsettledCommitCounts, few);
     assert_fails(config, REACHABLE);
+}
+
+/// The snapshot that needs the pack is made void, and the lie would be none: another backup that used the pack meanwhile
+/// is still open.
+#[test]
+fn judged_by_later_revokes() {
+    let few = Budget { doubtful: 2, revokes: 1, ..budget(1, 0, 0) };
+    let flaw = Flaw::JudgedByLaterRevokes;
+    if is_deep() {
+        let config = flawed("a commit is judged by later revokes", flaw, Doubt::HostileTwice, few);
+        assert_fails(Config { old_disk: 0, ..config }, REACHABLE);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! W1 and G2: a process takes a number by creating `log/<n>`.
 
-use crate::config::{Config, Doubt, Flaw};
+use crate::config::{Config, Flaw};
 use crate::protocol::Action;
 use crate::state::{By, Id, Kind, NOW, Phase, Record, Session, Set, Starter, State};
 
@@ -59,7 +59,7 @@ impl Config {
     fn create_session(&self, state: &mut State, starter: Starter, number: u8, acknowledged: bool) {
         let newest = state.newest_commit(NOW).map_or(0, |gc| state.session(gc).number);
         let phase = match (starter.kind, starter.avoid) {
-            (Kind::Gc(_), _) if self.doubt == Doubt::Hostile && starter.by == By::Doubtful => Phase::Done,
+            (Kind::Gc(_), _) if self.has_thief() && starter.by == By::Doubtful => Phase::Done,
             (Kind::Gc(_), _) if self.has(Flaw::KnownTakenAtIntent) => {
                 Phase::Proposed { known: state.decided(NOW) }
             }

@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use crate::config::{Config, Doubt, Fold};
+use crate::config::{Config, Fold};
 use crate::state::{By, First, Id, Kind, NOW, Outcome, Phase, Record, State, Stored, Uses};
 
 pub(crate) const COMMITS: &str = "a snapshot commits";
@@ -238,7 +238,8 @@ fn revoked_frames_are_not_used(state: &State) -> bool {
 /// A snapshot is gone only where a record below the collector forgot it and none held it.
 fn only_forgets_remove(state: &State) -> bool {
     state.counted_commits(NOW).all(|gc| {
-        let number = state.session(gc).number;
+        // With the collector's own digest: below it intents may have been folded away.
+        let number = state.session(gc).number + 1;
         let gone = state.ids().filter(|&id| state.honours(gc, id));
         gone.into_iter().all(|id| state.standing(id, number) == (true, false))
     })
@@ -246,7 +247,7 @@ fn only_forgets_remove(state: &State) -> bool {
 
 /// What honest collectors commit is never taken for a lie.
 fn honest_commits_stand(config: &Config, state: &State) -> bool {
-    let honest = |id: &Id| config.doubt != Doubt::Hostile || state.session(*id).by != By::Doubtful;
+    let honest = |id: &Id| !config.has_thief() || state.session(*id).by != By::Doubtful;
     config.fold != Fold::Nothing
         || state
             .ids()

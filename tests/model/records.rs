@@ -43,7 +43,9 @@ impl Config {
         let doubtful = || state.sessions.iter().filter(|session| session.by == By::Doubtful);
         if state.budget.revokes > 0 && self.doubt != Doubt::Nobody {
             let mut starts = vec![NOW];
-            if self.doubt == Doubt::Writer || self.has(Flaw::RevokeVoidsEarlierCommits) {
+            if matches!(self.doubt, Doubt::Writer | Doubt::HostileTwice)
+                || self.has(Flaw::RevokeVoidsEarlierCommits)
+            {
                 starts.extend(doubtful().map(|session| session.number));
             }
             actions.extend(starts.into_iter().map(|from| Action::StartRecord(Record::Revoke { from })));

@@ -11,8 +11,11 @@ impl State {
     /// Signed by the doubtful key at a number from which a revocation below `limit` says that nothing counts.
     pub(crate) fn is_void(&self, id: Id, limit: u8) -> bool {
         let session = self.session(id);
+        // What a keeper committed before the revocation stands: others rely on it.
+        let early = session.is_backup() || self.has(Flaw::RevokeVoidsEarlierCommits);
+        let start = |from: u8, number: u8| if early { from.min(number) } else { number };
         session.by == By::Doubtful
-            && self.revokes(limit).any(|(from, number)| session.number >= from.min(number))
+            && self.revokes(limit).any(|(from, number)| session.number >= start(from, number))
     }
 
     /// (from, number) of each revocation.
@@ -34,6 +37,9 @@ impl State {
 
     /// Given up by the admin; without effect when somebody above could read the commit and committed.
     pub(crate) fn is_abandoned(&self, gc: Id, limit: u8) -> bool {
+        if self.session(gc).proposal().is_none() {
+            return false;
+        }
         let number = self.session(gc).number;
         let abandons = |s: &&crate::state::Session| {
             s.number < limit && s.intent && s.record() == Some(Record::Abandon(gc))
@@ -87,7 +93,8 @@ impl State {
                 let place = self.follow_moves(chunk, pack, number, number);
                 place.is_some_and(|p| commit.dead.contains(p) && !commit.moved[chunk].contains(p))
             };
-            !gone && self.uses(id).iter().any(burns)
+            let later = self.has(Flaw::JudgedByLaterRevokes) && self.is_void(snapshot, NOW);
+            !gone && !later && self.uses(id).iter().any(burns)
         })
     }
 
@@ -120,13 +127,12 @@ impl State {
         pack: Id,
         limit: u8,
     ) -> impl Iterator<Item = Id> + '_ {
-        let origins = self.origins(chunk, pack);
         let holds = move |gc: &Id| {
             let session = self.session(*gc);
             session.proposal().is_some()
                 && session.pack.chunks & (1 << chunk) != 0
                 && self.is_abandoned(*gc, limit)
-                && self.origins(chunk, *gc).intersects(origins)
+                && self.origins(chunk, *gc).intersects(self.origins(chunk, pack))
         };
         self.ids().filter(holds)
     }

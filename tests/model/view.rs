@@ -198,10 +198,9 @@ impl State {
         avoid = avoid.union(self.voids(limit));
         for id in self.ids() {
             let session = self.session(id);
-            if let (true, Some(proposal)) = (session.number < limit, session.proposal()) {
-                if self.may_still_burn(id, limit) {
-                    avoid = avoid.union(proposal.dead.union(proposal.empty));
-                }
+            let Some(proposal) = session.proposal() else { continue };
+            if session.number < limit && self.may_still_burn(id, limit) {
+                avoid = avoid.union(proposal.dead.union(proposal.empty));
             }
         }
         avoid

@@ -12,7 +12,8 @@ impl Config {
         if state.budget.newer > 0 {
             self.start_actions(By::Newer, actions);
         }
-        if state.budget.doubtful > 0 && self.doubt == Doubt::Writer && !state.expired {
+        let owned = matches!(self.doubt, Doubt::Writer | Doubt::HostileTwice);
+        if state.budget.doubtful > 0 && owned && !state.expired {
             self.start_actions(By::Doubtful, actions);
         }
         for id in state.ids().filter(|&id| state.session(id).acknowledged) {
@@ -102,7 +103,8 @@ impl Config {
         };
         let number = state.session(writer).number;
         // The avoid set is as old as W2; a revoked key may have begun sessions since.
-        let void = state.voids(number);
+        let since = !self.has(Flaw::RevokedSeenInW2Only);
+        let void = if since { state.voids(number) } else { Set::default() };
         let tainted = state.tainted(number).union(void);
         let sealed_by_tainted =
             tainted.intersects(state.origins(chunk, pack)) && !self.has(Flaw::TaintByPack);
