@@ -18,7 +18,7 @@ use sancerre_format::index::{IndexEntry, SegmentName};
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
 use sancerre_format::node::{LeafEntry, Node, NodeKey, chunk_id};
-use sancerre_format::outcome::{Body, Chunking, Member, MemberKind, Root};
+use sancerre_format::outcome::{Body, Chunking, Member, MemberKind, MemberWords, Root};
 use sancerre_format::pack::{Pack, PackBuilder, PackHead, PackKind, SealedSession};
 use sancerre_format::seal::{UnitKind, UnitName, seal_raw};
 use sancerre_tests::disk::{MemoryDisk, noise};
@@ -126,6 +126,7 @@ impl Scene {
             new_chunks: 0,
             fuzzy: false,
             root: Some(Root { level: 0, id, place }),
+            words: MemberWords::default(),
         };
         let mut manifest = session.manifest(host);
         (manifest.disks, manifest.size_bytes, manifest.data_bytes) =

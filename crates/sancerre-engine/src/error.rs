@@ -104,6 +104,18 @@ pub enum Error {
         /// The name of the key that signed that.
         by: Name,
     },
+    /// Two log entries do not follow on each other.
+    #[error(
+        "log entry {above} of {by} follows on another entry {number} than stands there: somebody replaced that, or {by} lies. Nothing was deleted. Bring entry {number} back; or, if {by} was taken over, run `sancerre key revoke` for that key"
+    )]
+    Broken {
+        /// The entry that is another one than was read.
+        number: u64,
+        /// The entry that says so.
+        above: u64,
+        /// Who signed that.
+        by: Name,
+    },
     /// What was written is not there any more.
     #[error(
         "object {key} was written to {location} and is not there any more: the place was unmounted, moved or replaced while the command ran. Nothing was saved; see what is mounted there, and run the command again"
@@ -292,7 +304,7 @@ impl Error {
             Self::Object { source: FormatError::Unsupported { .. }, .. }
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
             Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
-            Self::Missing { .. } | Self::Gap { .. } | Self::Lost { .. } | Self::Hidden { .. } => {
+            Self::Missing { .. } | Self::Gap { .. } | Self::Broken { .. } | Self::Lost { .. } | Self::Hidden { .. } => {
                 ErrorKind::Missing
             }
             Self::Forgotten(_) => ErrorKind::Forgotten,

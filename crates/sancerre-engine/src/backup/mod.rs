@@ -24,7 +24,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
 use sancerre_format::names::{self, Name, Tag};
-use sancerre_format::outcome::{Body, Consistency, Member, MemberKind};
+use sancerre_format::outcome::{Body, Consistency, Member, MemberKind, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
@@ -170,6 +170,7 @@ pub async fn backup(
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     log.refuse_unread()?;
+    log.refuse_opaque(&repository.keys.zone, session.id.number)?;
     save(repository, &mut log, session, options, monitor).await
 }
 
@@ -269,9 +270,9 @@ async fn commit(
     let mut manifest = uploader.session.manifest(repository);
     manifest.disks = u32::try_from(report.members.len()).unwrap_or(u32::MAX);
     manifest.size_bytes = report.size_bytes;
-    manifest.data_bytes = report.data_bytes;
-    manifest.new_bytes = report.new_bytes;
-    manifest.stored_bytes = uploader.stored_bytes;
+    manifest.data_bytes = public_bytes(report.data_bytes);
+    manifest.new_bytes = public_bytes(report.new_bytes);
+    manifest.stored_bytes = public_bytes(uploader.stored_bytes);
     manifest.consistency = if report.fuzzy { Consistency::Fuzzy } else { Consistency::Crash };
 
     let session = uploader.session.id;

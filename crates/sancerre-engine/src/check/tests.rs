@@ -111,6 +111,7 @@ fn subject(number: u64, disks: &[&str]) -> Subject {
         new_chunks: 0,
         fuzzy: false,
         root: None,
+        words: sancerre_format::outcome::MemberWords::default(),
     };
     Subject {
         session: SessionId { number, intent: Hash::of(&number.to_le_bytes()) },

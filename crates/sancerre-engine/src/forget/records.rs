@@ -79,6 +79,8 @@ async fn rescue(
     let number = append(repository, &log, kind, &[]).await?.number;
     log.refresh(repository).await?;
     log.complete(repository, number).await?;
+    // It may be a collector of a later version, which has not read this record.
+    log.refuse_opaque(&repository.keys.zone, number)?;
     let open: Vec<SessionId> =
         log.undecided(number).filter(|entry| entry.is_gc()).map(|entry| entry.session).collect();
     for gc in open {

@@ -23,6 +23,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
     if let Some(gap) = log.first_gap(number.min(log.highest().saturating_add(1))) {
         return Err(Error::Missing { key: names::log(zone, gap) });
     }
+    // What needs a newer version may have announced anything.
+    log.refuse_opaque(zone, number)?;
+    if let Some((below, entry)) = log.breaks().find(|(_, entry)| entry.fields.number < number) {
+        return Err(Error::Broken { number: below, above: entry.fields.number, by: entry.fields.by.name.clone() });
+    }
     let (standing, abandoned) = (log.standing(number), log.abandoned());
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {

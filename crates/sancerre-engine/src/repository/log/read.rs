@@ -362,6 +362,11 @@ fn decode_commit(
         return Err(elsewhere(Commit::KIND));
     }
     let lists = GcLists::decode(&record.public, session.number)?;
+    // Writers above it avoid what was proposed: whatever else it burnt, one of them may use by now.
+    let proposed = GcLists::decode(&announced.public, session.number)?.dead;
+    if !lists.dead.is_subset(&proposed) {
+        return Err(forged(Commit::KIND, "it burns what its log entry did not propose"));
+    }
     Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
 }
 
