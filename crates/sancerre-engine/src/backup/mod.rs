@@ -326,7 +326,7 @@ impl Run {
             frame_bytes: to_usize(layout.frame_bytes),
             usable,
             index,
-            tables: Tables::new(&repository, log, budget.tables_bytes),
+            tables: Tables::new(repository, log, budget.tables_bytes),
             base_speaker: base.as_ref().map_or_else(String::new, |base| base.described.clone()),
             stored: Stored::new(budget.session_bytes),
             packer: Packer::new(keys, &layout),
