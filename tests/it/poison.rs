@@ -389,6 +389,7 @@ async fn words_about_moved_frames_are_proven_too() {
 }
 
 /// What foreign words cost with packs of the usual size: `--no-capture` shows the numbers of decisions/0010.
+#[allow(clippy::print_stderr)]
 #[tokio::test(start_paused = true)]
 async fn foreign_words_cost_two_thousandths_of_the_data() {
     let repo = TestRepo::with_layout(930, Layout::default()).await;
