@@ -388,3 +388,29 @@ async fn words_about_moved_frames_are_proven_too() {
     assert_eq!(rebuilt.new_bytes, 0);
     assert!(dump_bytes(&repo.open, rebuilt.snapshot.unwrap(), "disk0").await.unwrap() == disk);
 }
+
+/// What foreign words cost with packs of the usual size: `--no-capture` shows the numbers of decisions/0010.
+#[allow(clippy::print_stderr)]
+#[tokio::test(start_paused = true)]
+async fn foreign_words_cost_two_thousandths_of_the_data() {
+    let repo = TestRepo::with_layout(930, Layout::default()).await;
+    let (host1, host3) = (repo.as_writer().await, writer(&repo, "host3").await);
+    let disk = noise(931, 40 * MIB);
+    let cost = async |host: &Repository, vm: &str| {
+        repo.store.take_calls();
+        let received = || host.store.traffic().totals().received_bytes;
+        let before = received();
+        let report = back_up(host, vm, MemoryDisk::new(disk.clone())).await.unwrap();
+        let cost = (repo.store.take_calls().all(), received() - before);
+        eprintln!("{vm}: {} requests, {} bytes received, {} new", cost.0, cost.1, report.new_bytes);
+        cost
+    };
+    cost(&host1, "web01").await;
+    let own = cost(&host1, "web02").await;
+    let others = cost(&host3, "web03").await;
+    let again = cost(&host3, "web03").await;
+    // Two packs of data; besides them what the session before adds to every night: entry, outcome, list and segment.
+    assert_eq!(others.0, own.0 + 2 + 4);
+    assert!(others.1 - own.1 < ((2 * 64 + 16) << 10), "{own:?} {others:?}");
+    assert!(again.1 < others.1);
+}

@@ -102,7 +102,7 @@ impl Maker {
             size_bytes,
             hash,
             sha256: hash,
-            directory: hash,
+            tail: hash,
             frames,
         })
     }

@@ -1,5 +1,6 @@
 //! Loads the index and looks chunks up.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::catalogue::{Catalogue, Present};
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::store::StoreOptions;
-use sancerre_format::id::ContentId;
+use sancerre_format::id::{ContentId, Place};
 
 use crate::synthetic::{Chunks, PACK_CHUNKS};
 
@@ -39,7 +40,7 @@ pub(crate) async fn run(dir: &Path, index_mib: u64) -> Result<()> {
     let catalogue = Arc::new(Catalogue::load_all(&repository, &log).await?.0);
     let present = Present::load(&repository).await?;
     let packs = u64::try_from(catalogue.packs().count())?;
-    let usable = Usable { avoid: log.avoid(u64::MAX)?, catalogue, present };
+    let usable = Usable { own: None, avoid: log.avoid(u64::MAX)?, catalogue, present };
     let before = memory_kib("VmRSS")?;
     println!(
         "log, lists and listing of {packs} packs: {:.1} s, {} MiB",
@@ -94,6 +95,7 @@ async fn pages(repository: &Repository, usable: &Usable, index: &Index, chunks: 
         let wanted: Vec<_> = (0..REGION_CHUNKS).map(|at| chunks.entry(number(at))).collect();
         let ids: Vec<ContentId> = wanted.iter().map(|entry| entry.id).collect();
         let found = index.resolve(repository, usable, &Monitor::silent(), &ids).await?;
+        let found: HashMap<ContentId, Place> = found.into_iter().map(|(id, word)| (id, word.place)).collect();
         ensure!(wanted.iter().all(|entry| found.get(&entry.id) == Some(&entry.place)), "a wrong place");
     }
     let each = started.elapsed().as_secs_f64() / REGIONS as f64;

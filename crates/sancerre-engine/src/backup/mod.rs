@@ -5,6 +5,7 @@
 //!                     └────────────── places ──────────────> tree (in order) ─> manifest: the commit point
 //! ```
 
+mod base;
 mod budget;
 mod member;
 mod packer;
@@ -28,6 +29,7 @@ use sancerre_format::outcome::{Body, Consistency, Member, MemberKind, public_byt
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
+use self::base::Base;
 use self::budget::Budget;
 use self::member::Watch;
 use self::packer::{PackKeys, Packer};
@@ -36,14 +38,13 @@ use self::stored::Stored;
 use self::tables::Tables;
 use self::upload::Uploader;
 use crate::error::{Error, Result};
-use crate::frames::Frames;
 use crate::index::{self, Index, Lookup};
-use crate::known::{Speaker, Usable};
+use crate::known::Usable;
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, Moves, Snapshot, open_body};
+use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 
 /// Where the bytes of a member come from.
@@ -283,17 +284,6 @@ async fn commit(
     uploader.session.commit(repository, log, &manifest, &run.uses.encode()?, &body).await
 }
 
-/// The snapshot before this one.
-struct Base {
-    session: SessionId,
-    frames: Arc<Frames>,
-    body: Body,
-    /// Whose word its map is.
-    speaker: Speaker,
-    /// The same for humans.
-    described: String,
-}
-
 /// One backup under way.
 struct Run {
     repository: Repository,
@@ -331,7 +321,7 @@ impl Run {
         }
         let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
-        let base = read_base(repository, log, &options.vm, &usable, monitor);
+        let base = base::read(repository, log, &options.vm, &usable, monitor);
         let layout = repository.layout;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {
@@ -339,7 +329,7 @@ impl Run {
             frame_bytes: to_usize(layout.frame_bytes),
             usable,
             index,
-            tables: Tables::new(&repository, log, budget.tables_bytes),
+            tables: Tables::new(repository, log, budget.tables_bytes),
             base_speaker: base.as_ref().map_or_else(String::new, |base| base.described.clone()),
             stored: Stored::new(budget.session_bytes),
             packer: Packer::new(keys, &layout),
@@ -395,39 +385,6 @@ impl Run {
             members: self.members.clone(),
         }
     }
-}
-
-/// The newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
-/// it is used. In the own key's all is proven already.
-fn read_base(
-    repository: &Repository,
-    log: &Log,
-    vm: &Name,
-    usable: &Usable,
-    monitor: &Monitor,
-) -> Option<Base> {
-    let is_base = |snapshot: &Snapshot<'_>| {
-        // Ids of another generation of the zone's keys are not comparable with those of this one.
-        snapshot.manifest.fields.vm == *vm
-            && usable.avoid.hears(snapshot.session().number)
-            && snapshot.generation() == repository.keys.generation()
-    };
-    let snapshot = log.snapshots().into_iter().rfind(is_base)?;
-    let body = match open_body(repository, &snapshot) {
-        Ok(body) => body,
-        Err(error) => {
-            monitor.warn(format!(
-                "the snapshot before this one cannot be used, all is compared with the index: {error}"
-            ));
-            return None;
-        }
-    };
-    let frames = Frames::new(repository.clone(), Arc::new(log.clone()), Arc::clone(&usable.catalogue));
-    let (session, by) = (snapshot.session(), &snapshot.manifest.fields.by.name);
-    let speaker = if usable.own.as_ref() == Some(by) { Speaker::Own } else { Speaker::Base };
-    let id: String = session.intent.to_string().chars().take(8).collect();
-    let described = format!("the map of snapshot {id}, made by {by}");
-    Some(Base { session, frames: Arc::new(frames), body, speaker, described })
 }
 
 /// A region's number of bytes.

@@ -7,10 +7,10 @@
 //! The pack's own writer signed the table, so a lie can only be about packs of the liar, and who does not trust him does
 //! without all of it. What is proven stands in this session's maps, so the next night asks for none of it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, FramePlace, Hash, PackName, Place};
 use tokio::sync::{OnceCell, Semaphore};
@@ -43,6 +43,8 @@ pub(super) struct Tables {
     collectors: BTreeSet<u64>,
     kept: Mutex<Kept<PackName, Arc<OnceCell<Table>>>>,
     reads: Semaphore,
+    /// One at a time.
+    large_reads: Semaphore,
     told: Mutex<BTreeSet<Speaker>>,
     unreadable: Mutex<BTreeSet<PackName>>,
 }
@@ -57,6 +59,7 @@ impl Tables {
             collectors: collectors.collect(),
             kept: Mutex::new(Kept::new(budget_bytes)),
             reads: Semaphore::new(READS_IN_FLIGHT),
+            large_reads: Semaphore::new(1),
             told: Mutex::default(),
             unreadable: Mutex::default(),
         }
@@ -74,21 +77,11 @@ impl Tables {
         for (id, word) in words.iter().filter(|(_, word)| word.speaker == Speaker::Own) {
             known.entry(*id).or_insert(word.place);
         }
-        let open = |id: &ContentId, known: &Places| !known.contains_key(id);
         let lying = |word: &Word| shared.usable.avoid.pack(&word.place.frame.frame);
-        let asked = words.iter().filter(|(id, _)| open(id, known));
-        let packs: BTreeSet<PackName> = asked.filter_map(|(_, word)| lying(word)).collect();
-        let reads = packs
-            .into_iter()
-            .map(|pack| async move { Ok::<_, Error>((pack, self.table(shared, pack).await?)) });
-        let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(READS_IN_FLIGHT));
-        let mut tables = std::collections::BTreeMap::new();
-        while let Some(read) = reads.next().await {
-            let (pack, table) = read?;
-            tables.insert(pack, table);
-        }
+        let asked = words.iter().filter(|(id, _)| !known.contains_key(id));
+        let tables = self.tables(shared, asked.filter_map(|(_, word)| lying(word)).collect()).await?;
         for (id, word) in words {
-            let Some(pack) = lying(word).filter(|_| open(id, known)) else { continue };
+            let Some(pack) = lying(word).filter(|_| !known.contains_key(id)) else { continue };
             let Some(Some(table)) = tables.get(&pack) else { continue };
             if table.binary_search(&fingerprint(id, &word.place, pack)).is_ok() {
                 known.insert(*id, word.place);
@@ -97,6 +90,11 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    async fn tables(&self, shared: &Shared, packs: BTreeSet<PackName>) -> Result<BTreeMap<PackName, Table>> {
+        let reads = packs.into_iter().map(|pack| async move { Ok((pack, self.table(shared, pack).await?)) });
+        futures::stream::iter(reads).buffer_unordered(READS_IN_FLIGHT).try_collect().await
     }
 
     /// The table of a pack; none if it cannot be read, which is told once.
@@ -122,7 +120,7 @@ impl Tables {
         // What no list names is not allowed, so nobody asks for it.
         let Some(source) = Source::find(&shared.usable.catalogue, pack) else { return Ok(None) };
         let may_be_moved = self.collectors.contains(&pack.session);
-        match contents(&self.repository, source, may_be_moved).await {
+        match contents(&self.repository, source, may_be_moved, &self.large_reads).await {
             Ok(contents) => {
                 let fingerprints = move || fingerprints(&contents, pack);
                 Ok(Some(Arc::new(self.repository.host.compute(fingerprints).await?)))

@@ -9,6 +9,7 @@ use sancerre_format::list::ListedPack;
 use sancerre_format::names;
 use sancerre_format::pack::{DirectoryEntry, OwnFrames, PackTail, Piece, Trailer};
 use sancerre_format::seal::RootKey;
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -117,24 +118,30 @@ enum Told {
 }
 
 /// What a pack's own table says, as its session signed it. One request unless the table is very large, and one more for
-/// the head if frames may have been moved into it.
+/// the head if frames may have been moved into it. Very large tables are read while `large` has a permit: who lies can
+/// make them as large as a pack.
 ///
 /// Errors: also a pack that is not the listed one.
 pub(crate) async fn contents(
     repository: &Repository,
     source: Source,
     may_be_moved: bool,
+    large: &Semaphore,
 ) -> Result<Contents> {
-    let mut wanted = TAIL_BYTES.min(source.listed.size_bytes);
-    let key = source.key(repository);
-    loop {
-        let from = source.listed.size_bytes.saturating_sub(wanted);
-        let read = |tail: Bytes| read_contents(repository, source, may_be_moved, tail);
-        match repository.cached(&key, from..source.listed.size_bytes, read).await? {
-            Told::All(contents) => return Ok(contents),
-            Told::Longer(needed) if needed > wanted => wanted = needed,
-            Told::Longer(_) => return Err(Error::object(&key)(not_listed())),
-        }
+    let (key, size_bytes) = (source.key(repository), source.listed.size_bytes);
+    let read = async |tail_bytes: u64| {
+        let range = size_bytes.saturating_sub(tail_bytes)..size_bytes;
+        repository.cached(&key, range, |tail| read_contents(repository, source, may_be_moved, tail)).await
+    };
+    let needed = match read(TAIL_BYTES).await? {
+        Told::All(contents) => return Ok(contents),
+        Told::Longer(needed) => needed,
+    };
+    let _large = large.acquire().await.map_err(|_| Error::Worker)?;
+    match read(needed).await? {
+        Told::All(contents) => Ok(contents),
+        // Another trailer than the first time.
+        Told::Longer(_) => Err(Error::object(&key)(not_listed())),
     }
 }
 

@@ -162,7 +162,7 @@ fn a_tail_alone_tells_of_unmoved_frames_and_vouches_for_itself() {
         let mut bytes = tail.to_vec();
         bytes[at] ^= 0x41;
         // Whoever changed it and can seal tables is told by the signed list.
-        assert!(decode(&bytes).is_ok_and(|own| own.hash() == finished.tail_hash) == false, "byte {at}");
+        assert!(!decode(&bytes).is_ok_and(|own| own.hash() == finished.tail_hash), "byte {at}");
     }
     assert!(decode(&tail[1..]).is_err());
     let moved = moved();

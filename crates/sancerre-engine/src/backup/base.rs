@@ -1,0 +1,57 @@
+//! The snapshot that a backup compares with first.
+
+use std::sync::Arc;
+
+use sancerre_format::id::SessionId;
+use sancerre_format::names::Name;
+use sancerre_format::outcome::Body;
+
+use crate::frames::Frames;
+use crate::known::{Speaker, Usable};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::{Log, Snapshot, open_body};
+
+/// The snapshot before this one.
+pub(super) struct Base {
+    pub(super) session: SessionId,
+    pub(super) frames: Arc<Frames>,
+    pub(super) body: Body,
+    /// Whose word its map is.
+    pub(super) speaker: Speaker,
+    /// The same for humans.
+    pub(super) described: String,
+}
+
+/// The newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
+/// it is used. In the own key's all is proven already.
+pub(super) fn read(
+    repository: &Repository,
+    log: &Log,
+    vm: &Name,
+    usable: &Usable,
+    monitor: &Monitor,
+) -> Option<Base> {
+    let is_base = |snapshot: &Snapshot<'_>| {
+        // Ids of another generation of the zone's keys are not comparable with those of this one.
+        snapshot.manifest.fields.vm == *vm
+            && usable.avoid.hears(snapshot.session().number)
+            && snapshot.generation() == repository.keys.generation()
+    };
+    let snapshot = log.snapshots().into_iter().rfind(is_base)?;
+    let body = match open_body(repository, &snapshot) {
+        Ok(body) => body,
+        Err(error) => {
+            monitor.warn(format!(
+                "the snapshot before this one cannot be used, all is compared with the index: {error}"
+            ));
+            return None;
+        }
+    };
+    let frames = Frames::new(repository.clone(), Arc::new(log.clone()), Arc::clone(&usable.catalogue));
+    let (session, by) = (snapshot.session(), &snapshot.manifest.fields.by.name);
+    let speaker = if usable.own.as_ref() == Some(by) { Speaker::Own } else { Speaker::Base };
+    let id: String = session.intent.to_string().chars().take(8).collect();
+    let described = format!("the map of snapshot {id}, made by {by}");
+    Some(Base { session, frames: Arc::new(frames), body, speaker, described })
+}
