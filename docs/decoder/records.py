@@ -141,7 +141,7 @@ def _verify(text: bytes, signature: bytes, namespace: str, key: bytes) -> None:
 
 def _known(lines: list[str], kind: str) -> None:
     """Stops at what only a later reader understands; the signature was verified before."""
-    found = re.fullmatch(r"sancerre-([a-z]+)-v(\d+)", lines[0])
+    found = re.fullmatch(r"sancerre-([a-z-]+)-v(\d+)", lines[0])
     require(found is not None and found[1] == kind, f"not a record of kind {kind}")
     if found and found[2] != "1":
         raise Unsupported(f"version {found[2]} of {kind}")

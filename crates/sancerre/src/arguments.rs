@@ -24,7 +24,7 @@ const MEMORY_DEFAULT: &str = "300M";
 const AFTER_HELP: &str = "\
 Passphrase, the first of these that is set:
   1. SANCERRE_PASSWORD                the passphrase itself
-  2. SANCERRE_PASSWORD_FILE           a file; its first line
+  2. SANCERRE_PASSWORD_FILE           a file that only you can read; its first line
   3. SANCERRE_PASSWORD_COMMAND        a command for sh -c; the first line it prints
   4. $CREDENTIALS_DIRECTORY/sancerre-password   the systemd credential
   5. the terminal
