@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sancerre_engine::cache::Cache;
 use sancerre_engine::check::{CheckOptions, ReadData, check};
 use sancerre_engine::gc::{GcOptions, gc};
-use sancerre_engine::keys::Keys;
+use sancerre_engine::keys::{Keys, Unlock};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -50,6 +50,14 @@ impl Scene {
         let store = Store::new(self.odd.clone(), "odd");
         let keys = Keys::from_passphrase(&store, &zone(), &passphrase()).await.unwrap();
         Repository::open(store, self.repo.host.clone(), keys).await.unwrap()
+    }
+
+    /// With the admin's key besides.
+    async fn as_admin(&self) -> Repository {
+        let mut open = self.open().await;
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        open.keys.unlock_admin(&open.store, &unlock).await.unwrap();
+        open
     }
 
     async fn restores(&self, session: SessionId) {
@@ -161,7 +169,7 @@ async fn an_object_that_cannot_be_read_stops_no_reader() {
 
 async fn writers_stop_at(scene: &Scene, key: &str) {
     let before = scene.repo.objects().await;
-    let open = scene.open().await;
+    let open = scene.as_admin().await;
     let backup = back_up(&open, "web01", MemoryDisk::new(scene.disks[0].clone())).await.unwrap_err();
     let gc = gc(&open, &GC, &Monitor::silent()).await.unwrap_err();
     let log = Log::load(&open).await.unwrap();
@@ -183,7 +191,7 @@ async fn a_list_that_cannot_be_read_stops_collectors() {
     let mail01 = report.snapshot.unwrap();
     let bytes = restore_bytes(&scene.open().await, mail01, "disk0").await.unwrap();
     assert!(bytes == noise(5, MIB));
-    let error = gc(&scene.open().await, &GC, &Monitor::silent()).await.unwrap_err();
+    let error = gc(&scene.as_admin().await, &GC, &Monitor::silent()).await.unwrap_err();
     assert!(matches!(&error, Error::Unread { key: named, .. } if *named == key), "{error}");
 }
 
