@@ -304,9 +304,11 @@ impl Error {
             Self::Object { source: FormatError::Unsupported { .. }, .. }
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
             Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
-            Self::Missing { .. } | Self::Gap { .. } | Self::Broken { .. } | Self::Lost { .. } | Self::Hidden { .. } => {
-                ErrorKind::Missing
-            }
+            Self::Missing { .. }
+            | Self::Gap { .. }
+            | Self::Broken { .. }
+            | Self::Lost { .. }
+            | Self::Hidden { .. } => ErrorKind::Missing,
             Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Unrestorable { source, .. } => source.kind(),

@@ -154,8 +154,8 @@ mod tests {
     fn bare_paths_are_numbered_in_their_order() {
         let disks = [disk("/a"), disk("data=/b"), disk("/c")];
         let planned = plan(&disks, Some(&name("dump")), &["/x.xml".parse().unwrap()]).unwrap();
-        let names: Vec<_> = planned.iter().map(|source| (source.name.as_str(), source.kind)).collect();
-        let (disk, stream, file) = (MemberKind::Disk, MemberKind::Stream, MemberKind::File);
+        let names: Vec<_> = planned.iter().map(|source| (source.name.as_str(), &source.kind)).collect();
+        let (disk, stream, file) = (&MemberKind::Disk, &MemberKind::Stream, &MemberKind::File);
         assert_eq!(
             names,
             [("disk0", disk), ("data", disk), ("disk1", disk), ("dump", stream), ("x.xml", file)]

@@ -26,7 +26,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
     // What needs a newer version may have announced anything.
     log.refuse_opaque(zone, number)?;
     if let Some((below, entry)) = log.breaks().find(|(_, entry)| entry.fields.number < number) {
-        return Err(Error::Broken { number: below, above: entry.fields.number, by: entry.fields.by.name.clone() });
+        return Err(Error::Broken {
+            number: below,
+            above: entry.fields.number,
+            by: entry.fields.by.name.clone(),
+        });
     }
     let (standing, abandoned) = (log.standing(number), log.abandoned());
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {

@@ -54,8 +54,7 @@ impl Session {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
         let (store, seen) = (&repository.store, recipients::seen_epoch(log));
-        let (epoch, recipient) =
-            recipients::current(store, &repository.keys.trust, secrets, seen).await?;
+        let (epoch, recipient) = recipients::current(store, &repository.keys.trust, secrets, seen).await?;
         let (started, parents) = (repository.host.clock.now(), log.heads(vm));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
