@@ -79,8 +79,7 @@ fn sets_that_name_later_sessions() {
     let part = |text: &str| stored_zstd(text.as_bytes());
     let frames = part("sancerre-frames-v1\nframes: 7 0\n");
     assert!(FrameSet::decode(&frames, 7).is_ok());
-    let lists =
-        ["dead: 7 0", "move: 0 7 0:1", "burnt: 7 0"].map(|line| part(&format!("sancerre-gc-v1\n{line}\n")));
+    let lists = ["dead: 7 0", "move: 0 7 0:1"].map(|line| part(&format!("sancerre-gc-v1\n{line}\n")));
     for lists in &lists {
         assert!(GcLists::decode(lists, 7).is_ok());
     }
