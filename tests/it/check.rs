@@ -361,33 +361,16 @@ impl Scene {
 
 /// The packs are sound and the maps are signed by an honest writer: only a comparison of both tells.
 #[tokio::test]
-async fn an_index_that_lies_about_a_sound_pack_is_found_and_healed() {
+async fn an_index_that_lies_about_a_sound_pack_is_not_believed() {
     let scene = scene(11).await;
     scene.lie_about(2, 0).await;
     let bytes = guest(111, SIZE);
-    let save = async || back_up(&scene.repo.open, "clone", MemoryDisk::new(bytes.clone())).await.unwrap();
-    let poisoned = save().await;
-    assert_eq!(poisoned.new_bytes, 0, "the lie was believed");
-
-    assert_eq!(run(&scene.repo.open, ReadData::No, false).await.worst(), None, "nothing was read");
-    let by_key_file = run(&scene.repo.as_writer().await, ReadData::All, false).await;
-    let found = run(&scene.repo.open, ReadData::All, true).await;
-    assert_eq!(by_key_file.findings, found.findings);
-    let [finding] = found.findings.as_slice() else { panic!("{:#?}", found.findings) };
-    assert_eq!(finding.severity, Severity::Damaged);
-    assert!(finding.problem.contains("that do not lie there"), "{}", finding.problem);
-    assert!(found.quarantined.is_some());
-    let [cost] = finding.costs.as_slice() else { panic!("{finding:#?}") };
-    let lost: u64 = cost.ranges.iter().map(|range| range.end - range.start).sum();
-    assert_eq!((Some(cost.snapshot), lost), (poisoned.snapshot, poisoned.data_bytes));
-
-    // What the lie hid is found again: the same chunks of the other VM.
-    let healed = save().await;
-    assert_eq!(healed.new_bytes, 0);
-    let restored = restore_bytes(&scene.repo.open, healed.snapshot.unwrap(), "disk0").await.unwrap();
+    let saved = back_up(&scene.repo.open, "clone", MemoryDisk::new(bytes.clone())).await.unwrap();
+    // What the lie hides is found all the same: the same chunks of the other VM.
+    assert_eq!(saved.new_bytes, 0);
+    assert_eq!(run(&scene.repo.open, ReadData::All, false).await.findings, []);
+    let restored = restore_bytes(&scene.repo.open, saved.snapshot.unwrap(), "disk0").await.unwrap();
     assert!(restored == bytes);
-    let after = run(&scene.repo.open, ReadData::All, false).await;
-    assert_eq!(after.findings, found.findings, "the older one stays what it is, and no other is concerned");
 }
 
 #[tokio::test]

@@ -74,7 +74,8 @@ impl Scene {
     }
 
     async fn revoke_liar(&self, from: u64) {
-        let distrust = Distrust { writer: name("liar"), from, reason: "stolen".into() };
+        let own = Log::load(&self.repo.open).await.unwrap().highest() + 1;
+        let distrust = Distrust { writer: name("liar"), from: from.min(own), reason: "stolen".into() };
         self.repo.append(Kind::Revoke(distrust), &[]).await;
     }
 

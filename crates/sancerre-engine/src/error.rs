@@ -225,7 +225,7 @@ pub enum Error {
         entry: u64,
     },
     /// What ended a session does not verify, so it is not known what must be kept.
-    #[error("object {key} cannot be read: {source}. {}", unverified(source, *number, backup.as_ref()))]
+    #[error("object {key} cannot be read: {source}. {}", unverified(source, *number, backup.as_deref()))]
     Unverified {
         /// Its key.
         key: String,
@@ -234,7 +234,7 @@ pub enum Error {
         /// Its session's number.
         number: u64,
         /// Its session, if that is a backup.
-        backup: Option<SessionId>,
+        backup: Option<Box<SessionId>>,
     },
     /// The store went away at the commit point.
     #[error(

@@ -84,7 +84,8 @@ impl<'a> TextReader<'a> {
     fn wrong_kind(&self, found: &str) -> crate::FormatError {
         let family = self.what.trim_end_matches(|digit: char| digit.is_ascii_digit());
         match found.strip_prefix(family) {
-            Some(version) if !version.is_empty() && version.bytes().all(|digit| digit.is_ascii_digit()) => {
+            // The versions after this one; there was none before it.
+            Some(version) if number::<u64>(self.what, version).is_ok_and(|version| version > 1) => {
                 unsupported(self.what, found)
             }
             _ => corrupt(self.what, format!("first line is {found:?}")),

@@ -37,10 +37,11 @@ impl Repository {
         let name = |(key, mark): (&str, &str)| self.refused_name(key, mark);
         let names: Vec<Option<String>> = asked.iter().map(|asked| asked.map(name)).collect();
         let found = self.cache.get(&self.host, names.clone()).await?;
-        let open = |((asked, name), found): ((Option<(&str, &str)>, Option<String>), Option<Bytes>)| {
-            self.open_refused(asked?.0, &name?, &found?)
-        };
-        let mut refused: Vec<Option<Refused>> = asked.into_iter().zip(names).zip(found).map(open).collect();
+        let mut refused: Vec<Option<Refused>> = Vec::with_capacity(found.len());
+        for ((asked, name), found) in asked.into_iter().zip(names).zip(found) {
+            let known = asked.zip(name).zip(found);
+            refused.push(known.and_then(|(((key, _), name), found)| self.open_refused(key, &name, &found)));
+        }
         self.look_again(&mut refused);
         Ok(refused)
     }

@@ -37,7 +37,7 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         match &entry.outcome {
             Outcome::Invalid(error) if !standing.gave_up(entry) && !abandoned.contains(&entry.session) => {
                 let key = names::outcome(zone, &entry.session);
-                let backup = entry.damaged().map(|_| entry.session);
+                let backup = entry.damaged().map(|_| Box::new(entry.session));
                 let number = entry.session.number;
                 return Err(Error::Unverified { key, source: error.clone(), number, backup });
             }

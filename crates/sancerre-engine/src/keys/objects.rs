@@ -7,15 +7,13 @@ use futures::{StreamExt, stream};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Identity, ZoneRecord};
-use sancerre_format::names;
 use sancerre_format::recipient::{AdminKey, Recipient};
 use sancerre_format::record::{self, Fields, Record, Trust};
+use sancerre_format::{limits, names};
 
 use crate::error::{Error, Result};
 use crate::store::{Listed, Store};
 
-/// Largest object below `keys/` that is read.
-const BYTES_MAX: u64 = 1 << 20;
 /// Objects in flight at once.
 const READS_IN_FLIGHT: usize = 32;
 
@@ -156,11 +154,7 @@ async fn read_one<F: KeyRecord>(
 ///
 /// Errors: [`Error::Object`] then.
 pub(crate) fn refuse_size(key: &str, size_bytes: u64) -> Result<()> {
-    if size_bytes <= BYTES_MAX {
-        return Ok(());
-    }
-    let detail = format!("it has {size_bytes} bytes, and may have {BYTES_MAX}");
-    Err(Error::object(key)(FormatError::Corrupt { what: "key object", detail }))
+    limits::check(key, size_bytes).map_err(Error::object(key))
 }
 
 /// The error again, if it is this object's alone: a store that is away must not look like one without keys.

@@ -1,16 +1,17 @@
 //! Opening a repository's own keys with a passphrase or with identities.
 
+mod signers;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use sancerre_format::FormatError;
-use sancerre_format::certificate::{Certificate, Role, portable};
+use sancerre_format::certificate::Role;
 use sancerre_format::config::{Identity, ZoneRecord};
-use sancerre_format::key::{AdminSecret, IdentitySecret, Secret, WriterSecret, ZoneKeys, ZoneSecret};
+use sancerre_format::key::{IdentitySecret, Secret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Zone};
-use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{Record, SignedBy, Trust};
-use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
 use super::identity::OpenIdentity;
@@ -20,6 +21,7 @@ use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Store;
+use signers::{open_admin, open_writer};
 
 /// What opens age files: a passphrase, identities, or both.
 #[derive(Default)]
@@ -390,60 +392,6 @@ fn open_generation(
         return Err(Error::object(key)(FormatError::Forged { what: "zone secret", detail }));
     }
     Ok(secret)
-}
-
-/// The first certificate of the zone whose key is kept for whoever holds the identity.
-async fn open_writer(
-    store: &Store,
-    trust: &Trust,
-    zone: &Zone,
-    identities: &[IdentitySecret],
-) -> Result<Opened<Option<SignerKey>>> {
-    let Found { records, mut left_out } = objects::read::<Certificate>(store, trust).await?;
-    let here = records.iter().filter(|(record, _)| !record.sealed.is_empty() && record.fields.zone == *zone);
-    for (record, bytes) in here {
-        let opened = identities.iter().find_map(|identity| {
-            let identity = age_identity(identity).ok()?;
-            sealed::open(&identity, &record.sealed).ok()
-        });
-        let Some(secret) = opened else { continue };
-        match kept_signer(record, bytes, &secret) {
-            Ok(signer) => return Ok(Opened { found: Some(signer), left_out }),
-            Err(why) => {
-                let key = record.fields.key();
-                left_out.push(LeftOut { why: Error::object(&key)(why), key });
-            }
-        }
-    }
-    Ok(Opened { found: None, left_out })
-}
-
-fn kept_signer(
-    record: &Record<Certificate>,
-    bytes: &[u8],
-    secret: &[u8],
-) -> std::result::Result<SignerKey, FormatError> {
-    let secret = WriterSecret::decode(secret)?;
-    if secret.key.public() != record.fields.key {
-        let detail = "the key kept with it is another one".into();
-        return Err(FormatError::Forged { what: "certificate", detail });
-    }
-    let by = SignedBy { name: record.fields.name.clone(), certificate: Some(portable(bytes)?) };
-    let (role, expires) = (record.fields.role(), record.fields.expires);
-    Ok(SignerKey { by, key: secret.key.clone(), role, expires })
-}
-
-async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) -> Result<SigningKey> {
-    let Found { records, left_out } = objects::read::<AdminKey>(store, trust).await?;
-    for (record, _) in &records {
-        let opened =
-            unlock.try_passphrase(&record.sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
-        if let Some(secret) = opened.filter(|secret| secret.key.public() == trust.admin) {
-            return Ok(secret.key);
-        }
-    }
-    Err(objects::worst(left_out, !records.is_empty())
-        .unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
 }
 
 /// Whether a passphrase opens an age file.

@@ -136,8 +136,7 @@ impl Log {
     }
 
     fn highest_where(&self, counts: impl Fn(&Record<Entry>) -> bool) -> u64 {
-        let verified =
-            self.entries.iter().rfind(|(_, entry)| entry.entry.as_deref().is_ok_and(|entry| counts(entry)));
+        let verified = self.entries.iter().rfind(|(_, entry)| entry.entry.as_deref().is_ok_and(&counts));
         let mut highest = verified.map_or(0, |(number, _)| *number);
         while let Some(next) = highest.checked_add(1).filter(|next| self.entries.contains_key(next)) {
             highest = next;

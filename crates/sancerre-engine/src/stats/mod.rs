@@ -116,7 +116,7 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
         match counted {
             // A key file does not open the generations of the zone's keys before its own.
             Err(error) if error.is_damage() || error.kind() == ErrorKind::WrongKey => {
-                count.stats.unread.push(error.to_string())
+                count.stats.unread.push(error.to_string());
             }
             counted => counted?,
         }

@@ -1,0 +1,244 @@
+//! The sealed body of a manifest: its tags and members, and where their maps begin (FORMAT.md §8.1).
+
+use std::fmt;
+
+use crate::error::{Result, corrupt, ensure};
+use crate::id::{ContentId, FrameName, FramePlace, PackName, Place};
+use crate::names::{Name, Tag};
+use crate::text::{TextReader, TextWriter, number, optional};
+
+/// How a source is cut. Only the next backup needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunking {
+    /// At multiples of 4 KiB.
+    Disk,
+    /// Anywhere.
+    Stream,
+    /// A word of a later version.
+    Other(Name),
+}
+
+impl Chunking {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disk" => Self::Disk,
+            "stream" => Self::Stream,
+            other => Self::Other(Name::new(other)?),
+        })
+    }
+}
+
+impl fmt::Display for Chunking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Stream => "stream",
+            Self::Other(word) => word.as_str(),
+        })
+    }
+}
+
+/// What a member of a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A virtual disk.
+    Disk,
+    /// A stream read from standard input.
+    Stream,
+    /// A file that belongs to the VM, such as its configuration.
+    File,
+    /// A word of a later version: this member cannot be restored, the others can.
+    Other(Name),
+}
+
+impl MemberKind {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disk" => Self::Disk,
+            "stream" => Self::Stream,
+            "file" => Self::File,
+            other => Self::Other(Name::new(other)?),
+        })
+    }
+}
+
+impl fmt::Display for MemberKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Stream => "stream",
+            Self::File => "file",
+            Self::Other(word) => word.as_str(),
+        })
+    }
+}
+
+/// What a hypervisor says of a member besides its bytes: `<key>=<value>` words, all of them optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberWords(Vec<String>);
+
+/// Keys of words in their order; those that begin with `x-` follow in any order.
+const WORD_KEYS: [&str; 5] = ["role", "serial", "bus", "lsize", "psize"];
+
+impl MemberWords {
+    /// Takes words that are in their one spelling: known keys in order and once each, then ignorable ones.
+    pub fn new(words: Vec<String>) -> Result<Self> {
+        let bad = || corrupt(BODY, "a word of a disk line is not <key>=<value> in its order");
+        let mut least = 0;
+        for word in &words {
+            let (key, value) = word.split_once('=').ok_or_else(bad)?;
+            let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+            let at = WORD_KEYS.iter().position(|known| *known == key);
+            let at = at.or(key.strip_prefix("x-").filter(|rest| printable(rest)).map(|_| WORD_KEYS.len()));
+            let at = at.filter(|at| *at >= least && printable(value)).ok_or_else(bad)?;
+            least = at.saturating_add(usize::from(at < WORD_KEYS.len()));
+        }
+        Ok(Self(words))
+    }
+
+    /// The value of a word.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+}
+
+/// Root of a member's map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    /// Its level in the tree.
+    pub level: u8,
+    /// Node id.
+    pub id: ContentId,
+    /// Where the node lies.
+    pub place: Place,
+}
+
+/// One disk, stream or file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name in the VM.
+    pub name: Name,
+    /// What it is.
+    pub kind: MemberKind,
+    /// How it was cut.
+    pub chunking: Chunking,
+    /// Where the block grid starts, in bytes.
+    pub phase_bytes: u32,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Without holes.
+    pub data_bytes: u64,
+    /// Plain bytes that were not known before.
+    pub new_bytes: u64,
+    /// Chunks in it.
+    pub chunks: u64,
+    /// Chunks that were not known before.
+    pub new_chunks: u64,
+    /// Whether it changed while it was read.
+    pub fuzzy: bool,
+    /// Its map; none when it is all zeros.
+    pub root: Option<Root>,
+    /// What the hypervisor says of it.
+    pub words: MemberWords,
+}
+
+/// The sealed body of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// Members, in the user's order.
+    pub members: Vec<Member>,
+}
+
+const BODY: &str = "sancerre-body-v1";
+/// Highest level of a map's node (FORMAT.md §10.1).
+const LEVEL_MAX: u8 = 7;
+
+impl Body {
+    /// The raw bytes to be sealed.
+    pub fn encode(&self) -> String {
+        self.text(&[])
+    }
+
+    fn text(&self, extensions: &[String]) -> String {
+        let mut text = TextWriter::new(BODY);
+        text.no_features().repeated("tag", &self.tags).repeated("disk", &self.members).extensions(extensions);
+        text.finish()
+    }
+
+    /// Reads the raw bytes of a body.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut text = TextReader::new(BODY, bytes)?;
+        text.no_features()?;
+        let body =
+            Self { tags: text.repeated("tag", Tag::new)?, members: text.repeated("disk", Member::parse)? };
+        let extensions = text.extensions()?;
+        text.finish()?;
+        let mut names: Vec<&Name> = body.members.iter().map(|member| &member.name).collect();
+        names.sort();
+        ensure(names.is_sorted_by(|a, b| a < b), BODY, || "two disks have one name".into())?;
+        ensure(body.text(&extensions).as_bytes() == bytes, BODY, || "not in its one spelling".into())?;
+        Ok(body)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kind, chunking, phase_bytes, size_bytes, .. } = self;
+        write!(f, "{name} {kind} {chunking} phase={phase_bytes} size={size_bytes}")?;
+        write!(f, " data={} new={} chunks={}", self.data_bytes, self.new_bytes, self.chunks)?;
+        write!(f, " new-chunks={} fuzzy={}", self.new_chunks, u8::from(self.fuzzy))?;
+        match &self.root {
+            None => f.write_str(" root=-")?,
+            Some(Root { level, id, place }) => {
+                let FramePlace { frame, offset_bytes, sealed_bytes } = place.frame;
+                write!(f, " root={level}/{id}/{frame}@{offset_bytes}+{sealed_bytes}")?;
+                write!(f, ":{}+{}", place.offset_bytes, place.size_bytes)?;
+            }
+        }
+        self.words.0.iter().try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+impl Member {
+    fn parse(line: &str) -> Result<Self> {
+        let bad = || corrupt(BODY, "a disk line is malformed");
+        let mut words = line.split(' ');
+        let mut next = |key: &str| words.next().and_then(|word| word.strip_prefix(key)).ok_or_else(bad);
+        let mut member = Self {
+            name: Name::new(next("")?)?,
+            kind: MemberKind::parse(next("")?)?,
+            chunking: Chunking::parse(next("")?)?,
+            phase_bytes: number(BODY, next("phase=")?)?,
+            size_bytes: number(BODY, next("size=")?)?,
+            data_bytes: number(BODY, next("data=")?)?,
+            new_bytes: number(BODY, next("new=")?)?,
+            chunks: number(BODY, next("chunks=")?)?,
+            new_chunks: number(BODY, next("new-chunks=")?)?,
+            fuzzy: number::<u8>(BODY, next("fuzzy=")?)? == 1,
+            root: optional(next("root=")?, |root| parse_root(root).ok_or_else(bad))?,
+            words: MemberWords::default(),
+        };
+        member.words = MemberWords::new(words.map(str::to_owned).collect())?;
+        Ok(member)
+    }
+}
+
+/// `<level>/<id>/<n>/<k>/<i>@<offset>+<sealed>:<offset>+<size>`
+fn parse_root(text: &str) -> Option<Root> {
+    fn num<T: std::str::FromStr>(text: &str) -> Option<T> {
+        number(BODY, text).ok()
+    }
+    let mut parts = text.splitn(5, '/');
+    let level = num(parts.next()?).filter(|level| *level <= LEVEL_MAX)?;
+    let id = ContentId::from_hex(parts.next()?).ok()?;
+    let pack = PackName { session: num(parts.next()?)?, ordinal: num(parts.next()?)? };
+    let (index, rest) = parts.next()?.split_once('@')?;
+    let (sealed, raw) = rest.split_once(':')?;
+    let (offset, size) = sealed.split_once('+')?;
+    let frame = FrameName { pack, index: num(index)? };
+    let frame = FramePlace { frame, offset_bytes: num(offset)?, sealed_bytes: num(size)? };
+    let (offset, size) = raw.split_once('+')?;
+    Some(Root { level, id, place: Place { frame, offset_bytes: num(offset)?, size_bytes: num(size)? } })
+}
