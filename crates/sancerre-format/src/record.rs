@@ -234,8 +234,26 @@ pub fn decode<F: Fields>(trust: &Trust, bytes: &[u8]) -> Result<Record<F>> {
 /// What `config` says of itself, verified against nothing: for a first look without a trust anchor.
 pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
     let unverified = Unverified::split_head(crate::config::Config::KIND, config)?;
-    let fields = read_text::<crate::config::Config>(unverified.text)?.fields;
-    Ok(fields.trust())
+    match read_text::<crate::config::Config>(unverified.text) {
+        Err(newer @ FormatError::Unsupported { .. }) => {
+            // Only the key that it names may say so.
+            unverified.verified_signer(&newer_trust(unverified.text)?)?;
+            Err(newer)
+        }
+        config => Ok(config?.fields.trust()),
+    }
+}
+
+/// What a `config` of a later version says of itself.
+fn newer_trust(text: &[u8]) -> Result<Trust> {
+    let claim = |key| {
+        let value = field(text, key).and_then(|value| std::str::from_utf8(value).ok());
+        value.ok_or_else(|| corrupt(crate::config::Config::KIND, "it names no admin"))
+    };
+    Ok(Trust {
+        repository: RepositoryId::from_hex(claim(b"repository: ")?)?,
+        admin: PublicKey::parse(claim(b"admin: ")?)?,
+    })
 }
 
 /// The value of the first line that starts with `key`, before anything is verified.
