@@ -92,9 +92,9 @@ pub struct GcReport {
 
 /// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
 ///
-/// Errors: [`Error::Missing`](crate::Error::Missing) or an object's damage when what the repository says does not add
-/// up, before anything is deleted; [`Error::WrongKey`](crate::Error::WrongKey) without a keeper's or the admin's key;
-/// [`Error::SessionEnded`](crate::Error::SessionEnded) when somebody ended it; the store's.
+/// Errors: [`Error::Missing`] or an object's damage when what the repository says does not add
+/// up, before anything is deleted; [`Error::WrongKey`] without a keeper's or the admin's key;
+/// [`Error::SessionEnded`] when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     repository.signer(KEEPERS)?;
     // Behind a delete marker that it cannot see, a manifest looks like one that never was.
