@@ -171,7 +171,7 @@ class Zone:
         return lambda id_: id_ not in marked["forget"] or id_ in marked["hold"]
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
-        uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"")
+        uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)
         whole = {(number, ordinal) for number, packs in uses.sessions.items() for ordinal, ranges in packs.items() if ranges is None}
         lies_in = (frame not in lists.moves and self.moves.get(frame, frame[:2]) in dead for frame in uses.frames())
         return bool(whole & dead) or any(lies_in)
