@@ -135,6 +135,7 @@ impl Log {
         for snapshot in self.committed() {
             let session = snapshot.session();
             let counts = |gc: u64| gc > session.number && lives.is_live(&session, gc);
+            // A set that does not decode convicts nobody here; the gate of gc stops at it before anything is deleted.
             for (named, members) in snapshot.uses().unwrap_or_default().iter() {
                 let found = court.burnt_too_early(named, &members, &counts);
                 if let Some((gc, pack)) = found.filter(|(gc, _)| lowest.is_none_or(|(low, _)| *gc < low)) {
