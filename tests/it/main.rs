@@ -8,6 +8,7 @@ mod backup;
 mod bounds;
 mod cache;
 mod check;
+mod checkpoint;
 mod closed;
 mod compat;
 mod concurrent;

@@ -81,11 +81,11 @@ impl Record {
                 }
             } else if key.contains("/outcome/") {
                 if let Ok(manifest) = record::decode::<Manifest>(trust, &bytes) {
-                    self.add(key, &manifest.sealed);
+                    self.add(key, manifest.sealed().unwrap());
                 }
             } else if key.contains("/index/") {
                 let segment = record::decode::<SegmentFields>(trust, &bytes).unwrap();
-                self.add(key, &segment.sealed[..segment.fields.table_bytes as usize]);
+                self.add(key, &segment.sealed().unwrap()[..segment.fields.table_bytes as usize]);
             }
         }
     }

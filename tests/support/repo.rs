@@ -196,7 +196,7 @@ pub async fn back_up(repository: &Repository, vm: &str, disk: Arc<dyn Disk>) -> 
 
 /// Restores a disk to a file and reads that.
 pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
-    let log = Arc::new(Log::load(repository).await?);
+    let log = Arc::new(Log::load_recent(repository, &Monitor::silent()).await?);
     let reader = restore::open(repository, log, session).await?;
     let member = reader.member(disk).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -211,7 +211,8 @@ pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &s
 
 /// A disk in order, as through a pipe.
 pub async fn dump_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
-    dump_by(repository, Arc::new(Log::load(repository).await?), session, disk).await
+    let log = Log::load_recent(repository, &Monitor::silent()).await?;
+    dump_by(repository, Arc::new(log), session, disk).await
 }
 
 /// The same by a log that was read.

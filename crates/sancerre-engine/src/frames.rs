@@ -197,8 +197,7 @@ impl Frames {
     /// Whether a pack that is not there was given up by a gc since.
     pub(crate) async fn gave_up(&self, pack: PackName) -> Result<bool> {
         self.renew(&self.view(), pack).await?;
-        let log = self.log();
-        Ok(log.sound_commits().any(|(_, lists)| lists.dead.contains_pack(&pack)))
+        Ok(self.log().gave_up(&pack))
     }
 
     /// Reads what was committed since `seen`, for `pack` was not there; says whether there is anything new.
@@ -211,7 +210,11 @@ impl Frames {
         if !missed.insert(pack) {
             return Ok(false);
         }
-        let mut log = Log::clone(&seen.log);
+        // Where frames lie is judged by the whole log.
+        let mut log = match seen.log.start() {
+            1 => Log::clone(&seen.log),
+            _ => Log::default(),
+        };
         log.refresh(&self.repository).await?;
         // A commit that is wrong may have sent the frame astray.
         log.judge();

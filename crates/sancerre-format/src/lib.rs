@@ -22,6 +22,7 @@
 
 pub mod bytes;
 pub mod certificate;
+pub mod checkpoint;
 pub mod chunk;
 pub mod config;
 pub mod error;

@@ -13,6 +13,10 @@ pub const OUTCOME_BYTES_MAX: u64 = 64 << 20;
 pub const LIST_BYTES_MAX: u64 = 32 << 20;
 /// An index segment.
 pub const INDEX_BYTES_MAX: u64 = 128 << 20;
+/// A checkpoint.
+pub const CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
+/// Records in a checkpoint, once decompressed.
+pub const CHECKPOINT_RECORDS_BYTES_MAX: u64 = 256 << 20;
 /// What a pack may have beyond the `pack-bytes` of its repository: head, table, directory, and a frame that is larger.
 pub const PACK_OVERHEAD_BYTES: u64 = 64 << 20;
 /// A pack of any repository: the largest `pack-bytes`, and what comes on top.
@@ -35,6 +39,7 @@ pub fn of_key(key: &str) -> (&'static str, u64) {
         Some("outcome") => ("outcome", OUTCOME_BYTES_MAX),
         Some("lists") => ("pack list", LIST_BYTES_MAX),
         Some("index") => ("index segment", INDEX_BYTES_MAX),
+        Some("checkpoints") => ("checkpoint", CHECKPOINT_BYTES_MAX),
         _ if key == names::CONFIG || key.starts_with("keys/") => ("key object", KEY_BYTES_MAX),
         _ => ("object", PACK_BYTES_MAX),
     }
@@ -60,6 +65,7 @@ mod tests {
             ("zones/default/outcome/0000000000000001-ab", OUTCOME_BYTES_MAX),
             ("zones/default/lists/0000000000000001-ab/00000000", LIST_BYTES_MAX),
             ("zones/log/index/0000000000000001-ab/00000000", INDEX_BYTES_MAX),
+            ("zones/default/checkpoints/0000000000000001", CHECKPOINT_BYTES_MAX),
             ("zones/default/packs/0000000000000001/00000000-ab", PACK_BYTES_MAX),
             ("probe/a/b", PACK_BYTES_MAX),
         ];

@@ -55,8 +55,6 @@ pub enum Kind {
     Revoke(Distrust),
     /// Owns index segments that were built anew from packs, of whatever session.
     Index,
-    /// The state of the zone as a keeper saw it, in the public part.
-    Checkpoint,
     /// Something that happened: without effect on what is live, trusted or stored. May own annex packs.
     Note(Note),
     /// A gc whose outcome is not what it should be counts as ended with nothing.
@@ -142,7 +140,7 @@ pub struct Entry {
     /// BLAKE3 of the object at the number before this one, which the signer has read; none at number 1, and above an
     /// object that is larger than an entry can be.
     pub previous: Option<Hash>,
-    /// Number of the newest checkpoint that the signer knew.
+    /// The newest checkpoint that the signer knew, by the number up to which it speaks.
     pub checkpoint: Option<u64>,
     /// What it is.
     pub kind: Kind,
@@ -162,7 +160,6 @@ impl Kind {
             Self::Taint(_) => "taint",
             Self::Revoke(_) => "revoke",
             Self::Index => "index",
-            Self::Checkpoint => "checkpoint",
             Self::Approve(_) => "approve",
             Self::Note(_) => "note",
             Self::Abandon(_) => "abandon",
@@ -221,7 +218,7 @@ impl Kind {
             Self::Gc { generation } => {
                 text.field("generation", generation);
             }
-            Self::Index | Self::Checkpoint => {}
+            Self::Index => {}
             Self::Abandon(abandon) => {
                 text.field("session", abandon.session).field("reason", &abandon.reason);
             }
@@ -249,7 +246,6 @@ impl Kind {
             "taint" => Self::Taint(Distrust::read(text)?),
             "revoke" => Self::Revoke(Distrust::read(text)?),
             "index" => Self::Index,
-            "checkpoint" => Self::Checkpoint,
             "abandon" => Self::Abandon(Abandon {
                 session: text.parsed("session", SessionId::parse)?,
                 reason: reason(text)?,
@@ -338,7 +334,7 @@ impl Fields for Entry {
         ensure(number > 1 || previous.is_none(), Self::KIND, || "nothing is before the first entry".into())?;
         let checkpoint = text.parsed("checkpoint", |value| optional(value, checkpoint_number))?;
         let kind = Kind::read(kind, text)?;
-        ensure(checkpoint.is_none_or(|before| before < number), Self::KIND, || {
+        ensure(checkpoint.is_none_or(|upto| upto <= number), Self::KIND, || {
             "its checkpoint is not before it".into()
         })?;
         ensure(!kind.reaches_beyond(number), Self::KIND, || "it distrusts what is not signed yet".into())?;

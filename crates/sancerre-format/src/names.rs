@@ -208,7 +208,7 @@ pub fn certificate(name: &Name) -> String {
 /// Prefix of all certificates.
 pub const CERTIFICATES: &str = "keys/certificates/";
 
-/// The five folders of a zone.
+/// The six folders of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Folder {
     /// Log entries.
@@ -221,11 +221,14 @@ pub enum Folder {
     Lists,
     /// Index segments.
     Index,
+    /// Checkpoints.
+    Checkpoints,
 }
 
 impl Folder {
-    /// All five.
-    pub const ALL: [Self; 5] = [Self::Log, Self::Outcome, Self::Packs, Self::Lists, Self::Index];
+    /// All six.
+    pub const ALL: [Self; 6] =
+        [Self::Log, Self::Outcome, Self::Packs, Self::Lists, Self::Index, Self::Checkpoints];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -234,6 +237,7 @@ impl Folder {
             Self::Packs => "packs",
             Self::Lists => "lists",
             Self::Index => "index",
+            Self::Checkpoints => "checkpoints",
         }
     }
 }
@@ -271,6 +275,19 @@ pub fn outcome(zone: &Zone, session: &SessionId) -> String {
     format!("{}{session}", folder(zone, Folder::Outcome))
 }
 
+/// What all outcomes of sessions from `number` on follow in the order of keys, and those of lower ones do not.
+pub fn outcomes_from(zone: &Zone, number: u64) -> String {
+    format!("{}{number:016x}", folder(zone, Folder::Outcome))
+}
+
+/// What the key of a revocation's copy begins with.
+pub const REVOKED: &str = "keys/revoked/";
+
+/// The copy of a revocation.
+pub fn revoked(writer: &Name) -> String {
+    format!("{REVOKED}{writer}")
+}
+
 /// A pack.
 pub fn pack(zone: &Zone, name: PackName, hash: &Hash) -> String {
     format!("{}{:08x}-{hash}", pack_folder(zone, name.session), name.ordinal)
@@ -286,6 +303,11 @@ pub fn index(zone: &Zone, session: &SessionId, sequence: u32) -> String {
     format!("{}{sequence:08x}", session_folder(zone, Folder::Index, session))
 }
 
+/// A checkpoint of the log below a number.
+pub fn checkpoint(zone: &Zone, upto: u64) -> String {
+    format!("{}{upto:016x}", folder(zone, Folder::Checkpoints))
+}
+
 /// What a key below a zone's folder names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ZoneKey {
@@ -299,6 +321,8 @@ pub enum ZoneKey {
     List(SessionId, u32),
     /// `index/<n>-<h>/<i>`
     Index(SessionId, u32),
+    /// `checkpoints/<n>`
+    Checkpoint(u64),
 }
 
 impl ZoneKey {
@@ -310,6 +334,7 @@ impl ZoneKey {
         let (folder, name) = rest.split_once('/').ok_or_else(stranger)?;
         match folder {
             "log" => Ok(Self::Log(number(name)?)),
+            "checkpoints" => Ok(Self::Checkpoint(number(name)?)),
             "outcome" => Ok(Self::Outcome(SessionId::parse(name)?)),
             "packs" => {
                 let (session, pack) = name.split_once('/').ok_or_else(stranger)?;

@@ -47,12 +47,51 @@ pub struct Record<F> {
     pub tool: String,
     /// Who signed.
     pub signer: Signer,
-    /// The public part.
-    pub public: Vec<u8>,
-    /// The sealed part, still sealed.
-    pub sealed: Vec<u8>,
     /// BLAKE3 of the whole object.
     pub hash: Hash,
+    public: Option<Vec<u8>>,
+    sealed: Option<Vec<u8>>,
+}
+
+/// How much of a record is at hand. The signed text says size and hash of each part, so a record without parts verifies
+/// as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cut {
+    /// All of it.
+    Whole,
+    /// All but the public part.
+    Sealed,
+    /// Text and signature.
+    Head,
+}
+
+impl<F: Fields> Record<F> {
+    /// The public part.
+    ///
+    /// Errors: it was cut off; see [`Cut`].
+    pub fn public(&self) -> Result<&[u8]> {
+        self.public.as_deref().ok_or_else(|| corrupt(F::KIND, "its public part was not read"))
+    }
+
+    /// The sealed part, still sealed.
+    ///
+    /// Errors: it was cut off.
+    pub fn sealed(&self) -> Result<&[u8]> {
+        self.sealed.as_deref().ok_or_else(|| corrupt(F::KIND, "its sealed part was not read"))
+    }
+
+    /// The fields and the sealed part.
+    ///
+    /// Errors: as [`Record::sealed`].
+    pub fn into_sealed(self) -> Result<(F, Vec<u8>)> {
+        let sealed = self.sealed.ok_or_else(|| corrupt(F::KIND, "its sealed part was not read"))?;
+        Ok((self.fields, sealed))
+    }
+
+    /// Whether both parts are at hand.
+    pub fn is_whole(&self) -> bool {
+        self.public.is_some() && self.sealed.is_some()
+    }
 }
 
 /// A record cut into its pieces, nothing verified yet.
@@ -192,8 +231,18 @@ impl<'a> Unverified<'a> {
 
     /// Verifies everything.
     pub fn verify<F: Fields>(&self, trust: &Trust) -> Result<Record<F>> {
+        self.verify_cut(trust, Cut::Whole, self.hash.unwrap_or_else(|| Hash::of(&[])))
+    }
+
+    /// Verifies a record of which these parts are at hand, and whose whole bytes have this hash.
+    fn verify_cut<F: Fields>(&self, trust: &Trust, cut: Cut, hash: Hash) -> Result<Record<F>> {
         let (parsed, signer) = self.verified_text::<F>(trust)?;
-        let [public, sealed] = parsed.parts;
+        let nothing = (0, Hash::of(&[]));
+        let [public, sealed] = match (cut, parsed.parts) {
+            (Cut::Whole, parts) => parts,
+            (Cut::Sealed, [_, sealed]) => [nothing, sealed],
+            (Cut::Head, _) => [nothing; 2],
+        };
         let total = public.0.checked_add(sealed.0);
         ensure(total == Some(to_u64(self.parts.len())), F::KIND, || {
             format!(
@@ -203,8 +252,8 @@ impl<'a> Unverified<'a> {
                 sealed.0
             )
         })?;
-        let cut = usize::try_from(public.0).ok().and_then(|size| self.parts.split_at_checked(size));
-        let (public_part, sealed_part) = cut.unwrap_or_default();
+        let split = usize::try_from(public.0).ok().and_then(|size| self.parts.split_at_checked(size));
+        let (public_part, sealed_part) = split.unwrap_or_default();
         for (name, part, announced) in [("public", public_part, public), ("sealed", sealed_part, sealed)] {
             if Hash::of(part) != announced.1 {
                 return Err(forged(F::KIND, format!("its {name} part does not fit the signed hash")));
@@ -214,11 +263,33 @@ impl<'a> Unverified<'a> {
             fields: parsed.fields,
             tool: parsed.tool,
             signer,
-            public: public_part.to_vec(),
-            sealed: sealed_part.to_vec(),
-            hash: self.hash.unwrap_or_else(|| Hash::of(&[])),
+            public: (cut == Cut::Whole).then(|| public_part.to_vec()),
+            sealed: (cut != Cut::Head).then(|| sealed_part.to_vec()),
+            hash,
         })
     }
+}
+
+/// Cuts parts off a record, of which nothing is verified but where they begin.
+///
+/// Errors: bytes that are no record, or whose length is not what the text announces.
+pub fn cut<F: Fields>(bytes: &[u8], cut: Cut) -> Result<Vec<u8>> {
+    let unverified = Unverified::split_head(F::KIND, bytes)?;
+    let [public, sealed] = read_text::<F>(unverified.text)?.parts;
+    let parts = usize::try_from(public.0).ok().and_then(|size| unverified.parts.split_at_checked(size));
+    let (_, sealed_part) = parts.filter(|(_, rest)| to_u64(rest.len()) == sealed.0).ok_or_else(|| {
+        corrupt(F::KIND, "it does not have the size that its text announces")
+    })?;
+    Ok(match cut {
+        Cut::Whole => bytes.to_vec(),
+        Cut::Sealed => [unverified.head().as_slice(), sealed_part].concat(),
+        Cut::Head => unverified.head(),
+    })
+}
+
+/// Verifies and decodes what [`cut`] left of a record whose whole bytes have this hash. That they do is somebody's word.
+pub fn decode_cut<F: Fields>(trust: &Trust, bytes: &[u8], cut: Cut, hash: Hash) -> Result<Record<F>> {
+    Unverified::split_head(F::KIND, bytes)?.verify_cut(trust, cut, hash)
 }
 
 /// Whether somebody with a key of this repository signed the text, whatever it says and whatever follows it.
@@ -290,10 +361,13 @@ pub fn compress_public(text: &str) -> Result<Vec<u8>> {
 
 /// The text of a public part.
 pub fn decompress_public(what: &'static str, part: &[u8]) -> Result<Vec<u8>> {
+    decompress_part(what, part, crate::limits::PUBLIC_TEXT_BYTES_MAX)
+}
+
+/// A compressed part of at most so many bytes.
+pub(crate) fn decompress_part(what: &'static str, part: &[u8], most_bytes: u64) -> Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(part).ok().flatten();
-    let size = size
-        .filter(|size| *size <= crate::limits::PUBLIC_TEXT_BYTES_MAX)
-        .and_then(|size| usize::try_from(size).ok());
+    let size = size.filter(|size| *size <= most_bytes).and_then(|size| usize::try_from(size).ok());
     let size = size.ok_or_else(|| corrupt(what, "its public part does not announce an acceptable size"))?;
     // A few bytes can announce a gigabyte: zstd never expands more than about 2^15 times per block of 128 KiB.
     ensure(size <= part.len().saturating_mul(1 << 17), what, || "its public part announces too much".into())?;

@@ -88,7 +88,7 @@ fn values() {
         f("time before year 0", edited("time: 2026-11-23", "time: -002026-11-23"), Corrupt, "time"),
         f("nothing to hold", edited(&format!("{both}{vms}"), ""), Corrupt, "names nothing"),
         f("machines unsorted", edited(vms, "vm: ris01\nvm: pacs01\n"), Corrupt, "not ascending"),
-        f("checkpoint above", edited("checkpoint: 4", "checkpoint: 7"), Corrupt, "not before it"),
+        f("checkpoint above", edited("checkpoint: 4", "checkpoint: 8"), Corrupt, "not before it"),
         f("previous in capitals", edited(&previous, &previous.replace("45", "4F")), Corrupt, "hash"),
         f("snapshots unsorted", edited(&both, &format!("{two}{one}")), Corrupt, "not ascending"),
         f("snapshot twice", edited(&one, &one.repeat(2)), Corrupt, "not ascending"),

@@ -5,6 +5,7 @@ mod common;
 use common::forgery::Class::Corrupt;
 use common::forgery::*;
 use common::*;
+use sancerre_format::checkpoint::State;
 use sancerre_format::error::Result;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
@@ -154,5 +155,37 @@ fn compressed_parts() {
         part("gc lists for frames", stored_zstd(b"sancerre-gc-v1\n"), "first line"),
         part("no line feed", stored_zstd(b"sancerre-frames-v1"), "line feed"),
         part("binary", stored_zstd(b"sancerre-frames-v1\n\0\n"), "printable"),
+    ]);
+}
+
+#[test]
+fn states_of_checkpoints() {
+    let (three, seven, nine) = (session(3), session(7), session(9));
+    let hash = "33".repeat(32);
+    let state = |name, lines: &str, records: &[u8], says| {
+        let text = stored_zstd(format!("sancerre-state-v1\ncritical: -\n{lines}").as_bytes());
+        let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+        let part = [&length[..], &text, &stored_zstd(records)].concat();
+        public(name, part, |bytes| State::decode(bytes, 9).map(|_| ()), says)
+    };
+    let entry = |session: &_| format!("entry: {session} head 2\n");
+    refuse(vec![
+        state("kept frames", "kept: 3 0:1\n", b"", "only whole packs"),
+        state("kept packs of later sessions", "kept: 9 0\n", b"", "comes later"),
+        state("moved into a pack that is not kept", "kept: 3 0\nmove: 8 0 3 0:1\n", b"", "not kept"),
+        state("a whole pack moved", "kept: 8 0\nmove: 8 0 3 0\n", b"", "only single frames"),
+        state("a move without frames", "kept: 8 0\nmove: 8 0\n", b"", "is not a move"),
+        state("moved frames of later sessions", "kept: 8 0\nmove: 8 0 9 0:1\n", b"", "comes later"),
+        state("entries do not ascend", &[entry(&seven), entry(&three)].concat(), b"abcd", "do not ascend"),
+        state("an entry twice", &[entry(&three), entry(&three)].concat(), b"abcd", "do not ascend"),
+        state("an entry at its number", &entry(&nine), b"ab", "does not speak of"),
+        state("records end early", &entry(&three), b"a", "end early"),
+        state("records too many", &entry(&three), b"abc", "too many"),
+        state("an unknown cut", &format!("entry: {three} tail 2\n"), b"ab", "names no record"),
+        state("an entry with a hash", &format!("entry: {three} {hash} head 2\n"), b"ab", "names no record"),
+        state("an outcome without one", &format!("outcome: {three} head 2\n"), b"ab", "names no record"),
+        state("outcomes before entries", &format!("outcome: {three} {hash} head 2\n{}", entry(&three)), b"abcd", "unexpected"),
+        public("no length", vec![1, 0], |bytes| State::decode(bytes, 9).map(|_| ()), "no length"),
+        public("text ends early", vec![200, 0, 0, 0, 1], |bytes| State::decode(bytes, 9).map(|_| ()), "ends early"),
     ]);
 }

@@ -15,6 +15,7 @@ use sancerre_format::certificate::{Certificate, Role};
 use sancerre_format::config::{Config, Identity};
 use sancerre_format::id::RepositoryId;
 use sancerre_format::list::PackList;
+use sancerre_format::checkpoint::Checkpoint;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::Zone;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
@@ -260,6 +261,7 @@ fn the_last_second_of_a_certificate_counts() {
 fn roles() {
     let commit_by = |by: SignedBy, seed| sign(&Commit { by, ..samples::commit() }, seed);
     let log = |kind: Kind, by: SignedBy, seed| sign(&entry(kind, by), seed);
+    let by_writer = Checkpoint { by: writer(), ..samples::checkpoint() };
     let admin_named = SignedBy { name: name("root"), certificate: None };
     let identity =
         Identity { repository: repository(), epoch: 1, created: night(), recipient: RECIPIENT.into() };
@@ -273,7 +275,7 @@ fn roles() {
         f("writer signs undelete", log(Kind::Undelete(snapshots()), writer(), WRITER), Forged, no),
         f("writer signs hold", log(Kind::Hold(held()), writer(), WRITER), Forged, no),
         f("writer signs release", log(Kind::Release(held()), writer(), WRITER), Forged, no),
-        f("writer signs checkpoint", log(Kind::Checkpoint, writer(), WRITER), Forged, no),
+        forgery::<Checkpoint>("writer signs checkpoint", sign(&by_writer, WRITER), Forged, no),
         f("writer signs taint", log(Kind::Taint(distrust()), writer(), WRITER), Forged, no),
         f("writer signs revoke", log(Kind::Revoke(distrust()), writer(), WRITER), Forged, no),
         f("keeper signs taint", log(Kind::Taint(distrust()), keeper(), KEEPER), Forged, no),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use common::samples::{self, FRAMES_TEXT, Sample, Shape};
+use sancerre_format::checkpoint::State;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::log::Entry;
@@ -71,7 +72,7 @@ fn format_md_names_no_kind_without_golden_bytes() {
         words.filter(|word| word.starts_with("sancerre-") && word.ends_with("-v1")).collect();
     let samples = samples::all();
     let mut starts: BTreeSet<String> = samples.iter().map(|sample| first_line(&sample.bytes)).collect();
-    starts.extend(["sancerre-frames-v1", "sancerre-gc-v1"].map(String::from));
+    starts.extend(["sancerre-frames-v1", "sancerre-gc-v1", "sancerre-state-v1"].map(String::from));
     // Index segments have golden bytes beside their own tests.
     starts.insert("sancerre-index-v1".into());
     // Reserved: no program writes or reads it yet.
@@ -91,15 +92,16 @@ fn parts_hold_what_was_meant() {
     let file = |name: &str| std::fs::read(folder().join(name)).unwrap();
     assert_eq!(FrameSet::decode(&file("frames.bin"), u64::MAX).unwrap(), samples::frame_set());
     assert_eq!(GcLists::decode(&file("gc-lists.bin"), u64::MAX).unwrap(), samples::final_lists());
+    assert_eq!(State::decode(&file("state.bin"), 9).unwrap(), samples::state());
     assert_eq!(Body::decode(&file("body.txt")).unwrap(), common::body());
 
     let manifest = record::decode::<Manifest>(&common::trust(), &file("manifest.bin")).unwrap();
     assert_eq!(manifest.fields, common::manifest());
     assert_eq!(manifest.tool, common::TOOL);
-    assert_eq!(manifest.public, common::stored_zstd(FRAMES_TEXT.as_bytes()));
+    assert_eq!(manifest.public().unwrap(), common::stored_zstd(FRAMES_TEXT.as_bytes()));
     let unit = UnitName { kind: UnitKind::Body, session: manifest.fields.session, a: 0, b: 0 };
     let root = RootKey::metadata(&samples::zone_keys().metadata, &unit.session);
-    let body = Body::decode(&open(&root, &unit, &manifest.sealed).unwrap()).unwrap();
+    let body = Body::decode(&open(&root, &unit, manifest.sealed().unwrap()).unwrap()).unwrap();
     assert_eq!(body, common::body());
 }
 

@@ -180,6 +180,7 @@ proptest! {
         let (id, pack) = (SessionId { number: n, intent: Hash(intent) }, PackName { session: n, ordinal: k });
         let parse = |key: String| ZoneKey::parse(&zone(), &key).unwrap();
         prop_assert_eq!(parse(names::log(&zone(), n)), ZoneKey::Log(n));
+        prop_assert_eq!(parse(names::checkpoint(&zone(), n)), ZoneKey::Checkpoint(n));
         prop_assert_eq!(parse(names::outcome(&zone(), &id)), ZoneKey::Outcome(id));
         prop_assert_eq!(parse(names::pack(&zone(), pack, &Hash(hash))), ZoneKey::Pack(pack, Hash(hash)));
         prop_assert_eq!(parse(names::list(&zone(), &id, k)), ZoneKey::List(id, k));
@@ -187,10 +188,11 @@ proptest! {
     }
 
     #[test]
-    fn any_key_has_one_spelling(key in "zones/ward-3/(log|outcome|lists|index|packs)/[0-9a-fA-F]{15,17}(-[0-9a-f]{63,65})?(/[0-9a-f]{7,9})?") {
+    fn any_key_has_one_spelling(key in "zones/ward-3/(log|outcome|lists|index|packs|checkpoints)/[0-9a-fA-F]{15,17}(-[0-9a-f]{63,65})?(/[0-9a-f]{7,9})?") {
         if let Ok(parsed) = ZoneKey::parse(&zone(), &key) {
             let spelled = match parsed {
                 ZoneKey::Log(n) => names::log(&zone(), n),
+                ZoneKey::Checkpoint(n) => names::checkpoint(&zone(), n),
                 ZoneKey::Outcome(id) => names::outcome(&zone(), &id),
                 ZoneKey::Pack(name, hash) => names::pack(&zone(), name, &hash),
                 ZoneKey::List(id, i) => names::list(&zone(), &id, i),

@@ -79,6 +79,8 @@ impl<'a> Court<'a> {
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => {
                 self.is_announced(session.number, key);
             }
+            // Of what lies below it, which was judged.
+            Ok(ZoneKey::Checkpoint(upto)) => assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc"),
             // Keys and configuration, from before the first session.
             Err(_) => {}
         }
@@ -98,7 +100,7 @@ impl<'a> Court<'a> {
             self.sessions.insert(number, SessionId { number, intent: Hash::of(bytes) });
         }
         if matches!(entry.fields.kind, Kind::Gc { .. }) {
-            self.proposals.insert(number, GcLists::decode(&entry.public, number).unwrap().dead);
+            self.proposals.insert(number, GcLists::decode(entry.public().unwrap(), number).unwrap().dead);
         }
     }
 
@@ -110,9 +112,9 @@ impl<'a> Court<'a> {
         assert_eq!(self.sessions.get(&session.number), Some(&session), "an outcome of no session");
         assert!(self.decided.insert(session), "{session} ended twice");
         if let Some(manifest) = self.read::<Manifest>(bytes) {
-            self.saved(session, FrameSet::decode(&manifest.public, session.number).unwrap());
+            self.saved(session, FrameSet::decode(manifest.public().unwrap(), session.number).unwrap());
         } else if let Some(commit) = self.read::<Commit>(bytes) {
-            self.collected(session, GcLists::decode(&commit.public, session.number).unwrap());
+            self.collected(session, GcLists::decode(commit.public().unwrap(), session.number).unwrap());
         } else {
             assert!(self.read::<Abort>(bytes).is_some(), "the outcome of {session} is nothing that is known");
             self.aborted.insert(session.number);

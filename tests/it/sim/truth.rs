@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sancerre_engine::ErrorKind;
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_format::id::SessionId;
@@ -56,6 +57,9 @@ impl Truth {
     pub(super) async fn check_only(&self, repository: &Repository, read: &[SessionId]) {
         let log = Arc::new(Log::load(repository).await.unwrap());
         let listed: BTreeSet<SessionId> = log.snapshots().iter().map(|found| found.session()).collect();
+        let recent = Log::load_recent(repository, &Monitor::silent()).await.unwrap();
+        let from_checkpoint: BTreeSet<_> = recent.snapshots().iter().map(|found| found.session()).collect();
+        assert_eq!(from_checkpoint, listed, "from {} on", recent.start());
         for (session, known) in &self.snapshots {
             let is_listed = listed.contains(session);
             assert!(is_listed || known.fate == Fate::AskedFor, "{session} is not listed: {:?}", known.fate);

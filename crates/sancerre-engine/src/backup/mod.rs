@@ -158,7 +158,7 @@ pub async fn backup(
     monitor: &Monitor,
 ) -> Result<BackupReport> {
     check_names(&options)?;
-    let mut log = Log::load(repository).await?;
+    let mut log = Log::load_recent(repository, monitor).await?;
     log.refuse_unread()?;
     if options.dry_run {
         let next = log.highest().saturating_add(1);

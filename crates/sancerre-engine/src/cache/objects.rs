@@ -47,6 +47,11 @@ impl Wanted {
         Self { key, tag: Some(WHOLE.to_owned()), mark: None, size_bytes: None }
     }
 
+    /// An object whose bytes have this hash, whatever else its key may name: the reader compares.
+    pub(crate) fn with_hash(key: String, hash: &Hash) -> Self {
+        Self { key, tag: Some(hash.to_string()), mark: None, size_bytes: None }
+    }
+
     /// An object that perhaps is not there.
     pub(crate) fn by_name(key: String) -> Self {
         Self { key, tag: None, mark: None, size_bytes: None }

@@ -8,6 +8,7 @@
 //! while only the lost frames are held. A check goes on to its end: an object that cannot be read is a finding; only
 //! a store that does not answer at all, or the user, stops it.
 
+mod checkpoints;
 mod distrust;
 mod history;
 mod index;
@@ -92,6 +93,7 @@ pub(crate) async fn check_log(
     findings.extend(keys::check(repository, log).await?);
     findings.extend(records::strangers(repository, log).await?);
     findings.extend(records::covered(repository));
+    findings.extend(checkpoints::check(repository, log).await?);
 
     let mut run = prepare(repository, monitor, log).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));

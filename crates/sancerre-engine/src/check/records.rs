@@ -167,7 +167,7 @@ fn witness(log: &Log, session: &SessionId) -> Option<u64> {
 /// Keys of the zone that belong to nothing.
 pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
     let zone = &repository.keys.zone;
-    let mut keys: BTreeSet<String> = log.strangers().iter().cloned().collect();
+    let mut keys: BTreeSet<String> = log.strangers().clone();
     for listed in repository.store.list(&format!("zones/{zone}/")).await? {
         let belongs = match ZoneKey::parse(zone, &listed.key) {
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => log.has(&session),

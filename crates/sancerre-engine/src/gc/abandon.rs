@@ -57,5 +57,5 @@ fn proposal(repository: &Repository, log: &Log, number: u64) -> Result<GcLists> 
     let key = names::log(&repository.keys.zone, number);
     let record = log.entry(number).and_then(LogEntry::announced);
     let record = record.ok_or_else(|| Error::Missing { key: key.clone() })?;
-    GcLists::decode(&record.public, number).map_err(Error::object(&key))
+    record.public().and_then(|part| GcLists::decode(part, number)).map_err(Error::object(&key))
 }

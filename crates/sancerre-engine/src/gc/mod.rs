@@ -10,6 +10,7 @@
 
 mod abandon;
 mod account;
+mod checkpoint;
 mod commit;
 mod copy;
 mod gate;
@@ -58,7 +59,12 @@ pub struct GcOptions {
     /// Most of a machine's snapshots that may have gone since the last collection, in per cent: forgotten by however many
     /// records, or void because of a revocation. A dry run shows the plan all the same.
     pub max_drop_percent: u8,
+    /// A checkpoint is written when the log has grown by so many entries since the last one.
+    pub checkpoint_after_entries: u64,
 }
+
+/// Entries since the last checkpoint from which a new one is worth it: two requests each for who reads them one by one.
+pub const CHECKPOINT_AFTER_ENTRIES: u64 = 32;
 
 /// What a collection came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -213,6 +219,7 @@ async fn collect(
     let doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
+    checkpoint::follow(repository, &log, session, present, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }
 

@@ -232,6 +232,7 @@ mod tests {
         max_repack_bytes: u64::MAX,
         max_unused_percent: 5,
         max_drop_percent: 50,
+        checkpoint_after_entries: 1,
     };
 
     /// Packs of 100 bytes with so much garbage; the numbers of those that are chosen.

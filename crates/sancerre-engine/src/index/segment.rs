@@ -285,8 +285,9 @@ impl Whole {
             return Ok(None);
         };
         let root = secrets.metadata_root(&record.fields.session);
-        let reader = SegmentReader::open(&record.fields, &record.sealed, &root, scope)?;
-        Ok(Some(Self { fields: record.fields, scope, reader, sealed: record.sealed }))
+        let reader = SegmentReader::open(&record.fields, record.sealed()?, &root, scope)?;
+        let (fields, sealed) = record.into_sealed()?;
+        Ok(Some(Self { fields, scope, reader, sealed }))
     }
 
     /// Keeps only the page table; `object_bytes` is the size of the whole object.

@@ -286,7 +286,8 @@ impl Keys {
             what: "session key",
             detail: detail.to_owned(),
         };
-        let secret = sealed::open_by_epoch(&entry.sealed, intent.epoch, &self.identities, key_of_entry)?;
+        let sealed_key = entry.sealed().map_err(Error::object(key_of_entry))?;
+        let secret = sealed::open_by_epoch(sealed_key, intent.epoch, &self.identities, key_of_entry)?;
         let key: [u8; 32] = secret
             .as_slice()
             .try_into()

@@ -207,7 +207,7 @@ pub async fn replace_passphrase(
     let opened = records.iter().find(|record| {
         record.fields.epoch == newest
             && record.fields.opener == Opener::Passphrase
-            && passphrase_opens(old, &record.sealed)
+            && passphrase_opens(old, record)
     });
     let former = opened.map(|record| record.fields.label.clone()).ok_or_else(|| {
         Error::Usage("the passphrase is no restore recipient any more; use the present one".into())
@@ -294,7 +294,7 @@ async fn carried_over(
     let mut stay = Vec::new();
     for record in current.into_iter().filter(|record| record.fields.label != *label) {
         let to = match (&record.fields.opener, passphrase) {
-            (Opener::Passphrase, Some(passphrase)) if passphrase_opens(passphrase, &record.sealed) => {
+            (Opener::Passphrase, Some(passphrase)) if passphrase_opens(passphrase, &record) => {
                 To::Passphrase(passphrase.clone())
             }
             (Opener::Passphrase, _) => {
@@ -385,7 +385,7 @@ async fn delete_admins(
 ) -> Result<()> {
     let found = objects::read::<AdminKey>(&repository.store, &repository.keys.trust).await?;
     for (record, _) in found.records.iter().filter(|(record, _)| record.fields.label != *keep) {
-        if passphrase_opens(old, &record.sealed) {
+        if passphrase_opens(old, record) {
             delete(repository, record.fields.key(), removed).await;
         }
     }

@@ -11,7 +11,7 @@ use sancerre_format::config::{Identity, ZoneRecord};
 use sancerre_format::key::{IdentitySecret, Secret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::recipient::{Opener, Recipient};
-use sancerre_format::record::{Record, SignedBy, Trust};
+use sancerre_format::record::{Fields, Record, SignedBy, Trust};
 use zeroize::Zeroizing;
 
 use super::identity::OpenIdentity;
@@ -68,8 +68,8 @@ impl Unlock {
     /// The secret sealed to a recipient, if that is one of those at hand.
     fn try_recipient(&self, record: &Record<Recipient>) -> Option<Zeroizing<Vec<u8>>> {
         match record.fields.opener {
-            Opener::Passphrase => self.try_passphrase(&record.sealed),
-            Opener::Age(_) | Opener::Ssh(_) => self.try_identities(&record.sealed),
+            Opener::Passphrase => self.try_passphrase(record.sealed().ok()?),
+            Opener::Age(_) | Opener::Ssh(_) => self.try_identities(record.sealed().ok()?),
         }
     }
 
@@ -293,11 +293,12 @@ fn step(
     if identity.to_public().to_string() != record.fields.recipient {
         return Err(forged("its secret belongs to another recipient"));
     }
-    if record.sealed.is_empty() {
+    let sealed_former = record.sealed()?;
+    if sealed_former.is_empty() {
         return Ok(Step::First);
     }
     let former =
-        sealed::open(&identity, &record.sealed).map_err(|_| forged("the one before does not open"))?;
+        sealed::open(&identity, sealed_former).map_err(|_| forged("the one before does not open"))?;
     let former = IdentitySecret::decode(&former)?;
     // Epochs fall, so this ends.
     if former.epoch >= secret.epoch || former.trust != *trust {
@@ -383,7 +384,8 @@ fn open_generation(
     identities: &[IdentitySecret],
     key: &str,
 ) -> Result<ZoneSecret> {
-    let secret = open_by_epoch(&record.sealed, record.fields.epoch, identities, key)?;
+    let sealed = record.sealed().map_err(Error::object(key))?;
+    let secret = open_by_epoch(sealed, record.fields.epoch, identities, key)?;
     let secret = ZoneSecret::decode(&secret).map_err(Error::object(key))?;
     let fields = &record.fields;
     let place = (secret.repository, &secret.zone, secret.generation);
@@ -394,9 +396,10 @@ fn open_generation(
     Ok(secret)
 }
 
-/// Whether a passphrase opens an age file.
-pub(super) fn passphrase_opens(passphrase: &SecretString, file: &[u8]) -> bool {
-    sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).is_ok()
+/// Whether a passphrase opens what a record seals.
+pub(super) fn passphrase_opens<F: Fields>(passphrase: &SecretString, record: &Record<F>) -> bool {
+    let opened = |file: &[u8]| sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).is_ok();
+    record.sealed().is_ok_and(opened)
 }
 
 /// A fresh identity: its secret as text, and its recipient.

@@ -1,11 +1,15 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
 mod avoid;
+mod basis;
+mod carried;
+mod compare;
 mod digest;
 mod moves;
 mod read;
 mod snapshot;
 mod standing;
+mod start;
 mod unread;
 mod verdict;
 
@@ -22,9 +26,11 @@ use sancerre_format::record::Record;
 use crate::error::{Error, Result};
 
 pub use avoid::Avoid;
+pub(crate) use carried::Carried;
 pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
+pub(crate) use start::decode as decode_checkpoint;
 pub use unread::Unread;
 pub use verdict::{Complaint, Flaw};
 
@@ -63,9 +69,13 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
-    strangers: Vec<String>,
+    strangers: BTreeSet<String>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
+    /// What stands for the log below a number, if it was not read from number 1.
+    basis: Option<basis::Basis>,
+    /// The newest checkpoint, by the number up to which it speaks.
+    checkpoint: Option<u64>,
 }
 
 impl Log {
@@ -97,11 +107,9 @@ impl Log {
         }
     }
 
-    /// The newest checkpoint below `number`.
-    pub fn newest_checkpoint(&self, number: u64) -> Option<u64> {
-        let entries = self.entries.range(..number).rev();
-        let mut valid = entries.filter_map(|(number, entry)| Some((number, entry.entry.as_deref().ok()?)));
-        valid.find(|(_, entry)| entry.fields.kind == Kind::Checkpoint).map(|(number, _)| *number)
+    /// The newest checkpoint known, by the number up to which it speaks.
+    pub fn newest_checkpoint(&self) -> Option<u64> {
+        self.checkpoint
     }
 
     /// All entries, ascending.
@@ -119,8 +127,8 @@ impl Log {
         self.entries.get(&session.number).is_some_and(|entry| entry.session == *session)
     }
 
-    /// Keys below `log/` and `outcome/` that belong to nothing.
-    pub fn strangers(&self) -> &[String] {
+    /// Keys below `log/` and `outcome/` that belong to nothing, of those that were listed.
+    pub fn strangers(&self) -> &BTreeSet<String> {
         &self.strangers
     }
 
@@ -146,8 +154,8 @@ impl Log {
 
     /// The first number below `end` that has no entry: a stale view of the store, or damage.
     pub fn first_gap(&self, end: u64) -> Option<u64> {
-        let mut expected = 1;
-        for number in self.entries.range(..end).map(|(number, _)| *number) {
+        let mut expected = self.start();
+        for number in self.entries.range(expected..end.max(expected)).map(|(number, _)| *number) {
             if number != expected {
                 return Some(expected);
             }
@@ -158,13 +166,16 @@ impl Log {
 
     /// The numbers below the highest that have no entry; there may be very many.
     pub fn missing(&self) -> impl Iterator<Item = u64> + '_ {
-        (1..self.highest()).filter(|number| !self.entries.contains_key(number))
+        (self.start()..self.highest()).filter(|number| !self.entries.contains_key(number))
     }
 
     /// Entries that follow on another one than stands below them, each with that number: the log is a chain of hashes.
     pub fn breaks(&self) -> impl Iterator<Item = (u64, &Record<Entry>)> {
         self.valid().filter_map(|entry| {
             let below = entry.fields.number.checked_sub(1)?;
+            if let Some(expected) = self.basis.as_ref().and_then(|basis| basis.hash_of(below)) {
+                return (entry.fields.previous != Some(expected)).then_some((below, entry));
+            }
             // One that does not verify is named for that.
             let found = self.entries.get(&below).filter(|found| found.announced().is_some())?;
             (entry.fields.previous != Some(found.session.intent)).then_some((below, entry))
@@ -177,7 +188,9 @@ impl Log {
             let announced = entry.entry.as_ref().is_ok_and(|entry| entry.fields.kind.needs_outcome());
             announced && matches!(entry.outcome, Outcome::Undecided)
         };
-        self.entries.range(..end).map(|(_, entry)| entry).filter(move |entry| open(entry))
+        // Below a checkpoint all have ended.
+        let from = self.start();
+        self.entries.range(from..end.max(from)).map(|(_, entry)| entry).filter(move |entry| open(entry))
     }
 
     /// The newest committed gc below `number`.
@@ -193,19 +206,23 @@ impl Log {
 
     /// The VM's newest outcomes that no later session names as a parent: what the next one builds on.
     pub fn heads(&self, vm: &Name) -> Vec<SessionId> {
-        let mut heads = BTreeSet::new();
-        for entry in self.entries.values() {
+        self.heads_below(u64::MAX).remove(vm).unwrap_or_default().into_iter().collect()
+    }
+
+    /// The same of every VM, by the entries below `number`.
+    fn heads_below(&self, number: u64) -> BTreeMap<&Name, BTreeSet<SessionId>> {
+        let mut heads = BTreeMap::<&Name, BTreeSet<SessionId>>::new();
+        for (_, entry) in self.entries.range(..number) {
             let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else {
                 continue;
             };
-            if intent.vm == *vm && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
-                intent.parents.iter().for_each(|parent| {
-                    heads.remove(parent);
-                });
+            if matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
+                let heads = heads.entry(&intent.vm).or_default();
+                heads.retain(|head| intent.parents.binary_search(head).is_err());
                 heads.insert(entry.session);
             }
         }
-        heads.into_iter().collect()
+        heads
     }
 
     /// Whether gc closed the session without a manifest (W7): commits above it, and none knows it.

@@ -79,6 +79,11 @@ impl Repository {
         self.store.list(&self.folder(folder)).await
     }
 
+    /// The same of what follows the key `after`.
+    pub(crate) async fn list_after(&self, folder: Folder, after: Option<&str>) -> Result<Vec<Listed>> {
+        self.store.list_after(&self.folder(folder), after).await
+    }
+
     /// Prefix of a folder of this repository's zone.
     pub(crate) fn folder(&self, folder: Folder) -> String {
         sancerre_format::names::folder(&self.keys.zone, folder)

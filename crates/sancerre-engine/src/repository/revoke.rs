@@ -2,7 +2,7 @@
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Distrust;
-use sancerre_format::names::Name;
+use sancerre_format::names::{self, Name};
 
 use crate::error::Result;
 use crate::repository::Repository;
@@ -38,7 +38,9 @@ pub async fn revoke(
         from: from.unwrap_or(number).min(number),
         reason: one_line(reason),
     };
-    let number = append_revoke(repository, log, key, distrust).await?.number;
+    let (number, bytes) = append_revoke(repository, log, key, distrust).await?;
+    // Readers that start at a checkpoint must not start at one of this key's. The first copy is as good as this one.
+    repository.store.put_new(&names::revoked(key), bytes).await?;
     // By name up to its own number: nothing can be added there any more.
     log.refresh(repository).await?;
     log.complete(repository, number).await?;

@@ -353,7 +353,7 @@ impl New<'_> {
                 by: signer.by.clone(),
                 time: repository.host.clock.now(),
                 previous,
-                checkpoint: log.newest_checkpoint(number),
+                checkpoint: log.newest_checkpoint().filter(|upto| *upto <= number),
                 kind: kind(number),
             };
             let bytes = repository.sign(signer, &entry, public, sealed)?;
@@ -383,7 +383,7 @@ pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8
 }
 
 /// Appends a revocation. It is possible whatever lies in the log: where a key signed a number far above all others, the
-/// revocation of that key takes the first free one.
+/// revocation of that key takes the first free one. Returns its number and its bytes.
 ///
 /// Errors: as [`append`], but [`Error::Gap`] only while another key's entry is above the gap.
 pub(super) async fn append_revoke(
@@ -391,12 +391,13 @@ pub(super) async fn append_revoke(
     log: &Log,
     writer: &Name,
     revoke: impl Fn(u64) -> Distrust + Sync,
-) -> Result<SessionId> {
+) -> Result<(u64, Bytes)> {
     let signer = repository.signer(&[Role::Admin])?;
     let end = next(log.highest_but(writer))?;
     let log = dense(repository, log, end).await?;
     let new = New { signer, kind: &|number| Kind::Revoke(revoke(number)), public: &[], sealed: &[] };
-    Ok(new.create(repository, &log, end).await?.0)
+    let (session, bytes) = new.create(repository, &log, end).await?;
+    Ok((session.number, bytes))
 }
 
 /// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.

@@ -74,6 +74,7 @@ pub struct RestoreReport {
 ///
 /// Errors: [`Error::Usage`] when the session is no snapshot; [`Error::Object`] when its manifest does not open.
 pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<SnapshotReader> {
+    let log = filled(repository, log, session).await?;
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
     let snapshot = snapshot.ok_or_else(|| {
@@ -91,6 +92,19 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
     let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));
     Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })
+}
+
+/// The log with all that it says of this snapshot: its manifest, and the session keys of whoever sealed its frames.
+async fn filled(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<Arc<Log>> {
+    let mut log = Arc::unwrap_or_clone(log);
+    log.fill(repository, &BTreeSet::new(), &BTreeSet::from([session.number])).await?;
+    let snapshot = log.entry(session.number).and_then(LogEntry::snapshot);
+    let sealers = match snapshot {
+        Some(snapshot) => snapshot.uses()?.packs().map(|pack| pack.session).collect(),
+        None => BTreeSet::new(),
+    };
+    log.fill(repository, &sealers, &BTreeSet::new()).await?;
+    Ok(Arc::new(log))
 }
 
 impl SnapshotReader {

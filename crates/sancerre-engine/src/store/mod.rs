@@ -292,16 +292,24 @@ impl Store {
 
     /// All keys with this prefix, which ends in a slash, in no certain order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.list_after(prefix, None).await
+    }
+
+    /// The same of the keys that follow `after`, in the order of their bytes.
+    pub(crate) async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
         if let Some(s3) = self.history().await? {
-            return self.list_first(s3, prefix).await;
+            return self.list_first(s3, prefix, after).await;
         }
-        let listed = self.shared.patience.during(prefix, || self.try_list(prefix).boxed()).await;
+        let listed = self.shared.patience.during(prefix, || self.try_list(prefix, after).boxed()).await;
         listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
     }
 
-    async fn try_list(&self, prefix: &str) -> object_store::Result<Vec<Listed>> {
+    async fn try_list(&self, prefix: &str, after: Option<&str>) -> object_store::Result<Vec<Listed>> {
         self.account(Request::List, 0, 0).await;
-        let entries = self.inner.list(Some(&path(prefix)));
+        let entries = match after {
+            Some(after) => self.inner.list_with_offset(Some(&path(prefix)), &path(after)),
+            None => self.inner.list(Some(&path(prefix))),
+        };
         let listed = entries.map_ok(|meta| Listed {
             key: meta.location.into(),
             size_bytes: meta.size,

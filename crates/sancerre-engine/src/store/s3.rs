@@ -217,11 +217,12 @@ impl S3 {
         &self,
         prefix: &str,
         delimiter: Option<&str>,
+        after: Option<&str>,
         mut more: impl FnMut(Page) -> bool + Send,
     ) -> object_store::Result<()> {
         let root = if self.prefix.as_ref().is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let whole = format!("{root}{prefix}");
-        let mut next: Option<listing::Next> = None;
+        let mut next = after.map(|after| listing::Next { key: format!("{root}{after}"), version: None });
         loop {
             let mut query = vec![("versions", ""), ("prefix", whole.as_str())];
             query.extend(delimiter.map(|delimiter| ("delimiter", delimiter)));

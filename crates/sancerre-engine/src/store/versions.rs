@@ -185,8 +185,8 @@ impl Store {
     }
 
     /// Lists every object ever written below a prefix.
-    pub(super) async fn list_first(&self, s3: &S3, prefix: &str) -> Result<Vec<Listed>> {
-        let objects = self.shared.patience.during(prefix, || objects(s3, prefix).boxed()).await;
+    pub(super) async fn list_first(&self, s3: &S3, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+        let objects = self.shared.patience.during(prefix, || objects(s3, prefix, after).boxed()).await;
         let objects =
             objects.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })?;
         let listed = objects.into_iter().map(|object| {
@@ -198,8 +198,10 @@ impl Store {
             listed
         });
         let listed = listed.collect();
-        let done = OnceCell::new_with(Some(()));
-        self.shared.versions.lock_listed().insert(prefix.to_owned(), Arc::new(done));
+        if after.is_none() {
+            let done = OnceCell::new_with(Some(()));
+            self.shared.versions.lock_listed().insert(prefix.to_owned(), Arc::new(done));
+        }
         Ok(listed)
     }
 
@@ -213,7 +215,7 @@ impl Store {
             }
             Arc::clone(listed.entry(folder.to_owned()).or_default())
         };
-        turn.get_or_try_init(|| async { self.list_first(s3, folder).await.map(drop) }).await?;
+        turn.get_or_try_init(|| async { self.list_first(s3, folder, None).await.map(drop) }).await?;
         Ok(())
     }
 
@@ -249,7 +251,7 @@ pub(super) fn pack_folder(key: &str) -> Option<&str> {
 /// The earliest version of a key; none if nothing was ever written there.
 pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Object>> {
     let (mut first, mut count) = (None, 0_usize);
-    s3.try_versions(key, None, |page| {
+    s3.try_versions(key, None, None, |page| {
         // Keys ascend, so its own come before longer ones that begin the same.
         let all = page.versions.iter().chain(&page.markers);
         let (own, others) = all.partition::<Vec<_>, _>(|version| version.key == key);
@@ -265,7 +267,7 @@ pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Obj
 /// The ids of all versions and delete markers of a key, the earliest version last.
 async fn versions(s3: &S3, key: &str) -> object_store::Result<Vec<String>> {
     let (mut versions, mut markers) = (Vec::new(), Vec::new());
-    s3.try_versions(key, None, |page| {
+    s3.try_versions(key, None, None, |page| {
         let is_last = page.versions.iter().chain(&page.markers).any(|version| version.key != key);
         let ids = |found: Vec<Version>| {
             found.into_iter().filter(|version| version.key == key).map(|version| version.id)
@@ -279,9 +281,9 @@ async fn versions(s3: &S3, key: &str) -> object_store::Result<Vec<String>> {
     Ok(markers)
 }
 
-async fn objects(s3: &S3, prefix: &str) -> object_store::Result<Vec<Object>> {
+async fn objects(s3: &S3, prefix: &str, after: Option<&str>) -> object_store::Result<Vec<Object>> {
     let (mut objects, mut hidden) = (Vec::<Object>::new(), HashSet::new());
-    s3.try_versions(prefix, None, |Page { versions, markers, .. }| {
+    s3.try_versions(prefix, None, after, |Page { versions, markers, .. }| {
         for version in versions {
             match objects.last_mut().filter(|object| object.first.key == version.key) {
                 // Of one key the newest comes first.
@@ -302,7 +304,7 @@ async fn objects(s3: &S3, prefix: &str) -> object_store::Result<Vec<Object>> {
 /// The folders directly below a prefix in which anything was ever written.
 pub(super) async fn folders(s3: &S3, prefix: &str) -> object_store::Result<Vec<String>> {
     let mut folders = Vec::new();
-    s3.try_versions(prefix, Some("/"), |page| {
+    s3.try_versions(prefix, Some("/"), None, |page| {
         folders.extend(page.folders);
         true
     })

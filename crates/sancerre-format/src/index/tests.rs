@@ -69,7 +69,7 @@ fn trust() -> Trust {
 
 fn open_record(bytes: &[u8]) -> Result<Vec<IndexEntry>> {
     let record = decode::<SegmentFields>(&trust(), bytes)?;
-    all(&record.fields, &record.sealed)
+    all(&record.fields, record.sealed().unwrap())
 }
 
 const MERGED: [SegmentName; 2] =

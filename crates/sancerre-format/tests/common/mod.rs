@@ -163,7 +163,6 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Taint(distrust()), admin(), ADMIN),
         (Kind::Revoke(distrust()), admin(), ADMIN),
         (Kind::Index, writer(), WRITER),
-        (Kind::Checkpoint, keeper(), KEEPER),
         (Kind::Approve(Approval { entries: vec![session(5)], reason: "agreed".into() }), keeper(), KEEPER),
         (Kind::Note(note()), writer(), WRITER),
         (Kind::Abandon(abandon()), admin(), ADMIN),

@@ -1,6 +1,7 @@
 //! One complete object or secret of every kind, always with the same bytes.
 
 use sancerre_format::certificate::{Role, portable};
+use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, State};
 use sancerre_format::config::{Identity, ZoneRecord};
 use sancerre_format::error::Result;
 use sancerre_format::frames::FrameSet;
@@ -13,7 +14,7 @@ use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::outcome::{Abort, Body, Commit};
 use sancerre_format::recipient::{AdminKey, Opener, Recipient};
-use sancerre_format::record::{self, Fields};
+use sancerre_format::record::{self, Cut, Fields};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
 
 use super::*;
@@ -133,13 +134,11 @@ fn keys() -> Vec<Sample> {
 fn entries() -> Vec<Sample> {
     let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1 4\n");
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
-    let checkpoint = stored_zstd(b"what a keeper saw");
     let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {
         let parts: [&[u8]; 2] = match kind {
             Kind::Backup(_) => [b"", b"the session key, sealed with age"],
             Kind::Gc { .. } => [&proposal, b""],
             Kind::Quarantine { .. } => [&frames, b""],
-            Kind::Checkpoint => [&checkpoint, b""],
             _ => [b"", b""],
         };
         record(&format!("log-{}", kind.name()), &entry(kind.clone(), by), seed, parts)
@@ -179,6 +178,48 @@ pub(crate) fn commit() -> Commit {
     }
 }
 
+pub(crate) fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        repository: repository(),
+        zone: zone(),
+        upto: 9,
+        previous: session(8).intent,
+        commit: Hash([0x32; 32]),
+        by: keeper(),
+        time: night(),
+    }
+}
+
+/// One live snapshot, and the owner of a pack that it uses.
+pub(crate) fn state() -> State {
+    let carried = |session: SessionId, hash, cut, bytes: &[u8]| CarriedRecord { session, hash, cut, bytes: bytes.into() };
+    let mut state = State::default();
+    state.kept.insert_pack(PackName { session: 7, ordinal: 0 });
+    state.kept.insert_pack(PackName { session: 8, ordinal: 0 });
+    state.moves.entry(PackName { session: 8, ordinal: 0 }).or_default().insert(frame(3, 4, 2));
+    let (three, seven) = (session(3), session(7));
+    state.entries = vec![
+        carried(three, three.intent, Cut::Head, b"the head of an entry"),
+        carried(seven, seven.intent, Cut::Whole, b"an entry"),
+    ];
+    state.outcomes = vec![carried(seven, Hash([0x33; 32]), Cut::Sealed, b"a manifest without frames")];
+    state
+}
+
+pub(crate) fn state_text() -> String {
+    let (three, seven, manifest) = (session(3), session(7), Hash([0x33; 32]));
+    format!(
+        "sancerre-state-v1\ncritical: -\nkept: 7 0\nkept: 8 0\nmove: 8 0 3 4:2\nentry: {three} head 20\n\
+         entry: {seven} whole 8\noutcome: {seven} {manifest} sealed 25\n"
+    )
+}
+
+pub(crate) fn state_part() -> Vec<u8> {
+    let text = stored_zstd(state_text().as_bytes());
+    let records = stored_zstd(b"the head of an entryan entrya manifest without frames");
+    [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], &text, &records].concat()
+}
+
 fn outcomes() -> Vec<Sample> {
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
     let lists = stored_zstd(final_text().as_bytes());
@@ -187,6 +228,7 @@ fn outcomes() -> Vec<Sample> {
         record("manifest", &manifest(), WRITER, [&frames, &sealed_body(session(7))]),
         record("abort", &abort(), KEEPER, [b"", b""]),
         record("commit", &commit(), KEEPER, [&lists, b""]),
+        record("checkpoint", &checkpoint(), KEEPER, [&state_part(), b""]),
     ]
 }
 
@@ -238,6 +280,12 @@ fn parts() -> Vec<Sample> {
             let part = GcLists::decode(bytes, u64::MAX)?.encode()?;
             Ok(zstd::bulk::decompress(&part, 1 << 20).unwrap())
         }),
+        Sample {
+            file: "state.bin".into(),
+            bytes: state_part(),
+            shape: Shape::Packed,
+            read: |bytes| State::decode(bytes, 9).map(|state| format!("sancerre-{state:?}").into_bytes()),
+        },
         Sample {
             file: "body.txt".into(),
             bytes: body().encode().into_bytes(),

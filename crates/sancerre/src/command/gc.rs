@@ -73,6 +73,7 @@ pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure>
         max_repack_bytes: options.max_repack,
         max_unused_percent: options.max_unused,
         max_drop_percent: options.max_drop,
+        checkpoint_after_entries: gc::CHECKPOINT_AFTER_ENTRIES,
     };
     let (monitor, watched) = context.watched(Work::Collect)?;
     let report = gc::gc(&repository, &settings, &monitor).await?;

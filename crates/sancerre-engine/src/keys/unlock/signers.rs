@@ -23,11 +23,11 @@ pub(super) async fn open_writer(
     identities: &[IdentitySecret],
 ) -> Result<Opened<Option<SignerKey>>> {
     let Found { records, mut left_out } = objects::read::<Certificate>(store, trust).await?;
-    let here = records.iter().filter(|(record, _)| !record.sealed.is_empty() && record.fields.zone == *zone);
-    for (record, bytes) in here {
-        let opened = identities.iter().find_map(|identity| {
+    for (record, bytes) in records.iter().filter(|(record, _)| record.fields.zone == *zone) {
+        let sealed = record.sealed().map_err(Error::object(&record.fields.key()))?;
+        let opened = identities.iter().filter(|_| !sealed.is_empty()).find_map(|identity| {
             let identity = age_identity(identity).ok()?;
-            sealed::open(&identity, &record.sealed).ok()
+            sealed::open(&identity, sealed).ok()
         });
         let Some(secret) = opened else { continue };
         match kept_signer(record, bytes, &secret) {
@@ -60,8 +60,8 @@ fn kept_signer(
 pub(super) async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) -> Result<SigningKey> {
     let Found { records, left_out } = objects::read::<AdminKey>(store, trust).await?;
     for (record, _) in &records {
-        let opened =
-            unlock.try_passphrase(&record.sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
+        let sealed = record.sealed().map_err(Error::object(&record.fields.key()))?;
+        let opened = unlock.try_passphrase(sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
         if let Some(secret) = opened.filter(|secret| secret.key.public() == trust.admin) {
             return Ok(secret.key);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::log::{Entry, Kind};
@@ -19,6 +20,8 @@ pub struct Avoid {
     moves: Moves,
     marks: Marks,
     sessions: HashSet<u64>,
+    /// Below this number only these packs may be used.
+    kept: Option<(u64, FrameSet)>,
 }
 
 impl Avoid {
@@ -32,7 +35,8 @@ impl Avoid {
     pub fn pack(&self, frame: &FrameName) -> Option<PackName> {
         let pack = self.moves.pack(frame);
         let distrusted = self.sessions.contains(&frame.pack.session) || self.sessions.contains(&pack.session);
-        (!distrusted && !self.marks.contains(frame, &pack)).then_some(pack)
+        let gone = self.kept.as_ref().is_some_and(|(upto, kept)| pack.session < *upto && !kept.contains_pack(&pack));
+        (!distrusted && !gone && !self.marks.contains(frame, &pack)).then_some(pack)
     }
 
     /// Whether what a session says is listened to. A session whose frames are not used is no witness either.
@@ -55,19 +59,27 @@ impl Log {
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
         // Copies in a collector's pack count when its commit is below: only then do they stay wherever they are moved.
         let (moves, marks) = (Moves::below(self, number), self.quarantined(u64::MAX));
-        let mut avoid = Avoid { moves, marks, sessions: HashSet::new() };
-        let abandoned = self.abandoned();
-        for (_, entry) in self.entries.range(..number) {
-            if !abandoned.contains(&entry.session) {
-                avoid_gc(&mut avoid, entry)?;
-            }
-        }
+        let kept = self.basis.as_ref().map(|basis| (basis.upto, basis.kept.clone()));
+        let mut avoid = Avoid { moves, marks, sessions: HashSet::new(), kept };
+        self.avoid_gcs(&mut avoid.marks, number)?;
         for entry in self.valid() {
             if let Kind::Taint(distrust) | Kind::Revoke(distrust) = &entry.fields.kind {
                 avoid.sessions.extend(self.sessions_of(&distrust.writer, distrust.from));
             }
         }
         Ok(avoid)
+    }
+
+    /// Adds what collectors below `number` proposed or gave up.
+    pub(super) fn avoid_gcs(&self, marks: &mut Marks, number: u64) -> Result<()> {
+        let abandoned = self.abandoned();
+        let from = self.start();
+        for (_, entry) in self.entries.range(from..number.max(from)) {
+            if !abandoned.contains(&entry.session) {
+                avoid_gc(marks, entry)?;
+            }
+        }
+        Ok(())
     }
 
     /// The sessions that a writer signed at numbers from the given one on, void by revocation or not.
@@ -79,20 +91,20 @@ impl Log {
     }
 }
 
-fn avoid_gc(avoid: &mut Avoid, entry: &LogEntry) -> Result<()> {
+fn avoid_gc(marks: &mut Marks, entry: &LogEntry) -> Result<()> {
     let Ok(announced) = &entry.entry else { return Ok(()) };
     if !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Ok(());
     }
     match &entry.outcome {
         Outcome::Abort(_) | Outcome::Manifest(_) => {}
-        Outcome::Commit(_, lists) => avoid.marks.extend(&lists.dead),
+        Outcome::Commit(_, lists) => marks.extend(&lists.dead),
         // Open or unreadable: the proposal may still become final.
         Outcome::Undecided | Outcome::Invalid(_) => {
             let key = names::log(&announced.fields.zone, announced.fields.number);
-            let proposal =
-                GcLists::decode(&announced.public, entry.session.number).map_err(Error::object(&key))?;
-            avoid.marks.extend(&proposal.dead);
+            let part = announced.public().map_err(Error::object(&key))?;
+            let proposal = GcLists::decode(part, entry.session.number).map_err(Error::object(&key))?;
+            marks.extend(&proposal.dead);
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ pub struct Moves {
 impl Moves {
     /// The moves of collectors below `number`.
     pub fn below(log: &Log, number: u64) -> Self {
-        let mut moves = Self::default();
+        let mut moves = log.basis.as_ref().map(|basis| basis.moves.clone()).unwrap_or_default();
         for (gc, lists) in log.sound_commits().take_while(|(gc, _)| *gc < number) {
             moves.follow(gc, lists);
         }
@@ -40,7 +40,21 @@ impl Moves {
         self.moved.get(named).map_or(&[], Vec::as_slice)
     }
 
-    fn add(&mut self, to: PackName, frames: &FrameSet) {
+    /// Where all frames lie that were moved to one of these packs and not on from there.
+    pub(super) fn settled(&self, kept: &FrameSet) -> BTreeMap<PackName, FrameSet> {
+        let mut settled = BTreeMap::<PackName, FrameSet>::new();
+        for (named, stops) in &self.moved {
+            let mut all = Ranges::default();
+            stops.iter().for_each(|(_, ranges)| all.union(ranges));
+            let places = self.places(*named, Members::Frames(&all));
+            for (at, lying) in places.into_iter().filter(|(at, _)| kept.contains_pack(at)) {
+                settled.entry(at).or_default().insert_members(*named, lying.as_members());
+            }
+        }
+        settled
+    }
+
+    pub(super) fn add(&mut self, to: PackName, frames: &FrameSet) {
         for (from, members) in frames.iter() {
             if let Members::Frames(ranges) = members {
                 self.moved.entry(from).or_default().push((to, ranges.clone()));
@@ -212,7 +226,8 @@ impl Log {
             if matches!(record.fields.kind, Kind::Quarantine { .. }) {
                 // A set that does not decode was not made by this program. It names nothing, and must not stop the
                 // others: any writer may sign a quarantine.
-                marks.extend(&FrameSet::decode(&record.public, record.fields.number).unwrap_or_default());
+                let named = record.public().and_then(|part| FrameSet::decode(part, record.fields.number));
+                marks.extend(&named.unwrap_or_default());
             }
         }
         marks

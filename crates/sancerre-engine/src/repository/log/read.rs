@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Role, Signer};
+use sancerre_format::checkpoint::CarriedRecord;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
@@ -44,11 +45,17 @@ impl Log {
         self.read(repository, &Monitor::silent()).await
     }
 
-    async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
-        self.strangers.clear();
-        self.retry_unread(&repository.keys.zone);
-        let (entries, outcomes) =
-            futures::try_join!(repository.list(Folder::Log), repository.list(Folder::Outcome))?;
+    /// Lists and reads what is not known yet: everything, or what follows what is.
+    pub(super) async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
+        let zone = &repository.keys.zone;
+        self.retry_unread(zone);
+        let (entry, outcome) = (self.first_unknown(), self.first_undecided());
+        let entry = entry.checked_sub(1).filter(|known| *known > 0).map(|known| names::log(zone, known));
+        let outcome = (outcome > 1).then(|| names::outcomes_from(zone, outcome));
+        let (entries, outcomes) = futures::try_join!(
+            repository.list_after(Folder::Log, entry.as_deref()),
+            repository.list_after(Folder::Outcome, outcome.as_deref())
+        )?;
         let entries = self.not_known(repository, entries, monitor);
         self.read_entries(repository, entries, monitor).await?;
         self.distrust_revoked();
@@ -56,15 +63,31 @@ impl Log {
         self.read_outcomes(repository, outcomes, monitor).await
     }
 
+    /// The first number that was never read.
+    fn first_unknown(&self) -> u64 {
+        let end = self.highest().saturating_add(1);
+        self.first_gap(end).unwrap_or_else(|| end.max(self.start()))
+    }
+
+    /// The first number whose outcome may still come, or come right.
+    fn first_undecided(&self) -> u64 {
+        let unknown = self.first_unknown();
+        let open = self.entries.range(self.start()..unknown).find(|(_, entry)| {
+            let needs_one = entry.announced().is_none_or(|entry| entry.fields.kind.needs_outcome());
+            needs_one && !self.is_decided(&entry.session)
+        });
+        open.map_or(unknown, |(number, _)| *number)
+    }
+
     /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
     fn not_known(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
         for listed in listed {
             let is_known = match ZoneKey::parse(&repository.keys.zone, &listed.key) {
-                Ok(ZoneKey::Log(number)) => self.entries.contains_key(&number),
-                Ok(ZoneKey::Outcome(session)) => self.is_decided(&session),
+                Ok(ZoneKey::Log(number)) => number < self.start() || self.entries.contains_key(&number),
+                Ok(ZoneKey::Outcome(session)) => session.number < self.start() || self.is_decided(&session),
                 _ => {
-                    self.strangers.push(listed.key);
+                    self.strangers.insert(listed.key);
                     continue;
                 }
             };
@@ -103,7 +126,7 @@ impl Log {
 
     /// Nothing a revoked key signed counts: a writer's from the number that the revocation says, for whoever took its host
     /// over may have signed before it was noticed; a keeper's from the revocation on, for what it deleted before is gone.
-    fn distrust_revoked(&mut self) {
+    pub(super) fn distrust_revoked(&mut self) {
         let mut revoked: HashMap<Name, (u64, u64)> = HashMap::new();
         for (number, distrust) in self.revocations() {
             let (from, own) = revoked.entry(distrust.writer.clone()).or_insert((distrust.from, number));
@@ -218,7 +241,7 @@ impl Log {
                     self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
                 }
                 // An outcome of an intent that is not in the log belongs to nothing.
-                _ => self.strangers.push(key),
+                _ => drop(self.strangers.insert(key)),
             }
         }
         Ok(())
@@ -260,16 +283,37 @@ fn forged(what: &'static str, detail: &str) -> FormatError {
 }
 
 fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Found> {
-    let (trust, zone) = (&repository.keys.trust, &repository.keys.zone);
-    let entry = match record::decode::<Entry>(trust, bytes) {
+    let entry = match record::decode::<Entry>(&repository.keys.trust, bytes) {
         Err(newer @ FormatError::Unsupported { .. }) => return decode_opaque(repository, key, bytes, newer),
         entry => entry?,
     };
-    let fields = &entry.fields;
+    at_its_place(repository, entry, key).map(Found::Known)
+}
+
+fn at_its_place(repository: &Repository, entry: Record<Entry>, key: &str) -> Verified<Box<Record<Entry>>> {
+    let (fields, trust) = (&entry.fields, &repository.keys.trust);
     let fits = fields.repository == trust.repository
-        && fields.zone == *zone
+        && fields.zone == repository.keys.zone
         && names::log(&fields.zone, fields.number) == key;
-    if fits { Ok(Found::Known(Box::new(entry))) } else { Err(elsewhere(Entry::KIND)) }
+    if fits { Ok(Box::new(entry)) } else { Err(elsewhere(Entry::KIND)) }
+}
+
+/// A log entry that a checkpoint carries.
+pub(super) fn carried_entry(repository: &Repository, carried: &CarriedRecord) -> Verified<LogEntry> {
+    let CarriedRecord { session, hash, cut, bytes } = carried;
+    let entry = record::decode_cut::<Entry>(&repository.keys.trust, bytes, *cut, *hash)?;
+    let key = names::log(&repository.keys.zone, session.number);
+    let entry = at_its_place(repository, entry, &key)?;
+    Ok(LogEntry::new(session.number, session.intent, Ok(Found::Known(entry))))
+}
+
+/// The outcome of `announced` that a checkpoint carries.
+pub(super) fn carried_outcome(trust: &Trust, announced: &Record<Entry>, carried: &CarriedRecord) -> Verified<Outcome> {
+    let CarriedRecord { session, hash, cut, bytes } = carried;
+    match family(bytes) {
+        Some("manifest") => a_manifest(record::decode_cut(trust, bytes, *cut, *hash)?, announced, *session),
+        _ => an_abort(record::decode_cut(trust, bytes, *cut, *hash)?, announced, *session),
+    }
 }
 
 /// What needs a newer version may stop writers, so its signer must be of this zone and have meant this place: else anybody
@@ -303,9 +347,11 @@ fn decode_outcome(
     bytes: &[u8],
 ) -> Verified<Outcome> {
     let outcome = match family(bytes) {
-        Some("manifest") => decode_manifest(trust, announced, session, bytes),
+        Some("manifest") => {
+            record::decode(trust, bytes).and_then(|manifest| a_manifest(manifest, announced, session))
+        }
         Some("commit") => decode_commit(trust, announced, session, bytes),
-        _ => decode_abort(trust, announced, session, bytes),
+        _ => record::decode(trust, bytes).and_then(|abort| an_abort(abort, announced, session)),
     };
     match outcome {
         // Of another session or of somebody else it is junk, whatever version it claims.
@@ -332,13 +378,7 @@ fn may_end(announced: &Record<Entry>, signer: &Signer) -> bool {
     *signer == announced.signer || matches!(signer.role(), Role::Keeper | Role::Admin)
 }
 
-fn decode_manifest(
-    trust: &Trust,
-    announced: &Record<Entry>,
-    session: SessionId,
-    bytes: &[u8],
-) -> Verified<Outcome> {
-    let record = record::decode::<Manifest>(trust, bytes)?;
+fn a_manifest(record: Record<Manifest>, announced: &Record<Entry>, session: SessionId) -> Verified<Outcome> {
     let fits = record.fields.session == session
         && record.fields.by.name == announced.fields.by.name
         && matches!(&announced.fields.kind, Kind::Backup(intent)
@@ -361,22 +401,16 @@ fn decode_commit(
     if record.fields.session != session || !is_own || !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Err(elsewhere(Commit::KIND));
     }
-    let lists = GcLists::decode(&record.public, session.number)?;
+    let lists = GcLists::decode(record.public()?, session.number)?;
     // Writers above it avoid what was proposed: whatever else it burnt, one of them may use by now.
-    let proposed = GcLists::decode(&announced.public, session.number)?.dead;
+    let proposed = GcLists::decode(announced.public()?, session.number)?.dead;
     if !lists.dead.is_subset(&proposed) {
         return Err(forged(Commit::KIND, "it burns what its log entry did not propose"));
     }
     Ok(Outcome::Commit(Box::new(record), Box::new(lists)))
 }
 
-fn decode_abort(
-    trust: &Trust,
-    announced: &Record<Entry>,
-    session: SessionId,
-    bytes: &[u8],
-) -> Verified<Outcome> {
-    let record = record::decode::<Abort>(trust, bytes)?;
+fn an_abort(record: Record<Abort>, announced: &Record<Entry>, session: SessionId) -> Verified<Outcome> {
     let is_writer = record.signer.role() == Role::Writer;
     if record.fields.session != session || (is_writer && record.fields.by.name != announced.fields.by.name) {
         return Err(elsewhere(Abort::KIND));

@@ -48,7 +48,9 @@ impl Snapshot<'_> {
     ///
     /// Errors: [`Error::Object`] when its manifest holds no set of frames.
     pub fn uses(&self) -> Result<FrameSet> {
-        FrameSet::decode(&self.manifest.public, self.session().number).map_err(Error::object(&self.key()))
+        let key = self.key();
+        let part = self.manifest.public().map_err(Error::object(&key))?;
+        FrameSet::decode(part, self.session().number).map_err(Error::object(&key))
     }
 }
 
@@ -68,6 +70,7 @@ pub fn open_body(repository: &Repository, snapshot: &Snapshot<'_>) -> Result<Bod
     let (session, key) = (snapshot.session(), snapshot.key());
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root = repository.keys.metadata_root_in(&session, snapshot.generation())?;
-    let raw = seal::open(&root, &name, &snapshot.manifest.sealed).map_err(Error::object(&key))?;
+    let sealed = snapshot.manifest.sealed().map_err(Error::object(&key))?;
+    let raw = seal::open(&root, &name, sealed).map_err(Error::object(&key))?;
     Body::decode(&raw).map_err(Error::object(&key))
 }

@@ -1,0 +1,228 @@
+//! Reading the log from its newest checkpoint on (FORMAT.md §9.4). For who restores or backs up: it takes as many
+//! requests however long the log is. Whoever deletes or judges reads it whole.
+
+use std::collections::BTreeSet;
+
+use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Folder, Name, ZoneKey};
+use sancerre_format::record::{self, Fields, Record};
+use sancerre_format::{FormatError, limits};
+
+use super::basis::Basis;
+use super::read::{carried_entry, carried_outcome};
+use super::{Log, LogEntry};
+use crate::cache::{Read, Wanted};
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::store::Listed;
+
+/// So many of the newest checkpoints are tried: an attacker with stolen write credentials can put junk above them.
+const TRIED_MAX: usize = 4;
+
+impl Log {
+    /// Reads the log from its newest checkpoint on, or whole where there is none that serves. Entries and outcomes that the
+    /// checkpoint carries may lack their parts; see [`Log::fill`].
+    ///
+    /// Errors: the store's.
+    pub async fn load_recent(repository: &Repository, monitor: &Monitor) -> Result<Self> {
+        match Self::from_checkpoint(repository, monitor).await? {
+            Some(log) => Ok(log),
+            None => Self::load_watched(repository, monitor).await,
+        }
+    }
+
+    async fn from_checkpoint(repository: &Repository, monitor: &Monitor) -> Result<Option<Self>> {
+        let mut listed = repository.list(Folder::Checkpoints).await?;
+        listed.retain(|listed| limits::check(&listed.key, listed.size_bytes).is_ok() && upto(repository, listed).is_some());
+        listed.sort_by(|one, other| other.key.cmp(&one.key));
+        listed.truncate(TRIED_MAX);
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let revoked = revoked(repository).await?;
+        for candidate in listed {
+            let Some(mut log) = read(repository, candidate, &revoked, monitor).await? else { continue };
+            log.read(repository, monitor).await?;
+            match log.contradiction(&revoked) {
+                None => return Ok(Some(log)),
+                Some(why) => {
+                    monitor.warn(format!("a checkpoint is not used, the whole log is read: {why}; run `sancerre check`"));
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The log from what a checkpoint carries.
+    ///
+    /// Errors: a record of it that does not verify, or does not stand where it says.
+    pub(crate) fn of_checkpoint(
+        repository: &Repository,
+        checkpoint: &Record<Checkpoint>,
+        state: &State,
+    ) -> std::result::Result<Self, FormatError> {
+        let mut log = Self { basis: Some(Basis::new(checkpoint, state)), ..Self::default() };
+        log.checkpoint = Some(checkpoint.fields.upto);
+        for carried in &state.entries {
+            log.entries.insert(carried.session.number, carried_entry(repository, carried)?);
+        }
+        for carried in &state.outcomes {
+            let entry = log.entries.get_mut(&carried.session.number);
+            let entry = entry.filter(|entry| entry.session == carried.session);
+            let Some((entry, announced)) = entry.and_then(|entry| Some((entry.entry.clone().ok()?, entry))) else {
+                return Err(forged("it carries an outcome without its entry"));
+            };
+            announced.outcome = carried_outcome(&repository.keys.trust, &entry, carried)?;
+        }
+        log.distrust_revoked();
+        Ok(log)
+    }
+
+    /// Why the log above a checkpoint does not let a reader start there.
+    fn contradiction(&self, revoked: &BTreeSet<Name>) -> Option<String> {
+        let basis = self.basis.as_ref()?;
+        if self.breaks().any(|(below, _)| basis.hash_of(below).is_some()) {
+            return Some(format!("log entry {} follows on another one than the checkpoint says", basis.upto));
+        }
+        if revoked.contains(&basis.by) || self.revocation(&basis.by).is_some() {
+            return Some(format!("the key of {}, who signed it, was revoked", basis.by));
+        }
+        let above = self.entries.range(basis.upto..).filter_map(|(_, entry)| entry.entry.as_deref().ok());
+        let mut abandoned = above.filter_map(|entry| match &entry.fields.kind {
+            Kind::Abandon(abandon) if abandon.session.number < basis.upto => Some(abandon.session.number),
+            _ => None,
+        });
+        abandoned.next().map(|gc| format!("gc {gc} was given up after it"))
+    }
+
+    /// Reads in whole what a checkpoint carried without its parts: the entries of these sessions, and their manifests.
+    ///
+    /// Errors: [`Error::Missing`]; [`Error::Object`] for an object that is not the one which the checkpoint names.
+    pub async fn fill(&mut self, repository: &Repository, entries: &BTreeSet<u64>, manifests: &BTreeSet<u64>) -> Result<()> {
+        let zone = &repository.keys.zone;
+        let mut wanted = Vec::new();
+        for number in entries {
+            let Some(entry) = self.entries.get(number) else { continue };
+            if entry.announced().is_some_and(|record| !record.is_whole()) {
+                wanted.push((names::log(zone, *number), entry.session.intent));
+            }
+        }
+        for snapshot in manifests.iter().filter_map(|number| self.entries.get(number)?.snapshot()) {
+            if !snapshot.manifest.is_whole() {
+                wanted.push((snapshot.key(), snapshot.manifest.hash));
+            }
+        }
+        let unique = wanted.iter().map(|(key, hash)| Wanted::with_hash(key.clone(), hash)).collect();
+        let decode = |_: &str, bytes: &bytes::Bytes| Ok(bytes.clone());
+        let mut found = std::collections::BTreeMap::new();
+        for Read { key, hash, value, unread } in repository.read_all(unique, &Monitor::silent(), decode).await? {
+            if let Some(reason) = unread {
+                return Err(Error::Unread { key, reason });
+            }
+            let bytes = value.map_err(Error::object(&key))?;
+            found.insert(key, (hash, bytes));
+        }
+        for (key, expected) in wanted {
+            let (hash, bytes) = found.remove(&key).ok_or_else(|| Error::Missing { key: key.clone() })?;
+            if hash != expected {
+                return Err(Error::object(&key)(forged("a checkpoint names another object at its key")));
+            }
+            self.put_whole(repository, &key, &bytes).map_err(Error::object(&key))?;
+        }
+        Ok(())
+    }
+
+    fn put_whole(&mut self, repository: &Repository, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+        let trust = &repository.keys.trust;
+        match ZoneKey::parse(&repository.keys.zone, key)? {
+            ZoneKey::Log(number) => {
+                let whole = record::decode::<Entry>(trust, bytes)?;
+                if let Some(entry) = self.entries.get_mut(&number) {
+                    match (&mut entry.entry, &mut entry.revoked) {
+                        (Ok(record), _) | (Err(_), Some(record)) => **record = whole,
+                        (Err(_), None) => {}
+                    }
+                }
+                Ok(())
+            }
+            ZoneKey::Outcome(session) => {
+                let whole = record::decode(trust, bytes)?;
+                if let Some(LogEntry { outcome: super::Outcome::Manifest(manifest), .. }) =
+                    self.entries.get_mut(&session.number)
+                {
+                    **manifest = whole;
+                }
+                Ok(())
+            }
+            _ => Err(forged("no record of the log has such a key")),
+        }
+    }
+}
+
+fn forged(detail: &str) -> FormatError {
+    FormatError::Forged { what: Checkpoint::KIND, detail: detail.to_owned() }
+}
+
+fn upto(repository: &Repository, listed: &Listed) -> Option<u64> {
+    match ZoneKey::parse(&repository.keys.zone, &listed.key) {
+        Ok(ZoneKey::Checkpoint(upto)) => Some(upto),
+        _ => None,
+    }
+}
+
+/// One checkpoint and what it carries; none if it is junk, newer than this program, or of a revoked key.
+async fn read(repository: &Repository, listed: Listed, revoked: &BTreeSet<Name>, monitor: &Monitor) -> Result<Option<Log>> {
+    let decode = |key: &str, bytes: &bytes::Bytes| {
+        let (checkpoint, state) = decode(repository, key, bytes)?;
+        if revoked.contains(&checkpoint.fields.by.name) {
+            return Err(forged("its signer's key was revoked"));
+        }
+        Log::of_checkpoint(repository, &checkpoint, &state)
+    };
+    let mut read = repository.read_all(vec![Wanted::listed(listed)], monitor, decode).await?;
+    let Some(Read { key, value, .. }) = read.pop() else { return Ok(None) };
+    match value {
+        Ok(log) => Ok(Some(log)),
+        Err(error) => {
+            monitor.warn(format!("checkpoint {key} is not used: {error}; run `sancerre check`"));
+            Ok(None)
+        }
+    }
+}
+
+/// A checkpoint that stands at its key.
+///
+/// Errors: what is wrong with it.
+pub(crate) fn decode(
+    repository: &Repository,
+    key: &str,
+    bytes: &[u8],
+) -> std::result::Result<(Record<Checkpoint>, State), FormatError> {
+    let checkpoint = record::decode::<Checkpoint>(&repository.keys.trust, bytes)?;
+    let fields = &checkpoint.fields;
+    if fields.zone != repository.keys.zone || names::checkpoint(&fields.zone, fields.upto) != key {
+        return Err(forged("it was made for another place"));
+    }
+    let state = State::decode(checkpoint.public()?, fields.upto)?;
+    Ok((checkpoint, state))
+}
+
+/// The names of revoked keys, by the copies of their revocations.
+///
+/// Errors: the store's.
+async fn revoked(repository: &Repository) -> Result<BTreeSet<Name>> {
+    let listed = repository.store.list(names::REVOKED).await?;
+    let decode = |key: &str, bytes: &bytes::Bytes| {
+        let entry = record::decode::<Entry>(&repository.keys.trust, bytes)?;
+        match entry.fields.kind {
+            Kind::Revoke(distrust) if names::revoked(&distrust.writer) == key => Ok(distrust.writer),
+            _ => Err(forged("it is no revocation of the key that it is named after")),
+        }
+    };
+    let wanted = listed.into_iter().map(Wanted::listed).collect();
+    let read = repository.read_all(wanted, &Monitor::silent(), decode).await?;
+    Ok(read.into_iter().filter_map(|read| read.value.ok()).collect())
+}

@@ -1,0 +1,265 @@
+//! Checkpoints: who starts at one sees what one sees who reads all, at a cost that the length of the log does not change;
+//! and nothing that somebody puts in their place stops or misleads anybody for good.
+
+use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
+use sancerre_engine::forget::hold;
+use sancerre_engine::gc::{GcOptions, gc};
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::revoke::revoke;
+use sancerre_format::certificate::Role;
+use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::frames::FrameSet;
+use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::log::Kind;
+use sancerre_format::names;
+use sancerre_format::record::{self, Record};
+use sancerre_tests::disk::{MemoryDisk, noise};
+use sancerre_tests::model::Model;
+use sancerre_tests::repo::{TestRepo, back_up, zone};
+
+use crate::gc::{OPTIONS, collect, drop_snapshot};
+
+const SIZE: usize = 3 << 20;
+
+/// Two machines, some nights with a gc each, and one snapshot that went.
+struct Scene {
+    repo: TestRepo,
+    keeper: Repository,
+    model: Model,
+}
+
+impl Scene {
+    async fn new(seed: u64) -> Self {
+        let repo = TestRepo::new(seed).await;
+        let keeper = repo.as_keeper().await;
+        let mut scene = Self { repo, keeper, model: Model::default() };
+        for night in 0..3 {
+            scene.night(seed + 100 * night).await;
+        }
+        let gone = scene.model.snapshots.remove(0).0;
+        drop_snapshot(&scene.keeper, gone).await.unwrap();
+        collect(&scene.keeper).await.unwrap();
+        scene
+    }
+
+    async fn night(&mut self, seed: u64) {
+        for vm in ["web01", "db01"] {
+            let mut disk = noise(u64::from(vm == "web01"), SIZE);
+            disk[..SIZE / 2].copy_from_slice(&noise(seed, SIZE / 2));
+            let report = back_up(&self.repo.open, vm, MemoryDisk::new(disk.clone())).await.unwrap();
+            self.model.add_disk(report.snapshot.unwrap(), &disk);
+        }
+        collect(&self.keeper).await.unwrap();
+    }
+
+    /// A collection that tolerates no garbage: it moves frames.
+    async fn move_frames(&mut self) {
+        let disk = noise(3, 1000);
+        let report = back_up(&self.repo.open, "other", MemoryDisk::new(disk.clone())).await.unwrap();
+        self.model.add_disk(report.snapshot.unwrap(), &disk);
+        let strict = GcOptions { max_unused_percent: 0, ..OPTIONS };
+        let report = gc(&self.keeper, &strict, &Monitor::silent()).await.unwrap();
+        assert!(report.moved_bytes > 0 && !self.newest().await.2.moves.is_empty(), "{report:?}");
+    }
+
+    async fn checkpoints(&self) -> Vec<String> {
+        self.repo.keys_with("/checkpoints/").await
+    }
+
+    async fn recent(&self) -> Log {
+        Log::load_recent(&self.repo.open, &Monitor::silent()).await.unwrap()
+    }
+
+    /// Every snapshot is listed and restores, from the checkpoint and from all.
+    async fn is_whole(&self) {
+        let sessions: Vec<SessionId> = self.model.snapshots.iter().map(|(session, _)| *session).collect();
+        let of = |log: &Log| log.snapshots().iter().map(|snapshot| snapshot.session()).collect::<Vec<_>>();
+        assert_eq!(of(&self.recent().await), sessions);
+        assert_eq!(of(&Log::load(&self.repo.open).await.unwrap()), sessions);
+        self.model.check(&self.repo.open).await;
+    }
+
+    async fn newest(&self) -> (String, Record<Checkpoint>, State) {
+        let key = self.checkpoints().await.pop().unwrap();
+        let bytes = self.repo.object(&key).await;
+        let checkpoint = record::decode::<Checkpoint>(&self.repo.open.keys.trust, &bytes).unwrap();
+        let state = State::decode(checkpoint.public().unwrap(), checkpoint.fields.upto).unwrap();
+        (key, checkpoint, state)
+    }
+
+    /// The newest checkpoint with another state, signed by a keeper whose key a thief has.
+    async fn lie(&self, lie: impl FnOnce(&mut State)) -> String {
+        let (key, checkpoint, mut state) = self.newest().await;
+        lie(&mut state);
+        let signer = self.keeper.signer(&[Role::Keeper]).unwrap();
+        let part = state.encode().unwrap();
+        let bytes = record::encode(&checkpoint.fields, "test 1", &signer.key, &part, &[]).unwrap();
+        self.repo.tamper(&key, bytes).await;
+        key
+    }
+
+    async fn complaints(&self) -> Vec<(String, Severity, String)> {
+        let options = CheckOptions { read_data: ReadData::No, quarantine: false };
+        let report = check(&self.repo.open, &options, &Monitor::silent()).await.unwrap();
+        let about = report.findings.into_iter().filter(|finding| finding.object.contains("/checkpoints/"));
+        about.map(|finding| (finding.object, finding.severity, finding.problem)).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_starts_at_the_newest_and_sees_all() {
+    let mut scene = Scene::new(900).await;
+    let recent = scene.recent().await;
+    assert!(recent.start() > 8, "{}", recent.start());
+    assert!(recent.entry(1).is_none_or(|entry| entry.entry.is_ok()));
+    scene.is_whole().await;
+    assert_eq!(scene.complaints().await, []);
+    // Four stay, the oldest go.
+    assert_eq!(scene.checkpoints().await.len(), 4);
+    scene.night(990).await;
+    assert_eq!(scene.checkpoints().await.len(), 4);
+    // Above it: a hold, a forget, a backup that builds on what lies below.
+    let (first, last) = (scene.model.snapshots[0].0, scene.model.snapshots.pop().unwrap().0);
+    hold(&scene.keeper, &[first].into(), "an investigation").await.unwrap();
+    drop_snapshot(&scene.keeper, last).await.unwrap();
+    let (before, stored) = (scene.recent().await.start(), scene.repo.objects().await.len());
+    let disk = noise(1, SIZE);
+    let report = back_up(&scene.repo.open, "web01", MemoryDisk::new(disk.clone())).await.unwrap();
+    assert!(report.parent.is_some_and(|parent| parent.number < before), "{report:?}");
+    assert!(report.new_bytes < SIZE as u64, "what lies below is used: {report:?}");
+    assert!(scene.repo.objects().await.len() > stored);
+    scene.model.add_disk(report.snapshot.unwrap(), &disk);
+    scene.is_whole().await;
+    assert!(scene.recent().await.standing(u64::MAX).held_by(&first).is_some());
+}
+
+/// What was moved by commits below a checkpoint is found, and moves on.
+#[tokio::test(start_paused = true)]
+async fn moved_frames_are_found() {
+    let mut scene = Scene::new(905).await;
+    scene.move_frames().await;
+    scene.is_whole().await;
+    assert_eq!(scene.complaints().await, []);
+    scene.night(950).await;
+    scene.is_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn junk_in_their_place_costs_nothing() {
+    let scene = Scene::new(910).await;
+    let start = scene.recent().await.start();
+    for (upto, bytes) in [(start + 1, b"junk".to_vec()), (u64::MAX, Vec::new()), (start + 9, vec![0; 1 << 20])] {
+        scene.repo.tamper(&names::checkpoint(&zone(), upto), bytes).await;
+    }
+    scene.repo.tamper("zones/default/checkpoints/x", b"junk".to_vec()).await;
+    assert_eq!(scene.recent().await.start(), start);
+    scene.is_whole().await;
+    assert!(scene.complaints().await.len() == 4);
+    // So many above it that it is not found: all is read.
+    for above in 2..8 {
+        scene.repo.tamper(&names::checkpoint(&zone(), start + above), b"junk".to_vec()).await;
+    }
+    assert_eq!(scene.recent().await.start(), 1);
+    scene.is_whole().await;
+    // A copy of a good one at another place is none.
+    let key = scene.checkpoints().await.remove(0);
+    let bytes = scene.repo.object(&key).await;
+    scene.repo.tamper(&names::checkpoint(&zone(), u64::MAX), bytes).await;
+    scene.is_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_all_is_read() {
+    let scene = Scene::new(915).await;
+    scene.repo.lose(&scene.checkpoints().await).await;
+    assert_eq!(scene.recent().await.start(), 1);
+    scene.is_whole().await;
+    collect(&scene.keeper).await.unwrap();
+    let report = back_up(&scene.repo.open, "web01", MemoryDisk::new(noise(1, SIZE))).await.unwrap();
+    collect(&scene.keeper).await.unwrap();
+    assert!(scene.recent().await.start() > report.snapshot.unwrap().number);
+}
+
+/// A thief with a keeper's key can mislead readers until the key is revoked; `check` says so at once, whatever the lie.
+#[tokio::test(start_paused = true)]
+async fn every_lie_is_found_and_ends_with_the_key() {
+    let dead = PackName { session: 1, ordinal: 0 };
+    let lies: [(&str, fn(&mut State, PackName)); 7] = [
+        ("leaves out snapshot", |state, _| drop(state.outcomes.pop())),
+        ("names other backups", |state, _| drop(state.outcomes.remove(0))),
+        ("carries an outcome without its entry", |state, _| drop(state.entries.pop())),
+        ("which a gc gave up", |state, dead| state.kept.insert_pack(dead)),
+        ("whose packs are used", |state, _| {
+            let numbers: Vec<u64> = state.outcomes.iter().map(|one| one.session.number).collect();
+            state.entries.retain(|entry| numbers.contains(&entry.session.number));
+        }),
+        ("lie elsewhere", |state, _| state.moves.clear()),
+        ("its text does not", |state, _| state.entries[0].bytes[40] ^= 1),
+    ];
+    for (says, lie) in lies {
+        let mut scene = Scene::new(920).await;
+        scene.move_frames().await;
+        let key = scene.lie(|state| lie(state, dead)).await;
+        let complaints = scene.complaints().await;
+        assert!(complaints.iter().any(|(object, ..)| *object == key), "{says}: {complaints:?}");
+        let mut log = Log::load(&scene.repo.open).await.unwrap();
+        let by = scene.keeper.signer(&[Role::Keeper]).unwrap().by.name.clone();
+        revoke(&scene.repo.as_admin().await, &mut log, &by, None, "stolen").await.unwrap();
+        assert_eq!(scene.recent().await.start(), 1, "{says}");
+        assert_eq!(scene.complaints().await, [], "{says}");
+        scene.is_whole().await;
+    }
+}
+
+/// A revocation that lies below a checkpoint of the revoked key, which leaves it out: the copy beside the keys tells.
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_cannot_hide_its_revocation() {
+    let scene = Scene::new(930).await;
+    let (_, checkpoint, state) = scene.newest().await;
+    let mut log = Log::load(&scene.repo.open).await.unwrap();
+    let signer = scene.keeper.signer(&[Role::Keeper]).unwrap();
+    let revoked = revoke(&scene.repo.as_admin().await, &mut log, &signer.by.name, None, "stolen").await.unwrap();
+    scene.repo.append(Kind::Index, &[]).await;
+    let log = Log::load(&scene.repo.open).await.unwrap();
+    let upto = revoked.number + 1;
+    let previous = log.entry(revoked.number).unwrap().session.intent;
+    let fields = Checkpoint { upto, previous, ..checkpoint.fields.clone() };
+    let state = State { outcomes: Vec::new(), ..state };
+    let bytes = record::encode(&fields, "test 1", &signer.key, &state.encode().unwrap(), &[]).unwrap();
+    scene.repo.tamper(&names::checkpoint(&zone(), upto), bytes).await;
+    assert_eq!(scene.recent().await.start(), 1);
+    scene.is_whole().await;
+    // Without the copy they would be misled: that is what it is for.
+    scene.repo.lose(&[names::revoked(&signer.by.name)]).await;
+    assert!(scene.recent().await.snapshots().is_empty());
+}
+
+/// A gc that was given up above a checkpoint that counts it: all is read.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_later_is_seen() {
+    let scene = Scene::new(935).await;
+    let log = Log::load(&scene.repo.open).await.unwrap();
+    let gc = log.entry(log.newest_commit(u64::MAX).unwrap().0).unwrap().session;
+    let abandon = sancerre_format::log::Abandon { session: gc, reason: "test".into() };
+    scene.repo.append(Kind::Abandon(abandon), &[]).await;
+    assert_eq!(scene.recent().await.start(), 1);
+}
+
+/// What a quarantine below says is known above.
+#[tokio::test(start_paused = true)]
+async fn quarantines_are_carried() {
+    let scene = Scene::new(940).await;
+    let session = scene.model.snapshots.last().unwrap().0;
+    let mut set = FrameSet::default();
+    set.insert_pack(PackName { session: session.number, ordinal: 0 });
+    scene.repo.append(Kind::Quarantine { reason: "test".into() }, &set.encode().unwrap()).await;
+    let disk = noise(7, SIZE);
+    back_up(&scene.repo.open, "other", MemoryDisk::new(disk)).await.unwrap();
+    collect(&scene.keeper).await.unwrap();
+    let recent = scene.recent().await;
+    assert!(recent.start() > session.number);
+    assert!(recent.quarantined(u64::MAX).has_pack(&PackName { session: session.number, ordinal: 0 }));
+    assert_eq!(scene.complaints().await, []);
+}
