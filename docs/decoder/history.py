@@ -52,6 +52,7 @@ class Zone:
         self.sessions: dict[int, Session] = {}
         self.moves: dict[FrameName, tuple[int, int]] = {}
         self.dead: set[tuple[int, int]] = set()
+        self.burnt_by: dict[tuple[int, int], int] = {}
         self.forgotten: set[str] = set()
         self.abandoned: set[str] = set()
         self._read_log()
@@ -157,6 +158,7 @@ class Zone:
             return
         self.moves.update({frame: (gc.id.number, ordinal) for frame, ordinal in lists.moves.items()})
         self.dead.update(dead)
+        self.burnt_by.update({pack: gc.id.number for pack in dead if pack not in self.burnt_by})
 
     def _unforgotten(self, number: int) -> Callable[[str], bool]:
         """Says of snapshots whether they are not forgotten, or held all the same, by the entries below a number."""

@@ -193,7 +193,7 @@ def _allowed(record: Record) -> None:
     if signer.role == "admin":
         return
     require(record["zone"] == signer.zone, "the certificate is for another zone")
-    if record.kind == "log":
+    if record.kind in ("log", "checkpoint"):
         require(signer.expires == "-" or record["time"] <= signer.expires, "the certificate had expired")
 
 

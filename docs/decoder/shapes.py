@@ -80,7 +80,6 @@ SHAPES: dict[str, list[Field]] = {
     "log taint": _log("taint", *_OF_WRITER),
     "log revoke": _log("revoke", *_OF_WRITER),
     "log index": _log("index"),
-    "log checkpoint": _log("checkpoint"),
     "log abandon": _log("abandon", Field("session", SESSION), _REASON),
     "manifest": _shape(
         *_OUTCOME, Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
@@ -90,6 +89,9 @@ SHAPES: dict[str, list[Field]] = {
     ),
     "abort": _shape(*_OUTCOME, Field("time", TIME), _REASON),
     "commit": _shape(*_OUTCOME, Field("time", TIME), Field("previous", f"-|{SESSION}"), Field("records", HASH)),
+    "checkpoint": _shape(
+        Field("zone", ZONE), Field("upto", NUMBER), Field("previous", HASH), Field("commit", HASH), *_SIGNED, Field("time", TIME),
+    ),
     "index": _shape(
         Field("zone", ZONE), Field("session", SESSION), Field("sequence", NUMBER), *_SIGNED, Field("generation", NUMBER),
         Field("covers", rf"(?:{NUMBER})/(?:{NUMBER})", many=True, least=0), Field("entries", NUMBER), Field("table", SIZED_HASH),
@@ -103,6 +105,6 @@ ROLES: dict[str, tuple[str, ...]] = {
     "log backup": ("writer",), "manifest": ("writer",), "abort": _ANYONE, "list": _ANYONE, "index": _ANYONE,
     "log quarantine": _ANYONE, "log index": _ANYONE, "log gc": _KEEPERS, "commit": _KEEPERS,
     "log forget": _KEEPERS, "log undelete": _KEEPERS, "log hold": _KEEPERS, "log release": _KEEPERS,
-    "log approve": _KEEPERS, "log note": (EVERY_ROLE,), "log checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
+    "log approve": _KEEPERS, "log note": (EVERY_ROLE,), "checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
     "log abandon": ("admin",),
 }

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Callable, Iterator
 
+from checkpoints import check
 from content import Content, Places
 from framesets import FrameSet
 from history import Session, Zone
@@ -15,14 +16,15 @@ from primitives import Damaged
 
 def verify(zones: list[Zone], keyring: Keyring | None) -> str:
     """Checks everything that can be checked without, or with, secrets; says what was there."""
-    snapshots = packs = chunks = 0
+    snapshots = packs = chunks = checkpoints = 0
     for zone in zones:
         checked = _Verification(zone, keyring)
         packs += sum(map(checked.packs, zone.sessions.values()))
         chunks += sum(map(checked.snapshot, zone.snapshots()))
         snapshots += len(zone.snapshots())
+        checkpoints += check(zone)
     opened = f"{chunks} chunks in maps" if keyring else "nothing opened"
-    return f"{snapshots} snapshots, {packs} packs, {opened}:"
+    return f"{snapshots} snapshots, {packs} packs, {checkpoints} checkpoints, {opened}:"
 
 
 class _Verification:

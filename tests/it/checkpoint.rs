@@ -10,6 +10,7 @@ use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::revoke::revoke;
 use sancerre_format::certificate::Role;
 use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::config::Layout;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::Kind;
@@ -17,7 +18,7 @@ use sancerre_format::names;
 use sancerre_format::record::{self, Record};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
-use sancerre_tests::repo::{TestRepo, back_up, zone};
+use sancerre_tests::repo::{TestRepo, back_up, small_layout, zone};
 
 use crate::gc::{OPTIONS, collect, drop_snapshot};
 
@@ -32,7 +33,8 @@ struct Scene {
 
 impl Scene {
     async fn new(seed: u64) -> Self {
-        let repo = TestRepo::new(seed).await;
+        // Several frames a pack, so that a part of one can become garbage.
+        let repo = TestRepo::with_layout(seed, Layout { frame_bytes: 1 << 17, ..small_layout() }).await;
         let keeper = repo.as_keeper().await;
         let mut scene = Self { repo, keeper, model: Model::default() };
         for night in 0..3 {
@@ -150,7 +152,9 @@ async fn moved_frames_are_found() {
 async fn junk_in_their_place_costs_nothing() {
     let scene = Scene::new(910).await;
     let start = scene.recent().await.start();
-    for (upto, bytes) in [(start + 1, b"junk".to_vec()), (u64::MAX, Vec::new()), (start + 9, vec![0; 1 << 20])] {
+    for (upto, bytes) in
+        [(start + 1, b"junk".to_vec()), (u64::MAX, Vec::new()), (start + 9, vec![0; 1 << 20])]
+    {
         scene.repo.tamper(&names::checkpoint(&zone(), upto), bytes).await;
     }
     scene.repo.tamper("zones/default/checkpoints/x", b"junk".to_vec()).await;
@@ -220,13 +224,14 @@ async fn a_revoked_key_cannot_hide_its_revocation() {
     let (_, checkpoint, state) = scene.newest().await;
     let mut log = Log::load(&scene.repo.open).await.unwrap();
     let signer = scene.keeper.signer(&[Role::Keeper]).unwrap();
-    let revoked = revoke(&scene.repo.as_admin().await, &mut log, &signer.by.name, None, "stolen").await.unwrap();
+    let revoked =
+        revoke(&scene.repo.as_admin().await, &mut log, &signer.by.name, None, "stolen").await.unwrap();
     scene.repo.append(Kind::Index, &[]).await;
     let log = Log::load(&scene.repo.open).await.unwrap();
     let upto = revoked.number + 1;
     let previous = log.entry(revoked.number).unwrap().session.intent;
     let fields = Checkpoint { upto, previous, ..checkpoint.fields.clone() };
-    let state = State { outcomes: Vec::new(), ..state };
+    let state = State { outcomes: Vec::new(), heads: Vec::new(), ..state };
     let bytes = record::encode(&fields, "test 1", &signer.key, &state.encode().unwrap(), &[]).unwrap();
     scene.repo.tamper(&names::checkpoint(&zone(), upto), bytes).await;
     assert_eq!(scene.recent().await.start(), 1);

@@ -24,9 +24,10 @@ async fn cost(repo: &TestRepo, bytes: &[u8]) -> Calls {
     repo.store.take_calls()
 }
 
-/// Log and outcomes; the identities, of which none is newer; when it has its number, packs, their lists and the index in
-/// one. Below its number the log is dense and complete (W2), and above it is asked by name (W7).
-const LISTS: u64 = 4;
+/// Checkpoints, of which there is none; log and outcomes; the identities, of which none is newer; when it has its number,
+/// packs, their lists and the index in one. Below its number the log is dense and complete (W2), and above it is asked by
+/// name (W7).
+const LISTS: u64 = 5;
 
 /// Reads after the manifest, before "saved" is said.
 const SAVED: u64 = 3;

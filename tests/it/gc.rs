@@ -131,7 +131,13 @@ async fn a_lock_that_only_a_writer_claims_is_none() {
     let mut manifest = record::decode::<Manifest>(&repo.open.keys.trust, &repo.object(&key).await).unwrap();
     manifest.fields.lock_until = Some(Time::parse("2099-12-31T23:59:59Z").unwrap());
     let signer = &writer.signer(&[Role::Writer]).unwrap().key;
-    let bytes = record::encode(&manifest.fields, "sancerre test", signer, manifest.public().unwrap(), manifest.sealed().unwrap());
+    let bytes = record::encode(
+        &manifest.fields,
+        "sancerre test",
+        signer,
+        manifest.public().unwrap(),
+        manifest.sealed().unwrap(),
+    );
     repo.tamper(&key, bytes.unwrap()).await;
     drop_snapshot(&keeper, claimed).await.unwrap();
     assert!(collect(&keeper).await.unwrap().deleted_packs > 0);

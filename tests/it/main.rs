@@ -14,6 +14,7 @@ mod compat;
 mod concurrent;
 mod cost;
 mod crash;
+mod decade;
 mod faults;
 mod flip;
 mod forgery;

@@ -6,6 +6,7 @@
 pub mod age;
 pub mod backends;
 pub mod bucket;
+pub mod decade;
 pub mod dice;
 pub mod disk;
 pub mod faults;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -31,6 +32,10 @@ pub struct Calls {
     pub get: u64,
     pub list: u64,
     pub delete: u64,
+    /// Keys that listings showed.
+    pub listed: u64,
+    /// Bytes of reads.
+    pub received: u64,
 }
 
 impl Calls {
@@ -44,6 +49,7 @@ impl Calls {
 pub struct TestStore {
     inner: Arc<dyn ObjectStore>,
     calls: Mutex<Calls>,
+    listed: Arc<AtomicU64>,
     number: AtomicU64,
     crash: Mutex<Option<(u64, Cut)>>,
     stumbles: AtomicBool,
@@ -65,6 +71,7 @@ impl TestStore {
         Arc::new(Self {
             inner,
             calls: Mutex::default(),
+            listed: Arc::default(),
             number: AtomicU64::new(0),
             crash: Mutex::new(None),
             stumbles: AtomicBool::new(false),
@@ -74,9 +81,10 @@ impl TestStore {
         })
     }
 
-    /// Calls since the last time.
+    /// Calls since the last time. Of listings and reads also what they showed.
     pub fn take_calls(&self) -> Calls {
-        std::mem::take(&mut self.calls.lock().unwrap())
+        let calls = std::mem::take(&mut *self.calls.lock().unwrap());
+        Calls { listed: self.listed.swap(0, Ordering::SeqCst), ..calls }
     }
 
     /// The `number`th call from now (from 0) is the last to have any effect.
@@ -149,6 +157,17 @@ impl TestStore {
         crash.is_some_and(|(at, _)| self.number.load(Ordering::SeqCst) > at)
     }
 
+    fn counted(
+        &self,
+        keys: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let listed = Arc::clone(&self.listed);
+        let count = move |_: &Result<ObjectMeta>| {
+            listed.fetch_add(1, Ordering::SeqCst);
+        };
+        keys.inspect(count).boxed()
+    }
+
     /// Counts a call; says whether it runs, and whether its answer is lost.
     fn call(&self, count: fn(&mut Calls) -> &mut u64) -> (bool, bool) {
         *count(&mut self.calls.lock().unwrap()) += 1;
@@ -206,7 +225,10 @@ impl ObjectStore for TestStore {
             let path = location.to_string();
             return Err(object_store::Error::PermissionDenied { path, source: "denied".into() });
         }
-        lost(is_lost, self.inner.get_opts(location, options).await)
+        let got = self.inner.get_opts(location, options).await;
+        let received = got.as_ref().map_or(0, |got| got.range.end - got.range.start);
+        self.calls.lock().unwrap().received += received;
+        lost(is_lost, got)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -227,7 +249,7 @@ impl ObjectStore for TestStore {
         if !runs {
             return Box::pin(futures::stream::once(async { Err(down()) }));
         }
-        self.inner.list(prefix)
+        self.counted(self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -239,7 +261,7 @@ impl ObjectStore for TestStore {
         if !runs {
             return Box::pin(futures::stream::once(async { Err(down()) }));
         }
-        self.inner.list_with_offset(prefix, offset)
+        self.counted(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

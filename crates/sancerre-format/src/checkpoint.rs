@@ -9,7 +9,7 @@ use crate::error::{Result, corrupt, ensure};
 use crate::frames::FrameSet;
 use crate::id::{Hash, PackName, RepositoryId, SessionId};
 use crate::limits::{CHECKPOINT_RECORDS_BYTES_MAX, PACKS_NAMED_MAX};
-use crate::log::KEEPERS;
+use crate::log::{KEEPERS, sessions};
 use crate::names::{Time, Zone};
 use crate::record::{
     Cut, Fields, SignedBy, compress_public, decompress_part, decompress_public, read_zone, signer_fits,
@@ -47,6 +47,8 @@ pub struct State {
     pub kept: FrameSet,
     /// Frames that lie elsewhere than in the pack of their name, by the pack of `kept` in which they lie.
     pub moves: BTreeMap<PackName, FrameSet>,
+    /// The newest outcomes of each machine that no later session names as a parent, ascending; all are in `outcomes`.
+    pub heads: Vec<SessionId>,
     /// Log entries, ascending.
     pub entries: Vec<CarriedRecord>,
     /// Outcomes, ascending.
@@ -108,7 +110,8 @@ impl State {
         ensure(to_u64(records.len()) <= CHECKPOINT_RECORDS_BYTES_MAX, WHAT, || {
             format!("{} bytes of records are too many", records.len())
         })?;
-        let records = zstd::bulk::compress(&records, 3).map_err(|error| corrupt(WHAT, format!("zstd: {error}")))?;
+        let records =
+            zstd::bulk::compress(&records, 3).map_err(|error| corrupt(WHAT, format!("zstd: {error}")))?;
         let length = u32::try_from(text.len()).map_err(|_| corrupt(WHAT, "its text is too long"))?;
         Ok([&length.to_le_bytes()[..], &text, &records].concat())
     }
@@ -135,12 +138,19 @@ impl State {
         text.no_features();
         self.kept.write(&mut text, "kept");
         text.repeated("move", self.moves.iter().flat_map(move_lines));
-        text.repeated("entry", self.entries.iter().map(|entry| {
-            format!("{} {} {}", entry.session, word(entry.cut), entry.bytes.len())
-        }));
-        text.repeated("outcome", self.outcomes.iter().map(|outcome| {
-            format!("{} {} {} {}", outcome.session, outcome.hash, word(outcome.cut), outcome.bytes.len())
-        }));
+        text.repeated("head", &self.heads);
+        text.repeated(
+            "entry",
+            self.entries
+                .iter()
+                .map(|entry| format!("{} {} {}", entry.session, word(entry.cut), entry.bytes.len())),
+        );
+        text.repeated(
+            "outcome",
+            self.outcomes.iter().map(|outcome| {
+                format!("{} {} {} {}", outcome.session, outcome.hash, word(outcome.cut), outcome.bytes.len())
+            }),
+        );
         text.finish()
     }
 
@@ -149,11 +159,12 @@ impl State {
         text.no_features()?;
         let kept = FrameSet::read(&mut text, "kept")?;
         let moves = read_moves(&mut text)?;
+        let heads = sessions(&mut text, "head")?;
         let entries = text.repeated("entry", |line| carried(line, false, &mut records))?;
         let outcomes = text.repeated("outcome", |line| carried(line, true, &mut records))?;
         text.finish()?;
         ensure(records.is_empty(), WHAT, || format!("{} bytes of records too many", records.len()))?;
-        Ok(Self { kept, moves, entries, outcomes })
+        Ok(Self { kept, moves, heads, entries, outcomes })
     }
 
     fn records(&self) -> impl Iterator<Item = &CarriedRecord> {
@@ -174,9 +185,13 @@ impl State {
             set.check_sessions(last)?;
         }
         for (to, frames) in &self.moves {
-            ensure(self.kept.contains_pack(to), WHAT, || format!("frames moved to pack {to}, which is not kept"))?;
+            ensure(self.kept.contains_pack(to), WHAT, || {
+                format!("frames moved to pack {to}, which is not kept")
+            })?;
             ensure(frames.is_single_frames(), WHAT, || "only single frames can move".into())?;
         }
+        let is_carried = |head: &SessionId| self.outcomes.iter().any(|outcome| outcome.session == *head);
+        ensure(self.heads.iter().all(is_carried), WHAT, || "a head has no outcome".into())?;
         for records in [&self.entries, &self.outcomes] {
             let ascend = records.is_sorted_by(|one, next| one.session.number < next.session.number);
             ensure(ascend, WHAT, || "its records do not ascend".into())?;
@@ -232,7 +247,8 @@ fn carried(line: &str, has_hash: bool, records: &mut &[u8]) -> Result<CarriedRec
         _ => return Err(wrong()),
     };
     let size: usize = number(WHAT, size)?;
-    let (bytes, rest) = records.split_at_checked(size).ok_or_else(|| corrupt(WHAT, "its records end early"))?;
+    let (bytes, rest) =
+        records.split_at_checked(size).ok_or_else(|| corrupt(WHAT, "its records end early"))?;
     *records = rest;
     Ok(CarriedRecord { session, hash, cut, bytes: bytes.to_vec() })
 }

@@ -277,9 +277,9 @@ pub fn cut<F: Fields>(bytes: &[u8], cut: Cut) -> Result<Vec<u8>> {
     let unverified = Unverified::split_head(F::KIND, bytes)?;
     let [public, sealed] = read_text::<F>(unverified.text)?.parts;
     let parts = usize::try_from(public.0).ok().and_then(|size| unverified.parts.split_at_checked(size));
-    let (_, sealed_part) = parts.filter(|(_, rest)| to_u64(rest.len()) == sealed.0).ok_or_else(|| {
-        corrupt(F::KIND, "it does not have the size that its text announces")
-    })?;
+    let (_, sealed_part) = parts
+        .filter(|(_, rest)| to_u64(rest.len()) == sealed.0)
+        .ok_or_else(|| corrupt(F::KIND, "it does not have the size that its text announces"))?;
     Ok(match cut {
         Cut::Whole => bytes.to_vec(),
         Cut::Sealed => [unverified.head().as_slice(), sealed_part].concat(),

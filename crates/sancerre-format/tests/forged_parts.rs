@@ -176,6 +176,7 @@ fn states_of_checkpoints() {
         state("a whole pack moved", "kept: 8 0\nmove: 8 0 3 0\n", b"", "only single frames"),
         state("a move without frames", "kept: 8 0\nmove: 8 0\n", b"", "is not a move"),
         state("moved frames of later sessions", "kept: 8 0\nmove: 8 0 9 0:1\n", b"", "comes later"),
+        state("a head without its outcome", &format!("head: {three}\n"), b"", "has no outcome"),
         state("entries do not ascend", &[entry(&seven), entry(&three)].concat(), b"abcd", "do not ascend"),
         state("an entry twice", &[entry(&three), entry(&three)].concat(), b"abcd", "do not ascend"),
         state("an entry at its number", &entry(&nine), b"ab", "does not speak of"),
@@ -184,8 +185,18 @@ fn states_of_checkpoints() {
         state("an unknown cut", &format!("entry: {three} tail 2\n"), b"ab", "names no record"),
         state("an entry with a hash", &format!("entry: {three} {hash} head 2\n"), b"ab", "names no record"),
         state("an outcome without one", &format!("outcome: {three} head 2\n"), b"ab", "names no record"),
-        state("outcomes before entries", &format!("outcome: {three} {hash} head 2\n{}", entry(&three)), b"abcd", "unexpected"),
+        state(
+            "outcomes before entries",
+            &format!("outcome: {three} {hash} head 2\n{}", entry(&three)),
+            b"abcd",
+            "unexpected",
+        ),
         public("no length", vec![1, 0], |bytes| State::decode(bytes, 9).map(|_| ()), "no length"),
-        public("text ends early", vec![200, 0, 0, 0, 1], |bytes| State::decode(bytes, 9).map(|_| ()), "ends early"),
+        public(
+            "text ends early",
+            vec![200, 0, 0, 0, 1],
+            |bytes| State::decode(bytes, 9).map(|_| ()),
+            "ends early",
+        ),
     ]);
 }

@@ -80,7 +80,9 @@ impl<'a> Court<'a> {
                 self.is_announced(session.number, key);
             }
             // Of what lies below it, which was judged.
-            Ok(ZoneKey::Checkpoint(upto)) => assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc"),
+            Ok(ZoneKey::Checkpoint(upto)) => {
+                assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc")
+            }
             // Keys and configuration, from before the first session.
             Err(_) => {}
         }

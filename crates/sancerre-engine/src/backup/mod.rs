@@ -24,7 +24,7 @@ use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
-use sancerre_format::names::{self, Name, Tag};
+use sancerre_format::names::{self, Folder, Name, Tag};
 use sancerre_format::outcome::{Body, Consistency, Member, MemberKind, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
@@ -46,6 +46,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
+use crate::store::Listed;
 
 /// Where the bytes of a member come from.
 pub enum Input {
@@ -295,6 +296,21 @@ struct Run {
     uses: FrameSet,
 }
 
+/// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
+const ONE_LISTING_ENTRIES: u64 = 300;
+
+/// Packs, their lists and the index. One listing of the zone is one request while the log is short; after years its
+/// entries would be most of what is listed.
+async fn list_stored(repository: &Repository, log: &Log) -> Result<Vec<Listed>> {
+    if log.highest() <= ONE_LISTING_ENTRIES {
+        return repository.store.list(&names::zone_folder(&repository.keys.zone)).await;
+    }
+    let list = |folder| repository.list(folder);
+    let (packs, lists, index) =
+        futures::try_join!(list(Folder::Packs), list(Folder::Lists), list(Folder::Index))?;
+    Ok([packs, lists, index].concat())
+}
+
 impl Run {
     /// W3, W4: reads everything that helps to reuse what is stored.
     async fn prepare(
@@ -306,9 +322,7 @@ impl Run {
         monitor: &Monitor,
     ) -> Result<Self> {
         let budget = budget(repository, options);
-        // One listing for packs, their lists and the index: in a small repository it is one request.
-        let zone = names::zone_folder(&repository.keys.zone);
-        let listed = repository.store.list(&zone).await?;
+        let listed = list_stored(repository, log).await?;
         let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
         for list in bad {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));

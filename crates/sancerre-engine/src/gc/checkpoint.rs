@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sancerre_format::FormatError;
 use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, State};
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, KEEPERS};
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::outcome::{Abort, Manifest};
-use sancerre_format::FormatError;
 use sancerre_format::record::{self, Cut};
 
 use crate::cache::{Read, Wanted};
@@ -34,7 +34,9 @@ pub(super) async fn follow(
     monitor: &Monitor,
 ) {
     if let Err(error) = write(repository, log, gc, present, after_entries).await {
-        monitor.warn(format!("no checkpoint of the log was written, so that it is read from further back: {error}"));
+        monitor.warn(format!(
+            "no checkpoint of the log was written, so that it is read from further back: {error}"
+        ));
     }
 }
 
@@ -110,12 +112,13 @@ async fn make(
         by: repository.signer(KEEPERS)?.by.clone(),
         time: repository.host.clock.now(),
     };
-    let indexed = repository.list(Folder::Index).await?.into_iter().filter_map(|listed| {
-        match ZoneKey::parse(&repository.keys.zone, &listed.key) {
-            Ok(ZoneKey::Index(session, _)) if log.has(&session) => Some(session.number),
-            _ => None,
-        }
-    });
+    let indexed =
+        repository.list(Folder::Index).await?.into_iter().filter_map(|listed| {
+            match ZoneKey::parse(&repository.keys.zone, &listed.key) {
+                Ok(ZoneKey::Index(session, _)) if log.has(&session) => Some(session.number),
+                _ => None,
+            }
+        });
     let carried = log.carried(upto, present.names(), &indexed.collect())?;
     let state = gather(repository, log, carried, last.unwrap_or_default()).await?;
     Ok((checkpoint, state))
@@ -132,9 +135,14 @@ async fn gather(repository: &Repository, log: &Log, carried: Carried, last: Stat
         Some((entry, entry.outcome_hash()?, *cut))
     });
     let zone = &repository.keys.zone;
-    let entries = of_records(repository, entries, &last.entries, |entry| names::log(zone, entry.session.number)).await?;
-    let outcomes = of_records(repository, outcomes, &last.outcomes, |entry| names::outcome(zone, &entry.session)).await?;
-    Ok(State { kept: carried.kept, moves: carried.moves, entries, outcomes })
+    let entries =
+        of_records(repository, entries, &last.entries, |entry| names::log(zone, entry.session.number))
+            .await?;
+    let outcomes =
+        of_records(repository, outcomes, &last.outcomes, |entry| names::outcome(zone, &entry.session))
+            .await?;
+    let heads = carried.heads.into_iter().collect();
+    Ok(State { kept: carried.kept, moves: carried.moves, heads, entries, outcomes })
 }
 
 async fn of_records<'a>(
@@ -143,7 +151,8 @@ async fn of_records<'a>(
     last: &[CarriedRecord],
     key_of: impl Fn(&LogEntry) -> String,
 ) -> Result<Vec<CarriedRecord>> {
-    let last: BTreeMap<(Hash, Cut), &CarriedRecord> = last.iter().map(|one| ((one.hash, one.cut), one)).collect();
+    let last: BTreeMap<(Hash, Cut), &CarriedRecord> =
+        last.iter().map(|one| ((one.hash, one.cut), one)).collect();
     let (mut records, mut fetch) = (Vec::new(), BTreeMap::new());
     for (entry, hash, cut) in wanted {
         match last.get(&(hash, cut)) {
@@ -187,7 +196,9 @@ fn prove(repository: &Repository, log: &Log, bytes: &[u8]) -> Result<()> {
     let what = |why: String| Error::Lost { what: format!("a checkpoint that says what the log says: {why}") };
     let checkpoint = record::decode::<Checkpoint>(&repository.keys.trust, bytes)?;
     let key = names::checkpoint(&repository.keys.zone, checkpoint.fields.upto);
-    let (checkpoint, state) = decode_checkpoint(repository, &key, bytes).map_err(|error| what(error.to_string()))?;
-    let recent = Log::of_checkpoint(repository, &checkpoint, &state).map_err(|error| what(error.to_string()))?;
+    let (checkpoint, state) =
+        decode_checkpoint(repository, &key, bytes).map_err(|error| what(error.to_string()))?;
+    let recent =
+        Log::of_checkpoint(repository, &checkpoint, &state).map_err(|error| what(error.to_string()))?;
     recent.differs_from(log)?.map_or(Ok(()), |why| Err(what(why)))
 }

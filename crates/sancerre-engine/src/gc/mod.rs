@@ -64,7 +64,7 @@ pub struct GcOptions {
 }
 
 /// Entries since the last checkpoint from which a new one is worth it: two requests each for who reads them one by one.
-pub const CHECKPOINT_AFTER_ENTRIES: u64 = 32;
+pub const CHECKPOINT_AFTER_ENTRIES: u64 = 16;
 
 /// What a collection came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -212,7 +212,10 @@ impl Log {
     /// The same of every VM, by the entries below `number`.
     fn heads_below(&self, number: u64) -> BTreeMap<&Name, BTreeSet<SessionId>> {
         let mut heads = BTreeMap::<&Name, BTreeSet<SessionId>>::new();
-        for (_, entry) in self.entries.range(..number) {
+        let from = self.start();
+        let below = self.basis.iter().flat_map(|basis| &basis.heads);
+        let below = below.filter_map(|head| self.entries.get(&head.number));
+        for entry in below.chain(self.entries.range(from..number.max(from)).map(|(_, entry)| entry)) {
             let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else {
                 continue;
             };

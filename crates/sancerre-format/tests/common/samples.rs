@@ -192,12 +192,18 @@ pub(crate) fn checkpoint() -> Checkpoint {
 
 /// One live snapshot, and the owner of a pack that it uses.
 pub(crate) fn state() -> State {
-    let carried = |session: SessionId, hash, cut, bytes: &[u8]| CarriedRecord { session, hash, cut, bytes: bytes.into() };
+    let carried = |session: SessionId, hash, cut, bytes: &[u8]| CarriedRecord {
+        session,
+        hash,
+        cut,
+        bytes: bytes.into(),
+    };
     let mut state = State::default();
     state.kept.insert_pack(PackName { session: 7, ordinal: 0 });
     state.kept.insert_pack(PackName { session: 8, ordinal: 0 });
     state.moves.entry(PackName { session: 8, ordinal: 0 }).or_default().insert(frame(3, 4, 2));
     let (three, seven) = (session(3), session(7));
+    state.heads = vec![seven];
     state.entries = vec![
         carried(three, three.intent, Cut::Head, b"the head of an entry"),
         carried(seven, seven.intent, Cut::Whole, b"an entry"),
@@ -209,7 +215,7 @@ pub(crate) fn state() -> State {
 pub(crate) fn state_text() -> String {
     let (three, seven, manifest) = (session(3), session(7), Hash([0x33; 32]));
     format!(
-        "sancerre-state-v1\ncritical: -\nkept: 7 0\nkept: 8 0\nmove: 8 0 3 4:2\nentry: {three} head 20\n\
+        "sancerre-state-v1\ncritical: -\nkept: 7 0\nkept: 8 0\nmove: 8 0 3 4:2\nhead: {seven}\nentry: {three} head 20\n\
          entry: {seven} whole 8\noutcome: {seven} {manifest} sealed 25\n"
     )
 }

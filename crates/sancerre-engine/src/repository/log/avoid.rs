@@ -35,7 +35,8 @@ impl Avoid {
     pub fn pack(&self, frame: &FrameName) -> Option<PackName> {
         let pack = self.moves.pack(frame);
         let distrusted = self.sessions.contains(&frame.pack.session) || self.sessions.contains(&pack.session);
-        let gone = self.kept.as_ref().is_some_and(|(upto, kept)| pack.session < *upto && !kept.contains_pack(&pack));
+        let gone =
+            self.kept.as_ref().is_some_and(|(upto, kept)| pack.session < *upto && !kept.contains_pack(&pack));
         (!distrusted && !gone && !self.marks.contains(frame, &pack)).then_some(pack)
     }
 

@@ -2,7 +2,7 @@
 
 use sancerre_format::checkpoint::{Checkpoint, State};
 use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{Hash, PackName};
+use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::names::Name;
 use sancerre_format::record::Record;
 
@@ -19,6 +19,8 @@ pub(super) struct Basis {
     pub(super) by: Name,
     /// The packs of sessions below `upto` that may be used.
     pub(super) kept: FrameSet,
+    /// The newest outcomes of each machine.
+    pub(super) heads: Vec<SessionId>,
     /// Where frames lie by the commits below `upto`.
     pub(super) moves: Moves,
 }
@@ -28,7 +30,8 @@ impl Basis {
         let Checkpoint { upto, previous, by, .. } = &checkpoint.fields;
         let mut moves = Moves::default();
         state.moves.iter().for_each(|(to, frames)| moves.add(*to, frames));
-        Self { upto: *upto, previous: *previous, by: by.name.clone(), kept: state.kept.clone(), moves }
+        let (kept, heads) = (state.kept.clone(), state.heads.clone());
+        Self { upto: *upto, previous: *previous, by: by.name.clone(), kept, heads, moves }
     }
 
     /// The hash of the log entry at `number`, if it is the one that the checkpoint names.

@@ -15,6 +15,7 @@ use crate::error::Result;
 pub(crate) struct Carried {
     pub(crate) kept: FrameSet,
     pub(crate) moves: BTreeMap<PackName, FrameSet>,
+    pub(crate) heads: BTreeSet<SessionId>,
     pub(crate) entries: BTreeMap<u64, Cut>,
     pub(crate) outcomes: BTreeMap<u64, Cut>,
 }
@@ -71,8 +72,8 @@ impl Carried {
         let standing = log.standing(upto);
         let stay = log.committed().map(|snapshot| snapshot.session());
         let stay = stay.filter(|session| session.number < upto && standing.collected_by(session).is_none());
-        let heads = log.heads_below(upto).into_values().flatten();
-        for session in stay.chain(heads) {
+        self.heads = log.heads_below(upto).into_values().flatten().collect();
+        for session in stay.chain(self.heads.clone()) {
             self.entry(session.number, Cut::Head);
             self.outcomes.insert(session.number, Cut::Sealed);
         }
@@ -90,7 +91,10 @@ impl Carried {
     /// What keepers, the admin and writers said that still has an effect.
     fn carry_words(&mut self, log: &Log, upto: u64, moves: &Moves) {
         let standing = log.standing(upto);
-        let speaks = log.entries.range(..upto).filter_map(|(number, entry)| Some((*number, entry.entry.as_deref().ok()?)));
+        let speaks = log
+            .entries
+            .range(..upto)
+            .filter_map(|(number, entry)| Some((*number, entry.entry.as_deref().ok()?)));
         let mut approvals = Vec::new();
         for (number, entry) in speaks {
             match &entry.fields.kind {

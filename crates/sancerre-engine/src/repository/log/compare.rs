@@ -56,7 +56,9 @@ impl Log {
         }
         let epoch = |log: &Self| {
             let kinds = log.valid().map(|entry| &entry.fields.kind);
-            kinds.filter_map(|kind| if let Kind::Backup(intent) = kind { Some(intent.epoch) } else { None }).max()
+            kinds
+                .filter_map(|kind| if let Kind::Backup(intent) = kind { Some(intent.epoch) } else { None })
+                .max()
         };
         (epoch(self) != epoch(whole)).then(|| "it leaves out the newest identity".to_owned())
     }
@@ -87,7 +89,9 @@ impl Log {
         }
         let damaged = whole.quarantined(u64::MAX).touched(&theirs);
         let known = self.quarantined(u64::MAX).touched(&ours);
-        if let Some(pack) = basis.kept.packs().find(|pack| damaged.contains_pack(pack) && !known.contains_pack(pack)) {
+        if let Some(pack) =
+            basis.kept.packs().find(|pack| damaged.contains_pack(pack) && !known.contains_pack(pack))
+        {
             return Ok(Some(format!("it leaves out that something in pack {pack} is damaged")));
         }
         Ok(self.unlike_owner(whole, &basis.kept, &needed))

@@ -308,7 +308,11 @@ pub(super) fn carried_entry(repository: &Repository, carried: &CarriedRecord) ->
 }
 
 /// The outcome of `announced` that a checkpoint carries.
-pub(super) fn carried_outcome(trust: &Trust, announced: &Record<Entry>, carried: &CarriedRecord) -> Verified<Outcome> {
+pub(super) fn carried_outcome(
+    trust: &Trust,
+    announced: &Record<Entry>,
+    carried: &CarriedRecord,
+) -> Verified<Outcome> {
     let CarriedRecord { session, hash, cut, bytes } = carried;
     match family(bytes) {
         Some("manifest") => a_manifest(record::decode_cut(trust, bytes, *cut, *hash)?, announced, *session),

@@ -35,7 +35,9 @@ impl Log {
 
     async fn from_checkpoint(repository: &Repository, monitor: &Monitor) -> Result<Option<Self>> {
         let mut listed = repository.list(Folder::Checkpoints).await?;
-        listed.retain(|listed| limits::check(&listed.key, listed.size_bytes).is_ok() && upto(repository, listed).is_some());
+        listed.retain(|listed| {
+            limits::check(&listed.key, listed.size_bytes).is_ok() && upto(repository, listed).is_some()
+        });
         listed.sort_by(|one, other| other.key.cmp(&one.key));
         listed.truncate(TRIED_MAX);
         if listed.is_empty() {
@@ -48,7 +50,9 @@ impl Log {
             match log.contradiction(&revoked) {
                 None => return Ok(Some(log)),
                 Some(why) => {
-                    monitor.warn(format!("a checkpoint is not used, the whole log is read: {why}; run `sancerre check`"));
+                    monitor.warn(format!(
+                        "a checkpoint is not used, the whole log is read: {why}; run `sancerre check`"
+                    ));
                     return Ok(None);
                 }
             }
@@ -72,7 +76,8 @@ impl Log {
         for carried in &state.outcomes {
             let entry = log.entries.get_mut(&carried.session.number);
             let entry = entry.filter(|entry| entry.session == carried.session);
-            let Some((entry, announced)) = entry.and_then(|entry| Some((entry.entry.clone().ok()?, entry))) else {
+            let Some((entry, announced)) = entry.and_then(|entry| Some((entry.entry.clone().ok()?, entry)))
+            else {
                 return Err(forged("it carries an outcome without its entry"));
             };
             announced.outcome = carried_outcome(&repository.keys.trust, &entry, carried)?;
@@ -101,7 +106,12 @@ impl Log {
     /// Reads in whole what a checkpoint carried without its parts: the entries of these sessions, and their manifests.
     ///
     /// Errors: [`Error::Missing`]; [`Error::Object`] for an object that is not the one which the checkpoint names.
-    pub async fn fill(&mut self, repository: &Repository, entries: &BTreeSet<u64>, manifests: &BTreeSet<u64>) -> Result<()> {
+    pub async fn fill(
+        &mut self,
+        repository: &Repository,
+        entries: &BTreeSet<u64>,
+        manifests: &BTreeSet<u64>,
+    ) -> Result<()> {
         let zone = &repository.keys.zone;
         let mut wanted = Vec::new();
         for number in entries {
@@ -118,7 +128,9 @@ impl Log {
         let unique = wanted.iter().map(|(key, hash)| Wanted::with_hash(key.clone(), hash)).collect();
         let decode = |_: &str, bytes: &bytes::Bytes| Ok(bytes.clone());
         let mut found = std::collections::BTreeMap::new();
-        for Read { key, hash, value, unread } in repository.read_all(unique, &Monitor::silent(), decode).await? {
+        for Read { key, hash, value, unread } in
+            repository.read_all(unique, &Monitor::silent(), decode).await?
+        {
             if let Some(reason) = unread {
                 return Err(Error::Unread { key, reason });
             }
@@ -135,7 +147,12 @@ impl Log {
         Ok(())
     }
 
-    fn put_whole(&mut self, repository: &Repository, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    fn put_whole(
+        &mut self,
+        repository: &Repository,
+        key: &str,
+        bytes: &[u8],
+    ) -> std::result::Result<(), FormatError> {
         let trust = &repository.keys.trust;
         match ZoneKey::parse(&repository.keys.zone, key)? {
             ZoneKey::Log(number) => {
@@ -174,7 +191,12 @@ fn upto(repository: &Repository, listed: &Listed) -> Option<u64> {
 }
 
 /// One checkpoint and what it carries; none if it is junk, newer than this program, or of a revoked key.
-async fn read(repository: &Repository, listed: Listed, revoked: &BTreeSet<Name>, monitor: &Monitor) -> Result<Option<Log>> {
+async fn read(
+    repository: &Repository,
+    listed: Listed,
+    revoked: &BTreeSet<Name>,
+    monitor: &Monitor,
+) -> Result<Option<Log>> {
     let decode = |key: &str, bytes: &bytes::Bytes| {
         let (checkpoint, state) = decode(repository, key, bytes)?;
         if revoked.contains(&checkpoint.fields.by.name) {
