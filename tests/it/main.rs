@@ -13,6 +13,7 @@ mod compat;
 mod concurrent;
 mod cost;
 mod crash;
+mod effect;
 mod faults;
 mod flip;
 mod forgery;
