@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Callable
+from functools import cached_property
+from typing import Callable, Iterator
 
 from framesets import FrameSet, Lists
 from packs import Pack
@@ -32,6 +33,12 @@ class Session:
     id: SessionId
     entry: Record
     outcome: Record | None = None
+    # An outcome is there that does not verify.
+    unreadable: bool = False
+    # What a commit says.
+    lists: Lists | None = None
+    # The lowest revocation that makes it void.
+    void_by: int | None = None
     packs: dict[int, Listed] = field(default_factory=dict)
     segments: list[Record] = field(default_factory=list)
 
@@ -43,6 +50,10 @@ class Session:
     def manifest(self) -> Record | None:
         return self.outcome if self.outcome and self.outcome.kind == "manifest" else None
 
+    def is_void(self, below: int = 1 << 64) -> bool:
+        """Whether a revocation below a number says so."""
+        return self.void_by is not None and self.void_by < below
+
 
 class Zone:
     """A zone's sessions by number. What does not verify was reported and is not here."""
@@ -51,14 +62,17 @@ class Zone:
         self.repository, self.name, self.prefix = repository, name, f"zones/{name}/"
         self.sessions: dict[int, Session] = {}
         self.moves: dict[FrameName, tuple[int, int]] = {}
+        # To where any commit ever moved a frame, believed or not.
+        self.claimed: dict[FrameName, list[tuple[int, int]]] = {}
         self.dead: set[tuple[int, int]] = set()
         self.burnt_by: dict[tuple[int, int], int] = {}
         self.forgotten: set[str] = set()
-        self.abandoned: set[str] = set()
         self._read_log()
         self._revoke()
         for key in repository.under(self.prefix + "outcome/"):
             self._checked(key, self._read_outcome)
+        self.abandoned = self._abandoned(1 << 64)
+        self._follow()
         for key in repository.under(self.prefix + "lists/"):
             self._checked(key, self._read_list)
         for key in repository.under(self.prefix + "index/"):
@@ -67,16 +81,33 @@ class Zone:
 
     def snapshots(self) -> list[Session]:
         """All but those that a collector gave up: what only they needed is gone."""
-        return [session for session in self.sessions.values() if session.manifest and str(session.id) not in self.forgotten]
+        return [session for session in self._committed() if str(session.id) not in self.forgotten]
 
     def pack_of(self, frame: FrameName) -> tuple[int, int]:
-        """The pack in which a frame lies: that of its name, or the one to which the last commit moved it."""
-        number, ordinal = self.moves.get(frame, frame[:2])
+        """The pack in which a frame lies: that of its name, or the one to which the last commit moved it. If that is not
+        there, any to which a commit ever moved it, or a copy of a collector that was abandoned."""
+        places = [self.moves.get(frame, frame[:2]), *reversed(self.claimed.get(frame, [])), frame[:2]]
+        there = next((place for place in places if self._is_there(*place)), None) or self._copies.get(frame)
+        if there is None:
+            raise Damaged(f"no pack holds frame {frame}")
+        return there
+
+    def _is_there(self, number: int, ordinal: int) -> bool:
         session = self.sessions.get(number)
         listed = session.packs.get(ordinal) if session else None
-        if listed and listed.key in self.repository.keys:
-            return number, ordinal
-        raise Damaged(f"no pack holds frame {frame}")
+        return listed is not None and listed.key in self.repository.keys
+
+    @cached_property
+    def _copies(self) -> dict[FrameName, tuple[int, int]]:
+        """What lies in the packs of abandoned collectors."""
+        copies = {}
+        for number in (SessionId.parse(id_).number for id_ in self.abandoned):
+            for ordinal in self.sessions[number].packs:
+                try:
+                    copies.update({frame.name: (number, ordinal) for frame in self.read_pack(number, ordinal).frames})
+                except Damaged:
+                    continue
+        return copies
 
     def read_pack(self, number: int, ordinal: int) -> Pack:
         """A whole pack, checked against the list that names it."""
@@ -89,7 +120,7 @@ class Zone:
         pack = Pack(data)
         require(pack.repository.hex() == self.repository.id, "a pack of another repository")
         require((pack.session, pack.ordinal) == (session.id, ordinal), "a pack of another session")
-        require(("data", "meta")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
+        require(("data", "meta", "annex")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
         require(pack.tail_hash.hex() == listed.tail and len(pack.frames) == listed.frames, "another tail than listed")
         return pack
 
@@ -113,64 +144,106 @@ class Zone:
                 self.repository.report(key, "an entry of another place")
 
     def _revoke(self) -> None:
-        """Drops what a revoked writer signed."""
+        """Marks what a revoked key signed. Its packs stay readable: others' snapshots may need them."""
         for revoke in [session.entry for session in self.sessions.values() if session.kind == "revoke"]:
-            for number, session in list(self.sessions.items()):
-                signer = session.entry.signer
-                from_ = revoke.number("number" if signer.role == "keeper" else "from")
+            for number, session in self.sessions.items():
+                signer, own = session.entry.signer, revoke.number("number")
+                from_ = own if signer.role == "keeper" else revoke.number("from")
                 if signer.name == revoke["writer"] and number >= from_:
                     self.repository.report(f"{self.prefix}log/{number:016x}", f"its signer {revoke['writer']} is revoked")
-                    del self.sessions[number]
+                    session.void_by = min(own, session.void_by or own)
 
-        self.abandoned = {session.entry["session"] for session in self.sessions.values() if session.kind == "abandon"}
+    def _valid(self, below: int = 1 << 64) -> Iterator[Session]:
+        return (session for number, session in self.sessions.items() if number < below and not session.is_void())
+
+    def _committed(self, below: int = 1 << 64) -> Iterator[Session]:
+        """The snapshots by the entries below a number, revocations too."""
+        return (session for number, session in self.sessions.items() if number < below and session.manifest and not session.is_void(below))
+
+    def _abandoned(self, below: int) -> dict[str, int]:
+        """The collectors that the admin gave up, each with the number that says so, unless another one may have built on it."""
+        abandoned: dict[str, int] = {}
+        for record in [session for session in self._valid(below) if session.kind == "abandon"]:
+            first, last = SessionId.parse(record.entry["session"]).number, record.id.number
+            above = [session for session in self._valid(last) if session.id.number > first and (session.lists or session.unreadable) and session.kind == "gc"]
+            if all(str(session.id) in abandoned for session in above):
+                abandoned.setdefault(record.entry["session"], last)
+        return abandoned
 
     def _read_outcome(self, key: str) -> None:
         id_ = SessionId.parse(key.rpartition("/")[2])
         session = self.sessions.get(id_.number)
         require(session is not None and session.id == id_, "an outcome of no session")
         assert session is not None
-        if str(id_) in self.abandoned:
-            return
+        session.unreadable = True
+        given_up = any(other.entry["session"] == str(id_) for other in self._valid() if other.kind == "abandon")
         kinds = {"backup": ("manifest", "abort"), "gc": ("commit", "abort")}.get(session.kind, ())
         first = self.repository.read(key).partition(b"\n")[0].decode("ascii", "replace")
         kind = next((kind for kind in kinds if first.startswith(f"sancerre-{kind}-v")), None)
+        if given_up and kind is None:
+            return
         require(kind is not None, f"a {session.kind} does not end so")
         record = self.repository.decode(key, str(kind))
         if record:
             _check_outcome(self.name, session, record)
-            session.outcome = record
-            if kind == "commit":
-                self._follow(session, Lists(record.public, session.id.number))
+            lists = Lists(record.public, session.id.number) if kind == "commit" else None
+            session.outcome, session.lists, session.unreadable = record, lists, False
 
-    def _follow(self, gc: Session, lists: Lists) -> None:
-        """Believes a commit as far as the log below it allows."""
+    def _follow(self) -> None:
+        """Believes commits as far as the log below each allows."""
+        for number, session in sorted(self.sessions.items()):
+            if str(session.id) in self.abandoned:
+                forgotten, held = self._marks(number)
+                self.forgotten |= forgotten - held
+            elif session.lists and not session.is_void():
+                for frame, ordinal in session.lists.moves.items():
+                    self.claimed.setdefault(frame, []).append((number, ordinal))
+                if any(self._is_open(below, number) for below in self.sessions.values() if below.id.number < number):
+                    self.repository.report(f"{self.prefix}outcome/{session.id}", "a commit above a session that had not ended")
+                else:
+                    self._believe(session, session.lists)
+
+    def _is_open(self, session: Session, number: int) -> bool:
+        """Whether what a session needs is not known to who asks at a number."""
+        if session.kind not in ("backup", "gc") or session.outcome or session.is_void(number):
+            return False
+        if self.abandoned.get(str(session.id), number) < number:
+            return False
+        if session.unreadable:
+            return session.kind == "gc" or self._is_live(str(session.id), number)
+        named = [gc.id.number for gc in self._valid() if gc.lists and str(session.id) in gc.lists.forgotten]
+        return all(self._is_live(str(session.id), gc) for gc in named)
+
+    def _believe(self, gc: Session, lists: Lists) -> None:
         number = gc.id.number
-        unforgotten = self._unforgotten(number)
-        live = [session for session in self.snapshots() if session.id.number < number and unforgotten(str(session.id))]
+        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number)]
+        self.forgotten.update(set(lists.forgotten) - set(wrongly))
+        remaining = [session for session in self._committed(number) if str(session.id) not in self.forgotten]
         dead = {(session, ordinal) for session, packs in lists.dead.items() for ordinal in packs}
-        burnt = any(self._burns(session, dead, lists) for session in live)
+        burnt = any(self._burns(session, dead, lists) for session in remaining)
         astray = any(self.moves.get(frame, frame[:2]) not in dead for frame in lists.moves)
-        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or unforgotten(id_)]
         for problem in ["burns what a snapshot needs"] * burnt + ["moves what it does not burn"] * astray + ["gives up what is live"] * bool(wrongly):
             self.repository.report(f"{self.prefix}outcome/{gc.id}", f"a commit that {problem}")
-        self.forgotten.update(set(lists.forgotten) - set(wrongly))
         if burnt or astray:
             return
-        self.moves.update({frame: (gc.id.number, ordinal) for frame, ordinal in lists.moves.items()})
+        self.moves.update({frame: (number, ordinal) for frame, ordinal in lists.moves.items()})
         self.dead.update(dead)
         self.burnt_by.update({pack: gc.id.number for pack in dead if pack not in self.burnt_by})
 
-    def _unforgotten(self, number: int) -> Callable[[str], bool]:
-        """Says of snapshots whether they are not forgotten, or held all the same, by the entries below a number."""
-        marked: dict[str, set[str]] = {"forget": set(), "hold": set()}
-        for session in self.sessions.values():
-            named = session.entry.values.get("snapshot", []) if session.id.number < number else []
-            for id_ in named:
-                if session.kind in marked:
-                    marked[session.kind].add(id_)
-                else:
-                    marked["forget" if session.kind == "undelete" else "hold"].discard(id_)
-        return lambda id_: id_ not in marked["forget"] or id_ in marked["hold"]
+    def _is_live(self, id_: str, number: int) -> bool:
+        """Whether a session is neither gone nor forgotten, or held all the same, by the entries below a number."""
+        forgotten, held = self._marks(number)
+        return id_ not in self.forgotten and (id_ not in forgotten or id_ in held)
+
+    def _marks(self, number: int) -> tuple[set[str], set[str]]:
+        """What is forgotten and what is held by the entries below a number."""
+        forgotten: set[str] = set()
+        held: set[str] = set()
+        effects = {"forget": forgotten.add, "undelete": forgotten.discard, "hold": held.add, "release": held.discard}
+        for session in self._valid(number):
+            for id_ in session.entry.values.get("snapshot", []) if session.kind in effects else []:
+                effects[session.kind](id_)
+        return forgotten, held
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
         uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)
@@ -195,12 +268,13 @@ class Zone:
 
     def _read_list(self, key: str) -> None:
         session, record = self._published(key, "list")
-        counted = session.manifest is None or record.number("sequence") < session.manifest.number("lists")
+        counted = session.manifest is None or session.is_void() or record.number("sequence") < session.manifest.number("lists")
         require(counted, "the manifest does not count this list")
         packs = [line.split(" ") for line in record.values["pack"]]
         ordinals = [int(pack[0]) for pack in packs]
         require(ordinals == sorted(set(ordinals)), "packs out of order")
-        for ordinal, (_, kind, size, blake3, sha256, tail, frames) in zip(ordinals, packs):
+        # The words of later versions that may follow are skipped.
+        for ordinal, (_, kind, size, blake3, sha256, tail, frames, *_) in zip(ordinals, packs):
             name = f"{self.prefix}packs/{session.id.number:016x}/{ordinal:08x}-{blake3}"
             session.packs.setdefault(ordinal, Listed(name, kind, int(size), sha256, tail, int(frames)))
 

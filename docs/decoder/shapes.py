@@ -16,7 +16,7 @@ SIZED_HASH = f"(?:{NUMBER}) {HASH}"
 TEXT = "[!-~](?:[ -~]*[!-~])?"
 UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 PROFILE = rf"min=(?:{NUMBER}) target=(?:{NUMBER}) max=(?:{NUMBER})"
-PACK = rf"(?:{NUMBER}) (?:data|meta) (?:{NUMBER}) {HASH} {HASH} {HASH} (?:{NUMBER})"
+PACK = rf"(?:{NUMBER}) (?:data|meta|annex) (?:{NUMBER}) {HASH} {HASH} {HASH} (?:{NUMBER})(?: x-[!-~]*)*"
 
 
 class Field(NamedTuple):

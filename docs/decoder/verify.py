@@ -11,6 +11,7 @@ from content import Content, Places
 from framesets import FrameSet
 from history import Session, Zone
 from keyring import Keyring
+from packs import ANNEX
 from primitives import Damaged
 
 
@@ -43,7 +44,7 @@ class _Verification:
                 pack = self.zone.read_pack(session.id.number, ordinal)
                 for frame in pack.frames:
                     pack.sealed(frame)
-                if self.content:
+                if self.content and pack.kind != ANNEX:
                     self.places.update(self.content(self._generation(session)).check_pack(pack))
         for segment in session.segments if self.content else []:
             key = f"{self.zone.prefix}index/{session.id}/{segment.number('sequence'):08x}"

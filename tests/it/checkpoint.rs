@@ -34,7 +34,7 @@ struct Scene {
 impl Scene {
     async fn new(seed: u64) -> Self {
         // Several frames a pack, so that a part of one can become garbage.
-        let repo = TestRepo::with_layout(seed, Layout { frame_bytes: 1 << 17, ..small_layout() }).await;
+        let repo = TestRepo::with_layout(seed, Layout { pack_bytes: 4 << 20, ..small_layout() }).await;
         let keeper = repo.as_keeper().await;
         let mut scene = Self { repo, keeper, model: Model::default() };
         for night in 0..3 {

@@ -15,6 +15,7 @@ mod concurrent;
 mod cost;
 mod crash;
 mod decade;
+mod effect;
 mod faults;
 mod flip;
 mod forgery;

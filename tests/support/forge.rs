@@ -6,12 +6,15 @@ use sancerre_engine::repository::session;
 use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::id::{ContentId, Hash, SessionId};
 use sancerre_format::index::{IndexEntry, SegmentFields, SegmentName, build_sealed};
+use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, KEEPERS, Kind};
 use sancerre_format::names;
 use sancerre_format::outcome::{Abort, Commit};
+use sancerre_format::pack::{Pack, PackBuilder, PackHead, PackKind, SealedSession};
 use sancerre_format::record::{self, Fields, SignedBy};
+use sancerre_format::seal::{UnitKind, UnitName, seal_raw};
 use sancerre_format::sign::SigningKey;
 
 use crate::repo::{TestRepo, name};
@@ -144,6 +147,60 @@ impl TestRepo {
         let public = lists.encode().unwrap();
         let bytes = record::encode(&commit, "sancerre test", &key.key, &public, &[]).unwrap();
         self.tamper(&names::outcome(&self.open.keys.zone, &session), bytes).await;
+    }
+
+    /// Copies all packs of a session into packs of a gc, as a collector would, and lists them. Returns how many.
+    pub async fn copy_packs_as(&self, keeper: &Repository, from: SessionId, gc: SessionId) -> u32 {
+        let (keys, root) = (&self.open.keys, self.open.keys.metadata_root(&gc).unwrap());
+        let mut packs = Vec::new();
+        for (ordinal, key) in (0..).zip(self.keys_with(&format!("/packs/{:016x}/", from.number)).await) {
+            let bytes = self.object(&key).await;
+            let pack = Pack::decode(&bytes).unwrap();
+            let table = pack.open_table(&keys.metadata_root(&from).unwrap()).unwrap();
+            let writer = SealedSession { session: gc, sealed_key: Vec::new() };
+            let sessions = vec![writer, pack.head().sessions[0].clone()];
+            let head =
+                PackHead { kind: pack.head().kind, repository: keys.trust.repository, ordinal, sessions };
+            let mut builder = PackBuilder::new(head).unwrap();
+            for (position, (entry, pieces)) in pack.directory().iter().zip(table).enumerate() {
+                builder.append_moved(1, entry.frame, pack.frame(position).unwrap(), &pieces).unwrap();
+            }
+            let copy = builder.finish(&root).unwrap();
+            self.tamper(&names::pack(&keys.zone, copy.name, &copy.hash), copy.bytes.clone()).await;
+            packs.push(copy.listed());
+        }
+        let count = packs.len();
+        self.list_as(keeper, gc, packs).await;
+        u32::try_from(count).unwrap()
+    }
+
+    /// Stores a pack of opaque units under an entry, and lists it.
+    pub async fn annex_as(&self, signer: &Repository, owner: SessionId) {
+        let (keys, root) = (&self.open.keys, self.open.keys.metadata_root(&owner).unwrap());
+        let sessions = vec![SealedSession { session: owner, sealed_key: Vec::new() }];
+        let head =
+            PackHead { kind: PackKind::Annex, repository: keys.trust.repository, ordinal: 0, sessions };
+        let unit = UnitName { kind: UnitKind::Annex, session: owner, a: 0, b: 0 };
+        let sealed = seal_raw(&root, &unit, 3, b"how often each extent is read").unwrap();
+        let mut builder = PackBuilder::new(head).unwrap();
+        builder.append(&sealed, &[(ContentId([5; 32]), 29)]).unwrap();
+        let pack = builder.finish(&root).unwrap();
+        self.tamper(&names::pack(&keys.zone, pack.name, &pack.hash), pack.bytes.clone()).await;
+        self.list_as(signer, owner, vec![pack.listed()]).await;
+    }
+
+    async fn list_as(&self, signer: &Repository, session: SessionId, packs: Vec<ListedPack>) {
+        let (keys, signer) = (&self.open.keys, signer.signer(Role::STORING).unwrap());
+        let list = PackList {
+            repository: keys.trust.repository,
+            zone: keys.zone.clone(),
+            session,
+            sequence: 0,
+            by: signer.by.clone(),
+            packs,
+        };
+        let bytes = record::encode(&list, "sancerre test", &signer.key, &[], &[]).unwrap();
+        self.tamper(&names::list(&keys.zone, &session, 0), bytes).await;
     }
 
     /// Ends a session with nothing, in the admin's name.

@@ -3,11 +3,12 @@
 //! A map names a frame by its first place. Gc may have moved it since: then the commit says into which pack, and that
 //! pack's directory where. Everything that reads frames asks here, so nobody else knows of moves.
 
+mod places;
 mod recent;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -38,6 +39,24 @@ struct View {
     log: Arc<Log>,
     catalogue: Arc<Catalogue>,
     moves: Moves,
+    /// The moves of all commits, believed or not; made when a frame is not where it should be.
+    ever: OnceLock<Moves>,
+}
+
+impl View {
+    fn new(log: Arc<Log>, catalogue: Arc<Catalogue>) -> Self {
+        let moves = Moves::claimed(&log);
+        Self { log, catalogue, moves, ever: OnceLock::new() }
+    }
+}
+
+/// What was asked of the store already, to no avail.
+#[derive(Default)]
+struct Missed {
+    /// Packs that were not there, and about which the log was asked again.
+    packs: BTreeSet<PackName>,
+    /// Sessions whose pack lists were looked for because of a frame that was not found.
+    sessions: BTreeSet<u64>,
 }
 
 /// Where the frames of a pack lie in it, by their names.
@@ -56,8 +75,7 @@ pub struct PackedFrame {
 pub struct Frames {
     repository: Repository,
     view: RwLock<Arc<View>>,
-    /// Packs that were not there, and about which the log was asked again.
-    missed: tokio::sync::Mutex<BTreeSet<PackName>>,
+    missed: tokio::sync::Mutex<Missed>,
     directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
@@ -67,10 +85,9 @@ pub struct Frames {
 impl Frames {
     /// Frames of the packs in `catalogue`.
     pub fn new(repository: Repository, log: Arc<Log>, catalogue: Arc<Catalogue>) -> Self {
-        let moves = Moves::below(&log, u64::MAX);
         Self {
             repository,
-            view: RwLock::new(Arc::new(View { log, catalogue, moves })),
+            view: RwLock::new(Arc::new(View::new(log, catalogue))),
             missed: tokio::sync::Mutex::default(),
             directories: Mutex::default(),
             content_roots: Mutex::default(),
@@ -207,7 +224,7 @@ impl Frames {
             return Ok(true);
         }
         // A pack is deleted after the commit, so what the log does not say when it is missing, it never will.
-        if !missed.insert(pack) {
+        if !missed.packs.insert(pack) {
             return Ok(false);
         }
         // Where frames lie is judged by the whole log.
@@ -226,8 +243,7 @@ impl Frames {
         let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;
         let mut catalogue = Catalogue::clone(&seen.catalogue);
         catalogue.extend(lists);
-        let moves = Moves::below(&log, u64::MAX);
-        let view = View { log: Arc::new(log), catalogue: Arc::new(catalogue), moves };
+        let view = View::new(Arc::new(log), Arc::new(catalogue));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         Ok(true)
     }
@@ -347,19 +363,37 @@ impl Frames {
         self.follow(place, read).await
     }
 
-    /// Reads a frame where it lies, and again when gc has moved it meanwhile.
+    /// Reads a frame where it lies, again when gc has moved it meanwhile, and then wherever else it may be.
     async fn follow<T, F>(&self, place: &FramePlace, read: impl Fn(PackedFrame, String) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        loop {
-            let located = self.locate(place).await?;
-            let key = self.catalogue().key(&self.repository, located.pack)?;
+        let error = loop {
+            let at = async {
+                let located = self.locate(place).await?;
+                Ok((located, self.catalogue().key(&self.repository, located.pack)?))
+            };
+            let (located, key) = match at.await {
+                Err(error) => break error,
+                Ok(at) => at,
+            };
             match read(located, key).await {
                 Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, located.pack).await? => {}
-                read => return read,
+                Err(error) => break error,
+                found => return found,
+            }
+        };
+        if !error.is_damage() {
+            return Err(error);
+        }
+        for other in self.other_places(place.frame, self.pack(&place.frame)).await? {
+            let key = self.catalogue().key(&self.repository, other.pack)?;
+            match read(other, key).await {
+                Err(other) if other.is_damage() => {}
+                found => return found,
             }
         }
+        Err(error)
     }
 
     /// Names the pack in which a frame was found wanting.

@@ -4,6 +4,7 @@ use crate::certificate::{Role, Signer};
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{Hash, RepositoryId, SessionId};
 use crate::names::Zone;
+use crate::pack::PackKind;
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, number};
 
@@ -12,8 +13,8 @@ use crate::text::{TextReader, TextWriter, number};
 pub struct ListedPack {
     /// Its ordinal in the session.
     pub ordinal: u32,
-    /// Whether it holds metadata.
-    pub metadata: bool,
+    /// What its frames hold.
+    pub kind: PackKind,
     /// Size of the object.
     pub size_bytes: u64,
     /// BLAKE3 of the object: the end of its key.
@@ -29,13 +30,16 @@ pub struct ListedPack {
 impl ListedPack {
     fn parse(line: &str) -> Result<Self> {
         let fields: Vec<&str> = line.split(' ').collect();
-        let &[ordinal, kind, size, hash, sha256, tail, frames] = fields.as_slice() else {
+        let &[ordinal, word, size, hash, sha256, tail, frames, ref more @ ..] = fields.as_slice() else {
             return Err(corrupt(PackList::KIND, format!("a pack has {} fields", fields.len())));
         };
-        ensure(matches!(kind, "data" | "meta"), PackList::KIND, || format!("unknown kind {kind:?}"))?;
+        let known = more.iter().find(|word| !word.starts_with("x-"));
+        ensure(known.is_none(), PackList::KIND, || format!("unknown word {:?}", known.unwrap_or(&"")))?;
+        let kind = PackKind::parse(word);
+        let kind = kind.ok_or_else(|| corrupt(PackList::KIND, format!("unknown kind {word:?}")))?;
         Ok(Self {
             ordinal: number(PackList::KIND, ordinal)?,
-            metadata: kind == "meta",
+            kind,
             size_bytes: number(PackList::KIND, size)?,
             hash: Hash::from_hex(hash)?,
             sha256: Hash::from_hex(sha256)?,
@@ -45,7 +49,7 @@ impl ListedPack {
     }
 
     fn line(&self) -> String {
-        let kind = if self.metadata { "meta" } else { "data" };
+        let kind = self.kind.word();
         let Self { ordinal, size_bytes, hash, sha256, tail, frames, .. } = self;
         format!("{ordinal} {kind} {size_bytes} {hash} {sha256} {tail} {frames}")
     }
@@ -91,5 +95,30 @@ impl Fields for PackList {
 
     fn allows(&self, signer: &Signer) -> bool {
         signer_fits(signer, &self.by, &self.zone, Role::STORING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_later_versions_are_skipped() {
+        let hash = Hash([7; 32]);
+        let pack = ListedPack {
+            ordinal: 3,
+            kind: PackKind::Annex,
+            size_bytes: 9,
+            hash,
+            sha256: hash,
+            tail: hash,
+            frames: 1,
+        };
+        let line = pack.line();
+        assert!(line.contains(" annex "), "{line}");
+        assert_eq!(ListedPack::parse(&format!("{line} x-new=1 x-other")).unwrap(), pack);
+        for other in [format!("{line} new"), line.replace("annex", "other")] {
+            assert!(ListedPack::parse(&other).is_err(), "{other}");
+        }
     }
 }

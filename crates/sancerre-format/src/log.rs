@@ -77,7 +77,7 @@ pub struct Note {
     pub topic: Name,
     /// What came of it, in a word.
     pub result: Option<Name>,
-    /// The snapshots it is about, ascending. Annex packs of this entry stay while one of them is live.
+    /// The snapshots it is about, ascending. Annex packs of this entry stay while one of them is not gone.
     pub snapshots: Vec<SessionId>,
 }
 

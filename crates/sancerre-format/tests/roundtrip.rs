@@ -17,6 +17,7 @@ use sancerre_format::names::{MachineId, Name, Tag, Time, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
+use sancerre_format::pack::PackKind;
 use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Cut, Fields, SignedBy, Trust};
 use sancerre_format::sign::PublicKey;
@@ -282,10 +283,11 @@ fn any_body() -> impl Strategy<Value = Body> {
 
 fn any_pack() -> impl Strategy<Value = ListedPack> {
     let hashes = (any_hash(), any_hash(), any_hash());
-    (any::<u32>(), any::<bool>(), any::<u64>(), hashes, any::<u32>()).prop_map(
-        |(ordinal, metadata, size_bytes, (hash, sha256, tail), frames)| ListedPack {
+    let kinds = prop::sample::select(vec![PackKind::Data, PackKind::Metadata, PackKind::Annex]);
+    (any::<u32>(), kinds, any::<u64>(), hashes, any::<u32>()).prop_map(
+        |(ordinal, kind, size_bytes, (hash, sha256, tail), frames)| ListedPack {
             ordinal,
-            metadata,
+            kind,
             size_bytes,
             hash,
             sha256,

@@ -21,6 +21,7 @@ use sancerre_format::index::{SegmentBuilder, SegmentFields, SegmentName};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::pack::PackKind;
 use sancerre_format::record;
 
 use crate::synthetic::{Chunks, PACK_BYTES, SESSION_PACKS};
@@ -98,7 +99,7 @@ impl Maker {
         let (size_bytes, frames) = (PACK_BYTES, 125);
         Ok(ListedPack {
             ordinal: name.ordinal,
-            metadata: false,
+            kind: PackKind::Data,
             size_bytes,
             hash,
             sha256: hash,

@@ -329,6 +329,7 @@ impl Run {
         }
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;
+        avoid.nothing_above(number);
         let own = repository.writer()?.by.name.clone();
         if options.dedup == Dedup::Own {
             avoid.all_but(log, &own);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use sancerre_format::id::{FramePlace, PackName, SessionId};
 use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::pack::PackKind;
 
 use super::report::Severity;
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue, Present};
-use crate::repository::log::{Log, Moves, Outcome};
+use crate::repository::log::{Log, Moves, Snapshot};
 
 /// Why a pack cannot be used, and which object is to blame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Inventory {
         let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
         let present = Present::load(repository).await?;
         let missing_lists = missing_lists(repository, log).await?;
-        let moves = Moves::below(log, u64::MAX);
+        let moves = Moves::claimed(log);
         Ok(Self { catalogue: Arc::new(catalogue), present, moves, bad_lists, missing_lists })
     }
 
@@ -103,8 +104,9 @@ impl Inventory {
         // What a map says of the pack speaks of the first one; where it was moved the directory tells.
         let first = pack == place.frame.pack;
         let end = u64::from(place.offset_bytes).saturating_add(u64::from(place.sealed_bytes));
-        let wrong = if listed.metadata != metadata {
-            "is of the other kind"
+        let expected = if metadata { PackKind::Metadata } else { PackKind::Data };
+        let wrong = if listed.kind != expected {
+            "is of another kind"
         } else if first && (place.frame.index >= listed.frames || end > listed.size_bytes) {
             "lies outside its pack"
         } else {
@@ -125,7 +127,7 @@ async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u6
     }
     let mut missing = BTreeMap::new();
     for entry in log.entries() {
-        let Outcome::Manifest(manifest) = &entry.outcome else { continue };
+        let Some(Snapshot { manifest, .. }) = entry.snapshot() else { continue };
         let session = &entry.session;
         let there = found.get(session).map_or(&[][..], Vec::as_slice);
         // Counted up to one more than there are: a claim of a billion lists costs nothing.

@@ -9,6 +9,7 @@ use sancerre_format::id::PackName;
 use sancerre_format::limits;
 use sancerre_format::list::ListedPack;
 use sancerre_format::names::{self, Folder};
+use sancerre_format::pack::PackKind;
 
 use super::moved;
 use super::report::Severity;
@@ -18,7 +19,6 @@ use super::select::ReadData;
 use super::verify::{self, Expected, Lost, Verdict};
 use crate::error::Result;
 use crate::monitor::add;
-use crate::repository::log::Outcome;
 
 /// Bytes of packs in memory at once.
 const IN_FLIGHT_BYTES: u64 = 256 << 20;
@@ -200,7 +200,7 @@ fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     if verdict.newer {
         return too_new(run, key, pack, verdict);
     }
-    if verdict.has_table && !expected.listed.metadata {
+    if verdict.has_table && expected.listed.kind == PackKind::Data {
         run.read.insert(pack);
     }
     let settled = match verdict.lost {
@@ -240,7 +240,7 @@ fn too_new(run: &mut Run<'_>, key: &str, pack: PackName, verdict: Verdict) {
 /// still hold something else than their ids say.
 fn doubt(run: &mut Run<'_>, key: &str, expected: &Expected) {
     let Expected { name: pack, listed, .. } = expected;
-    if expected.open_content || listed.metadata || run.quarantine.has_pack(*pack) {
+    if expected.open_content || listed.kind != PackKind::Data || run.quarantine.has_pack(*pack) {
         return;
     }
     let quarantined = run.inventory.moves.lying_in(run.quarantine.frames(), *pack);
@@ -294,8 +294,7 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>) {
     let (mut packs, mut bytes) = (0u64, 0u64);
     for pack in run.inventory.present.names() {
         let entry = run.log.entry(pack.session);
-        let committed =
-            entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Commit(..)));
+        let committed = entry.is_some_and(|entry| entry.snapshot().is_some() || entry.commit().is_some());
         for (hash, size_bytes) in run.inventory.present.found(pack) {
             let listed = run.inventory.catalogue.pack(pack).is_some_and(|listed| listed.hash == *hash);
             if listed && (committed || needed.contains(&pack)) {

@@ -121,7 +121,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
         }
-        Outcome::Invalid(error) if log.abandoned().contains(&entry.session) => {
+        Outcome::Invalid(error) if log.abandoned().contains_key(&entry.session) => {
             let problem = format!("{error}; the administrator gave that gc up, so it ended with nothing");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
         }

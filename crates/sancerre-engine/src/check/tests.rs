@@ -9,6 +9,7 @@ use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::names::Name;
 use sancerre_format::outcome::{Chunking, Member, MemberKind};
+use sancerre_format::pack::PackKind;
 
 use super::report::{Findings, Severity, merged};
 use super::select::ReadData;
@@ -17,8 +18,15 @@ use super::subjects::Subject;
 pub(super) fn listed(ordinal: u32) -> (PackName, ListedPack) {
     let name = PackName { session: 3, ordinal };
     let hash = Hash::of(&ordinal.to_le_bytes());
-    let pack =
-        ListedPack { ordinal, metadata: false, size_bytes: 1, hash, sha256: hash, tail: hash, frames: 1 };
+    let pack = ListedPack {
+        ordinal,
+        kind: PackKind::Data,
+        size_bytes: 1,
+        hash,
+        sha256: hash,
+        tail: hash,
+        frames: 1,
+    };
     (name, pack)
 }
 

@@ -120,12 +120,11 @@ fn tell(bad: &[(FrameName, FormatError)]) -> String {
 /// The signed list vouches for the tail, the directory in it for every frame, and the trailer for the head.
 fn check_identity(pack: &Pack<'_>, expected: &Expected) -> Result<(), String> {
     let head = pack.head();
-    let kind = if expected.listed.metadata { PackKind::Metadata } else { PackKind::Data };
     let rules = [
         (pack.tail().hash() == expected.listed.tail, "its table, directory or head is not the listed one"),
         (head.name() == expected.name && head.writer() == expected.session, "it is another pack"),
         (head.repository == expected.repository, "it is of another repository"),
-        (head.kind == kind, "it holds another kind of frames than listed"),
+        (head.kind == expected.listed.kind, "it holds another kind of frames than listed"),
         (
             u32::try_from(pack.directory().len()).ok() == Some(expected.listed.frames),
             "its number of frames is not the listed one",
@@ -149,9 +148,9 @@ fn verify_frame(
     if Hash::of(sealed) != entry.hash {
         return Err(forged("it does not fit its hash in the directory"));
     }
-    let raw = match expected.listed.metadata {
-        true if expected.generation.is_some() => frames.open_metadata(&entry.place(), sealed),
-        false if expected.open_content => frames.open_data(&entry.place(), sealed),
+    let raw = match expected.listed.kind {
+        PackKind::Metadata if expected.generation.is_some() => frames.open_metadata(&entry.place(), sealed),
+        PackKind::Data if expected.open_content => frames.open_data(&entry.place(), sealed),
         _ => return Ok(()),
     };
     let raw = match raw {
@@ -181,7 +180,7 @@ fn verify_pieces(
         let size = sancerre_format::bytes::to_usize(*size_bytes);
         let (piece, after) =
             rest.split_at_checked(size).ok_or_else(|| forged("it is shorter than its table says"))?;
-        let found = if expected.listed.metadata {
+        let found = if expected.listed.kind == PackKind::Metadata {
             Node::decode(piece, &limits)?.id(&node_key)?
         } else {
             chunk_id(id_key, piece)

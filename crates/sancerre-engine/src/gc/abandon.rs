@@ -1,23 +1,33 @@
 //! The end of a gc whose outcome is junk, bit rot, or a commit that is wrong.
+//!
+//! It is no abort: the process that made the commit may have read it, and go on deleting. So what it proposed is avoided
+//! for ever, what was forgotten at its number is gone, and its packs, in which copies may be all there is, stay while they
+//! are needed.
 
+use std::collections::BTreeSet;
+
+use futures::TryStreamExt;
+use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Abandon, Kind};
 use sancerre_format::names;
 
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::catalogue::Present;
+use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::ends::{Source, fetch_all};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
-use crate::repository::session::{append, one_line};
+use crate::repository::session::{abort_other, append, one_line};
 
 /// Signs that a gc ended with nothing, whatever its outcome is. Returns the entry's number.
 ///
-/// It may have been a commit that moved frames and deleted the packs that they came from. Then those frames would be lost
-/// for good, so it is refused when a pack that it proposed and that a live snapshot needs is gone.
+/// It may have been a commit that moved frames and deleted the packs that they came from. So it is refused when a pack is
+/// gone that it proposed and of which a frame is needed that does not lie in its own packs either.
 ///
-/// Errors: [`Error::Usage`] for a number that is no such gc; [`Error::Missing`] for a pack that is gone;
-/// [`Error::WrongKey`] without the admin's key; the store's.
+/// Errors: [`Error::Usage`] for a number that is no such gc, or above which another one committed; [`Error::Missing`] for
+/// a pack that is gone; [`Error::WrongKey`] without the admin's key; the store's.
 pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Result<u64> {
     repository.store.must_tell_versions().await?;
     let mut log = Log::load(repository).await?;
@@ -26,18 +36,20 @@ pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Resu
     log.settle(repository, next).await?;
     log.judge();
     let session = refuse_sound(&log, number)?;
-    let proposal = proposal(repository, &log, number)?;
-    let present = Present::load(repository).await?;
-    let lying = Moves::below(&log, u64::MAX).packs(&needed(log.snapshots())?);
-    let gone = |pack: &PackName| proposal.dead.contains_pack(pack) && present.found(*pack).is_empty();
-    if let Some(PackName { session, ordinal }) = lying.into_iter().find(gone) {
-        let folder = names::pack_folder(&repository.keys.zone, session);
-        return Err(Error::Missing {
-            key: format!("{folder}{ordinal:08x}-*, which gc {number} proposed to delete,"),
-        });
-    }
+    refuse_built_on(&log, session, u64::MAX)?;
+    refuse_lost(repository, &log, number).await?;
     let kind = Kind::Abandon(Abandon { session, reason: one_line(reason) });
-    Ok(append(repository, &log, kind, &[]).await?.number)
+    let own = append(repository, &log, kind, &[]).await?.number;
+    // A collector between the two may have read the commit: it is ended, or what it did is known.
+    log.refresh(repository).await?;
+    log.complete(repository, own).await?;
+    let open = log.undecided(own).filter(|entry| entry.is_gc() && entry.session.number > number);
+    for gc in open.map(|entry| entry.session).collect::<Vec<_>>() {
+        abort_other(repository, gc, "a gc below it was given up while it ran; run gc again").await?;
+    }
+    log.settle(repository, own).await?;
+    refuse_built_on(&log, session, own)?;
+    Ok(own)
 }
 
 /// Only a gc of which nothing is believed can be given up: what another one moved lies where its commit says.
@@ -45,17 +57,100 @@ fn refuse_sound(log: &Log, number: u64) -> Result<SessionId> {
     let usage = |why: &str| Error::Usage(format!("log entry {number} is {why}; nothing was done"));
     let entry = log.entry(number).filter(|entry| entry.is_gc()).ok_or_else(|| usage("no gc"))?;
     match &entry.outcome {
-        _ if log.abandoned().contains(&entry.session) => Err(usage("a gc that was given up already")),
+        _ if log.abandoned().contains_key(&entry.session) => Err(usage("a gc that was given up already")),
         Outcome::Invalid(_) => Ok(entry.session),
-        Outcome::Commit(..) if log.flaws().contains_key(&number) => Ok(entry.session),
+        Outcome::Commit(..) if log.flaws().contains_key(&number) || log.waiting().contains_key(&number) => {
+            Ok(entry.session)
+        }
         Outcome::Undecided => Err(usage("a gc without an outcome, which the next gc ends by itself")),
         _ => Err(usage("a gc whose outcome is as it should be")),
     }
 }
 
-fn proposal(repository: &Repository, log: &Log, number: u64) -> Result<GcLists> {
-    let key = names::log(&repository.keys.zone, number);
+fn refuse_built_on(log: &Log, gc: SessionId, below: u64) -> Result<()> {
+    match log.built_on(gc, below, &log.abandoned_below(below)) {
+        None => Ok(()),
+        Some(above) => Err(Error::Usage(format!(
+            "gc {} cannot be given up: gc {} above it has a commit, or an outcome that cannot be read, and may have built \
+             on what it moved and deleted. Give that one up first, if it cannot be believed either",
+            gc.number, above.number
+        ))),
+    }
+}
+
+/// Fails when something is gone that the commit may have moved, and no copy is there.
+async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<()> {
+    let zone = &repository.keys.zone;
+    let key = names::log(zone, number);
     let record = log.entry(number).and_then(LogEntry::announced);
     let record = record.ok_or_else(|| Error::Missing { key: key.clone() })?;
-    record.public().and_then(|part| GcLists::decode(part, number)).map_err(Error::object(&key))
+    let proposal = record.public().and_then(|part| GcLists::decode(part, number));
+    let proposal = proposal.map_err(Error::object(&key))?;
+    let present = Present::load(repository).await?;
+    // What was forgotten at its number is gone then.
+    let at_its_number = log.standing(number);
+    let mut needed_then = log.remaining_below(u64::MAX);
+    needed_then.retain(|snapshot| {
+        let session = snapshot.session();
+        session.number > number || at_its_number.is_live(&session)
+    });
+    let mut lying = Moves::below(log, u64::MAX).by_pack(&needed(needed_then)?);
+    lying.retain(|pack, _| proposal.dead.contains_pack(pack) && present.found(*pack).is_empty());
+    if lying.is_empty() {
+        return Ok(());
+    }
+    let (catalogue, _) = Catalogue::load(repository, log, [number]).await?;
+    let packs = present.names().filter(|pack| pack.session == number);
+    let sources = packs.filter_map(|pack| Source::find(&catalogue, pack)).collect();
+    let mut copies = FrameSet::default();
+    let monitor = Monitor::silent();
+    let mut read = std::pin::pin!(fetch_all(repository, sources, &monitor));
+    while let Some((source, ends)) = read.try_next().await? {
+        let ends = ends?;
+        let tail = ends.decode().map_err(Error::object(&source.key(repository)))?;
+        tail.directory().iter().for_each(|entry| copies.insert(entry.frame));
+    }
+    match lying.into_iter().find(|(_, frames)| !frames.is_subset(&copies)) {
+        None => Ok(()),
+        Some((PackName { session, ordinal }, _)) => {
+            let folder = names::pack_folder(zone, session);
+            Err(Error::Missing {
+                key: format!("{folder}{ordinal:08x}-*, which gc {number} proposed to delete,"),
+            })
+        }
+    }
+}
+
+/// Packs of gcs that were given up in which a frame lies that a snapshot needs which is not gone, or may lie, for all that
+/// can be read of them.
+///
+/// Errors: the store's; the user's wish to stop.
+pub(super) async fn needed_copies(
+    repository: &Repository,
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    monitor: &Monitor,
+) -> Result<BTreeSet<PackName>> {
+    let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
+    let packs = present.names().filter(|pack| abandoned.contains(&pack.session));
+    // What no list names, no reader finds.
+    let sources: Vec<Source> = packs.filter_map(|pack| Source::find(catalogue, pack)).collect();
+    if sources.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let needed = needed(log.remaining_below(u64::MAX))?;
+    let mut kept: BTreeSet<PackName> = BTreeSet::new();
+    let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
+    while let Some((source, ends)) = read.try_next().await? {
+        let held = ends.and_then(|ends| {
+            let tail = ends.decode().map_err(Error::object(&source.key(repository)))?;
+            Ok(tail.directory().iter().any(|entry| needed.contains(&entry.frame)))
+        });
+        match held {
+            Ok(false) => {}
+            Err(error) if !error.is_damage() => return Err(error),
+            _ => drop(kept.insert(source.name)),
+        }
+    }
+    Ok(kept)
 }

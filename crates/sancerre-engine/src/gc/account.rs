@@ -35,7 +35,9 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
     let (standing, abandoned) = (log.standing(number), log.abandoned());
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {
-            Outcome::Invalid(error) if !standing.gave_up(entry) && !abandoned.contains(&entry.session) => {
+            Outcome::Invalid(error)
+                if !standing.gave_up(entry) && !abandoned.contains_key(&entry.session) =>
+            {
                 let key = names::outcome(zone, &entry.session);
                 let backup = entry.damaged().map(|_| Box::new(entry.session));
                 let number = entry.session.number;
@@ -55,7 +57,30 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         }
     }
     log.judge();
+    refuse_waiting(repository, log, number)?;
     refuse_lies(repository, log)
+}
+
+/// A commit above an outcome that does not verify has no effect, and would have if the right bytes came back. Nothing can be
+/// built beside that. Where a session below it is open, G4 ends that.
+fn refuse_waiting(repository: &Repository, log: &Log, number: u64) -> Result<()> {
+    let waits = |below: &SessionId| {
+        log.entry(below.number).is_some_and(|entry| matches!(entry.outcome, Outcome::Invalid(_)))
+    };
+    let waiting = log.waiting();
+    let Some((gc, below)) = waiting.iter().find(|(gc, below)| **gc < number && waits(below)) else {
+        return Ok(());
+    };
+    let (zone, entry) = (&repository.keys.zone, log.entry(*gc));
+    let entry = entry.ok_or_else(|| Error::Missing { key: names::log(zone, *gc) })?;
+    let detail = format!(
+        "it was signed while the outcome of session {below} could not be read, which no collector does, and has no effect. \
+         Nothing was deleted. Bring back the right bytes of {}, or have the administrator give it up with `sancerre gc \
+         --abandon {gc}`",
+        names::outcome(zone, below)
+    );
+    let source = FormatError::Forged { what: Commit::KIND, detail };
+    Err(Error::Object { key: names::outcome(zone, &entry.session), source })
 }
 
 /// Outcomes that somebody saw, with the entry that says so: the snapshots that commits counted, and what writers built

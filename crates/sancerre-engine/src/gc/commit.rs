@@ -12,15 +12,20 @@ use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record;
 
 use super::copy::Copied;
+use super::notes;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::store::Put;
 
-/// The sessions whose outcomes the plan knew (K). Of a damaged one that was given up it did not know what it names, and
-/// the right bytes may come back.
+/// The sessions whose outcomes the plan knew (K), and the records that it read. Of a damaged outcome that was given up it
+/// did not know what it names, and the right bytes may come back.
 pub(super) fn decided(log: &Log) -> BTreeSet<SessionId> {
-    let decided = |entry: &&LogEntry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_));
+    let is_record =
+        |entry: &LogEntry| entry.announced().is_some_and(|entry| !entry.fields.kind.needs_outcome());
+    let decided = |entry: &&LogEntry| {
+        is_record(entry) || !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
+    };
     log.entries().filter(decided).map(|entry| entry.session).collect()
 }
 
@@ -28,7 +33,8 @@ pub(super) fn decided(log: &Log) -> BTreeSet<SessionId> {
 ///
 /// A pack is struck when a lower commit gave it up; when a manifest names something in it that the plan did not know,
 /// whatever became of that one; when a snapshot needs a frame in it that was not moved, because that could not be had,
-/// or because the snapshot was held or taken back since the plan; or when a part of it was quarantined meanwhile.
+/// or because the snapshot was held or taken back since the plan; when a part of it was quarantined meanwhile; or when
+/// its gc was given up since the plan, for its copies may be all there is.
 /// Nothing of a struck pack is moved.
 pub(super) fn final_lists(
     log: &Log,
@@ -38,10 +44,7 @@ pub(super) fn final_lists(
     known: &BTreeSet<SessionId>,
 ) -> Result<GcLists> {
     let live = log.snapshots_below(number);
-    let late = log.committed().filter(|snapshot| {
-        let session = snapshot.session();
-        session.number < number && !known.contains(&session)
-    });
+    let late = log.committed_below(number).filter(|snapshot| !known.contains(&snapshot.session()));
     let moves = Moves::below(log, number);
     let (lying, late) = (moves.by_pack(&needed(live.iter().copied())?), moves.packs(&needed(late)?));
     let quarantined = log.quarantined(number).touched(&moves);
@@ -49,24 +52,31 @@ pub(super) fn final_lists(
     let is_kept = |pack: &PackName| {
         lying.get(pack).is_some_and(|frames| quarantined.contains_pack(pack) || !frames.is_subset(&copies))
     };
-    let burnt = log.burnt(number);
+    let (burnt, abandoned) = (log.burnt(number), log.abandoned_below(number));
+    let is_new = |at: &u64| log.entry(*at).is_none_or(|entry| !known.contains(&entry.session));
+    let given_up: BTreeSet<u64> =
+        abandoned.iter().filter(|(_, at)| is_new(at)).map(|(gc, _)| gc.number).collect();
+    let standing = log.standing(number);
+    let is_noted = |pack: &PackName| {
+        log.entry(pack.session).is_some_and(|entry| notes::keeps(log, &standing, entry) == Some(true))
+    };
+    let is_kept = |pack: &PackName| is_kept(pack) || given_up.contains(&pack.session) || is_noted(pack);
     let mut dead = FrameSet::default();
     for pack in proposed.packs() {
         if !burnt.contains_pack(&pack) && !late.contains(&pack) && !is_kept(&pack) {
             dead.insert_pack(pack);
         }
     }
-    let standing = log.standing(number);
-    let given_up = |session: &SessionId| {
+    let ends_here = |session: &SessionId| {
         session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
     };
-    let committed = log.committed().map(|snapshot| snapshot.session());
+    let committed = log.committed_below(number).map(|snapshot| snapshot.session());
     let ended: BTreeSet<SessionId> = committed.chain(log.damaged().map(|(session, _)| session)).collect();
     Ok(GcLists {
         moves: copied.leaving(&dead, &moves),
         dead,
         seen: unseen(log, number),
-        forgotten: ended.into_iter().filter(given_up).collect(),
+        forgotten: ended.into_iter().filter(ends_here).collect(),
     })
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn copy(
     let mut output = Output::new(repository, session, monitor);
     while let Some((source, carried)) = read.next().await {
         match carried {
-            Ok(carried) => output.add(source.listed.metadata, carried).await?,
+            Ok(carried) => output.add(source.listed.kind, carried).await?,
             Err(error) if error.is_damage() => {
                 monitor.warn(format!("pack {} is left as it is: {error}; run `sancerre check`", source.name));
             }
@@ -105,6 +105,7 @@ struct Output<'a> {
     monitor: &'a Monitor,
     data: Gathering,
     metadata: Gathering,
+    annex: Gathering,
     ordinals: RangeFrom<u32>,
     waiting: Vec<(u32, Gathered)>,
     listed: Vec<ListedPack>,
@@ -120,6 +121,7 @@ impl<'a> Output<'a> {
             monitor,
             data: Gathering::new(PackKind::Data, pack_bytes),
             metadata: Gathering::new(PackKind::Metadata, pack_bytes),
+            annex: Gathering::new(PackKind::Annex, pack_bytes),
             ordinals: 0..,
             waiting: Vec::new(),
             listed: Vec::new(),
@@ -127,11 +129,15 @@ impl<'a> Output<'a> {
         }
     }
 
-    async fn add(&mut self, metadata: bool, carried: Vec<Carried>) -> Result<()> {
+    async fn add(&mut self, kind: PackKind, carried: Vec<Carried>) -> Result<()> {
         for frame in carried {
             let frame_bytes = u64::from(frame.place.sealed_bytes);
             self.copied.frame_bytes = self.copied.frame_bytes.saturating_add(frame_bytes);
-            let gathering = if metadata { &mut self.metadata } else { &mut self.data };
+            let gathering = match kind {
+                PackKind::Data => &mut self.data,
+                PackKind::Metadata => &mut self.metadata,
+                PackKind::Annex => &mut self.annex,
+            };
             let full = gathering.add(frame);
             self.submit(full).await?;
         }
@@ -169,7 +175,7 @@ impl<'a> Output<'a> {
 
     /// Stores what is gathered, and then the lists: what no list names lies nowhere.
     async fn finish(mut self) -> Result<Copied> {
-        for rest in [self.data.take(), self.metadata.take()] {
+        for rest in [self.data.take(), self.metadata.take(), self.annex.take()] {
             self.submit(rest).await?;
         }
         self.upload().await?;

@@ -1,5 +1,5 @@
-//! The last look before anything is final, and again before anything is deleted: it asks the records alone what live
-//! snapshots need, and no list what may go. Whatever went wrong before this, in this program or in another that signs
+//! The last look before anything is final, and again before anything is deleted: it asks the records alone what snapshots
+//! need that are not gone, and no list what may go. Whatever went wrong before this, in this program or in another that signs
 //! commits, ends here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,20 +18,19 @@ use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Log, LogEntry, Moves, Snapshot, needed};
 
-/// Fails when a live snapshot needs a frame that lies in one of these packs.
+/// Fails when one of these snapshots needs a frame that lies in one of these packs.
 ///
 /// Errors: [`Error::Object`] with the manifest, the pack and the commit that gave it up.
 pub(super) fn prove(
     repository: &Repository,
     log: &Log,
-    moves: &Moves,
+    (moves, snapshots): (&Moves, &[Snapshot<'_>]),
     doomed: &BTreeSet<PackName>,
 ) -> Result<()> {
-    let live = log.snapshots();
-    if doomed.is_empty() || moves.packs(&needed(live.iter().copied())?).is_disjoint(doomed) {
+    if doomed.is_empty() || moves.packs(&needed(snapshots.iter().copied())?).is_disjoint(doomed) {
         return Ok(());
     }
-    for snapshot in &live {
+    for snapshot in snapshots {
         if let Some(pack) = moves.packs(&snapshot.uses()?).intersection(doomed).next() {
             return Err(broken(repository, log, snapshot, *pack));
         }
@@ -77,7 +76,15 @@ pub(super) fn before_commit(
     moves.follow(gc, lists);
     let mut burnt = log.burnt(gc);
     burnt.union(&lists.dead);
-    prove(repository, log, &moves, &doomed(present, &burnt))
+    // What is forgotten and not given up can be had back, so it counts. Revocations above do not: by those below this gc
+    // everybody judges it.
+    let standing = log.standing(u64::MAX);
+    let remains = |snapshot: &Snapshot<'_>| {
+        let session = snapshot.session();
+        standing.collected_by(&session).is_none() && lists.forgotten.binary_search(&session).is_err()
+    };
+    let snapshots = log.entries().filter_map(|entry| entry.snapshot_below(gc)).filter(remains);
+    prove(repository, log, (&moves, &snapshots.collect::<Vec<_>>()), &doomed(present, &burnt))
 }
 
 /// Reads the log anew, with the commit that was just made, and proves that what is burnt may be deleted. Returns that.
@@ -97,7 +104,8 @@ pub(super) async fn before_sweep(
         return Err(Error::Lost { what: format!("the commit of gc {} as it was made", session.number) });
     }
     let doomed = doomed(present, &log.burnt(u64::MAX));
-    prove(repository, log, &Moves::below(log, u64::MAX), &doomed)?;
+    let remaining = log.remaining_below(u64::MAX);
+    prove(repository, log, (&Moves::below(log, u64::MAX), &remaining), &doomed)?;
     Ok(doomed)
 }
 

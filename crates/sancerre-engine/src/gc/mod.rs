@@ -16,6 +16,8 @@ mod copy;
 mod gate;
 mod gather;
 mod locks;
+mod moved;
+mod notes;
 mod patience;
 pub mod plan;
 mod source;
@@ -33,7 +35,7 @@ use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, needed};
-use crate::repository::session::{abort_other, append};
+use crate::repository::session::{abort_other, append, refuse_revoked};
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use patience::Patience;
@@ -146,11 +148,15 @@ async fn make_plan(
     monitor: &Monitor,
 ) -> Result<Plan> {
     let moves = Moves::below(log, u64::MAX);
-    gate::prove(repository, log, &moves, &gate::doomed(present, &log.burnt(u64::MAX)))?;
-    let lying = moves.by_pack(&needed(log.snapshots())?);
+    // What is forgotten is given up by this very gc.
+    let live = log.snapshots();
+    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(u64::MAX)))?;
+    let lying = moves.by_pack(&needed(live)?);
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
+    let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
     let generation = repository.keys.generation();
-    let sight = Sight { log, catalogue, present, lying: &lying, weights: &weights, generation };
+    let sight =
+        Sight { log, catalogue, present, lying: &lying, weights: &weights, copies: &copies, generation };
     let mut plan = plan::plan(&sight, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     Ok(plan)
@@ -216,9 +222,11 @@ async fn collect(
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
-    let doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
-    (report.deleted_packs, report.freed_bytes, report.left) = (packs, bytes, left);
+    (report.deleted_packs, report.freed_bytes) = (packs, bytes);
+    report.left.extend(left);
     checkpoint::follow(repository, &log, session, present, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }
@@ -234,6 +242,8 @@ async fn last_look(
 ) -> Result<GcLists> {
     let lists = commit::final_lists(log, session.number, &proposal.dead, copied, known)?;
     log.refresh(repository).await?;
+    // What this key signs above its revocation is void, and nobody waits for it.
+    refuse_revoked(log, repository.signer(KEEPERS)?, u64::MAX)?;
     if log.snapshots().iter().any(|snapshot| lists.forgotten.binary_search(&snapshot.session()).is_ok()) {
         // Whoever did that is about to end this gc anyway.
         let reason = "a snapshot was held or taken back while it ran".to_owned();

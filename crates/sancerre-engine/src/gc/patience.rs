@@ -73,6 +73,7 @@ impl Patience {
         let mut alive = Vec::new();
         for entry in log.undecided(number) {
             let reason = match is_followed(log, entry) {
+                _ if entry.revoked.is_some() => Some("the key of its writer was revoked"),
                 true => Some("the same writer has begun another backup of this machine"),
                 false if self.is_silent(repository, entry).await? => Some("it showed no sign of life"),
                 false => None,

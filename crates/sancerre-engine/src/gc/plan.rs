@@ -5,15 +5,15 @@
 //! is not worth it, or the budget is used up.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, PackName};
 use sancerre_format::log::Kind;
 use sancerre_format::names::Time;
 
-use super::GcOptions;
 use super::weigh::Weight;
+use super::{GcOptions, notes};
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
 
@@ -113,6 +113,8 @@ pub(super) struct Sight<'a> {
     pub(super) lying: &'a BTreeMap<PackName, FrameSet>,
     /// How much that is, of packs of which something else is not needed.
     pub(super) weights: &'a BTreeMap<PackName, Weight>,
+    /// Packs of gcs that were given up, in which a frame may be found that a snapshot needs which is not gone.
+    pub(super) copies: &'a BTreeSet<PackName>,
     /// Generation of the keys at hand, which open the tables of packs.
     pub(super) generation: Option<u16>,
 }
@@ -126,9 +128,11 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
-        let is_decided = log
-            .entry(pack.session)
-            .is_some_and(|entry| is_decided(entry, &standing) || abandoned.contains(&entry.session));
+        let is_decided =
+            log.entry(pack.session).is_some_and(|entry| match notes::keeps(log, &standing, entry) {
+                Some(keeps) => !keeps,
+                None => is_decided(entry, &standing) || abandoned.contains_key(&entry.session),
+            });
         if sight.lying.contains_key(&pack) {
             plan.live.add(found);
             let Some(candidate) = candidate(sight, pack) else { continue };
@@ -138,7 +142,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
             }
         } else if burnt.contains_pack(&pack) {
             plan.leftover.add(found);
-        } else if is_decided {
+        } else if is_decided && !sight.copies.contains(&pack) {
             plan.dead.insert_pack(pack);
             plan.garbage.add(found);
         } else {

@@ -5,6 +5,7 @@ mod basis;
 mod carried;
 mod compare;
 mod digest;
+mod effect;
 mod moves;
 mod read;
 mod snapshot;
@@ -43,6 +44,8 @@ pub struct LogEntry {
     pub entry: std::result::Result<Box<Record<Entry>>, FormatError>,
     /// The entry, if it is void only because its writer's key was revoked.
     pub revoked: Option<Box<Record<Entry>>>,
+    /// The lowest revocation that makes it void: who asks at a number below that does not know of it.
+    pub void_by: Option<u64>,
     /// Who signed an entry that is opaque: one of this place that needs a newer version. It keeps its number, readers go
     /// on without it, and writers and collectors stop.
     pub opaque_by: Option<Name>,
@@ -182,11 +185,13 @@ impl Log {
         })
     }
 
-    /// Sessions below `end` that no outcome has ended yet.
+    /// Sessions below `end` that no outcome has ended yet. Also those that a revocation above them made void: for commits
+    /// between the two they are open.
     pub fn undecided(&self, end: u64) -> impl Iterator<Item = &LogEntry> {
         let open = |entry: &LogEntry| {
-            let announced = entry.entry.as_ref().is_ok_and(|entry| entry.fields.kind.needs_outcome());
-            announced && matches!(entry.outcome, Outcome::Undecided)
+            let announced = entry.announced().filter(|_| !entry.is_void_below(entry.session.number));
+            announced.is_some_and(|entry| entry.fields.kind.needs_outcome())
+                && matches!(entry.outcome, Outcome::Undecided)
         };
         // Below a checkpoint all have ended.
         let from = self.start();
@@ -251,9 +256,6 @@ impl LogEntry {
 
     /// The snapshot this entry became.
     pub fn snapshot(&self) -> Option<Snapshot<'_>> {
-        match (&self.entry, &self.outcome) {
-            (Ok(entry), Outcome::Manifest(manifest)) => Some(Snapshot { entry, manifest }),
-            _ => None,
-        }
+        self.snapshot_below(u64::MAX)
     }
 }

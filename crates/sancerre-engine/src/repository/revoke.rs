@@ -6,7 +6,7 @@ use sancerre_format::names::{self, Name};
 
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, LogEntry};
 use crate::repository::session::{abort_other, append_revoke, one_line};
 
 /// What a revocation came to.
@@ -46,7 +46,7 @@ pub async fn revoke(
     log.complete(repository, number).await?;
     log.settle(repository, number).await?;
     let is_of_key = |session: &SessionId| {
-        let entry = log.entry(session.number).and_then(|entry| entry.entry.as_deref().ok());
+        let entry = log.entry(session.number).and_then(LogEntry::announced);
         entry.is_some_and(|entry| entry.fields.by.name == *key)
     };
     let open = log.undecided(number).map(|entry| entry.session);

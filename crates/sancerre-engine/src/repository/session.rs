@@ -258,7 +258,8 @@ impl Session {
     /// W7: a commit that came after a collector had folded this number away does not count. The manifest itself is
     /// known to be there, so a listing that does not show it yet changes nothing.
     fn confirm(&self, log: &Log) -> Result<()> {
-        if !log.closed_by_gc(&self.id) {
+        let is_gone = log.standing(u64::MAX).collected_by(&self.id).is_some();
+        if !is_gone && !log.closed_by_gc(&self.id) {
             return Ok(());
         }
         Err(Error::SessionEnded {
@@ -292,7 +293,7 @@ pub(crate) async fn publish_list(
 }
 
 /// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
-fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
+pub(crate) fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
     match log.revocation(&signer.by.name).filter(|(_, revoked)| revoked.from <= number) {
         Some((_, revoked)) if signer.role != Role::Admin => Err(Error::WrongKey {
             what: format!(

@@ -90,6 +90,11 @@ impl<'a> Request<'a> {
             Ok((frames, sealed)) => return Ok(Some(Ok(Fetched { frames, frame, sealed, _memory: memory }))),
             Err(error) => error,
         };
+        if error.is_damage()
+            && let Some((frames, sealed)) = self.fetcher.read_elsewhere(&frame).await?
+        {
+            return Ok(Some(Ok(Fetched { frames, frame, sealed, _memory: memory })));
+        }
         match error.kind() {
             ErrorKind::Damaged => {
                 self.answer = None;

@@ -185,8 +185,16 @@ impl<'a> Fetcher<'a> {
     ///
     /// Errors: [`Error::is_damage`] when the pack is gone, or not listed, or cannot hold the frame.
     pub(super) async fn read(&self, place: &FramePlace) -> Result<(Arc<Frames>, Bytes)> {
+        let located = self.frames().locate(place).await?;
+        self.read_at(located).await
+    }
+
+    /// The same from a place in a pack.
+    pub(super) async fn read_at(
+        &self,
+        PackedFrame { pack, place }: PackedFrame,
+    ) -> Result<(Arc<Frames>, Bytes)> {
         self.monitor.check()?;
-        let PackedFrame { pack, place } = self.frames().locate(place).await?;
         let located = self.locate(pack).await?;
         located.check(&place)?;
         self.count_requests(1);

@@ -87,7 +87,7 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let keys = repository.keys.clone().in_generation(generation)?;
     let repository = &Repository { keys, ..repository.clone() };
     let manifest = snapshot.manifest.fields.clone();
-    let packs = Moves::below(&log, u64::MAX).packs(&snapshot.uses()?);
+    let packs = Moves::claimed(&log).packs(&snapshot.uses()?);
     let sessions: BTreeSet<u64> = packs.into_iter().map(|pack| pack.session).collect();
     let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
     let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));

@@ -42,4 +42,26 @@ impl Fetcher<'_> {
             read => Ok(Some(read)),
         }
     }
+
+    /// A frame that is not where the log says, from another place that some commit ever gave it, or from a copy of a gc
+    /// that was given up: the first that opens.
+    ///
+    /// Errors: the store's.
+    pub(super) async fn read_elsewhere(&self, frame: &WantedFrame) -> Result<Option<(Arc<Frames>, Bytes)>> {
+        let frames = self.frames();
+        for other in frames.other_places(frame.place.frame, frame.pack).await? {
+            match self.read_at(other).await {
+                Ok((frames, sealed)) => {
+                    let opens = frames.open_data(&other.place, &sealed).is_ok()
+                        || frames.open_metadata(&other.place, &sealed).is_ok();
+                    if opens {
+                        return Ok(Some((frames, sealed)));
+                    }
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
 }

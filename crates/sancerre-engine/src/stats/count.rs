@@ -50,7 +50,7 @@ impl Needs {
     ///
     /// Errors: [`Error::Object`](crate::Error::Object) for one that cannot be read.
     pub(super) fn of(log: &Log) -> Result<Self> {
-        let moves = Moves::below(log, u64::MAX);
+        let moves = Moves::claimed(log);
         let mut machines = BTreeMap::<Name, (Machine, FrameSet)>::new();
         for snapshot in log.snapshots() {
             let fields = &snapshot.manifest.fields;

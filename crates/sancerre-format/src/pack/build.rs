@@ -50,7 +50,7 @@ impl FinishedPack {
     pub fn listed(&self) -> ListedPack {
         ListedPack {
             ordinal: self.name.ordinal,
-            metadata: self.kind == PackKind::Metadata,
+            kind: self.kind,
             size_bytes: to_u64(self.bytes.len()),
             hash: self.hash,
             sha256: self.sha256,

@@ -40,6 +40,19 @@ impl PackKind {
         }
     }
 
+    /// Its word in pack lists.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Metadata => "meta",
+            Self::Annex => "annex",
+        }
+    }
+
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        [Self::Data, Self::Metadata, Self::Annex].into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The kind of the units that are this pack's frames.
     pub const fn frame_kind(self) -> UnitKind {
         match self {

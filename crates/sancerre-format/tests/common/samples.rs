@@ -13,6 +13,7 @@ use sancerre_format::key::{
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::outcome::{Abort, Body, Commit};
+use sancerre_format::pack::PackKind;
 use sancerre_format::recipient::{AdminKey, Opener, Recipient};
 use sancerre_format::record::{self, Cut, Fields};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
@@ -147,9 +148,9 @@ fn entries() -> Vec<Sample> {
 }
 
 pub(crate) fn pack_list() -> PackList {
-    let pack = |ordinal, metadata| ListedPack {
+    let pack = |ordinal, kind| ListedPack {
         ordinal,
-        metadata,
+        kind,
         size_bytes: 33_000_000,
         hash: Hash([0x21; 32]),
         sha256: Hash([0x22; 32]),
@@ -157,7 +158,7 @@ pub(crate) fn pack_list() -> PackList {
         frames: 40,
     };
     let (session, by) = (session(7), writer());
-    let packs = vec![pack(0, false), pack(1, true)];
+    let packs = vec![pack(0, PackKind::Data), pack(1, PackKind::Metadata), pack(2, PackKind::Annex)];
     PackList { repository: repository(), zone: zone(), session, sequence: 0, by, packs }
 }
 

@@ -7,7 +7,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Entry, Held, Kind};
 use sancerre_format::record::{Cut, Record};
 
-use super::{Log, LogEntry, Marks, Moves, Standing};
+use super::{Avoid, Log, LogEntry, Moves, Standing};
 use crate::error::Result;
 
 /// What a checkpoint is made of: which packs may be used, where frames lie, and which records are carried, by number.
@@ -31,7 +31,7 @@ impl Log {
         present: impl Iterator<Item = PackName>,
         indexed: &BTreeSet<u64>,
     ) -> Result<Carried> {
-        let mut avoid = Marks::default();
+        let mut avoid = Avoid::default();
         self.avoid_gcs(&mut avoid, upto)?;
         let is_kept = |pack: &PackName| {
             let announced = self.entry(pack.session).and_then(LogEntry::announced);

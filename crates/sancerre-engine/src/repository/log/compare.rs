@@ -7,7 +7,7 @@ use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::Kind;
 use sancerre_format::names::Name;
 
-use super::{Log, LogEntry, Marks, Moves, needed};
+use super::{Avoid, Log, LogEntry, Moves, needed};
 use crate::error::Result;
 
 impl Log {
@@ -82,7 +82,7 @@ impl Log {
         if ours.by_pack(&needed) != theirs.by_pack(&needed) {
             return Ok(Some("it says of frames that they lie elsewhere".to_owned()));
         }
-        let mut avoid = Marks::default();
+        let mut avoid = Avoid::default();
         whole.avoid_gcs(&mut avoid, upto)?;
         if let Some(pack) = basis.kept.packs().find(|pack| avoid.has_pack(pack)) {
             return Ok(Some(format!("it keeps pack {pack}, which a gc gave up")));

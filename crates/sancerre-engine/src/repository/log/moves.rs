@@ -16,6 +16,8 @@ pub struct Moves {
     /// By the pack of their names: where frames went, in the order of the commits. The last word on a frame counts,
     /// for a commit moves what the ones before it left there.
     moved: BTreeMap<PackName, Vec<(PackName, Ranges)>>,
+    /// The packs to which something was moved.
+    targets: BTreeSet<PackName>,
 }
 
 impl Moves {
@@ -28,6 +30,26 @@ impl Moves {
         moves
     }
 
+    /// The same of all commits that are not known to be wrong, also those that have no effect yet: where to look.
+    pub fn claimed(log: &Log) -> Self {
+        let mut moves = Self::default();
+        log.claimed_commits().for_each(|(gc, lists)| moves.follow(gc, lists));
+        moves
+    }
+
+    /// The same of all commits, believed or not.
+    pub fn ever(log: &Log) -> Self {
+        let mut moves = Self::default();
+        log.commits().for_each(|(gc, _, lists)| moves.follow(gc.number, lists));
+        moves
+    }
+
+    /// The packs to which a frame was ever moved, the last first.
+    pub fn places_of(&self, frame: &FrameName) -> Vec<PackName> {
+        let moved = self.stops(&frame.pack).iter().rev().filter(|(_, frames)| frames.contains(frame.index));
+        moved.map(|(to, _)| *to).collect()
+    }
+
     /// Adds the moves of the next commit.
     pub(crate) fn follow(&mut self, gc: u64, lists: &GcLists) {
         for (ordinal, frames) in &lists.moves {
@@ -36,7 +58,7 @@ impl Moves {
     }
 
     /// Where frames that are named after a pack went, in the order of the commits.
-    pub(super) fn stops(&self, named: &PackName) -> &[(PackName, Ranges)] {
+    pub(crate) fn stops(&self, named: &PackName) -> &[(PackName, Ranges)] {
         self.moved.get(named).map_or(&[], Vec::as_slice)
     }
 
@@ -54,7 +76,13 @@ impl Moves {
         settled
     }
 
+    /// Whether something was moved from or to a pack.
+    pub(super) fn passes(&self, pack: &PackName) -> bool {
+        self.moved.contains_key(pack) || self.targets.contains(pack)
+    }
+
     pub(super) fn add(&mut self, to: PackName, frames: &FrameSet) {
+        self.targets.insert(to);
         for (from, members) in frames.iter() {
             if let Members::Frames(ranges) = members {
                 self.moved.entry(from).or_default().push((to, ranges.clone()));
@@ -196,9 +224,9 @@ impl Marks {
 }
 
 impl Log {
-    /// The committed gcs.
+    /// The gcs that say where frames lie.
     pub fn collectors(&self) -> impl Iterator<Item = u64> + '_ {
-        self.sound_commits().map(|(gc, _)| gc)
+        self.claimed_commits().map(|(gc, _)| gc)
     }
 
     /// Every whole pack that a commit below `number` burnt.

@@ -60,7 +60,16 @@ impl Log {
         self.read_entries(repository, entries, monitor).await?;
         self.distrust_revoked();
         let outcomes = self.not_known(repository, outcomes, monitor);
-        self.read_outcomes(repository, outcomes, monitor).await
+        self.read_outcomes(repository, outcomes, monitor).await?;
+        self.settle_below_commits(repository).await
+    }
+
+    /// A collector waits for all below it: where a listing shows a commit and a session below that is open, it was too old.
+    async fn settle_below_commits(&mut self, repository: &Repository) -> Result<()> {
+        match self.newest_commit(u64::MAX) {
+            Some((newest, _)) => self.settle(repository, newest).await,
+            None => Ok(()),
+        }
     }
 
     /// The first number that was never read.
@@ -127,17 +136,19 @@ impl Log {
     /// Nothing a revoked key signed counts: a writer's from the number that the revocation says, for whoever took its host
     /// over may have signed before it was noticed; a keeper's from the revocation on, for what it deleted before is gone.
     pub(super) fn distrust_revoked(&mut self) {
-        let mut revoked: HashMap<Name, (u64, u64)> = HashMap::new();
+        let mut revoked: HashMap<Name, Vec<(u64, u64)>> = HashMap::new();
         for (number, distrust) in self.revocations() {
-            let (from, own) = revoked.entry(distrust.writer.clone()).or_insert((distrust.from, number));
-            (*from, *own) = (distrust.from.min(*from), number.min(*own));
+            revoked.entry(distrust.writer.clone()).or_default().push((distrust.from, number));
         }
         for (number, entry) in &mut self.entries {
-            let signed = entry.entry.as_deref().ok();
-            let by = signed.map(|entry| &entry.fields.by.name).or(entry.opaque_by.as_ref());
-            let Some((from, own)) = by.and_then(|name| revoked.get(name)) else { continue };
-            let is_keeper = signed.is_some_and(|entry| entry.signer.role() == Role::Keeper);
-            if number >= if is_keeper { own } else { from } {
+            let by = entry.announced().map(|entry| &entry.fields.by.name).or(entry.opaque_by.as_ref());
+            let Some(revoked) = by.and_then(|name| revoked.get(name)) else { continue };
+            let is_keeper = entry.announced().is_some_and(|entry| entry.signer.role() == Role::Keeper);
+            let reaches = |(from, own): &&(u64, u64)| number >= if is_keeper { own } else { from };
+            let lowest = revoked.iter().filter(reaches).map(|(_, own)| *own).min();
+            let Some(lowest) = lowest else { continue };
+            entry.void_by = Some(lowest);
+            if entry.revoked.is_none() {
                 let void = Err(forged(Entry::KIND, "its writer's key was revoked"));
                 entry.revoked = std::mem::replace(&mut entry.entry, void).ok();
                 entry.opaque_by = None;
@@ -173,7 +184,8 @@ impl Log {
             }
         }
         self.distrust_revoked();
-        self.settle_gcs(repository, u64::MAX).await
+        self.settle_gcs(repository, u64::MAX).await?;
+        self.settle_below_commits(repository).await
     }
 
     /// Reads by name what a stale listing may have left out below `end`.
@@ -188,7 +200,8 @@ impl Log {
             self.read_outcomes(repository, vec![Wanted::by_name(outcome)], &Monitor::silent()).await?;
         }
         self.distrust_revoked();
-        self.settle_gcs(repository, end).await
+        self.settle_gcs(repository, end).await?;
+        self.settle_below_commits(repository).await
     }
 
     fn gap(&self, number: u64, key: String) -> Error {
@@ -252,8 +265,9 @@ impl Log {
             return Err(forged("outcome", "its key is another object's"));
         };
         let entry = self.entries.get(&session.number).filter(|entry| entry.session == session);
-        match entry.map(|entry| &entry.entry) {
-            Some(Ok(announced)) => decode_outcome(&repository.keys.trust, announced, session, bytes),
+        // Also of one that was revoked since: commits below the revocation are judged by it.
+        match entry.and_then(LogEntry::announced) {
+            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes),
             _ => Err(forged("outcome", "its log entry is void")),
         }
     }
@@ -274,7 +288,7 @@ impl LogEntry {
             Err(error) => (Err(error), None),
         };
         let session = SessionId { number, intent };
-        Self { session, entry, revoked: None, opaque_by, outcome: Outcome::Undecided }
+        Self { session, entry, revoked: None, void_by: None, opaque_by, outcome: Outcome::Undecided }
     }
 }
 

@@ -68,18 +68,26 @@ impl Standing {
         }
     }
 
-    fn apply(&mut self, entry: &LogEntry, is_abandoned: bool) {
+    /// Adds an entry, and what the outcome of a gc means for snapshots.
+    pub(super) fn apply(&mut self, entry: &LogEntry, effect: Effect) {
         let number = entry.session.number;
-        if let Some((_, lists)) = entry.commit().filter(|_| !is_abandoned) {
-            lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
+        match (effect, entry.commit()) {
+            (Effect::Commit, Some((_, lists))) => {
+                lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
+            }
+            // It may have been a commit that its own process read, and that deleted what only these need.
+            (Effect::GivenUp, _) => {
+                let forgotten: Vec<SessionId> = self.forgotten.keys().copied().collect();
+                let gone = forgotten.into_iter().filter(|snapshot| !self.is_live(snapshot));
+                gone.collect::<Vec<_>>().into_iter().for_each(|snapshot| {
+                    self.collected.entry(snapshot).or_insert(number);
+                });
+            }
+            _ => {}
         }
+        self.apply_backup(entry);
         let Ok(record) = &entry.entry else { return };
         match &record.fields.kind {
-            Kind::Backup(intent) => {
-                self.vms.insert(entry.session, intent.vm.clone());
-                let retained = entry.snapshot().and_then(|snapshot| snapshot.manifest.fields.retain_until);
-                self.retained.extend(retained.map(|until| (entry.session, until)));
-            }
             Kind::Forget(named) => {
                 let may_go = |snapshot: &&SessionId| {
                     self.retained.get(*snapshot).is_none_or(|until| *until <= record.fields.time)
@@ -101,38 +109,25 @@ impl Standing {
         }
     }
 
-    /// The snapshots of which an entry, or its commit, says something that may change whether they are live.
-    fn touched(&self, entry: &LogEntry) -> Vec<SessionId> {
-        if let Some((_, lists)) = entry.commit() {
-            return lists.forgotten.clone();
-        }
-        match entry.entry.as_deref().map(|record| &record.fields.kind) {
-            Ok(Kind::Forget(named) | Kind::Undelete(named)) => named.snapshots.clone(),
-            Ok(Kind::Hold(held) | Kind::Release(held)) => {
-                let of_vms = |snapshot: &&SessionId| {
-                    self.vms.get(*snapshot).is_some_and(|vm| held.vms.binary_search(vm).is_ok())
-                };
-                // What is not forgotten is live whether it is held or not.
-                held.snapshots.iter().chain(self.forgotten.keys().filter(of_vms)).copied().collect()
-            }
-            _ => Vec::new(),
-        }
+    /// The machine of a backup, and for how long it is kept: also of one that a later revocation made void, for at the
+    /// numbers below that it counted.
+    fn apply_backup(&mut self, entry: &LogEntry) {
+        let Some(Kind::Backup(intent)) = entry.announced().map(|record| &record.fields.kind) else { return };
+        self.vms.insert(entry.session, intent.vm.clone());
+        let retained = entry.snapshot_below(0).and_then(|snapshot| snapshot.manifest.fields.retain_until);
+        self.retained.extend(retained.map(|until| (entry.session, until)));
     }
 }
 
-/// When each snapshot that was ever forgotten, held or given up was live: the entries that changed it, ascending.
-#[derive(Debug, Default)]
-pub(super) struct Lives {
-    changes: BTreeMap<SessionId, Vec<(u64, bool)>>,
-}
-
-impl Lives {
-    /// Whether a snapshot was live by the entries below `number`.
-    pub(super) fn is_live(&self, snapshot: &SessionId, number: u64) -> bool {
-        let changes = self.changes.get(snapshot).map_or(&[][..], Vec::as_slice);
-        let below = changes.partition_point(|(at, _)| *at < number);
-        below.checked_sub(1).and_then(|last| changes.get(last)).is_none_or(|(_, is_live)| *is_live)
-    }
+/// What the outcome of an entry means for snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing, or nothing yet.
+    Nothing,
+    /// What a commit gives up is gone.
+    Commit,
+    /// A gc that the admin gave up: whatever was forgotten and not held is gone.
+    GivenUp,
 }
 
 impl LogEntry {
@@ -156,24 +151,7 @@ impl Log {
 
     /// What the entries below `number` say of snapshots.
     pub fn standing(&self, number: u64) -> Standing {
-        let (mut standing, abandoned) = (Standing::default(), self.abandoned());
-        for (_, entry) in self.entries.range(..number) {
-            standing.apply(entry, abandoned.contains(&entry.session));
-        }
-        standing
-    }
-
-    /// When snapshots were live.
-    pub(super) fn lives(&self) -> Lives {
-        let (mut standing, abandoned, mut lives) = (Standing::default(), self.abandoned(), Lives::default());
-        for entry in self.entries.values() {
-            standing.apply(entry, abandoned.contains(&entry.session));
-            for snapshot in &standing.touched(entry) {
-                let change = (entry.session.number, standing.is_live(snapshot));
-                lives.changes.entry(*snapshot).or_default().push(change);
-            }
-        }
-        lives
+        self.survey(number).standing
     }
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.
@@ -184,13 +162,25 @@ impl Log {
     /// The same, by the entries below `number`.
     pub fn snapshots_below(&self, number: u64) -> Vec<Snapshot<'_>> {
         let standing = self.standing(number);
-        let committed = self.entries.range(..number).filter_map(|(_, entry)| entry.snapshot());
-        committed.filter(|snapshot| standing.is_live(&snapshot.session())).collect()
+        self.committed_below(number).filter(|snapshot| standing.is_live(&snapshot.session())).collect()
     }
 
     /// Every committed snapshot, forgotten or not, in log order.
     pub fn committed(&self) -> impl Iterator<Item = Snapshot<'_>> {
-        self.entries.values().filter_map(LogEntry::snapshot)
+        self.committed_below(u64::MAX)
+    }
+
+    /// The same by the entries below `number`: revocations above do not count.
+    pub fn committed_below(&self, number: u64) -> impl Iterator<Item = Snapshot<'_>> {
+        self.entries.range(..number).filter_map(move |(_, entry)| entry.snapshot_below(number))
+    }
+
+    /// Every committed snapshot below `number` of which no gc there says that it is gone: what is forgotten can be had back
+    /// until then.
+    pub fn remaining_below(&self, number: u64) -> Vec<Snapshot<'_>> {
+        let standing = self.standing(number);
+        let remains = |snapshot: &Snapshot<'_>| standing.collected_by(&snapshot.session()).is_none();
+        self.committed_below(number).filter(remains).collect()
     }
 
     /// Fails when the snapshot is forgotten, saying by whom, when, and whether it can be had back.

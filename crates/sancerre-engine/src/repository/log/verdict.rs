@@ -1,9 +1,9 @@
 //! What commits may not say (FORMAT.md §8.3). One is believed only as far as the log below it allows: it gives up no
-//! snapshot that no record forgot, burns no pack of which a live snapshot needs a frame that it does not move, and moves
-//! nothing but from packs that it burns.
+//! snapshot that no record forgot, burns no pack of which it does not move a frame that a snapshot needs which is not gone
+//! with it, forgotten or not, and moves nothing but from packs that it burns.
 //!
 //! Who pays for that: what is given up follows from the entries alone, so every reader knows it
-//! ([`Standing`](super::Standing)). The other two need the frame sets of all snapshots that were live at the commit's
+//! ([`Standing`](super::Standing)). The other two need the frame sets of all snapshots that were there at the commit's
 //! number. A collector and `check` always judge. A restore judges when a frame is not where a commit says
 //! it is. A backup need not: to avoid what a wrong commit calls dead costs space alone, and frames that it
 //! sends astray are found by nobody, so they are stored anew.
@@ -14,14 +14,12 @@ use std::fmt;
 use sancerre_format::frames::{FrameSet, Members, Ranges};
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName, SessionId};
-use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::Name;
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Record;
 
 use super::moves::Moves;
-use super::standing::Lives;
-use super::{Log, LogEntry, Outcome};
+use super::{Log, LogEntry, Outcome, Standing};
 
 /// Why a commit burns nothing and moves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,28 +67,13 @@ pub(super) struct Verdicts {
 }
 
 impl Log {
-    /// The sessions of collectors that the admin gave up. They ended with nothing, whatever their outcome is or becomes.
-    pub fn abandoned(&self) -> BTreeSet<SessionId> {
-        let abandoned = |entry: &Record<Entry>| match &entry.fields.kind {
-            Kind::Abandon(abandon) => Some(abandon.session),
-            _ => None,
-        };
-        self.valid().filter_map(abandoned).collect()
-    }
-
     /// Every commit that verifies and was not abandoned, also those that are wrong.
     pub fn commits(&self) -> impl Iterator<Item = (SessionId, &Record<Commit>, &GcLists)> {
         let abandoned = self.abandoned();
         let commits = self.entries.values().filter_map(|entry| Some((entry.session, entry.commit()?)));
         commits
-            .filter(move |(session, _)| !abandoned.contains(session))
+            .filter(move |(session, _)| !abandoned.contains_key(session))
             .map(|(session, (commit, lists))| (session, commit, lists))
-    }
-
-    /// The commits that burn and move: all but those known to be wrong.
-    pub fn sound_commits(&self) -> impl Iterator<Item = (u64, &GcLists)> {
-        let commits = self.commits().map(|(session, _, lists)| (session.number, lists));
-        commits.filter(|(number, _)| !self.verdicts.flaws.contains_key(number))
     }
 
     /// What is wrong with commits, as far as it was judged, by number.
@@ -118,23 +101,29 @@ impl Log {
     /// is found, and the others are looked at again without it. One frame set is in memory at a time. A manifest without
     /// one is nobody's witness: whoever needs to know what it needs stops there.
     pub fn judge(&mut self) {
-        let commits: BTreeSet<u64> = self.commits().map(|(session, ..)| session.number).collect();
+        let waiting = self.waiting();
+        let commits = self.commits().map(|(session, ..)| session.number);
+        let commits: BTreeSet<u64> = commits.filter(|number| !waiting.contains_key(number)).collect();
         if commits == self.verdicts.judged {
             return;
         }
         self.verdicts = Verdicts { judged: commits, flaws: BTreeMap::new() };
-        let lives = self.lives();
-        while let Some((number, flaw)) = self.lowest_flaw(&lives) {
+        let standing = self.standing(u64::MAX);
+        while let Some((number, flaw)) = self.lowest_flaw(&standing) {
             self.verdicts.flaws.insert(number, flaw);
         }
     }
 
-    fn lowest_flaw(&self, lives: &Lives) -> Option<(u64, Flaw)> {
+    fn lowest_flaw(&self, standing: &Standing) -> Option<(u64, Flaw)> {
         let court = Court::new(self);
         let mut lowest = court.astray(self);
-        for snapshot in self.committed() {
-            let session = snapshot.session();
-            let counts = |gc: u64| gc > session.number && lives.is_live(&session, gc);
+        for entry in self.entries.values() {
+            // By the revocations below each commit: what was made void later was a snapshot then.
+            let Some(snapshot) = entry.snapshot_below(0) else { continue };
+            let (session, gone) = (snapshot.session(), standing.collected_by(&entry.session));
+            let counts = |gc: u64| {
+                gc > session.number && !entry.is_void_below(gc) && gone.is_none_or(|gone| gone > gc)
+            };
             // A set that does not decode convicts nobody here; the gate of gc stops at it before anything is deleted.
             for (named, members) in snapshot.uses().unwrap_or_default().iter() {
                 let found = court.burnt_too_early(named, &members, &counts);

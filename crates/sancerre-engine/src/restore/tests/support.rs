@@ -12,6 +12,7 @@ use sancerre_format::config::Layout;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Folder, Name, Zone};
 use sancerre_format::outcome::MemberKind;
+use sancerre_format::pack::PackKind;
 use sancerre_image::{ChangedError, Disk, RawTarget, ReadError};
 
 use crate::backup::{BackupOptions, Dedup, Input, Source, backup};
@@ -173,7 +174,7 @@ impl TestRepo {
     pub(crate) async fn packs(&self, metadata: bool) -> Vec<String> {
         let log = Log::load(&self.repository).await.unwrap();
         let (catalogue, _) = Catalogue::load_all(&self.repository, &log).await.unwrap();
-        let packs = catalogue.packs().filter(|(_, pack)| pack.metadata == metadata);
+        let packs = catalogue.packs().filter(|(_, pack)| (pack.kind == PackKind::Metadata) == metadata);
         packs.map(|(name, _)| catalogue.key(&self.repository, name).unwrap()).collect()
     }
 
