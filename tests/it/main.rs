@@ -25,6 +25,7 @@ mod keys;
 mod lies;
 mod link;
 mod nonces;
+mod odd;
 mod outage;
 mod poison;
 mod probe;

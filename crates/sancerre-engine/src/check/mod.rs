@@ -92,6 +92,7 @@ pub(crate) async fn check_log(
     findings.extend(keys::check(repository, log).await?);
     findings.extend(records::strangers(repository, log).await?);
     findings.extend(records::covered(repository));
+    findings.extend(records::strange(repository));
 
     let mut run = prepare(repository, monitor, log).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));
