@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod adds;
 mod audit;
 mod avoid;
 mod backup;
@@ -24,6 +25,7 @@ mod junk;
 mod keys;
 mod lies;
 mod link;
+mod newer;
 mod nonces;
 mod odd;
 mod outage;
