@@ -8,6 +8,7 @@ mod avoid;
 mod backup;
 mod bounds;
 mod cache;
+mod chain;
 mod check;
 mod closed;
 mod compat;

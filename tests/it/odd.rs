@@ -10,15 +10,17 @@ use std::time::Duration;
 use sancerre_engine::check::{CheckOptions, CheckReport, ReadData, Severity, check};
 use sancerre_engine::gc::gc;
 use sancerre_engine::keys::{Keys, Unlock};
-use sancerre_engine::location;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
 use sancerre_engine::store::{Store, StoreOptions};
+use sancerre_engine::{Error, location};
 use sancerre_format::id::SessionId;
 use sancerre_tests::bucket::{FakeBucket, Features};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::host::host;
-use sancerre_tests::repo::{back_up, make, passphrase, restore_bytes, zone};
+use sancerre_tests::odd::OddStore;
+use sancerre_tests::repo::{TestRepo, back_up, make, passphrase, restore_bytes, zone};
 
 const SIZE: usize = 1 << 20;
 /// Folders in which the program lists something.
@@ -217,6 +219,28 @@ async fn a_deep_folder_stops_nobody() {
     place.scene.everything_works().await;
     let removed = std::process::Command::new("rm").arg("-rf").arg(place.folder.path()).status();
     assert!(removed.unwrap().success());
+}
+
+/// The manifest has its name, and the disk did not keep it: whoever asks is told neither that it is saved nor that it is not.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_the_disk_did_not_confirm_is_not_called_saved() {
+    let repo = TestRepo::new(8).await;
+    let odd = OddStore::new(repo.memory.clone());
+    odd.loses_flushes("/outcome/");
+    let through = repo.through(odd);
+    let bytes = noise(8, SIZE);
+    let error = back_up(&through, "web01", MemoryDisk::new(bytes.clone())).await.unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, Error::Undecided { .. }) && told.contains("did not confirm"), "{told}");
+    assert!(told.contains("sancerre snapshots"), "{told}");
+    // Anything else that is not flushed is no part of a snapshot.
+    for part in ["/log/", "/packs/", "/lists/"] {
+        let odd = OddStore::new(repo.memory.clone());
+        odd.loses_flushes(part);
+        let snapshots = Log::load(&repo.open).await.unwrap().snapshots().len();
+        back_up(&repo.through(odd), "db01", MemoryDisk::new(noise(9, SIZE))).await.unwrap_err();
+        assert_eq!(Log::load(&repo.open).await.unwrap().snapshots().len(), snapshots, "{part}");
+    }
 }
 
 fn pipe(path: &Path) {

@@ -23,10 +23,9 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
+use super::retry::FOLDER;
 use super::strange::{Strange, why_strange};
 
-/// What `object_store` calls it, and `store::retry` knows it by.
-const NAME: &str = "LocalFileSystem";
 /// The end of the year 9999: times that a damaged or hostile file system may show are no reason to stop.
 const LAST_TIME: Duration = Duration::from_secs(253_402_300_799);
 
@@ -62,7 +61,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Error {
-    object_store::Error::Generic { store: NAME, source }
+    object_store::Error::Generic { store: FOLDER, source }
 }
 
 #[derive(Default)]

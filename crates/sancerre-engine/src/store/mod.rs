@@ -13,7 +13,7 @@ mod options;
 mod pace;
 pub mod probe;
 mod reader;
-mod retry;
+pub(crate) mod retry;
 pub mod s3;
 mod strange;
 pub mod traffic;
