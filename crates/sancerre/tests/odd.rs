@@ -1,10 +1,12 @@
 //! The built program on folders that are odd: parts that it may not read, and a place that goes away while it writes.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 /// Somebody who may read what others may.
@@ -13,11 +15,16 @@ const NOBODY: u32 = 65_534;
 /// A folder with a repository in it, a writer's key and a keeper's.
 struct Site {
     folder: tempfile::TempDir,
+    place: &'static str,
 }
 
 impl Site {
     fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap() };
+        Self::at("repository")
+    }
+
+    fn at(place: &'static str) -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap(), place };
         let made = site.run(&["init", "--key-file", "w.key", "--writer", "hv1"]);
         assert!(made.status.success(), "{}", stderr(&made));
         site
@@ -30,7 +37,7 @@ impl Site {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
-        command.env("SANCERRE_REPOSITORY", self.path("repository")).env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", self.path(self.place)).env("SANCERRE_PASSWORD", "correct horse");
         command
     }
 
@@ -45,9 +52,7 @@ impl Site {
     }
 
     fn write_disk(&self) {
-        let noise = (0..2 * MIB as u64 / 8)
-            .map(|word| (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word >> 3)).to_le_bytes());
-        std::fs::write(self.path("disk.raw"), noise.flatten().collect::<Vec<u8>>()).unwrap();
+        std::fs::write(self.path("disk.raw"), noise(2 * MIB)).unwrap();
     }
 }
 
@@ -66,9 +71,8 @@ fn a_folder_that_cannot_be_listed_stops_only_who_deletes() {
     let is_root = std::fs::metadata(site.path("w.key"))
         .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
     let own = site.path(".");
-    for argument in [["-R", "a+rwX"]] {
-        assert!(Command::new("chmod").args(argument).arg(&own).status().unwrap().success());
-    }
+    let opened = Command::new("chmod").args(["-R", "a+rwX"]).arg(&own).status();
+    assert!(opened.unwrap().success());
     let command = |arguments: &[&str]| {
         let mut command = site.command(arguments);
         if is_root {
@@ -108,4 +112,90 @@ fn a_folder_that_cannot_be_listed_stops_only_who_deletes() {
     }
     let collected = command(&["gc", "--key-file", "k.key", "--wait", "0s"]);
     assert!(collected.status.success(), "{}", stderr(&collected));
+}
+
+/// What becomes of the place of a repository while a backup writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Moved away, as when a disk is pulled: nothing is there.
+    Gone,
+    /// An empty folder is left: what a file system was mounted on.
+    Unmounted,
+    /// Another repository is there.
+    Replaced,
+}
+
+/// A backup through a pipe, half of it before and half after.
+fn back_up_while(site: &Site, change: impl FnOnce()) -> Output {
+    let noise: Vec<u8> = noise(40 * MIB);
+    let mut command = site.command(&[
+        "backup",
+        "--key-file",
+        "w.key",
+        "--vm",
+        "web01",
+        "--stdin",
+        "disk0",
+        "--retry-for",
+        "0s",
+    ]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let (first, second) = noise.split_at(38 * MIB);
+    pipe.write_all(first).unwrap();
+    let packs = site.path("disk/repository/zones/default/packs");
+    let started = Instant::now();
+    let is_there = || walk(&packs).iter().any(|path| !path.to_string_lossy().contains('#'));
+    while !is_there() {
+        assert!(started.elapsed() < Duration::from_secs(120), "nothing was uploaded");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    change();
+    // Whoever failed already reads no more.
+    drop(pipe.write_all(second));
+    drop(pipe);
+    child.wait_with_output().unwrap()
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] })
+        .collect()
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let words = (0..length / 8).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state ^ (state >> 29)).to_le_bytes()
+    });
+    words.flatten().collect()
+}
+
+/// "Saved" is never said of what went somewhere else, whatever is left where the repository was.
+#[test]
+fn a_place_that_goes_away_is_never_a_saved_backup() {
+    for fate in [Fate::Gone, Fate::Unmounted, Fate::Replaced] {
+        let site = Site::at("disk/repository");
+        let (disk, away) = (site.path("disk"), site.path("away"));
+        let other = (fate == Fate::Replaced).then(|| Site::at("disk/repository"));
+        let output = back_up_while(&site, || {
+            std::fs::rename(&disk, &away).unwrap();
+            match fate {
+                Fate::Gone => {}
+                Fate::Unmounted => std::fs::create_dir(&disk).unwrap(),
+                Fate::Replaced => std::fs::rename(other.as_ref().unwrap().path("disk"), &disk).unwrap(),
+            }
+        });
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{fate:?}: {told}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("snapshot "), "{fate:?}");
+        assert!(told.contains("not there any more") || told.contains("cannot"), "{fate:?}: {told}");
+        drop(std::fs::remove_dir_all(&disk));
+        std::fs::rename(&away, &disk).unwrap();
+        let listed = site.succeed(&["snapshots", "--json"]);
+        assert!(!String::from_utf8_lossy(&listed.stdout).contains("web01"), "{fate:?}");
+    }
 }
