@@ -21,6 +21,7 @@ mod forgery;
 mod forget;
 mod fuzz;
 mod gc;
+mod growth;
 mod index;
 mod junk;
 mod keys;
