@@ -148,6 +148,9 @@ async fn copies_at_every_free_key_stop_no_restore() {
     }
 }
 
+/// What is done to a text before it is signed.
+type Change = fn(String) -> String;
+
 /// A key that somebody stole, and its certificate.
 struct Thief {
     by: SignedBy,
@@ -191,7 +194,7 @@ async fn no_signed_entry_stops_a_restore() {
     let unknown = scene.certified("inspector", "default", "inspector").await;
     let writer = scene.writer().await;
     let kinds = [Kind::Forget(all)];
-    let changes: [(&str, fn(String) -> String); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("as it is", |text| text),
         ("critical", |text| text.replacen("critical: -", "critical: teleport", 1)),
         ("unknown kind", |text| text.replacen("kind: ", "kind: un", 1)),
