@@ -1,12 +1,20 @@
 //! What a backup stores, reuses and asks of the store.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sancerre_engine::ErrorKind;
 use sancerre_engine::backup::backup;
+use sancerre_engine::check::{CheckOptions, ReadData, check};
+use sancerre_engine::keys::certify::{NewKey, certify};
 use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_format::certificate::Role;
+use sancerre_format::names::Time;
 use sancerre_tests::disk::{MemoryDisk, guest, noise};
-use sancerre_tests::repo::{TestRepo, back_up, options, restore_bytes};
+use sancerre_tests::repo::{TestRepo, back_up, name, options, restore_bytes};
 
 #[tokio::test]
 async fn an_unchanged_disk_costs_a_log_entry_and_a_manifest() {
@@ -60,4 +68,68 @@ async fn a_store_that_takes_nothing_stops_the_reading() {
         let report = running.await.unwrap();
         assert!(restore_bytes(&repo.open, report.snapshot.unwrap(), "disk0").await.unwrap() == bytes);
     }
+}
+
+const DAY: i64 = 86_400;
+
+/// A writer's key that ends so many seconds from now.
+async fn writer_for(repo: &TestRepo, label: &str, seconds: i64) -> Repository {
+    let expires = Time::from_unix_seconds(repo.host.clock.now().unix_seconds() + seconds);
+    let new = NewKey { name: name(label), role: Role::Writer, expires: Some(expires) };
+    let file = certify(&repo.as_admin().await, &new).await.unwrap();
+    repo.with_key_file(&file).await
+}
+
+async fn warned(repository: &Repository, vm: &str) -> Vec<String> {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&warnings);
+    let monitor = Monitor::new(move |warning| heard.lock().unwrap().push(warning));
+    let disk = MemoryDisk::new(noise(20, 100_000));
+    backup(repository, options(vm, vec![("disk0", disk)]), &monitor).await.unwrap();
+    std::mem::take(&mut warnings.lock().unwrap())
+}
+
+/// Said before anything is read, with what to do; not by keys that never end, or not soon.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_ends_soon_is_warned_of() {
+    let repo = TestRepo::new(21).await;
+    assert_eq!(warned(&repo.open, "web01").await, Vec::<String>::new());
+    let later = writer_for(&repo, "later", 30 * DAY).await;
+    assert_eq!(warned(&later, "web01").await, Vec::<String>::new());
+    let soon = writer_for(&repo, "soon", 9 * DAY + 5000).await;
+    let told = warned(&soon, "web01").await;
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    for part in ["writer soon", "in 9 days", "sancerre key add writer"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // The last backup of this machine took longer than the certificate has left, however long that is.
+    let (clock, slow) = (repo.clock.clone(), noise(22, 100_000));
+    let slow = MemoryDisk::watched(slow, move |_| clock.advance(40 * DAY));
+    back_up(&repo.open, "db01", slow).await.unwrap();
+    let monthly = writer_for(&repo, "monthly", 20 * DAY).await;
+    assert_eq!(warned(&monthly, "web01").await, Vec::<String>::new());
+    let told = warned(&monthly, "db01").await.concat();
+    assert!(told.contains("in 20 days") && told.contains("last one of db01"), "{told}");
+}
+
+/// What began before a certificate ended is saved, and stays saved for every reader; the next one does not begin.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_ends_during_a_backup_costs_nothing() {
+    let repo = TestRepo::new(23).await;
+    let brief = writer_for(&repo, "brief", 1000).await;
+    let (clock, bytes) = (repo.clock.clone(), noise(24, 3 << 20));
+    let disk = MemoryDisk::watched(bytes.clone(), move |_| clock.advance(2000));
+    let saved = back_up(&brief, "web01", disk).await.unwrap().snapshot.unwrap();
+    let before = repo.objects().await;
+    let refused = back_up(&brief, "web01", MemoryDisk::new(bytes.clone())).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::WrongKey, "{refused}");
+    assert_eq!(repo.objects().await, before, "nothing was announced");
+
+    let keeper = repo.as_keeper().await;
+    crate::gc::collect(&keeper).await.unwrap();
+    let log = Log::load(&repo.reopen().await).await.unwrap();
+    assert_eq!(log.snapshots().iter().map(|snapshot| snapshot.session()).collect::<Vec<_>>(), [saved]);
+    let check_options = CheckOptions { read_data: ReadData::All, quarantine: false };
+    assert_eq!(check(&repo.open, &check_options, &Monitor::silent()).await.unwrap().findings, []);
+    assert!(restore_bytes(&repo.reopen().await, saved, "disk0").await.unwrap() == bytes);
 }

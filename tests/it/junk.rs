@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use sancerre_engine::check::{CheckOptions, CheckReport, ReadData, Severity, check};
 use sancerre_engine::keys::certify::{NewKey, certify, make_generation};
 use sancerre_engine::keys::overview::Overview;
@@ -126,8 +128,10 @@ async fn junk_beside_every_key_form_stops_nobody() {
         scene.plant(&format!("{place}-1"), vec![0]).await;
         scene.plant(&format!("{place}/folder/0001"), b"junk".to_vec()).await;
     }
-    // The store writes it in another way than it lists it, so it cannot be read, and nobody misses it.
-    scene.repo.tamper("keys/zones/../0001", b"junk".to_vec()).await;
+    // Spelled as the store lists `..`.
+    let odd = "keys/zones/%2E%2E/0001";
+    scene.repo.memory.put(&Path::parse(odd).unwrap(), b"junk".to_vec().into()).await.unwrap();
+    scene.planted.push(odd.to_owned());
     scene.plant("keys/identities/0003", vec![0; (1 << 20) + 1]).await;
     scene.everything_works(1).await;
 }

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod adds;
 mod audit;
 mod avoid;
 mod backup;
 mod bounds;
 mod cache;
+mod chain;
 mod check;
 mod checkpoint;
 mod closed;
@@ -22,12 +24,15 @@ mod forgery;
 mod forget;
 mod fuzz;
 mod gc;
+mod growth;
 mod index;
 mod junk;
 mod keys;
 mod lies;
 mod link;
+mod newer;
 mod nonces;
+mod odd;
 mod outage;
 mod poison;
 mod probe;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use sancerre_engine::backup::{BackupOptions, BackupReport, Dedup, backup};
+use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::index::{merge_index, rebuild_index};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -416,4 +417,20 @@ async fn foreign_words_cost_two_thousandths_of_the_data() {
     assert_eq!(others.0, own.0 + 2 + 4);
     assert!(others.1 - own.1 < ((2 * 64 + 16) << 10), "{own:?} {others:?}");
     assert!(again.1 < others.1);
+}
+
+/// A map whose word about a place contradicts the table of the pack: `check` finds it without opening content, and says
+/// which snapshot it costs.
+#[tokio::test(start_paused = true)]
+async fn check_compares_maps_with_tables() {
+    let scene = Scene::new(930).await;
+    let lie = scene.false_snapshot("db01", &noise(931, MIB)).await;
+    for keys in [&scene.repo.open, &scene.host1] {
+        let options = CheckOptions { read_data: ReadData::All, quarantine: false };
+        let report = check(keys, &options, &Monitor::silent()).await.unwrap();
+        let bad: Vec<_> = report.findings.iter().filter(|found| found.severity != Severity::Note).collect();
+        let [found] = bad.as_slice() else { panic!("{bad:?}") };
+        let costs: Vec<_> = found.costs.iter().map(|cost| cost.snapshot).collect();
+        assert_eq!((found.severity, costs), (Severity::Damaged, vec![lie]), "{found:?}");
+    }
 }

@@ -125,6 +125,12 @@ impl FakeBucket {
         self.server.state.lock().unwrap().denied = Some(question);
     }
 
+    /// Puts an object under any key of the repository, as no program of ours would spell it.
+    pub fn plant(&self, key: &str, bytes: &[u8]) {
+        let keeps = self.server.features.versions;
+        self.server.state.lock().unwrap().push(&format!("repo/{key}"), bytes.to_vec(), keeps);
+    }
+
     /// For a client of S3: location and variables.
     pub fn s3(&self) -> (String, Vec<(String, String)>) {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
@@ -307,10 +313,14 @@ impl Server {
         let wrong = usize::from(self.lies(Lie::ListsWrongSizes));
         let mut xml = String::from("<ListBucketResult>");
         for (key, object) in matching.iter().take(1000) {
+            let key = escaped(key);
             xml.push_str(&format!("<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>", object.version, object.bytes.len() + wrong));
         }
         if matching.len() > 1000 {
-            xml.push_str(&format!("<NextContinuationToken>{}</NextContinuationToken>", matching[999].0));
+            xml.push_str(&format!(
+                "<NextContinuationToken>{}</NextContinuationToken>",
+                escaped(matching[999].0)
+            ));
         }
         Answer::new(200, &format!("{xml}</ListBucketResult>"))
     }
@@ -320,6 +330,7 @@ impl Server {
         let prefix = request.query.get("prefix").cloned().unwrap_or_default();
         let mut xml = String::from("<ListVersionsResult><IsTruncated>false</IsTruncated>");
         for (key, versions) in state.objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            let key = escaped(key);
             let entry = |(place, version): (usize, &Option<Object>)| {
                 let (tag, id, size) = match version {
                     Some(object) => ("Version", object.version.to_string(), object.bytes.len()),
@@ -363,6 +374,17 @@ impl Server {
         }
         Answer::new(204, "")
     }
+}
+
+/// As AWS writes keys: with references for what XML does not have.
+fn escaped(key: &str) -> String {
+    let one = |letter: char| match letter {
+        '&' => "&amp;".to_owned(),
+        '<' => "&lt;".to_owned(),
+        _ if letter.is_ascii_control() => format!("&#{};", letter as u32),
+        _ => letter.to_string(),
+    };
+    key.chars().map(one).collect()
 }
 
 impl State {

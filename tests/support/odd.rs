@@ -24,6 +24,7 @@ pub struct OddStore {
     inner: Arc<dyn ObjectStore>,
     sizes: Mutex<HashMap<String, u64>>,
     broken: Mutex<HashMap<String, Refusal>>,
+    unflushed: Mutex<Option<&'static str>>,
     fetched: Arc<Mutex<HashMap<String, Fetched>>>,
 }
 
@@ -37,8 +38,8 @@ pub struct Fetched {
 
 impl OddStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        let (sizes, broken) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { inner, sizes, broken, fetched: Arc::default() })
+        let (sizes, broken, unflushed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { inner, sizes, broken, unflushed, fetched: Arc::default() })
     }
 
     /// The object seems to have so many bytes, in listings and answers: zeros, which are made as they are taken.
@@ -49,6 +50,11 @@ impl OddStore {
     /// Reading the object fails for ever.
     pub fn breaks(&self, key: &str, refusal: Refusal) {
         self.broken.lock().unwrap().insert(key.to_owned(), refusal);
+    }
+
+    /// Objects whose keys have this part get their names, and then the disk fails to keep them.
+    pub fn loses_flushes(&self, part: &'static str) {
+        self.unflushed.lock().unwrap().replace(part);
     }
 
     /// All objects can be read again.
@@ -104,7 +110,12 @@ impl fmt::Display for OddStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for OddStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
+        let is_unflushed =
+            self.unflushed.lock().unwrap().is_some_and(|part| location.as_ref().contains(part));
+        match self.inner.put_opts(location, payload, opts).await {
+            Ok(_) if is_unflushed => Err(bad_sector()),
+            put => put,
+        }
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

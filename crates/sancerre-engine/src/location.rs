@@ -1,7 +1,6 @@
 //! Where a repository is: a path or a URL, turned into a store.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use object_store::ObjectStoreScheme;
 use object_store::local::LocalFileSystem;
@@ -55,5 +54,5 @@ fn open_folder(location: &str, path: &Path, create: bool, options: &StoreOptions
         .map(|store| store.with_fsync(true).with_automatic_cleanup(true));
     let store =
         store.map_err(|source| Error::Store { operation: "open", key: location.to_owned(), source })?;
-    Ok(Store::with_options(Arc::new(store), location, options))
+    Ok(Store::of_folder(store, path, location, options))
 }

@@ -23,7 +23,7 @@ use crate::id::{ContentId, FrameName, FramePlace, Hash, PackName};
 use crate::seal::{self, RootKey, UnitKind, UnitName, is_sealed_size, sealed_bytes};
 
 pub use build::{FinishedPack, PackBuilder};
-pub use head::{PackHead, PackKind, SealedSession};
+pub use head::{PackHead, PackKind, SealedSession, refuse_newer};
 pub use tail::OwnFrames;
 
 const WHAT: &str = "pack";

@@ -68,3 +68,27 @@ fn what_was_put_in_the_way_stops_no_backup() {
     site.succeed(READER, &["restore", "web01:latest:disk0", "--target", "restored.raw"]);
     assert!(std::fs::read(site.path("restored.raw")).unwrap() == std::fs::read(site.path("1.raw")).unwrap());
 }
+
+/// Keys that no program of ours would spell, as far as the server takes them.
+#[test]
+fn keys_of_any_spelling_stop_nobody() {
+    let Some(server) = seaweedfs() else { return };
+    for kind in [Bucket::Versioned, Bucket::Plain] {
+        let mut site = Site::new(server, kind);
+        site.back_up();
+        let names =
+            ["100%25", "%252E%252E", "a~b", "%0A", "%20a%20", "a//b", "a/", "/", "%7F", "a%5Cb", "..%2Fx"];
+        let folders = ["keys", "zones/default/log", "zones/default/outcome", "zones/default/lists"];
+        let mut taken = 0;
+        for folder in folders {
+            for name in names {
+                let key = format!("{folder}/{name}");
+                taken += usize::from(server.overwrite(WRITER, &site.bucket, &key, b"junk").is_ok());
+            }
+        }
+        assert!(taken > folders.len() * names.len() / 2, "only {taken}");
+        site.is_whole();
+        site.back_up();
+        site.is_whole();
+    }
+}

@@ -7,6 +7,7 @@
 
 mod base;
 mod budget;
+mod ending;
 mod member;
 mod packer;
 mod region;
@@ -161,6 +162,7 @@ pub async fn backup(
     check_names(&options)?;
     let mut log = Log::load_recent(repository, monitor).await?;
     log.refuse_unread()?;
+    ending::warn_of_end(repository, &log, &options.vm, monitor);
     if options.dry_run {
         let next = log.highest().saturating_add(1);
         log.complete(repository, next).await?;

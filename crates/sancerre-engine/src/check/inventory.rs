@@ -84,7 +84,7 @@ impl Inventory {
         let is_its = |key: &str| matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::List(session, _)) if session.number == pack.session);
         if let Some(bad) = self.bad_lists.iter().find(|bad| is_its(&bad.key)) {
             let object = bad.key.clone();
-            return Fault { object, severity: Severity::Damaged, problem: bad.error.to_string() };
+            return Fault { object, severity: Severity::of(&bad.error), problem: bad.error.to_string() };
         }
         let problem = "it is missing: packs that only it names cannot be found".to_owned();
         match self.missing_lists.get(&pack.session) {

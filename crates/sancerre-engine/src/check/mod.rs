@@ -94,6 +94,7 @@ pub(crate) async fn check_log(
     findings.extend(records::strangers(repository, log).await?);
     findings.extend(records::covered(repository));
     findings.extend(checkpoints::check(repository, log).await?);
+    findings.extend(records::strange(repository));
 
     let mut run = prepare(repository, monitor, log).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));
@@ -147,7 +148,7 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
 /// Pack lists that do not verify or are not there; what they cost is added when their packs are met.
 fn blame_lists(run: &mut Run<'_>) {
     for bad in &run.inventory.bad_lists {
-        run.findings.blame(&bad.key, Severity::Damaged, bad.error.to_string());
+        run.findings.blame(&bad.key, Severity::of(&bad.error), bad.error.to_string());
     }
     let problem = "it is missing: packs that only it names cannot be found";
     for key in run.inventory.missing_lists() {

@@ -186,6 +186,16 @@ pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<
     Ok(keys.into_iter().map(finding).collect())
 }
 
+/// What lies under keys that no program of ours can name, or in folders that cannot be listed. All was listed before.
+pub(super) fn strange(repository: &Repository) -> Vec<Finding> {
+    let finding = |(object, why): (String, String)| {
+        let problem =
+            format!("it is left out of listings ({why}): it belongs to nothing that the format knows");
+        Finding { severity: Severity::Note, object, problem, costs: Vec::new() }
+    };
+    repository.store.strange().into_iter().map(finding).collect()
+}
+
 /// Objects that somebody tried to hide or to replace on a store with versions. Everything of the zone was listed before.
 pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
     let zone = format!("zones/{}/", repository.keys.zone);

@@ -122,6 +122,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     }
     let catalogue = read_lists(repository, &log, monitor).await?;
     let present = Present::load(repository).await?;
+    repository.store.must_list_all()?;
     report.plan = make_plan(repository, &log, (&catalogue, &present), options, monitor).await?;
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);

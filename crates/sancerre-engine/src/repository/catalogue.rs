@@ -100,10 +100,10 @@ impl Catalogue {
         log: &Log,
         mut wanted: Vec<Wanted>,
     ) -> Result<(Self, Vec<BadList>)> {
-        // Anybody may put something under the hash of an entry that never was.
+        // Anybody may put something under the hash of an entry that never was, or under a key of no form.
         wanted.retain(|wanted| match ZoneKey::parse(&repository.keys.zone, &wanted.key) {
             Ok(ZoneKey::List(session, _)) => log.has(&session),
-            _ => true,
+            _ => false,
         });
         let (mut catalogue, mut bad) = (Self::default(), Vec::new());
         let decode = |key: &str, bytes: &Bytes| decode(repository, log, key, bytes);

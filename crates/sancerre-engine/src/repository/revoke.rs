@@ -1,5 +1,6 @@
 //! Ending the trust in a key.
 
+use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Distrust;
 use sancerre_format::names::{self, Name};
@@ -54,5 +55,8 @@ pub async fn revoke(
     for session in &open {
         abort_other(repository, *session, "the key of its writer was revoked").await?;
     }
-    Ok(Revoked { number, from: distrust(number).from, ended: open })
+    let of_key = log.entries().filter_map(LogEntry::announced).find(|entry| entry.fields.by.name == *key);
+    let is_keeper = of_key.is_some_and(|entry| entry.signer.role() == Role::Keeper);
+    let from = if is_keeper { number } else { distrust(number).from };
+    Ok(Revoked { number, from, ended: open })
 }

@@ -20,7 +20,7 @@ use crate::index::{WHOLE_BYTES, sign_segment};
 use crate::keys::{SignerKey, recipients};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Outcome};
-use crate::store::Put;
+use crate::store::{Put, retry};
 
 /// An announced session of this process.
 pub struct Session {
@@ -207,6 +207,11 @@ impl Session {
         let key = names::outcome(&repository.keys.zone, &self.id);
         let abort = self.sign_abort(repository, &failure.to_string())?;
         match repository.store.put_new(&key, abort).await {
+            // A folder shows a file before it is flushed, and a second try would not bring back what the first one lost.
+            Ok(Put::Occupied(found)) if found == manifest && may_be_lost(&failure) => {
+                let reason = format!("it is written, but the disk did not confirm it ({failure})");
+                Err(Error::Undecided { session: self.id.to_string(), reason })
+            }
             Ok(Put::Occupied(found)) if found == manifest => Ok(()),
             Ok(_) => Err(failure),
             Err(source) => Err(Error::Undecided { session: self.id.to_string(), reason: source.to_string() }),
@@ -268,6 +273,11 @@ impl Session {
             reason: "it closed the session before the manifest was written".into(),
         })
     }
+}
+
+/// Whether a write that failed so can be seen and not be on the disk.
+fn may_be_lost(failure: &Error) -> bool {
+    matches!(failure, Error::Store { source, .. } if retry::is_of_a_folder(source))
 }
 
 /// Publishes a signed list of packs of a session that are durable.
@@ -334,7 +344,8 @@ impl New<'_> {
     /// The log must be dense first: beyond a gap an entry would be read by nobody who meets the gap. An entry that needs
     /// a newer version may have announced anything, so only who ends a key's power may pass it.
     async fn take_number(self, repository: &Repository, log: &Log) -> Result<(SessionId, Bytes)> {
-        let end = next(log.highest())?;
+        // Also above the last number that there is: below that somebody left a gap, which is named.
+        let end = log.highest().saturating_add(1);
         let log = dense(repository, log, end).await?;
         log.refuse_opaque(&repository.keys.zone, end)?;
         self.create(repository, &log, end).await

@@ -175,11 +175,16 @@ fn open_chunks(fetched: &Fetched) -> Result<(Chunks, Option<Failed>)> {
     Ok((chunks, failed))
 }
 
-async fn mend(fetcher: &Fetcher<'_>, member: &Member, lost: Vec<Failed>, slice: &mut Slice) -> Result<()> {
+async fn mend(
+    fetcher: &Fetcher<'_>,
+    member: &Member,
+    mut lost: Vec<Failed>,
+    slice: &mut Slice,
+) -> Result<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut copies = Copies::locate(fetcher, &mut lost).await?;
     let mut gone = Gone::default();
     for failed in lost {
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use futures::StreamExt;
+use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, FramePlace, Place};
 use sancerre_format::index::SegmentName;
+use sancerre_format::names::ZoneKey;
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::Member;
+use sancerre_format::pack::refuse_newer;
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -17,6 +20,8 @@ use crate::index::{Segment, segments};
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{Piece, WantedFrame};
 
+/// What of a pack says which version may read it.
+const PACK_START_BYTES: u64 = 16;
 /// Segments of the index searched at once.
 const SEGMENTS_IN_FLIGHT: usize = 16;
 
@@ -32,7 +37,9 @@ impl<'a> Copies<'a> {
     /// Looks up everything that failed, in one pass over the index.
     ///
     /// Errors: the user's wish to stop. An index that cannot be read means that no copies are known.
-    pub(super) async fn locate(fetcher: &'a Fetcher<'a>, failed: &[Failed]) -> Result<Self> {
+    pub(super) async fn locate(fetcher: &'a Fetcher<'a>, failed: &mut [Failed]) -> Result<Self> {
+        explain(fetcher, failed).await;
+        let failed = &*failed;
         for failed in failed {
             fetcher.monitor.warn(format!("{}; looking for another copy", failed.error));
         }
@@ -96,6 +103,39 @@ impl<'a> Copies<'a> {
         let (frames, sealed) = self.fetcher.read(&place.frame).await?;
         open(&frames, &place.frame, &sealed)
     }
+}
+
+/// Frames are read without the head of their pack, so those of a later version look damaged: asks the packs that failed.
+async fn explain(fetcher: &Fetcher<'_>, failed: &mut [Failed]) {
+    let mut asked: HashMap<String, Option<FormatError>> = HashMap::new();
+    for failed in failed {
+        if let (Error::Lost { .. }, Some(newer)) = (&failed.error, newer_list(fetcher, failed)) {
+            failed.error = newer;
+        }
+        let Error::Object { key, source } = &mut failed.error else { continue };
+        if !matches!(ZoneKey::parse(&fetcher.frames().repository().keys.zone, key), Ok(ZoneKey::Pack(..))) {
+            continue;
+        }
+        if !asked.contains_key(key) {
+            let start = fetcher.frames().repository().store.need_range(key, 0..PACK_START_BYTES).await;
+            let newer = start.ok().and_then(|start| refuse_newer(&start).err());
+            asked.insert(key.clone(), newer.filter(|newer| matches!(newer, FormatError::Unsupported { .. })));
+        }
+        if let Some(Some(newer)) = asked.get(key) {
+            *source = newer.clone();
+        }
+    }
+}
+
+/// The list that would name the pack, if it needs a newer version.
+fn newer_list(fetcher: &Fetcher<'_>, failed: &Failed) -> Option<Error> {
+    let (session, reader) = (failed.frames.first()?.pack.session, fetcher.reader);
+    let zone = &fetcher.frames().repository().keys.zone;
+    let is_its =
+        |key: &str| matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::List(of, _)) if of.number == session);
+    let is_newer = |error: &FormatError| matches!(error, FormatError::Unsupported { .. });
+    let list = reader.bad_lists.iter().find(|list| is_its(&list.key) && is_newer(&list.error))?;
+    Some(Error::Object { key: list.key.clone(), source: list.error.clone() })
 }
 
 /// The places of lost ids, newest first; places that failed already are left out.

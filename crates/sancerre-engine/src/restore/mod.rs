@@ -28,7 +28,7 @@ use std::sync::Arc;
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::names;
-use sancerre_format::outcome::{Body, Manifest, Member};
+use sancerre_format::outcome::{Body, Manifest, Member, MemberKind};
 use sancerre_image::RawTarget;
 
 use crate::error::{Error, Result};
@@ -141,6 +141,11 @@ impl SnapshotReader {
                 what: "this key cannot open the content of backups".into(),
                 advice: "use the repository's passphrase or a restore identity",
             });
+        }
+        if let MemberKind::Other(kind) = &member.kind {
+            // Its map may mean anything.
+            let feature = format!("{} is a {kind}", member.name);
+            return Err(self.blame(FormatError::Unsupported { what: "body", feature }));
         }
         for bad in &self.bad_lists {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));

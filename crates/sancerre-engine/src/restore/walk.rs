@@ -143,11 +143,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks for other copies of nodes.
-    async fn mend(&self, level: u8, lost: Vec<Failed>, loaded: &mut Nodes) -> Result<()> {
+    async fn mend(&self, level: u8, mut lost: Vec<Failed>, loaded: &mut Nodes) -> Result<()> {
         if lost.is_empty() {
             return Ok(());
         }
-        let mut copies = Copies::locate(self.fetcher, &lost).await?;
+        let mut copies = Copies::locate(self.fetcher, &mut lost).await?;
         let mut gone = Gone::default();
         for failed in lost {
             for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {

@@ -143,11 +143,11 @@ async fn run_job(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, job: Job) -> Result<Op
 }
 
 /// Writes what other copies give for the lost chunks.
-async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, lost: Vec<Failed>) -> Result<()> {
+async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, mut lost: Vec<Failed>) -> Result<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    let mut copies = Copies::locate(fetcher, &lost).await?;
+    let mut copies = Copies::locate(fetcher, &mut lost).await?;
     let mut gone = Gone::default();
     for failed in lost {
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {

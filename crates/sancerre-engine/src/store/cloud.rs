@@ -14,6 +14,7 @@ use url::Url;
 use super::StoreOptions;
 use super::retry::Patience;
 use super::s3::S3;
+use super::strange::Strange;
 use super::traffic::Traffic;
 use super::transport::Connector;
 
@@ -33,6 +34,9 @@ pub(crate) struct Cloud {
     pub(super) patience: Arc<Patience>,
     pub(super) s3: Option<S3>,
     pub(super) settings: Vec<String>,
+    pub(super) strange: Arc<Strange>,
+    /// What the keys of the bucket begin with, and ours do not.
+    pub(super) root: String,
 }
 
 /// A builder of `object_store` with those of the variables that it understands, our transport, and no retries of its own.
@@ -63,7 +67,8 @@ pub(crate) fn open(
 ) -> object_store::Result<Cloud> {
     let traffic = Arc::new(Traffic::default());
     let patience = Arc::new(Patience::new(options));
-    let connector = Connector::new(options, traffic.clone());
+    let strange = Arc::<Strange>::default();
+    let connector = Connector::new(options, traffic.clone(), strange.clone());
     let variables: Vec<(String, String)> = environment.into_iter().collect();
     let plain = variables.iter().any(|(name, value)| is_plain_endpoint(name, value));
     let allowed = plain.then(|| ("allow_http".to_owned(), "true".to_owned()));
@@ -96,10 +101,11 @@ pub(crate) fn open(
         }
     };
     let at_root = prefix.as_ref().is_empty();
+    let root = if at_root { String::new() } else { format!("{prefix}/") };
     let store = if at_root { store } else { Arc::new(PrefixStore::new(store, prefix)) };
     // Ours are in lower case.
     let settings = settings.into_iter().filter(|name| name.starts_with(char::is_uppercase)).collect();
-    Ok(Cloud { store, traffic, patience, s3, settings })
+    Ok(Cloud { store, traffic, patience, s3, settings, strange, root })
 }
 
 /// What our transport reads of the settings that the store's own client has.

@@ -31,7 +31,7 @@ impl Store {
     async fn try_create(&self, key: &str, bytes: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
         self.account(Request::Put, bytes.len(), 0).await;
         let payload = PutPayload::from_bytes(bytes.clone());
-        let version = match self.inner.put_opts(&path(key), payload, PutMode::Create.into()).await {
+        let version = match self.inner.put_opts(&path(key)?, payload, PutMode::Create.into()).await {
             Ok(done) => done.version,
             Err(object_store::Error::AlreadyExists { .. }) => return self.compare(key, bytes, history).await,
             Err(error) => return Err(error),
@@ -75,7 +75,7 @@ impl Store {
         version: Option<String>,
     ) -> object_store::Result<Put> {
         let options = GetOptions { version, ..GetOptions::default() };
-        let found = match self.inner.get_opts(&path(key), options).await {
+        let found = match self.inner.get_opts(&path(key)?, options).await {
             Ok(found) => found,
             // Somebody's write is under way, or was given up: ours is tried again.
             Err(object_store::Error::NotFound { .. }) => return Err(refused_and_gone()),

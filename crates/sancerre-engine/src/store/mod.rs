@@ -7,23 +7,27 @@
 
 pub(crate) mod cloud;
 mod create;
+mod folder;
 pub mod lock;
+mod options;
 mod pace;
 pub mod probe;
 mod reader;
-mod retry;
+pub(crate) mod retry;
 pub mod s3;
+mod strange;
 pub mod traffic;
 mod transport;
 mod versions;
 mod words;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use sancerre_format::bytes::to_u64;
@@ -36,9 +40,11 @@ use crate::monitor::{Monitor, add};
 
 use pace::Pace;
 use retry::Patience;
+use strange::Strange;
 use traffic::{Request, Traffic};
 use versions::{Place, Versions, pack_folder};
 
+pub use options::StoreOptions;
 pub use reader::RangeReader;
 pub use retry::Hurry;
 pub(crate) use words::explain;
@@ -65,40 +71,6 @@ pub struct Listed {
     pub tag: Option<String>,
 }
 
-/// How a store is used.
-#[derive(Clone)]
-pub struct StoreOptions {
-    /// How long an outage of the store is waited out.
-    pub retry_for: Duration,
-    /// Bytes a second that are sent at most.
-    pub upload_limit: Option<u64>,
-    /// Bytes a second that are received at most.
-    pub download_limit: Option<u64>,
-    /// How long a request may make no progress before it counts as lost. The answer to a large upload may take three
-    /// times as long: its last bytes are still under way when the last was handed over.
-    pub stall: Duration,
-    /// Spreads the retries of hosts that failed at the same moment: any number that differs between processes.
-    pub salt: u64,
-    /// Tells the user that the store is away, and that it is back.
-    pub notice: Arc<dyn Fn(String) + Send + Sync>,
-    /// Ends the waiting when the user asks to stop.
-    pub hurry: Hurry,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            retry_for: Duration::from_secs(15 * 60),
-            upload_limit: None,
-            download_limit: None,
-            stall: Duration::from_secs(60),
-            salt: 0,
-            notice: Arc::new(|_| {}),
-            hurry: Hurry::default(),
-        }
-    }
-}
-
 /// An object store that never overwrites.
 #[derive(Clone)]
 pub struct Store {
@@ -120,6 +92,9 @@ struct Shared {
     settings: Vec<String>,
     /// Room for small objects that are on their way, in KiB.
     room: Semaphore,
+    strange: Arc<Strange>,
+    /// What the provider's keys begin with, and ours do not.
+    root: String,
 }
 
 /// What a whole read found.
@@ -142,6 +117,28 @@ impl Store {
 
     /// Wraps `inner`, a store without HTTP below it; `location` is for messages.
     pub fn with_options(inner: Arc<dyn ObjectStore>, location: &str, options: &StoreOptions) -> Self {
+        Self::of_local(inner, location, options, Arc::default())
+    }
+
+    /// Wraps a folder of this machine.
+    pub(crate) fn of_folder(
+        inner: LocalFileSystem,
+        root: PathBuf,
+        location: &str,
+        options: &StoreOptions,
+    ) -> Self {
+        let strange = Arc::default();
+        let folder = folder::Folder::new(inner, root, Arc::clone(&strange));
+        Self::of_local(Arc::new(folder), location, options, strange)
+    }
+
+    /// A store that leaves out of its listings what is strange.
+    fn of_local(
+        inner: Arc<dyn ObjectStore>,
+        location: &str,
+        options: &StoreOptions,
+        strange: Arc<Strange>,
+    ) -> Self {
         let shared = Shared {
             patience: Arc::new(Patience::new(options)),
             traffic: Arc::default(),
@@ -150,6 +147,8 @@ impl Store {
             versions: Versions::default(),
             settings: Vec::new(),
             room: Semaphore::new(ROOM_KIB),
+            strange,
+            root: String::new(),
         };
         Self { inner, location: location.into(), shared: Arc::new(shared), sees_current_only: false }
     }
@@ -164,6 +163,8 @@ impl Store {
             versions: Versions::default(),
             settings: cloud.settings,
             room: Semaphore::new(ROOM_KIB),
+            strange: cloud.strange,
+            root: cloud.root,
         };
         Self {
             inner: cloud.store,
@@ -180,7 +181,7 @@ impl Store {
         options: &StoreOptions,
         layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
     ) -> Self {
-        Self::with_options(layer(self.inner.clone()), location, options)
+        Self::of_local(layer(self.inner.clone()), location, options, self.shared.strange.clone())
     }
 
     /// The same store seen by plain requests: for a probe, which must see what they do.
@@ -265,7 +266,7 @@ impl Store {
     async fn try_read(&self, key: &str, options: GetOptions) -> object_store::Result<Body> {
         let is_range = options.range.is_some();
         let read = async {
-            let found = self.inner.get_opts(&path(key), options).await?;
+            let found = self.inner.get_opts(&path(key)?, options).await?;
             let wanted = found.range.end.saturating_sub(found.range.start);
             if !is_range && limits::check(key, wanted).is_err() {
                 return Ok(Body::TooLarge(wanted));
@@ -306,9 +307,10 @@ impl Store {
 
     async fn try_list(&self, prefix: &str, after: Option<&str>) -> object_store::Result<Vec<Listed>> {
         self.account(Request::List, 0, 0).await;
+        let folder = folder_path(prefix)?;
         let entries = match after {
-            Some(after) => self.inner.list_with_offset(Some(&path(prefix)), &path(after)),
-            None => self.inner.list(Some(&path(prefix))),
+            Some(after) => self.inner.list_with_offset(Some(&folder), &path(after)),
+            None => self.inner.list(Some(&folder)),
         };
         let listed = entries.map_ok(|meta| Listed {
             key: meta.location.into(),
@@ -332,7 +334,7 @@ impl Store {
             return versions::folders(s3, prefix).await;
         }
         self.account(Request::List, 0, 0).await;
-        let folders = self.inner.list_with_delimiter(Some(&path(prefix))).await?.common_prefixes;
+        let folders = self.inner.list_with_delimiter(Some(&folder_path(prefix)?)).await?.common_prefixes;
         Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
     }
 
@@ -353,7 +355,7 @@ impl Store {
 
     async fn try_delete(&self, key: &str) -> object_store::Result<()> {
         self.account(Request::Delete, 0, 0).await;
-        self.inner.delete(&path(key)).await
+        self.inner.delete(&path(key)?).await
     }
 
     /// Reads many objects, many at a time, ascending by key.
@@ -425,8 +427,18 @@ const ROOM_KIB: usize = 128 << 10;
 /// Small reads in flight at once: enough to hide the latency of a bucket.
 const READS_IN_FLIGHT: usize = 32;
 
-fn path(key: &str) -> Path {
-    Path::from(key)
+/// A key as the store spells it: as it is, for what a listing said must be found again.
+///
+/// Errors: that no object of that key can be read. Ours all can.
+fn path(key: &str) -> object_store::Result<Path> {
+    match strange::why_strange(key) {
+        None => Ok(Path::parse(key)?),
+        Some(why) => Err(object_store::Error::NotSupported { source: why.into() }),
+    }
+}
+
+fn folder_path(prefix: &str) -> object_store::Result<Path> {
+    path(prefix.strip_suffix('/').unwrap_or(prefix))
 }
 
 fn short(key: &str) -> Error {

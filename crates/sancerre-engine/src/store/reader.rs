@@ -66,7 +66,7 @@ impl Store {
     ) -> object_store::Result<Opened> {
         let wanted = Some(GetRange::Bounded(range.clone()));
         let options = GetOptions { range: wanted, version, ..GetOptions::default() };
-        let found = self.inner.get_opts(&path(key), options).await;
+        let found = self.inner.get_opts(&path(key)?, options).await;
         let found = match found {
             Ok(found) if matches!(found.payload, GetResultPayload::File(..)) => return Ok(Opened::File),
             found => found,

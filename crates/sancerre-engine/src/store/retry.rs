@@ -156,13 +156,21 @@ pub(super) fn transient(reason: &'static str) -> object_store::Error {
     object_store::Error::Generic { store: "store", source: reason.into() }
 }
 
+/// Whether the kernel said so of a file or folder of this machine.
+pub(crate) fn is_of_a_folder(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { store: FOLDER, .. })
+}
+
+/// What `object_store` calls a folder of this machine.
+pub(super) const FOLDER: &str = "LocalFileSystem";
+
 /// Whether the same request may succeed later. Everything else is an answer.
 fn is_transient(error: &object_store::Error) -> bool {
     let object_store::Error::Generic { store, source } = error else { return false };
     match *store {
         // The kernel does not change its mind; and a create that failed in its last flush must not be taken for durable
         // because a second attempt finds the object.
-        "LocalFileSystem" => find::<io::Error>(source.as_ref()).is_some_and(is_passing),
+        FOLDER => find::<io::Error>(source.as_ref()).is_some_and(is_passing),
         // Our transport makes an error of every lost connection and of every status that asks to come back.
         "S3" | "GCS" | "MicrosoftAzure" => {
             // A certificate that is not trusted will not be trusted in a minute either.

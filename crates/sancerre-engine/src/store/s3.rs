@@ -111,12 +111,21 @@ impl S3 {
         headers: &[(&'static str, &str)],
         body: Bytes,
     ) -> Result<Answer> {
-        let path = key
-            .map_or_else(Path::default, |key| self.prefix.parts().chain(Path::from(key).parts()).collect());
+        let path = match key {
+            None => Path::default(),
+            Some(key) => self.path(key)?,
+        };
         let attempt = || self.send(&method, &path, query, headers, &body).boxed();
         let answer = self.patience.during(path.as_ref(), attempt).await;
         let about = key.map_or_else(|| "the bucket".to_owned(), |_| path.to_string());
         answer.map_err(|source| Error::Store { operation: "answer about", key: about, source })
+    }
+
+    /// Where an object lies in the bucket, in the very characters of its key.
+    fn path(&self, key: &str) -> Result<Path> {
+        let own = super::path(key);
+        let own = own.map_err(|source| Error::Store { operation: "name", key: key.to_owned(), source })?;
+        Ok(self.prefix.parts().chain(own.parts()).collect())
     }
 
     async fn send(

@@ -1,6 +1,7 @@
 //! HTTP below `object_store`: counts, keeps to the limits of speed, and gives up on lack of progress, never on total
 //! time. A branch office that uploads 1 MB/s takes half a minute for a pack, and must not be cut off.
 
+use std::borrow::Cow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use tokio::time::Sleep;
 
 use super::StoreOptions;
 use super::pace::{Bucket, Pace, piece_bytes};
+use super::strange::{Strange, sieve};
 use super::traffic::{Request, Traffic};
 use super::words::without_markup;
 use crate::error::told;
@@ -70,11 +72,12 @@ struct Shared {
     pace: Pace,
     stall: Duration,
     traffic: Arc<Traffic>,
+    strange: Arc<Strange>,
 }
 
 impl Connector {
-    pub(super) fn new(options: &StoreOptions, traffic: Arc<Traffic>) -> Self {
-        let shared = Shared { pace: Pace::new(options), stall: options.stall, traffic };
+    pub(super) fn new(options: &StoreOptions, traffic: Arc<Traffic>, strange: Arc<Strange>) -> Self {
+        let shared = Shared { pace: Pace::new(options), stall: options.stall, traffic, strange };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -134,7 +137,8 @@ struct Service {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
-        self.shared.traffic.request(kind(&parts.method, parts.uri.query().unwrap_or_default()));
+        let kind = kind(&parts.method, parts.uri.query().unwrap_or_default());
+        self.shared.traffic.request(kind);
         let url = parts.uri.to_string().parse::<url::Url>();
         let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         let mut sent = reqwest::Request::new(parts.method, url);
@@ -145,6 +149,7 @@ impl HttpService for Service {
         let answer = answer.map_err(failed)?;
         match later(answer.status()) {
             true => Err(refusal(answer, self.shared.stall).await),
+            false if kind == Request::List => self.listed(self.download(answer).await?).await,
             false => self.download(answer).await,
         }
     }
@@ -167,6 +172,20 @@ impl Service {
             progress: progress.clone(),
             traffic: self.shared.traffic.clone(),
         })
+    }
+
+    /// A page of a listing, without the keys on which whoever reads it would give up.
+    async fn listed(&self, answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = answer.into_parts();
+        let page = body.bytes().await?;
+        let sieved = match std::str::from_utf8(&page) {
+            Ok(text) => match sieve(text, |key, why| self.shared.strange.leave_out(key, why)) {
+                Cow::Owned(sieved) => Bytes::from(sieved),
+                Cow::Borrowed(_) => page,
+            },
+            Err(_) => page,
+        };
+        Ok(HttpResponse::from_parts(parts, sieved.into()))
     }
 
     async fn download(&self, answer: reqwest::Response) -> Result<HttpResponse, HttpError> {

@@ -165,6 +165,14 @@ impl PackHead {
     }
 }
 
+/// Looks at how a pack begins, for who reads only frames of it.
+///
+/// Errors: [`FormatError::Unsupported`](crate::FormatError::Unsupported) when it needs a newer version; what is no start of
+/// a pack.
+pub fn refuse_newer(start: &[u8]) -> Result<()> {
+    decode_format(&mut Reader::new(WHAT, start)).map(drop)
+}
+
 fn decode_format(reader: &mut Reader<'_>) -> Result<PackKind> {
     ensure(reader.take(MAGIC.len())? == MAGIC, WHAT, || "it does not start as a pack starts".into())?;
     let version = reader.u16()?;

@@ -38,15 +38,25 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let jobs = plan(&reader, &options)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
-    let mut restored = Vec::new();
+    let (mut restored, mut skipped) = (Vec::new(), false);
     for job in jobs {
+        // Of a whole snapshot the other members are restored; the engine refuses one that was named.
+        if let (None, MemberKind::Other(kind)) = (&options.snapshot.member, &job.member.kind) {
+            let name = &job.member.name;
+            context
+                .output
+                .warning(&format!("{name} is a {kind} and needs a newer version of sancerre: left out"));
+            skipped = true;
+            continue;
+        }
         context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
         let target = open_target(&options, &job)?;
         let report = restore_one(&reader, &job, target, &settings, &monitor).await?;
         restored.push(Restored { job, report });
     }
     drop(watched);
-    Ok(finish(context, &reader, &restored, started.elapsed()))
+    let done = finish(context, &reader, &restored, started.elapsed());
+    Ok(if skipped { Done { exit: Exit::Unsupported, ..done } } else { done })
 }
 
 /// The snapshot that was named, ready to be read.
@@ -116,7 +126,6 @@ fn is_directory(target: &Path) -> bool {
 fn file_name(member: &Member) -> String {
     match member.kind {
         MemberKind::Disk => format!("{}.raw", member.name),
-        // Of a kind that is not known the engine refuses to restore anything.
         MemberKind::Stream | MemberKind::File | MemberKind::Other(_) => member.name.to_string(),
     }
 }

@@ -4,13 +4,14 @@ mod s3;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_format::names::Time;
 
 use super::{Check, Finding, PREFIX, Verdict};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::{Store, explain, path};
+use crate::store::{Store, explain};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;
@@ -76,7 +77,8 @@ impl Trial<'_> {
         let attempt = || {
             let payload = PutPayload::from_bytes(bytes.clone());
             let mode = mode.clone();
-            async move { self.store.inner.put_opts(&path(key), payload, mode.into()).await.map(drop) }.boxed()
+            async move { self.store.inner.put_opts(&Path::from(key), payload, mode.into()).await.map(drop) }
+                .boxed()
         };
         self.store.shared.patience.during(key, attempt).await
     }
@@ -152,7 +154,7 @@ impl Trial<'_> {
     async fn race(&mut self, race: u32) -> Result<bool> {
         let key = self.key(&format!("race{race}"));
         let runners: Vec<Bytes> = (0..RUNNERS).map(|_| self.bytes()).collect();
-        let place = path(&key);
+        let place = Path::from(key.as_str());
         let puts: Vec<_> = runners
             .iter()
             .map(|bytes| self.store.inner.put_opts(&place, bytes.clone().into(), PutMode::Create.into()))
@@ -254,7 +256,7 @@ impl Trial<'_> {
     /// Clock, versions, locks, and what these credentials may destroy.
     async fn protection(&mut self, first: &Bytes) -> Result<()> {
         let key = self.key("range");
-        let head = match self.store.inner.head(&path(&key)).await {
+        let head = match self.store.inner.head(&Path::from(key.as_str())).await {
             Ok(head) => head,
             // Nothing to try anything on.
             Err(object_store::Error::NotFound { .. }) => {
@@ -305,7 +307,7 @@ impl Trial<'_> {
         if !self.overwrite(key).await? && self.store.get(key).await?.as_ref() != Some(first) {
             self.found(Check::ReadBack, Verdict::Lies, "an object is another after a refused write");
         }
-        let deleted = self.store.inner.delete(&path(key)).await;
+        let deleted = self.store.inner.delete(&Path::from(key)).await;
         match (deleted, self.store.get(key).await?) {
             (_, None) => self.found(Check::Delete, Verdict::Absent, "an object was deleted"),
             (Err(error), Some(_)) => {

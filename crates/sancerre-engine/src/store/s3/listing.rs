@@ -39,7 +39,6 @@ pub struct Page {
 #[serde(rename_all = "PascalCase")]
 struct Body {
     is_truncated: bool,
-    next_key_marker: Option<String>,
     next_version_id_marker: Option<String>,
     #[serde(default, rename = "Version")]
     versions: Vec<Element>,
@@ -71,7 +70,7 @@ struct Folder {
 pub(super) fn parse(xml: &[u8], root: &str) -> Result<Page, String> {
     let text = std::str::from_utf8(xml).map_err(|error| error.to_string())?;
     let body: Body = quick_xml::de::from_str(text).map_err(|error| error.to_string())?;
-    let next = match (body.is_truncated, body.next_key_marker) {
+    let next = match (body.is_truncated, next_key(text)) {
         (false, _) => None,
         (true, Some(key)) => {
             Some(Next { key, version: body.next_version_id_marker.filter(|id| !id.is_empty()) })
@@ -87,6 +86,13 @@ pub(super) fn parse(xml: &[u8], root: &str) -> Result<Page, String> {
         folders: folders.collect::<Result<_, String>>()?,
         next,
     })
+}
+
+/// The marker as it is: anybody's key, with spaces at its ends, which who reads the other elements leaves out.
+fn next_key(page: &str) -> Option<String> {
+    let (_, rest) = page.split_once("<NextKeyMarker>")?;
+    let (marker, _) = rest.split_once("</NextKeyMarker>")?;
+    Some(quick_xml::escape::unescape(marker).ok()?.into_owned())
 }
 
 fn version(element: Element, root: &str) -> Result<Version, String> {
@@ -147,6 +153,8 @@ mod tests {
         let next = "<IsTruncated>true</IsTruncated><NextKeyMarker>r/a</NextKeyMarker><NextVersionIdMarker>7</NextVersionIdMarker>";
         let expected = Next { key: "r/a".into(), version: Some("7".into()) };
         assert_eq!(page(next).unwrap().next, Some(expected));
+        let odd = next.replace("r/a", "r/&amp;a&#10; ");
+        assert_eq!(page(&odd).unwrap().next.unwrap().key, "r/&a\n ");
         page("<IsTruncated>true</IsTruncated>").unwrap_err();
         page("").unwrap_err();
         page(&format!(

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 
 use super::{Check, Trial, Verdict};
 use crate::error::Result;
 use crate::store::s3::{Retention, Rule, S3};
-use crate::store::{path, versions};
+use crate::store::versions;
 
 impl Trial<'_> {
     pub(super) async fn on_s3(&mut self, s3: &S3, key: &str, head: &ObjectMeta, first: &Bytes) -> Result<()> {
@@ -70,7 +71,7 @@ impl Trial<'_> {
             version: Some(version.to_owned()),
             ..object_store::GetOptions::default()
         };
-        match self.store.inner.get_opts(&path(key), options).await {
+        match self.store.inner.get_opts(&Path::from(key), options).await {
             Ok(found) => found.bytes().await.is_ok_and(|bytes| bytes == *first),
             Err(_) => false,
         }
