@@ -90,7 +90,7 @@ impl Scene {
     async fn false_snapshot(&self, vm: &str, bytes: &[u8]) -> SessionId {
         let host = &self.hv2;
         let mut log = Log::load(host).await.unwrap();
-        let mut session = Session::announce(host, &mut log, &name(vm)).await.unwrap();
+        let mut session = Session::announce(host, &mut log, &name(vm), None).await.unwrap();
         let entries: Vec<LeafEntry> = chunks(&self.repo, bytes)
             .into_iter()
             .map(|(at, id, size)| LeafEntry { offset_bytes: at, id, place: self.false_place(size) })

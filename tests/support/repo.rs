@@ -198,6 +198,10 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
     };
     BackupOptions {
         vm: name(vm),
+        public_name: None,
+        machine: None,
+        class: None,
+        retain_until: None,
         sources: disks.into_iter().map(source).collect(),
         tags: Vec::new(),
         allow_changing: false,

@@ -24,6 +24,16 @@ pub struct Intent {
     pub parents: Vec<SessionId>,
 }
 
+impl Intent {
+    /// Whether it is of the machine of this id; where one of both has no id, of this name.
+    pub fn is_of(&self, vm: &Title, machine: Option<MachineId>) -> bool {
+        match (self.machine, machine) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.vm == *vm,
+        }
+    }
+}
+
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {

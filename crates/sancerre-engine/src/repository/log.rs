@@ -15,7 +15,7 @@ use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::names::{self, MachineId, Name, Title, Zone};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
 
@@ -187,18 +187,19 @@ impl Log {
     }
 
     /// The VM's newest snapshot.
-    pub fn latest(&self, vm: &Name) -> Option<Snapshot<'_>> {
+    pub fn latest(&self, vm: &Title) -> Option<Snapshot<'_>> {
         self.snapshots().into_iter().rfind(|snapshot| snapshot.manifest.fields.vm == *vm)
     }
 
     /// The VM's newest outcomes that no later session names as a parent: what the next one builds on.
-    pub fn heads(&self, vm: &Name) -> Vec<SessionId> {
+    pub fn heads(&self, vm: &Title, machine: Option<MachineId>) -> Vec<SessionId> {
         let mut heads = BTreeSet::new();
         for entry in self.entries.values() {
             let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else {
                 continue;
             };
-            if intent.vm == *vm && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
+            if intent.is_of(vm, machine) && matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_))
+            {
                 intent.parents.iter().for_each(|parent| {
                     heads.remove(parent);
                 });

@@ -1,9 +1,9 @@
 //! Rules on nights made up, and what a host can do that lies.
 
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::names::{Name, Time};
+use sancerre_format::names::{Name, Time, Title};
 
-use super::super::evidence::{Candidate, Doubt, Record};
+use super::super::evidence::{Candidate, Doubt, Machine, Record};
 use super::{Decision, Keep, Period, Rules, Verdict, plan};
 
 /// Monday, 2 November 2026, 01:00.
@@ -28,12 +28,14 @@ fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
     let at = time(START + night * DAY);
     Candidate {
         session: session(number),
-        vm: Name::new(vm).unwrap(),
+        vm: Title::new(vm).unwrap(),
+        machine: Machine::Named(Title::new(vm).unwrap()),
         writer: Name::new(writer).unwrap(),
         signed: at,
         stored: Some(at),
         record: Some(record(night)),
         is_held: false,
+        retained: None,
     }
 }
 
