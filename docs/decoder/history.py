@@ -160,15 +160,28 @@ class Zone:
 
     def _unforgotten(self, number: int) -> Callable[[str], bool]:
         """Says of snapshots whether they are not forgotten, or held all the same, by the entries below a number."""
-        marked: dict[str, set[str]] = {"forget": set(), "hold": set()}
+        machines: dict[str, str] = {}
+        retained: dict[str, str] = {}
+        forgotten, held = set[str](), set[str]()
         for session in self.sessions.values():
-            named = session.entry.values.get("snapshot", []) if session.id.number < number else []
-            for id_ in named:
-                if session.kind in marked:
-                    marked[session.kind].add(id_)
-                else:
-                    marked["forget" if session.kind == "undelete" else "hold"].discard(id_)
-        return lambda id_: id_ not in marked["forget"] or id_ in marked["hold"]
+            if session.id.number >= number:
+                continue
+            named, values = set(session.entry.values.get("snapshot", [])), session.entry.values
+            # A machine is held under its name, in which no session id can be meant.
+            marks = named | {f"vm {name}" for name in values.get("vm", [])}
+            if session.kind == "backup":
+                machines[str(session.id)] = f"vm {session.entry['vm']}"
+                if session.manifest and session.manifest["retain-until"] != "-":
+                    retained[str(session.id)] = session.manifest["retain-until"]
+            elif session.kind == "forget":
+                forgotten |= {id_ for id_ in named if retained.get(id_, "") <= session.entry["time"]}
+            elif session.kind == "undelete":
+                forgotten -= named
+            elif session.kind == "hold":
+                held |= marks
+            elif session.kind == "release":
+                held -= marks
+        return lambda id_: id_ not in forgotten or not held.isdisjoint({id_, machines.get(id_, id_)})
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
         uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)
