@@ -237,13 +237,26 @@ class Zone:
 
     def _marks(self, number: int) -> tuple[set[str], set[str]]:
         """What is forgotten and what is held by the entries below a number."""
-        forgotten: set[str] = set()
-        held: set[str] = set()
-        effects = {"forget": forgotten.add, "undelete": forgotten.discard, "hold": held.add, "release": held.discard}
+        machines: dict[str, set[str]] = {}
+        retained: dict[str, str] = {}
+        forgotten, held = set[str](), set[str]()
         for session in self._valid(number):
-            for id_ in session.entry.values.get("snapshot", []) if session.kind in effects else []:
-                effects[session.kind](id_)
-        return forgotten, held
+            named, values = set(session.entry.values.get("snapshot", [])), session.entry.values
+            # A machine is held under its name, in which no session id can be meant.
+            marks = named | {f"vm {name}" for name in values.get("vm", [])}
+            if session.kind == "backup":
+                machines.setdefault(f"vm {session.entry['vm']}", set()).add(str(session.id))
+                if session.manifest and session.manifest["retain-until"] != "-":
+                    retained[str(session.id)] = session.manifest["retain-until"]
+            elif session.kind == "forget":
+                forgotten |= {id_ for id_ in named if retained.get(id_, "") <= session.entry["time"]}
+            elif session.kind == "undelete":
+                forgotten -= named
+            elif session.kind == "hold":
+                held |= marks
+            elif session.kind == "release":
+                held -= marks
+        return forgotten, held.union(*(machines.get(mark, set()) for mark in held))
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
         uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)

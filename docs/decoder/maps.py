@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from framesets import known_lines
 from primitives import MIB, Cursor, FrameName, kdf, keyed, require
-from shapes import HASH, NAME, NUMBER
+from shapes import HASH, NAME, NUMBER, TITLE
+from titles import title
 
 _PLACE = rf"({NUMBER})/({NUMBER})/({NUMBER})@(?:{NUMBER})\+(?:{NUMBER}):({NUMBER})\+({NUMBER})"
 _ROOT = re.compile(rf"([0-7])/({HASH})/{_PLACE}")
 _DISK = re.compile(
-    rf"({NAME}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
+    rf"({TITLE}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
     rf"data=({NUMBER}) new=(?:{NUMBER}) chunks=({NUMBER}) new-chunks=(?:{NUMBER}) fuzzy=[01] root=(\S+)"
     r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?(?: x-[!-~]+?=[!-~]+)*"
 )
@@ -51,6 +52,9 @@ class Disk:
 def parse_body(text: bytes) -> list[Disk]:
     """The disks of a snapshot."""
     lines = [line for line in known_lines(text, "sancerre-body-v1") if not line.startswith("x-")]
+    require(bool(lines) and lines[0].startswith("vm: "), "no line for the machine's name")
+    named = lines.pop(0).removeprefix("vm: ")
+    require(named == "-" or title(named) != "", "a malformed name")
     tags = [line for line in lines if _TAG.fullmatch(line)]
     require(lines[: len(tags)] == tags, "tags stand before disks")
     disks = [_disk(line) for line in lines[len(tags) :]]
@@ -65,13 +69,13 @@ def _disk(line: str) -> Disk:
     size, data, chunks = (int(found[group]) for group in (2, 3, 4))
     if found[5] == "-":
         require(data == chunks == 0, "a disk with data and no map")
-        return Disk(found[1], size, data, chunks, 0, None)
+        return Disk(title(found[1]), size, data, chunks, 0, None)
     root = _ROOT.fullmatch(found[5])
     require(root is not None, "a malformed root")
     assert root is not None
     numbers = [int(number) for number in root.groups()[2:]]
     place = Place(FrameName(*numbers[:3]), *numbers[3:])
-    return Disk(found[1], size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place))
+    return Disk(title(found[1]), size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place))
 
 
 def parse_node(node: bytes, id_key: bytes, leaf_bytes: int, level: int, id_: bytes) -> list[Child]:

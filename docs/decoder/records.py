@@ -12,7 +12,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from primitives import MIB, Cursor, Damaged, Unsupported, digest, require
-from shapes import EVERY_ROLE, ROLES, SHAPES
+from shapes import EVERY_ROLE, ROLES, SHAPES, TITLE
+from titles import title
 
 ARMOR = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
 # Encodings of points of small order, without the sign bit: a signature under such a key proves nothing.
@@ -164,11 +165,12 @@ def _fields(lines: list[str], kind: str) -> dict[str, list[str]]:
         many = values.setdefault(expected.name, [])
         while at < len(pairs) and pairs[at][0] == expected.name and (expected.many or not many):
             require(re.fullmatch(expected.pattern, pairs[at][1]) is not None, f"field {expected.name} is malformed")
-            many.append(pairs[at][1])
+            many.append(title(pairs[at][1]) if expected.pattern == TITLE else pairs[at][1])
             at += 1
         while expected.name == "x-" and at < len(pairs) and pairs[at][0].startswith("x-"):
             at += 1
         require(len(many) >= expected.least, f"field {expected.name} is missing")
+        # By their bytes, which is the order of the characters.
         require(not expected.ascending or many == sorted(set(many)), f"fields {expected.name} are not ascending")
     require(at == len(pairs), "a field that this kind does not have")
     _times(values)

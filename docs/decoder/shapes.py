@@ -7,6 +7,7 @@ from typing import NamedTuple
 NUMBER = "0|[1-9][0-9]{0,19}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+TITLE = "(?:[A-Za-z0-9._~-]|%[0-9A-F]{2})+"
 ZONE = "[a-z0-9][a-z0-9._-]{0,63}"
 HASH = "[0-9a-f]{64}"
 SESSION = f"[0-9a-f]{{16}}-{HASH}"
@@ -39,7 +40,7 @@ _SIGNED = Field("signer", NAME), Field("certificate", f"-|{BASE64}")
 _OUTCOME = Field("zone", ZONE), Field("session", SESSION), *_SIGNED
 _SNAPSHOTS = Field("snapshot", SESSION, many=True, ascending=True)
 _SOME_SNAPSHOTS = Field("snapshot", SESSION, many=True, least=0, ascending=True)
-_MACHINES = Field("vm", NAME, many=True, least=0, ascending=True)
+_MACHINES = Field("vm", TITLE, many=True, least=0, ascending=True)
 _PARENTS = Field("parent", SESSION, many=True, least=0, ascending=True)
 _REASON = Field("reason", TEXT)
 _OF_WRITER = Field("writer", NAME), Field("from", NUMBER), _REASON
@@ -67,7 +68,7 @@ SHAPES: dict[str, list[Field]] = {
     ),
     "list": _shape(Field("zone", ZONE), Field("session", SESSION), Field("sequence", NUMBER), *_SIGNED, Field("pack", PACK, many=True, least=0)),
     "log backup": _log(
-        "backup", Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("generation", NUMBER), Field("epoch", NUMBER), Field("commitment", HASH), _PARENTS,
+        "backup", Field("vm", TITLE), Field("machine", f"-|{UUID}"), Field("generation", NUMBER), Field("epoch", NUMBER), Field("commitment", HASH), _PARENTS,
     ),
     "log gc": _log("gc", Field("generation", NUMBER)),
     "log forget": _log("forget", _SNAPSHOTS, _REASON),
@@ -82,7 +83,7 @@ SHAPES: dict[str, list[Field]] = {
     "log index": _log("index"),
     "log abandon": _log("abandon", Field("session", SESSION), _REASON),
     "manifest": _shape(
-        *_OUTCOME, Field("vm", NAME), Field("machine", f"-|{UUID}"), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
+        *_OUTCOME, Field("vm", TITLE), Field("machine", f"-|{UUID}"), Field("started", TIME), Field("finished", TIME), _PARENTS, Field("disks", NUMBER),
         Field("size-bytes", NUMBER), Field("data-bytes", NUMBER), Field("new-bytes", NUMBER), Field("stored-bytes", NUMBER),
         Field("consistency", NAME), Field("scan", TEXT), Field("class", f"-|{NAME}"), Field("retain-until", f"-|{TIME}"),
         Field("lists", NUMBER), Field("segments", NUMBER), Field("lock-until", f"-|{TIME}"),

@@ -61,8 +61,8 @@ async fn scene(seed: u64) -> (TestRepo, Model, Vec<SessionId>) {
     }
     let mut log = Log::load(&repo.open).await.unwrap();
     // Two runs of one machine that do not see each other: the first one gives up, the other goes on later.
-    let dead = Session::announce(&repo.open, &mut log, &name("web01")).await.unwrap();
-    let open = Session::announce(&repo.open, &mut log, &name("web01")).await.unwrap();
+    let dead = Session::announce(&repo.open, &mut log, &name("web01"), None).await.unwrap();
+    let open = Session::announce(&repo.open, &mut log, &name("web01"), None).await.unwrap();
     dead.abort(&repo.open, "test").await.unwrap();
     assert_eq!(dead.parents, open.parents);
     back_up(&repo.open, "web01", MemoryDisk::new(guest(seed, SIZE))).await.unwrap();

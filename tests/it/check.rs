@@ -251,7 +251,7 @@ async fn commit_with_too_few_frames(scene: &Scene) -> (SessionId, PackName) {
     for pack in uses.packs().filter(|pack| *pack != left_out) {
         fewer.insert_pack(pack);
     }
-    let session = Session::announce(repository, &mut log, &name("db01")).await.unwrap();
+    let session = Session::announce(repository, &mut log, &name("db01"), None).await.unwrap();
     let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
     let root = repository.keys.metadata_root(&session.id).unwrap();
     let sealed = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();

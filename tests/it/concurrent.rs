@@ -85,12 +85,12 @@ async fn branches_join() {
         heads
     };
     let log = Log::load(&repo.open).await.unwrap();
-    assert_eq!(log.heads(&name("web01")), heads);
+    assert_eq!(log.heads(&name("web01"), None), heads);
     assert!(heads.iter().all(|head| parents(&log, *head).is_empty()), "neither saw the other");
     let next = back_up(&repo.open, "web01", MemoryDisk::new(bytes)).await.unwrap();
     let log = Log::load(&repo.open).await.unwrap();
     assert_eq!(parents(&log, next.snapshot.unwrap()), heads);
-    assert_eq!(log.heads(&name("web01")), vec![next.snapshot.unwrap()]);
+    assert_eq!(log.heads(&name("web01"), None), vec![next.snapshot.unwrap()]);
     assert_eq!(next.new_bytes, 0);
 }
 

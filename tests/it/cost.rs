@@ -134,7 +134,7 @@ async fn a_claim_of_very_many_lists() {
         let snapshot = log.latest(&name("web01")).unwrap();
         (open_body(&repo.open, &snapshot).unwrap(), snapshot.uses().unwrap())
     };
-    let session = Session::announce(&repo.open, &mut log, &name("web01")).await.unwrap();
+    let session = Session::announce(&repo.open, &mut log, &name("web01"), None).await.unwrap();
     uses.insert_pack(PackName { session: session.id.number, ordinal: 0 });
     let mut manifest = session.manifest(&repo.open);
     manifest.lists = u32::MAX;

@@ -156,7 +156,7 @@ async fn a_pack_whose_copies_are_not_there_stays_and_is_read() {
 async fn a_commit_above_an_open_session_waits() {
     let scene = Scene::new(1020).await;
     let mut log = scene.log().await;
-    let open = Session::announce(&scene.repo.open, &mut log, &name("files01")).await.unwrap();
+    let open = Session::announce(&scene.repo.open, &mut log, &name("files01"), None).await.unwrap();
     scene.forget(0).await;
     let (burnt, proposed) = (scene.packs(scene.session(0)).await, scene.packs(scene.session(1)).await);
     let mut both = burnt.clone();

@@ -91,7 +91,7 @@ impl Scene {
     async fn false_snapshot(&self, vm: &str, bytes: &[u8]) -> SessionId {
         let host = &self.hv2;
         let mut log = Log::load(host).await.unwrap();
-        let mut session = Session::announce(host, &mut log, &name(vm)).await.unwrap();
+        let mut session = Session::announce(host, &mut log, &name(vm), None).await.unwrap();
         let entries: Vec<LeafEntry> = chunks(&self.repo, bytes)
             .into_iter()
             .map(|(at, id, size)| LeafEntry { offset_bytes: at, id, place: self.false_place(size) })
@@ -132,7 +132,7 @@ impl Scene {
         let mut manifest = session.manifest(host);
         (manifest.disks, manifest.size_bytes, manifest.data_bytes) =
             (1, member.size_bytes, member.data_bytes);
-        let body = Body { tags: Vec::new(), members: vec![member] };
+        let body = Body { vm: None, tags: Vec::new(), members: vec![member] };
         let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
         let body = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();
         session.commit(host, &mut log, &manifest, &uses.encode().unwrap(), &body).await.unwrap();

@@ -11,7 +11,7 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{ContentId, FrameName, Hash, PackName, SessionId};
 use sancerre_format::list::PackList;
 use sancerre_format::log::{Entry, Intent, Kind, Snapshots};
-use sancerre_format::names::{self, Name};
+use sancerre_format::names::{self, Title};
 use sancerre_format::outcome::{Body, Commit, Consistency, Manifest, public_bytes};
 use sancerre_format::pack::{FinishedPack, PackBuilder, PackHead, PackKind, SealedSession};
 use sancerre_format::record::{self, Fields, SignedBy};
@@ -42,7 +42,7 @@ struct History<'a> {
     previous: Option<Hash>,
     last_commit: Option<SessionId>,
     /// The newest session of each machine.
-    heads: BTreeMap<Name, SessionId>,
+    heads: BTreeMap<Title, SessionId>,
     /// What is there, by the night it was made.
     snapshots: BTreeMap<u64, Vec<SessionId>>,
 }
@@ -117,7 +117,7 @@ impl History<'_> {
     }
 
     /// One snapshot of its own two packs, which are there if it lasts.
-    async fn back_up(&mut self, vm: &Name, lasts: bool) -> SessionId {
+    async fn back_up(&mut self, vm: &Title, lasts: bool) -> SessionId {
         let parents: Vec<SessionId> = self.heads.get(vm).copied().into_iter().collect();
         let number = self.number + 1;
         let intent = Intent {
@@ -189,6 +189,7 @@ impl History<'_> {
             sequence: 0,
             by: self.writer.0.clone(),
             packs: listed,
+            words: BTreeMap::new(),
         };
         self.put(names::list(&keys.zone, &session, 0), &list, &self.writer.1, &[], &[]).await;
     }

@@ -1,5 +1,7 @@
 //! Log entries and outcomes that no command of the engine writes (yet), signed with the admin's key.
 
+use std::collections::BTreeMap;
+
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session;
@@ -198,6 +200,7 @@ impl TestRepo {
             sequence: 0,
             by: signer.by.clone(),
             packs,
+            words: BTreeMap::new(),
         };
         let bytes = record::encode(&list, "sancerre test", &signer.key, &[], &[]).unwrap();
         self.tamper(&names::list(&keys.zone, &session, 0), bytes).await;

@@ -16,7 +16,7 @@ use sancerre_format::index::{PageTable, Scope, SegmentFields, SegmentReader};
 use sancerre_format::key::{AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneSecret};
 use sancerre_format::list::PackList;
 use sancerre_format::log::Entry;
-use sancerre_format::names::{Name, Tag, Time, Zone, ZoneKey};
+use sancerre_format::names::{Name, Tag, Time, Title, Zone, ZoneKey};
 use sancerre_format::node::{Node, NodeLimits};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::pack::Pack;
@@ -254,6 +254,8 @@ fn words(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let spelled = [
         Name::new(text).map(|name| name.to_string()),
+        Title::new(text).map(|title| title.to_string()),
+        Title::decode(text).map(|title| title.encoded()),
         Zone::new(text).map(|zone| zone.to_string()),
         Tag::new(text).map(|tag| tag.to_string()),
         Time::parse(text).map(|time| time.to_string()),

@@ -18,7 +18,7 @@ use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{Name, Zone};
+use sancerre_format::names::{Name, Title, Zone};
 use sancerre_format::outcome::MemberKind;
 use sancerre_image::{Disk, RawTarget};
 
@@ -44,8 +44,26 @@ pub fn passphrase() -> SecretString {
     SecretString::from("correct horse battery staple".to_owned())
 }
 
-pub fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
+/// A name of either kind: of a key, or of a machine or disk.
+pub fn name<N: Named>(text: &str) -> N {
+    N::named(text)
+}
+
+/// What a name is made of in tests.
+pub trait Named {
+    fn named(text: &str) -> Self;
+}
+
+impl Named for Name {
+    fn named(text: &str) -> Self {
+        Self::new(text).unwrap()
+    }
+}
+
+impl Named for Title {
+    fn named(text: &str) -> Self {
+        Self::new(text).unwrap()
+    }
 }
 
 pub fn zone() -> Zone {
@@ -180,6 +198,10 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
     };
     BackupOptions {
         vm: name(vm),
+        public_name: None,
+        machine: None,
+        class: None,
+        retain_until: None,
         sources: disks.into_iter().map(source).collect(),
         tags: Vec::new(),
         allow_changing: false,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use sancerre_format::id::{PackName, SessionId};
-use sancerre_format::names::{self, Folder, Name, Time, ZoneKey};
+use sancerre_format::names::{self, Folder, Time, Title, ZoneKey};
 
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -70,7 +70,7 @@ pub struct SnapshotLock {
     /// Which.
     pub session: SessionId,
     /// Of which machine.
-    pub vm: Name,
+    pub vm: Title,
     /// When it was saved, by its writer's clock.
     pub finished: Time,
     /// The minimum over its objects; none when one of them is not locked, or only in a mode that can be bypassed.

@@ -1,14 +1,16 @@
 //! The names of snapshots that people type, and what they mean in a log.
 //!
 //! `[VM:]latest[~N][:DISK]` counts back from the newest snapshot; `ID[:DISK]` is the beginning of a snapshot's id.
+//! Names may hold colons: the first part that is `latest` or `latest~N`, but for the first of all, ends the machine's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::id::SessionId;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use crate::error::{Error, Result};
-use crate::repository::log::{Log, Snapshot};
+use crate::repository::Repository;
+use crate::repository::log::{Log, Snapshot, open_body};
 
 /// Fewest digits of an id: fewer would soon name several snapshots.
 const ID_DIGITS_MIN: usize = 4;
@@ -23,7 +25,7 @@ pub struct Selector {
     /// Which snapshot.
     pub snapshot: Which,
     /// Which disk, stream or file of it; none for all.
-    pub member: Option<Name>,
+    pub member: Option<Title>,
 }
 
 /// How a snapshot is named.
@@ -32,7 +34,7 @@ pub enum Which {
     /// Counted back from the newest.
     Latest {
         /// The machine; without one there must be only one.
-        vm: Option<Name>,
+        vm: Option<Title>,
         /// 0 is the newest.
         back: u64,
     },
@@ -46,7 +48,7 @@ pub struct Candidate<'a> {
     /// Its session; the hash is its id.
     pub session: SessionId,
     /// Its machine.
-    pub vm: &'a Name,
+    pub vm: &'a Title,
 }
 
 impl Selector {
@@ -55,35 +57,45 @@ impl Selector {
     /// Errors: [`Error::Usage`] with the forms that are understood.
     pub fn parse(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split(':').collect();
-        let parsed = match parts.as_slice() {
-            [first, rest @ ..]
-                if back(first).is_some() && rest.first().is_none_or(|next| back(next).is_none()) =>
-            {
-                latest(None, first, rest)
-            }
-            [vm, which, rest @ ..] if back(which).is_some() => {
-                let vm = Name::new(vm).map_err(|error| Error::Usage(error.to_string()))?;
+        let first = parts.first().copied().unwrap_or_default();
+        let ends = parts.iter().skip(1).position(|part| back(part).is_some());
+        let parsed = match (ends.and_then(|at| parts.split_at_checked(at.saturating_add(1))), back(first)) {
+            // `latest:…` is no machine's name, unless `latest` follows at once.
+            (Some((vm, [which, rest @ ..])), known) if known.is_none() || vm.len() == 1 => {
+                let vm = Title::typed(&vm.join(":")).map_err(|error| Error::Usage(error.to_string()))?;
                 latest(Some(vm), which, rest)
             }
-            [id, rest @ ..] if is_id(id) => {
-                member(rest).map(|member| Self { snapshot: Which::Id(id.to_ascii_lowercase()), member })
-            }
+            (_, Some(_)) => latest(None, first, parts.get(1..).unwrap_or_default()),
+            _ if is_id(first) => member(parts.get(1..).unwrap_or_default())
+                .map(|member| Self { snapshot: Which::Id(first.to_ascii_lowercase()), member }),
             _ => None,
         };
         parsed.ok_or_else(|| not_understood(text))
     }
 
-    /// The snapshot it means in `log`.
+    /// The snapshot it means in `log`. A machine's name is looked for among the public ones, then among the sealed ones.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
-    pub fn resolve(&self, log: &Log) -> Result<SessionId> {
-        self.find(log, &candidates(log.snapshots()), &candidates(log.committed()))
+    pub fn resolve(&self, repository: &Repository, log: &Log) -> Result<SessionId> {
+        let (live, ever) = (candidates(log.snapshots()), candidates(log.committed()));
+        match &self.snapshot {
+            Which::Latest { vm: Some(vm), .. } if !live.iter().any(|candidate| candidate.vm == vm) => {
+                let sealed = sealed_names(repository, log);
+                let named = live.iter().map(|one| Candidate {
+                    session: one.session,
+                    vm: sealed.get(&one.session).unwrap_or(one.vm),
+                });
+                let live: Vec<_> = named.collect();
+                self.choose(&live)
+            }
+            _ => self.find(log, &live, &ever),
+        }
     }
 
     /// The snapshot it means in `log`; by its id, also one that is damaged: whose outcome does not verify.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
-    pub fn resolve_damaged(&self, log: &Log) -> Result<SessionId> {
+    pub fn resolve_damaged(&self, repository: &Repository, log: &Log) -> Result<SessionId> {
         match &self.snapshot {
             Which::Id(_) => {
                 let standing = log.standing(u64::MAX);
@@ -92,7 +104,7 @@ impl Selector {
                 ever.extend(damaged(log));
                 self.find(log, &live, &ever)
             }
-            Which::Latest { .. } => self.resolve(log),
+            Which::Latest { .. } => self.resolve(repository, log),
         }
     }
 
@@ -110,14 +122,14 @@ impl Selector {
     /// The snapshot it means in `log`; by its id, one that was forgotten or is damaged too.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
-    pub fn resolve_any(&self, log: &Log) -> Result<SessionId> {
+    pub fn resolve_any(&self, repository: &Repository, log: &Log) -> Result<SessionId> {
         match &self.snapshot {
             Which::Id(_) => {
                 let mut ever = candidates(log.committed());
                 ever.extend(damaged(log));
                 self.choose(&ever)
             }
-            Which::Latest { .. } => self.resolve(log),
+            Which::Latest { .. } => self.resolve(repository, log),
         }
     }
 
@@ -145,7 +157,7 @@ fn damaged(log: &Log) -> impl Iterator<Item = Candidate<'_>> {
     log.damaged().map(|(session, vm)| Candidate { session, vm })
 }
 
-fn latest(vm: Option<Name>, which: &str, rest: &[&str]) -> Option<Selector> {
+fn latest(vm: Option<Title>, which: &str, rest: &[&str]) -> Option<Selector> {
     let back = back(which)?;
     Some(Selector { snapshot: Which::Latest { vm, back }, member: member(rest)? })
 }
@@ -158,13 +170,31 @@ fn back(text: &str) -> Option<u64> {
     }
 }
 
-/// What follows the snapshot: nothing, or one name.
-fn member(rest: &[&str]) -> Option<Option<Name>> {
+/// What follows the snapshot: nothing, or a name.
+fn member(rest: &[&str]) -> Option<Option<Title>> {
     match rest {
         [] => Some(None),
-        [name] => Name::new(name).ok().map(Some),
-        _ => None,
+        rest => Title::typed(&rest.join(":")).ok().map(Some),
     }
+}
+
+/// What machines are called whose public name is another, as far as the keys at hand open it.
+pub fn sealed_names(repository: &Repository, log: &Log) -> BTreeMap<SessionId, Title> {
+    let name =
+        |snapshot: Snapshot<'_>| Some((snapshot.session(), open_body(repository, &snapshot).ok()?.vm?));
+    log.snapshots().into_iter().filter_map(name).collect()
+}
+
+/// The public names of the machine that people call `name`: that name, if a snapshot has it, else those of the
+/// snapshots under whose seal it stands.
+pub fn public_names(repository: &Repository, log: &Log, name: &Title) -> BTreeSet<Title> {
+    if log.committed().any(|snapshot| snapshot.manifest.fields.vm == *name) {
+        return [name.clone()].into();
+    }
+    let sealed = sealed_names(repository, log);
+    let snapshots = log.snapshots().into_iter();
+    let of_name = snapshots.filter(|snapshot| sealed.get(&snapshot.session()) == Some(name));
+    of_name.map(|snapshot| snapshot.manifest.fields.vm.clone()).collect()
 }
 
 fn is_id(text: &str) -> bool {
@@ -172,7 +202,7 @@ fn is_id(text: &str) -> bool {
 }
 
 fn not_understood(text: &str) -> Error {
-    let advice = match Name::new(text) {
+    let advice = match Title::typed(text) {
         Ok(vm) => format!("if it is a virtual machine, write {vm}:latest"),
         Err(_) => "see `sancerre snapshots`".into(),
     };
@@ -182,8 +212,8 @@ fn not_understood(text: &str) -> Error {
     ))
 }
 
-fn choose_latest(vm: Option<&Name>, back: u64, candidates: &[Candidate<'_>]) -> Result<SessionId> {
-    let vms: BTreeSet<&Name> = candidates.iter().map(|candidate| candidate.vm).collect();
+fn choose_latest(vm: Option<&Title>, back: u64, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+    let vms: BTreeSet<&Title> = candidates.iter().map(|candidate| candidate.vm).collect();
     let vm = match (vm, vms.first()) {
         (Some(vm), _) => vm,
         (None, Some(only)) if vms.len() == 1 => only,

@@ -1,5 +1,7 @@
 //! Pack lists: what a session has uploaded, signed (FORMAT.md §6).
 
+use std::collections::BTreeMap;
+
 use crate::certificate::{Role, Signer};
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{Hash, RepositoryId, SessionId};
@@ -28,7 +30,8 @@ pub struct ListedPack {
 }
 
 impl ListedPack {
-    fn parse(line: &str) -> Result<Self> {
+    /// A pack, and the words of later versions behind it, each with the space before it.
+    fn parse(line: &str) -> Result<(Self, String)> {
         let fields: Vec<&str> = line.split(' ').collect();
         let &[ordinal, word, size, hash, sha256, tail, frames, ref more @ ..] = fields.as_slice() else {
             return Err(corrupt(PackList::KIND, format!("a pack has {} fields", fields.len())));
@@ -37,7 +40,7 @@ impl ListedPack {
         ensure(known.is_none(), PackList::KIND, || format!("unknown word {:?}", known.unwrap_or(&"")))?;
         let kind = PackKind::parse(word);
         let kind = kind.ok_or_else(|| corrupt(PackList::KIND, format!("unknown kind {word:?}")))?;
-        Ok(Self {
+        let pack = Self {
             ordinal: number(PackList::KIND, ordinal)?,
             kind,
             size_bytes: number(PackList::KIND, size)?,
@@ -45,7 +48,8 @@ impl ListedPack {
             sha256: Hash::from_hex(sha256)?,
             tail: Hash::from_hex(tail)?,
             frames: number(PackList::KIND, frames)?,
-        })
+        };
+        Ok((pack, more.iter().map(|word| format!(" {word}")).collect()))
     }
 
     fn line(&self) -> String {
@@ -70,6 +74,8 @@ pub struct PackList {
     pub by: SignedBy,
     /// The packs, ordinals ascending.
     pub packs: Vec<ListedPack>,
+    /// Words of later versions at the end of a pack's line, by its ordinal, as they are: this version makes none.
+    pub words: BTreeMap<u32, String>,
 }
 
 impl Fields for PackList {
@@ -79,7 +85,8 @@ impl Fields for PackList {
         write_zone(text, &self.repository, &self.zone);
         text.field("session", self.session).field("sequence", self.sequence);
         self.by.write(text);
-        text.repeated("pack", self.packs.iter().map(ListedPack::line));
+        let words = |pack: &ListedPack| self.words.get(&pack.ordinal).map_or("", String::as_str);
+        text.repeated("pack", self.packs.iter().map(|pack| format!("{}{}", pack.line(), words(pack))));
     }
 
     fn read(text: &mut TextReader<'_>) -> Result<Self> {
@@ -87,10 +94,13 @@ impl Fields for PackList {
         let session = text.parsed("session", SessionId::parse)?;
         let sequence = text.number("sequence")?;
         let by = SignedBy::read(text)?;
-        let packs = text.repeated("pack", ListedPack::parse)?;
-        let ascending = packs.is_sorted_by(|a, b| a.ordinal < b.ordinal);
+        let lines = text.repeated("pack", ListedPack::parse)?;
+        let ascending = lines.is_sorted_by(|(a, _), (b, _)| a.ordinal < b.ordinal);
         ensure(ascending, Self::KIND, || "ordinals are not ascending".into())?;
-        Ok(Self { repository, zone, session, sequence, by, packs })
+        let packs = lines.iter().map(|(pack, _)| *pack).collect();
+        let words = lines.into_iter().filter(|(_, words)| !words.is_empty());
+        let words = words.map(|(pack, words)| (pack.ordinal, words)).collect();
+        Ok(Self { repository, zone, session, sequence, by, packs, words })
     }
 
     fn allows(&self, signer: &Signer) -> bool {
@@ -116,7 +126,8 @@ mod tests {
         };
         let line = pack.line();
         assert!(line.contains(" annex "), "{line}");
-        assert_eq!(ListedPack::parse(&format!("{line} x-new=1 x-other")).unwrap(), pack);
+        let more = " x-new=1 x-other".to_owned();
+        assert_eq!(ListedPack::parse(&format!("{line}{more}")).unwrap(), (pack, more));
         for other in [format!("{line} new"), line.replace("annex", "other")] {
             assert!(ListedPack::parse(&other).is_err(), "{other}");
         }

@@ -3,15 +3,15 @@
 use crate::certificate::{Role, Signer};
 use crate::error::{Result, ensure, unsupported};
 use crate::id::{Hash, RepositoryId, SessionId};
-use crate::names::{MachineId, Name, Time, Zone};
+use crate::names::{MachineId, Name, Time, Title, Zone};
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
 /// What a backup announces: whose disks, under which keys, after which earlier outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// The VM's name.
-    pub vm: Name,
+    /// The VM's public name.
+    pub vm: Title,
     /// What the hypervisor knows the VM by, whatever its name is.
     pub machine: Option<MachineId>,
     /// Generation of the zone's keys.
@@ -22,6 +22,16 @@ pub struct Intent {
     pub commitment: Hash,
     /// The VM's newest manifests and aborts that the writer saw, ascending.
     pub parents: Vec<SessionId>,
+}
+
+impl Intent {
+    /// Whether it is of the machine of this id; where one of both has no id, of this name.
+    pub fn is_of(&self, vm: &Title, machine: Option<MachineId>) -> bool {
+        match (self.machine, machine) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.vm == *vm,
+        }
+    }
 }
 
 /// What an entry is.
@@ -87,7 +97,7 @@ pub struct Held {
     /// Their sessions, ascending.
     pub snapshots: Vec<SessionId>,
     /// Machines of which all snapshots are meant, those to come too; ascending.
-    pub vms: Vec<Name>,
+    pub vms: Vec<Title>,
     /// Why.
     pub reason: String,
 }
@@ -190,7 +200,7 @@ impl Kind {
     fn write(&self, text: &mut TextWriter) {
         match self {
             Self::Backup(intent) => {
-                text.field("vm", &intent.vm).field("machine", or_dash(&intent.machine));
+                text.field("vm", intent.vm.encoded()).field("machine", or_dash(&intent.machine));
                 text.field("generation", intent.generation).field("epoch", intent.epoch);
                 text.field("commitment", intent.commitment).repeated("parent", &intent.parents);
             }
@@ -198,7 +208,8 @@ impl Kind {
                 text.repeated("snapshot", &named.snapshots).field("reason", &named.reason);
             }
             Self::Hold(held) | Self::Release(held) => {
-                text.repeated("snapshot", &held.snapshots).repeated("vm", &held.vms);
+                text.repeated("snapshot", &held.snapshots)
+                    .repeated("vm", held.vms.iter().map(Title::encoded));
                 text.field("reason", &held.reason);
             }
             Self::Approve(approval) => {
@@ -228,7 +239,7 @@ impl Kind {
     fn read(name: &str, text: &mut TextReader<'_>) -> Result<Self> {
         Ok(match name {
             "backup" => Self::Backup(Intent {
-                vm: text.parsed("vm", Name::new)?,
+                vm: text.parsed("vm", Title::decode)?,
                 machine: text.parsed("machine", |value| optional(value, MachineId::parse))?,
                 generation: text.number("generation")?,
                 epoch: text.number("epoch")?,
@@ -265,7 +276,7 @@ impl Snapshots {
 
 impl Held {
     fn read(text: &mut TextReader<'_>) -> Result<Self> {
-        let (snapshots, vms) = (sessions(text, "snapshot")?, text.repeated("vm", Name::new)?);
+        let (snapshots, vms) = (sessions(text, "snapshot")?, text.repeated("vm", Title::decode)?);
         ensure(vms.is_sorted_by(|a, b| a < b), Entry::KIND, || "vm lines are not ascending".into())?;
         ensure(!(snapshots.is_empty() && vms.is_empty()), Entry::KIND, || "names nothing".into())?;
         Ok(Self { snapshots, vms, reason: reason(text)? })

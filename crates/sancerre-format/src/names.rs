@@ -1,11 +1,15 @@
 //! Names users choose, times, and the one place that spells object keys (FORMAT.md §1.2).
 
+mod title;
+
 use std::fmt;
 
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{Hash, PackName, SessionId, from_hex};
 
-/// A VM, disk, key or zone: 1–64 characters of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
+pub use title::{TITLE_BYTES_MAX, Title};
+
+/// A key, a zone or a word: 1–64 characters of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 

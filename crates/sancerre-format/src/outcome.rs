@@ -8,7 +8,7 @@ use crate::certificate::{Role, Signer};
 use crate::error::Result;
 use crate::id::{Hash, RepositoryId, SessionId};
 use crate::log::{KEEPERS, sessions};
-use crate::names::{MachineId, Name, Time, Zone};
+use crate::names::{MachineId, Name, Time, Title, Zone};
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
@@ -72,8 +72,8 @@ pub struct Manifest {
     pub session: SessionId,
     /// Who signed: the signer of the log entry.
     pub by: SignedBy,
-    /// The VM's name, as in the log entry.
-    pub vm: Name,
+    /// The VM's public name, as in the log entry.
+    pub vm: Title,
     /// What the hypervisor knows the VM by, as in the log entry.
     pub machine: Option<MachineId>,
     /// When reading began: the writer's claim.
@@ -115,7 +115,7 @@ impl Fields for Manifest {
         write_zone(text, &self.repository, &self.zone);
         text.field("session", self.session);
         self.by.write(text);
-        text.field("vm", &self.vm).field("machine", or_dash(&self.machine));
+        text.field("vm", self.vm.encoded()).field("machine", or_dash(&self.machine));
         text.field("started", self.started).field("finished", self.finished);
         text.repeated("parent", &self.parents);
         text.field("disks", self.disks)
@@ -135,7 +135,7 @@ impl Fields for Manifest {
             zone,
             session: text.parsed("session", SessionId::parse)?,
             by: SignedBy::read(text)?,
-            vm: text.parsed("vm", Name::new)?,
+            vm: text.parsed("vm", Title::decode)?,
             machine: text.parsed("machine", |value| optional(value, MachineId::parse))?,
             started: text.parsed("started", Time::parse)?,
             finished: text.parsed("finished", Time::parse)?,

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,7 +15,7 @@ use sancerre_format::key::{
 };
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
-use sancerre_format::names::{MachineId, Name, Tag, Time, Zone};
+use sancerre_format::names::{MachineId, Name, Tag, Time, Title, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
@@ -24,6 +26,11 @@ use sancerre_format::sign::PublicKey;
 
 fn any_name() -> impl Strategy<Value = Name> {
     "[A-Za-z0-9][A-Za-z0-9._-]{0,63}".prop_map(|text| Name::new(&text).unwrap())
+}
+
+fn any_title() -> impl Strategy<Value = Title> {
+    let text = "[A-Za-z0-9 äß%/:\\\\サ👨\u{301}._~-]{1,40}";
+    text.prop_filter_map("not a title", |text| Title::typed(&text).ok())
 }
 
 fn any_zone() -> impl Strategy<Value = Zone> {
@@ -121,7 +128,7 @@ fn any_machine() -> impl Strategy<Value = Option<MachineId>> {
 }
 
 fn any_held() -> impl Strategy<Value = Held> {
-    let vms = prop::collection::btree_set(any_name(), 1..4);
+    let vms = prop::collection::btree_set(any_title(), 1..4);
     (any_sessions(0), vms, any_value()).prop_map(|(snapshots, vms, reason)| Held {
         snapshots,
         vms: vms.into_iter().collect(),
@@ -143,7 +150,7 @@ fn any_distrust() -> impl Strategy<Value = Distrust> {
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
-    let intent = (any_name(), any_machine(), any::<u16>(), any::<u16>(), any_hash(), any_sessions(0))
+    let intent = (any_title(), any_machine(), any::<u16>(), any::<u16>(), any_hash(), any_sessions(0))
         .prop_map(|(vm, machine, generation, epoch, commitment, parents)| Intent {
             vm,
             machine,
@@ -197,7 +204,7 @@ fn any_words() -> impl Strategy<Value = MemberWords> {
 }
 
 fn any_manifest() -> impl Strategy<Value = Manifest> {
-    let place = (any_session(), any_name(), any_machine(), any_time(), any_time(), any_sessions(0));
+    let place = (any_session(), any_title(), any_machine(), any_time(), any_time(), any_sessions(0));
     let sizes = (any::<u32>(), any::<[u64; 4]>(), any_consistency(), any_value(), any::<[u32; 2]>());
     let until = (prop::option::of(any_time()), prop::option::of(any_time()), prop::option::of(any_name()));
     (place, sizes, until).prop_map(|(place, sizes, (lock_until, retain_until, class))| {
@@ -250,7 +257,7 @@ fn any_member() -> impl Strategy<Value = Member> {
     let later = Chunking::Other(Name::new("wide").unwrap());
     let chunking = prop::sample::select(vec![Chunking::Disk, Chunking::Stream, later]);
     let numbers = (any::<u32>(), any::<[u64; 5]>(), any::<bool>());
-    (any_name(), kinds, chunking, numbers, prop::option::of(any_root()), any_words()).prop_map(
+    (any_title(), kinds, chunking, numbers, prop::option::of(any_root()), any_words()).prop_map(
         |(name, kind, chunking, (phase_bytes, numbers, fuzzy), root, words)| {
             let [size_bytes, data_bytes, new_bytes, chunks, new_chunks] = numbers;
             Member {
@@ -278,7 +285,11 @@ fn any_body() -> impl Strategy<Value = Body> {
         members.retain(|member| seen.insert(member.name.clone()));
         members
     });
-    (vec(tag, 0..4), members).prop_map(|(tags, members)| Body { tags, members })
+    (prop::option::of(any_title()), vec(tag, 0..4), members).prop_map(|(vm, tags, members)| Body {
+        vm,
+        tags,
+        members,
+    })
 }
 
 fn any_pack() -> impl Strategy<Value = ListedPack> {
@@ -346,7 +357,7 @@ proptest! {
         let mut packs = packs;
         packs.sort_by_key(|pack| pack.ordinal);
         packs.dedup_by_key(|pack| pack.ordinal);
-        let list = PackList { repository: repository(), zone: zone(), session, sequence, by: writer(), packs };
+        let list = PackList { repository: repository(), zone: zone(), session, sequence, by: writer(), packs, words: BTreeMap::new() };
         comes_back(&list, WRITER, &parts)?;
     }
 

@@ -6,7 +6,7 @@ use common::{session, zone};
 use proptest::prelude::*;
 use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, Hash, PackName, RepositoryId, SessionId};
-use sancerre_format::names::{self, Folder, Name, Tag, Time, Zone, ZoneKey};
+use sancerre_format::names::{self, Folder, Name, TITLE_BYTES_MAX, Tag, Time, Title, Zone, ZoneKey};
 use sancerre_format::text::{TextReader, TextWriter, number};
 
 #[test]
@@ -31,6 +31,37 @@ fn names_tags_and_zones() {
     for bad in ["", "-", "a b", "a,b", "a\n", "é", &"a".repeat(129)] {
         assert!(Tag::new(bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn titles() {
+    let longest = "ä".repeat(127) + "a";
+    let good = [
+        ("web01", "web01"),
+        ("Büro-Server 2", "B%C3%BCro-Server%202"),
+        ("a/b\\c:d%e", "a%2Fb%5Cc%3Ad%25e"),
+        ("-x", "-x"),
+        ("~.hidden_", "~.hidden_"),
+        ("👨\u{200d}💻", "%F0%9F%91%A8%E2%80%8D%F0%9F%92%BB"),
+        (longest.as_str(), &("%C3%A4".repeat(127) + "a")),
+    ];
+    for (text, encoded) in good {
+        let title = Title::new(text).unwrap();
+        assert_eq!((title.to_string().as_str(), title.encoded().as_str()), (text, encoded));
+        assert_eq!(Title::decode(encoded).unwrap(), title);
+    }
+    let too_long = "ä".repeat(128);
+    let bad =
+        ["", " ", ".", "..", "-", " a", "a ", "\u{a0}a", "a\n", "a\0b", "a\u{7f}", "a\u{85}b", &too_long];
+    for bad in bad {
+        assert!(Title::new(bad).is_err() && Title::typed(bad).is_err(), "{bad:?}");
+    }
+    for turns in "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}".chars() {
+        let text = format!("a{turns}b");
+        assert!(Title::new(&text).is_err() && Title::typed(&text).is_err(), "{text:?}");
+    }
+    assert_eq!(Title::typed("u\u{308}ber").unwrap(), Title::new("über").unwrap());
+    assert!(Title::new("u\u{308}ber").is_err(), "signed texts are in NFC");
 }
 
 #[test]
@@ -215,6 +246,24 @@ proptest! {
         let good = (1..=64).contains(&text.len()) && text.bytes().all(plain)
             && text.as_bytes()[0].is_ascii_alphanumeric();
         prop_assert_eq!(Name::new(&text).is_ok(), good);
+    }
+
+    #[test]
+    fn titles_have_one_spelling(text in any::<String>()) {
+        let Ok(title) = Title::typed(&text) else { return Ok(()) };
+        let encoded = title.encoded();
+        prop_assert!(title.as_str().len() <= TITLE_BYTES_MAX);
+        prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-%".contains(&byte)));
+        prop_assert_eq!(Title::decode(&encoded).unwrap(), title.clone());
+        prop_assert_eq!(Title::typed(title.as_str()).unwrap(), title);
+    }
+
+    #[test]
+    fn what_decodes_is_spelled_so(text in "([a-zA-Z0-9._~-]|%[0-9a-fA-F]{2}|%C3%A[0-9]|%20|[ -~]){1,20}") {
+        if let Ok(title) = Title::decode(&text) {
+            prop_assert_eq!(title.encoded(), text);
+            prop_assert_eq!(Title::new(title.as_str()).unwrap(), title);
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ fn unlock(context: &Context, access: Access) -> Result<Unlock, Failure> {
     }
     if context.global.identity.is_empty() || matches!(access, Access::Admin | Access::Keeper) {
         let found = passphrase::find(&context.environment, &context.prompt, OF_REPOSITORY)?;
-        unlock = unlock.with_passphrase(found.secret);
+        unlock = unlock.with_passphrase(found);
     }
     Ok(unlock)
 }
@@ -217,7 +217,7 @@ fn read_identity(context: &Context, path: &Path) -> Result<Vec<keys::OpenIdentit
         IdentityFile::Protected(protected) => {
             let of = format!("the identity file {}", path.display());
             let found = passphrase::find(&context.environment, &context.prompt, &of)?;
-            protected.open(&found.secret).map_err(of_file)
+            protected.open(&found).map_err(of_file)
         }
     }
 }

@@ -7,13 +7,12 @@ use clap_complete::Shell;
 use sancerre_engine::backup::Dedup;
 use sancerre_engine::select::Selector;
 use sancerre_format::FormatError;
-use sancerre_format::names::{Name, Tag, Zone};
+use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
-use crate::command::{Forget, Gc, Key, Lock, Named};
+use crate::command::{Backup, Forget, Gc, Held, Key, Lock, Named};
 use crate::limits::Limits;
-use crate::sources::{Attachment, DiskSource};
 use crate::units::parse_size;
 
 /// Base64 digits of a SHA-256, without padding.
@@ -128,10 +127,10 @@ pub(crate) enum Command {
     Forget(Forget),
     /// Take a forget back, until gc has run
     Undelete(Named),
-    /// Protect snapshots from every forget
-    Hold(Named),
-    /// End the hold of snapshots
-    Release(Named),
+    /// Protect snapshots or machines from every forget
+    Hold(Held),
+    /// End the hold of snapshots or machines
+    Release(Held),
     /// Delete what no snapshot needs
     Gc(Gc),
     /// Keep what live snapshots need locked for longer (S3 Object Lock)
@@ -174,56 +173,6 @@ pub(crate) struct Init {
     pub(crate) allow_unsafe_store: bool,
 }
 
-/// Back up the disks of one virtual machine.
-///
-/// The disks are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md. All of them become one
-/// snapshot, or none does.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-A bare PATH is named disk0, the next one disk1, and so on.
-
-Examples:
-  sancerre backup --vm web01 /dev/vg0/web01-snap
-  sancerre backup --vm db01 system=/dev/vg0/db01-root-snap data=/dev/vg0/db01-data-snap --attach db01.xml
-  pg_dumpall | sancerre backup --vm db01 --stdin dump.sql --tag nightly")]
-pub(crate) struct Backup {
-    /// The machine's name
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub(crate) vm: Name,
-    /// Its disks: raw files or block devices
-    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"])]
-    pub(crate) disks: Vec<DiskSource>,
-    /// A label for the snapshot; may be given several times
-    #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
-    pub(crate) tags: Vec<Tag>,
-    /// Read and compare everything, but store nothing
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
-    /// Save even if a disk changes while it is read; the snapshot is marked fuzzy, and the exit code is 3
-    #[arg(long)]
-    pub(crate) allow_changing: bool,
-    /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
-    /// can have spoiled
-    #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
-    pub(crate) dedup: DedupScope,
-    /// Keep log, index and maps, as the store has them, in this folder, so that the next backup need not fetch them;
-    /// 2 GiB at most, may be deleted at any time [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]
-    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
-    pub(crate) cache_dir: Option<PathBuf>,
-    /// Fetch all from the store, and keep nothing
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-    /// Write Prometheus metrics to this file, also when the backup fails
-    #[arg(long, value_name = "FILE")]
-    pub(crate) metrics_file: Option<PathBuf>,
-    /// Back up standard input under this name
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub(crate) stdin: Option<Name>,
-    /// A file that belongs to the machine, such as its configuration; may be given several times
-    #[arg(long, value_name = "[NAME=]FILE")]
-    pub(crate) attach: Vec<Attachment>,
-}
-
 /// List snapshots.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -233,8 +182,8 @@ Examples:
   sancerre snapshots --json | jq -r '.snapshots[].id'")]
 pub(crate) struct Snapshots {
     /// Only those of this machine
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub(crate) vm: Option<Name>,
+    #[arg(long, value_name = "NAME", value_parser = parse_title)]
+    pub(crate) vm: Option<Title>,
     /// Only those with this tag; given several times, with all of them
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
     pub(crate) tags: Vec<Tag>,
@@ -246,7 +195,9 @@ pub(crate) struct Snapshots {
 /// verifies is not fetched. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Into a directory, disks are named NAME.raw, streams and attached files NAME.
+Into a directory, disks are named NAME.raw, streams and attached files NAME. What no file can be called everywhere
+(/ \\ : * ? \" < > | %), a first . or -, and the last . of a NAME that would look like a disk or a partial file, is
+written as % and two hex digits.
 
 Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
@@ -377,11 +328,23 @@ pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 /// Which rule a word of the command line breaks. It is wrong, not damaged.
-fn rule(error: FormatError) -> String {
+pub(crate) fn rule(error: FormatError) -> String {
     match error {
         FormatError::Corrupt { detail, .. } => detail,
         other => other.to_string(),
     }
+}
+
+/// The name of a machine or disk, in whichever Unicode form it was typed.
+pub(crate) fn parse_title(text: &str) -> Result<Title, String> {
+    Title::typed(text).map_err(rule)
+}
+
+/// A time, or a day, which lasts to its end.
+pub(crate) fn parse_until(text: &str) -> Result<Time, String> {
+    Time::parse(text)
+        .or_else(|_| Time::parse(&format!("{text}T23:59:59Z")))
+        .map_err(|_| "give a day such as 2027-12-31, or a time such as 2027-12-31T12:00:00Z".into())
 }
 
 fn parse_fingerprint(text: &str) -> Result<String, String> {
@@ -421,6 +384,18 @@ mod tests {
             command.get_subcommands().for_each(visit);
         }
         visit(&Arguments::command());
+    }
+
+    #[test]
+    fn a_day_lasts_to_its_end() {
+        let cases =
+            [("2027-12-31", "2027-12-31T23:59:59Z"), ("2027-12-31T12:00:00Z", "2027-12-31T12:00:00Z")];
+        for (text, expected) in cases {
+            assert_eq!(parse_until(text).unwrap().to_string(), expected);
+        }
+        for text in ["", "2027", "31.12.2027", "2027-02-30", "2027-12-31T12:00:00"] {
+            parse_until(text).unwrap_err();
+        }
     }
 
     #[test]

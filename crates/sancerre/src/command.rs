@@ -26,8 +26,6 @@ use sancerre_engine::store::{Hurry, Store};
 use sancerre_format::outcome::Member;
 use serde_json::{Map, Value, json};
 
-use hold::Deed;
-
 use crate::arguments::{Command, Global, IndexCommand};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::{self, Watch};
@@ -36,9 +34,10 @@ use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
+pub(crate) use backup::Backup;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
-pub(crate) use hold::Named;
+pub(crate) use hold::{Held, Named};
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 
@@ -134,9 +133,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
             IndexCommand::Merge => index::merge(context).await,
         },
         Command::Forget(options) => forget::run(options, context).await,
-        Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,
-        Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
-        Command::Release(options) => hold::run(options, Deed::Release, context).await,
+        Command::Undelete(options) => hold::undelete(options, context).await,
+        Command::Hold(options) => hold::hold(options, context).await,
+        Command::Release(options) => hold::release(options, context).await,
         Command::Stats => stats::run(context).await,
         Command::Gc(options) => gc::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,

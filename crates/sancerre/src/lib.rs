@@ -9,6 +9,7 @@ mod access;
 mod arguments;
 mod command;
 mod exit;
+mod file_names;
 mod files;
 mod interrupt;
 mod io;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use crate::exit::Failure;
 use crate::files;
@@ -49,11 +49,11 @@ pub(crate) struct Saved {
     pub(crate) stored_bytes: u64,
 }
 
-/// Values by metric and machine, as text.
+/// Values by metric and machine, as text; the machine as a label spells it.
 type Values = BTreeMap<(String, String), String>;
 
 /// Brings the file up to date, by writing beside it and renaming.
-pub(crate) fn update(path: &Path, vm: &Name, run: &Run) -> Result<(), Failure> {
+pub(crate) fn update(path: &Path, vm: &Title, run: &Run) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::failed(format!(
             "cannot write metrics to {}: {error}; check the path and its permissions",
@@ -75,14 +75,15 @@ fn parse(text: &str) -> Values {
     text.lines()
         .filter_map(|line| {
             let (name, rest) = line.split_once("{vm=\"")?;
-            let (vm, value) = rest.split_once("\"} ")?;
+            let (vm, value) = rest.rsplit_once("\"} ")?;
             known(name).then(|| ((name.to_owned(), vm.to_owned()), value.to_owned()))
         })
         .collect()
 }
 
-fn set(values: &mut Values, vm: &Name, run: &Run) {
-    let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), vm.to_string()), value);
+fn set(values: &mut Values, vm: &Title, run: &Run) {
+    let label = vm.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+    let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), label.clone()), value);
     put(RUN_SUCCESS, u8::from(run.saved.is_some()).to_string());
     put(DURATION, format!("{:.3}", run.duration.as_secs_f64()));
     if let Some(saved) = run.saved {
@@ -125,8 +126,8 @@ mod tests {
         Run { duration: Duration::from_millis(1500), saved }
     }
 
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
+    fn name(text: &str) -> Title {
+        Title::new(text).unwrap()
     }
 
     #[test]
@@ -153,6 +154,15 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("last_run_success{vm=\"web01\"} 0"), "{text}");
         assert!(!text.contains("last_success_timestamp"), "{text}");
+    }
+
+    #[test]
+    fn any_name_is_a_label() {
+        let mut values = Values::new();
+        set(&mut values, &name("Büro \"2\"} \\ 1"), &run(None));
+        let text = render(&values);
+        assert!(text.contains("last_run_success{vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"), "{text}");
+        assert_eq!(render(&parse(&text)), text);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sancerre_engine::keys::SecretString;
+use sancerre_engine::host::Host;
+use sancerre_engine::keys::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure};
@@ -22,48 +23,76 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The credential's name.
 const CREDENTIAL: &str = "sancerre-password";
 
+/// 32 of them, five bits each; none that is taken for another when it is read from paper.
+const LETTERS: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+/// Letters of a generated passphrase.
+const GENERATED_LETTERS: usize = 24;
+/// Letters between two dashes.
+const GROUP_LETTERS: usize = 4;
+
 /// Whose passphrase most commands need.
 pub(crate) const OF_REPOSITORY: &str = "the repository";
-
-/// A passphrase, and whether a person typed it just now.
-pub(crate) struct Passphrase {
-    pub(crate) secret: SecretString,
-    pub(crate) typed: bool,
-}
 
 /// The passphrase from the first place that has one, else from the terminal, where `of` says whose is asked for.
 ///
 /// Errors: a place that is set but cannot be read; an empty passphrase; no place and no terminal.
-pub(crate) fn find(environment: &Environment, prompt: &Prompt, of: &str) -> Result<Passphrase, Failure> {
+pub(crate) fn find(environment: &Environment, prompt: &Prompt, of: &str) -> Result<SecretString, Failure> {
     if let Some(secret) = unattended(environment)? {
-        return Ok(Passphrase { secret, typed: false });
+        return Ok(secret);
     }
-    let typed = ask(prompt, &format!("Passphrase of {of}: "))?;
-    Ok(Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true })
+    secret(&ask(prompt, &format!("Passphrase of {of}: "))?, "the passphrase that was typed")
 }
 
-/// A new passphrase: the first line of a file, or typed twice.
-pub(crate) fn find_new(file: Option<&Path>, prompt: &Prompt) -> Result<SecretString, Failure> {
-    if let Some(path) = file {
-        return from_file(path, "--new-password-file");
+/// The passphrase of a new repository: from the first place that has one, else chosen on the terminal.
+pub(crate) fn find_first(
+    environment: &Environment,
+    prompt: &Prompt,
+    host: &Host,
+) -> Result<SecretString, Failure> {
+    match unattended(environment)? {
+        Some(secret) => Ok(secret),
+        None => choose(prompt, host),
     }
-    let typed = ask(prompt, "New passphrase: ")?;
-    let found = Passphrase { secret: secret(&typed, "the passphrase that was typed")?, typed: true };
-    confirm(&found, prompt)?;
-    Ok(found.secret)
 }
 
-/// Has it typed a second time, since nobody could open the repository after a slip.
-pub(crate) fn confirm(first: &Passphrase, prompt: &Prompt) -> Result<(), Failure> {
-    use sancerre_engine::keys::ExposeSecret;
-    if !first.typed {
-        return Ok(());
+/// A new passphrase: the first line of a file, or chosen on the terminal.
+pub(crate) fn find_new(file: Option<&Path>, prompt: &Prompt, host: &Host) -> Result<SecretString, Failure> {
+    match file {
+        Some(path) => from_file(path, "--new-password-file"),
+        None => choose(prompt, host),
     }
+}
+
+/// Offers a strong passphrase first. Whichever it is, it is typed a second time: nobody could open the repository after
+/// a slip, or without having written it down.
+fn choose(prompt: &Prompt, host: &Host) -> Result<SecretString, Failure> {
+    let generated = generate(host);
+    let question = Zeroizing::new(format!(
+        "New passphrase. This one is strong: write it down and press Enter, or type your own.\n\n    {}\n\nPassphrase: ",
+        *generated
+    ));
+    let typed = ask(prompt, &question)?;
+    let chosen = if typed.is_empty() { generated } else { typed };
+    let chosen = secret(&chosen, "the passphrase that was typed")?;
     let second = ask(prompt, "The same passphrase again: ")?;
-    match *second == first.secret.expose_secret() {
-        true => Ok(()),
+    match *second == chosen.expose_secret() {
+        true => Ok(chosen),
         false => Err(Failure::failed("the two passphrases differ; nothing was made, run the command again")),
     }
+}
+
+/// 120 random bits, in groups that people can read to each other.
+fn generate(host: &Host) -> Zeroizing<String> {
+    let random = Zeroizing::new(host.random::<GENERATED_LETTERS>());
+    // No growth: reallocating would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(GENERATED_LETTERS.saturating_mul(2)));
+    for (at, byte) in random.iter().enumerate() {
+        if at > 0 && at.is_multiple_of(GROUP_LETTERS) {
+            text.push('-');
+        }
+        text.extend(LETTERS.chars().nth(usize::from(byte % 32)));
+    }
+    text
 }
 
 /// Whether one can be had without a person.

@@ -54,11 +54,25 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
 /// Objects that cannot be read, told one by one: so many, for a folder that was taken away has thousands.
 const UNREAD_TOLD: usize = 10;
 
-/// The log, with progress, and with warnings about what in it cannot be trusted.
+/// The whole log, with progress, and with warnings about what in it cannot be trusted.
 pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Result<Log, Failure> {
     let (monitor, watched) = context.watched(Work::Log)?;
     let log = Log::load_watched(repository, &monitor).await?;
     drop(watched);
+    warn(context, &log);
+    Ok(log)
+}
+
+/// The same from the newest checkpoint on: all that is needed to read snapshots.
+pub(crate) async fn load_recent_log(context: &Context, repository: &Repository) -> Result<Log, Failure> {
+    let (monitor, watched) = context.watched(Work::Log)?;
+    let log = Log::load_recent(repository, &monitor).await?;
+    drop(watched);
+    warn(context, &log);
+    Ok(log)
+}
+
+fn warn(context: &Context, log: &Log) {
     for unread in log.unread().iter().take(UNREAD_TOLD) {
         context.output.warning(&format!(
             "object {} cannot be read: {}; what it says is not known, so snapshots may be missing; run `sancerre check`",
@@ -82,5 +96,4 @@ pub(crate) async fn load_log(context: &Context, repository: &Repository) -> Resu
             "{void} records of the log do not verify{missing}, so snapshots may be missing from it; run `sancerre check`"
         ));
     }
-    Ok(log)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
 
 use crate::exit::Failure;
@@ -12,21 +12,21 @@ use crate::exit::Failure;
 /// A disk: a path, and a name if one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiskSource {
-    pub(crate) name: Option<Name>,
+    pub(crate) name: Option<Title>,
     pub(crate) path: PathBuf,
 }
 
 /// A file that goes with the machine; its name is the file's own unless one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attachment {
-    pub(crate) name: Name,
+    pub(crate) name: Title,
     pub(crate) path: PathBuf,
 }
 
 /// A source with its final name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Planned {
-    pub(crate) name: Name,
+    pub(crate) name: Title,
     pub(crate) kind: MemberKind,
     /// None for standard input.
     pub(crate) path: Option<PathBuf>,
@@ -48,7 +48,7 @@ impl FromStr for Attachment {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, path) = split(text);
         let path = not_empty(path)?;
-        let own = || path.file_name().and_then(|name| Name::new(&name.to_string_lossy()).ok());
+        let own = || path.file_name().and_then(|name| Title::typed(name.to_str()?).ok());
         let name = name.or_else(own).ok_or_else(|| {
             format!(
                 "the name of {} cannot be used in a snapshot; write NAME={}",
@@ -60,9 +60,10 @@ impl FromStr for Attachment {
     }
 }
 
-/// A path may hold `=` too: what stands before the first one is a name only if it can be one, so not with a slash.
-fn split(text: &str) -> (Option<Name>, &str) {
-    match text.split_once('=').and_then(|(name, path)| Some((Name::new(name).ok()?, path))) {
+/// A path may hold `=` too: what stands before the first one is a name only if it can be one, and holds no slash.
+fn split(text: &str) -> (Option<Title>, &str) {
+    let named = text.split_once('=').filter(|(name, _)| !name.contains('/'));
+    match named.and_then(|(name, path)| Some((Title::typed(name).ok()?, path))) {
         Some((name, path)) => (Some(name), path),
         None => (None, text),
     }
@@ -77,7 +78,7 @@ fn not_empty(path: &str) -> Result<PathBuf, String> {
 /// Errors: two of one name.
 pub(crate) fn plan(
     disks: &[DiskSource],
-    stdin: Option<&Name>,
+    stdin: Option<&Title>,
     attachments: &[Attachment],
 ) -> Result<Vec<Planned>, Failure> {
     let mut bare = 0_usize..;
@@ -105,16 +106,16 @@ pub(crate) fn plan(
     }
 }
 
-fn numbered(number: usize) -> Result<Name, Failure> {
-    Name::new(&format!("disk{number}")).map_err(|error| Failure::usage(error.to_string()))
+fn numbered(number: usize) -> Result<Title, Failure> {
+    Title::new(&format!("disk{number}")).map_err(|error| Failure::usage(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
+    fn name(text: &str) -> Title {
+        Title::new(text).unwrap()
     }
 
     fn disk(text: &str) -> DiskSource {
@@ -131,6 +132,9 @@ mod tests {
             ("/dev/disk/by-id/x=y", None, "/dev/disk/by-id/x=y"),
             ("./a=b", None, "./a=b"),
             ("=b", None, "=b"),
+            ("Platte 1=/dev/sdb", Some("Platte 1"), "/dev/sdb"),
+            ("u\u{308}ber=/dev/sdc", Some("über"), "/dev/sdc"),
+            ("SCSI 0:1=/dev/sdd", Some("SCSI 0:1"), "/dev/sdd"),
         ];
         for (text, expected, path) in cases {
             let parsed = disk(text);
@@ -146,7 +150,9 @@ mod tests {
         assert_eq!(parsed.name, name("web01.xml"));
         let parsed: Attachment = "config=/etc/x y".parse().unwrap();
         assert_eq!((parsed.name, parsed.path), (name("config"), "/etc/x y".into()));
-        assert!("/etc/x y".parse::<Attachment>().unwrap_err().contains("NAME=/etc/x y"));
+        let parsed: Attachment = "/etc/x y".parse().unwrap();
+        assert_eq!(parsed.name, name("x y"));
+        assert!("/etc/x ".parse::<Attachment>().unwrap_err().contains("NAME=/etc/x "));
         "/".parse::<Attachment>().unwrap_err();
     }
 

@@ -67,9 +67,14 @@ fn lines(stdout: &str) -> Vec<Value> {
 
 #[test]
 fn wrong_usage_is_2_with_and_without_json() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 12] = [
         &["frobnicate"],
-        &["backup", "--vm", "web 01", "/dev/null"],
+        &["backup", "--vm", "web01 ", "/dev/null"],
+        &["backup", "--vm", "web\u{202e}01", "/dev/null"],
+        &["backup", "--vm", "web01", "--machine", "17", "/dev/null"],
+        &["backup", "--vm", "web01", "--retain-until", "soon", "/dev/null"],
+        &["hold"],
+        &["hold", "--vm", "web01", "3f9a"],
         &["backup", "--vm", "web01"],
         &["snapshots"],
         &["restore", "nonsense", "--target", "/tmp/x"],

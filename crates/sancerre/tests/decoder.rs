@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use sancerre_services::{install, skip};
 
 const DISK_BYTES: u64 = (48 << 20) + 512;
+const MACHINE: &str = "6f1c3f5e-8f3b-4c59-9c3e-0a1b2c3d4e5f";
 const PASSPHRASE: &str = "correct horse battery staple";
 
 struct Site {
@@ -91,7 +92,9 @@ fn fill(site: &Site) -> Vec<u8> {
     make_disk(&disk);
     fs::write(&attachment, "<domain type='kvm'><name>web01</name></domain>\n").unwrap();
     site.sancerre(&["init"], b"");
-    let backup = ["backup", "--vm", "web01", "vm.raw", "--attach", "vm.xml", "--tag", "nightly"];
+    let mut backup = vec!["backup", "--vm", "Büro/web 01", "--public-name", "m17", "--machine", MACHINE];
+    backup.extend(["vm.raw", "--attach", "Gerät 1.xml=vm.xml", "--tag", "nightly", "--class", "daily"]);
+    backup.extend(["--retain-until", "2199-12-31"]);
     for night in 0..3 {
         site.sancerre(&backup, b"");
         fs::copy(&disk, site.path(&format!("night-{night}"))).unwrap();
@@ -104,7 +107,7 @@ fn fill(site: &Site) -> Vec<u8> {
         };
         (0..300_000).flat_map(row).collect()
     };
-    let stdin = ["backup", "--vm", "db01", "--stdin", "dump.sql"];
+    let stdin = ["backup", "--vm", "Kasse: öst", "--stdin", "dump.sql"];
     site.sancerre(&stdin, &dump(0));
     site.sancerre(&stdin, &dump(150_000));
     // An index that covers others is another kind of segment.
@@ -112,11 +115,15 @@ fn fill(site: &Site) -> Vec<u8> {
     // Half of the first dump is in the second one too: it is moved, and stays under its name.
     site.sancerre(&["gc"], b"");
     // With so many entries the next gc writes a checkpoint.
-    for _ in 0..4 {
+    for _ in 0..3 {
         site.sancerre(&["hold", "web01:latest", "--reason", "test"], b"");
         site.sancerre(&["release", "web01:latest", "--reason", "test"], b"");
     }
-    site.sancerre(&["forget", "db01:latest~1", "--max-drop", "100%"], b"");
+    site.sancerre(&["forget", "Kasse: öst:latest~1", "--max-drop", "100%"], b"");
+    // A hold over the machine keeps it until its release.
+    site.sancerre(&["hold", "--vm", "Kasse: öst"], b"");
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["release", "--vm", "Kasse: öst"], b"");
     let report = site.sancerre(&["gc", "--max-unused", "0%", "--json"], b"");
     let report: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     assert!(report["written_packs"].as_u64().unwrap() > 0, "{report}");
@@ -186,7 +193,7 @@ fn the_second_decoder_reads_what_the_program_wrote() {
     let ids = snapshots(&site);
     assert_restores(&site, &ids[0], "disk0", &fs::read(site.path("night-0")).unwrap());
     assert_restores(&site, &ids[2], "disk0", &fs::read(site.path("night-2")).unwrap());
-    assert_restores(&site, &ids[2], "vm.xml", &fs::read(site.path("vm.xml")).unwrap());
+    assert_restores(&site, &ids[2], "Gerät 1.xml", &fs::read(site.path("vm.xml")).unwrap());
     assert_restores(&site, &ids[4], "dump.sql", &dump);
 
     for key in one_of_each_public_kind(&site) {

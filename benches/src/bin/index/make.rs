@@ -1,5 +1,6 @@
 //! Makes the repository.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::index::{SegmentBuilder, SegmentFields, SegmentName};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::Kind;
-use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::names::{self, Name, Title, Zone};
 use sancerre_format::pack::PackKind;
 use sancerre_format::record;
 
@@ -75,7 +76,7 @@ impl Maker {
 
     /// A session that stored packs and never ended.
     async fn session(&self, log: &mut Log, number: u64) -> Result<()> {
-        let session = Session::announce(&self.repository, log, &Name::new("synthetic")?).await?;
+        let session = Session::announce(&self.repository, log, &Title::new("synthetic")?, None).await?;
         let first = number * SESSION_PACKS;
         let packs =
             (first..self.chunks.packs().min(first + SESSION_PACKS)).map(|pack| self.pack(Chunks::pack(pack)));
@@ -86,6 +87,7 @@ impl Maker {
             sequence: 0,
             by: self.signer.by.clone(),
             packs: packs.collect::<Result<_>>()?,
+            words: BTreeMap::new(),
         };
         let bytes = record::encode(&list, TOOL, &self.signer.key, &[], &[])?;
         self.put(&names::list(&self.repository.keys.zone, &session.id, 0), &bytes)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Intent, Kind};
-use sancerre_format::names::{Name, Time};
+use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::outcome::Consistency;
 
 use crate::check::CLOCK_SECONDS;
@@ -14,7 +14,7 @@ use crate::repository::log::{Log, LogEntry, Outcome, Standing};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Its name.
-    pub vm: Name,
+    pub vm: Title,
     /// Its backups.
     pub runs: Vec<Run>,
     /// Set when its newest snapshot is older than was allowed.
@@ -74,7 +74,7 @@ impl Fate {
 /// Every machine of a zone, by name.
 pub(super) fn machines(log: &Log) -> Vec<Machine> {
     let standing = log.standing(u64::MAX);
-    let mut machines: BTreeMap<Name, Vec<Run>> = BTreeMap::new();
+    let mut machines: BTreeMap<Title, Vec<Run>> = BTreeMap::new();
     for entry in log.entries() {
         let Some(announced) = entry.announced() else { continue };
         let Kind::Backup(Intent { vm, .. }) = &announced.fields.kind else { continue };
@@ -144,7 +144,7 @@ mod tests {
             size_bytes: 0,
             stored_bytes: 0,
         };
-        Machine { vm: Name::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
+        Machine { vm: Title::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
     }
 
     /// The age in hours of what counts as newest, when that is too old.

@@ -15,7 +15,7 @@ mod state;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sancerre_format::names::{self, Name, Time, Zone};
+use sancerre_format::names::{self, Time, Title, Zone};
 use sancerre_format::record::Trust;
 
 pub use machine::{Fate, Machine, Run, Stale};
@@ -42,7 +42,7 @@ pub struct AuditOptions {
     /// How old the newest snapshot of each machine may be.
     pub max_age_seconds: Option<u64>,
     /// Machines that are not backed up any more.
-    pub retired: Vec<Name>,
+    pub retired: Vec<Title>,
     /// What earlier audits saw.
     pub state: Option<State>,
 }

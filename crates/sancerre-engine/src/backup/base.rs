@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::names::Name;
+use sancerre_format::names::{MachineId, Title};
 use sancerre_format::outcome::Body;
 
 use crate::frames::Frames;
@@ -24,22 +24,27 @@ pub(super) struct Base {
 }
 
 /// The newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
-/// it is used. In the own key's all is proven already.
+/// it is used. In the own key's all is proven already. Whoever has an id is looked for by it, whatever the name was.
 pub(super) fn read(
     repository: &Repository,
     log: &Log,
-    vm: &Name,
+    vm: &Title,
+    machine: Option<MachineId>,
     usable: &Usable,
     monitor: &Monitor,
 ) -> Option<Base> {
-    let is_base = |snapshot: &Snapshot<'_>| {
+    let is_usable = |snapshot: &Snapshot<'_>| {
         // Ids of another generation of the zone's keys are not comparable with those of this one.
-        snapshot.manifest.fields.vm == *vm
-            && usable.avoid.hears(snapshot.session().number)
-            && snapshot.generation() == repository.keys.generation()
+        usable.avoid.hears(snapshot.session().number) && snapshot.generation() == repository.keys.generation()
     };
-    let snapshot = log.snapshots().into_iter().rfind(is_base)?;
-    let body = match open_body(repository, &snapshot) {
+    let has_id = |snapshot: &&Snapshot<'_>| machine.is_some() && snapshot.manifest.fields.machine == machine;
+    let has_name = |snapshot: &&Snapshot<'_>| {
+        let other = &snapshot.manifest.fields;
+        other.vm == *vm && (machine.is_none() || other.machine.is_none())
+    };
+    let snapshots: Vec<_> = log.snapshots().into_iter().filter(is_usable).collect();
+    let snapshot = snapshots.iter().rfind(has_id).or_else(|| snapshots.iter().rfind(has_name))?;
+    let body = match open_body(repository, snapshot) {
         Ok(body) => body,
         Err(error) => {
             monitor.warn(format!(

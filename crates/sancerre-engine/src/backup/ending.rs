@@ -1,6 +1,6 @@
 //! A certificate that ends soon, said while there is time: the night after it ended nothing is saved any more.
 
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use crate::keys::SignerKey;
 use crate::monitor::Monitor;
@@ -12,7 +12,7 @@ const SOON_SECONDS: i64 = 14 * 86_400;
 const DAY: i64 = 86_400;
 
 /// Warns when the certificate of who backs up ends soon, or before a backup as long as the machine's last one is over.
-pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Name, monitor: &Monitor) {
+pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monitor: &Monitor) {
     let Ok(writer) = repository.writer() else { return };
     let Some(left) = seconds_left(repository, writer) else { return };
     let last = log.latest(vm).map(|snapshot| {

@@ -25,7 +25,7 @@ use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
-use sancerre_format::names::{self, Folder, Name, Tag};
+use sancerre_format::names::{self, Folder, MachineId, Name, Tag, Time, Title};
 use sancerre_format::outcome::{Body, Consistency, Member, MemberKind, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
@@ -60,7 +60,7 @@ pub enum Input {
 /// One disk, stream or file to back up.
 pub struct Source {
     /// Its name in the VM.
-    pub name: Name,
+    pub name: Title,
     /// What it is.
     pub kind: MemberKind,
     /// Its bytes.
@@ -89,8 +89,16 @@ pub enum Dedup {
 
 /// What to back up, and how.
 pub struct BackupOptions {
-    /// The VM.
-    pub vm: Name,
+    /// What the VM is called.
+    pub vm: Title,
+    /// What public records call it, if that is something else.
+    pub public_name: Option<Title>,
+    /// What the hypervisor knows it by; its history goes on under another name.
+    pub machine: Option<MachineId>,
+    /// A public word to group snapshots by.
+    pub class: Option<Name>,
+    /// Until when no forget counts.
+    pub retain_until: Option<Time>,
     /// Its disks and files, in the user's order.
     pub sources: Vec<Source>,
     /// Labels.
@@ -103,6 +111,12 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Memory to stay within.
     pub memory_bytes: u64,
+}
+
+impl BackupOptions {
+    fn public_name(&self) -> &Title {
+        self.public_name.as_ref().unwrap_or(&self.vm)
+    }
 }
 
 /// What a backup came to.
@@ -170,7 +184,7 @@ pub async fn backup(
         run.members(options.sources, options.allow_changing, None).await?;
         return Ok(run.report(None));
     }
-    let session = Session::announce(repository, &mut log, &options.vm).await?;
+    let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     log.refuse_unread()?;
@@ -179,7 +193,7 @@ pub async fn backup(
 }
 
 fn check_names(options: &BackupOptions) -> Result<()> {
-    let mut names: Vec<&Name> = options.sources.iter().map(|source| &source.name).collect();
+    let mut names: Vec<&Title> = options.sources.iter().map(|source| &source.name).collect();
     names.sort();
     if names.is_empty() {
         return Err(Error::Usage(
@@ -203,7 +217,7 @@ async fn save(
     mut options: BackupOptions,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
-    let (sources, tags) = (std::mem::take(&mut options.sources), std::mem::take(&mut options.tags));
+    let sources = std::mem::take(&mut options.sources);
     let budget = budget(repository, &options);
     let keys = PackKeys {
         repository: repository.keys.trust.repository,
@@ -224,7 +238,7 @@ async fn save(
     };
     match done.await {
         Ok(run) => {
-            commit(repository, log, &uploader, &run, tags).await?;
+            commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
             let packs = Moves::below(log, u64::MAX).packs(&run.uses);
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
@@ -268,7 +282,7 @@ async fn commit(
     log: &mut Log,
     uploader: &Uploader,
     run: &Run,
-    tags: Vec<Tag>,
+    options: BackupOptions,
 ) -> Result<()> {
     let report = run.report(None);
     let mut manifest = uploader.session.manifest(repository);
@@ -278,9 +292,11 @@ async fn commit(
     manifest.new_bytes = public_bytes(report.new_bytes);
     manifest.stored_bytes = public_bytes(uploader.stored_bytes);
     manifest.consistency = if report.fuzzy { Consistency::Fuzzy } else { Consistency::Crash };
-
+    manifest.class.clone_from(&options.class);
+    manifest.retain_until = options.retain_until;
     let session = uploader.session.id;
-    let body = Body { tags, members: report.members };
+    let vm = (*options.public_name() != options.vm).then(|| options.vm.clone());
+    let body = Body { vm, tags: options.tags, members: report.members };
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root: RootKey = repository.keys.metadata_root(&session)?;
     let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
@@ -338,7 +354,7 @@ impl Run {
         }
         let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
-        let base = base::read(repository, log, &options.vm, &usable, monitor);
+        let base = base::read(repository, log, options.public_name(), options.machine, &usable, monitor);
         let layout = repository.layout;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{self, Name, Time, Zone};
+use sancerre_format::log::{Entry, Intent, Kind};
+use sancerre_format::names::{self, Time, Zone};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Record;
 
@@ -38,14 +38,14 @@ fn check_parents(zone: &Zone, log: &Log, entry: &Record<Entry>) -> Vec<Finding> 
     let Kind::Backup(intent) = &entry.fields.kind else { return Vec::new() };
     let number = entry.fields.number;
     let wrong = |parent: &SessionId| {
-        let problem = parent_problem(log, number, &intent.vm, parent)?;
+        let problem = parent_problem(log, number, intent, parent)?;
         Some(finding(Severity::Damaged, names::log(zone, number), problem))
     };
     intent.parents.iter().filter_map(wrong).collect()
 }
 
 /// Why a session cannot build on this parent; none when it can, or when the parent is missing, which is told elsewhere.
-fn parent_problem(log: &Log, number: u64, vm: &Name, parent: &SessionId) -> Option<String> {
+fn parent_problem(log: &Log, number: u64, of: &Intent, parent: &SessionId) -> Option<String> {
     if parent.number >= number {
         return Some(format!("it builds on session {parent}, which does not come before it"));
     }
@@ -59,8 +59,8 @@ fn parent_problem(log: &Log, number: u64, vm: &Name, parent: &SessionId) -> Opti
     }
     // Void: by a revocation, or told elsewhere.
     let announced = found.entry.as_deref().ok()?;
-    let is_of_vm = matches!(&announced.fields.kind, Kind::Backup(intent) if intent.vm == *vm);
-    (!is_of_vm).then(|| format!("it builds on session {parent}, which is no backup of {vm}"))
+    let is_of_vm = matches!(&announced.fields.kind, Kind::Backup(intent) if intent.is_of(&of.vm, of.machine));
+    (!is_of_vm).then(|| format!("it builds on session {parent}, which is no backup of {}", of.vm))
 }
 
 /// The commits of collectors, each against the one before it and against the records below it.

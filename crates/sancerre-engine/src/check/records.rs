@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{self, Name, ZoneKey};
+use sancerre_format::names::{self, Title, ZoneKey};
 use sancerre_format::outcome::Manifest;
 use sancerre_format::record;
 
@@ -77,7 +77,7 @@ fn costs(stranded: &BTreeMap<u64, Vec<Cost>>, number: u64) -> Vec<Cost> {
     stranded.get(&number).cloned().unwrap_or_default()
 }
 
-fn whole(snapshot: SessionId, vm: Name) -> Cost {
+fn whole(snapshot: SessionId, vm: Title) -> Cost {
     Cost { snapshot, vm, disk: None, ranges: Vec::new() }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use super::sample::Sampled;
 use super::subjects::Subject;
@@ -52,9 +52,9 @@ pub struct Cost {
     /// The snapshot.
     pub snapshot: SessionId,
     /// Its VM.
-    pub vm: Name,
+    pub vm: Title,
     /// The disk; none when all of the snapshot is concerned, or when no key is at hand that tells which part.
-    pub disk: Option<Name>,
+    pub disk: Option<Title>,
     /// Byte ranges of the disk, ascending and merged; none when all of the snapshot is concerned.
     pub ranges: Vec<Range<u64>>,
 }

@@ -2,7 +2,7 @@
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
@@ -17,7 +17,7 @@ pub(super) struct Subject {
     /// Its session.
     pub(super) session: SessionId,
     /// Its VM.
-    pub(super) vm: Name,
+    pub(super) vm: Title,
     /// Key of its manifest.
     pub(super) key: String,
     /// The generation of the zone's keys it was made with.

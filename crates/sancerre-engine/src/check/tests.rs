@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::list::ListedPack;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 use sancerre_format::outcome::{Chunking, Member, MemberKind};
 use sancerre_format::pack::PackKind;
 
@@ -108,7 +108,7 @@ fn nonsense_is_refused() {
 
 fn subject(number: u64, disks: &[&str]) -> Subject {
     let member = |name: &&str| Member {
-        name: Name::new(name).unwrap(),
+        name: Title::new(name).unwrap(),
         kind: MemberKind::Disk,
         chunking: Chunking::Disk,
         phase_bytes: 0,
@@ -123,7 +123,7 @@ fn subject(number: u64, disks: &[&str]) -> Subject {
     };
     Subject {
         session: SessionId { number, intent: Hash::of(&number.to_le_bytes()) },
-        vm: Name::new("web01").unwrap(),
+        vm: Title::new("web01").unwrap(),
         key: format!("outcome-{number}"),
         generation: Some(1),
         uses: None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_usize;
 use sancerre_format::id::{ContentId, FramePlace, Place};
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 use sancerre_format::node::{ChildEntry, Geometry, LeafEntry, Node, NodeKey, NodeLimits};
 
 use super::nodes::{NodeFrames, Opened};
@@ -79,7 +79,7 @@ impl Group {
 /// Disks that are called the same in snapshots of the same VM and generation, and are of one size.
 fn group(run: &mut Run<'_>) -> Result<Vec<Group>> {
     let layout = run.repository.layout;
-    let mut groups: BTreeMap<(u16, Name, Name, u64), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<(u16, Title, Title, u64), Group> = BTreeMap::new();
     for (place, subject) in run.subjects.iter().enumerate() {
         // Without these keys its disks are not known.
         let Some(generation) = subject.generation.filter(|_| !subject.members.is_empty()) else { continue };

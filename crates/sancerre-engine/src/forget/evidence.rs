@@ -4,15 +4,17 @@
 //! commits list the snapshots that were there. A writer can lie about the first alone. Copying a
 //! repository renews the second. The third cannot be finer than the time between two collections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{Folder, Name, Time, ZoneKey};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{Folder, MachineId, Name, Time, Title, ZoneKey};
+use sancerre_format::record::Record as Signed;
 
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Snapshot};
 
 /// How far two clocks may be apart: more than any that somebody sets, less than what would move a snapshot to
 /// another day unnoticed.
@@ -29,13 +31,24 @@ pub struct Record {
     pub after: Option<Time>,
 }
 
+/// What snapshots are counted together by: a machine keeps its history when it gets another name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// By what the hypervisor knows it by.
+    Id(MachineId),
+    /// By its public name: its backups say no id.
+    Named(Title),
+}
+
 /// A live snapshot and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its session.
     pub session: SessionId,
+    /// Its machine's public name.
+    pub vm: Title,
     /// Its machine.
-    pub vm: Name,
+    pub machine: Machine,
     /// Who signed it.
     pub writer: Name,
     /// The time that the writer signed.
@@ -46,6 +59,8 @@ pub struct Candidate {
     pub record: Option<Record>,
     /// Whether it is held.
     pub is_held: bool,
+    /// Until when no forget counts, if that time has not come.
+    pub retained: Option<Time>,
 }
 
 /// Why a snapshot counts for no rule, and is kept.
@@ -116,19 +131,38 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
     let stored = arrivals(repository).await?;
     let records = records(log);
     let standing = log.standing(u64::MAX);
-    let candidate = |snapshot: crate::repository::log::Snapshot<'_>| {
+    let (snapshots, now) = (log.snapshots(), repository.host.clock.now());
+    let ids = ids(&snapshots);
+    let candidate = |snapshot: &Snapshot<'_>| {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
         Candidate {
             session,
             vm: fields.vm.clone(),
+            machine: machine(&fields.vm, fields.machine, &ids),
             writer: fields.by.name.clone(),
             signed: fields.finished,
             stored: stored.get(&session).copied(),
             record: records.get(&session).copied(),
             is_held: standing.held_by(&session).is_some(),
+            retained: fields.retain_until.filter(|until| *until > now),
         }
     };
-    Ok(log.snapshots().into_iter().map(candidate).collect())
+    Ok(snapshots.iter().map(candidate).collect())
+}
+
+/// The ids that snapshots of each name say.
+fn ids<'a>(snapshots: &[Snapshot<'a>]) -> BTreeMap<&'a Title, BTreeSet<MachineId>> {
+    let mut ids: BTreeMap<&Title, BTreeSet<MachineId>> = BTreeMap::new();
+    for fields in snapshots.iter().map(|snapshot| &snapshot.manifest.fields) {
+        ids.entry(&fields.vm).or_default().extend(fields.machine);
+    }
+    ids
+}
+
+/// A snapshot without an id belongs to those of its name, if they say one and the same.
+fn machine(vm: &Title, id: Option<MachineId>, ids: &BTreeMap<&Title, BTreeSet<MachineId>>) -> Machine {
+    let only = || ids.get(vm).filter(|ids| ids.len() == 1).and_then(BTreeSet::first).copied();
+    id.or_else(only).map_or_else(|| Machine::Named(vm.clone()), Machine::Id)
 }
 
 /// What the log entry says of a backup whose outcome does not verify, and that was not given up yet.
@@ -138,12 +172,22 @@ pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
     standing.is_live(session).then(|| Candidate {
         session: *session,
         vm: vm.clone(),
+        machine: machine(vm, announced(entry), &ids(&log.snapshots())),
         writer: entry.fields.by.name.clone(),
         signed: entry.fields.time,
         stored: None,
         record: None,
         is_held: standing.held_by(session).is_some(),
+        // What its manifest asked for cannot be read.
+        retained: None,
     })
+}
+
+fn announced(entry: &Signed<Entry>) -> Option<MachineId> {
+    match &entry.fields.kind {
+        Kind::Backup(intent) => intent.machine,
+        _ => None,
+    }
 }
 
 async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> {

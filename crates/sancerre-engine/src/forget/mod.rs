@@ -16,16 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Snapshots};
-use sancerre_format::names::{Name, Tag};
+use sancerre_format::names::{Tag, Title};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::log::{Log, open_body};
 use crate::repository::session::{append, one_line};
-use evidence::Candidate;
+use crate::select::sealed_names;
+use evidence::{Candidate, Machine};
 use plan::{Decision, Drop, Rules, Verdict};
 
-pub use records::{hold, release, undelete};
+pub use records::{hold, hold_vms, release, release_vms, undelete};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -34,8 +35,8 @@ pub enum Wish {
     Rules {
         /// What to keep.
         rules: Rules,
-        /// Only these machines.
-        vms: Vec<Name>,
+        /// Only these machines, by their public or their sealed names.
+        vms: Vec<Title>,
         /// Only snapshots with all of these.
         tags: Vec<Tag>,
     },
@@ -107,13 +108,18 @@ fn filtered(
     repository: &Repository,
     log: &Log,
     all: &[Candidate],
-    vms: &[Name],
+    vms: &[Title],
     tags: &[Tag],
 ) -> Result<Vec<Candidate>> {
-    if let Some(stranger) = vms.iter().find(|vm| !all.iter().any(|candidate| candidate.vm == **vm)) {
+    let is_public = |vm: &Title| all.iter().any(|candidate| candidate.vm == *vm);
+    let sealed = if vms.iter().all(is_public) { BTreeMap::new() } else { sealed_names(repository, log) };
+    let is_of = |candidate: &Candidate, vm: &Title| {
+        candidate.vm == *vm || sealed.get(&candidate.session).is_some_and(|sealed| sealed == vm)
+    };
+    if let Some(stranger) = vms.iter().find(|vm| !all.iter().any(|candidate| is_of(candidate, vm))) {
         return Err(Error::Usage(format!("there are no snapshots of {stranger}; see `sancerre snapshots`")));
     }
-    let of_vm = all.iter().filter(|candidate| vms.is_empty() || vms.contains(&candidate.vm));
+    let of_vm = all.iter().filter(|candidate| vms.is_empty() || vms.iter().any(|vm| is_of(candidate, vm)));
     if tags.is_empty() {
         return Ok(of_vm.cloned().collect());
     }
@@ -133,18 +139,25 @@ fn named(
     snapshots: &BTreeSet<SessionId>,
     even_last: bool,
 ) -> Result<Vec<Decision>> {
-    let mut left: BTreeMap<&Name, usize> = BTreeMap::new();
+    let mut left: BTreeMap<&Machine, usize> = BTreeMap::new();
     all.iter()
         .filter(|candidate| !snapshots.contains(&candidate.session))
-        .for_each(|candidate| *left.entry(&candidate.vm).or_default() += 1);
+        .for_each(|candidate| *left.entry(&candidate.machine).or_default() += 1);
     let mut decisions = Vec::with_capacity(snapshots.len());
     for session in snapshots {
         let (candidate, verdict) = candidate(log, all, session)?;
         let id = plan::short(session);
         if candidate.is_held {
-            return Err(Error::Refused(format!("snapshot {id} is held; `sancerre release {id}` first")));
+            return Err(Error::Refused(format!(
+                "snapshot {id} is held; `sancerre release {id}` first, or --vm if its machine is held"
+            )));
         }
-        if !even_last && !left.contains_key(&candidate.vm) {
+        if let Some(until) = candidate.retained {
+            return Err(Error::Refused(format!(
+                "snapshot {id} was made to be kept until {until}, and no forget counts before; nothing was done"
+            )));
+        }
+        if !even_last && !left.contains_key(&candidate.machine) {
             return Err(Error::Refused(format!(
                 "no snapshot of {} would be left; if that is what you want, say --even-last",
                 candidate.vm
@@ -169,19 +182,24 @@ fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candi
 
 /// A wrong rule or a lying host must not empty a repository in one run.
 fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) -> Result<()> {
-    let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
-    all.iter().for_each(|candidate| counts.entry(&candidate.vm).or_default().1 += 1);
+    let mut counts: BTreeMap<&Machine, (&Title, usize, usize)> = BTreeMap::new();
+    for candidate in all {
+        let (vm, _, of) = counts.entry(&candidate.machine).or_insert((&candidate.vm, 0, 0));
+        // The newest name is the one that people know.
+        (*vm, *of) = (&candidate.vm, of.saturating_add(1));
+    }
     // What is damaged is none of the snapshots that are counted here.
     let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(Drop::Named | Drop::NoRule));
     for decision in decisions.iter().filter(goes) {
-        counts.entry(&decision.vm).or_default().0 += 1;
+        let (_, dropped, _) = counts.entry(&decision.machine).or_insert((&decision.vm, 0, 0));
+        *dropped = dropped.saturating_add(1);
     }
-    let over = |(dropped, of): &(usize, usize)| {
+    let over = |(_, dropped, of): &(&Title, usize, usize)| {
         dropped.saturating_mul(100) > of.saturating_mul(usize::from(max_drop_percent))
     };
-    match counts.iter().find(|(_, counts)| over(counts)) {
+    match counts.values().find(|counts| over(counts)) {
         None => Ok(()),
-        Some((vm, (dropped, of))) => Err(Error::Refused(format!(
+        Some((vm, dropped, of)) => Err(Error::Refused(format!(
             "{dropped} of {of} snapshots of {vm} would be forgotten, more than {max_drop_percent}%; nothing was done. \
              Look at the plan with --dry-run --max-drop 100%, then allow it with --max-drop"
         ))),

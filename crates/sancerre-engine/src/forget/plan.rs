@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{Name, Time};
+use sancerre_format::names::{Name, Time, Title};
 
-use super::evidence::{Candidate, Doubt};
+use super::evidence::{Candidate, Doubt, Machine};
 use crate::error::{Error, Result};
 
 const DAY_SECONDS: i64 = 86_400;
@@ -102,6 +102,8 @@ pub enum Keep {
     Within,
     /// Held by a record.
     Held,
+    /// Its manifest says until when no forget counts.
+    Retained(Time),
     /// It counts for no rule.
     Doubt(Doubt),
     /// None of its machine would be left.
@@ -133,8 +135,10 @@ pub enum Verdict {
 pub struct Decision {
     /// The snapshot.
     pub session: SessionId,
+    /// Its machine's public name.
+    pub vm: Title,
     /// Its machine.
-    pub vm: Name,
+    pub machine: Machine,
     /// Who signed it.
     pub writer: Name,
     /// When: the store's word, else the writer's.
@@ -148,6 +152,7 @@ impl Decision {
         Self {
             session: candidate.session,
             vm: candidate.vm.clone(),
+            machine: candidate.machine.clone(),
             writer: candidate.writer.clone(),
             time: candidate.stored.unwrap_or(candidate.signed),
             verdict,
@@ -163,6 +168,7 @@ impl fmt::Display for Keep {
             Self::First(period, of) => write!(f, "{} {of}", period.name()),
             Self::Within => f.write_str("within"),
             Self::Held => f.write_str("held"),
+            Self::Retained(until) => write!(f, "retained until {until}"),
             Self::Doubt(doubt) => doubt.fmt(f),
             Self::LastOfVm => f.write_str("the last of its machine"),
         }
@@ -187,9 +193,9 @@ impl fmt::Display for Verdict {
 ///
 /// Snapshots of one machine by different writers are counted apart: a host cannot fill another one's rules.
 pub fn plan(rules: &Rules, considered: &[Candidate], all: &[Candidate]) -> Vec<Decision> {
-    let mut groups: BTreeMap<(&Name, &Name), Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&Name, &Machine), Vec<usize>> = BTreeMap::new();
     for (at, candidate) in considered.iter().enumerate() {
-        groups.entry((&candidate.writer, &candidate.vm)).or_default().push(at);
+        groups.entry((&candidate.writer, &candidate.machine)).or_default().push(at);
     }
     let mut kept: Vec<Vec<Keep>> = vec![Vec::new(); considered.len()];
     for members in groups.values() {
@@ -212,6 +218,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
     let mut counted = Vec::with_capacity(group.len());
     for (at, (candidate, reasons)) in group.iter().zip(&mut reasons).enumerate() {
         reasons.extend(candidate.is_held.then_some(Keep::Held));
+        reasons.extend(candidate.retained.map(Keep::Retained));
         match candidate.time() {
             Ok((time, record)) => counted.push((at, time, record.number)),
             Err(doubt) => reasons.push(Keep::Doubt(doubt)),
@@ -259,20 +266,20 @@ fn count(number: u32) -> usize {
 
 /// Where the rules would leave nothing of a machine, its newest snapshot stays.
 fn keep_last_of_vm(considered: &[Candidate], all: &[Candidate], kept: &mut [Vec<Keep>]) {
-    let staying: BTreeSet<&Name> = considered
+    let staying: BTreeSet<&Machine> = considered
         .iter()
         .zip(kept.iter())
         .filter(|(_, reasons)| !reasons.is_empty())
-        .map(|(candidate, _)| &candidate.vm)
+        .map(|(candidate, _)| &candidate.machine)
         .collect();
     let touched: BTreeSet<SessionId> = considered.iter().map(|candidate| candidate.session).collect();
     let untouched = all.iter().filter(|candidate| !touched.contains(&candidate.session));
-    let staying: BTreeSet<&Name> =
-        staying.into_iter().chain(untouched.map(|candidate| &candidate.vm)).collect();
-    let newest: BTreeMap<&Name, usize> =
-        considered.iter().enumerate().map(|(at, candidate)| (&candidate.vm, at)).collect();
-    for (vm, at) in newest {
-        if !staying.contains(vm) {
+    let staying: BTreeSet<&Machine> =
+        staying.into_iter().chain(untouched.map(|candidate| &candidate.machine)).collect();
+    let newest: BTreeMap<&Machine, usize> =
+        considered.iter().enumerate().map(|(at, candidate)| (&candidate.machine, at)).collect();
+    for (machine, at) in newest {
+        if !staying.contains(machine) {
             kept.get_mut(at).into_iter().for_each(|reasons| reasons.push(Keep::LastOfVm));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Held, Kind, Snapshots};
+use sancerre_format::names::Title;
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
@@ -32,14 +33,56 @@ pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, 
 
 /// Ends holds. Returns the entry's number.
 ///
-/// Errors: [`Error::Usage`] for a snapshot that is not held; [`Error::WrongKey`]; the store's.
+/// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::WrongKey`]; the store's.
 pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
     let standing = log.standing(u64::MAX);
     if let Some(other) = snapshots.iter().find(|snapshot| standing.held_by(snapshot).is_none()) {
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
+    if let Some(other) = snapshots.iter().find(|snapshot| !standing.is_held_itself(snapshot)) {
+        return Err(Error::Usage(format!(
+            "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",
+            other.intent
+        )));
+    }
     Ok(append(repository, &log, Kind::Release(held(snapshots, reason)), &[]).await?.number)
+}
+
+/// Protects all snapshots of machines from every forget, those to come too. Returns the entry's number.
+///
+/// Errors: [`Error::Usage`] for a public name that no backup has; as [`hold`].
+pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
+    let log = Log::load(repository).await?;
+    log.refuse_unread()?;
+    let announced = |vm: &Title| {
+        log.entries()
+            .filter_map(|entry| entry.entry.as_deref().ok())
+            .any(|entry| matches!(&entry.fields.kind, Kind::Backup(intent) if intent.vm == *vm))
+    };
+    if let Some(stranger) = vms.iter().find(|vm| !announced(vm)) {
+        return Err(Error::Usage(format!(
+            "there is no backup of {stranger}; nothing was done. See `sancerre snapshots` for the names"
+        )));
+    }
+    let standing = log.standing(u64::MAX);
+    let of_vms = log.committed().filter(|snapshot| vms.contains(&snapshot.manifest.fields.vm));
+    let there = |session: &SessionId| standing.collected_by(session).is_none();
+    let snapshots = of_vms.map(|snapshot| snapshot.session()).filter(there).collect();
+    rescue(repository, log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
+}
+
+/// Ends the holds of machines; snapshots that are held themselves stay so. Returns the entry's number.
+///
+/// Errors: [`Error::Usage`] for a machine that is not held; [`Error::WrongKey`]; the store's.
+pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
+    let log = Log::load(repository).await?;
+    log.refuse_unread()?;
+    let standing = log.standing(u64::MAX);
+    if let Some(other) = vms.iter().find(|vm| standing.vm_held_by(vm).is_none()) {
+        return Err(Error::Usage(format!("the machine {other} is not held; nothing was done")));
+    }
+    Ok(append(repository, &log, Kind::Release(held_vms(vms, reason)), &[]).await?.number)
 }
 
 async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {
@@ -63,6 +106,10 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
 fn held(snapshots: &BTreeSet<SessionId>, reason: &str) -> Held {
     let Snapshots { snapshots, reason } = named(snapshots, reason);
     Held { snapshots, vms: Vec::new(), reason }
+}
+
+fn held_vms(vms: &BTreeSet<Title>, reason: &str) -> Held {
+    Held { snapshots: Vec::new(), vms: vms.iter().cloned().collect(), reason: one_line(reason) }
 }
 
 fn named(snapshots: &BTreeSet<SessionId>, reason: &str) -> Snapshots {

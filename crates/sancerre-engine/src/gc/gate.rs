@@ -9,7 +9,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::Kind;
-use sancerre_format::names::{self, Name};
+use sancerre_format::names::{self, Name, Title};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
@@ -115,7 +115,7 @@ pub(super) async fn before_sweep(
 /// Errors: [`Error::Refused`].
 pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
     let standing = log.standing(u64::MAX);
-    let mut counts: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
+    let mut counts: BTreeMap<&Title, (usize, usize)> = BTreeMap::new();
     for snapshot in log.committed() {
         let session = snapshot.session();
         if standing.collected_by(&session).is_none() {
@@ -142,7 +142,7 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
 }
 
 /// The machines of snapshots that a commit saw, and that a revocation above the last commit made void.
-fn newly_void(log: &Log) -> impl Iterator<Item = &Name> {
+fn newly_void(log: &Log) -> impl Iterator<Item = &Title> {
     let last = log.newest_commit(u64::MAX).map_or(0, |(gc, _)| gc);
     let seen: BTreeSet<SessionId> =
         log.commits().flat_map(|(.., lists)| lists.seen.iter().copied()).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
-use sancerre_format::names::{self, Folder, Name, ZoneKey};
+use sancerre_format::names::{self, Folder, Name, Title, ZoneKey};
 
 use super::GcOptions;
 use super::account::account;
@@ -119,7 +119,7 @@ fn is_followed(log: &Log, entry: &LogEntry) -> bool {
     later.filter_map(self::job).collect::<BTreeSet<_>>().contains(&job)
 }
 
-fn job(entry: &LogEntry) -> Option<(&Name, &Name)> {
+fn job(entry: &LogEntry) -> Option<(&Name, &Title)> {
     let fields = &entry.entry.as_ref().ok()?.fields;
     match &fields.kind {
         Kind::Backup(intent) => Some((&fields.by.name, &intent.vm)),

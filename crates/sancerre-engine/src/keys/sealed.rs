@@ -87,3 +87,35 @@ pub(super) fn open_by_epoch(
     let forged = |_| FormatError::Forged { what: "sealed secret", detail: "it does not open".into() };
     open(&age_identity(identity)?, sealed).map_err(forged).map_err(Error::object(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIVEN: &str = "u\u{308}ber\r\n";
+    const NORMAL: &str = "\u{fc}ber";
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text.to_owned())
+    }
+
+    /// What another program sealed under exactly these bytes.
+    fn sealed_under(passphrase: &str) -> Vec<u8> {
+        let mut recipient = age::scrypt::Recipient::new(secret(passphrase));
+        recipient.set_work_factor(4);
+        age::encrypt(&recipient, b"content").unwrap()
+    }
+
+    #[test]
+    fn both_forms_of_a_passphrase_are_tried() {
+        let opens = |passphrase: &str, sealed: &str| {
+            open_with_passphrase(&secret(passphrase), &sealed_under(sealed), SCRYPT_LOG_N).is_ok()
+        };
+        for passphrase in [NORMAL, GIVEN, "\u{feff}\u{fc}ber\n"] {
+            assert!(opens(passphrase, NORMAL), "{passphrase:?}");
+        }
+        // As it was given, where a program took the bytes as they came.
+        assert!(opens(GIVEN, GIVEN) && !opens(NORMAL, GIVEN));
+        assert!(!opens("uber", NORMAL) && !opens(" \u{fc}ber", NORMAL), "spaces are a part of it");
+    }
+}

@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::log::{Distrust, Entry, Intent, Kind};
+use sancerre_format::names::{self, MachineId, Name, Title, Zone};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
 
@@ -205,32 +205,41 @@ impl Log {
     }
 
     /// The VM's newest snapshot.
-    pub fn latest(&self, vm: &Name) -> Option<Snapshot<'_>> {
+    pub fn latest(&self, vm: &Title) -> Option<Snapshot<'_>> {
         self.snapshots().into_iter().rfind(|snapshot| snapshot.manifest.fields.vm == *vm)
     }
 
     /// The VM's newest outcomes that no later session names as a parent: what the next one builds on.
-    pub fn heads(&self, vm: &Name) -> Vec<SessionId> {
-        self.heads_below(u64::MAX).remove(vm).unwrap_or_default().into_iter().collect()
+    pub fn heads(&self, vm: &Title, machine: Option<MachineId>) -> Vec<SessionId> {
+        let is_of = |session: &SessionId| self.ended(session).is_some_and(|intent| intent.is_of(vm, machine));
+        let of_vm = self.entries.values().map(|entry| &entry.session).filter(|session| is_of(session));
+        let named: BTreeSet<&SessionId> =
+            of_vm.filter_map(|session| self.ended(session)).flat_map(|intent| &intent.parents).collect();
+        let heads = self.heads_below(u64::MAX).into_iter();
+        heads.filter(|head| is_of(head) && !named.contains(head)).collect()
     }
 
-    /// The same of every VM, by the entries below `number`.
-    fn heads_below(&self, number: u64) -> BTreeMap<&Name, BTreeSet<SessionId>> {
-        let mut heads = BTreeMap::<&Name, BTreeSet<SessionId>>::new();
+    /// What a backup announced that has ended.
+    fn ended(&self, session: &SessionId) -> Option<&Intent> {
+        let entry = self.entries.get(&session.number).filter(|entry| entry.session == *session)?;
+        let Kind::Backup(intent) = &entry.entry.as_deref().ok()?.fields.kind else { return None };
+        matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)).then_some(intent)
+    }
+
+    /// The backups below `number` that have ended and that no later one under the same name and id names as a parent.
+    fn heads_below(&self, number: u64) -> BTreeSet<SessionId> {
+        let mut heads = BTreeMap::<(&Title, Option<MachineId>), BTreeSet<SessionId>>::new();
         let from = self.start();
-        let below = self.basis.iter().flat_map(|basis| &basis.heads);
-        let below = below.filter_map(|head| self.entries.get(&head.number));
-        for entry in below.chain(self.entries.range(from..number.max(from)).map(|(_, entry)| entry)) {
-            let Ok(Kind::Backup(intent)) = entry.entry.as_deref().map(|entry| &entry.fields.kind) else {
-                continue;
-            };
-            if matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)) {
-                let heads = heads.entry(&intent.vm).or_default();
+        let below = self.basis.iter().flat_map(|basis| &basis.heads).copied();
+        let above = self.entries.range(from..number.max(from)).map(|(_, entry)| entry.session);
+        for session in below.chain(above) {
+            if let Some(intent) = self.ended(&session) {
+                let heads = heads.entry((&intent.vm, intent.machine)).or_default();
                 heads.retain(|head| intent.parents.binary_search(head).is_err());
-                heads.insert(entry.session);
+                heads.insert(session);
             }
         }
-        heads
+        heads.into_values().flatten().collect()
     }
 
     /// Whether gc closed the session without a manifest (W7): commits above it, and none knows it.

@@ -1,6 +1,7 @@
 //! A backup session: announced in the log, published as it goes, ended by exactly one outcome (W1, W5–W7).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sancerre_format::bytes::to_u64;
@@ -10,7 +11,7 @@ use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::index::{self, IndexEntry};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Distrust, Entry, Intent, KEEPERS, Kind};
-use sancerre_format::names::{self, MachineId, Name, Time};
+use sancerre_format::names::{self, MachineId, Name, Time, Title};
 use sancerre_format::outcome::{Abort, Manifest};
 use sancerre_format::record;
 use sancerre_format::seal::SessionKey;
@@ -32,8 +33,8 @@ pub struct Session {
     pub sealed_key: Vec<u8>,
     /// When it was announced.
     pub started: Time,
-    /// The VM's name.
-    pub vm: Name,
+    /// The VM's public name.
+    pub vm: Title,
     /// What the hypervisor knows the VM by.
     pub machine: Option<MachineId>,
     /// What it builds on.
@@ -50,15 +51,19 @@ impl Session {
     ///
     /// Errors: the store's; no writer key; [`Error::Gap`] when the log is not whole, and what
     /// [`Log::refuse_opaque`] says: before anything is written.
-    pub async fn announce(repository: &Repository, log: &mut Log, vm: &Name) -> Result<Self> {
+    pub async fn announce(
+        repository: &Repository,
+        log: &mut Log,
+        vm: &Title,
+        machine: Option<MachineId>,
+    ) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
         let (store, seen) = (&repository.store, recipients::seen_epoch(log));
         let (epoch, recipient) = recipients::current(store, &repository.keys.trust, secrets, seen).await?;
-        let (started, parents) = (repository.host.clock.now(), log.heads(vm));
+        let (started, parents) = (repository.host.clock.now(), log.heads(vm, machine));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
-        let (vm, machine) = (vm.clone(), None);
         let intent = Intent {
             vm: vm.clone(),
             machine,
@@ -74,6 +79,7 @@ impl Session {
         log.add_own(repository, &place, &bytes)?;
         let lock_until = repository.store.final_lock(&place).await;
         let (lists, segments) = (0, 0);
+        let vm = vm.clone();
         Ok(Self { id, key, sealed_key, started, vm, machine, parents, lock_until, writer, lists, segments })
     }
 
@@ -295,6 +301,7 @@ pub(crate) async fn publish_list(
         sequence,
         by: signer.by.clone(),
         packs,
+        words: BTreeMap::new(),
     };
     let bytes = repository.sign(signer, &list, &[], &[])?;
     let key = names::list(&repository.keys.zone, &session, sequence);

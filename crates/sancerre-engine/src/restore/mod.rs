@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
-use sancerre_format::names;
+use sancerre_format::names::{self, Title};
 use sancerre_format::outcome::{Body, Manifest, Member, MemberKind};
 use sancerre_image::RawTarget;
 
@@ -111,6 +111,11 @@ impl SnapshotReader {
     /// Its tags and disks.
     pub fn body(&self) -> &Body {
         &self.body
+    }
+
+    /// What its machine is called.
+    pub fn vm(&self) -> &Title {
+        self.body.vm.as_ref().unwrap_or(&self.manifest.vm)
     }
 
     /// Its public head.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::PackName;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 use sancerre_format::pack::{PackKind, Piece};
 use sancerre_format::seal::RootKey;
 
@@ -51,7 +51,7 @@ impl Needs {
     /// Errors: [`Error::Object`](crate::Error::Object) for one that cannot be read.
     pub(super) fn of(log: &Log) -> Result<Self> {
         let moves = Moves::claimed(log);
-        let mut machines = BTreeMap::<Name, (Machine, FrameSet)>::new();
+        let mut machines = BTreeMap::<Title, (Machine, FrameSet)>::new();
         for snapshot in log.snapshots() {
             let fields = &snapshot.manifest.fields;
             let (machine, needed) =
@@ -71,7 +71,7 @@ impl Needs {
     }
 }
 
-fn none(vm: &Name) -> Machine {
+fn none(vm: &Title) -> Machine {
     Machine {
         vm: vm.clone(),
         snapshots: 0,
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_frame_belongs_to_everybody_who_needs_it() {
-        let machine = |vm: &str| none(&Name::new(vm).unwrap());
+        let machine = |vm: &str| none(&Title::new(vm).unwrap());
         let needs = Needs { machines: vec![machine("a"), machine("b")], lying: Vec::new() };
         let mut count = Count::new(&needs);
         let pieces = [(ContentId([1; 32]), 10), (ContentId([2; 32]), 5000)];

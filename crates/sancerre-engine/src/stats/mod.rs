@@ -11,7 +11,7 @@
 mod count;
 
 use futures::TryStreamExt;
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
@@ -27,7 +27,7 @@ pub use count::{CLASSES, SizeClass};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Its name.
-    pub vm: Name,
+    pub vm: Title,
     /// How many.
     pub snapshots: u64,
     /// Sizes of all their disks.

@@ -309,7 +309,7 @@ impl Store {
         self.account(Request::List, 0, 0).await;
         let folder = folder_path(prefix)?;
         let entries = match after {
-            Some(after) => self.inner.list_with_offset(Some(&folder), &path(after)),
+            Some(after) => self.inner.list_with_offset(Some(&folder), &path(after)?),
             None => self.inner.list(Some(&folder)),
         };
         let listed = entries.map_ok(|meta| Listed {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{ContentId, FrameName, FramePlace, PackName, Place};
-use crate::names::{Name, Tag};
-use crate::text::{TextReader, TextWriter, number, optional};
+use crate::names::{Name, Tag, Title};
+use crate::text::{TextReader, TextWriter, number, optional, or_dash};
 
 /// How a source is cut. Only the next backup needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub struct Root {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its name in the VM.
-    pub name: Name,
+    pub name: Title,
     /// What it is.
     pub kind: MemberKind,
     /// How it was cut.
@@ -145,6 +145,8 @@ pub struct Member {
 /// The sealed body of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
+    /// What the VM is called, where the public records call it something else.
+    pub vm: Option<Title>,
     /// Labels.
     pub tags: Vec<Tag>,
     /// Members, in the user's order.
@@ -163,7 +165,8 @@ impl Body {
 
     fn text(&self, extensions: &[String]) -> String {
         let mut text = TextWriter::new(BODY);
-        text.no_features().repeated("tag", &self.tags).repeated("disk", &self.members).extensions(extensions);
+        text.no_features().field("vm", or_dash(&self.vm.as_ref().map(Title::encoded)));
+        text.repeated("tag", &self.tags).repeated("disk", &self.members).extensions(extensions);
         text.finish()
     }
 
@@ -171,11 +174,14 @@ impl Body {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut text = TextReader::new(BODY, bytes)?;
         text.no_features()?;
-        let body =
-            Self { tags: text.repeated("tag", Tag::new)?, members: text.repeated("disk", Member::parse)? };
+        let body = Self {
+            vm: text.parsed("vm", |value| optional(value, Title::decode))?,
+            tags: text.repeated("tag", Tag::new)?,
+            members: text.repeated("disk", Member::parse)?,
+        };
         let extensions = text.extensions()?;
         text.finish()?;
-        let mut names: Vec<&Name> = body.members.iter().map(|member| &member.name).collect();
+        let mut names: Vec<&Title> = body.members.iter().map(|member| &member.name).collect();
         names.sort();
         ensure(names.is_sorted_by(|a, b| a < b), BODY, || "two disks have one name".into())?;
         ensure(body.text(&extensions).as_bytes() == bytes, BODY, || "not in its one spelling".into())?;
@@ -186,7 +192,7 @@ impl Body {
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, kind, chunking, phase_bytes, size_bytes, .. } = self;
-        write!(f, "{name} {kind} {chunking} phase={phase_bytes} size={size_bytes}")?;
+        write!(f, "{} {kind} {chunking} phase={phase_bytes} size={size_bytes}", name.encoded())?;
         write!(f, " data={} new={} chunks={}", self.data_bytes, self.new_bytes, self.chunks)?;
         write!(f, " new-chunks={} fuzzy={}", self.new_chunks, u8::from(self.fuzzy))?;
         match &self.root {
@@ -207,7 +213,7 @@ impl Member {
         let mut words = line.split(' ');
         let mut next = |key: &str| words.next().and_then(|word| word.strip_prefix(key)).ok_or_else(bad);
         let mut member = Self {
-            name: Name::new(next("")?)?,
+            name: Title::decode(next("")?)?,
             kind: MemberKind::parse(next("")?)?,
             chunking: Chunking::parse(next("")?)?,
             phase_bytes: number(BODY, next("phase=")?)?,

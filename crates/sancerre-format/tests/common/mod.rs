@@ -9,7 +9,7 @@ use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
 use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
-use sancerre_format::names::{MachineId, Name, Time, Zone};
+use sancerre_format::names::{MachineId, Name, Time, Title, Zone};
 use sancerre_format::outcome::{
     Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
@@ -38,6 +38,10 @@ pub(crate) fn trust() -> Trust {
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+pub(crate) fn title(text: &str) -> Title {
+    Title::new(text).unwrap()
 }
 
 pub(crate) fn zone() -> Zone {
@@ -116,7 +120,7 @@ pub(crate) fn entry(kind: Kind, by: SignedBy) -> Entry {
 
 pub(crate) fn intent() -> Intent {
     Intent {
-        vm: name("pacs01"),
+        vm: title("pacs01"),
         machine: Some(machine()),
         generation: 1,
         epoch: 2,
@@ -130,7 +134,7 @@ pub(crate) fn machine() -> MachineId {
 }
 
 pub(crate) fn held() -> Held {
-    let vms = vec![name("pacs01"), name("ris01")];
+    let vms = vec![title("pacs01"), title("ris01")];
     Held { snapshots: vec![session(3), session(5)], vms, reason: "older than the policy".into() }
 }
 
@@ -179,7 +183,7 @@ pub(crate) fn manifest() -> Manifest {
         zone: zone(),
         session: session(7),
         by: writer(),
-        vm: name("pacs01"),
+        vm: title("pacs01"),
         machine: Some(machine()),
         started: night(),
         finished: time("2026-11-23T21:14:02Z"),
@@ -203,7 +207,7 @@ pub(crate) fn member(label: &str, kind: MemberKind) -> Member {
     let frame = FramePlace { frame: frame(7, 1, 2), offset_bytes: 560, sealed_bytes: 816 };
     let place = Place { frame, offset_bytes: 1024, size_bytes: 512 };
     Member {
-        name: name(label),
+        name: title(label),
         kind: kind.clone(),
         chunking: if kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream },
         phase_bytes: 512,
@@ -220,6 +224,7 @@ pub(crate) fn member(label: &str, kind: MemberKind) -> Member {
 
 pub(crate) fn body() -> Body {
     Body {
+        vm: Some(title("Büro-Server 1")),
         tags: ["nightly", "ward:3"]
             .iter()
             .map(|tag| sancerre_format::names::Tag::new(tag).unwrap())

@@ -159,7 +159,15 @@ pub(crate) fn pack_list() -> PackList {
     };
     let (session, by) = (session(7), writer());
     let packs = vec![pack(0, PackKind::Data), pack(1, PackKind::Metadata), pack(2, PackKind::Annex)];
-    PackList { repository: repository(), zone: zone(), session, sequence: 0, by, packs }
+    PackList {
+        repository: repository(),
+        zone: zone(),
+        session,
+        sequence: 0,
+        by,
+        packs,
+        words: std::collections::BTreeMap::new(),
+    }
 }
 
 pub(crate) fn abort() -> Abort {

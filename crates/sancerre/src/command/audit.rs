@@ -13,10 +13,10 @@ use std::time::Instant;
 use clap::Args;
 use sancerre_engine::audit::{self, AuditOptions, AuditReport, State};
 use sancerre_engine::check::{ReadData, Sample};
-use sancerre_format::names::Name;
+use sancerre_format::names::Title;
 
 use super::{Context, check, ended};
-use crate::arguments::{Subset, parse_name};
+use crate::arguments::{Subset, parse_title};
 use crate::exit::{Done, Exit, Failure};
 use crate::files;
 use crate::progress::Work;
@@ -53,8 +53,8 @@ pub(crate) struct Audit {
     #[arg(long, value_name = "AGE", value_parser = parse_seconds)]
     max_age: Option<u64>,
     /// A machine that is not backed up any more, so --max-age leaves it out; may be given several times
-    #[arg(long, value_name = "VM", value_parser = parse_name)]
-    retired: Vec<Name>,
+    #[arg(long, value_name = "VM", value_parser = parse_title)]
+    retired: Vec<Title>,
     /// Remember in this file what was seen, so that the next audit notices what is gone or replaced
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,

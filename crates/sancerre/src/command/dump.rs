@@ -30,7 +30,7 @@ pub(crate) async fn run(options: Dump, context: &Context) -> Result<Done, Failur
     stdout.flush().map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;
     Ok(done([
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
-        ("vm", json!(reader.manifest().vm.to_string())),
+        ("vm", json!(reader.vm().to_string())),
         ("member", json!(member.name.to_string())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),

@@ -6,12 +6,12 @@ use clap::Args;
 use sancerre_engine::forget::plan::{Decision, Drop, Rules, Verdict};
 use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
 use sancerre_engine::select::Selector;
-use sancerre_format::names::{Name, Tag};
+use sancerre_format::names::{Tag, Title};
 use serde_json::{Value, json};
 
 use super::{Context, done};
 use crate::access::Access;
-use crate::arguments::{parse_name, parse_tag};
+use crate::arguments::{parse_tag, parse_title};
 use crate::exit::{Done, Failure};
 use crate::output::{Align, table};
 use crate::repository;
@@ -65,8 +65,8 @@ pub(crate) struct Forget {
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     keep_within: Option<u64>,
     /// Only this machine's; may be given several times
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    vm: Vec<Name>,
+    #[arg(long, value_name = "NAME", value_parser = parse_title)]
+    vm: Vec<Title>,
     /// Only those with this tag; given several times, with all of them
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
     tags: Vec<Tag>,
@@ -108,7 +108,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     let wish = if options.snapshots.is_empty() {
         Wish::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        let named = options.snapshots.iter().map(|selector| selector.resolve_damaged(&log));
+        let named = options.snapshots.iter().map(|selector| selector.resolve_damaged(&repository, &log));
         Wish::Named { snapshots: named.collect::<Result<BTreeSet<_>, _>>()?, even_last: options.even_last }
     };
     let settings = ForgetOptions {

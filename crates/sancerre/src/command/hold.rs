@@ -1,15 +1,19 @@
-//! `hold`, `release` and `undelete`: one signed entry about named snapshots.
+//! `hold`, `release` and `undelete`: one signed entry about named snapshots, or about all of a machine.
 
 use std::collections::BTreeSet;
 
 use clap::Args;
 use sancerre_engine::forget;
-use sancerre_engine::select::Selector;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::select::{Selector, public_names};
 use sancerre_format::id::SessionId;
+use sancerre_format::names::Title;
 use serde_json::json;
 
 use super::{Context, done};
 use crate::access::Access;
+use crate::arguments::parse_title;
 use crate::exit::{Done, Failure};
 use crate::repository;
 use crate::units::count;
@@ -25,27 +29,83 @@ pub(crate) struct Named {
     reason: String,
 }
 
-/// What is done to the snapshots.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Deed {
-    Hold,
-    Release,
-    Undelete,
+/// Needs a keeper's key file or the administrator's passphrase.
+#[derive(Debug, Args)]
+pub(crate) struct Held {
+    /// Which; forgotten ones by the beginning of their id
+    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse, required_unless_present = "vm")]
+    snapshots: Vec<Selector>,
+    /// All snapshots of this machine, those to come too; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = parse_title, conflicts_with = "snapshots")]
+    vm: Vec<Title>,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT", default_value = "asked for")]
+    reason: String,
 }
 
-pub(crate) async fn run(options: Named, deed: Deed, context: &Context) -> Result<Done, Failure> {
+pub(crate) async fn undelete(options: Named, context: &Context) -> Result<Done, Failure> {
+    let (repository, log) = open(context).await?;
+    let snapshots = resolved(&options.snapshots, &repository, &log)?;
+    let entry = forget::undelete(&repository, &snapshots, &options.reason).await?;
+    Ok(of_snapshots(context, entry, &snapshots, "taken back"))
+}
+
+pub(crate) async fn hold(options: Held, context: &Context) -> Result<Done, Failure> {
+    let (repository, log) = open(context).await?;
+    if options.vm.is_empty() {
+        let snapshots = resolved(&options.snapshots, &repository, &log)?;
+        let entry = forget::hold(&repository, &snapshots, &options.reason).await?;
+        return Ok(of_snapshots(context, entry, &snapshots, "held"));
+    }
+    let vms = machines(&options.vm, &repository, &log);
+    let entry = forget::hold_vms(&repository, &vms, &options.reason).await?;
+    Ok(of_machines(context, entry, &vms, "held, with all snapshots to come"))
+}
+
+pub(crate) async fn release(options: Held, context: &Context) -> Result<Done, Failure> {
+    let (repository, log) = open(context).await?;
+    if options.vm.is_empty() {
+        let snapshots = resolved(&options.snapshots, &repository, &log)?;
+        let entry = forget::release(&repository, &snapshots, &options.reason).await?;
+        return Ok(of_snapshots(context, entry, &snapshots, "released"));
+    }
+    let vms = machines(&options.vm, &repository, &log);
+    let entry = forget::release_vms(&repository, &vms, &options.reason).await?;
+    Ok(of_machines(context, entry, &vms, "released"))
+}
+
+async fn open(context: &Context) -> Result<(Repository, Log), Failure> {
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
-    let named = options.snapshots.iter().map(|selector| selector.resolve_any(&log));
-    let snapshots = named.collect::<Result<BTreeSet<SessionId>, _>>()?;
-    let reason = &options.reason;
-    let (entry, what) = match deed {
-        Deed::Hold => (forget::hold(&repository, &snapshots, reason).await?, "held"),
-        Deed::Release => (forget::release(&repository, &snapshots, reason).await?, "released"),
-        Deed::Undelete => (forget::undelete(&repository, &snapshots, reason).await?, "taken back"),
-    };
+    Ok((repository, log))
+}
+
+fn resolved(
+    selectors: &[Selector],
+    repository: &Repository,
+    log: &Log,
+) -> Result<BTreeSet<SessionId>, Failure> {
+    Ok(selectors.iter().map(|selector| selector.resolve_any(repository, log)).collect::<Result<_, _>>()?)
+}
+
+/// Records are public, so they call machines by their public names. What is not known the engine refuses.
+fn machines(names: &[Title], repository: &Repository, log: &Log) -> BTreeSet<Title> {
+    let public = names.iter().map(|name| match public_names(repository, log, name) {
+        known if known.is_empty() => [name.clone()].into(),
+        known => known,
+    });
+    public.flatten().collect()
+}
+
+fn of_snapshots(context: &Context, entry: u64, snapshots: &BTreeSet<SessionId>, what: &str) -> Done {
     let number = count(snapshots.len() as u64, "snapshot");
     context.output.message(&format!("{number} {what}, as log entry {entry}"));
     let ids: Vec<String> = snapshots.iter().map(|session| session.intent.to_string()).collect();
-    Ok(done([("entry", json!(entry)), ("snapshots", json!(ids))]))
+    done([("entry", json!(entry)), ("snapshots", json!(ids)), ("vms", json!([]))])
+}
+
+fn of_machines(context: &Context, entry: u64, vms: &BTreeSet<Title>, what: &str) -> Done {
+    let names: Vec<&str> = vms.iter().map(Title::as_str).collect();
+    context.output.message(&format!("{} {what}, as log entry {entry}", names.join(", ")));
+    done([("entry", json!(entry)), ("snapshots", json!([])), ("vms", json!(names))])
 }

@@ -15,7 +15,7 @@ use crate::arguments::Init;
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::key_file::KeyFile;
-use crate::passphrase::{self, OF_REPOSITORY};
+use crate::passphrase;
 use crate::repository;
 
 /// What to do when the repository is made but its key file cannot be written.
@@ -32,10 +32,8 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
     }
     let seen = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
     judge(&seen, options.allow_unsafe_store, context)?;
-    let found = passphrase::find(&context.environment, &context.prompt, OF_REPOSITORY)?;
-    passphrase::confirm(&found, &context.prompt)?;
     let new = NewRepository {
-        passphrase: found.secret,
+        passphrase: passphrase::find_first(&context.environment, &context.prompt, &context.host)?,
         zone: access::zone(context)?,
         writer: options.writer.unwrap_or_else(host_name),
         layout: Layout::default(),

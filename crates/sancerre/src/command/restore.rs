@@ -1,6 +1,5 @@
 //! `restore`: one disk to a file or device, or a whole snapshot into a directory.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::{Context, done};
 use crate::access::Access;
 use crate::arguments::Restore;
 use crate::exit::{Done, Exit, Failure};
+use crate::file_names;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, seconds, size};
@@ -35,7 +35,7 @@ struct Restored<'a> {
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let reader = open(&options.snapshot, context).await?;
-    let jobs = plan(&reader, &options)?;
+    let jobs = plan(&reader, &options, context)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
     let (mut restored, mut skipped) = (Vec::new(), false);
@@ -62,9 +62,16 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
 /// The snapshot that was named, ready to be read.
 pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<SnapshotReader, Failure> {
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
-    let session = snapshot.resolve(&log)?;
-    let reader = restore::open(&repository, log, session).await?;
+    let mut log = repository::load_recent_log(context, &repository).await?;
+    let session = match snapshot.resolve(&repository, &log) {
+        // What is not among the snapshots may have been one: the whole log says when it was forgotten, and by whom.
+        Err(_) if log.start() > 1 => {
+            log = repository::load_log(context, &repository).await?;
+            snapshot.resolve(&repository, &log)?
+        }
+        session => session?,
+    };
+    let reader = restore::open(&repository, Arc::new(log), session).await?;
     for member in reader.body().members.iter().filter(|member| member.fuzzy) {
         context.output.warning(&format!(
             "{} changed while it was backed up: parts of it are from different moments",
@@ -93,7 +100,11 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
 }
 
 /// What goes where. Nothing is written before all of it is decided.
-fn plan<'a>(reader: &'a SnapshotReader, options: &Restore) -> Result<Vec<Job<'a>>, Failure> {
+fn plan<'a>(
+    reader: &'a SnapshotReader,
+    options: &Restore,
+    context: &Context,
+) -> Result<Vec<Job<'a>>, Failure> {
     let target = &options.target;
     if !is_directory(target) {
         return Ok(vec![Job { member: one(reader, &options.snapshot)?, path: target.clone() }]);
@@ -105,29 +116,36 @@ fn plan<'a>(reader: &'a SnapshotReader, options: &Restore) -> Result<Vec<Job<'a>
         Some(_) => vec![one(reader, &options.snapshot)?],
         None => reader.body().members.iter().collect(),
     };
-    let jobs: Vec<_> =
-        members.into_iter().map(|member| Job { member, path: target.join(file_name(member)) }).collect();
-    let mut paths = BTreeSet::new();
-    match jobs.iter().find(|job| !paths.insert(&job.path)) {
-        Some(job) => Err(Failure::usage(format!(
-            "two members of the snapshot would be written to {}; restore them one by one to files",
-            job.path.display()
+    let files: Vec<String> =
+        members.iter().map(|member| file_names::of(&member.name, &member.kind)).collect();
+    refuse_folded(target, &files, context)?;
+    let job = |(member, file): (&'a Member, String)| Job { member, path: target.join(file) };
+    Ok(members.into_iter().zip(files).map(job).collect())
+}
+
+/// Names that differ by case only are one file on some file systems: nothing is written there.
+fn refuse_folded(target: &Path, files: &[String], context: &Context) -> Result<(), Failure> {
+    let token = format!("sancerre-{:016x}", u64::from_le_bytes(context.host.random()));
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let folded = file_names::folded(target, &files, &token).map_err(|error| {
+        Failure::failed(format!(
+            "cannot find out whether {} tells upper from lower case: {error}; check its permissions and its space",
+            target.display()
+        ))
+    })?;
+    match folded {
+        Some((one, other)) => Err(Failure::usage(format!(
+            "{one} and {other} are one file in {}, which does not tell them apart; nothing was written. Restore these \
+             one by one with SNAPSHOT:NAME, each to a file of its own, or into another file system",
+            target.display()
         ))),
-        None => Ok(jobs),
+        None => Ok(()),
     }
 }
 
 /// A directory that exists, or a path that can only be one.
 fn is_directory(target: &Path) -> bool {
     target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
-}
-
-/// Names hold no slash and do not start with a dot, so they stay in the directory.
-fn file_name(member: &Member) -> String {
-    match member.kind {
-        MemberKind::Disk => format!("{}.raw", member.name),
-        MemberKind::Stream | MemberKind::File | MemberKind::Other(_) => member.name.to_string(),
-    }
 }
 
 fn open_target(options: &Restore, job: &Job<'_>) -> Result<RawTarget, Failure> {
@@ -201,7 +219,7 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
         .collect();
     done([
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
-        ("vm", json!(reader.manifest().vm.to_string())),
+        ("vm", json!(reader.vm().to_string())),
         ("members", json!(members)),
         ("size_bytes", json!(sum(|report| report.size_bytes))),
         ("data_bytes", json!(sum(|report| report.data_bytes))),

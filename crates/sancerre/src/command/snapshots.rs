@@ -2,7 +2,7 @@
 
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Snapshot, open_body};
-use sancerre_format::names::Tag;
+use sancerre_format::names::{Tag, Title};
 use sancerre_format::outcome::{Body, Consistency};
 use serde_json::{Value, json};
 
@@ -35,6 +35,18 @@ struct Listed<'a> {
     body: Option<Body>,
 }
 
+impl Listed<'_> {
+    /// What the machine is called; its public name to whoever has no key for the other.
+    fn vm(&self) -> &Title {
+        let sealed = self.body.as_ref().and_then(|body| body.vm.as_ref());
+        sealed.unwrap_or(&self.snapshot.manifest.fields.vm)
+    }
+
+    fn is_of(&self, vm: &Title) -> bool {
+        self.vm() == vm || self.snapshot.manifest.fields.vm == *vm
+    }
+}
+
 /// What stands where a key of another zone sees nothing.
 const SEALED: &str = "-";
 
@@ -44,12 +56,12 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
         // Tags are sealed: without the zone's secrets no snapshot would seem to have them.
         repository.keys.zone_secrets()?;
     }
-    let log = repository::load_log(context, &repository).await?;
+    let log = repository::load_recent_log(context, &repository).await?;
     let listed: Vec<Listed<'_>> = log
         .snapshots()
         .into_iter()
-        .filter(|snapshot| options.vm.as_ref().is_none_or(|vm| *vm == snapshot.manifest.fields.vm))
         .map(|snapshot| Listed { snapshot, body: body(context, &repository, &snapshot) })
+        .filter(|listed| options.vm.as_ref().is_none_or(|vm| listed.is_of(vm)))
         .filter(|listed| has_all(listed.body.as_ref(), &options.tags))
         .collect();
     let rows: Vec<_> = listed.iter().map(row).collect();
@@ -95,7 +107,7 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
     vec![
         short(&listed.snapshot),
         time,
-        manifest.vm.to_string(),
+        listed.vm().to_string(),
         manifest.disks.to_string(),
         size(manifest.size_bytes),
         size(manifest.new_bytes),
@@ -112,7 +124,11 @@ fn describe(listed: &Listed<'_>) -> Value {
     json!({
         "id": listed.snapshot.id().to_string(),
         "session": manifest.session.number,
-        "vm": manifest.vm.to_string(),
+        "vm": listed.vm().to_string(),
+        "public_name": manifest.vm.to_string(),
+        "machine": manifest.machine.map(|id| id.to_string()),
+        "class": manifest.class.as_ref().map(ToString::to_string),
+        "retain_until": manifest.retain_until.map(|until| until.to_string()),
         "started": manifest.started.to_string(),
         "finished": manifest.finished.to_string(),
         "writer": manifest.by.name.to_string(),

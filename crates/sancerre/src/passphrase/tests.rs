@@ -1,8 +1,9 @@
 //! The order of the five places, and what is wrong with each.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use sancerre_engine::keys::ExposeSecret;
+use sancerre_engine::host::Random;
 
 use super::*;
 
@@ -11,7 +12,7 @@ fn no_terminal(_: &str) -> std::io::Result<Zeroizing<String>> {
 }
 
 fn found(environment: &Environment) -> Result<String, Failure> {
-    find(environment, &no_terminal, OF_REPOSITORY).map(|found| found.secret.expose_secret().to_owned())
+    find(environment, &no_terminal, OF_REPOSITORY).map(|found| found.expose_secret().to_owned())
 }
 
 /// All five places filled, with a folder that must outlive the variables.
@@ -44,7 +45,7 @@ fn the_first_place_that_is_set_wins() {
     let environment: Environment = variables.into_iter().collect();
     assert!(!is_given(&environment));
     let typed = find(&environment, &|_: &str| Ok(Zeroizing::new("typed".into())), OF_REPOSITORY).unwrap();
-    assert_eq!((typed.secret.expose_secret(), typed.typed), ("typed", true));
+    assert_eq!(typed.expose_secret(), "typed");
 }
 
 #[test]
@@ -74,15 +75,64 @@ fn a_place_that_is_set_but_useless_is_an_error_and_not_skipped() {
     }
 }
 
+/// Bytes that count up.
+struct Counting;
+
+impl Random for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.iter_mut().zip(0..).for_each(|(byte, at)| *byte = at);
+    }
+}
+
+fn host() -> Host {
+    Host { random: Arc::new(Counting), ..Host::real("test") }
+}
+
+/// What [`host`] offers.
+const OFFERED: &str = "0123-4567-89ab-cdef-ghjk-mnpq";
+
+/// A person with these answers.
+fn person(answers: [&'static str; 2]) -> impl Fn(&str) -> std::io::Result<Zeroizing<String>> {
+    move |question: &str| {
+        let [first, second] = answers;
+        let is_first = question.contains(OFFERED);
+        assert_eq!(question.contains("again"), !is_first, "{question}");
+        Ok(Zeroizing::new(if is_first { first } else { second }.to_owned()))
+    }
+}
+
 #[test]
-fn only_a_typed_passphrase_is_asked_twice() {
-    let right = |_: &str| Ok(Zeroizing::new("typed".to_owned()));
-    let wrong = |_: &str| Ok(Zeroizing::new("tyqed".to_owned()));
-    let typed = find(&Environment::default(), &right, OF_REPOSITORY).unwrap();
-    confirm(&typed, &right).unwrap();
-    assert!(confirm(&typed, &wrong).unwrap_err().message.contains("differ"));
-    let given = find(&[(VALUE, "given")].into_iter().collect(), &no_terminal, OF_REPOSITORY).unwrap();
-    confirm(&given, &no_terminal).unwrap();
+fn a_strong_passphrase_is_offered_first_and_typed_again() {
+    let chosen = |answers| {
+        let chosen = find_first(&Environment::default(), &person(answers), &host());
+        let new = find_new(None, &person(answers), &host());
+        let text =
+            |secret: Result<SecretString, Failure>| secret.map(|secret| secret.expose_secret().to_owned());
+        let (chosen, new) = (text(chosen), text(new));
+        assert_eq!(chosen.as_ref().ok(), new.as_ref().ok());
+        chosen.map_err(|failure| (failure.exit, failure.message))
+    };
+    assert_eq!(chosen(["", OFFERED]).unwrap(), OFFERED);
+    assert_eq!(chosen(["my own", "my own"]).unwrap(), "my own");
+    for differs in [["my own", "my owm"], ["", ""], ["", "my own"]] {
+        assert!(chosen(differs).unwrap_err().1.contains("differ"), "{differs:?}");
+    }
+    assert_eq!(chosen(["\u{feff}\r", "x"]).unwrap_err().0, Exit::Usage);
+}
+
+#[test]
+fn every_letter_is_offered_and_none_twice_as_often() {
+    let letters: std::collections::BTreeSet<char> = LETTERS.chars().collect();
+    assert_eq!((letters.len(), LETTERS.len()), (32, 32));
+    assert!("ilou".chars().all(|letter| !letters.contains(&letter)));
+    let (one, other) = (generate(&Host::real("test")), generate(&Host::real("test")));
+    assert!(one.len() == OFFERED.len() && *one != *other);
+}
+
+#[test]
+fn what_is_set_is_not_asked_for() {
+    let given = [(VALUE, "given")].into_iter().collect();
+    assert_eq!(find_first(&given, &no_terminal, &host()).unwrap().expose_secret(), "given");
     let empty = find(&Environment::default(), &|_: &str| Ok(Zeroizing::new(String::new())), OF_REPOSITORY);
     assert_eq!(empty.err().unwrap().exit, Exit::Usage);
 }

@@ -1,9 +1,9 @@
 //! Rules on nights made up, and what a host can do that lies.
 
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::names::{Name, Time};
+use sancerre_format::names::{MachineId, Name, Time, Title};
 
-use super::super::evidence::{Candidate, Doubt, Record};
+use super::super::evidence::{Candidate, Doubt, Machine, Record};
 use super::{Decision, Keep, Period, Rules, Verdict, plan};
 
 /// Monday, 2 November 2026, 01:00.
@@ -28,12 +28,14 @@ fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
     let at = time(START + night * DAY);
     Candidate {
         session: session(number),
-        vm: Name::new(vm).unwrap(),
+        vm: Title::new(vm).unwrap(),
+        machine: Machine::Named(Title::new(vm).unwrap()),
         writer: Name::new(writer).unwrap(),
         signed: at,
         stored: Some(at),
         record: Some(record(night)),
         is_held: false,
+        retained: None,
     }
 }
 
@@ -170,4 +172,25 @@ fn a_time_outside_its_records_counts_for_nothing() {
     assert!(
         matches!(&decisions[4].verdict, Verdict::Keep(reasons) if matches!(reasons[..], [Keep::Doubt(Doubt::Misdated { .. })]))
     );
+}
+
+#[test]
+fn a_machine_under_two_names_is_counted_once() {
+    let mut all = nights(4);
+    let rules = Rules { daily: 2, ..Rules::default() };
+    all.iter_mut().skip(2).for_each(|candidate| candidate.vm = Title::new("Web 1 (new)").unwrap());
+    assert_eq!(kept(&run(&rules, &all)), night_numbers(&[2, 3]));
+    // Two machines that happen to be called alike are two.
+    let other = Machine::Id(MachineId::parse("6f1c3f5e-8f3b-4c59-9c3e-0a1b2c3d4e5f").unwrap());
+    all.iter_mut().skip(2).for_each(|candidate| candidate.machine = other.clone());
+    assert_eq!(kept(&run(&rules, &all)), night_numbers(&[0, 1, 2, 3]));
+}
+
+#[test]
+fn what_is_retained_stays() {
+    let mut all = nights(4);
+    all[0].retained = Some(time(START + 100 * DAY));
+    let decisions = run(&Rules { daily: 1, ..Rules::default() }, &all);
+    assert_eq!(kept(&decisions), night_numbers(&[0, 3]));
+    assert!(decisions[0].verdict.to_string().starts_with("retained until 2027-"));
 }

@@ -43,7 +43,8 @@ impl Avoid {
         });
         let gone =
             self.kept.as_ref().is_some_and(|(upto, kept)| pack.session < *upto && !kept.contains_pack(&pack));
-        (!distrusted && !gone && !self.marks.contains(frame, &pack) && !self.left_behind(frame)).then_some(pack)
+        (!distrusted && !gone && !self.marks.contains(frame, &pack) && !self.left_behind(frame))
+            .then_some(pack)
     }
 
     /// Whether a gc burns a pack in which the frame lay by some commit, and does not say that it moved the frame. A writer

@@ -72,7 +72,7 @@ impl Carried {
         let standing = log.standing(upto);
         let stay = log.committed().map(|snapshot| snapshot.session());
         let stay = stay.filter(|session| session.number < upto && standing.collected_by(session).is_none());
-        self.heads = log.heads_below(upto).into_values().flatten().collect();
+        self.heads = log.heads_below(upto);
         for session in stay.chain(self.heads.clone()) {
             self.entry(session.number, Cut::Head);
             self.outcomes.insert(session.number, Cut::Sealed);

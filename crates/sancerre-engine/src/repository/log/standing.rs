@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{Name, Time};
+use sancerre_format::names::{Time, Title};
 use sancerre_format::record::Record;
 
 use super::{Log, LogEntry, Outcome, Snapshot};
@@ -16,9 +16,9 @@ pub struct Standing {
     forgotten: BTreeMap<SessionId, u64>,
     held: BTreeMap<SessionId, u64>,
     /// Machines of which everything is held.
-    held_vms: BTreeMap<Name, u64>,
+    held_vms: BTreeMap<Title, u64>,
     /// The machine of each backup.
-    vms: BTreeMap<SessionId, Name>,
+    vms: BTreeMap<SessionId, Title>,
     /// Snapshots that no forget of an earlier time gives up.
     retained: BTreeMap<SessionId, Time>,
     collected: BTreeMap<SessionId, u64>,
@@ -41,6 +41,16 @@ impl Standing {
     pub fn held_by(&self, snapshot: &SessionId) -> Option<u64> {
         let of_vm = || self.held_vms.get(self.vms.get(snapshot)?);
         self.held.get(snapshot).or_else(of_vm).copied()
+    }
+
+    /// The entry that holds a machine, if that was not released.
+    pub fn vm_held_by(&self, vm: &Title) -> Option<u64> {
+        self.held_vms.get(vm).copied()
+    }
+
+    /// Whether the snapshot itself is held, not its machine alone.
+    pub fn is_held_itself(&self, snapshot: &SessionId) -> bool {
+        self.held.contains_key(snapshot)
     }
 
     /// The gc that gave it up: nothing brings it back.
@@ -132,7 +142,7 @@ pub(super) enum Effect {
 
 impl LogEntry {
     /// The entry and the machine of a backup whose outcome does not verify: it may have been a snapshot.
-    pub fn damaged(&self) -> Option<(&Record<Entry>, &Name)> {
+    pub fn damaged(&self) -> Option<(&Record<Entry>, &Title)> {
         match (self.entry.as_deref(), &self.outcome) {
             (Ok(entry), Outcome::Invalid(_)) => match &entry.fields.kind {
                 Kind::Backup(intent) => Some((entry, &intent.vm)),
@@ -145,7 +155,7 @@ impl LogEntry {
 
 impl Log {
     /// Every backup whose outcome does not verify, and its machine.
-    pub fn damaged(&self) -> impl Iterator<Item = (SessionId, &Name)> {
+    pub fn damaged(&self) -> impl Iterator<Item = (SessionId, &Title)> {
         self.entries.values().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
     }
 

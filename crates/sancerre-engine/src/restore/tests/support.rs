@@ -10,7 +10,7 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt, PutPayload};
 use sancerre_format::config::Layout;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{Folder, Name, Zone};
+use sancerre_format::names::{Folder, Name, Title, Zone};
 use sancerre_format::outcome::MemberKind;
 use sancerre_format::pack::PackKind;
 use sancerre_image::{ChangedError, Disk, RawTarget, ReadError};
@@ -99,9 +99,13 @@ impl TestRepo {
     }
 
     pub(crate) async fn back_up(&self, disk: Arc<SparseDisk>) -> SessionId {
-        let name = Name::new("disk0").unwrap();
+        let name = Title::new("disk0").unwrap();
         let options = BackupOptions {
-            vm: Name::new("web01").unwrap(),
+            vm: Title::new("web01").unwrap(),
+            public_name: None,
+            machine: None,
+            class: None,
+            retain_until: None,
             sources: vec![Source { name, kind: MemberKind::Disk, input: Input::Disk(disk) }],
             tags: Vec::new(),
             allow_changing: false,

@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, context: &Context) -> Result<SigningKey, Failure
         PersonalKey::Protected(key) => {
             let of = format!("the SSH key {}", path.display());
             let found = passphrase::find(&context.environment, &context.prompt, &of)?;
-            key.open(&found.secret).map_err(of_file)
+            key.open(&found).map_err(of_file)
         }
     }
 }

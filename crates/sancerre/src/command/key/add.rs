@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::restore::{self, AddRestore};
 use crate::access::Access;
-use crate::arguments::parse_name;
+use crate::arguments::{parse_name, parse_until};
 use crate::command::{Context, done};
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
@@ -47,7 +47,7 @@ pub(crate) struct NewFile {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// The last day it is good for (UTC), or a time such as 2027-12-31T12:00:00Z
-    #[arg(long, value_name = "DATE", value_parser = parse_expiry)]
+    #[arg(long, value_name = "DATE", value_parser = parse_until)]
     expires: Option<Time>,
 }
 
@@ -101,28 +101,4 @@ async fn make(
     }
     let text = certify::certify(&repository, new).await?;
     Ok((text, is_new, zone.to_string()))
-}
-
-/// A day lasts to its end.
-fn parse_expiry(text: &str) -> Result<Time, String> {
-    Time::parse(text)
-        .or_else(|_| Time::parse(&format!("{text}T23:59:59Z")))
-        .map_err(|_| "give a day such as 2027-12-31, or a time such as 2027-12-31T12:00:00Z".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_day_lasts_to_its_end() {
-        let cases =
-            [("2027-12-31", "2027-12-31T23:59:59Z"), ("2027-12-31T12:00:00Z", "2027-12-31T12:00:00Z")];
-        for (text, expected) in cases {
-            assert_eq!(parse_expiry(text).unwrap().to_string(), expected);
-        }
-        for text in ["", "2027", "31.12.2027", "2027-02-30", "2027-12-31T12:00:00"] {
-            parse_expiry(text).unwrap_err();
-        }
-    }
 }
