@@ -59,8 +59,11 @@ pub trait Secret: Sized {
         let mut text = TextReader::new(Self::KIND, bytes)?;
         text.no_features()?;
         let secret = Self::read(&mut text)?;
+        let extensions = text.extensions()?;
         text.finish()?;
-        ensure(secret.encode().as_bytes() == bytes, Self::KIND, || "not in its one spelling".into())?;
+        let mut again = secret.encode();
+        extensions.iter().for_each(|line| again.extend([line.as_str(), "\n"]));
+        ensure(again.as_bytes() == bytes, Self::KIND, || "not in its one spelling".into())?;
         Ok(secret)
     }
 }

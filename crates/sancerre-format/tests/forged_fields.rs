@@ -344,7 +344,7 @@ fn key_files() {
         edit(
             "line behind",
             &format!("{}\n", "13".repeat(32)),
-            &format!("{}\nx-more: 1\n", "13".repeat(32)),
+            &format!("{}\nmore: 1\n", "13".repeat(32)),
             Corrupt,
             "unexpected line",
         ),

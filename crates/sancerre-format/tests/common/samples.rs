@@ -68,7 +68,8 @@ pub(crate) fn frame_set() -> FrameSet {
     set
 }
 
-pub(crate) const FRAMES_TEXT: &str = "sancerre-frames-v1\nframes: 3 0-2 4:0,2-4,9\nframes: 7 0 1:2\n";
+pub(crate) const FRAMES_TEXT: &str =
+    "sancerre-frames-v1\ncritical: -\nframes: 3 0-2 4:0,2-4,9\nframes: 7 0 1:2\n";
 
 pub(crate) fn proposal() -> GcLists {
     let mut lists = GcLists::default();
@@ -92,7 +93,7 @@ pub(crate) fn final_lists() -> GcLists {
 pub(crate) fn final_text() -> String {
     let (five, six, three) = (session(5), session(6), session(3));
     format!(
-        "sancerre-gc-v1\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nseen: {five}\nseen: {six}\n\
+        "sancerre-gc-v1\ncritical: -\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nseen: {five}\nseen: {six}\n\
          forgotten: {three}\n"
     )
 }
@@ -131,7 +132,7 @@ fn keys() -> Vec<Sample> {
 }
 
 fn entries() -> Vec<Sample> {
-    let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1 4\n");
+    let proposal = stored_zstd(b"sancerre-gc-v1\ncritical: -\ndead: 3 1 4\n");
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
     let checkpoint = stored_zstd(b"what a keeper saw");
     let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Role, Signer};
+use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
@@ -265,11 +266,25 @@ fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Fo
         Err(newer @ FormatError::Unsupported { .. }) => return decode_opaque(repository, key, bytes, newer),
         entry => entry?,
     };
+    if let Some(newer) = newer_part(&entry) {
+        return decode_opaque(repository, key, bytes, newer);
+    }
     let fields = &entry.fields;
     let fits = fields.repository == trust.repository
         && fields.zone == *zone
         && names::log(&fields.zone, fields.number) == key;
     if fits { Ok(Found::Known(Box::new(entry))) } else { Err(elsewhere(Entry::KIND)) }
+}
+
+/// Why the public part of an entry needs a newer version: then so does the entry, for what it names is not known.
+fn newer_part(entry: &Record<Entry>) -> Option<FormatError> {
+    let number = entry.fields.number;
+    let read = match &entry.fields.kind {
+        Kind::Quarantine { .. } => FrameSet::decode(&entry.public, number).map(drop),
+        Kind::Gc { .. } => GcLists::decode(&entry.public, number).map(drop),
+        _ => Ok(()),
+    };
+    read.err().filter(|error| matches!(error, FormatError::Unsupported { .. }))
 }
 
 /// What needs a newer version may stop writers, so its signer must be of this zone and have meant this place: else anybody
