@@ -145,6 +145,14 @@ impl TestRepo {
         admin
     }
 
+    /// The same as a process that has just started: it knows the admin keys that followed.
+    pub async fn as_fresh_admin(&self) -> Repository {
+        let mut admin = self.reopen().await;
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        admin
+    }
+
     /// The repository as a keeper's job opens it.
     pub async fn as_keeper(&self) -> Repository {
         let file = self.certify("keeper1", Role::Keeper).await;

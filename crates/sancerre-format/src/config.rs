@@ -96,7 +96,7 @@ pub struct Config {
 impl Config {
     /// What everything else in the repository is verified against.
     pub fn trust(&self) -> Trust {
-        Trust { repository: self.repository, admin: self.admin }
+        Trust::new(self.repository, self.admin)
     }
 }
 

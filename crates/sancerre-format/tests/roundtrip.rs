@@ -303,7 +303,7 @@ proptest! {
     fn config(created in any_time(), layout in any_layout(), id: [u8; 16], parts in any_parts()) {
         let repository = RepositoryId(id);
         let config = Config { repository, created, admin: key(ADMIN).public(), layout };
-        let trust = Trust { repository, ..trust() };
+        let trust = Trust::new(repository, trust().admin);
         comes_back_in(&trust, &config, ADMIN, &parts)?;
         let bytes = sign(&config, ADMIN);
         prop_assert_eq!(record::claimed_trust(&bytes).unwrap(), trust);
@@ -375,8 +375,8 @@ proptest! {
         let keys = ZoneKeys { id: id_key, cut, metadata };
         let repository = RepositoryId(id);
         let signing = sancerre_format::sign::SigningKey::from_seed(seed);
-        let trust = Trust { repository, admin: signing.public() };
-        let identity = IdentitySecret { trust, epoch, identity: "AGE-SECRET-KEY-1QQQ".to_owned().into() };
+        let trust = Trust::new(repository, signing.public());
+        let identity = IdentitySecret { trust: trust.clone(), epoch, identity: "AGE-SECRET-KEY-1QQQ".to_owned().into() };
         same_text(&identity)?;
         let back = IdentitySecret::decode(identity.encode().as_bytes()).unwrap();
         prop_assert_eq!((back.trust, back.epoch, back.identity.as_str()), (trust, epoch, "AGE-SECRET-KEY-1QQQ"));

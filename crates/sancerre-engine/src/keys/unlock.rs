@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::identity::OpenIdentity;
 use super::objects::{self, Found, KeyRecord, LeftOut};
 use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
-use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config};
+use super::{Anchored, Keys, SecretString, SignerKey, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Store;
@@ -110,21 +110,22 @@ impl Keys {
     /// zone; damage of key objects.
     pub async fn unlock(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
         // `init` writes `config` last: before it there is no repository, whatever else it left.
-        let config = read_config(store, unlock.anchor.as_ref()).await?.fields;
-        let mut keys = Self::unlock_identities(store, config.trust(), zone, unlock).await?;
+        let anchored = Anchored::read(store, unlock.anchor.as_ref()).await?;
+        let mut keys = Self::unlock_identities(store, anchored, zone, unlock).await?;
         keys.enter_zone(store).await?;
         Ok(keys)
     }
 
-    /// Opens the repository's identity alone, which is that of `trust`; the zone need not exist.
+    /// Opens the repository's identity alone, which is that of `anchored`; the zone need not exist.
     ///
     /// Errors: as [`Keys::unlock`].
     pub async fn unlock_identities(
         store: &Store,
-        trust: Trust,
+        anchored: Anchored,
         zone: &Zone,
         unlock: &Unlock,
     ) -> Result<Self> {
+        let trust = anchored.trust.clone();
         let Opened { found: (identities, vouched), left_out } =
             open_identities(store, &trust, unlock).await?;
         let mut keys = Self {
@@ -132,6 +133,7 @@ impl Keys {
             vouched: vouched || unlock.anchor.is_some(),
             ..Self::public(trust, zone.clone())
         };
+        keys.anchor(anchored);
         keys.note(left_out);
         Ok(keys)
     }
@@ -205,7 +207,9 @@ async fn open_identities(
         let Some(secret) = unlock.try_recipient(record) else { continue };
         let key = record.fields.key();
         let read = match IdentitySecret::decode(&secret) {
-            Ok(secret) if secret.trust != *trust => return Err(another_admin(store, trust, &secret.trust)),
+            Ok(secret) if !secret.trust.is_same(trust) => {
+                return Err(another_admin(store, trust, &secret.trust));
+            }
             Ok(secret) => chain(store, trust, secret, &mut left_out).await?,
             Err(why) => Err(why),
         };
@@ -300,7 +304,7 @@ fn step(
         sealed::open(&identity, &record.sealed).map_err(|_| forged("the one before does not open"))?;
     let former = IdentitySecret::decode(&former)?;
     // Epochs fall, so this ends.
-    if former.epoch >= secret.epoch || former.trust != *trust {
+    if former.epoch >= secret.epoch || !former.trust.is_same(trust) {
         return Err(forged("the one before is of another place"));
     }
     Ok(Step::Before(Box::new(former)))

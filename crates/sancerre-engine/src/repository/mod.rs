@@ -16,7 +16,7 @@ use sancerre_format::record::{self, Fields};
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::host::Host;
-use crate::keys::{self, Keys, SignerKey};
+use crate::keys::{Anchored, Keys, SignerKey};
 use crate::store::{Listed, Store};
 
 /// An opened repository.
@@ -38,9 +38,10 @@ impl Repository {
     /// Opens the repository with these keys, without a cache.
     ///
     /// Errors: no repository; a `config` that does not verify against the keys' trust anchor.
-    pub async fn open(store: Store, host: Host, keys: Keys) -> Result<Self> {
-        let config = keys::read_config(&store, Some(&keys.trust)).await?;
-        let (layout, cache) = (config.fields.layout, Cache::default());
+    pub async fn open(store: Store, host: Host, mut keys: Keys) -> Result<Self> {
+        let anchored = Anchored::read(&store, Some(&keys.trust)).await?;
+        let (layout, cache) = (anchored.config.layout, Cache::default());
+        keys.anchor(anchored);
         Ok(Self { store, host, keys, layout, cache })
     }
 

@@ -15,6 +15,7 @@ use sancerre_format::outcome::{
 };
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
 use sancerre_format::sign::SigningKey;
+use sancerre_format::trust::Succession;
 
 pub(crate) const TOOL: &str = "sancerre 1.0.0";
 /// Seeds of the fixed keys.
@@ -22,6 +23,8 @@ pub(crate) const ADMIN: u8 = 1;
 pub(crate) const WRITER: u8 = 2;
 pub(crate) const KEEPER: u8 = 3;
 pub(crate) const STRANGER: u8 = 9;
+/// The admin's second key.
+pub(crate) const SECOND: u8 = 5;
 pub(crate) const RECIPIENT: &str = "age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq";
 
 pub(crate) fn key(seed: u8) -> SigningKey {
@@ -33,7 +36,7 @@ pub(crate) fn repository() -> RepositoryId {
 }
 
 pub(crate) fn trust() -> Trust {
-    Trust { repository: repository(), admin: key(ADMIN).public() }
+    Trust::new(repository(), key(ADMIN).public())
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -99,6 +102,24 @@ pub(crate) fn config() -> Config {
         admin: key(ADMIN).public(),
         layout: Layout::default(),
     }
+}
+
+/// The admin hands over to the second key: in force from number 9 of the log on.
+pub(crate) fn succession() -> Succession {
+    let head = |bytes: &[u8]| record::head_hash(bytes).unwrap();
+    let kept = sign(&certificate(Role::Keeper), ADMIN);
+    Succession {
+        repository: repository(),
+        number: 2,
+        admin: key(SECOND).public(),
+        previous: Hash::of(&sign(&config(), ADMIN)),
+        created: night(),
+        from: vec![(zone(), 9), (Zone::new("ward-4").unwrap(), 1)],
+        keeps: vec![("keys/certificates/keeper-1".into(), head(&kept))],
+        proof: String::new(),
+    }
+    .prove(&key(SECOND))
+    .unwrap()
 }
 
 pub(crate) fn entry(kind: Kind, by: SignedBy) -> Entry {

@@ -125,6 +125,7 @@ fn keys() -> Vec<Sample> {
         record("identity", &identity, ADMIN, [b"", b"the identity before, sealed with age"]),
         record("recipient", &recipient(), ADMIN, [b"", b"the identity, sealed with age"]),
         record("admin-key", &admin_key(), ADMIN, [b"", b"the admin's key, sealed with age"]),
+        record("admin", &succession(), ADMIN, [b"", b""]),
         record("zone", &zone_record, ADMIN, [b"", b"the zone's secret, sealed with age"]),
         record("certificate-writer", &writer, ADMIN, [b"", b"its key, sealed with age"]),
         record("certificate-keeper", &keeper, ADMIN, [b"", b""]),
@@ -194,6 +195,7 @@ fn outcomes() -> Vec<Sample> {
 pub(crate) fn key_file() -> KeyFile {
     KeyFile {
         trust: trust(),
+        certifier: key(ADMIN).public(),
         zone: zone(),
         generation: 1,
         epoch: 2,

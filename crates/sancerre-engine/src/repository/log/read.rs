@@ -355,7 +355,7 @@ fn decode_manifest(
 ) -> Verified<Outcome> {
     let record = record::decode::<Manifest>(trust, bytes)?;
     let fits = record.fields.session == session
-        && record.fields.by.name == announced.fields.by.name
+        && record.signer == announced.signer
         && matches!(&announced.fields.kind, Kind::Backup(intent)
             if intent.vm == record.fields.vm
                 && intent.machine == record.fields.machine
@@ -372,7 +372,7 @@ fn decode_commit(
     bytes: &[u8],
 ) -> Verified<Outcome> {
     let record = record::decode::<Commit>(trust, bytes)?;
-    let is_own = record.signer == Signer::Admin || record.fields.by.name == announced.fields.by.name;
+    let is_own = record.signer == Signer::Admin || record.signer == announced.signer;
     if record.fields.session != session || !is_own || !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Err(elsewhere(Commit::KIND));
     }

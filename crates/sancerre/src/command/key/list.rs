@@ -43,8 +43,9 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
         .map(|zone| vec![zone.zone.to_string(), day(zone.created), zone.generation.to_string()])
         .collect();
     let anchor = repository.keys.trust.admin.fingerprint();
+    let admin = repository.keys.trust.current().fingerprint();
     context.output.result(&format!(
-        "{}\n{}\n{}\nepoch         {}\ntrust anchor  {anchor}\n",
+        "{}\n{}\n{}\nepoch         {}\nadmin key     {admin}\ntrust anchor  {anchor}\n",
         table(&KEYS, &keys),
         table(&RECIPIENTS, &recipients),
         table(&ZONES, &zones),
@@ -53,6 +54,7 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     Ok(done([
         ("repository", json!(repository.keys.trust.repository.to_string())),
         ("trust_anchor", json!(anchor)),
+        ("admin_key", json!(admin)),
         ("keys", json!(overview.keys.iter().map(|key| key_json(key, now)).collect::<Vec<_>>())),
         ("recipients", json!(overview.recipients.iter().map(recipient_json).collect::<Vec<_>>())),
         ("epochs", epochs_json(&overview)),
