@@ -10,6 +10,7 @@ from framesets import FrameSet, Lists
 from packs import Pack
 from primitives import Damaged, FrameName, SessionId, digest, require
 from records import Record
+from standing import Standing
 from repository import Repository
 
 
@@ -160,15 +161,11 @@ class Zone:
 
     def _unforgotten(self, number: int) -> Callable[[str], bool]:
         """Says of snapshots whether they are not forgotten, or held all the same, by the entries below a number."""
-        marked: dict[str, set[str]] = {"forget": set(), "hold": set()}
-        for session in self.sessions.values():
-            named = session.entry.values.get("snapshot", []) if session.id.number < number else []
-            for id_ in named:
-                if session.kind in marked:
-                    marked[session.kind].add(id_)
-                else:
-                    marked["forget" if session.kind == "undelete" else "hold"].discard(id_)
-        return lambda id_: id_ not in marked["forget"] or id_ in marked["hold"]
+        standing = Standing(self.repository.config.number("approvals-needed"))
+        for _, session in sorted(self.sessions.items()):
+            if session.id.number < number:
+                standing.apply(session)
+        return standing.is_live
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
         uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)

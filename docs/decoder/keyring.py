@@ -86,7 +86,7 @@ class Keyring:
         """A signing key must be the one that the trust anchor names."""
         seed = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret["signing-key"]))
         require(secret["repository"] == self.repository.id, f"{key}: of another repository")
-        require(seed.public_key().public_bytes_raw() == self.repository.admin, f"{key}: not the admin's key")
+        require(seed.public_key().public_bytes_raw() in self.repository.admins.keys, f"{key}: not an admin's key")
 
     def _unseal(self, sealed: bytes, epoch: int) -> bytes:
         require(epoch in self.identities, f"no identity of epoch {epoch}")

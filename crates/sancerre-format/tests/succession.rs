@@ -46,7 +46,7 @@ fn each_key_signs_where_it_is_in_force() {
         assert_eq!((at(&trust, &abort, ADMIN), at(&trust, &abort, SECOND)), (old, true), "outcome {number}");
     }
     // A zone that the record does not name was made later.
-    let elsewhere = Entry { zone: Zone::new("attic").unwrap(), ..hold_at(2, admin()) };
+    let elsewhere = Entry { zone: Zone::new("attic").unwrap(), ..hold_at(5, admin()) };
     assert!(!at(&trust, &elsewhere, ADMIN) && at(&trust, &elsewhere, SECOND));
     // What has no place in a log is judged by the last key; `config` by the first.
     assert!(!at(&trust, &samples::recipient(), ADMIN) && at(&trust, &samples::recipient(), SECOND));

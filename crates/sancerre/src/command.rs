@@ -1,5 +1,6 @@
 //! The commands: each takes its options and the context, and returns its summary.
 
+mod approve;
 pub(crate) mod audit;
 mod backup;
 mod check;
@@ -36,9 +37,11 @@ use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
+pub(crate) use approve::Approve;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::Named;
+pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 
@@ -134,6 +137,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
             IndexCommand::Merge => index::merge(context).await,
         },
         Command::Forget(options) => forget::run(options, context).await,
+        Command::Approve(options) => approve::run(options, context).await,
         Command::Undelete(options) => hold::run(options, Deed::Undelete, context).await,
         Command::Hold(options) => hold::run(options, Deed::Hold, context).await,
         Command::Release(options) => hold::run(options, Deed::Release, context).await,

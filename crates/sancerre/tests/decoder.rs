@@ -107,11 +107,22 @@ fn fill(site: &Site) -> Vec<u8> {
     let stdin = ["backup", "--vm", "db01", "--stdin", "dump.sql"];
     site.sancerre(&stdin, &dump(0));
     site.sancerre(&stdin, &dump(150_000));
+    // What was signed before stays, and the next commits are another admin key's.
+    site.sancerre(&["key", "rotate-admin"], b"");
     // An index that covers others is another kind of segment.
     site.sancerre(&["index", "rebuild"], b"");
     // Half of the first dump is in the second one too: it is moved, and stays under its name.
     site.sancerre(&["gc"], b"");
-    site.sancerre(&["forget", "db01:latest~1", "--max-drop", "100%"], b"");
+    // Two persons forget: the first does not count before the second.
+    for keeper in ["alice", "bob"] {
+        site.sancerre(&["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")], b"");
+    }
+    site.sancerre(&["key", "approvals", "1"], b"");
+    let forget = ["forget", "db01:latest~1", "--max-drop", "100%", "--json", "--key-file", "alice.key"];
+    let asked: serde_json::Value =
+        serde_json::from_str(site.sancerre(&forget, b"").lines().last().unwrap()).unwrap();
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["approve", &asked["entry"].to_string(), "--key-file", "bob.key"], b"");
     let report = site.sancerre(&["gc", "--max-unused", "0%", "--json"], b"");
     let report: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     assert!(report["written_packs"].as_u64().unwrap() > 0, "{report}");
@@ -151,6 +162,7 @@ fn one_of_each_public_kind(site: &Site) -> Vec<String> {
     let kinds = [
         "config",
         "keys/identities/",
+        "keys/admins/",
         "keys/zones/",
         "keys/certificates/",
         "/log/",

@@ -96,3 +96,35 @@ fn another_admin_key_takes_over() {
     site.restores("web01:latest");
     site.ok("", &["check", "--read-data"]);
 }
+
+#[test]
+fn two_persons_forget() {
+    let site = Site::new(&["--approvals-needed", "1"]);
+    for keeper in ["alice", "bob"] {
+        site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
+    }
+    site.back_up("hv1.key");
+    std::fs::write(site.path("web01.raw"), vec![7; 100_000]).unwrap();
+    site.back_up("hv1.key");
+    let forget = ["forget", "web01:latest~1", "--max-drop", "100%"];
+    let asked = site.summary("alice.key", &forget);
+    assert_eq!((&asked["entry"], &asked["approvals_needed"]), (&3.into(), &1.into()));
+    site.refused("alice.key", &forget, 1, "waits for approval already");
+    site.refused("alice.key", &["approve", "3"], 1, "another keeper");
+    site.refused("", &["approve", "3"], 12, "may not sign this");
+    site.refused("bob.key", &["approve", "1"], 2, "log entry 1 waits for no approval");
+    let gc = site.summary("bob.key", &["gc"]);
+    assert_eq!((&gc["pending"][0]["by"], &gc["deleted_packs"]), (&"alice".into(), &0.into()));
+    let listed = site.summary("hv1.key", &["approve"]);
+    assert_eq!(listed["pending"][0]["entry"], 3);
+    site.ok("bob.key", &["approve", "3", "--reason", "looked at it"]);
+    assert_eq!(site.summary("hv1.key", &["approve"])["pending"], Value::Array(Vec::new()));
+    assert!(site.summary("bob.key", &["gc", "--max-drop", "100%"])["deleted_packs"].as_u64().unwrap() > 0);
+    site.restores("web01:latest");
+
+    assert_eq!(site.summary("", &["key", "approvals", "2"])["waits"], false);
+    let lower = site.summary("", &["key", "approvals", "0"]);
+    assert_eq!(lower["waits"], true);
+    site.ok("alice.key", &["approve", &lower["entry"].to_string()]);
+    assert_eq!(site.summary("hv1.key", &["approve"])["approvals_needed"], 2, "it waits for another one");
+}

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use sancerre_format::id::SessionId;
+use sancerre_format::log::KEEPERS;
 use sancerre_format::names::{Folder, Name, Time, ZoneKey};
 
 use crate::error::Result;
@@ -46,6 +47,8 @@ pub struct Candidate {
     pub record: Option<Record>,
     /// Whether it is held.
     pub is_held: bool,
+    /// The entry by which whoever forgets asked for that already, and which waits for approval.
+    pub asked: Option<u64>,
 }
 
 /// Why a snapshot counts for no rule, and is kept.
@@ -116,6 +119,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
     let stored = arrivals(repository).await?;
     let records = records(log);
     let standing = log.standing(u64::MAX);
+    let signer = repository.signer(KEEPERS).ok().map(|signer| signer.by.name.clone());
     let candidate = |snapshot: crate::repository::log::Snapshot<'_>| {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
         Candidate {
@@ -126,6 +130,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
             stored: stored.get(&session).copied(),
             record: records.get(&session).copied(),
             is_held: standing.held_by(&session).is_some(),
+            asked: signer.as_ref().and_then(|signer| standing.asked_by(signer, &session)),
         }
     };
     Ok(log.snapshots().into_iter().map(candidate).collect())
@@ -143,6 +148,7 @@ pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
         stored: None,
         record: None,
         is_held: standing.held_by(session).is_some(),
+        asked: None,
     })
 }
 

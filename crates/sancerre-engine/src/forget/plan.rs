@@ -102,6 +102,8 @@ pub enum Keep {
     Within,
     /// Held by a record.
     Held,
+    /// That it goes was asked for already, and waits for approval.
+    Asked(u64),
     /// It counts for no rule.
     Doubt(Doubt),
     /// None of its machine would be left.
@@ -163,6 +165,7 @@ impl fmt::Display for Keep {
             Self::First(period, of) => write!(f, "{} {of}", period.name()),
             Self::Within => f.write_str("within"),
             Self::Held => f.write_str("held"),
+            Self::Asked(entry) => write!(f, "to be forgotten by log entry {entry}, which waits for approval"),
             Self::Doubt(doubt) => doubt.fmt(f),
             Self::LastOfVm => f.write_str("the last of its machine"),
         }
@@ -212,6 +215,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
     let mut counted = Vec::with_capacity(group.len());
     for (at, (candidate, reasons)) in group.iter().zip(&mut reasons).enumerate() {
         reasons.extend(candidate.is_held.then_some(Keep::Held));
+        reasons.extend(candidate.asked.map(Keep::Asked));
         match candidate.time() {
             Ok((time, record)) => counted.push((at, time, record.number)),
             Err(doubt) => reasons.push(Keep::Doubt(doubt)),

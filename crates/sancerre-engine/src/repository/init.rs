@@ -26,6 +26,8 @@ pub struct NewRepository {
     pub zone: Zone,
     /// Name of the first writer.
     pub writer: Name,
+    /// How many other keepers must approve a forget.
+    pub approvals_needed: u32,
     /// Sizes.
     pub layout: Layout,
 }
@@ -64,7 +66,13 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
     let certificate = write_keys(store, host, new, &secrets, now).await?;
 
     let Trust { repository, admin, .. } = secrets.trust;
-    let config = Config { repository, created: now, admin, layout: new.layout };
+    let config = Config {
+        repository,
+        created: now,
+        admin,
+        approvals_needed: new.approvals_needed,
+        layout: new.layout,
+    };
     let config = sign(host, &secrets.admin, &config, &[])?;
     match store.put_new(names::CONFIG, config).await? {
         Put::Created => {}

@@ -1,5 +1,6 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
+mod approval;
 mod avoid;
 mod digest;
 mod moves;
@@ -21,6 +22,7 @@ use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
+pub use approval::{Pending, Request};
 pub use avoid::Avoid;
 pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
@@ -66,6 +68,8 @@ pub struct Log {
     strangers: Vec<String>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
+    /// What the repository's config says of approvals.
+    approvals_needed: u32,
 }
 
 impl Log {

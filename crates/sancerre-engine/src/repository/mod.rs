@@ -30,6 +30,8 @@ pub struct Repository {
     pub keys: Keys,
     /// Sizes that all its hosts share.
     pub layout: Layout,
+    /// How many other keepers must approve a forget, unless a zone's log says another number.
+    pub approvals_needed: u32,
     /// Where a backup keeps what it would fetch again.
     pub cache: Cache,
 }
@@ -41,8 +43,9 @@ impl Repository {
     pub async fn open(store: Store, host: Host, mut keys: Keys) -> Result<Self> {
         let anchored = Anchored::read(&store, Some(&keys.trust)).await?;
         let (layout, cache) = (anchored.config.layout, Cache::default());
+        let approvals_needed = anchored.config.approvals_needed;
         keys.anchor(anchored);
-        Ok(Self { store, host, keys, layout, cache })
+        Ok(Self { store, host, keys, layout, approvals_needed, cache })
     }
 
     /// The key that signs backups now.

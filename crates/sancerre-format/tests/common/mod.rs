@@ -8,7 +8,7 @@ pub(crate) mod sshsig;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Quorum, Snapshots};
 use sancerre_format::names::{MachineId, Name, Time, Zone};
 use sancerre_format::outcome::{
     Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
@@ -100,6 +100,7 @@ pub(crate) fn config() -> Config {
         repository: repository(),
         created: night(),
         admin: key(ADMIN).public(),
+        approvals_needed: 2,
         layout: Layout::default(),
     }
 }
@@ -185,10 +186,19 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Revoke(distrust()), admin(), ADMIN),
         (Kind::Index, writer(), WRITER),
         (Kind::Checkpoint, keeper(), KEEPER),
-        (Kind::Approve(Approval { entries: vec![session(5)], reason: "agreed".into() }), keeper(), KEEPER),
+        (Kind::Approve(approval()), keeper(), KEEPER),
+        (Kind::Quorum(quorum()), admin(), ADMIN),
         (Kind::Note(note()), writer(), WRITER),
         (Kind::Abandon(abandon()), admin(), ADMIN),
     ]
+}
+
+pub(crate) fn approval() -> Approval {
+    Approval { entries: vec![session(5)], reason: "agreed".into() }
+}
+
+pub(crate) fn quorum() -> Quorum {
+    Quorum { approvals_needed: 1, reason: "fewer keepers".into() }
 }
 
 pub(crate) fn frame(session: u64, ordinal: u32, index: u32) -> FrameName {

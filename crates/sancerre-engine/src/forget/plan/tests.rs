@@ -34,6 +34,7 @@ fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
         stored: Some(at),
         record: Some(record(night)),
         is_held: false,
+        asked: None,
     }
 }
 

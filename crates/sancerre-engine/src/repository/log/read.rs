@@ -47,6 +47,7 @@ impl Log {
 
     async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
         self.strangers.clear();
+        self.approvals_needed = repository.approvals_needed;
         self.retry_unread(&repository.keys.zone);
         let (entries, outcomes) =
             futures::try_join!(repository.list(Folder::Log), repository.list(Folder::Outcome))?;
