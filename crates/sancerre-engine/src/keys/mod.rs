@@ -6,6 +6,7 @@
 pub(crate) mod admins;
 pub mod certify;
 mod file;
+pub(crate) mod hybrid;
 mod identity;
 pub(crate) mod objects;
 pub mod overview;
@@ -35,12 +36,13 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 pub use admins::{Anchored, Rotated, rotate};
+pub use hybrid::seal_hybrid;
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
 pub use objects::LeftOut;
 pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
-pub(crate) use sealed::{SCRYPT_LOG_N, refuse_hybrid};
+pub(crate) use sealed::SCRYPT_LOG_N;
 pub(crate) use unlock::identity_from_random;
 
 /// A key that signs, and what it may sign until when.

@@ -20,6 +20,7 @@ use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
 use super::certify::sign;
+use super::hybrid;
 use super::objects::{self, KeyRecord, LeftOut};
 use super::passphrase::normal;
 use super::unlock::{identity_from_random, passphrase_opens};
@@ -48,6 +49,9 @@ pub fn new_key(host: &Host) -> Result<(Zeroizing<String>, String)> {
 pub fn is_usable(opener: &Opener) -> bool {
     match opener {
         Opener::Passphrase => true,
+        Opener::Age(recipient) if hybrid::is_recipient(recipient) => {
+            hybrid::Recipient::new(recipient, [0; hybrid::RANDOM_BYTES]).is_some()
+        }
         Opener::Age(recipient) => age::x25519::Recipient::from_str(recipient).is_ok(),
         Opener::Ssh(key) => super::ssh::Recipient::new(&key.to_string(), [0; 32]).is_ok(),
     }

@@ -3,7 +3,6 @@
 mod signers;
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
@@ -14,6 +13,7 @@ use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{Record, SignedBy, Trust};
 use zeroize::Zeroizing;
 
+use super::hybrid;
 use super::identity::OpenIdentity;
 use super::objects::{self, Found, KeyRecord, LeftOut};
 use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
@@ -143,7 +143,7 @@ impl Keys {
     /// Errors: as [`Keys::unlock`].
     pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
         let newest = newest(&self.identities)?;
-        let (epoch, recipient) = (newest.epoch, age_identity(newest)?.to_public().to_string());
+        let (epoch, recipient) = (newest.epoch, recipient_of(newest)?);
         let (zone, writer) = futures::try_join!(
             open_zone(store, &self.trust, &self.zone, &self.identities),
             open_writer(store, &self.trust, &self.zone, &self.identities),
@@ -174,6 +174,10 @@ impl Keys {
         self.signers.push(SignerKey { by, key, role: Role::Admin, expires: None });
         Ok(())
     }
+}
+
+fn recipient_of(secret: &IdentitySecret) -> Result<String> {
+    age_identity(secret)?.recipient().map_err(Error::object(&names::identity(secret.epoch)))
 }
 
 fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
@@ -294,7 +298,7 @@ fn step(
 ) -> std::result::Result<Step, FormatError> {
     let forged = |detail: &str| FormatError::Forged { what: "identity", detail: detail.to_owned() };
     let identity = sealed::parse_identity(secret)?;
-    if identity.to_public().to_string() != record.fields.recipient {
+    if identity.recipient()? != record.fields.recipient {
         return Err(forged("its secret belongs to another recipient"));
     }
     if record.sealed.is_empty() {
@@ -403,18 +407,11 @@ pub(super) fn passphrase_opens(passphrase: &SecretString, file: &[u8]) -> bool {
     sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).is_ok()
 }
 
-/// A fresh identity: its secret as text, and its recipient.
+/// A fresh identity, hybrid: its secret as text, and its recipient.
 pub(crate) fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> {
-    // age would draw the bytes itself; its text form takes any 32 of them.
-    let bytes = Zeroizing::new(host.random::<32>());
-    let bad = |reason: &dyn std::fmt::Display| Error::WrongKey {
-        what: format!("cannot make an age identity: {reason}"),
+    let seed = Zeroizing::new(host.random::<32>());
+    hybrid::Identity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
+        what: "cannot make an age identity".into(),
         advice: "please report it",
-    };
-    let prefix = bech32::Hrp::parse("age-secret-key-").map_err(|reason| bad(&reason))?;
-    let text =
-        bech32::encode_upper::<bech32::Bech32>(prefix, bytes.as_slice()).map_err(|reason| bad(&reason))?;
-    let text = Zeroizing::new(text);
-    let identity = age::x25519::Identity::from_str(&text).map_err(|reason| bad(&reason))?;
-    Ok((text, identity.to_public().to_string()))
+    })
 }

@@ -25,6 +25,8 @@ const RECIPIENTS: [(&str, Align); 4] = [
     ("state", Align::Left),
     ("opened by", Align::Left),
 ];
+/// As much of a recipient as people look at: all of an X25519 or ssh-ed25519 key.
+const OPENER_CHARS: usize = 80;
 const ZONES: [(&str, Align); 3] =
     [("zone", Align::Left), ("since (UTC)", Align::Left), ("generation", Align::Right)];
 
@@ -112,7 +114,9 @@ fn recipient_row(recipient: &RestoreKey) -> Vec<String> {
         true => "restores everything".to_owned(),
         false => format!("removed: opens epochs to {}", newest.epoch),
     };
-    vec![newest.label.to_string(), day(newest.created), state, newest.opener.to_string()]
+    // A hybrid one has two thousand characters.
+    let opener: String = newest.opener.to_string().chars().take(OPENER_CHARS).collect();
+    vec![newest.label.to_string(), day(newest.created), state, opener]
 }
 
 fn recipient_json(recipient: &RestoreKey) -> Value {
