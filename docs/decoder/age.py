@@ -1,4 +1,4 @@
-"""Opens age files, as age-encryption.org/v1 describes them: passphrases and X25519 identities."""
+"""Opens age files, as age-encryption.org/v1 describes them: passphrases, X25519 identities, and hybrids of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import hmac
 from typing import Callable, NamedTuple
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from primitives import Damaged, require
@@ -46,8 +48,48 @@ def with_passphrase(passphrase: str) -> Unwrap:
     return unwrap
 
 
-def with_identity(identity: X25519PrivateKey) -> Unwrap:
-    """The file key of a file that is sealed to an X25519 recipient."""
+class Identity:
+    """A secret key and its recipient: X25519, or the hybrid of ML-KEM-768 and X25519."""
+
+    def __init__(self, text: str) -> None:
+        self.hybrid = text.startswith("AGE-SECRET-KEY-PQ-1")
+        if self.hybrid:
+            # X-Wing: both keys come from one seed.
+            expanded = hashlib.shake_256(parse_key(text, "age-secret-key-pq-", 32)).digest(96)
+            lattice = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+            self.x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
+            self.key = MLKEM768X25519PrivateKey(lattice, self.x25519)
+            self.public = lattice.public_key().public_bytes_raw() + self.x25519.public_key().public_bytes_raw()
+        else:
+            self.x25519 = X25519PrivateKey.from_private_bytes(parse_key(text, "age-secret-key-", 32))
+            self.public = self.x25519.public_key().public_bytes_raw()
+
+    def belongs_to(self, recipient: str) -> bool:
+        """Whether a recipient is its public half."""
+        return parse_key(recipient, "age1pq" if self.hybrid else "age", len(self.public)) == self.public
+
+
+def with_identity(identity: Identity) -> Unwrap:
+    """The file key of a file that is sealed to an identity."""
+    return _with_hybrid(identity) if identity.hybrid else _with_x25519(identity.x25519)
+
+
+def _with_hybrid(identity: Identity) -> Unwrap:
+    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
+
+    def unwrap(stanza: Stanza) -> bytes | None:
+        if stanza.arguments[0] != "mlkem768x25519":
+            return None
+        try:
+            share = _unpadded(stanza.arguments[1])
+            return suite.decrypt(share + stanza.body, identity.key, b"age-encryption.org/mlkem768x25519")
+        except InvalidTag:
+            return None
+
+    return unwrap
+
+
+def _with_x25519(identity: X25519PrivateKey) -> Unwrap:
     recipient = identity.public_key().public_bytes_raw()
 
     def unwrap(stanza: Stanza) -> bytes | None:
@@ -127,8 +169,8 @@ def _unpadded(text: str) -> bytes:
         raise Damaged("age: not base64") from error
 
 
-def parse_key(text: str, prefix: str) -> bytes:
-    """The 32 bytes of an `age1…` recipient or an `AGE-SECRET-KEY-1…` identity (Bech32, BIP 173)."""
+def parse_key(text: str, prefix: str, size: int) -> bytes:
+    """The bytes of a recipient or an identity (Bech32, BIP 173, of any length)."""
     alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
     require(text in (text.lower(), text.upper()), "age: a key of mixed case")
     human, _, data = text.lower().rpartition("1")
@@ -137,8 +179,9 @@ def parse_key(text: str, prefix: str) -> bytes:
     expanded = [ord(c) >> 5 for c in human] + [0] + [ord(c) & 31 for c in human] + values
     require(_bech32_sum(expanded) == 1, "age: a key with a wrong checksum")
     bits = "".join(f"{value:05b}" for value in values[:-6])
-    require(len(bits) == 260 and bits[256:] == "0000", "age: a key of a wrong length")
-    return int(bits[:256], 2).to_bytes(32, "big")
+    wanted = 8 * size
+    require(len(bits) == wanted + -wanted % 5 and "1" not in bits[wanted:], "age: a key of a wrong length")
+    return int(bits[:wanted], 2).to_bytes(size, "big")
 
 
 def _bech32_sum(values: list[int]) -> int:

@@ -88,8 +88,11 @@ def _moves(lines: list[str], session: int) -> dict[FrameName, int]:
 
 
 def text_lines(part: bytes, first: str) -> list[str]:
-    """The lines of a compressed text, after its first."""
-    return plain_lines(decompress(part, 64 * MIB), first)
+    """The lines of a compressed text, after the features that it needs and without the ignorable ones at its end."""
+    lines = known_lines(decompress(part, 64 * MIB), first)
+    while lines and lines[-1].startswith("x-"):
+        lines.pop()
+    return lines
 
 
 def plain_lines(text: bytes, first: str) -> list[str]:

@@ -11,6 +11,7 @@ from framesets import FrameSet, Lists
 from packs import Pack
 from primitives import Damaged, FrameName, SessionId, digest, require
 from records import Record
+from standing import Standing
 from repository import Repository
 
 
@@ -193,8 +194,8 @@ class Zone:
         """Believes commits as far as the log below each allows."""
         for number, session in sorted(self.sessions.items()):
             if str(session.id) in self.abandoned:
-                forgotten, held = self._marks(number)
-                self.forgotten |= forgotten - held
+                standing = self._standing(number)
+                self.forgotten |= {id_ for id_ in standing.forgotten if not standing.is_live(id_)}
             elif session.lists and not session.is_void():
                 for frame, ordinal in session.lists.moves.items():
                     self.claimed.setdefault(frame, []).append((number, ordinal))
@@ -232,31 +233,13 @@ class Zone:
 
     def _is_live(self, id_: str, number: int) -> bool:
         """Whether a session is neither gone nor forgotten, or held all the same, by the entries below a number."""
-        forgotten, held = self._marks(number)
-        return id_ not in self.forgotten and (id_ not in forgotten or id_ in held)
+        return id_ not in self.forgotten and self._standing(number).is_live(id_)
 
-    def _marks(self, number: int) -> tuple[set[str], set[str]]:
-        """What is forgotten and what is held by the entries below a number."""
-        machines: dict[str, set[str]] = {}
-        retained: dict[str, str] = {}
-        forgotten, held = set[str](), set[str]()
+    def _standing(self, number: int) -> Standing:
+        standing = Standing(self.repository.config.number("approvals-needed"))
         for session in self._valid(number):
-            named, values = set(session.entry.values.get("snapshot", [])), session.entry.values
-            # A machine is held under its name, in which no session id can be meant.
-            marks = named | {f"vm {name}" for name in values.get("vm", [])}
-            if session.kind == "backup":
-                machines.setdefault(f"vm {session.entry['vm']}", set()).add(str(session.id))
-                if session.manifest and session.manifest["retain-until"] != "-":
-                    retained[str(session.id)] = session.manifest["retain-until"]
-            elif session.kind == "forget":
-                forgotten |= {id_ for id_ in named if retained.get(id_, "") <= session.entry["time"]}
-            elif session.kind == "undelete":
-                forgotten -= named
-            elif session.kind == "hold":
-                held |= marks
-            elif session.kind == "release":
-                held -= marks
-        return forgotten, held.union(*(machines.get(mark, set()) for mark in held))
+            standing.apply(session)
+        return standing
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
         uses = FrameSet(snapshot.outcome.public if snapshot.outcome else b"", snapshot.id.number)

@@ -6,7 +6,6 @@ import unicodedata
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import age
 from framesets import known_lines
@@ -31,7 +30,7 @@ class Keyring:
 
     def __init__(self, repository: Repository, passphrase: str) -> None:
         self.repository = repository
-        self.identities: dict[int, X25519PrivateKey] = {}
+        self.identities: dict[int, age.Identity] = {}
         # The newest first: it opens those before it.
         for name, record in sorted(repository.recipients.items(), reverse=True):
             opened = _with_passphrase(record.sealed, passphrase) if record["recipient"] == "passphrase" else None
@@ -71,9 +70,8 @@ class Keyring:
         require(secret["repository"] == self.repository.id, f"{key}: of another repository")
         require(secret["admin"] == self.repository.admin_text, f"{key}: the configuration has another admin")
         record = self.repository.identities.get(f"{int(secret['epoch']):04x}")
-        identity = X25519PrivateKey.from_private_bytes(age.parse_key(secret["identity"], "age-secret-key-"))
-        public = identity.public_key().public_bytes_raw()
-        require(record is None or age.parse_key(record["recipient"], "age") == public, f"{key}: not the identity of its epoch")
+        identity = age.Identity(secret["identity"])
+        require(record is None or identity.belongs_to(record["recipient"]), f"{key}: not the identity of its epoch")
         epoch = int(secret["epoch"])
         self.identities[epoch] = identity
         # A record that is missing costs the epochs before it.
@@ -86,7 +84,7 @@ class Keyring:
         """A signing key must be the one that the trust anchor names."""
         seed = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret["signing-key"]))
         require(secret["repository"] == self.repository.id, f"{key}: of another repository")
-        require(seed.public_key().public_bytes_raw() == self.repository.admin, f"{key}: not the admin's key")
+        require(seed.public_key().public_bytes_raw() in self.repository.admins.keys, f"{key}: not an admin's key")
 
     def _unseal(self, sealed: bytes, epoch: int) -> bytes:
         require(epoch in self.identities, f"no identity of epoch {epoch}")

@@ -53,6 +53,57 @@ class Record:
         return int(self[name])
 
 
+@dataclass
+class Admins:
+    """FORMAT.md §4.6: the admin keys, from that of the configuration on."""
+
+    keys: list[bytes]
+    last: bytes
+    number: int = 0
+    froms: list[dict[str, int]] = field(default_factory=list)
+    keeps: list[set[str]] = field(default_factory=list)
+
+    def in_force(self, lines: list[str]) -> int:
+        """Which key is in force for a record: by its number in its zone's log, else the last."""
+        claims: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            claims.setdefault(name, value)
+        decimal, session = claims.get("number", ""), re.fullmatch("([0-9a-f]{16})-[0-9a-f]{64}", claims.get("session", ""))
+        if "zone" not in claims or not (decimal.isdecimal() or ("number" not in claims and session)):
+            return len(self.froms)
+        number = int(decimal) if decimal else int(session[1], 16) if session else 0
+        reached = 0
+        while reached < len(self.froms) and self.froms[reached].get(claims["zone"], 1) <= number:
+            reached += 1
+        return reached
+
+    def verify(self, text: bytes, signature: bytes, head: bytes, namespace: str, in_force: int) -> None:
+        """Checks an admin's signature: of the key in force, of a later one, or of one before it if its record is kept."""
+        made = next((at for at, key in enumerate(self.keys) if key in signature), 0)
+        verify_signature(text, signature, namespace, self.keys[made])
+        kept = made >= in_force or digest(head).hex() in self.keeps[in_force - 1]
+        require(kept, "signed by an admin key that was replaced")
+
+    def follow(self, record: Record) -> None:
+        """Goes on to the key that a record of the chain hands over to."""
+        key, number = ssh_key(record["admin"]), record.number("number")
+        froms = {zone: int(number) for zone, _, number in (line.rpartition(" ") for line in record.values["from"])}
+        require(record["previous"] == self.last.hex() and number > self.number, "it follows on another record")
+        require(key not in self.keys, "its key was the admin's before")
+        earlier = [zone for zone, from_ in (self.froms[-1] if self.froms else {}).items() if froms.get(zone, 0) < from_]
+        require(not earlier, "it is in force before the key that it follows")
+        terms = [f"{name}: {value}\n" for name in ("repository", "number", "admin", "previous", "created", "from", "keeps") for value in record.values[name]]
+        proof = _base64(record["proof"])
+        _, signature, _ = _split(b"sancerre-admin-proof-v1\n" + proof)
+        text = ("sancerre-admin-proof-v1\n" + "".join(terms)).encode()
+        verify_signature(text, signature, "sancerre-admin-proof-v1", key)
+        self.keys.append(key)
+        self.froms.append(froms)
+        self.keeps.append({line.rpartition(" ")[2] for line in record.values["keeps"]})
+        self.last, self.number = digest(record.data), number
+
+
 def ssh_key(text: str) -> bytes:
     """The raw key in `ssh-ed25519 <base64>`."""
     wire = Cursor(_base64(text.removeprefix("ssh-ed25519 ")))
@@ -65,16 +116,25 @@ def ssh_key(text: str) -> bytes:
 
 def fingerprint(text: str) -> str:
     """A trust anchor, as OpenSSH prints fingerprints."""
-    hashed = hashlib.sha256(_base64(text.removeprefix("ssh-ed25519 "))).digest()
-    return "SHA256:" + base64.b64encode(hashed).decode().rstrip("=")
+    return fingerprint_of(ssh_key(text))
 
 
-def decode(data: bytes, kind: str, repository: str, admin: bytes, parts: bool = True) -> Record:
+def fingerprint_of(key: bytes) -> str:
+    """The same of a raw key."""
+    wire = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + key
+    return "SHA256:" + base64.b64encode(hashlib.sha256(wire).digest()).decode().rstrip("=")
+
+
+def decode(data: bytes, kind: str, repository: str, admins: Admins, parts: bool = True, in_force: int | None = None) -> Record:
     """A record of this kind and repository that the admin or somebody certified by the admin signed."""
     text, signature, rest = _split(data)
     lines = text.decode("ascii").splitlines()
-    signer = _signer(lines, repository, admin)
-    _verify(text, signature, lines[0], signer.key)
+    in_force = admins.in_force(lines) if in_force is None else in_force
+    signer = _signer(lines, repository, admins, in_force)
+    if signer.role == "admin":
+        admins.verify(text, signature, data[: len(data) - len(rest)], lines[0], in_force)
+    else:
+        verify_signature(text, signature, lines[0], signer.key)
     _known(lines, kind)
     values = _fields(lines, kind)
     require(values["repository"][0] == repository, "of another repository")
@@ -102,11 +162,11 @@ def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
     return text, signature, rest
 
 
-def _signer(lines: list[str], repository: str, admin: bytes) -> Signer:
+def _signer(lines: list[str], repository: str, admins: Admins, in_force: int) -> Signer:
     certificates = [line.removeprefix("certificate: ") for line in lines if line.startswith("certificate: ")]
     if not certificates or certificates[0] == "-":
-        return Signer("admin", "admin", admin)
-    record = decode(_base64(certificates[0]), "certificate", repository, admin, parts=False)
+        return Signer("admin", "admin", admins.keys[in_force])
+    record = decode(_base64(certificates[0]), "certificate", repository, admins, parts=False, in_force=in_force)
     return certified(record)
 
 
@@ -116,7 +176,7 @@ def certified(record: Record) -> Signer:
     return Signer(record["name"], record["role"], ssh_key(record["key"]), record["zone"], record["expires"])
 
 
-def _verify(text: bytes, signature: bytes, namespace: str, key: bytes) -> None:
+def verify_signature(text: bytes, signature: bytes, namespace: str, key: bytes) -> None:
     """Checks an SSHSIG (OpenSSH's PROTOCOL.sshsig), strictly."""
     blob = Cursor(signature)
     require(blob.take(6) == b"SSHSIG" and blob.take(4) == b"\0\0\0\1", "not an SSHSIG of version 1")

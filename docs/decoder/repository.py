@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Callable
 
-from primitives import MIB, Damaged, require
-from records import Record, certified, decode, fingerprint, ssh_key
+from primitives import MIB, Damaged, digest, require
+from records import Admins, Record, certified, decode, fingerprint, fingerprint_of, ssh_key
 from shapes import HASH, NAME, ZONE
 
 _FORMS = re.compile(
-    rf"config|keys/identities/[0-9a-f]{{4}}|keys/recipients/[0-9a-f]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9a-f]{{4}}"
+    rf"config|keys/admins/[0-9a-f]{{4}}|keys/identities/[0-9a-f]{{4}}|keys/recipients/[0-9a-f]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9a-f]{{4}}"
     rf"|keys/certificates/{NAME}|keys/revoked/{NAME}|zones/{ZONE}/checkpoints/[0-9a-f]{{16}}|zones/{ZONE}/log/[0-9a-f]{{16}}|zones/{ZONE}/outcome/[0-9a-f]{{16}}-{HASH}"
     rf"|zones/{ZONE}/packs/[0-9a-f]{{16}}/[0-9a-f]{{8}}-{HASH}|zones/{ZONE}/(?:lists|index)/[0-9a-f]{{16}}-{HASH}/[0-9a-f]{{8}}"
 )
@@ -36,12 +36,16 @@ class Repository:
         for key in set(files).difference(self.keys):
             report(key, "not a key of version 1")
         try:
-            self._trust(trust)
-            self.config = decode(self.read("config"), "config", self.id, self.admin)
+            self._trust()
+            self.config = decode(self.read("config"), "config", self.id, self.admins)
             require(self.config["admin"] == self.admin_text, "it names two admins")
             _check_sizes(self.config)
         except Damaged as error:
             raise Damaged(f"config: {error}") from error
+        for key in self.under("keys/admins/"):
+            self._follow(key)
+        pinned = [fingerprint_of(key) for key in self.admins.keys]
+        require(trust is None or trust in pinned, f"config: its admin is {self.anchor}, which is not the trust anchor")
         self.identities = self._by_admin("keys/identities/", "identity")
         self.recipients = self._by_admin("keys/recipients/", "recipient")
         self.admin_keys = self._by_admin("keys/admin/", "admin-key")
@@ -61,19 +65,28 @@ class Repository:
     def decode(self, key: str, kind: str) -> Record | None:
         """The record at a key, or a report and nothing."""
         try:
-            return decode(self.read(key), kind, self.id, self.admin)
+            return decode(self.read(key), kind, self.id, self.admins)
         except Damaged as error:
             self.report(key, str(error))
             return None
 
-    def _trust(self, trust: str | None) -> None:
-        """Takes repository and admin from the configuration, which must be signed by the trust anchor."""
-        text = self.read("config").partition(b"\n-----BEGIN")[0].decode("ascii", "replace")
+    def _follow(self, key: str) -> None:
+        """One step of the chain of admin keys; what is none of it is reported."""
+        try:
+            record = decode(self.read(key), "admin", self.id, self.admins)
+            require(key == f"keys/admins/{record.number('number'):04x}", "a record of another number")
+            self.admins.follow(record)
+        except Damaged as error:
+            self.report(key, str(error))
+
+    def _trust(self) -> None:
+        """Takes repository and admin from the configuration, which must be signed by that admin."""
+        data = self.read("config")
+        text = data.partition(b"\n-----BEGIN")[0].decode("ascii", "replace")
         claims = dict(line.partition(": ")[::2] for line in text.split("\n"))
         self.id, self.admin_text = claims.get("repository", ""), claims.get("admin", "")
         self.anchor = fingerprint(self.admin_text)
-        require(trust in (None, self.anchor), f"its admin is {self.anchor}, which is not the trust anchor")
-        self.admin = ssh_key(self.admin_text)
+        self.admins = Admins([ssh_key(self.admin_text)], digest(data))
 
     def _by_admin(self, prefix: str, kind: str) -> dict[str, Record]:
         """The records under a prefix by the rest of their keys."""

@@ -53,7 +53,7 @@ def _log(kind: str, *fields: Field) -> list[Field]:
 
 SHAPES: dict[str, list[Field]] = {
     "config": _shape(
-        Field("created", TIME), Field("admin", SSH_KEY), Field("region-bytes", NUMBER), Field("leaf-bytes", NUMBER),
+        Field("created", TIME), Field("admin", SSH_KEY), Field("approvals-needed", NUMBER), Field("region-bytes", NUMBER), Field("leaf-bytes", NUMBER),
         Field("frame-bytes", NUMBER), Field("pack-bytes", NUMBER), Field("disk-profile", PROFILE), Field("stream-profile", PROFILE),
     ),
     "identity": _shape(Field("epoch", NUMBER), Field("created", TIME), Field("recipient", "age1[a-z0-9]+")),
@@ -61,6 +61,11 @@ SHAPES: dict[str, list[Field]] = {
         Field("epoch", NUMBER), Field("label", NAME), Field("created", TIME), Field("recipient", f"passphrase|age1[a-z0-9]+|{SSH_KEY}"),
     ),
     "admin-key": _shape(Field("label", NAME), Field("created", TIME)),
+    "admin": _shape(
+        Field("number", NUMBER), Field("admin", SSH_KEY), Field("previous", HASH), Field("created", TIME),
+        Field("from", rf"{ZONE} (?:{NUMBER})", many=True, least=0, ascending=True),
+        Field("keeps", f"keys/[!-~]+ {HASH}", many=True, least=0, ascending=True), Field("proof", BASE64),
+    ),
     "zone": _shape(Field("zone", ZONE), Field("generation", NUMBER), Field("created", TIME), Field("epoch", NUMBER)),
     "certificate": _shape(
         Field("zone", ZONE), Field("name", NAME), Field("role", f"(?!admin$){NAME}"), Field("key", SSH_KEY),
@@ -76,6 +81,7 @@ SHAPES: dict[str, list[Field]] = {
     "log hold": _log("hold", _SOME_SNAPSHOTS, _MACHINES, _REASON),
     "log release": _log("release", _SOME_SNAPSHOTS, _MACHINES, _REASON),
     "log approve": _log("approve", Field("entry", SESSION, many=True, ascending=True), _REASON),
+    "log quorum": _log("quorum", Field("approvals-needed", NUMBER), _REASON),
     "log note": _log("note", Field("topic", NAME), Field("result", f"-|{NAME}"), _SOME_SNAPSHOTS),
     "log quarantine": _log("quarantine", _REASON),
     "log taint": _log("taint", *_OF_WRITER),
@@ -106,6 +112,6 @@ ROLES: dict[str, tuple[str, ...]] = {
     "log backup": ("writer",), "manifest": ("writer",), "abort": _ANYONE, "list": _ANYONE, "index": _ANYONE,
     "log quarantine": _ANYONE, "log index": _ANYONE, "log gc": _KEEPERS, "commit": _KEEPERS,
     "log forget": _KEEPERS, "log undelete": _KEEPERS, "log hold": _KEEPERS, "log release": _KEEPERS,
-    "log approve": _KEEPERS, "log note": (EVERY_ROLE,), "checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
+    "log approve": ("keeper",), "log quorum": ("admin",), "log note": (EVERY_ROLE,), "checkpoint": _KEEPERS, "log taint": ("admin",), "log revoke": ("admin",),
     "log abandon": ("admin",),
 }

@@ -4,6 +4,7 @@
 //! same attempts with the right key succeed, so a failure means something.
 
 use age::secrecy::SecretString;
+use sancerre_engine::keys::{IdentityFile, recipients};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_format::certificate::Role;
@@ -90,16 +91,19 @@ async fn frames_open_for(repo: &TestRepo, holder: &Repository) {
 
 /// Whether an age file opens with these bytes as its identity, or as the words of its passphrase.
 fn age_opens(file: &[u8], secret: &[u8; 32]) -> bool {
-    let prefix = bech32::Hrp::parse("age-secret-key-").unwrap();
-    let text = bech32::encode::<bech32::Bech32>(prefix, secret).unwrap().to_uppercase();
-    let identity: age::x25519::Identity = text.parse().unwrap();
+    let text = |prefix: &str| {
+        let prefix = bech32::Hrp::parse(prefix).unwrap();
+        bech32::encode::<bech32::Bech32>(prefix, secret).unwrap().to_uppercase()
+    };
+    let texts = ["age-secret-key-", "age-secret-key-pq-"].map(text).join("\n");
+    let IdentityFile::Open(identities) = IdentityFile::parse(texts.as_bytes()).unwrap() else { panic!() };
     let hex = sancerre_format::id::Hash(*secret).to_string();
     let mut passphrase = age::scrypt::Identity::new(SecretString::from(hex));
     passphrase.set_max_work_factor(22);
     let opens = |identity: &dyn age::Identity| {
         age::Decryptor::new(file).is_ok_and(|file| file.decrypt(std::iter::once(identity)).is_ok())
     };
-    opens(&identity) || opens(&passphrase)
+    identities.iter().any(|identity| opens(identity.as_ref())) || opens(&passphrase)
 }
 
 /// Age files in an object, from each header on.
@@ -140,7 +144,13 @@ async fn a_key_file_opens_no_content_not_even_its_own() {
 fn the_attempt_on_age_files_is_a_real_one() {
     let secret = [7; 32];
     let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret));
-    let file = sancerre_tests::age::seal(public.as_bytes(), b"secret", |bytes| bytes.fill(3));
-    assert!(age_opens(&file, &secret));
-    assert!(!age_opens(&file, &[8; 32]));
+    let prefix = bech32::Hrp::parse("age").unwrap();
+    let x25519 = bech32::encode::<bech32::Bech32>(prefix, public.as_bytes()).unwrap();
+    let (text, hybrid) = recipients::new_key(&sancerre_tests::host::host(5).0).unwrap();
+    let seed: [u8; 32] = bech32::decode(&text).unwrap().1.try_into().unwrap();
+    for (recipient, secret) in [(x25519, secret), (hybrid, seed)] {
+        let file = sancerre_tests::age::seal(&recipient, b"secret", |bytes| bytes.fill(3));
+        assert!(age_opens(&file, &secret));
+        assert!(!age_opens(&file, &[8; 32]));
+    }
 }

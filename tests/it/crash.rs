@@ -133,7 +133,13 @@ async fn stumble(call: u64, cut: Cut) {
 }
 
 fn new_repository() -> NewRepository {
-    NewRepository { passphrase: passphrase(), zone: zone(), writer: name("host1"), layout: small_layout() }
+    NewRepository {
+        passphrase: passphrase(),
+        zone: zone(),
+        writer: name("host1"),
+        approvals_needed: 0,
+        layout: small_layout(),
+    }
 }
 
 /// Dies during `init`; then there is either no repository, and a clear word on how to go on, or a working one.

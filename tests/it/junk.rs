@@ -351,8 +351,9 @@ async fn a_collector_mixes_no_generations() {
     all.all_restore().await;
 }
 
+/// Signed by the admin, and no key: nobody seals to it, and what was saved restores.
 #[tokio::test]
-async fn a_hybrid_identity_is_unsupported_and_no_damage() {
+async fn a_hybrid_recipient_that_is_none_stops_no_restore() {
     let scene = scene(63).await;
     let (repository, created) = (scene.repo.open.keys.trust.repository, scene.repo.host.clock.now());
     let recipient = format!("age1pq1{}", "q".repeat(1952));
@@ -361,7 +362,7 @@ async fn a_hybrid_identity_is_unsupported_and_no_damage() {
     scene.repo.tamper(&names::identity(2), bytes).await;
     let real = sancerre_engine::host::Host::real("sancerre test");
     let refused = real.sealer.seal(&identity.recipient, b"secret").unwrap_err();
-    assert!(refused.to_string().contains("hybrid identity needs a newer version"), "{refused}");
+    assert!(refused.to_string().contains("mistyped"), "{refused}");
     let repository = scene.repo.reopen().await;
     assert_eq!(restore_bytes(&repository, scene.saved, "disk0").await.unwrap(), scene.bytes);
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod adds;
+mod admins;
+mod approve;
 mod audit;
 mod avoid;
 mod backup;

@@ -187,6 +187,22 @@ async fn a_log_entry_from_the_future_stops_the_writer() {
     model.check(&repo.open).await;
 }
 
+/// The set of a quarantine may need a newer version as well as its text: what it names is not known, so it is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_public_part_from_the_future_stops_the_writer() {
+    for (kind, text) in [(quarantine(), "sancerre-frames-v1"), (Kind::Gc { generation: 1 }, "sancerre-gc-v1")]
+    {
+        let (repo, model, _) = repo_with(70, &guest(71, 100_000)).await;
+        let part = zstd::bulk::compress(format!("{text}\ncritical: teleport\n").as_bytes(), 1).unwrap();
+        let session = repo.append(kind, &part).await;
+        let error = back_up(&repo.open, "web01", MemoryDisk::new(vec![1; 4096])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("teleport"), "{error}");
+        repo.lose(&repo.keys_with(&format!("/log/{:016x}", session.number)).await).await;
+        model.check(&repo.open).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_void_log_entry_stops_nobody() {
     let (repo, mut model, _) = repo_with(72, &guest(73, 100_000)).await;

@@ -44,8 +44,7 @@ struct TestSealer(Arc<TestRandom>);
 
 impl Sealer for TestSealer {
     fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>> {
-        let recipient = crate::age::public_key(recipient).unwrap();
-        Ok(crate::age::seal(&recipient, secret, |bytes| self.0.fill(bytes)))
+        Ok(crate::age::seal(recipient, secret, |bytes| self.0.fill(bytes)))
     }
 
     fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {

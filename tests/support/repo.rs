@@ -88,11 +88,26 @@ impl TestRepo {
     }
 
     pub async fn with_layout(seed: u64, layout: Layout) -> Self {
+        Self::of(seed, layout, 0).await
+    }
+
+    /// One in which so many other keepers must approve a forget.
+    pub async fn needing(seed: u64, approvals_needed: u32) -> Self {
+        Self::of(seed, small_layout(), approvals_needed).await
+    }
+
+    async fn of(seed: u64, layout: Layout, approvals_needed: u32) -> Self {
         let (host, clock) = host(seed);
         let ledger = Ledger::new(clock.clone());
         let memory: Arc<dyn ObjectStore> = ledger.clone();
         let store = TestStore::new(memory.clone());
-        let new = NewRepository { passphrase: passphrase(), zone: zone(), writer: name("host1"), layout };
+        let new = NewRepository {
+            passphrase: passphrase(),
+            zone: zone(),
+            writer: name("host1"),
+            approvals_needed,
+            layout,
+        };
         let engine_store = Store::new(store.clone(), "memory");
         let made = init(&engine_store, &host, &new).await.unwrap();
         let keys = Keys::from_passphrase(&engine_store, &zone(), &passphrase()).await.unwrap();
@@ -163,6 +178,14 @@ impl TestRepo {
         admin
     }
 
+    /// The same as a process that has just started: it knows the admin keys that followed.
+    pub async fn as_fresh_admin(&self) -> Repository {
+        let mut admin = self.reopen().await;
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        admin
+    }
+
     /// The repository as a keeper's job opens it.
     pub async fn as_keeper(&self) -> Repository {
         let file = self.certify("keeper1", Role::Keeper).await;
@@ -182,6 +205,7 @@ pub async fn make(store: &Store, host: &Host) -> Result<Repository> {
         passphrase: passphrase(),
         zone: zone(),
         writer: name("host1"),
+        approvals_needed: 0,
         layout: small_layout(),
     };
     init(store, host, &new).await?;

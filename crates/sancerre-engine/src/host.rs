@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
-use crate::keys::{SCRYPT_LOG_N, refuse_hybrid, ssh};
+use crate::keys::{SCRYPT_LOG_N, hybrid, ssh};
 
 /// The time of day.
 pub trait Clock: Send + Sync {
@@ -144,7 +144,15 @@ impl Sealer for AgeSealer {
             let recipient = ssh::Recipient::new(recipient, ephemeral)?;
             return age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error));
         }
-        refuse_hybrid(recipient).map_err(Error::object(recipient))?;
+        if hybrid::is_recipient(recipient) {
+            let mut random = [0; hybrid::RANDOM_BYTES];
+            fill(&mut random);
+            let key = hybrid::Recipient::new(recipient, random).ok_or_else(|| Error::WrongKey {
+                what: "a recipient that starts with age1pq1 is cut short or mistyped".into(),
+                advice: "give the whole line that age-keygen -pq printed",
+            })?;
+            return age::encrypt(&key, secret).map_err(|error| seal_failed(&error));
+        }
         let recipient = age::x25519::Recipient::from_str(recipient).map_err(|reason| Error::WrongKey {
             what: format!("{recipient:?} is not an age recipient: {reason}"),
             advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)",

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::error::{Result, corrupt, ensure};
 use crate::id::RepositoryId;
 use crate::names::{Name, Time, Zone};
-use crate::record::{Fields, Trust, Unverified, field, read_zone, write_zone};
+use crate::record::{Fields, Trust, Unverified, field, read_zone, refuse_replaced, write_zone};
 use crate::sign::PublicKey;
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
@@ -124,49 +124,40 @@ pub enum Signer {
 
 impl Signer {
     /// Finds and verifies the certificate that a record's text carries.
-    pub(crate) fn of_text(text: &[u8], trust: &Trust) -> Result<Self> {
+    pub(crate) fn of_text(text: &[u8], trust: &Trust, in_force: usize) -> Result<Self> {
         match field(text, b"certificate: ") {
             None | Some(b"-") => Ok(Self::Admin),
-            Some(encoded) => Self::of_portable(encoded, trust),
+            Some(encoded) => Self::of_portable_where(encoded, trust, in_force),
         }
     }
 
     /// Verifies a certificate in the form that [`portable`] makes.
     pub fn of_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
-        if let Some(certificate) = verified_before(encoded, trust) {
-            return Ok(Self::Certified(certificate));
-        }
-        let signer = Self::of_new_portable(encoded, trust)?;
-        if let Self::Certified(certificate) = &signer {
-            remember(encoded, trust, certificate);
-        }
-        Ok(signer)
+        Self::of_portable_where(encoded, trust, trust.admins().count().saturating_sub(1))
     }
 
-    fn of_new_portable(encoded: &[u8], trust: &Trust) -> Result<Self> {
-        let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
-        ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
-            "base64 is not canonical".into()
-        })?;
-        Self::of_certificate(&head, trust)
+    /// The same where this admin key is in force.
+    fn of_portable_where(encoded: &[u8], trust: &Trust, in_force: usize) -> Result<Self> {
+        let verified = match verified_before(encoded, trust) {
+            Some(verified) => verified,
+            None => {
+                let verified = Verified::new(encoded, trust)?;
+                remember(verified.clone());
+                verified
+            }
+        };
+        refuse_replaced(Certificate::KIND, trust, verified.signed_by, in_force, &verified.head)?;
+        Ok(Self::Certified(verified.certificate))
     }
 
-    /// Verifies a certificate given as text and signature.
-    pub fn of_certificate(head: &[u8], trust: &Trust) -> Result<Self> {
+    /// Verifies a certificate given as text and signature, whichever admin key signed it.
+    fn of_certificate(head: &[u8], trust: &Trust) -> Result<Box<Certificate>> {
         let unverified = Unverified::split_head(Certificate::KIND, head)?;
         ensure(unverified.head() == head, Certificate::KIND, || {
             "carries more than text and signature".into()
         })?;
-        let (certificate, _) = unverified.verify_head::<Certificate>(trust)?;
-        Ok(Self::Certified(Box::new(certificate)))
-    }
-
-    /// The key that must have signed.
-    pub fn public_key(&self, trust: &Trust) -> PublicKey {
-        match self {
-            Self::Admin => trust.admin,
-            Self::Certified(certificate) => certificate.key,
-        }
+        let (certificate, _) = unverified.verify_head_where::<Certificate>(trust, 0)?;
+        Ok(Box::new(certificate))
     }
 
     /// What the key is for.
@@ -203,8 +194,29 @@ impl fmt::Display for Signer {
     }
 }
 
-/// The same bytes under the same trust, and what they said.
-type Verified = (Trust, Vec<u8>, Box<Certificate>);
+/// A certificate in its portable form that verified.
+#[derive(Clone)]
+struct Verified {
+    under: Trust,
+    encoded: Vec<u8>,
+    /// Text and signature.
+    head: Vec<u8>,
+    /// Which admin key.
+    signed_by: usize,
+    certificate: Box<Certificate>,
+}
+
+impl Verified {
+    fn new(encoded: &[u8], trust: &Trust) -> Result<Self> {
+        let head = BASE64.decode(encoded).map_err(|_| corrupt(Certificate::KIND, "is not base64"))?;
+        ensure(BASE64.encode(&head).as_bytes() == encoded, Certificate::KIND, || {
+            "base64 is not canonical".into()
+        })?;
+        let certificate = Signer::of_certificate(&head, trust)?;
+        let signed_by = Unverified::split_head(Certificate::KIND, &head)?.signed_by(trust);
+        Ok(Self { under: trust.clone(), encoded: encoded.to_vec(), head, signed_by, certificate })
+    }
+}
 
 /// More writers than one zone has.
 const VERIFIED_MAX: usize = 64;
@@ -215,19 +227,18 @@ thread_local! {
     static VERIFIED: RefCell<VecDeque<Verified>> = const { RefCell::new(VecDeque::new()) };
 }
 
-fn verified_before(encoded: &[u8], trust: &Trust) -> Option<Box<Certificate>> {
+fn verified_before(encoded: &[u8], trust: &Trust) -> Option<Verified> {
     VERIFIED.with_borrow(|verified| {
-        let same = |(under, bytes, _): &&Verified| under == trust && bytes == encoded;
-        verified.iter().find(same).map(|(.., certificate)| certificate.clone())
+        verified.iter().find(|known| known.under == *trust && known.encoded == encoded).cloned()
     })
 }
 
-fn remember(encoded: &[u8], trust: &Trust, certificate: &Certificate) {
+fn remember(new: Verified) {
     VERIFIED.with_borrow_mut(|verified| {
         if verified.len() >= VERIFIED_MAX {
             verified.pop_front();
         }
-        verified.push_back((*trust, encoded.to_vec(), Box::new(certificate.clone())));
+        verified.push_back(new);
     });
 }
 

@@ -89,6 +89,9 @@ pub struct Config {
     pub created: Time,
     /// The admin's key; its fingerprint is the trust anchor.
     pub admin: PublicKey,
+    /// How many keepers besides its signer must approve a forget before it counts, until an entry of a zone's log says
+    /// another number.
+    pub approvals_needed: u32,
     /// Sizes.
     pub layout: Layout,
 }
@@ -96,7 +99,7 @@ pub struct Config {
 impl Config {
     /// What everything else in the repository is verified against.
     pub fn trust(&self) -> Trust {
-        Trust { repository: self.repository, admin: self.admin }
+        Trust::new(self.repository, self.admin)
     }
 }
 
@@ -106,6 +109,7 @@ impl Fields for Config {
     fn write(&self, text: &mut TextWriter) {
         let Layout { region_bytes, leaf_bytes, frame_bytes, pack_bytes, disk, stream } = self.layout;
         text.field("repository", self.repository).field("created", self.created).field("admin", self.admin);
+        text.field("approvals-needed", self.approvals_needed);
         text.field("region-bytes", region_bytes).field("leaf-bytes", leaf_bytes);
         text.field("frame-bytes", frame_bytes).field("pack-bytes", pack_bytes);
         text.field("disk-profile", disk).field("stream-profile", stream);
@@ -115,6 +119,7 @@ impl Fields for Config {
         let repository = text.parsed("repository", RepositoryId::from_hex)?;
         let created = text.parsed("created", Time::parse)?;
         let admin = text.parsed("admin", PublicKey::parse)?;
+        let approvals_needed = text.number("approvals-needed")?;
         let mut size = |key: &str, least: u32, most: u32| -> Result<u32> {
             let value: u32 = text.number(key)?;
             let fits = value.is_power_of_two() && (least..=most).contains(&value);
@@ -131,7 +136,7 @@ impl Fields for Config {
             "a chunk exceeds a frame".into()
         })?;
         let layout = Layout { region_bytes, leaf_bytes, frame_bytes, pack_bytes, disk, stream };
-        Ok(Self { repository, created, admin, layout })
+        Ok(Self { repository, created, admin, approvals_needed, layout })
     }
 
     fn allows(&self, signer: &Signer) -> bool {

@@ -202,12 +202,14 @@ impl FrameSet {
     /// Errors: a set of more packs than a reader accepts.
     pub fn encode(&self) -> Result<Vec<u8>> {
         self.check_packs()?;
-        compress_public(&self.text())
+        compress_public(&self.text(&[]))
     }
 
-    fn text(&self) -> String {
+    fn text(&self, extensions: &[String]) -> String {
         let mut text = TextWriter::new(WHAT);
+        text.no_features();
         self.write(&mut text, "frames");
+        text.extensions(extensions);
         text.finish()
     }
 
@@ -217,10 +219,12 @@ impl FrameSet {
     pub fn decode(part: &[u8], session: u64) -> Result<Self> {
         let bytes = decompress_public(WHAT, part)?;
         let mut text = TextReader::unbounded(WHAT, &bytes)?;
+        text.no_features()?;
         let set = Self::read(&mut text, "frames")?;
+        let extensions = text.extensions()?;
         text.finish()?;
         set.check_sessions(session)?;
-        ensure(set.text().as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
+        ensure(set.text(&extensions).as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
         Ok(set)
     }
 

@@ -35,14 +35,16 @@ impl GcLists {
     /// Errors: lists of more packs than a reader accepts.
     pub fn encode(&self) -> Result<Vec<u8>> {
         self.check_packs()?;
-        compress_public(&self.text())
+        compress_public(&self.text(&[]))
     }
 
-    fn text(&self) -> String {
+    fn text(&self, extensions: &[String]) -> String {
         let mut text = TextWriter::new(WHAT);
+        text.no_features();
         self.dead.write(&mut text, "dead");
         text.repeated("move", self.moves.iter().flat_map(move_lines));
         text.repeated("seen", &self.seen).repeated("forgotten", &self.forgotten);
+        text.extensions(extensions);
         text.finish()
     }
 
@@ -62,17 +64,19 @@ impl GcLists {
     pub fn decode(part: &[u8], session: u64) -> Result<Self> {
         let bytes = decompress_public(WHAT, part)?;
         let mut text = TextReader::unbounded(WHAT, &bytes)?;
+        text.no_features()?;
         let lists = Self {
             dead: FrameSet::read(&mut text, "dead")?,
             moves: read_moves(&mut text)?,
             seen: sessions(&mut text, "seen")?,
             forgotten: sessions(&mut text, "forgotten")?,
         };
+        let extensions = text.extensions()?;
         text.finish()?;
         lists.check_sessions(session)?;
         check_moves(&lists.moves)?;
         ensure(lists.dead.is_whole_packs(), WHAT, || "only whole packs can be dead".into())?;
-        ensure(lists.text().as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
+        ensure(lists.text(&extensions).as_bytes() == bytes, WHAT, || "not in its one spelling".into())?;
         Ok(lists)
     }
 }

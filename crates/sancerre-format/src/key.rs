@@ -59,8 +59,11 @@ pub trait Secret: Sized {
         let mut text = TextReader::new(Self::KIND, bytes)?;
         text.no_features()?;
         let secret = Self::read(&mut text)?;
+        let extensions = text.extensions()?;
         text.finish()?;
-        ensure(secret.encode().as_bytes() == bytes, Self::KIND, || "not in its one spelling".into())?;
+        let mut again = secret.encode();
+        extensions.iter().for_each(|line| again.extend([line.as_str(), "\n"]));
+        ensure(again.as_bytes() == bytes, Self::KIND, || "not in its one spelling".into())?;
         Ok(secret)
     }
 }
@@ -95,10 +98,8 @@ impl Secret for IdentitySecret {
 }
 
 fn read_trust(text: &mut TextReader<'_>) -> Result<Trust> {
-    Ok(Trust {
-        repository: text.parsed("repository", RepositoryId::from_hex)?,
-        admin: text.parsed("admin", PublicKey::parse)?,
-    })
+    let repository = text.parsed("repository", RepositoryId::from_hex)?;
+    Ok(Trust::new(repository, text.parsed("admin", PublicKey::parse)?))
 }
 
 /// Payload of `keys/admin/…`.
@@ -185,8 +186,10 @@ impl Secret for WriterSecret {
 /// The key file that cron uses on a hypervisor: backs up, deduplicates, opens no content.
 #[derive(Clone)]
 pub struct KeyFile {
-    /// The repository and its admin key: the trust anchor travels with the key.
+    /// The repository and the admin key of its `config`: the trust anchor travels with the key.
     pub trust: Trust,
+    /// The admin key that signed the certificate: the chain of admin keys reaches at least to it.
+    pub certifier: PublicKey,
     /// The zone.
     pub zone: Zone,
     /// Which generation of its keys.
@@ -203,11 +206,20 @@ pub struct KeyFile {
     pub keys: ZoneKeys,
 }
 
+impl KeyFile {
+    /// Whose it is, by its certificate.
+    pub fn signer(&self) -> Result<Signer> {
+        let certifier = Trust::new(self.trust.repository, self.certifier);
+        Signer::of_portable(self.certificate.as_bytes(), &certifier)
+    }
+}
+
 impl Secret for KeyFile {
     const KIND: &'static str = "sancerre-key-v1";
 
     fn write(&self, text: &mut TextWriter) {
         text.field("repository", self.trust.repository).field("admin", self.trust.admin);
+        text.field("certifier", self.certifier);
         text.field("zone", &self.zone).field("generation", self.generation);
         text.field("epoch", self.epoch).field("recipient", &self.recipient);
         text.field("certificate", &self.certificate);
@@ -218,6 +230,7 @@ impl Secret for KeyFile {
     fn read(text: &mut TextReader<'_>) -> Result<Self> {
         let file = Self {
             trust: read_trust(text)?,
+            certifier: text.parsed("certifier", PublicKey::parse)?,
             zone: text.parsed("zone", Zone::new)?,
             generation: text.number("generation")?,
             epoch: text.number("epoch")?,
@@ -226,7 +239,7 @@ impl Secret for KeyFile {
             key: text.parsed("signing-key", signing_key)?,
             keys: ZoneKeys::read(text)?,
         };
-        let certified = match Signer::of_portable(file.certificate.as_bytes(), &file.trust)? {
+        let certified = match file.signer()? {
             Signer::Certified(certificate) => {
                 certificate.zone == file.zone && certificate.key == file.key.public()
             }

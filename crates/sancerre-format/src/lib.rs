@@ -45,5 +45,6 @@ pub mod record;
 pub mod seal;
 pub mod sign;
 pub mod text;
+pub mod trust;
 
 pub use error::FormatError;

@@ -54,6 +54,8 @@ pub enum Kind {
     Release(Held),
     /// Another keeper's consent to entries that need more than one.
     Approve(Approval),
+    /// How many keepers must approve a forget from now on.
+    Quorum(Quorum),
     /// Frames named in the public part are damaged or missing: nobody reuses them, the next backup stores them anew.
     Quarantine {
         /// Why.
@@ -69,6 +71,15 @@ pub enum Kind {
     Note(Note),
     /// A gc whose outcome is not what it should be counts as ended with nothing.
     Abandon(Abandon),
+}
+
+/// How many keepers besides its signer must approve what needs approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quorum {
+    /// So many.
+    pub approvals_needed: u32,
+    /// Why.
+    pub reason: String,
 }
 
 /// A gc that the admin gave up.
@@ -171,6 +182,7 @@ impl Kind {
             Self::Revoke(_) => "revoke",
             Self::Index => "index",
             Self::Approve(_) => "approve",
+            Self::Quorum(_) => "quorum",
             Self::Note(_) => "note",
             Self::Abandon(_) => "abandon",
         }
@@ -187,7 +199,9 @@ impl Kind {
             Self::Backup(_) => &[Role::Writer],
             Self::Quarantine { .. } | Self::Index => Role::STORING,
             Self::Note(_) => Role::ALL,
-            Self::Taint(_) | Self::Revoke(_) | Self::Abandon(_) => &[Role::Admin],
+            Self::Taint(_) | Self::Revoke(_) | Self::Abandon(_) | Self::Quorum(_) => &[Role::Admin],
+            // The admin can make keepers, but is none of them.
+            Self::Approve(_) => &[Role::Keeper],
             _ => KEEPERS,
         }
     }
@@ -214,6 +228,9 @@ impl Kind {
             }
             Self::Approve(approval) => {
                 text.repeated("entry", &approval.entries).field("reason", &approval.reason);
+            }
+            Self::Quorum(quorum) => {
+                text.field("approvals-needed", quorum.approvals_needed).field("reason", &quorum.reason);
             }
             Self::Note(note) => {
                 text.field("topic", &note.topic).field("result", or_dash(&note.result));
@@ -252,6 +269,10 @@ impl Kind {
             "hold" => Self::Hold(Held::read(text)?),
             "release" => Self::Release(Held::read(text)?),
             "approve" => Self::Approve(Approval::read(text)?),
+            "quorum" => Self::Quorum(Quorum {
+                approvals_needed: text.number("approvals-needed")?,
+                reason: reason(text)?,
+            }),
             "note" => Self::Note(Note::read(text)?),
             "quarantine" => Self::Quarantine { reason: reason(text)? },
             "taint" => Self::Taint(Distrust::read(text)?),

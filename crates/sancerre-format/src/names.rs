@@ -174,6 +174,19 @@ pub const RECIPIENTS: &str = "keys/recipients/";
 /// Prefix of the admin's sealed signing keys.
 pub const ADMINS: &str = "keys/admin/";
 
+/// Prefix of the chain of admin keys.
+pub const SUCCESSIONS: &str = "keys/admins/";
+
+/// A record of the chain of admin keys.
+pub fn succession(number: u16) -> String {
+    format!("{SUCCESSIONS}{number:04x}")
+}
+
+/// The number of a key made by [`succession`].
+pub fn succession_number(key: &str) -> Option<u16> {
+    epoch(key.strip_prefix(SUCCESSIONS)?)
+}
+
 /// The admin's signing key, sealed.
 pub fn admin(label: &Name) -> String {
     format!("{ADMINS}{label}")

@@ -9,6 +9,8 @@ use crate::seal::decompress;
 use crate::sign::{ARMOR_BEGIN, ARMOR_END, PublicKey, SigningKey};
 use crate::text::{TextReader, TextWriter, number};
 
+pub use crate::trust::Trust;
+
 /// The fields of one kind of record, between `tool:` and `public:`.
 pub trait Fields: Sized {
     /// First line of the text and namespace of the signature.
@@ -27,15 +29,6 @@ pub trait Fields: Sized {
     fn agrees(&self, _trust: &Trust) -> bool {
         true
     }
-}
-
-/// What a record must agree with: the repository and its admin's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trust {
-    /// The repository.
-    pub repository: RepositoryId,
-    /// The admin key: its fingerprint is the trust anchor.
-    pub admin: PublicKey,
 }
 
 /// A record whose signature, signer and role were checked.
@@ -188,16 +181,16 @@ impl<'a> Unverified<'a> {
         [self.text, self.armor.as_bytes()].concat()
     }
 
-    fn verified_text<F: Fields>(&self, trust: &Trust) -> Result<(Parsed<F>, Signer)> {
+    fn verified_text<F: Fields>(&self, trust: &Trust, in_force: usize) -> Result<(Parsed<F>, Signer)> {
         let parsed = match read_text::<F>(self.text) {
             // Only what its signer really wrote may stop a reader: else anyone who can create an object could.
             Err(newer @ FormatError::Unsupported { .. }) => {
-                self.verified_signer(trust)?;
+                self.verified_signer(trust, in_force)?;
                 return Err(newer);
             }
             parsed => parsed?,
         };
-        let signer = self.verified_signer(trust)?;
+        let signer = self.verified_signer(trust, in_force)?;
         if !parsed.fields.agrees(trust) || !parsed.fields.allows(&signer) {
             return Err(forged(F::KIND, format!("{signer} may not sign this")));
         }
@@ -205,28 +198,46 @@ impl<'a> Unverified<'a> {
     }
 
     /// Who signed the text, whatever its version and fields are: what every version of a record has in common.
-    fn verified_signer(&self, trust: &Trust) -> Result<Signer> {
+    fn verified_signer(&self, trust: &Trust, in_force: usize) -> Result<Signer> {
         let repository = field(self.text, b"repository: ");
         if repository != Some(trust.repository.to_string().as_bytes()) {
             return Err(forged(self.kind, "it belongs to another repository"));
         }
-        let signer = Signer::of_text(self.text, trust)?;
+        let signer = Signer::of_text(self.text, trust, in_force)?;
         let namespace = std::str::from_utf8(first_line(self.text)).unwrap_or_default();
-        signer.public_key(trust).verify(self.kind, namespace, self.text, self.armor)?;
+        match &signer {
+            Signer::Certified(certificate) => {
+                certificate.key.verify(self.kind, namespace, self.text, self.armor)?;
+            }
+            Signer::Admin => {
+                let signed_by = trust.verify(self.kind, namespace, self.text, self.armor)?;
+                refuse_replaced(self.kind, trust, signed_by, in_force, &self.head())?;
+            }
+        }
         Ok(signer)
+    }
+
+    /// Which admin key an armour says that it was made with; its signature was verified.
+    pub(crate) fn signed_by(&self, trust: &Trust) -> usize {
+        trust.index_of(self.armor)
     }
 
     /// The key that signed a text which may need a newer version, and the value of the first line `key`, as far as its
     /// signature vouches for them: what all versions of a record have in common.
     pub fn claim(&self, trust: &Trust, key: &str) -> Result<(Signer, Option<String>)> {
-        let signer = self.verified_signer(trust)?;
+        let signer = self.verified_signer(trust, trust.in_force(self.text))?;
         let value = field(self.text, format!("{key}: ").as_bytes());
         Ok((signer, value.map(|value| String::from_utf8_lossy(value).into_owned())))
     }
 
     /// Verifies the text alone; the parts may be missing and are not looked at.
     pub fn verify_head<F: Fields>(&self, trust: &Trust) -> Result<(F, Signer)> {
-        self.verified_text::<F>(trust).map(|(parsed, signer)| (parsed.fields, signer))
+        self.verify_head_where(trust, trust.in_force(self.text))
+    }
+
+    /// The same where this admin key is in force.
+    pub(crate) fn verify_head_where<F: Fields>(&self, trust: &Trust, in_force: usize) -> Result<(F, Signer)> {
+        self.verified_text::<F>(trust, in_force).map(|(parsed, signer)| (parsed.fields, signer))
     }
 
     /// Verifies everything.
@@ -236,7 +247,7 @@ impl<'a> Unverified<'a> {
 
     /// Verifies a record of which these parts are at hand, and whose whole bytes have this hash.
     fn verify_cut<F: Fields>(&self, trust: &Trust, cut: Cut, hash: Hash) -> Result<Record<F>> {
-        let (parsed, signer) = self.verified_text::<F>(trust)?;
+        let (parsed, signer) = self.verified_text::<F>(trust, trust.in_force(self.text))?;
         let nothing = (0, Hash::of(&[]));
         let [public, sealed] = match (cut, parsed.parts) {
             (Cut::Whole, parts) => parts,
@@ -292,9 +303,36 @@ pub fn decode_cut<F: Fields>(trust: &Trust, bytes: &[u8], cut: Cut, hash: Hash) 
     Unverified::split_head(F::KIND, bytes)?.verify_cut(trust, cut, hash)
 }
 
+/// Fails for what an admin key signed that was replaced where this one is in force.
+pub(crate) fn refuse_replaced(
+    what: &'static str,
+    trust: &Trust,
+    signed_by: usize,
+    in_force: usize,
+    head: &[u8],
+) -> Result<()> {
+    match trust.counts(signed_by, in_force, || Hash::of(head)) {
+        true => Ok(()),
+        false => Err(forged(what, "it was signed by an admin key that was replaced")),
+    }
+}
+
+/// Whether an admin key, or who was certified by one, signed the text, and that key was replaced since.
+pub fn is_replaced(trust: &Trust, bytes: &[u8]) -> bool {
+    Unverified::split_head("record", bytes).is_ok_and(|record| {
+        let counts_at = |in_force| record.verified_signer(trust, in_force).is_ok();
+        counts_at(0) && !counts_at(trust.in_force(record.text))
+    })
+}
+
+/// BLAKE3 of text and signature of a record: what stands for it in the chain of admin keys.
+pub fn head_hash(bytes: &[u8]) -> Result<Hash> {
+    Ok(Hash::of(&Unverified::split_head("record", bytes)?.head()))
+}
+
 /// Whether somebody with a key of this repository signed the text, whatever it says and whatever follows it.
 pub fn is_signed(trust: &Trust, bytes: &[u8]) -> bool {
-    Unverified::split_head("record", bytes).is_ok_and(|record| record.verified_signer(trust).is_ok())
+    Unverified::split_head("record", bytes).is_ok_and(|record| record.verified_signer(trust, 0).is_ok())
 }
 
 /// Verifies and decodes a whole record.
@@ -308,7 +346,7 @@ pub fn claimed_trust(config: &[u8]) -> Result<Trust> {
     match read_text::<crate::config::Config>(unverified.text) {
         Err(newer @ FormatError::Unsupported { .. }) => {
             // Only the key that it names may say so.
-            unverified.verified_signer(&newer_trust(unverified.text)?)?;
+            unverified.verified_signer(&newer_trust(unverified.text)?, 0)?;
             Err(newer)
         }
         config => Ok(config?.fields.trust()),
@@ -321,10 +359,8 @@ fn newer_trust(text: &[u8]) -> Result<Trust> {
         let value = field(text, key).and_then(|value| std::str::from_utf8(value).ok());
         value.ok_or_else(|| corrupt(crate::config::Config::KIND, "it names no admin"))
     };
-    Ok(Trust {
-        repository: RepositoryId::from_hex(claim(b"repository: ")?)?,
-        admin: PublicKey::parse(claim(b"admin: ")?)?,
-    })
+    let repository = RepositoryId::from_hex(claim(b"repository: ")?)?;
+    Ok(Trust::new(repository, PublicKey::parse(claim(b"admin: ")?)?))
 }
 
 /// The value of the first line that starts with `key`, before anything is verified.

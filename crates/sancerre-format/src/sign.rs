@@ -101,6 +101,12 @@ impl SigningKey {
     }
 }
 
+/// The key that an armour says it was made with, before anything is verified.
+pub(crate) fn signing_key_of(armor: &str) -> Option<PublicKey> {
+    let signature = SshSig::from_pem(armor).ok()?;
+    signature.public_key().ed25519().map(|key| PublicKey(key.0))
+}
+
 /// The one armour of what the signature says. It is built anew, so that what no signature covers cannot vary:
 /// SSHSIG's version and its reserved field.
 fn canonical_armor(signature: &SshSig) -> Option<String> {

@@ -281,7 +281,7 @@ fn fields_of_config() {
         ),
         c("profile with a word more", config("max=524288", "max=524288 x=1"), Corrupt, "canonical"),
         c("RSA for an admin", config("ssh-ed25519 ", "ssh-rsa "), Corrupt, "public key"),
-        c("admin key with a comment", config("\nregion", " me@here\nregion"), Corrupt, "public key"),
+        c("admin key with a comment", config("\napprovals", " me@here\napprovals"), Corrupt, "public key"),
     ]);
 }
 
@@ -365,7 +365,7 @@ fn key_files() {
         edit(
             "line behind",
             &format!("{}\n", "13".repeat(32)),
-            &format!("{}\nx-more: 1\n", "13".repeat(32)),
+            &format!("{}\nmore: 1\n", "13".repeat(32)),
             Corrupt,
             "unexpected line",
         ),

@@ -15,7 +15,7 @@ fn public(name: &'static str, part: Vec<u8>, read: fn(&[u8]) -> Result<()>, says
 }
 
 fn frames(name: &'static str, lines: &str, says: &'static str) -> Forgery {
-    let part = stored_zstd(format!("sancerre-frames-v1\n{lines}").as_bytes());
+    let part = stored_zstd(format!("sancerre-frames-v1\ncritical: -\n{lines}").as_bytes());
     public(name, part, |bytes| FrameSet::decode(bytes, u64::MAX).map(|_| ()), says)
 }
 
@@ -55,7 +55,7 @@ fn frame_sets() {
 fn lists_of_garbage_collections() {
     let (three, five) = (session(3), session(5));
     let lists = |name, lines: &str, says| {
-        let part = stored_zstd(format!("sancerre-gc-v1\n{lines}").as_bytes());
+        let part = stored_zstd(format!("sancerre-gc-v1\ncritical: -\n{lines}").as_bytes());
         public(name, part, |bytes| GcLists::decode(bytes, u64::MAX).map(|_| ()), says)
     };
     refuse(vec![
@@ -78,9 +78,10 @@ fn lists_of_garbage_collections() {
 #[test]
 fn sets_that_name_later_sessions() {
     let part = |text: &str| stored_zstd(text.as_bytes());
-    let frames = part("sancerre-frames-v1\nframes: 7 0\n");
+    let frames = part("sancerre-frames-v1\ncritical: -\nframes: 7 0\n");
     assert!(FrameSet::decode(&frames, 7).is_ok());
-    let lists = ["dead: 7 0", "move: 0 7 0:1"].map(|line| part(&format!("sancerre-gc-v1\n{line}\n")));
+    let lists =
+        ["dead: 7 0", "move: 0 7 0:1"].map(|line| part(&format!("sancerre-gc-v1\ncritical: -\n{line}\n")));
     for lists in &lists {
         assert!(GcLists::decode(lists, 7).is_ok());
     }
@@ -93,7 +94,8 @@ fn sets_that_name_later_sessions() {
 /// A few bytes may name very much; they cost what they are.
 #[test]
 fn a_set_costs_what_its_text_costs() {
-    let whole = FrameSet::decode(&stored_zstd(b"sancerre-frames-v1\nframes: 1 0-1048575\n"), 1).unwrap();
+    let whole =
+        FrameSet::decode(&stored_zstd(b"sancerre-frames-v1\ncritical: -\nframes: 1 0-1048575\n"), 1).unwrap();
     assert_eq!((whole.pack_count(), whole.frame_count()), (1 << 20, 0));
     let mut all = FrameSet::default();
     let mut full = sancerre_format::frames::Ranges::default();
@@ -118,7 +120,7 @@ fn a_set_costs_what_its_text_costs() {
 
 #[test]
 fn compressed_parts() {
-    let text = b"sancerre-frames-v1\nframes: 1 0\n";
+    let text = b"sancerre-frames-v1\ncritical: -\nframes: 1 0\n";
     let good = stored_zstd(text);
     FrameSet::decode(&good, u64::MAX).unwrap();
     let part = |name, bytes: Vec<u8>, says| {
@@ -152,9 +154,9 @@ fn compressed_parts() {
         part("trailing skippable frame", [&good[..], b"\x50\x2a\x4d\x18\0\0\0\0"].concat(), "one zstd frame"),
         part("leading skippable frame", [&b"\x50\x2a\x4d\x18\0\0\0\0"[..], &good].concat(), "one zstd frame"),
         part("cut short", good[..good.len() - 1].to_vec(), "one zstd frame"),
-        part("gc lists for frames", stored_zstd(b"sancerre-gc-v1\n"), "first line"),
+        part("gc lists for frames", stored_zstd(b"sancerre-gc-v1\ncritical: -\n"), "first line"),
         part("no line feed", stored_zstd(b"sancerre-frames-v1"), "line feed"),
-        part("binary", stored_zstd(b"sancerre-frames-v1\n\0\n"), "printable"),
+        part("binary", stored_zstd(b"sancerre-frames-v1\ncritical: -\n\0\n"), "printable"),
     ]);
 }
 

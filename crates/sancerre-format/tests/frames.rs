@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use common::{frame, session};
 use proptest::prelude::*;
+use sancerre_format::FormatError;
 use sancerre_format::frames::{FrameSet, Members};
 use sancerre_format::gc::{GcLists, Moves};
 use sancerre_format::id::{FrameName, PackName, SessionId};
@@ -176,7 +177,7 @@ proptest! {
     fn arbitrary_texts_have_one_spelling_or_none(
         lines in prop::collection::vec("(frames: [0-9]{1,2}( [0-9]{1,2}(-[0-9]{1,2})?(:[0-9](-[0-9]{1,2})?(,[0-9]{1,2})?)?){0,4}\n)", 0..4),
     ) {
-        let spelled = format!("sancerre-frames-v1\n{}", lines.concat());
+        let spelled = format!("sancerre-frames-v1\ncritical: -\n{}", lines.concat());
         let part = zstd::bulk::compress(spelled.as_bytes(), 1).unwrap();
         if let Ok(set) = FrameSet::decode(&part, u64::MAX) {
             prop_assert_eq!(text(&set.encode().unwrap()), spelled);
@@ -191,9 +192,9 @@ proptest! {
 }
 
 #[test]
-fn the_empty_set_is_one_line() {
+fn the_empty_set_is_two_lines() {
     let part = FrameSet::default().encode().unwrap();
-    assert_eq!(text(&part), "sancerre-frames-v1\n");
+    assert_eq!(text(&part), "sancerre-frames-v1\ncritical: -\n");
     assert_eq!(FrameSet::decode(&part, u64::MAX).unwrap(), FrameSet::default());
     assert!(FrameSet::default().is_whole_packs());
 }
@@ -212,7 +213,7 @@ fn a_whole_pack_stands_for_its_frames() {
     set.insert(FrameName { pack, index: 5 });
     set.insert_pack(pack);
     set.insert(FrameName { pack, index: 6 });
-    assert_eq!(text(&set.encode().unwrap()), "sancerre-frames-v1\nframes: 1 2\n");
+    assert_eq!(text(&set.encode().unwrap()), "sancerre-frames-v1\ncritical: -\nframes: 1 2\n");
 }
 
 /// The longest texts there are: every second frame of full packs, and packs without neighbours.
@@ -244,8 +245,31 @@ fn items_hold_at_most_1024_ranges() {
     let mut set = FrameSet::default();
     (0..2_050).for_each(|index| set.insert(frame(1, 0, index * 2)));
     let spelled = text(&set.encode().unwrap());
-    let items: Vec<&str> = spelled.lines().nth(1).unwrap().split(' ').skip(2).collect();
+    let items: Vec<&str> = spelled.lines().nth(2).unwrap().split(' ').skip(2).collect();
     let counts: Vec<usize> = items.iter().map(|item| item.split(',').count()).collect();
     assert_eq!(counts, [1024, 1024, 2]);
     assert!(items.iter().all(|item| item.starts_with("0:")));
+}
+
+/// What must be known and is not makes the text unsupported, which is no damage; what may be ignored is.
+#[test]
+fn a_feature_that_must_be_known_is_named_and_others_are_skipped() {
+    use common::samples;
+    let part = |spelled: &str| zstd::bulk::compress(spelled.as_bytes(), 1).unwrap();
+    let needs = |spelled: &str| spelled.replace("critical: -", "critical: ec-frames");
+    let is_unsupported = |error: Option<FormatError>| {
+        let named = |error: &FormatError| error.to_string().contains("ec-frames");
+        error.is_some_and(|error| matches!(error, FormatError::Unsupported { .. }) && named(&error))
+    };
+    let (frames, lists) = (samples::FRAMES_TEXT.to_owned(), samples::final_text());
+    assert!(is_unsupported(FrameSet::decode(&part(&needs(&frames)), u64::MAX).err()));
+    assert!(is_unsupported(GcLists::decode(&part(&needs(&lists)), u64::MAX).err()));
+    let set = FrameSet::decode(&part(&(frames.clone() + "x-heat: 3\n")), u64::MAX);
+    assert_eq!(set.unwrap(), samples::frame_set());
+    let lists = GcLists::decode(&part(&(lists + "x-why: age\nx-why: size\n")), u64::MAX);
+    assert_eq!(lists.unwrap(), samples::final_lists());
+    for odd in [frames.replace("critical: -\n", ""), frames + "x-heat: \n"] {
+        let refused = FrameSet::decode(&part(&odd), u64::MAX).unwrap_err();
+        assert!(matches!(refused, FormatError::Corrupt { .. }), "{refused}");
+    }
 }

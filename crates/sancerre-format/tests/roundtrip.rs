@@ -14,7 +14,7 @@ use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
 };
 use sancerre_format::list::{ListedPack, PackList};
-use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Quorum, Snapshots};
 use sancerre_format::names::{MachineId, Name, Tag, Time, Title, Zone};
 use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
@@ -160,6 +160,8 @@ fn any_kind() -> impl Strategy<Value = Kind> {
             parents,
         });
     let approval = (any_sessions(1), any_value()).prop_map(|(entries, reason)| Approval { entries, reason });
+    let quorum = (any::<u32>(), any_value())
+        .prop_map(|(approvals_needed, reason)| Quorum { approvals_needed, reason });
     prop_oneof![
         intent.prop_map(Kind::Backup),
         any::<u16>().prop_map(|generation| Kind::Gc { generation }),
@@ -168,6 +170,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         any_held().prop_map(Kind::Hold),
         any_held().prop_map(Kind::Release),
         approval.prop_map(Kind::Approve),
+        quorum.prop_map(Kind::Quorum),
         any_note().prop_map(Kind::Note),
         any_value().prop_map(|reason| Kind::Quarantine { reason }),
         any_distrust().prop_map(Kind::Taint),
@@ -179,7 +182,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
 fn signer_of(kind: &Kind) -> (SignedBy, u8) {
     match kind {
         Kind::Backup(_) | Kind::Quarantine { .. } => (writer(), WRITER),
-        Kind::Taint(_) | Kind::Revoke(_) | Kind::Abandon(_) => (admin(), ADMIN),
+        Kind::Taint(_) | Kind::Revoke(_) | Kind::Abandon(_) | Kind::Quorum(_) => (admin(), ADMIN),
         _ => (keeper(), KEEPER),
     }
 }
@@ -312,10 +315,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn config(created in any_time(), layout in any_layout(), id: [u8; 16], parts in any_parts()) {
+    fn config(created in any_time(), approvals_needed: u32, layout in any_layout(), id: [u8; 16], parts in any_parts()) {
         let repository = RepositoryId(id);
-        let config = Config { repository, created, admin: key(ADMIN).public(), layout };
-        let trust = Trust { repository, ..trust() };
+        let config = Config { repository, created, admin: key(ADMIN).public(), approvals_needed, layout };
+        let trust = Trust::new(repository, trust().admin);
         comes_back_in(&trust, &config, ADMIN, &parts)?;
         let bytes = sign(&config, ADMIN);
         prop_assert_eq!(record::claimed_trust(&bytes).unwrap(), trust);
@@ -387,8 +390,8 @@ proptest! {
         let keys = ZoneKeys { id: id_key, cut, metadata };
         let repository = RepositoryId(id);
         let signing = sancerre_format::sign::SigningKey::from_seed(seed);
-        let trust = Trust { repository, admin: signing.public() };
-        let identity = IdentitySecret { trust, epoch, identity: "AGE-SECRET-KEY-1QQQ".to_owned().into() };
+        let trust = Trust::new(repository, signing.public());
+        let identity = IdentitySecret { trust: trust.clone(), epoch, identity: "AGE-SECRET-KEY-1QQQ".to_owned().into() };
         same_text(&identity)?;
         let back = IdentitySecret::decode(identity.encode().as_bytes()).unwrap();
         prop_assert_eq!((back.trust, back.epoch, back.identity.as_str()), (trust, epoch, "AGE-SECRET-KEY-1QQQ"));

@@ -94,10 +94,8 @@ fn the_log_entry_verifies_and_is_made_again() {
     let blocks = blocks();
     let (given, object) = (values(&blocks[1]), &blocks[2]);
     let admin = SigningKey::from_seed(from_hex("seed", &given["admin seed"]).unwrap());
-    let trust = Trust {
-        repository: RepositoryId::from_hex(&given["repository"]).unwrap(),
-        admin: PublicKey::parse(&given["admin"]).unwrap(),
-    };
+    let repository = RepositoryId::from_hex(&given["repository"]).unwrap();
+    let trust = Trust::new(repository, PublicKey::parse(&given["admin"]).unwrap());
     assert_eq!(admin.public(), trust.admin);
     assert_eq!(trust.admin.fingerprint(), given["trust anchor"]);
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use sancerre_engine::Error;
-use sancerre_engine::keys::{self, IdentityFile, Keys, SecretString, Unlock};
+use sancerre_engine::keys::{self, Anchored, IdentityFile, Keys, SecretString, Unlock};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
@@ -72,6 +72,9 @@ async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys,
     let file = read_key_file(context, access)?;
     let (keys, unlock) = match file {
         Some(keys) if is_enough(context, &keys, access) => {
+            // What is compared here is not only the key of the file.
+            let compared = context.global.trust.is_some() || context.global.zone.is_some();
+            let keys = if compared { keys.anchored(store).await? } else { keys };
             (in_zone(context, store, keys, access).await?, Unlock::default())
         }
         None if access == Access::Public && context.global.trust.is_some() && !opens_content(context) => {
@@ -107,7 +110,7 @@ async fn by_trust(context: &Context, store: &Store) -> Result<Keys, Failure> {
 /// found.
 pub(crate) async fn public_keys(context: &Context, store: &Store, zone: Zone) -> Result<Keys, Failure> {
     let keys = match read_key_file(context, Access::Public)? {
-        Some(keys) => Keys::public(keys.trust, zone),
+        Some(keys) => Keys::public(keys.anchored(store).await?.trust, zone),
         None => first_sight(store, zone).await?,
     };
     check_anchor(context, &keys)?;
@@ -115,8 +118,7 @@ pub(crate) async fn public_keys(context: &Context, store: &Store, zone: Zone) ->
 }
 
 async fn first_sight(store: &Store, zone: Zone) -> Result<Keys, Error> {
-    let config = keys::read_config(store, None).await?.fields;
-    Ok(Keys::public(config.trust(), zone))
+    Ok(Keys::public(Anchored::read(store, None).await?.trust, zone))
 }
 
 /// Whether the key file alone serves the command.
@@ -159,15 +161,15 @@ async fn unlocked(
     file: Option<Keys>,
 ) -> Result<(Keys, Unlock), Failure> {
     // Before anybody types: is it there, and is it the one that the key file belongs to?
-    let anchor = file.as_ref().map(|keys| keys.trust);
-    let trust = keys::read_config(store, anchor.as_ref()).await?.fields.trust();
+    let anchor = file.as_ref().map(|keys| keys.trust.clone());
+    let anchored = Anchored::read(store, anchor.as_ref()).await?;
     let zone = match (&context.global.zone, &file) {
         (None, Some(keys)) => keys.zone.clone(),
         _ => zone(context)?,
     };
     let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
     let unlock = unlock.anchored(anchor);
-    let mut opened = Keys::unlock_identities(store, trust, &zone, &unlock).await?;
+    let mut opened = Keys::unlock_identities(store, anchored, &zone, &unlock).await?;
     if access != Access::Admin {
         opened.enter_zone(store).await?;
     }
@@ -245,13 +247,15 @@ fn read_key_file(context: &Context, access: Access) -> Result<Option<Keys>, Fail
 fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
     let found = keys.trust.admin.fingerprint();
     match &context.global.trust {
-        Some(wanted) if *wanted != found => Err(Failure::new(
-            Exit::WrongKey,
-            format!(
-                "the trust anchor here is {found}, not {wanted} as given with --trust: this is another repository, \
+        Some(wanted) if !keys.trust.admins().any(|admin| admin.fingerprint() == *wanted) => {
+            Err(Failure::new(
+                Exit::WrongKey,
+                format!(
+                    "the trust anchor here is {found}, not {wanted} as given with --trust: this is another repository, \
                  or somebody replaced its config; check the location, and the anchor you wrote down"
-            ),
-        )),
+                ),
+            ))
+        }
         Some(_) => Ok(()),
         None => {
             if !keys.is_anchored() {

@@ -11,7 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
-use crate::command::{Backup, Forget, Gc, Held, Key, Lock, Named};
+use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named};
 use crate::limits::Limits;
 use crate::units::parse_size;
 
@@ -125,6 +125,8 @@ pub(crate) enum Command {
     Stats,
     /// Say which snapshots may go, by rules or by name; removes nothing yet
     Forget(Forget),
+    /// Consent to what another keeper wants to forget
+    Approve(Approve),
     /// Take a forget back, until gc has run
     Undelete(Named),
     /// Protect snapshots or machines from every forget
@@ -150,27 +152,6 @@ pub(crate) enum Command {
         /// Into this directory
         directory: PathBuf,
     },
-}
-
-/// Make a repository and the key file of its first writer.
-///
-/// The key file is made with mode 0600 and never replaces one that exists. It can back up, and it can neither open
-/// nor remove what is stored; keep it on the hypervisor. The passphrase opens everything; keep it elsewhere.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  sancerre init -r /srv/backup --key-file /etc/sancerre/writer.key
-  sancerre init -r s3://bucket/backup --writer hv1")]
-pub(crate) struct Init {
-    /// Where to write the key file; the same as --key-file, for scripts that set that one for other commands
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_file_out: Option<PathBuf>,
-    /// Name of the first writer [default: this host's name]
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub(crate) writer: Option<Name>,
-    /// Make the repository even on a store that cannot keep one safely; snapshots may be lost there
-    #[arg(long)]
-    pub(crate) allow_unsafe_store: bool,
 }
 
 /// List snapshots.

@@ -1,5 +1,6 @@
 //! The commands: each takes its options and the context, and returns its summary.
 
+mod approve;
 pub(crate) mod audit;
 mod backup;
 mod check;
@@ -34,10 +35,12 @@ use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 
+pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
+pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 
@@ -133,6 +136,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
             IndexCommand::Merge => index::merge(context).await,
         },
         Command::Forget(options) => forget::run(options, context).await,
+        Command::Approve(options) => approve::run(options, context).await,
         Command::Undelete(options) => hold::undelete(options, context).await,
         Command::Hold(options) => hold::hold(options, context).await,
         Command::Release(options) => hold::release(options, context).await,

@@ -110,6 +110,8 @@ fn fill(site: &Site) -> Vec<u8> {
     let stdin = ["backup", "--vm", "Kasse: öst", "--stdin", "dump.sql"];
     site.sancerre(&stdin, &dump(0));
     site.sancerre(&stdin, &dump(150_000));
+    // What was signed before stays, and the next commits are another admin key's.
+    site.sancerre(&["key", "rotate-admin"], b"");
     // An index that covers others is another kind of segment.
     site.sancerre(&["index", "rebuild"], b"");
     // Half of the first dump is in the second one too: it is moved, and stays under its name.
@@ -119,7 +121,16 @@ fn fill(site: &Site) -> Vec<u8> {
         site.sancerre(&["hold", "web01:latest", "--reason", "test"], b"");
         site.sancerre(&["release", "web01:latest", "--reason", "test"], b"");
     }
-    site.sancerre(&["forget", "Kasse: öst:latest~1", "--max-drop", "100%"], b"");
+    // Two persons forget: the first does not count before the second.
+    for keeper in ["alice", "bob"] {
+        site.sancerre(&["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")], b"");
+    }
+    site.sancerre(&["key", "approvals", "1"], b"");
+    let forget = ["forget", "Kasse: öst:latest~1", "--max-drop", "100%", "--json", "--key-file", "alice.key"];
+    let asked: serde_json::Value =
+        serde_json::from_str(site.sancerre(&forget, b"").lines().last().unwrap()).unwrap();
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["approve", &asked["entry"].to_string(), "--key-file", "bob.key"], b"");
     // A hold over the machine keeps it until its release.
     site.sancerre(&["hold", "--vm", "Kasse: öst"], b"");
     site.sancerre(&["gc"], b"");
@@ -163,6 +174,7 @@ fn one_of_each_public_kind(site: &Site) -> Vec<String> {
     let kinds = [
         "config",
         "keys/identities/",
+        "keys/admins/",
         "keys/zones/",
         "keys/certificates/",
         "/log/",

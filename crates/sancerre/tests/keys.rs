@@ -360,7 +360,7 @@ fn a_recovery_sheet_restores_with_nothing_else() {
         let found = sheet.split_whitespace().find(|word| word.starts_with(start));
         found.unwrap_or_else(|| panic!("{sheet}")).to_owned()
     };
-    write_private(&site.path("code.txt"), format!("{}\n", word("AGE-SECRET-KEY-1")).as_bytes());
+    write_private(&site.path("code.txt"), format!("{}\n", word("AGE-SECRET-KEY-PQ-1")).as_bytes());
     let (target, code) = (site.path("restored/"), site.path("code.txt"));
     let restore =
         ["restore", "web01:latest", "--target", &target, "--identity", &code, "--trust", &word("SHA256:")];
@@ -375,7 +375,9 @@ fn a_recovery_sheet_restores_with_nothing_else() {
     let made = site.admin(&["key", "paper", "--svg", &svg, "--json"]).ok();
     assert!(!made.stdout().contains("AGE-SECRET-KEY"), "{}", made.stdout());
     let picture = std::fs::read_to_string(&svg).unwrap();
-    assert!(picture.starts_with("<svg") && picture.contains("AGE-SECRET-KEY-1") && !picture.contains("href"));
+    assert!(
+        picture.starts_with("<svg") && picture.contains("AGE-SECRET-KEY-PQ-1") && !picture.contains("href")
+    );
     assert_eq!(std::fs::metadata(&svg).unwrap().permissions().mode() & 0o777, 0o600);
     site.admin(&["key", "paper", "--svg", &svg]).refused(1, "name a new file");
 }

@@ -22,6 +22,7 @@ use sancerre_tests::store::{Cut, TestStore};
 use crate::forget::decide;
 
 /// What somebody did, and what came of it.
+#[allow(clippy::large_enum_variant)] // a few of them live at a time
 pub(super) enum Deed {
     Backup { vm: &'static str, bytes: Arc<Vec<u8>>, saved: Result<SessionId> },
     Forget { snapshot: SessionId, done: Result<u64> },

@@ -49,6 +49,7 @@ pub(crate) async fn run(dir: &Path, chunks: u64) -> Result<()> {
         zone: Zone::new("default")?,
         writer: Name::new("bench")?,
         layout: Layout::default(),
+        approvals_needed: 0,
     };
     let key_file = init(&store, &host, &new).await?.key_file;
     fs::write(dir.join("writer.key"), key_file.as_bytes())?;

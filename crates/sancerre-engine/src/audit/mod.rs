@@ -24,7 +24,7 @@ pub use state::{Checkpoint, State};
 use crate::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check_log};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keys::{Keys, read_config};
+use crate::keys::{Anchored, Keys};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -109,7 +109,7 @@ pub async fn audit(
         state.belongs_to(&trust)?;
     }
     let mut report = AuditReport {
-        trust,
+        trust: trust.clone(),
         created,
         time: host.clock.now(),
         findings: Vec::new(),
@@ -120,7 +120,8 @@ pub async fn audit(
     let zones = zones(store, options, &mut report.findings).await?;
     let mut is_contradicted = note_gone(&zones, options, &mut report.findings);
     for zone in zones {
-        let repository = Repository::open(store.clone(), host.clone(), Keys::public(trust, zone)).await?;
+        let repository =
+            Repository::open(store.clone(), host.clone(), Keys::public(trust.clone(), zone)).await?;
         is_contradicted |= audit_zone(&repository, options, monitor, &mut report, &mut state).await?;
     }
     report.state = (!is_contradicted).then_some(state);
@@ -129,19 +130,19 @@ pub async fn audit(
 
 /// The configuration, against the fingerprint that the auditor brought along.
 async fn open(store: &Store, fingerprint: &str) -> Result<(Trust, Time)> {
-    let config = read_config(store, None).await?.fields;
+    let Anchored { config, trust, .. } = Anchored::read(store, None).await?;
     let found = config.admin.fingerprint();
-    if found != fingerprint {
+    if !trust.admins().any(|admin| admin.fingerprint() == fingerprint) {
         return Err(Error::WrongKey {
             what: format!(
-                "the trust anchor does not fit: you gave {fingerprint}, the configuration at {} names {found}",
+                "the trust anchor does not fit: you gave {fingerprint}, the configuration at {} names {found}, and no admin key that followed it is that",
                 store.location()
             ),
             advice: "if the location is the right one, somebody replaced the configuration: compare with the \
                      fingerprint that was written down when the repository was made, and trust nothing there",
         });
     }
-    Ok((config.trust(), config.created))
+    Ok((trust, config.created))
 }
 
 /// Every zone that has a key record or objects.

@@ -58,6 +58,9 @@ async fn read(repository: &Repository, key: &str) -> Result<Option<std::result::
     let (severity, problem) = match verify(repository, key, &bytes) {
         Some(Ok(())) => return Ok(Some(Ok(()))),
         Some(Err(error @ FormatError::Unsupported { .. })) => (Severity::Note, error.to_string()),
+        Some(Err(error)) if record::is_replaced(&repository.keys.trust, &bytes) => {
+            (Severity::Note, error.to_string())
+        }
         Some(Err(error)) => (Severity::Damaged, error.to_string()),
         None => (Severity::Note, "it belongs to nothing and is ignored".into()),
     };
@@ -72,10 +75,11 @@ fn finding(severity: Severity, key: &str, problem: String) -> Finding {
 fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::result::Result<(), FormatError>> {
     let trust = &repository.keys.trust;
     if key == names::CONFIG {
-        return Some(record::decode::<Config>(trust, bytes).map(drop));
+        return Some(record::decode::<Config>(&trust.anchor(), bytes).map(drop));
     }
     let verified = match key {
         _ if key.starts_with(names::ADMINS) => objects::decode::<AdminKey>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::SUCCESSIONS) => succession(repository, key),
         _ if key.starts_with(names::RECIPIENTS) => objects::decode::<Recipient>(trust, key, bytes).map(drop),
         _ if key.starts_with(names::IDENTITIES) => objects::decode::<Identity>(trust, key, bytes).map(drop),
         _ if key.starts_with(names::ZONES) => objects::decode::<ZoneRecord>(trust, key, bytes).map(drop),
@@ -85,6 +89,17 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         _ => return None,
     };
     Some(verified)
+}
+
+/// Whether an object is one of the chain of admin keys: it was walked when the repository was opened.
+fn succession(repository: &Repository, key: &str) -> std::result::Result<(), FormatError> {
+    match repository.keys.left_out().get(key) {
+        None if names::succession_number(key).is_some() => Ok(()),
+        why => {
+            let detail = why.map_or("it belongs to nothing", String::as_str).to_owned();
+            Err(FormatError::Forged { what: "admin key", detail })
+        }
+    }
 }
 
 /// The identity epoch and the generation of the zone's keys that a backup was made with.

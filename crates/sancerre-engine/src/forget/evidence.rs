@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::{Entry, KEEPERS, Kind};
 use sancerre_format::names::{Folder, MachineId, Name, Time, Title, ZoneKey};
 use sancerre_format::record::Record as Signed;
 
@@ -61,6 +61,8 @@ pub struct Candidate {
     pub is_held: bool,
     /// Until when no forget counts, if that time has not come.
     pub retained: Option<Time>,
+    /// The entry by which whoever forgets asked for that already, and which waits for approval.
+    pub asked: Option<u64>,
 }
 
 /// Why a snapshot counts for no rule, and is kept.
@@ -133,6 +135,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
     let standing = log.standing(u64::MAX);
     let (snapshots, now) = (log.snapshots(), repository.host.clock.now());
     let ids = ids(&snapshots);
+    let signer = repository.signer(KEEPERS).ok().map(|signer| signer.by.name.clone());
     let candidate = |snapshot: &Snapshot<'_>| {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
         Candidate {
@@ -145,6 +148,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
             record: records.get(&session).copied(),
             is_held: standing.held_by(&session).is_some(),
             retained: fields.retain_until.filter(|until| *until > now),
+            asked: signer.as_ref().and_then(|signer| standing.asked_by(signer, &session)),
         }
     };
     Ok(snapshots.iter().map(candidate).collect())
@@ -180,6 +184,7 @@ pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
         is_held: standing.held_by(session).is_some(),
         // What its manifest asked for cannot be read.
         retained: None,
+        asked: None,
     })
 }
 

@@ -8,6 +8,7 @@
 //! witnesses agree on its time (see [`evidence`]), the first one of a period stands for it, and "the last N" counts
 //! collections, not snapshots: thousands made between two of them are one turn.
 
+mod approve;
 pub mod evidence;
 pub mod plan;
 mod records;
@@ -26,6 +27,7 @@ use crate::select::sealed_names;
 use evidence::{Candidate, Machine};
 use plan::{Decision, Drop, Rules, Verdict};
 
+pub use approve::{Approved, approve, set_quorum};
 pub use records::{hold, hold_vms, release, release_vms, undelete};
 
 /// What is asked for.
@@ -69,6 +71,8 @@ pub struct ForgetReport {
     pub decisions: Vec<Decision>,
     /// The log entry; none in a dry run or when nothing goes.
     pub entry: Option<u64>,
+    /// How many other keepers must approve it before it counts.
+    pub approvals_needed: u32,
 }
 
 /// Decides by a log that was just read, and unless it is a dry run signs the decision.
@@ -80,6 +84,7 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
     let next = log.highest().saturating_add(1);
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;
+    let approvals_needed = log.standing(u64::MAX).approvals_needed();
     let decisions = match &options.wish {
         Wish::Rules { rules, vms, tags } => {
             rules.validate()?;
@@ -101,7 +106,7 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
             Some(append(repository, &log, Kind::Forget(named), &[]).await?.number)
         }
     };
-    Ok(ForgetReport { decisions, entry })
+    Ok(ForgetReport { decisions, entry, approvals_needed })
 }
 
 fn filtered(
@@ -150,6 +155,11 @@ fn named(
         if candidate.is_held {
             return Err(Error::Refused(format!(
                 "snapshot {id} is held; `sancerre release {id}` first, or --vm if its machine is held"
+            )));
+        }
+        if let Some(entry) = candidate.asked {
+            return Err(Error::Refused(format!(
+                "that snapshot {id} is forgotten waits for approval already, as log entry {entry}; see `sancerre approve`"
             )));
         }
         if let Some(until) = candidate.retained {

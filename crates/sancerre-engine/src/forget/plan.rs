@@ -104,6 +104,8 @@ pub enum Keep {
     Held,
     /// Its manifest says until when no forget counts.
     Retained(Time),
+    /// That it goes was asked for already, and waits for approval.
+    Asked(u64),
     /// It counts for no rule.
     Doubt(Doubt),
     /// None of its machine would be left.
@@ -169,6 +171,7 @@ impl fmt::Display for Keep {
             Self::Within => f.write_str("within"),
             Self::Held => f.write_str("held"),
             Self::Retained(until) => write!(f, "retained until {until}"),
+            Self::Asked(entry) => write!(f, "to be forgotten by log entry {entry}, which waits for approval"),
             Self::Doubt(doubt) => doubt.fmt(f),
             Self::LastOfVm => f.write_str("the last of its machine"),
         }
@@ -219,6 +222,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
     for (at, (candidate, reasons)) in group.iter().zip(&mut reasons).enumerate() {
         reasons.extend(candidate.is_held.then_some(Keep::Held));
         reasons.extend(candidate.retained.map(Keep::Retained));
+        reasons.extend(candidate.asked.map(Keep::Asked));
         match candidate.time() {
             Ok((time, record)) => counted.push((at, time, record.number)),
             Err(doubt) => reasons.push(Keep::Doubt(doubt)),

@@ -25,7 +25,9 @@ pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reas
 pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
     let standing = log.standing(u64::MAX);
-    if let Some(other) = snapshots.iter().find(|snapshot| standing.forgotten_by(snapshot).is_none()) {
+    let is_neither =
+        |snapshot: &&SessionId| standing.forgotten_by(snapshot).is_none() && !standing.is_asked(snapshot);
+    if let Some(other) = snapshots.iter().find(is_neither) {
         return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.intent)));
     }
     rescue(repository, log, snapshots, Kind::Undelete(named(snapshots, reason))).await

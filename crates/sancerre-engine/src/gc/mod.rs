@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, Moves, needed};
+use crate::repository::log::{Log, Moves, Pending, needed};
 use crate::repository::session::{abort_other, append, refuse_revoked};
 pub use abandon::abandon;
 use copy::{Copied, copy};
@@ -94,6 +94,8 @@ pub struct GcReport {
     pub left: Vec<String>,
     /// Sessions that were ended because they had shown no sign of life.
     pub ended: Vec<SessionId>,
+    /// Entries that wait for other keepers' approval: what they would forget stays.
+    pub pending: Vec<Pending>,
     /// Sessions under way that it did not wait for any longer; then nothing was deleted.
     pub waits_for: Vec<SessionId>,
 }
@@ -109,6 +111,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     repository.store.must_tell_versions().await?;
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
+    report.pending = log.pending();
     let mut patience = Patience::new(options);
     account::account(repository, &mut log, u64::MAX)?;
     if !options.dry_run {

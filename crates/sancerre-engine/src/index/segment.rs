@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::certificate::Signer;
 use sancerre_format::id::ContentId;
 use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, SegmentReader};
 use sancerre_format::limits;
@@ -73,10 +74,15 @@ pub(crate) fn key_of(repository: &Repository, log: &Log, name: SegmentName) -> R
 }
 
 /// Compares a segment with the log: its signer is its session's. Returns whose frames it may name.
-fn scope_of(repository: &Repository, log: &Log, name: SegmentName, fields: &SegmentFields) -> Decoded<Scope> {
+fn scope_of(
+    repository: &Repository,
+    log: &Log,
+    name: SegmentName,
+    (fields, signer): (&SegmentFields, &Signer),
+) -> Decoded<Scope> {
     let entry = log.entry(name.session).filter(|entry| entry.session == fields.session);
     let announced = entry.and_then(|entry| entry.entry.as_deref().ok());
-    let announced = announced.filter(|announced| announced.fields.by.name == fields.by.name);
+    let announced = announced.filter(|announced| announced.signer == *signer);
     let fits = fields.session.number == name.session
         && fields.sequence == name.sequence
         && fields.repository == repository.keys.trust.repository;
@@ -113,8 +119,8 @@ impl Head {
         let key = key_of(repository, log, name)?;
         let verify = |start: &Bytes| {
             let head = Unverified::split_head(SegmentFields::KIND, start)?;
-            let (fields, _) = head.verify_head::<SegmentFields>(&repository.keys.trust)?;
-            let scope = scope_of(repository, log, name, &fields)?;
+            let (fields, signer) = head.verify_head::<SegmentFields>(&repository.keys.trust)?;
+            let scope = scope_of(repository, log, name, (&fields, &signer))?;
             Ok((fields, scope, to_u64(head.head_bytes())))
         };
         let (start, (fields, scope, sealed_at)) = read_start(repository, &key, size_bytes, verify).await?;
@@ -279,7 +285,7 @@ impl Whole {
         bytes: &[u8],
     ) -> Decoded<Option<Self>> {
         let record = record::decode::<SegmentFields>(&repository.keys.trust, bytes)?;
-        let scope = scope_of(repository, log, name, &record.fields)?;
+        let scope = scope_of(repository, log, name, (&record.fields, &record.signer))?;
         let secrets = repository.keys.zone_secrets().ok();
         let Some(secrets) = secrets.filter(|secrets| secrets.generation == record.fields.generation) else {
             return Ok(None);

@@ -58,7 +58,8 @@ pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<
         Put::Occupied(_) => return Err(name_taken(&new.name)),
     }
     let file = KeyFile {
-        trust: repository.keys.trust,
+        trust: repository.keys.trust.anchor(),
+        certifier: *repository.keys.trust.current(),
         zone: repository.keys.zone.clone(),
         generation: secrets.generation,
         epoch,

@@ -19,8 +19,7 @@ impl Keys {
             advice: "give a key file that `sancerre init` or `sancerre key add` wrote, whole and unchanged",
         };
         let file = KeyFile::decode(bytes).map_err(|error| unusable(error.to_string()))?;
-        let signer = Signer::of_portable(file.certificate.as_bytes(), &file.trust)
-            .map_err(|error| unusable(error.to_string()))?;
+        let signer = file.signer().map_err(|error| unusable(error.to_string()))?;
         let Signer::Certified(certificate) = signer else {
             return Err(unusable("it holds no certificate".into()));
         };
@@ -39,6 +38,8 @@ impl Keys {
             signers: vec![signer],
             identities: Vec::new(),
             vouched: true,
+            certifier: Some(file.certifier),
+            unknown_admin: None,
             left_out: BTreeMap::new(),
         })
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use zeroize::Zeroizing;
 
 use super::sealed::SCRYPT_LOG_N_MAX;
-use super::{SecretString, sealed, ssh};
+use super::{SecretString, hybrid, sealed, ssh};
 use crate::error::{Error, Result};
 
 /// A key that opens age files.
@@ -75,6 +75,10 @@ fn native(bytes: &[u8]) -> Result<Vec<OpenIdentity>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
+        if let Some(key) = hybrid::Identity::parse(line) {
+            found.push(Box::new(key));
+            continue;
+        }
         let key = age::x25519::Identity::from_str(line);
         found.push(Box::new(key.map_err(|_| not_a_key(number.saturating_add(1), line))?));
     }
@@ -90,9 +94,7 @@ fn not_a_key(number: usize, line: &str) -> Error {
         "is a public key; the secret one is needed".to_owned()
     } else if line.starts_with("AGE-PLUGIN-") {
         "is for a plugin, which this version does not use".to_owned()
-    } else if line.starts_with("AGE-SECRET-KEY-PQ-1") {
-        "is a hybrid identity (mlkem768x25519), which this version does not open".to_owned()
-    } else if line.starts_with(SECRET) {
+    } else if line.starts_with(SECRET) || line.starts_with("AGE-SECRET-KEY-PQ-1") {
         "is cut short or mistyped".to_owned()
     } else if line.starts_with("-----BEGIN ") {
         "starts a kind of key that is not used here; ssh-keygen -t ed25519 makes one that is".to_owned()

@@ -3,8 +3,10 @@
 //! A key file signs and reads a zone's metadata; what opens age files (a passphrase, identities) opens content; with
 //! nothing but the trust anchor the public part can be read. `unlock` and `file` make [`Keys`] from these.
 
+pub(crate) mod admins;
 pub mod certify;
 mod file;
+pub(crate) mod hybrid;
 mod identity;
 pub(crate) mod objects;
 pub mod overview;
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 
 /// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
 pub use age::secrecy::{ExposeSecret, SecretString};
+use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Config;
 use sancerre_format::id::SessionId;
@@ -27,17 +30,19 @@ use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Name, Time, Zone};
 use sancerre_format::record::{self, Record, SignedBy, Trust};
 use sancerre_format::seal::{RootKey, SessionKey};
-use sancerre_format::sign::SigningKey;
+use sancerre_format::sign::{PublicKey, SigningKey};
 
 use crate::error::{Error, Result};
 use crate::store::Store;
 
+pub use admins::{Anchored, Rotated, rotate};
+pub use hybrid::seal_hybrid;
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
 pub use objects::LeftOut;
 pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
-pub(crate) use sealed::{SCRYPT_LOG_N, refuse_hybrid};
+pub(crate) use sealed::SCRYPT_LOG_N;
 pub(crate) use unlock::identity_from_random;
 
 /// A key that signs, and what it may sign until when.
@@ -103,6 +108,30 @@ impl ZoneSecrets {
     }
 }
 
+/// Why the admin key in force is not known.
+#[derive(Debug, Clone)]
+enum UnknownAdmin {
+    /// A record of the chain needs a newer version.
+    Newer(String, FormatError),
+    /// The chain ends before the key that made the key file.
+    Hidden(PublicKey),
+}
+
+impl UnknownAdmin {
+    fn error(&self) -> Error {
+        match self {
+            Self::Newer(key, source) => Error::Object { key: key.clone(), source: source.clone() },
+            Self::Hidden(admin) => Error::Refused(format!(
+                "the admin key {} that made this key file is not in the chain below {}: somebody hides or removed its \
+                 record, and what a key that was replaced signs would be believed. Nothing was signed. Bring the record \
+                 back, or have the administrator make a new key file",
+                admin.fingerprint(),
+                names::SUCCESSIONS
+            )),
+        }
+    }
+}
+
 /// Keys in memory: what this process may do.
 #[derive(Clone)]
 pub struct Keys {
@@ -117,6 +146,10 @@ pub struct Keys {
     identities: Vec<IdentitySecret>,
     /// Whether a secret vouched for the trust anchor.
     vouched: bool,
+    /// The admin key that made the key file.
+    certifier: Option<PublicKey>,
+    /// Why what is signed may be signed for an admin who was replaced.
+    unknown_admin: Option<UnknownAdmin>,
     /// Objects below `keys/` that were left out, and why.
     left_out: BTreeMap<String, String>,
 }
@@ -131,8 +164,33 @@ impl Keys {
             signers: Vec::new(),
             identities: Vec::new(),
             vouched: true,
+            certifier: None,
+            unknown_admin: None,
             left_out: BTreeMap::new(),
         }
+    }
+
+    /// The same keys with the chain of admin keys as far as the store has it.
+    ///
+    /// Errors: as [`Anchored::read`].
+    pub async fn anchored(mut self, store: &Store) -> Result<Self> {
+        self.anchor(Anchored::read(store, Some(&self.trust)).await?);
+        Ok(self)
+    }
+
+    /// Follows the chain of admin keys as far as the store has it.
+    pub(crate) fn anchor(&mut self, anchored: Anchored) {
+        let newer = anchored.left_out.iter().find_map(|left_out| match &left_out.why {
+            Error::Object { key, source } if left_out.is_unsupported() => {
+                Some(UnknownAdmin::Newer(key.clone(), source.clone()))
+            }
+            _ => None,
+        });
+        let hidden =
+            self.certifier.filter(|certifier| !anchored.trust.admins().any(|admin| admin == certifier));
+        self.unknown_admin = newer.or_else(|| hidden.map(UnknownAdmin::Hidden));
+        self.trust = anchored.trust;
+        self.note(anchored.left_out);
     }
 
     /// The admin's key in another zone, whose secrets are not open.
@@ -177,6 +235,7 @@ impl Keys {
         if file.zone == self.zone {
             self.signers.retain(|signer| !file.has_role(signer.role));
             self.signers.extend(file.signers);
+            self.certifier = file.certifier;
         }
         self
     }
@@ -245,6 +304,9 @@ impl Keys {
     pub fn signer(&self, roles: &[Role], now: Time) -> Result<&SignerKey> {
         let fits =
             |role: &Role| self.signers.iter().find(|signer| roles.contains(role) && signer.role == *role);
+        if let Some(unknown) = &self.unknown_admin {
+            return Err(unknown.error());
+        }
         let found = [Role::Writer, Role::Keeper, Role::Admin].iter().find_map(fits);
         let signer = found.ok_or_else(|| self.may_not_sign(roles))?;
         match signer.expires {
@@ -282,10 +344,7 @@ impl Keys {
         if self.identities.is_empty() {
             return Err(self.opens_no_content());
         }
-        let forged = |detail: &str| sancerre_format::FormatError::Forged {
-            what: "session key",
-            detail: detail.to_owned(),
-        };
+        let forged = |detail: &str| FormatError::Forged { what: "session key", detail: detail.to_owned() };
         let sealed_key = entry.sealed().map_err(Error::object(key_of_entry))?;
         let secret = sealed::open_by_epoch(sealed_key, intent.epoch, &self.identities, key_of_entry)?;
         let key: [u8; 32] = secret
@@ -318,15 +377,15 @@ pub async fn read_config(store: &Store, trust: Option<&Trust>) -> Result<Record<
     let bytes = store.get(names::CONFIG).await?;
     let bytes = bytes.ok_or_else(|| Error::NoRepository { location: store.location().to_owned() })?;
     let claimed = match trust {
-        Some(trust) => *trust,
+        Some(trust) => trust.anchor(),
         None => record::claimed_trust(&bytes).map_err(Error::object(names::CONFIG))?,
     };
     record::decode::<Config>(&claimed, &bytes).map_err(|error| not_trusted(store, &claimed, &bytes, error))
 }
 
 /// A whole config of another repository means that the key is the wrong one, not that the config is damaged.
-fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: sancerre_format::FormatError) -> Error {
-    let whole = |other: &Trust| other != trust && record::decode::<Config>(other, bytes).is_ok();
+fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: FormatError) -> Error {
+    let whole = |other: &Trust| !other.is_same(trust) && record::decode::<Config>(other, bytes).is_ok();
     match record::claimed_trust(bytes).ok().filter(whole) {
         Some(other) => Error::WrongKey {
             what: format!(

@@ -9,6 +9,7 @@ use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Identity, ZoneRecord};
 use sancerre_format::recipient::{AdminKey, Recipient};
 use sancerre_format::record::{self, Fields, Record, Trust};
+use sancerre_format::trust::Succession;
 use sancerre_format::{limits, names};
 
 use crate::error::{Error, Result};
@@ -47,6 +48,14 @@ impl KeyRecord for AdminKey {
 
     fn key(&self) -> String {
         names::admin(&self.label)
+    }
+}
+
+impl KeyRecord for Succession {
+    const FOLDER: &'static str = names::SUCCESSIONS;
+
+    fn key(&self) -> String {
+        names::succession(self.number)
     }
 }
 
@@ -158,7 +167,7 @@ pub(crate) fn refuse_size(key: &str, size_bytes: u64) -> Result<()> {
 }
 
 /// The error again, if it is this object's alone: a store that is away must not look like one without keys.
-async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
+pub(crate) async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
     match &error {
         Error::Store { .. } => match store.get(names::CONFIG).await {
             Ok(_) => Ok(error),

@@ -86,7 +86,7 @@ async fn distrust(repository: &Repository, zones: &[ZoneRecord]) -> Result<Vec<(
     let names: BTreeSet<&Zone> = zones.iter().map(|record| &record.zone).collect();
     let mut found = Vec::new();
     for zone in names {
-        let keys = Keys::public(repository.keys.trust, zone.clone());
+        let keys = Keys::public(repository.keys.trust.clone(), zone.clone());
         let log = Log::load(&Repository { keys, ..repository.clone() }).await?;
         let kinds =
             log.entries().filter_map(|entry| entry.entry.as_deref().ok().map(|entry| &entry.fields.kind));

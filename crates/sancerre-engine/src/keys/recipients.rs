@@ -20,6 +20,7 @@ use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
 use super::certify::sign;
+use super::hybrid;
 use super::objects::{self, KeyRecord, LeftOut};
 use super::passphrase::normal;
 use super::unlock::{identity_from_random, passphrase_opens};
@@ -48,6 +49,9 @@ pub fn new_key(host: &Host) -> Result<(Zeroizing<String>, String)> {
 pub fn is_usable(opener: &Opener) -> bool {
     match opener {
         Opener::Passphrase => true,
+        Opener::Age(recipient) if hybrid::is_recipient(recipient) => {
+            hybrid::Recipient::new(recipient, [0; hybrid::RANDOM_BYTES]).is_some()
+        }
         Opener::Age(recipient) => age::x25519::Recipient::from_str(recipient).is_ok(),
         Opener::Ssh(key) => super::ssh::Recipient::new(&key.to_string(), [0; 32]).is_ok(),
     }
@@ -321,7 +325,7 @@ async fn start_epoch(repository: &Repository, stay: &[(Name, To)]) -> Result<u16
     let former = repository.keys.identity(newest_epoch(repository).await?)?;
     let epoch = free_epoch(&repository.store, former.epoch).await?;
     let (identity, recipient) = identity_from_random(&repository.host)?;
-    let secret = IdentitySecret { trust: repository.keys.trust, epoch, identity };
+    let secret = IdentitySecret { trust: repository.keys.trust.anchor(), epoch, identity };
     for (label, to) in stay {
         if let Put::Occupied(_) = put(repository, &secret, label, to).await? {
             return Err(occupied(names::recipient(epoch, label)));
@@ -358,7 +362,7 @@ async fn free_epoch(store: &Store, newest: u16) -> Result<u16> {
 }
 
 /// `passphrase`, `passphrase-2`, … whichever was never used, for a recipient or for the admin's key.
-async fn free_label(repository: &Repository, records: &[Record<Recipient>]) -> Result<Name> {
+pub(super) async fn free_label(repository: &Repository, records: &[Record<Recipient>]) -> Result<Name> {
     let admins: BTreeSet<String> =
         repository.store.list(names::ADMINS).await?.into_iter().map(|listed| listed.key).collect();
     let is_free = |label: &Name| {
@@ -393,7 +397,7 @@ async fn delete_admins(
 }
 
 /// A store that refuses, as one with locks must, is told about and no failure.
-async fn delete(repository: &Repository, key: String, removed: &mut Removed) {
+pub(super) async fn delete(repository: &Repository, key: String, removed: &mut Removed) {
     if let Err(error) = repository.store.delete(&key).await {
         removed.kept.push((key, error.to_string()));
     }

@@ -8,7 +8,7 @@ use sancerre_format::key::IdentitySecret;
 use sancerre_format::names;
 use zeroize::Zeroizing;
 
-use super::{SecretString, passphrase};
+use super::{SecretString, hybrid, passphrase};
 use crate::error::{Error, Result};
 
 /// scrypt's work factor of all that this program seals under a passphrase: about a second and 256 MiB on a common server.
@@ -46,29 +46,50 @@ pub(super) fn open_with_passphrase(
     Err(failed)
 }
 
-/// How the public and the secret part of a hybrid identity start.
-const HYBRID: [&str; 2] = ["age1pq1", "AGE-SECRET-KEY-PQ-1"];
+/// The key of an identity of the repository.
+pub(super) enum AgeIdentity {
+    /// The hybrid of ML-KEM-768 and X25519, which new ones are.
+    Hybrid(Box<hybrid::Identity>),
+    /// X25519 alone.
+    X25519(age::x25519::Identity),
+}
 
-/// Refuses what this version can neither seal to nor open with: it is no damage.
-pub(crate) fn refuse_hybrid(key: &str) -> std::result::Result<(), FormatError> {
-    match HYBRID.iter().any(|start| key.starts_with(start)) {
-        true => Err(FormatError::Unsupported { what: "hybrid identity", feature: "mlkem768x25519".into() }),
-        false => Ok(()),
+impl AgeIdentity {
+    /// Its public half.
+    pub(super) fn recipient(&self) -> std::result::Result<String, FormatError> {
+        match self {
+            Self::Hybrid(identity) => identity.recipient().ok_or_else(|| malformed("it has no public half")),
+            Self::X25519(identity) => Ok(identity.to_public().to_string()),
+        }
     }
 }
 
+impl age::Identity for AgeIdentity {
+    fn unwrap_stanza(
+        &self,
+        stanza: &age_core::format::Stanza,
+    ) -> Option<std::result::Result<age_core::format::FileKey, age::DecryptError>> {
+        match self {
+            Self::Hybrid(identity) => identity.unwrap_stanza(stanza),
+            Self::X25519(identity) => identity.unwrap_stanza(stanza),
+        }
+    }
+}
+
+fn malformed(reason: &str) -> FormatError {
+    FormatError::Corrupt { what: "identity secret", detail: reason.to_owned() }
+}
+
 /// The key of an identity's secret.
-pub(super) fn parse_identity(
-    secret: &IdentitySecret,
-) -> std::result::Result<age::x25519::Identity, FormatError> {
-    refuse_hybrid(&secret.identity)?;
-    let malformed =
-        |reason: &str| FormatError::Corrupt { what: "identity secret", detail: reason.to_owned() };
-    age::x25519::Identity::from_str(&secret.identity).map_err(malformed)
+pub(super) fn parse_identity(secret: &IdentitySecret) -> std::result::Result<AgeIdentity, FormatError> {
+    if let Some(identity) = hybrid::Identity::parse(&secret.identity) {
+        return Ok(AgeIdentity::Hybrid(Box::new(identity)));
+    }
+    age::x25519::Identity::from_str(&secret.identity).map(AgeIdentity::X25519).map_err(malformed)
 }
 
 /// The key that opens what an epoch sealed.
-pub(super) fn age_identity(secret: &IdentitySecret) -> Result<age::x25519::Identity> {
+pub(super) fn age_identity(secret: &IdentitySecret) -> Result<AgeIdentity> {
     parse_identity(secret).map_err(Error::object(&names::identity(secret.epoch)))
 }
 

@@ -3,7 +3,6 @@
 mod signers;
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
@@ -14,10 +13,11 @@ use sancerre_format::recipient::{Opener, Recipient};
 use sancerre_format::record::{Fields, Record, SignedBy, Trust};
 use zeroize::Zeroizing;
 
+use super::hybrid;
 use super::identity::OpenIdentity;
 use super::objects::{self, Found, KeyRecord, LeftOut};
 use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
-use super::{Keys, SecretString, SignerKey, ZoneSecrets, read_config};
+use super::{Anchored, Keys, SecretString, SignerKey, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Store;
@@ -110,21 +110,22 @@ impl Keys {
     /// zone; damage of key objects.
     pub async fn unlock(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
         // `init` writes `config` last: before it there is no repository, whatever else it left.
-        let config = read_config(store, unlock.anchor.as_ref()).await?.fields;
-        let mut keys = Self::unlock_identities(store, config.trust(), zone, unlock).await?;
+        let anchored = Anchored::read(store, unlock.anchor.as_ref()).await?;
+        let mut keys = Self::unlock_identities(store, anchored, zone, unlock).await?;
         keys.enter_zone(store).await?;
         Ok(keys)
     }
 
-    /// Opens the repository's identity alone, which is that of `trust`; the zone need not exist.
+    /// Opens the repository's identity alone, which is that of `anchored`; the zone need not exist.
     ///
     /// Errors: as [`Keys::unlock`].
     pub async fn unlock_identities(
         store: &Store,
-        trust: Trust,
+        anchored: Anchored,
         zone: &Zone,
         unlock: &Unlock,
     ) -> Result<Self> {
+        let trust = anchored.trust.clone();
         let Opened { found: (identities, vouched), left_out } =
             open_identities(store, &trust, unlock).await?;
         let mut keys = Self {
@@ -132,6 +133,7 @@ impl Keys {
             vouched: vouched || unlock.anchor.is_some(),
             ..Self::public(trust, zone.clone())
         };
+        keys.anchor(anchored);
         keys.note(left_out);
         Ok(keys)
     }
@@ -141,7 +143,7 @@ impl Keys {
     /// Errors: as [`Keys::unlock`].
     pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
         let newest = newest(&self.identities)?;
-        let (epoch, recipient) = (newest.epoch, age_identity(newest)?.to_public().to_string());
+        let (epoch, recipient) = (newest.epoch, recipient_of(newest)?);
         let (zone, writer) = futures::try_join!(
             open_zone(store, &self.trust, &self.zone, &self.identities),
             open_writer(store, &self.trust, &self.zone, &self.identities),
@@ -172,6 +174,10 @@ impl Keys {
         self.signers.push(SignerKey { by, key, role: Role::Admin, expires: None });
         Ok(())
     }
+}
+
+fn recipient_of(secret: &IdentitySecret) -> Result<String> {
+    age_identity(secret)?.recipient().map_err(Error::object(&names::identity(secret.epoch)))
 }
 
 fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
@@ -205,7 +211,9 @@ async fn open_identities(
         let Some(secret) = unlock.try_recipient(record) else { continue };
         let key = record.fields.key();
         let read = match IdentitySecret::decode(&secret) {
-            Ok(secret) if secret.trust != *trust => return Err(another_admin(store, trust, &secret.trust)),
+            Ok(secret) if !secret.trust.is_same(trust) => {
+                return Err(another_admin(store, trust, &secret.trust));
+            }
             Ok(secret) => chain(store, trust, secret, &mut left_out).await?,
             Err(why) => Err(why),
         };
@@ -290,7 +298,7 @@ fn step(
 ) -> std::result::Result<Step, FormatError> {
     let forged = |detail: &str| FormatError::Forged { what: "identity", detail: detail.to_owned() };
     let identity = sealed::parse_identity(secret)?;
-    if identity.to_public().to_string() != record.fields.recipient {
+    if identity.recipient()? != record.fields.recipient {
         return Err(forged("its secret belongs to another recipient"));
     }
     let sealed_former = record.sealed()?;
@@ -301,7 +309,7 @@ fn step(
         sealed::open(&identity, sealed_former).map_err(|_| forged("the one before does not open"))?;
     let former = IdentitySecret::decode(&former)?;
     // Epochs fall, so this ends.
-    if former.epoch >= secret.epoch || former.trust != *trust {
+    if former.epoch >= secret.epoch || !former.trust.is_same(trust) {
         return Err(forged("the one before is of another place"));
     }
     Ok(Step::Before(Box::new(former)))
@@ -402,18 +410,11 @@ pub(super) fn passphrase_opens<F: Fields>(passphrase: &SecretString, record: &Re
     record.sealed().is_ok_and(opened)
 }
 
-/// A fresh identity: its secret as text, and its recipient.
+/// A fresh identity, hybrid: its secret as text, and its recipient.
 pub(crate) fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> {
-    // age would draw the bytes itself; its text form takes any 32 of them.
-    let bytes = Zeroizing::new(host.random::<32>());
-    let bad = |reason: &dyn std::fmt::Display| Error::WrongKey {
-        what: format!("cannot make an age identity: {reason}"),
+    let seed = Zeroizing::new(host.random::<32>());
+    hybrid::Identity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
+        what: "cannot make an age identity".into(),
         advice: "please report it",
-    };
-    let prefix = bech32::Hrp::parse("age-secret-key-").map_err(|reason| bad(&reason))?;
-    let text =
-        bech32::encode_upper::<bech32::Bech32>(prefix, bytes.as_slice()).map_err(|reason| bad(&reason))?;
-    let text = Zeroizing::new(text);
-    let identity = age::x25519::Identity::from_str(&text).map_err(|reason| bad(&reason))?;
-    Ok((text, identity.to_public().to_string()))
+    })
 }

@@ -8,7 +8,7 @@ use sancerre_format::FormatError;
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::names::{self, Folder, ZoneKey};
-use sancerre_format::record;
+use sancerre_format::record::{self, Record};
 
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
@@ -166,7 +166,7 @@ fn decode(
     bytes: &[u8],
 ) -> std::result::Result<PackList, FormatError> {
     let place = ZoneKey::parse(&repository.keys.zone, key)?;
-    let list = record::decode::<PackList>(&repository.keys.trust, bytes)?.fields;
+    let Record { fields: list, signer, .. } = record::decode::<PackList>(&repository.keys.trust, bytes)?;
     let forged = |detail: &str| Err(FormatError::Forged { what: "pack list", detail: detail.to_owned() });
     let entry = log.entry(list.session.number).filter(|entry| entry.session == list.session);
     // Also of a writer that was revoked since: others' snapshots may need its packs, and each chunk is verified.
@@ -174,7 +174,7 @@ fn decode(
     let fits = place == ZoneKey::List(list.session, list.sequence)
         && list.repository == repository.keys.trust.repository
         && list.zone == repository.keys.zone
-        && announced.is_some_and(|announced| announced.fields.by.name == list.by.name);
+        && announced.is_some_and(|announced| announced.signer == signer);
     if !fits {
         return forged("it does not belong to the session it names");
     }

@@ -26,6 +26,8 @@ pub struct NewRepository {
     pub zone: Zone,
     /// Name of the first writer.
     pub writer: Name,
+    /// How many other keepers must approve a forget.
+    pub approvals_needed: u32,
     /// Sizes.
     pub layout: Layout,
 }
@@ -63,15 +65,22 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
     let now = host.clock.now();
     let certificate = write_keys(store, host, new, &secrets, now).await?;
 
-    let Trust { repository, admin } = secrets.trust;
-    let config = Config { repository, created: now, admin, layout: new.layout };
+    let Trust { repository, admin, .. } = secrets.trust;
+    let config = Config {
+        repository,
+        created: now,
+        admin,
+        approvals_needed: new.approvals_needed,
+        layout: new.layout,
+    };
     let config = sign(host, &secrets.admin, &config, &[])?;
     match store.put_new(names::CONFIG, config).await? {
         Put::Created => {}
         Put::Occupied(_) => return Err(exists()),
     }
     let key_file = KeyFile {
-        trust: secrets.trust,
+        trust: secrets.trust.clone(),
+        certifier: secrets.trust.admin,
         zone: new.zone.clone(),
         generation: GENERATION,
         epoch: EPOCH,
@@ -88,7 +97,7 @@ impl Secrets {
         let admin = SigningKey::from_seed(host.random());
         let (identity, recipient) = identity_from_random(host)?;
         Ok(Self {
-            trust: Trust { repository: RepositoryId(host.random()), admin: admin.public() },
+            trust: Trust::new(RepositoryId(host.random()), admin.public()),
             admin,
             writer: SigningKey::from_seed(host.random()),
             zone: ZoneKeys { id: host.random(), cut: host.random(), metadata: host.random() },
@@ -125,7 +134,8 @@ async fn write_keys(
     put(names::identity(EPOCH), sign(host, &secrets.admin, &identity, &[])?).await?;
 
     let label = crate::keys::label("passphrase")?;
-    let secret = IdentitySecret { trust: secrets.trust, epoch: EPOCH, identity: secrets.identity.clone() };
+    let secret =
+        IdentitySecret { trust: secrets.trust.clone(), epoch: EPOCH, identity: secrets.identity.clone() };
     let (opener, sealed) = seal_identity(host, &To::Passphrase(new.passphrase.clone()), &secret)?;
     let recipient = Recipient { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
     put(names::recipient(EPOCH, &label), sign(host, &secrets.admin, &recipient, &sealed)?).await?;

@@ -1,5 +1,6 @@
 //! The log of a zone: every session and its outcome, verified, and what follows from them.
 
+mod approval;
 mod avoid;
 mod basis;
 mod carried;
@@ -26,6 +27,7 @@ use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
+pub use approval::{Pending, Request};
 pub use avoid::Avoid;
 pub(crate) use carried::Carried;
 pub use moves::{Marks, Moves};
@@ -79,6 +81,8 @@ pub struct Log {
     basis: Option<basis::Basis>,
     /// The newest checkpoint, by the number up to which it speaks.
     checkpoint: Option<u64>,
+    /// What the repository's config says of approvals.
+    approvals_needed: u32,
 }
 
 impl Log {

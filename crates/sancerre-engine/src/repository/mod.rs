@@ -16,7 +16,7 @@ use sancerre_format::record::{self, Fields};
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::host::Host;
-use crate::keys::{self, Keys, SignerKey};
+use crate::keys::{Anchored, Keys, SignerKey};
 use crate::store::{Listed, Store};
 
 /// An opened repository.
@@ -30,6 +30,8 @@ pub struct Repository {
     pub keys: Keys,
     /// Sizes that all its hosts share.
     pub layout: Layout,
+    /// How many other keepers must approve a forget, unless a zone's log says another number.
+    pub approvals_needed: u32,
     /// Where a backup keeps what it would fetch again.
     pub cache: Cache,
 }
@@ -38,10 +40,12 @@ impl Repository {
     /// Opens the repository with these keys, without a cache.
     ///
     /// Errors: no repository; a `config` that does not verify against the keys' trust anchor.
-    pub async fn open(store: Store, host: Host, keys: Keys) -> Result<Self> {
-        let config = keys::read_config(&store, Some(&keys.trust)).await?;
-        let (layout, cache) = (config.fields.layout, Cache::default());
-        Ok(Self { store, host, keys, layout, cache })
+    pub async fn open(store: Store, host: Host, mut keys: Keys) -> Result<Self> {
+        let anchored = Anchored::read(&store, Some(&keys.trust)).await?;
+        let (layout, cache) = (anchored.config.layout, Cache::default());
+        let approvals_needed = anchored.config.approvals_needed;
+        keys.anchor(anchored);
+        Ok(Self { store, host, keys, layout, approvals_needed, cache })
     }
 
     /// The key that signs backups now.

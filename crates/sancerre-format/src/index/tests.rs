@@ -64,7 +64,7 @@ fn small_record() -> Vec<u8> {
 }
 
 fn trust() -> Trust {
-    Trust { repository: RepositoryId([3; 16]), admin: SigningKey::from_seed([4; 32]).public() }
+    Trust::new(RepositoryId([3; 16]), SigningKey::from_seed([4; 32]).public())
 }
 
 fn open_record(bytes: &[u8]) -> Result<Vec<IndexEntry>> {

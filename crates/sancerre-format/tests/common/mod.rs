@@ -8,13 +8,14 @@ pub(crate) mod sshsig;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, Layout};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
-use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Snapshots};
+use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Quorum, Snapshots};
 use sancerre_format::names::{MachineId, Name, Time, Title, Zone};
 use sancerre_format::outcome::{
     Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
 use sancerre_format::record::{self, Fields, SignedBy, Trust};
 use sancerre_format::sign::SigningKey;
+use sancerre_format::trust::Succession;
 
 pub(crate) const TOOL: &str = "sancerre 1.0.0";
 /// Seeds of the fixed keys.
@@ -22,6 +23,8 @@ pub(crate) const ADMIN: u8 = 1;
 pub(crate) const WRITER: u8 = 2;
 pub(crate) const KEEPER: u8 = 3;
 pub(crate) const STRANGER: u8 = 9;
+/// The admin's second key.
+pub(crate) const SECOND: u8 = 5;
 pub(crate) const RECIPIENT: &str = "age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq";
 
 pub(crate) fn key(seed: u8) -> SigningKey {
@@ -33,7 +36,7 @@ pub(crate) fn repository() -> RepositoryId {
 }
 
 pub(crate) fn trust() -> Trust {
-    Trust { repository: repository(), admin: key(ADMIN).public() }
+    Trust::new(repository(), key(ADMIN).public())
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -101,8 +104,27 @@ pub(crate) fn config() -> Config {
         repository: repository(),
         created: night(),
         admin: key(ADMIN).public(),
+        approvals_needed: 2,
         layout: Layout::default(),
     }
+}
+
+/// The admin hands over to the second key: in force from number 9 of the log on.
+pub(crate) fn succession() -> Succession {
+    let head = |bytes: &[u8]| record::head_hash(bytes).unwrap();
+    let kept = sign(&certificate(Role::Keeper), ADMIN);
+    Succession {
+        repository: repository(),
+        number: 2,
+        admin: key(SECOND).public(),
+        previous: Hash::of(&sign(&config(), ADMIN)),
+        created: night(),
+        from: vec![(zone(), 9), (Zone::new("ward-4").unwrap(), 1)],
+        keeps: vec![("keys/certificates/keeper-1".into(), head(&kept))],
+        proof: String::new(),
+    }
+    .prove(&key(SECOND))
+    .unwrap()
 }
 
 pub(crate) fn entry(kind: Kind, by: SignedBy) -> Entry {
@@ -167,10 +189,19 @@ pub(crate) fn kinds() -> Vec<(Kind, SignedBy, u8)> {
         (Kind::Taint(distrust()), admin(), ADMIN),
         (Kind::Revoke(distrust()), admin(), ADMIN),
         (Kind::Index, writer(), WRITER),
-        (Kind::Approve(Approval { entries: vec![session(5)], reason: "agreed".into() }), keeper(), KEEPER),
+        (Kind::Approve(approval()), keeper(), KEEPER),
+        (Kind::Quorum(quorum()), admin(), ADMIN),
         (Kind::Note(note()), writer(), WRITER),
         (Kind::Abandon(abandon()), admin(), ADMIN),
     ]
+}
+
+pub(crate) fn approval() -> Approval {
+    Approval { entries: vec![session(5)], reason: "agreed".into() }
+}
+
+pub(crate) fn quorum() -> Quorum {
+    Quorum { approvals_needed: 1, reason: "fewer keepers".into() }
 }
 
 pub(crate) fn frame(session: u64, ordinal: u32, index: u32) -> FrameName {

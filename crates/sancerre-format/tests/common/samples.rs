@@ -70,7 +70,8 @@ pub(crate) fn frame_set() -> FrameSet {
     set
 }
 
-pub(crate) const FRAMES_TEXT: &str = "sancerre-frames-v1\nframes: 3 0-2 4:0,2-4,9\nframes: 7 0 1:2\n";
+pub(crate) const FRAMES_TEXT: &str =
+    "sancerre-frames-v1\ncritical: -\nframes: 3 0-2 4:0,2-4,9\nframes: 7 0 1:2\n";
 
 pub(crate) fn proposal() -> GcLists {
     let mut lists = GcLists::default();
@@ -94,7 +95,7 @@ pub(crate) fn final_lists() -> GcLists {
 pub(crate) fn final_text() -> String {
     let (five, six, three) = (session(5), session(6), session(3));
     format!(
-        "sancerre-gc-v1\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nseen: {five}\nseen: {six}\n\
+        "sancerre-gc-v1\ncritical: -\ndead: 3 1 4\nmove: 0 2 0:7\nmove: 0 3 4:2-3\nmove: 1 3 5:0\nseen: {five}\nseen: {six}\n\
          forgotten: {three}\n"
     )
 }
@@ -126,6 +127,7 @@ fn keys() -> Vec<Sample> {
         record("identity", &identity, ADMIN, [b"", b"the identity before, sealed with age"]),
         record("recipient", &recipient(), ADMIN, [b"", b"the identity, sealed with age"]),
         record("admin-key", &admin_key(), ADMIN, [b"", b"the admin's key, sealed with age"]),
+        record("admin", &succession(), ADMIN, [b"", b""]),
         record("zone", &zone_record, ADMIN, [b"", b"the zone's secret, sealed with age"]),
         record("certificate-writer", &writer, ADMIN, [b"", b"its key, sealed with age"]),
         record("certificate-keeper", &keeper, ADMIN, [b"", b""]),
@@ -133,7 +135,7 @@ fn keys() -> Vec<Sample> {
 }
 
 fn entries() -> Vec<Sample> {
-    let proposal = stored_zstd(b"sancerre-gc-v1\ndead: 3 1 4\n");
+    let proposal = stored_zstd(b"sancerre-gc-v1\ncritical: -\ndead: 3 1 4\n");
     let frames = stored_zstd(FRAMES_TEXT.as_bytes());
     let sample = |(kind, by, seed): (Kind, SignedBy, u8)| {
         let parts: [&[u8]; 2] = match kind {
@@ -250,6 +252,7 @@ fn outcomes() -> Vec<Sample> {
 pub(crate) fn key_file() -> KeyFile {
     KeyFile {
         trust: trust(),
+        certifier: key(ADMIN).public(),
         zone: zone(),
         generation: 1,
         epoch: 2,

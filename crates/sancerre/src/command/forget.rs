@@ -123,6 +123,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     Ok(done([
         ("dry_run", json!(options.dry_run)),
         ("entry", json!(report.entry)),
+        ("approvals_needed", json!(report.approvals_needed)),
         ("kept", json!(report.decisions.len().saturating_sub(dropped))),
         ("forgotten", json!(dropped)),
         ("snapshots", json!(report.decisions.iter().map(describe).collect::<Vec<_>>())),
@@ -142,12 +143,17 @@ fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), F
     }
     let dropped = dropped(report);
     let number = count(dropped as u64, "snapshot");
+    let entry = report.entry.unwrap_or_default();
     context.output.message(&match (dropped, dry_run) {
         (0, _) => "nothing to forget".into(),
         (_, true) => format!("{number} would be forgotten; nothing was done"),
+        (_, false) if report.approvals_needed > 0 => format!(
+            "{number} to be forgotten, as log entry {entry}, once {} approved it: `sancerre approve {entry}` with another \
+             keeper's key; `sancerre undelete` takes it back",
+            count(report.approvals_needed.into(), "other keeper"),
+        ),
         (_, false) => format!(
-            "{number} forgotten, as log entry {}; `sancerre undelete` takes it back until gc has run",
-            report.entry.unwrap_or_default()
+            "{number} forgotten, as log entry {entry}; `sancerre undelete` takes it back until gc has run"
         ),
     });
     Ok(())

@@ -8,7 +8,7 @@ use sancerre_engine::gc::{self, GcOptions, GcReport};
 use sancerre_format::id::SessionId;
 use serde_json::{Value, json};
 
-use super::{Context, done, ended};
+use super::{Context, approve, done, ended};
 use crate::access::{self, Access};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
@@ -102,6 +102,11 @@ fn tell(context: &Context, report: &GcReport, took: Duration) {
             session.number
         ));
     }
+    for pending in &report.pending {
+        context
+            .output
+            .message(&format!("{pending}: what it would forget stays until then (`sancerre approve`)"));
+    }
     for left in &report.left {
         context.output.warning(&format!("{left}; the next gc tries again"));
     }
@@ -153,7 +158,7 @@ fn describe(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 20] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 21] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -176,6 +181,7 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("written_bytes", json!(report.written_bytes)),
         ("written_frame_bytes", json!(report.moved_bytes)),
         ("left", json!(report.left)),
+        ("pending", json!(report.pending.iter().map(approve::describe).collect::<Vec<_>>())),
         ("sessions", json!({ "ended": numbers(&report.ended), "under_way": numbers(&report.waits_for) })),
         ("duration_seconds", json!(seconds(took))),
     ]

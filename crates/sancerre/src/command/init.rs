@@ -1,7 +1,8 @@
 //! `init`: a repository, and the key file of its first writer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use sancerre_engine::Error;
 use sancerre_engine::repository::init::{self, Made, NewRepository};
 use sancerre_engine::store::probe::{self, Finding, Report};
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::{Context, doctor, done};
 use crate::access;
-use crate::arguments::Init;
+use crate::arguments::parse_name;
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::key_file::KeyFile;
@@ -23,6 +24,30 @@ const INSTEAD: &str =
     "the repository is made: back up with the passphrase, or make another key with `sancerre key add`";
 /// Where Linux tells the host's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+/// Make a repository and the key file of its first writer.
+///
+/// The key file is made with mode 0600 and never replaces one that exists. It can back up, and it can neither open
+/// nor remove what is stored; keep it on the hypervisor. The passphrase opens everything; keep it elsewhere.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre init -r /srv/backup --key-file /etc/sancerre/writer.key
+  sancerre init -r s3://bucket/backup --writer hv1")]
+pub(crate) struct Init {
+    /// Where to write the key file; the same as --key-file, for scripts that set that one for other commands
+    #[arg(long, value_name = "FILE")]
+    key_file_out: Option<PathBuf>,
+    /// Name of the first writer [default: this host's name]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    writer: Option<Name>,
+    /// Make the repository even on a store that cannot keep one safely; snapshots may be lost there
+    #[arg(long)]
+    allow_unsafe_store: bool,
+    /// How many other keepers must approve a forget before it counts; `key approvals` changes it
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    approvals_needed: u32,
+}
 
 pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failure> {
     let store = repository::store(context, true)?;
@@ -36,6 +61,7 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         passphrase: passphrase::find_first(&context.environment, &context.prompt, &context.host)?,
         zone: access::zone(context)?,
         writer: options.writer.unwrap_or_else(host_name),
+        approvals_needed: options.approvals_needed,
         layout: Layout::default(),
     };
     let path = options.key_file_out.or_else(|| access::key_file(context));

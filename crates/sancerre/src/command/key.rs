@@ -1,6 +1,7 @@
 //! `key`: who may write, keep and restore.
 
 mod add;
+mod admin;
 mod distrust;
 mod list;
 mod paper;
@@ -11,6 +12,7 @@ mod rotate;
 use clap::{Args, Subcommand};
 
 use super::Context;
+use super::approve::{self, Approvals};
 use crate::exit::{Done, Failure};
 
 /// Manage the keys of writers, keepers and restore recipients.
@@ -47,6 +49,10 @@ enum KeyCommand {
     Passwd(passwd::Passwd),
     /// Make new keys for a zone: those of a stolen key file read nothing of what comes after
     Rotate,
+    /// Make a new signing key for the administrator; the old one signs nothing any more
+    RotateAdmin(admin::RotateAdmin),
+    /// Ask for the approval of other keepers before a forget counts
+    Approvals(Approvals),
     /// Trust nothing that a key signs from now on
     Revoke {
         #[command(subcommand)]
@@ -69,6 +75,8 @@ pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure
         KeyCommand::Paper(options) => paper::run(options, context).await,
         KeyCommand::Passwd(options) => passwd::run(options, context).await,
         KeyCommand::Rotate => rotate::run(context).await,
+        KeyCommand::Approvals(options) => approve::set(options, context).await,
+        KeyCommand::RotateAdmin(options) => admin::run(options, context).await,
         KeyCommand::Revoke { command } => distrust::revoke_key(command, context).await,
         KeyCommand::Taint { command } => distrust::taint(command, context).await,
     }

@@ -36,6 +36,7 @@ fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
         record: Some(record(night)),
         is_held: false,
         retained: None,
+        asked: None,
     }
 }
 

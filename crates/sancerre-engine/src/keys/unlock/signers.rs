@@ -62,7 +62,7 @@ pub(super) async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) ->
     for (record, _) in &records {
         let sealed = record.sealed().map_err(Error::object(&record.fields.key()))?;
         let opened = unlock.try_passphrase(sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
-        if let Some(secret) = opened.filter(|secret| secret.key.public() == trust.admin) {
+        if let Some(secret) = opened.filter(|secret| secret.key.public() == *trust.current()) {
             return Ok(secret.key);
         }
     }

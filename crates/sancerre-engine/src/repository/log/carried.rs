@@ -98,7 +98,7 @@ impl Carried {
         let mut approvals = Vec::new();
         for (number, entry) in speaks {
             match &entry.fields.kind {
-                Kind::Taint(_) | Kind::Revoke(_) => self.entry(number, Cut::Head),
+                Kind::Taint(_) | Kind::Revoke(_) | Kind::Quorum(_) => self.entry(number, Cut::Head),
                 Kind::Abandon(abandon) => {
                     self.entry(number, Cut::Head);
                     self.entry(abandon.session.number, Cut::Whole);

@@ -71,7 +71,8 @@ impl Log {
     pub(super) fn survey(&self, number: u64) -> Survey {
         let abandoned = self.abandoned_below(number);
         let removed = self.removed();
-        let mut survey = Survey { standing: Standing::default(), waiting: BTreeMap::new() };
+        let standing = Standing::new(self.approvals_needed);
+        let mut survey = Survey { standing, waiting: BTreeMap::new() };
         let mut open: Vec<&LogEntry> = Vec::new();
         for (at, entry) in self.entries.range(..number) {
             let mut effect = Effect::Nothing;
@@ -87,7 +88,9 @@ impl Log {
                 }
             }
             survey.standing.apply(entry, effect);
-            if matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
+            // Below a checkpoint all have ended, also those whose outcome it does not carry.
+            if *at >= self.start()
+                && matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
                 && entry.announced().is_some_and(|entry| entry.fields.kind.needs_outcome())
             {
                 open.push(entry);
@@ -99,7 +102,7 @@ impl Log {
     /// Sessions without an outcome that some commit gives up, and that records below it forgot. Nothing needs what they
     /// name: their manifests may have been removed since.
     fn removed(&self) -> BTreeSet<SessionId> {
-        let (mut records, mut removed) = (Standing::default(), BTreeSet::new());
+        let (mut records, mut removed) = (Standing::new(self.approvals_needed), BTreeSet::new());
         for entry in self.entries.values() {
             let given_up = entry.commit().map_or(&[][..], |(_, lists)| lists.forgotten.as_slice());
             removed.extend(given_up.iter().filter(|session| {

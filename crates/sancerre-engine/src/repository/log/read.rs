@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::checkpoint::CarriedRecord;
+use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
@@ -48,6 +49,7 @@ impl Log {
     /// Lists and reads what is not known yet: everything, or what follows what is.
     pub(super) async fn read(&mut self, repository: &Repository, monitor: &Monitor) -> Result<()> {
         let zone = &repository.keys.zone;
+        self.approvals_needed = repository.approvals_needed;
         self.retry_unread(zone);
         let (entry, outcome) = (self.first_unknown(), self.first_undecided());
         let entry = entry.checked_sub(1).filter(|known| *known > 0).map(|known| names::log(zone, known));
@@ -301,6 +303,9 @@ fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Fo
         Err(newer @ FormatError::Unsupported { .. }) => return decode_opaque(repository, key, bytes, newer),
         entry => entry?,
     };
+    if let Some(newer) = newer_part(&entry) {
+        return decode_opaque(repository, key, bytes, newer);
+    }
     at_its_place(repository, entry, key).map(Found::Known)
 }
 
@@ -332,6 +337,17 @@ pub(super) fn carried_outcome(
         Some("manifest") => a_manifest(record::decode_cut(trust, bytes, *cut, *hash)?, announced, *session),
         _ => an_abort(record::decode_cut(trust, bytes, *cut, *hash)?, announced, *session),
     }
+}
+
+/// Why the public part of an entry needs a newer version: then so does the entry, for what it names is not known.
+fn newer_part(entry: &Record<Entry>) -> Option<FormatError> {
+    let number = entry.fields.number;
+    let read = match &entry.fields.kind {
+        Kind::Quarantine { .. } => entry.public().and_then(|part| FrameSet::decode(part, number)).map(drop),
+        Kind::Gc { .. } => entry.public().and_then(|part| GcLists::decode(part, number)).map(drop),
+        _ => Ok(()),
+    };
+    read.err().filter(|error| matches!(error, FormatError::Unsupported { .. }))
 }
 
 /// What needs a newer version may stop writers, so its signer must be of this zone and have meant this place: else anybody
@@ -398,7 +414,7 @@ fn may_end(announced: &Record<Entry>, signer: &Signer) -> bool {
 
 fn a_manifest(record: Record<Manifest>, announced: &Record<Entry>, session: SessionId) -> Verified<Outcome> {
     let fits = record.fields.session == session
-        && record.fields.by.name == announced.fields.by.name
+        && record.signer == announced.signer
         && matches!(&announced.fields.kind, Kind::Backup(intent)
             if intent.vm == record.fields.vm
                 && intent.machine == record.fields.machine
@@ -415,7 +431,7 @@ fn decode_commit(
     bytes: &[u8],
 ) -> Verified<Outcome> {
     let record = record::decode::<Commit>(trust, bytes)?;
-    let is_own = record.signer == Signer::Admin || record.fields.by.name == announced.fields.by.name;
+    let is_own = record.signer == Signer::Admin || record.signer == announced.signer;
     if record.fields.session != session || !is_own || !matches!(announced.fields.kind, Kind::Gc { .. }) {
         return Err(elsewhere(Commit::KIND));
     }

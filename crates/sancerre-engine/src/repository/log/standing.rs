@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use sancerre_format::certificate::Signer;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::{Time, Title};
+use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
+use super::approval::{Pending, Request};
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
 
@@ -23,9 +25,88 @@ pub struct Standing {
     retained: BTreeMap<SessionId, Time>,
     collected: BTreeMap<SessionId, u64>,
     wrongly: BTreeMap<u64, SessionId>,
+    /// How many other keepers must approve what needs approval.
+    approvals_needed: u32,
+    /// What waits for that.
+    pending: BTreeMap<SessionId, Pending>,
 }
 
 impl Standing {
+    pub(super) fn new(approvals_needed: u32) -> Self {
+        Self { approvals_needed, ..Self::default() }
+    }
+
+    /// How many other keepers must approve a forget from here on.
+    pub fn approvals_needed(&self) -> u32 {
+        self.approvals_needed
+    }
+
+    /// What waits for approval, ascending.
+    pub fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.values()
+    }
+
+    /// The entry of this signer that would forget a snapshot and waits for approval.
+    pub fn asked_by(&self, signer: &Name, snapshot: &SessionId) -> Option<u64> {
+        let asks = |pending: &&Pending| match &pending.request {
+            Request::Forget(snapshots) => pending.by == *signer && snapshots.contains(snapshot),
+            Request::Quorum(_) => false,
+        };
+        self.pending().find(asks).map(|pending| pending.session.number)
+    }
+
+    /// Whether an entry that waits for approval would forget it.
+    pub fn is_asked(&self, snapshot: &SessionId) -> bool {
+        self.pending()
+            .any(|pending| matches!(&pending.request, Request::Forget(asked) if asked.contains(snapshot)))
+    }
+
+    /// Does at once what needs no approval.
+    fn ask(&mut self, session: SessionId, entry: &Record<Entry>, request: Request) {
+        let needed = match request {
+            // More are never less safe, and end what asked for fewer before.
+            Request::Quorum(more) if more >= self.approvals_needed => 0,
+            _ => self.approvals_needed,
+        };
+        match needed {
+            0 => self.grant(session.number, request),
+            _ => drop(self.pending.insert(session, Pending::new(session, entry, request, needed))),
+        }
+    }
+
+    fn grant(&mut self, number: u64, request: Request) {
+        match request {
+            Request::Forget(snapshots) => {
+                self.forgotten.extend(snapshots.into_iter().map(|snapshot| (snapshot, number)));
+            }
+            Request::Quorum(needed) => {
+                self.approvals_needed = needed;
+                self.pending.retain(|_, pending| !matches!(pending.request, Request::Quorum(_)));
+            }
+        }
+    }
+
+    fn approve(&mut self, entries: &[SessionId], signer: &Signer) {
+        for session in entries {
+            let counts = self.pending.get_mut(session).is_some_and(|pending| pending.approve(signer));
+            if let Some(pending) = counts.then(|| self.pending.remove(session)).flatten() {
+                self.grant(session.number, pending.request);
+            }
+        }
+    }
+
+    fn take_back(&mut self, snapshots: &[SessionId]) {
+        let stays = |snapshot: &SessionId| snapshots.binary_search(snapshot).is_err();
+        self.forgotten.retain(|snapshot, _| stays(snapshot));
+        self.pending.retain(|_, pending| match &mut pending.request {
+            Request::Forget(asked) => {
+                asked.retain(stays);
+                !asked.is_empty()
+            }
+            Request::Quorum(_) => true,
+        });
+    }
+
     /// Whether a committed snapshot counts: neither forgotten, or held all the same, nor given up by a gc.
     pub fn is_live(&self, snapshot: &SessionId) -> bool {
         !self.collected.contains_key(snapshot)
@@ -102,11 +183,14 @@ impl Standing {
                 let may_go = |snapshot: &&SessionId| {
                     self.retained.get(*snapshot).is_none_or(|until| *until <= record.fields.time)
                 };
-                self.forgotten.extend(named.snapshots.iter().filter(may_go).map(|one| (*one, number)));
+                let snapshots: Vec<SessionId> = named.snapshots.iter().filter(may_go).copied().collect();
+                self.ask(entry.session, record, Request::Forget(snapshots));
             }
-            Kind::Undelete(named) => {
-                self.forgotten.retain(|snapshot, _| named.snapshots.binary_search(snapshot).is_err());
+            Kind::Quorum(quorum) => {
+                self.ask(entry.session, record, Request::Quorum(quorum.approvals_needed));
             }
+            Kind::Approve(approval) => self.approve(&approval.entries, &record.signer),
+            Kind::Undelete(named) => self.take_back(&named.snapshots),
             Kind::Hold(held) => {
                 self.held.extend(held.snapshots.iter().map(|snapshot| (*snapshot, number)));
                 self.held_vms.extend(held.vms.iter().map(|vm| (vm.clone(), number)));

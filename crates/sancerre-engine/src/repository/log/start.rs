@@ -69,6 +69,7 @@ impl Log {
         state: &State,
     ) -> std::result::Result<Self, FormatError> {
         let mut log = Self { basis: Some(Basis::new(checkpoint, state)), ..Self::default() };
+        log.approvals_needed = repository.approvals_needed;
         log.checkpoint = Some(checkpoint.fields.upto);
         for carried in &state.entries {
             log.entries.insert(carried.session.number, carried_entry(repository, carried)?);

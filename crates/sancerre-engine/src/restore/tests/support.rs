@@ -76,6 +76,7 @@ impl TestRepo {
             passphrase: passphrase.clone(),
             zone: zone.clone(),
             writer: Name::new("host1").unwrap(),
+            approvals_needed: 0,
             layout,
         };
         let key_file = init(&store, &host, &new).await.unwrap().key_file.to_string();

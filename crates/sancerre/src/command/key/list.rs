@@ -25,6 +25,8 @@ const RECIPIENTS: [(&str, Align); 4] = [
     ("state", Align::Left),
     ("opened by", Align::Left),
 ];
+/// As much of a recipient as people look at: all of an X25519 or ssh-ed25519 key.
+const OPENER_CHARS: usize = 80;
 const ZONES: [(&str, Align); 3] =
     [("zone", Align::Left), ("since (UTC)", Align::Left), ("generation", Align::Right)];
 
@@ -43,8 +45,9 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
         .map(|zone| vec![zone.zone.to_string(), day(zone.created), zone.generation.to_string()])
         .collect();
     let anchor = repository.keys.trust.admin.fingerprint();
+    let admin = repository.keys.trust.current().fingerprint();
     context.output.result(&format!(
-        "{}\n{}\n{}\nepoch         {}\ntrust anchor  {anchor}\n",
+        "{}\n{}\n{}\nepoch         {}\nadmin key     {admin}\ntrust anchor  {anchor}\n",
         table(&KEYS, &keys),
         table(&RECIPIENTS, &recipients),
         table(&ZONES, &zones),
@@ -53,6 +56,7 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     Ok(done([
         ("repository", json!(repository.keys.trust.repository.to_string())),
         ("trust_anchor", json!(anchor)),
+        ("admin_key", json!(admin)),
         ("keys", json!(overview.keys.iter().map(|key| key_json(key, now)).collect::<Vec<_>>())),
         ("recipients", json!(overview.recipients.iter().map(recipient_json).collect::<Vec<_>>())),
         ("epochs", epochs_json(&overview)),
@@ -110,7 +114,9 @@ fn recipient_row(recipient: &RestoreKey) -> Vec<String> {
         true => "restores everything".to_owned(),
         false => format!("removed: opens epochs to {}", newest.epoch),
     };
-    vec![newest.label.to_string(), day(newest.created), state, newest.opener.to_string()]
+    // A hybrid one has two thousand characters.
+    let opener: String = newest.opener.to_string().chars().take(OPENER_CHARS).collect();
+    vec![newest.label.to_string(), day(newest.created), state, opener]
 }
 
 fn recipient_json(recipient: &RestoreKey) -> Value {

@@ -1,0 +1,114 @@
+//! `approve`: the consent of another keeper, and how many must consent.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use sancerre_engine::forget;
+use sancerre_engine::repository::log::{Pending, Request};
+use serde_json::{Value, json};
+
+use super::{Context, done};
+use crate::access::Access;
+use crate::exit::{Done, Failure};
+use crate::repository;
+use crate::units::count;
+
+/// Consent to what another keeper wants to forget; without numbers, list what waits for that.
+///
+/// In a repository that asks for it (`init --approvals-needed`, `key approvals`) a forget counts only when so many other
+/// keepers approved it. Needs a keeper's key file; whoever signed the forget cannot approve it, nor can the administrator.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sancerre approve
+  sancerre approve 412 --key-file vault2.key --reason 'checked with ward 3'")]
+pub(crate) struct Approve {
+    /// Numbers of log entries
+    #[arg(value_name = "NUMBER")]
+    numbers: Vec<u64>,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT", default_value = "agreed")]
+    reason: String,
+}
+
+pub(crate) async fn run(options: Approve, context: &Context) -> Result<Done, Failure> {
+    if options.numbers.is_empty() {
+        return list(context).await;
+    }
+    let repository = repository::open(context, Access::Keeper).await?;
+    let numbers: BTreeSet<u64> = options.numbers.into_iter().collect();
+    let approved = forget::approve(&repository, &numbers, &options.reason).await?;
+    let number = count(numbers.len() as u64, "entry");
+    context.output.message(&format!("{number} approved, as log entry {}", approved.entry));
+    for pending in &approved.pending {
+        context.output.message(&format!("{pending}: it waits for others still"));
+    }
+    Ok(done([
+        ("entry", json!(approved.entry)),
+        ("pending", json!(approved.pending.iter().map(describe).collect::<Vec<_>>())),
+    ]))
+}
+
+async fn list(context: &Context) -> Result<Done, Failure> {
+    let repository = repository::open(context, Access::Public).await?;
+    let log = repository::load_log(context, &repository).await?;
+    let (standing, pending) = (log.standing(u64::MAX), log.pending());
+    for pending in &pending {
+        context.output.result(&format!("{pending}\n"))?;
+        if let Request::Forget(snapshots) = &pending.request {
+            let lines: Vec<String> = snapshots.iter().map(|one| format!("  {}\n", one.intent)).collect();
+            context.output.result(&lines.concat())?;
+        }
+    }
+    if pending.is_empty() {
+        context.output.message("nothing waits for approval");
+    }
+    Ok(done([
+        ("approvals_needed", json!(standing.approvals_needed())),
+        ("pending", json!(pending.iter().map(describe).collect::<Vec<_>>())),
+    ]))
+}
+
+/// What waits, for JSON.
+pub(crate) fn describe(pending: &Pending) -> Value {
+    let (snapshots, quorum) = match &pending.request {
+        Request::Forget(snapshots) => (snapshots.as_slice(), None),
+        Request::Quorum(needed) => (&[][..], Some(needed)),
+    };
+    json!({
+        "entry": pending.session.number,
+        "by": pending.by.to_string(),
+        "forgets": snapshots.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>(),
+        "would_need": quorum,
+        "approvals_needed": pending.needed,
+        "approved_by": pending.approved_by().collect::<Vec<_>>(),
+    })
+}
+
+/// Ask for the approval of other keepers before a forget counts.
+///
+/// More approvals are needed at once. Fewer are needed only when as many keepers as now approved that. Whoever has the
+/// administrator's key can make keepers, so look at `key list` and `audit` too. Counts for one zone.
+#[derive(Debug, Args)]
+pub(crate) struct Approvals {
+    /// So many other keepers
+    #[arg(value_name = "NUMBER")]
+    needed: u32,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT", default_value = "asked for")]
+    reason: String,
+}
+
+/// `key approvals`.
+pub(crate) async fn set(options: Approvals, context: &Context) -> Result<Done, Failure> {
+    let repository = repository::open(context, Access::Admin).await?;
+    let (entry, waits) = forget::set_quorum(&repository, options.needed, &options.reason).await?;
+    let needed = options.needed;
+    context.output.message(&match waits {
+        false => format!("a forget needs {needed} approvals from log entry {entry} on"),
+        true => format!(
+            "log entry {entry} asks for {needed} approvals only; it waits for approval itself: `sancerre approve {entry}`"
+        ),
+    });
+    Ok(done([("entry", json!(entry)), ("approvals_needed", json!(needed)), ("waits", json!(waits))]))
+}

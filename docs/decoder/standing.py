@@ -1,0 +1,86 @@
+"""FORMAT.md §7: what forgets, holds and approvals say of snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from records import Signer
+
+if TYPE_CHECKING:
+    from history import Session
+
+
+@dataclass
+class Pending:
+    """An entry that waits for the approval of other keepers."""
+
+    signer: Signer
+    needed: int
+    snapshots: list[str] = field(default_factory=list)
+    quorum: int | None = None
+    approvals: list[Signer] = field(default_factory=list)
+
+    def approve(self, signer: Signer) -> bool:
+        """Adds an approval; whether as many as are needed are there."""
+        others = [self.signer, *self.approvals]
+        if signer.role == "keeper" and all(signer.name != other.name and signer.key != other.key for other in others):
+            self.approvals.append(signer)
+        return len(self.approvals) >= self.needed
+
+
+class Standing:
+    """What the entries say that were applied in their order."""
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        self.forgotten: set[str] = set()
+        self.held: set[str] = set()
+        self.held_machines: set[str] = set()
+        self.machines: dict[str, str] = {}
+        self.retained: dict[str, str] = {}
+        self.pending: dict[str, Pending] = {}
+
+    def is_live(self, id_: str) -> bool:
+        return id_ not in self.forgotten or id_ in self.held or self.machines.get(id_) in self.held_machines
+
+    def apply(self, session: Session) -> None:
+        entry, id_ = session.entry, str(session.id)
+        snapshots = entry.values.get("snapshot", [])
+        if session.kind == "backup":
+            self.machines[id_] = entry["vm"]
+            if session.manifest and session.manifest["retain-until"] != "-":
+                self.retained[id_] = session.manifest["retain-until"]
+        elif session.kind == "forget":
+            may_go = [one for one in snapshots if self.retained.get(one, "") <= entry["time"]]
+            self._ask(id_, Pending(entry.signer, self.needed, snapshots=may_go))
+        elif session.kind == "quorum":
+            quorum = entry.number("approvals-needed")
+            self._ask(id_, Pending(entry.signer, 0 if quorum >= self.needed else self.needed, quorum=quorum))
+        elif session.kind == "approve":
+            for one in entry.values["entry"]:
+                if one in self.pending and self.pending[one].approve(entry.signer):
+                    self._grant(self.pending.pop(one))
+        elif session.kind == "undelete":
+            self.forgotten.difference_update(snapshots)
+            for waiting in self.pending.values():
+                waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
+        elif session.kind == "hold":
+            self.held.update(snapshots)
+            self.held_machines.update(entry.values["vm"])
+        elif session.kind == "release":
+            self.held.difference_update(snapshots)
+            self.held_machines.difference_update(entry.values["vm"])
+
+    def _ask(self, id_: str, request: Pending) -> None:
+        if request.needed == 0:
+            self._grant(request)
+        else:
+            self.pending[id_] = request
+
+    def _grant(self, request: Pending) -> None:
+        if request.quorum is None:
+            self.forgotten.update(request.snapshots)
+        else:
+            self.needed = request.quorum
+            self.pending = {id_: one for id_, one in self.pending.items() if one.quorum is None}

@@ -1,0 +1,193 @@
+//! Two persons for forgetting: what one keeper asks for counts when others approved it.
+
+use std::collections::BTreeSet;
+
+use sancerre_engine::forget::{approve, set_quorum, undelete};
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::{Error, ErrorKind};
+use sancerre_format::certificate::{Certificate, Role, portable};
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Approval, Kind};
+use sancerre_format::record::{self, SignedBy};
+use sancerre_tests::disk::{MemoryDisk, noise};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name};
+
+use crate::gc::{collect, drop_snapshot};
+
+const SIZE: usize = 300_000;
+
+/// A repository that asks for approvals, two nights of a machine, and its keepers.
+struct Scene {
+    repo: TestRepo,
+    saved: Vec<SessionId>,
+    keepers: Vec<Repository>,
+}
+
+async fn scene(seed: u64, approvals_needed: u32) -> Scene {
+    let repo = TestRepo::needing(seed, approvals_needed).await;
+    let (mut saved, mut keepers) = (Vec::new(), Vec::new());
+    for night in 0..2 {
+        let disk = MemoryDisk::new(noise(night, SIZE));
+        saved.push(back_up(&repo.open, "web01", disk).await.unwrap().snapshot.unwrap());
+    }
+    for label in ["alice", "bob", "carol"] {
+        keepers.push(repo.with_key_file(&repo.certify(label, Role::Keeper).await).await);
+    }
+    Scene { repo, saved, keepers }
+}
+
+impl Scene {
+    async fn live(&self) -> Vec<SessionId> {
+        let log = Log::load(&self.repo.open).await.unwrap();
+        log.snapshots().iter().map(|snapshot| snapshot.session()).collect()
+    }
+
+    async fn forget(&self, keeper: usize) -> u64 {
+        drop_snapshot(&self.keepers[keeper], self.saved[0]).await.unwrap()
+    }
+
+    async fn approve(&self, keeper: usize, number: u64) -> Result<usize, Error> {
+        let approved = approve(&self.keepers[keeper], &BTreeSet::from([number]), "seen").await?;
+        Ok(approved.pending.len())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_forget_does_not_count() {
+    let scene = scene(720, 1).await;
+    let number = scene.forget(0).await;
+    assert_eq!(scene.live().await, scene.saved);
+    let report = collect(&scene.keepers[0]).await.unwrap();
+    assert_eq!((report.deleted_packs, report.pending.len()), (0, 1), "{report:?}");
+    assert!(report.pending[0].to_string().contains("alice: forget 1 snapshots, 0 of 1 approvals"));
+    assert!(dump_bytes(&scene.repo.open, scene.saved[0], "disk0").await.is_ok());
+
+    // Whoever asked cannot approve, and asks once; nor can the admin, who can make keepers.
+    let refused = scene.approve(0, number).await.unwrap_err();
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("another keeper")), "{refused}");
+    let again = drop_snapshot(&scene.keepers[0], scene.saved[0]).await.unwrap_err();
+    assert!(again.to_string().contains("waits for approval already"), "{again}");
+    let admin = scene.repo.as_admin().await;
+    let refused = approve(&admin, &BTreeSet::from([number]), "seen").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::WrongKey, "{refused}");
+    for other in [1, number + 1, 99] {
+        let refused = scene.approve(1, other).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Usage, "{other}: {refused}");
+    }
+    assert_eq!(scene.live().await, scene.saved, "nothing of that was signed");
+
+    assert_eq!(scene.approve(1, number).await.unwrap(), 0);
+    assert_eq!(scene.live().await, scene.saved[1..]);
+    let report = collect(&scene.keepers[0]).await.unwrap();
+    assert!(report.deleted_packs > 0 && report.pending.is_empty(), "{report:?}");
+}
+
+/// What is signed past the engine counts no more than what it signs.
+#[tokio::test(start_paused = true)]
+async fn approvals_that_are_none_do_not_count() {
+    let scene = scene(721, 1).await;
+    let number = scene.forget(0).await;
+    let asked = Log::load(&scene.repo.open).await.unwrap().entry(number).unwrap().session;
+    let approval = |entries| Kind::Approve(Approval { entries, reason: "test".into() });
+    // By the forgetter; of a snapshot; of another entry at that number.
+    let other = SessionId { number, intent: scene.saved[0].intent };
+    for (keeper, entry) in [(0, asked), (1, scene.saved[0]), (1, other)] {
+        scene.repo.append_as(&scene.keepers[keeper], approval(vec![entry]), &[]).await;
+        assert_eq!(scene.live().await, scene.saved);
+    }
+    // By the admin, and by the forgetter's key under another name.
+    let alice = scene.keepers[0].signer(&[Role::Keeper]).unwrap().clone();
+    let trust = &scene.repo.open.keys.trust;
+    let certificate = Certificate {
+        repository: trust.repository,
+        zone: scene.repo.open.keys.zone.clone(),
+        name: name("alias"),
+        role_name: Role::Keeper.to_name().unwrap(),
+        key: alice.key.public(),
+        issued: scene.repo.host.clock.now(),
+        expires: None,
+    };
+    let admin = scene.repo.admin_key().await;
+    let certificate = record::encode(&certificate, "sancerre test", &admin, &[], &[]).unwrap();
+    let by = SignedBy { name: name("alias"), certificate: Some(portable(&certificate).unwrap()) };
+    let entry = scene.repo.next_entry(approval(vec![asked])).await;
+    let entry = sancerre_format::log::Entry { by, ..entry };
+    let bytes = record::encode(&entry, "sancerre test", &alice.key, &[], &[]).unwrap();
+    scene.repo.put_log(entry.number, bytes).await;
+    scene.repo.append(approval(vec![asked]), &[]).await;
+    assert_eq!(scene.live().await, scene.saved);
+    let pending = Log::load(&scene.repo.open).await.unwrap().pending();
+    assert_eq!(pending[0].approved_by().count(), 0, "{pending:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_keeper_approves_nothing_from_then_on() {
+    for revoked_first in [true, false] {
+        let scene = scene(722, 1).await;
+        let number = scene.forget(0).await;
+        let asked = Log::load(&scene.repo.open).await.unwrap().entry(number).unwrap().session;
+        let approval = Kind::Approve(Approval { entries: vec![asked], reason: "test".into() });
+        let admin = scene.repo.as_admin().await;
+        if !revoked_first {
+            assert_eq!(scene.approve(1, number).await.unwrap(), 0);
+        }
+        let mut log = Log::load(&admin).await.unwrap();
+        revoke(&admin, &mut log, &name("bob"), None, "stolen").await.unwrap();
+        if revoked_first {
+            scene.repo.append_as(&scene.keepers[1], approval, &[]).await;
+        }
+        let live = if revoked_first { &scene.saved[..] } else { &scene.saved[1..] };
+        assert_eq!(scene.live().await, live, "revoked first: {revoked_first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_keepers_as_are_needed_and_each_once() {
+    let scene = scene(723, 2).await;
+    let number = scene.forget(0).await;
+    assert_eq!(scene.approve(1, number).await.unwrap(), 1, "it waits for another one");
+    scene.approve(1, number).await.unwrap_err();
+    assert_eq!(scene.live().await, scene.saved);
+    assert_eq!(scene.approve(2, number).await.unwrap(), 0);
+    assert_eq!(scene.live().await, scene.saved[1..]);
+    undelete(&scene.keepers[1], &BTreeSet::from([scene.saved[0]]), "no").await.unwrap();
+    assert_eq!(scene.live().await, scene.saved, "nobody needs to approve that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_is_not_approved_any_more() {
+    let scene = scene(724, 1).await;
+    let number = scene.forget(0).await;
+    undelete(&scene.keepers[1], &BTreeSet::from([scene.saved[0]]), "no").await.unwrap();
+    assert_eq!(scene.approve(1, number).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(scene.live().await, scene.saved);
+}
+
+/// More at once, fewer only with those that are needed now: the admin's key alone does not end it.
+#[tokio::test(start_paused = true)]
+async fn the_number_is_raised_by_the_admin_and_lowered_by_the_keepers() {
+    let scene = scene(725, 0).await;
+    let admin = scene.repo.as_admin().await;
+    assert!(!set_quorum(&admin, 1, "two persons").await.unwrap().1);
+    assert_eq!(set_quorum(&admin, 1, "again").await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(set_quorum(&scene.keepers[0], 0, "no").await.unwrap_err().kind(), ErrorKind::WrongKey);
+    let first = scene.forget(0).await;
+    assert_eq!(scene.live().await, scene.saved);
+
+    let (lower, waits) = set_quorum(&admin, 0, "one is enough").await.unwrap();
+    assert!(waits);
+    let second = scene.forget(1).await;
+    assert_eq!(scene.live().await, scene.saved, "it does not count yet");
+    assert_eq!(scene.approve(2, lower).await.unwrap(), 0);
+    assert_eq!(scene.live().await, scene.saved, "what was asked for before needs as many as then");
+    scene.forget(2).await;
+    assert_eq!(scene.live().await, scene.saved[1..]);
+    // A lowering that waited does not outlive a raise.
+    set_quorum(&admin, 2, "more").await.unwrap();
+    let (lower, _) = set_quorum(&admin, 1, "less").await.unwrap();
+    set_quorum(&admin, 3, "more still").await.unwrap();
+    assert_eq!(scene.approve(2, lower).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert!(first < second);
+}
