@@ -35,7 +35,10 @@ class _State:
         size = int.from_bytes(record.public[:4], "little")
         text = decompress(record.public[4 : 4 + size], 64 * MIB)
         records = decompress(record.public[4 + size :], 256 * MIB)
-        pairs = [line.partition(": ")[::2] for line in known_lines(text, "sancerre-state-v1")]
+        known = known_lines(text, "sancerre-state-v1")
+        while known and known[-1].startswith("x-"):
+            known.pop()
+        pairs = [line.partition(": ")[::2] for line in known]
         order = ["kept", "move", "head", "entry", "outcome"]
         kinds = [order.index(kind) if kind in order else -1 for kind, _ in pairs]
         require(-1 not in kinds and kinds == sorted(kinds), "lines in a wrong order, or unknown ones")

@@ -79,7 +79,9 @@ impl Scene {
         let sessions: Vec<SessionId> = self.model.snapshots.iter().map(|(session, _)| *session).collect();
         let of = |log: &Log| log.snapshots().iter().map(|snapshot| snapshot.session()).collect::<Vec<_>>();
         assert_eq!(of(&self.recent().await), sessions);
-        assert_eq!(of(&Log::load(&self.repo.open).await.unwrap()), sessions);
+        let whole = Log::load(&self.repo.open).await.unwrap();
+        assert_eq!(of(&whole), sessions);
+        assert_eq!(whole.breaks().count(), 0, "who starts at a checkpoint goes on with the chain");
         self.model.check(&self.repo.open).await;
     }
 

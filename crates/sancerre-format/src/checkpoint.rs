@@ -53,6 +53,8 @@ pub struct State {
     pub entries: Vec<CarriedRecord>,
     /// Outcomes, ascending.
     pub outcomes: Vec<CarriedRecord>,
+    /// Ignorable lines of later versions, as they are: this version makes none.
+    pub extensions: Vec<String>,
 }
 
 /// A record that a checkpoint carries.
@@ -151,6 +153,7 @@ impl State {
                 format!("{} {} {} {}", outcome.session, outcome.hash, word(outcome.cut), outcome.bytes.len())
             }),
         );
+        text.extensions(&self.extensions);
         text.finish()
     }
 
@@ -162,9 +165,10 @@ impl State {
         let heads = sessions(&mut text, "head")?;
         let entries = text.repeated("entry", |line| carried(line, false, &mut records))?;
         let outcomes = text.repeated("outcome", |line| carried(line, true, &mut records))?;
+        let extensions = text.extensions()?;
         text.finish()?;
         ensure(records.is_empty(), WHAT, || format!("{} bytes of records too many", records.len()))?;
-        Ok(Self { kept, moves, heads, entries, outcomes })
+        Ok(Self { kept, moves, heads, entries, outcomes, extensions })
     }
 
     fn records(&self) -> impl Iterator<Item = &CarriedRecord> {

@@ -117,7 +117,7 @@ fn an_auditor_without_any_secret() {
     for forbidden in ["<script", "http://", "https://", "src=", "href="] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
-    assert!(page.contains(&site.trust) && page.contains(found["zones"][0]["checkpoint"].as_str().unwrap()));
+    assert!(page.contains(&site.trust) && page.contains(found["zones"][0]["log_mark"].as_str().unwrap()));
 
     let other = site.trust.replace(|letter: char| letter.is_ascii_lowercase(), "x");
     let mut wrong = Command::new(env!("CARGO_BIN_EXE_sancerre"));

@@ -184,7 +184,18 @@ impl<'a> Court<'a> {
                 self.packs.entry(pack).or_default().remove(&hash);
                 self.packs.retain(|_, hashes| !hashes.is_empty());
             }
+            // What is derived, or names nothing that is there.
             Ok(ZoneKey::Index(..)) => {}
+            Ok(ZoneKey::Checkpoint(upto)) => {
+                let newer = self.commits.range(upto..).next();
+                assert!(newer.is_some(), "{key} was deleted, and there is no newer one");
+            }
+            Ok(ZoneKey::List(session, _)) => {
+                let left = self.packs.keys().find(|pack| pack.session == session.number);
+                assert!(left.is_none(), "{key} was deleted, and names {left:?}");
+                let may_be_had = self.manifests.contains_key(&session) && !self.given_up.contains(&session);
+                assert!(!may_be_had, "{key} was deleted, and its snapshot may be had");
+            }
             _ => panic!("{key} was deleted"),
         }
     }

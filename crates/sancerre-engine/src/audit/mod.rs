@@ -19,7 +19,7 @@ use sancerre_format::names::{self, Time, Title, Zone};
 use sancerre_format::record::Trust;
 
 pub use machine::{Fate, Machine, Run, Stale};
-pub use state::{Checkpoint, State};
+pub use state::{LogMark, State};
 
 use crate::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check_log};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub struct ZoneAudit {
     /// Which.
     pub zone: Zone,
     /// What it looked like.
-    pub checkpoint: Checkpoint,
+    pub mark: LogMark,
     /// When it was audited before, if that is remembered.
     pub seen_before: Option<Time>,
     /// What was checked and found.
@@ -215,7 +215,7 @@ async fn audit_zone(
             machine.judge(report.time, seconds);
         }
     }
-    let checkpoint = state.remember(zone, &log, report.time);
-    report.zones.push(ZoneAudit { zone: zone.clone(), checkpoint, seen_before, check, machines });
+    let mark = state.remember(zone, &log, report.time);
+    report.zones.push(ZoneAudit { zone: zone.clone(), mark, seen_before, check, machines });
     Ok(is_contradicted)
 }

@@ -35,7 +35,7 @@ pub struct State {
 
 /// A zone as it was seen, in one line that can be printed and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
+pub struct LogMark {
     /// The highest number in the log.
     pub highest: u64,
     /// BLAKE3 of the zone's lines in the state: of all records up to that number.
@@ -74,14 +74,14 @@ impl State {
     }
 
     /// Remembers a zone, in place of what was remembered of it.
-    pub fn remember(&mut self, zone: &Zone, log: &Log, time: Time) -> Checkpoint {
+    pub fn remember(&mut self, zone: &Zone, log: &Log, time: Time) -> LogMark {
         let highest = log.highest();
         let seen = log.entries().take_while(|entry| entry.session.number <= highest);
         let seen: Seen =
             seen.map(|entry| (entry.session.number, (entry.session.intent, entry.outcome_hash()))).collect();
         let records = Hash::of(lines(&seen).as_bytes());
         self.zones.insert(zone.clone(), Memory { time, seen });
-        Checkpoint { highest, records }
+        LogMark { highest, records }
     }
 
     /// What of a remembered zone is not there any more, or not as it was.

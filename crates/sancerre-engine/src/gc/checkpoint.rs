@@ -142,7 +142,8 @@ async fn gather(repository: &Repository, log: &Log, carried: Carried, last: Stat
         of_records(repository, outcomes, &last.outcomes, |entry| names::outcome(zone, &entry.session))
             .await?;
     let heads = carried.heads.into_iter().collect();
-    Ok(State { kept: carried.kept, moves: carried.moves, heads, entries, outcomes })
+    let extensions = Vec::new();
+    Ok(State { kept: carried.kept, moves: carried.moves, heads, entries, outcomes, extensions })
 }
 
 async fn of_records<'a>(

@@ -15,6 +15,7 @@ mod commit;
 mod copy;
 mod gate;
 mod gather;
+mod lists;
 mod locks;
 mod moved;
 mod notes;
@@ -231,6 +232,9 @@ async fn collect(
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes) = (packs, bytes);
     report.left.extend(left);
+    if report.left.is_empty() {
+        lists::sweep(repository, &log, (catalogue, present), &doomed, monitor).await;
+    }
     checkpoint::follow(repository, &log, session, present, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }

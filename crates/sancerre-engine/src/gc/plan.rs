@@ -15,7 +15,7 @@ use sancerre_format::names::Time;
 use super::weigh::Weight;
 use super::{GcOptions, notes};
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
+use crate::repository::log::{Log, LogEntry, Moves, Standing};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -221,8 +221,7 @@ fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
     if let Some(revoked) = &entry.revoked {
         return matches!(revoked.fields.kind, Kind::Backup(_));
     }
-    let has_ended = matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_) | Outcome::Commit(..));
-    entry.entry.is_ok() && (has_ended || standing.gave_up(entry))
+    entry.entry.is_ok() && (entry.has_ended() || standing.gave_up(entry))
 }
 
 #[cfg(test)]

@@ -23,4 +23,4 @@ pub use rebuild::{RebuildReport, rebuild_index};
 pub(crate) use lookup::WHOLE_BYTES;
 pub(crate) use merge::merge_after_backup;
 pub(crate) use publish::sign_segment;
-pub(crate) use segment::{Segment, Whole, key_of, segments};
+pub(crate) use segment::{Segment, Whole, key_of, segments, unread_segments};

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Distrust, Entry, Intent, Kind};
 use sancerre_format::names::{self, MachineId, Name, Title, Zone};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
@@ -129,6 +129,12 @@ impl Log {
         self.entries.get(&number)
     }
 
+    /// BLAKE3 of the object at a number: what the entry above it names.
+    pub(crate) fn hash_at(&self, number: u64) -> Option<Hash> {
+        let entry = self.entries.get(&number).map(|entry| entry.session.intent);
+        entry.or_else(|| self.basis.as_ref()?.hash_of(number))
+    }
+
     /// Whether a session is in the log: its number, with this very entry.
     pub fn has(&self, session: &SessionId) -> bool {
         self.entries.get(&session.number).is_some_and(|entry| entry.session == *session)
@@ -152,7 +158,9 @@ impl Log {
 
     fn highest_where(&self, counts: impl Fn(&Record<Entry>) -> bool) -> u64 {
         let verified = self.entries.iter().rfind(|(_, entry)| entry.entry.as_deref().is_ok_and(&counts));
-        let mut highest = verified.map_or(0, |(number, _)| *number);
+        // A checkpoint was written above all that it speaks of.
+        let below = self.start().saturating_sub(1);
+        let mut highest = verified.map_or(0, |(number, _)| *number).max(below);
         while let Some(next) = highest.checked_add(1).filter(|next| self.entries.contains_key(next)) {
             highest = next;
         }
@@ -260,6 +268,11 @@ impl LogEntry {
     /// What its signer announced, also if that is not trusted any more: it still says whose packs these are.
     pub fn announced(&self) -> Option<&Record<Entry>> {
         self.entry.as_deref().ok().or(self.revoked.as_deref())
+    }
+
+    /// Whether its session ended with an outcome that verifies.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.outcome, Outcome::Manifest(_) | Outcome::Abort(_) | Outcome::Commit(..))
     }
 
     /// Whether it announces a garbage collection.

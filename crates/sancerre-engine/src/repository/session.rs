@@ -361,8 +361,7 @@ impl New<'_> {
     /// The same, from this number on.
     async fn create(self, repository: &Repository, log: &Log, mut number: u64) -> Result<(SessionId, Bytes)> {
         let Self { signer, kind, public, sealed } = self;
-        let before = number.checked_sub(1).and_then(|before| log.entry(before));
-        let mut previous = before.map(|entry| entry.session.intent);
+        let mut previous = number.checked_sub(1).and_then(|before| log.hash_at(before));
         loop {
             refuse_revoked(log, signer, number)?;
             let entry = Entry {

@@ -25,7 +25,7 @@ pub(super) fn page(report: &AuditReport, options: &AuditOptions, location: &str,
         checks(report, options),
         report.zones.iter().map(|zone| machines(zone, report)).collect(),
         findings(report),
-        checkpoints(report),
+        marks(report),
         limits(),
         verification(),
     ]
@@ -249,12 +249,12 @@ fn checkpoints(report: &AuditReport) -> String {
         format!(
             "<dt>Zone {}</dt><dd>up to number {}<br>{}</dd>\n{}",
             escape(&zone.zone.to_string()),
-            zone.checkpoint.highest,
-            code(zone.checkpoint.records),
+            zone.mark.highest,
+            code(zone.mark.records),
             seed(zone).unwrap_or_default()
         )
     });
-    format!("<h2>Checkpoint</h2>\n<dl>\n{}</dl>\n", lines.collect::<String>())
+    format!("<h2>Log mark</h2>\n<dl>\n{}</dl>\n", lines.collect::<String>())
 }
 
 fn limits() -> String {

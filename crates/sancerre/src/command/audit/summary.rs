@@ -40,8 +40,8 @@ fn zone(zone: &ZoneAudit) -> Value {
     });
     json!({
         "zone": zone.zone.to_string(),
-        "highest": zone.checkpoint.highest,
-        "checkpoint": zone.checkpoint.records.to_string(),
+        "highest": zone.mark.highest,
+        "log_mark": zone.mark.records.to_string(),
         "seen_before": zone.seen_before.map(|time| time.to_string()),
         "snapshots": zone.check.snapshots,
         "packs": zone.check.packs,

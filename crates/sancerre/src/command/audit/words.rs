@@ -66,7 +66,7 @@ pub(super) fn text(report: &AuditReport, options: &AuditOptions) -> String {
         }
         text.push_str(&format!("  {}\n", reading(&zone.check, options)));
         text.push_str(&format!("  {}\n", memory(zone, options)));
-        text.push_str(&format!("  checkpoint {} {}\n", zone.checkpoint.highest, zone.checkpoint.records));
+        text.push_str(&format!("  log mark {} {}\n", zone.mark.highest, zone.mark.records));
     }
     if report.all_findings().next().is_some() {
         text.push('\n');
@@ -87,7 +87,7 @@ pub(super) fn contents(zone: &ZoneAudit) -> String {
         count(zone.machines.len() as u64, "machine"),
         size(zone.check.pack_bytes),
         count(zone.check.packs, "pack"),
-        zone.checkpoint.highest
+        zone.mark.highest
     )
 }
 

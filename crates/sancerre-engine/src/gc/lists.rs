@@ -1,0 +1,92 @@
+//! After G7: pack lists of which no pack is left, and index segments that nobody reads any more. Both are small, but there
+//! are some for each night, and every backup lists them.
+//!
+//! No snapshot needs them: a list goes with the last pack that it names, and never while its session's snapshot may still
+//! be had; to lose a segment costs deduplication at most.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+use sancerre_format::id::PackName;
+use sancerre_format::names::{Folder, ZoneKey};
+
+use crate::error::{Error, Result};
+use crate::index::unread_segments;
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::log::{Log, LogEntry};
+
+/// Deletes in flight at once.
+const DELETES_IN_FLIGHT: usize = 32;
+
+/// Deletes what nobody reads; `deleted` are the packs that are gone since `present` was listed. What goes wrong is told: the
+/// next gc tries again.
+pub(super) async fn sweep(
+    repository: &Repository,
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    deleted: &BTreeSet<PackName>,
+    monitor: &Monitor,
+) {
+    if let Err(error) = try_sweep(repository, log, (catalogue, present), deleted, monitor).await {
+        monitor.warn(format!("lists and index segments that nobody needs were left: {error}"));
+    }
+}
+
+async fn try_sweep(
+    repository: &Repository,
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    deleted: &BTreeSet<PackName>,
+    monitor: &Monitor,
+) -> Result<()> {
+    let dead = dead_sessions(log, (catalogue, present), deleted);
+    let zone = &repository.keys.zone;
+    let mut keys = Vec::new();
+    for listed in repository.list(Folder::Lists).await? {
+        if let Ok(ZoneKey::List(session, _)) = ZoneKey::parse(zone, &listed.key)
+            && log.has(&session)
+            && dead.contains(&session.number)
+        {
+            keys.push(listed.key);
+        }
+    }
+    keys.extend(unread_segments(repository, log, &dead, monitor).await?);
+    let deletes = keys.iter().map(|key| async move {
+        monitor.check()?;
+        match repository.store.delete(key).await {
+            // It is locked for as long as the rest.
+            Err(Error::Kept { .. }) => Ok(()),
+            deleted => deleted,
+        }
+    });
+    let mut deletes = std::pin::pin!(futures::stream::iter(deletes).buffer_unordered(DELETES_IN_FLIGHT));
+    while let Some(deleted) = deletes.next().await {
+        deleted?;
+    }
+    Ok(())
+}
+
+/// The sessions whose packs are all burnt and gone, and of which no snapshot may still be had.
+fn dead_sessions(
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    deleted: &BTreeSet<PackName>,
+) -> BTreeSet<u64> {
+    let burnt = log.burnt(u64::MAX);
+    let is_there = |pack: &PackName| !present.found(*pack).is_empty() && !deleted.contains(pack);
+    let listed = catalogue.packs().map(|(pack, _)| pack);
+    let packs: BTreeSet<PackName> = listed.chain(present.names()).collect();
+    let in_use =
+        packs.iter().filter(|pack| is_there(pack) || !burnt.contains_pack(pack)).map(|pack| pack.session);
+    let snapshots = log.remaining_below(u64::MAX).into_iter().map(|snapshot| snapshot.session().number);
+    let in_use: BTreeSet<u64> = in_use.chain(snapshots).collect();
+    let has_ended = |number: &u64| log.entry(*number).is_some_and(LogEntry::has_ended);
+    packs
+        .iter()
+        .map(|pack| pack.session)
+        .filter(|number| !in_use.contains(number))
+        .filter(has_ended)
+        .collect()
+}
