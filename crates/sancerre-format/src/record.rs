@@ -1,5 +1,7 @@
 //! Records: a signed text with a public and a sealed part (FORMAT.md §2). One shape for all that is signed.
 
+mod cut;
+
 use crate::bytes::to_u64;
 use crate::certificate::{Certificate, Role, Signer};
 use crate::error::{FormatError, Result, corrupt, ensure, forged};
@@ -10,6 +12,8 @@ use crate::sign::{ARMOR_BEGIN, ARMOR_END, PublicKey, SigningKey};
 use crate::text::{TextReader, TextWriter, number};
 
 pub use crate::trust::Trust;
+
+pub use cut::{Cut, cut, decode_cut};
 
 /// The fields of one kind of record, between `tool:` and `public:`.
 pub trait Fields: Sized {
@@ -44,18 +48,6 @@ pub struct Record<F> {
     pub hash: Hash,
     public: Option<Vec<u8>>,
     sealed: Option<Vec<u8>>,
-}
-
-/// How much of a record is at hand. The signed text says size and hash of each part, so a record without parts verifies
-/// as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cut {
-    /// All of it.
-    Whole,
-    /// All but the public part.
-    Sealed,
-    /// Text and signature.
-    Head,
 }
 
 impl<F: Fields> Record<F> {
@@ -279,28 +271,6 @@ impl<'a> Unverified<'a> {
             hash,
         })
     }
-}
-
-/// Cuts parts off a record, of which nothing is verified but where they begin.
-///
-/// Errors: bytes that are no record, or whose length is not what the text announces.
-pub fn cut<F: Fields>(bytes: &[u8], cut: Cut) -> Result<Vec<u8>> {
-    let unverified = Unverified::split_head(F::KIND, bytes)?;
-    let [public, sealed] = read_text::<F>(unverified.text)?.parts;
-    let parts = usize::try_from(public.0).ok().and_then(|size| unverified.parts.split_at_checked(size));
-    let (_, sealed_part) = parts
-        .filter(|(_, rest)| to_u64(rest.len()) == sealed.0)
-        .ok_or_else(|| corrupt(F::KIND, "it does not have the size that its text announces"))?;
-    Ok(match cut {
-        Cut::Whole => bytes.to_vec(),
-        Cut::Sealed => [unverified.head().as_slice(), sealed_part].concat(),
-        Cut::Head => unverified.head(),
-    })
-}
-
-/// Verifies and decodes what [`cut`] left of a record whose whole bytes have this hash. That they do is somebody's word.
-pub fn decode_cut<F: Fields>(trust: &Trust, bytes: &[u8], cut: Cut, hash: Hash) -> Result<Record<F>> {
-    Unverified::split_head(F::KIND, bytes)?.verify_cut(trust, cut, hash)
 }
 
 /// Fails for what an admin key signed that was replaced where this one is in force.

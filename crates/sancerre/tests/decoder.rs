@@ -118,8 +118,8 @@ fn fill(site: &Site) -> Vec<u8> {
     site.sancerre(&["gc"], b"");
     // With so many entries the next gc writes a checkpoint.
     for _ in 0..3 {
-        site.sancerre(&["hold", "web01:latest", "--reason", "test"], b"");
-        site.sancerre(&["release", "web01:latest", "--reason", "test"], b"");
+        site.sancerre(&["hold", "Büro/web 01:latest", "--reason", "test"], b"");
+        site.sancerre(&["release", "Büro/web 01:latest", "--reason", "test"], b"");
     }
     // Two persons forget: the first does not count before the second.
     for keeper in ["alice", "bob"] {

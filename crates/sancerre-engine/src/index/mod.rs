@@ -15,6 +15,7 @@ mod rebuild;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use lookup::{Index, Lookup};
 pub use merge::{MergeReport, merge_index};
@@ -23,4 +24,5 @@ pub use rebuild::{RebuildReport, rebuild_index};
 pub(crate) use lookup::WHOLE_BYTES;
 pub(crate) use merge::merge_after_backup;
 pub(crate) use publish::sign_segment;
-pub(crate) use segment::{Segment, Whole, key_of, segments, unread_segments};
+pub(crate) use segment::{Segment, Whole, key_of, segments};
+pub(crate) use unread::unread_segments;

@@ -370,34 +370,6 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
     Ok(covered.0.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The keys of segments that others cover, and of those that name only packs of `dead` sessions. None without the zone's
-/// secrets: of which generation a segment is then says nothing.
-///
-/// Errors: the store's.
-pub(crate) async fn unread_segments(
-    repository: &Repository,
-    log: &Log,
-    dead: &BTreeSet<u64>,
-    monitor: &Monitor,
-) -> Result<Vec<String>> {
-    if repository.keys.zone_secrets().is_err() {
-        return Ok(Vec::new());
-    }
-    let mut listed = segments(repository, log).await?;
-    // Who is not trusted covers nothing.
-    retain_heard(log, &log.avoid(u64::MAX)?, &mut listed);
-    let read = |name, size_bytes| Head::read(repository, log, name, size_bytes);
-    let covered = read_uncovered((repository, log), monitor, &listed, read, |_: Head| {}).await?;
-    let is_of_backup = |number: u64| {
-        let announced = log.entry(number).and_then(LogEntry::announced);
-        announced.is_some_and(|entry| matches!(entry.fields.kind, Kind::Backup(_)))
-    };
-    let is_unread = |name: &&SegmentName| {
-        covered.contains(name) || (dead.contains(&name.session) && is_of_backup(name.session))
-    };
-    listed.keys().filter(is_unread).map(|name| key_of(repository, log, *name)).collect()
-}
-
 /// The segments that were refused when they were fetched, or are too large, and why. A segment that is ignored costs
 /// deduplication at most, so its size tells it from another well enough.
 async fn refused(

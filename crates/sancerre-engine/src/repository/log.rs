@@ -5,6 +5,7 @@ mod avoid;
 mod basis;
 mod carried;
 mod compare;
+mod decode;
 mod digest;
 mod effect;
 mod moves;

@@ -10,7 +10,7 @@ use sancerre_format::record::{self, Fields, Record};
 use sancerre_format::{FormatError, limits};
 
 use super::basis::Basis;
-use super::read::{carried_entry, carried_outcome};
+use super::decode::{carried_entry, carried_outcome};
 use super::{Log, LogEntry};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
