@@ -49,7 +49,7 @@ impl Scene {
     async fn night(&mut self, seed: u64) {
         for vm in ["web01", "db01"] {
             let mut disk = noise(u64::from(vm == "web01"), SIZE);
-            disk[..SIZE / 2].copy_from_slice(&noise(seed, SIZE / 2));
+            disk[..SIZE / 2].copy_from_slice(&noise(seed + u64::from(vm == "db01"), SIZE / 2));
             let report = back_up(&self.repo.open, vm, MemoryDisk::new(disk.clone())).await.unwrap();
             self.model.add_disk(report.snapshot.unwrap(), &disk);
         }

@@ -97,6 +97,10 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
 /// The log with all that it says of this snapshot: its manifest, and the session keys of whoever sealed its frames.
 async fn filled(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<Arc<Log>> {
     let mut log = Arc::unwrap_or_clone(log);
+    if log.start() > 1 && !log.has(&session) {
+        // A checkpoint says nothing of what was given up: the whole log says by whom, and when.
+        log = Log::load(repository).await?;
+    }
     log.fill(repository, &BTreeSet::new(), &BTreeSet::from([session.number])).await?;
     let snapshot = log.entry(session.number).and_then(LogEntry::snapshot);
     let sealers = match snapshot {
