@@ -3,7 +3,7 @@
 
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::forget::hold;
-use sancerre_engine::gc::{GcOptions, gc};
+use sancerre_engine::gc::{GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -20,7 +20,7 @@ use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, small_layout, zone};
 
-use crate::gc::{OPTIONS, collect, drop_snapshot};
+use crate::gc::{OPTIONS, drop_snapshot};
 
 const SIZE: usize = 3 << 20;
 
@@ -40,9 +40,7 @@ impl Scene {
         for night in 0..3 {
             scene.night(seed + 100 * night).await;
         }
-        let gone = scene.model.snapshots.remove(0).0;
-        drop_snapshot(&scene.keeper, gone).await.unwrap();
-        collect(&scene.keeper).await.unwrap();
+        scene.move_frames().await;
         scene
     }
 
@@ -53,16 +51,20 @@ impl Scene {
             let report = back_up(&self.repo.open, vm, MemoryDisk::new(disk.clone())).await.unwrap();
             self.model.add_disk(report.snapshot.unwrap(), &disk);
         }
-        collect(&self.keeper).await.unwrap();
+        self.collect().await;
     }
 
-    /// A collection that tolerates no garbage: it moves frames.
+    /// A collection of which nothing is worth a warning.
+    async fn collect(&self) -> GcReport {
+        let told = Monitor::new(|warning| panic!("{warning}"));
+        gc(&self.keeper, &OPTIONS, &told).await.unwrap()
+    }
+
+    /// The first snapshot goes, of whose packs others need parts.
     async fn move_frames(&mut self) {
-        let disk = noise(3, 1000);
-        let report = back_up(&self.repo.open, "other", MemoryDisk::new(disk.clone())).await.unwrap();
-        self.model.add_disk(report.snapshot.unwrap(), &disk);
-        let strict = GcOptions { max_unused_percent: 0, ..OPTIONS };
-        let report = gc(&self.keeper, &strict, &Monitor::silent()).await.unwrap();
+        let gone = self.model.snapshots.remove(0).0;
+        drop_snapshot(&self.keeper, gone).await.unwrap();
+        let report = self.collect().await;
         assert!(report.moved_bytes > 0 && !self.newest().await.2.moves.is_empty(), "{report:?}");
     }
 
@@ -143,7 +145,6 @@ async fn a_reader_starts_at_the_newest_and_sees_all() {
 #[tokio::test(start_paused = true)]
 async fn moved_frames_are_found() {
     let mut scene = Scene::new(905).await;
-    scene.move_frames().await;
     scene.is_whole().await;
     assert_eq!(scene.complaints().await, []);
     scene.night(950).await;
@@ -182,9 +183,9 @@ async fn without_any_all_is_read() {
     scene.repo.lose(&scene.checkpoints().await).await;
     assert_eq!(scene.recent().await.start(), 1);
     scene.is_whole().await;
-    collect(&scene.keeper).await.unwrap();
+    scene.collect().await;
     let report = back_up(&scene.repo.open, "web01", MemoryDisk::new(noise(1, SIZE))).await.unwrap();
-    collect(&scene.keeper).await.unwrap();
+    scene.collect().await;
     assert!(scene.recent().await.start() > report.snapshot.unwrap().number);
 }
 
@@ -205,8 +206,7 @@ async fn every_lie_is_found_and_ends_with_the_key() {
         ("its text does not", |state, _| state.entries[0].bytes[40] ^= 1),
     ];
     for (says, lie) in lies {
-        let mut scene = Scene::new(920).await;
-        scene.move_frames().await;
+        let scene = Scene::new(920).await;
         let key = scene.lie(|state| lie(state, dead)).await;
         let complaints = scene.complaints().await;
         assert!(complaints.iter().any(|(object, ..)| *object == key), "{says}: {complaints:?}");
@@ -264,7 +264,7 @@ async fn quarantines_are_carried() {
     scene.repo.append(Kind::Quarantine { reason: "test".into() }, &set.encode().unwrap()).await;
     let disk = noise(7, SIZE);
     back_up(&scene.repo.open, "other", MemoryDisk::new(disk)).await.unwrap();
-    collect(&scene.keeper).await.unwrap();
+    scene.collect().await;
     let recent = scene.recent().await;
     assert!(recent.start() > session.number);
     assert!(recent.quarantined(u64::MAX).has_pack(&PackName { session: session.number, ordinal: 0 }));

@@ -11,7 +11,7 @@ use super::report::Severity;
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue, Present};
-use crate::repository::log::{Log, Moves, Snapshot};
+use crate::repository::log::{Log, Moves};
 
 /// Why a pack cannot be used, and which object is to blame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,9 +126,9 @@ async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u6
         }
     }
     let mut missing = BTreeMap::new();
-    for entry in log.entries() {
-        let Some(Snapshot { manifest, .. }) = entry.snapshot() else { continue };
-        let session = &entry.session;
+    // Those of a session whose snapshot is gone may be gone too.
+    for snapshot in log.remaining_below(u64::MAX) {
+        let (manifest, session) = (snapshot.manifest, &snapshot.session());
         let there = found.get(session).map_or(&[][..], Vec::as_slice);
         // Counted up to one more than there are: a claim of a billion lists costs nothing.
         if let Some(sequence) = (0..manifest.fields.lists).find(|sequence| !there.contains(sequence)) {

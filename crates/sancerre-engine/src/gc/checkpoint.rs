@@ -29,24 +29,17 @@ pub(super) async fn follow(
     repository: &Repository,
     log: &Log,
     gc: SessionId,
-    present: &Present,
     after_entries: u64,
     monitor: &Monitor,
 ) {
-    if let Err(error) = write(repository, log, gc, present, after_entries).await {
+    if let Err(error) = write(repository, log, gc, after_entries).await {
         monitor.warn(format!(
             "no checkpoint of the log was written, so that it is read from further back: {error}"
         ));
     }
 }
 
-async fn write(
-    repository: &Repository,
-    log: &Log,
-    gc: SessionId,
-    present: &Present,
-    after_entries: u64,
-) -> Result<()> {
+async fn write(repository: &Repository, log: &Log, gc: SessionId, after_entries: u64) -> Result<()> {
     let upto = gc.number.saturating_add(1);
     let mut listed = repository.list(Folder::Checkpoints).await?;
     let number = |key: &str| match ZoneKey::parse(&repository.keys.zone, key) {
@@ -67,7 +60,7 @@ async fn write(
     if upto.saturating_sub(since) < after_entries {
         return Ok(());
     }
-    let (checkpoint, state) = make(repository, log, gc, present, last.map(|(_, state)| state)).await?;
+    let (checkpoint, state) = make(repository, log, gc, last.map(|(_, state)| state)).await?;
     let signer = repository.signer(KEEPERS)?;
     let bytes = repository.sign(signer, &checkpoint, &state.encode()?, &[])?;
     prove(repository, log, &bytes)?;
@@ -96,7 +89,6 @@ async fn make(
     repository: &Repository,
     log: &Log,
     gc: SessionId,
-    present: &Present,
     last: Option<State>,
 ) -> Result<(Checkpoint, State)> {
     let upto = gc.number.saturating_add(1);
@@ -119,6 +111,8 @@ async fn make(
                 _ => None,
             }
         });
+    // As it is now: with the copies that this gc made, and without what it deleted.
+    let present = Present::load(repository).await?;
     let carried = log.carried(upto, present.names(), &indexed.collect())?;
     let state = gather(repository, log, carried, last.unwrap_or_default()).await?;
     Ok((checkpoint, state))

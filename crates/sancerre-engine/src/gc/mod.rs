@@ -235,7 +235,7 @@ async fn collect(
     if report.left.is_empty() {
         lists::sweep(repository, &log, (catalogue, present), &doomed, monitor).await;
     }
-    checkpoint::follow(repository, &log, session, present, options.checkpoint_after_entries, monitor).await;
+    checkpoint::follow(repository, &log, session, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }
 

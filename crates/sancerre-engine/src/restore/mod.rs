@@ -97,7 +97,11 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
 /// The log with all that it says of this snapshot: its manifest, and the session keys of whoever sealed its frames.
 async fn filled(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<Arc<Log>> {
     let mut log = Arc::unwrap_or_clone(log);
-    if log.start() > 1 && !log.has(&session) {
+    let is_known = |log: &Log| {
+        let entry = log.entry(session.number).filter(|entry| entry.session == session);
+        entry.and_then(LogEntry::snapshot).is_some()
+    };
+    if log.start() > 1 && !is_known(&log) {
         // A checkpoint says nothing of what was given up: the whole log says by whom, and when.
         log = Log::load(repository).await?;
     }

@@ -14,7 +14,7 @@ use sancerre_format::record::{self, Fields, Record, Trust, Unverified};
 use super::{LogEntry, Outcome};
 use crate::repository::Repository;
 
-pub(super) type Verified<T> = std::result::Result<T, FormatError>;
+pub(super) type Verified<T> = Result<T, FormatError>;
 
 /// A log entry that belongs to its place, or what it is instead.
 pub(super) enum Found {

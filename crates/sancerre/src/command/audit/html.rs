@@ -240,7 +240,7 @@ fn findings(report: &AuditReport) -> String {
 }
 
 /// What to write down, or to compare with what was written down.
-fn checkpoints(report: &AuditReport) -> String {
+fn marks(report: &AuditReport) -> String {
     let seed = |zone: &ZoneAudit| {
         let sampled = zone.check.sampled?;
         Some(format!("<dt>Seed of its sample</dt><dd>{}</dd>\n", code(to_hex(&sampled.sample.seed))))
