@@ -10,7 +10,9 @@
 
 mod actors;
 mod attack;
+mod liar;
 mod rules;
+mod staff;
 mod truth;
 mod world;
 
@@ -30,7 +32,7 @@ fn live(seed: u64) -> Vec<String> {
             world.step().await;
         }
         world.settle().await;
-        rules::judge(&world.repo, &world.junk);
+        rules::judge(&world.repo, world.junk.iter().chain(&world.strange));
         std::mem::take(&mut world.trace)
     })
 }
