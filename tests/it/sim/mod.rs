@@ -23,7 +23,7 @@ use world::World;
 
 /// Every day; `cargo xtask sim` runs more.
 const SEEDS: u64 = 1_000;
-const STEPS: usize = 12;
+const STEPS: usize = 14;
 
 fn live(seed: u64) -> Vec<String> {
     block_on(async {

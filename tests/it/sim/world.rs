@@ -43,6 +43,8 @@ pub(super) struct World {
     pub(super) newer: Vec<(Name, u64)>,
     /// Whether a forget counts only when another keeper approves it.
     needs_approval: bool,
+    /// Whether keepers' keys are stolen.
+    is_hostile: bool,
     /// What a keeper asked to forget since another approved all that waits.
     asked: BTreeSet<SessionId>,
     pub(super) dice: Dice,
@@ -71,6 +73,7 @@ impl World {
             liar: None,
             newer: Vec::new(),
             needs_approval,
+            is_hostile: dice.one_in(2),
             asked: BTreeSet::new(),
             repo,
             dice,
@@ -99,7 +102,7 @@ impl World {
             9 => self.taint().await,
             10 => self.annotate().await,
             11 if self.dice.one_in(2) => self.come_from_the_future().await,
-            12 => self.judge().await,
+            12 if self.liar.is_some() => self.judge().await,
             _ => self.act_at_once().await,
         }
         self.note_objects().await;
@@ -172,13 +175,14 @@ impl World {
     async fn act_at_once(&mut self) {
         let first = self.dice.pick(VMS.len());
         let count = 1 + self.dice.pick(4);
-        if self.liar.is_none() && self.dice.one_in(6) {
+        if self.is_hostile && self.liar.is_none() {
             self.liar = Some(self.key("liar", Role::Keeper, None).await);
         }
         let actors: Vec<Actor> = (0..count).map(|number| self.actor(first + number)).collect();
         let troubled: Vec<bool> = actors.iter().map(|actor| actor.is_troubled).collect();
         let deeds = join_all(actors.into_iter().map(|actor| actor.deed)).await;
-        let is_rough = |deed: &Deed| matches!(deed, Deed::Collect { .. } | Deed::Revoke { .. });
+        let is_rough =
+            |deed: &Deed| matches!(deed, Deed::Collect { .. } | Deed::Revoke { .. } | Deed::Lie { .. });
         let is_calm = self.newer.is_empty() && !troubled.contains(&true) && !deeds.iter().any(is_rough);
         self.find_silent(&deeds).await;
         let beside = Beside::of(&deeds);
@@ -209,12 +213,13 @@ impl World {
         let line = Line::new(&self.repo, &self.repo.open, &mut self.dice);
         let keeper = Line::new(&self.repo, &self.keepers[0], &mut self.dice);
         let any = [Fate::Kept, Fate::Held, Fate::AskedFor];
-        let chosen = match self.dice.below(15) {
-            0..5 => None,
-            5 | 6 => {
+        let chosen = match self.dice.below(16) {
+            11 if !self.asked.is_empty() && self.needs_approval => Some(self.approve()),
+            0..4 => None,
+            4 | 5 => {
                 self.choose(&any).map(|snapshot| line.act(|repository| actors::read(repository, snapshot)))
             }
-            7 | 8 => self.choose(&[Fate::Kept, Fate::AskedFor]).map(|snapshot| {
+            6 | 7 => self.choose(&[Fate::Kept, Fate::AskedFor]).map(|snapshot| {
                 // Alone it does not count where another keeper must approve it.
                 if !self.needs_approval {
                     self.truth.set(&snapshot, Fate::AskedFor);
@@ -222,7 +227,7 @@ impl World {
                 self.asked.insert(snapshot);
                 keeper.act(|repository| actors::drop_one(repository, snapshot))
             }),
-            9 => match self.choose(&[Fate::AskedFor]) {
+            8 | 9 => match self.choose(&[Fate::AskedFor]) {
                 Some(snapshot) if self.dice.one_in(2) => {
                     Some(keeper.act(|repository| actors::take_back(repository, snapshot)))
                 }
@@ -232,9 +237,8 @@ impl World {
                     keeper.act(|repository| actors::let_go(repository, snapshot))
                 }),
             },
-            10 => Some(self.dismiss()),
-            11 if self.needs_approval => Some(self.approve()),
-            12 => self.thief(),
+            10 if self.dice.one_in(2) => Some(self.dismiss()),
+            11..14 if self.is_hostile => self.thief(),
             _ => {
                 let wait_seconds = [0, 60, 3600][self.dice.pick(3)];
                 let silent_seconds = [0, 3600, 86_400][self.dice.pick(3)];
