@@ -102,7 +102,7 @@ impl<'a> Court<'a> {
             }
             // Of what lies below it, which was judged.
             Ok(ZoneKey::Checkpoint(upto)) => {
-                assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc")
+                assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc");
             }
             // Keys and configuration, from before the first session.
             Err(_) => {}

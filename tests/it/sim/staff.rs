@@ -6,10 +6,12 @@ use sancerre_engine::keys::certify::{NewKey, certify};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
 use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::repository::session::Session;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::Role;
 use sancerre_format::log::{Distrust, Entry, Kind, Note};
 use sancerre_format::names::{self, Name, Time};
+use sancerre_format::outcome::Abort;
 use sancerre_tests::disk::MemoryDisk;
 use sancerre_tests::forge::signed_with;
 use sancerre_tests::repo::{back_up, name, zone};
@@ -22,6 +24,13 @@ use super::world::World;
 pub(super) struct Writer {
     pub(super) employee: Employee,
     pub(super) repository: Repository,
+}
+
+/// What a later version wrote: who signed it, and at which number.
+pub(super) struct Newer {
+    key: Name,
+    number: u64,
+    pub(super) is_entry: bool,
 }
 
 impl World {
@@ -81,9 +90,13 @@ impl World {
         self.repo.append(Kind::Taint(Distrust { writer, from, reason: "test".into() }), &[]).await;
     }
 
-    /// A program of a later version writes an entry: nobody adds or deletes above it until its key is revoked.
+    /// A program of a later version writes something: above an entry nobody adds or deletes until its key is revoked, above
+    /// an outcome nobody deletes.
     pub(super) async fn come_from_the_future(&mut self) {
         let (key, repository) = self.key("later", Role::Writer, None).await;
+        if self.dice.one_in(2) {
+            return self.end_in_the_future(key, &repository).await;
+        }
         let kind = Kind::Quarantine { reason: "test".into() };
         let signer = repository.signer(kind.roles()).unwrap();
         let entry = Entry { by: signer.by.clone(), ..self.repo.next_entry(kind).await };
@@ -92,11 +105,29 @@ impl World {
         self.repo.put_log(entry.number, bytes).await;
         self.strange.push(names::log(&zone(), entry.number));
         self.trace.push(format!("{key} writes log {} of a later version", entry.number));
-        self.newer.push((key, entry.number));
+        self.newer.push(Newer { key, number: entry.number, is_entry: true });
+    }
+
+    async fn end_in_the_future(&mut self, key: Name, repository: &Repository) {
+        let mut log = Log::load(repository).await.unwrap();
+        // Above what nobody understands it would not begin.
+        let Ok(session) = Session::announce(repository, &mut log, &name("web01"), None).await else { return };
+        let session = session.id;
+        let signer = repository.signer(&[Role::Writer]).unwrap();
+        let (repository, time) = (self.repo.open.keys.trust.repository, self.repo.host.clock.now());
+        let (zone, by, reason) = (zone(), signer.by.clone(), "test".into());
+        let abort = Abort { repository, zone, session, by, time, reason };
+        let outcome = names::outcome(&abort.zone, &session);
+        self.repo
+            .tamper(&outcome, signed_with(&abort, &signer.key, &[], |text| crate::newer::LATER[0](&text)))
+            .await;
+        self.strange.push(outcome);
+        self.trace.push(format!("{key} ends session {} as later versions do", session.number));
+        self.newer.push(Newer { key, number: session.number, is_entry: false });
     }
 
     pub(super) async fn end_the_future(&mut self) {
-        for (key, from) in std::mem::take(&mut self.newer) {
+        for Newer { key, number: from, .. } in std::mem::take(&mut self.newer) {
             let mut log = Log::load(&self.admin).await.unwrap();
             let revoked = revoke(&self.admin, &mut log, &key, Some(from), "test").await.unwrap();
             assert_eq!(revoked.from, from);
