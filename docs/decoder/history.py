@@ -9,7 +9,7 @@ from typing import Callable, Iterator
 
 from framesets import FrameSet, Lists
 from packs import Pack
-from primitives import Damaged, FrameName, SessionId, digest, require
+from primitives import Damaged, FrameName, SessionId, Unsupported, digest, require
 from records import Record
 from standing import Standing
 from repository import Repository
@@ -140,7 +140,13 @@ class Zone:
             before = number
             record = self.repository.decode(key, "log")
             if record and (record["zone"], record.number("number")) == (self.name, number):
-                self.sessions[number] = Session(SessionId(number, digest(record.data)), record)
+                session = Session(SessionId(number, digest(record.data)), record)
+                try:
+                    if session.kind == "gc":
+                        Lists(record.public, number)
+                    self.sessions[number] = session
+                except (Damaged, Unsupported) as error:
+                    self.repository.report(key, f"no proposal: {error}")
             elif record:
                 self.repository.report(key, "an entry of another place")
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures::future::join;
 use sancerre_engine::ErrorKind;
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
-use sancerre_engine::forget::undelete;
+use sancerre_engine::forget::{hold, undelete};
 use sancerre_engine::gc::{abandon, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -113,10 +113,14 @@ async fn a_commit_does_not_burn_what_is_only_forgotten() {
     let error = collect(&scene.honest).await.unwrap_err().to_string();
     assert!(error.contains("liar"), "{error}");
     assert_eq!(scene.pack_keys().await, before);
-    undelete(&scene.honest, &BTreeSet::from([scene.session(0)]), "needed").await.unwrap();
+    // If the gc were given up now, so would be what was forgotten at its number.
+    let first = BTreeSet::from([scene.session(0)]);
+    undelete(&scene.honest, &first, "needed").await.unwrap_err();
     scene.all_restores().await;
     scene.revoke("liar", u64::MAX).await;
     assert_eq!(collect(&scene.honest).await.unwrap().deleted_packs, 0);
+    // A commit stands on it.
+    hold(&scene.honest, &first, "needed").await.unwrap();
     scene.all_restores().await;
 }
 
@@ -174,7 +178,13 @@ async fn a_commit_above_an_open_session_waits() {
     };
     assert!(!is_gone(&scene).await, "it has no effect yet");
     assert!(avoids(&scene, 0).await && avoids(&scene, 1).await, "all that it proposed is left alone");
-    undelete(&scene.honest, &BTreeSet::from([scene.session(0)]), "needed").await.unwrap();
+    // Whether it came in time is not known yet, so it is not reported as done.
+    let error = undelete(&scene.honest, &BTreeSet::from([scene.session(0)]), "needed").await.unwrap_err();
+    assert!(error.to_string().contains(&format!("gc {}", gc.number)), "{error}");
+    let error = hold(&scene.honest, &BTreeSet::from([scene.session(0)]), "needed").await.unwrap_err();
+    assert!(error.to_string().contains(&format!("gc {}", gc.number)), "{error}");
+    // What was not forgotten below it cannot be gone by it.
+    hold(&scene.honest, &BTreeSet::from([scene.session(1)]), "needed").await.unwrap();
     open.abort(&scene.repo.open, "test").await.unwrap();
     assert!(is_gone(&scene).await, "it was forgotten below it");
     assert!(avoids(&scene, 0).await && !avoids(&scene, 1).await);

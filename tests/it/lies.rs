@@ -124,6 +124,31 @@ async fn nobody_else_commits_an_open_gc() {
     scene.stands("does not verify").await;
 }
 
+/// Nobody can avoid what such a gc proposes, so nobody may collect by it: else one entry would stop all writers for ever.
+#[tokio::test(start_paused = true)]
+async fn a_proposal_that_nobody_can_read_stops_nobody() {
+    let mut scene = Scene::new(955).await;
+    let mut future = FrameSet::default();
+    future.insert_pack(PackName { session: 900, ordinal: 0 });
+    let later = GcLists { dead: future, ..GcLists::default() }.encode().unwrap();
+    let mut dead = scene.packs().await;
+    dead.insert_pack(PackName { session: 1, ordinal: 900 });
+    for proposal in [later, b"junk".to_vec(), Vec::new()] {
+        let gc = scene.repo.append_as(&scene.liar, GC, &proposal).await;
+        let lists = GcLists { dead: dead.clone(), forgotten: scene.sessions(), ..GcLists::default() };
+        scene.repo.commit_gc_as(&scene.liar, gc, &lists).await;
+        let disk = noise(956, SIZE);
+        let report = back_up(&scene.repo.open, "web01", MemoryDisk::new(disk.clone())).await.unwrap();
+        scene.model.add_disk(report.snapshot.unwrap(), &disk);
+        assert_eq!(collect(&scene.honest).await.unwrap().deleted_packs, 0);
+        scene.model.check(&scene.repo.open).await;
+        let options = CheckOptions { read_data: ReadData::No, quarantine: false };
+        let report = check(&scene.repo.open, &options, &Monitor::silent()).await.unwrap();
+        let entry = names::log(&zone(), gc.number);
+        assert!(report.findings.iter().any(|found| found.object == entry), "{:?}", report.findings);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_commit_gives_up_only_what_a_record_forgot() {
     let scene = Scene::new(910).await;

@@ -101,7 +101,7 @@ impl Scene {
 }
 
 /// Ways in which a later version may write a log entry.
-const LATER: [fn(&str) -> String; 3] = [
+pub(crate) const LATER: [fn(&str) -> String; 3] = [
     |text| text.replacen("critical: -", "critical: teleport", 1),
     |text| text.replacen("kind: quarantine", "kind: bequeath", 1),
     |text| text.replacen("sancerre-log-v1", "sancerre-log-v2", 1),

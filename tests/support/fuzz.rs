@@ -7,6 +7,7 @@
 use sancerre_engine::keys::IdentityFile;
 use sancerre_engine::select::Selector;
 use sancerre_format::certificate::{Certificate, Signer};
+use sancerre_format::checkpoint::{Checkpoint, State};
 use sancerre_format::chunk::{Chunker, PieceKind};
 use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
 use sancerre_format::frames::FrameSet;
@@ -21,7 +22,7 @@ use sancerre_format::node::{Node, NodeLimits};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::pack::Pack;
 use sancerre_format::recipient::{AdminKey, Opener, Recipient};
-use sancerre_format::record::{self, Fields, SignedBy, Trust};
+use sancerre_format::record::{self, Cut, Fields, SignedBy, Trust};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, open, seal, seal_raw};
 use sancerre_format::sign::SigningKey;
 use sancerre_format::trust::Succession;
@@ -32,13 +33,15 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
     ("key_files", key_files),
     ("frame_sets", frame_sets),
     ("gc_lists", gc_lists),
+    ("states", states),
+    ("cut_records", cut_records),
     ("bodies", bodies),
     ("packs", packs),
     ("nodes", nodes),
@@ -68,7 +71,7 @@ fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
 }
 
 /// What records may call themselves.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     Succession::KIND,
     Config::KIND,
     Identity::KIND,
@@ -80,6 +83,7 @@ const KINDS: [&str; 13] = [
     Manifest::KIND,
     Abort::KIND,
     Commit::KIND,
+    Checkpoint::KIND,
     PackList::KIND,
     SegmentFields::KIND,
 ];
@@ -116,6 +120,7 @@ fn read_any(bytes: &[u8]) {
     read::<Manifest>(bytes);
     read::<Abort>(bytes);
     read::<Commit>(bytes);
+    read::<Checkpoint>(bytes);
     read::<PackList>(bytes);
     read::<SegmentFields>(bytes);
 }
@@ -166,6 +171,29 @@ fn gc_lists(input: &[u8]) {
     let Ok(part) = zstd::encode_all(input, 1) else { return };
     if let Ok(lists) = GcLists::decode(&part, u64::MAX) {
         assert_eq!(GcLists::decode(&lists.encode().unwrap(), u64::MAX).unwrap(), lists);
+    }
+}
+
+/// What a checkpoint says: as it is, and as a text and records, cut at the byte 0xff 0x00 0xff, to be compressed.
+fn states(input: &[u8]) {
+    let _ = State::decode(input, u64::MAX);
+    let (text, rest) = cut(input, &[0xff, 0, 0xff]);
+    let records = rest.get(3..).unwrap_or_default();
+    let (Ok(text), Ok(records)) = (zstd::encode_all(text, 1), zstd::encode_all(records, 1)) else { return };
+    let Ok(length) = u32::try_from(text.len()) else { return };
+    let part = [&length.to_le_bytes()[..], &text, &records].concat();
+    if let Ok(state) = State::decode(&part, u64::MAX) {
+        assert_eq!(State::decode(&state.encode().unwrap(), u64::MAX).unwrap(), state);
+    }
+}
+
+/// A record of which a checkpoint carries a part, whatever it says of the rest.
+fn cut_records(input: &[u8]) {
+    let hash = Hash::of(input);
+    for cut in [Cut::Whole, Cut::Sealed, Cut::Head] {
+        let _ = record::decode_cut::<Entry>(&trust(), input, cut, hash);
+        let _ = record::decode_cut::<Manifest>(&trust(), input, cut, hash);
+        let _ = record::decode_cut::<Abort>(&trust(), input, cut, hash);
     }
 }
 

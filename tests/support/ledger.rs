@@ -23,7 +23,7 @@ use crate::host::TestClock;
 /// What happened to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It was not there before. The bytes are those of records; of what is large, the size says enough.
+    /// It was not there before. The bytes are those of records and of small packs; what is larger is not remembered.
     Created(String, Bytes),
     /// It was put without asking whether it was there: nobody but a test may.
     Overwritten(String),
@@ -32,7 +32,7 @@ pub enum Event {
 }
 
 /// Larger objects are remembered without their bytes.
-const REMEMBERED_BYTES: usize = 64 << 10;
+const REMEMBERED_BYTES: usize = 2 << 20;
 
 #[derive(Debug, Default)]
 struct Pages {

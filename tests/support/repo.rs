@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_engine::Result;
 use sancerre_engine::backup::{BackupOptions, BackupReport, Dedup, Input, Source, backup};
 use sancerre_engine::host::Host;
@@ -147,9 +147,13 @@ impl TestRepo {
         self.memory.get(&key.into()).await.unwrap().bytes().await.unwrap().into()
     }
 
-    /// Replaces an object behind the engine's back.
+    /// Replaces an object behind the engine's back, or makes one.
     pub async fn tamper(&self, key: &str, bytes: Vec<u8>) {
-        self.memory.put(&key.into(), bytes.into()).await.unwrap();
+        let (key, payload) = (key.into(), PutPayload::from(bytes));
+        let created = self.memory.put_opts(&key, payload.clone(), PutMode::Create.into()).await;
+        if created.is_err() {
+            self.memory.put(&key, payload).await.unwrap();
+        }
     }
 
     /// Removes objects behind the engine's back.

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use sancerre_engine::Result;
-use sancerre_engine::forget::{ForgetOptions, Wish, hold, release, undelete};
+use sancerre_engine::forget::{Approved, ForgetOptions, Wish, approve, hold, release, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::revoke::{Revoked, revoke};
 use sancerre_engine::store::Store;
+use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
+use sancerre_format::names::Name;
 use sancerre_tests::dice::Dice;
 use sancerre_tests::disk::MemoryDisk;
 use sancerre_tests::faults::FaultStore;
@@ -24,13 +28,48 @@ use crate::forget::decide;
 /// What somebody did, and what came of it.
 #[allow(clippy::large_enum_variant)] // a few of them live at a time
 pub(super) enum Deed {
-    Backup { vm: &'static str, bytes: Arc<Vec<u8>>, saved: Result<SessionId> },
-    Forget { snapshot: SessionId, done: Result<u64> },
-    Undelete { snapshot: SessionId, done: Result<u64> },
-    Hold { snapshot: SessionId, done: Result<u64> },
-    Release { snapshot: SessionId, done: Result<u64> },
-    Collect { done: Result<GcReport> },
-    Read { snapshot: SessionId, found: Result<Vec<u8>> },
+    Backup {
+        by: Employee,
+        vm: &'static str,
+        bytes: Arc<Vec<u8>>,
+        saved: Result<SessionId>,
+    },
+    Forget {
+        snapshot: SessionId,
+        done: Result<u64>,
+    },
+    Undelete {
+        snapshot: SessionId,
+        done: Result<u64>,
+    },
+    Hold {
+        snapshot: SessionId,
+        done: Result<u64>,
+    },
+    Release {
+        snapshot: SessionId,
+        done: Result<u64>,
+    },
+    Approve {
+        done: Result<Approved>,
+    },
+    /// A key was revoked from its own number on, or from an earlier one.
+    Revoke {
+        key: Name,
+        from: Option<u64>,
+        done: Result<Revoked>,
+    },
+    /// A keeper signed what is not so.
+    Lie {
+        what: String,
+    },
+    Collect {
+        done: Result<GcReport>,
+    },
+    Read {
+        snapshot: SessionId,
+        found: Result<Vec<u8>>,
+    },
 }
 
 /// A deed under way, and whether its line or its process may fail.
@@ -69,10 +108,23 @@ impl Line {
     }
 }
 
-pub(super) async fn save(repository: Repository, vm: &'static str, bytes: Arc<Vec<u8>>, dense: bool) -> Deed {
+/// A writer's name, and whether its certificate ends some day.
+#[derive(Clone)]
+pub(super) struct Employee {
+    pub(super) name: Name,
+    pub(super) ends: bool,
+}
+
+pub(super) async fn save(
+    repository: Repository,
+    by: Employee,
+    vm: &'static str,
+    bytes: Arc<Vec<u8>>,
+    dense: bool,
+) -> Deed {
     let disk = if dense { MemoryDisk::dense(bytes.to_vec()) } else { MemoryDisk::new(bytes.to_vec()) };
     let saved = back_up(&repository, vm, disk).await.map(|report| report.snapshot.unwrap());
-    Deed::Backup { vm, bytes, saved }
+    Deed::Backup { by, vm, bytes, saved }
 }
 
 pub(super) async fn drop_one(repository: Repository, snapshot: SessionId) -> Deed {
@@ -93,6 +145,29 @@ pub(super) async fn protect(repository: Repository, snapshot: SessionId) -> Deed
 
 pub(super) async fn let_go(repository: Repository, snapshot: SessionId) -> Deed {
     Deed::Release { snapshot, done: release(&repository, &BTreeSet::from([snapshot]), "test").await }
+}
+
+/// Approves whatever waits for this keeper.
+pub(super) async fn approve_all(repository: Repository) -> Deed {
+    let done = async {
+        let pending = Log::load(&repository).await?.pending();
+        let waiting = pending.iter().filter(|one| one.by != repository_name(&repository));
+        approve(&repository, &waiting.map(|one| one.session.number).collect(), "test").await
+    };
+    Deed::Approve { done: done.await }
+}
+
+fn repository_name(repository: &Repository) -> Name {
+    repository.signer(&[Role::Keeper]).unwrap().by.name.clone()
+}
+
+pub(super) async fn revoke_key(repository: Repository, key: Name, from: Option<u64>) -> Deed {
+    let done = async {
+        let mut log = Log::load(&repository).await?;
+        revoke(&repository, &mut log, &key, from, "test").await
+    };
+    let done = done.await;
+    Deed::Revoke { key, from, done }
 }
 
 pub(super) async fn collect(repository: Repository, wait_seconds: u64, silent_seconds: u64) -> Deed {

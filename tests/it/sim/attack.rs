@@ -29,7 +29,7 @@ impl World {
         // Of sessions to come too: their names hold what nobody knows before they begin.
         let session = self.session(log);
         let ordinal = self.dice.below(4) as u32;
-        match self.dice.below(7) {
+        match self.dice.below(9) {
             0 => names::log(&zone, highest + 1),
             1 => names::log(&zone, highest + 1 + self.dice.below(1 << 40)),
             2 => match log.undecided(u64::MAX).next() {
@@ -39,6 +39,9 @@ impl World {
             3 => names::pack(&zone, PackName { session: session.number, ordinal }, &Hash::of(b"junk")),
             4 => names::list(&zone, &session, ordinal),
             5 => names::index(&zone, &session, ordinal),
+            6 => names::checkpoint(&zone, 1 + self.dice.below(highest + 4)),
+            // Whose key may be revoked, and whose was not.
+            7 => names::revoked(&self.writers[self.dice.pick(self.writers.len())].employee.name),
             _ => format!("zones/{zone}/log/{}", self.dice.roll()),
         }
     }

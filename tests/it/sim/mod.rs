@@ -10,7 +10,9 @@
 
 mod actors;
 mod attack;
+mod liar;
 mod rules;
+mod staff;
 mod truth;
 mod world;
 
@@ -21,7 +23,7 @@ use world::World;
 
 /// Every day; `cargo xtask sim` runs more.
 const SEEDS: u64 = 1_000;
-const STEPS: usize = 12;
+const STEPS: usize = 14;
 
 fn live(seed: u64) -> Vec<String> {
     block_on(async {
@@ -30,7 +32,7 @@ fn live(seed: u64) -> Vec<String> {
             world.step().await;
         }
         world.settle().await;
-        rules::judge(&world.repo, &world.junk);
+        rules::judge(&world.repo, world.junk.iter().chain(&world.strange));
         std::mem::take(&mut world.trace)
     })
 }

@@ -7,17 +7,18 @@ use bytes::Bytes;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, Hash, PackName, SessionId};
-use sancerre_format::log::{Entry, Kind};
-use sancerre_format::names::ZoneKey;
+use sancerre_format::log::{Distrust, Entry, Kind};
+use sancerre_format::names::{Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
+use sancerre_format::pack::Pack;
 use sancerre_format::record::{self, Fields, Record};
 use sancerre_tests::ledger::Event;
 use sancerre_tests::repo::{TestRepo, zone};
 
-/// Fails when an event broke a rule. `junk` are the keys of objects that an attacker made.
-pub(super) fn judge(repo: &TestRepo, junk: &[String]) {
+/// Fails when an event broke a rule. `junk` are the keys of objects that an attacker made, or a later version.
+pub(super) fn judge<'a>(repo: &TestRepo, junk: impl Iterator<Item = &'a String>) {
     let mut court = Court::new(repo);
-    let mut junk: BTreeSet<&str> = junk.iter().map(String::as_str).collect();
+    let mut junk: BTreeSet<&str> = junk.map(String::as_str).collect();
     for event in repo.ledger.events() {
         match &event {
             Event::Created(key, _) if junk.contains(key.as_str()) => court.junk(key),
@@ -25,7 +26,7 @@ pub(super) fn judge(repo: &TestRepo, junk: &[String]) {
             Event::Deleted(key) if junk.remove(key.as_str()) => {}
             Event::Created(key, bytes) => court.created(key, bytes),
             Event::Deleted(key) => court.deleted(key),
-            Event::Overwritten(key) => court.overwritten(key),
+            Event::Overwritten(key) => panic!("{key} was overwritten"),
         }
     }
 }
@@ -44,7 +45,20 @@ struct Court<'a> {
     aborted: BTreeSet<u64>,
     manifests: BTreeMap<SessionId, FrameSet>,
     given_up: BTreeSet<SessionId>,
-    packs: BTreeMap<PackName, BTreeSet<Hash>>,
+    /// What is stored, and the frames in it by its own table.
+    packs: BTreeMap<PackName, BTreeMap<Hash, Vec<FrameName>>>,
+    signers: BTreeMap<u64, Name>,
+    /// Snapshots that somebody asked to forget.
+    asked: BTreeSet<SessionId>,
+    /// Taints and revocations, with their numbers.
+    distrust: Vec<(u64, Distrust)>,
+    revoked: Vec<(u64, Distrust)>,
+    /// Whether a thief committed something: then only what is stored is the measure, and no list.
+    lied: bool,
+}
+
+fn is_liar(key: &Name) -> bool {
+    key.as_str().starts_with("liar")
 }
 
 impl<'a> Court<'a> {
@@ -61,6 +75,11 @@ impl<'a> Court<'a> {
             manifests: BTreeMap::new(),
             given_up: BTreeSet::new(),
             packs: BTreeMap::new(),
+            signers: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            distrust: Vec::new(),
+            revoked: Vec::new(),
+            lied: false,
         }
     }
 
@@ -74,14 +93,16 @@ impl<'a> Court<'a> {
             Ok(ZoneKey::Outcome(session)) => self.ended(session, bytes),
             Ok(ZoneKey::Pack(pack, hash)) => {
                 self.is_announced(pack.session, key);
-                self.packs.entry(pack).or_default().insert(hash);
+                let stored = Pack::decode(bytes).unwrap();
+                let frames = stored.directory().iter().map(|entry| entry.frame).collect();
+                self.packs.entry(pack).or_default().insert(hash, frames);
             }
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => {
                 self.is_announced(session.number, key);
             }
             // Of what lies below it, which was judged.
             Ok(ZoneKey::Checkpoint(upto)) => {
-                assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc")
+                assert!(self.commits.contains_key(&(upto - 1)), "{key} without its gc");
             }
             // Keys and configuration, from before the first session.
             Err(_) => {}
@@ -95,14 +116,30 @@ impl<'a> Court<'a> {
         let Some(entry) = self.read::<Entry>(bytes).filter(|entry| entry.fields.number == number) else {
             panic!("log {number} does not verify")
         };
-        if matches!(entry.fields.kind, Kind::Backup(_) | Kind::Gc { .. } | Kind::Index) {
+        if matches!(entry.fields.kind, Kind::Gc { .. }) {
+            match GcLists::decode(entry.public().unwrap(), number) {
+                Ok(lists) => drop(self.proposals.insert(number, lists.dead)),
+                // A thief's. It is void.
+                Err(_) => return,
+            }
+        }
+        if matches!(entry.fields.kind, Kind::Backup(_) | Kind::Gc { .. } | Kind::Index | Kind::Note(_)) {
             self.owners.insert(number);
         }
         if entry.fields.kind.needs_outcome() {
             self.sessions.insert(number, SessionId { number, intent: Hash::of(bytes) });
         }
-        if matches!(entry.fields.kind, Kind::Gc { .. }) {
-            self.proposals.insert(number, GcLists::decode(entry.public().unwrap(), number).unwrap().dead);
+        self.signers.insert(number, entry.fields.by.name.clone());
+        match &entry.fields.kind {
+            Kind::Forget(named) => self.asked.extend(&named.snapshots),
+            Kind::Taint(distrust) => self.distrust.push((number, distrust.clone())),
+            Kind::Revoke(distrust) => {
+                self.distrust.push((number, distrust.clone()));
+                self.revoked.push((number, distrust.clone()));
+            }
+            // Its process may have read the commit, which gave up what was forgotten.
+            Kind::Abandon(_) => self.given_up.extend(&self.asked),
+            _ => {}
         }
     }
 
@@ -111,6 +148,10 @@ impl<'a> Court<'a> {
     }
 
     fn ended(&mut self, session: SessionId, bytes: &Bytes) {
+        if let Some(lie) = self.read::<Commit>(bytes).filter(|commit| is_liar(&commit.fields.by.name)) {
+            self.decided.insert(session);
+            return self.lied(session, &lie);
+        }
         assert_eq!(self.sessions.get(&session.number), Some(&session), "an outcome of no session");
         assert!(self.decided.insert(session), "{session} ended twice");
         if let Some(manifest) = self.read::<Manifest>(bytes) {
@@ -126,6 +167,22 @@ impl<'a> Court<'a> {
     /// I4 and I6: what a snapshot needs is stored before it is one, and nothing that a lower collection that is not
     /// aborted has announced.
     fn saved(&mut self, session: SessionId, uses: FrameSet) {
+        for frame in uses.frames() {
+            assert!(self.is_stored(&frame), "{session} needs {frame}, which is not stored");
+            let origin = frame.pack.session;
+            if origin == session.number {
+                continue;
+            }
+            assert!(origin <= session.number, "{session} uses {frame}, of whom it cannot know whose it is");
+            let mut below = self.distrust.iter().filter(|(number, _)| *number < session.number);
+            let doubt =
+                below.find(|(_, found)| found.writer == self.signers[&origin] && found.from <= origin);
+            assert_eq!(doubt, None, "{session} uses {frame} of a writer who is distrusted");
+        }
+        if self.lied {
+            self.manifests.insert(session, uses);
+            return;
+        }
         let packs: BTreeSet<PackName> =
             uses.frames().map(|frame| self.lies(&frame, session.number)).collect();
         for pack in packs {
@@ -141,6 +198,33 @@ impl<'a> Court<'a> {
         self.manifests.insert(session, uses);
     }
 
+    fn is_stored(&self, frame: &FrameName) -> bool {
+        self.packs.values().flat_map(BTreeMap::values).any(|frames| frames.contains(frame))
+    }
+
+    /// A thief's word: it gives up at most what somebody asked to forget.
+    fn lied(&mut self, gc: SessionId, lie: &Record<Commit>) {
+        self.lied = true;
+        let lists = GcLists::decode(lie.public().unwrap(), gc.number);
+        let is_his = self.signers.get(&gc.number) == Some(&lie.fields.by.name);
+        if let Some(lists) = lists.ok().filter(|_| is_his) {
+            self.given_up.extend(lists.forgotten.iter().filter(|snapshot| self.asked.contains(snapshot)));
+            self.commits.insert(gc.number, lists);
+        }
+    }
+
+    /// Snapshots that may be had back: neither gone nor void.
+    fn needing(&self) -> impl Iterator<Item = (&SessionId, &FrameSet)> {
+        let kept = self.manifests.iter().filter(|(snapshot, _)| !self.given_up.contains(snapshot));
+        kept.filter(|(snapshot, _)| !self.is_void(snapshot.number, u64::MAX))
+    }
+
+    /// Whether a writer's session counts for nothing, by the revocations below a number.
+    fn is_void(&self, session: u64, below: u64) -> bool {
+        let of_key = |found: &Distrust| found.writer == self.signers[&session] && found.from <= session;
+        self.revoked.iter().any(|(number, found)| *number < below && of_key(found))
+    }
+
     /// The pack in which the commits below a number leave a frame.
     fn lies(&self, frame: &FrameName, below: u64) -> PackName {
         let moves = self.commits.range(..below).flat_map(|(gc, lists)| {
@@ -154,7 +238,10 @@ impl<'a> Court<'a> {
 
     /// G4 and I3: everything below is decided, and no live snapshot needs what goes.
     fn collected(&mut self, gc: SessionId, lists: GcLists) {
-        let open = self.sessions.range(..gc.number).find(|(_, session)| !self.decided.contains(session));
+        // What a revocation below it voids is decided too.
+        let mut open =
+            self.sessions.range(..gc.number).filter(|(_, session)| !self.decided.contains(session));
+        let open = open.find(|(number, _)| !self.is_void(**number, gc.number));
         assert_eq!(open, None, "gc {} was final before a lower session", gc.number);
         let proposed = &self.proposals[&gc.number];
         for pack in lists.dead.packs() {
@@ -165,9 +252,10 @@ impl<'a> Court<'a> {
             assert!(self.packs.contains_key(&pack), "gc {} moves frames to nowhere", gc.number);
         }
         let is_moved = |frame: &FrameName| lists.moves.values().any(|frames| frames.contains(frame));
+        let unasked = lists.forgotten.iter().find(|snapshot| !self.asked.contains(snapshot));
+        assert_eq!(unasked, None, "gc {} gives up what nobody asked to forget", gc.number);
         self.given_up.extend(lists.forgotten.iter().copied());
-        let kept = self.manifests.iter().filter(|(snapshot, _)| snapshot.number < gc.number);
-        let kept = kept.filter(|(snapshot, _)| !self.given_up.contains(snapshot));
+        let kept = self.needing().filter(|(snapshot, _)| snapshot.number < gc.number && !self.lied);
         for frame in kept.flat_map(|(_, uses)| uses.frames()) {
             let goes = lists.dead.contains_pack(&self.lies(&frame, gc.number));
             assert!(!goes || is_moved(&frame), "gc {} gives up {frame}, which is needed", gc.number);
@@ -175,36 +263,22 @@ impl<'a> Court<'a> {
         self.commits.insert(gc.number, lists);
     }
 
-    /// I2: nothing but packs, from final lists alone. (Index segments go when the simulation loses them.)
+    /// I2: nothing but packs, from final lists alone, and never the last copy of what is needed. (Index segments and
+    /// checkpoints go when the simulation loses them.)
     fn deleted(&mut self, key: &str) {
         match ZoneKey::parse(&zone(), key) {
             Ok(ZoneKey::Pack(pack, hash)) => {
                 let is_final = self.commits.values().any(|lists| lists.dead.contains_pack(&pack));
                 assert!(is_final, "{key} was deleted, and no final list has it");
-                self.packs.entry(pack).or_default().remove(&hash);
+                let frames = self.packs.entry(pack).or_default().remove(&hash).unwrap_or_default();
                 self.packs.retain(|_, hashes| !hashes.is_empty());
+                for frame in frames.iter().filter(|frame| !self.is_stored(frame)) {
+                    let needing = self.needing().find(|(_, uses)| uses.contains(frame));
+                    assert_eq!(needing.map(|(snapshot, _)| snapshot), None, "{key} has the last {frame}");
+                }
             }
-            // What is derived, or names nothing that is there.
-            Ok(ZoneKey::Index(..)) => {}
-            Ok(ZoneKey::Checkpoint(upto)) => {
-                let newer = self.commits.range(upto..).next();
-                assert!(newer.is_some(), "{key} was deleted, and there is no newer one");
-            }
-            Ok(ZoneKey::List(session, _)) => {
-                let left = self.packs.keys().find(|pack| pack.session == session.number);
-                assert!(left.is_none(), "{key} was deleted, and names {left:?}");
-                let may_be_had = self.manifests.contains_key(&session) && !self.given_up.contains(&session);
-                assert!(!may_be_had, "{key} was deleted, and its snapshot may be had");
-            }
+            Ok(ZoneKey::Index(..) | ZoneKey::Checkpoint(_)) => {}
             _ => panic!("{key} was deleted"),
-        }
-    }
-
-    /// Tests sign what no command writes, and put it at the next number.
-    fn overwritten(&mut self, key: &str) {
-        match ZoneKey::parse(&zone(), key) {
-            Ok(ZoneKey::Log(number)) => assert!(self.taken.insert(number), "{key} was overwritten"),
-            _ => panic!("{key} was overwritten"),
         }
     }
 

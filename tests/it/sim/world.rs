@@ -3,21 +3,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::join_all;
+use sancerre_engine::ErrorKind;
 use sancerre_engine::gc::{GcOptions, gc};
 use sancerre_engine::index::{merge_index, rebuild_index};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
+use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::Kind;
+use sancerre_format::names::Name;
 use sancerre_tests::dice::Dice;
 use sancerre_tests::disk::{guest, noise};
 use sancerre_tests::model::assert_same;
-use sancerre_tests::repo::TestRepo;
+use sancerre_tests::repo::{TestRepo, name};
 
-use super::actors::{self, Actor, Deed, Line};
+use super::actors::{self, Actor, Deed, Employee, Line};
+use super::liar::Liar;
+use super::staff::{Newer, Writer};
 use super::truth::{Fate, Truth};
 
 const VMS: [&str; 3] = ["web01", "db01", "files01"];
@@ -25,13 +31,28 @@ const VMS: [&str; 3] = ["web01", "db01", "files01"];
 const LONG_SECONDS: i64 = 400 * 86_400;
 
 pub(super) struct World {
-    pub(super) repo: TestRepo,
-    pub(super) keeper: Repository,
+    pub(super) repo: Arc<TestRepo>,
+    pub(super) admin: Repository,
+    keepers: [Repository; 2],
+    pub(super) writers: Vec<Writer>,
+    /// So many keys were made.
+    pub(super) hired: u64,
+    /// A keeper whose key was stolen.
+    pub(super) liar: Option<(Name, Repository)>,
+    pub(super) newer: Vec<Newer>,
+    /// Whether a forget counts only when another keeper approves it.
+    needs_approval: bool,
+    /// Whether keepers' keys are stolen.
+    is_hostile: bool,
+    /// What a keeper asked to forget since another approved all that waits.
+    asked: BTreeSet<SessionId>,
     pub(super) dice: Dice,
     pub(super) truth: Truth,
     disks: Vec<Vec<u8>>,
     /// What an attacker put into the store.
     pub(super) junk: Vec<String>,
+    /// What a later version put there.
+    pub(super) strange: Vec<String>,
     pub(super) trace: Vec<String>,
 }
 
@@ -39,19 +60,48 @@ impl World {
     pub(super) async fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let disks = VMS.map(|_| guest(dice.below(5), 20_000 + dice.pick(1_400_000))).to_vec();
-        let repo = TestRepo::new(seed).await;
-        let keeper = repo.as_keeper().await;
-        Self { repo, keeper, dice, truth: Truth::default(), disks, junk: Vec::new(), trace: Vec::new() }
+        let needs_approval = dice.one_in(4);
+        let repo = Arc::new(TestRepo::needing(seed, needs_approval.into()).await);
+        let second = repo.certify("keeper2", Role::Keeper).await;
+        let host1 = Employee { name: name("host1"), ends: false };
+        let mut world = Self {
+            admin: repo.as_admin().await,
+            keepers: [repo.as_keeper().await, repo.with_key_file(&second).await],
+            writers: vec![Writer { employee: host1, repository: repo.as_writer().await }],
+            hired: 0,
+            liar: None,
+            newer: Vec::new(),
+            needs_approval,
+            is_hostile: dice.one_in(2),
+            asked: BTreeSet::new(),
+            repo,
+            dice,
+            truth: Truth::default(),
+            disks,
+            junk: Vec::new(),
+            strange: Vec::new(),
+            trace: Vec::new(),
+        };
+        world.hire().await;
+        world
     }
 
     pub(super) async fn step(&mut self) {
-        match self.dice.below(16) {
+        if !self.newer.is_empty() && self.dice.one_in(2) {
+            self.end_the_future().await;
+        }
+        match self.dice.below(24) {
             0..3 => self.edit(),
             3 => self.jump(),
             4 => self.quarantine().await,
             5 => self.lose_index().await,
             6 => self.mend_index().await,
             7 => self.attack().await,
+            8 => self.lose_checkpoints().await,
+            9 => self.taint().await,
+            10 => self.annotate().await,
+            11 => self.come_from_the_future().await,
+            12 if self.liar.is_some() => self.judge().await,
             _ => self.act_at_once().await,
         }
         self.note_objects().await;
@@ -101,13 +151,20 @@ impl World {
         self.trace.push(format!("{} index segments lost", keys.len()));
     }
 
+    async fn lose_checkpoints(&mut self) {
+        let mut keys = self.repo.keys_with("/checkpoints/").await;
+        keys.retain(|_| self.dice.one_in(2));
+        self.repo.lose(&keys).await;
+        self.trace.push(format!("{} checkpoints lost", keys.len()));
+    }
+
     async fn mend_index(&mut self) {
         let monitor = Monitor::silent();
         let done = match self.dice.one_in(2) {
             true => rebuild_index(&self.repo.open, &monitor).await.map(|_| ()),
             false => {
-                let mut log = Log::load(&self.keeper).await.unwrap();
-                merge_index(&self.keeper, &mut log, &monitor).await.map(|_| ())
+                let mut log = Log::load(&self.keepers[0]).await.unwrap();
+                merge_index(&self.keepers[0], &mut log, &monitor).await.map(|_| ())
             }
         };
         self.trace.push(format!("index mended: {:?}", done.map_err(|error| error.to_string())));
@@ -117,11 +174,15 @@ impl World {
     async fn act_at_once(&mut self) {
         let first = self.dice.pick(VMS.len());
         let count = 1 + self.dice.pick(4);
+        if self.is_hostile && self.liar.is_none() {
+            self.liar = Some(self.key("liar", Role::Keeper, None).await);
+        }
         let actors: Vec<Actor> = (0..count).map(|number| self.actor(first + number)).collect();
         let troubled: Vec<bool> = actors.iter().map(|actor| actor.is_troubled).collect();
         let deeds = join_all(actors.into_iter().map(|actor| actor.deed)).await;
-        let is_calm =
-            !troubled.contains(&true) && !deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
+        let is_rough =
+            |deed: &Deed| matches!(deed, Deed::Collect { .. } | Deed::Revoke { .. } | Deed::Lie { .. });
+        let is_calm = !self.is_opaque() && !troubled.contains(&true) && !deeds.iter().any(is_rough);
         self.find_silent(&deeds).await;
         let beside = Beside::of(&deeds);
         let has_collected = deeds.iter().any(|deed| matches!(deed, Deed::Collect { .. }));
@@ -129,30 +190,43 @@ impl World {
         let mut deeds: Vec<(Deed, bool)> = deeds.into_iter().zip(troubled).collect();
         // Readers first: what was taken back meanwhile may not have been there for them.
         deeds.sort_by_key(|(deed, _)| !matches!(deed, Deed::Read { .. }));
+        let mut revoked = Vec::new();
         for (deed, is_troubled) in deeds {
+            if let Deed::Revoke { key, from, done } = &deed {
+                revoked.push((key.clone(), done.is_ok(), *from));
+            }
             self.learn(deed, is_troubled, is_calm, &beside);
+        }
+        for (key, told, asked) in revoked {
+            self.note_void(&key, told, asked).await;
         }
         match has_collected {
             true => self.truth.check(&self.repo.open).await,
             // Nothing was deleted, so what was there before is as it was.
             false => self.truth.check_only(&self.repo.open, &saved).await,
         }
+        self.truth.check_notes(&self.repo).await;
     }
 
     fn actor(&mut self, number: usize) -> Actor {
         let line = Line::new(&self.repo, &self.repo.open, &mut self.dice);
-        let keeper = Line::new(&self.repo, &self.keeper, &mut self.dice);
+        let keeper = Line::new(&self.repo, &self.keepers[0], &mut self.dice);
         let any = [Fate::Kept, Fate::Held, Fate::AskedFor];
-        let chosen = match self.dice.below(12) {
-            0..5 => None,
-            5 | 6 => {
+        let chosen = match self.dice.below(16) {
+            11 if !self.asked.is_empty() && self.needs_approval => Some(self.approve()),
+            0..4 => None,
+            4 | 5 => {
                 self.choose(&any).map(|snapshot| line.act(|repository| actors::read(repository, snapshot)))
             }
-            7 | 8 => self.choose(&[Fate::Kept, Fate::AskedFor]).map(|snapshot| {
-                self.truth.set(&snapshot, Fate::AskedFor);
+            6 | 7 => self.choose(&[Fate::Kept, Fate::AskedFor]).map(|snapshot| {
+                // Alone it does not count where another keeper must approve it.
+                if !self.needs_approval {
+                    self.truth.set(&snapshot, Fate::AskedFor);
+                }
+                self.asked.insert(snapshot);
                 keeper.act(|repository| actors::drop_one(repository, snapshot))
             }),
-            9 => match self.choose(&[Fate::AskedFor]) {
+            8 | 9 => match self.choose(&[Fate::AskedFor]) {
                 Some(snapshot) if self.dice.one_in(2) => {
                     Some(keeper.act(|repository| actors::take_back(repository, snapshot)))
                 }
@@ -162,6 +236,8 @@ impl World {
                     keeper.act(|repository| actors::let_go(repository, snapshot))
                 }),
             },
+            10 if self.dice.one_in(2) => Some(self.dismiss()),
+            11..14 if self.is_hostile => self.thief(),
             _ => {
                 let wait_seconds = [0, 60, 3600][self.dice.pick(3)];
                 let silent_seconds = [0, 3600, 86_400][self.dice.pick(3)];
@@ -173,12 +249,28 @@ impl World {
 
     fn writer(&mut self, number: usize) -> Actor {
         let vm = number % VMS.len();
-        let line = Line::new(&self.repo, &self.repo.open, &mut self.dice);
+        let writer = &self.writers[self.dice.pick(self.writers.len())];
+        let by = writer.employee.clone();
+        let line = Line::new(&self.repo, &writer.repository, &mut self.dice);
         let (bytes, dense) = (Arc::new(self.disks[vm].clone()), self.dice.one_in(2));
-        line.act(|repository| actors::save(repository, VMS[vm], bytes, dense))
+        line.act(|repository| actors::save(repository, by, VMS[vm], bytes, dense))
     }
 
-    fn choose(&mut self, fates: &[Fate]) -> Option<SessionId> {
+    /// Whatever was asked for by one keeper may be gone as soon as another begins to approve it.
+    fn approve(&mut self) -> Actor {
+        std::mem::take(&mut self.asked).iter().for_each(|snapshot| self.truth.set(snapshot, Fate::AskedFor));
+        Line::new(&self.repo, &self.keepers[1], &mut self.dice).act(actors::approve_all)
+    }
+
+    fn thief(&mut self) -> Option<Actor> {
+        let (_, key) = self.liar.as_ref()?;
+        let may_copy = !self.junk.iter().any(|key| key.contains("/packs/"));
+        let dice = Dice::new(self.dice.roll());
+        let liar = Liar { repo: self.repo.clone(), key: key.clone(), dice, may_copy };
+        Some(Actor { is_troubled: false, deed: liar.lie().boxed_local() })
+    }
+
+    pub(super) fn choose(&mut self, fates: &[Fate]) -> Option<SessionId> {
         let chosen = self.truth.with(fates);
         chosen.get(self.dice.pick(chosen.len())).copied()
     }
@@ -192,25 +284,32 @@ impl World {
             if self.truth.snapshots.contains_key(&session) || told.contains(&session) {
                 continue;
             }
-            let vm = snapshot.manifest.fields.vm.to_string();
+            let fields = &snapshot.manifest.fields;
+            let (vm, signer) = (fields.vm.to_string(), fields.by.name.clone());
             let untold = deeds.iter().find_map(|deed| match deed {
-                Deed::Backup { vm: of, bytes, saved: Err(_) } if *of == vm => Some(bytes.clone()),
+                Deed::Backup { by, vm: of, bytes, saved: Err(_) } if *of == vm && by.name == signer => {
+                    Some(bytes.clone())
+                }
                 _ => None,
             });
-            self.truth.add(session, untold.unwrap_or_else(|| panic!("{session} of {vm}: nobody saved it")));
+            let bytes = untold.unwrap_or_else(|| panic!("{session} of {vm}: nobody saved it"));
+            self.truth.add(session, signer, bytes);
             self.trace.push(format!("{vm} saved in silence as {}", session.number));
         }
     }
 
     fn learn(&mut self, deed: Deed, is_troubled: bool, is_calm: bool, beside: &Beside) {
         let line = match deed {
-            Deed::Backup { vm, bytes, saved } => {
-                assert!(saved.is_ok() || !is_calm, "{vm}: nothing was wrong, and {saved:?}");
+            Deed::Backup { by, vm, bytes, saved } => {
+                let has_ended =
+                    by.ends && matches!(&saved, Err(error) if error.kind() == ErrorKind::WrongKey);
+                assert!(saved.is_ok() || has_ended || !is_calm, "{vm}: nothing was wrong, and {saved:?}");
                 if let Ok(session) = &saved {
-                    self.truth.add(*session, bytes);
+                    assert!(!self.is_opaque(), "{session} was saved above what nobody understands");
+                    self.truth.add(*session, by.name.clone(), bytes);
                 }
                 let saved = saved.map(|session| session.number);
-                format!("{vm} saved as {:?}", saved.map_err(|error| error.kind()))
+                format!("{vm} saved as {:?} by {}", saved.map_err(|error| error.kind()), by.name)
             }
             Deed::Read { snapshot, found } => {
                 let known = &self.truth.snapshots[&snapshot];
@@ -240,12 +339,24 @@ impl World {
             Deed::Release { snapshot, done } => {
                 format!("release of {}: {:?}", snapshot.number, done.map_err(|error| error.kind()))
             }
+            Deed::Approve { done } => format!("approval: {:?}", done.map_err(|error| error.kind())),
+            Deed::Revoke { key, from, done } => {
+                let done = done.map(|revoked| (revoked.number, revoked.ended.len()));
+                format!("{key} is revoked from {from:?} on: {:?}", done.map_err(|error| error.kind()))
+            }
+            Deed::Lie { what } => what,
             Deed::Collect { done } => {
+                assert!(done.is_err() || self.newer.is_empty(), "gc above what nobody understands");
                 let done = done.map(|report| (report.committed, report.deleted_packs));
                 format!("gc: {:?}", done.map_err(|error| error.kind()))
             }
         };
         self.trace.push(line);
+    }
+
+    /// Whether an entry of a later version stops writers.
+    fn is_opaque(&self) -> bool {
+        self.newer.iter().any(|newer| newer.is_entry)
     }
 
     async fn note_objects(&mut self) {
@@ -263,10 +374,15 @@ impl World {
         let outcomes: Vec<String> =
             self.junk.iter().filter(|key| key.contains("/outcome/")).cloned().collect();
         self.repo.lose(&outcomes).await;
+        self.end_the_future().await;
+        self.judge().await;
+        self.give_up().await;
         self.repo.clock.advance(LONG_SECONDS);
         for (number, vm) in VMS.into_iter().enumerate() {
             let bytes = Arc::new(self.disks[number].clone());
-            let deed = actors::save(self.repo.open.clone(), vm, bytes, false).await;
+            let (_, repository) = self.key("last", Role::Writer, None).await;
+            let by = Employee { name: name(&format!("last{}", self.hired)), ends: false };
+            let deed = actors::save(repository, by, vm, bytes, false).await;
             self.learn(deed, false, true, &Beside::default());
         }
         let options =
@@ -274,10 +390,10 @@ impl World {
         let monitor = Monitor::silent();
         // What a dead collector had announced is garbage only to the second.
         for _ in 0..2 {
-            let report = gc(&self.keeper, &options, &monitor).await.unwrap();
+            let report = gc(&self.keepers[0], &options, &monitor).await.unwrap();
             assert!(report.left.is_empty() && report.waits_for.is_empty(), "{report:?}");
         }
-        let dry = gc(&self.keeper, &GcOptions { dry_run: true, ..options }, &monitor).await.unwrap();
+        let dry = gc(&self.keepers[0], &GcOptions { dry_run: true, ..options }, &monitor).await.unwrap();
         assert!(dry.plan.is_empty(), "garbage is left: {:?}", dry.plan);
         self.truth.check(&self.repo.open).await;
         assert!(Log::load(&self.repo.open).await.unwrap().missing().next().is_none());

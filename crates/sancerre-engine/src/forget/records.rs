@@ -8,12 +8,13 @@ use sancerre_format::names::Title;
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, LogEntry, Outcome};
 use crate::repository::session::{abort_other, append, one_line};
 
 /// Protects snapshots from every forget, until they are released. Returns the entry's number.
 ///
-/// Errors: [`Error::Forgotten`] when a gc gave one up already; [`Error::WrongKey`]; the store's.
+/// Errors: [`Error::Forgotten`] when a gc gave one up already; [`Error::Refused`] when nobody knows yet whether one did;
+/// [`Error::WrongKey`]; the store's.
 pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
     rescue(repository, log, snapshots, Kind::Hold(held(snapshots, reason))).await
@@ -137,8 +138,36 @@ async fn rescue(
     }
     log.settle(repository, number).await?;
     let standing = log.standing(u64::MAX);
-    match snapshots.iter().find(|snapshot| standing.collected_by(snapshot).is_some()) {
-        Some(late) => log.refuse_forgotten(late).map(|()| number),
-        None => Ok(number),
+    if let Some(late) = snapshots.iter().find(|snapshot| standing.collected_by(snapshot).is_some()) {
+        log.refuse_forgotten(late)?;
     }
+    log.judge();
+    match in_doubt(&log, snapshots, number) {
+        None => Ok(number),
+        Some((gc, snapshot)) => Err(Error::Refused(format!(
+            "log entry {number} is written, but may be too late: snapshot {} was forgotten below gc {gc}, whose commit \
+             cannot be read, is wrong, or has no effect so far. If that changes, or the administrator gives that gc up, \
+             the snapshot is gone. Have its signer's key revoked and run gc; then hold the snapshot",
+            snapshot.intent
+        ))),
+    }
+}
+
+/// A gc below `number` of which nobody knows yet what it comes to, and one of the snapshots that it may have given up: what
+/// was forgotten at its number. One that is wrong stays so once a sound commit stands above it.
+fn in_doubt(log: &Log, snapshots: &BTreeSet<SessionId>, number: u64) -> Option<(u64, SessionId)> {
+    let (waiting, abandoned) = (log.waiting(), log.abandoned());
+    let newest_sound = log.sound_commits().map(|(gc, _)| gc).last().unwrap_or_default();
+    let is_doubtful = |entry: &&LogEntry| {
+        let gc = entry.session.number;
+        let is_wrong = log.flaws().contains_key(&gc) && newest_sound < gc;
+        matches!(entry.outcome, Outcome::Invalid(_)) || waiting.contains_key(&gc) || is_wrong
+    };
+    let below = log.entries().filter(|entry| entry.is_gc() && entry.session.number < number);
+    let doubtful = below.filter(|entry| !abandoned.contains_key(&entry.session)).filter(is_doubtful);
+    doubtful.map(|entry| entry.session.number).find_map(|gc| {
+        let then = log.standing(gc);
+        let gone = snapshots.iter().find(|snapshot| !then.is_live(snapshot))?;
+        Some((gc, *gone))
+    })
 }

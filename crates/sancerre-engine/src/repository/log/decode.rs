@@ -44,10 +44,12 @@ pub(super) fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> 
         Err(newer @ FormatError::Unsupported { .. }) => return decode_opaque(repository, key, bytes, newer),
         entry => entry?,
     };
-    if let Some(newer) = newer_part(&entry) {
-        return decode_opaque(repository, key, bytes, newer);
+    match read_part(&entry) {
+        Err(newer @ FormatError::Unsupported { .. }) => decode_opaque(repository, key, bytes, newer),
+        // Nobody can avoid what it proposes, so nobody may collect by it. (A quarantine of nothing harms nobody.)
+        Err(damaged) if matches!(entry.fields.kind, Kind::Gc { .. }) => Err(damaged),
+        _ => at_its_place(repository, entry, key).map(Found::Known),
     }
-    at_its_place(repository, entry, key).map(Found::Known)
 }
 
 fn at_its_place(repository: &Repository, entry: Record<Entry>, key: &str) -> Verified<Box<Record<Entry>>> {
@@ -80,15 +82,15 @@ pub(super) fn carried_outcome(
     }
 }
 
-/// Why the public part of an entry needs a newer version: then so does the entry, for what it names is not known.
-fn newer_part(entry: &Record<Entry>) -> Option<FormatError> {
+/// Reads the public part of an entry that means something. One that needs a newer version makes its entry so, for what it
+/// names is not known.
+fn read_part(entry: &Record<Entry>) -> Verified<()> {
     let number = entry.fields.number;
-    let read = match &entry.fields.kind {
+    match &entry.fields.kind {
         Kind::Quarantine { .. } => entry.public().and_then(|part| FrameSet::decode(part, number)).map(drop),
         Kind::Gc { .. } => entry.public().and_then(|part| GcLists::decode(part, number)).map(drop),
         _ => Ok(()),
-    };
-    read.err().filter(|error| matches!(error, FormatError::Unsupported { .. }))
+    }
 }
 
 /// What needs a newer version may stop writers, so its signer must be of this zone and have meant this place: else anybody
