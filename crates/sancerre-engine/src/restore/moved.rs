@@ -12,15 +12,16 @@ use crate::restore::plan::{Piece, WantedFrame};
 use crate::restore::walk::Window;
 
 impl Fetcher<'_> {
-    /// Where frames lie, for the plan. A frame that was moved to a pack whose directory is lost stays where the map says;
-    /// what is read there is not what it should be, and another copy is looked for.
+    /// Where frames lie, for the plan. A frame that was moved to a pack whose directory is lost, or of which no list is known,
+    /// is looked for where the map says: in the pack of its name, for which alone the map's offset holds. If that is gone,
+    /// another copy is looked for.
     pub(super) async fn find(&self, wanted: Vec<(FramePlace, Piece)>) -> Result<Window> {
         let frames = self.frames();
         frames.prepare(wanted.iter().map(|(place, _)| place.frame)).await?;
         let mut found = Window::with_capacity(wanted.len());
         for (place, piece) in wanted {
             let at = match frames.locate(&place).await {
-                Err(error) if error.is_damage() => PackedFrame { pack: frames.pack(&place.frame), place },
+                Err(error) if error.is_damage() => PackedFrame { pack: place.frame.pack, place },
                 at => at?,
             };
             found.push((at, piece));
