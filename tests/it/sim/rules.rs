@@ -263,8 +263,8 @@ impl<'a> Court<'a> {
         self.commits.insert(gc.number, lists);
     }
 
-    /// I2: nothing but packs, from final lists alone, and never the last copy of what is needed. (Index segments and
-    /// checkpoints go when the simulation loses them.)
+    /// I2: packs from final lists alone, and never the last copy of what is needed; lists that name nothing that is there.
+    /// (Index segments and checkpoints go when the simulation loses them, too.)
     fn deleted(&mut self, key: &str) {
         match ZoneKey::parse(&zone(), key) {
             Ok(ZoneKey::Pack(pack, hash)) => {
@@ -278,6 +278,12 @@ impl<'a> Court<'a> {
                 }
             }
             Ok(ZoneKey::Index(..) | ZoneKey::Checkpoint(_)) => {}
+            Ok(ZoneKey::List(session, _)) => {
+                let left = self.packs.keys().find(|pack| pack.session == session.number);
+                assert!(left.is_none(), "{key} was deleted, and names {left:?}");
+                let may_be_had = self.needing().any(|(snapshot, _)| *snapshot == session);
+                assert!(!may_be_had, "{key} was deleted, and its snapshot may be had");
+            }
             _ => panic!("{key} was deleted"),
         }
     }

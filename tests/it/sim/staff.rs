@@ -67,8 +67,12 @@ impl World {
             assert!(!told, "{key} was revoked, and is not");
             return;
         };
-        // Two may have revoked it.
-        assert!(distrust.from <= asked.unwrap_or(number).min(number), "{key} counts up to {}", distrust.from);
+        // Two may have revoked it, and of one that was not told only the other is there.
+        assert!(
+            !told || distrust.from <= asked.unwrap_or(number).min(number),
+            "{key} counts up to {}",
+            distrust.from
+        );
         self.truth.void(key, distrust.from);
         let Some(at) = self.writers.iter().position(|writer| writer.employee.name == *key) else { return };
         let thief = self.writers.remove(at);
@@ -179,8 +183,9 @@ impl World {
         wrong.reverse();
         for number in wrong {
             let done = abandon(&self.admin, number, "test").await.map_err(|error: Error| error.kind());
-            // A gc of somebody else may stand on it, or it was ended meanwhile.
-            assert!(matches!(done, Ok(_) | Err(ErrorKind::Usage)), "gc {number}: {done:?}");
+            // A gc of somebody else may stand on it, or it was ended meanwhile; above what is too new nothing is signed.
+            let may_be = matches!(done, Ok(_) | Err(ErrorKind::Usage | ErrorKind::Unsupported));
+            assert!(may_be, "gc {number}: {done:?}");
             self.trace.push(format!("gc {number} is given up: {done:?}"));
         }
     }
