@@ -24,6 +24,9 @@ use crate::gc::{OPTIONS, drop_snapshot};
 
 const SIZE: usize = 3 << 20;
 
+/// What a thief does to a checkpoint; he is told a pack that is gone.
+type Lie = fn(&mut State, PackName);
+
 /// Two machines, some nights with a gc each, and one snapshot that went.
 struct Scene {
     repo: TestRepo,
@@ -193,7 +196,7 @@ async fn without_any_all_is_read() {
 #[tokio::test(start_paused = true)]
 async fn every_lie_is_found_and_ends_with_the_key() {
     let dead = PackName { session: 1, ordinal: 0 };
-    let lies: [(&str, fn(&mut State, PackName)); 7] = [
+    let lies: [(&str, Lie); 7] = [
         ("leaves out snapshot", |state, _| drop(state.outcomes.pop())),
         ("names other backups", |state, _| drop(state.outcomes.remove(0))),
         ("carries an outcome without its entry", |state, _| drop(state.entries.pop())),

@@ -48,6 +48,7 @@ fn cpu_seconds() -> f64 {
     ticks / 100.0
 }
 
+#[allow(clippy::print_stderr)]
 async fn measured<T>(what: &str, repo: &TestRepo, deed: impl Future<Output = T>) -> (T, Cost) {
     repo.store.take_calls();
     // Resets the peak.
@@ -62,9 +63,10 @@ async fn measured<T>(what: &str, repo: &TestRepo, deed: impl Future<Output = T>)
         peak_bytes: status("VmHWM").saturating_sub(before),
     };
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!(
+    let text = format!(
         "{what}: {cost:?}, {put} writes, {get} reads, {list} listings of {listed} keys, {seconds:.1} s"
     );
+    eprintln!("{text}");
     (done, cost)
 }
 

@@ -30,7 +30,8 @@ const TOOL: &str = "sancerre test";
 /// of the last month, twelve of the last year, and one of every year.
 fn stays(night: u64, tonight: u64) -> bool {
     let age = tonight - night;
-    age < 7 || night % 7 == 0 && age < 35 || night % 30 == 0 && age < 365 || night % 365 == 0
+    let of_each = |nights: u64, longest: u64| night.is_multiple_of(nights) && age < longest;
+    age < 7 || of_each(7, 35) || of_each(30, 365) || night.is_multiple_of(365)
 }
 
 /// The history in the making.

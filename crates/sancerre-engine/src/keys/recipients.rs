@@ -298,7 +298,7 @@ async fn carried_over(
     let mut stay = Vec::new();
     for record in current.into_iter().filter(|record| record.fields.label != *label) {
         let to = match (&record.fields.opener, passphrase) {
-            (Opener::Passphrase, Some(passphrase)) if passphrase_opens(passphrase, &record) => {
+            (Opener::Passphrase, Some(passphrase)) if passphrase_opens(passphrase, record) => {
                 To::Passphrase(passphrase.clone())
             }
             (Opener::Passphrase, _) => {

@@ -3,7 +3,7 @@
 //! with it, forgotten or not, and moves nothing but from packs that it burns.
 //!
 //! Who pays for that: what is given up follows from the entries alone, so every reader knows it
-//! ([`Standing`](super::Standing)). The other two need the frame sets of all snapshots that were there at the commit's
+//! ([`Standing`]). The other two need the frame sets of all snapshots that were there at the commit's
 //! number. A collector and `check` always judge. A restore judges when a frame is not where a commit says
 //! it is. A backup need not: to avoid what a wrong commit calls dead costs space alone, and frames that it
 //! sends astray are found by nobody, so they are stored anew.
