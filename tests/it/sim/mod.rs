@@ -22,7 +22,7 @@ use crate::block_on;
 use world::World;
 
 /// Every day; `cargo xtask sim` runs more.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 200;
 const STEPS: usize = 14;
 
 fn live(seed: u64) -> Vec<String> {

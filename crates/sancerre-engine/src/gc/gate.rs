@@ -13,6 +13,7 @@ use sancerre_format::names::{self, Name, Title};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
+use super::notes;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
@@ -103,7 +104,13 @@ pub(super) async fn before_sweep(
     if ours.is_none_or(|(_, found)| found != lists) {
         return Err(Error::Lost { what: format!("the commit of gc {} as it was made", session.number) });
     }
-    let doomed = doomed(present, &log.burnt(u64::MAX));
+    let mut doomed = doomed(present, &log.burnt(u64::MAX));
+    // No frame set names the packs of notes, so no commit that burns one is told from a lie: they are looked at here.
+    let standing = log.standing(u64::MAX);
+    doomed.retain(|pack| {
+        let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &standing, entry));
+        keeps != Some(true)
+    });
     let remaining = log.remaining_below(u64::MAX);
     prove(repository, log, (&Moves::below(log, u64::MAX), &remaining), &doomed)?;
     Ok(doomed)

@@ -128,11 +128,13 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
-        let is_decided =
-            log.entry(pack.session).is_some_and(|entry| match notes::keeps(log, &standing, entry) {
-                Some(keeps) => !keeps,
-                None => is_decided(entry, &standing) || abandoned.contains_key(&entry.session),
-            });
+        let entry = log.entry(pack.session);
+        let kept_by_note = entry.and_then(|entry| notes::keeps(log, &standing, entry));
+        let is_decided = match kept_by_note {
+            Some(keeps) => !keeps,
+            None => entry
+                .is_some_and(|entry| is_decided(entry, &standing) || abandoned.contains_key(&entry.session)),
+        };
         if sight.lying.contains_key(&pack) {
             plan.live.add(found);
             let Some(candidate) = candidate(sight, pack) else { continue };
@@ -140,7 +142,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
             if is_decided && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
-        } else if burnt.contains_pack(&pack) {
+        } else if burnt.contains_pack(&pack) && kept_by_note != Some(true) {
             plan.leftover.add(found);
         } else if is_decided && !sight.copies.contains(&pack) {
             plan.dead.insert_pack(pack);
