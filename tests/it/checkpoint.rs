@@ -13,12 +13,12 @@ use sancerre_format::checkpoint::{Checkpoint, State};
 use sancerre_format::config::Layout;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
-use sancerre_format::log::Kind;
+use sancerre_format::log::{Held, Kind, Quorum};
 use sancerre_format::names;
 use sancerre_format::record::{self, Record};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
-use sancerre_tests::repo::{TestRepo, back_up, small_layout, zone};
+use sancerre_tests::repo::{TestRepo, back_up, name, small_layout, zone};
 
 use crate::gc::{OPTIONS, drop_snapshot};
 
@@ -272,4 +272,25 @@ async fn quarantines_are_carried() {
     assert!(recent.start() > session.number);
     assert!(recent.quarantined(u64::MAX).has_pack(&PackName { session: session.number, ordinal: 0 }));
     assert_eq!(scene.complaints().await, []);
+}
+
+/// Holds over machines and the number of approvals bind what is yet to come: no snapshot shows that they are left out.
+#[tokio::test(start_paused = true)]
+async fn what_binds_snapshots_to_come_is_compared() {
+    let mut scene = Scene::new(945).await;
+    let held = Held { snapshots: Vec::new(), vms: vec![name("later")], reason: "test".into() };
+    let quorum = Quorum { approvals_needed: 1, reason: "test".into() };
+    let words = [Kind::Hold(held), Kind::Quorum(quorum)];
+    for kind in words {
+        let said = scene.repo.append(kind, &[]).await;
+        scene.night(1000 + said.number).await;
+        assert_eq!(scene.complaints().await, []);
+        let key = scene.lie(|state| state.entries.retain(|entry| entry.session != said)).await;
+        let complaints = scene.complaints().await;
+        assert!(
+            complaints.iter().any(|(object, _, why)| *object == key && why.contains("held, or how many")),
+            "{complaints:?}"
+        );
+        scene.repo.lose(&[key]).await;
+    }
 }

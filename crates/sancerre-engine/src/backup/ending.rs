@@ -1,6 +1,6 @@
 //! A certificate that ends soon, said while there is time: the night after it ended nothing is saved any more.
 
-use sancerre_format::names::Title;
+use sancerre_format::names::{Time, Title};
 
 use crate::keys::SignerKey;
 use crate::monitor::Monitor;
@@ -14,7 +14,7 @@ const DAY: i64 = 86_400;
 /// Warns when the certificate of who backs up ends soon, or before a backup as long as the machine's last one is over.
 pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monitor: &Monitor) {
     let Ok(writer) = repository.writer() else { return };
-    let Some(left) = seconds_left(repository, writer) else { return };
+    let Some((expires, left)) = end_of(repository, writer) else { return };
     let last = log.latest(vm).map(|snapshot| {
         let fields = &snapshot.manifest.fields;
         fields.finished.unix_seconds().saturating_sub(fields.started.unix_seconds())
@@ -23,7 +23,6 @@ pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monito
     if left > SOON_SECONDS && !ends_within {
         return;
     }
-    let expires = writer.expires.map(|expires| expires.to_string()).unwrap_or_default();
     let during = match ends_within {
         true => format!(
             ", before this backup is over if it takes as long as the last one of {vm}: what begins in time is saved all \
@@ -38,10 +37,11 @@ pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monito
     ));
 }
 
-/// None for a key that never ends; what has ended is refused, and not warned of.
-fn seconds_left(repository: &Repository, writer: &SignerKey) -> Option<i64> {
-    let left = writer.expires?.unix_seconds().saturating_sub(repository.host.clock.now().unix_seconds());
-    (left >= 0).then_some(left)
+/// When a key ends, and in how many seconds. None for one that never ends; what has ended is refused, and not warned of.
+fn end_of(repository: &Repository, writer: &SignerKey) -> Option<(Time, i64)> {
+    let expires = writer.expires?;
+    let left = expires.unix_seconds().saturating_sub(repository.host.clock.now().unix_seconds());
+    (left >= 0).then_some((expires, left))
 }
 
 fn in_words(seconds: i64) -> String {

@@ -120,14 +120,19 @@ async fn make(
 
 /// Brings together the bytes of what is carried: from the last checkpoint, or from the store.
 async fn gather(repository: &Repository, log: &Log, carried: Carried, last: State) -> Result<State> {
-    let entries = carried.entries.iter().filter_map(|(number, cut)| {
-        let entry = log.entry(*number)?;
-        Some((entry, entry.session.intent, *cut))
+    let lost = |number: &u64| Error::Lost {
+        what: format!("log entry {number} as it was read before, or its outcome"),
+    };
+    let entries = carried.entries.iter().map(|(number, cut)| {
+        let entry = log.entry(*number).ok_or_else(|| lost(number))?;
+        Ok((entry, entry.session.intent, *cut))
     });
-    let outcomes = carried.outcomes.iter().filter_map(|(number, cut)| {
-        let entry = log.entry(*number)?;
-        Some((entry, entry.outcome_hash()?, *cut))
+    let outcomes = carried.outcomes.iter().map(|(number, cut)| {
+        let entry = log.entry(*number).ok_or_else(|| lost(number))?;
+        Ok((entry, entry.outcome_hash().ok_or_else(|| lost(number))?, *cut))
     });
+    let entries: Vec<_> = entries.collect::<Result<_>>()?;
+    let outcomes: Vec<_> = outcomes.collect::<Result<_>>()?;
     let zone = &repository.keys.zone;
     let entries =
         of_records(repository, entries, &last.entries, |entry| names::log(zone, entry.session.number))
@@ -140,9 +145,9 @@ async fn gather(repository: &Repository, log: &Log, carried: Carried, last: Stat
     Ok(State { kept: carried.kept, moves: carried.moves, heads, entries, outcomes, extensions })
 }
 
-async fn of_records<'a>(
+async fn of_records(
     repository: &Repository,
-    wanted: impl Iterator<Item = (&'a LogEntry, Hash, Cut)>,
+    wanted: Vec<(&LogEntry, Hash, Cut)>,
     last: &[CarriedRecord],
     key_of: impl Fn(&LogEntry) -> String,
 ) -> Result<Vec<CarriedRecord>> {

@@ -54,6 +54,11 @@ impl Log {
         if unlike {
             return Some("it leaves out that a key is not trusted".to_owned());
         }
+        if self.standing(u64::MAX).to_come() != whole.standing(u64::MAX).to_come() {
+            return Some(
+                "it leaves out that a machine is held, or how many must approve a forget".to_owned(),
+            );
+        }
         let epoch = |log: &Self| {
             let kinds = log.valid().map(|entry| &entry.fields.kind);
             kinds

@@ -55,6 +55,11 @@ impl Standing {
         self.pending().find(asks).map(|pending| pending.session.number)
     }
 
+    /// What holds for snapshots to come: the machines that are held, and how many must approve a forget.
+    pub(super) fn to_come(&self) -> (&BTreeMap<Title, u64>, u32) {
+        (&self.held_vms, self.approvals_needed)
+    }
+
     /// Whether an entry that waits for approval would forget it.
     pub fn is_asked(&self, snapshot: &SessionId) -> bool {
         self.pending()

@@ -11,7 +11,7 @@ use sancerre_format::{FormatError, limits};
 
 use super::basis::Basis;
 use super::decode::{carried_entry, carried_outcome};
-use super::{Log, LogEntry};
+use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
@@ -116,6 +116,7 @@ impl Log {
         let zone = &repository.keys.zone;
         let mut wanted = Vec::new();
         for number in entries {
+            // Frames of a session without an entry are missed when they are opened.
             let Some(entry) = self.entries.get(number) else { continue };
             if entry.announced().is_some_and(|record| !record.is_whole()) {
                 wanted.push((names::log(zone, *number), entry.session.intent));
@@ -158,20 +159,16 @@ impl Log {
         match ZoneKey::parse(&repository.keys.zone, key)? {
             ZoneKey::Log(number) => {
                 let whole = record::decode::<Entry>(trust, bytes)?;
-                if let Some(entry) = self.entries.get_mut(&number) {
-                    match (&mut entry.entry, &mut entry.revoked) {
-                        (Ok(record), _) | (Err(_), Some(record)) => **record = whole,
-                        (Err(_), None) => {}
-                    }
-                }
+                let entry = self.entries.get_mut(&number);
+                let record = entry.and_then(|entry| entry.entry.as_mut().ok().or(entry.revoked.as_mut()));
+                **record.ok_or_else(|| forged("it carries no entry with this number"))? = whole;
                 Ok(())
             }
             ZoneKey::Outcome(session) => {
                 let whole = record::decode(trust, bytes)?;
-                if let Some(LogEntry { outcome: super::Outcome::Manifest(manifest), .. }) =
-                    self.entries.get_mut(&session.number)
-                {
-                    **manifest = whole;
+                match self.entries.get_mut(&session.number) {
+                    Some(LogEntry { outcome: Outcome::Manifest(manifest), .. }) => **manifest = whole,
+                    _ => return Err(forged("it carries no manifest of this session")),
                 }
                 Ok(())
             }
