@@ -25,6 +25,7 @@ mod flip;
 mod forgery;
 mod forget;
 mod fuzz;
+mod gate;
 mod gc;
 mod growth;
 mod index;

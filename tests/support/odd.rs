@@ -25,6 +25,7 @@ pub struct OddStore {
     sizes: Mutex<HashMap<String, u64>>,
     broken: Mutex<HashMap<String, Refusal>>,
     unflushed: Mutex<Option<&'static str>>,
+    turned: Mutex<Option<&'static str>>,
     fetched: Arc<Mutex<HashMap<String, Fetched>>>,
 }
 
@@ -39,7 +40,7 @@ pub struct Fetched {
 impl OddStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
         let (sizes, broken, unflushed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { inner, sizes, broken, unflushed, fetched: Arc::default() })
+        Arc::new(Self { inner, sizes, broken, unflushed, turned: Mutex::default(), fetched: Arc::default() })
     }
 
     /// The object seems to have so many bytes, in listings and answers: zeros, which are made as they are taken.
@@ -55,6 +56,11 @@ impl OddStore {
     /// Objects whose keys have this part get their names, and then the disk fails to keep them.
     pub fn loses_flushes(&self, part: &'static str) {
         self.unflushed.lock().unwrap().replace(part);
+    }
+
+    /// Objects whose keys have this part are written with a bit turned, and called written.
+    pub fn turns_a_bit(&self, part: &'static str) {
+        self.turned.lock().unwrap().replace(part);
     }
 
     /// All objects can be read again.
@@ -94,6 +100,14 @@ pub fn forbidden() -> object_store::Error {
     object_store::Error::PermissionDenied { path: "it".into(), source: "403 InvalidObjectState".into() }
 }
 
+/// One bit of the middle is another.
+fn turned(payload: &PutPayload) -> PutPayload {
+    let mut bytes: Vec<u8> = payload.iter().flatten().copied().collect();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes.into()
+}
+
 fn zeros(length: u64) -> BoxStream<'static, Result<Bytes>> {
     const PIECE: u64 = 1 << 20;
     let pieces = (0..length.div_ceil(PIECE)).map(move |at| PIECE.min(length - at * PIECE) as usize);
@@ -112,6 +126,8 @@ impl ObjectStore for OddStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let is_unflushed =
             self.unflushed.lock().unwrap().is_some_and(|part| location.as_ref().contains(part));
+        let is_turned = self.turned.lock().unwrap().is_some_and(|part| location.as_ref().contains(part));
+        let payload = if is_turned { turned(&payload) } else { payload };
         match self.inner.put_opts(location, payload, opts).await {
             Ok(_) if is_unflushed => Err(bad_sector()),
             put => put,

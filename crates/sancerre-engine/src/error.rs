@@ -33,7 +33,20 @@ pub enum ErrorKind {
     Forgotten,
     /// The user asked to stop.
     Interrupted,
+    /// What this program takes for impossible happened.
+    Bug,
 }
+
+/// Ends the function with [`Error::Bug`] unless the condition holds. For what follows from the code around it and would, if
+/// it did not hold, become less data or wrong data: such a state must end loudly.
+macro_rules! invariant {
+    ($holds:expr, $($what:tt)+) => {
+        if !$holds {
+            return Err($crate::error::Error::bug(format!($($what)+)));
+        }
+    };
+}
+pub(crate) use invariant;
 
 /// An error's own words and, where they leave it out, what is at the bottom of it: libraries for HTTP say "error
 /// sending request" whatever it was.
@@ -285,6 +298,14 @@ pub enum Error {
     /// Values that cannot be encoded: a bug or an absurd request.
     #[error("{0}; this is a bug, please report it")]
     Encode(#[from] FormatError),
+    /// What should be impossible: it ends the command before it can become less data.
+    #[error(
+        "{what}: this should be impossible, so the command stopped before anything was made final. Please report it"
+    )]
+    Bug {
+        /// What was found.
+        what: String,
+    },
     /// A worker died.
     #[error("a worker stopped unexpectedly; this is a bug, please report it")]
     Worker,
@@ -311,6 +332,7 @@ impl Error {
             | Self::Hidden { .. } => ErrorKind::Missing,
             Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
+            Self::Bug { .. } | Self::Worker | Self::Encode(_) => ErrorKind::Bug,
             Self::Unrestorable { source, .. } => source.kind(),
             _ => ErrorKind::Failed,
         }
@@ -319,6 +341,11 @@ impl Error {
     /// Whether something stored is of no use to this program: damaged, gone or too new. Another copy of it may serve.
     pub fn is_damage(&self) -> bool {
         matches!(self.kind(), ErrorKind::Damaged | ErrorKind::Missing | ErrorKind::Unsupported)
+    }
+
+    /// What should be impossible.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::Bug { what: what.into() }
     }
 
     /// Blames an object for a format error.

@@ -114,7 +114,12 @@ pub struct Usable {
 impl Usable {
     /// Whether a place may be reused: not avoided, and the pack in which it lies listed and present with its right size.
     pub fn allows(&self, place: &Place) -> bool {
-        let Some(pack) = self.avoid.pack(&place.frame.frame) else { return false };
+        self.allows_frame(&place.frame.frame)
+    }
+
+    /// The same for all places in a frame.
+    pub fn allows_frame(&self, frame: &FrameName) -> bool {
+        let Some(pack) = self.avoid.pack(frame) else { return false };
         self.catalogue.pack(pack).is_some_and(|listed| self.present.has(pack, listed))
     }
 }

@@ -97,7 +97,7 @@ impl Needs {
         let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
         let small = |part, key| Object { part, key, bytes: 1 };
         let mut objects = vec![small(Part::Keys, names::CONFIG.to_owned())];
-        let keys = repository.store.list("keys/").await?;
+        let keys = repository.store.list(names::KEYS).await?;
         objects.extend(keys.into_iter().map(|listed| small(Part::Keys, listed.key)));
         for entry in log.entries() {
             let number = entry.session.number;

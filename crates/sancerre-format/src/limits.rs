@@ -40,7 +40,7 @@ pub fn of_key(key: &str) -> (&'static str, u64) {
         Some("lists") => ("pack list", LIST_BYTES_MAX),
         Some("index") => ("index segment", INDEX_BYTES_MAX),
         Some("checkpoints") => ("checkpoint", CHECKPOINT_BYTES_MAX),
-        _ if key == names::CONFIG || key.starts_with("keys/") => ("key object", KEY_BYTES_MAX),
+        _ if key == names::CONFIG || key.starts_with(names::KEYS) => ("key object", KEY_BYTES_MAX),
         _ => ("object", PACK_BYTES_MAX),
     }
 }

@@ -140,6 +140,9 @@ impl fmt::Display for Time {
 /// The repository's constants.
 pub const CONFIG: &str = "config";
 
+/// Prefix of everything about keys.
+pub const KEYS: &str = "keys/";
+
 /// Prefix of the identities' records.
 pub const IDENTITIES: &str = "keys/identities/";
 

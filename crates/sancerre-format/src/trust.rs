@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::certificate::Signer;
 use crate::error::{Result, corrupt, ensure, forged};
 use crate::id::{Hash, RepositoryId, SessionId};
-use crate::names::{Time, Zone};
+use crate::names::{self, Time, Zone};
 use crate::record::{Fields, Record, field};
 use crate::sign::{PublicKey, SigningKey, signing_key_of};
 use crate::text::{TextReader, TextWriter, number};
@@ -221,7 +221,7 @@ impl Fields for Succession {
             && succession.keeps.is_sorted_by(|(a, _), (b, _)| a < b);
         ensure(ascending, Self::KIND, || "its lines are not ascending".into())?;
         let in_folder =
-            succession.keeps.iter().all(|(key, _)| key.starts_with("keys/") && !key.contains(' '));
+            succession.keeps.iter().all(|(key, _)| key.starts_with(names::KEYS) && !key.contains(' '));
         ensure(in_folder, Self::KIND, || "it keeps what is not below keys/".into())?;
         ensure(succession.number > 0, Self::KIND, || "the key of config is number 0".into())?;
         Ok(succession)

@@ -64,7 +64,10 @@ pub(crate) async fn keys(context: &Context, store: &Store, access: Access) -> Re
 pub(crate) async fn repository_as_admin(context: &Context) -> Result<(Repository, SecretString), Failure> {
     let store = repository::store(context, false)?;
     let (keys, unlock) = open(context, &store, Access::Admin).await?;
-    let passphrase = unlock.passphrase().cloned().ok_or_else(|| Failure::from(Error::Worker))?;
+    let passphrase = unlock
+        .passphrase()
+        .cloned()
+        .ok_or_else(|| Failure::from(Error::bug("the admin's key was opened without a passphrase")))?;
     Ok((Repository::open(store, context.host.clone(), keys).await?, passphrase))
 }
 

@@ -41,6 +41,7 @@ Exit codes (scripts must take any other code for a failure):
     2  wrong usage                     20  something in the repository is damaged
     3  done, but not as asked          21  something in the repository is missing
    10  no repository there             22  the snapshot was forgotten
+   70  a bug; nothing was made final   23  something needs a newer version
                                       130  interrupted
 
 Names of snapshots:

@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Forgotten = 22,
     /// Something in the repository needs a newer version of the program.
     Unsupported = 23,
+    /// What the program takes for impossible happened; it stopped before it could cost anything. sysexits' EX_SOFTWARE.
+    Bug = 70,
     /// Stopped by a signal.
     Interrupted = 130,
 }
@@ -52,6 +54,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Missing => Self::Missing,
             ErrorKind::Forgotten => Self::Forgotten,
             ErrorKind::Interrupted => Self::Interrupted,
+            ErrorKind::Bug => Self::Bug,
         }
     }
 }

@@ -29,6 +29,24 @@ impl Add for Cost {
     }
 }
 
+impl Cost {
+    /// Each quantity's own median.
+    pub(super) fn median(costs: [Self; 3]) -> Self {
+        let middle = |quantity: fn(&Self) -> f64| {
+            let mut values = costs.each_ref().map(quantity);
+            values.sort_by(f64::total_cmp);
+            values[1]
+        };
+        let mut peaks = costs.map(|cost| cost.peak_kib);
+        peaks.sort_unstable();
+        Self {
+            seconds: middle(|cost| cost.seconds),
+            cpu_seconds: middle(|cost| cost.cpu_seconds),
+            peak_kib: peaks[1],
+        }
+    }
+}
+
 /// Runs `command` under GNU time, which writes into the folder `work`. Environment and folder are kept.
 pub(super) fn timed(command: &Command, work: &Path) -> Result<Cost> {
     let file = work.join("time");
@@ -61,5 +79,12 @@ mod tests {
         let sum = cost + Cost { seconds: 1.0, cpu_seconds: 1.0, peak_kib: 512 };
         assert_eq!(sum, Cost { seconds: 2.5, cpu_seconds: 3.25, peak_kib: 1024 });
         assert_eq!(parse("Command exited\n"), None);
+    }
+
+    #[test]
+    fn the_median_of_each_quantity_is_taken_alone() {
+        let cost = |seconds, cpu_seconds, peak_kib| Cost { seconds, cpu_seconds, peak_kib };
+        let costs = [cost(3.0, 1.0, 20), cost(1.0, 2.0, 30), cost(2.0, 9.0, 10)];
+        assert_eq!(Cost::median(costs), cost(2.0, 2.0, 20));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Absolute times belong to one machine and one hour, ratios within a run travel further. All disks are read once
 //! before anything is timed, so that every tool finds them in the page cache; whatever writes is timed with a `sync`.
+//! Every number is the median of three runs, each into repositories of its own.
 
 mod cost;
 mod link;
@@ -26,9 +27,14 @@ pub(crate) fn run(folder: &str) -> Result<()> {
     build()?;
     let out = shell::target_folder().join("bench");
     let nights = nights(&fleet)?;
-    let tools = Tools::prepare(&out.join("work"))?;
-    let report = measure(&tools, &nights)?;
-    tools.remove()?;
+    let run = |number: usize| {
+        println!("bench: run {number} of 3");
+        let tools = Tools::prepare(&out.join("work"))?;
+        let report = measure(&tools, &nights)?;
+        tools.remove()?;
+        anyhow::Ok(report)
+    };
+    let report = Report::median([run(1)?, run(2)?, run(3)?]);
     let text = report.markdown(&fleet)?;
     let file = out.join(format!("{}.md", report::today()?));
     fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;

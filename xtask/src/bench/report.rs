@@ -21,6 +21,17 @@ impl Row {
     pub(super) fn new(name: &'static str, bytes: u64) -> Self {
         Self { name, bytes, sancerre: Cost::default(), restic: Cost::default(), limit: None }
     }
+
+    fn median(runs: [&Self; 3]) -> Self {
+        let limits = runs.map(|row| row.limit);
+        let limit = match limits {
+            [Some(first), Some(second), Some(third)] => Some(Cost::median([first, second, third])),
+            _ => None,
+        };
+        let (sancerre, restic) = (runs.map(|row| row.sancerre), runs.map(|row| row.restic));
+        let [Self { name, bytes, .. }, ..] = runs;
+        Self { name, bytes: *bytes, sancerre: Cost::median(sancerre), restic: Cost::median(restic), limit }
+    }
 }
 
 /// Everything that one run measured.
@@ -31,6 +42,14 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Of three runs over the same disks.
+    pub(super) fn median(runs: [Self; 3]) -> Self {
+        let [first, ..] = &runs;
+        let bytes = first.repository_bytes;
+        let rows = (0..first.rows.len()).map(|row| Row::median(runs.each_ref().map(|run| &run.rows[row])));
+        Self { rows: rows.collect(), repository_bytes: bytes }
+    }
+
     /// The page: what ran where, then the tables.
     pub(super) fn markdown(&self, fleet: &Path) -> Result<String> {
         let mut page = heading(fleet)?;
@@ -71,7 +90,8 @@ pub(super) fn heading(fleet: &Path) -> Result<String> {
 const LEGEND: &str = "\n\
     Limits. First backup: `zstd -3 -T0` over the 4 KiB blocks that are new. Nights after: reading and hashing all data \
     (BLAKE3, two threads), then the same zstd. Re-scan: reading and hashing. restic re-scans with `--force`, because a \
-    running guest's disk always has a new time of change. MiB are allocated bytes of the disks.\n";
+    running guest's disk always has a new time of change. MiB are allocated bytes of the disks.\n\
+    Each number is the median of three runs.\n";
 
 fn time_line(row: &Row) -> String {
     let (ours, theirs) = (row.sancerre.seconds, row.restic.seconds);

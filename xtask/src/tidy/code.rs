@@ -25,6 +25,23 @@ const PANICS: &[(&[&str], &str)] = &[
     (&["unreachable", "!"], "`unreachable!`"),
 ];
 
+/// Where a value that is made up instead of an error would become less data in a snapshot, or one pack too many that goes.
+const BYTES: [&str; 3] = [
+    "crates/sancerre-engine/src/backup/",
+    "crates/sancerre-engine/src/gc/",
+    "crates/sancerre-engine/src/repository/session.rs",
+];
+/// Modules there that only weigh what work is worth, with sizes that others state.
+const WEIGHING: [&str; 4] = ["/gc/plan.rs", "/gc/patience.rs", "/backup/budget.rs", "/backup/ending.rs"];
+const SILENT: &[(&[&str], &str)] = &[
+    (&[".", "unwrap_or_default", "("], "`.unwrap_or_default()`"),
+    (&[".", "saturating_add", "("], "`.saturating_add()`"),
+    (&[".", "saturating_sub", "("], "`.saturating_sub()`"),
+    (&[".", "saturating_mul", "("], "`.saturating_mul()`"),
+    (&["else", "{", "return", "Ok", "(", "(", ")", ")"], "`else { return Ok(()) }`"),
+    (&["debug_assert", "!"], "`debug_assert!`"),
+];
+
 const LEFTOVERS: &[(&[&str], &str)] =
     &[(&["todo", "!"], "`todo!`"), (&["unimplemented", "!"], "`unimplemented!`"), (&["dbg", "!"], "`dbg!`")];
 
@@ -54,6 +71,7 @@ pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
         findings.extend(long_file(path, source));
         findings.extend(panics(path, source));
         findings.extend(ambient(path, source));
+        findings.extend(silent_defaults(path, source));
     }
     findings
 }
@@ -122,6 +140,21 @@ fn panics(path: &str, source: &Source) -> Vec<Finding> {
         .map(|(line, what)| {
             let advice = "return an error, or end the line with `// invariant: why it cannot happen`";
             Finding::new(path, line, format!("{what} in product code: {advice}"))
+        })
+        .collect()
+}
+
+fn silent_defaults(path: &str, source: &Source) -> Vec<Finding> {
+    let is_weighing = WEIGHING.iter().any(|name| path.ends_with(name));
+    if is_weighing || !BYTES.iter().any(|prefix| path.starts_with(prefix)) {
+        return Vec::new();
+    }
+    let hits = product_hits(source, SILENT).into_iter();
+    hits.filter(|(line, _)| !source.states_invariant(*line))
+        .map(|(line, what)| {
+            let advice =
+                "return an error, use `invariant!`, or end the line with `// invariant: why it is right`";
+            Finding::new(path, line, format!("{what} on the path of bytes: {advice}"))
         })
         .collect()
 }

@@ -75,6 +75,22 @@ fn product_code_does_not_panic() {
 }
 
 #[test]
+fn nothing_is_made_up_on_the_path_of_bytes() {
+    const GATHER: &str = "crates/sancerre-engine/src/gc/gather.rs";
+    for (code, what) in [
+        ("a.unwrap_or_default();", "unwrap_or_default"),
+        ("a.saturating_add(1);", "saturating_add"),
+        ("let Some(a) = b else { return Ok(()) };", "else { return"),
+        ("debug_assert!(a);", "debug_assert!"),
+    ] {
+        only(&check(GATHER, &format!("fn a() {{\n{code}\n}}\n")), 3, what);
+        assert_eq!(check(GATHER, &format!("fn a() {{\n// invariant: none was begun\n{code}\n}}\n")), []);
+        assert_eq!(check(&GATHER.replace("gather", "plan"), &format!("fn a() {{\n{code}\n}}\n")), []);
+        assert_eq!(check(ENGINE, &format!("fn a() {{\n{code}\n}}\n")), []);
+    }
+}
+
+#[test]
 fn what_only_looks_like_a_panic_is_left_alone() {
     assert_eq!(check(ENGINE, "// a.unwrap()\nfn a() { b(\".unwrap()\"); c.unwrap_or(1); }\n"), []);
     only(&check(ENGINE, "#[cfg(not(test))]\nfn a() {\nb.unwrap(); }\n"), 4, "unwrap");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
 use sancerre_format::node::{Geometry, LeafEntry, Node};
@@ -14,10 +14,10 @@ use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
-use super::tree::Tree;
+use super::tree::{Grown, Tree};
 use super::upload::Uploader;
 use super::{Base, Input, Run, Shared, Source, read_region, region_count, region_length};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invariant};
 use crate::known::{Places, Speaker, Word};
 use crate::map::MapReader;
 use crate::monitor::add;
@@ -100,16 +100,17 @@ impl Run {
     ) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let layout = self.repository.layout;
+        let seed = u64::from_le_bytes(self.repository.host.random());
         let known_size = watch.disk.as_ref().map(|disk| disk.size_bytes());
         // A stream's size is known at its end: its regions wait for the tree until then.
         let mut late = Vec::new();
         let geometry = |size| Geometry::new(size, layout.leaf_bytes, layout.region_bytes);
         let mut tree =
-            known_size.map(geometry).transpose()?.map(|geometry| Tree::new(&shared, base, geometry));
+            known_size.map(geometry).transpose()?.map(|geometry| Tree::new(&shared, base, geometry, seed));
         let mut number = 0;
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
-            member.count(&map, length_bytes);
+            member.count(&map, length_bytes)?;
             member.fuzzy |= watch.changed()?;
             match &mut tree {
                 Some(tree) => {
@@ -126,31 +127,48 @@ impl Run {
         member.fuzzy |= watch.changed()?;
         let mut tree = match tree {
             Some(tree) => tree,
-            None => Tree::new(&shared, base, geometry(member.size_bytes)?),
+            None => Tree::new(&shared, base, geometry(member.size_bytes)?, seed),
         };
         for (number, (map, length_bytes)) in late.into_iter().enumerate() {
             add_region(&mut tree, to_u64(number), &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
                 .await?;
         }
-        let (root, uses) = tree.finish()?;
+        let Grown { root, uses, data_bytes, sample } = tree.finish()?;
+        let (size_bytes, counted) = (member.size_bytes, member.data_bytes);
+        invariant!(
+            known_size.is_none_or(|size| size == size_bytes),
+            "of {known_size:?} bytes {size_bytes} were read"
+        );
+        invariant!(
+            data_bytes == counted,
+            "a map of {data_bytes} bytes of data for {counted} bytes that were read"
+        );
         member.root = root;
         self.uses.union(&uses);
+        self.samples.push(sample);
         Ok(())
     }
 }
 
 /// Counts a region into its member.
 trait Count {
-    fn count(&mut self, map: &RegionMap, length_bytes: u64);
+    fn count(&mut self, map: &RegionMap, length_bytes: u64) -> Result<()>;
 }
 
 impl Count for Member {
-    fn count(&mut self, map: &RegionMap, length_bytes: u64) {
-        self.size_bytes = self.size_bytes.saturating_add(length_bytes);
-        self.data_bytes = self.data_bytes.saturating_add(map.data_bytes);
-        self.new_bytes = self.new_bytes.saturating_add(map.new_bytes);
-        self.chunks = self.chunks.saturating_add(to_u64(map.chunks.len()));
-        self.new_chunks = self.new_chunks.saturating_add(map.new_chunks);
+    fn count(&mut self, map: &RegionMap, length_bytes: u64) -> Result<()> {
+        invariant!(map.open.is_empty(), "{} chunks of a region have no place", map.open.len());
+        invariant!(
+            map.data_bytes <= length_bytes,
+            "{} bytes of data in a region of {length_bytes}",
+            map.data_bytes
+        );
+        self.size_bytes += length_bytes;
+        self.data_bytes += map.data_bytes;
+        self.new_bytes += map.new_bytes;
+        self.chunks += to_u64(map.chunks.len());
+        self.new_chunks += map.new_chunks;
+        Ok(())
     }
 }
 
@@ -187,14 +205,14 @@ fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize
     let region_bytes = scanning.repository.layout.region_bytes;
     let size = disk.size_bytes();
     let jobs = (0..region_count(size, region_bytes)).map(move |number| {
-        let start = number.saturating_mul(u64::from(region_bytes));
+        let start = number * u64::from(region_bytes);
         let length_bytes = region_length(size, start, region_bytes);
         let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes };
         let scanning = Arc::clone(&scanning);
         async move { scanning.region(number, input, to_u64(length_bytes)).await }
     });
     // Twice the workers: while one region lasts, others may finish behind it.
-    stream::iter(jobs).buffered(workers.saturating_mul(2)).boxed()
+    stream::iter(jobs).buffered(workers * 2).boxed()
 }
 
 fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn std::io::Read + Send>) -> Regions<'a> {
@@ -291,10 +309,10 @@ impl Scanning {
     async fn base_chunks(&self, region: u64) -> Vec<BaseChunk> {
         let Some(base) = &self.base else { return Vec::new() };
         let layout = self.repository.layout;
-        let leaves = u64::from(layout.region_bytes / layout.leaf_bytes);
+        let leaves = layout.region_bytes / layout.leaf_bytes;
         let mut chunks = Vec::new();
         for within in 0..leaves {
-            let leaf = region.saturating_mul(leaves).saturating_add(within);
+            let (leaf, start) = (region * u64::from(leaves) + u64::from(within), within * layout.leaf_bytes);
             let node = match base.node(0, leaf).await {
                 Ok(node) => node,
                 Err(error) => {
@@ -302,10 +320,9 @@ impl Scanning {
                     None
                 }
             };
-            let start = u32::try_from(within).unwrap_or_default().saturating_mul(layout.leaf_bytes);
             if let Some(Node::Leaf(entries)) = node.as_deref().map(|node| &node.node) {
                 chunks.extend(entries.iter().map(|entry| BaseChunk {
-                    offset_bytes: start.saturating_add(entry.offset_bytes),
+                    offset_bytes: start + entry.offset_bytes,
                     id: entry.id,
                     word: Word { place: entry.place, speaker: self.base_speaker },
                 }));
@@ -324,12 +341,10 @@ async fn add_region(
     region_bytes: u32,
     length_bytes: u64,
 ) -> Result<()> {
-    let leaves_per_region = u64::from(region_bytes / leaf_bytes);
-    let first = number.saturating_mul(leaves_per_region);
+    let first = number * u64::from(region_bytes / leaf_bytes);
     let mut chunks = map.chunks.as_slice();
     for within in 0..length_bytes.div_ceil(u64::from(leaf_bytes)) {
-        let start = within.saturating_mul(u64::from(leaf_bytes));
-        let end = start.saturating_add(u64::from(leaf_bytes));
+        let end = (within + 1) * u64::from(leaf_bytes);
         let cut = chunks.partition_point(|chunk| u64::from(chunk.offset_bytes) < end);
         let (here, rest) = chunks.split_at(cut);
         chunks = rest;
@@ -338,8 +353,8 @@ async fn add_region(
             id: chunk.id,
             place: chunk.place,
         };
-        tree.leaf(first.saturating_add(within), here.iter().map(entry).collect()).await?;
+        tree.leaf(first + within, here.iter().map(entry).collect()).await?;
     }
-    debug_assert!(to_usize(leaf_bytes) > 0 && chunks.is_empty());
+    invariant!(chunks.is_empty(), "{} chunks lie behind the end of their region", chunks.len());
     Ok(())
 }

@@ -8,9 +8,11 @@
 mod base;
 mod budget;
 mod ending;
+mod gate;
 mod member;
 mod packer;
 mod region;
+mod sample;
 mod scratch;
 mod stored;
 mod tables;
@@ -20,7 +22,7 @@ mod upload;
 use std::io::Read;
 use std::sync::Arc;
 
-use sancerre_format::bytes::{to_u64, to_usize};
+use sancerre_format::bytes::{to_u32, to_usize};
 use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
@@ -34,6 +36,7 @@ use self::base::Base;
 use self::budget::Budget;
 use self::member::Watch;
 use self::packer::{PackKeys, Packer};
+use self::sample::Sample;
 use self::scratch::ScratchPool;
 use self::stored::Stored;
 use self::tables::Tables;
@@ -178,7 +181,7 @@ pub async fn backup(
     log.refuse_unread()?;
     ending::warn_of_end(repository, &log, &options.vm, monitor);
     if options.dry_run {
-        let next = log.highest().saturating_add(1);
+        let next = log.end();
         log.complete(repository, next).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
         run.members(options.sources, options.allow_changing, None).await?;
@@ -234,6 +237,7 @@ async fn save(
         run.shared.packer.close()?;
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
+        gate::before_manifest(repository, log, &uploader, &run).await?;
         Ok(run)
     };
     match done.await {
@@ -244,7 +248,7 @@ async fn save(
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
-            let runs = run.shared.index.runs().saturating_add(to_usize(uploader.session.segments()));
+            let runs = run.shared.index.runs() + to_usize(uploader.session.segments());
             // The index in memory goes first: merging needs room too.
             drop(run);
             let new_chunks = report.members.iter().map(|member| member.new_chunks).sum();
@@ -286,7 +290,7 @@ async fn commit(
 ) -> Result<()> {
     let report = run.report(None);
     let mut manifest = uploader.session.manifest(repository);
-    manifest.disks = u32::try_from(report.members.len()).unwrap_or(u32::MAX);
+    manifest.disks = to_u32("number of disks", report.members.len())?;
     manifest.size_bytes = report.size_bytes;
     manifest.data_bytes = public_bytes(report.data_bytes);
     manifest.new_bytes = public_bytes(report.new_bytes);
@@ -312,6 +316,8 @@ struct Run {
     base: Option<Base>,
     members: Vec<Member>,
     uses: FrameSet,
+    /// New leaves of each member's map, in the order of the members.
+    samples: Vec<Sample>,
 }
 
 /// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
@@ -379,6 +385,7 @@ impl Run {
             base,
             members: Vec::new(),
             uses: FrameSet::default(),
+            samples: Vec::new(),
         })
     }
 
@@ -406,7 +413,7 @@ impl Run {
     }
 
     fn report(&self, snapshot: Option<SessionId>) -> BackupReport {
-        let sum = |field: fn(&Member) -> u64| self.members.iter().map(field).fold(0, u64::saturating_add);
+        let sum = |field: fn(&Member) -> u64| self.members.iter().map(field).sum();
         BackupReport {
             snapshot,
             parent: self.parent,
@@ -422,7 +429,7 @@ impl Run {
 
 /// A region's number of bytes.
 fn region_length(size_bytes: u64, start: u64, region_bytes: u32) -> usize {
-    to_usize(region_bytes).min(usize::try_from(size_bytes.saturating_sub(start)).unwrap_or(usize::MAX))
+    to_usize(region_bytes).min(usize::try_from(size_bytes - start).unwrap_or(usize::MAX))
 }
 
 /// How many regions cover a disk.
@@ -435,6 +442,5 @@ fn read_region(stream: &mut dyn Read, region_bytes: u32) -> std::io::Result<Vec<
     let mut bytes = Vec::new();
     let limit = u64::from(region_bytes);
     stream.take(limit).read_to_end(&mut bytes)?;
-    debug_assert!(to_u64(bytes.len()) <= limit);
     Ok(bytes)
 }

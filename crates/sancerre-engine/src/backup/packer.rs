@@ -86,8 +86,7 @@ impl Packer {
         let placed = slot.as_mut().map(|open| open.append(keys, frame));
         drop(slot);
         self.finish(keys, full)?;
-        // invariant: the slot was filled just above, under the same lock
-        placed.unwrap_or(Ok(UNPLACED))
+        placed.ok_or_else(|| Error::bug("a frame found no open pack"))?
     }
 
     fn open(&self, keys: &PackKeys, kind: PackKind) -> Result<Open> {
@@ -102,6 +101,7 @@ impl Packer {
     }
 
     fn finish(&self, keys: &PackKeys, open: Option<Open>) -> Result<()> {
+        // invariant: none means that no pack is full, or none of this kind was begun
         let Some(Open { builder, entries }) = open else { return Ok(()) };
         let ready = ReadyPack { pack: builder.finish(&keys.metadata)?, entries };
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(ready);
@@ -115,6 +115,7 @@ impl Packer {
 
     /// Finishes the open packs.
     pub(super) fn close(&self) -> Result<()> {
+        // invariant: without keys this is a dry run, and no pack was begun
         let Some(keys) = &self.keys else { return Ok(()) };
         for slot in [&self.data, &self.metadata] {
             let open = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -152,7 +153,7 @@ pub(super) fn places(
 ) -> impl Iterator<Item = (ContentId, Place)> + '_ {
     pieces.iter().scan(0u32, move |offset, (id, size)| {
         let place = Place { frame, offset_bytes: *offset, size_bytes: *size };
-        *offset = offset.saturating_add(*size);
+        *offset += *size;
         Some((*id, place))
     })
 }

@@ -13,7 +13,7 @@ use sancerre_image::Disk;
 use super::Shared;
 use super::packer::{Frame, places};
 use super::scratch::Scratch;
-use crate::error::Result;
+use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
 use crate::known::{Places, Speaker, Word};
 use crate::monitor::add;
@@ -77,12 +77,12 @@ impl RegionInput {
 
     fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         match self {
-            Self::Disk { disk, start, .. } => Ok(disk.read_at(start.saturating_add(to_u64(offset)), buffer)?),
+            Self::Disk { disk, start, .. } => Ok(disk.read_at(start + to_u64(offset), buffer)?),
             Self::Memory(bytes) => {
-                let end = offset.saturating_add(buffer.len());
-                if let Some(source) = bytes.get(offset..end) {
-                    buffer.copy_from_slice(source);
-                }
+                let end = offset + buffer.len();
+                let outside =
+                    || Error::bug(format!("bytes {offset} to {end} are outside a region of {}", bytes.len()));
+                buffer.copy_from_slice(bytes.get(offset..end).ok_or_else(outside)?);
                 Ok(())
             }
         }
@@ -95,12 +95,18 @@ impl RegionInput {
             return Ok(std::iter::once(0..self.length_bytes()).collect());
         };
         let mut aligned: Vec<Range<usize>> = Vec::new();
-        for range in disk.data_ranges(*start..start.saturating_add(to_u64(*length_bytes)))? {
-            let relative = |at: u64| usize::try_from(at.saturating_sub(*start)).unwrap_or(*length_bytes);
-            let from = relative(range.start) / BLOCK_BYTES * BLOCK_BYTES;
-            let to = relative(range.end).next_multiple_of(BLOCK_BYTES).min(*length_bytes);
+        for range in disk.data_ranges(*start..*start + to_u64(*length_bytes))? {
+            let inside = *start <= range.start && range.end - *start <= to_u64(*length_bytes);
+            invariant!(
+                inside,
+                "the disk names data at {range:?}, outside the {length_bytes} bytes from {start} on"
+            );
+            let relative =
+                |at: u64| usize::try_from(at - *start).map_err(|_| Error::bug("a region larger than memory"));
+            let from = relative(range.start)? / BLOCK_BYTES * BLOCK_BYTES;
+            let to = relative(range.end)?.next_multiple_of(BLOCK_BYTES).min(*length_bytes);
             match aligned.last_mut() {
-                Some(last) if last.end.saturating_add(HOLE_BYTES) > from => last.end = to,
+                Some(last) if last.end + HOLE_BYTES > from => last.end = to,
                 _ => aligned.push(from..to),
             }
         }
@@ -171,7 +177,8 @@ impl<'a> Scan<'a> {
 
     /// Gives a chunk that was left open its place.
     fn settle(&mut self, slot: usize, input: &RegionInput, known: &Places) -> Result<()> {
-        let Some(chunk) = self.map.chunks.get_mut(slot) else { return Ok(()) };
+        let none = || Error::bug(format!("chunk {slot} of a region was left open and is not there"));
+        let chunk = self.map.chunks.get_mut(slot).ok_or_else(none)?;
         if let Some(place) = known.get(&chunk.id).copied().or_else(|| self.shared.stored.get(&chunk.id)) {
             chunk.place = place;
             return Ok(());
@@ -200,25 +207,25 @@ impl<'a> Scan<'a> {
         window: &mut Vec<u8>,
     ) -> Result<()> {
         let need = self.chunker.window_bytes();
+        let beyond = || Error::bug("a scan looked beyond its window");
         let mut at = range.start;
         // The window holds `at..at + (filled - start)`.
         let (mut start, mut filled) = (0usize, 0usize);
         window.resize(WINDOW_BYTES, 0);
         while at < range.end {
-            let held = filled.saturating_sub(start);
-            if held < need && at.saturating_add(held) < range.end {
+            let held = filled - start;
+            if held < need && at + held < range.end {
                 window.copy_within(start..filled, 0);
-                let read =
-                    WINDOW_BYTES.saturating_sub(held).min(range.end.saturating_sub(at).saturating_sub(held));
-                filled = held.saturating_add(read);
+                let read = (WINDOW_BYTES - held).min(range.end - at - held);
+                filled = held + read;
                 start = 0;
-                if let Some(buffer) = window.get_mut(held..filled) {
-                    input.read(at.saturating_add(held), buffer)?;
-                }
+                let buffer = window.get_mut(held..filled).ok_or_else(beyond)?;
+                input.read(at + held, buffer)?;
             }
-            let taken = self.piece(at, window.get(start..filled).unwrap_or_default(), base)?;
-            at = at.saturating_add(taken);
-            start = start.saturating_add(taken);
+            let taken = self.piece(at, window.get(start..filled).ok_or_else(beyond)?, base)?;
+            invariant!(taken > 0 && taken <= range.end - at, "a piece of {taken} bytes at {at} of {range:?}");
+            at += taken;
+            start += taken;
         }
         Ok(())
     }
@@ -228,10 +235,10 @@ impl<'a> Scan<'a> {
         if let Some(taken) = self.unchanged(at, window, base)? {
             return Ok(taken);
         }
-        // invariant: the window is not empty, so there is a piece
-        let Some(piece) = self.chunker.next_piece(window) else { return Ok(window.len().max(1)) };
+        let none = || Error::bug(format!("no piece at {at} in a window of {} bytes", window.len()));
+        let piece = self.chunker.next_piece(window).ok_or_else(none)?;
         if piece.kind == PieceKind::Data {
-            let chunk = window.get(..piece.length_bytes).unwrap_or_default();
+            let chunk = window.get(..piece.length_bytes).ok_or_else(none)?;
             let id = chunk_id(&self.shared.zone_keys.id, chunk);
             self.chunk(at, id, chunk, None)?;
         }
@@ -259,7 +266,7 @@ impl<'a> Scan<'a> {
     fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Word>) -> Result<()> {
         let size_bytes = to_u32("chunk", chunk.len())?;
         let offset_bytes = to_u32("chunk", at)?;
-        self.map.data_bytes = self.map.data_bytes.saturating_add(u64::from(size_bytes));
+        self.map.data_bytes += u64::from(size_bytes);
         let counters = &self.shared.monitor.counters;
         add(&counters.data_bytes, u64::from(size_bytes));
         let base = base.filter(|word| self.shared.usable.allows(&word.place));
@@ -310,15 +317,15 @@ impl<'a> Scan<'a> {
 
     fn add_piece(&mut self, id: ContentId, chunk: &[u8]) -> Result<usize> {
         let size_bytes = to_u32("chunk", chunk.len())?;
-        if self.scratch.frame.len().saturating_add(chunk.len()) > self.shared.frame_bytes {
+        if self.scratch.frame.len() + chunk.len() > self.shared.frame_bytes {
             self.flush()?;
         }
         self.scratch.frame.extend_from_slice(chunk);
         self.pieces.push((id, size_bytes));
-        self.map.new_bytes = self.map.new_bytes.saturating_add(u64::from(size_bytes));
-        self.map.new_chunks = self.map.new_chunks.saturating_add(1);
+        self.map.new_bytes += u64::from(size_bytes);
+        self.map.new_chunks += 1;
         add(&self.shared.monitor.counters.new_bytes, u64::from(size_bytes));
-        Ok(self.pieces.len().saturating_sub(1))
+        Ok(self.pieces.len() - 1)
     }
 
     /// Compresses and stores the frame in the making, and gives its chunks their places.
@@ -332,9 +339,11 @@ impl<'a> Scan<'a> {
         let placed: Vec<(ContentId, Place)> =
             places(self.shared.packer.append(&frame)?, &self.pieces).collect();
         for (chunk, piece) in self.waiting.drain(..) {
-            if let (Some(chunk), Some((_, place))) = (self.map.chunks.get_mut(chunk), placed.get(piece)) {
-                chunk.place = *place;
-            }
+            let none = || {
+                Error::bug(format!("chunk {chunk} of a region waits for piece {piece}, which is not there"))
+            };
+            let (_, place) = placed.get(piece).ok_or_else(none)?;
+            self.map.chunks.get_mut(chunk).ok_or_else(none)?.place = *place;
         }
         self.shared.stored.insert_all(&placed);
         self.pieces.clear();

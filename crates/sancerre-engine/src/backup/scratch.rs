@@ -21,7 +21,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     fn new() -> Result<Self> {
-        let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(|_| Error::Worker)?;
+        let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(|error| failed(&error))?;
         Ok(Self { window: Vec::new(), frame: Vec::new(), coded: Vec::new(), compressor })
     }
 
@@ -31,13 +31,17 @@ impl Scratch {
     }
 }
 
+fn failed(error: &std::io::Error) -> Error {
+    Error::bug(format!("zstd cannot compress: {error}"))
+}
+
 fn compress<'a>(
     compressor: &mut zstd::bulk::Compressor<'static>,
     raw: &'a [u8],
     coded: &'a mut Vec<u8>,
 ) -> Result<(Codec, &'a [u8])> {
     coded.resize(zstd::zstd_safe::compress_bound(raw.len()), 0);
-    let size = compressor.compress_to_buffer(raw, coded.as_mut_slice()).map_err(|_| Error::Worker)?;
+    let size = compressor.compress_to_buffer(raw, coded.as_mut_slice()).map_err(|error| failed(&error))?;
     match coded.get(..size) {
         Some(coded) if size < raw.len() => Ok((Codec::Zstd, coded)),
         _ => Ok((Codec::Stored, raw)),

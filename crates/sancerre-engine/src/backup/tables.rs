@@ -110,7 +110,7 @@ impl Tables {
         let table = cell.get_or_try_init(|| self.read(shared, pack)).await?.clone();
         let bytes = table.as_ref().map_or(0, |table| to_u64(size_of_val(table.as_slice())));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.put(pack, cell, bytes.saturating_add(OVERHEAD_BYTES));
+        kept.put(pack, cell, bytes + OVERHEAD_BYTES);
         Ok(table)
     }
 
@@ -162,7 +162,7 @@ fn fingerprints(contents: &Contents, pack: PackName) -> Vec<Fingerprint> {
         for (id, size_bytes) in pieces {
             let place = Place { frame: *frame, offset_bytes, size_bytes: *size_bytes };
             all.push(fingerprint(id, &place, pack));
-            offset_bytes = offset_bytes.saturating_add(*size_bytes);
+            offset_bytes += size_bytes;
         }
     }
     all.sort_unstable();

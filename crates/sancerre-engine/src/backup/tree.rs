@@ -9,7 +9,8 @@ use sancerre_format::pack::PackKind;
 
 use super::Shared;
 use super::packer::{Frame, places};
-use crate::error::Result;
+use super::sample::Sample;
+use crate::error::{Error, Result, invariant};
 use crate::map::{MapReader, StoredNode};
 
 /// Where a node lies, or which piece of the metadata frame in the making it is.
@@ -37,10 +38,33 @@ pub(super) struct Tree<'a> {
     pieces: Vec<(ContentId, u32)>,
     /// Every frame the map needs.
     uses: FrameSet,
+    /// Sum of the sizes of all chunks on the map.
+    data_bytes: u64,
+    /// Leaves added so far, empty ones too.
+    leaves: u64,
+    sample: Sample,
+}
+
+/// A finished map.
+pub(super) struct Grown {
+    /// None when the disk is all zeros.
+    pub(super) root: Option<Root>,
+    /// Every frame that the map needs.
+    pub(super) uses: FrameSet,
+    /// Sum of the sizes of all chunks on it.
+    pub(super) data_bytes: u64,
+    /// Some of its new leaves, to be read back.
+    pub(super) sample: Sample,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(shared: &'a Shared, base: Option<&'a MapReader>, geometry: Geometry) -> Self {
+    /// `seed` chooses which leaves are read back.
+    pub(super) fn new(
+        shared: &'a Shared,
+        base: Option<&'a MapReader>,
+        geometry: Geometry,
+        seed: u64,
+    ) -> Self {
         Self {
             shared,
             base,
@@ -50,17 +74,23 @@ impl<'a> Tree<'a> {
             frame: Vec::new(),
             pieces: Vec::new(),
             uses: FrameSet::default(),
+            data_bytes: 0,
+            leaves: 0,
+            sample: Sample::new(seed),
         }
     }
 
     /// Adds the leaf with this number; leaves come in order, empty ones too.
     pub(super) async fn leaf(&mut self, number: u64, entries: Vec<LeafEntry>) -> Result<()> {
+        invariant!(number == self.leaves, "leaf {number} of a map came as leaf {}", self.leaves);
+        self.leaves += 1;
         if !entries.is_empty() {
+            self.data_bytes += entries.iter().map(|entry| u64::from(entry.place.size_bytes)).sum::<u64>();
             entries.iter().for_each(|entry| self.uses.insert(entry.place.frame.frame));
             self.node(0, number, &Node::Leaf(entries)).await?;
         }
         let (mut level, mut number) = (0, number);
-        let last = number.saturating_add(1) == self.geometry.leaf_count();
+        let last = number + 1 == self.geometry.leaf_count();
         while level < self.geometry.levels() && (last || number.to_le_bytes()[0] == u8::MAX) {
             (level, number) = (level + 1, number >> 8);
             self.close(level, number).await?;
@@ -71,12 +101,11 @@ impl<'a> Tree<'a> {
     /// Completes an inner node. Its children's places must be known, so their frame goes first.
     async fn close(&mut self, level: u8, number: u64) -> Result<()> {
         self.flush()?;
-        let below = self.levels.get_mut(usize::from(level) - 1).map(std::mem::take).unwrap_or_default();
-        let placed = below.into_iter().filter_map(|child| match child.slot {
-            Slot::At(place) => Some(ChildEntry { child: child.child, id: child.id, place }),
-            Slot::Pending(_) => None,
-        });
-        let children: Vec<ChildEntry> = placed.collect();
+        let below = std::mem::take(self.siblings(level - 1)?);
+        let placed = below
+            .into_iter()
+            .map(|child| Ok(ChildEntry { child: child.child, id: child.id, place: child.slot.placed()? }));
+        let children: Vec<ChildEntry> = placed.collect::<Result<_>>()?;
         if children.is_empty() {
             return Ok(());
         }
@@ -92,13 +121,21 @@ impl<'a> Tree<'a> {
                 self.uses.insert(known.place.frame.frame);
                 Slot::At(known.place)
             }
-            None => Slot::Pending(self.add(id, &bytes)?),
+            None => {
+                if let Node::Leaf(entries) = node {
+                    self.sample.offer(number, &id, entries);
+                }
+                Slot::Pending(self.add(id, &bytes)?)
+            }
         };
         let child = number.to_le_bytes()[0];
-        if let Some(siblings) = self.levels.get_mut(usize::from(level)) {
-            siblings.push(Child { child, id, slot });
-        }
+        self.siblings(level)?.push(Child { child, id, slot });
         Ok(())
+    }
+
+    fn siblings(&mut self, level: u8) -> Result<&mut Vec<Child>> {
+        let none = || Error::bug(format!("a map has a node of level {level}, above its root"));
+        self.levels.get_mut(usize::from(level)).ok_or_else(none)
     }
 
     /// The node at the same place of the snapshot before. One that cannot be read is stored anew.
@@ -107,7 +144,7 @@ impl<'a> Tree<'a> {
     }
 
     fn add(&mut self, id: ContentId, bytes: &[u8]) -> Result<usize> {
-        if self.frame.len().saturating_add(bytes.len()) > self.shared.frame_bytes {
+        if self.frame.len() + bytes.len() > self.shared.frame_bytes {
             self.flush()?;
         }
         self.frame.extend_from_slice(bytes);
@@ -136,24 +173,44 @@ impl<'a> Tree<'a> {
         self.uses.insert(place.frame);
         let placed: Vec<Place> = places(place, &pieces).map(|(_, place)| place).collect();
         for child in self.levels.iter_mut().flatten() {
-            if let Slot::Pending(piece) = child.slot
-                && let Some(place) = placed.get(piece)
-            {
-                child.slot = Slot::At(*place);
+            if let Slot::Pending(piece) = child.slot {
+                let none = || Error::bug(format!("map node {piece} is not in the frame that holds it"));
+                child.slot = Slot::At(*placed.get(piece).ok_or_else(none)?);
             }
         }
         Ok(())
     }
 
-    /// The root, once every leaf was added, and the frames that the map needs.
-    pub(super) fn finish(mut self) -> Result<(Option<Root>, FrameSet)> {
+    /// The map, once every leaf was added.
+    pub(super) fn finish(mut self) -> Result<Grown> {
         self.flush()?;
+        let expected = self.geometry.leaf_count();
+        invariant!(self.leaves == expected, "a map ends after {} of {expected} leaves", self.leaves);
         let level = self.geometry.levels();
-        let top = self.levels.pop().and_then(|mut nodes| nodes.pop());
-        let root = top.and_then(|child| match child.slot {
-            Slot::At(place) => Some(Root { level, id: child.id, place }),
-            Slot::Pending(_) => None,
-        });
-        Ok((root, self.uses))
+        let mut top = std::mem::take(self.siblings(level)?);
+        let root = match top.pop() {
+            Some(child) => Some(Root { level, id: child.id, place: child.slot.placed()? }),
+            None => None,
+        };
+        invariant!(
+            top.is_empty() && self.levels.iter().all(Vec::is_empty),
+            "a map has nodes that no other names"
+        );
+        invariant!(
+            root.is_some() == (self.data_bytes > 0),
+            "a map of {} bytes of data has no root",
+            self.data_bytes
+        );
+        Ok(Grown { root, uses: self.uses, data_bytes: self.data_bytes, sample: self.sample })
+    }
+}
+
+impl Slot {
+    /// Errors: a bug, for a node whose frame was not written.
+    fn placed(self) -> Result<Place> {
+        match self {
+            Self::At(place) => Ok(place),
+            Self::Pending(piece) => Err(Error::bug(format!("map node {piece} was never placed"))),
+        }
     }
 }

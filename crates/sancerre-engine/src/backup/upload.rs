@@ -32,6 +32,8 @@ pub(super) struct Uploader {
     in_flight: JoinSet<Result<Uploaded>>,
     in_flight_max: usize,
     packs: Vec<ListedPack>,
+    /// The packs that signed lists of this session name: readers find these.
+    pub published: Vec<ListedPack>,
     entries: Vec<IndexEntry>,
     unpublished_bytes: u64,
     publish_bytes: u64,
@@ -55,6 +57,7 @@ impl Uploader {
             in_flight: JoinSet::new(),
             in_flight_max,
             packs: Vec::new(),
+            published: Vec::new(),
             entries: Vec::new(),
             unpublished_bytes: 0,
             publish_bytes: PUBLISH_BYTES_MIN,
@@ -110,8 +113,8 @@ impl Uploader {
 
     fn durable(&mut self, done: std::result::Result<Result<Uploaded>, tokio::task::JoinError>) -> Result<()> {
         let (pack, entries) = done.map_err(|_| Error::Worker)??;
-        self.stored_bytes = self.stored_bytes.saturating_add(pack.size_bytes);
-        self.unpublished_bytes = self.unpublished_bytes.saturating_add(pack.size_bytes);
+        self.stored_bytes += pack.size_bytes;
+        self.unpublished_bytes += pack.size_bytes;
         self.packs.push(pack);
         self.entries.extend(entries);
         Ok(())
@@ -129,7 +132,8 @@ impl Uploader {
         let mut packs = std::mem::take(&mut self.packs);
         packs.sort_unstable_by_key(|pack| pack.ordinal);
         let entries = std::mem::take(&mut self.entries);
-        self.session.publish(&self.repository, packs, entries).await?;
+        self.session.publish(&self.repository, packs.clone(), entries).await?;
+        self.published.extend(packs);
         self.unpublished_bytes = 0;
         self.publish_bytes = self.publish_bytes.saturating_mul(2).min(PUBLISH_BYTES_MAX);
         self.published_at = self.repository.host.clock.now().unix_seconds();

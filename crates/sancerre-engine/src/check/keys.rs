@@ -18,13 +18,11 @@ use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::store::Listed;
 
-const FOLDER: &str = "keys/";
-
 /// Verifies the key objects, and that those which are in use are there.
 pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
     let mut keys = vec![names::CONFIG.to_owned()];
     let mut findings = Vec::new();
-    let mut listed = repository.store.list(FOLDER).await?;
+    let mut listed = repository.store.list(names::KEYS).await?;
     listed.sort_by(|a, b| a.key.cmp(&b.key));
     for Listed { key, size_bytes, .. } in listed {
         match objects::refuse_size(&key, size_bytes) {

@@ -199,7 +199,7 @@ pub(super) fn strange(repository: &Repository) -> Vec<Finding> {
 /// Objects that somebody tried to hide or to replace on a store with versions. Everything of the zone was listed before.
 pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
     let zone = format!("zones/{}/", repository.keys.zone);
-    let folders = [names::CONFIG, "keys/", zone.as_str()].into_iter();
+    let folders = [names::CONFIG, names::KEYS, zone.as_str()].into_iter();
     let finding = |folder: &str| {
         let keys = repository.store.covered(folder);
         let (first, count) = (keys.first()?, keys.len());

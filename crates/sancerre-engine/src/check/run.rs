@@ -38,7 +38,7 @@ pub(super) struct Run<'a> {
 pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<String> {
     match &error {
         Error::Store { .. } if !repository.store.works().await => Err(error),
-        Error::Interrupted | Error::Worker => Err(error),
+        Error::Interrupted | Error::Worker | Error::Bug { .. } => Err(error),
         _ => Ok(subjects::reason(&error)),
     }
 }

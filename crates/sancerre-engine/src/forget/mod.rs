@@ -81,7 +81,7 @@ pub struct ForgetReport {
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
     log.refuse_unread()?;
-    let next = log.highest().saturating_add(1);
+    let next = log.end();
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;
     let approvals_needed = log.standing(u64::MAX).approvals_needed();

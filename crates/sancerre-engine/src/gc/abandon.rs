@@ -31,7 +31,7 @@ use crate::repository::session::{abort_other, append, one_line};
 pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Result<u64> {
     repository.store.must_tell_versions().await?;
     let mut log = Log::load(repository).await?;
-    let next = log.highest().saturating_add(1);
+    let next = log.end();
     log.complete(repository, next).await?;
     log.settle(repository, next).await?;
     log.judge();

@@ -20,7 +20,7 @@ use crate::repository::log::{Complaint, Log, LogEntry, Outcome};
 /// [`Error::Object`] for a commit of a trusted key that says what no collector says.
 pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Result<()> {
     let zone = &repository.keys.zone;
-    if let Some(gap) = log.first_gap(number.min(log.highest().saturating_add(1))) {
+    if let Some(gap) = log.first_gap(number.min(log.end())) {
         return Err(Error::Missing { key: names::log(zone, gap) });
     }
     // What needs a newer version may have announced anything.

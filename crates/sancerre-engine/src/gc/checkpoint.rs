@@ -40,7 +40,7 @@ pub(super) async fn follow(
 }
 
 async fn write(repository: &Repository, log: &Log, gc: SessionId, after_entries: u64) -> Result<()> {
-    let upto = gc.number.saturating_add(1);
+    let upto = gc.number + 1;
     let mut listed = repository.list(Folder::Checkpoints).await?;
     let number = |key: &str| match ZoneKey::parse(&repository.keys.zone, key) {
         Ok(ZoneKey::Checkpoint(upto)) => Some(upto),
@@ -57,7 +57,7 @@ async fn write(repository: &Repository, log: &Log, gc: SessionId, after_entries:
         old.push(listed.key);
     }
     let since = last.as_ref().map_or(0, |(checkpoint, _)| checkpoint.upto);
-    if upto.saturating_sub(since) < after_entries {
+    if upto - since < after_entries {
         return Ok(());
     }
     let (checkpoint, state) = make(repository, log, gc, last.map(|(_, state)| state)).await?;
@@ -91,7 +91,7 @@ async fn make(
     gc: SessionId,
     last: Option<State>,
 ) -> Result<(Checkpoint, State)> {
-    let upto = gc.number.saturating_add(1);
+    let upto = gc.number + 1;
     log.refuse_unread()?;
     log.refuse_opaque(&repository.keys.zone, upto)?;
     let commit = log.entry(gc.number).and_then(LogEntry::outcome_hash);
@@ -114,6 +114,7 @@ async fn make(
     // As it is now: with the copies that this gc made, and without what it deleted.
     let present = Present::load(repository).await?;
     let carried = log.carried(upto, present.names(), &indexed.collect())?;
+    // invariant: from no checkpoint nothing is carried over, and all is read from the store
     let state = gather(repository, log, carried, last.unwrap_or_default()).await?;
     Ok((checkpoint, state))
 }

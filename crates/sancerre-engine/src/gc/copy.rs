@@ -79,7 +79,7 @@ pub(super) async fn copy(
     if moves.is_empty() {
         return Ok(Copied::default());
     }
-    add(&monitor.counters.total_bytes, moves.values().fold(0, |sum, kept| kept.bytes.saturating_add(sum)));
+    add(&monitor.counters.total_bytes, moves.values().fold(0, |sum, kept| kept.bytes + sum));
     let sources = moves.iter().filter_map(|(pack, kept)| Some((Source::find(catalogue, *pack)?, kept)));
     let mut read = futures::stream::iter(sources)
         .map(|(source, kept)| async move { (source, read(repository, source, &kept.frames, monitor).await) })
@@ -132,7 +132,7 @@ impl<'a> Output<'a> {
     async fn add(&mut self, kind: PackKind, carried: Vec<Carried>) -> Result<()> {
         for frame in carried {
             let frame_bytes = u64::from(frame.place.sealed_bytes);
-            self.copied.frame_bytes = self.copied.frame_bytes.saturating_add(frame_bytes);
+            self.copied.frame_bytes += frame_bytes;
             let gathering = match kind {
                 PackKind::Data => &mut self.data,
                 PackKind::Metadata => &mut self.metadata,
@@ -145,6 +145,7 @@ impl<'a> Output<'a> {
     }
 
     async fn submit(&mut self, full: Option<Gathered>) -> Result<()> {
+        // invariant: none means that there was room
         let Some(full) = full else { return Ok(()) };
         let ordinal =
             self.ordinals.next().ok_or_else(|| Error::Lost { what: "a free pack number".into() })?;
@@ -165,8 +166,8 @@ impl<'a> Output<'a> {
         let stored: Vec<ListedPack> =
             futures::stream::iter(uploads).buffered(UPLOADS_IN_FLIGHT).try_collect().await?;
         for pack in stored {
-            self.copied.packs = self.copied.packs.saturating_add(1);
-            self.copied.bytes = self.copied.bytes.saturating_add(pack.size_bytes);
+            self.copied.packs += 1;
+            self.copied.bytes += pack.size_bytes;
             add(&monitor.counters.stored_bytes, pack.size_bytes);
             self.listed.push(pack);
         }

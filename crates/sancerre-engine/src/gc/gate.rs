@@ -98,7 +98,7 @@ pub(super) async fn before_sweep(
     present: &Present,
 ) -> Result<BTreeSet<PackName>> {
     log.refresh(repository).await?;
-    log.settle(repository, session.number.saturating_add(1)).await?;
+    log.settle(repository, session.number + 1).await?;
     log.judge();
     let ours = log.sound_commits().find(|(gc, _)| *gc == session.number);
     if ours.is_none_or(|(_, found)| found != lists) {
@@ -127,17 +127,16 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
         let session = snapshot.session();
         if standing.collected_by(&session).is_none() {
             let (gone, of) = counts.entry(&snapshot.manifest.fields.vm).or_default();
-            *gone = gone.saturating_add(usize::from(!standing.is_live(&session)));
-            *of = of.saturating_add(1);
+            *gone += usize::from(!standing.is_live(&session));
+            *of += 1;
         }
     }
     for vm in newly_void(log) {
         let (gone, of) = counts.entry(vm).or_default();
-        (*gone, *of) = (gone.saturating_add(1), of.saturating_add(1));
+        *gone += 1;
+        *of += 1;
     }
-    let over = |(gone, of): &(usize, usize)| {
-        gone.saturating_mul(100) > of.saturating_mul(usize::from(max_drop_percent))
-    };
+    let over = |(gone, of): &(usize, usize)| gone * 100 > of * usize::from(max_drop_percent);
     match counts.iter().find(|(_, counts)| over(counts)) {
         None => Ok(()),
         Some((vm, (gone, of))) => Err(Error::Refused(format!(

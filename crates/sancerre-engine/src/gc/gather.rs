@@ -83,16 +83,16 @@ impl Gathered {
     /// What a frame adds: to the pack, and to its raw table.
     fn costs(&self, frame: &Carried) -> (usize, usize) {
         let is_known = self.sessions.contains_key(&frame.session.session.number);
-        let key = frame.session.sealed_key.len().saturating_add(SESSION_BYTES);
-        let size = frame.sealed.len().saturating_add(ENTRY_BYTES);
-        let table = frame.pieces.len().saturating_mul(PIECE_BYTES).saturating_add(COUNT_BYTES);
-        (if is_known { size } else { size.saturating_add(key) }, table)
+        let key = frame.session.sealed_key.len() + SESSION_BYTES;
+        let size = frame.sealed.len() + ENTRY_BYTES;
+        let table = (frame.pieces.len() * PIECE_BYTES) + COUNT_BYTES;
+        (if is_known { size } else { size + key }, table)
     }
 
     fn has_room(&self, frame: &Carried, pack_bytes: usize) -> bool {
         let (size, table) = self.costs(frame);
-        let table_bytes = self.table_bytes.saturating_add(table);
-        let bytes = self.size_bytes.saturating_add(size).saturating_add(sealed_bytes(table_bytes));
+        let table_bytes = self.table_bytes + table;
+        let bytes = (self.size_bytes + size) + sealed_bytes(table_bytes);
         self.frames.len() < FRAMES_MAX
             && self.sessions.len() < SESSIONS_MAX
             && table_bytes <= UNIT_BYTES_MAX
@@ -101,8 +101,8 @@ impl Gathered {
 
     fn push(&mut self, frame: Carried) {
         let (size, table) = self.costs(&frame);
-        self.size_bytes = self.size_bytes.saturating_add(size);
-        self.table_bytes = self.table_bytes.saturating_add(table);
+        self.size_bytes += size;
+        self.table_bytes += table;
         self.sessions.entry(frame.session.session.number).or_insert_with(|| frame.session.clone());
         self.frames.push(frame);
     }
@@ -144,7 +144,12 @@ impl Gathered {
         let sessions = std::iter::once(writer).chain(self.sessions.into_values()).collect();
         let mut builder = PackBuilder::new(PackHead { kind: self.kind, repository, ordinal, sessions })?;
         for frame in &self.frames {
-            let index = indexes.get(&frame.place.frame.pack.session).copied().unwrap_or_default();
+            let session = frame.place.frame.pack.session;
+            let unknown = || FormatError::Corrupt {
+                what: "pack",
+                detail: format!("the session {session} of a moved frame is not in its head"),
+            };
+            let index = indexes.get(&session).copied().ok_or_else(unknown)?;
             builder.append_moved(index, frame.place.frame, &frame.sealed, &frame.pieces)?;
         }
         builder.finish(root)

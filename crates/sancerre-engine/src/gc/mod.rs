@@ -118,7 +118,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     if !options.dry_run {
         gate::check_drop(&log, options.max_drop_percent)?;
         // Before anything is announced: what is announced as dead, nobody reuses.
-        let next = log.highest().saturating_add(1);
+        let next = log.end();
         report.waits_for = patience.run(repository, &mut log, next, monitor, &mut report.ended).await?;
         if !report.waits_for.is_empty() {
             return Ok(report);
@@ -169,7 +169,7 @@ async fn make_plan(
 
 async fn read_log(repository: &Repository) -> Result<Log> {
     let mut log = Log::load(repository).await?;
-    let next = log.highest().saturating_add(1);
+    let next = log.end();
     log.complete(repository, next).await?;
     log.settle(repository, next).await?;
     log.refuse_unread()?;

@@ -83,9 +83,7 @@ fn ranges(found: Vec<Wanted>) -> Vec<(Range<u64>, Vec<Wanted>)> {
     for frame in found {
         let at = frame.range();
         match ranges.last_mut() {
-            Some((range, frames))
-                if range.end == at.start && at.end.saturating_sub(range.start) <= RANGE_BYTES =>
-            {
+            Some((range, frames)) if range.end == at.start && at.end - range.start <= RANGE_BYTES => {
                 range.end = at.end;
                 frames.push(frame);
             }
@@ -98,13 +96,13 @@ fn ranges(found: Vec<Wanted>) -> Vec<(Range<u64>, Vec<Wanted>)> {
 impl Wanted {
     fn range(&self) -> Range<u64> {
         let start = u64::from(self.entry.offset_bytes);
-        start..start.saturating_add(u64::from(self.entry.sealed_bytes))
+        start..start + u64::from(self.entry.sealed_bytes)
     }
 
     /// The frame out of a range that was read.
     fn cut(self, range: &Range<u64>, bytes: &Bytes) -> std::result::Result<Carried, FormatError> {
-        let start = usize::try_from(self.range().start.saturating_sub(range.start)).unwrap_or(usize::MAX);
-        let end = start.saturating_add(to_usize(self.entry.sealed_bytes));
+        let start = usize::try_from(self.range().start - range.start).unwrap_or(usize::MAX);
+        let end = start + to_usize(self.entry.sealed_bytes);
         let sealed = bytes.get(start..end).filter(|sealed| Hash::of(sealed) == self.entry.hash);
         let sealed = sealed.map(|_| bytes.slice(start..end)).ok_or_else(|| {
             let detail = format!("frame {} does not fit its hash in the directory", self.entry.frame);

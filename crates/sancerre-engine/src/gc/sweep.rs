@@ -35,7 +35,7 @@ pub(super) async fn sweep(
         .flat_map(|pack| present.found(*pack).iter().map(move |found| (*pack, found)))
         .map(|(pack, (hash, bytes))| (names::pack(&repository.keys.zone, pack, hash), *bytes))
         .collect();
-    add(&monitor.counters.total_bytes, doomed.iter().fold(0, |sum, (_, bytes)| bytes.saturating_add(sum)));
+    add(&monitor.counters.total_bytes, doomed.iter().fold(0, |sum, (_, bytes)| bytes + sum));
     let delete = |(key, bytes): (String, u64)| async move {
         let deleted = match monitor.check() {
             Ok(()) => repository.store.delete(&key).await,
@@ -49,8 +49,8 @@ pub(super) async fn sweep(
     while let Some((bytes, deleted)) = deletes.next().await {
         match deleted {
             Ok(()) => {
-                swept.packs = swept.packs.saturating_add(1);
-                swept.bytes = swept.bytes.saturating_add(bytes);
+                swept.packs += 1;
+                swept.bytes += bytes;
                 add(&monitor.counters.done_bytes, bytes);
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),

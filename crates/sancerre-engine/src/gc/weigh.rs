@@ -63,7 +63,7 @@ pub(super) async fn weigh(
 fn is_partial(needed: &FrameSet, frames: u32) -> bool {
     let count = needed.iter().try_fold(0u64, |sum, (_, members)| match members {
         Members::Whole => None,
-        Members::Frames(ranges) => Some(sum.saturating_add(ranges.count())),
+        Members::Frames(ranges) => Some(sum + ranges.count()),
     });
     count.is_some_and(|count| count < u64::from(frames))
 }
@@ -78,8 +78,8 @@ fn weight(directory: &[DirectoryEntry], needed: &FrameSet) -> std::result::Resul
     for entry in directory {
         let is_needed = needed.contains(&entry.frame);
         let bytes = if is_needed { &mut weight.kept_bytes } else { &mut weight.unused_bytes };
-        *bytes = bytes.saturating_add(u64::from(entry.sealed_bytes));
-        found = found.saturating_add(usize::from(is_needed));
+        *bytes += u64::from(entry.sealed_bytes);
+        found += usize::from(is_needed);
     }
     if to_u64(found) == needed.frame_count() {
         return Ok(weight);

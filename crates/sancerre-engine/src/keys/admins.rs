@@ -214,7 +214,7 @@ async fn zones(repository: &Repository) -> Result<BTreeMap<Zone, (u64, Log)>> {
         let mut log = Log::load(&there).await?;
         let from = loop {
             // What a listing left out is read by name. Beyond a gap numbers are free to whoever has the old key.
-            match log.complete(&there, log.highest().saturating_add(1)).await {
+            match log.complete(&there, log.end()).await {
                 Ok(()) | Err(Error::Gap { .. } | Error::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -129,6 +129,17 @@ pub(crate) async fn read_those<F: KeyRecord>(
 ) -> Result<Found<F>> {
     let mut listed = store.list(F::FOLDER).await?;
     listed.retain(|listed| wanted(&listed.key));
+    read_listed(store, trust, listed).await
+}
+
+/// Reads those that were listed.
+///
+/// Errors: as [`read`].
+pub(crate) async fn read_listed<F: KeyRecord>(
+    store: &Store,
+    trust: &Trust,
+    mut listed: Vec<Listed>,
+) -> Result<Found<F>> {
     listed.sort_by(|a, b| a.key.cmp(&b.key));
     let reads = listed.into_iter().map(|listed| async move {
         let read = read_one::<F>(store, trust, &listed).await;
@@ -173,7 +184,7 @@ pub(crate) async fn of_one_object(store: &Store, error: Error) -> Result<Error> 
             Ok(_) => Ok(error),
             Err(_) => Err(error),
         },
-        Error::Interrupted | Error::Worker => Err(error),
+        Error::Interrupted | Error::Worker | Error::Bug { .. } => Err(error),
         _ => Ok(error),
     }
 }

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::repository::Repository;
 use crate::repository::log::Log;
-use crate::store::{Put, Store};
+use crate::store::{Listed, Put, Store};
 
 /// To whom an identity is sealed.
 #[derive(Clone)]
@@ -92,8 +92,13 @@ struct Newest {
 }
 
 async fn newest_above(store: &Store, trust: &Trust, known: u16) -> Result<Newest> {
-    let newer = |key: &str| names::identity_epoch(key).is_some_and(|epoch| epoch > known);
-    let found = objects::read_those::<Identity>(store, trust, newer).await?;
+    newest_of(store, trust, known, store.list(names::IDENTITIES).await?).await
+}
+
+/// The same of those that were listed.
+async fn newest_of(store: &Store, trust: &Trust, known: u16, mut listed: Vec<Listed>) -> Result<Newest> {
+    listed.retain(|listed| names::identity_epoch(&listed.key).is_some_and(|epoch| epoch > known));
+    let found = objects::read_listed::<Identity>(store, trust, listed).await?;
     // By key is by epoch.
     let newest = found.records.into_iter().next_back().map(|(record, _)| record);
     Ok(Newest { newest, left_out: found.left_out })
@@ -136,7 +141,30 @@ pub async fn current(
     known: &ZoneSecrets,
     seen: Option<SeenEpoch>,
 ) -> Result<(u16, String)> {
-    let Newest { newest, left_out } = newest_above(store, trust, known.epoch).await?;
+    choose(newest_above(store, trust, known.epoch).await?, known, seen)
+}
+
+/// [`current`] for a session that is about to be announced.
+///
+/// Errors: as there.
+pub(crate) async fn of_session(
+    repository: &Repository,
+    known: &ZoneSecrets,
+    log: &Log,
+) -> Result<(u16, String)> {
+    let (store, trust) = (&repository.store, &repository.keys.trust);
+    let newest = match log.identities() {
+        Some(listed) => newest_of(store, trust, known.epoch, listed.to_vec()).await?,
+        None => newest_above(store, trust, known.epoch).await?,
+    };
+    choose(newest, known, seen_epoch(log))
+}
+
+fn choose(
+    Newest { newest, left_out }: Newest,
+    known: &ZoneSecrets,
+    seen: Option<SeenEpoch>,
+) -> Result<(u16, String)> {
     if let Some(unsupported) = left_out.into_iter().find(LeftOut::is_unsupported) {
         // The admin rotated to something that this program cannot seal to: the old epoch may be one that was given up.
         return Err(unsupported.why);

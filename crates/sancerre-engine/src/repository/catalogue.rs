@@ -132,6 +132,13 @@ impl Catalogue {
         self.sessions.extend(other.sessions);
     }
 
+    /// Adds packs that this session lists.
+    pub(crate) fn add_own(&mut self, session: SessionId, packs: &[ListedPack]) {
+        self.sessions.insert(session.number, session);
+        let name = |pack: &ListedPack| PackName { session: session.number, ordinal: pack.ordinal };
+        self.packs.extend(packs.iter().map(|pack| (name(pack), *pack)));
+    }
+
     /// What is known of a pack.
     pub fn pack(&self, name: PackName) -> Option<&ListedPack> {
         self.packs.get(&name)

@@ -27,6 +27,7 @@ use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
+use crate::store::Listed;
 
 pub use approval::{Pending, Request};
 pub use avoid::Avoid;
@@ -84,6 +85,8 @@ pub struct Log {
     checkpoint: Option<u64>,
     /// What the repository's config says of approvals.
     approvals_needed: u32,
+    /// The identities as they were listed with the revocations, if they were: a backup needs both.
+    identities: Option<Vec<Listed>>,
 }
 
 impl Log {
@@ -120,6 +123,11 @@ impl Log {
         self.checkpoint
     }
 
+    /// The identities' objects, if they were listed when the log was read.
+    pub(crate) fn identities(&self) -> Option<&[Listed]> {
+        self.identities.as_deref()
+    }
+
     /// All entries, ascending.
     pub fn entries(&self) -> impl Iterator<Item = &LogEntry> {
         self.entries.values()
@@ -150,6 +158,11 @@ impl Log {
     /// junk under a far higher number is no part of the log.
     pub fn highest(&self) -> u64 {
         self.highest_where(|_| true)
+    }
+
+    /// The number after the highest: the first that a new entry may take. The last number of all has none after it.
+    pub fn end(&self) -> u64 {
+        self.highest().saturating_add(1)
     }
 
     /// The same without what a key signed beyond a gap: its revocation must come below that.

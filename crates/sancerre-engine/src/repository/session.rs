@@ -59,8 +59,7 @@ impl Session {
     ) -> Result<Self> {
         let writer = repository.writer()?.clone();
         let secrets = repository.keys.zone_secrets()?;
-        let (store, seen) = (&repository.store, recipients::seen_epoch(log));
-        let (epoch, recipient) = recipients::current(store, &repository.keys.trust, secrets, seen).await?;
+        let (epoch, recipient) = recipients::of_session(repository, secrets, log).await?;
         let (started, parents) = (repository.host.clock.now(), log.heads(vm, machine));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
@@ -94,7 +93,7 @@ impl Session {
             return Ok(());
         }
         publish_list(repository, &self.writer, self.id, self.lists, packs).await?;
-        self.lists = self.lists.saturating_add(1);
+        self.lists += 1;
         self.publish_segment(repository, entries).await
     }
 
@@ -112,7 +111,7 @@ impl Session {
         if to_u64(bytes.len()) <= WHOLE_BYTES {
             repository.keep(&key, bytes).await?;
         }
-        self.segments = self.segments.saturating_add(1);
+        self.segments += 1;
         Ok(())
     }
 
@@ -352,7 +351,7 @@ impl New<'_> {
     /// a newer version may have announced anything, so only who ends a key's power may pass it.
     async fn take_number(self, repository: &Repository, log: &Log) -> Result<(SessionId, Bytes)> {
         // Also above the last number that there is: below that somebody left a gap, which is named.
-        let end = log.highest().saturating_add(1);
+        let end = log.end();
         let log = dense(repository, log, end).await?;
         log.refuse_opaque(&repository.keys.zone, end)?;
         self.create(repository, &log, end).await

@@ -49,6 +49,7 @@ fn is_chunk(id_key: &[u8; 32], raw: &[u8], piece: &Piece) -> bool {
 
 /// The bytes of a verified chunk or run of chunks.
 pub(super) fn stretch(raw: &[u8], at: std::ops::Range<usize>) -> Result<&[u8]> {
-    // Verified chunks lie inside the frame, so this cannot fail.
-    raw.get(at).ok_or(Error::Worker)
+    let outside =
+        || Error::bug(format!("a verified chunk at {at:?} lies outside its frame of {} bytes", raw.len()));
+    raw.get(at.clone()).ok_or_else(outside)
 }

@@ -90,7 +90,7 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> {
     repository.keys.zone_secrets()?;
     let mut log = Log::load(repository).await?;
-    let next = log.highest().saturating_add(1);
+    let next = log.end();
     log.complete(repository, next).await?;
     let needs = Needs::of(&log)?;
     let (catalogue, _) = Catalogue::load_all(repository, &log).await?;

@@ -169,7 +169,7 @@ async fn restore_one(
             target.finish()?;
             Ok(report)
         }
-        (Ok(_), None) => Err(Error::Worker.into()),
+        (Ok(_), None) => Err(Error::bug("a restored disk is still being written").into()),
         (Err(error), target) => Err(give_up(error, target)),
     }
 }

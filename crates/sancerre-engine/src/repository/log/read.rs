@@ -70,7 +70,7 @@ impl Log {
 
     /// The first number that was never read.
     fn first_unknown(&self) -> u64 {
-        let end = self.highest().saturating_add(1);
+        let end = self.end();
         self.first_gap(end).unwrap_or_else(|| end.max(self.start()))
     }
 
@@ -167,7 +167,7 @@ impl Log {
     pub async fn extend(&mut self, repository: &Repository) -> Result<()> {
         let mut found = 0u32;
         loop {
-            let next = self.highest().saturating_add(1);
+            let next = self.end();
             let key = names::log(&repository.keys.zone, next);
             self.read_entries(repository, vec![Wanted::by_name(key)], &Monitor::silent()).await?;
             if !self.entries.contains_key(&next) {

@@ -43,12 +43,17 @@ impl Log {
         if listed.is_empty() {
             return Ok(None);
         }
-        let revoked = revoked(repository).await?;
+        let mut keys = repository.store.list(names::KEYS).await?;
+        let revoked = revoked(repository, &keys).await?;
+        keys.retain(|listed| listed.key.starts_with(names::IDENTITIES));
         for candidate in listed {
             let Some(mut log) = read(repository, candidate, &revoked, monitor).await? else { continue };
             log.read(repository, monitor).await?;
             match log.contradiction(&revoked) {
-                None => return Ok(Some(log)),
+                None => {
+                    log.identities = Some(keys);
+                    return Ok(Some(log));
+                }
                 Some(why) => {
                     monitor.warn(format!(
                         "a checkpoint is not used, the whole log is read: {why}; run `sancerre check`"
@@ -233,8 +238,8 @@ pub(crate) fn decode(
 /// The names of revoked keys, by the copies of their revocations.
 ///
 /// Errors: the store's.
-async fn revoked(repository: &Repository) -> Result<BTreeSet<Name>> {
-    let listed = repository.store.list(names::REVOKED).await?;
+async fn revoked(repository: &Repository, keys: &[Listed]) -> Result<BTreeSet<Name>> {
+    let listed = keys.iter().filter(|listed| listed.key.starts_with(names::REVOKED)).cloned();
     let decode = |key: &str, bytes: &bytes::Bytes| {
         let entry = record::decode::<Entry>(&repository.keys.trust, bytes)?;
         match entry.fields.kind {
@@ -242,7 +247,7 @@ async fn revoked(repository: &Repository) -> Result<BTreeSet<Name>> {
             _ => Err(forged("it is no revocation of the key that it is named after")),
         }
     };
-    let wanted = listed.into_iter().map(Wanted::listed).collect();
+    let wanted = listed.map(Wanted::listed).collect();
     let read = repository.read_all(wanted, &Monitor::silent(), decode).await?;
     Ok(read.into_iter().filter_map(|read| read.value.ok()).collect())
 }
