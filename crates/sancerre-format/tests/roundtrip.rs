@@ -194,6 +194,7 @@ fn any_consistency() -> impl Strategy<Value = Consistency> {
         Consistency::Frozen,
         Consistency::Application,
         Consistency::Fuzzy,
+        Consistency::Partial,
         later,
     ])
 }
