@@ -16,6 +16,7 @@ use sancerre_image::{Disk, RawDisk, container, open_file, open_raw};
 
 use crate::command::Context;
 use crate::exit::Failure;
+use crate::passphrase;
 use crate::sources::Planned;
 use crate::units::parse_size;
 
@@ -65,7 +66,7 @@ impl Opening<'_> {
 
     fn one(&self, source: Planned, context: &Context) -> Result<Source, Failure> {
         let input = match (&source.path, &source.kind) {
-            (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(self.disk(path)?)),
+            (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(self.disk(path, context)?)),
             (Some(path), _) => {
                 let file = open_file(path).map_err(Failure::from)?;
                 Input::Stream(Box::new(Attached { file, path: path.clone() }))
@@ -76,7 +77,7 @@ impl Opening<'_> {
         Ok(Source { name: source.name, kind: source.kind, input, least_bytes })
     }
 
-    fn disk(&self, path: &Path) -> Result<RawDisk, Failure> {
+    fn disk(&self, path: &Path, context: &Context) -> Result<RawDisk, Failure> {
         let disk = open_raw(path)?;
         let disk = if self.read_holes { disk.reading_holes() } else { disk };
         if !self.allow_container
@@ -87,7 +88,11 @@ impl Opening<'_> {
         // Once it is read the engine asks again; that may take hours.
         match disk.check_unchanged() {
             Err(source) if !self.allow.changing => Err(Error::Changed { source }.into()),
-            _ => Ok(disk),
+            Err(source) => {
+                context.output.warning(&source.to_string());
+                Ok(disk)
+            }
+            Ok(()) => Ok(disk),
         }
     }
 
@@ -152,7 +157,9 @@ struct Printed {
 impl Printed {
     fn by(command: &str) -> Result<Self, Failure> {
         let mut shell = Command::new("sh");
-        shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped());
+        // Not the passphrase: what the command starts would show it to every process of this user.
+        shell.args(["-c", command]).env_remove(passphrase::VALUE);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = shell
             .spawn()
             .map_err(|error| Failure::failed(format!("cannot run `{command}` with sh: {error}")))?;
