@@ -13,10 +13,12 @@ from titles import title
 
 _PLACE = rf"({NUMBER})/({NUMBER})/({NUMBER})@(?:{NUMBER})\+(?:{NUMBER}):({NUMBER})\+({NUMBER})"
 _ROOT = re.compile(rf"([0-7])/({HASH})/{_PLACE}")
+_RANGE = rf"(?:{NUMBER})\+(?:{NUMBER})"
 _DISK = re.compile(
     rf"({TITLE}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
     rf"data=({NUMBER}) new=(?:{NUMBER}) chunks=({NUMBER}) new-chunks=(?:{NUMBER}) fuzzy=[01] root=(\S+)"
-    r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?(?: x-[!-~]+?=[!-~]+)*"
+    r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?"
+    rf"(?: unreadable={_RANGE}(?:,{_RANGE})*)?(?: x-[!-~]+?=[!-~]+)*"
 )
 _TAG = re.compile("tag: (?!-$)[A-Za-z0-9._:=@+/-]{1,128}")
 

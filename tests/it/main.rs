@@ -19,6 +19,7 @@ mod concurrent;
 mod cost;
 mod crash;
 mod decade;
+mod dying;
 mod effect;
 mod faults;
 mod flip;

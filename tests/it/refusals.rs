@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sancerre_engine::backup::{BackupOptions, BackupReport, backup};
+use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, backup};
 use sancerre_engine::keys::{Keys, SecretString};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -85,7 +85,8 @@ async fn a_changing_disk_is_saved_when_allowed_and_said_to_be_fuzzy() {
     let (repo, bytes) = (TestRepo::new(57).await, guest(58, 5 << 20));
     let disks: Vec<(_, Arc<dyn Disk>)> =
         vec![("system", MemoryDisk::changing(bytes.clone(), 2)), ("data", MemoryDisk::new(bytes.clone()))];
-    let allowed = BackupOptions { allow_changing: true, ..options("web01", disks) };
+    let allowed =
+        BackupOptions { allow: Allow { changing: true, ..Allow::default() }, ..options("web01", disks) };
     let report = backup(&repo.open, allowed, &Monitor::silent()).await.unwrap();
     let fuzzy: Vec<bool> = report.members.iter().map(|member| member.fuzzy).collect();
     assert_eq!((report.fuzzy, fuzzy), (true, vec![true, false]));

@@ -207,7 +207,7 @@ proptest! {
 }
 
 fn source(label: &str, kind: MemberKind, input: Input) -> Source {
-    Source { name: name(label), kind, input }
+    Source { name: name(label), kind, input, least_bytes: 0 }
 }
 
 async fn save(repo: &TestRepo, sources: Vec<Source>) -> sancerre_engine::Result<BackupReport> {

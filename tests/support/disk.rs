@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sancerre_image::{ChangedError, Disk, ReadError};
 
@@ -14,8 +14,9 @@ pub struct MemoryDisk {
     sparse: bool,
     changed: AtomicBool,
     reads: AtomicU64,
+    read: Mutex<Vec<Range<u64>>>,
     changes_at_read: Option<u64>,
-    unreadable: Option<u64>,
+    unreadable: Vec<Range<u64>>,
     shrunk_to: Option<u64>,
     watcher: Option<Watcher>,
 }
@@ -34,7 +35,12 @@ impl MemoryDisk {
 
     /// A disk with a bad block at `offset`.
     pub fn unreadable(bytes: Vec<u8>, offset: u64) -> Arc<Self> {
-        Arc::new(Self { bytes, unreadable: Some(offset), ..Self::default() })
+        Self::dying(bytes, &[offset..offset + 4096])
+    }
+
+    /// A disk of which some ranges cannot be read.
+    pub fn dying(bytes: Vec<u8>, unreadable: &[Range<u64>]) -> Arc<Self> {
+        Arc::new(Self { bytes, unreadable: unreadable.to_vec(), ..Self::default() })
     }
 
     /// A disk that somebody writes to during the read with this number, from 0.
@@ -52,6 +58,18 @@ impl MemoryDisk {
         Arc::new(Self { bytes, shrunk_to: Some(size), ..Self::default() })
     }
 
+    /// What was read since this was last asked.
+    pub fn take_read(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.read.lock().unwrap())
+    }
+
+    fn note(&self, offset: u64, end: u64) -> u64 {
+        self.read.lock().unwrap().push(offset..end);
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        self.watcher.iter().for_each(|watcher| watcher(number));
+        number
+    }
+
     /// From now on it says that it was written to.
     pub fn touch(&self) {
         self.changed.store(true, Ordering::Relaxed);
@@ -65,8 +83,7 @@ impl Disk for MemoryDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let end = offset + buffer.len() as u64;
-        let number = self.reads.fetch_add(1, Ordering::Relaxed);
-        self.watcher.iter().for_each(|watcher| watcher(number));
+        let number = self.note(offset, end);
         if self.changes_at_read == Some(number) {
             self.touch();
         }
@@ -74,16 +91,29 @@ impl Disk for MemoryDisk {
             let opened_bytes = self.size_bytes();
             return Err(ReadError::Shrank { path: self.path().to_owned(), opened_bytes, now_bytes });
         }
-        if let Some(bad) = self.unreadable.filter(|bad| (offset..end).contains(bad)) {
+        if let Some(bad) = self.unreadable.iter().find(|bad| bad.start < end && offset < bad.end) {
             return Err(ReadError::Unreadable {
                 path: self.path().to_owned(),
-                offset: bad,
+                offset: bad.start.max(offset),
                 length_bytes: 4096,
                 source: std::io::Error::other("input/output error"),
             });
         }
         buffer.copy_from_slice(&self.bytes[offset as usize..end as usize]);
         Ok(())
+    }
+
+    fn read_what_reads(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Range<u64>>, ReadError> {
+        let end = offset + buffer.len() as u64;
+        self.note(offset, end);
+        buffer.copy_from_slice(&self.bytes[offset as usize..end as usize]);
+        let clipped = |bad: &Range<u64>| bad.start.max(offset)..bad.end.min(end);
+        let bad: Vec<Range<u64>> =
+            self.unreadable.iter().map(clipped).filter(|bad| bad.start < bad.end).collect();
+        for bad in &bad {
+            buffer[(bad.start - offset) as usize..(bad.end - offset) as usize].fill(0);
+        }
+        Ok(bad)
     }
 
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_engine::Result;
-use sancerre_engine::backup::{BackupOptions, BackupReport, Dedup, Input, Source, backup};
+use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, Dedup, Input, Source, backup};
 use sancerre_engine::host::Host;
 use sancerre_engine::keys::certify::{NewKey, certify};
 use sancerre_engine::keys::{Keys, SecretString, Unlock};
@@ -223,6 +223,7 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         name: name(label),
         kind: MemberKind::Disk,
         input: Input::Disk(disk),
+        least_bytes: 0,
     };
     BackupOptions {
         vm: name(vm),
@@ -232,7 +233,9 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         retain_until: None,
         sources: disks.into_iter().map(source).collect(),
         tags: Vec::new(),
-        allow_changing: false,
+        // Most tests take disks of any size.
+        allow: Allow { small: true, ..Allow::default() },
+        only_unreadable: false,
         dedup: Dedup::Zone,
         dry_run: false,
         memory_bytes: 300 << 20,

@@ -20,6 +20,9 @@ const fn optional(program: &'static str, package: &'static str) -> Tool {
     Tool { program, package, required: false }
 }
 
+/// What Debian's own Python gets from python3-fusepy, by a path below a folder of the search path.
+const FUSEPY: &str = "../lib/python3/dist-packages/fusepy.py";
+
 /// For the tests. `qemu-img` is looked for by name and left alone when it is there: other QEMU packages replace
 /// `qemu-utils`.
 const TEST_TOOLS: &[Tool] = &[
@@ -40,6 +43,8 @@ const TEST_TOOLS: &[Tool] = &[
     required("openssl", "openssl"),
     required("socat", "socat"),
     required("python3", "python3"),
+    required("fusermount", "fuse3"),
+    required(FUSEPY, "python3-fusepy"),
     optional("npm", "npm"),
 ];
 

@@ -1,7 +1,11 @@
 //! Progress and warnings on their way to whoever watches. The engine itself never prints.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures::future::{Either, select};
+use tokio::sync::Notify;
 
 /// Counters of a running command. All are in bytes.
 #[derive(Debug, Default)]
@@ -27,13 +31,20 @@ pub struct Monitor {
     /// Counters, updated as the command goes.
     pub counters: Arc<Counters>,
     warn: Arc<Warn>,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Arc<Interrupt>,
+}
+
+/// Whether the user asked to stop, and who waits to hear of it.
+#[derive(Default)]
+struct Interrupt {
+    is_asked: AtomicBool,
+    waiting: Notify,
 }
 
 impl Monitor {
     /// A monitor that passes warnings to `warn`.
     pub fn new(warn: impl Fn(String) + Send + Sync + 'static) -> Self {
-        Self { counters: Arc::default(), warn: Arc::new(warn), interrupted: Arc::default() }
+        Self { counters: Arc::default(), warn: Arc::new(warn), interrupt: Arc::default() }
     }
 
     /// A monitor that drops warnings: for tests and for embedding.
@@ -48,12 +59,28 @@ impl Monitor {
 
     /// Asks the command to stop at the next safe point.
     pub fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Relaxed);
+        self.interrupt.is_asked.store(true, Ordering::SeqCst);
+        self.interrupt.waiting.notify_waiters();
     }
 
     /// Fails when the user asked to stop.
     pub fn check(&self) -> crate::Result<()> {
-        if self.interrupted.load(Ordering::Relaxed) { Err(crate::Error::Interrupted) } else { Ok(()) }
+        if self.interrupt.is_asked.load(Ordering::SeqCst) { Err(crate::Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Waits for `work`, but not longer than until the user asks to stop: for what may wait for ever and can be left
+    /// where it is, such as a read of a source that stalls.
+    pub(crate) async fn unless_interrupted<T>(
+        &self,
+        work: impl Future<Output = crate::Result<T>>,
+    ) -> crate::Result<T> {
+        // Made before the flag is looked at: it hears of all that comes from here on.
+        let asked = pin!(self.interrupt.waiting.notified());
+        self.check()?;
+        match select(pin!(work), asked).await {
+            Either::Left((done, _)) => done,
+            Either::Right(((), _)) => Err(crate::Error::Interrupted),
+        }
     }
 }
 

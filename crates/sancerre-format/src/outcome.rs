@@ -1,6 +1,7 @@
 //! Outcomes: the one object that ends a session (FORMAT.md §8). A manifest is the commit point of a snapshot.
 
 mod body;
+mod unreadable;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
 pub use body::{Body, Chunking, Member, MemberKind, MemberWords, Root};
+pub use unreadable::Unreadable;
 
 /// What the source did while it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Consistency {
     Application,
     /// It changed: parts of it are from different moments.
     Fuzzy,
+    /// Parts of it could not be read, and stand as zeros; the body names them.
+    Partial,
     /// A word of a later version.
     Other(Name),
 }
@@ -36,6 +40,7 @@ impl Consistency {
             "frozen" => Self::Frozen,
             "application" => Self::Application,
             "fuzzy" => Self::Fuzzy,
+            "partial" => Self::Partial,
             other => Self::Other(Name::new(other)?),
         })
     }
@@ -48,6 +53,7 @@ impl fmt::Display for Consistency {
             Self::Frozen => "frozen",
             Self::Application => "application",
             Self::Fuzzy => "fuzzy",
+            Self::Partial => "partial",
             Self::Other(word) => word.as_str(),
         })
     }

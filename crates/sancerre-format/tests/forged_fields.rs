@@ -294,6 +294,10 @@ fn bodies() {
         Forgery { name, bytes, read: |bytes| Body::decode(bytes).map(|_| ()), class: Corrupt, says }
     };
     Body::decode(format!("{text}x-colour: red\n").as_bytes()).unwrap();
+    let partial = text.replace("serial=QM00001", "serial=QM00001 unreadable=0+9,4096+512");
+    let partial = Body::decode(partial.as_bytes()).unwrap();
+    let ranges: Vec<_> = partial.members.iter().map(|member| member.unreadable().unwrap().bytes()).collect();
+    assert!(ranges.iter().all(|bytes| [0, 521].contains(bytes)) && ranges.contains(&521), "{ranges:?}");
     refuse(vec![
         edit("two disks of one name", "disk: dump", "disk: sda", "one name"),
         edit("machine in another spelling", "vm: B%C3%BCro", "vm: B%c3%bcro", "one spelling"),
@@ -315,6 +319,13 @@ fn bodies() {
         edit("words unsorted", "serial=QM00001", "bus=sata serial=QM00001", "in its order"),
         edit("word twice", "serial=QM00001", "serial=QM00001 serial=1", "in its order"),
         edit("word not known", "serial=", "colour=", "in its order"),
+        edit("unreadable without a length", "serial=", "unreadable=4096 serial=", "in its order"),
+        edit("unreadable and no range", "serial=QM00001", "unreadable=4096", "no ranges"),
+        edit("unreadable of no bytes", "serial=QM00001", "unreadable=0+0", "not in order"),
+        edit("unreadable behind the end", "serial=QM00001", "unreadable=0+3221225473", "no ranges"),
+        edit("unreadable twice", "serial=QM00001", "unreadable=0+9,8+9", "not in order"),
+        edit("unreadable that touch", "serial=QM00001", "unreadable=0+9,9+9", "not in order"),
+        edit("unreadable with a zero before", "serial=QM00001", "unreadable=0+09", "not a number"),
         edit("level 8", "root=2/", "root=8/", "malformed"),
         edit("node id in capitals", "/c0c0", "/C0c0", "malformed"),
         edit("place without a size", "+816", "", "malformed"),

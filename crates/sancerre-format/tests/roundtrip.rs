@@ -17,7 +17,7 @@ use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Abandon, Approval, Distrust, Entry, Held, Intent, Kind, Note, Quorum, Snapshots};
 use sancerre_format::names::{MachineId, Name, Tag, Time, Title, Zone};
 use sancerre_format::outcome::{
-    Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
+    Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root, Unreadable,
 };
 use sancerre_format::pack::PackKind;
 use sancerre_format::recipient::{AdminKey, Opener, Recipient};
@@ -194,6 +194,7 @@ fn any_consistency() -> impl Strategy<Value = Consistency> {
         Consistency::Frozen,
         Consistency::Application,
         Consistency::Fuzzy,
+        Consistency::Partial,
         later,
     ])
 }
@@ -204,6 +205,43 @@ fn any_words() -> impl Strategy<Value = MemberWords> {
     (known, sector, vec("x-[a-z]{1,9}=[!-~]{1,20}", 0..3)).prop_map(|(role, sector, more)| {
         MemberWords::new(role.into_iter().chain(sector).chain(more).collect()).unwrap()
     })
+}
+
+/// Ranges of which no two touch, inside of so many bytes.
+fn any_ranges() -> impl Strategy<Value = Vec<std::ops::Range<u64>>> {
+    vec((1u64..1 << 40, 1u64..1 << 40), 0..5000).prop_map(|steps| {
+        let mut at = 0u64;
+        let mut next = |(gap, length)| {
+            let start = at + gap;
+            at = start + length;
+            start..at
+        };
+        steps.into_iter().map(&mut next).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// However many there are, they fit a line, and none that could not be read is left out.
+    #[test]
+    fn what_could_not_be_read_is_always_named(ranges in any_ranges()) {
+        let unreadable = Unreadable::new(ranges.clone());
+        let text = unreadable.to_string();
+        prop_assert!(text.len() <= 48 << 10);
+        if !ranges.is_empty() {
+            prop_assert_eq!(&Unreadable::parse(&text, u64::MAX).unwrap(), &unreadable);
+        }
+        for range in &ranges {
+            prop_assert!(unreadable.ranges().iter().any(|named| named.start <= range.start && range.end <= named.end));
+        }
+        if ranges.len() < 1000 {
+            prop_assert_eq!(unreadable.ranges(), &ranges[..]);
+        }
+        let mut shuffled = ranges.clone();
+        shuffled.reverse();
+        shuffled.extend(ranges);
+        prop_assert_eq!(Unreadable::new(shuffled), unreadable);
+    }
 }
 
 fn any_manifest() -> impl Strategy<Value = Manifest> {

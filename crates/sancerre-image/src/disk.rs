@@ -20,6 +20,15 @@ pub trait Disk: Send + Sync {
     /// `buffer` is then unspecified.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError>;
 
+    /// As [`Disk::read_at`], but leaves zeros where a block cannot be read, and says where: ascending, disjoint ranges.
+    /// A disk of which every block reads, or none, need not have its own.
+    ///
+    /// # Errors
+    /// Those of [`Disk::read_at`] that are not about one block: the disk ended, or went away.
+    fn read_what_reads(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Range<u64>>, ReadError> {
+        self.read_at(offset, buffer).map(|()| Vec::new())
+    }
+
     /// The ranges inside `range` that may hold data: ascending, disjoint, not empty, clipped to `range`.
     /// All else in `range` reads as zeros and need not be read. Data may still be zeros.
     ///

@@ -25,6 +25,16 @@ pub enum OpenError {
         /// What to do about it.
         advice: &'static str,
     },
+    /// The path is no file.
+    #[error("cannot read {}: it is a {kind}; {advice}", path.display())]
+    NotAFile {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// A block device with nothing behind it.
     #[error("{} is a block device of size zero; attach its medium or name the device that is in use", path.display())]
     EmptyDevice {
@@ -55,7 +65,8 @@ pub enum ReadError {
     /// A block of the disk cannot be read, even alone.
     #[error(
         "cannot read {} at offset {offset} ({length_bytes} bytes): {source}; \
-         look for a failing device in the kernel log", path.display()
+         look for a failing device in the kernel log. --allow-unreadable saves all that can be read, and says what is missing",
+        path.display()
     )]
     Unreadable {
         /// The disk.
@@ -120,6 +131,24 @@ pub enum ChangedError {
     Modified {
         /// The disk.
         path: PathBuf,
+    },
+    /// The time of its last write is what it was, the time of its last change is not.
+    #[error(
+        "{} was changed while it was read: its times were set, or its owner, mode, name or links are others. Whoever sets a \
+         time back may have written before, so what was read may mix old and new; back up a snapshot of it",
+        path.display()
+    )]
+    Touched {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Somebody else may be writing to it.
+    #[error("{} {how}, so what is read may mix old and new; back up a snapshot of it", path.display())]
+    InUse {
+        /// The disk.
+        path: PathBuf,
+        /// By whom, and where.
+        how: String,
     },
     /// It is not known whether the disk changed.
     #[error("cannot tell whether {} changed while it was read: {source}; back it up again", path.display())]

@@ -7,7 +7,8 @@
 //! becomes visible under its name only when it is whole.
 //!
 //! What is deliberately absent:
-//! - no format is guessed from content: a guest writes every byte of its disk, so it could choose the parser;
+//! - no format is read by what content says: a guest writes every byte of its disk, so it could choose the parser. Magic
+//!   bytes of containers are only compared, so that one is not taken for a raw disk;
 //! - no memory maps: a disk that shrinks under a map kills the process, under `pread` it is an error;
 //! - no async, clock or randomness: the caller owns threads and time.
 #![forbid(unsafe_code)]
@@ -23,17 +24,22 @@
     )
 )]
 
+mod container;
 mod disk;
 mod error;
 mod holes;
+mod in_use;
 mod kind;
+mod open;
 mod positional;
 mod raw;
 mod target;
 #[cfg(test)]
 mod testing;
 
+pub use container::{Container, container};
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
+pub use open::open_file;
 pub use raw::{RawDisk, open_raw};
 pub use target::{OldBytes, RawTarget};

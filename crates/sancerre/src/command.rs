@@ -34,6 +34,7 @@ use crate::io::{Environment, Io, Prompt};
 use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
+use crate::unreadable;
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
@@ -168,5 +169,6 @@ fn member(member: &Member) -> Value {
         "data_bytes": member.data_bytes,
         "new_bytes": member.new_bytes,
         "fuzzy": member.fuzzy,
+        "unreadable": unreadable::json(member),
     })
 }

@@ -1,4 +1,6 @@
-//! SIGINT and SIGTERM: the first asks the command to stop at a safe point, the second ends the process.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the command to stop at a safe point, the second ends the process.
+//!
+//! A read of a source that stalls is left where it is, so the safe point comes within seconds.
 
 use std::sync::Arc;
 
@@ -50,6 +52,8 @@ pub(crate) async fn until_signal<T>(work: impl Future<Output = Result<T, Failure
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed; none where nohup said that this is not to matter.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -61,6 +65,7 @@ impl Signals {
         Ok(Self {
             interrupt: handler(SignalKind::interrupt())?,
             terminate: handler(SignalKind::terminate())?,
+            hang_up: if is_hang_up_ignored() { None } else { Some(handler(SignalKind::hangup())?) },
         })
     }
 
@@ -68,6 +73,40 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = some(&mut self.hang_up) => {}
         }
+    }
+}
+
+async fn some(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started to outlive its terminal. A handler of ours would undo that.
+fn is_hang_up_ignored() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
+}
+
+/// SIGHUP is the first bit of the mask of signals that are ignored (proc_pid_status(5)).
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ignores_hang_up;
+
+    #[test]
+    fn nohup_is_seen() {
+        for (mask, expected) in
+            [("0000000000000001", true), ("0000000000001001", true), ("0000000000001000", false)]
+        {
+            assert_eq!(ignores_hang_up(&format!("Name:\tx\nSigIgn:\t{mask}\nSigCgt:\t0\n")), expected);
+        }
+        assert!(!ignores_hang_up(""));
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure};
+use crate::pipe::Patient;
 
 /// Mode of a key file: for its owner alone.
 const MODE: u32 = 0o600;
@@ -63,8 +64,8 @@ pub(crate) fn read(path: &Path, what: &str, option: &str) -> Result<Zeroizing<Ve
     };
     let unfit =
         |problem: String| Failure::new(Exit::WrongKey, format!("the {what} {} {problem}", path.display()));
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
+    let file = Patient::open(path).map_err(failed)?;
+    let metadata = file.file.metadata().map_err(failed)?;
     // A pipe, such as a shell's <(command), has no mode that means anything.
     if metadata.is_file() && metadata.mode() & OTHERS != 0 {
         let mode = metadata.mode() & 0o7777;

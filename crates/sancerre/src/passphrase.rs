@@ -13,7 +13,7 @@ use crate::io::{Environment, Prompt};
 use crate::key_file;
 
 /// The passphrase itself.
-const VALUE: &str = "SANCERRE_PASSWORD";
+pub(crate) const VALUE: &str = "SANCERRE_PASSWORD";
 /// A file whose first line it is.
 const FILE: &str = "SANCERRE_PASSWORD_FILE";
 /// A shell command that prints it.

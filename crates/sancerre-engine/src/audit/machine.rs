@@ -47,6 +47,8 @@ pub enum Fate {
     Saved,
     /// A snapshot of a disk that changed while it was read.
     Fuzzy,
+    /// A snapshot of a disk of which some could not be read.
+    Partial,
     /// A snapshot that was given up by decision.
     Forgotten,
     /// It ended with nothing.
@@ -67,7 +69,7 @@ pub struct Stale {
 impl Fate {
     /// Whether there is a snapshot to restore.
     pub fn is_snapshot(self) -> bool {
-        matches!(self, Self::Saved | Self::Fuzzy)
+        matches!(self, Self::Saved | Self::Fuzzy | Self::Partial)
     }
 }
 
@@ -105,8 +107,11 @@ fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
         Outcome::Undecided => Fate::Open,
         Outcome::Abort(_) => Fate::Aborted,
         Outcome::Manifest(_) if !standing.is_live(&entry.session) => Fate::Forgotten,
-        Outcome::Manifest(manifest) if manifest.fields.consistency == Consistency::Fuzzy => Fate::Fuzzy,
-        Outcome::Manifest(_) => Fate::Saved,
+        Outcome::Manifest(manifest) => match manifest.fields.consistency {
+            Consistency::Fuzzy => Fate::Fuzzy,
+            Consistency::Partial => Fate::Partial,
+            _ => Fate::Saved,
+        },
         Outcome::Invalid(_) | Outcome::Commit(..) => Fate::Void,
     }
 }

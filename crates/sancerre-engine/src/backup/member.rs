@@ -8,19 +8,25 @@ use futures::{StreamExt, TryStreamExt};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
+use sancerre_format::names::Title;
 use sancerre_format::node::{Geometry, LeafEntry, Node};
 use sancerre_format::outcome::{Chunking, Member, MemberKind, MemberWords};
 use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
+use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
+use super::reread::{self, Partly};
+use super::salvage::Salvage;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
 use super::{Base, Input, Run, Shared, Source, read_region, region_count, region_length};
 use crate::error::{Error, Result, invariant};
+use crate::host::Host;
 use crate::known::{Places, Speaker, Word};
 use crate::map::MapReader;
-use crate::monitor::add;
+use crate::monitor::{Monitor, add};
+use crate::repository::Repository;
 
 /// A region's result and the bytes it covered.
 type Scanned = (RegionMap, u64);
@@ -31,15 +37,17 @@ impl Run {
     pub(super) async fn member(
         &mut self,
         source: Source,
-        allow_changing: bool,
+        allow: Allow,
         uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
         let base = self.base_map(&source, &chunking);
-        let disk = source.disk();
+        let (disk, least_bytes) = (source.disk(), source.least_bytes);
+        let salvage = Salvage::of(&source, allow, &self.shared.monitor);
+        let how = How { salvage: salvage.clone(), partly: self.partly(&source)? };
         let mut member = Member {
-            name: source.name,
-            kind: source.kind,
+            name: source.name.clone(),
+            kind: source.kind.clone(),
             chunking: chunking.clone(),
             phase_bytes: 0,
             size_bytes: 0,
@@ -47,13 +55,16 @@ impl Run {
             new_bytes: 0,
             chunks: 0,
             new_chunks: 0,
-            fuzzy: false,
+            fuzzy: self.was_fuzzy(&source),
             root: None,
             words: MemberWords::default(),
         };
-        let regions = self.regions(source.input, chunking, base.as_ref());
-        let watch = Watch { disk, allow_changing };
+        let regions = self.regions(source, chunking, base.as_ref(), how)?;
+        let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
         self.collect(regions, &mut member, base.as_deref(), &watch, uploader).await?;
+        member.words =
+            salvage.map_or_else(MemberWords::default, |salvage| MemberWords::of_unreadable(&salvage.found()));
+        self.judge_member(&member, least_bytes, allow)?;
         self.members.push(member);
         Ok(())
     }
@@ -75,7 +86,19 @@ impl Run {
     }
 
     /// The regions of a source, scanned by workers, in order.
-    fn regions<'a>(&self, input: Input, chunking: Chunking, base: Option<&Arc<MapReader>>) -> Regions<'a> {
+    fn regions<'a>(
+        &self,
+        source: Source,
+        chunking: Chunking,
+        base: Option<&Arc<MapReader>>,
+        how: How,
+    ) -> Result<Regions<'a>> {
+        if how.partly.is_some() && base.is_none() {
+            let name = &source.name;
+            return Err(Error::Refused(format!(
+                "the map of {name} in the last snapshot cannot be read; leave --only-unreadable out"
+            )));
+        }
         let scan = Arc::new(Scanning {
             repository: self.repository.clone(),
             shared: Arc::clone(&self.shared),
@@ -83,11 +106,12 @@ impl Run {
             base: base.cloned(),
             base_speaker: self.base.as_ref().map_or(Speaker::Base, |base| base.speaker),
             workers: Semaphore::new(self.workers),
+            how,
         });
-        match input {
+        Ok(match source.input {
             Input::Disk(disk) => disk_regions(scan, disk, self.workers),
-            Input::Stream(stream) => stream_regions(scan, stream),
-        }
+            Input::Stream(stream) => stream_regions(scan, stream, source.name),
+        })
     }
 
     async fn collect(
@@ -111,7 +135,7 @@ impl Run {
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
             member.count(&map, length_bytes)?;
-            member.fuzzy |= watch.changed()?;
+            member.fuzzy |= watch.changed().await?;
             match &mut tree {
                 Some(tree) => {
                     add_region(tree, number, &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
@@ -124,7 +148,7 @@ impl Run {
                 uploader.submit(shared.packer.take_finished()).await?;
             }
         }
-        member.fuzzy |= watch.changed()?;
+        member.fuzzy |= watch.changed().await?;
         let mut tree = match tree {
             Some(tree) => tree,
             None => Tree::new(&shared, base, geometry(member.size_bytes)?, seed),
@@ -174,31 +198,51 @@ impl Count for Member {
 
 /// Whether the source stays what it was.
 pub(super) struct Watch {
-    pub(super) disk: Option<Arc<dyn Disk>>,
-    pub(super) allow_changing: bool,
+    host: Host,
+    monitor: Monitor,
+    disk: Option<Arc<dyn Disk>>,
+    allow_changing: bool,
 }
 
 impl Watch {
-    /// True when it changed and that is allowed.
+    pub(super) fn new(
+        repository: &Repository,
+        monitor: &Monitor,
+        disk: Option<Arc<dyn Disk>>,
+        allow: Allow,
+    ) -> Self {
+        Self { host: repository.host.clone(), monitor: monitor.clone(), disk, allow_changing: allow.changing }
+    }
+
+    /// True when it changed and that is allowed. Asked by a worker: of a disk that is away even this may wait.
     ///
     /// Errors: [`Error::Changed`] when it is not.
-    pub(super) fn changed(&self) -> Result<bool> {
-        match self.disk.as_ref().map(|disk| disk.check_unchanged()) {
-            None | Some(Ok(())) => Ok(false),
-            Some(Err(_)) if self.allow_changing => Ok(true),
-            Some(Err(source)) => Err(Error::Changed { source }),
+    pub(super) async fn changed(&self) -> Result<bool> {
+        let Some(disk) = self.disk.clone() else { return Ok(false) };
+        let asked = self.host.compute(move || disk.check_unchanged());
+        match self.monitor.unless_interrupted(asked).await? {
+            Ok(()) => Ok(false),
+            Err(_) if self.allow_changing => Ok(true),
+            Err(source) => Err(Error::Changed { source }),
         }
     }
 }
 
+/// What of a disk is read, and what if it cannot be.
+struct How {
+    salvage: Option<Arc<Salvage>>,
+    partly: Option<Arc<Partly>>,
+}
+
 /// What the scans of one member share.
 struct Scanning {
-    repository: crate::repository::Repository,
+    repository: Repository,
     shared: Arc<Shared>,
     chunking: Chunking,
     base: Option<Arc<MapReader>>,
     base_speaker: Speaker,
     workers: Semaphore,
+    how: How,
 }
 
 fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize) -> Regions<'a> {
@@ -207,7 +251,8 @@ fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize
     let jobs = (0..region_count(size, region_bytes)).map(move |number| {
         let start = number * u64::from(region_bytes);
         let length_bytes = region_length(size, start, region_bytes);
-        let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes };
+        let salvage = scanning.how.salvage.clone();
+        let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes, salvage };
         let scanning = Arc::clone(&scanning);
         async move { scanning.region(number, input, to_u64(length_bytes)).await }
     });
@@ -215,18 +260,22 @@ fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize
     stream::iter(jobs).buffered(workers * 2).boxed()
 }
 
-fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn std::io::Read + Send>) -> Regions<'a> {
+fn stream_regions<'a>(
+    scanning: Arc<Scanning>,
+    stream: Box<dyn std::io::Read + Send>,
+    name: Title,
+) -> Regions<'a> {
     let region_bytes = scanning.repository.layout.region_bytes;
     let stream = Arc::new(Mutex::new(stream));
     let read = move |number: u64| {
-        let (scanning, stream) = (Arc::clone(&scanning), Arc::clone(&stream));
+        let (scanning, stream, name) = (Arc::clone(&scanning), Arc::clone(&stream), name.clone());
         async move {
             let mut stream = stream.lock_owned().await;
-            let read =
-                scanning.repository.host.compute(move || read_region(&mut **stream, region_bytes)).await?;
+            let reading = scanning.repository.host.compute(move || read_region(&mut **stream, region_bytes));
+            let read = scanning.shared.monitor.unless_interrupted(reading).await?;
             let bytes = read.map_err(|source| Error::File {
                 operation: "read",
-                path: "the input stream".into(),
+                path: format!("what is to become {name}"),
                 source,
             })?;
             if bytes.is_empty() {
@@ -251,10 +300,14 @@ fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn std::io::Read + S
 
 impl Scanning {
     async fn region(&self, number: u64, input: RegionInput, length_bytes: u64) -> Result<Scanned> {
-        let base = self.base_chunks(number).await;
+        let base = self.base_chunks(number).await?;
         let input = Arc::new(input);
         let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
-        let scan = move |chunker: &Chunker| region::scan(&shared, chunker, &scanned, &base);
+        let partly = self.how.partly.clone();
+        let scan = move |chunker: &Chunker| match partly {
+            Some(partly) => reread::scan(&shared, chunker, &scanned, &base, &partly),
+            None => region::scan(&shared, chunker, &scanned, &base),
+        };
         let mut map = self.work(scan).await?;
         if !map.open.is_empty() {
             let known = self.resolve(&map).await?;
@@ -282,7 +335,8 @@ impl Scanning {
                 }
             })
         });
-        done.await?
+        // A read of storage that is away may never come back; its thread then ends with the process.
+        self.shared.monitor.unless_interrupted(done).await?
     }
 
     /// Where the chunks that were left open lie for certain: first what was said of them already is put to the proof, then
@@ -306,8 +360,10 @@ impl Scanning {
     }
 
     /// The chunks of the same region in the snapshot before. What cannot be read is found by the index, or stored anew.
-    async fn base_chunks(&self, region: u64) -> Vec<BaseChunk> {
-        let Some(base) = &self.base else { return Vec::new() };
+    ///
+    /// Errors: it cannot be read, and the disk is not read in its place: it would become zeros.
+    async fn base_chunks(&self, region: u64) -> Result<Vec<BaseChunk>> {
+        let Some(base) = &self.base else { return Ok(Vec::new()) };
         let layout = self.repository.layout;
         let leaves = layout.region_bytes / layout.leaf_bytes;
         let mut chunks = Vec::new();
@@ -315,6 +371,7 @@ impl Scanning {
             let (leaf, start) = (region * u64::from(leaves) + u64::from(within), within * layout.leaf_bytes);
             let node = match base.node(0, leaf).await {
                 Ok(node) => node,
+                Err(error) if self.how.partly.is_some() => return Err(error),
                 Err(error) => {
                     self.shared.monitor.warn(format!("part of the map before this one is ignored: {error}"));
                     None
@@ -328,7 +385,7 @@ impl Scanning {
                 }));
             }
         }
-        chunks
+        Ok(chunks)
     }
 }
 

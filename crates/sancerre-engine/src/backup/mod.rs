@@ -10,10 +10,14 @@ mod budget;
 mod ending;
 mod gate;
 mod member;
+mod options;
 mod packer;
 mod region;
+mod reread;
+mod salvage;
 mod sample;
 mod scratch;
+mod sizes;
 mod stored;
 mod tables;
 mod tree;
@@ -27,8 +31,8 @@ use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
-use sancerre_format::names::{self, Folder, MachineId, Name, Tag, Time, Title};
-use sancerre_format::outcome::{Body, Consistency, Member, MemberKind, public_bytes};
+use sancerre_format::names::{self, Folder, Title};
+use sancerre_format::outcome::{Body, Member, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
@@ -36,6 +40,7 @@ use self::base::Base;
 use self::budget::Budget;
 use self::member::Watch;
 use self::packer::{PackKeys, Packer};
+use self::reread::Reread;
 use self::sample::Sample;
 use self::scratch::ScratchPool;
 use self::stored::Stored;
@@ -51,97 +56,7 @@ use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
-
-/// Where the bytes of a member come from.
-pub enum Input {
-    /// A disk: read in parallel, holes left out.
-    Disk(Arc<dyn Disk>),
-    /// A stream of unknown length.
-    Stream(Box<dyn Read + Send>),
-}
-
-/// One disk, stream or file to back up.
-pub struct Source {
-    /// Its name in the VM.
-    pub name: Title,
-    /// What it is.
-    pub kind: MemberKind,
-    /// Its bytes.
-    pub input: Input,
-}
-
-impl Source {
-    fn disk(&self) -> Option<Arc<dyn Disk>> {
-        match &self.input {
-            Input::Disk(disk) => Some(Arc::clone(disk)),
-            Input::Stream(_) => None,
-        }
-    }
-}
-
-/// Whose packs may be built on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dedup {
-    /// Only those of this writer's own sessions: no other host of the zone can spoil the snapshot, at the price of
-    /// storing again what they have stored.
-    Own,
-    /// Those of all writers of the zone.
-    #[default]
-    Zone,
-}
-
-/// What to back up, and how.
-pub struct BackupOptions {
-    /// What the VM is called.
-    pub vm: Title,
-    /// What public records call it, if that is something else.
-    pub public_name: Option<Title>,
-    /// What the hypervisor knows it by; its history goes on under another name.
-    pub machine: Option<MachineId>,
-    /// A public word to group snapshots by.
-    pub class: Option<Name>,
-    /// Until when no forget counts.
-    pub retain_until: Option<Time>,
-    /// Its disks and files, in the user's order.
-    pub sources: Vec<Source>,
-    /// Labels.
-    pub tags: Vec<Tag>,
-    /// Save a source that changes while it is read, marked fuzzy, instead of refusing.
-    pub allow_changing: bool,
-    /// Whose packs may be built on.
-    pub dedup: Dedup,
-    /// Only count.
-    pub dry_run: bool,
-    /// Memory to stay within.
-    pub memory_bytes: u64,
-}
-
-impl BackupOptions {
-    fn public_name(&self) -> &Title {
-        self.public_name.as_ref().unwrap_or(&self.vm)
-    }
-}
-
-/// What a backup came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackupReport {
-    /// The snapshot; none in a dry run.
-    pub snapshot: Option<SessionId>,
-    /// The snapshot it was compared with first.
-    pub parent: Option<SessionId>,
-    /// The members.
-    pub members: Vec<Member>,
-    /// Sum of their sizes.
-    pub size_bytes: u64,
-    /// Without holes.
-    pub data_bytes: u64,
-    /// Plain bytes that were not known before.
-    pub new_bytes: u64,
-    /// Bytes added to the store; in a dry run, without packs' overhead.
-    pub stored_bytes: u64,
-    /// Whether a source changed while it was read.
-    pub fuzzy: bool,
-}
+pub use options::{Allow, BackupOptions, BackupReport, Dedup, Input, Source};
 
 /// What all workers of a session share.
 struct Shared {
@@ -184,7 +99,7 @@ pub async fn backup(
         let next = log.end();
         log.complete(repository, next).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
-        run.members(options.sources, options.allow_changing, None).await?;
+        run.members(options.sources, options.allow, None).await?;
         return Ok(run.report(None));
     }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
@@ -233,7 +148,7 @@ async fn save(
     let mut uploader = Uploader::new(repository, monitor, session, budget.uploads);
     let done = async {
         let mut run = Run::prepare(repository, log, number, Some(keys), &options, monitor).await?;
-        run.members(sources, options.allow_changing, Some(&mut uploader)).await?;
+        run.members(sources, options.allow, Some(&mut uploader)).await?;
         run.shared.packer.close()?;
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
@@ -295,7 +210,8 @@ async fn commit(
     manifest.data_bytes = public_bytes(report.data_bytes);
     manifest.new_bytes = public_bytes(report.new_bytes);
     manifest.stored_bytes = public_bytes(uploader.stored_bytes);
-    manifest.consistency = if report.fuzzy { Consistency::Fuzzy } else { Consistency::Crash };
+    manifest.consistency = report.consistency();
+    manifest.scan = run.scan();
     manifest.class.clone_from(&options.class);
     manifest.retain_until = options.retain_until;
     let session = uploader.session.id;
@@ -313,6 +229,10 @@ struct Run {
     shared: Arc<Shared>,
     workers: usize,
     parent: Option<SessionId>,
+    /// The snapshot of which only what is missing is read.
+    reread: Option<Arc<Reread>>,
+    /// Members that are much smaller than they were, and were saved all the same.
+    shrunk: Vec<Title>,
     base: Option<Base>,
     members: Vec<Member>,
     uses: FrameSet,
@@ -382,6 +302,8 @@ impl Run {
             shared: Arc::new(shared),
             workers: budget.workers,
             parent: base.as_ref().map(|base| base.session),
+            reread: reread::of(options, base.as_ref())?,
+            shrunk: Vec::new(),
             base,
             members: Vec::new(),
             uses: FrameSet::default(),
@@ -393,9 +315,11 @@ impl Run {
     async fn members(
         &mut self,
         sources: Vec<Source>,
-        allow_changing: bool,
+        allow: Allow,
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
+        self.judge_sizes(&sources, allow)?;
+        self.judge_reread(&sources)?;
         let sizes = sources.iter().map(|source| match &source.input {
             Input::Disk(disk) => disk.size_bytes(),
             Input::Stream(_) => 0,
@@ -403,11 +327,12 @@ impl Run {
         crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
         let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(Source::disk).collect();
         for source in sources {
-            self.member(source, allow_changing, uploader.as_deref_mut()).await?;
+            self.member(source, allow, uploader.as_deref_mut()).await?;
         }
         // The disks of a VM are one state only if none changed until the last one was read.
         for (member, disk) in self.members.iter_mut().zip(disks) {
-            member.fuzzy |= Watch { disk, allow_changing }.changed()?;
+            let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
+            member.fuzzy |= watch.changed().await?;
         }
         Ok(())
     }
@@ -422,6 +347,7 @@ impl Run {
             new_bytes: sum(|member| member.new_bytes),
             stored_bytes: self.shared.packer.sealed_bytes(),
             fuzzy: self.members.iter().any(|member| member.fuzzy),
+            shrunk: self.shrunk.clone(),
             members: self.members.clone(),
         }
     }

@@ -12,6 +12,7 @@ use sancerre_image::Disk;
 
 use super::Shared;
 use super::packer::{Frame, places};
+use super::salvage::{self, Salvage};
 use super::scratch::Scratch;
 use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
@@ -24,7 +25,7 @@ const WINDOW_BYTES: usize = 2 << 20;
 /// Where a region's bytes come from.
 pub(super) enum RegionInput {
     /// A stretch of a disk.
-    Disk { disk: Arc<dyn Disk>, start: u64, length_bytes: usize },
+    Disk { disk: Arc<dyn Disk>, start: u64, length_bytes: usize, salvage: Option<Arc<Salvage>> },
     /// Bytes of a stream, already in memory.
     Memory(Vec<u8>),
 }
@@ -75,9 +76,28 @@ impl RegionInput {
         }
     }
 
-    fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
+    /// Where a region of a disk starts, and its size.
+    pub(super) fn extent(&self) -> (u64, usize) {
+        match self {
+            Self::Disk { start, length_bytes, .. } => (*start, *length_bytes),
+            Self::Memory(bytes) => (0, bytes.len()),
+        }
+    }
+
+    /// Bytes as they are, and an error for each that is not to be had.
+    pub(super) fn read_strictly(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         match self {
             Self::Disk { disk, start, .. } => Ok(disk.read_at(start + to_u64(offset), buffer)?),
+            Self::Memory(_) => self.read(offset, buffer),
+        }
+    }
+
+    fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Disk { disk, start, salvage: Some(salvage), .. } => {
+                salvage.read(disk.as_ref(), start + to_u64(offset), buffer)
+            }
+            Self::Disk { .. } => self.read_strictly(offset, buffer),
             Self::Memory(bytes) => {
                 let end = offset + buffer.len();
                 let outside =
@@ -91,11 +111,12 @@ impl RegionInput {
     /// Stretches of the region that may hold data, on the grid of blocks and with short holes inside, so that a
     /// hole and written zeros give the same chunks.
     fn data_ranges(&self) -> Result<Vec<Range<usize>>> {
-        let Self::Disk { disk, start, length_bytes } = self else {
+        let Self::Disk { disk, start, length_bytes, salvage } = self else {
             return Ok(std::iter::once(0..self.length_bytes()).collect());
         };
         let mut aligned: Vec<Range<usize>> = Vec::new();
-        for range in disk.data_ranges(*start..*start + to_u64(*length_bytes))? {
+        let whole = *start..*start + to_u64(*length_bytes);
+        for range in salvage::data_ranges(disk.as_ref(), whole, salvage.is_some())? {
             let inside = *start <= range.start && range.end - *start <= to_u64(*length_bytes);
             invariant!(
                 inside,
@@ -157,7 +178,7 @@ pub(super) fn settle(
     })
 }
 
-struct Scan<'a> {
+pub(super) struct Scan<'a> {
     shared: &'a Shared,
     chunker: &'a Chunker,
     scratch: &'a mut Scratch,
@@ -168,11 +189,37 @@ struct Scan<'a> {
     waiting: Vec<(usize, usize)>,
 }
 
-type Base<'b> = std::iter::Peekable<std::slice::Iter<'b, BaseChunk>>;
+pub(super) type Base<'b> = std::iter::Peekable<std::slice::Iter<'b, BaseChunk>>;
 
 impl<'a> Scan<'a> {
-    fn new(shared: &'a Shared, chunker: &'a Chunker, scratch: &'a mut Scratch, map: RegionMap) -> Self {
+    pub(super) fn new(
+        shared: &'a Shared,
+        chunker: &'a Chunker,
+        scratch: &'a mut Scratch,
+        map: RegionMap,
+    ) -> Self {
         Self { shared, chunker, scratch, map, pieces: Vec::new(), waiting: Vec::new() }
+    }
+
+    pub(super) fn into_map(self) -> RegionMap {
+        self.map
+    }
+
+    /// Takes a chunk of this writer's snapshot before as it is, without a look at the disk. One whose pack is not to be
+    /// built on is left open: it is found elsewhere, or read.
+    pub(super) fn keep(&mut self, chunk: &BaseChunk) -> Result<()> {
+        let BaseChunk { offset_bytes, id, word } = *chunk;
+        self.map.data_bytes = self.map.data_bytes.saturating_add(u64::from(word.place.size_bytes));
+        let slot = self.map.chunks.len();
+        let place = match word.speaker {
+            Speaker::Own if self.shared.usable.allows(&word.place) => word.place,
+            _ => {
+                self.map.open.push(Open { slot, word: None });
+                Place { frame: super::packer::UNPLACED, offset_bytes: 0, size_bytes: word.place.size_bytes }
+            }
+        };
+        self.map.chunks.push(MapChunk { offset_bytes, id, place });
+        Ok(())
     }
 
     /// Gives a chunk that was left open its place.
@@ -192,7 +239,12 @@ impl<'a> Scan<'a> {
     }
 
     /// Scans a stretch of data with a window that always holds what the chunker needs to decide.
-    fn range(&mut self, input: &RegionInput, range: Range<usize>, base: &mut Base<'_>) -> Result<()> {
+    pub(super) fn range(
+        &mut self,
+        input: &RegionInput,
+        range: Range<usize>,
+        base: &mut Base<'_>,
+    ) -> Result<()> {
         let mut window = std::mem::take(&mut self.scratch.window);
         let done = self.range_in(input, range, base, &mut window);
         self.scratch.window = window;
@@ -329,7 +381,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Compresses and stores the frame in the making, and gives its chunks their places.
-    fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         if self.pieces.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::unreadable::Unreadable;
 use crate::error::{Result, corrupt, ensure};
 use crate::id::{ContentId, FrameName, FramePlace, PackName, Place};
 use crate::names::{Name, Tag, Title};
@@ -73,12 +74,13 @@ impl fmt::Display for MemberKind {
     }
 }
 
-/// What a hypervisor says of a member besides its bytes: `<key>=<value>` words, all of them optional.
+/// What there is to say of a member besides its bytes: `<key>=<value>` words, all of them optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberWords(Vec<String>);
 
 /// Keys of words in their order; those that begin with `x-` follow in any order.
-const WORD_KEYS: [&str; 5] = ["role", "serial", "bus", "lsize", "psize"];
+const WORD_KEYS: [&str; 6] = ["role", "serial", "bus", "lsize", "psize", UNREADABLE];
+const UNREADABLE: &str = "unreadable";
 
 impl MemberWords {
     /// Takes words that are in their one spelling: known keys in order and once each, then ignorable ones.
@@ -94,6 +96,12 @@ impl MemberWords {
             least = at.saturating_add(usize::from(at < WORD_KEYS.len()));
         }
         Ok(Self(words))
+    }
+
+    /// The word for what could not be read, and no other; none when there is nothing to say.
+    pub fn of_unreadable(unreadable: &Unreadable) -> Self {
+        let word = format!("{UNREADABLE}={unreadable}");
+        Self(if unreadable.is_empty() { Vec::new() } else { vec![word] })
     }
 
     /// The value of a word.
@@ -138,7 +146,7 @@ pub struct Member {
     pub fuzzy: bool,
     /// Its map; none when it is all zeros.
     pub root: Option<Root>,
-    /// What the hypervisor says of it.
+    /// What else there is to say of it.
     pub words: MemberWords,
 }
 
@@ -208,6 +216,14 @@ impl fmt::Display for Member {
 }
 
 impl Member {
+    /// What of it could not be read, and stands as zeros.
+    pub fn unreadable(&self) -> Result<Unreadable> {
+        match self.words.get(UNREADABLE) {
+            Some(text) => Unreadable::parse(text, self.size_bytes),
+            None => Ok(Unreadable::default()),
+        }
+    }
+
     fn parse(line: &str) -> Result<Self> {
         let bad = || corrupt(BODY, "a disk line is malformed");
         let mut words = line.split(' ');
@@ -227,6 +243,7 @@ impl Member {
             words: MemberWords::default(),
         };
         member.words = MemberWords::new(words.map(str::to_owned).collect())?;
+        member.unreadable()?;
         Ok(member)
     }
 }

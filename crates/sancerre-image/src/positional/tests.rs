@@ -6,7 +6,7 @@ use std::io;
 
 use proptest::prelude::*;
 
-use super::{BLOCK_BYTES, Stop, is_inside, read_exact};
+use super::{BLOCK_BYTES, Stop, is_inside, read_exact, read_what_reads};
 
 const MEDIUM_BYTES: usize = 64 * 1024;
 
@@ -67,6 +67,19 @@ fn the_end_of_the_medium_is_not_an_error_of_a_block() {
     assert!(matches!(stop, Stop::End(65_536)), "{stop:?}");
 }
 
+/// A device that went away is not a disk of which every block is bad.
+#[test]
+fn a_medium_that_is_gone_is_an_error_and_no_bad_block() {
+    for (code, is_of_the_medium) in [(5, true), (61, true), (6, false), (19, false), (116, false)] {
+        let fails = |_: &mut [u8], _: u64| Err(io::Error::from_raw_os_error(code));
+        let result = read_what_reads(fails, 0, &mut [1; 5000]);
+        match is_of_the_medium {
+            true => assert_eq!(result.unwrap(), [0..5000], "{code}"),
+            false => assert!(matches!(result, Err(Stop::Block { offset: 0, .. })), "{code}"),
+        }
+    }
+}
+
 #[test]
 fn ranges_that_overflow_are_outside() {
     assert!(is_inside(10, 0, 10) && is_inside(0, 10, 10));
@@ -97,6 +110,27 @@ proptest! {
                 prop_assert_eq!(source.raw_os_error(), Some(5));
             }
             (result, expected) => prop_assert!(false, "{:?} but expected bad block {:?}", result, expected),
+        }
+    }
+
+    /// Every good byte arrives, every bad one is zero, and the bad ones are named.
+    #[test]
+    fn what_reads_is_read(
+        bad in prop::collection::btree_set(0u64..16, 0..9),
+        start in 0usize..MEDIUM_BYTES,
+        length in 1usize..40_000,
+        most in 1usize..9_000,
+    ) {
+        let content = content();
+        let end = (start + length).min(MEDIUM_BYTES);
+        let mut buffer = vec![0xAA; end - start];
+        let named =
+            read_what_reads(|b, at| pread(&content, &bad, most, b, at), start as u64, &mut buffer).unwrap();
+        prop_assert!(named.is_sorted_by(|one, next| one.end < next.start), "{:?}", named);
+        for (at, byte) in (start..).zip(&buffer) {
+            let is_bad = bad.contains(&(at as u64 / BLOCK_BYTES));
+            prop_assert_eq!(*byte, if is_bad { 0 } else { content[at] });
+            prop_assert_eq!(named.iter().any(|range| range.contains(&(at as u64))), is_bad);
         }
     }
 }

@@ -186,23 +186,77 @@ fn a_write_or_growth_is_noticed_and_a_read_is_not() {
     let directory = TempDir::new().unwrap();
     let path = sparse_file(directory.path(), MIB, &[(0, vec![5; 100])]);
     let writer = OpenOptions::new().write(true).open(&path).unwrap();
-    let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    writer.set_modified(past).unwrap();
     let disk = open_raw(&path).unwrap();
     read(&disk, 0, 100).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     disk.check_unchanged().unwrap();
 
-    writer.set_modified(past + Duration::from_nanos(1)).unwrap();
-    assert!(matches!(disk.check_unchanged(), Err(ChangedError::Modified { .. })));
-    writer.set_modified(past).unwrap();
-    disk.check_unchanged().unwrap();
+    step();
     writer.write_all_at(b"x", 500).unwrap();
     assert!(matches!(disk.check_unchanged(), Err(ChangedError::Modified { .. })));
     writer.set_len(2 * MIB).unwrap();
     assert!(
         matches!(disk.check_unchanged(), Err(ChangedError::Size { now_bytes, .. }) if now_bytes == 2 * MIB)
     );
+}
+
+/// Longer than the step of a file system's clock.
+fn step() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+/// What `rsync --inplace -t`, `cp -p` and `touch -r` do behind their writes.
+#[test]
+fn a_write_whose_time_is_set_back_is_noticed() {
+    let directory = TempDir::new().unwrap();
+    let path = sparse_file(directory.path(), MIB, &[(0, vec![5; 100])]);
+    let writer = OpenOptions::new().write(true).open(&path).unwrap();
+    let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    writer.set_modified(past).unwrap();
+    let disk = open_raw(&path).unwrap();
+    step();
+    writer.write_all_at(b"x", 500).unwrap();
+    writer.set_modified(past).unwrap();
+    let error = disk.check_unchanged().unwrap_err();
+    assert!(matches!(error, ChangedError::Touched { .. }), "{error}");
+
+    let disk = open_raw(&path).unwrap();
+    step();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    let error = disk.check_unchanged().unwrap_err();
+    assert!(matches!(error, ChangedError::Touched { .. }), "it cannot be told from a write: {error}");
+}
+
+#[test]
+fn a_file_that_is_no_disk_is_opened_without_waiting() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let socket = directory.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let cases = [
+        (pipe.as_path(), "it is a pipe", "to a file first"),
+        (socket.as_path(), "it is a socket", "to a file first"),
+        (directory.path(), "it is a directory", "each file in it"),
+        (Path::new("/dev/zero"), "it is a character device", "to a file first"),
+    ];
+    for (path, what, advice) in cases {
+        let message = crate::open_file(path).unwrap_err().to_string();
+        assert!(message.contains(what) && message.contains(advice), "{message}");
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
+    }
+    let path = sparse_file(directory.path(), 10, &[(0, vec![5; 10])]);
+    assert_eq!(crate::open_file(&path).unwrap().metadata().unwrap().len(), 10);
+}
+
+#[test]
+fn holes_are_read_when_they_are_not_believed() {
+    let directory = TempDir::new().unwrap();
+    let disk = open_raw(&sparse_file(directory.path(), 4 * MIB, &[(MIB, vec![7; 4096])])).unwrap();
+    assert_ne!(disk.data_ranges(0..4 * MIB).unwrap(), [0..4 * MIB]);
+    let disk = disk.reading_holes();
+    assert_eq!(disk.data_ranges(MIB..4 * MIB).unwrap(), [MIB..4 * MIB]);
+    assert_eq!(disk.data_ranges(5..5).unwrap(), []);
+    assert!(matches!(disk.data_ranges(0..5 * MIB), Err(ReadError::OutOfRange { .. })));
 }
 
 #[test]
@@ -258,4 +312,10 @@ fn the_first_bad_block_of_a_device_is_named() {
     assert!(error.to_string().contains(&format!("at offset {cut}")), "{error}");
     let good = (cut - MIB) as usize;
     assert_eq!(read(&disk, MIB, good).unwrap(), vec![3; good]);
+
+    let mut buffer = vec![0xAA; 2 * MIB as usize];
+    let bad = disk.read_what_reads(MIB + 17, &mut buffer).unwrap();
+    assert_eq!(bad, [cut..3 * MIB + 17]);
+    let (read, zeros) = buffer.split_at(good - 17);
+    assert!(read.iter().all(|byte| *byte == 3) && zeros.iter().all(|byte| *byte == 0));
 }

@@ -1,28 +1,26 @@
 //! `backup`: all disks of one machine become one snapshot.
 
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sancerre_engine::backup::{self, BackupOptions, BackupReport, Input, Source};
+use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport};
 use sancerre_engine::cache::Cache;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
-use sancerre_format::outcome::MemberKind;
-use sancerre_image::open_raw;
 use serde_json::{Value, json};
 
 use super::{Context, ended, member};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
 use crate::exit::{Done, Exit, Failure};
+use crate::inputs::{ExpectMin, Opening};
 use crate::metrics::{self, Run, Saved};
 use crate::progress::Work;
 use crate::repository;
-use crate::sources::{self, Attachment, DiskSource, Planned};
+use crate::sources::{self, Attachment, DiskSource};
 use crate::units::{duration, seconds, size};
+use crate::unreadable;
 
 /// Most that the cache takes: the page tables of an index of 100 TB.
 const CACHE_BYTES: u64 = 2 << 30;
@@ -40,7 +38,10 @@ Examples:
   sancerre backup --vm db01 system=/dev/vg0/db01-root-snap data=/dev/vg0/db01-data-snap --attach db01.xml
   sancerre backup --vm web01 --machine $(virsh domuuid web01) --retain-until 2027-01-31 /dev/vg0/web01-snap
   sancerre backup --vm 'Büro Server' --public-name m17 'Platte 1=/dev/vg0/m17-snap'
-  pg_dumpall | sancerre backup --vm db01 --stdin dump.sql --tag nightly")]
+  pg_dumpall | sancerre backup --vm db01 --stdin dump.sql --expect-min 100M --tag nightly
+  sancerre backup --vm db01 --stdin dump.sql --stdin-command 'pg_dumpall -U backup'    # fails if pg_dumpall does
+  sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
+  sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
     /// The machine's name, as the hypervisor has it; everybody who reads the bucket sees it, unless --public-name is given
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
@@ -66,9 +67,30 @@ pub(crate) struct Backup {
     /// Read and compare everything, but store nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Save even if a disk changes while it is read; the snapshot is marked fuzzy, and the exit code is 3
+    /// Save even if a disk changes while it is read, is mounted read-write here or open in a running guest; the snapshot is
+    /// marked fuzzy, and the exit code is 3
     #[arg(long)]
     allow_changing: bool,
+    /// Save what is empty, all zeros, or less than half as large as in the machine's last snapshot
+    #[arg(long)]
+    allow_small: bool,
+    /// Save all of a failing disk that can be read, and name the rest, which is zeros in the snapshot; the exit code is
+    /// then 3
+    #[arg(long)]
+    allow_unreadable: bool,
+    /// Read of a failing disk only what the last snapshot could not, and take all else from there; for a disk that nobody
+    /// writes to
+    #[arg(long, requires = "allow_unreadable")]
+    only_unreadable: bool,
+    /// Save a qcow2, VMDK, VHD or other container file as the bytes it is; its backing file is not saved
+    #[arg(long)]
+    allow_container: bool,
+    /// Read what the file system calls holes, too; for one that is wrong about them
+    #[arg(long)]
+    read_holes: bool,
+    /// Save nothing if a disk or stream has fewer bytes, such as 10G; NAME=SIZE for one of them, may be given several times
+    #[arg(long, value_name = "[NAME=]SIZE")]
+    expect_min: Vec<ExpectMin>,
     /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
     /// can have spoiled
     #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
@@ -86,6 +108,9 @@ pub(crate) struct Backup {
     /// Back up standard input under this name
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
     stdin: Option<Title>,
+    /// Run this with `sh -c` and back up what it prints, in place of standard input; if it fails nothing is saved
+    #[arg(long, value_name = "COMMAND", requires = "stdin")]
+    stdin_command: Option<String>,
     /// A file that belongs to the machine, such as its configuration; may be given several times
     #[arg(long, value_name = "[NAME=]FILE")]
     attach: Vec<Attachment>,
@@ -102,8 +127,8 @@ pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Fail
     let took = started.elapsed();
     let is_measured = measure(&options, context, took, result.as_ref().ok());
     let report = result?;
-    tell(&options, context, &report, took);
-    let exit = if report.fuzzy || !is_measured { Exit::NotAsAsked } else { Exit::Done };
+    let is_whole = tell(&options, context, &report, took)?;
+    let exit = if is_whole && is_measured { Exit::Done } else { Exit::NotAsAsked };
     Ok(ended(exit, summary(&options, &report, took)))
 }
 
@@ -120,8 +145,7 @@ fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&
 async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failure> {
     refuse_past(options, context)?;
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
-    // Before the repository is opened: a typing error should cost nothing.
-    let sources = planned.into_iter().map(|source| open(source, context)).collect::<Result<_, _>>()?;
+    let sources = options.opening().all(planned, context)?;
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
@@ -137,12 +161,29 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         retain_until: options.retain_until,
         sources,
         tags: options.tags.clone(),
-        allow_changing: options.allow_changing,
+        allow: options.allow(),
+        only_unreadable: options.only_unreadable,
         dedup: options.dedup.into(),
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
     };
     Ok(backup::backup(&repository, options, &monitor).await?)
+}
+
+impl Backup {
+    fn allow(&self) -> Allow {
+        Allow { changing: self.allow_changing, small: self.allow_small, unreadable: self.allow_unreadable }
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            allow: self.allow(),
+            allow_container: self.allow_container,
+            read_holes: self.read_holes,
+            expect_min: &self.expect_min,
+            command: self.stdin_command.as_deref(),
+        }
+    }
 }
 
 /// A year too early would keep nothing, and nobody would notice.
@@ -170,29 +211,6 @@ fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Option<
     }
 }
 
-fn open(source: Planned, context: &Context) -> Result<Source, Failure> {
-    let input = match (&source.path, &source.kind) {
-        (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(open_raw(path)?)),
-        (Some(path), _) => {
-            let file = File::open(path).map_err(|error| {
-                Failure::failed(format!(
-                    "cannot read {}: {error}; check the path and its permissions",
-                    path.display()
-                ))
-            })?;
-            Input::Stream(Box::new(file))
-        }
-        (None, _) if context.stdin_is_terminal => {
-            return Err(Failure::usage("--stdin reads what is piped in, but standard input is a terminal"));
-        }
-        (None, _) => {
-            let stdin = context.take_stdin();
-            Input::Stream(stdin.ok_or_else(|| Failure::usage("standard input can be backed up only once"))?)
-        }
-    };
-    Ok(Source { name: source.name, kind: source.kind, input })
-}
-
 fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>) -> Run {
     let saved = report.map(|report| Saved {
         unix_seconds: context.host.clock.now().unix_seconds(),
@@ -204,15 +222,20 @@ fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>
     Run { duration, saved }
 }
 
-fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Duration) {
+/// Says what it came to; false when that is not what was asked for.
+fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Duration) -> Result<bool, Failure> {
     if report.fuzzy {
         let changed: Vec<&str> =
             report.members.iter().filter(|member| member.fuzzy).map(|member| member.name.as_str()).collect();
         context.output.warning(&format!(
-            "{} changed while read, so parts of it are from different moments and a guest may not start from it; \
-             docs/QUIESCE.md has recipes",
+            "{} changed or was in use while read, so parts of it may be from different moments and a guest may not start from \
+             it; the snapshot is marked fuzzy; docs/QUIESCE.md has recipes",
             changed.join(", ")
         ));
+    }
+    let mut is_read = true;
+    for member in &report.members {
+        is_read &= unreadable::tell(context, member, "could not be read, and are zeros in the snapshot")?;
     }
     let what = match &report.snapshot {
         Some(session) => format!("snapshot {} of {}", short(session), options.vm),
@@ -225,13 +248,14 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         size(report.stored_bytes),
         duration(took)
     ));
+    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read)
 }
 
 fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 16] {
+fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 17] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -244,6 +268,7 @@ fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'stati
         ("tags", json!(options.tags.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("dry_run", json!(options.dry_run)),
         ("fuzzy", json!(report.fuzzy)),
+        ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),

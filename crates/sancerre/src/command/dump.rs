@@ -6,11 +6,13 @@ use std::time::Instant;
 use sancerre_engine::restore::{self, RestoreOptions};
 use serde_json::json;
 
-use super::{Context, done};
+use super::restore::UNREADABLE;
+use super::{Context, ended};
 use crate::arguments::Dump;
-use crate::exit::{Done, Failure};
+use crate::exit::{Done, Exit, Failure};
 use crate::progress::Work;
 use crate::units::seconds;
+use crate::unreadable;
 
 pub(crate) async fn run(options: Dump, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
@@ -23,19 +25,23 @@ pub(crate) async fn run(options: Dump, context: &Context) -> Result<Done, Failur
     }
     let reader = super::restore::open(&options.snapshot, context).await?;
     let member = super::restore::one(&reader, &options.snapshot)?;
+    let is_whole = unreadable::tell(context, member, UNREADABLE)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
     let report = restore::dump(&reader, member, &mut *stdout, &settings, &monitor).await?;
     drop(watched);
     stdout.flush().map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;
-    Ok(done([
+    let exit = if is_whole { Exit::Done } else { Exit::NotAsAsked };
+    let summary = [
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
         ("vm", json!(reader.vm().to_string())),
         ("member", json!(member.name.to_string())),
+        ("unreadable", unreadable::json(member)),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),
         ("fetched_bytes", json!(report.fetched_bytes)),
         ("requests", json!(report.requests)),
         ("duration_seconds", json!(seconds(started.elapsed()))),
-    ]))
+    ];
+    Ok(ended(exit, summary))
 }

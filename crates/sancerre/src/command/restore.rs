@@ -19,6 +19,10 @@ use crate::file_names;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, seconds, size};
+use crate::unreadable;
+
+/// What became of bytes of a disk that was failing.
+pub(super) const UNREADABLE: &str = "could not be read when this was backed up, and are restored as zeros";
 
 /// A member and where it goes.
 struct Job<'a> {
@@ -38,7 +42,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let jobs = plan(&reader, &options, context)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
-    let (mut restored, mut skipped) = (Vec::new(), false);
+    let (mut restored, mut skipped, mut is_whole) = (Vec::new(), false, true);
     for job in jobs {
         // Of a whole snapshot the other members are restored; the engine refuses one that was named.
         if let (None, MemberKind::Other(kind)) = (&options.snapshot.member, &job.member.kind) {
@@ -51,12 +55,17 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         }
         context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
         let target = open_target(&options, &job)?;
+        is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
         let report = restore_one(&reader, &job, target, &settings, &monitor).await?;
         restored.push(Restored { job, report });
     }
     drop(watched);
     let done = finish(context, &reader, &restored, started.elapsed());
-    Ok(if skipped { Done { exit: Exit::Unsupported, ..done } } else { done })
+    Ok(match (skipped, is_whole) {
+        (true, _) => Done { exit: Exit::Unsupported, ..done },
+        (false, false) => Done { exit: Exit::NotAsAsked, ..done },
+        (false, true) => done,
+    })
 }
 
 /// The snapshot that was named, ready to be read.
@@ -215,7 +224,13 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
     };
     let members: Vec<Value> = restored
         .iter()
-        .map(|Restored { job, .. }| json!({ "name": job.member.name.to_string(), "path": job.path.display().to_string() }))
+        .map(|Restored { job, .. }| {
+            json!({
+                "name": job.member.name.to_string(),
+                "path": job.path.display().to_string(),
+                "unreadable": unreadable::json(job.member),
+            })
+        })
         .collect();
     done([
         ("snapshot", json!(reader.manifest().session.intent.to_string())),

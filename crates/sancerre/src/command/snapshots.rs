@@ -97,10 +97,14 @@ fn short(snapshot: &Snapshot<'_>) -> String {
 
 fn row(listed: &Listed<'_>) -> Vec<String> {
     let manifest = &listed.snapshot.manifest.fields;
-    let fuzzy = (manifest.consistency == Consistency::Fuzzy).then(|| "(fuzzy)".to_owned());
+    let flaw = match manifest.consistency {
+        Consistency::Fuzzy => Some("(fuzzy)".to_owned()),
+        Consistency::Partial => Some("(partial)".to_owned()),
+        _ => None,
+    };
     let tags: Vec<String> = match &listed.body {
-        Some(body) => body.tags.iter().map(ToString::to_string).chain(fuzzy).collect(),
-        None => std::iter::once(SEALED.to_owned()).chain(fuzzy).collect(),
+        Some(body) => body.tags.iter().map(ToString::to_string).chain(flaw).collect(),
+        None => std::iter::once(SEALED.to_owned()).chain(flaw).collect(),
     };
     // 2026-11-23T21:10:28Z, for people.
     let time = manifest.finished.to_string().replace('T', " ").replace('Z', "");
@@ -139,6 +143,7 @@ fn describe(listed: &Listed<'_>) -> Value {
         "new_bytes": manifest.new_bytes,
         "stored_bytes": manifest.stored_bytes,
         "fuzzy": manifest.consistency == Consistency::Fuzzy,
+        "consistency": manifest.consistency.to_string(),
         "tags": tags,
     })
 }

@@ -15,7 +15,7 @@ use sancerre_format::outcome::MemberKind;
 use sancerre_format::pack::PackKind;
 use sancerre_image::{ChangedError, Disk, RawTarget, ReadError};
 
-use crate::backup::{BackupOptions, Dedup, Input, Source, backup};
+use crate::backup::{Allow, BackupOptions, Dedup, Input, Source, backup};
 use crate::error::Result;
 use crate::host::{Host, Sealer};
 use crate::keys::{Keys, SecretString};
@@ -107,9 +107,10 @@ impl TestRepo {
             machine: None,
             class: None,
             retain_until: None,
-            sources: vec![Source { name, kind: MemberKind::Disk, input: Input::Disk(disk) }],
+            sources: vec![Source { name, kind: MemberKind::Disk, input: Input::Disk(disk), least_bytes: 0 }],
             tags: Vec::new(),
-            allow_changing: false,
+            allow: Allow { small: true, ..Allow::default() },
+            only_unreadable: false,
             dedup: Dedup::Zone,
             dry_run: false,
             memory_bytes: 300 << 20,

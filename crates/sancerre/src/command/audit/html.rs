@@ -191,6 +191,7 @@ fn legend(zone: &ZoneAudit, harmed: &BTreeSet<SessionId>) -> String {
     let marks = [
         (Fate::Saved, "snapshot"),
         (Fate::Fuzzy, "snapshot of a disk that changed meanwhile"),
+        (Fate::Partial, "snapshot of a disk of which some could not be read"),
         (Fate::Forgotten, "forgotten by decision"),
         (Fate::Aborted, "aborted"),
         (Fate::Open, "running, or died"),

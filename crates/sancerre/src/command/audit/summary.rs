@@ -74,6 +74,7 @@ pub(super) fn fate(fate: Fate) -> &'static str {
     match fate {
         Fate::Saved => "saved",
         Fate::Fuzzy => "fuzzy",
+        Fate::Partial => "partial",
         Fate::Forgotten => "forgotten",
         Fate::Aborted => "aborted",
         Fate::Open => "open",

@@ -59,6 +59,7 @@ pub(super) fn mark(fate: Fate, is_harmed: bool) -> String {
         _ if is_harmed => "<path class=\"harmed\" d=\"M0-6 6 5H-6Z\"/>".to_owned(),
         Fate::Saved => circle("saved", RADIUS),
         Fate::Fuzzy => circle("fuzzy", RADIUS - 1.0),
+        Fate::Partial => "<path class=\"partial\" d=\"M-5 0A5 5 0 0 1 5 0Z\"/>".to_owned(),
         Fate::Forgotten => circle("forgotten", RADIUS - 1.5),
         Fate::Open => circle("open", RADIUS - 1.0),
         Fate::Aborted => cross("aborted"),

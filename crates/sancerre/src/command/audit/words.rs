@@ -94,7 +94,7 @@ pub(super) fn contents(zone: &ZoneAudit) -> String {
 /// A machine's snapshots and how old the newest is.
 pub(super) fn newest(machine: &Machine, now: Time) -> String {
     let of = |fate: Fate| machine.runs.iter().filter(|run| run.fate == fate).count();
-    let snapshots = of(Fate::Saved) + of(Fate::Fuzzy);
+    let snapshots = of(Fate::Saved) + of(Fate::Fuzzy) + of(Fate::Partial);
     let others: Vec<String> = [Fate::Aborted, Fate::Open, Fate::Void, Fate::Forgotten]
         .into_iter()
         .filter(|fate| of(*fate) > 0)

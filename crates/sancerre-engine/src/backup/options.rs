@@ -1,0 +1,130 @@
+//! What a backup is asked to do, and what it came to.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use sancerre_format::id::SessionId;
+use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
+use sancerre_format::outcome::{Consistency, Member, MemberKind};
+use sancerre_image::Disk;
+
+/// Where the bytes of a member come from.
+pub enum Input {
+    /// A disk: read in parallel, holes left out.
+    Disk(Arc<dyn Disk>),
+    /// A stream of unknown length.
+    Stream(Box<dyn Read + Send>),
+}
+
+/// One disk, stream or file to back up.
+pub struct Source {
+    /// Its name in the VM.
+    pub name: Title,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Its bytes.
+    pub input: Input,
+    /// Fewer bytes than these cannot be right.
+    pub least_bytes: u64,
+}
+
+impl Source {
+    pub(super) fn disk(&self) -> Option<Arc<dyn Disk>> {
+        match &self.input {
+            Input::Disk(disk) => Some(Arc::clone(disk)),
+            Input::Stream(_) => None,
+        }
+    }
+}
+
+/// Whose packs may be built on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dedup {
+    /// Only those of this writer's own sessions: no other host of the zone can spoil the snapshot, at the price of
+    /// storing again what they have stored.
+    Own,
+    /// Those of all writers of the zone.
+    #[default]
+    Zone,
+}
+
+/// What is saved, and said, instead of refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// A source that changes while it is read, or that somebody else may be writing to: marked fuzzy.
+    pub changing: bool,
+    /// A disk that is empty, all zeros, or less than half as large as in the snapshot before this one.
+    pub small: bool,
+    /// A disk of which some cannot be read: that is zeros in the snapshot, which names it.
+    pub unreadable: bool,
+}
+
+/// What to back up, and how.
+pub struct BackupOptions {
+    /// What the VM is called.
+    pub vm: Title,
+    /// What public records call it, if that is something else.
+    pub public_name: Option<Title>,
+    /// What the hypervisor knows it by; its history goes on under another name.
+    pub machine: Option<MachineId>,
+    /// A public word to group snapshots by.
+    pub class: Option<Name>,
+    /// Until when no forget counts.
+    pub retain_until: Option<Time>,
+    /// Its disks and files, in the user's order.
+    pub sources: Vec<Source>,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// What is saved although it is not as it should be.
+    pub allow: Allow,
+    /// Read of the disks only what the snapshot before this one could not read.
+    pub only_unreadable: bool,
+    /// Whose packs may be built on.
+    pub dedup: Dedup,
+    /// Only count.
+    pub dry_run: bool,
+    /// Memory to stay within.
+    pub memory_bytes: u64,
+}
+
+impl BackupOptions {
+    pub(super) fn public_name(&self) -> &Title {
+        self.public_name.as_ref().unwrap_or(&self.vm)
+    }
+}
+
+/// What a backup came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupReport {
+    /// The snapshot; none in a dry run.
+    pub snapshot: Option<SessionId>,
+    /// The snapshot it was compared with first.
+    pub parent: Option<SessionId>,
+    /// The members.
+    pub members: Vec<Member>,
+    /// Sum of their sizes.
+    pub size_bytes: u64,
+    /// Without holes.
+    pub data_bytes: u64,
+    /// Plain bytes that were not known before.
+    pub new_bytes: u64,
+    /// Bytes added to the store; in a dry run, without packs' overhead.
+    pub stored_bytes: u64,
+    /// Whether a source changed while it was read.
+    pub fuzzy: bool,
+    /// Streams and files that are empty or much smaller than in the snapshot before this one.
+    pub shrunk: Vec<Title>,
+}
+
+impl BackupReport {
+    /// The manifest's word for what the sources did while they were read.
+    pub(super) fn consistency(&self) -> Consistency {
+        match self.fuzzy {
+            _ if self.members.iter().any(|member| member.words.get("unreadable").is_some()) => {
+                Consistency::Partial
+            }
+            true => Consistency::Fuzzy,
+            false => Consistency::Crash,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A disk that is dying: all that reads is saved, and what does not is named.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sancerre_format::names::Title;
+use sancerre_format::outcome::Unreadable;
+use sancerre_image::{Disk, ReadError};
+
+use super::options::{Allow, Source};
+use crate::error::Result;
+use crate::monitor::Monitor;
+
+/// Ranges kept one by one at most; then neighbours are joined, as the record would join them.
+const RANGES_MAX: usize = 1 << 16;
+
+/// What of one disk could not be read, whoever tried.
+pub(super) struct Salvage {
+    name: Title,
+    monitor: Monitor,
+    bad: Mutex<Vec<Range<u64>>>,
+}
+
+impl Salvage {
+    /// None where a block that cannot be read ends the backup: without leave, and for what is no disk.
+    pub(super) fn of(source: &Source, allow: Allow, monitor: &Monitor) -> Option<Arc<Self>> {
+        let is_allowed = allow.unreadable && source.disk().is_some();
+        let new = || Self { name: source.name.clone(), monitor: monitor.clone(), bad: Mutex::default() };
+        is_allowed.then(|| Arc::new(new()))
+    }
+
+    /// Reads what reads. The rest is zeros and taken note of, so that nobody takes it for content.
+    pub(super) fn read(&self, disk: &dyn Disk, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let found = disk.read_what_reads(offset, buffer)?;
+        let Some(first) = found.first() else { return Ok(()) };
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        if bad.is_empty() {
+            self.monitor.warn(format!(
+                "{} ({}) cannot be read at offset {}; going on, what else cannot be read is told at the end",
+                self.name,
+                disk.path().display(),
+                first.start
+            ));
+        }
+        bad.extend(found);
+        if bad.len() > RANGES_MAX {
+            *bad = Unreadable::new(std::mem::take(&mut bad)).ranges().to_vec();
+        }
+        Ok(())
+    }
+
+    /// All that could not be read until now.
+    pub(super) fn found(&self) -> Unreadable {
+        Unreadable::new(self.bad.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// Where a disk may hold data. A file system that is dying too may not be able to say: then everywhere.
+pub(super) fn data_ranges(disk: &dyn Disk, range: Range<u64>, is_salvage: bool) -> Result<Vec<Range<u64>>> {
+    match disk.data_ranges(range.clone()) {
+        Err(ReadError::HoleSearch { .. }) if is_salvage => Ok(std::iter::once(range).collect()),
+        found => Ok(found?),
+    }
+}

@@ -1,0 +1,224 @@
+//! Opening what is to be backed up. Nothing here waits for a source, and all that can be refused is refused before the
+//! repository is opened: a typing error should cost nothing.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sancerre_engine::Error;
+use sancerre_engine::backup::{Allow, Input, Source};
+use sancerre_format::names::Title;
+use sancerre_format::outcome::MemberKind;
+use sancerre_image::{Disk, RawDisk, container, open_file, open_raw};
+
+use crate::command::Context;
+use crate::exit::Failure;
+use crate::passphrase;
+use crate::sources::Planned;
+use crate::units::parse_size;
+
+/// How sources are opened.
+#[derive(Debug)]
+pub(crate) struct Opening<'a> {
+    pub(crate) allow: Allow,
+    /// A container file is taken for the bytes it is.
+    pub(crate) allow_container: bool,
+    pub(crate) read_holes: bool,
+    pub(crate) expect_min: &'a [ExpectMin],
+    /// What prints the stream, in place of standard input.
+    pub(crate) command: Option<&'a str>,
+}
+
+/// A lower bound, as typed: `[NAME=]SIZE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExpectMin {
+    /// None for every disk and the stream.
+    name: Option<Title>,
+    bytes: u64,
+}
+
+impl FromStr for ExpectMin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((name, size)) = text.rsplit_once('=') else {
+            return Ok(Self { name: None, bytes: parse_size(text)? });
+        };
+        let name = Title::typed(name).map_err(|_| format!("{name:?} is not the name of a disk or stream"))?;
+        Ok(Self { name: Some(name), bytes: parse_size(size)? })
+    }
+}
+
+impl Opening<'_> {
+    /// All sources, ready to be read.
+    pub(crate) fn all(&self, planned: Vec<Planned>, context: &Context) -> Result<Vec<Source>, Failure> {
+        let named = self.expect_min.iter().filter_map(|least| least.name.as_ref());
+        for name in named {
+            if !planned.iter().any(|source| source.name == *name) {
+                return Err(Failure::usage(format!("--expect-min names {name}, which is not backed up")));
+            }
+        }
+        planned.into_iter().map(|source| self.one(source, context)).collect()
+    }
+
+    fn one(&self, source: Planned, context: &Context) -> Result<Source, Failure> {
+        let input = match (&source.path, &source.kind) {
+            (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(self.disk(path, context)?)),
+            (Some(path), _) => {
+                let file = open_file(path).map_err(Failure::from)?;
+                Input::Stream(Box::new(Attached { file, path: path.clone() }))
+            }
+            (None, _) => Input::Stream(self.stream(context)?),
+        };
+        let least_bytes = self.least_bytes(&source);
+        Ok(Source { name: source.name, kind: source.kind, input, least_bytes })
+    }
+
+    fn disk(&self, path: &Path, context: &Context) -> Result<RawDisk, Failure> {
+        let disk = open_raw(path)?;
+        let disk = if self.read_holes { disk.reading_holes() } else { disk };
+        if !self.allow_container
+            && let Some(found) = container(&disk).map_err(Error::from)?
+        {
+            return Err(refuse_container(path, found.name, found.is_overlay));
+        }
+        // Once it is read the engine asks again; that may take hours.
+        match disk.check_unchanged() {
+            Err(source) if !self.allow.changing => Err(Error::Changed { source }.into()),
+            Err(source) => {
+                context.output.warning(&source.to_string());
+                Ok(disk)
+            }
+            Ok(()) => Ok(disk),
+        }
+    }
+
+    fn stream(&self, context: &Context) -> Result<Box<dyn Read + Send>, Failure> {
+        if let Some(command) = self.command {
+            return Ok(Box::new(Printed::by(command)?));
+        }
+        if context.stdin_is_terminal {
+            return Err(Failure::usage("--stdin reads what is piped in, but standard input is a terminal"));
+        }
+        context.take_stdin().ok_or_else(|| Failure::usage("standard input can be backed up only once"))
+    }
+
+    /// A disk or stream of no bytes is none, unless that is allowed. An attached file may well be empty.
+    fn least_bytes(&self, source: &Planned) -> u64 {
+        let is_file = !matches!(source.kind, MemberKind::Disk | MemberKind::Stream);
+        let is_meant = |least: &&ExpectMin| match &least.name {
+            Some(name) => *name == source.name,
+            None => !is_file,
+        };
+        let asked = self.expect_min.iter().filter(is_meant).map(|least| least.bytes).max().unwrap_or(0);
+        asked.max(u64::from(!is_file && !self.allow.small))
+    }
+}
+
+fn refuse_container(path: &Path, name: &str, is_overlay: bool) -> Failure {
+    let (path, article) = (path.display(), if name.starts_with('O') { "an" } else { "a" });
+    let missing = match is_overlay {
+        true => ", and holds only what differs from its backing file: a backup of it would not hold the disk",
+        false => "",
+    };
+    Failure::failed(format!(
+        "{path} is {article} {name} container and no raw disk{missing}. Give the disk in it as a device (qemu-nbd --read-only \
+         --connect=/dev/nbd0 {path}), or convert it first (qemu-img convert -O raw {path} NEW); docs/QUIESCE.md has recipes. \
+         To save the container's own bytes as they are, give --allow-container"
+    ))
+}
+
+/// An attached file, whose errors name it.
+struct Attached {
+    file: File,
+    path: PathBuf,
+}
+
+impl Read for Attached {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let named = |error: io::Error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, format!("{}: {error}", self.path.display())),
+        };
+        self.file.read(buffer).map_err(named)
+    }
+}
+
+/// What a command prints. It ends well only if the command does.
+struct Printed {
+    child: Child,
+    command: String,
+    is_over: bool,
+}
+
+impl Printed {
+    fn by(command: &str) -> Result<Self, Failure> {
+        let mut shell = Command::new("sh");
+        // Not the passphrase: what the command starts would show it to every process of this user.
+        shell.args(["-c", command]).env_remove(passphrase::VALUE);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = shell
+            .spawn()
+            .map_err(|error| Failure::failed(format!("cannot run `{command}` with sh: {error}")))?;
+        Ok(Self { child, command: command.to_owned(), is_over: false })
+    }
+}
+
+impl Read for Printed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.child.stdout {
+            Some(stdout) => stdout.read(buffer)?,
+            None => 0,
+        };
+        if count > 0 || buffer.is_empty() || self.is_over {
+            return Ok(count);
+        }
+        let status = self.child.wait()?;
+        self.is_over = true;
+        match status.success() {
+            true => Ok(0),
+            false => Err(io::Error::other(format!(
+                "`{}` failed ({status}), so what it printed may not be whole. Nothing was saved",
+                self.command
+            ))),
+        }
+    }
+}
+
+impl Drop for Printed {
+    /// Nobody reads on: a command that is still at work has nothing more to do.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lower_bound_may_name_what_it_is_for() {
+        let named = |name: &str, bytes| ExpectMin { name: Some(Title::new(name).unwrap()), bytes };
+        assert_eq!("1G".parse(), Ok(ExpectMin { name: None, bytes: 1 << 30 }));
+        assert_eq!("dump.sql=10M".parse(), Ok(named("dump.sql", 10 << 20)));
+        assert_eq!("a=b=1".parse(), Ok(named("a=b", 1)));
+        for text in ["", "x", "=1", "a=", "a=x"] {
+            text.parse::<ExpectMin>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_command_that_fails_is_no_end_of_a_stream() {
+        let mut text = String::new();
+        Printed::by("printf abc").unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+        let error = Printed::by("printf abc; exit 3").unwrap().read_to_string(&mut text).unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+    }
+}
