@@ -36,4 +36,4 @@ mod testing;
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use raw::{RawDisk, open_raw};
-pub use target::{OldBytes, RawTarget};
+pub use target::{OldBytes, RawTarget, Rest};
