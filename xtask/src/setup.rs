@@ -40,6 +40,7 @@ const TEST_TOOLS: &[Tool] = &[
     required("age-keygen", "age"),
     optional("strace", "strace"),
     required("flock", "util-linux"),
+    required("faketime", "faketime"),
     required("openssl", "openssl"),
     required("socat", "socat"),
     required("python3", "python3"),

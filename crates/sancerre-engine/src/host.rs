@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use sancerre_format::names::Time;
 
 use crate::error::{Error, Result};
-use crate::keys::{SCRYPT_LOG_N, hybrid, ssh};
+use crate::keys::{SCRYPT_LOG_N, has_memory, hybrid, ssh};
 
 /// The time of day.
 pub trait Clock: Send + Sync {
@@ -161,6 +161,7 @@ impl Sealer for AgeSealer {
     }
 
     fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+        has_memory(SCRYPT_LOG_N)?;
         let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
         recipient.set_work_factor(SCRYPT_LOG_N);
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))

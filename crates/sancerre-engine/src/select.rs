@@ -133,6 +133,19 @@ impl Selector {
         }
     }
 
+    /// A snapshot of the same machine that is newer than `found` and was forgotten, if this counts back: then the same words
+    /// meant another one before, and will again once `found` is gone.
+    pub fn has_moved(&self, log: &Log, found: &SessionId) -> Option<SessionId> {
+        let Which::Latest { .. } = self.snapshot else { return None };
+        let of = log.committed().find(|snapshot| snapshot.session() == *found)?.manifest.fields.vm.clone();
+        let standing = log.standing(u64::MAX);
+        let is_gone = |snapshot: &Snapshot<'_>| {
+            let session = snapshot.session();
+            session.number > found.number && snapshot.manifest.fields.vm == of && !standing.is_live(&session)
+        };
+        log.committed().find(is_gone).map(|snapshot| snapshot.session())
+    }
+
     /// The one it means among `candidates`, which are in the order of the log.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.

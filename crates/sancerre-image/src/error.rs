@@ -189,6 +189,44 @@ pub enum TargetError {
         /// The device.
         path: PathBuf,
     },
+    /// Another process has a lock on the file or device.
+    #[error(
+        "{} is locked by another process ({by}): what uses it would lose all that it writes from now on. \
+         Stop the machine and restore again, or restore to another name", path.display()
+    )]
+    Locked {
+        /// The target.
+        path: PathBuf,
+        /// Who may that be.
+        by: &'static str,
+    },
+    /// The device takes no writes.
+    #[error("{} is read-only; make it writable (blockdev --setrw), or name another device", path.display())]
+    ReadOnly {
+        /// The device.
+        path: PathBuf,
+    },
+    /// No file can be that large there.
+    #[error("cannot make a file of {size_bytes} bytes at {}: {limit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Size of the disk.
+        size_bytes: u64,
+        /// What limits it, and what to do.
+        limit: String,
+    },
+    /// The new file cannot be made like the one whose place it takes.
+    #[error(
+        "cannot give the restored file the owner, mode and attributes of {}, whose place it takes: {source}; \
+         run as root, or restore to another name and move it there", path.display()
+    )]
+    Attributes {
+        /// The file that is there.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process writes the same partial file now.
     #[error("another restore is writing {} now; wait for it or choose another name", path.display())]
     AnotherRestore {

@@ -42,4 +42,4 @@ pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;
 pub use raw::{RawDisk, open_raw};
-pub use target::{OldBytes, RawTarget};
+pub use target::{OldBytes, RawTarget, Rest};

@@ -2,9 +2,13 @@
 //!
 //! The two differ in how they start and end and in what a zero costs; writing is the same for both.
 
+mod attributes;
 mod device;
+mod in_use;
+mod limit;
 mod old;
 mod partial;
+mod rest;
 mod zero;
 
 use std::fs::File;
@@ -18,11 +22,13 @@ use rustix::fs::fstatvfs;
 
 use crate::TargetError;
 use crate::positional::{is_inside, length};
+use attributes::Attributes;
 use device::Device;
 use old::Whole;
 use partial::Partial;
 
 pub use old::OldBytes;
+pub use rest::Rest;
 
 /// A file or block device that takes a disk, in any order and from many threads.
 ///
@@ -32,7 +38,7 @@ pub use old::OldBytes;
 #[derive(Debug)]
 pub struct RawTarget {
     medium: Medium,
-    /// The file that the new one will replace.
+    /// The file that the new one will replace, which may be empty.
     replaced: Option<File>,
     size_bytes: u64,
     /// For the message of a full file system.
@@ -51,15 +57,31 @@ impl RawTarget {
     /// and so is a device with anything but zeros in its first or last MiB.
     ///
     /// # Errors
-    /// Refusals as above; [`TargetError::InUse`] for a mounted or held device even with `overwrite`;
-    /// [`TargetError::TooSmall`]; [`TargetError::NotATarget`] for directories, pipes and symbolic links (a link to
-    /// a block device is followed).
+    /// Refusals as above; [`TargetError::InUse`] for a mounted or held device even with `overwrite`, and
+    /// [`TargetError::Locked`] for what another process locks; [`TargetError::TooSmall`], [`TargetError::TooLarge`];
+    /// [`TargetError::NotATarget`] for directories, pipes and symbolic links (a link to a block device is followed).
     pub fn create(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
         if is_device(path)? {
             return Ok(Self::on(Medium::Device(Device::open(path, size_bytes, overwrite)?), size_bytes));
         }
         let partial = Partial::create(path, size_bytes, overwrite)?;
-        Self::replacing(partial, path, size_bytes, overwrite)
+        Self::replacing(partial, path, size_bytes)
+    }
+
+    /// Refuses what cannot take any disk, before anybody works for it: as [`RawTarget::create`] and, with `resume`,
+    /// [`RawTarget::resume`] would, as far as that can be told without the size of the disk. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`RawTarget::create`].
+    pub fn refuse(path: &Path, overwrite: bool, resume: bool) -> Result<(), TargetError> {
+        if is_device(path)? {
+            return Device::refuse(path, overwrite);
+        }
+        partial::refuse_name(path, overwrite, resume)?;
+        match old::open(path)? {
+            Some(file) if overwrite || !resume => refuse_in_use(&file, path),
+            _ => Ok(()),
+        }
     }
 
     /// As [`RawTarget::create`], but takes up what an interrupted restore left: its partial file, or the file that it had
@@ -72,7 +94,7 @@ impl RawTarget {
             return Self::create(path, size_bytes, overwrite);
         }
         if let Some(partial) = Partial::take_up(path, size_bytes, overwrite)? {
-            return Self::replacing(partial, path, size_bytes, overwrite);
+            return Self::replacing(partial, path, size_bytes);
         }
         match if overwrite { None } else { Whole::open(path, size_bytes)? } {
             Some(whole) => Ok(Self::on(Medium::Whole(whole), size_bytes)),
@@ -80,14 +102,25 @@ impl RawTarget {
         }
     }
 
-    fn replacing(
-        partial: Partial,
-        path: &Path,
-        size_bytes: u64,
-        overwrite: bool,
-    ) -> Result<Self, TargetError> {
-        let replaced = if overwrite { old::open(path)? } else { None };
-        Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) })
+    /// Whoever has the name of the file now, an empty one perhaps, passes on its owner, mode and attributes.
+    fn replacing(partial: Partial, path: &Path, size_bytes: u64) -> Result<Self, TargetError> {
+        let look = || -> Result<Option<File>, TargetError> {
+            let Some(file) = old::open(path)? else { return Ok(None) };
+            refuse_in_use(&file, path)?;
+            let tried = Attributes::of(&file).and_then(|kept| kept.try_on(partial.file()));
+            tried.map_err(|source| TargetError::Attributes { path: path.to_owned(), source })?;
+            Ok(Some(file))
+        };
+        match look() {
+            Ok(replaced) => Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) }),
+            Err(error) => {
+                if !partial.is_used() {
+                    // It is empty, and the refusal is what matters to the caller.
+                    let _ = partial.remove();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn on(medium: Medium, size_bytes: u64) -> Self {
@@ -161,10 +194,15 @@ impl RawTarget {
             true => self.no_space(),
             false => TargetError::Io { step: "flush", path: self.path().to_owned(), source },
         })?;
-        match self.medium {
-            Medium::File(partial) => partial.publish(),
-            Medium::Device(_) | Medium::Whole(_) => Ok(()),
+        let Medium::File(partial) = self.medium else { return Ok(()) };
+        if let Some(replaced) = &self.replaced {
+            // A machine may have been started meanwhile.
+            in_use::refuse_locked(replaced, partial.name())?;
+            let given = Attributes::of(replaced).and_then(|kept| kept.give(partial.file()));
+            let given = given.and_then(|()| partial.file().sync_all());
+            given.map_err(|source| TargetError::Attributes { path: partial.name().to_owned(), source })?;
         }
+        partial.publish()
     }
 
     /// Gives up: removes the partial file. What was written to a device stays there.
@@ -221,6 +259,9 @@ impl RawTarget {
         if is_full(&source) {
             return self.no_space();
         }
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            return limit::too_large(self.path(), self.file(), self.size_bytes);
+        }
         TargetError::Write { path: self.path().to_owned(), offset, length_bytes, source }
     }
 
@@ -239,6 +280,11 @@ impl RawTarget {
             available_bytes,
         }
     }
+}
+
+fn refuse_in_use(file: &File, path: &Path) -> Result<(), TargetError> {
+    in_use::refuse_immutable(file, path)?;
+    in_use::refuse_locked(file, path)
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -17,6 +17,7 @@ use crate::command::Context;
 use crate::exit::{Exit, Failure};
 use crate::key_file;
 use crate::passphrase::{self, OF_REPOSITORY};
+use crate::plain;
 use crate::repository;
 
 /// Variable that stands in for `--key-file`.
@@ -43,8 +44,7 @@ pub(crate) enum Access {
 
 /// The key file's path, from the option or the variable.
 pub(crate) fn key_file(context: &Context) -> Option<PathBuf> {
-    let variable = || context.environment.get(KEY_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    context.global.key_file.clone().or_else(variable)
+    context.global.key_file.clone().or_else(|| context.environment.path(KEY_FILE))
 }
 
 /// The zone that was asked for.
@@ -216,11 +216,11 @@ fn read_identity(context: &Context, path: &Path) -> Result<Vec<keys::OpenIdentit
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
     };
-    context.output.detail(&format!("identity file {}", path.display()));
+    context.output.detail(&format!("identity file {}", plain::path(path)));
     match IdentityFile::parse(&bytes).map_err(of_file)? {
         IdentityFile::Open(identities) => Ok(identities),
         IdentityFile::Protected(protected) => {
-            let of = format!("the identity file {}", path.display());
+            let of = format!("the identity file {}", plain::path(path));
             let found = passphrase::find(&context.environment, &context.prompt, &of)?;
             protected.open(&found).map_err(of_file)
         }
@@ -243,7 +243,7 @@ fn read_key_file(context: &Context, access: Access) -> Result<Option<Keys>, Fail
         Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
     })?;
     let who = keys.describe_signer().unwrap_or_default();
-    context.output.detail(&format!("key file {} of {who}, zone {}", path.display(), keys.zone));
+    context.output.detail(&format!("key file {} of {who}, zone {}", plain::path(&path), keys.zone));
     Ok(Some(keys))
 }
 

@@ -13,6 +13,7 @@ use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named};
 use crate::limits::Limits;
+use crate::named_path;
 use crate::units::parse_size;
 
 /// Base64 digits of a SHA-256, without padding.
@@ -73,7 +74,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The repository: a path, or a file://, s3://, gs:// or az:// URL [env: SANCERRE_REPOSITORY]
-    #[arg(short, long, global = true, value_name = "LOCATION")]
+    #[arg(short, long, global = true, value_name = "LOCATION", value_parser = named_path::location())]
     pub(crate) repo: Option<String>,
     /// A writer's or keeper's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
@@ -190,12 +191,16 @@ pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     pub(crate) snapshot: Selector,
-    /// A file, a block device, or a directory (one that exists, or a path that ends in a slash)
+    /// A file, a block device, a directory (one that exists, or a path that ends in a slash), a pipe, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
-    /// Replace what is at the target; what is equal there is kept, and only the rest is fetched
+    /// Replace what is at the target; what is equal there is kept, and only the rest is fetched. A file keeps its owner,
+    /// mode and attributes
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// On a device that is larger than the disk, make all that lies behind the disk zeros too
+    #[arg(long)]
+    pub(crate) wipe_rest: bool,
     /// Go on with what an interrupted restore left: partial files, and files it finished (to a device: use --overwrite)
     #[arg(long)]
     pub(crate) resume: bool,
@@ -330,6 +335,7 @@ pub(crate) fn parse_until(text: &str) -> Result<Time, String> {
 }
 
 fn parse_fingerprint(text: &str) -> Result<String, String> {
+    let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
     match text.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == FINGERPRINT_DIGITS) {
         true => Ok(text.to_owned()),
         false => {

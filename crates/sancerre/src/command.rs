@@ -88,6 +88,27 @@ impl Context {
         self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Asks the person at the terminal; no where nobody can be asked.
+    pub(crate) fn agrees(&self, question: &str) -> Result<bool, Failure> {
+        if !self.stdin_is_terminal || self.output.is_json() {
+            return Ok(false);
+        }
+        let Some(mut stdin) = self.take_stdin() else { return Ok(false) };
+        self.output.ask(&format!("{question} [y/N] "));
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        loop {
+            let read = stdin.read(&mut byte).map_err(|error| {
+                Failure::failed(format!("cannot read the answer: {error}; nothing was done"))
+            })?;
+            match byte {
+                _ if read == 0 => break,
+                [b'\n'] => break,
+                [letter] => answer.push(letter),
+            }
+        }
+        Ok(matches!(answer.to_ascii_lowercase().trim_ascii(), b"y" | b"yes"))
+    }
+
     /// A monitor that warns on the output, without progress or signals.
     pub(crate) fn monitor(&self) -> Monitor {
         let output = self.output.clone();
@@ -119,6 +140,22 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
         done.summary.insert("store".into(), limits::summary(&totals));
         done
     })
+}
+
+/// Whether a command leaves something behind in the repository or at a target, besides what it says.
+pub(crate) fn changes(command: &Command) -> bool {
+    match command {
+        Command::Snapshots(_)
+        | Command::Dump(_)
+        | Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Audit(_)
+        | Command::Stats
+        | Command::Completions { .. }
+        | Command::Man { .. } => false,
+        Command::Key(options) => options.changes(),
+        _ => true,
+    }
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> {

@@ -1,9 +1,15 @@
 //! What the command line touches of the process it runs in, as a value.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
+
+use crate::exit::Failure;
+use crate::variables::AROUND;
 
 /// Asks a question on the terminal without echo. Fails where there is no terminal.
 pub type Prompt = dyn Fn(&str) -> std::io::Result<Zeroizing<String>>;
@@ -11,22 +17,55 @@ pub type Prompt = dyn Fn(&str) -> std::io::Result<Zeroizing<String>>;
 /// The variables of the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    variables: BTreeMap<String, String>,
+    variables: BTreeMap<String, OsString>,
 }
 
 impl Environment {
     /// The variable's value; none when it is not set.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str)
+    ///
+    /// Errors: [`Exit::Usage`](crate::exit::Exit) for one that is not UTF-8: it must not be taken for one that is not set.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Failure> {
+        let Some(value) = self.variables.get(name) else { return Ok(None) };
+        let refuse =
+            || Failure::usage(format!("the value of the variable {name} is not text in UTF-8; set it again"));
+        value.to_str().ok_or_else(refuse).map(Some)
+    }
+
+    /// The same without what editors leave around it; none when nothing is left.
+    ///
+    /// Errors: as [`Environment::text`].
+    pub(crate) fn setting(&self, name: &str) -> Result<Option<&str>, Failure> {
+        let text = self.text(name)?.map(|text| text.trim_matches(AROUND));
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    /// A path, which may be any bytes, without the line ends around it; none when nothing is left.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        let mut bytes = self.variables.get(name)?.as_bytes();
+        bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        while let [rest @ .., b'\r' | b'\n'] = bytes {
+            bytes = rest;
+        }
+        (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes.to_vec())))
+    }
+
+    /// Whether it is set, be it to nothing.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.variables.contains_key(name)
+    }
+
+    /// The names of all variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
     }
 
     /// All variables, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
 }
 
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(variables: T) -> Self {
         let pairs = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
         Self { variables: pairs.collect() }
@@ -56,9 +95,9 @@ pub struct Io {
 impl Io {
     /// Those of this process.
     pub fn process() -> Self {
-        // A variable that is not UTF-8 is none of ours.
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        // A variable whose name is not UTF-8 is none of ours.
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         Self {
             environment: variables.collect(),
             stdin: Box::new(std::io::stdin()),

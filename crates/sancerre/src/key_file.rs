@@ -14,6 +14,8 @@ use crate::pipe::Patient;
 const MODE: u32 = 0o600;
 /// What group and others may do with a file.
 const OTHERS: u32 = 0o077;
+/// UTF-8's byte-order mark.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 /// Far above any key file.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -26,6 +28,11 @@ pub(crate) struct KeyFile {
 
 impl KeyFile {
     pub(crate) fn reserve(path: PathBuf) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            let what =
+                "a key file is not written to standard output, where others may see it; name a new file";
+            return Err(Failure::usage(format!("{what}, or write ./- for one of this name")));
+        }
         let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path);
         match opened {
             Ok(file) => Ok(Self { path, file }),
@@ -79,7 +86,23 @@ pub(crate) fn read(path: &Path, what: &str, option: &str) -> Result<Zeroizing<Ve
     if bytes.len() as u64 > SIZE_MAX {
         return Err(unfit(format!("is larger than 1 MiB, so it is none; check {option}")));
     }
-    Ok(bytes)
+    Ok(as_written(bytes))
+}
+
+/// A text without what editors of other systems add: a byte-order mark, and a carriage return before each line end. What
+/// is no text stays as it is.
+fn as_written(bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    let is_odd = bytes.starts_with(MARK) || bytes.contains(&b'\r');
+    if !is_odd || std::str::from_utf8(&bytes).is_err() {
+        return bytes;
+    }
+    let text = bytes.strip_prefix(MARK).unwrap_or(&bytes);
+    // No growth: reallocating would leave copies behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
+    let next = text.iter().skip(1).map(Some).chain([None]);
+    let kept = text.iter().zip(next).filter(|(byte, next)| **byte != b'\r' || *next != Some(&b'\n'));
+    plain.extend(kept.map(|(byte, _)| *byte));
+    plain
 }
 
 #[cfg(test)]
@@ -116,6 +139,20 @@ mod tests {
                 assert!(failure.message.contains("chmod 600"), "{}", failure.message);
             }
         }
+    }
+
+    #[test]
+    fn what_an_editor_adds_is_no_part_of_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("writer.key");
+        let of = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            read(&path, "key file", "--key-file").unwrap().to_vec()
+        };
+        assert_eq!(of("\u{feff}one\r\ntwo\r\n".as_bytes()), b"one\ntwo\n");
+        assert_eq!(of(b"one\rtwo\n"), b"one\rtwo\n");
+        assert_eq!(of(b"\xff\r\n"), b"\xff\r\n", "no text");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod access;
 mod arguments;
+mod clocks;
 mod command;
 mod exit;
 mod file_names;
@@ -17,18 +18,23 @@ mod io;
 mod key_file;
 mod limits;
 mod metrics;
+mod named_path;
 mod output;
 mod passphrase;
 mod pipe;
 mod plain;
+mod process;
 mod progress;
 mod repository;
 mod sources;
 mod units;
 mod unreadable;
+mod variables;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use clap::Parser;
@@ -39,6 +45,7 @@ use exit::{Exit, Failure};
 use output::Output;
 
 pub use io::{Environment, Io, Prompt};
+pub use process::prepare;
 
 /// Program and version, as signed records carry it.
 const TOOL: &str = concat!("sancerre ", env!("CARGO_PKG_VERSION"));
@@ -57,7 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, io: Io) -> i32 {
 }
 
 fn execute(arguments: Arguments, mut io: Io) -> Exit {
-    let output = Output::new(&arguments.global, &mut io);
+    let changes = command::changes(&arguments.command);
+    let output = Output::new(&arguments.global, &mut io, changes);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,8 +77,12 @@ fn execute(arguments: Arguments, mut io: Io) -> Exit {
     // Inside the runtime: the engine's host hands work to its threads.
     let result = {
         let _inside = runtime.enter();
+        process::survive_file_limit();
         let context = Context::new(arguments.global, io, output.clone());
-        runtime.block_on(command::run(arguments.command, &context))
+        // Whatever a library does not expect: the caller still gets an exit code of ours, and the summary.
+        let ran =
+            catch_unwind(AssertUnwindSafe(|| runtime.block_on(command::run(arguments.command, &context))));
+        ran.unwrap_or_else(|payload| Err(process::went_wrong(&*payload)))
     };
     runtime.shutdown_timeout(SHUTDOWN);
     output.finish(result)
@@ -78,17 +90,24 @@ fn execute(arguments: Arguments, mut io: Io) -> Exit {
 
 /// Help and version are no errors; everything else is wrong usage.
 fn misunderstood(error: &clap::Error, arguments: &[OsString], mut io: Io) -> Exit {
+    let odd = arguments.iter().find(|argument| argument.to_str().is_none());
+    let render = match odd.filter(|_| error.kind() == clap::error::ErrorKind::InvalidUtf8) {
+        Some(odd) => format!(
+            "error: {} is not text in UTF-8, as names and words must be; only paths may be any bytes\n",
+            String::from_utf8_lossy(odd.as_bytes())
+        ),
+        None => error.render().to_string(),
+    };
     if !error.use_stderr() {
-        let written = write!(io.stdout, "{}", error.render()).and_then(|()| io.stdout.flush());
+        let written = write!(io.stdout, "{render}").and_then(|()| io.stdout.flush());
         return if written.is_ok() { Exit::Done } else { Exit::Failed };
     }
     if arguments.iter().any(|argument| argument == "--json") {
-        let message = error.render().to_string();
-        let text = message.trim().strip_prefix("error: ").unwrap_or(message.trim());
+        let text = render.trim().strip_prefix("error: ").unwrap_or(render.trim());
         return Output::json(&mut io).finish(Err(Failure::new(Exit::Usage, text)));
     }
     // There is nowhere to report a standard error that is closed.
-    let _ = write!(io.stderr, "{}", error.render());
+    let _ = write!(io.stderr, "{}", plain::lines(&render));
     Exit::Usage
 }
 

@@ -9,6 +9,7 @@ use sancerre_engine::store::{Hurry, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::command::Context;
+use crate::process;
 use crate::units::{count, parse_duration, parse_size, size};
 
 /// Options of every command that are about the store.
@@ -40,6 +41,7 @@ pub(crate) fn store_options(context: &Context, hurry: &Hurry) -> StoreOptions {
         retry_for: limits.retry_for,
         upload_limit: limits.limit_upload,
         download_limit: limits.limit_download,
+        files: process::store_files(),
         salt: salt(&context.host),
         notice: std::sync::Arc::new(move |text| output.warning(&text)),
         hurry: hurry.clone(),

@@ -4,13 +4,22 @@
 //! success, so "no good backup since yesterday" can raise an alarm.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sancerre_engine::host::Host;
 use sancerre_format::names::Title;
 
 use crate::exit::Failure;
-use crate::files;
+use crate::files::{self, Place, Readers};
+use crate::output::Output;
+use crate::plain;
+
+/// How long others may take to bring a file of the same folder up to date.
+const TURN: Duration = Duration::from_secs(10);
+const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 const LAST_SUCCESS: &str = "sancerre_backup_last_success_timestamp_seconds";
 const RUN_SUCCESS: &str = "sancerre_backup_last_run_success";
@@ -52,33 +61,117 @@ pub(crate) struct Saved {
 /// Values by metric and machine, as text; the machine as a label spells it.
 type Values = BTreeMap<(String, String), String>;
 
-/// Brings the file up to date, by writing beside it and renaming.
-pub(crate) fn update(path: &Path, vm: &Title, run: &Run) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::failed(format!(
-            "cannot write metrics to {}: {error}; check the path and its permissions",
-            path.display()
-        ))
-    };
-    let mut values = match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Values::new(),
-        Err(error) => return Err(failed(error)),
-    };
-    set(&mut values, vm, run);
-    files::replace(path, render(&values).as_bytes()).map_err(failed)
+/// What a file says.
+#[derive(Debug, Default, PartialEq)]
+struct Known {
+    /// Ours.
+    values: Values,
+    /// Lines of other programs, which stay as they are.
+    others: String,
 }
 
-/// Lines `name{vm="…"} value` of the metrics above; anything else is not ours and is dropped.
-fn parse(text: &str) -> Values {
-    let known = |name: &str| METRICS.iter().any(|(known, _)| *known == name);
-    text.lines()
-        .filter_map(|line| {
-            let (name, rest) = line.split_once("{vm=\"")?;
-            let (vm, value) = rest.rsplit_once("\"} ")?;
-            known(name).then(|| ((name.to_owned(), vm.to_owned()), value.to_owned()))
-        })
-        .collect()
+/// Brings the file up to date: what it says of other machines and of other programs stays. Anybody may read it, for the
+/// node exporter is another user. What is no plain file gets this run's metrics alone.
+///
+/// Errors: a file that holds something else than metrics is not touched.
+pub(crate) fn update(
+    path: &Path,
+    vm: &Title,
+    run: &Run,
+    host: &Host,
+    output: &Output,
+) -> Result<(), Failure> {
+    let shown = plain::path(path);
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!(
+            "cannot write metrics to {shown}: {error}; check the path and its permissions"
+        ))
+    };
+    let (mut known, mut turn) = (Known::default(), None);
+    if let Place::File(file) = files::place(path).map_err(failed)? {
+        turn = Some(Turn::take(&file).map_err(failed)?);
+        known = match std::fs::read_to_string(&file) {
+            Ok(text) => parse(&text).map_err(|line| {
+                Failure::failed(format!(
+                    "{shown} is no file of metrics (line {line} is none), so nothing was written to it; name another file \
+                     with --metrics-file"
+                ))
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Known::default(),
+            Err(error) => return Err(failed(error)),
+        };
+    }
+    set(&mut known.values, vm, run);
+    let written = files::write(path, render(&known).as_bytes(), Readers::All, host, output);
+    drop(turn);
+    written.map_err(failed)
+}
+
+/// The right to change a file: two backups that end at once must both be in it. What is locked is its folder, since the
+/// file itself is another one after each change.
+struct Turn {
+    _folder: Option<File>,
+}
+
+impl Turn {
+    fn take(file: &Path) -> std::io::Result<Self> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = File::open(folder.unwrap_or(Path::new(".")))?;
+        let began = Instant::now();
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Self { _folder: Some(folder) }),
+                Err(TryLockError::WouldBlock) if began.elapsed() < TURN => std::thread::sleep(TURN_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(std::io::Error::other(
+                        "another program has had its folder locked for a long time",
+                    ));
+                }
+                // Some network file systems have no locks: there each run needs a file of its own.
+                Err(TryLockError::Error(_)) => return Ok(Self { _folder: None }),
+            }
+        }
+    }
+}
+
+/// Lines `name{vm="…"} value` of the metrics above; other programs' lines are kept.
+///
+/// Errors: the number of the first line that is neither a metric nor a comment.
+fn parse(text: &str) -> Result<Known, usize> {
+    let mut known = Known::default();
+    for (number, line) in (1..).zip(text.lines()) {
+        let name = line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE ")).unwrap_or(line);
+        let name: &str = name.split(['{', ' ']).next().unwrap_or_default();
+        match (METRICS.iter().any(|(ours, _)| *ours == name), ours(line)) {
+            (true, Some((key, value))) => drop(known.values.insert(key, value)),
+            // Our own comments are written anew.
+            (true, None) if line.starts_with('#') => {}
+            _ if line.starts_with('#') || line.trim().is_empty() || is_metric(line) => {
+                known.others.push_str(line);
+                known.others.push('\n');
+            }
+            _ => return Err(number),
+        }
+    }
+    Ok(known)
+}
+
+fn ours(line: &str) -> Option<((String, String), String)> {
+    let (name, rest) = line.split_once("{vm=\"")?;
+    let (vm, value) = rest.rsplit_once("\"} ")?;
+    Some(((name.to_owned(), vm.to_owned()), value.to_owned()))
+}
+
+/// `name value` or `name{labels} value`, perhaps with a time behind it.
+fn is_metric(line: &str) -> bool {
+    let end = line.find(|letter: char| !(letter.is_ascii_alphanumeric() || "_:".contains(letter)));
+    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+    let values =
+        if rest.starts_with('{') { rest.rsplit_once('}').map(|(_, values)| values) } else { Some(rest) };
+    let mut words = values.unwrap_or_default().split_whitespace();
+    let is_number = words.next().is_some_and(|word| word.parse::<f64>().is_ok());
+    let is_time = words.next().is_none_or(|word| word.parse::<i64>().is_ok());
+    !name.is_empty() && is_number && is_time && words.next().is_none()
 }
 
 fn set(values: &mut Values, vm: &Title, run: &Run) {
@@ -95,10 +188,10 @@ fn set(values: &mut Values, vm: &Title, run: &Run) {
     }
 }
 
-fn render(values: &Values) -> String {
-    let mut text = String::new();
+fn render(known: &Known) -> String {
+    let mut text = known.others.clone();
     for (metric, help) in METRICS {
-        let of_metric: Vec<_> = values.iter().filter(|((name, _), _)| name == metric).collect();
+        let of_metric: Vec<_> = known.values.iter().filter(|((name, _), _)| name == metric).collect();
         if of_metric.is_empty() {
             continue;
         }
@@ -112,7 +205,10 @@ fn render(values: &Values) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::io::Io;
 
     const SAVED: Saved = Saved {
         unix_seconds: 1_700_000_000,
@@ -121,6 +217,8 @@ mod tests {
         new_bytes: 20,
         stored_bytes: 10,
     };
+    const OTHER: &str =
+        "# HELP other_total Of another program.\nother_total 3\nother{a=\"}\"} 1.5 1700000000000\n";
 
     fn run(saved: Option<Saved>) -> Run {
         Run { duration: Duration::from_millis(1500), saved }
@@ -130,13 +228,22 @@ mod tests {
         Title::new(text).unwrap()
     }
 
+    fn updated(path: &Path, vm: &str, saved: Option<Saved>) -> Result<(), Failure> {
+        update(path, &name(vm), &run(saved), &Host::real("test"), &Output::json(&mut Io::process()))
+    }
+
+    /// What the file says after a run.
+    fn text_after(path: &Path, vm: &str, saved: Option<Saved>) -> String {
+        updated(path, vm, saved).unwrap();
+        std::fs::read_to_string(path).unwrap()
+    }
+
     #[test]
     fn a_failure_keeps_the_time_of_the_last_success() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sancerre.prom");
-        update(&path, &name("web01"), &run(Some(SAVED))).unwrap();
-        update(&path, &name("web01"), &run(None)).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
+        updated(&path, "web01", Some(SAVED)).unwrap();
+        let text = text_after(&path, "web01", None);
         assert!(
             text.contains("sancerre_backup_last_success_timestamp_seconds{vm=\"web01\"} 1700000000\n"),
             "{text}"
@@ -144,42 +251,70 @@ mod tests {
         assert!(text.contains("sancerre_backup_last_run_success{vm=\"web01\"} 0\n"), "{text}");
         assert!(text.contains("sancerre_backup_duration_seconds{vm=\"web01\"} 1.500\n"), "{text}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(path.metadata().unwrap().mode() & 0o444, 0o444, "the node exporter is another user");
     }
 
     #[test]
     fn a_first_failure_claims_no_success() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sancerre.prom");
-        update(&path, &name("web01"), &run(None)).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text_after(&folder.path().join("sancerre.prom"), "web01", None);
         assert!(text.contains("last_run_success{vm=\"web01\"} 0"), "{text}");
         assert!(!text.contains("last_success_timestamp"), "{text}");
     }
 
     #[test]
     fn any_name_is_a_label() {
-        let mut values = Values::new();
-        set(&mut values, &name("Büro \"2\"} \\ 1"), &run(None));
-        let text = render(&values);
+        let mut known = Known::default();
+        set(&mut known.values, &name("Büro \"2\"} \\ 1"), &run(None));
+        let text = render(&known);
         assert!(text.contains("last_run_success{vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"), "{text}");
-        assert_eq!(render(&parse(&text)), text);
+        assert_eq!(render(&parse(&text).unwrap()), text);
     }
 
     #[test]
-    fn other_machines_stay() {
-        let mut values = Values::new();
-        set(&mut values, &name("web01"), &run(Some(SAVED)));
-        let mut values = parse(&(render(&values) + "something_else{vm=\"x\"} 1\nnot a metric\n"));
-        set(&mut values, &name("db01"), &run(None));
-        let text = render(&values);
+    fn other_machines_and_other_programs_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sancerre.prom");
+        std::fs::write(&path, OTHER).unwrap();
+        updated(&path, "web01", Some(SAVED)).unwrap();
+        let text = text_after(&path, "db01", None);
         assert!(
             text.contains(
                 "last_run_success{vm=\"db01\"} 0\nsancerre_backup_last_run_success{vm=\"web01\"} 1\n"
             ),
             "{text}"
         );
-        assert!(!text.contains("something_else"), "{text}");
+        assert!(text.starts_with(OTHER), "{text}");
         assert_eq!(text.matches("# TYPE").count(), METRICS.len());
-        assert_eq!(render(&parse(&text)), text);
+        assert_eq!(render(&parse(&text).unwrap()), text);
+    }
+
+    #[test]
+    fn what_is_no_file_of_metrics_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        for text in ["root:x:0:0:root:/root:/bin/bash\n", "a 1\nnot a metric\n", "a b\n", "a{ 1\n"] {
+            std::fs::write(&path, text).unwrap();
+            let failure = updated(&path, "web01", None).unwrap_err();
+            assert!(failure.message.contains("no file of metrics"), "{}", failure.message);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_runs_at_once_are_both_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sancerre.prom");
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    (0..20).for_each(|round| updated(path, &format!("vm{writer}-{round}"), None).unwrap());
+                });
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("sancerre_backup_last_run_success{").count(), 8 * 20);
     }
 }

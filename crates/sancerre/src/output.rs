@@ -1,5 +1,6 @@
 //! What a command writes: results to standard output, the rest to standard error; or JSON lines, a summary last.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use crate::arguments::Global;
 use crate::exit::{Done, Exit, Failure};
 use crate::io::Io;
 use crate::plain;
+use crate::process;
 
 /// Version of the JSON lines: fields may be added under it, never removed or changed.
 const JSON_VERSION: u32 = 1;
@@ -22,10 +24,15 @@ enum Level {
     Verbose,
 }
 
+/// Warnings of one kind that are shown; more are counted, so that one cause does not fill the screen.
+const ALIKE_MAX: usize = 3;
+
 /// Where everything that a command says goes.
 pub(crate) struct Output {
     is_json: bool,
     level: Level,
+    /// How a command ends that did what was asked, but could not say so.
+    unheard: Exit,
     is_terminal: bool,
     clock: Arc<dyn Clock>,
     streams: Mutex<Streams>,
@@ -37,17 +44,23 @@ struct Streams {
     stderr: Box<dyn Write + Send>,
     /// Whether a progress line stands on the terminal.
     has_line: bool,
+    /// Why a line of JSON could not be written.
+    lost: Option<std::io::Error>,
+    /// Warnings by what they have in common: how many, and the last.
+    alike: BTreeMap<String, (usize, String)>,
 }
 
 impl Output {
-    /// Takes both streams out of `io`.
-    pub(crate) fn new(global: &Global, io: &mut Io) -> Arc<Self> {
+    /// Takes both streams out of `io`. What only reads has failed if its result cannot be written; what `changes` things
+    /// has changed them all the same.
+    pub(crate) fn new(global: &Global, io: &mut Io, changes: bool) -> Arc<Self> {
         let level = match (global.quiet, global.verbose) {
             (true, _) => Level::Quiet,
             (false, true) => Level::Verbose,
             (false, false) => Level::Normal,
         };
-        Arc::new(Self::of(io, global.json, level))
+        let unheard = if changes { Exit::NotAsAsked } else { Exit::Failed };
+        Arc::new(Self { unheard, ..Self::of(io, global.json, level) })
     }
 
     /// For a command that was not understood but wants JSON.
@@ -61,9 +74,16 @@ impl Output {
         Self {
             is_json,
             level,
+            unheard: Exit::Failed,
             is_terminal: io.stderr_is_terminal,
             clock: sancerre_engine::host::Host::real(crate::TOOL).clock,
-            streams: Mutex::new(Streams { stdout, stderr, has_line: false }),
+            streams: Mutex::new(Streams {
+                stdout,
+                stderr,
+                has_line: false,
+                lost: None,
+                alike: BTreeMap::new(),
+            }),
         }
     }
 
@@ -84,7 +104,7 @@ impl Output {
 
     /// A result for people; with JSON it is in the summary instead.
     ///
-    /// Errors: standard output is closed or full.
+    /// Errors: standard output is a full disk, or a pipe whose reader went away.
     pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
         if self.is_json {
             return Ok(());
@@ -94,13 +114,7 @@ impl Output {
             let stdout = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
             stdout.write_all(plain::lines(text).as_bytes()).and_then(|()| stdout.flush())
         });
-        match written {
-            // A reader such as `head` went away: it has seen what it wanted.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::failed(format!("cannot write to standard output: {error}")))
-            }
-            _ => Ok(()),
-        }
+        written.map_err(|error| Failure::new(self.unheard, self.unwritten(&error)))
     }
 
     /// Something to know; not with `--quiet` or `--json`.
@@ -121,8 +135,52 @@ impl Output {
     pub(crate) fn warning(&self, text: &str) {
         match self.is_json {
             true => self.line("warning", [("message".to_owned(), json!(text))].into_iter().collect()),
-            false => self.say(&format!("sancerre: warning: {}", plain::line(text))),
+            false if self.is_new(text) => self.say(&format!("sancerre: warning: {}", plain::line(text))),
+            false => {}
         }
+    }
+
+    /// Whether few warnings of this kind were shown; counts it.
+    fn is_new(&self, text: &str) -> bool {
+        self.with(|streams| {
+            let (number, last) = streams.alike.entry(kind(text)).or_default();
+            *number = number.saturating_add(1);
+            text.clone_into(last);
+            *number <= ALIKE_MAX
+        })
+    }
+
+    /// Tells of the warnings that were counted only.
+    fn gather(&self) {
+        for (number, last) in self.with(|streams| std::mem::take(&mut streams.alike)).into_values() {
+            let more = number.saturating_sub(ALIKE_MAX);
+            match more {
+                0 => {}
+                1 => self.say(&format!("sancerre: warning: {}", plain::line(&last))),
+                _ => self.say(&format!(
+                    "sancerre: warning: and {more} more like these, the last: {}",
+                    plain::line(&last)
+                )),
+            }
+        }
+    }
+
+    /// What to say when the result of a command cannot be written.
+    fn unwritten(&self, error: &std::io::Error) -> String {
+        let done = match self.unheard {
+            Exit::NotAsAsked => "; what was asked for was done, look at the repository before doing it again",
+            _ => "",
+        };
+        format!("cannot write to standard output: {error}{done}")
+    }
+
+    /// A question, on whose line the answer is typed.
+    pub(crate) fn ask(&self, question: &str) {
+        self.with(|streams| {
+            streams.clear();
+            // Who does not see it does not answer it.
+            let _ = write!(streams.stderr, "{}", plain::line(question)).and_then(|()| streams.stderr.flush());
+        });
     }
 
     /// Progress in numbers, for JSON.
@@ -147,6 +205,11 @@ impl Output {
 
     /// The last words of a command.
     pub(crate) fn finish(&self, result: Result<Done, Failure>) -> Exit {
+        self.gather();
+        let result = result.map_err(|failure| {
+            let advice = process::advice(&failure.message);
+            Failure { message: failure.message + &advice, ..failure }
+        });
         let (exit, summary) = match result {
             Ok(done) => (done.exit, done.summary),
             Err(failure) => {
@@ -160,7 +223,13 @@ impl Output {
             fields.extend(summary);
             self.line("summary", fields);
         }
-        exit
+        match self.with(|streams| streams.lost.take()) {
+            Some(error) => {
+                self.say(&format!("sancerre: {}", plain::line(&self.unwritten(&error))));
+                if exit == Exit::Done { self.unheard } else { exit }
+            }
+            None => exit,
+        }
     }
 
     fn error(&self, failure: &Failure) {
@@ -192,9 +261,11 @@ impl Output {
         line.extend(fields);
         let line = Value::Object(line).to_string();
         self.with(|streams| {
+            let is_data = streams.stdout.is_some();
             let stream = streams.stdout.as_mut().unwrap_or(&mut streams.stderr);
-            // A reader that went away has seen what it wanted.
-            let _ = writeln!(stream, "{}", plain::json(&line)).and_then(|()| stream.flush());
+            let written = writeln!(stream, "{}", plain::json(&line)).and_then(|()| stream.flush());
+            // There is nowhere to report a standard error that is closed.
+            streams.lost = streams.lost.take().or(written.err().filter(|_| is_data));
         });
     }
 
@@ -212,8 +283,17 @@ impl Streams {
     }
 }
 
+/// What warnings have in common that differ by names and numbers only.
+fn kind(text: &str) -> String {
+    let is_one = |word: &str| word.contains(|letter: char| letter.is_ascii_digit() || letter == '/');
+    let words = text.split_whitespace().map(|word| if is_one(word) { "#" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// A table: columns as wide as their widest cell, numbers to the right.
 pub(crate) fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let plain = |row: &Vec<String>| row.iter().map(|cell| plain::line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let widths: Vec<usize> = columns
         .iter()
         .enumerate()
@@ -250,6 +330,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn warnings_of_one_cause_are_alike() {
+        let one = kind("object zones/default/packs/17/3 cannot be read: I/O error (os error 5)");
+        assert_eq!(one, kind("object zones/default/packs/18/9 cannot be read: I/O error (os error 5)"));
+        assert_ne!(one, kind("object zones/default/packs/17/3 cannot be read: it is cut short"));
+    }
+
+    #[test]
     fn columns_are_aligned() {
         let rows = [
             vec!["a".to_owned(), "10".to_owned(), String::new()],
@@ -258,5 +345,6 @@ mod tests {
         let columns = [("id", Align::Left), ("size", Align::Right), ("tags", Align::Left)];
         assert_eq!(table(&columns, &rows), "id    size  tags\na       10\nbbbb     9  x\n");
         assert_eq!(table(&columns, &[]), "id  size  tags\n");
+        assert_eq!(table(&columns[..1], &[vec!["a\n\u{1b}".into()]]), "id\na\\u{a}\\u{1b}\n");
     }
 }

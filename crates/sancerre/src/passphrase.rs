@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 use crate::exit::{Exit, Failure};
 use crate::io::{Environment, Prompt};
 use crate::key_file;
+use crate::plain;
+use crate::variables::AROUND;
 
 /// The passphrase itself.
 pub(crate) const VALUE: &str = "SANCERRE_PASSWORD";
@@ -97,25 +99,35 @@ fn generate(host: &Host) -> Zeroizing<String> {
 
 /// Whether one can be had without a person.
 pub(crate) fn is_given(environment: &Environment) -> bool {
-    let is_set = [VALUE, FILE, COMMAND].iter().any(|name| environment.get(name).is_some());
+    let is_set = [VALUE, FILE, COMMAND].iter().any(|name| environment.path(name).is_some());
     is_set || credential(environment).is_some()
 }
 
+/// From the first place that is set to something. A variable that is set to nothing is one that somebody unset so, if
+/// there is another place; and an error if there is none, for it may be one that was to hold the passphrase.
 fn unattended(environment: &Environment) -> Result<Option<SecretString>, Failure> {
-    if let Some(value) = environment.get(VALUE) {
+    if let Some(value) = environment.text(VALUE)?.filter(|value| !value.trim_matches(AROUND).is_empty()) {
         return secret(value, VALUE).map(Some);
     }
-    if let Some(path) = environment.get(FILE) {
-        return from_file(Path::new(path), FILE).map(Some);
+    if let Some(path) = environment.path(FILE) {
+        return from_file(&path, FILE).map(Some);
     }
-    if let Some(command) = environment.get(COMMAND) {
+    if let Some(command) = environment.setting(COMMAND)? {
         return from_command(command, environment).map(Some);
     }
-    credential(environment).map(|path| from_credential(&path)).transpose()
+    if let Some(path) = credential(environment) {
+        return from_credential(&path).map(Some);
+    }
+    match [VALUE, FILE, COMMAND].into_iter().find(|name| environment.is_set(name)) {
+        Some(name) => Err(Failure::usage(format!(
+            "the variable {name} is empty; an empty passphrase protects nothing. Set it, or unset it to be asked"
+        ))),
+        None => Ok(None),
+    }
 }
 
 fn credential(environment: &Environment) -> Option<std::path::PathBuf> {
-    let path = Path::new(environment.get(CREDENTIALS)?).join(CREDENTIAL);
+    let path = environment.path(CREDENTIALS)?.join(CREDENTIAL);
     path.exists().then_some(path)
 }
 
@@ -138,7 +150,7 @@ fn from_credential(path: &Path) -> Result<SecretString, Failure> {
 }
 
 fn first_secret(bytes: &[u8], path: &Path, place: &str) -> Result<SecretString, Failure> {
-    let place = format!("{} ({place})", path.display());
+    let place = format!("{} ({place})", plain::path(path));
     let text = std::str::from_utf8(bytes)
         .map_err(|_| Failure::usage(format!("{place} is not text in UTF-8; save it again as such")))?;
     secret(first_line(text), &place)
@@ -167,7 +179,7 @@ fn from_command(command: &str, environment: &Environment) -> Result<SecretString
 }
 
 fn ask(prompt: &Prompt, question: &str) -> Result<Zeroizing<String>, Failure> {
-    prompt(question).map_err(|error| {
+    prompt(&plain::lines(question)).map_err(|error| {
         Failure::new(
             Exit::WrongKey,
             format!(
@@ -183,8 +195,12 @@ fn first_line(text: &str) -> &str {
 }
 
 fn secret(text: &str, place: &str) -> Result<SecretString, Failure> {
-    if text.trim_matches(['\u{feff}', '\r', '\n']).is_empty() {
+    if text.trim_matches(AROUND).is_empty() {
         return Err(Failure::usage(format!("{place} is empty; an empty passphrase protects nothing")));
+    }
+    if text.contains('\0') {
+        let what = "holds a zero byte, as text in UTF-16 does; save it as UTF-8";
+        return Err(Failure::usage(format!("{place} {what}")));
     }
     Ok(SecretString::from(text.to_owned()))
 }

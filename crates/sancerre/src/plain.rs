@@ -2,6 +2,7 @@
 //! object chooses its key, and must not move the cursor, hide a line or turn one around with it.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 /// Characters that change how others are shown, besides the control characters.
 fn is_format(character: char) -> bool {
@@ -36,6 +37,11 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_bad, |character| character.escape_unicode().collect())
 }
 
+/// A path in a message: nothing in it looks like more than a path.
+pub(crate) fn path(path: &Path) -> String {
+    line(&path.display().to_string()).into_owned()
+}
+
 /// A line of JSON, which says the same with what a terminal would obey spelled out.
 pub(crate) fn json(line: &str) -> Cow<'_, str> {
     let is_bad = |character: char| character.is_control() || is_format(character);
@@ -64,6 +70,11 @@ mod tests {
         {
             assert!(matches!(line(text), Cow::Borrowed(same) if same == text));
         }
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_one_line() {
+        assert_eq!(path(Path::new("/srv/a\n\u{1b}[31mdone")), "/srv/a\\u{a}\\u{1b}[31mdone");
     }
 
     #[test]

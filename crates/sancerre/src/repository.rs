@@ -9,12 +9,12 @@ use crate::access::{self, Access};
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::limits;
+use crate::plain;
 use crate::progress::Work;
+use crate::variables::{self, AROUND};
 
 /// Variable that stands in for `--repo`.
 const REPOSITORY: &str = "SANCERRE_REPOSITORY";
-/// Variables that belong to the providers of cloud stores.
-const CLOUD: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
 /// Opens the repository.
 pub(crate) async fn open(context: &Context, access: Access) -> Result<Repository, Failure> {
@@ -27,28 +27,40 @@ pub(crate) async fn open(context: &Context, access: Access) -> Result<Repository
 ///
 /// Errors: no location; one that cannot be used.
 pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
-    let given = context.global.repo.as_deref().or_else(|| context.environment.get(REPOSITORY));
-    let location = given.filter(|location| !location.is_empty()).ok_or_else(|| {
-        Failure::usage(format!("which repository? Give its location with --repo, or set {REPOSITORY}"))
-    })?;
-    let cloud: Vec<(String, String)> = context
-        .environment
-        .iter()
-        .filter(|(name, _)| CLOUD.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let location = given_location(context)?;
+    let cloud = if location.contains("://") { variables::cloud(&context.environment)? } else { Vec::new() };
     let names: Vec<String> = cloud.iter().map(|(name, _)| name.clone()).collect();
     let options = limits::store_options(context, &context.hurry);
     let store = location::open(location, cloud, create, &options)?;
     let (used, ignored): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name| store.settings().contains(name));
     context.output.detail(&format!(
-        "repository {location}; provider's variables: {}{}",
+        "repository {}; provider's variables: {}{}",
+        plain::line(location),
         if used.is_empty() { "none".into() } else { used.join(", ") },
         if ignored.is_empty() { String::new() } else { format!("; ignored: {}", ignored.join(", ")) }
     ));
     context.uses(&store);
     Ok(store)
+}
+
+/// The location that was given, without the line end that a file or another program left behind it.
+fn given_location(context: &Context) -> Result<&str, Failure> {
+    let (given, place) = match context.global.repo.as_deref() {
+        Some(given) => (Some(given.trim_matches(AROUND)), "--repo"),
+        None => (context.environment.setting(REPOSITORY)?, REPOSITORY),
+    };
+    let location = given.filter(|location| !location.is_empty()).ok_or_else(|| {
+        Failure::usage(format!("which repository? Give its location with --repo, or set {REPOSITORY}"))
+    })?;
+    let odd = |letter: char| letter.is_control() || letter == '\u{feff}';
+    if location.contains(odd) || location.trim() != location {
+        return Err(Failure::usage(format!(
+            "the location in {place} begins or ends with a blank, or has a line end or another control character in it: \
+             {location:?}; give it without"
+        )));
+    }
+    Ok(location)
 }
 
 /// Objects that cannot be read, told one by one: so many, for a folder that was taken away has thousands.

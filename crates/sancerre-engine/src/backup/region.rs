@@ -209,7 +209,7 @@ impl<'a> Scan<'a> {
     /// built on is left open: it is found elsewhere, or read.
     pub(super) fn keep(&mut self, chunk: &BaseChunk) -> Result<()> {
         let BaseChunk { offset_bytes, id, word } = *chunk;
-        self.map.data_bytes = self.map.data_bytes.saturating_add(u64::from(word.place.size_bytes));
+        self.map.data_bytes += u64::from(word.place.size_bytes);
         let slot = self.map.chunks.len();
         let place = match word.speaker {
             Speaker::Own if self.shared.usable.allows(&word.place) => word.place,

@@ -177,11 +177,16 @@ pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<
             keys.insert(listed.key);
         }
     }
-    let finding = |object| Finding {
-        severity: Severity::Note,
-        object,
-        problem: "it belongs to nothing and is ignored".into(),
-        costs: Vec::new(),
+    let finding = |object: String| {
+        let of_a_session = match ZoneKey::parse(zone, &object) {
+            Ok(ZoneKey::Outcome(_) | ZoneKey::List(..) | ZoneKey::Index(..)) => {
+                ": the log has no such session. If two copies of the repository both went on and were put together, only \
+                 the other copy has what this session saved: restore it from there"
+            }
+            _ => "",
+        };
+        let problem = format!("it belongs to nothing and is ignored{of_a_session}");
+        Finding { severity: Severity::Note, object, problem, costs: Vec::new() }
     };
     Ok(keys.into_iter().map(finding).collect())
 }

@@ -106,6 +106,13 @@ impl Candidate {
     }
 }
 
+impl Doubt {
+    /// Whether it is that clocks differ, or differed when the repository was copied: that does not pass by itself.
+    pub fn is_of_clocks(&self) -> bool {
+        matches!(self, Self::Disagree { .. } | Self::Misdated { .. })
+    }
+}
+
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,7 +121,7 @@ impl fmt::Display for Doubt {
             Self::Disagree { stored, signed } => {
                 write!(
                     f,
-                    "extra: signed {signed}, but the store has it since {stored} (a copied repository?)"
+                    "extra: signed {signed}, but the store has it since {stored} (clocks that differ, or a copied repository)"
                 )
             }
             Self::Misdated { stored, record } => {

@@ -150,6 +150,12 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whether it stays for no other reason than that clocks differ.
+    pub fn is_kept_by_clocks(&self) -> bool {
+        let of_clocks = |keep: &Keep| matches!(keep, Keep::Doubt(doubt) if doubt.is_of_clocks());
+        matches!(&self.verdict, Verdict::Keep(reasons) if reasons.iter().all(of_clocks))
+    }
+
     pub(super) fn new(candidate: &Candidate, verdict: Verdict) -> Self {
         Self {
             session: candidate.session,
@@ -290,7 +296,7 @@ fn keep_last_of_vm(considered: &[Candidate], all: &[Candidate], kept: &mut [Vec<
 }
 
 /// The beginning of an id, as people write it.
-pub(crate) fn short(session: &SessionId) -> String {
+pub fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 

@@ -117,6 +117,9 @@ fn open_age(file: &[u8], passphrase: &SecretString) -> Result<Zeroizing<Vec<u8>>
         age::DecryptError::NoMatchingKeys => {
             unusable("it is encrypted to keys; a file with a passphrase (age -p) can be used".into())
         }
+        age::DecryptError::Io(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+            Error::Refused(error.to_string())
+        }
         other => unusable(other.to_string()),
     })
 }

@@ -42,7 +42,7 @@ pub use objects::LeftOut;
 pub use personal::PersonalKey;
 pub use unlock::{Unlock, newest_generation, no_zone};
 
-pub(crate) use sealed::SCRYPT_LOG_N;
+pub(crate) use sealed::{SCRYPT_LOG_N, has_memory};
 pub(crate) use unlock::identity_from_random;
 
 /// A key that signs, and what it may sign until when.

@@ -17,6 +17,11 @@ pub(crate) const SCRYPT_LOG_N: u8 = 18;
 /// Most work that a user's own identity file may ask for: 4 GiB of memory. Other programs choose it by the machine.
 pub(super) const SCRYPT_LOG_N_MAX: u8 = 22;
 
+/// Where an age file with a passphrase says so.
+const HEADER_BYTES: usize = 256;
+/// Memory besides that of scrypt itself.
+const SPARE_MIB: usize = 8;
+
 /// Opens an age file with one identity.
 pub(super) fn open(
     identity: &dyn age::Identity,
@@ -34,6 +39,8 @@ pub(super) fn open_with_passphrase(
     sealed: &[u8],
     log_n_max: u8,
 ) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
+    let log_n = asked(sealed).map_or(log_n_max, |asked| asked.min(log_n_max));
+    has_memory(log_n).map_err(|error| std::io::Error::new(std::io::ErrorKind::OutOfMemory, error))?;
     let mut failed = age::DecryptError::NoMatchingKeys;
     for form in passphrase::forms(passphrase) {
         let mut identity = age::scrypt::Identity::new(form);
@@ -44,6 +51,27 @@ pub(super) fn open_with_passphrase(
         }
     }
     Err(failed)
+}
+
+/// The work that an age file asks for to try a passphrase, if it is under one.
+fn asked(sealed: &[u8]) -> Option<u8> {
+    const STANZA: &[u8] = b"\n-> scrypt ";
+    let at = sealed.windows(STANZA.len()).take(HEADER_BYTES).position(|bytes| bytes == STANZA)?;
+    let line = sealed.get(at.saturating_add(1)..)?.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.rsplit(' ').next()?.parse().ok()
+}
+
+/// Fails when there is no memory to try a passphrase with so much work. The libraries would end the whole process.
+pub(crate) fn has_memory(log_n: u8) -> Result<()> {
+    // scrypt with blocks of 1 KiB, as age has them, and a little for the rest.
+    let mib = 1_usize.checked_shl(u32::from(log_n).saturating_sub(10)).unwrap_or(usize::MAX);
+    let bytes = mib.saturating_add(SPARE_MIB).saturating_mul(1 << 20);
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| {
+        Error::Refused(format!(
+            "to try a passphrase takes {mib} MiB of memory, which this process cannot get; allow it more (ulimit -v, or the \
+             limit of its unit or container), or use a key file or an identity where one is enough"
+        ))
+    })
 }
 
 /// The key of an identity of the repository.
@@ -125,6 +153,21 @@ mod tests {
         let mut recipient = age::scrypt::Recipient::new(secret(passphrase));
         recipient.set_work_factor(4);
         age::encrypt(&recipient, b"content").unwrap()
+    }
+
+    #[test]
+    fn the_work_that_is_asked_for_is_known_before_it_is_done() {
+        assert_eq!(asked(&sealed_under(NORMAL)), Some(4));
+        assert_eq!(asked(b"age-encryption.org/v1\n-> X25519 abc\n"), None);
+        assert_eq!(asked(b""), None);
+    }
+
+    #[test]
+    fn memory_that_is_not_to_be_had_is_an_error() {
+        has_memory(SCRYPT_LOG_N).unwrap();
+        // 2^64 bytes.
+        let error = has_memory(54).unwrap_err();
+        assert!(error.to_string().contains("ulimit -v"), "{error}");
     }
 
     #[test]

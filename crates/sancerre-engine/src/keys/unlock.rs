@@ -55,6 +55,11 @@ impl Unlock {
         self.passphrase.as_ref()
     }
 
+    /// Whether a passphrase can be tried at all; if it cannot, that must not look like a wrong one.
+    fn has_memory(&self) -> Result<()> {
+        self.passphrase.as_ref().map_or(Ok(()), |_| sealed::has_memory(SCRYPT_LOG_N))
+    }
+
     fn try_identities(&self, file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         self.identities.iter().find_map(|identity| sealed::open(identity.as_ref(), file).ok())
     }
@@ -125,6 +130,7 @@ impl Keys {
         zone: &Zone,
         unlock: &Unlock,
     ) -> Result<Self> {
+        unlock.has_memory()?;
         let trust = anchored.trust.clone();
         let Opened { found: (identities, vouched), left_out } =
             open_identities(store, &trust, unlock).await?;
@@ -168,6 +174,7 @@ impl Keys {
     ///
     /// Errors: [`Error::WrongKey`] when it does not open.
     pub async fn unlock_admin(&mut self, store: &Store, unlock: &Unlock) -> Result<()> {
+        unlock.has_memory()?;
         let key = open_admin(store, &self.trust, unlock).await?;
         let name = Name::new("admin")?;
         let by = SignedBy { name, certificate: None };

@@ -31,6 +31,7 @@ impl Store {
     async fn try_create(&self, key: &str, bytes: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
         self.account(Request::Put, bytes.len(), 0).await;
         let payload = PutPayload::from_bytes(bytes.clone());
+        let _file = self.file().await;
         let version = match self.inner.put_opts(&path(key)?, payload, PutMode::Create.into()).await {
             Ok(done) => done.version,
             Err(object_store::Error::AlreadyExists { .. }) => return self.compare(key, bytes, history).await,

@@ -20,6 +20,7 @@ pub mod traffic;
 mod transport;
 mod versions;
 mod words;
+mod written;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -92,6 +93,8 @@ struct Shared {
     settings: Vec<String>,
     /// Room for small objects that are on their way, in KiB.
     room: Semaphore,
+    /// Files that may still be opened; all that there are for stores that open none.
+    files: Semaphore,
     strange: Arc<Strange>,
     /// What the provider's keys begin with, and ours do not.
     root: String,
@@ -147,6 +150,7 @@ impl Store {
             versions: Versions::default(),
             settings: Vec::new(),
             room: Semaphore::new(ROOM_KIB),
+            files: Semaphore::new(options.files.min(Semaphore::MAX_PERMITS)),
             strange,
             root: String::new(),
         };
@@ -163,6 +167,7 @@ impl Store {
             versions: Versions::default(),
             settings: cloud.settings,
             room: Semaphore::new(ROOM_KIB),
+            files: Semaphore::new(Semaphore::MAX_PERMITS),
             strange: cloud.strange,
             root: cloud.root,
         };
@@ -266,6 +271,7 @@ impl Store {
     async fn try_read(&self, key: &str, options: GetOptions) -> object_store::Result<Body> {
         let is_range = options.range.is_some();
         let read = async {
+            let _file = self.file().await;
             let found = self.inner.get_opts(&path(key)?, options).await?;
             let wanted = found.range.end.saturating_sub(found.range.start);
             if !is_range && limits::check(key, wanted).is_err() {
@@ -392,14 +398,6 @@ impl Store {
     /// Whether the store as such works: what another object's failure is about is then that object.
     pub(crate) async fn works(&self) -> bool {
         matches!(self.get(names::CONFIG).await, Ok(Some(_)))
-    }
-
-    /// Counts a piece of an answer, as [`Store::account`] does.
-    async fn account_piece(&self, received: usize) {
-        if let Some(pace) = &self.shared.local {
-            self.shared.traffic.received(received);
-            pace.wait(0, received).await;
-        }
     }
 
     /// Counts a call, and holds it to the limits of speed, where no transport of ours does.

@@ -17,6 +17,8 @@ pub struct StoreOptions {
     /// How long a request may make no progress before it counts as lost. The answer to a large upload may take three
     /// times as long: its last bytes are still under way when the last was handed over.
     pub stall: Duration,
+    /// How many files of a folder may be open at once.
+    pub files: usize,
     /// Spreads the retries of hosts that failed at the same moment: any number that differs between processes.
     pub salt: u64,
     /// Tells the user that the store is away, and that it is back.
@@ -32,6 +34,7 @@ impl Default for StoreOptions {
             upload_limit: None,
             download_limit: None,
             stall: Duration::from_secs(60),
+            files: usize::MAX,
             salt: 0,
             notice: Arc::new(|_| {}),
             hurry: Hurry::default(),

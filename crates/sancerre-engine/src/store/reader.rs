@@ -57,6 +57,14 @@ impl Store {
         }
     }
 
+    /// Counts a piece of an answer, as [`Store::account`] does.
+    async fn account_piece(&self, received: usize) {
+        if let Some(pace) = &self.shared.local {
+            self.shared.traffic.received(received);
+            pace.wait(0, received).await;
+        }
+    }
+
     /// Asks for a range and waits for its first bytes.
     async fn try_open(
         &self,
@@ -66,6 +74,7 @@ impl Store {
     ) -> object_store::Result<Opened> {
         let wanted = Some(GetRange::Bounded(range.clone()));
         let options = GetOptions { range: wanted, version, ..GetOptions::default() };
+        let _file = self.file().await;
         let found = self.inner.get_opts(&path(key)?, options).await;
         let found = match found {
             Ok(found) if matches!(found.payload, GetResultPayload::File(..)) => return Ok(Opened::File),

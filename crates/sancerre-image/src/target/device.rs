@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags, major, minor};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::in_use;
 use super::zero::Zeroing;
 use crate::positional::{Stop, read_exact};
 use crate::raw::size_of;
@@ -31,7 +32,24 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn open(path: &Path, disk_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
-        let file = open_exclusively(path)?;
+        refuse_read_only(path)?;
+        Self::opened(open_exclusively(path, OFlags::RDWR)?, path, disk_bytes, overwrite)
+    }
+
+    /// Refuses a device that can take no disk at all. It is not opened for writing: when such a file is closed udev looks
+    /// at the device anew, and may be at it when the restore begins.
+    pub(super) fn refuse(path: &Path, overwrite: bool) -> Result<(), TargetError> {
+        refuse_read_only(path)?;
+        let allowed = rustix::fs::access(path, Access::WRITE_OK);
+        allowed.map_err(|error| TargetError::Io {
+            step: "open",
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
+        Self::opened(open_exclusively(path, OFlags::RDONLY)?, path, 0, overwrite).map(|_| ())
+    }
+
+    fn opened(file: File, path: &Path, disk_bytes: u64, overwrite: bool) -> Result<Self, TargetError> {
         let failed = |step, source| TargetError::Io { step, path: path.to_owned(), source };
         let file_type = file.metadata().map_err(|e| failed("look at", e))?.file_type();
         if !file_type.is_block_device() {
@@ -42,6 +60,7 @@ impl Device {
                 advice,
             });
         }
+        in_use::refuse_locked(&file, path)?;
         let device_bytes = size_of(&file).map_err(|e| failed("measure", e))?;
         if device_bytes < disk_bytes {
             return Err(TargetError::TooSmall { path: path.to_owned(), device_bytes, disk_bytes });
@@ -106,10 +125,21 @@ impl Device {
     }
 }
 
+/// A read-only device can be opened for writing, and fails at the first write. Where the kernel's list of devices is not
+/// to be had, that is found out then.
+fn refuse_read_only(path: &Path) -> Result<(), TargetError> {
+    let Ok(device) = std::fs::metadata(path).map(|metadata| metadata.rdev()) else { return Ok(()) };
+    let told = format!("/sys/dev/block/{}:{}/ro", major(device), minor(device));
+    match std::fs::read_to_string(told) {
+        Ok(text) if text.trim() == "1" => Err(TargetError::ReadOnly { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
 /// `O_EXCL` without `O_CREAT` claims a block device as a mount does (open(2)): it fails while the device or a
 /// partition of it is mounted or held, and keeps others from mounting it while we write.
-fn open_exclusively(path: &Path) -> Result<File, TargetError> {
-    let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
+fn open_exclusively(path: &Path, access: OFlags) -> Result<File, TargetError> {
+    let flags = access | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
     match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
         Ok(descriptor) => Ok(File::from(descriptor)),
         Err(Errno::BUSY) => Err(TargetError::InUse { path: path.to_owned() }),

@@ -10,10 +10,11 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::retry_on_intr;
 use rustix::process::geteuid;
 
+use super::limit;
 use super::zero::Zeroing;
 use crate::holes::data_ranges;
 use crate::{TargetError, kind};
@@ -42,7 +43,7 @@ impl Partial {
         lock(&file, &path)?;
         let partial = Self { file, path, name: name.to_owned(), overwrite, used: None };
         if let Err(source) = partial.file.set_len(size_bytes) {
-            let error = failed("set the size of", &partial.path, source);
+            let error = size_failed(&partial, size_bytes, source);
             // The file is empty and the size is what matters to the caller: report that error.
             let _ = partial.remove();
             return Err(error);
@@ -60,8 +61,11 @@ impl Partial {
         let Some(file) = open_left(&path)? else { return Ok(None) };
         refuse_used(name, overwrite)?;
         refuse_foreign(&file, &path)?;
-        file.set_len(size_bytes).map_err(|source| failed("set the size of", &path, source))?;
-        Ok(Some(Self { file, path, name: name.to_owned(), overwrite, used: Some(Zeroing::new()) }))
+        let partial = Self { file, path, name: name.to_owned(), overwrite, used: Some(Zeroing::new()) };
+        match partial.file.set_len(size_bytes) {
+            Ok(()) => Ok(Some(partial)),
+            Err(source) => Err(size_failed(&partial, size_bytes, source)),
+        }
     }
 
     /// Whether it was there before.
@@ -84,6 +88,11 @@ impl Partial {
         &self.path
     }
 
+    /// The name that the file gets.
+    pub(super) fn name(&self) -> &Path {
+        &self.name
+    }
+
     /// Gives the flushed file its name and makes the name durable.
     pub(super) fn publish(self) -> Result<(), TargetError> {
         refuse_used(&self.name, self.overwrite)?;
@@ -103,6 +112,23 @@ impl Partial {
         }
         fs::remove_file(&self.path).map_err(|source| failed("remove", &self.path, source))
     }
+}
+
+fn size_failed(partial: &Partial, size_bytes: u64, source: io::Error) -> TargetError {
+    match source.kind() {
+        io::ErrorKind::FileTooLarge => limit::too_large(&partial.path, &partial.file, size_bytes),
+        _ => failed("set the size of", &partial.path, source),
+    }
+}
+
+/// Fails for a name that is taken, and in a directory that this user may not write to.
+pub(super) fn refuse_name(name: &Path, overwrite: bool, resume: bool) -> Result<(), TargetError> {
+    // What an interrupted restore finished is compared, not replaced.
+    refuse_used(name, overwrite || resume)?;
+    partial_path(name)?;
+    let directory = directory_of(name);
+    let allowed = rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK);
+    allowed.map_err(|error| failed("write into", directory, error.into()))
 }
 
 /// A name is free when nothing has it or an empty file has it; with `overwrite` any file may have it. A symbolic

@@ -6,7 +6,7 @@ mod summary;
 mod timeline;
 mod words;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ use sancerre_format::names::Title;
 use super::{Context, check, ended};
 use crate::arguments::{Subset, parse_title};
 use crate::exit::{Done, Exit, Failure};
-use crate::files;
+use crate::files::{self, Place, Readers};
+use crate::plain;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{parse_percent, parse_seconds};
@@ -71,8 +72,12 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
     let trust = context.global.trust.clone().ok_or_else(|| {
         Failure::usage("give the trust anchor with --trust: the fingerprint that `sancerre init` printed")
     })?;
+    // What is written to standard output must stand there alone.
+    let is_stdout = options.report.as_deref().is_some_and(files::is_stdout);
+    let mut stdout = if is_stdout { context.output.take_stdout() } else { None };
     // Before hours of reading: what must be readable, is.
     let key = options.sign.as_deref().map(|path| sign::read(path, context)).transpose()?;
+    refuse_odd(&options)?;
     let state = options.state.as_deref().map(read_state).transpose()?.flatten();
     let store = repository::store(context, false)?;
     let settings = AuditOptions {
@@ -92,12 +97,18 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
     remember(&options, &report, context)?;
     if let Some(path) = &options.report {
         let page = html::page(&report, &settings, store.location(), took);
-        write(path, page.as_bytes())?;
+        match &mut stdout {
+            Some(stdout) if files::is_stdout(path) => {
+                let written = stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush());
+                written.map_err(|error| unwritten(path, &error))?;
+            }
+            _ => write(path, page.as_bytes(), context)?,
+        }
         if let Some(key) = key {
             let signature = sign::sign(&key, page.as_bytes())?;
-            write(&sign::beside(path), signature.as_bytes())?;
+            write(&sign::beside(path), signature.as_bytes(), context)?;
         }
-        context.output.message(&format!("report written to {}", path.display()));
+        context.output.message(&format!("report written to {}", plain::path(path)));
     }
     Ok(ended(exit(&report), summary::summary(&report, took)))
 }
@@ -140,7 +151,7 @@ fn read_state(path: &Path) -> Result<Option<State>, Failure> {
 fn remember(options: &Audit, report: &AuditReport, context: &Context) -> Result<(), Failure> {
     let Some(path) = &options.state else { return Ok(()) };
     match &report.state {
-        Some(state) => write(path, state.encode().as_bytes()),
+        Some(state) => write(path, state.encode().as_bytes(), context),
         None => {
             context.output.warning(&format!(
                 "{} stays as it was: what the store shows contradicts it. Once you know why, move it away to start anew",
@@ -151,11 +162,32 @@ fn remember(options: &Audit, report: &AuditReport, context: &Context) -> Result<
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    files::replace(path, bytes).map_err(|error| {
-        Failure::failed(format!(
-            "the audit is done, but {} cannot be written: {error}; check the path and its permissions",
+/// What cannot be remembered or signed, before hours of reading.
+fn refuse_odd(options: &Audit) -> Result<(), Failure> {
+    let is_file = |path: &Path| !matches!(files::place(path), Ok(Place::Stdout | Place::Through(_)));
+    if let Some(path) = options.state.as_deref().filter(|path| !is_file(path)) {
+        let path = path.display();
+        return Err(Failure::usage(format!(
+            "{path} is no file, so nothing can be remembered in it; check --state"
+        )));
+    }
+    match options.report.as_deref().filter(|path| !is_file(path) && options.sign.is_some()) {
+        Some(path) => Err(Failure::usage(format!(
+            "the signature is written beside the report, and {} is no file; name a file with --report",
             path.display()
-        ))
-    })
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], context: &Context) -> Result<(), Failure> {
+    let written = files::write(path, bytes, Readers::Usual, &context.host, &context.output);
+    written.map_err(|error| unwritten(path, &error))
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "the audit is done, but {} cannot be written: {error}; check the path and its permissions",
+        path.display()
+    ))
 }

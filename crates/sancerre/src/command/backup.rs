@@ -7,15 +7,18 @@ use clap::Args;
 use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport};
 use sancerre_engine::cache::Cache;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
+use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
 use serde_json::{Value, json};
 
 use super::{Context, ended, member};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
+use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
 use crate::inputs::{ExpectMin, Opening};
 use crate::metrics::{self, Run, Saved};
+use crate::named_path;
+use crate::plain;
 use crate::progress::Work;
 use crate::repository;
 use crate::sources::{self, Attachment, DiskSource};
@@ -59,7 +62,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "TIME", value_parser = parse_until)]
     retain_until: Option<Time>,
     /// Its disks: raw files or block devices
-    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"])]
+    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"], value_parser = named_path::disk())]
     disks: Vec<DiskSource>,
     /// A label for the snapshot; may be given several times
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
@@ -102,7 +105,7 @@ pub(crate) struct Backup {
     /// Fetch all from the store, and keep nothing
     #[arg(long)]
     no_cache: bool,
-    /// Write Prometheus metrics to this file, also when the backup fails
+    /// Write Prometheus metrics to this file, which everybody may read, also when the backup fails
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
     /// Back up standard input under this name
@@ -112,7 +115,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "COMMAND", requires = "stdin")]
     stdin_command: Option<String>,
     /// A file that belongs to the machine, such as its configuration; may be given several times
-    #[arg(long, value_name = "[NAME=]FILE")]
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::attachment())]
     attach: Vec<Attachment>,
 }
 
@@ -135,7 +138,8 @@ pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Fail
 /// Writes the metrics, if asked to. A failure is only warned of: whatever the backup did, it did.
 fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&BackupReport>) -> bool {
     let Some(path) = options.metrics_file.as_ref().filter(|_| !options.dry_run) else { return true };
-    let written = metrics::update(path, &options.vm, &measured(context, took, report));
+    let run = measured(context, took, report);
+    let written = metrics::update(path, &options.vm, &run, &context.host, &context.output);
     if let Err(failure) = &written {
         context.output.warning(&failure.message);
     }
@@ -149,7 +153,7 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
-        context.output.detail(&format!("cache {}", folder.display()));
+        context.output.detail(&format!("cache {}", plain::path(&folder)));
         let warned = monitor.clone();
         repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(warning));
     }
@@ -167,7 +171,14 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
     };
-    Ok(backup::backup(&repository, options, &monitor).await?)
+    let began = context.host.clock.now();
+    let report = backup::backup(&repository, options, &monitor).await?;
+    if let Some(session) = &report.snapshot {
+        let zone = &repository.keys.zone;
+        let keys = [names::log(zone, session.number), names::outcome(zone, session)];
+        clocks::compare(context, &repository, &keys, began).await;
+    }
+    Ok(report)
 }
 
 impl Backup {
@@ -198,7 +209,7 @@ fn refuse_past(options: &Backup, context: &Context) -> Result<(), Failure> {
 
 /// Where to keep what the next backup would fetch again. A repository on this machine needs no copy of itself.
 fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Option<PathBuf> {
-    let variable = |name| context.environment.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let variable = |name| context.environment.path(name);
     let given = options.cache_dir.clone().or_else(|| variable("SANCERRE_CACHE_DIR"));
     let usual = || {
         let home = || variable("HOME").map(|home| home.join(".cache"));

@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{Decision, Drop, Rules, Verdict};
+use sancerre_engine::forget::plan::{self, Decision, Drop, Rules, Verdict};
 use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::Selector;
-use sancerre_format::names::{Tag, Title};
+use sancerre_format::id::SessionId;
+use sancerre_format::names::{self, Tag, Title};
 use serde_json::{Value, json};
 
-use super::{Context, done};
+use super::{Context, ended};
 use crate::access::Access;
 use crate::arguments::{parse_tag, parse_title};
-use crate::exit::{Done, Failure};
+use crate::clocks;
+use crate::exit::{Done, Exit, Failure};
 use crate::output::{Align, table};
 use crate::repository;
 use crate::units::{count, parse_seconds, parse_share};
@@ -28,7 +32,9 @@ const COLUMNS: [(&str, Align); 6] = [
 
 /// Say which snapshots may go; `gc` then removes what only they need.
 ///
-/// Writes one signed entry and removes nothing: until gc has run, `undelete` takes it back. Rules are counted for each
+/// Writes one signed entry and removes nothing: until gc has run, `undelete` takes it back. A name that counts back,
+/// such as web01:latest~2, means another snapshot once one that is newer was forgotten; it is then asked about, and
+/// without a terminal refused unless --yes is given: name snapshots by their ids, which --dry-run shows. Rules are counted for each
 /// machine and writer, in UTC, and the first snapshot of a period stands for it. A snapshot counts only once a gc has
 /// recorded it, and only if its writer, the store and the records agree on its time; others are kept, and the table
 /// says why. A backup whose end does not verify, which stops gc, goes by its id alone and never by a rule. Needs a
@@ -76,6 +82,9 @@ pub(crate) struct Forget {
     /// Named snapshots may be the last of their machine
     #[arg(long, requires = "snapshots")]
     even_last: bool,
+    /// Do not ask whether names that count back mean the right snapshots
+    #[arg(short = 'y', long, requires = "snapshots")]
+    yes: bool,
     /// Why, for the log
     #[arg(long, value_name = "TEXT", default_value = "retention")]
     reason: String,
@@ -108,9 +117,9 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     let wish = if options.snapshots.is_empty() {
         Wish::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        let named = options.snapshots.iter().map(|selector| selector.resolve_damaged(&repository, &log));
-        Wish::Named { snapshots: named.collect::<Result<BTreeSet<_>, _>>()?, even_last: options.even_last }
+        Wish::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
     };
+    let began = context.host.clock.now();
     let settings = ForgetOptions {
         wish,
         reason: options.reason,
@@ -118,16 +127,68 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
         dry_run: options.dry_run,
     };
     let report = forget::forget(&repository, log, &settings).await?;
+    if let Some(entry) = report.entry {
+        clocks::compare(context, &repository, &[names::log(&repository.keys.zone, entry)], began).await;
+    }
+    let by_clocks = report.decisions.iter().filter(|decision| decision.is_kept_by_clocks()).count();
+    warn_of_clocks(context, by_clocks);
     tell(context, &report, options.dry_run)?;
     let dropped = dropped(&report);
-    Ok(done([
-        ("dry_run", json!(options.dry_run)),
-        ("entry", json!(report.entry)),
-        ("approvals_needed", json!(report.approvals_needed)),
-        ("kept", json!(report.decisions.len().saturating_sub(dropped))),
-        ("forgotten", json!(dropped)),
-        ("snapshots", json!(report.decisions.iter().map(describe).collect::<Vec<_>>())),
-    ]))
+    let exit = if by_clocks > 0 { Exit::NotAsAsked } else { Exit::Done };
+    Ok(ended(
+        exit,
+        [
+            ("dry_run", json!(options.dry_run)),
+            ("entry", json!(report.entry)),
+            ("approvals_needed", json!(report.approvals_needed)),
+            ("kept", json!(report.decisions.len().saturating_sub(dropped))),
+            ("forgotten", json!(dropped)),
+            ("kept_by_clocks", json!(by_clocks)),
+            ("snapshots", json!(report.decisions.iter().map(describe).collect::<Vec<_>>())),
+        ],
+    ))
+}
+
+/// The snapshots that were named. Whoever runs the same command twice must not lose two of them.
+fn named(
+    options: &Forget,
+    repository: &Repository,
+    log: &Log,
+    context: &Context,
+) -> Result<BTreeSet<SessionId>, Failure> {
+    let mut snapshots = BTreeSet::new();
+    for selector in &options.snapshots {
+        let found = selector.resolve_damaged(repository, log)?;
+        snapshots.insert(found);
+        let Some(gone) = selector.has_moved(log, &found).filter(|_| !options.yes && !options.dry_run) else {
+            continue;
+        };
+        let (found, gone) = (plan::short(&found), plan::short(&gone));
+        let moved = format!(
+            "snapshot {gone}, which is newer, was forgotten already, so the name that was given now means {found}"
+        );
+        if !context.agrees(&format!("{moved}. Forget {found}?"))? {
+            return Err(Failure::usage(format!(
+                "{moved}; nothing was forgotten. If that one is meant, name it: `sancerre forget {found}`, or say --yes"
+            )));
+        }
+    }
+    Ok(snapshots)
+}
+
+/// Rules that never apply fill the disk, and nobody looks at a table that cron throws away.
+fn warn_of_clocks(context: &Context, number: usize) {
+    if number > 0 {
+        context.output.warning(&format!(
+            "{} kept because the times that their writer, the store and gc noted differ, so no rule counts them: the clock \
+             of the store or of a host is or was wrong, or the repository was copied. Set the clocks (NTP); what is there \
+             can be forgotten by its id",
+            match number {
+                1 => "1 snapshot is".to_owned(),
+                number => format!("{number} snapshots are"),
+            }
+        ));
+    }
 }
 
 fn dropped(report: &ForgetReport) -> usize {
@@ -178,7 +239,7 @@ fn action(decision: &Decision) -> &'static str {
 }
 
 fn short(decision: &Decision) -> String {
-    decision.session.intent.to_string().chars().take(8).collect()
+    plan::short(&decision.session)
 }
 
 fn row(decision: &Decision) -> Vec<String> {

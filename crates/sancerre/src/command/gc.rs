@@ -6,15 +6,17 @@ use clap::Args;
 use sancerre_engine::gc::plan::{Plan, Tally};
 use sancerre_engine::gc::{self, GcOptions, GcReport};
 use sancerre_format::id::SessionId;
+use sancerre_format::names;
 use serde_json::{Value, json};
 
 use super::{Context, approve, done, ended};
 use crate::access::{self, Access};
+use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
 use crate::progress::Work;
 use crate::repository;
-use crate::units::{count, duration, parse_seconds, parse_share, parse_size, seconds, size};
+use crate::units::{age, count, duration, parse_seconds, parse_share, parse_size, seconds, size};
 
 /// Delete what no snapshot needs.
 ///
@@ -76,10 +78,14 @@ pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure>
         checkpoint_after_entries: gc::CHECKPOINT_AFTER_ENTRIES,
     };
     let (monitor, watched) = context.watched(Work::Collect)?;
+    let began = context.host.clock.now();
     let report = gc::gc(&repository, &settings, &monitor).await?;
     drop(watched);
     let took = started.elapsed();
-    tell(context, &report, took);
+    if let Some(number) = report.number {
+        clocks::compare(context, &repository, &[names::log(&repository.keys.zone, number)], began).await;
+    }
+    tell(&options, context, &report, took);
     let is_complete = report.waits_for.is_empty() && report.left.is_empty();
     let exit = if is_complete { Exit::Done } else { Exit::NotAsAsked };
     Ok(ended(exit, summary(&options, &report, took)))
@@ -92,14 +98,17 @@ async fn abandon(number: u64, reason: &str, context: &Context) -> Result<Done, F
     Ok(done([("abandoned", json!(number)), ("entry", json!(entry))]))
 }
 
-fn tell(context: &Context, report: &GcReport, took: Duration) {
+fn tell(options: &Gc, context: &Context, report: &GcReport, took: Duration) {
     for session in &report.ended {
         context.output.message(&format!("session {} had stopped and was ended", session.number));
     }
     for session in &report.waits_for {
         context.output.warning(&format!(
-            "session {} is under way, so nothing was deleted; run gc after the backups, or with a longer --wait",
-            session.number
+            "session {} is under way, so nothing was deleted; run gc after the backups, or with a longer --wait. If its host \
+             is gone for good, --silent 1h takes it for dead once the store has heard nothing of it for an hour; it is \
+             {} now",
+            session.number,
+            age(options.silent)
         ));
     }
     for pending in &report.pending {

@@ -17,6 +17,7 @@ use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::key_file::KeyFile;
 use crate::passphrase;
+use crate::plain;
 use crate::repository;
 
 /// What to do when the repository is made but its key file cannot be written.
@@ -107,12 +108,13 @@ fn report(
 ) -> Result<Done, Failure> {
     let (id, anchor) = (made.trust.repository.to_string(), made.trust.admin.fingerprint());
     let key = key_file.map(|path| path.display().to_string());
+    let shown = key_file.map(plain::path);
     let mut text = format!("repository    {id}\ntrust anchor  {anchor}\n");
-    if let Some(key) = &key {
+    if let Some(key) = &shown {
         text.push_str(&format!("key file      {key}\n"));
     }
     context.output.result(&text)?;
-    context.output.message(&advice(location, key.as_deref()));
+    context.output.message(&advice(&plain::line(location), shown.as_deref()));
     Ok(done([
         ("repository", json!(id)),
         ("location", json!(location)),

@@ -65,6 +65,13 @@ enum KeyCommand {
     },
 }
 
+impl Key {
+    /// Whether it leaves something behind in the repository.
+    pub(super) fn changes(&self) -> bool {
+        !matches!(self.command, KeyCommand::List)
+    }
+}
+
 pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure> {
     match options.command {
         KeyCommand::List => list::run(context).await,

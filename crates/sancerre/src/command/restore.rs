@@ -1,4 +1,7 @@
-//! `restore`: one disk to a file or device, or a whole snapshot into a directory.
+//! `restore`: one disk to a file, device or pipe, or a whole snapshot into a directory.
+
+mod device;
+mod stream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::restore::{self, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::RawTarget;
+use sancerre_image::{RawTarget, TargetError};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -16,6 +19,7 @@ use crate::access::Access;
 use crate::arguments::Restore;
 use crate::exit::{Done, Exit, Failure};
 use crate::file_names;
+use crate::plain;
 use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, seconds, size};
@@ -34,12 +38,24 @@ struct Job<'a> {
 struct Restored<'a> {
     job: Job<'a>,
     report: RestoreReport,
+    /// Bytes of a device behind the end of the disk.
+    surplus_bytes: u64,
 }
 
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
+    if let Some(stream) = stream::of(&options.target) {
+        return stream::run(&options, stream, context).await;
+    }
     let started = Instant::now();
+    // Before the repository is opened: what can take no disk should cost nothing.
+    if !is_directory(&options.target) {
+        RawTarget::refuse(&options.target, options.overwrite, options.resume)?;
+    }
     let reader = open(&options.snapshot, context).await?;
     let jobs = plan(&reader, &options, context)?;
+    for job in &jobs {
+        RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
+    }
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
     let (mut restored, mut skipped, mut is_whole) = (Vec::new(), false, true);
@@ -53,11 +69,12 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
             skipped = true;
             continue;
         }
-        context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
+        context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
         let target = open_target(&options, &job)?;
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
-        let report = restore_one(&reader, &job, target, &settings, &monitor).await?;
-        restored.push(Restored { job, report });
+        let how = How { settings, wipe_rest: options.wipe_rest, context, monitor: &monitor };
+        let (report, surplus_bytes) = restore_one(&reader, &job, target, &how).await?;
+        restored.push(Restored { job, report, surplus_bytes });
     }
     drop(watched);
     let done = finish(context, &reader, &restored, started.elapsed());
@@ -162,29 +179,53 @@ fn open_target(options: &Restore, job: &Job<'_>) -> Result<RawTarget, Failure> {
     Ok(open(&job.path, job.member.size_bytes, options.overwrite)?)
 }
 
+/// How a disk is restored, whichever it is.
+struct How<'a> {
+    settings: RestoreOptions,
+    wipe_rest: bool,
+    context: &'a Context,
+    monitor: &'a Monitor,
+}
+
 async fn restore_one(
     reader: &SnapshotReader,
     job: &Job<'_>,
     target: RawTarget,
-    settings: &RestoreOptions,
-    monitor: &Monitor,
-) -> Result<RestoreReport, Failure> {
+    how: &How<'_>,
+) -> Result<(RestoreReport, u64), Failure> {
     let target = Arc::new(target);
-    let result = restore::restore(reader, job.member, target.clone(), settings, monitor).await;
+    let result = restore::restore(reader, job.member, target.clone(), &how.settings, how.monitor).await;
     // Still shared only while a worker that was cancelled ends; its partial file then stays, and is replaced next time.
     let target = Arc::into_inner(target);
     match (result, target) {
         (Ok(report), Some(target)) => {
-            target.finish()?;
-            Ok(report)
+            let size_bytes = job.member.size_bytes;
+            let surplus_bytes =
+                device::look_behind(&target, size_bytes, how.wipe_rest, how.context, how.monitor)?;
+            let written = target.path().to_owned();
+            target.finish().map_err(|error| unfinished(error, &written, &job.path))?;
+            Ok((report, surplus_bytes))
         }
         (Ok(_), None) => Err(Error::bug("a restored disk is still being written").into()),
         (Err(error), target) => Err(give_up(error, target)),
     }
 }
 
+/// The disk is whole, and only could not take its place.
+fn unfinished(error: TargetError, written: &Path, path: &Path) -> Failure {
+    let mut failure = Failure::from(error);
+    if written != path && written.exists() {
+        failure.message.push_str(&format!(
+            ". The restored disk is whole, in {}: the same command with --resume compares it and puts it in its place",
+            written.display()
+        ));
+    }
+    failure
+}
+
 /// What was restored until now stays: another run goes on from there, and after damage it may be all there is.
 fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
+    let is_final = matches!(error, Error::Unrestorable { .. });
     let mut failure = match error {
         Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
         error => Failure::from(error),
@@ -192,9 +233,15 @@ fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
     let Some(target) = target else { return failure };
     let path = target.path().display().to_string();
     if let Some(option) = target.goes_on_with() {
-        failure.message.push_str(&format!(
-            ". What was restored until then is in {path}; the same command with {option} goes on from there"
-        ));
+        failure.message.push_str(&match is_final {
+            true => format!(
+                ". What could be had is in {path}, with zeros elsewhere: keep it, it may be all that is left of the disk. \
+                 Trying again gives no more until what is damaged is brought back; then {option} goes on from there"
+            ),
+            false => format!(
+                ". What was restored until then is in {path}; the same command with {option} goes on from there"
+            ),
+        });
     } else if target.abandon().is_err() {
         failure.message.push_str(&format!(". {path} could not be removed"));
     }
@@ -209,8 +256,9 @@ fn kept(report: &RestoreReport) -> String {
 }
 
 fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>], took: Duration) -> Done {
-    for Restored { job, report } in restored {
-        let (path, data, fetched) = (job.path.display(), size(report.data_bytes), size(report.fetched_bytes));
+    for Restored { job, report, .. } in restored {
+        let (path, data, fetched) =
+            (plain::path(&job.path), size(report.data_bytes), size(report.fetched_bytes));
         context.output.message(&format!(
             "{} restored to {path}: {}, {data} of data, {}{fetched} fetched",
             job.member.name,
@@ -224,10 +272,11 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
     };
     let members: Vec<Value> = restored
         .iter()
-        .map(|Restored { job, .. }| {
+        .map(|Restored { job, surplus_bytes, .. }| {
             json!({
                 "name": job.member.name.to_string(),
                 "path": job.path.display().to_string(),
+                "surplus_bytes": surplus_bytes,
                 "unreadable": unreadable::json(job.member),
             })
         })

@@ -49,6 +49,46 @@ fn the_first_place_that_is_set_wins() {
 }
 
 #[test]
+fn a_place_that_is_set_to_nothing_is_passed_over_for_one_that_is_not() {
+    let (_folder, variables) = everything();
+    for empty in 1..=3 {
+        let emptied = variables
+            .iter()
+            .enumerate()
+            .map(|(at, (name, value))| (*name, if at < empty { String::new() } else { value.clone() }));
+        let expected = ["from the file", "from the command", "from systemd"][empty - 1];
+        assert_eq!(found(&emptied.collect()).unwrap(), expected);
+    }
+}
+
+#[test]
+fn what_is_not_utf8_is_refused_by_name_and_never_taken_for_unset() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let latin = || OsString::from_vec(b"s\xe9cret".to_vec());
+    for name in [VALUE, COMMAND] {
+        let failure = found(&[(name, latin())].into_iter().collect()).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.message.contains(name), "{}", failure.message);
+    }
+    // A path may be any bytes.
+    let failure = found(&[(FILE, latin())].into_iter().collect()).unwrap_err();
+    assert!(failure.message.contains("No such file"), "{}", failure.message);
+}
+
+#[test]
+fn line_ends_and_marks_are_no_part_of_a_path_or_a_command() {
+    let (folder, mut variables) = everything();
+    variables[1].1.push_str("\r\n");
+    variables[2].1.push_str("\r\n");
+    let without = |names: usize| variables.iter().skip(names).cloned().collect::<Environment>();
+    assert_eq!(found(&without(1)).unwrap(), "from the file");
+    assert_eq!(found(&without(2)).unwrap(), "from the command");
+    let wide: Vec<u8> = "secret\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(folder.path().join("file"), wide).unwrap();
+    assert!(found(&without(1)).unwrap_err().message.contains("UTF-16"));
+}
+
+#[test]
 fn without_place_and_terminal_the_places_are_named() {
     let failure = found(&Environment::default()).unwrap_err();
     assert_eq!(failure.exit, Exit::WrongKey);

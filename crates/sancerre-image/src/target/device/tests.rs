@@ -74,6 +74,21 @@ fn a_mounted_device_is_refused_even_with_overwrite() {
 }
 
 #[test]
+fn a_read_only_device_is_refused_before_anything_is_written() {
+    let Some((_directory, device)) = device_with(&vec![0; MIB as usize]) else { return };
+    let set = |flag| std::process::Command::new("blockdev").arg(flag).arg(device.path()).status();
+    if !set("--setro").is_ok_and(|status| status.success()) {
+        return crate::testing::skip("no blockdev");
+    }
+    for overwrite in [false, true] {
+        let error = Device::open(device.path(), MIB, overwrite).unwrap_err();
+        assert!(matches!(error, TargetError::ReadOnly { .. }), "{error:?}");
+    }
+    set("--setrw").unwrap();
+    reopen(device.path(), MIB, true).unwrap();
+}
+
+#[test]
 fn a_device_is_held_until_the_restore_ends() {
     let Some((_directory, device)) = device_with(&vec![0; MIB as usize]) else { return };
     let first = Device::open(device.path(), MIB, false).unwrap();

@@ -7,7 +7,7 @@ use sancerre_format::sign::SigningKey;
 
 use crate::command::Context;
 use crate::exit::Failure;
-use crate::{key_file, passphrase};
+use crate::{key_file, passphrase, plain};
 
 /// Namespace of the signature: a report is nothing else.
 pub(super) const NAMESPACE: &str = "sancerre-audit-v1";
@@ -29,7 +29,7 @@ pub(super) fn read(path: &Path, context: &Context) -> Result<SigningKey, Failure
     match PersonalKey::parse(&bytes).map_err(of_file)? {
         PersonalKey::Open(key) => Ok(key),
         PersonalKey::Protected(key) => {
-            let of = format!("the SSH key {}", path.display());
+            let of = format!("the SSH key {}", plain::path(path));
             let found = passphrase::find(&context.environment, &context.prompt, &of)?;
             key.open(&found).map_err(of_file)
         }

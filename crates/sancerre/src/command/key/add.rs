@@ -16,6 +16,7 @@ use crate::command::{Context, done};
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::key_file::KeyFile;
+use crate::plain;
 use crate::repository;
 
 /// What to do when a key is certified but its file cannot be written.
@@ -71,7 +72,7 @@ async fn certify(options: NewFile, role: Role, context: &Context) -> Result<Done
         }
     };
     let path = file.write(text.as_bytes(), INSTEAD)?.display().to_string();
-    context.output.result(&format!("key file  {path}\n"))?;
+    context.output.result(&format!("key file  {}\n", plain::line(&path)))?;
     if zone_is_new {
         context.output.message(&format!("zone {zone} is new: nothing in it is shared with other zones"));
     }

@@ -17,7 +17,10 @@ use crate::access::Access;
 use crate::command::{Context, done};
 use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
+use crate::io::Environment;
+use crate::plain;
 use crate::repository;
+use crate::variables;
 
 /// Print a recovery sheet: a new restore recipient whose secret is on the paper and nowhere else.
 ///
@@ -34,6 +37,11 @@ pub(crate) struct Paper {
     svg: Option<PathBuf>,
 }
 
+/// Where Linux tells the host's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+/// What the names of those variables hold that say where a provider is, and no secret.
+const PLACES: [&str; 3] = ["ENDPOINT", "REGION", "ACCOUNT_NAME"];
+
 /// What stands on the sheet.
 struct Sheet {
     lines: Vec<String>,
@@ -45,7 +53,7 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
     let mut svg = options.svg.as_deref().map(reserve).transpose()?;
     let (secret, recipient) = recipients::new_key(&context.host)?;
     let label = label(&recipient)?;
-    let sheet = Sheet::new(&repository, &label, &secret)?;
+    let sheet = Sheet::new(&repository, &label, &secret, &context.environment)?;
     let to = To::Key(Opener::Age(recipient));
     let added = until_signal(async { Ok(recipients::add(&repository, &label, &to).await?) }).await;
     if let (Err(_), Some(path)) = (&added, &options.svg) {
@@ -61,7 +69,11 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
                 ))
             })?;
         }
-        None => context.output.result(&sheet.text())?,
+        None => context.output.result(&sheet.text()).map_err(|failure| {
+            let advice =
+                format!("the sheet is lost: take it back with `sancerre key remove restore {label}`");
+            Failure::new(failure.exit, format!("{}; {advice}", failure.message))
+        })?,
     }
     context.output.message(&format!(
         "{label} can restore every snapshot: print the sheet, then remove every copy of it from computers"
@@ -83,18 +95,65 @@ fn label(recipient: &str) -> Result<Name, Failure> {
     Name::new(&format!("paper-{digits}")).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// Where the repository is, for somebody who stands before another machine in ten years.
+struct Place {
+    shown: String,
+    exports: String,
+}
+
+impl Place {
+    /// The whole path or URL, whichever part of it was typed; of a bucket also where its provider is.
+    fn of(repository: &Repository, environment: &Environment) -> Result<Self, Failure> {
+        let typed = repository.store.location();
+        let is_url = typed.contains("://");
+        let whole = match is_url {
+            true => typed.to_owned(),
+            false => {
+                std::fs::canonicalize(typed).map(|path| path.display().to_string()).map_err(|error| {
+                    Failure::failed(format!(
+                        "cannot find the whole path of {typed}: {error}; check the location"
+                    ))
+                })?
+            }
+        };
+        let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+        let shown = match host.trim() {
+            host if !is_url && !host.is_empty() => format!("{whole}  on {host}"),
+            _ => whole.clone(),
+        };
+        let mut exports = format!("       export SANCERRE_REPOSITORY={}", quoted(&whole));
+        for (name, value) in variables::cloud(environment)? {
+            let is_place = PLACES.iter().any(|part| name.contains(part));
+            if is_url && is_place && repository.store.settings().contains(&name) {
+                exports.push_str(&format!("\n       export {name}={}", quoted(&value)));
+            }
+        }
+        Ok(Self { shown: plain::line(&shown).into_owned(), exports })
+    }
+}
+
+/// As a shell reads it back.
+fn quoted(text: &str) -> String {
+    format!("'{}'", plain::line(text).replace('\'', r"'\''"))
+}
+
 impl Sheet {
-    fn new(repository: &Repository, label: &Name, secret: &str) -> Result<Self, Failure> {
+    fn new(
+        repository: &Repository,
+        label: &Name,
+        secret: &str,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
         let Ok(qr) = QrCode::encode_text(secret, QrCodeEcc::Quartile) else {
             return Err(Failure::failed("the code does not fit a QR code; this is a bug, please report it"));
         };
         let trust = &repository.keys.trust;
-        let (location, anchor) = (repository.store.location(), trust.admin.fingerprint());
+        let (place, anchor) = (Place::of(repository, environment)?, trust.admin.fingerprint());
         let lines = [
             "SANCERRE RECOVERY SHEET: whoever holds it can read every backup. Keep it in a safe.".to_owned(),
             String::new(),
             format!("repository     {}", trust.repository),
-            format!("location       {location}"),
+            format!("location       {}", place.shown),
             format!("trust anchor   {anchor}"),
             format!("made           {}, as {label}", repository.host.clock.now()),
             String::new(),
@@ -105,7 +164,7 @@ impl Sheet {
             "  1. Type or scan the code into a file that only you can read:".to_owned(),
             "       (umask 077; cat > code.txt)      then the code, Enter, Ctrl-D".to_owned(),
             "  2. List what is there, then restore:".to_owned(),
-            format!("       export SANCERRE_REPOSITORY='{location}'"),
+            place.exports,
             "       sancerre snapshots --identity code.txt \\".to_owned(),
             format!("         --trust {anchor}"),
             "       sancerre restore VM:latest --target restored/ --identity code.txt \\".to_owned(),
@@ -113,7 +172,7 @@ impl Sheet {
             "  A bucket also needs the provider's own credentials in the environment.".to_owned(),
             format!("  If the sheet is lost: sancerre key remove restore {label}"),
         ];
-        Ok(Self { lines: lines.into(), qr })
+        Ok(Self { lines: lines.iter().flat_map(|line| line.split('\n')).map(str::to_owned).collect(), qr })
     }
 
     /// For a terminal and a printer: two rows of the QR code in each line, with the quiet margin it needs.

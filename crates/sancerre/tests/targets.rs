@@ -1,0 +1,162 @@
+//! Where the built program restores to: images that machines use, devices, pipes, and a process that may do little.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod local;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use local::{MIB, Site, has, is_root, noise, said, summary};
+
+#[test]
+fn a_disk_goes_to_standard_output_with_nothing_beside_it() {
+    let site = Site::with_disk(3 * MIB);
+    let disk = noise(1, 3 * MIB);
+    for target in ["-", "/dev/stdout", "/dev/fd/1"] {
+        for options in [&["-v"][..], &["--json"]] {
+            let output = site.succeed(&[&["restore", "web01:latest", "--target", target], options].concat());
+            assert!(output.stdout == disk, "{target} {options:?}");
+            assert!(!output.stderr.is_empty(), "what is said goes to standard error");
+        }
+    }
+    assert!(!site.path("-").exists());
+    // Into a file it is the same.
+    let output = site.shell("\"$S\" restore web01:latest --target /dev/stdout > out.raw");
+    assert!(
+        output.status.success() && std::fs::read(site.path("out.raw")).unwrap() == disk,
+        "{}",
+        said(&output)
+    );
+    site.refuse(&["restore", "web01:latest", "--target", "-", "--resume"], 2, "--resume");
+    let full = site.shell("\"$S\" restore web01:latest --target - > /dev/full");
+    assert_eq!(full.status.code(), Some(1), "{}", said(&full));
+}
+
+#[test]
+fn a_disk_goes_into_a_pipe_once_somebody_reads() {
+    let site = Site::with_disk(3 * MIB);
+    let output = site.shell("mkfifo pipe; (sleep 1; cat pipe > out.raw) & \"$S\" restore web01:latest --target pipe; c=$?; wait; exit $c");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("waiting for a reader"), "{}", said(&output));
+    assert!(std::fs::read(site.path("out.raw")).unwrap() == noise(1, 3 * MIB));
+    let output = site.shell("\"$S\" restore -q web01:latest --target >(cat > out2.raw); sleep 1");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(std::fs::read(site.path("out2.raw")).unwrap() == noise(1, 3 * MIB));
+}
+
+#[test]
+fn an_image_that_is_replaced_keeps_its_owner_and_its_mode() {
+    let site = Site::with_disk(3 * MIB);
+    let image = site.path("vm.raw");
+    std::fs::write(&image, "old").unwrap();
+    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o640)).unwrap();
+    if is_root() {
+        std::os::unix::fs::chown(&image, Some(64_055), Some(107)).unwrap();
+    }
+    let before = image.metadata().unwrap();
+    site.succeed(&["restore", "web01:latest", "--target", "vm.raw", "--overwrite"]);
+    let after = image.metadata().unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+    assert!(std::fs::read(&image).unwrap() == noise(1, 3 * MIB));
+}
+
+/// One of several disks is in use: then none is restored.
+#[test]
+fn a_running_machine_is_left_alone_with_all_its_disks() {
+    let site = Site::with_disk(3 * MIB);
+    if !has("python3") {
+        return;
+    }
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "two", "a=disk.raw", "b=disk.raw"]);
+    std::fs::create_dir(site.path("out")).unwrap();
+    for name in ["a.raw", "b.raw"] {
+        std::fs::write(site.path("out").join(name), "in use").unwrap();
+    }
+    let output = site.shell(
+        "python3 -c '
+import fcntl, struct, time
+f = open(\"out/b.raw\", \"r+b\")
+fcntl.fcntl(f, fcntl.F_OFD_SETLK, struct.pack(\"hhqqi4x\", fcntl.F_RDLCK, 0, 100, 1, 0))
+open(\"locked\", \"w\"); time.sleep(60)' & p=$!
+while [ ! -e locked ]; do sleep 0.1; done
+\"$S\" restore two:latest --target out/ --overwrite; c=$?; kill $p; exit $c",
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("b.raw is locked"), "{}", said(&output));
+    assert_eq!(std::fs::read(site.path("out/a.raw")).unwrap(), b"in use");
+    assert_eq!(std::fs::read_dir(site.path("out")).unwrap().count(), 2);
+}
+
+#[test]
+fn what_cannot_take_a_disk_is_found_out_before_the_repository_is_opened() {
+    let site = Site::with_disk(MIB);
+    let restore = |target: &'static str| ["restore", "-r", "nowhere", "web01:latest", "--target", target];
+    std::fs::write(site.path("full"), "x").unwrap();
+    site.refuse(&restore("full"), 1, "exists and is not empty");
+    site.refuse(&restore("none/vm.raw"), 1, "No such file");
+    site.refuse(&restore("/dev/null"), 1, "character device");
+    site.refuse(&restore("free"), 10, "no repository");
+}
+
+#[test]
+fn what_lies_behind_the_disk_on_a_device_is_told_and_wiped_on_request() {
+    if !is_root() || !has("losetup") {
+        return;
+    }
+    let site = Site::with_disk(4 * MIB);
+    std::fs::write(site.path("backing"), noise(2, 8 * MIB)).unwrap();
+    let attached = site.shell("losetup --find --show backing");
+    let device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
+    if device.is_empty() {
+        local::skip("no loop device");
+        return;
+    }
+    let restore = ["restore", "web01:latest", "--overwrite", "--target", &device];
+    let plain = site.run(&restore);
+    let wiped = site.run(&[&restore[..], &["--wipe-rest", "--json"]].concat());
+    let quiet = site.run(&[&restore[..], &["-q"]].concat());
+    site.shell(&format!("losetup --detach {device}"));
+    assert!(plain.status.success() && wiped.status.success() && quiet.status.success(), "{}", said(&wiped));
+    assert!(
+        said(&plain).contains("4.0 MiB larger") && said(&plain).contains("--wipe-rest"),
+        "{}",
+        said(&plain)
+    );
+    assert_eq!(summary(&wiped)["members"][0]["surplus_bytes"], 4 * MIB);
+    assert_eq!(said(&quiet), "", "zeros are no warning");
+    let bytes = std::fs::read(site.path("backing")).unwrap();
+    assert!(bytes[..4 * MIB] == noise(1, 4 * MIB) && bytes[4 * MIB..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn few_open_files_are_enough_and_more_are_taken_where_they_may_be() {
+    let site = Site::with_disk(40 * MIB);
+    for limit in ["-Sn 20", "-n 24"] {
+        let output = site.shell(&format!(
+            "ulimit {limit}; \"$S\" backup --key-file w.key --vm web02 disk.raw && \"$S\" check --read-data \
+             && rm -f out.raw && \"$S\" restore web01:latest --target out.raw && cmp disk.raw out.raw"
+        ));
+        assert!(output.status.success(), "{limit}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_named_and_kills_nobody() {
+    let site = Site::with_disk(4 * MIB);
+    // Units of 1 KiB.
+    let output = site.shell("ulimit -f 1000; \"$S\" restore web01:latest --target out.raw");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("ulimit -f"), "{}", said(&output));
+    std::fs::write(site.path("disk.raw"), noise(3, 4 * MIB)).unwrap();
+    let output = site.shell("ulimit -f 1000; \"$S\" backup --key-file w.key --vm web01 disk.raw");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("ulimit -f"), "{}", said(&output));
+}
+
+#[test]
+fn too_little_memory_for_a_passphrase_is_an_error() {
+    let site = Site::with_disk(MIB);
+    let output = site.shell("ulimit -v 250000; \"$S\" restore web01:latest --target out.raw");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let told = said(&output);
+    assert!(told.contains("memory") && !told.contains("panicked"), "{told}");
+}
