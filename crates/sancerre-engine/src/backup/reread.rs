@@ -107,9 +107,9 @@ impl Partly {
     /// What cannot be read of a region, by offsets in it, on the grid of blocks.
     fn within(&self, input: &RegionInput) -> Vec<Range<usize>> {
         let (start, length_bytes) = input.extent();
-        let end = start.saturating_add(to_u64(length_bytes));
-        let inside =
-            |at: u64| usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(length_bytes);
+        let end = start + to_u64(length_bytes);
+        // Not more than the region's length, so it fits.
+        let inside = |at: u64| usize::try_from(at.clamp(start, end) - start).unwrap_or(length_bytes);
         let touches = |range: &&Range<u64>| range.start < end && start < range.end;
         let aligned = |range: &Range<u64>| {
             let from = inside(range.start) / BLOCK_BYTES * BLOCK_BYTES;
@@ -194,7 +194,7 @@ fn stretches(bad: Vec<Range<usize>>, base: &[BaseChunk]) -> Vec<Range<usize>> {
 
 fn extent(chunk: &BaseChunk) -> Range<usize> {
     let start = to_usize(chunk.offset_bytes);
-    start..start.saturating_add(to_usize(chunk.word.place.size_bytes))
+    start..start + to_usize(chunk.word.place.size_bytes)
 }
 
 fn meet(one: &Range<usize>, other: &Range<usize>) -> bool {

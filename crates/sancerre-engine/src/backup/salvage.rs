@@ -32,6 +32,7 @@ impl Salvage {
     /// Reads what reads. The rest is zeros and taken note of, so that nobody takes it for content.
     pub(super) fn read(&self, disk: &dyn Disk, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let found = disk.read_what_reads(offset, buffer)?;
+        // invariant: an empty list means that all was read
         let Some(first) = found.first() else { return Ok(()) };
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         if bad.is_empty() {

@@ -44,6 +44,7 @@ impl Run {
                 "nothing of {name} could be read, so nothing was saved; look for a failing device in the kernel log"
             )));
         }
+        // invariant: a first snapshot has nothing to be smaller than
         let Some(before) = self.before(name, kind) else { return Ok(()) };
         if *kind == MemberKind::Disk {
             if *data_bytes == 0 && before.data_bytes > 0 {

@@ -68,7 +68,7 @@ impl Uploader {
     /// Starts uploads; waits while too many are under way, and publishes when it is time.
     pub(super) async fn submit(&mut self, ready: Vec<ReadyPack>) -> Result<()> {
         for pack in ready {
-            self.wait_until(self.in_flight_max.saturating_sub(1)).await?;
+            self.wait_until(self.in_flight_max - 1).await?;
             self.start(pack);
         }
         self.collect_done()?;
@@ -121,7 +121,7 @@ impl Uploader {
     }
 
     fn is_time(&self) -> bool {
-        let waited = self.repository.host.clock.now().unix_seconds().saturating_sub(self.published_at);
+        let waited = self.repository.host.clock.now().unix_seconds() - self.published_at;
         !self.packs.is_empty()
             && (self.unpublished_bytes >= self.publish_bytes
                 || self.entries.len() >= ENTRIES_MAX
@@ -135,7 +135,7 @@ impl Uploader {
         self.session.publish(&self.repository, packs.clone(), entries).await?;
         self.published.extend(packs);
         self.unpublished_bytes = 0;
-        self.publish_bytes = self.publish_bytes.saturating_mul(2).min(PUBLISH_BYTES_MAX);
+        self.publish_bytes = (self.publish_bytes * 2).min(PUBLISH_BYTES_MAX);
         self.published_at = self.repository.host.clock.now().unix_seconds();
         Ok(())
     }
