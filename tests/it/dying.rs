@@ -110,6 +110,19 @@ async fn only_what_was_missing_is_read_again() {
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
 
+/// What was read once is not lost because the disk went on dying since.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_got_worse_takes_nothing_away() {
+    let (repo, bytes, mut model) = (TestRepo::new(307).await, content(), Model::default());
+    save(&repo.open, MemoryDisk::dying(bytes.clone(), &BAD), UNREADABLE, false).await.unwrap();
+    // The first one heals, and the block before it in the same chunk is gone; the others got wider.
+    let worse = [BAD[0].start - 4096..BAD[0].start, 3 * MIB - 8192..3 * MIB + 16_384, BAD[2].clone()];
+    let report = save(&repo.open, MemoryDisk::dying(bytes.clone(), &worse), UNREADABLE, true).await.unwrap();
+    assert_eq!(report.members[0].unreadable().unwrap().ranges(), BAD);
+    model.add_disk(report.snapshot.unwrap(), &without(bytes, &BAD));
+    model.check(&repo.open).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_added_to_what_is_not_the_same_disk() {
     let (repo, bytes) = (TestRepo::new(302).await, content());
@@ -139,7 +152,9 @@ async fn nothing_is_added_to_what_is_not_the_same_disk() {
 async fn a_disk_of_which_nothing_reads_is_no_snapshot() {
     let (repo, bytes) = (TestRepo::new(303).await, content());
     let all = 0..bytes.len() as u64;
-    let error = save(&repo.open, MemoryDisk::dying(bytes, &[all]), UNREADABLE, false).await.unwrap_err();
+    let error = save(&repo.open, MemoryDisk::dying(bytes, std::slice::from_ref(&all)), UNREADABLE, false)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("nothing of disk0 could be read"), "{error}");
     assert!(Log::load(&repo.open).await.unwrap().snapshots().is_empty());
 }

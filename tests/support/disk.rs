@@ -35,7 +35,7 @@ impl MemoryDisk {
 
     /// A disk with a bad block at `offset`.
     pub fn unreadable(bytes: Vec<u8>, offset: u64) -> Arc<Self> {
-        Self::dying(bytes, &[offset..offset + 4096])
+        Self::dying(bytes, std::slice::from_ref(&(offset..offset + 4096)))
     }
 
     /// A disk of which some ranges cannot be read.

@@ -84,6 +84,13 @@ impl RegionInput {
         }
     }
 
+    pub(super) fn salvage(&self) -> Option<&Salvage> {
+        match self {
+            Self::Disk { salvage, .. } => salvage.as_deref(),
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Bytes as they are, and an error for each that is not to be had.
     pub(super) fn read_strictly(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         match self {

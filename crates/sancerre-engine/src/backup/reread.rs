@@ -127,7 +127,8 @@ pub(super) fn scan(
     base: &[BaseChunk],
     partly: &Partly,
 ) -> Result<RegionMap> {
-    let stretches = stretches(partly.within(input), base);
+    let bad = partly.within(input);
+    let stretches = stretches(&bad, base);
     shared.scratch.with(|scratch| {
         let mut scan = Scan::new(shared, chunker, scratch, RegionMap::default());
         let mut kept =
@@ -141,7 +142,12 @@ pub(super) fn scan(
             if let Some(chunk) = last {
                 partly.sample(shared, input, chunk)?;
             }
-            scan.range(input, stretch.clone(), &mut [].iter().peekable())?;
+            if partly.is_worse(input, stretch, &bad) {
+                let mut chunks = base.iter().filter(|chunk| meet(stretch, &extent(chunk)));
+                chunks.try_for_each(|chunk| partly.take(&mut scan, chunk))?;
+            } else {
+                scan.range(input, stretch.clone(), &mut [].iter().peekable())?;
+            }
         }
         for chunk in kept {
             partly.take(&mut scan, chunk)?;
@@ -155,6 +161,20 @@ impl Partly {
     fn take(&self, scan: &mut Scan<'_>, chunk: &BaseChunk) -> Result<()> {
         add(&self.reread.taken_bytes, u64::from(chunk.word.place.size_bytes));
         scan.keep(chunk)
+    }
+
+    /// Whether less of a stretch can be read than before. Then it stays as it was, and what was missing is missing still.
+    fn is_worse(&self, input: &RegionInput, stretch: &Range<usize>, bad: &[Range<usize>]) -> bool {
+        let Some(salvage) = input.salvage() else { return false };
+        let fails = |part: &Range<usize>| input.read_strictly(part.start, &mut vec![0; part.len()]).is_err();
+        if !besides(stretch, bad).iter().any(fails) {
+            return false;
+        }
+        let start = input.extent().0;
+        let place = |at: usize| start.saturating_add(to_u64(at));
+        let missing = bad.iter().filter(|bad| meet(stretch, bad));
+        salvage.note(missing.map(|bad| place(bad.start)..place(bad.end)));
+        true
     }
 
     /// Compares a chunk that is taken over with the disk. That it cannot be read any more says nothing.
@@ -178,7 +198,7 @@ impl Partly {
 }
 
 /// What is read: all that could not be, and whole chunks of which it is a part.
-fn stretches(bad: Vec<Range<usize>>, base: &[BaseChunk]) -> Vec<Range<usize>> {
+fn stretches(bad: &[Range<usize>], base: &[BaseChunk]) -> Vec<Range<usize>> {
     let mut all: Vec<Range<usize>> = Vec::new();
     let chunks = base.iter().map(extent).filter(|chunk| bad.iter().any(|bad| meet(bad, chunk)));
     let mut parts: Vec<Range<usize>> = chunks.chain(bad.iter().cloned()).collect();
@@ -190,6 +210,18 @@ fn stretches(bad: Vec<Range<usize>>, base: &[BaseChunk]) -> Vec<Range<usize>> {
         }
     }
     all
+}
+
+/// What of a stretch is not bad.
+fn besides(stretch: &Range<usize>, bad: &[Range<usize>]) -> Vec<Range<usize>> {
+    let (mut parts, mut at) = (Vec::new(), stretch.start);
+    for bad in bad.iter().filter(|bad| meet(stretch, bad)) {
+        parts.push(at..bad.start);
+        at = bad.end;
+    }
+    parts.push(at..stretch.end);
+    parts.retain(|part| part.start < part.end);
+    parts
 }
 
 fn extent(chunk: &BaseChunk) -> Range<usize> {

@@ -1,6 +1,7 @@
 //! A disk that is dying: all that reads is saved, and what does not is named.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sancerre_format::names::Title;
@@ -19,13 +20,20 @@ pub(super) struct Salvage {
     name: Title,
     monitor: Monitor,
     bad: Mutex<Vec<Range<u64>>>,
+    /// The first one was said while others may follow.
+    is_told: AtomicBool,
 }
 
 impl Salvage {
     /// None where a block that cannot be read ends the backup: without leave, and for what is no disk.
     pub(super) fn of(source: &Source, allow: Allow, monitor: &Monitor) -> Option<Arc<Self>> {
         let is_allowed = allow.unreadable && source.disk().is_some();
-        let new = || Self { name: source.name.clone(), monitor: monitor.clone(), bad: Mutex::default() };
+        let new = || Self {
+            name: source.name.clone(),
+            monitor: monitor.clone(),
+            bad: Mutex::default(),
+            is_told: AtomicBool::new(false),
+        };
         is_allowed.then(|| Arc::new(new()))
     }
 
@@ -34,8 +42,7 @@ impl Salvage {
         let found = disk.read_what_reads(offset, buffer)?;
         // invariant: an empty list means that all was read
         let Some(first) = found.first() else { return Ok(()) };
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        if bad.is_empty() {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
             self.monitor.warn(format!(
                 "{} ({}) cannot be read at offset {}; going on, what else cannot be read is told at the end",
                 self.name,
@@ -43,11 +50,17 @@ impl Salvage {
                 first.start
             ));
         }
+        self.note(found);
+        Ok(())
+    }
+
+    /// Takes note of what is missing.
+    pub(super) fn note(&self, found: impl IntoIterator<Item = Range<u64>>) {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         bad.extend(found);
         if bad.len() > RANGES_MAX {
             *bad = Unreadable::new(std::mem::take(&mut bad)).ranges().to_vec();
         }
-        Ok(())
     }
 
     /// All that could not be read until now.

@@ -252,9 +252,11 @@ fn a_file_that_is_no_disk_is_opened_without_waiting() {
 fn holes_are_read_when_they_are_not_believed() {
     let directory = TempDir::new().unwrap();
     let disk = open_raw(&sparse_file(directory.path(), 4 * MIB, &[(MIB, vec![7; 4096])])).unwrap();
-    assert_ne!(disk.data_ranges(0..4 * MIB).unwrap(), [0..4 * MIB]);
+    let whole = 0..4 * MIB;
+    assert_ne!(disk.data_ranges(whole.clone()).unwrap(), std::slice::from_ref(&whole));
     let disk = disk.reading_holes();
-    assert_eq!(disk.data_ranges(MIB..4 * MIB).unwrap(), [MIB..4 * MIB]);
+    let part = MIB..4 * MIB;
+    assert_eq!(disk.data_ranges(part.clone()).unwrap(), std::slice::from_ref(&part));
     assert_eq!(disk.data_ranges(5..5).unwrap(), []);
     assert!(matches!(disk.data_ranges(0..5 * MIB), Err(ReadError::OutOfRange { .. })));
 }
@@ -315,7 +317,7 @@ fn the_first_bad_block_of_a_device_is_named() {
 
     let mut buffer = vec![0xAA; 2 * MIB as usize];
     let bad = disk.read_what_reads(MIB + 17, &mut buffer).unwrap();
-    assert_eq!(bad, [cut..3 * MIB + 17]);
+    assert_eq!(bad, std::slice::from_ref(&(cut..3 * MIB + 17)));
     let (read, zeros) = buffer.split_at(good - 17);
     assert!(read.iter().all(|byte| *byte == 3) && zeros.iter().all(|byte| *byte == 0));
 }
