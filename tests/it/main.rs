@@ -32,6 +32,7 @@ mod junk;
 mod keys;
 mod lies;
 mod link;
+mod lost;
 mod newer;
 mod nonces;
 mod odd;

@@ -98,7 +98,8 @@ fn tell(context: &Context, report: &GcReport, took: Duration) {
     }
     for session in &report.waits_for {
         context.output.warning(&format!(
-            "session {} is under way, so nothing was deleted; run gc after the backups, or with a longer --wait",
+            "session {} is under way, so nothing was deleted; run gc after the backups, or with a longer --wait; if its host will \
+             not come back, with a shorter --silent, after which a session without a sign of life is ended",
             session.number
         ));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let jobs = plan(&reader, &options, context)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
-    let (mut restored, mut skipped) = (Vec::new(), false);
+    let (mut restored, mut skipped, mut lost) = (Vec::new(), false, None::<Failure>);
     for job in jobs {
         // Of a whole snapshot the other members are restored; the engine refuses one that was named.
         if let (None, MemberKind::Other(kind)) = (&options.snapshot.member, &job.member.kind) {
@@ -51,10 +51,21 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         }
         context.output.detail(&format!("restoring {} to {}", job.member.name, job.path.display()));
         let target = open_target(&options, &job)?;
-        let report = restore_one(&reader, &job, target, &settings, &monitor).await?;
-        restored.push(Restored { job, report });
+        match restore_one(&reader, &job, target, &settings, &monitor).await {
+            Ok(report) => restored.push(Restored { job, report }),
+            // What one disk lost is no reason to leave the others.
+            Err(failure) if matches!(failure.exit, Exit::Damaged | Exit::Missing) => {
+                context.output.detail(&failure.message);
+                lost = Some(joined(lost, failure));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     drop(watched);
+    if let Some(failure) = lost {
+        finish(context, &reader, &restored, started.elapsed());
+        return Err(failure);
+    }
     let done = finish(context, &reader, &restored, started.elapsed());
     Ok(if skipped { Done { exit: Exit::Unsupported, ..done } } else { done })
 }
@@ -174,15 +185,31 @@ async fn restore_one(
     }
 }
 
+/// Two failures as one; the first says what kind it is.
+fn joined(first: Option<Failure>, next: Failure) -> Failure {
+    match first {
+        None => next,
+        Some(first) => Failure { message: format!("{}; {}", first.message, next.message), ..first },
+    }
+}
+
 /// What was restored until now stays: another run goes on from there, and after damage it may be all there is.
 fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
+    // All else was restored: another run finds the same until the repository is mended.
+    let is_all = matches!(error, Error::Unrestorable { .. });
     let mut failure = match error {
         Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
         error => Failure::from(error),
     };
     let Some(target) = target else { return failure };
     let path = target.path().display().to_string();
-    if let Some(option) = target.goes_on_with() {
+    if let (true, Some(option)) = (is_all, target.goes_on_with()) {
+        failure.message.push_str(&format!(
+            ". Everything else of it is in {path}, and nothing in those ranges can be relied on: this is the rescued disk, as \
+             far as it can be had. The same command with {option} tries these ranges again, which helps once what is \
+             named here can be read again, or after `sancerre repair`; until then copy {path} elsewhere to use it"
+        ));
+    } else if let Some(option) = target.goes_on_with() {
         failure.message.push_str(&format!(
             ". What was restored until then is in {path}; the same command with {option} goes on from there"
         ));
