@@ -63,7 +63,9 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     }
     drop(watched);
     if let Some(failure) = lost {
-        finish(context, &reader, &restored, started.elapsed());
+        if !restored.is_empty() {
+            finish(context, &reader, &restored, started.elapsed());
+        }
         return Err(failure);
     }
     let done = finish(context, &reader, &restored, started.elapsed());
