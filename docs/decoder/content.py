@@ -114,6 +114,12 @@ class Content:
         except Damaged as error:
             raise Damaged(f"frame {name}: {error}") from error
 
+    def _data_root(self, pack: Pack, frame: Frame) -> bytes:
+        session = self.zone.sessions.get(frame.name.number)
+        if session is not None and session.entry.sealed:
+            return self.session_key(frame.name.number)
+        return self.keyring.session_key_of(dict(pack.sessions)[frame.session])
+
     def _open(self, pack: Pack, frame: Frame) -> bytes:
-        root = self.session_key(frame.name.number) if pack.kind == DATA else self._root(frame.session)
+        root = self._data_root(pack, frame) if pack.kind == DATA else self._root(frame.session)
         return seals.open_unit(pack.sealed(frame), root, pack.kind, frame.session, frame.name.ordinal, frame.name.position)

@@ -34,6 +34,7 @@ mod junk;
 mod keys;
 mod lies;
 mod link;
+mod lost;
 mod newer;
 mod nonces;
 mod odd;

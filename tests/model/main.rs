@@ -14,6 +14,7 @@ mod distrust;
 mod exhaustive;
 mod explore;
 mod hostile;
+mod lost;
 mod mutants;
 mod mutants_of_trust;
 mod notes;

@@ -107,7 +107,7 @@ pub enum Error {
     },
     /// A log entry is missing below one that verifies.
     #[error(
-        "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
+        "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; if it is gone for good, `sancerre repair` says what can be done; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
     )]
     Gap {
         /// The first number that is missing.
@@ -178,9 +178,19 @@ pub enum Error {
     },
     /// An object is there and cannot be read, though the store works.
     #[error(
-        "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again"
+        "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again; if it is gone for good, `sancerre repair` says what can be done"
     )]
     Unread {
+        /// Its key.
+        key: String,
+        /// What the store says.
+        reason: String,
+    },
+    /// The same, for a reader: what it holds is out of reach, and nothing says that it rotted.
+    #[error(
+        "object {key} cannot be read: {reason}; the store as such works, so it is this object alone. Make it readable again, or see with `sancerre check` what depends on it"
+    )]
+    Withheld {
         /// Its key.
         key: String,
         /// What the store says.
@@ -324,7 +334,7 @@ impl Error {
             Self::WrongKey { .. } | Self::Unreadable { .. } => ErrorKind::WrongKey,
             Self::Object { source: FormatError::Unsupported { .. }, .. }
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
-            Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
+            Self::Object { .. } | Self::Unverified { .. } | Self::Withheld { .. } => ErrorKind::Damaged,
             Self::Missing { .. }
             | Self::Gap { .. }
             | Self::Broken { .. }

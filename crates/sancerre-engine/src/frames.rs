@@ -3,6 +3,7 @@
 //! A map names a frame by its first place. Gc may have moved it since: then the commit says into which pack, and that
 //! pack's directory where. Everything that reads frames asks here, so nobody else knows of moves.
 
+mod heads;
 mod places;
 mod recent;
 
@@ -80,6 +81,8 @@ pub struct Frames {
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
     small_packs: Recent<PackName, Option<Bytes>>,
+    /// Sessions of which the log does not say what opens their frames.
+    told: RwLock<HashMap<u64, heads::Told>>,
 }
 
 impl Frames {
@@ -93,6 +96,7 @@ impl Frames {
             content_roots: Mutex::default(),
             kept: Mutex::default(),
             small_packs: Recent::new(SMALL_PACKS_KEPT),
+            told: RwLock::default(),
         }
     }
 
@@ -251,7 +255,8 @@ impl Frames {
     fn session(&self, number: u64) -> Result<SessionId> {
         let log = self.log();
         let entry = log.entry(number).filter(|entry| entry.announced().is_some());
-        entry.map(|entry| entry.session).ok_or_else(|| Error::Lost { what: format!("log entry {number}") })
+        let session = entry.map(|entry| entry.session).or_else(|| self.session_told(number));
+        session.ok_or_else(|| Error::Lost { what: format!("log entry {number}") })
     }
 
     fn unit(&self, kind: UnitKind, place: &FramePlace) -> Result<UnitName> {
@@ -271,6 +276,9 @@ impl Frames {
         let mut roots = self.content_roots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = roots.get(&session) {
             return Ok(root.clone());
+        }
+        if let Some(root) = self.content_told(session) {
+            return Ok(root);
         }
         let key = sancerre_format::names::log(&self.repository.keys.zone, session);
         // Also of a revoked writer, for the snapshots of others: the key is the one committed to, and chunks are verified.
@@ -302,9 +310,19 @@ impl Frames {
     /// Opens a sealed metadata frame.
     pub fn open_metadata(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
         let name = self.unit(UnitKind::Metadata, place)?;
-        let generation = self.log().generation(name.session.number);
-        let root = self.repository.keys.metadata_root_in(&name.session, generation)?;
-        seal::open(&root, &name, sealed).map_err(|error| self.blame(place, error))
+        let keys = &self.repository.keys;
+        let open = |generation: Option<u16>| {
+            let root = keys.metadata_root_in(&name.session, generation)?;
+            seal::open(&root, &name, sealed).map_err(|error| self.blame(place, error))
+        };
+        match self.log().generation(name.session.number) {
+            // Lost with its log entry: one of the keys at hand opens it, or none does.
+            None => match keys.generations().into_iter().map(|made| open(Some(made))).find(Result::is_ok) {
+                Some(opened) => opened,
+                None => open(keys.generation()),
+            },
+            generation => open(generation),
+        }
     }
 
     /// Fetches and opens a metadata frame, or takes it from the few kept.

@@ -25,6 +25,7 @@ pub mod location;
 pub mod lock;
 pub mod map;
 pub mod monitor;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod select;

@@ -51,6 +51,13 @@ pub struct Record<F> {
 }
 
 impl<F: Fields> Record<F> {
+    /// What another record of the same signer says in place of one that is lost. Of its parts only `public` is known, if
+    /// that is.
+    pub fn implied<G: Fields>(fields: F, from: &Record<G>, hash: Hash, public: Option<Vec<u8>>) -> Self {
+        let (tool, signer) = (from.tool.clone(), from.signer.clone());
+        Self { fields, tool, signer, hash, public, sealed: None }
+    }
+
     /// The public part.
     ///
     /// Errors: it was cut off; see [`Cut`].

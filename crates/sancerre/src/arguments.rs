@@ -11,7 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
-use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named};
+use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::limits::Limits;
 use crate::named_path;
 use crate::units::parse_size;
@@ -137,6 +137,8 @@ pub(crate) enum Command {
     Release(Held),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Write anew what small lost records said, and give up what cannot be had back
+    Repair(Repair),
     /// Keep what live snapshots need locked for longer (S3 Object Lock)
     Lock(Lock),
     /// Manage the keys of writers, keepers and restore recipients

@@ -14,6 +14,7 @@ mod index;
 mod init;
 mod key;
 mod lock;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -44,6 +45,7 @@ pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
+pub(crate) use repair::Repair;
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -180,6 +182,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Release(options) => hold::release(options, context).await,
         Command::Stats => stats::run(context).await,
         Command::Gc(options) => gc::run(options, context).await,
+        Command::Repair(options) => repair::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),

@@ -93,7 +93,7 @@ pub async fn backup(
 ) -> Result<BackupReport> {
     check_names(&options)?;
     let mut log = Log::load_recent(repository, monitor).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     ending::warn_of_end(repository, &log, &options.vm, monitor);
     if options.dry_run {
         let next = log.end();
@@ -105,7 +105,7 @@ pub async fn backup(
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     log.refuse_opaque(&repository.keys.zone, session.id.number)?;
     save(repository, &mut log, session, options, monitor).await
 }

@@ -1,10 +1,10 @@
 //! Which packs there should be and which there are: signed lists against the store's listing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sancerre_format::id::{FramePlace, PackName, SessionId};
-use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::names::{self, Folder, Zone, ZoneKey};
 use sancerre_format::pack::PackKind;
 
 use super::report::Severity;
@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue, Present};
 use crate::repository::log::{Log, Moves};
+use crate::repository::unlisted;
 
 /// Why a pack cannot be used, and which object is to blame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub(super) struct Fault {
     pub(super) object: String,
     pub(super) severity: Severity,
     pub(super) problem: String,
+}
+
+/// What stands for a lost list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// A list that the administrator signed.
+    MadeAnew,
+    /// So many packs that snapshots need were found by the store's listing.
+    Found(usize),
+    /// Nothing that a snapshot needs.
+    Nothing,
 }
 
 /// Pack lists, and what the store has.
@@ -47,16 +59,44 @@ pub(super) async fn take(repository: &Repository, log: &Arc<Log>) -> Result<(Arc
 
 impl Inventory {
     async fn load(repository: &Repository, log: &Log) -> Result<Self> {
-        let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
+        let (mut catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
         let present = Present::load(repository).await?;
         let missing_lists = missing_lists(repository, log).await?;
         let moves = Moves::claimed(log);
+        let mut needed = BTreeSet::new();
+        for snapshot in log.snapshots() {
+            // A set that cannot be read is told with its snapshot.
+            needed.extend(moves.packs(&snapshot.uses().unwrap_or_default()));
+        }
+        needed.retain(|pack| catalogue.pack(*pack).is_none());
+        catalogue.add_missing(unlisted::find(repository, log, &present, &needed).await?);
         Ok(Self { catalogue: Arc::new(catalogue), present, moves, bad_lists, missing_lists })
     }
 
-    /// The keys of lists that manifests count and the store does not have.
-    pub(super) fn missing_lists(&self) -> impl Iterator<Item = &String> {
-        self.missing_lists.values()
+    /// The keys of lists that manifests count and the store does not have, by session.
+    pub(super) fn missing_lists(&self) -> impl Iterator<Item = (u64, &String)> {
+        self.missing_lists.iter().map(|(session, key)| (*session, key))
+    }
+
+    /// The sessions of which a list is lost and was not made anew.
+    pub(super) fn lost_lists<'a>(&'a self, zone: &'a Zone) -> impl Iterator<Item = u64> + 'a {
+        let bad = self.bad_lists.iter().filter_map(|bad| match ZoneKey::parse(zone, &bad.key) {
+            Ok(ZoneKey::List(session, _)) => Some(session.number),
+            _ => None,
+        });
+        let lost = bad.chain(self.missing_lists.keys().copied());
+        lost.filter(|session| !self.catalogue.is_made_anew(*session))
+    }
+
+    /// What a list of this session costs that is lost: what was made of it since, in words.
+    pub(super) fn instead_of_list(&self, session: u64) -> Instead {
+        if self.catalogue.is_made_anew(session) {
+            return Instead::MadeAnew;
+        }
+        match self.catalogue.unlisted().iter().filter(|pack| pack.session == session).count() {
+            0 => Instead::Nothing,
+            packs => Instead::Found(packs),
+        }
     }
 
     /// Why a pack is not there as its session listed it; none when it is.
@@ -116,7 +156,8 @@ impl Inventory {
     }
 }
 
-async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, String>> {
+/// The first list of each session that its manifest counts and the store does not have.
+pub(crate) async fn missing_lists(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, String>> {
     let zone = &repository.keys.zone;
     let listed = repository.list(Folder::Lists).await?;
     let mut found: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();

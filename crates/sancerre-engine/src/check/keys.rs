@@ -102,6 +102,8 @@ fn succession(repository: &Repository, key: &str) -> std::result::Result<(), For
 
 /// The identity epoch and the generation of the zone's keys that a backup was made with.
 fn made_with(entry: &LogEntry) -> Option<(u16, u16)> {
+    // What stands for a lost entry does not say it.
+    let entry = Some(entry).filter(|entry| entry.lost.is_none())?;
     match &entry.entry.as_deref().ok()?.fields.kind {
         Kind::Backup(intent) => Some((intent.epoch, intent.generation)),
         _ => None,

@@ -33,6 +33,8 @@ mod walk;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sancerre_format::names::ZoneKey;
+
 pub use report::{CheckReport, Cost, Finding, Severity};
 pub use sample::{Sample, Sampled};
 pub use select::ReadData;
@@ -42,13 +44,16 @@ use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, Marks};
+use inventory::Instead;
 use packs::Counted;
 use quarantine::Quarantine;
 use report::Findings;
 use run::Run;
 
 pub(crate) use history::CLOCK_SECONDS;
+pub(crate) use inventory::missing_lists;
 pub(crate) use run::tolerate;
+pub(crate) use verify::{Expected, verify};
 
 /// What to check.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,10 +93,12 @@ pub(crate) async fn check_log(
     monitor: &Monitor,
 ) -> Result<CheckReport> {
     let zone = &repository.keys.zone;
-    let mut findings = records::check(repository, log).await?;
+    let (mut findings, is_stranded) = records::check(repository, log).await?;
     findings.extend(history::check(zone, log, repository.host.clock.now()));
     findings.extend(keys::check(repository, log).await?);
-    findings.extend(records::strangers(repository, log).await?);
+    let named: BTreeSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
+    let strangers = records::strangers(repository, log).await?;
+    findings.extend(strangers.into_iter().filter(|stranger| !named.contains(&stranger.object)));
     findings.extend(records::covered(repository));
     findings.extend(checkpoints::check(repository, log).await?);
     findings.extend(records::strange(repository));
@@ -102,7 +109,7 @@ pub(crate) async fn check_log(
     let mut counted = Counted::default();
     let needed = packs::compare(&mut run, &mut counted).await?;
     packs::read(&mut run, &options.read_data, &needed, &mut counted).await?;
-    packs::note_orphans(&mut run, &needed);
+    packs::note_orphans(&mut run, &needed, is_stranded);
     walk::walk(&mut run).await?;
     index::check(&mut run).await?;
 
@@ -131,6 +138,9 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
     let mut findings = Findings::default();
     let subjects = subjects::read(repository, &log, &mut findings);
     let frames = Frames::new(repository.clone(), Arc::clone(&log), Arc::clone(&inventory.catalogue));
+    for subject in &subjects {
+        frames.learn(&subject.uses.clone().unwrap_or_default()).await?;
+    }
     Ok(Run {
         repository,
         monitor,
@@ -147,11 +157,39 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
 
 /// Pack lists that do not verify or are not there; what they cost is added when their packs are met.
 fn blame_lists(run: &mut Run<'_>) {
-    for bad in &run.inventory.bad_lists {
-        run.findings.blame(&bad.key, Severity::of(&bad.error), bad.error.to_string());
-    }
-    let problem = "it is missing: packs that only it names cannot be found";
-    for key in run.inventory.missing_lists() {
-        run.findings.blame(key, Severity::Missing, problem);
+    let zone = &run.repository.keys.zone;
+    let session = |key: &str| match ZoneKey::parse(zone, key) {
+        Ok(ZoneKey::List(session, _)) => session.number,
+        _ => 0,
+    };
+    let bad = run.inventory.bad_lists.iter();
+    let bad =
+        bad.map(|bad| (bad.key.clone(), session(&bad.key), Severity::of(&bad.error), bad.error.to_string()));
+    let missing = run
+        .inventory
+        .missing_lists()
+        .map(|(session, key)| (key.clone(), session, Severity::Missing, "it is missing".to_owned()));
+    let lists: Vec<_> = bad.chain(missing).collect();
+    for (key, session, severity, problem) in lists {
+        match run.inventory.instead_of_list(session) {
+            Instead::MadeAnew => {
+                let problem = format!("{problem}; the administrator made it anew, so it costs nothing");
+                run.findings.blame(&key, Severity::Note, problem);
+            }
+            Instead::Found(packs) => {
+                let problem = format!(
+                    "{problem}: {packs} packs that snapshots need are named by no other list. They are there, and restores find \
+                     them; `sancerre repair` writes the list anew, so that backups build on them again"
+                );
+                run.findings.blame(&key, severity, problem);
+            }
+            Instead::Nothing => {
+                run.findings.blame(
+                    &key,
+                    severity,
+                    format!("{problem}: packs that only it names cannot be found"),
+                );
+            }
+        }
     }
 }

@@ -80,7 +80,9 @@ fn lose_pack(run: &mut Run<'_>, pack: PackName) {
     let Some(fault) = run.inventory.fault(run.repository, pack) else { return };
     run.lost.add_pack(pack);
     // What no list names cannot be reused anyway.
-    let settled = run.inventory.catalogue.pack(pack).is_some() && run.quarantine.add_pack(pack);
+    let is_named = run.inventory.catalogue.pack(pack).is_some();
+    let is_found = run.inventory.catalogue.unlisted().contains(&pack);
+    let settled = is_named && !is_found && run.quarantine.add_pack(pack);
     if settled {
         run.findings.blame_settled(&fault.object, fault.severity, fault.problem);
     } else {
@@ -289,9 +291,15 @@ pub(super) fn charge(run: &mut Run<'_>) {
     }
 }
 
-/// Says how much of the store no snapshot accounts for.
-pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>) {
-    let (mut packs, mut bytes) = (0u64, 0u64);
+/// Says how much of the store no snapshot accounts for. `is_stranded`: there are signed snapshots that nobody sees.
+pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>, is_stranded: bool) {
+    let (mut orphans, mut doubtful) = ((0u64, 0u64), (0u64, 0u64));
+    // Where something that says what is needed cannot be read, nobody can say that nothing needs a pack.
+    let all_known = run.subjects.iter().all(|subject| subject.uses.is_some())
+        && !is_stranded
+        && !run.log.damaged().any(|(session, _)| run.log.standing(u64::MAX).is_live(&session))
+        && run.log.void_sessions().is_empty();
+    let lost: BTreeSet<u64> = run.inventory.lost_lists(&run.repository.keys.zone).collect();
     for pack in run.inventory.present.names() {
         let entry = run.log.entry(pack.session);
         let committed = entry.is_some_and(|entry| entry.snapshot().is_some() || entry.commit().is_some());
@@ -300,15 +308,27 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>) {
             if listed && (committed || needed.contains(&pack)) {
                 continue;
             }
-            packs = packs.saturating_add(1);
-            bytes = bytes.saturating_add(*size_bytes);
+            let is_sure = all_known && !lost.contains(&pack.session);
+            let (packs, bytes) = if is_sure { &mut orphans } else { &mut doubtful };
+            *packs = packs.saturating_add(1);
+            *bytes = bytes.saturating_add(*size_bytes);
         }
     }
+    let folder = run.repository.folder(Folder::Packs);
+    let (packs, bytes) = orphans;
     if packs > 0 {
         let problem = format!(
             "{packs} packs of {bytes} bytes belong to no snapshot: their backups are running, were aborted or died; \
              the next backup reuses what is listed of them, and gc removes the rest"
         );
-        run.findings.blame(&run.repository.folder(Folder::Packs), Severity::Note, problem);
+        run.findings.blame(&folder, Severity::Note, problem);
+    }
+    let (packs, bytes) = doubtful;
+    if packs > 0 {
+        let problem = format!(
+            "of {packs} packs of {bytes} bytes it cannot be said whether a snapshot needs them, for a record that would say \
+             so is lost: leave them where they are. `sancerre repair` says what can be made anew"
+        );
+        run.findings.blame(&folder, Severity::Note, problem);
     }
 }

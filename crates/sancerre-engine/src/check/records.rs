@@ -13,13 +13,13 @@ use super::report::{Cost, Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Outcome};
+use crate::repository::log::{Log, LogEntry, Lost, Outcome, filler};
 
 /// Missing entries reported at most: one forged entry with an absurd number must not flood the report.
 const MISSING_MAX: usize = 100;
 
-/// Checks the log. What it costs is snapshots that nobody can read because of it.
-pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
+/// Checks the log. What it costs is snapshots that nobody can read because of it; whether there are such is told besides.
+pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Finding>, bool)> {
     let stranded = stranded(repository, log).await?;
     let mut findings = Vec::new();
     for number in log.missing().take(MISSING_MAX) {
@@ -31,11 +31,13 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
         });
     }
     findings.extend(breaks(repository, log));
+    findings.extend(forked(repository, log, &stranded));
     for entry in log.entries() {
+        findings.extend(lost(repository, log, entry).await?);
         findings.extend(check_entry(repository, entry, &stranded).await?);
         findings.extend(check_outcome(repository, log, entry));
     }
-    Ok(findings)
+    Ok((findings, !stranded.is_empty()))
 }
 
 /// Entries whose signer read another entry below its own than the one that is there: one of both was put in later.
@@ -50,6 +52,58 @@ fn breaks<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item = 
         ),
         costs: Vec::new(),
     })
+}
+
+/// Signed snapshots at whose number the log has another entry that verifies: two copies of the repository went on, each by
+/// itself, and were put together again.
+fn forked(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>>) -> Vec<Finding> {
+    let is_other = |number: &u64| log.entry(*number).is_some_and(|entry| entry.announced().is_some());
+    let forked = stranded.iter().filter(|(number, _)| is_other(number)).flat_map(|(_, costs)| costs);
+    let finding = |cost: &Cost| Finding {
+        severity: Severity::Damaged,
+        object: names::outcome(&repository.keys.zone, &cost.snapshot),
+        problem: format!(
+            "it is a signed snapshot of {}, but log entry {} is another one: two copies of this repository both went on and \
+             were put together, or an entry was replaced. Nobody sees this snapshot here, and gc does not keep what only it \
+             needs: do not run gc, restore it from the copy in which it was made, and back {} up again",
+            cost.vm, cost.snapshot.number, cost.vm
+        ),
+        costs: vec![cost.clone()],
+    };
+    forked.map(finding).collect()
+}
+
+/// A log entry for which its outcome stands.
+async fn lost(repository: &Repository, log: &Log, entry: &LogEntry) -> Result<Option<Finding>> {
+    let Some(why) = entry.lost else { return Ok(None) };
+    let number = entry.session.number;
+    let object = names::log(&repository.keys.zone, number);
+    let (mut severity, what) = match why {
+        Lost::Missing => (Severity::Missing, "it is missing".to_owned()),
+        Lost::Rotten => (Severity::Damaged, "it is not what its signer wrote".to_owned()),
+        Lost::Unread => {
+            let unread = log.unread().iter().find(|unread| unread.key == object);
+            (
+                Severity::Damaged,
+                format!("it cannot be read: {}", unread.map_or("", |unread| unread.reason.as_str())),
+            )
+        }
+    };
+    let stands = match &entry.outcome {
+        Outcome::Abort(abort) => format!(
+            "its session came to nothing, as {} signed ({}). If it said something else, such as a forget, a hold or a \
+             revocation, that is lost with it: say it again",
+            abort.signer, abort.fields.reason
+        ),
+        _ => "its outcome stands for it, and nothing is lost".to_owned(),
+    };
+    if why == Lost::Rotten
+        && repository.store.get(&object).await.is_ok_and(|bytes| bytes == Some(filler(&entry.session)))
+    {
+        // Nobody can do more about it.
+        severity = Severity::Note;
+    }
+    Ok(Some(Finding { severity, object, problem: format!("{what}; {stands}"), costs: Vec::new() }))
 }
 
 /// Manifests whose log entry is not there or not as it was, by number.
@@ -87,6 +141,9 @@ async fn check_entry(
     stranded: &BTreeMap<u64, Vec<Cost>>,
 ) -> Result<Option<Finding>> {
     let Err(error) = &entry.entry else { return Ok(None) };
+    if entry.lost.is_some() && entry.revoked.is_none() {
+        return Ok(None);
+    }
     let number = entry.session.number;
     let object = names::log(&repository.keys.zone, number);
     if let Some(by) = &entry.opaque_by {

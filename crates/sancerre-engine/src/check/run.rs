@@ -45,5 +45,5 @@ pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<St
 
 /// Whether an error is about the way to the object, so that trying again may help.
 pub(super) fn is_transient(error: &Error) -> bool {
-    matches!(error, Error::Store { .. })
+    matches!(error, Error::Store { .. } | Error::Withheld { .. })
 }

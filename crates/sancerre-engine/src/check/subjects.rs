@@ -84,6 +84,7 @@ pub(super) fn reason(error: &Error) -> String {
         Error::Store { operation, source, .. } => {
             format!("the store failed to {operation} it: {}", explain(source))
         }
+        Error::Withheld { reason, .. } => format!("it cannot be read: {reason}"),
         other => other.to_string(),
     }
 }

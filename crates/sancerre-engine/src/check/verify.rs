@@ -12,20 +12,20 @@ use crate::frames::Frames;
 
 /// What a pack must be.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
-    pub(super) repository: RepositoryId,
-    pub(super) session: SessionId,
-    pub(super) name: PackName,
-    pub(super) listed: ListedPack,
+pub(crate) struct Expected {
+    pub(crate) repository: RepositoryId,
+    pub(crate) session: SessionId,
+    pub(crate) name: PackName,
+    pub(crate) listed: ListedPack,
     /// Open data frames too, not only metadata.
-    pub(super) open_content: bool,
+    pub(crate) open_content: bool,
     /// The generation of the zone's keys that the pack was made with, if these are at hand.
-    pub(super) generation: Option<u16>,
+    pub(crate) generation: Option<u16>,
 }
 
 /// How much of a pack is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// None of its frames.
     Nothing,
     /// These frames.
@@ -36,14 +36,14 @@ pub(super) enum Lost {
 
 /// What reading a pack showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// What is wrong with it; none when it is intact.
-    pub(super) problem: Option<String>,
-    pub(super) lost: Lost,
+    pub(crate) problem: Option<String>,
+    pub(crate) lost: Lost,
     /// Whether its table was opened.
-    pub(super) has_table: bool,
+    pub(crate) has_table: bool,
     /// Whether nothing is wrong with what is lost, but that it needs a newer version of the program.
-    pub(super) newer: bool,
+    pub(crate) newer: bool,
 }
 
 impl Verdict {
@@ -53,7 +53,7 @@ impl Verdict {
 }
 
 /// Verifies the bytes of a pack. Takes processor time: to be run on the pool.
-pub(super) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verdict {
+pub(crate) fn verify(bytes: &[u8], expected: &Expected, frames: &Frames) -> Verdict {
     let same = Hash::of(bytes) == expected.listed.hash;
     let pack = match Pack::decode(bytes) {
         Ok(pack) => pack,

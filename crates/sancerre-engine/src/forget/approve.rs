@@ -32,7 +32,7 @@ pub async fn approve(repository: &Repository, numbers: &BTreeSet<u64>, reason: &
         None => Signer::Admin,
     };
     let mut log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     let waiting = log.pending();
     let mut entries = BTreeSet::<SessionId>::new();
     for number in numbers {
@@ -64,7 +64,7 @@ fn nothing_waits(number: u64) -> Error {
 /// Errors: [`Error::Usage`] when so many are needed already; [`Error::WrongKey`] without the admin's key; the store's.
 pub async fn set_quorum(repository: &Repository, approvals_needed: u32, reason: &str) -> Result<(u64, bool)> {
     let log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     let now = log.standing(u64::MAX).approvals_needed();
     if now == approvals_needed {
         return Err(Error::Usage(format!("{now} approvals are needed already; nothing was done")));

@@ -80,7 +80,7 @@ pub struct ForgetReport {
 /// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     let next = log.end();
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;

@@ -57,7 +57,7 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
 /// Errors: [`Error::Usage`] for a public name that no backup has; as [`hold`].
 pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
     let log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     let announced = |vm: &Title| {
         log.entries()
             .filter_map(|entry| entry.entry.as_deref().ok())
@@ -80,7 +80,7 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
 /// Errors: [`Error::Usage`] for a machine that is not held; [`Error::WrongKey`]; the store's.
 pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
     let log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     let standing = log.standing(u64::MAX);
     if let Some(other) = vms.iter().find(|vm| standing.vm_held_by(vm).is_none()) {
         return Err(Error::Usage(format!("the machine {other} is not held; nothing was done")));
@@ -90,7 +90,7 @@ pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason:
 
 async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {
     let log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     for session in snapshots {
         let entry = log.entry(session.number).filter(|entry| entry.session == *session);
         if !entry.is_some_and(|entry| entry.snapshot().is_some() || entry.damaged().is_some()) {

@@ -10,6 +10,7 @@ use super::{Frames, PackedFrame, View};
 use crate::error::Result;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::Moves;
+use crate::repository::unlisted;
 
 impl Frames {
     /// All places of a frame but the one that was `tried`, as far as there are any, the best first.
@@ -17,7 +18,9 @@ impl Frames {
     /// Errors: what is wrong with the store rather than with a pack.
     pub(crate) async fn other_places(&self, frame: FrameName, tried: PackName) -> Result<Vec<PackedFrame>> {
         let log = self.log();
-        let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
+        let mut abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
+        // What a gc moved of which entry and commit are lost lies in its packs too.
+        abandoned.extend(log.void_sessions());
         let view = self.view();
         let ever = view.ever.get_or_init(|| Moves::ever(&log));
         let mut packs: Vec<PackName> = ever.places_of(&frame);
@@ -56,9 +59,14 @@ impl Frames {
             return Ok(());
         }
         let (lists, _) = Catalogue::load(&self.repository, &view.log, unknown.iter().copied()).await?;
+        let present = unlisted::present(&self.repository, &unknown.iter().copied().collect()).await?;
+        let is_listed = |pack: &PackName| lists.pack(*pack).is_some() || view.catalogue.pack(*pack).is_some();
+        let others = present.names().filter(|pack| !is_listed(pack)).collect();
+        let others = unlisted::find(&self.repository, &view.log, &present, &others).await?;
         missed.sessions.extend(unknown);
         let mut catalogue = Catalogue::clone(&view.catalogue);
         catalogue.extend(lists);
+        catalogue.add_missing(others);
         let view = View::new(Arc::clone(&view.log), Arc::new(catalogue));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         Ok(())

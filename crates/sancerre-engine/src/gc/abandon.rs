@@ -121,7 +121,7 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     }
 }
 
-/// Packs of gcs that were given up in which a frame lies that a snapshot needs which is not gone, or may lie, for all that
+/// Packs of gcs and of lost sessions that were given up in which a frame lies that a snapshot needs which is not gone, or may lie, for all that
 /// can be read of them.
 ///
 /// Errors: the store's; the user's wish to stop.
@@ -132,14 +132,18 @@ pub(super) async fn needed_copies(
     monitor: &Monitor,
 ) -> Result<BTreeSet<PackName>> {
     let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
-    let packs = present.names().filter(|pack| abandoned.contains(&pack.session));
-    // What no list names, no reader finds.
+    // They may have been gcs too, whose lists are nobody's word any more.
+    let void = log.void_sessions();
+    let is_named = |pack: &PackName| Source::find(catalogue, *pack).is_some();
+    let packs =
+        present.names().filter(|pack| abandoned.contains(&pack.session) || void.contains(&pack.session));
     let sources: Vec<Source> = packs.filter_map(|pack| Source::find(catalogue, pack)).collect();
+    let unnamed = present.names().filter(|pack| void.contains(&pack.session) && !is_named(pack));
+    let mut kept: BTreeSet<PackName> = unnamed.collect();
     if sources.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(kept);
     }
     let needed = needed(log.remaining_below(u64::MAX))?;
-    let mut kept: BTreeSet<PackName> = BTreeSet::new();
     let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
     while let Some((source, ends)) = read.try_next().await? {
         let held = ends.and_then(|ends| {

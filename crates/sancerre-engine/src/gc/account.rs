@@ -47,7 +47,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         }
     }
     let hidden = |session: &SessionId| {
-        standing.forgotten_by(session).is_none()
+        // What was given up with its log entry is missing by decision.
+        let is_given_up =
+            |entry: &LogEntry| entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_));
+        !log.entry(session.number).is_some_and(is_given_up)
+            && standing.forgotten_by(session).is_none()
             && standing.collected_by(session).is_none()
             && !log.entry(session.number).is_some_and(|entry| is_there(entry, session))
     };

@@ -92,7 +92,7 @@ async fn make(
     last: Option<State>,
 ) -> Result<(Checkpoint, State)> {
     let upto = gc.number + 1;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     log.refuse_opaque(&repository.keys.zone, upto)?;
     let commit = log.entry(gc.number).and_then(LogEntry::outcome_hash);
     let checkpoint = Checkpoint {

@@ -138,7 +138,6 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
 async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
     let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
     for bad in &bad_lists {
-        bad.refuse_unread()?;
         monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
     }
     Ok(catalogue)
@@ -172,7 +171,7 @@ async fn read_log(repository: &Repository) -> Result<Log> {
     let next = log.end();
     log.complete(repository, next).await?;
     log.settle(repository, next).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     Ok(log)
 }
 
@@ -277,7 +276,7 @@ async fn copy_and_close(
     let copied = copy(repository, session, catalogue, &report.plan.moves, monitor).await?;
     report.waits_for = patience.run(repository, log, session.number, monitor, &mut report.ended).await?;
     if report.waits_for.is_empty() {
-        log.refuse_unread()?;
+        log.refuse_unread(&repository.keys.zone)?;
         account::account(repository, log, session.number)?;
     }
     Ok(copied)

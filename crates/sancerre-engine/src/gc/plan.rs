@@ -15,7 +15,7 @@ use sancerre_format::names::Time;
 use super::weigh::Weight;
 use super::{GcOptions, notes};
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Standing};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -218,8 +218,12 @@ fn choose<'a>(
 }
 
 /// Only what ended by a record that verifies can be judged, what a keeper gave up, and what a revoked key made: nothing
-/// that this one signs can become a snapshot any more, and nobody reuses it.
+/// that this one signs can become a snapshot any more, and nobody reuses it. What was lost with its log entry and given up
+/// ended too.
 fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
+    if entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_)) {
+        return true;
+    }
     if let Some(revoked) = &entry.revoked {
         return matches!(revoked.fields.kind, Kind::Backup(_));
     }

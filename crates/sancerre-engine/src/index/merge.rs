@@ -61,7 +61,7 @@ pub async fn merge_index(
     log: &mut Log,
     monitor: &Monitor,
 ) -> Result<Option<MergeReport>> {
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     merge(repository, log, monitor, |sizes| choose(sizes, u64::MAX)).await
 }
 

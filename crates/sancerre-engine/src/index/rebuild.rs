@@ -59,13 +59,12 @@ pub(super) async fn rebuild(
 ) -> Result<RebuildReport> {
     repository.signer(Kind::Index.roles())?;
     let mut log = Log::load(repository).await?;
-    log.refuse_unread()?;
+    log.refuse_unread(&repository.keys.zone)?;
     // Segments first: a list is published before the segments that name its packs, so every segment seen here speaks
     // of packs that are read below.
     let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
     for bad in &bad_lists {
-        bad.refuse_unread()?;
         monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
     }
     let present = Present::load(repository).await?;

@@ -224,6 +224,8 @@ async fn zones(repository: &Repository) -> Result<BTreeMap<Zone, (u64, Log)>> {
                 Some(_) => log.refresh(&there).await?,
             }
         };
+        // So that no entry of the old key can be put where one is lost.
+        log.fill_lost(&there, from).await?;
         found.insert(zone, (from, log));
     }
     Ok(found)

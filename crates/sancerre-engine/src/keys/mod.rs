@@ -263,6 +263,14 @@ impl Keys {
         self.secrets.as_ref().map(|secrets| secrets.generation)
     }
 
+    /// The generations of the zone's keys at hand, the one that is written now first.
+    pub(crate) fn generations(&self) -> Vec<u16> {
+        let secrets = self.secrets.iter();
+        secrets
+            .flat_map(|secrets| std::iter::once(secrets.generation).chain(secrets.others.keys().copied()))
+            .collect()
+    }
+
     /// The zone's keys of a generation.
     ///
     /// Errors: as [`Keys::zone_secrets`]; [`Error::WrongKey`] when that generation is not at hand.
@@ -344,20 +352,31 @@ impl Keys {
         if self.identities.is_empty() {
             return Err(self.opens_no_content());
         }
-        let forged = |detail: &str| FormatError::Forged { what: "session key", detail: detail.to_owned() };
         let sealed_key = entry.sealed().map_err(Error::object(key_of_entry))?;
         let secret = sealed::open_by_epoch(sealed_key, intent.epoch, &self.identities, key_of_entry)?;
-        let key: [u8; 32] = secret
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::object(key_of_entry)(forged("it has another size")))?;
-        let key = SessionKey(key);
+        let key = session_key(&secret).map_err(Error::object(key_of_entry))?;
         if key.commitment() != intent.commitment {
-            return Err(Error::object(key_of_entry)(forged(
-                "it is not the key that the session committed to",
-            )));
+            let forged = session_key_forged("it is not the key that the session committed to");
+            return Err(Error::object(key_of_entry)(forged));
         }
         Ok(key.root())
+    }
+
+    /// The same of a sealed session key that a pack holds, for a session whose log entry is lost: no commitment is known,
+    /// so whoever uses it must see that it opens what it should.
+    ///
+    /// Errors: as [`Keys::content_root`].
+    pub(crate) fn content_root_of(&self, sealed_key: &[u8], key_of_pack: &str) -> Result<RootKey> {
+        if self.identities.is_empty() {
+            return Err(self.opens_no_content());
+        }
+        let open = |identity: &IdentitySecret| {
+            sealed::open_by_epoch(sealed_key, identity.epoch, &self.identities, key_of_pack).ok()
+        };
+        let secret = self.identities.iter().find_map(open);
+        let forged = || Error::object(key_of_pack)(session_key_forged("no identity at hand opens it"));
+        let secret = secret.ok_or_else(forged)?;
+        Ok(session_key(&secret).map_err(Error::object(key_of_pack))?.root())
     }
 
     fn opens_no_content(&self) -> Error {
@@ -370,6 +389,14 @@ impl Keys {
             advice: "use the repository's passphrase or a restore identity (--identity)",
         }
     }
+}
+
+fn session_key(secret: &[u8]) -> std::result::Result<SessionKey, FormatError> {
+    secret.try_into().map(SessionKey).map_err(|_| session_key_forged("it has another size"))
+}
+
+fn session_key_forged(detail: &str) -> FormatError {
+    FormatError::Forged { what: "session key", detail: detail.to_owned() }
 }
 
 /// The configuration, verified against `trust`, or on first sight against itself.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
-use sancerre_format::id::{FramePlace, PackName, SessionId};
+use sancerre_format::id::{FramePlace, PackName, RepositoryId, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::names;
 use sancerre_format::pack::{DirectoryEntry, OwnFrames, PackTail, Piece, Trailer};
@@ -104,6 +104,24 @@ impl Ends {
             return Ok(tail);
         }
         Err(not_listed())
+    }
+
+    /// What a pack that no list names says of itself, and who wrote it: it is of this name and repository, and nothing is
+    /// proven but by the ids of what is in it. The hash of all its bytes is the one in its key, and that of SHA-256 is not
+    /// known.
+    pub(crate) fn decode_unlisted(
+        &self,
+        repository: RepositoryId,
+    ) -> std::result::Result<(PackTail<'_>, ListedPack), FormatError> {
+        let tail = PackTail::decode(self.trailer, &self.head, &self.tail)?;
+        let head = tail.head();
+        if head.repository != repository || head.name() != self.source.name {
+            let detail = "it is another pack than its key says".to_owned();
+            return Err(FormatError::Forged { what: "pack", detail });
+        }
+        let frames = u32::try_from(tail.directory().len()).unwrap_or(u32::MAX);
+        let pack = ListedPack { kind: head.kind, tail: tail.hash(), frames, ..self.source.listed };
+        Ok((tail, pack))
     }
 }
 

@@ -8,6 +8,7 @@ mod compare;
 mod decode;
 mod digest;
 mod effect;
+mod lost;
 mod moves;
 mod read;
 mod snapshot;
@@ -32,6 +33,8 @@ use crate::store::Listed;
 pub use approval::{Pending, Request};
 pub use avoid::Avoid;
 pub(crate) use carried::Carried;
+pub use lost::Lost;
+pub(crate) use lost::{UNKNOWN, filler};
 pub use moves::{Marks, Moves};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
@@ -55,6 +58,8 @@ pub struct LogEntry {
     pub opaque_by: Option<Name>,
     /// Its outcome.
     pub outcome: Outcome,
+    /// Why `entry` is what its outcome says of it, and not what its signer wrote: see [`Lost`].
+    pub lost: Option<Lost>,
 }
 
 /// What ended a session.
@@ -141,7 +146,7 @@ impl Log {
     /// BLAKE3 of the object at a number: what the entry above it names.
     pub(crate) fn hash_at(&self, number: u64) -> Option<Hash> {
         let entry = self.entries.get(&number).map(|entry| entry.session.intent);
-        entry.or_else(|| self.basis.as_ref()?.hash_of(number))
+        entry.filter(|intent| *intent != UNKNOWN).or_else(|| self.basis.as_ref()?.hash_of(number))
     }
 
     /// Whether a session is in the log: its number, with this very entry.
@@ -205,9 +210,10 @@ impl Log {
             if let Some(expected) = self.basis.as_ref().and_then(|basis| basis.hash_of(below)) {
                 return (entry.fields.previous != Some(expected)).then_some((below, entry));
             }
-            // One that does not verify is named for that.
+            // One that does not verify is named for that; who could not read it says nothing of it.
             let found = self.entries.get(&below).filter(|found| found.announced().is_some())?;
-            (entry.fields.previous != Some(found.session.intent)).then_some((below, entry))
+            let differs = entry.fields.previous.is_some_and(|previous| previous != found.session.intent);
+            differs.then_some((below, entry))
         })
     }
 

@@ -6,6 +6,7 @@ pub mod init;
 pub mod log;
 pub mod revoke;
 pub mod session;
+pub(crate) mod unlisted;
 
 use bytes::Bytes;
 use sancerre_format::certificate::Role;

@@ -324,7 +324,7 @@ pub(crate) fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Resu
 
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";
 
-/// The log without a gap below `end`: what a listing left out is read by name.
+/// The log without a gap below `end`: what a listing left out is read by name, and what is lost is filled.
 ///
 /// Errors: [`Error::Gap`].
 async fn dense<'a>(repository: &Repository, log: &'a Log, end: u64) -> Result<Cow<'a, Log>> {
@@ -332,6 +332,7 @@ async fn dense<'a>(repository: &Repository, log: &'a Log, end: u64) -> Result<Co
     if log.first_gap(end).is_some() {
         log.to_mut().complete(repository, end).await?;
     }
+    log.fill_lost(repository, end).await?;
     Ok(log)
 }
 

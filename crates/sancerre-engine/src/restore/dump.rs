@@ -81,12 +81,13 @@ async fn plan_slices(
     let slice_bytes = (output_bytes / SLICES_PER_BUDGET).max(1);
     let mut walk = Walk::new(fetcher, member)?;
     while let Some(window) = walk.next().await? {
+        walk.refuse_gone()?;
         // Nobody listens any more after a failure, which the listener reports.
         if slices.send(cut(window, region_bytes, slice_bytes)).await.is_err() {
             break;
         }
     }
-    Ok(())
+    walk.refuse_gone()
 }
 
 /// Cuts a window at the ends of regions, which frames do not cross, and wherever a slice would be too large.

@@ -14,6 +14,7 @@ use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::Member;
 use sancerre_format::pack::refuse_newer;
 
+use crate::check::tolerate;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::{Segment, segments};
@@ -22,6 +23,8 @@ use crate::restore::plan::{Piece, WantedFrame};
 
 /// What of a pack says which version may read it.
 const PACK_START_BYTES: u64 = 16;
+/// Problems told at once, one by one.
+const TOLD_MAX: usize = 3;
 /// Segments of the index searched at once.
 const SEGMENTS_IN_FLIGHT: usize = 16;
 
@@ -40,9 +43,7 @@ impl<'a> Copies<'a> {
     pub(super) async fn locate(fetcher: &'a Fetcher<'a>, failed: &mut [Failed]) -> Result<Self> {
         explain(fetcher, failed).await;
         let failed = &*failed;
-        for failed in failed {
-            fetcher.monitor.warn(format!("{}; looking for another copy", failed.error));
-        }
+        tell(fetcher, failed);
         let places = match search(fetcher, failed).await {
             Ok(found) => found,
             Err(error @ Error::Interrupted) => return Err(error),
@@ -105,6 +106,18 @@ impl<'a> Copies<'a> {
     }
 }
 
+/// Names what failed: each object once, and many objects in one line.
+fn tell(fetcher: &Fetcher<'_>, failed: &[Failed]) {
+    let fresh = fetcher.not_told(failed.iter().map(|failed| failed.error.to_string()));
+    for problem in fresh.iter().take(TOLD_MAX) {
+        fetcher.monitor.warn(format!("{problem}; looking for another copy"));
+    }
+    let more = fresh.len().saturating_sub(TOLD_MAX);
+    if more > 0 {
+        fetcher.monitor.warn(format!("and {more} more like that; `sancerre check` names all"));
+    }
+}
+
 /// Frames are read without the head of their pack, so those of a later version look damaged: asks the packs that failed.
 async fn explain(fetcher: &Fetcher<'_>, failed: &mut [Failed]) {
     let mut asked: HashMap<String, Option<FormatError>> = HashMap::new();
@@ -161,10 +174,10 @@ async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<Cont
                 .into_iter()
                 .filter(|(_, place)| !bad.contains(&place.frame))
                 .for_each(|(id, place)| places.entry(id).or_default().push(place)),
-            Err(error) if error.is_damage() => {
-                fetcher.monitor.warn(format!("index segment {name} is ignored: {error}"));
+            Err(error) => {
+                let why = tolerate(repository, error).await?;
+                fetcher.monitor.warn(format!("index segment {name} is ignored: {why}"));
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(places)
@@ -208,7 +221,16 @@ pub(super) struct Gone {
 impl Gone {
     /// Adds a stretch.
     pub(super) fn add(&mut self, range: Range<u64>) {
-        self.ranges.push(range);
+        match self.ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.ranges.push(range),
+        }
+    }
+
+    /// Adds what is gone elsewhere.
+    pub(super) fn extend(&mut self, other: Self) {
+        other.ranges.into_iter().for_each(|range| self.add(range));
+        self.cause = self.cause.take().or(other.cause);
     }
 
     /// Why the stretches added so far are gone; the first cause is the one that is reported.

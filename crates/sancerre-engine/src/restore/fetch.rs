@@ -1,8 +1,8 @@
 //! Fetching: the memory, the processors and the requests of one restore, and which packs are where.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use sancerre_format::FormatError;
@@ -60,6 +60,8 @@ pub(super) struct Fetcher<'a> {
     others: Mutex<HashMap<u64, Arc<Frames>>>,
     fetched_bytes: AtomicU64,
     requests: AtomicU64,
+    /// Problems that the user was told of.
+    told: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Fetcher<'a> {
@@ -84,7 +86,19 @@ impl<'a> Fetcher<'a> {
             others: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            told: std::sync::Mutex::default(),
         }
+    }
+
+    /// Those of these problems that were not told before.
+    pub(super) fn not_told(&self, problems: impl Iterator<Item = String>) -> Vec<String> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = Vec::new();
+        for problem in problems.filter(|problem| !told.contains(problem)).collect::<BTreeSet<_>>() {
+            fresh.push(problem.clone());
+            told.insert(problem);
+        }
+        fresh
     }
 
     /// The frames.
@@ -211,7 +225,7 @@ impl<'a> Fetcher<'a> {
 
     /// A store says little about why it has no such range: looks whether the pack is there and whole.
     pub(super) async fn diagnose(&self, pack: PackName, located: &Located, error: Error) -> Error {
-        if !matches!(error, Error::Store { .. }) {
+        if !matches!(error, Error::Store { .. } | Error::Withheld { .. }) {
             return error;
         }
         let repository = self.frames().repository();

@@ -26,7 +26,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use sancerre_format::FormatError;
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Title};
 use sancerre_format::outcome::{Body, Manifest, Member, MemberKind};
 use sancerre_image::RawTarget;
@@ -37,6 +37,7 @@ use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{BadList, Catalogue};
 use crate::repository::log::{Log, LogEntry, Moves, open_body};
+use crate::repository::unlisted;
 use fetch::Fetcher;
 use write::Written;
 
@@ -87,11 +88,28 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let keys = repository.keys.clone().in_generation(generation)?;
     let repository = &Repository { keys, ..repository.clone() };
     let manifest = snapshot.manifest.fields.clone();
-    let packs = Moves::claimed(&log).packs(&snapshot.uses()?);
-    let sessions: BTreeSet<u64> = packs.into_iter().map(|pack| pack.session).collect();
-    let (catalogue, bad_lists) = Catalogue::load(repository, &log, sessions).await?;
+    let uses = snapshot.uses()?;
+    let packs = Moves::claimed(&log).packs(&uses);
+    let (catalogue, bad_lists) = catalogue(repository, &log, packs).await?;
     let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));
+    frames.learn(&uses).await?;
     Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })
+}
+
+/// The lists of these packs, and of those that no list names what they say of themselves.
+async fn catalogue(
+    repository: &Repository,
+    log: &Log,
+    packs: BTreeSet<PackName>,
+) -> Result<(Catalogue, Vec<BadList>)> {
+    let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
+    let (mut catalogue, bad_lists) = Catalogue::load(repository, log, sessions).await?;
+    let lost: BTreeSet<PackName> = packs.into_iter().filter(|pack| catalogue.pack(*pack).is_none()).collect();
+    if !lost.is_empty() {
+        let present = unlisted::present(repository, &lost.iter().map(|pack| pack.session).collect()).await?;
+        catalogue.add_missing(unlisted::find(repository, log, &present, &lost).await?);
+    }
+    Ok((catalogue, bad_lists))
 }
 
 /// The log with all that it says of this snapshot: its manifest, and the session keys of whoever sealed its frames.
@@ -162,6 +180,13 @@ impl SnapshotReader {
         }
         for bad in &self.bad_lists {
             monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+        }
+        let found = self.frames.catalogue().unlisted().len();
+        if found > 0 {
+            monitor.warn(format!(
+                "{found} packs are named by no pack list that can be read: they were found in the store's listing, and what is \
+                 in them is proven by its ids; `sancerre repair` writes the lists anew"
+            ));
         }
         add(&monitor.counters.total_bytes, member.data_bytes);
         Ok(())

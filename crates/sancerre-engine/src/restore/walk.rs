@@ -45,6 +45,8 @@ pub(super) struct Walk<'a> {
     map: MapReader,
     /// Nodes not read yet, the next one last.
     pending: Vec<Pending>,
+    /// What lay under nodes of which no copy is left: the walk goes on behind it.
+    gone: Gone,
 }
 
 impl<'a> Walk<'a> {
@@ -53,7 +55,18 @@ impl<'a> Walk<'a> {
         let map = MapReader::new(Arc::clone(fetcher.frames()), member)?;
         let root =
             map.root().map(|root| Pending { level: root.level, number: 0, id: root.id, place: root.place });
-        Ok(Self { fetcher, member, map, pending: root.into_iter().collect() })
+        let (pending, gone) = (root.into_iter().collect(), Gone::default());
+        Ok(Self { fetcher, member, map, pending, gone })
+    }
+
+    /// What could not be walked.
+    pub(super) fn into_gone(self) -> Gone {
+        self.gone
+    }
+
+    /// Fails when something could not be walked so far: for who cannot leave it out.
+    pub(super) fn refuse_gone(&mut self) -> Result<()> {
+        std::mem::take(&mut self.gone).verdict(self.member)
     }
 
     /// The next chunks, or none at the end of the disk.
@@ -103,7 +116,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads nodes of one level.
-    async fn load(&self, level: u8, nodes: Vec<Pending>) -> Result<Nodes> {
+    async fn load(&mut self, level: u8, nodes: Vec<Pending>) -> Result<Nodes> {
         let wanted = nodes.iter().map(|node| piece(node.number, node.id, &node.place)).collect();
         let wanted = self.fetcher.find(wanted).await?;
         let (fetcher, merge) = (self.fetcher, self.fetcher.merge(&wanted));
@@ -116,7 +129,8 @@ impl<'a> Walk<'a> {
                 Err(failed) => lost.push(failed),
             }
         }
-        self.mend(level, lost, &mut loaded).await?;
+        let gone = self.mend(level, lost, &mut loaded).await?;
+        self.gone.extend(gone);
         Ok(loaded)
     }
 
@@ -143,12 +157,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks for other copies of nodes.
-    async fn mend(&self, level: u8, mut lost: Vec<Failed>, loaded: &mut Nodes) -> Result<()> {
+    async fn mend(&self, level: u8, mut lost: Vec<Failed>, loaded: &mut Nodes) -> Result<Gone> {
+        let mut gone = Gone::default();
         if lost.is_empty() {
-            return Ok(());
+            return Ok(gone);
         }
         let mut copies = Copies::locate(self.fetcher, &mut lost).await?;
-        let mut gone = Gone::default();
         for failed in lost {
             for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
                 let check = |place: &Place, raw: &[u8]| self.node(level, piece, place, raw).ok();
@@ -159,7 +173,7 @@ impl<'a> Walk<'a> {
             }
             gone.because(failed.error);
         }
-        gone.verdict(self.member)
+        Ok(gone)
     }
 }
 

@@ -57,14 +57,17 @@ pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<Ra
     // One window waits while another is written and a third is planned.
     let (sender, receiver) = mpsc::channel(1);
     let done =
-        try_join(plan_steps(fetcher, member, &sink, sender), run_steps(fetcher, member, &sink, receiver))
-            .await;
+        try_join(plan_steps(fetcher, member, &sink, sender), run_steps(fetcher, &sink, receiver)).await;
     if done.is_err() {
         fetcher.settle().await;
     }
+    let (mut gone, chunks_gone) = done?;
+    // All that could be had is in place: only now it is said what could not.
+    gone.extend(chunks_gone);
+    gone.verdict(member)?;
     let kept_bytes = sink.kept_bytes.load(Ordering::Relaxed);
     let data_bytes = sink.written_bytes.load(Ordering::Relaxed).saturating_add(kept_bytes);
-    done.map(|_| Written { data_bytes, kept_bytes })
+    Ok(Written { data_bytes, kept_bytes })
 }
 
 async fn plan_steps(
@@ -72,7 +75,7 @@ async fn plan_steps(
     member: &Member,
     sink: &Arc<Sink>,
     steps: mpsc::Sender<Vec<Step>>,
-) -> Result<()> {
+) -> Result<Gone> {
     let (mut walk, mut holes) = (Walk::new(fetcher, member)?, Holes::default());
     let blame = |error| fetcher.reader.blame(error);
     while let Some(window) = walk.next().await? {
@@ -84,20 +87,19 @@ async fn plan_steps(
         planned.extend(plan(window, merge).into_iter().map(Step::Write));
         // Nobody listens any more after a failure, which the listener reports.
         if steps.send(planned).await.is_err() {
-            return Ok(());
+            return Ok(Gone::default());
         }
     }
     let end = holes.before(&(member.size_bytes..member.size_bytes)).map_err(blame)?;
     let _ = steps.send(vec![Step::Zero(vec![end])]).await;
-    Ok(())
+    Ok(walk.into_gone())
 }
 
 async fn run_steps(
     fetcher: &Fetcher<'_>,
-    member: &Member,
     sink: &Arc<Sink>,
     receiver: mpsc::Receiver<Vec<Step>>,
-) -> Result<()> {
+) -> Result<Gone> {
     let windows = stream::unfold(receiver, |mut receiver| async move {
         let steps = receiver.recv().await?;
         Some((stream::iter(steps), receiver))
@@ -105,14 +107,15 @@ async fn run_steps(
     let jobs = windows.flatten().map(|step| jobs_of(fetcher, step)).flatten_unordered(STREAMS_MAX);
     let done = jobs.map(|job| async move { run_job(fetcher, sink, job?).await });
     let mut running = std::pin::pin!(done.buffer_unordered(fetcher.jobs_ready()));
-    let mut lost: Vec<Failed> = Vec::new();
+    let (mut lost, mut gone): (Vec<Failed>, Gone) = Default::default();
     while let Some(failed) = running.try_next().await? {
         lost.extend(failed);
         if chunks(&lost) > LOST_CHUNKS_MAX {
-            mend(fetcher, member, sink, std::mem::take(&mut lost)).await?;
+            gone.extend(mend(fetcher, sink, std::mem::take(&mut lost)).await?);
         }
     }
-    mend(fetcher, member, sink, lost).await
+    gone.extend(mend(fetcher, sink, lost).await?);
+    Ok(gone)
 }
 
 fn chunks(lost: &[Failed]) -> usize {
@@ -142,13 +145,13 @@ async fn run_job(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, job: Job) -> Result<Op
     }
 }
 
-/// Writes what other copies give for the lost chunks.
-async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, mut lost: Vec<Failed>) -> Result<()> {
+/// Writes what other copies give for the lost chunks; says for which there is none.
+async fn mend(fetcher: &Fetcher<'_>, sink: &Sink, mut lost: Vec<Failed>) -> Result<Gone> {
+    let mut gone = Gone::default();
     if lost.is_empty() {
-        return Ok(());
+        return Ok(gone);
     }
     let mut copies = Copies::locate(fetcher, &mut lost).await?;
-    let mut gone = Gone::default();
     for failed in lost {
         for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
             match copies.chunk(&piece.id).await? {
@@ -158,7 +161,7 @@ async fn mend(fetcher: &Fetcher<'_>, member: &Member, sink: &Sink, mut lost: Vec
         }
         gone.because(failed.error);
     }
-    gone.verdict(member)
+    Ok(gone)
 }
 
 impl Sink {

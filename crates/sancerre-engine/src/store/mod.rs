@@ -238,7 +238,16 @@ impl Store {
     }
 
     /// A range of an object, which must be there and that long.
+    ///
+    /// Errors: [`Error::Withheld`] when it is this object alone that cannot be read.
     pub async fn need_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        match self.try_range(key, range).await {
+            Err(error) => Err(self.about_one(error).await),
+            read => read,
+        }
+    }
+
+    async fn try_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         let wanted = range.end.saturating_sub(range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         match self.read(key, options).await? {

@@ -13,7 +13,7 @@ use sancerre_format::bytes::to_u64;
 
 use super::traffic::Request;
 use super::versions::Place;
-use super::{IN_PART, Store, path, retry, short};
+use super::{IN_PART, Store, explain, path, retry, short};
 use crate::error::{Error, Result};
 
 /// Reads a range of an object from its start to its end.
@@ -65,6 +65,16 @@ impl Store {
         }
     }
 
+    /// What a failed read, tried as long as the user wants to wait, says: of the store, or of this object alone.
+    pub(crate) async fn about_one(&self, error: Error) -> Error {
+        match error {
+            Error::Store { key, source, .. } if self.works().await => {
+                Error::Withheld { key, reason: explain(&source) }
+            }
+            error => error,
+        }
+    }
+
     /// Asks for a range and waits for its first bytes.
     async fn try_open(
         &self,
@@ -101,7 +111,8 @@ impl RangeReader {
 
     /// The next `count` bytes.
     ///
-    /// Errors: [`Error::Missing`]; [`Error::Store`], also when the object or the range ends before them.
+    /// Errors: [`Error::Missing`]; [`Error::Withheld`] and [`Error::Store`], also when the object or the range ends before
+    /// them.
     pub async fn read(&mut self, count: usize) -> Result<Bytes> {
         let until = self.until(to_u64(count))?;
         if matches!(self.body, Body::Closed) && self.rest.is_empty() && count > 0 {
@@ -191,9 +202,12 @@ impl RangeReader {
                 self.body = Body::File;
                 Ok(true)
             }
-            Ok(Opened::Short) => Err(short(&self.key)),
+            Ok(Opened::Short) => Err(store.about_one(short(key)).await),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(Error::Store { operation: "read", key: self.key.clone(), source }),
+            Err(source) => {
+                let error = Error::Store { operation: "read", key: key.clone(), source };
+                Err(store.about_one(error).await)
+            }
         }
     }
 

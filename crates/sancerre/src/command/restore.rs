@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     }
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions { memory_bytes: context.global.memory };
-    let (mut restored, mut skipped, mut is_whole) = (Vec::new(), false, true);
+    let (mut restored, mut skipped, mut is_whole, mut lost) = (Vec::new(), false, true, None::<Failure>);
     for job in jobs {
         // Of a whole snapshot the other members are restored; the engine refuses one that was named.
         if let (None, MemberKind::Other(kind)) = (&options.snapshot.member, &job.member.kind) {
@@ -73,10 +73,23 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         let target = open_target(&options, &job)?;
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
         let how = How { settings, wipe_rest: options.wipe_rest, context, monitor: &monitor };
-        let (report, surplus_bytes) = restore_one(&reader, &job, target, &how).await?;
-        restored.push(Restored { job, report, surplus_bytes });
+        match restore_one(&reader, &job, target, &how).await {
+            Ok((report, surplus_bytes)) => restored.push(Restored { job, report, surplus_bytes }),
+            // What one disk lost is no reason to leave the others.
+            Err(failure) if matches!(failure.exit, Exit::Damaged | Exit::Missing) => {
+                context.output.detail(&failure.message);
+                lost = Some(joined(lost, failure));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     drop(watched);
+    if let Some(failure) = lost {
+        if !restored.is_empty() {
+            finish(context, &reader, &restored, started.elapsed());
+        }
+        return Err(failure);
+    }
     let done = finish(context, &reader, &restored, started.elapsed());
     Ok(match (skipped, is_whole) {
         (true, _) => Done { exit: Exit::Unsupported, ..done },
@@ -223,25 +236,34 @@ fn unfinished(error: TargetError, written: &Path, path: &Path) -> Failure {
     failure
 }
 
+/// Two failures as one; the first says what kind it is.
+fn joined(first: Option<Failure>, next: Failure) -> Failure {
+    match first {
+        None => next,
+        Some(first) => Failure { message: format!("{}; {}", first.message, next.message), ..first },
+    }
+}
+
 /// What was restored until now stays: another run goes on from there, and after damage it may be all there is.
 fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
-    let is_final = matches!(error, Error::Unrestorable { .. });
+    // All else was restored: another run finds the same until the repository is mended.
+    let is_all = matches!(error, Error::Unrestorable { .. });
     let mut failure = match error {
         Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
         error => Failure::from(error),
     };
     let Some(target) = target else { return failure };
     let path = target.path().display().to_string();
-    if let Some(option) = target.goes_on_with() {
-        failure.message.push_str(&match is_final {
-            true => format!(
-                ". What could be had is in {path}, with zeros elsewhere: keep it, it may be all that is left of the disk. \
-                 Trying again gives no more until what is damaged is brought back; then {option} goes on from there"
-            ),
-            false => format!(
-                ". What was restored until then is in {path}; the same command with {option} goes on from there"
-            ),
-        });
+    if let (true, Some(option)) = (is_all, target.goes_on_with()) {
+        failure.message.push_str(&format!(
+            ". Everything else of it is in {path}, and nothing in those ranges can be relied on: this is the rescued disk, as \
+             far as it can be had. The same command with {option} tries these ranges again, which helps once what is \
+             named here can be read again, or after `sancerre repair`; until then copy {path} elsewhere to use it"
+        ));
+    } else if let Some(option) = target.goes_on_with() {
+        failure.message.push_str(&format!(
+            ". What was restored until then is in {path}; the same command with {option} goes on from there"
+        ));
     } else if target.abandon().is_err() {
         failure.message.push_str(&format!(". {path} could not be removed"));
     }

@@ -22,6 +22,8 @@ pub struct Avoid {
     /// The gcs that burn or propose a pack, of packs from or to which something was moved.
     burners: HashMap<PackName, Vec<u64>>,
     sessions: HashSet<u64>,
+    /// Packs of sessions below this number may be deleted by who knows whom.
+    doubtful: Option<u64>,
     /// Below this number only these packs may be used.
     kept: Option<(u64, FrameSet)>,
     /// Sessions above this number are strangers.
@@ -43,7 +45,8 @@ impl Avoid {
         });
         let gone =
             self.kept.as_ref().is_some_and(|(upto, kept)| pack.session < *upto && !kept.contains_pack(&pack));
-        (!distrusted && !gone && !self.marks.contains(frame, &pack) && !self.left_behind(frame))
+        let doubtful = self.doubtful.is_some_and(|number| pack.session < number);
+        (!distrusted && !gone && !doubtful && !self.marks.contains(frame, &pack) && !self.left_behind(frame))
             .then_some(pack)
     }
 
@@ -64,7 +67,7 @@ impl Avoid {
 
     /// Whether a collector announced or gave up a pack, or something in all of it is damaged.
     pub(super) fn has_pack(&self, pack: &PackName) -> bool {
-        self.marks.has_pack(pack)
+        self.doubtful.is_some_and(|number| pack.session < number) || self.marks.has_pack(pack)
     }
 
     /// Whether what a session says is listened to. A session whose frames are not used is no witness either.
@@ -107,6 +110,7 @@ impl Log {
     /// Adds what collectors below `number` proposed or gave up.
     pub(super) fn avoid_gcs(&self, avoid: &mut Avoid, number: u64) -> Result<()> {
         let (abandoned, waiting) = (self.abandoned(), self.waiting());
+        avoid.doubtful = self.doubtful_below(number);
         let from = self.start();
         for (_, entry) in self.entries.range(from..number.max(from)) {
             // The process of one that was given up may have read its own commit, and go on deleting.

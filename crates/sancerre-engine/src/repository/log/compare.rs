@@ -108,7 +108,10 @@ impl Log {
             Some((entry.session, LogEntry::announced(entry)?.fields.clone()))
         };
         let owners: BTreeSet<u64> = kept.packs().chain(needed.packs()).map(|pack| pack.session).collect();
-        let unlike = owners.into_iter().find(|number| announced(self, *number) != announced(whole, *number));
+        // What stands for a lost one says less.
+        let is_lost = |number: &u64| whole.entry(*number).is_some_and(|entry| entry.lost.is_some());
+        let mut owners = owners.into_iter().filter(|number| !is_lost(number));
+        let unlike = owners.find(|number| announced(self, *number) != announced(whole, *number));
         unlike.map(|number| format!("it leaves out log entry {number}, whose packs are used"))
     }
 }

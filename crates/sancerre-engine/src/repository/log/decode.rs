@@ -31,7 +31,15 @@ impl LogEntry {
             Err(error) => (Err(error), None),
         };
         let session = SessionId { number, intent };
-        Self { session, entry, revoked: None, void_by: None, opaque_by, outcome: Outcome::Undecided }
+        Self {
+            session,
+            entry,
+            revoked: None,
+            void_by: None,
+            opaque_by,
+            outcome: Outcome::Undecided,
+            lost: None,
+        }
     }
 }
 
@@ -143,7 +151,7 @@ pub(super) fn decode_outcome(
 }
 
 /// What an outcome is, whatever its version.
-fn family(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn family(bytes: &[u8]) -> Option<&'static str> {
     let line = record::first_line(bytes);
     ["manifest", "commit"]
         .into_iter()

@@ -9,6 +9,7 @@ use sancerre_format::id::{FrameName, PackName};
 use sancerre_format::log::Kind;
 
 use super::Log;
+use super::lost::GENERATION_UNKNOWN;
 
 /// The moves of committed collectors.
 #[derive(Debug, Clone, Default)]
@@ -239,11 +240,12 @@ impl Log {
 
     /// Generation of the zone's keys with which a session seals; none for entries that seal nothing.
     pub fn generation(&self, session: u64) -> Option<u16> {
-        match &self.entry(session)?.announced()?.fields.kind {
-            Kind::Backup(intent) => Some(intent.generation),
-            Kind::Gc { generation } => Some(*generation),
-            _ => None,
-        }
+        let generation = match &self.entry(session)?.announced()?.fields.kind {
+            Kind::Backup(intent) => intent.generation,
+            Kind::Gc { generation } => *generation,
+            _ => return None,
+        };
+        (generation != GENERATION_UNKNOWN).then_some(generation)
     }
 
     /// What is quarantined below `number`.

@@ -10,7 +10,7 @@ use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
-use super::{Log, LogEntry, Outcome};
+use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -57,6 +57,7 @@ impl Log {
         self.distrust_revoked();
         let outcomes = self.not_known(repository, outcomes, monitor);
         self.read_outcomes(repository, outcomes, monitor).await?;
+        self.stand_in(repository).await?;
         self.settle_below_commits(repository).await
     }
 
@@ -109,7 +110,7 @@ impl Log {
         entry.is_some_and(|entry| !matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_)))
     }
 
-    async fn read_entries(
+    pub(super) async fn read_entries(
         &mut self,
         repository: &Repository,
         wanted: Vec<Wanted>,
@@ -117,6 +118,7 @@ impl Log {
     ) -> Result<()> {
         let decode = |key: &str, bytes: &Bytes| decode_entry(repository, key, bytes);
         for Read { key, hash, value, unread } in repository.read_all(wanted, monitor, decode).await? {
+            let hash = if unread.is_some() { UNKNOWN } else { hash };
             self.note_unread(&key, unread);
             let Ok(ZoneKey::Log(number)) = ZoneKey::parse(&repository.keys.zone, &key) else { continue };
             let entry = LogEntry::new(number, hash, value);
@@ -179,7 +181,7 @@ impl Log {
                 self.refresh(repository).await?;
             }
         }
-        self.distrust_revoked();
+        self.stand_in(repository).await?;
         self.settle_gcs(repository, u64::MAX).await?;
         self.settle_below_commits(repository).await
     }
@@ -191,11 +193,17 @@ impl Log {
         while let Some(gap) = self.first_gap(end) {
             let key = names::log(&repository.keys.zone, gap);
             self.read_entries(repository, vec![Wanted::by_name(key.clone())], &Monitor::silent()).await?;
+            if !self.entries.contains_key(&gap) {
+                self.stand_in(repository).await?;
+            }
             let entry = self.entries.get(&gap).ok_or_else(|| self.gap(gap, key))?;
+            if entry.lost.is_some() {
+                continue;
+            }
             let outcome = names::outcome(&repository.keys.zone, &entry.session);
             self.read_outcomes(repository, vec![Wanted::by_name(outcome)], &Monitor::silent()).await?;
         }
-        self.distrust_revoked();
+        self.stand_in(repository).await?;
         self.settle_gcs(repository, end).await?;
         self.settle_below_commits(repository).await
     }

@@ -8,6 +8,7 @@ use sancerre_format::outcome::{Body, Manifest};
 use sancerre_format::record::Record;
 use sancerre_format::seal::{self, UnitKind, UnitName};
 
+use super::lost::GENERATION_UNKNOWN;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 
@@ -34,7 +35,7 @@ impl Snapshot<'_> {
     /// The generation of the zone's keys it was made with.
     pub fn generation(&self) -> Option<u16> {
         match &self.entry.fields.kind {
-            Kind::Backup(intent) => Some(intent.generation),
+            Kind::Backup(intent) => Some(intent.generation).filter(|made| *made != GENERATION_UNKNOWN),
             _ => None,
         }
     }

@@ -122,7 +122,9 @@ impl Log {
         let mut wanted = Vec::new();
         for number in entries {
             // Frames of a session without an entry are missed when they are opened.
-            let Some(entry) = self.entries.get(number) else { continue };
+            // What a lost one said is looked for in the heads of packs.
+            let entry = self.entries.get(number).filter(|entry| entry.lost.is_none());
+            let Some(entry) = entry else { continue };
             if entry.announced().is_some_and(|record| !record.is_whole()) {
                 wanted.push((names::log(zone, *number), entry.session.intent));
             }
@@ -138,18 +140,29 @@ impl Log {
         for Read { key, hash, value, unread } in
             repository.read_all(unique, &Monitor::silent(), decode).await?
         {
-            if let Some(reason) = unread {
-                return Err(Error::Unread { key, reason });
+            let is_needed = manifests.iter().any(|number| {
+                self.entries.get(number).is_some_and(|entry| names::outcome(zone, &entry.session) == key)
+            });
+            match (value, unread) {
+                (Ok(bytes), None) => drop(found.insert(key, (hash, bytes))),
+                // What it sealed is in the heads of packs too.
+                _ if !is_needed => {}
+                (_, Some(reason)) => return Err(Error::Withheld { key, reason }),
+                (value, None) => drop(value.map_err(Error::object(&key))?),
             }
-            let bytes = value.map_err(Error::object(&key))?;
-            found.insert(key, (hash, bytes));
         }
         for (key, expected) in wanted {
-            let (hash, bytes) = found.remove(&key).ok_or_else(|| Error::Missing { key: key.clone() })?;
-            if hash != expected {
-                return Err(Error::object(&key)(forged("a checkpoint names another object at its key")));
+            let is_entry = matches!(ZoneKey::parse(zone, &key), Ok(ZoneKey::Log(_)));
+            match found.remove(&key) {
+                Some((hash, bytes)) if hash == expected => {
+                    self.put_whole(repository, &key, &bytes).map_err(Error::object(&key))?;
+                }
+                _ if is_entry => {}
+                Some(_) => {
+                    return Err(Error::object(&key)(forged("a checkpoint names another object at its key")));
+                }
+                None => return Err(Error::Missing { key }),
             }
-            self.put_whole(repository, &key, &bytes).map_err(Error::object(&key))?;
         }
         Ok(())
     }

@@ -21,11 +21,22 @@ impl Log {
         &self.unread
     }
 
-    /// Fails for who must know everything.
+    /// Fails for who adds to the log: an entry that cannot be read may have announced anything, and the outcome of a gc says
+    /// what must not be reused. What became of a backup only collectors must know, who look at that themselves; an entry
+    /// for which its outcome stands, and a gc that was given up, are known well enough.
     ///
-    /// Errors: [`Error::Unread`] for the first object that cannot be read.
-    pub fn refuse_unread(&self) -> Result<()> {
-        match self.unread.first() {
+    /// Errors: [`Error::Unread`] for the first such object.
+    pub fn refuse_unread(&self, zone: &Zone) -> Result<()> {
+        let abandoned = self.abandoned();
+        let matters = |unread: &&Unread| match ZoneKey::parse(zone, &unread.key) {
+            Ok(ZoneKey::Log(number)) => self.entries.get(&number).is_none_or(|entry| entry.lost.is_none()),
+            Ok(ZoneKey::Outcome(session)) => {
+                let entry = self.entries.get(&session.number).filter(|entry| entry.session == session);
+                entry.is_some_and(|entry| entry.damaged().is_none()) && !abandoned.contains_key(&session)
+            }
+            _ => true,
+        };
+        match self.unread.iter().find(matters) {
             Some(Unread { key, reason }) => Err(Error::Unread { key: key.clone(), reason: reason.clone() }),
             None => Ok(()),
         }

@@ -1,0 +1,159 @@
+//! Giving up: the administrator's word that nobody will bring something back.
+//!
+//! A log entry that is gone may have announced anything. Whatever it was, its session ends with nothing once an abort stands at
+//! its outcome, for that is created once: a gc cannot commit any more, and a backup cannot save. Where not even the hash of
+//! the entry is known, its outcome's key is not either: then backups build on nothing below it.
+
+use std::collections::BTreeSet;
+
+use sancerre_format::certificate::Role;
+use sancerre_format::id::SessionId;
+use sancerre_format::log::{Kind, Snapshots};
+use sancerre_format::names::{self, ZoneKey};
+use sancerre_format::outcome::Abort;
+use sancerre_format::record;
+
+use super::{RepairOptions, is_sound, is_unknown};
+use crate::error::{Error, Result};
+use crate::gc::abandon;
+use crate::repository::Repository;
+use crate::repository::log::{Log, UNKNOWN, filler};
+use crate::repository::session::{append, one_line};
+use crate::store::Put;
+
+/// Gives up one object; returns what was done, in words. `log` knows of it afterwards.
+///
+/// Errors: [`Error::Usage`] for what is not lost; [`Error::Refused`] for what is there again.
+pub async fn give_up(
+    repository: &Repository,
+    log: &mut Log,
+    key: &str,
+    options: &RepairOptions,
+) -> Result<String> {
+    let zone = &repository.keys.zone;
+    let whole = if key.starts_with(names::ZONE_FOLDERS) {
+        key.to_owned()
+    } else {
+        format!("{}{key}", names::zone_folder(zone))
+    };
+    match ZoneKey::parse(zone, &whole) {
+        Ok(ZoneKey::Log(number)) => entry(repository, log, number, options).await,
+        Ok(ZoneKey::Outcome(session)) => outcome(repository, log, session, options).await,
+        _ => Err(Error::Usage(format!(
+            "{key} is no log entry and no outcome of zone {zone}: only these are given up. Name it as `sancerre check` does, such \
+             as {}",
+            names::log(zone, 1)
+        ))),
+    }
+}
+
+async fn entry(
+    repository: &Repository,
+    log: &mut Log,
+    number: u64,
+    options: &RepairOptions,
+) -> Result<String> {
+    let key = names::log(&repository.keys.zone, number);
+    let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
+    match log.entry(number) {
+        Some(entry) if is_sound(entry) => return usage("is there and is what its signer wrote"),
+        Some(entry) if entry.lost.is_some() => {
+            return usage("is lost already, and its outcome stands for it");
+        }
+        None if number == 0 || number > log.highest() => {
+            return usage("is above all log entries that there are");
+        }
+        _ => {}
+    }
+    let session = log.said_of(number);
+    if session.is_none() && log.entry(number).is_some_and(|entry| entry.session.intent != UNKNOWN) {
+        return usage("never was an entry: it is void, and stops nobody");
+    }
+    let session = session.unwrap_or(SessionId { number, intent: UNKNOWN });
+    if !options.dry_run {
+        let fill = filler(&session);
+        if log.entry(number).is_none()
+            && let Put::Occupied(found) = repository.store.put_new(&key, fill.clone()).await?
+            && found != fill
+        {
+            return Err(Error::Refused(format!(
+                "{key} is there again; nothing was done. Run the command again"
+            )));
+        }
+        let session = end(repository, session, options).await?;
+        log.refresh(repository).await?;
+        if log.entry(number).is_none_or(|entry| entry.lost.is_none()) {
+            return Err(Error::Lost { what: format!("the end of session {session} as it was just written") });
+        }
+    }
+    let unknown = if is_unknown(&session) { ", and backups build on nothing that is older" } else { "" };
+    Ok(format!("{key}: given up; whatever it said, it came to nothing{unknown}"))
+}
+
+/// Puts an abort at the session's outcome. Where something lies there that says nothing, nobody can put anything else, and
+/// the abort stands where that of an entry stands of which nothing is known.
+async fn end(repository: &Repository, session: SessionId, options: &RepairOptions) -> Result<SessionId> {
+    let unknown = SessionId { intent: UNKNOWN, ..session };
+    for session in BTreeSet::from([session, unknown]).into_iter().rev() {
+        let signer = repository.signer(&[Role::Admin])?;
+        let abort = Abort {
+            repository: repository.keys.trust.repository,
+            zone: repository.keys.zone.clone(),
+            session,
+            by: signer.by.clone(),
+            time: repository.host.clock.now(),
+            reason: one_line(&options.reason),
+        };
+        let bytes = repository.sign(signer, &abort, &[], &[])?;
+        let key = names::outcome(&repository.keys.zone, &session);
+        match repository.store.put_new(&key, bytes).await {
+            Ok(Put::Created) => return Ok(session),
+            Ok(Put::Occupied(found)) if record::decode::<Abort>(&repository.keys.trust, &found).is_ok() => {
+                return Ok(session);
+            }
+            // Something that cannot be read lies there.
+            Ok(Put::Occupied(_)) | Err(Error::Store { .. }) if !is_unknown(&session) => {}
+            Ok(Put::Occupied(_)) => {
+                return Err(Error::Occupied { key, advice: "nothing more can be done about it" });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Worker)
+}
+
+async fn outcome(
+    repository: &Repository,
+    log: &mut Log,
+    session: SessionId,
+    options: &RepairOptions,
+) -> Result<String> {
+    let key = names::outcome(&repository.keys.zone, &session);
+    let entry = log.entry(session.number).filter(|entry| entry.session == session);
+    let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
+    let is_bad =
+        entry.is_some_and(|entry| matches!(entry.outcome, crate::repository::log::Outcome::Invalid(_)));
+    if !is_bad {
+        return usage("is no outcome that cannot be read, or does not verify");
+    }
+    if entry.is_some_and(crate::repository::log::LogEntry::is_gc) {
+        if !options.dry_run {
+            abandon(repository, session.number, &options.reason).await?;
+            log.refresh(repository).await?;
+        }
+        return Ok(format!("{key}: given up; that gc ended with nothing"));
+    }
+    if !log.standing(u64::MAX).is_live(&session) {
+        return usage("was given up already");
+    }
+    let mut said = "forgotten: it may have been a snapshot, and the next gc deletes what only it needs";
+    if !options.dry_run {
+        let named = Snapshots { snapshots: vec![session], reason: one_line(&options.reason) };
+        append(repository, log, Kind::Forget(named), &[]).await?;
+        log.refresh(repository).await?;
+    }
+    if log.standing(u64::MAX).approvals_needed() > 0 {
+        said = "to be forgotten once other keepers approved it (`sancerre approve`)";
+    }
+    Ok(format!("{key}: {said}"))
+}

@@ -1,0 +1,272 @@
+//! Repair: what small records said and can be told again is written anew, and the administrator gives up by name what cannot.
+//!
+//! ```text
+//! log, listing ──> lost lists ──> their packs, read whole and verified ──> lists that the administrator signs
+//!              └─> numbers whose entry is lost ──> filled / the revocation that is kept elsewhere / given up
+//!              └─> segments that do not verify ──> the index, made anew
+//! ```
+//!
+//! Nothing is deleted and nothing is changed. What is written counts because the administrator signed it; every reader
+//! proves content by its ids as ever.
+
+mod give_up;
+mod lists;
+
+use sancerre_format::certificate::Role;
+use sancerre_format::id::{Hash, SessionId};
+use sancerre_format::log::{Entry, Kind, Note};
+use sancerre_format::names::{self, Name, ZoneKey};
+use sancerre_format::record;
+
+use crate::check::tolerate;
+use crate::error::{Error, Result};
+use crate::index::{Whole, key_of, rebuild_index, segments};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::{Log, LogEntry, Lost, UNKNOWN};
+use crate::repository::session::append;
+use crate::store::Put;
+
+pub use give_up::give_up;
+use lists::Anew;
+
+/// Numbers without an entry that are named one by one.
+const NAMED_MAX: usize = 100;
+
+/// How to repair.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// Only say what would be done; packs are not read then.
+    pub dry_run: bool,
+    /// Keys of objects that are given up, as messages name them.
+    pub give_up: Vec<String>,
+    /// Why, for the log.
+    pub reason: String,
+}
+
+/// What a repair came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// What was written, or would be, as words.
+    pub done: Vec<String>,
+    /// What is lost and cannot be made anew: the object, and what to do.
+    pub left: Vec<(String, String)>,
+    /// The log entry that notes it.
+    pub note: Option<u64>,
+}
+
+/// Writes anew what can be, and gives up what is named.
+///
+/// Errors: [`Error::WrongKey`] without the admin's key, but in a dry run; [`Error::Usage`] for an object that is named and is
+/// not lost; the store's.
+pub async fn repair(
+    repository: &Repository,
+    options: &RepairOptions,
+    monitor: &Monitor,
+) -> Result<RepairReport> {
+    // Behind a delete marker that it cannot see, an entry looks like one that never was.
+    repository.store.must_tell_versions().await?;
+    if !options.dry_run {
+        repository.signer(&[Role::Admin])?;
+    }
+    let mut report = RepairReport::default();
+    let mut log = Log::load(repository).await?;
+    if bring_back(repository, &log, options, &mut report).await? {
+        log.refresh(repository).await?;
+    }
+    for key in &options.give_up {
+        let done = give_up(repository, &mut log, key, options).await?;
+        report.done.push(done);
+    }
+    fill(repository, &log, options, &mut report).await?;
+    let anew = lists::plan(repository, &log, &mut report).await?;
+    for one in &anew {
+        lists::make(repository, &log, one, options, monitor, &mut report).await?;
+    }
+    name_lost(repository, &log, &mut report);
+    make_index(repository, &log, &anew, options, monitor, &mut report).await?;
+    if !options.dry_run && !report.done.is_empty() {
+        report.note = note(repository, &report, monitor).await?;
+    }
+    Ok(report)
+}
+
+/// Revocations are kept twice: what is lost of the log is put back as it was. Whether something was.
+async fn bring_back(
+    repository: &Repository,
+    log: &Log,
+    options: &RepairOptions,
+    report: &mut RepairReport,
+) -> Result<bool> {
+    let mut is_changed = false;
+    for listed in repository.store.list(names::REVOKED).await? {
+        let bytes = match repository.store.get(&listed.key).await {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => {
+                tolerate(repository, error).await?;
+                continue;
+            }
+        };
+        let Ok(entry) = record::decode::<Entry>(&repository.keys.trust, &bytes) else { continue };
+        let session = SessionId { number: entry.fields.number, intent: Hash::of(&bytes) };
+        let is_ours =
+            entry.fields.zone == repository.keys.zone && matches!(entry.fields.kind, Kind::Revoke(_));
+        if !is_ours || log.entry(session.number).is_some() || log.said_of(session.number) != Some(session) {
+            continue;
+        }
+        let key = names::log(&repository.keys.zone, session.number);
+        if !options.dry_run {
+            match repository.store.put_new(&key, bytes).await? {
+                Put::Created => is_changed = true,
+                Put::Occupied(_) => continue,
+            }
+        }
+        report.done.push(format!("{key}: the revocation, as it is kept at {}", listed.key));
+    }
+    Ok(is_changed)
+}
+
+/// Numbers whose session stands by its outcome.
+async fn fill(
+    repository: &Repository,
+    log: &Log,
+    options: &RepairOptions,
+    report: &mut RepairReport,
+) -> Result<()> {
+    let missing = log.lost_entries().filter(|(_, why)| *why == Lost::Missing);
+    for (session, _) in missing {
+        let key = names::log(&repository.keys.zone, session.number);
+        report.done.push(format!(
+            "{key}: filled, so that nobody can put another entry there; its outcome stands for it"
+        ));
+    }
+    if options.dry_run { Ok(()) } else { log.fill_lost(repository, u64::MAX).await }
+}
+
+/// What only the right bytes, or the administrator's word, can help.
+fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
+    let zone = &repository.keys.zone;
+    let advice = |key: &str| {
+        format!(
+            "nothing says what it said: bring it back from a copy of the repository, or give it up with --give-up {key}. Until \
+             then nothing is added to the log, and nothing is deleted. If it was a hold, a forget, a quarantine, a taint or a \
+             revocation, its effect is lost with it: say it again before the next gc"
+        )
+    };
+    for number in log.missing().take(NAMED_MAX) {
+        let key = names::log(zone, number);
+        let advice = advice(&key);
+        report.left.push((key, format!("it is missing; {advice}")));
+    }
+    let (standing, abandoned) = (log.standing(u64::MAX), log.abandoned());
+    let is_given_up = |key: &str| match ZoneKey::parse(zone, key) {
+        Ok(ZoneKey::Outcome(session)) => {
+            abandoned.contains_key(&session)
+                || log.entry(session.number).is_some_and(|entry| standing.gave_up(entry))
+        }
+        _ => false,
+    };
+    for unread in log.unread().iter().filter(|unread| !is_given_up(&unread.key)) {
+        let advice = match ZoneKey::parse(zone, &unread.key) {
+            Ok(ZoneKey::Log(number)) if log.entry(number).is_some_and(|entry| entry.lost.is_some()) => {
+                continue;
+            }
+            Ok(ZoneKey::Log(_)) => advice(&unread.key),
+            _ => format!("make it readable again, or give it up with --give-up {}", unread.key),
+        };
+        report.left.push((unread.key.clone(), format!("it cannot be read ({}); {advice}", unread.reason)));
+    }
+    let is_unread = |key: &String| log.unread().iter().any(|unread| unread.key == *key);
+    for (session, vm) in log.damaged().filter(|(session, _)| standing.is_live(session)) {
+        let key = names::outcome(zone, &session);
+        if !is_unread(&key) {
+            let advice = format!(
+                "it may have been a snapshot of {vm}: bring the right bytes back, or give it up with --give-up {key}"
+            );
+            report.left.push((key, advice));
+        }
+    }
+}
+
+async fn make_index(
+    repository: &Repository,
+    log: &Log,
+    anew: &[Anew],
+    options: &RepairOptions,
+    monitor: &Monitor,
+    report: &mut RepairReport,
+) -> Result<()> {
+    if repository.keys.zone_secrets().is_err() {
+        return Ok(());
+    }
+    let mut bad = Vec::new();
+    for name in segments(repository, log).await?.into_keys() {
+        monitor.check()?;
+        let key = key_of(repository, log, name)?;
+        let is_sound = match repository.store.get(&key).await {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => Whole::decode(repository, log, name, &bytes).is_ok(),
+            Err(error) => tolerate(repository, error).await.map(|_| false)?,
+        };
+        if !is_sound {
+            bad.push(key);
+        }
+    }
+    // Who wrote those of a session that was given up nobody knows, so they are not heard.
+    let is_void = |one: &Anew| log.entry(one.session.number).is_none_or(|entry| entry.announced().is_none());
+    if bad.is_empty() && !anew.iter().any(is_void) {
+        return Ok(());
+    }
+    report.done.push(match bad.first() {
+        Some(key) => format!(
+            "the index, made anew from the packs: {} segments do not verify, such as {key}",
+            bad.len()
+        ),
+        None => "the index, made anew from the packs".to_owned(),
+    });
+    if options.dry_run {
+        return Ok(());
+    }
+    match rebuild_index(repository, monitor).await {
+        Ok(_) => {}
+        Err(error @ (Error::Gap { .. } | Error::Unread { .. })) => {
+            report.left.push((
+                bad.first().cloned().unwrap_or_default(),
+                format!("the index was not made anew: {error}"),
+            ));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// One entry that says what was done. While something else stops the log it cannot be written, and each record that was made
+/// says so itself.
+async fn note(repository: &Repository, report: &RepairReport, monitor: &Monitor) -> Result<Option<u64>> {
+    let mut text = "sancerre-repair-v1\ncritical: -\n".to_owned();
+    for line in &report.done {
+        text.push_str(&format!("did: {}\n", crate::repository::session::one_line(line)));
+    }
+    let public = record::compress_public(&text)?;
+    let (topic, result) = (Name::new("repair")?, Some(Name::new("done")?));
+    let note = Kind::Note(Note { topic, result, snapshots: Vec::new() });
+    let log = Log::load(repository).await?;
+    match append(repository, &log, note, &public).await {
+        Ok(session) => Ok(Some(session.number)),
+        Err(error @ (Error::Gap { .. } | Error::Missing { .. } | Error::Unread { .. })) => {
+            monitor.warn(format!("what was done could not be noted in the log: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody knows what an entry said.
+fn is_unknown(session: &SessionId) -> bool {
+    session.intent == UNKNOWN
+}
+
+/// Whether an entry is there and says what its signer wrote.
+fn is_sound(entry: &LogEntry) -> bool {
+    entry.lost.is_none() && (entry.announced().is_some() || entry.opaque_by.is_some())
+}
