@@ -39,8 +39,10 @@ pub(super) fn open_with_passphrase(
     sealed: &[u8],
     log_n_max: u8,
 ) -> std::result::Result<Zeroizing<Vec<u8>>, age::DecryptError> {
-    let log_n = asked(sealed).map_or(log_n_max, |asked| asked.min(log_n_max));
-    has_memory(log_n).map_err(|error| std::io::Error::new(std::io::ErrorKind::OutOfMemory, error))?;
+    // More than is allowed is refused for that reason, below.
+    if let Some(log_n) = asked(sealed).filter(|log_n| *log_n <= log_n_max) {
+        has_memory(log_n).map_err(|error| std::io::Error::new(std::io::ErrorKind::OutOfMemory, error))?;
+    }
     let mut failed = age::DecryptError::NoMatchingKeys;
     for form in passphrase::forms(passphrase) {
         let mut identity = age::scrypt::Identity::new(form);

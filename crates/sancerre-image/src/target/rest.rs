@@ -108,7 +108,7 @@ fn labels(tail: &[u8], start: u64, end: u64) -> Vec<&'static str> {
     let is_any = |places: &[u64], magic: &[u8]| places.iter().any(|place| is_at(*place, magic));
     // md: version 1.0 in the last 8 to 12 KiB, version 0.90 in the last whole 64 KiB. ZFS: two labels in the last 512 KiB,
     // each with a ring of blocks that begin with a magic number.
-    let whole = |bytes: u64, unit: u64| (bytes / unit.max(1)).saturating_mul(unit);
+    let whole = |bytes: u64, unit: u64| bytes.saturating_sub(bytes.checked_rem(unit).unwrap_or(0));
     let new_md = whole(end.saturating_sub(8192), 4096);
     let old_md = whole(end, 65_536).saturating_sub(65_536);
     let last = |bytes: u64| end.saturating_sub(bytes);
