@@ -14,7 +14,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Intent, Kind};
-use sancerre_format::names::{self, ZoneKey};
+use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record};
 use sancerre_format::seal::{self, UnitKind, UnitName};
@@ -140,14 +140,19 @@ impl Log {
             sessions.iter().filter(|session| session.number < number).copied().for_each(&mut add);
         }
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
-        let unsaid = self.unread_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
+        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
         lost
     }
 
-    fn unread_numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        let unread = self.entries.values().filter(|entry| entry.session.intent == UNKNOWN);
-        unread.map(|entry| entry.session.number)
+    /// Numbers whose entry cannot be read, or that were filled without knowing what stood there.
+    fn unsaid_numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        let void = self.entries.values().filter(|entry| entry.entry.is_err());
+        let is_unsaid = |session: &SessionId| {
+            let filled = filler(&SessionId { intent: UNKNOWN, ..*session });
+            session.intent == UNKNOWN || session.intent == Hash::of(&filled)
+        };
+        void.map(|entry| entry.session).filter(is_unsaid).map(|session| session.number)
     }
 
     /// Whether this session stood at its number, and something else or nothing does now. Of bytes that are as they were and
@@ -168,8 +173,15 @@ impl Log {
     ///
     /// Errors: [`Error::Refused`] when somebody put something there meanwhile; the store's.
     pub(crate) async fn fill_lost(&self, repository: &Repository, end: u64) -> Result<()> {
-        for (number, entry) in self.entries.range(..end) {
-            if entry.lost != Some(Lost::Missing) {
+        let missing = self.entries.range(..end).filter(|(_, entry)| entry.lost == Some(Lost::Missing));
+        let missing: Vec<_> = missing.collect();
+        // On a disk a folder of that name keeps others from the number as well.
+        let folders = match missing.is_empty() || repository.store.is_remote() {
+            true => Vec::new(),
+            false => repository.store.folders(&repository.folder(Folder::Log)).await?,
+        };
+        for (number, entry) in missing {
+            if folders.contains(&format!("{number:016x}")) {
                 continue;
             }
             let (key, filler) = (names::log(&repository.keys.zone, *number), filler(&entry.session));
@@ -180,7 +192,7 @@ impl Log {
                     )));
                 }
                 Ok(_) => {}
-                // A folder, or a link that leads nowhere: whatever it is, it keeps others from the number as well.
+                // A link that leads nowhere, or what else cannot be read: it does so too.
                 Err(_) if repository.store.get(&key).await.is_err() && repository.store.works().await => {}
                 Err(error) => return Err(error),
             }
