@@ -23,6 +23,8 @@ mod progress;
 mod repository;
 mod sources;
 mod units;
+mod used;
+mod written;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! Opening the repository: where it is, with which keys, and what its log says.
 
+use std::path::PathBuf;
+
 use sancerre_engine::location;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
@@ -27,10 +29,7 @@ pub(crate) async fn open(context: &Context, access: Access) -> Result<Repository
 ///
 /// Errors: no location; one that cannot be used.
 pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
-    let given = context.global.repo.as_deref().or_else(|| context.environment.get(REPOSITORY));
-    let location = given.filter(|location| !location.is_empty()).ok_or_else(|| {
-        Failure::usage(format!("which repository? Give its location with --repo, or set {REPOSITORY}"))
-    })?;
+    let location = given(context)?;
     let cloud: Vec<(String, String)> = context
         .environment
         .iter()
@@ -47,8 +46,22 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
         if used.is_empty() { "none".into() } else { used.join(", ") },
         if ignored.is_empty() { String::new() } else { format!("; ignored: {}", ignored.join(", ")) }
     ));
-    context.uses(&store);
+    context.uses(&store)?;
     Ok(store)
+}
+
+/// The folder at the location that was given, which is one of this machine.
+///
+/// Errors: no location; one that cannot be used.
+pub(crate) fn folder(context: &Context) -> Result<PathBuf, Failure> {
+    Ok(location::folder(given(context)?)?)
+}
+
+fn given(context: &Context) -> Result<&str, Failure> {
+    let given = context.global.repo.as_deref().or_else(|| context.environment.get(REPOSITORY));
+    given.filter(|location| !location.is_empty()).ok_or_else(|| {
+        Failure::usage(format!("which repository? Give its location with --repo, or set {REPOSITORY}"))
+    })
 }
 
 /// Objects that cannot be read, told one by one: so many, for a folder that was taken away has thousands.

@@ -9,6 +9,8 @@ mod passwd;
 mod restore;
 mod rotate;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -63,6 +65,17 @@ enum KeyCommand {
         #[command(subcommand)]
         command: distrust::Taint,
     },
+}
+
+impl Key {
+    /// What it writes besides the repository, in words, and where.
+    pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        match &self.command {
+            KeyCommand::Add { command } => command.written(),
+            KeyCommand::Paper(options) => options.written(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 pub(crate) async fn run(options: Key, context: &Context) -> Result<Done, Failure> {

@@ -34,6 +34,13 @@ pub(crate) struct Paper {
     svg: Option<PathBuf>,
 }
 
+impl Paper {
+    /// What it writes besides the repository, in words, and where.
+    pub(super) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        self.svg.clone().map(|path| ("the recovery sheet", path)).into_iter().collect()
+    }
+}
+
 /// What stands on the sheet.
 struct Sheet {
     lines: Vec<String>,
