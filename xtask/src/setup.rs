@@ -41,6 +41,7 @@ const TEST_TOOLS: &[Tool] = &[
     optional("strace", "strace"),
     required("flock", "util-linux"),
     required("faketime", "faketime"),
+    required("fusermount", "fuse3"),
     required("openssl", "openssl"),
     required("socat", "socat"),
     required("python3", "python3"),
@@ -91,6 +92,9 @@ pub(crate) fn run() -> Result<()> {
     if !has_venv() {
         apt_get(&["install", "-y", "--no-install-recommends", "python3-venv"])?;
     }
+    if !has_fusepy() {
+        apt_get(&["install", "-y", "--no-install-recommends", "python3-fusepy"])?;
+    }
     services::install_seaweedfs()?;
     if shell::is_installed("npm") {
         services::install_azurite()?;
@@ -103,6 +107,11 @@ pub(crate) fn run() -> Result<()> {
 /// Debian packs the parts of Python that make a virtual environment on their own.
 fn has_venv() -> bool {
     shell::output(shell::command("python3", &["-c", "import ensurepip, venv"])).is_ok()
+}
+
+/// What tests mount odd folders with: of the system's Python, whichever comes first in the path.
+fn has_fusepy() -> bool {
+    shell::output(shell::command("/usr/bin/python3", &["-c", "import fusepy"])).is_ok()
 }
 
 /// Asks the package manager only for packages of programs that are not found.

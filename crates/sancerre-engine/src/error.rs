@@ -5,7 +5,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
-use crate::store::explain;
+use crate::store::{self, explain};
 
 /// The result of everything in the engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -131,7 +131,7 @@ pub enum Error {
     },
     /// What was written is not there any more.
     #[error(
-        "object {key} was written to {location} and is not there any more: the place was unmounted, moved or replaced while the command ran. Nothing was saved; see what is mounted there, and run the command again"
+        "what is at {location} is not what it was when the command began: object {key} was written, and is not there any more. The place was unmounted, moved or replaced meanwhile. Nothing counts as done: see what is mounted there and, once the repository is back, whether the command took effect in it; then run it again"
     )]
     Vanished {
         /// Its key.
@@ -164,10 +164,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The store failed after all retries.
-    #[error(
-        "the store failed to {operation} {key}: {}; check the connection, the credentials and free space, then run again",
-        explain(source)
-    )]
+    #[error("the store failed to {operation} {key}: {}; {}", explain(source), store::advice(source))]
     Store {
         /// put, get, list …
         operation: &'static str,
@@ -356,6 +353,11 @@ impl Error {
     /// What should be impossible.
     pub fn bug(what: impl Into<String>) -> Self {
         Self::Bug { what: what.into() }
+    }
+
+    /// Whether there was no room on the disk, or within a quota.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if store::is_full(source))
     }
 
     /// Blames an object for a format error.

@@ -1,15 +1,18 @@
 //! Where a repository is: a path or a URL, turned into a store.
 
-use std::path::{Path, PathBuf};
+mod mistakes;
+
+use std::path::PathBuf;
 
 use object_store::ObjectStoreScheme;
-use object_store::local::LocalFileSystem;
 use url::Url;
 
 use crate::error::{Error, Result, told};
 use crate::store::{Store, StoreOptions, cloud};
 
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+///
+/// Errors: [`Error::Location`], also for what would be a folder here and was surely meant otherwise.
 ///
 /// `environment` holds the provider's own variables (`AWS_ACCESS_KEY_ID` …). With `create` a missing local folder is made.
 pub fn open(
@@ -18,22 +21,20 @@ pub fn open(
     create: bool,
     options: &StoreOptions,
 ) -> Result<Store> {
-    let bad = |reason: String| Error::Location { location: location.to_owned(), reason };
-    if !location.contains("://") {
-        return open_folder(location, Path::new(location), create, options);
+    let bad = |reason: String| bad(location, reason);
+    if let Some(path) = local(location)? {
+        return Store::open_folder(location, &path, create, options);
     }
     let url = Url::parse(location).map_err(|error| bad(error.to_string()))?;
     match ObjectStoreScheme::parse(&url) {
-        Ok((ObjectStoreScheme::Local, _)) => {
-            let path = url.to_file_path().map_err(|()| bad("not a local path".into()))?;
-            open_folder(location, &path, create, options)
-        }
         Ok((
             scheme @ (ObjectStoreScheme::AmazonS3
             | ObjectStoreScheme::GoogleCloudStorage
             | ObjectStoreScheme::MicrosoftAzure),
             prefix,
         )) => {
+            let environment: Vec<(String, String)> = environment.into_iter().collect();
+            cloud::check_endpoints(&environment, url.host_str().unwrap_or_default()).map_err(bad)?;
             let cloud = cloud::open(&scheme, &url, prefix, environment, options);
             Ok(Store::of_cloud(cloud.map_err(|error| bad(told(&error)))?, location))
         }
@@ -41,18 +42,33 @@ pub fn open(
     }
 }
 
-fn open_folder(location: &str, path: &Path, create: bool, options: &StoreOptions) -> Result<Store> {
-    let failed = |operation, source| Error::File { operation, path: path.display().to_string(), source };
-    if create {
-        std::fs::create_dir_all(path).map_err(|source| failed("create the folder", source))?;
-    } else if !path.is_dir() {
-        return Err(Error::NoRepository { location: location.to_owned() });
+/// The folder at `location`.
+///
+/// Errors: [`Error::Location`], also for one that is not a folder of this machine.
+pub fn folder(location: &str) -> Result<PathBuf> {
+    let path = local(location)?.ok_or_else(|| bad(location, "it is no folder of this machine".into()))?;
+    std::path::absolute(&path).map_err(|source| Error::File {
+        operation: "find",
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// The path of a location on this machine; none for one elsewhere.
+fn local(location: &str) -> Result<Option<PathBuf>> {
+    if let Some(reason) = mistakes::find(location) {
+        return Err(bad(location, reason));
     }
-    let path: PathBuf = std::path::absolute(path).map_err(|source| failed("find", source))?;
-    // Without fsync an acknowledged pack may be gone after a power cut; without clean-up gc and probes leave empty folders.
-    let store = LocalFileSystem::new_with_prefix(&path)
-        .map(|store| store.with_fsync(true).with_automatic_cleanup(true));
-    let store =
-        store.map_err(|source| Error::Store { operation: "open", key: location.to_owned(), source })?;
-    Ok(Store::of_folder(store, path, location, options))
+    if !location.contains("://") {
+        return Ok(Some(PathBuf::from(location)));
+    }
+    let url = Url::parse(location).map_err(|error| bad(location, error.to_string()))?;
+    if url.scheme() != "file" {
+        return Ok(None);
+    }
+    url.to_file_path().map(Some).map_err(|()| bad(location, "it is no path of this machine".into()))
+}
+
+fn bad(location: &str, reason: String) -> Error {
+    Error::Location { location: mistakes::shown(location).into_owned(), reason }
 }

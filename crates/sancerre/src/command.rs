@@ -20,6 +20,7 @@ mod snapshots;
 mod stats;
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sancerre_engine::host::Host;
@@ -36,6 +37,7 @@ use crate::limits;
 use crate::output::Output;
 use crate::progress::{Progress, Work};
 use crate::unreadable;
+use crate::written::{self, Intent};
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
@@ -60,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) hurry: Hurry,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     store: OnceLock<Store>,
+    /// What the command is about to do; none before it was understood.
+    intent: OnceLock<Intent>,
 }
 
 impl Context {
@@ -76,13 +80,23 @@ impl Context {
             hurry: Hurry::default(),
             stdin: Mutex::new(Some(io.stdin)),
             store: OnceLock::new(),
+            intent: OnceLock::new(),
         }
     }
 
     /// Takes note of the store, so that what was asked of it is told at the end.
-    pub(crate) fn uses(&self, store: &Store) {
+    ///
+    /// Errors: the command would write a file of another kind into it.
+    pub(crate) fn uses(&self, store: &Store) -> Result<(), Failure> {
         // A command has one store: a second handle of it would count the same.
         let _ = self.store.set(store.clone());
+        self.intent.get().map_or(Ok(()), |intent| intent.meet(store))
+    }
+
+    /// Whether a file may be written there: not inside the repository.
+    pub(crate) fn may_write(&self, path: &Path) -> bool {
+        let folder = self.store.get().and_then(Store::folder_path);
+        folder.is_none_or(|folder| !written::lies_in(path, folder))
     }
 
     /// Standard input; none the second time.
@@ -134,6 +148,7 @@ pub(crate) struct Watched {
 
 /// Runs a command, and tells what it asked of the store.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Failure> {
+    let _ = context.intent.set(Intent::of(&command, context));
     let result = dispatch(command, context).await;
     let Some(store) = context.store.get() else { return result };
     let totals = store.traffic().totals();

@@ -29,7 +29,9 @@ mod repository;
 mod sources;
 mod units;
 mod unreadable;
+mod used;
 mod variables;
+mod written;
 
 use std::ffi::OsString;
 use std::io::Write;

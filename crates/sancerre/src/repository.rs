@@ -1,5 +1,7 @@
 //! Opening the repository: where it is, with which keys, and what its log says.
 
+use std::path::PathBuf;
+
 use sancerre_engine::location;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
@@ -27,7 +29,7 @@ pub(crate) async fn open(context: &Context, access: Access) -> Result<Repository
 ///
 /// Errors: no location; one that cannot be used.
 pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
-    let location = given_location(context)?;
+    let location = given(context)?;
     let cloud = if location.contains("://") { variables::cloud(&context.environment)? } else { Vec::new() };
     let names: Vec<String> = cloud.iter().map(|(name, _)| name.clone()).collect();
     let options = limits::store_options(context, &context.hurry);
@@ -40,12 +42,19 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
         if used.is_empty() { "none".into() } else { used.join(", ") },
         if ignored.is_empty() { String::new() } else { format!("; ignored: {}", ignored.join(", ")) }
     ));
-    context.uses(&store);
+    context.uses(&store)?;
     Ok(store)
 }
 
+/// The folder at the location that was given, which is one of this machine.
+///
+/// Errors: no location; one that cannot be used.
+pub(crate) fn folder(context: &Context) -> Result<PathBuf, Failure> {
+    Ok(location::folder(given(context)?)?)
+}
+
 /// The location that was given, without the line end that a file or another program left behind it.
-fn given_location(context: &Context) -> Result<&str, Failure> {
+fn given(context: &Context) -> Result<&str, Failure> {
     let (given, place) = match context.global.repo.as_deref() {
         Some(given) => (Some(given.trim_matches(AROUND)), "--repo"),
         None => (context.environment.setting(REPOSITORY)?, REPOSITORY),

@@ -45,7 +45,7 @@ fn parse(call: &str) -> Option<Call> {
         return None;
     }
     let (name, arguments) = call.split_once('(')?;
-    let quoted: Vec<PathBuf> = arguments.split('"').skip(1).step_by(2).map(PathBuf::from).collect();
+    let quoted = paths(arguments);
     match (name, quoted.as_slice()) {
         ("fsync" | "fdatasync", _) => {
             let path = arguments.split_once('<')?.1.split_once('>')?.0;
@@ -55,6 +55,17 @@ fn parse(call: &str) -> Option<Call> {
         ("mkdir" | "mkdirat", [folder]) => Some(Call::Made(folder.clone())),
         _ => panic!("not understood: {call}"),
     }
+}
+
+/// The paths among arguments, each below the folder that is named before it.
+fn paths(arguments: &str) -> Vec<PathBuf> {
+    let pieces: Vec<&str> = arguments.split('"').collect();
+    let pairs = pieces.chunks_exact(2);
+    let path = |pair: &[&str]| {
+        let folder = pair[0].rsplit_once('<').and_then(|(_, rest)| rest.split_once('>'));
+        Path::new(folder.map_or("", |(folder, _)| folder)).join(pair[1])
+    };
+    pairs.map(path).collect()
 }
 
 /// What a power cut would leave.
@@ -132,7 +143,7 @@ fn a_trace_is_read_as_it_happened() {
                  2 mkdir(\"/r/packs\", 0777 <unfinished ...>\n\
                  2 <... mkdir resumed>) = 0\n\
                  1 linkat(AT_FDCWD</>, \"/r/a#1\", AT_FDCWD</>, \"/r/a\", 0) = -1 EEXIST (File exists)\n\
-                 1 linkat(AT_FDCWD</>, \"/r/a#1\", AT_FDCWD</>, \"/r/b\", 0) = 0\n";
+                 1 linkat(5</r>, \"a#1\", 5</r>, \"b\", 0) = 0\n";
     let path = |text: &str| PathBuf::from(text);
     let wanted = [
         Call::Made(path("/r/log")),

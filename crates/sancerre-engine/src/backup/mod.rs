@@ -102,6 +102,9 @@ pub async fn backup(
         run.members(options.sources, options.allow, None).await?;
         return Ok(run.report(None));
     }
+    if let Err(error) = repository.store.keep_reserve(&repository.host).await {
+        monitor.warn(format!("no room can be kept with which a full disk could be emptied: {error}"));
+    }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;

@@ -104,6 +104,7 @@ pub(crate) async fn check_log(
     findings.extend(records::covered(repository));
     findings.extend(checkpoints::check(repository, log).await?);
     findings.extend(records::strange(repository));
+    findings.extend(records::leftovers(repository).await?);
 
     let mut run = prepare(repository, monitor, log).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));

@@ -258,6 +258,22 @@ pub(super) fn strange(repository: &Repository) -> Vec<Finding> {
     repository.store.strange().into_iter().map(finding).collect()
 }
 
+/// Files of writes that are under way, or died.
+pub(super) async fn leftovers(repository: &Repository) -> Result<Option<Finding>> {
+    let found = repository.store.leftovers().await?;
+    let Some(object) = found.largest else { return Ok(None) };
+    let (files, verb) = if found.files == 1 {
+        ("1 file".to_owned(), "is")
+    } else {
+        (format!("{} files", found.files), "are")
+    };
+    let problem = format!(
+        "{files} of {} bytes {verb} of writes that are under way, or died; `sancerre gc` removes what is older than a day",
+        found.bytes
+    );
+    Ok(Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() }))
+}
+
 /// Objects that somebody tried to hide or to replace on a store with versions. Everything of the zone was listed before.
 pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
     let zone = format!("zones/{}/", repository.keys.zone);

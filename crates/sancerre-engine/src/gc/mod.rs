@@ -37,6 +37,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, Pending, needed};
 use crate::repository::session::{abort_other, append, refuse_revoked};
+use crate::store::Leftovers;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use patience::Patience;
@@ -99,6 +100,8 @@ pub struct GcReport {
     pub pending: Vec<Pending>,
     /// Sessions under way that it did not wait for any longer; then nothing was deleted.
     pub waits_for: Vec<SessionId>,
+    /// Files of writes that died, which were removed.
+    pub leftovers: Leftovers,
 }
 
 /// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
@@ -108,6 +111,27 @@ pub struct GcReport {
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     repository.signer(KEEPERS)?;
+    if options.dry_run {
+        return run(repository, options, monitor).await;
+    }
+    // On a full disk that may be the room for what follows.
+    let leftovers = repository.store.clear_leftovers().await?;
+    repository.store.spend_reserve();
+    let report = match run(repository, options, monitor).await {
+        Err(error) if error.is_full() && options.max_repack_bytes > 0 => {
+            monitor.warn(format!("no pack is rewritten this time, for there is no room: {error}"));
+            run(repository, &GcOptions { max_repack_bytes: 0, ..*options }, monitor).await?
+        }
+        report => report?,
+    };
+    if let Err(error) = repository.store.keep_reserve(&repository.host).await {
+        monitor.warn(format!("no room is left for the next gc on a full disk: {error}"));
+    }
+    Ok(GcReport { leftovers, ..report })
+}
+
+/// The same, once.
+async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     // Behind a delete marker that it cannot see, a manifest looks like one that never was.
     repository.store.must_tell_versions().await?;
     let mut report = GcReport::default();

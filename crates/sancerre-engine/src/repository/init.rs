@@ -78,6 +78,8 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
         Put::Created => {}
         Put::Occupied(_) => return Err(exists()),
     }
+    // A repository without it is one all the same; the next backup warns if there is no room for it then.
+    drop(store.keep_reserve(host).await);
     let key_file = KeyFile {
         trust: secrets.trust.clone(),
         certifier: secrets.trust.admin,
@@ -125,7 +127,8 @@ async fn write_keys(
             .put_own(
                 &key,
                 bytes,
-                "an earlier `sancerre init` stopped halfway: empty this location or use another",
+                "another `sancerre init` is at work at this location, or an earlier one stopped halfway: look again in a \
+                 minute, and if no repository is there then, empty the location or use another",
             )
             .await
     };

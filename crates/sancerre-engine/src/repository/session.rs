@@ -225,6 +225,8 @@ impl Session {
 
     /// Ends the session with nothing.
     pub async fn abort(&self, repository: &Repository, reason: &str) -> Result<()> {
+        // On a disk that this backup filled, `gc` would wait for the session for hours.
+        repository.store.spend_reserve();
         let bytes = self.sign_abort(repository, reason)?;
         self.put_outcome(repository, bytes).await
     }

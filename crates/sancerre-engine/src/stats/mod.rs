@@ -59,6 +59,8 @@ pub struct Stats {
     pub chunks: [SizeClass; CLASSES],
     /// Packs that could not be read, with the reason: what they hold is missing above.
     pub unread: Vec<String>,
+    /// Bytes of files of writes that are under way, or died: no pack, and garbage once a day has passed.
+    pub leftover_bytes: u64,
 }
 
 impl Stats {
@@ -121,5 +123,6 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
             counted => counted?,
         }
     }
-    Ok(count.stats)
+    let leftover_bytes = repository.store.leftovers().await?.bytes;
+    Ok(Stats { leftover_bytes, ..count.stats })
 }

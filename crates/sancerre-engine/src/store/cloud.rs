@@ -120,6 +120,76 @@ fn client_options(builder: &AmazonS3Builder) -> ClientOptions {
 
 /// An endpoint is plain http only when somebody wrote so.
 fn is_plain_endpoint(name: &str, value: &str) -> bool {
+    is_endpoint(name) && value.starts_with("http://")
+}
+
+/// Whether a variable names a server.
+fn is_endpoint(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    (name.contains("endpoint") || name.ends_with("base_url")) && value.starts_with("http://")
+    name.contains("endpoint") || name.ends_with("base_url")
+}
+
+/// Looks at the variables that name a server: libraries say of a wrong one what nobody understands, or nothing.
+///
+/// Errors: what is wrong with one.
+pub(crate) fn check_endpoints(variables: &[(String, String)], bucket: &str) -> Result<(), String> {
+    let is_virtual = variables.iter().any(|(name, value)| {
+        name.to_ascii_lowercase().ends_with("virtual_hosted_style_request")
+            && value.eq_ignore_ascii_case("true")
+    });
+    let named = variables.iter().filter(|(name, value)| is_endpoint(name) && !value.is_empty());
+    named.into_iter().try_for_each(|(name, value)| check_endpoint(name, value, bucket, is_virtual))
+}
+
+fn check_endpoint(name: &str, value: &str, bucket: &str, is_virtual: bool) -> Result<(), String> {
+    let url = match Url::parse(value) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
+        _ => {
+            let server = value.trim_start_matches('/');
+            return Err(format!(
+                "{name} is {value:?}, which is no URL: write https://{server}, or http://{server} if the server speaks no TLS"
+            ));
+        }
+    };
+    let last = url.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let is_in_host = url
+        .host_str()
+        .is_some_and(|host| host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')));
+    if !bucket.is_empty()
+        && (last == bucket || is_in_host && !is_virtual)
+        && name.to_ascii_uppercase().starts_with("AWS")
+    {
+        return Err(format!("{name} is {value:?}, which names the bucket {bucket} too: leave it out there"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_the_url_of_a_server() {
+        let check = |value: &str| {
+            check_endpoints(
+                &[("AWS_ENDPOINT".into(), value.into()), ("AWS_REGION".into(), "x".into())],
+                "box",
+            )
+        };
+        for good in
+            ["", "http://minio:9000", "https://s3.example.org/", "https://x.supabase.co/storage/v1/s3"]
+        {
+            check(good).unwrap();
+        }
+        for (bad, word) in [
+            ("minio:9000", "http://minio:9000"),
+            ("s3.example.org", "https://s3.example.org"),
+            ("//minio", "https://minio"),
+            ("http://minio:9000/box", "names the bucket"),
+            ("https://box.s3.amazonaws.com", "names the bucket"),
+        ] {
+            let refused = check(bad).unwrap_err();
+            assert!(refused.contains(word) && refused.starts_with("AWS_ENDPOINT"), "{bad}: {refused}");
+        }
+    }
 }

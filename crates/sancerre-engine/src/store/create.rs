@@ -6,6 +6,7 @@ use object_store::{GetOptions, PutMode, PutPayload};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::limits;
 
+use super::folder::Refused;
 use super::s3::S3;
 use super::traffic::Request;
 use super::versions::{self, pack_folder};
@@ -25,7 +26,16 @@ impl Store {
         let history = self.history().await?;
         let attempt = || self.try_create(key, &bytes, history).boxed();
         let put = self.shared.patience.during(key, attempt).await;
-        put.map_err(|source| Error::Store { operation: "write", key: key.to_owned(), source })
+        put.map_err(|source| self.not_written(key, source))
+    }
+
+    fn not_written(&self, key: &str, source: object_store::Error) -> Error {
+        match retry::find(&source) {
+            Some(Refused::Elsewhere { .. }) => {
+                Error::Vanished { key: key.to_owned(), location: self.location().to_owned() }
+            }
+            _ => Error::Store { operation: "write", key: key.to_owned(), source },
+        }
     }
 
     async fn try_create(&self, key: &str, bytes: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {

@@ -1,61 +1,136 @@
-//! A folder of this machine, listed so that nothing in it stops the listing.
+//! A folder of this machine as a store.
 //!
-//! `object_store` gives up a listing at the first name that it cannot spell, the first folder that it may not read, and the
-//! first link that leads round in a circle. Here the walk goes on without them. Only plain files are objects: opening a
-//! pipe would wait for ever.
+//! It is opened once ([`place`]), written with create-only names ([`publish`]), and listed so that nothing in it stops the
+//! listing ([`walk`]): `object_store` gives up a listing at the first name that it cannot spell, the first folder that it
+//! may not read, and the first link that leads round in a circle, and knows one way to create without replacing, which
+//! half of all network mounts lack. Only plain files are objects: opening a pipe would wait for ever.
 
-use std::collections::HashSet;
+mod place;
+mod publish;
+mod refused;
+mod room;
+mod walk;
+
 use std::fmt;
-use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::path::Path as LocalPath;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryFutureExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    Attributes, CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result,
 };
+use rustix::fs::{FileType, fstat};
+use sancerre_format::names::Time;
 
 use super::retry::FOLDER;
-use super::strange::{Strange, why_strange};
+use super::strange::Strange;
 
-/// The end of the year 9999: times that a damaged or hostile file system may show are no reason to stop.
-const LAST_TIME: Duration = Duration::from_secs(253_402_300_799);
+pub(super) use place::{Place, make};
+use publish::Naming;
+pub(super) use refused::{Refused, is_full};
+pub(super) use walk::Leftover;
+use walk::{LAST_TIME, Walk, since, tag};
+
+/// Deletes in flight at once.
+const DELETES_IN_FLIGHT: usize = 10;
 
 /// A folder, and what was left out of its listings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Folder {
-    inner: LocalFileSystem,
-    root: PathBuf,
+    place: Arc<Place>,
     strange: Arc<Strange>,
 }
 
 impl Folder {
-    /// `inner`, which lies at `root`.
-    pub(super) fn new(inner: LocalFileSystem, root: PathBuf, strange: Arc<Strange>) -> Self {
-        Self { inner, root, strange }
+    pub(super) fn new(place: Place, strange: Arc<Strange>) -> Self {
+        Self { place: Arc::new(place), strange }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &LocalPath {
+        &self.place.path
+    }
+
+    /// What is written from now on may use the room that is kept for emergencies.
+    pub(super) fn spend_reserve(&self) {
+        self.place.spends.store(true, Ordering::Relaxed);
+    }
+
+    /// What the mount said when a folder was to be flushed; none if that went well.
+    pub(super) fn weakness(&self) -> Option<String> {
+        self.place.weak.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes what is missing of the room for emergencies.
+    ///
+    /// Errors: the kernel's.
+    pub(super) async fn keep_reserve(&self, fill: impl Fn(&mut [u8]) + Send + 'static) -> Result<()> {
+        self.with(move |place| Ok(place.keep_reserve(fill)?)).await
+    }
+
+    /// The time by the clock that dates the files here.
+    ///
+    /// Errors: the kernel's.
+    pub(super) async fn now(&self) -> Result<Time> {
+        self.with(|place| Ok(place.now()?)).await
+    }
+
+    /// Files of writes that are under way, or died.
+    ///
+    /// Errors: that the folder cannot be read.
+    pub(super) async fn leftovers(&self) -> Result<Vec<Leftover>> {
+        Ok(self.walk(None, true).await?.leftovers)
+    }
+
+    /// Removes one of them.
+    ///
+    /// Errors: the kernel's.
+    pub(super) async fn clear(&self, leftover: Leftover) -> Result<()> {
+        let cleared = self.with(move |place| place.remove(&leftover.key).map_err(Refused::of_object)).await;
+        match cleared {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            cleared => cleared,
+        }
     }
 
     /// Reads what lies below a prefix; `deep`, below its folders too.
-    fn walk(&self, prefix: Option<&Path>, deep: bool) -> impl Future<Output = Result<Walk>> + use<> {
+    async fn walk(&self, prefix: Option<&Path>, deep: bool) -> Result<Walk> {
         let prefix = prefix.map(Path::to_string).unwrap_or_default();
-        let root = if prefix.is_empty() { self.root.clone() } else { self.root.join(&prefix) };
-        let mut walk = Walk { strange: self.strange.clone(), ..Walk::default() };
-        blocking(move || {
-            walk.run(&root, &prefix, deep).map_err(|error| failed(error.into()))?;
+        let mut walk = Walk::new(self.strange.clone());
+        self.with(move |place| {
+            walk.run(&place.root(), &prefix, deep)
+                .map_err(|errno| Refused::call("list", &place.path_of(&prefix), errno))?;
             Ok(walk)
         })
+        .await
+    }
+
+    /// Does something with the folder, on a thread that may wait.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let place = self.place.clone();
+        blocking(move || {
+            let done = work(&place);
+            if done.as_ref().is_err_and(is_stale) {
+                place.reopen();
+            }
+            done
+        })
+        .await
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "as the store below does, which a simulation has no use for")]
+#[expect(clippy::disallowed_methods, reason = "a simulation has no folder")]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.into()))?
 }
@@ -64,138 +139,51 @@ fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Err
     object_store::Error::Generic { store: FOLDER, source }
 }
 
-#[derive(Default)]
-struct Walk {
-    strange: Arc<Strange>,
-    objects: Vec<ObjectMeta>,
-    /// Those directly below the prefix.
-    folders: Vec<Path>,
-    /// Folders that are still to be read, in their own place.
-    own: Vec<(PathBuf, String)>,
-    /// Folders behind links. They come last, and no folder is read twice: links that lead to each other end.
-    linked: Vec<(PathBuf, String)>,
-    seen: HashSet<PathBuf>,
+fn is_stale(error: &object_store::Error) -> bool {
+    let object_store::Error::Generic { source, .. } = error else { return false };
+    source.downcast_ref().is_some_and(Refused::is_stale)
 }
 
-impl Walk {
-    /// Errors: that the prefix itself cannot be read. If it is not there nothing is.
-    fn run(&mut self, root: &std::path::Path, prefix: &str, deep: bool) -> io::Result<()> {
-        match self.read(root, prefix, false) {
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
-                return Ok(());
-            }
-            read => read?,
+/// Opens an object. What is no plain file is not opened, and what has a time that cannot be told neither.
+fn read(place: &Place, location: Path, options: &GetOptions) -> Result<GetResult> {
+    let key = location.as_ref();
+    let stat = place.stat(key).map_err(Refused::of_object)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => {
+            let path = place.path_of(key).display().to_string();
+            return Err(object_store::Error::NotFound { path, source: "it is a folder".into() });
         }
-        let (own, linked) = (std::mem::take(&mut self.own), std::mem::take(&mut self.linked));
-        self.folders = own.iter().chain(&linked).filter_map(|(_, key)| Path::parse(key).ok()).collect();
-        if !deep {
-            return Ok(());
-        }
-        (self.own, self.linked) = (own, linked);
-        loop {
-            let (next, is_linked) = match self.own.pop() {
-                Some(next) => (next, false),
-                None => match self.linked.pop() {
-                    Some(next) => (next, true),
-                    None => return Ok(()),
-                },
-            };
-            let (folder, key) = next;
-            match self.read(&folder, &key, is_linked) {
-                // It was cleared away since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => self.strange.cannot_list(&key, error.to_string()),
-                Ok(()) => {}
-            }
-        }
+        _ => return Err(failed("it is not a plain file".into())),
     }
-
-    fn read(&mut self, folder: &std::path::Path, key: &str, is_linked: bool) -> io::Result<()> {
-        let is_new = self.seen.insert(folder.canonicalize()?);
-        if is_linked && !is_new {
-            return Ok(());
-        }
-        for entry in folder.read_dir()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let separator = if key.is_empty() { "" } else { "/" };
-            let own_key = format!("{key}{separator}{}", name.to_string_lossy());
-            match name.to_str() {
-                None => self.strange.leave_out(&own_key, "its name is not UTF-8".into()),
-                Some(_) => self.take(entry.path(), own_key, is_linked),
-            }
-        }
-        Ok(())
+    if since(&stat) > LAST_TIME {
+        return Err(failed("its time is no time".into()));
     }
-
-    fn take(&mut self, path: PathBuf, key: String, is_linked: bool) {
-        let is_link = path.is_symlink();
-        // A broken link, or gone since.
-        let Ok(meta) = path.metadata() else { return };
-        let strange = why_strange(&key);
-        if meta.is_dir() {
-            match strange.or_else(|| is_deep(&key).then(|| "it lies deeper than any of ours".into())) {
-                Some(why) => self.strange.leave_out(&key, why),
-                None if is_link || is_linked => self.linked.push((path, key)),
-                None => self.own.push((path, key)),
-            }
-        } else if is_staging(&key) {
-            // Of a write that is under way, or died.
-        } else if let Some(why) =
-            strange.or_else(|| (!meta.is_file()).then(|| "it is not a plain file".into()))
-        {
-            self.strange.leave_out(&key, why);
-        } else if let Ok(location) = Path::parse(&key) {
-            self.objects.push(object(location, &meta));
-        }
-    }
+    let file = place.file(key).map_err(Refused::of_object)?;
+    let stat = fstat(&file).map_err(|errno| Refused::call("read", &place.path_of(key), errno))?;
+    let path = place.path_of(key);
+    let meta = walk::object(location, &stat);
+    options.check_preconditions(&meta)?;
+    let range = match &options.range {
+        Some(range) => range.as_range(meta.size).map_err(|error| failed(error.into()))?,
+        None => 0..meta.size,
+    };
+    Ok(GetResult {
+        payload: GetResultPayload::File(file, path),
+        meta,
+        range,
+        attributes: Attributes::default(),
+        extensions: http::Extensions::new(),
+    })
 }
 
-fn object(location: Path, meta: &std::fs::Metadata) -> ObjectMeta {
-    let since = meta.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let since = since.unwrap_or_default().min(LAST_TIME);
-    // The same whenever the file is the same, as what `object_store` gives to whoever reads it.
-    let tag = format!("\"{:x}-{:x}-{:x}\"", inode(meta), since.as_micros(), meta.len());
-    let last_modified = (SystemTime::UNIX_EPOCH + since).into();
-    ObjectMeta { location, last_modified, size: meta.len(), e_tag: Some(tag), version: None }
-}
-
-#[cfg(unix)]
-fn inode(meta: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &std::fs::Metadata) -> u64 {
-    0
-}
-
-/// Whether nothing of ours can lie below this folder: no key of the format has more than five parts.
-fn is_deep(folder: &str) -> bool {
-    folder.matches('/').count() > 3
-}
-
-/// `NAME#1`: what `object_store` writes before it gives a file its name.
-fn is_staging(key: &str) -> bool {
-    let name = key.rsplit('/').next().unwrap_or_default();
-    let number = name.split_once('#').map(|(_, number)| number);
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// Refuses to open what is no plain file, or has a time that cannot be told.
-fn look(path: &std::path::Path) -> Result<()> {
-    let Ok(meta) = path.metadata() else { return Ok(()) };
-    let since = meta.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    match () {
-        () if !meta.is_file() && !meta.is_dir() => Err(failed("it is not a plain file".into())),
-        () if since.is_some_and(|since| since > LAST_TIME) => Err(failed("its time is no time".into())),
-        () => Ok(()),
-    }
+fn no_such_call(what: &str) -> object_store::Error {
+    object_store::Error::NotSupported { source: format!("a folder is never asked to {what}").into() }
 }
 
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        write!(f, "folder {}", self.place.path.display())
     }
 }
 
@@ -203,37 +191,62 @@ impl fmt::Display for Folder {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Folder {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
+        let key = location.to_string();
+        let naming = match opts.mode {
+            PutMode::Create => Naming::Create,
+            PutMode::Overwrite => Naming::Replace,
+            PutMode::Update(_) => return Err(no_such_call("update an object")),
+        };
+        let written = move |place: &Place| match (place.put(&key, &payload, naming), naming) {
+            (Ok(stat), _) => Ok(tag(&stat)),
+            (Err(refused), Naming::Create) => Err(refused.into()),
+            (Err(refused), Naming::Replace) => Err(refused.of_protected()),
+        };
+        let e_tag = Some(self.with(written).await?);
+        Ok(PutResult { e_tag, version: None, extensions: http::Extensions::new() })
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(no_such_call("take an object in parts"))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let path = self.root.join(location.as_ref());
-        blocking(move || look(&path)).await?;
-        self.inner.get_opts(location, options).await
+        let location = location.clone();
+        self.with(move |place| read(place, location, &options)).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let path = self.root.join(location.as_ref());
-        blocking(move || look(&path)).await?;
-        self.inner.get_ranges(location, ranges).await
+        let mut all = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let options = GetOptions { range: Some(range.clone().into()), ..GetOptions::default() };
+            all.push(self.get_opts(location, options).await?.bytes().await?);
+        }
+        Ok(all)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let folder = self.clone();
+        let delete = move |location: Result<Path>| {
+            let folder = folder.clone();
+            async move {
+                let location = location?;
+                let key = location.to_string();
+                folder.with(move |place| place.remove(&key).map_err(Refused::of_object)).await?;
+                Ok(location)
+            }
+        };
+        locations.map(delete).buffered(DELETES_IN_FLIGHT).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let walk = self.walk(prefix, true);
-        let objects = walk.map_ok(|walk| futures::stream::iter(walk.objects.into_iter().map(Ok)));
-        objects.try_flatten_stream().boxed()
+        let (folder, prefix) = (self.clone(), prefix.cloned());
+        let listed = async move {
+            match folder.walk(prefix.as_ref(), true).await {
+                Ok(walk) => futures::stream::iter(walk.objects.into_iter().map(Ok)).boxed(),
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            }
+        };
+        futures::stream::once(listed).flatten().boxed()
     }
 
     fn list_with_offset(
@@ -254,11 +267,11 @@ impl ObjectStore for Folder {
         Ok(ListResult { common_prefixes, objects, extensions: http::Extensions::new() })
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(no_such_call("copy an object"))
     }
 
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.inner.rename_opts(from, to, options).await
+    async fn rename_opts(&self, _: &Path, _: &Path, _: RenameOptions) -> Result<()> {
+        Err(no_such_call("rename an object"))
     }
 }

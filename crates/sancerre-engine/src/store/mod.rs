@@ -8,6 +8,7 @@
 pub(crate) mod cloud;
 mod create;
 mod folder;
+mod local;
 pub mod lock;
 mod options;
 mod pace;
@@ -23,12 +24,10 @@ mod words;
 mod written;
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use sancerre_format::bytes::to_u64;
@@ -45,10 +44,11 @@ use strange::Strange;
 use traffic::{Request, Traffic};
 use versions::{Place, Versions, pack_folder};
 
+pub use local::Leftovers;
 pub use options::StoreOptions;
 pub use reader::RangeReader;
 pub use retry::Hurry;
-pub(crate) use words::explain;
+pub(crate) use words::{advice, explain, is_full};
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +88,8 @@ struct Shared {
     traffic: Arc<Traffic>,
     /// For stores that no transport of ours lies below.
     local: Option<Pace>,
+    /// If it is a folder of this machine.
+    folder: Option<folder::Folder>,
     s3: Option<s3::S3>,
     versions: Versions,
     settings: Vec<String>,
@@ -120,19 +122,7 @@ impl Store {
 
     /// Wraps `inner`, a store without HTTP below it; `location` is for messages.
     pub fn with_options(inner: Arc<dyn ObjectStore>, location: &str, options: &StoreOptions) -> Self {
-        Self::of_local(inner, location, options, Arc::default())
-    }
-
-    /// Wraps a folder of this machine.
-    pub(crate) fn of_folder(
-        inner: LocalFileSystem,
-        root: PathBuf,
-        location: &str,
-        options: &StoreOptions,
-    ) -> Self {
-        let strange = Arc::default();
-        let folder = folder::Folder::new(inner, root, Arc::clone(&strange));
-        Self::of_local(Arc::new(folder), location, options, strange)
+        Self::of_local(inner, location, options, Arc::default(), None)
     }
 
     /// A store that leaves out of its listings what is strange.
@@ -141,11 +131,13 @@ impl Store {
         location: &str,
         options: &StoreOptions,
         strange: Arc<Strange>,
+        folder: Option<folder::Folder>,
     ) -> Self {
         let shared = Shared {
             patience: Arc::new(Patience::new(options)),
             traffic: Arc::default(),
             local: Some(Pace::new(options)),
+            folder,
             s3: None,
             versions: Versions::default(),
             settings: Vec::new(),
@@ -163,6 +155,7 @@ impl Store {
             patience: cloud.patience,
             traffic: cloud.traffic,
             local: None,
+            folder: None,
             s3: cloud.s3,
             versions: Versions::default(),
             settings: cloud.settings,
@@ -186,7 +179,7 @@ impl Store {
         options: &StoreOptions,
         layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
     ) -> Self {
-        Self::of_local(layer(self.inner.clone()), location, options, self.shared.strange.clone())
+        Self::of_local(layer(self.inner.clone()), location, options, self.shared.strange.clone(), None)
     }
 
     /// The same store seen by plain requests: for a probe, which must see what they do.

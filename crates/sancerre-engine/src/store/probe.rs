@@ -34,6 +34,8 @@ pub enum Check {
     Checksum,
     /// The store's clock agrees with this host's.
     Clock,
+    /// A new name in a folder can be brought to the disk.
+    Flush,
     /// A write over an object keeps the one before.
     Versions,
     /// A listing of versions says which of them was first.
@@ -94,6 +96,7 @@ impl Check {
             Self::List => "list after write",
             Self::Checksum => "checksums are verified",
             Self::Clock => "clocks agree",
+            Self::Flush => "folders can be flushed",
             Self::Versions => "keeps versions",
             Self::VersionOrder => "versions are in order",
             Self::Retention => "new objects are locked",
@@ -113,6 +116,7 @@ impl Check {
             Self::List => "list",
             Self::Checksum => "checksum",
             Self::Clock => "clock",
+            Self::Flush => "flush",
             Self::Versions => "versions",
             Self::VersionOrder => "version_order",
             Self::Retention => "retention",
@@ -130,7 +134,7 @@ impl Check {
             | Self::ReadBack
             | Self::Range
             | Self::VersionOrder => Weight::Required,
-            Self::List | Self::Checksum | Self::Clock => Weight::Wanted,
+            Self::List | Self::Checksum | Self::Clock | Self::Flush => Weight::Wanted,
             Self::Versions | Self::Retention | Self::Overwrite | Self::Delete => Weight::Protection,
         }
     }
@@ -146,6 +150,9 @@ impl Check {
             Self::List => "known data is stored again, and a restore may have to be repeated later",
             Self::Checksum => "damage on the way is noticed by `check` or a restore, not at once",
             Self::Clock => "requests may be refused and locks end early or late: set the clocks (NTP)",
+            Self::Flush => {
+                "after a power cut at the store what was saved last may not be there, though it was reported as saved"
+            }
             Self::Versions => "an object that is overwritten or deleted is gone",
             Self::VersionOrder => {
                 "what was put over an object cannot be told from it: list versions to these credentials, or use a bucket without"

@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::StoreOptions;
-use super::transport::{Refusal, Untrusted};
-use super::words::explain;
+use super::transport::{NoTls, Refusal, Untrusted};
+use super::words::{explain, lacks_credentials};
 use crate::host::monotonic;
 
 /// Pauses double from the first to the second.
@@ -164,6 +164,11 @@ pub(crate) fn is_of_a_folder(error: &object_store::Error) -> bool {
 /// What `object_store` calls a folder of this machine.
 pub(super) const FOLDER: &str = "LocalFileSystem";
 
+/// What the kernel said, if it was asked.
+pub(super) fn of_kernel(error: &object_store::Error) -> Option<&io::Error> {
+    find(error)
+}
+
 /// Whether the same request may succeed later. Everything else is an answer.
 fn is_transient(error: &object_store::Error) -> bool {
     let object_store::Error::Generic { store, source } = error else { return false };
@@ -173,8 +178,13 @@ fn is_transient(error: &object_store::Error) -> bool {
         FOLDER => find::<io::Error>(source.as_ref()).is_some_and(is_passing),
         // Our transport makes an error of every lost connection and of every status that asks to come back.
         "S3" | "GCS" | "MicrosoftAzure" => {
-            // A certificate that is not trusted will not be trusted in a minute either.
-            find::<HttpError>(source.as_ref()).is_some_and(|error| find::<Untrusted>(error).is_none())
+            // A certificate that is not trusted will not be trusted in a minute either; a server without TLS has none
+            // then; and where this machine's provider would hand out credentials nobody answers.
+            find::<HttpError>(source.as_ref()).is_some_and(|error| {
+                find::<Untrusted>(error).is_none()
+                    && find::<NoTls>(error).is_none()
+                    && !lacks_credentials(source.as_ref())
+            })
         }
         // Ranges beyond the end.
         "InMemory" => false,
@@ -199,7 +209,7 @@ fn retry_after(error: &object_store::Error) -> Duration {
     asked.unwrap_or_default().min(RETRY_AFTER_MAX)
 }
 
-fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+pub(super) fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {

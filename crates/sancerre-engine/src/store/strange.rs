@@ -72,8 +72,8 @@ impl Store {
         match closed.first_key_value() {
             None => Ok(()),
             Some((folder, why)) => Err(Error::Refused(format!(
-                "the folder {folder} cannot be listed ({why}), so what is in it is not known, and nothing was deleted: \
-                 let this user read it, or take it out of the repository"
+                "{folder} cannot be listed ({why}), so what is in it is not known, and nothing was deleted: let this user \
+                 read it, or take it out of the repository"
             ))),
         }
     }

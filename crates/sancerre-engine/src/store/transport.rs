@@ -22,7 +22,7 @@ use super::StoreOptions;
 use super::pace::{Bucket, Pace, piece_bytes};
 use super::strange::{Strange, sieve};
 use super::traffic::{Request, Traffic};
-use super::words::without_markup;
+use super::words::{INSTANCES, without_markup};
 use crate::error::told;
 use crate::host::monotonic;
 
@@ -37,6 +37,10 @@ const MESSAGE_CHARACTERS: usize = 300;
 /// What the TLS library says of a certificate that does not verify, and of a machine that can verify none.
 const UNTRUSTED: &str = "invalid peer certificate";
 const NO_AUTHORITIES: &str = "No CA certificates";
+/// What it says of an answer that is none of TLS.
+const NO_TLS: &str = "InvalidContentType";
+/// Where a provider hands out credentials, it does so at once.
+const INSTANCE_STALL: Duration = Duration::from_secs(5);
 
 /// The store answered, and its answer is to come back later.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,13 @@ pub(super) struct Refusal {
      it in SSL_CERT_FILE"
 )]
 pub(super) struct Untrusted(String);
+
+/// The server speaks no TLS.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what answers there does not speak TLS; if it is meant to be plain, write http:// in the variable of the endpoint"
+)]
+pub(super) struct NoTls;
 
 /// No byte moved for too long.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +149,7 @@ impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         let kind = kind(&parts.method, parts.uri.query().unwrap_or_default());
+        let is_instance = parts.uri.host().is_some_and(|host| INSTANCES.contains(&host));
         self.shared.traffic.request(kind);
         let url = parts.uri.to_string().parse::<url::Url>();
         let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
@@ -145,7 +157,8 @@ impl HttpService for Service {
         *sent.headers_mut() = parts.headers;
         let progress = Arc::new(Progress::default());
         *sent.body_mut() = Some(self.upload(body, &progress));
-        let answer = until_stalled(self.client.execute(sent), &progress, self.shared.stall).await?;
+        let stall = if is_instance { INSTANCE_STALL.min(self.shared.stall) } else { self.shared.stall };
+        let answer = until_stalled(self.client.execute(sent), &progress, stall).await?;
         let answer = answer.map_err(failed)?;
         match later(answer.status()) {
             true => Err(refusal(answer, self.shared.stall).await),
@@ -256,8 +269,10 @@ fn message(body: &[u8]) -> String {
 fn failed(error: reqwest::Error) -> HttpError {
     let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
     let error = error.without_url();
-    match told(&error).split_once(UNTRUSTED) {
+    let text = told(&error);
+    match text.split_once(UNTRUSTED) {
         Some((_, reason)) => HttpError::new(kind, Untrusted(reason.trim_matches([':', ' ']).to_owned())),
+        None if text.contains(NO_TLS) => HttpError::new(kind, NoTls),
         None => HttpError::new(kind, error),
     }
 }

@@ -1,29 +1,27 @@
 //! The words for a failure of the store: what libraries and providers say, without what hides the reason.
 
+use std::borrow::Cow;
+use std::io;
+
+use quick_xml::escape::unescape;
+
+use super::folder::{self, Refused};
+use super::retry::{self, FOLDER, of_kernel};
 use crate::error::told;
 
-/// Where a provider's machine is asked for credentials when no variable has any.
-const INSTANCE: &str = "169.254.169.254";
+/// Where a provider's machines are asked for credentials when no variable has any.
+pub(super) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
 
 /// What providers say to whose clock is wrong.
 const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
-/// How XML spells what would be markup.
-const ENTITIES: [(&str, &str); 7] = [
-    ("&#39;", "'"),
-    ("&#34;", "\""),
-    ("&apos;", "'"),
-    ("&quot;", "\""),
-    ("&lt;", "<"),
-    ("&gt;", ">"),
-    // Last: what it spells may look like one of the others.
-    ("&amp;", "&"),
-];
-
 /// Says why a request failed, on one line.
 pub(crate) fn explain(error: &object_store::Error) -> String {
+    if let object_store::Error::Generic { store: FOLDER, source } = error {
+        return told(source.as_ref());
+    }
     let text = without_markup(&told(error));
     match () {
-        () if text.contains(INSTANCE) => format!(
+        () if names_instance(&text) => format!(
             "no variable has credentials (docs/STORES.md lists them), and this machine's provider gave none: {text}"
         ),
         () if SKEWED.iter().any(|word| text.contains(word)) => format!(
@@ -34,17 +32,73 @@ pub(crate) fn explain(error: &object_store::Error) -> String {
     }
 }
 
+/// What to do about it.
+pub(crate) fn advice(error: &object_store::Error) -> &'static str {
+    if retry::find::<Refused>(error).is_some_and(|refused| matches!(refused, Refused::NoCreate { .. })) {
+        return "mount it in a way that has hard links, or use another place (docs/STORES.md)";
+    }
+    match of_kernel(error).filter(|_| retry::is_of_a_folder(error)) {
+        Some(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+            "the quota of this user or folder is used up. Raise it; or run `sancerre forget` and then `sancerre gc`, which \
+             need no room there; then run again"
+        }
+        Some(error) if folder::is_full(error) => {
+            "the disk is full, or has no room for one more file. Run `sancerre forget` and then `sancerre gc`, which can \
+             empty a full disk, or make room otherwise; then run again"
+        }
+        Some(error) => of_a_folder(error.kind()),
+        None if retry::is_of_a_folder(error) => "see what is mounted there, then run again",
+        None => of_a_provider(&told(error)),
+    }
+}
+
+/// Whether there was no room on the disk, or within a quota.
+pub(crate) fn is_full(error: &object_store::Error) -> bool {
+    of_kernel(error).is_some_and(folder::is_full)
+}
+
+fn of_a_folder(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "it is mounted read-only. After an error the kernel does that by itself: see dmesg, then mount it writable and \
+             run again"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not do that: check owner and mode of the folder, then run again"
+        }
+        _ => "check the disk and its mount (dmesg says more), then run again",
+    }
+}
+
+fn of_a_provider(text: &str) -> &'static str {
+    match text {
+        _ if text.contains("RequestTimeTooSkewed") || text.contains("RequestExpired") => {
+            "this machine's clock is wrong, or the store's: set it (NTP), then run again"
+        }
+        _ if names_instance(text) => "set the variables of the provider, then run again",
+        _ => "check the connection, the credentials and free space, then run again",
+    }
+}
+
+fn names_instance(text: &str) -> bool {
+    INSTANCES.iter().any(|host| text.contains(host))
+}
+
+/// Whether credentials were asked for where a provider's machines find them, and nobody answered.
+pub(super) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    names_instance(&told(error))
+}
+
 /// A provider's `Error` document in the middle of a text becomes its code and its message.
 pub(crate) fn without_markup(text: &str) -> String {
     let shortened = text.split_once("<Error>").and_then(|(before, rest)| {
         let (error, after) = rest.split_once("</Error>")?;
         let before = before.split_once("<?xml").map_or(before, |(before, _)| before);
         let before = before.trim_end_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-        let parts: Vec<&str> =
-            ["Code", "Message"].into_iter().filter_map(|name| element(error, name)).collect();
-        let spelled =
-            ENTITIES.iter().fold(parts.join(": "), |text, (entity, plain)| text.replace(entity, plain));
-        Some(format!("{before} {spelled}{after}"))
+        let plain = |text| unescape(text).unwrap_or(Cow::Borrowed(text));
+        let parts: Vec<Cow<'_, str>> =
+            ["Code", "Message"].into_iter().filter_map(|name| element(error, name)).map(plain).collect();
+        Some(format!("{before} {}{after}", parts.join(": ")))
     });
     let text = shortened.as_deref().unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -65,6 +119,9 @@ mod tests {
         let text = "403 Forbidden: <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code>\
                     <Message>Not you.</Message><Key>x</Key></Error>";
         assert_eq!(without_markup(text), "403 Forbidden: AccessDenied: Not you.");
+        let quoted = "<Error><Code>InvalidDate</Code><Message>The &#39;Date&#39; is &lt;old&gt; &nbsp;</Message></Error>";
+        assert_eq!(without_markup(quoted).trim(), "InvalidDate: The &#39;Date&#39; is &lt;old&gt; &nbsp;");
+        assert_eq!(without_markup(&quoted.replace("&nbsp;", "")).trim(), "InvalidDate: The 'Date' is <old>");
         assert_eq!(without_markup("404: \u{feff}<Error><Code>Gone</Code></Error> again"), "404: Gone again");
     }
 
@@ -96,10 +153,28 @@ mod tests {
 
     #[test]
     fn whoever_set_no_credentials_is_told() {
-        let asked = format!("Error performing PUT {INSTANCE}/latest/api/token: no route to host");
-        let error = object_store::Error::Generic { store: "S3", source: asked.into() };
-        assert!(explain(&error).starts_with("no variable has credentials"));
+        for host in INSTANCES {
+            let asked = format!("Error performing PUT {host}/latest/api/token: no route to host");
+            let error = object_store::Error::Generic { store: "S3", source: asked.into() };
+            assert!(explain(&error).starts_with("no variable has credentials"));
+            assert!(advice(&error).starts_with("set the variables"));
+        }
         let other = object_store::Error::Generic { store: "S3", source: "no route to host".into() };
         assert_eq!(explain(&other), "Generic S3 error: no route to host");
+    }
+
+    #[test]
+    fn what_to_do_depends_on_what_was_said() {
+        let folder = |errno: i32| object_store::Error::Generic {
+            store: FOLDER,
+            source: io::Error::from_raw_os_error(errno).into(),
+        };
+        let cases = [(28, "full"), (122, "quota"), (30, "read-only"), (13, "owner and mode"), (5, "dmesg")];
+        for (errno, word) in cases {
+            assert!(advice(&folder(errno)).contains(word), "{errno}: {}", advice(&folder(errno)));
+        }
+        let skewed =
+            object_store::Error::Generic { store: "S3", source: "403: RequestTimeTooSkewed: x".into() };
+        assert!(advice(&skewed).contains("clock"));
     }
 }

@@ -67,6 +67,15 @@ pub(crate) struct Audit {
     sign: Option<PathBuf>,
 }
 
+impl Audit {
+    /// What it writes, in words, and where.
+    pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        let state = self.state.clone().map(|path| ("the file of what was seen", path));
+        let report = self.report.clone().map(|path| ("the report", path));
+        state.into_iter().chain(report).collect()
+    }
+}
+
 pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let trust = context.global.trust.clone().ok_or_else(|| {

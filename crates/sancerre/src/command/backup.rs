@@ -119,6 +119,15 @@ pub(crate) struct Backup {
     attach: Vec<Attachment>,
 }
 
+impl Backup {
+    /// What it writes besides the repository, in words, and where.
+    pub(crate) fn written(&self, context: &Context) -> Vec<(&'static str, PathBuf)> {
+        let cache = cache_folder(self, context, false).map(|folder| ("the cache", folder));
+        let metrics = self.metrics_file.clone().map(|path| ("the metrics file", path));
+        cache.into_iter().chain(metrics).collect()
+    }
+}
+
 /// Hypervisors write it in either case.
 fn parse_machine(text: &str) -> Result<MachineId, String> {
     MachineId::parse(&text.to_ascii_lowercase()).map_err(rule)
@@ -137,7 +146,8 @@ pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Fail
 
 /// Writes the metrics, if asked to. A failure is only warned of: whatever the backup did, it did.
 fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&BackupReport>) -> bool {
-    let Some(path) = options.metrics_file.as_ref().filter(|_| !options.dry_run) else { return true };
+    let path = options.metrics_file.as_ref().filter(|path| !options.dry_run && context.may_write(path));
+    let Some(path) = path else { return true };
     let run = measured(context, took, report);
     let written = metrics::update(path, &options.vm, &run, &context.host, &context.output);
     if let Err(failure) = &written {

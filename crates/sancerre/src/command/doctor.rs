@@ -1,6 +1,7 @@
 //! `doctor`: what the store does, what that means, and until when it keeps what is there.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -40,8 +41,13 @@ Examples:
 pub(crate) struct Doctor {}
 
 pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
-    let store = repository::store(context, false)?;
-    let report = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
+    let (store, made) = open(context)?;
+    let probed = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await;
+    if let Some(folder) = made {
+        // If something stayed in it, that is told by what it held up.
+        let _ = std::fs::remove_dir(folder);
+    }
+    let report = probed?;
     context.output.result(&text(&report))?;
     let locks =
         if locks_objects(&report) { locks(context, &store, &report).await? } else { Locks::default() };
@@ -58,6 +64,33 @@ pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
         ("locks", locks.snapshots.map_or(Value::Null, |locks| locks.iter().map(lock::describe).collect())),
     ];
     Ok(ended(exit, fields))
+}
+
+/// The store; where it is a folder that is not there yet, one that was made for the trial, with its path.
+fn open(context: &Context) -> Result<(Store, Option<PathBuf>), Failure> {
+    match repository::store(context, false) {
+        Err(failure) if failure.exit == Exit::NoRepository => {}
+        store => return Ok((store?, None)),
+    }
+    let folder = repository::folder(context)?;
+    match folder.parent() {
+        Some(above) if !above.is_dir() => Err(Failure::new(
+            Exit::NoRepository,
+            format!(
+                "there is no folder {}, in which {} could be tried out: make it, or mount what belongs there",
+                above.display(),
+                folder.display()
+            ),
+        )),
+        _ => {
+            let store = repository::store(context, true)?;
+            context.output.message(&format!(
+                "there is no folder {} yet: it is made for this trial, and removed again",
+                folder.display()
+            ));
+            Ok((store, Some(folder)))
+        }
+    }
 }
 
 /// Until when snapshots are locked, as far as the store tells.

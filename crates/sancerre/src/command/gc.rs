@@ -116,8 +116,15 @@ fn tell(options: &Gc, context: &Context, report: &GcReport, took: Duration) {
             .output
             .message(&format!("{pending}: what it would forget stays until then (`sancerre approve`)"));
     }
-    for left in &report.left {
+    for left in report.left.iter().chain(&report.leftovers.left) {
         context.output.warning(&format!("{left}; the next gc tries again"));
+    }
+    if report.leftovers.files > 0 {
+        context.output.message(&format!(
+            "{} of writes that died removed, {}",
+            count(report.leftovers.files, "file"),
+            size(report.leftovers.bytes)
+        ));
     }
     if !report.waits_for.is_empty() {
         return;
@@ -167,7 +174,7 @@ fn describe(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 21] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 22] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -190,6 +197,7 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("written_bytes", json!(report.written_bytes)),
         ("written_frame_bytes", json!(report.moved_bytes)),
         ("left", json!(report.left)),
+        ("leftovers", json!({ "files": report.leftovers.files, "bytes": report.leftovers.bytes })),
         ("pending", json!(report.pending.iter().map(approve::describe).collect::<Vec<_>>())),
         ("sessions", json!({ "ended": numbers(&report.ended), "under_way": numbers(&report.waits_for) })),
         ("duration_seconds", json!(seconds(took))),

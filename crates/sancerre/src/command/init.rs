@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sancerre_engine::Error;
 use sancerre_engine::repository::init::{self, Made, NewRepository};
+use sancerre_engine::store::Store;
 use sancerre_engine::store::probe::{self, Finding, Report};
 use sancerre_format::config::Layout;
 use sancerre_format::names::{self, Name};
@@ -19,6 +20,7 @@ use crate::key_file::KeyFile;
 use crate::passphrase;
 use crate::plain;
 use crate::repository;
+use crate::used;
 
 /// What to do when the repository is made but its key file cannot be written.
 const INSTEAD: &str =
@@ -45,13 +47,27 @@ pub(crate) struct Init {
     /// Make the repository even on a store that cannot keep one safely; snapshots may be lost there
     #[arg(long)]
     allow_unsafe_store: bool,
+    /// Make the repository in a folder that holds other things too; they stay, and are left alone
+    #[arg(long)]
+    among_other_files: bool,
     /// How many other keepers must approve a forget before it counts; `key approvals` changes it
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     approvals_needed: u32,
 }
 
+impl Init {
+    /// What it writes besides the repository, in words, and where.
+    pub(crate) fn written(&self, context: &Context) -> Vec<(&'static str, PathBuf)> {
+        let path = self.key_file_out.clone().or_else(|| access::key_file(context));
+        path.map(|path| ("the key file", path)).into_iter().collect()
+    }
+}
+
 pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failure> {
     let store = repository::store(context, true)?;
+    if !options.among_other_files {
+        refuse_used(&store)?;
+    }
     // Before a passphrase is asked for and a key file is made.
     if store.get(names::CONFIG).await?.is_some() {
         return Err(Error::RepositoryExists { location: store.location().to_owned() }.into());
@@ -80,6 +96,28 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         (made, None) => made?,
     };
     report(context, store.location(), &new, &made, None)
+}
+
+/// A folder in which somebody keeps other things is seldom meant.
+fn refuse_used(store: &Store) -> Result<(), Failure> {
+    const NAMED: usize = 3;
+    let Some(folder) = store.folder_path() else { return Ok(()) };
+    let others = used::others(folder).map_err(|error| {
+        Failure::failed(format!(
+            "cannot read the folder {}: {error}; check its permissions",
+            folder.display()
+        ))
+    })?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let named = others.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = if others.len() > NAMED { " and more" } else { "" };
+    Err(Failure::usage(plain::line(&format!(
+        "the folder {} holds other things: {named}{more}. Nothing was made. Give the repository a folder of its own; or \
+         make it among them with --among-other-files",
+        folder.display()
+    ))))
 }
 
 /// Warns of what the store lacks, and fails where it must not hold a repository.

@@ -9,6 +9,8 @@ mod passwd;
 mod restore;
 mod rotate;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -69,6 +71,15 @@ impl Key {
     /// Whether it leaves something behind in the repository.
     pub(super) fn changes(&self) -> bool {
         !matches!(self.command, KeyCommand::List)
+    }
+
+    /// What it writes besides the repository, in words, and where.
+    pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        match &self.command {
+            KeyCommand::Add { command } => command.written(),
+            KeyCommand::Paper(options) => options.written(),
+            _ => Vec::new(),
+        }
     }
 }
 

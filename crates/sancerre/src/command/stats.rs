@@ -60,6 +60,8 @@ fn text(stats: &Stats) -> String {
             format!("{}, {}%", size(stats.garbage_bytes), percent(stats.garbage_bytes, stats.stored_bytes)),
         ),
     ];
+    let dead = ("writes that died", size(stats.leftover_bytes));
+    let lines = lines.into_iter().chain((stats.leftover_bytes > 0).then_some(dead));
     text.push('\n');
     for (what, value) in lines {
         text.push_str(&format!("{what:<22} {value}\n"));
@@ -128,6 +130,7 @@ fn summary(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("maps_bytes", json!(stats.maps_bytes)),
         ("stored_bytes", json!(stats.stored_bytes)),
         ("garbage_bytes", json!(stats.garbage_bytes)),
+        ("leftover_bytes", json!(stats.leftover_bytes)),
         ("dedup_ratio", json!(stats.dedup_ratio())),
         ("compression_ratio", json!(stats.compression_ratio())),
         ("chunk_sizes", stats.chunks.iter().enumerate().map(class).collect()),

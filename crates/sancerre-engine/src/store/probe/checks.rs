@@ -11,7 +11,8 @@ use sancerre_format::names::Time;
 use super::{Check, Finding, PREFIX, Verdict};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::{Store, explain};
+use crate::store::folder::Refused;
+use crate::store::{Store, explain, retry};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;
@@ -52,6 +53,7 @@ pub(super) async fn run(store: &Store, host: &Host) -> Result<(Vec<Finding>, Opt
     trial.list().await?;
     trial.checksum().await?;
     trial.protection(&first).await?;
+    trial.flush();
     clean_up(store, &trial.folder).await;
     Ok((trial.findings, trial.locked_until))
 }
@@ -95,6 +97,10 @@ impl Trial<'_> {
                 object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
             ) => {
                 self.found(Check::Write, Verdict::Absent, "the store refused a write for want of a right");
+                return Ok(false);
+            }
+            Err(source) if cannot_create(&source) => {
+                self.found(Check::CreateOnly, Verdict::Absent, explain(&source));
                 return Ok(false);
             }
             Err(source) => return Err(Error::Store { operation: "write", key, source }),
@@ -283,6 +289,17 @@ impl Trial<'_> {
         self.found(Check::Clock, verdict, seen);
     }
 
+    /// What came of the flushes so far, in a folder of this machine.
+    fn flush(&mut self) {
+        match self.store.weakness() {
+            None => {}
+            Some(None) => self.found(Check::Flush, Verdict::Holds, "names were brought to the disk"),
+            Some(Some(said)) => {
+                self.found(Check::Flush, Verdict::Absent, format!("a folder cannot be flushed: {said}"));
+            }
+        }
+    }
+
     /// Tries to put other bytes in an object's place; whether that went through.
     async fn overwrite(&mut self, key: &str) -> Result<bool> {
         match self.put(key, &self.bytes(), PutMode::Overwrite).await {
@@ -321,6 +338,11 @@ impl Trial<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a folder says that nothing can be created in it without the risk of replacing something.
+fn cannot_create(error: &object_store::Error) -> bool {
+    matches!(retry::find(error), Some(Refused::NoCreate { .. }))
 }
 
 /// Removes what can be removed, with all versions; what cannot is locked, or these credentials may not, which is as it

@@ -52,6 +52,16 @@ pub(crate) struct NewFile {
     expires: Option<Time>,
 }
 
+impl Add {
+    /// What it writes besides the repository, in words, and where.
+    pub(super) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        match self {
+            Self::Writer(options) | Self::Keeper(options) => vec![("the key file", options.out.clone())],
+            Self::Restore(_) => Vec::new(),
+        }
+    }
+}
+
 pub(super) async fn run(command: Add, context: &Context) -> Result<Done, Failure> {
     match command {
         Add::Writer(options) => certify(options, Role::Writer, context).await,

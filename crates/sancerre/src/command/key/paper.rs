@@ -42,6 +42,13 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// What the names of those variables hold that say where a provider is, and no secret.
 const PLACES: [&str; 3] = ["ENDPOINT", "REGION", "ACCOUNT_NAME"];
 
+impl Paper {
+    /// What it writes besides the repository, in words, and where.
+    pub(super) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        self.svg.clone().map(|path| ("the recovery sheet", path)).into_iter().collect()
+    }
+}
+
 /// What stands on the sheet.
 struct Sheet {
     lines: Vec<String>,

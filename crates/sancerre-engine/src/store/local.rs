@@ -1,0 +1,129 @@
+//! What only a folder of this machine has: a path, files of writes that died, and room for emergencies.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sancerre_format::names::Time;
+
+use super::folder::{Folder, Leftover, Place, make};
+use super::{Store, StoreOptions};
+use crate::error::{Error, Result};
+use crate::host::Host;
+
+/// No write takes so long that its file, dated when its last byte came, is older than this; and whoever did sleep so long
+/// writes it again.
+const LEFTOVER_SECONDS: i64 = 24 * 60 * 60;
+
+/// Files of writes that are under way, or died.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// How many.
+    pub files: u64,
+    /// What they take.
+    pub bytes: u64,
+    /// The key of the largest.
+    pub largest: Option<String>,
+    /// Those that could not be removed, with the reason.
+    pub left: Vec<String>,
+}
+
+impl Leftovers {
+    fn of(found: &[Leftover]) -> Self {
+        let largest = found.iter().max_by_key(|leftover| leftover.size_bytes);
+        let bytes = found.iter().fold(0, |sum: u64, leftover| sum.saturating_add(leftover.size_bytes));
+        let files = u64::try_from(found.len()).unwrap_or(u64::MAX);
+        Self { files, bytes, largest: largest.map(|leftover| leftover.key.clone()), left: Vec::new() }
+    }
+}
+
+impl Store {
+    /// Opens a folder of this machine; with `create`, makes it first.
+    ///
+    /// Errors: [`Error::NoRepository`] where no folder is; [`Error::File`].
+    pub(crate) fn open_folder(
+        location: &str,
+        path: &Path,
+        create: bool,
+        options: &StoreOptions,
+    ) -> Result<Self> {
+        let failed = |operation, source| Error::File { operation, path: path.display().to_string(), source };
+        let path = std::path::absolute(path).map_err(|source| failed("find", source))?;
+        if create {
+            make(&path).map_err(|source| failed("create the folder", source))?;
+        } else if !path.is_dir() {
+            return Err(Error::NoRepository { location: location.to_owned() });
+        }
+        let place = Place::open_at(path, options.salt).map_err(|source| failed("open the folder", source))?;
+        let strange = Arc::default();
+        let folder = Folder::new(place, Arc::clone(&strange));
+        Ok(Self::of_local(Arc::new(folder.clone()), location, options, strange, Some(folder)))
+    }
+
+    /// The folder, if it is one of this machine.
+    pub fn folder_path(&self) -> Option<&Path> {
+        self.shared.folder.as_ref().map(Folder::path)
+    }
+
+    /// What is written from now on may use the room that is kept for emergencies: for commands that lead to more room.
+    pub fn spend_reserve(&self) {
+        if let Some(folder) = &self.shared.folder {
+            folder.spend_reserve();
+        }
+    }
+
+    /// Keeps some room on the disk, so that one that is full can be emptied. On other stores that is not needed.
+    ///
+    /// Errors: the store's, also when there is no room for it.
+    pub async fn keep_reserve(&self, host: &Host) -> Result<()> {
+        let Some(folder) = &self.shared.folder else { return Ok(()) };
+        let random = host.random.clone();
+        let kept = folder.keep_reserve(move |bytes| random.fill(bytes)).await;
+        kept.map_err(|source| failed("keep room in", self, source))
+    }
+
+    /// Whether folders can be flushed, as far as was tried; what the mount said if not. None where there are none.
+    pub(crate) fn weakness(&self) -> Option<Option<String>> {
+        Some(self.shared.folder.as_ref()?.weakness())
+    }
+
+    /// Files of writes that are under way, or died. Elsewhere than in folders there are none.
+    ///
+    /// Errors: the store's.
+    pub async fn leftovers(&self) -> Result<Leftovers> {
+        let Some(folder) = &self.shared.folder else { return Ok(Leftovers::default()) };
+        let found = folder.leftovers().await.map_err(|source| failed("list", self, source))?;
+        Ok(Leftovers::of(&found))
+    }
+
+    /// Removes those that nobody can be writing any more, by the clock that dates them. Says what was removed.
+    ///
+    /// Errors: the store's, before anything is removed.
+    pub async fn clear_leftovers(&self) -> Result<Leftovers> {
+        let Some(folder) = &self.shared.folder else { return Ok(Leftovers::default()) };
+        let failed = |source| failed("list", self, source);
+        let found = folder.leftovers().await.map_err(failed)?;
+        if found.is_empty() {
+            return Ok(Leftovers::default());
+        }
+        let now = folder.now().await.map_err(failed)?;
+        let is_old = |leftover: &Leftover| is_old(leftover.modified, now);
+        let (mut cleared, mut left) = (Vec::new(), Vec::new());
+        for leftover in found.into_iter().filter(is_old) {
+            match folder.clear(leftover.clone()).await {
+                Ok(()) => cleared.push(leftover),
+                Err(error) => {
+                    left.push(format!("{} was not removed: {}", leftover.key, super::explain(&error)))
+                }
+            }
+        }
+        Ok(Leftovers { left, ..Leftovers::of(&cleared) })
+    }
+}
+
+fn is_old(modified: Time, now: Time) -> bool {
+    now.unix_seconds().saturating_sub(modified.unix_seconds()) >= LEFTOVER_SECONDS
+}
+
+fn failed(operation: &'static str, store: &Store, source: object_store::Error) -> Error {
+    Error::Store { operation, key: store.location().to_owned(), source }
+}
