@@ -33,9 +33,15 @@ impl Helper {
 
     /// The command that starts the helper, which then becomes the confined program. The environment is empty: it may
     /// hold passphrases. The caller sets standard input, output and error.
+    ///
+    /// The program is killed when the *thread* that spawns the command ends, and so never outlives the caller.
     pub fn command(&self, confinement: &Confinement) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).args(confinement.encode()).env_clear().current_dir("/");
+        command
+            .args(&self.arguments)
+            .args(confinement.encode(std::process::id()))
+            .env_clear()
+            .current_dir("/");
         command
     }
 }
@@ -44,7 +50,7 @@ impl Helper {
 /// an exit code and after a message on standard error, only when that failed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let error = match Confinement::decode(arguments) {
-        Ok(confinement) => confinement.enter(),
+        Ok((confinement, parent)) => confinement.enter(parent),
         Err(error) => error,
     };
     let _ = writeln!(io::stderr(), "{error}");
@@ -53,14 +59,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
 
 impl Confinement {
     /// Never comes back when everything works.
-    fn enter(&self) -> ConfineError {
-        match self.prepare() {
+    fn enter(&self, parent: u64) -> ConfineError {
+        match self.prepare(parent) {
             Err(error) => error,
             Ok(mut command) => ConfineError::Start { program: self.program.clone(), source: command.exec() },
         }
     }
 
-    fn prepare(&self) -> Result<Command, ConfineError> {
+    fn prepare(&self, parent: u64) -> Result<Command, ConfineError> {
         let step = |step| move |source| ConfineError::Step { program: self.program.clone(), step, source };
         descriptors::close_inherited().map_err(step("close inherited descriptors"))?;
         if self.listens {
@@ -68,6 +74,7 @@ impl Confinement {
         }
         rights::limit(&self.limits).map_err(step("set limits"))?;
         rights::drop_rights().map_err(step("give up rights"))?;
+        rights::end_with(parent).map_err(step("tie it to its caller"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().current_dir("/");
         // Two arenas: each takes 64 MiB of the address space.

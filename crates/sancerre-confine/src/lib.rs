@@ -12,7 +12,8 @@
 //! ```
 //! What it then has: standard input, output and error as the caller set them, an environment of four variables, a
 //! socket to listen on if it was given one; it reads the files it was given, its own program, and libraries. What it
-//! has not: any other file, any network or new socket, another process, more rights, memory or time than the limits.
+//! has not: any other file, any network or new socket, another process, more rights, memory or time than the limits. It
+//! is killed when its caller ends.
 //!
 //! Landlock or seccomp missing is an error, unless the caller said that it may be.
 #![forbid(unsafe_code)]

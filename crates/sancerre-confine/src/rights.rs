@@ -2,7 +2,9 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
 use crate::Limits;
@@ -17,7 +19,7 @@ pub(crate) fn limit(limits: &Limits) -> io::Result<()> {
         (Resource::Fsize, 0),
     ] {
         // A limit that is lower already cannot be raised, and need not be.
-        let most = rustix::process::getrlimit(resource).maximum.map_or(value, |most| most.min(value));
+        let most = getrlimit(resource).maximum.map_or(value, |most| most.min(value));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
     Ok(())
@@ -31,4 +33,14 @@ pub(crate) fn drop_rights() -> io::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets)?;
     Ok(())
+}
+
+/// Whoever reads foreign bytes for a caller is killed when the caller ends. Fails when it has ended already.
+pub(crate) fn end_with(parent: u64) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let now = getppid().map(|process| process.as_raw_nonzero().get());
+    if now.and_then(|now| u64::try_from(now).ok()) == Some(parent) {
+        return Ok(());
+    }
+    Err(io::Error::other("it is gone"))
 }

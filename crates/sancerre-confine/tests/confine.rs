@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use sancerre_confine::{Confinement, Helper, Limits};
 
@@ -234,13 +235,53 @@ fn what_is_missing_is_an_error_and_the_program_does_not_start() {
     assert!(code == Some(71) && text.contains("/nonexistent/image"), "{code:?} {text}");
 }
 
+#[test]
+fn it_ends_with_its_caller() {
+    let Some(place) = Place::new() else { return };
+    const CODE: &str = "SANCERRE_TEST_CODE";
+    let pid = place.path("pid");
+    if let Some(code) = std::env::var_os(CODE) {
+        let confinement = place.confinement(code.to_str().unwrap());
+        let mut child =
+            own_helper().command(&confinement).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        fs::write(std::env::var_os("SANCERRE_TEST_PID").unwrap(), child.id().to_string()).unwrap();
+        child.wait().unwrap();
+        return;
+    }
+    let mut caller = Command::new(std::env::current_exe().unwrap());
+    caller.args(["it_ends_with_its_caller", "--exact", "--nocapture"]).stdout(Stdio::null());
+    caller.env(CODE, "import time; time.sleep(60)").env("SANCERRE_TEST_PID", &pid);
+    let mut caller = caller.spawn().unwrap();
+    let wait_for = |what: &str, test: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !test() {
+            assert!(Instant::now() < deadline, "waited too long: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_for("a child", &|| fs::read_to_string(&pid).is_ok_and(|text| !text.is_empty()));
+    let process = format!("/proc/{}/comm", fs::read_to_string(&pid).unwrap());
+    wait_for("the program", &|| fs::read_to_string(&process).is_ok_and(|name| name.starts_with("python3")));
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    wait_for("its end", &|| !fs::read_to_string(&process).is_ok_and(|name| name.starts_with("python3")));
+    // Somebody who is not the parent that is named starts nothing.
+    let confinement = place.confinement("print('ran')");
+    let command = own_helper().command(&confinement);
+    let own = std::process::id().to_string();
+    let words =
+        command.get_args().map(|word| if word == own.as_str() { "1".into() } else { word.to_owned() });
+    let output = Command::new(command.get_program()).args(words).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(71), "{output:?}");
+}
+
 /// With a system call that the kernel seems not to know.
 fn without(place: &Place, call: &str, sandbox: bool) -> Option<Output> {
     find("strace")?;
     let confinement = Confinement { sandbox, ..place.confinement("print('said: ran')") };
     let command = own_helper().command(&confinement);
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:error=ENOSYS")]);
+    strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:error=ENOSYS")]);
     let output = strace.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).output();
     Some(output.unwrap())
 }

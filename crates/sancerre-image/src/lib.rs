@@ -26,6 +26,7 @@
 pub mod change_map;
 mod disk;
 mod error;
+pub mod foreign;
 mod holes;
 mod kind;
 pub mod nbd;
