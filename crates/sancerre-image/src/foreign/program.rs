@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Stdio};
 use std::sync::{Mutex, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use sancerre_confine::{Confinement, Helper};
 
@@ -64,14 +64,14 @@ impl Program {
         let mut command = helper.command(confinement);
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::piped());
         let (sender, receiver) = mpsc::channel();
-        let words = std::thread::spawn(move || {
+        let words = Builder::new().name("image-reader".to_owned()).spawn(move || {
             let mut started = command.spawn();
             // The last descriptor of ours on the listening end: without it, a program that dies is noticed at once.
             drop(command);
             let stderr = started.as_mut().ok().and_then(|child| child.stderr.take());
             let is_heard = sender.send(started).is_ok();
             stderr.filter(|_| is_heard).map(listen).unwrap_or_default()
-        });
+        })?;
         let child = receiver.recv().map_err(io::Error::other)??;
         let id = child.id();
         Ok(Self { child: Mutex::new(child), id, socket, words: Mutex::new(Some(words)), _folder: folder })

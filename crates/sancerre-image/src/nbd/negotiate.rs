@@ -7,7 +7,7 @@ use super::channel::{Channel, receive, receive_array, receive_message, send};
 use super::error::Fault;
 use super::wire::{
     ALLOCATION, CAN_MULTI_CONN, ERROR_TLS_REQUIRED, ERROR_UNKNOWN, ERROR_UNSUPPORTED, FIXED_NEWSTYLE, Fields,
-    HAS_FLAGS, INFO_BLOCK_SIZE, INFO_EXPORT, MAGIC, NAME_BYTES_MAX, NO_ZEROES, OLD_MAGIC, OPTION_EXPORT_NAME,
+    HAS_FLAGS, INFO_BLOCK_SIZE, INFO_EXPORT, MAGIC, NAME_BYTES_MAX, NO_ZEROES, OLD_MAGIC, OPTION_ABORT, OPTION_EXPORT_NAME,
     OPTION_GO, OPTION_LIST_META_CONTEXT, OPTION_MAGIC, OPTION_REPLY_BYTES, OPTION_SET_META_CONTEXT,
     OPTION_STARTTLS, OPTION_STRUCTURED_REPLY, REPLY_ACK, REPLY_ERROR, REPLY_INFO, REPLY_META_CONTEXT,
     SEND_DF, Said, counted, harmless, option, option_reply,
@@ -87,6 +87,8 @@ pub(super) fn list_contexts(
         names.push(context(kind, content)?.1);
         Ok(())
     })?;
+    // Goodbye; nobody waits for an answer.
+    let _ = send(talk.channel, &option(OPTION_ABORT, &[]), DOING);
     Ok(names)
 }
 

@@ -17,6 +17,7 @@ pub(super) const FIXED_NEWSTYLE: u16 = 1;
 pub(super) const NO_ZEROES: u16 = 2;
 
 pub(super) const OPTION_EXPORT_NAME: u32 = 1;
+pub(super) const OPTION_ABORT: u32 = 2;
 pub(super) const OPTION_STARTTLS: u32 = 5;
 pub(super) const OPTION_GO: u32 = 7;
 pub(super) const OPTION_STRUCTURED_REPLY: u32 = 8;

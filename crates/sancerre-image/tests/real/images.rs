@@ -153,6 +153,53 @@ fn an_image_in_another_format_than_named_is_refused_with_the_programs_words() {
     assert!(error.contains("/nonexistent/qemu-nbd"), "{error}");
 }
 
+#[test]
+fn damaged_images_end_in_bytes_or_in_an_error_soon() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 20 * MIB);
+    let impatient = NbdOptions { timeout: Duration::from_secs(5), ..NbdOptions::default() };
+    let reader = ImageReader { options: impatient, ..reader() };
+    let (mut refused, mut read) = (0, 0);
+    for name in ["vmdk", "vpc", "vhdx", "vdi", "parallels", "qed"] {
+        run(&format!("qemu-img convert -O {name} source.raw image"), folder.path());
+        let whole = fs::read(folder.path().join("image")).unwrap();
+        for damage in 0..24_usize {
+            let mut bytes = whole.clone();
+            match damage {
+                0..4 => bytes.truncate([0, 300, 70_000, whole.len() / 2][damage]),
+                4 => bytes.extend_from_slice(&[0xff; 100_000]),
+                // Numbers in the headers and tables become huge.
+                _ => {
+                    let at = [
+                        8, 16, 24, 32, 40, 48, 64, 72, 80, 512, 520, 1024, 4096, 65536, 196_608, 262_176,
+                        300, 368, 530,
+                    ][damage - 5];
+                    let end = (at + 8).min(bytes.len());
+                    bytes.get_mut(at..end).map(|field| field.fill(if damage % 2 == 0 { 0xff } else { 0x7f }));
+                }
+            }
+            let image = folder.path().join("damaged");
+            fs::write(&image, bytes).unwrap();
+            let started = Instant::now();
+            match reader.open(&image, format(name), None) {
+                Err(_) => refused += 1,
+                Ok(disk) => {
+                    read += 1;
+                    let mut buffer = vec![0; 1 << 20];
+                    let end = disk.size_bytes().min(20 * MIB);
+                    let _ = disk.data_ranges(0..end);
+                    (0..end / MIB).any(|at| disk.read_at(at * MIB, &mut buffer).is_err());
+                }
+            }
+            assert!(started.elapsed() < Duration::from_secs(12), "{name} {damage}: {:?}", started.elapsed());
+        }
+    }
+    assert!(refused > 40 && read > 20, "{refused} refused, {read} read");
+}
+
 fn split(folder: &Path) -> (PathBuf, ImageDisk) {
     source(folder, 20 * MIB);
     let inside = folder.join("inside");
@@ -206,7 +253,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn nothing_is_left_behind_however_the_reader_ends() {
+fn no_program_is_left_behind_however_the_reader_ends() {
     if !ready() {
         return;
     }
@@ -234,7 +281,7 @@ fn nothing_is_left_behind_however_the_reader_ends() {
     );
 
     let mut other = Command::new(std::env::current_exe().unwrap());
-    other.args(["images::nothing_is_left_behind_however_the_reader_ends", "--exact", "--nocapture"]);
+    other.args(["images::no_program_is_left_behind_however_the_reader_ends", "--exact", "--nocapture"]);
     let mut other = other.env(IMAGE, name).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("the reader starts", || !servers_of(name).is_empty());
     std::thread::sleep(Duration::from_millis(300));
