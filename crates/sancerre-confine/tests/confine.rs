@@ -193,6 +193,17 @@ fn nothing_is_inherited_neither_descriptors_nor_variables() {
 }
 
 #[test]
+fn rights_are_given_up_for_good_without_the_sandbox_too() {
+    let Some(place) = Place::new() else { return };
+    let code = "f=dict(l.split(':',1) for l in open('/proc/self/status'))\n\
+                print('said:', int(f['CapPrm'],16) & ~4, int(f['CapEff'],16) & ~4, f['NoNewPrivs'].strip())";
+    let confinement = Confinement { sandbox: false, ..place.confinement(code) };
+    let output = own_helper().command(&confinement).stdin(Stdio::null()).output().unwrap();
+    // The bit that may be left is reading files of others.
+    assert_eq!(said(&output), "0 0 1");
+}
+
+#[test]
 fn limits_hold() {
     let Some(place) = Place::new() else { return };
     let code =

@@ -109,7 +109,12 @@ impl ImageReader {
             Ok(disk) => disk,
             Err(source) => {
                 let (path, format) = (image.to_owned(), format.qemu_name());
-                return Err(ImageError::Refused { path, format, said: program.last_words(), source });
+                return Err(ImageError::Refused {
+                    path,
+                    format,
+                    said: program.last_words(),
+                    source: Box::new(source),
+                });
             }
         };
         let watch = Watch::of(program.id(), &real).map_err(fail)?;

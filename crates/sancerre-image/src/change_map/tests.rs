@@ -1,5 +1,8 @@
 //! Maps of every form, and maps that lie.
 
+// Lists of ranges with one range in them are meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::ops::Range;
 
 use proptest::prelude::*;

@@ -46,6 +46,6 @@ pub enum ImageError {
         /// The program's last words, made harmless.
         said: String,
         /// How that looked from here.
-        source: NbdError,
+        source: Box<NbdError>,
     },
 }

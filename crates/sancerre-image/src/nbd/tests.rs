@@ -1,5 +1,8 @@
 //! The client against servers in memory: honest ones of every kind, and liars.
 
+// Lists of ranges with one range in them are meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 mod server;
 
 use std::ops::Range;

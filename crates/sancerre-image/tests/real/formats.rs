@@ -92,7 +92,7 @@ fn throughput_through_qemu_nbd_against_the_same_file_read_raw() {
         (2, "-f vhdx image.vhdx"),
     ] {
         let server = Server::qemu(folder, arguments);
-        for (kib, depth) in [(512, 2), (512, 4), (256, 8), (1024, 2)] {
+        for (kib, depth) in [(64, 16), (128, 16), (256, 16), (512, 16), (256, 2)] {
             let disk =
                 server.open_with(&NbdOptions { request_bytes: kib << 10, depth, ..NbdOptions::default() });
             let mut pairs: Vec<(f64, f64)> =

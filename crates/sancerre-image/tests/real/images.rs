@@ -178,7 +178,9 @@ fn damaged_images_end_in_bytes_or_in_an_error_soon() {
                         300, 368, 530,
                     ][damage - 5];
                     let end = (at + 8).min(bytes.len());
-                    bytes.get_mut(at..end).map(|field| field.fill(if damage % 2 == 0 { 0xff } else { 0x7f }));
+                    if let Some(field) = bytes.get_mut(at..end) {
+                        field.fill(if damage % 2 == 0 { 0xff } else { 0x7f });
+                    }
                 }
             }
             let image = folder.path().join("damaged");

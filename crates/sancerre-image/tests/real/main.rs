@@ -1,6 +1,8 @@
 //! The NBD client and the reader of foreign images against real programs: qemu-nbd, nbdkit, qemu-img.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+// Lists of ranges with one range in them are meant.
+#![allow(clippy::single_range_in_vec_init)]
 
 mod bitmaps;
 mod faults;

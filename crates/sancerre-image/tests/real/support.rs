@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,7 +78,12 @@ impl Server {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut server = Self { child, socket };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !server.socket.exists() {
+        // A socket is there before it listens.
+        let listens = |path: &Path| {
+            let is_socket = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+            if is_socket { UnixStream::connect(path).is_ok() } else { path.exists() }
+        };
+        while !listens(&server.socket) {
             assert!(server.child.try_wait().unwrap().is_none(), "{command:?} ended");
             assert!(Instant::now() < deadline, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(5));
