@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use sancerre_tests::dice::Dice;
-use sancerre_tests::fuzz::TARGETS;
+use sancerre_tests::fuzz::{TARGETS, target};
 
 /// Changed inputs for each golden file and target.
 const CHANGES: u64 = 60;
@@ -55,6 +55,27 @@ fn no_parser_panics_on_changed_golden_bytes() {
                 changed.extend_from_slice(bytes);
                 change(&mut dice, &mut changed);
                 target(&changed);
+            }
+        }
+    }
+}
+
+/// What reads disks has seeds of its own: golden bytes of the format say nothing to it.
+#[test]
+fn no_reader_of_disks_panics_on_changed_seeds() {
+    let seeds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut dice = Dice::new(2);
+    for name in ["nbd", "change_map"] {
+        let paths = std::fs::read_dir(seeds.join(name)).unwrap().map(|entry| entry.unwrap().path());
+        let mut seeds: Vec<Vec<u8>> = paths.map(|path| std::fs::read(path).unwrap()).collect();
+        seeds.sort();
+        assert!(seeds.len() > 2);
+        for seed in seeds {
+            target(name)(&seed);
+            for _ in 0..2000 {
+                let mut changed = seed.clone();
+                change(&mut dice, &mut changed);
+                target(name)(&changed);
             }
         }
     }

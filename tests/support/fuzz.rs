@@ -27,13 +27,14 @@ use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, open, seal, seal
 use sancerre_format::sign::SigningKey;
 use sancerre_format::trust::Succession;
 
+use crate::fuzz_image;
 use crate::repo::{name, zone};
 
 /// A target: its name, and what it does with any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -49,6 +50,8 @@ pub const TARGETS: [Target; 15] = [
     ("units", units),
     ("words", words),
     ("chunkers", chunkers),
+    ("nbd", fuzz_image::nbd),
+    ("change_map", fuzz_image::change_map),
 ];
 
 /// The target of this name.

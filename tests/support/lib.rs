@@ -12,6 +12,7 @@ pub mod disk;
 pub mod faults;
 pub mod forge;
 pub mod fuzz;
+pub mod fuzz_image;
 pub mod host;
 pub mod ledger;
 pub mod link;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Where the targets are defined; their names are read from there.
 const TARGETS: &str = "tests/support/fuzz.rs";
 const GOLDEN: &str = "crates/sancerre-format/testdata/v1";
+/// Seeds of the targets to which golden bytes say nothing.
+const SEEDS: &str = "tests/fuzz/seeds";
 /// Larger inputs find nothing that smaller ones do not.
 const INPUT_BYTES_MAX: u32 = 1 << 20;
 
@@ -44,10 +46,13 @@ fn fuzz(name: &str, seconds: &str) -> Result<()> {
     shell::run(command)
 }
 
-/// The golden bytes as a first corpus; of records, signed by each of the keys that their samples have.
+/// The golden bytes as a first corpus; of records, signed by each of the keys that their samples have. A target with
+/// seeds of its own starts from them.
 fn sow(name: &str, corpus: &Path) -> Result<()> {
     fs::create_dir_all(corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    let paths = fs::read_dir(GOLDEN).with_context(|| format!("cannot list {GOLDEN}"))?;
+    let own = Path::new(SEEDS).join(name);
+    let folder = if own.is_dir() { own } else { PathBuf::from(GOLDEN) };
+    let paths = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let paths =
         paths.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
     for path in paths {

@@ -30,6 +30,8 @@ const TEST_TOOLS: &[Tool] = &[
     required("mkfs.ext4", "e2fsprogs"),
     required("debugfs", "e2fsprogs"),
     required("qemu-img", "qemu-utils"),
+    required("qemu-nbd", "qemu-utils"),
+    required("nbdkit", "nbdkit"),
     required("sfdisk", "fdisk"),
     required("nbdinfo", "libnbd-bin"),
     required("nbdcopy", "libnbd-bin"),

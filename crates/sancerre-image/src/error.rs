@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::nbd::NbdError;
+
 /// Why a disk could not be opened for reading.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -103,6 +105,16 @@ pub enum ReadError {
         offset: u64,
         /// What the system said.
         source: io::Error,
+    },
+    /// The server of an export did not give what was asked for.
+    #[error("cannot read {length_bytes} bytes at offset {offset}: {source}")]
+    Server {
+        /// First byte of the range, or of the first block in it that failed.
+        offset: u64,
+        /// Its length.
+        length_bytes: u64,
+        /// The export, what its server said, and what to do.
+        source: NbdError,
     },
 }
 

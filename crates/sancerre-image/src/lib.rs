@@ -1,6 +1,6 @@
 //! A disk as ranges of data and holes, and the place a disk is restored to.
 //!
-//! The one idea: whatever holds a disk (a raw file, a block device, later a container such as qcow2), the
+//! The one idea: whatever holds a disk (a raw file, a block device, the export of an NBD server), the
 //! backup sees only the bytes the guest would see, as a [`Disk`]: a size, positional reads, and the ranges
 //! that may hold data. Everything outside those ranges reads as zeros and is never read. A restore is the
 //! mirror image: a [`RawTarget`] takes bytes and zeros at offsets, in any order and from many threads, and
@@ -10,7 +10,7 @@
 //! - no format is read by what content says: a guest writes every byte of its disk, so it could choose the parser. Magic
 //!   bytes of containers are only compared, so that one is not taken for a raw disk;
 //! - no memory maps: a disk that shrinks under a map kills the process, under `pread` it is an error;
-//! - no async, clock or randomness: the caller owns threads and time.
+//! - no async or randomness, and no clock but the one that ends waiting for a silent server: the caller owns threads.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -24,12 +24,15 @@
     )
 )]
 
+pub mod change_map;
 mod container;
 mod disk;
 mod error;
+pub mod foreign;
 mod holes;
 mod in_use;
 mod kind;
+pub mod nbd;
 mod open;
 mod positional;
 mod raw;

@@ -14,6 +14,7 @@ pub(super) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.int
 
 /// What providers say to whose clock is wrong.
 const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
+
 /// Says why a request failed, on one line.
 pub(crate) fn explain(error: &object_store::Error) -> String {
     if let object_store::Error::Generic { store: FOLDER, source } = error {

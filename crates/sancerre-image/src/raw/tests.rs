@@ -129,7 +129,7 @@ fn ranges_outside_the_disk_are_refused() {
         assert!(matches!(error, ReadError::OutOfRange { size_bytes: 1000, .. }), "{error:?}");
     }
     assert!(matches!(disk.data_ranges(0..1001), Err(ReadError::OutOfRange { .. })));
-    assert_eq!(read(&disk, 1000, 0).unwrap(), []);
+    assert!(read(&disk, 1000, 0).unwrap().is_empty());
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! A confinement as arguments of the helper, and back.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::{ConfineError, Confinement, Limits};
+
+const PARENT: &str = "--parent";
+const READ: &str = "--read";
+const MEMORY: &str = "--address-space";
+const CPU: &str = "--cpu-seconds";
+const FILES: &str = "--open-files";
+const LISTENS: &str = "--listens";
+const NO_SANDBOX: &str = "--no-sandbox";
+const PROGRAM: &str = "--";
+
+impl Confinement {
+    /// What the helper is started with by the process `parent`.
+    pub(crate) fn encode(&self, parent: u32) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![PARENT.into(), parent.to_string().into()];
+        for path in &self.readable {
+            words.extend([READ.into(), path.clone().into_os_string()]);
+        }
+        let limits = self.limits;
+        for (name, value) in
+            [(MEMORY, limits.address_space_bytes), (CPU, limits.cpu_seconds), (FILES, limits.open_files)]
+        {
+            words.extend([name.into(), value.to_string().into()]);
+        }
+        words.extend(self.listens.then(|| LISTENS.into()));
+        words.extend((!self.sandbox).then(|| NO_SANDBOX.into()));
+        words.extend([PROGRAM.into(), self.program.clone().into_os_string()]);
+        words.extend(self.arguments.iter().cloned());
+        words
+    }
+
+    /// What [`Confinement::encode`] wrote: the confinement and the parent. Nothing has a default.
+    pub(crate) fn decode(words: impl IntoIterator<Item = OsString>) -> Result<(Self, u64), ConfineError> {
+        let mut words = words.into_iter();
+        let (mut readable, mut listens, mut sandbox) = (Vec::new(), false, true);
+        let (mut parent, mut memory, mut cpu, mut files) = (None, None, None, None);
+        loop {
+            let word = words.next().ok_or(ConfineError::Arguments("no program"))?;
+            match word.to_str() {
+                Some(READ) => readable.push(PathBuf::from(words.next().unwrap_or_default())),
+                Some(PARENT) => parent = number(words.next()),
+                Some(MEMORY) => memory = number(words.next()),
+                Some(CPU) => cpu = number(words.next()),
+                Some(FILES) => files = number(words.next()),
+                Some(LISTENS) => listens = true,
+                Some(NO_SANDBOX) => sandbox = false,
+                Some(PROGRAM) => break,
+                _ => return Err(ConfineError::Arguments("an unknown word")),
+            }
+        }
+        let (Some(address_space_bytes), Some(cpu_seconds), Some(open_files)) = (memory, cpu, files) else {
+            return Err(ConfineError::Arguments("a limit is missing or no number"));
+        };
+        let parent = parent.ok_or(ConfineError::Arguments("no parent"))?;
+        let program = words.next().map(PathBuf::from).filter(|program| program.is_absolute());
+        let program = program.ok_or(ConfineError::Arguments("the program has no absolute path"))?;
+        let limits = Limits { address_space_bytes, cpu_seconds, open_files };
+        Ok((Self { program, arguments: words.collect(), readable, limits, listens, sandbox }, parent))
+    }
+}
+
+fn number(word: Option<OsString>) -> Option<u64> {
+    word?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use crate::{Confinement, Limits};
+
+    #[test]
+    fn a_confinement_survives_the_command_line() {
+        for (listens, sandbox) in [(false, true), (true, false)] {
+            let confinement = Confinement {
+                program: "/usr/bin/x y".into(),
+                arguments: vec!["--".into(), "--no-sandbox".into(), "".into()],
+                readable: vec!["/a b".into(), "--read".into()],
+                limits: Limits { address_space_bytes: u64::MAX, ..Limits::default() },
+                listens,
+                sandbox,
+            };
+            assert_eq!(Confinement::decode(confinement.encode(7)).unwrap(), (confinement, 7));
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_defaults() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let limits = "--parent 1 --address-space 1 --cpu-seconds 1 --open-files 1";
+        assert!(Confinement::decode(words(&format!("{limits} -- /bin/true"))).is_ok());
+        for text in
+            ["-- /bin/true", limits, &format!("{limits} --"), &format!("{limits} -- true"), "--allow x"]
+        {
+            assert!(Confinement::decode(words(text)).is_err(), "{text}");
+        }
+        assert!(Confinement::decode(words(&format!("{limits} --cpu-seconds x -- /bin/true"))).is_err());
+    }
+}

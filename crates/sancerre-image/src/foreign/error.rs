@@ -1,0 +1,51 @@
+//! Why a container could not be opened.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::nbd::NbdError;
+
+/// Why a container could not be opened: each message names it, and the next step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A path could not be looked up, or the program not be watched.
+    #[error("cannot open {}: {source}; check the path and that this user may read it", path.display())]
+    Io {
+        /// The image as it was named.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path is something else.
+    #[error("cannot read {} as an image: it is a {kind}; name an image file", path.display())]
+    NotAnImage {
+        /// The image as it was named.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// The helper could not be started.
+    #[error("cannot start {} for an image: {source}", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program did not open the image.
+    #[error(
+        "cannot read {} as {format}: {said}; check the format, and that all parts of the image lie in the directory \
+         that was allowed ({source})", path.display()
+    )]
+    Refused {
+        /// The image as it was named.
+        path: PathBuf,
+        /// The format as QEMU calls it.
+        format: &'static str,
+        /// The program's last words, made harmless.
+        said: String,
+        /// How that looked from here.
+        source: Box<NbdError>,
+    },
+}

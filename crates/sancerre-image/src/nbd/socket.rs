@@ -1,0 +1,185 @@
+//! A server behind TCP or a unix socket. Each wait has an end: the kernel's for silence, the clock's for a trickle.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::NbdOptions;
+use super::channel::{Channel, Connector};
+use super::error::Fault;
+use super::tls::{Encrypted, TlsClient, client};
+use super::uri::{NbdUri, Place};
+
+/// Makes connections to the place of an address.
+pub(super) struct Sockets {
+    place: Place,
+    tls: Option<TlsClient>,
+}
+
+impl Sockets {
+    pub(super) fn new(uri: &NbdUri, options: &NbdOptions) -> Result<Self, Fault> {
+        let tls = if uri.is_encrypted { Some(client(&uri.place, &options.tls)?) } else { None };
+        Ok(Self { place: uri.place.clone(), tls })
+    }
+}
+
+impl Connector for Sockets {
+    fn connect(&self, patience: Duration) -> Result<Box<dyn Channel>, Fault> {
+        // The kernel takes no time of zero, and reads it as for ever.
+        let patience = patience.max(Duration::from_millis(1));
+        let stream = match &self.place {
+            Place::Tcp { host, port } => tcp(host, *port, patience),
+            Place::Unix(path) => unix(path, patience),
+        };
+        let stream = stream.map_err(Fault::Connect)?;
+        let socket = Socket { stream, patience, deadline: after(patience) };
+        Ok(Box::new(Line { state: State::Plain(socket), tls: self.tls.clone(), patience }))
+    }
+
+    fn wants_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+fn after(patience: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(patience).unwrap_or(now)
+}
+
+fn tcp(host: &str, port: u16, patience: Duration) -> io::Result<Stream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))?;
+                return Ok(Stream::Tcp(stream));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A server that hangs with a full queue makes `connect` wait: hence the time-out before it.
+fn unix(path: &Path, patience: Duration) -> io::Result<Stream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(Stream::Unix(UnixStream::from(socket)))
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A stream that gives up at its deadline.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    patience: Duration,
+    deadline: Instant,
+}
+
+impl Socket {
+    fn progress(&mut self) {
+        self.deadline = after(self.patience);
+    }
+
+    /// What a system call gave: silence has one name, and so has a deadline that is over.
+    fn judge(&self, result: io::Result<usize>) -> io::Result<usize> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ if Instant::now() > self.deadline => Err(io::ErrorKind::TimedOut.into()),
+            other => other,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        };
+        self.judge(result)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = match &mut self.stream {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        };
+        self.judge(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum State {
+    Plain(Socket),
+    Encrypted(Box<Encrypted>),
+    /// Encrypting failed.
+    Closed,
+}
+
+/// A socket, encrypted or not.
+struct Line {
+    state: State,
+    tls: Option<TlsClient>,
+    patience: Duration,
+}
+
+impl Channel for Line {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.state {
+            State::Plain(socket) => socket.write_all(bytes),
+            State::Encrypted(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+            State::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match &mut self.state {
+            State::Plain(socket) => socket.read_exact(buffer),
+            State::Encrypted(stream) => stream.read_exact(buffer),
+            State::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn start_tls(&mut self) -> Result<(), Fault> {
+        let missing = || Fault::Tls("it was not asked for".to_owned());
+        let tls = self.tls.as_ref().ok_or_else(missing)?;
+        let State::Plain(socket) = std::mem::replace(&mut self.state, State::Closed) else {
+            return Err(missing());
+        };
+        self.state = State::Encrypted(Box::new(tls.handshake(socket)?));
+        Ok(())
+    }
+
+    fn progress(&mut self) {
+        match &mut self.state {
+            State::Plain(socket) => socket.progress(),
+            State::Encrypted(stream) => stream.sock.progress(),
+            State::Closed => {}
+        }
+    }
+
+    fn patience_seconds(&self) -> u64 {
+        self.patience.as_secs()
+    }
+}
