@@ -28,6 +28,7 @@ mod error;
 mod holes;
 mod kind;
 mod positional;
+mod qcow2;
 mod raw;
 mod target;
 #[cfg(test)]
@@ -35,5 +36,6 @@ mod testing;
 
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
+pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
-pub use target::{OldBytes, RawTarget};
+pub use target::{OldBytes, Qcow2Compression, Qcow2Target, RawTarget};

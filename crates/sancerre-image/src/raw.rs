@@ -30,8 +30,12 @@ pub fn open_raw(path: &Path) -> Result<RawDisk, OpenError> {
     let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let named = std::fs::metadata(path).map_err(fail)?;
     refuse_other_kinds(path, &named)?;
-    let file = open_without_waiting(path, &named).map_err(fail)?;
-    // What was opened counts, should the name have changed its meaning in between.
+    of_file(path, open_without_waiting(path, &named).map_err(fail)?)
+}
+
+/// The disk in an open file. What was opened counts, should the name have changed its meaning in between.
+pub(crate) fn of_file(path: &Path, file: File) -> Result<RawDisk, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(fail)?;
     refuse_other_kinds(path, &metadata)?;
 
@@ -73,6 +77,14 @@ pub(crate) fn size_of(file: &File) -> io::Result<u64> {
 }
 
 impl RawDisk {
+    /// What tells it from all other files and devices.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        let is_device = metadata.file_type().is_block_device();
+        // A device may have several nodes.
+        Ok(if is_device { (u64::MAX, metadata.rdev()) } else { (metadata.dev(), metadata.ino()) })
+    }
+
     fn refuse_outside(&self, offset: u64, length_bytes: u64) -> Result<(), ReadError> {
         if is_inside(offset, length_bytes, self.size_bytes) {
             return Ok(());

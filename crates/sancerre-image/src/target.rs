@@ -5,6 +5,7 @@
 mod device;
 mod old;
 mod partial;
+mod qcow2;
 mod zero;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use old::Whole;
 use partial::Partial;
 
 pub use old::OldBytes;
+pub use qcow2::{Qcow2Compression, Qcow2Target};
 
 /// A file or block device that takes a disk, in any order and from many threads.
 ///

@@ -1,0 +1,63 @@
+//! Disks far larger than what is in them, and how fast one is read.
+
+use std::time::Instant;
+
+use super::lab::{Lab, MIB, pattern};
+use crate::{Disk, open_raw};
+
+const TIB: u64 = 1 << 40;
+
+#[test]
+fn sixteen_tebibytes_with_little_data_are_listed_in_milliseconds() {
+    let Some(lab) = Lab::new() else { return };
+    lab.img("create -f qcow2 disk.qcow2 16T");
+    let places = [0, 3 * TIB + 5 * MIB, 9 * TIB, 16 * TIB - MIB];
+    let writes = places.map(|at| format!("write -P 3 {at} 1M"));
+    lab.io("disk.qcow2", &writes.each_ref().map(String::as_str));
+    let started = Instant::now();
+    let disk = lab.open("disk.qcow2").unwrap();
+    let found = disk.data_ranges(0..16 * TIB).unwrap();
+    let took = started.elapsed();
+    assert_eq!(found, places.map(|at| at..at + MIB));
+    assert!(took.as_millis() < 500, "{took:?}");
+    let mut bytes = vec![0; 3 << 20];
+    disk.read_at(9 * TIB - MIB, &mut bytes).unwrap();
+    assert!(
+        bytes[..1 << 20].iter().all(|byte| *byte == 0)
+            && bytes[1 << 20..2 << 20].iter().all(|byte| *byte == 3)
+    );
+}
+
+/// Run with `cargo test --release -p sancerre-image -- --ignored --nocapture speed_of`.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn speed_of_sequential_reading_against_raw() {
+    let Some(lab) = Lab::new() else { return };
+    let piece = pattern(64 * MIB, 1);
+    let mut bytes = Vec::new();
+    (0..16).for_each(|_| bytes.extend_from_slice(&piece));
+    lab.write("disk.raw", &bytes);
+    let size = bytes.len() as u64;
+    drop(bytes);
+    let read = |disk: &dyn Disk, what: &str| {
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            let started = Instant::now();
+            let mut buffer = vec![0; 2 << 20];
+            for at in (0..size).step_by(buffer.len()) {
+                disk.read_at(at, &mut buffer).unwrap();
+            }
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        println!("{what}: {:.0} MB/s", size as f64 / 1e6 / best);
+        best
+    };
+    let raw = read(&open_raw(&lab.path("disk.raw")).unwrap(), "raw");
+    for form in ["", "-S 0", "-o cluster_size=2M", "-o extended_l2=on", "-c", "-c -o compression_type=zstd"] {
+        lab.img(&format!("convert -f raw -O qcow2 {form} disk.raw disk.qcow2"));
+        let disk = lab.open("disk.qcow2").unwrap();
+        let took = read(&disk, &format!("qcow2 {form}"));
+        println!("  {:.2} of raw", raw / took);
+    }
+}
