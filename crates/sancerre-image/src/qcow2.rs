@@ -106,7 +106,10 @@ impl Qcow2Disk {
             .iter()
             .flat_map(|layer| match layer {
                 Layer::Qcow2(image) => [Some(&*image.container), image.data.as_deref()],
-                Layer::Raw(disk) => [Some(disk as &dyn Disk), None],
+                Layer::Raw(disk) => {
+                    let disk: &dyn Disk = disk;
+                    [Some(disk), None]
+                }
             })
             .flatten()
     }

@@ -1,5 +1,6 @@
 //! Compressed clusters. A cluster is decompressed into exactly its size, so no image takes more memory than that.
 
+use std::cell::RefCell;
 use std::io;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -35,10 +36,21 @@ fn inflate(stored: &[u8], cluster: &mut [u8]) -> Result<(), String> {
     whole(state.total_out(), cluster)
 }
 
+fn unzstd(stored: &[u8], cluster: &mut [u8]) -> Result<(), String> {
+    // A state is larger than most clusters, and made anew it would cost more than its use.
+    thread_local!(static STATE: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) });
+    STATE.with_borrow_mut(|kept| {
+        let state = match kept {
+            Some(state) => state,
+            None => kept.insert(Decompressor::new().map_err(|error| error.to_string())?),
+        };
+        frames(state, stored, cluster)
+    })
+}
+
 /// One frame or several. Each goes straight into its place: a frame's window, which it may claim to be huge, is never
 /// allocated.
-fn unzstd(mut stored: &[u8], cluster: &mut [u8]) -> Result<(), String> {
-    let mut state = Decompressor::new().map_err(|error| error.to_string())?;
+fn frames(state: &mut Decompressor<'_>, mut stored: &[u8], cluster: &mut [u8]) -> Result<(), String> {
     let mut filled = 0usize;
     while let Some(rest) = cluster.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let bytes = find_frame_compressed_size(stored).map_err(|code| get_error_name(code).to_owned())?;

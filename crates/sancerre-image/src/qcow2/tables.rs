@@ -62,8 +62,8 @@ impl Geometry {
         has_subclusters: bool,
         has_data_file: bool,
     ) -> Self {
-        let entry_bytes = if has_subclusters { 16 } else { 8 };
-        let entries = NonZeroU64::new(cluster_bytes.get() / entry_bytes).unwrap_or(NonZeroU64::MIN);
+        let entries = if has_subclusters { cluster_bytes.get() / 16 } else { cluster_bytes.get() / 8 };
+        let entries = NonZeroU64::new(entries).unwrap_or(NonZeroU64::MIN);
         let table_covers_bytes = cluster_bytes.saturating_mul(entries);
         Self { version, cluster_bits, cluster_bytes, has_subclusters, has_data_file, table_covers_bytes }
     }

@@ -6,3 +6,4 @@ mod formats;
 mod hostile;
 pub(crate) mod lab;
 mod large;
+mod memory;

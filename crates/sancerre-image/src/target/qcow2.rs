@@ -122,7 +122,8 @@ impl Qcow2Target {
         let Some(codec) = self.codec else { return Ok(()) };
         // A cluster that is data and zeros is whole, and can be compressed, only when both are known.
         let zeros = [0; map::CLUSTER_LENGTH];
-        let inner = range.start.next_multiple_of(CLUSTER_BYTES)..range.end / CLUSTER_BYTES * CLUSTER_BYTES;
+        let in_last = range.end % CLUSTER_BYTES;
+        let inner = range.start.next_multiple_of(CLUSTER_BYTES)..range.end.saturating_sub(in_last);
         let edges = match inner.start <= inner.end {
             true => [range.start..inner.start, inner.end..range.end],
             false => [range.clone(), range.end..range.end],
