@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Where the targets are defined; their names are read from there.
 const TARGETS: &str = "tests/support/fuzz.rs";
 const GOLDEN: &str = "crates/sancerre-format/testdata/v1";
+/// Where images begin.
+const IMAGES: &str = "crates/sancerre-image/testdata/qcow2";
 /// Larger inputs find nothing that smaller ones do not.
 const INPUT_BYTES_MAX: u32 = 1 << 20;
 
@@ -47,7 +49,8 @@ fn fuzz(name: &str, seconds: &str) -> Result<()> {
 /// The golden bytes as a first corpus; of records, signed by each of the keys that their samples have.
 fn sow(name: &str, corpus: &Path) -> Result<()> {
     fs::create_dir_all(corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    let paths = fs::read_dir(GOLDEN).with_context(|| format!("cannot list {GOLDEN}"))?;
+    let folder = if name == "qcow2" { IMAGES } else { GOLDEN };
+    let paths = fs::read_dir(folder).with_context(|| format!("cannot list {folder}"))?;
     let paths =
         paths.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
     for path in paths {
