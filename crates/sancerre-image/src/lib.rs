@@ -1,10 +1,10 @@
 //! A disk as ranges of data and holes, and the place a disk is restored to.
 //!
-//! The one idea: whatever holds a disk (a raw file, a block device, later a container such as qcow2), the
+//! The one idea: whatever holds a disk (a raw file, a block device, a qcow2 image with what it stands on), the
 //! backup sees only the bytes the guest would see, as a [`Disk`]: a size, positional reads, and the ranges
 //! that may hold data. Everything outside those ranges reads as zeros and is never read. A restore is the
-//! mirror image: a [`RawTarget`] takes bytes and zeros at offsets, in any order and from many threads, and
-//! becomes visible under its name only when it is whole.
+//! mirror image: a [`RawTarget`] or [`Qcow2Target`] takes bytes and zeros at offsets, in any order and from many
+//! threads, and becomes visible under its name only when it is whole.
 //!
 //! What is deliberately absent:
 //! - no format is guessed from content: a guest writes every byte of its disk, so it could choose the parser;

@@ -127,6 +127,12 @@ pub(crate) fn repeat_alone(test: &str) {
     assert_passed(test, &command.output().unwrap());
 }
 
+/// How long the processor worked for this thread: unlike a clock, it does not count what other programs took.
+pub(crate) fn worked() -> std::time::Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    std::time::Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 /// The most memory that this process ever had, in bytes.
 pub(crate) fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -42,7 +42,7 @@ fn compressed_entries_have_an_offset_and_sectors_by_the_size_of_clusters() {
         let entry = COMPRESSED | 0x1234 | 1 << at;
         let expected = Place::Compressed { host: 0x1234, length_bytes: 1024 - 0x34 };
         assert_eq!(cluster(&sizes, entry, 0).unwrap(), Cluster::Whole(expected), "{bits}");
-        let most = COMPRESSED | (1 << 62) - (1u64 << at);
+        let most = COMPRESSED | ((1 << 62) - (1u64 << at));
         let Cluster::Whole(Place::Compressed { length_bytes, .. }) = cluster(&sizes, most, 0).unwrap() else {
             panic!("{bits}");
         };

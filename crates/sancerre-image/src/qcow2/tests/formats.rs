@@ -147,7 +147,7 @@ fn what_was_never_written_is_never_read() {
         lab.io("disk.qcow2", &["write -P 1 10M 1M", "write -z 20M 1M"]);
         let disk = lab.open("disk.qcow2").unwrap();
         let found = disk.data_ranges(0..64 * MIB).unwrap();
-        assert_eq!(found, [10 * MIB..11 * MIB], "{form}");
+        assert!(found.len() == 1 && found[0] == (10 * MIB..11 * MIB), "{form}: {found:?}");
         lab.compare("disk.qcow2", form);
     }
 }

@@ -2,24 +2,23 @@
 //! the right bytes, within a second and 256 MiB.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lab::{KIB, Lab, MIB, whole};
-use crate::testing::{is_inner, peak_bytes, repeat_alone};
+use crate::testing::{is_inner, peak_bytes, repeat_alone, worked};
 use crate::{Disk, OpenError, Qcow2Disk, Qcow2Fault, ReadError};
 
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The forms to start from: each has other tables and entries.
-const FORMS: [(&str, &str); 7] = [
+const FORMS: [(&str, &str); 6] = [
     ("plain", "-o cluster_size=64k"),
     ("old", "-o compat=0.10,cluster_size=4k"),
     ("small", "-o cluster_size=512"),
     ("zlib", "-c -o cluster_size=16k"),
     ("zstd", "-c -o compression_type=zstd,cluster_size=64k"),
     ("parts", "-o extended_l2=on,cluster_size=16k"),
-    ("large", "-o cluster_size=2M"),
 ];
 
 /// Fields of the header: where, and how many bytes.
@@ -88,9 +87,9 @@ impl Victim<'_> {
     fn attempt(&mut self, what: &str, image: &[u8]) {
         let what = format!("{}: {what}", self.form);
         self.lab.write("victim.qcow2", image);
-        let started = Instant::now();
+        let started = worked();
         let result = read_all(self.lab);
-        let took = started.elapsed();
+        let took = worked() - started;
         assert!(took < TIME_MAX, "{what} took {took:?}");
         match result {
             Err(error) => {
@@ -209,7 +208,7 @@ fn a_damaged_image_is_refused_or_read_as_qemu_reads_it() {
         return repeat_alone("qcow2::tests::hostile::a_damaged_image_is_refused_or_read_as_qemu_reads_it");
     }
     let Some(lab) = Lab::new() else { return };
-    lab.raw("disk.raw", 700 * KIB, 3);
+    lab.raw("disk.raw", 200 * KIB, 3);
     let (mut attempts, mut asked) = (0, 0);
     for (form, options) in FORMS {
         lab.img(&format!("convert -f raw -O qcow2 {options} disk.raw good.qcow2"));
@@ -224,7 +223,6 @@ fn a_damaged_image_is_refused_or_read_as_qemu_reads_it() {
         attempts += victim.ends.values().sum::<u32>();
         asked += victim.asked_qemu;
     }
-    eprintln!("{attempts} attempts, QEMU asked {asked} times, {} MiB", peak_bytes() >> 20);
     assert!(attempts > 5000 && asked > 50, "{attempts} attempts, QEMU asked {asked} times");
     assert!(peak_bytes() < MEMORY_BYTES_MAX, "{} MiB", peak_bytes() >> 20);
 }
@@ -258,7 +256,7 @@ fn damaged_bitmaps_are_refused_and_the_disk_is_read_all_the_same() {
             let mut changed = image.clone();
             changed[at..at + bytes].copy_from_slice(&number.to_be_bytes()[8 - bytes..]);
             lab.write("victim.qcow2", &changed);
-            let started = Instant::now();
+            let started = worked();
             let opened = lab.open("victim.qcow2").unwrap();
             assert!(whole(&opened) == disk, "{number:#x} at {at}");
             let listed = opened.bitmaps().and_then(|bitmaps| {
@@ -267,7 +265,7 @@ fn damaged_bitmaps_are_refused_and_the_disk_is_read_all_the_same() {
                     .try_for_each(|bitmap| opened.bitmap_ranges(bitmap, 0..opened.size_bytes()).map(|_| ()))
             });
             refused += u32::from(listed.is_err());
-            assert!(started.elapsed() < TIME_MAX, "{number:#x} at {at}");
+            assert!(worked() - started < TIME_MAX, "{number:#x} at {at}");
         }
     }
     assert!(refused > 150, "{refused}");
@@ -311,15 +309,14 @@ fn each_refusal_says_what_and_what_to_do() {
 }
 
 fn fault(lab: &Lab) -> Qcow2Fault {
-    let found = match lab.open("victim.qcow2") {
+    match lab.open("victim.qcow2") {
         Err(OpenError::Qcow2 { fault, .. }) => *fault,
         Err(other) => panic!("{other}"),
         Ok(disk) => match disk.read_at(0, &mut vec![0; disk.size_bytes() as usize]) {
             Err(ReadError::Qcow2 { fault, .. }) => *fault,
             other => panic!("{other:?}"),
         },
-    };
-    found
+    }
 }
 
 #[test]
@@ -357,9 +354,9 @@ fn a_table_that_all_entries_share_is_refused() {
     let (l1, entries) = (u64_of(&image, 40), u32::from_be_bytes(image[36..40].try_into().unwrap()));
     let entry = u64_of(&image, l1 as usize).to_be_bytes();
     lab.patch("victim.qcow2", l1, &entry.repeat(entries as usize));
-    let started = Instant::now();
+    let started = worked();
     assert!(matches!(fault(&lab), Qcow2Fault::Overlap { other: "other L2 table", .. }));
-    assert!(started.elapsed() < TIME_MAX);
+    assert!(worked() - started < TIME_MAX);
 }
 
 /// The largest tables that are read at all.
@@ -379,11 +376,11 @@ fn the_largest_l1_table_stays_within_time_and_memory() {
     lab.patch("victim.qcow2", l1, &tables);
     drop(tables);
     lab.patch("victim.qcow2", (1 << 30) + (entries + 1) * 512, &[0]);
-    let started = Instant::now();
+    let started = worked();
     let disk = lab.open("victim.qcow2").unwrap();
-    let opened = started.elapsed();
+    let opened = worked() - started;
     assert_eq!(disk.data_ranges(0..32 * MIB).unwrap(), []);
-    assert!(opened < Duration::from_secs(2), "{opened:?}");
+    assert!(opened < TIME_MAX, "{opened:?}");
     assert!(peak_bytes() < MEMORY_BYTES_MAX, "{} MiB", peak_bytes() >> 20);
 }
 

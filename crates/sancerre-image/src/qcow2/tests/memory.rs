@@ -59,7 +59,7 @@ fn exercise(image: &[u8]) -> Result<(), String> {
     disk.read_at(0, &mut bytes).map_err(text)?;
     // What is in no range reads as zeros.
     let mut at = 0;
-    for range in ranges.iter().cloned().chain([end..end]) {
+    for range in ranges.iter().cloned().chain(std::iter::once(end..end)) {
         assert!(
             bytes[at as usize..range.start as usize].iter().all(|byte| *byte == 0),
             "data outside the ranges"
