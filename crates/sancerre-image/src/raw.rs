@@ -48,7 +48,7 @@ pub(crate) fn of_file(path: &Path, file: File) -> Result<RawDisk, OpenError> {
     Ok(RawDisk { path: path.to_owned(), file, size_bytes, modified })
 }
 
-fn refuse_other_kinds(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
+pub(crate) fn refuse_other_kinds(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
     let file_type = metadata.file_type();
     if kind::is_disk(file_type) {
         return Ok(());

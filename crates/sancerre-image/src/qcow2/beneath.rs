@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::raw::of_file;
+use crate::raw::{of_file, refuse_other_kinds};
 use crate::{OpenError, RawDisk};
 
 /// The other files that an image may have. Whoever writes an image chooses what it names, so nothing outside
@@ -56,11 +55,16 @@ impl Directory {
     pub(super) fn open_beneath(&self, image: &Path, name: &Path) -> Result<Option<RawDisk>, OpenError> {
         let Some((root, inner)) = self.inner(image, name) else { return Ok(None) };
         let path = root.join(&inner);
-        match open_inside(&self.handle, &inner) {
-            Ok(file) => of_file(&path, file).map(Some),
+        let failed = |source| OpenError::Io { path: path.clone(), source };
+        let open = |flags| match open_inside(&self.handle, &inner, flags) {
+            Ok(file) => Ok(Some(file)),
             Err(Errno::XDEV) => Ok(None),
-            Err(errno) => Err(OpenError::Io { path, source: io::Error::from(errno) }),
-        }
+            Err(errno) => Err(failed(errno.into())),
+        };
+        // To open some devices is to start something, so what it is must be known before.
+        let Some(seen) = open(OFlags::PATH | OFlags::CLOEXEC)? else { return Ok(None) };
+        refuse_other_kinds(&path, &seen.metadata().map_err(failed)?)?;
+        open(FLAGS)?.map(|file| of_file(&path, file)).transpose()
     }
 
     /// The name as it is seen from this directory. What leads up or through links of folders is resolved first, since a
@@ -79,24 +83,24 @@ impl Directory {
     }
 }
 
-fn open_inside(directory: &OwnedFd, inner: &Path) -> Result<File, Errno> {
+fn open_inside(directory: &OwnedFd, inner: &Path, flags: OFlags) -> Result<File, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut result = Err(Errno::AGAIN);
     for _ in 0..TRIES {
-        result = openat2(directory, inner, FLAGS, Mode::empty(), resolve);
+        result = openat2(directory, inner, flags, Mode::empty(), resolve);
         if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
             break;
         }
     }
     match result {
         // Kernels before 5.6, and sandboxes that do not know the call.
-        Err(Errno::NOSYS) => step_by_step(directory, inner),
+        Err(Errno::NOSYS | Errno::PERM) => step_by_step(directory, inner, flags),
         other => other.map(File::from),
     }
 }
 
 /// Without the call no link is followed at all, and no step goes up.
-fn step_by_step(directory: &OwnedFd, inner: &Path) -> Result<File, Errno> {
+fn step_by_step(directory: &OwnedFd, inner: &Path, flags: OFlags) -> Result<File, Errno> {
     let names: Option<Vec<&OsStr>> = inner
         .components()
         .filter(|part| *part != Component::CurDir)
@@ -112,7 +116,7 @@ fn step_by_step(directory: &OwnedFd, inner: &Path) -> Result<File, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         at = retry_on_intr(|| openat(&at, *folder, flags, Mode::empty()))?;
     }
-    retry_on_intr(|| openat(&at, *last, FLAGS | OFlags::NOFOLLOW, Mode::empty())).map(File::from)
+    retry_on_intr(|| openat(&at, *last, flags | OFlags::NOFOLLOW, Mode::empty())).map(File::from)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn without_the_call_no_link_and_no_step_up_is_followed() {
     let directory = Directory::open(&path("in")).unwrap();
     let read = |name: &str| {
         let mut text = String::new();
-        step_by_step(&directory.handle, Path::new(name)).map(|mut file| {
+        step_by_step(&directory.handle, Path::new(name), FLAGS).map(|mut file| {
             file.read_to_string(&mut text).unwrap();
             text
         })

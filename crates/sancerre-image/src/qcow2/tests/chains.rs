@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use super::lab::{Lab, MIB};
 use crate::{Disk, OpenError, Qcow2Fault, References, open_qcow2};
@@ -162,6 +163,21 @@ fn a_name_of_something_else_than_a_file_is_refused() {
     lab.img("create -u -f qcow2 -F raw -b pipe top.qcow2 1M");
     let error = lab.open_with_others("top.qcow2").unwrap_err();
     assert!(matches!(error, OpenError::NotADisk { .. }), "{error}");
+}
+
+#[test]
+fn a_block_device_may_be_a_base_and_no_other_device() {
+    let Some(lab) = Lab::new() else { return };
+    let references = References { directory: Path::new("/dev"), backing: true, data_file: true };
+    lab.img("create -u -f qcow2 -F raw -b /dev/zero top.qcow2 1M");
+    let error = open_qcow2(&lab.path("top.qcow2"), Some(&references)).unwrap_err();
+    assert!(matches!(&error, OpenError::NotADisk { kind: "character device", .. }), "{error}");
+
+    let bytes = lab.raw("disk.raw", MIB, 4);
+    let Some(device) = crate::testing::LoopDevice::attach(&lab.path("disk.raw")) else { return };
+    lab.img(&format!("create -u -f qcow2 -F raw -b {} top.qcow2 1M", device.path().display()));
+    let disk = open_qcow2(&lab.path("top.qcow2"), Some(&references)).unwrap();
+    super::lab::assert_same(&disk, &bytes, "on a device");
 }
 
 /// The first bytes of a raw base are the guest's: it could make a format of them.

@@ -1,9 +1,10 @@
 //! Disks far larger than what is in them, and how fast one is read.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use super::lab::{Lab, MIB, pattern};
-use crate::{Disk, open_raw};
+use crate::{Disk, Qcow2Compression, Qcow2Target, RawTarget, open_raw};
 
 const TIB: u64 = 1 << 40;
 
@@ -67,4 +68,34 @@ fn seconds(disk: &dyn Disk, size: u64) -> f64 {
         disk.read_at(at, &mut buffer).unwrap();
     }
     started.elapsed().as_secs_f64()
+}
+
+/// Run with `cargo test --release -p sancerre-image -- --ignored --nocapture speed_of`.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn speed_of_writing_against_raw() {
+    let Some(lab) = Lab::new() else { return };
+    let bytes = pattern(512 * MIB, 1);
+    let path = lab.path("new");
+    let timed = |write: &dyn Fn(u64, &[u8]), finish: &dyn Fn()| {
+        let started = Instant::now();
+        // As a restore does: in order, and by cuts that lie anywhere.
+        bytes.chunks(300_007).enumerate().for_each(|(number, piece)| write(number as u64 * 300_007, piece));
+        finish();
+        bytes.len() as f64 / 1e6 / started.elapsed().as_secs_f64()
+    };
+    let raw = || {
+        let target = RawTarget::create(&path, bytes.len() as u64, true).unwrap();
+        let target = RefCell::new(Some(target));
+        let write = |at, piece: &[u8]| target.borrow().as_ref().unwrap().write_at(at, piece).unwrap();
+        timed(&write, &|| target.take().unwrap().finish().unwrap())
+    };
+    for kind in [Qcow2Compression::None, Qcow2Compression::Zstd, Qcow2Compression::Zlib] {
+        let target = Qcow2Target::create(&path, bytes.len() as u64, true, kind).unwrap();
+        let target = RefCell::new(Some(target));
+        let write = |at, piece: &[u8]| target.borrow().as_ref().unwrap().write_at(at, piece).unwrap();
+        let rate = timed(&write, &|| target.take().unwrap().finish().unwrap());
+        println!("{kind:?}: {rate:.0} MB/s, raw {:.0}", raw());
+    }
 }
