@@ -63,7 +63,10 @@ impl Image {
     ) -> Result<Self, ReadError> {
         let mut image = Self { header, container, data, l1: Vec::new(), number };
         let mut table = vec![0; to_usize(image.l1_bytes())];
-        image.container.read_at(image.header.l1_offset, &mut table)?;
+        // An empty disk has no table, wherever it says that it is.
+        if !table.is_empty() {
+            image.container.read_at(image.header.l1_offset, &mut table)?;
+        }
         image.l1 = image.l2_offsets(&table).map_err(|fault| image.fault(fault))?;
         drop(table);
         image.refuse_shared_tables().map_err(|fault| image.fault(fault))?;

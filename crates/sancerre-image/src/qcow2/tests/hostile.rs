@@ -344,6 +344,16 @@ fn tables_and_clusters_that_lie_over_others_are_refused() {
     assert!(matches!(spoil(l1, 1 << 50), Qcow2Fault::Outside { table: "L2 table", .. }));
 }
 
+#[test]
+fn an_empty_disk_has_no_table_wherever_it_says_that_it_is() {
+    let Some(lab) = Lab::new() else { return };
+    lab.img("create -f qcow2 victim.qcow2 0");
+    lab.patch("victim.qcow2", 40, &[0xa5; 8]);
+    let disk = lab.open("victim.qcow2").unwrap();
+    assert_eq!((disk.size_bytes(), disk.data_ranges(0..0).unwrap().len()), (0, 0));
+    disk.read_at(0, &mut []).unwrap();
+}
+
 /// A disk of many tebibytes out of one table, named by all entries.
 #[test]
 fn a_table_that_all_entries_share_is_refused() {

@@ -39,6 +39,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/qcow2");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let mut seeds: Vec<_> = entries
+        .filter(|entry| entry.path().extension().is_some_and(|ending| ending == "qcow2"))
         .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
         .collect();
     seeds.sort();
