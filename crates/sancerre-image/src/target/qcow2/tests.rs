@@ -149,6 +149,32 @@ fn what_is_compressible_takes_less_room() {
     assert!(sizes[1] * 8 < sizes[0] && sizes[2] * 8 < sizes[0], "{sizes:?}");
 }
 
+/// A restored machine is started: QEMU writes into what is compressed, shared, and not there.
+#[test]
+fn qemu_goes_on_with_an_image_that_was_written_here() {
+    let Some(lab) = Lab::new() else { return };
+    for kind in KINDS {
+        let bytes = pattern(6 * MIB, 6);
+        let target = create(&lab, 6 * MIB, kind);
+        bytes
+            .chunks(77_777)
+            .enumerate()
+            .for_each(|(n, piece)| target.write_at(n as u64 * 77_777, piece).unwrap());
+        target.finish().unwrap();
+        lab.io(
+            "new.qcow2",
+            &["write -P 1 100k 300k", "write -P 2 2M 1k", "discard 3M 1M", "write -P 3 5M 1M"],
+        );
+        lab.img("snapshot -c one new.qcow2");
+        lab.img("bitmap --add new.qcow2 nightly");
+        lab.io("new.qcow2", &["write -P 4 110k 3M"]);
+        assert!(lab.img("check -f qcow2 new.qcow2").contains("No errors"));
+        lab.compare("new.qcow2", &format!("{kind:?}"));
+        let disk = lab.open("new.qcow2").unwrap();
+        assert_eq!(disk.bitmaps().unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn an_image_has_its_name_only_when_it_is_whole() {
     let Some(lab) = Lab::new() else { return };
