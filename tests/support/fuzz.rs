@@ -26,7 +26,9 @@ use sancerre_format::record::{self, Cut, Fields, SignedBy, Trust};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, open, seal, seal_raw};
 use sancerre_format::sign::SigningKey;
 use sancerre_format::trust::Succession;
+use sancerre_image::{Disk, Qcow2Disk};
 
+use crate::disk::MemoryDisk;
 use crate::fuzz_image;
 use crate::repo::{name, zone};
 
@@ -34,7 +36,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -52,6 +54,7 @@ pub const TARGETS: [Target; 17] = [
     ("chunkers", chunkers),
     ("nbd", fuzz_image::nbd),
     ("change_map", fuzz_image::change_map),
+    ("qcow2", qcow2),
 ];
 
 /// The target of this name.
@@ -328,4 +331,24 @@ fn chunkers(input: &[u8]) {
         }
         assert!(rest.is_empty());
     }
+}
+
+/// An image that needs no other file: what is in no range reads as zeros, and all parts read as the whole does.
+fn qcow2(input: &[u8]) {
+    let Ok(disk) = Qcow2Disk::in_disk(MemoryDisk::dense(input.to_vec())) else { return };
+    let end = disk.size_bytes().min(1 << 20);
+    for bitmap in disk.bitmaps().unwrap_or_default() {
+        let _ = disk.bitmap_ranges(&bitmap, 0..end);
+    }
+    let Ok(ranges) = disk.data_ranges(0..end) else { return };
+    let mut whole = vec![1; end as usize];
+    if disk.read_at(0, &mut whole).is_err() {
+        return;
+    }
+    let mut rebuilt = vec![0; end as usize];
+    for range in ranges {
+        let place = range.start as usize..range.end as usize;
+        disk.read_at(range.start, &mut rebuilt[place]).expect("a part of what could be read");
+    }
+    assert!(rebuilt == whole, "data outside the ranges");
 }

@@ -10,6 +10,8 @@ const TARGETS: &str = "tests/support/fuzz.rs";
 const GOLDEN: &str = "crates/sancerre-format/testdata/v1";
 /// Seeds of the targets to which golden bytes say nothing.
 const SEEDS: &str = "tests/fuzz/seeds";
+/// Where images begin.
+const IMAGES: &str = "crates/sancerre-image/testdata/qcow2";
 /// Larger inputs find nothing that smaller ones do not.
 const INPUT_BYTES_MAX: u32 = 1 << 20;
 
@@ -50,7 +52,7 @@ fn fuzz(name: &str, seconds: &str) -> Result<()> {
 /// seeds of its own starts from them.
 fn sow(name: &str, corpus: &Path) -> Result<()> {
     fs::create_dir_all(corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    let own = Path::new(SEEDS).join(name);
+    let own = if name == "qcow2" { PathBuf::from(IMAGES) } else { Path::new(SEEDS).join(name) };
     let folder = if own.is_dir() { own } else { PathBuf::from(GOLDEN) };
     let paths = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let paths =

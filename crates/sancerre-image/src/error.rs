@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::Qcow2Fault;
 use crate::nbd::NbdError;
 
 /// Why a disk could not be opened for reading.
@@ -36,6 +37,14 @@ pub enum OpenError {
         kind: &'static str,
         /// What to do about it.
         advice: &'static str,
+    },
+    /// An image that is not read, or one that it stands on.
+    #[error("cannot read {} as a qcow2 image: {fault}", path.display())]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        fault: Box<Qcow2Fault>,
     },
     /// A block device with nothing behind it.
     #[error("{} is a block device of size zero; attach its medium or name the device that is in use", path.display())]
@@ -92,6 +101,14 @@ pub enum ReadError {
         opened_bytes: u64,
         /// Size now; where reading found the end, if the size cannot be asked.
         now_bytes: u64,
+    },
+    /// Something in an image makes no sense.
+    #[error("cannot read {} as a qcow2 image: {fault}", path.display())]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        fault: Box<Qcow2Fault>,
     },
     /// The file system could not say where the holes are.
     #[error(
@@ -268,6 +285,19 @@ pub enum TargetError {
         device_bytes: u64,
         /// Size of the disk to restore.
         disk_bytes: u64,
+    },
+    /// The format of the target cannot hold the disk.
+    #[error(
+        "cannot restore to {}: its format holds disks of at most {limit_bytes} bytes, and this one has {disk_bytes}; \
+         restore it raw", path.display()
+    )]
+    TooLarge {
+        /// The target.
+        path: PathBuf,
+        /// Size of the disk to restore.
+        disk_bytes: u64,
+        /// What the format can hold.
+        limit_bytes: u64,
     },
     /// The file system, quota or thin pool is full.
     #[error(

@@ -1,10 +1,10 @@
 //! A disk as ranges of data and holes, and the place a disk is restored to.
 //!
-//! The one idea: whatever holds a disk (a raw file, a block device, the export of an NBD server), the
+//! The one idea: whatever holds a disk (a raw file, a block device, a qcow2 image, the export of an NBD server), the
 //! backup sees only the bytes the guest would see, as a [`Disk`]: a size, positional reads, and the ranges
 //! that may hold data. Everything outside those ranges reads as zeros and is never read. A restore is the
-//! mirror image: a [`RawTarget`] takes bytes and zeros at offsets, in any order and from many threads, and
-//! becomes visible under its name only when it is whole.
+//! mirror image: a [`RawTarget`] or [`Qcow2Target`] takes bytes and zeros at offsets, in any order and from many
+//! threads, and becomes visible under its name only when it is whole.
 //!
 //! What is deliberately absent:
 //! - no format is read by what content says: a guest writes every byte of its disk, so it could choose the parser. Magic
@@ -35,6 +35,7 @@ mod kind;
 pub mod nbd;
 mod open;
 mod positional;
+mod qcow2;
 mod raw;
 mod target;
 #[cfg(test)]
@@ -44,5 +45,6 @@ pub use container::{Container, container};
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;
+pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
-pub use target::{OldBytes, RawTarget, Rest};
+pub use target::{OldBytes, Qcow2Compression, Qcow2Target, RawTarget, Rest};

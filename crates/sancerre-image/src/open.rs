@@ -39,7 +39,7 @@ pub(crate) fn open(path: &Path, wanted: Wanted) -> Result<(File, Metadata), Open
     Ok((file, metadata))
 }
 
-fn refuse_other_kinds(path: &Path, metadata: &Metadata, wanted: Wanted) -> Result<(), OpenError> {
+pub(crate) fn refuse_other_kinds(path: &Path, metadata: &Metadata, wanted: Wanted) -> Result<(), OpenError> {
     let file_type = metadata.file_type();
     let (path, kind) = (path.to_owned(), kind::name(file_type));
     match wanted {

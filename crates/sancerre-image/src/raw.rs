@@ -48,13 +48,25 @@ impl From<&Metadata> for Times {
 pub fn open_raw(path: &Path) -> Result<RawDisk, OpenError> {
     let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let (file, metadata) = open(path, Wanted::Disk)?;
+    of_opened(path, file, &metadata)
+}
+
+/// The disk in an open file. What was opened counts, should the name have changed its meaning in between.
+pub(crate) fn of_file(path: &Path, file: File) -> Result<RawDisk, OpenError> {
+    let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    refuse_other_kinds(path, &metadata, Wanted::Disk)?;
+    of_opened(path, file, &metadata)
+}
+
+fn of_opened(path: &Path, file: File, metadata: &Metadata) -> Result<RawDisk, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let size_bytes = size_of(&file).map_err(fail)?;
     let is_device = metadata.file_type().is_block_device();
     if is_device && size_bytes == 0 {
         return Err(OpenError::EmptyDevice { path: path.to_owned() });
     }
-    let times = (!is_device).then(|| Times::from(&metadata));
-    let usage = Usage::of(&metadata);
+    let times = (!is_device).then(|| Times::from(metadata));
+    let usage = Usage::of(metadata);
     Ok(RawDisk { path: path.to_owned(), file, size_bytes, times, reads_holes: false, usage })
 }
 
@@ -67,6 +79,14 @@ impl RawDisk {
     /// The same disk, of which holes are read too: some file systems have called a hole what held data.
     pub fn reading_holes(self) -> Self {
         Self { reads_holes: true, ..self }
+    }
+
+    /// What tells it from all other files and devices.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        let is_device = metadata.file_type().is_block_device();
+        // A device may have several nodes.
+        Ok(if is_device { (u64::MAX, metadata.rdev()) } else { (metadata.dev(), metadata.ino()) })
     }
 
     fn refuse_outside(&self, offset: u64, length_bytes: u64) -> Result<(), ReadError> {

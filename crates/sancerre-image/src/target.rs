@@ -8,6 +8,7 @@ mod in_use;
 mod limit;
 mod old;
 mod partial;
+mod qcow2;
 mod rest;
 mod zero;
 
@@ -28,6 +29,7 @@ use old::Whole;
 use partial::Partial;
 
 pub use old::OldBytes;
+pub use qcow2::{Qcow2Compression, Qcow2Target};
 pub use rest::Rest;
 
 /// A file or block device that takes a disk, in any order and from many threads.

@@ -21,7 +21,7 @@ pub(crate) fn skip(reason: &str) {
 }
 
 /// Runs a program to its end; `Err` says why it failed.
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -118,6 +118,26 @@ pub(crate) fn repeat_as_nobody(test: &str) {
         Ok(output) => assert_passed(test, &output),
         Err(error) => skip(&format!("cannot run {test} as another user: {error}")),
     }
+}
+
+/// Runs the named test of this binary again in a process of its own, so that what it takes can be measured.
+pub(crate) fn repeat_alone(test: &str) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]).env(INNER, "1");
+    assert_passed(test, &command.output().unwrap());
+}
+
+/// How long the processor worked for this thread: unlike a clock, it does not count what other programs took.
+pub(crate) fn worked() -> std::time::Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    std::time::Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+/// The most memory that this process ever had, in bytes.
+pub(crate) fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// Runs the named test again with a system call that fails, as `strace --inject` describes it.

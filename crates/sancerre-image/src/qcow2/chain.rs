@@ -1,0 +1,201 @@
+//! From an image to all that it stands on.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::beneath::{Directory, References};
+use super::bytes::to_usize;
+use super::header::{AREA_BYTES, Header};
+use super::layer::{Caches, Image};
+use super::{Layer, Qcow2Disk, Qcow2Fault as Fault};
+use crate::{Disk, OpenError, RawDisk, ReadError};
+
+/// Each layer is a file held open, and a table in memory.
+const LAYERS_MAX: usize = 64;
+/// Entries of all L1 tables of a chain: what one image may have (32 MiB), twice.
+const L1_ENTRIES_MAX: u64 = 8 << 20;
+
+const BACKING: &str = "backing file";
+const DATA: &str = "data file";
+
+/// Opens the image in `top` and what it stands on, as far as `references` allow.
+pub(super) fn open(top: RawDisk, references: Option<&References<'_>>) -> Result<Qcow2Disk, OpenError> {
+    let mut chain = Chain::new(references)?;
+    chain.refuse_seen(&top)?;
+    let path = top.path().to_owned();
+    chain.open(&path, Arc::new(top))
+}
+
+/// As [`open`], of an image that needs no other file.
+pub(super) fn open_alone(container: Arc<dyn Disk>) -> Result<Qcow2Disk, OpenError> {
+    let path = container.path().to_owned();
+    Chain::new(None)?.open(&path, container)
+}
+
+struct Chain {
+    layers: Vec<Layer>,
+    l1_entries: u64,
+    allowed: Option<Allowed>,
+    /// The files that are open already.
+    seen: BTreeSet<(u64, u64)>,
+}
+
+struct Allowed {
+    directory: Directory,
+    backing: bool,
+    data_file: bool,
+}
+
+enum Backing {
+    Qcow2(RawDisk),
+    Raw(RawDisk),
+}
+
+impl Chain {
+    fn new(references: Option<&References<'_>>) -> Result<Self, OpenError> {
+        let allowed = references.map(|references| {
+            let (backing, data_file) = (references.backing, references.data_file);
+            Ok(Allowed { directory: Directory::open(references.directory)?, backing, data_file })
+        });
+        Ok(Self { layers: Vec::new(), l1_entries: 0, allowed: allowed.transpose()?, seen: BTreeSet::new() })
+    }
+
+    fn open(mut self, path: &Path, mut container: Arc<dyn Disk>) -> Result<Qcow2Disk, OpenError> {
+        loop {
+            let image = self.image(container)?;
+            let backing = self.backing(&image)?;
+            self.layers.push(Layer::Qcow2(image));
+            if self.layers.len() >= LAYERS_MAX && backing.is_some() {
+                return Err(fault(path, Fault::Deep { limit: LAYERS_MAX }));
+            }
+            match backing {
+                Some(Backing::Qcow2(disk)) => container = Arc::new(disk),
+                Some(Backing::Raw(disk)) => {
+                    self.layers.push(Layer::Raw(disk));
+                    break;
+                }
+                None => break,
+            }
+        }
+        let size_bytes = self.layers.first().map_or(0, Layer::size_bytes);
+        Ok(Qcow2Disk { path: path.to_owned(), size_bytes, layers: self.layers, caches: Caches::new() })
+    }
+
+    fn image(&mut self, container: Arc<dyn Disk>) -> Result<Image, OpenError> {
+        let path = container.path().to_owned();
+        let file_bytes = container.size_bytes();
+        let mut area = vec![0; to_usize(AREA_BYTES.min(file_bytes))];
+        container.read_at(0, &mut area).map_err(opening(&path))?;
+        let header = Header::parse(&area, file_bytes).map_err(|wrong| fault(&path, wrong))?;
+        drop(area);
+        self.l1_entries = self.l1_entries.saturating_add(header.l1_entries);
+        if self.l1_entries > L1_ENTRIES_MAX {
+            let (length_bytes, limit_bytes) =
+                (self.l1_entries.saturating_mul(8), L1_ENTRIES_MAX.saturating_mul(8));
+            let table = "L1 table, with those of what it stands on,";
+            return Err(fault(&path, Fault::Huge { table, length_bytes, limit_bytes }));
+        }
+        let data: Option<Arc<dyn Disk>> = match &header.data_file {
+            Some(name) => Some(Arc::new(self.refer(&path, name, DATA)?)),
+            None => None,
+        };
+        Image::new(header, container, data, self.layers.len()).map_err(opening(&path))
+    }
+
+    fn backing(&mut self, image: &Image) -> Result<Option<Backing>, OpenError> {
+        let Some(name) = &image.header.backing else { return Ok(None) };
+        let path = image.container.path();
+        // The gate first: whether a file exists is told only where it may be read.
+        let shown = || String::from_utf8_lossy(name).into_owned();
+        let format = image.header.backing_format.as_deref();
+        if !self.allows(BACKING) {
+            return Err(fault(path, Fault::NotAllowed { role: BACKING, name: shown() }));
+        }
+        match format {
+            Some(b"qcow2") => self.refer(path, name, BACKING).map(|disk| Some(Backing::Qcow2(disk))),
+            Some(b"raw") => self.refer(path, name, BACKING).map(|disk| Some(Backing::Raw(disk))),
+            Some(other) => {
+                let format = String::from_utf8_lossy(other).into_owned();
+                Err(fault(path, Fault::BackingFormat { name: shown(), format }))
+            }
+            None => Err(fault(path, Fault::NoBackingFormat { name: shown() })),
+        }
+    }
+
+    fn allows(&self, role: &str) -> bool {
+        self.allowed
+            .as_ref()
+            .is_some_and(|allowed| if role == DATA { allowed.data_file } else { allowed.backing })
+    }
+
+    /// Opens the file that the image at `path` names.
+    fn refer(&mut self, path: &Path, name: &[u8], role: &'static str) -> Result<RawDisk, OpenError> {
+        let shown = || String::from_utf8_lossy(name).into_owned();
+        let allowed = self.allowed.as_ref().filter(|_| self.allows(role));
+        let Some(allowed) = allowed else {
+            return Err(fault(path, Fault::NotAllowed { role, name: shown() }));
+        };
+        let Some(plain) = plain_path(name) else {
+            return Err(fault(path, Fault::NotAPath { role, name: shown() }));
+        };
+        let disk = match allowed.directory.open_beneath(path, plain)? {
+            Some(disk) => disk,
+            None => {
+                let directory = allowed.directory.named().to_owned();
+                return Err(fault(path, Fault::NotInside { role, name: shown(), directory }));
+            }
+        };
+        self.refuse_seen(&disk)?;
+        Ok(disk)
+    }
+
+    fn refuse_seen(&mut self, disk: &RawDisk) -> Result<(), OpenError> {
+        let path = disk.path();
+        let identity = disk.identity().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        match self.seen.insert(identity) {
+            true => Ok(()),
+            false => Err(fault(path, Fault::Loop)),
+        }
+    }
+}
+
+/// A name as QEMU reads it: before the first slash a colon ends the name of a protocol, of which one means files.
+fn plain_path(name: &[u8]) -> Option<&Path> {
+    let name = name.strip_prefix(b"file:").unwrap_or(name);
+    let first = name.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let is_path = !name.is_empty() && !first.contains(&b':') && !name.contains(&0);
+    is_path.then(|| Path::new(OsStr::from_bytes(name)))
+}
+
+fn fault(path: &Path, fault: Fault) -> OpenError {
+    OpenError::Qcow2 { path: path.to_owned(), fault: Box::new(fault) }
+}
+
+/// A failure to read `path` while opening.
+fn opening(path: &Path) -> impl FnOnce(ReadError) -> OpenError {
+    |error| match error {
+        ReadError::Qcow2 { path, fault } => OpenError::Qcow2 { path, fault },
+        ReadError::Unreadable { path, source, .. } => OpenError::Io { path, source },
+        other => OpenError::Io { path: path.to_owned(), source: std::io::Error::other(other.to_string()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_are_taken_for_paths() {
+        let shown = |name: &[u8]| plain_path(name).map(|path| path.display().to_string());
+        assert_eq!(shown(b"base.raw").as_deref(), Some("base.raw"));
+        assert_eq!(shown(b"/a/b:c").as_deref(), Some("/a/b:c"));
+        assert_eq!(shown(b"./b:c").as_deref(), Some("./b:c"));
+        assert_eq!(shown(b"file:base.raw").as_deref(), Some("base.raw"));
+        for name in ["", "nbd:unix:/s", "json:{}", "nbd://h/x", "https://h/x", "file:", "a\0b"] {
+            assert_eq!(shown(name.as_bytes()), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What can be wrong with a qcow2 image, each with what to do about it.
+
+use std::path::PathBuf;
+
+/// Why an image is not read. The bytes are foreign: nothing in them is believed, repaired or passed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Qcow2Fault {
+    /// It is something else.
+    #[error("it does not begin as a qcow2 image does; say which format it has")]
+    NotQcow2,
+    /// The file ends inside its header.
+    #[error("it ends inside its header; it is cut short, copy it again")]
+    ShortHeader,
+    /// A version that never was, or will be.
+    #[error("it is of version {version}, and 2 and 3 are known; convert it with `qemu-img convert -O qcow2`")]
+    Version {
+        /// As it says.
+        version: u32,
+    },
+    /// Features without which it cannot be read rightly.
+    #[error(
+        "it needs features that are not known here ({names}); use a newer version of this program, \
+         or convert it with `qemu-img convert -O qcow2`"
+    )]
+    UnknownFeatures {
+        /// Bit numbers, with the names that the image gives them.
+        names: String,
+    },
+    /// Some program has it open for writing, or died so.
+    #[error(
+        "it is marked dirty: it is in use or was not closed; back up a snapshot of it, \
+         or if nothing uses it run `qemu-img check -r all`"
+    )]
+    Dirty,
+    /// QEMU found it damaged.
+    #[error(
+        "it is marked corrupt; look at it with `qemu-img check`, and repair a copy with `qemu-img check -r all`"
+    )]
+    Corrupt,
+    /// Its clusters are encrypted.
+    #[error("it is encrypted ({method}); decrypt it with `qemu-img convert`, or back it up as raw bytes")]
+    Encrypted {
+        /// By what.
+        method: &'static str,
+    },
+    /// A field of the header has a value that makes no sense.
+    #[error("its header is wrong: {field} is {value}; look at it with `qemu-img check`")]
+    Header {
+        /// Which.
+        field: &'static str,
+        /// As it stands there.
+        value: u64,
+    },
+    /// More than a table may take.
+    #[error(
+        "its {table} takes {length_bytes} bytes, and at most {limit_bytes} are read; convert it with larger clusters"
+    )]
+    Huge {
+        /// Which table.
+        table: &'static str,
+        /// Its claim.
+        length_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A table does not lie inside the file.
+    #[error(
+        "its {table} at offset {offset} ({length_bytes} bytes) lies past its end ({file_bytes} bytes); \
+         it is cut short or damaged, copy it again"
+    )]
+    Outside {
+        /// Which table.
+        table: &'static str,
+        /// Where it should be.
+        offset: u64,
+        /// Bytes that are needed.
+        length_bytes: u64,
+        /// Size of the file.
+        file_bytes: u64,
+    },
+    /// A table or cluster is not where one can be.
+    #[error(
+        "its {table} is at offset {offset}, which is no multiple of {unit_bytes}; it is damaged, run `qemu-img check`"
+    )]
+    Unaligned {
+        /// Which table.
+        table: &'static str,
+        /// Where.
+        offset: u64,
+        /// The size of a cluster.
+        unit_bytes: u64,
+    },
+    /// Two things claim the same bytes.
+    #[error("its {table} at offset {offset} lies over its {other}; it is damaged, run `qemu-img check`")]
+    Overlap {
+        /// Which table.
+        table: &'static str,
+        /// Where.
+        offset: u64,
+        /// What is there already.
+        other: &'static str,
+    },
+    /// An entry has bits that nothing sets.
+    #[error("its {table} has an entry that is no entry ({entry:#x}); it is damaged, run `qemu-img check`")]
+    Entry {
+        /// Which table.
+        table: &'static str,
+        /// As it stands there.
+        entry: u64,
+    },
+    /// Guest bytes that the file does not have.
+    #[error(
+        "the guest's bytes at offset {guest} should be at {host}, past the end of {} ({file_bytes} bytes); \
+         it is cut short or damaged, copy it again", file.display()
+    )]
+    DataOutside {
+        /// Offset on the disk.
+        guest: u64,
+        /// Offset in the file.
+        host: u64,
+        /// The file with the clusters.
+        file: PathBuf,
+        /// Its size.
+        file_bytes: u64,
+    },
+    /// A compressed cluster that is none.
+    #[error(
+        "the guest's bytes at offset {guest} do not decompress ({reason}); it is damaged, run `qemu-img check`"
+    )]
+    Compressed {
+        /// Offset on the disk.
+        guest: u64,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// It refers to another file, and nobody said that it may.
+    #[error(
+        "it needs another file, the {role} {name:?}; allow {role}s and name their directory, if it may be read"
+    )]
+    NotAllowed {
+        /// Backing file or data file.
+        role: &'static str,
+        /// As the image spells it.
+        name: String,
+    },
+    /// It refers to a file outside the directory that was named.
+    #[error("its {role} {name:?} is not inside {}; name the directory it is in, if it may be read", directory.display())]
+    NotInside {
+        /// Backing file or data file.
+        role: &'static str,
+        /// As the image spells it.
+        name: String,
+        /// As it was named.
+        directory: PathBuf,
+    },
+    /// The other file is not named by a path.
+    #[error(
+        "its {role} {name:?} is not the path of a file; attach the disk with `qemu-nbd` and back that up"
+    )]
+    NotAPath {
+        /// Backing file or data file.
+        role: &'static str,
+        /// As the image spells it.
+        name: String,
+    },
+    /// A format would have to be guessed from what the guest wrote.
+    #[error(
+        "it does not say which format its backing file {name:?} has; say it with `qemu-img rebase -u -F FORMAT -b FILE`"
+    )]
+    NoBackingFormat {
+        /// As the image spells it.
+        name: String,
+    },
+    /// A backing file in a format that is not read here.
+    #[error(
+        "its backing file {name:?} is said to be {format:?}, and raw and qcow2 are read; attach it with `qemu-nbd`"
+    )]
+    BackingFormat {
+        /// As the image spells it.
+        name: String,
+        /// As the image spells it.
+        format: String,
+    },
+    /// A file is its own backing file.
+    #[error("its backing files go round in a circle; it has lost its base, look at it with `qemu-img info`")]
+    Loop,
+    /// More backing files than are followed.
+    #[error(
+        "it stands on more than {limit} backing files; merge some with `qemu-img commit` or `qemu-img rebase`"
+    )]
+    Deep {
+        /// The limit.
+        limit: usize,
+    },
+    /// A bitmap that cannot be used as a list of changes.
+    #[error("its bitmap {name:?} {reason}; read the whole disk instead")]
+    Bitmap {
+        /// The bitmap.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,101 @@
+//! Disks far larger than what is in them, and how fast one is read.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use super::lab::{Lab, MIB, pattern};
+use crate::{Disk, Qcow2Compression, Qcow2Target, RawTarget, open_raw};
+
+const TIB: u64 = 1 << 40;
+
+#[test]
+fn sixteen_tebibytes_with_little_data_are_listed_in_milliseconds() {
+    let Some(lab) = Lab::new() else { return };
+    lab.img("create -f qcow2 disk.qcow2 16T");
+    let places = [0, 3 * TIB + 5 * MIB, 9 * TIB, 16 * TIB - MIB];
+    let writes = places.map(|at| format!("write -P 3 {at} 1M"));
+    lab.io("disk.qcow2", &writes.each_ref().map(String::as_str));
+    let started = Instant::now();
+    let disk = lab.open("disk.qcow2").unwrap();
+    let found = disk.data_ranges(0..16 * TIB).unwrap();
+    let took = started.elapsed();
+    assert_eq!(found, places.map(|at| at..at + MIB));
+    assert!(took.as_millis() < 500, "{took:?}");
+    let mut bytes = vec![0; 3 << 20];
+    disk.read_at(9 * TIB - MIB, &mut bytes).unwrap();
+    assert!(
+        bytes[..1 << 20].iter().all(|byte| *byte == 0)
+            && bytes[1 << 20..2 << 20].iter().all(|byte| *byte == 3)
+    );
+}
+
+/// Run with `cargo test --release -p sancerre-image -- --ignored --nocapture speed_of`.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn speed_of_sequential_reading_against_raw() {
+    let Some(lab) = Lab::new() else { return };
+    let piece = pattern(64 * MIB, 1);
+    let bytes = piece.repeat(16);
+    lab.write("disk.raw", &bytes);
+    let size = bytes.len() as u64;
+    drop(bytes);
+    let raw = open_raw(&lab.path("disk.raw")).unwrap();
+    for form in ["-S 0", "", "-o cluster_size=2M", "-o extended_l2=on", "-c", "-c -o compression_type=zstd"] {
+        lab.img(&format!("convert -f raw -O qcow2 {form} disk.raw disk.qcow2"));
+        let disk = lab.open("disk.qcow2").unwrap();
+        let (mut raw_best, mut best) = (f64::MAX, f64::MAX);
+        // In turns, because other programs run as well.
+        for _ in 0..7 {
+            raw_best = raw_best.min(seconds(&raw, size));
+            best = best.min(seconds(&disk, size));
+        }
+        let rate = |seconds: f64| size as f64 / 1e6 / seconds;
+        println!(
+            "{form:32} {:5.0} MB/s, raw {:5.0}, {:.2} of it",
+            rate(best),
+            rate(raw_best),
+            raw_best / best
+        );
+    }
+}
+
+/// Of reading all, as a backup does it, with one thread.
+fn seconds(disk: &dyn Disk, size: u64) -> f64 {
+    let started = Instant::now();
+    let mut buffer = vec![0; 2 << 20];
+    for at in (0..size).step_by(buffer.len()) {
+        disk.read_at(at, &mut buffer).unwrap();
+    }
+    started.elapsed().as_secs_f64()
+}
+
+/// Run with `cargo test --release -p sancerre-image -- --ignored --nocapture speed_of`.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn speed_of_writing_against_raw() {
+    let Some(lab) = Lab::new() else { return };
+    let bytes = pattern(512 * MIB, 1);
+    let path = lab.path("new");
+    let timed = |write: &dyn Fn(u64, &[u8]), finish: &dyn Fn()| {
+        let started = Instant::now();
+        // As a restore does: in order, and by cuts that lie anywhere.
+        bytes.chunks(300_007).enumerate().for_each(|(number, piece)| write(number as u64 * 300_007, piece));
+        finish();
+        bytes.len() as f64 / 1e6 / started.elapsed().as_secs_f64()
+    };
+    let raw = || {
+        let target = RawTarget::create(&path, bytes.len() as u64, true).unwrap();
+        let target = RefCell::new(Some(target));
+        let write = |at, piece: &[u8]| target.borrow().as_ref().unwrap().write_at(at, piece).unwrap();
+        timed(&write, &|| target.take().unwrap().finish().unwrap())
+    };
+    for kind in [Qcow2Compression::None, Qcow2Compression::Zstd, Qcow2Compression::Zlib] {
+        let target = Qcow2Target::create(&path, bytes.len() as u64, true, kind).unwrap();
+        let target = RefCell::new(Some(target));
+        let write = |at, piece: &[u8]| target.borrow().as_ref().unwrap().write_at(at, piece).unwrap();
+        let rate = timed(&write, &|| target.take().unwrap().finish().unwrap());
+        println!("{kind:?}: {rate:.0} MB/s, raw {:.0}", raw());
+    }
+}
