@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{SeekFrom, seek};
 
 use crate::in_use::Usage;
-use crate::open::{Wanted, open};
+use crate::open::{Wanted, open, refuse_other_kinds};
 use crate::positional::{Stop, is_inside, length, read_exact, read_what_reads};
 use crate::{ChangedError, Disk, OpenError, ReadError, holes};
 
@@ -46,7 +46,6 @@ impl From<&Metadata> for Times {
 /// # Errors
 /// [`OpenError::NotADisk`] for anything else, with what to do instead.
 pub fn open_raw(path: &Path) -> Result<RawDisk, OpenError> {
-    let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let (file, metadata) = open(path, Wanted::Disk)?;
     of_opened(path, file, &metadata)
 }
