@@ -12,8 +12,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::fstatvfs;
 
@@ -52,6 +52,8 @@ pub struct Qcow2Target {
     size_bytes: u64,
     codec: Option<Codec>,
     written_bytes: AtomicU64,
+    /// Set when a write failed: pieces of other writes may have been lost with it.
+    has_failed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -92,6 +94,7 @@ impl Qcow2Target {
             size_bytes,
             codec,
             written_bytes: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
             state: Mutex::new(State { map: Map::new(size_bytes), assembly: Assembly::default() }),
         })
     }
@@ -149,7 +152,7 @@ impl Qcow2Target {
     /// Completes the tables, makes everything durable and gives the image its name.
     ///
     /// # Errors
-    /// Any error means that the disk is not restored; a partial file stays until the next restore to this name.
+    /// Also when a write failed before, whatever was done about it since. Any error means that the disk is not restored; a partial file stays until the next restore to this name.
     pub fn finish(self) -> Result<(), TargetError> {
         self.complete().map_err(|source| match is_full(&source) {
             true => self.no_space(),
@@ -159,14 +162,17 @@ impl Qcow2Target {
     }
 
     fn complete(&self) -> io::Result<()> {
+        if self.has_failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other("an earlier write to it failed; restore again"));
+        }
         if let Some(codec) = self.codec {
             // Bound first: the lock would else be held while the loop takes it again.
-            let rest = self.locked().assembly.take_all();
+            let rest = self.locked()?.assembly.take_all();
             for (cluster, bytes) in rest {
                 self.store(codec, cluster, &bytes)?;
             }
         }
-        let (file, state) = (self.partial.file(), self.locked());
+        let (file, state) = (self.partial.file(), self.locked()?);
         let header = layout::write_tables(file, &state.map, self.virtual_bytes(), self.codec)?;
         // The tables must not be lost where the header was kept.
         file.sync_all()?;
@@ -187,9 +193,10 @@ impl Qcow2Target {
         self.partial.path()
     }
 
-    /// Whoever died with the lock left a map that may lack an entry, and its restore fails; ours does not lie.
-    fn locked(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A thread that died with the lock may have left the map half changed, and then no image is made of it.
+    fn locked(&self) -> io::Result<MutexGuard<'_, State>> {
+        let died = |_| io::Error::other("a thread died while it wrote; this is a bug, please report it");
+        self.state.lock().map_err(died)
     }
 
     /// Allocates what is not there yet under the lock, and writes without it.
@@ -198,7 +205,7 @@ impl Qcow2Target {
         while !bytes.is_empty() {
             let in_table = map::TABLE_COVERS_BYTES.saturating_sub(at % map::TABLE_COVERS_BYTES);
             let (part, behind) = bytes.split_at(map::to_usize(in_table).min(bytes.len()));
-            let runs = self.locked().map.allocate_for(self.partial.file(), at, part)?;
+            let runs = self.locked()?.map.allocate_for(self.partial.file(), at, part)?;
             for run in runs {
                 let piece = part.get(run.bytes).unwrap_or_default();
                 self.partial.file().write_all_at(piece, run.host)?;
@@ -225,7 +232,7 @@ impl Qcow2Target {
     /// Takes a piece of one cluster, which is stored when all of it is known.
     fn put(&self, codec: Codec, cluster: u64, within: u64, piece: &[u8]) -> io::Result<()> {
         let file = self.partial.file();
-        let mut state = self.locked();
+        let mut state = self.locked()?;
         match state.map.place(file, cluster)? {
             Place::Plain { host } => {
                 drop(state);
@@ -260,7 +267,7 @@ impl Qcow2Target {
         }
         let compressed = compress(codec, bytes)?;
         let file = self.partial.file();
-        let mut state = self.locked();
+        let mut state = self.locked()?;
         let is_first = state.map.place(file, cluster)? == Place::Nowhere;
         let Some(compressed) = compressed.filter(|_| is_first) else {
             return state.map.replace(file, cluster, bytes);
@@ -279,6 +286,7 @@ impl Qcow2Target {
     }
 
     fn write_failed(&self, offset: u64, length_bytes: u64, source: io::Error) -> TargetError {
+        self.has_failed.store(true, Ordering::SeqCst);
         if is_full(&source) {
             return self.no_space();
         }

@@ -231,7 +231,10 @@ fn a_full_file_system_is_told() {
             .try_for_each(|(n, piece)| target.write_at(n as u64 * MIB, piece));
         let error = failed.unwrap_err();
         assert!(matches!(error, TargetError::NoSpace { .. }), "{kind:?}: {error}");
-        target.abandon().unwrap();
+        let error = target.finish().unwrap_err();
+        assert!(error.to_string().contains("an earlier write to it failed"), "{error}");
+        assert!(!lab.path("mnt/x").exists());
+        fs::remove_file(lab.path("mnt/x.sancerre-partial")).unwrap();
     }
 }
 
