@@ -291,7 +291,7 @@ pub enum TargetError {
         "cannot restore to {}: its format holds disks of at most {limit_bytes} bytes, and this one has {disk_bytes}; \
          restore it raw", path.display()
     )]
-    TooLarge {
+    BeyondFormat {
         /// The target.
         path: PathBuf,
         /// Size of the disk to restore.

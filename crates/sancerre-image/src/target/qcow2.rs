@@ -82,7 +82,7 @@ impl Qcow2Target {
         }
         if size_bytes > DISK_BYTES_MAX {
             let (path, limit_bytes) = (path.to_owned(), DISK_BYTES_MAX);
-            return Err(TargetError::TooLarge { path, disk_bytes: size_bytes, limit_bytes });
+            return Err(TargetError::BeyondFormat { path, disk_bytes: size_bytes, limit_bytes });
         }
         let codec = match compression {
             Qcow2Compression::None => None,
