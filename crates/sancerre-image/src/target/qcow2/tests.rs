@@ -199,8 +199,8 @@ fn an_image_has_its_name_only_when_it_is_whole() {
 fn what_cannot_be_an_image_is_refused() {
     let Some(lab) = Lab::new() else { return };
     let create = |size| Qcow2Target::create(&lab.path("x"), size, false, Qcow2Compression::None);
-    assert!(matches!(create(u64::MAX).unwrap_err(), TargetError::TooLarge { .. }));
-    assert!(matches!(create((1 << 51) + 1).unwrap_err(), TargetError::TooLarge { .. }));
+    assert!(matches!(create(u64::MAX).unwrap_err(), TargetError::BeyondFormat { .. }));
+    assert!(matches!(create((1 << 51) + 1).unwrap_err(), TargetError::BeyondFormat { .. }));
     let target = create(1000).unwrap();
     for (at, length) in [(1000, 1), (0, 1001), (u64::MAX, 1)] {
         assert!(matches!(target.write_at(at, &vec![1; length]), Err(TargetError::OutOfRange { .. })));
