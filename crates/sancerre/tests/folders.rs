@@ -61,17 +61,17 @@ impl Mount {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/folders/mount.py");
         let mut command = Command::new("/usr/bin/python3");
         command.arg(script).args([&behind, &mountpoint]).args(refusals);
-        let server = command.stdin(Stdio::null()).spawn().unwrap();
+        let mount = Self { server: command.stdin(Stdio::null()).spawn().unwrap(), mountpoint };
         let started = Instant::now();
         let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
-        while device(&mountpoint) == device(&behind) {
+        while device(&mount.mountpoint) == device(&behind) {
             if started.elapsed() > Duration::from_secs(20) {
                 sancerre_services::skip("FUSE does not mount here");
                 return None;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(Self { server, mountpoint })
+        Some(mount)
     }
 }
 

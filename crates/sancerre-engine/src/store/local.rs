@@ -112,7 +112,7 @@ impl Store {
             match folder.clear(leftover.clone()).await {
                 Ok(()) => cleared.push(leftover),
                 Err(error) => {
-                    left.push(format!("{} was not removed: {}", leftover.key, super::explain(&error)))
+                    left.push(format!("{} was not removed: {}", leftover.key, super::explain(&error)));
                 }
             }
         }
