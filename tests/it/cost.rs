@@ -148,8 +148,8 @@ async fn a_claim_of_very_many_lists() {
     let (opening, _) = restore_cost(&repo, session.id).await;
     assert_eq!(
         (opening.list, opening.get),
-        (1, 1),
-        "its folder, in which there is none, and the other's one list"
+        (2, 1),
+        "its folder, in which there is none, the other's one list, and the packs of the session whose list lacks one"
     );
     assert!(dump_bytes(&repo.open, session.id, "disk0").await.unwrap() == bytes);
 }

@@ -13,6 +13,7 @@ const CODE: [&str; 5] = [".rs", ".sh", ".py", ".toml", ".yml"];
 /// mirror, registry or server of one machine.
 const HOSTS: &[&str] = &[
     "age-encryption.org",
+    "box.s3.amazonaws.com",
     "c2sp.org",
     "crates.io",
     "datatracker.ietf.org",
@@ -33,6 +34,7 @@ const HOSTS: &[&str] = &[
     "restic.readthedocs.io",
     "rust-lang.org",
     "s3.amazonaws.com",
+    "s3.eu-central-1.amazonaws.com",
     "semver.org",
     "spdx.org",
     "www.apache.org",

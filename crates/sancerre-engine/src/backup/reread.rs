@@ -171,7 +171,7 @@ impl Partly {
             return false;
         }
         let start = input.extent().0;
-        let place = |at: usize| start.saturating_add(to_u64(at));
+        let place = |at: usize| start + to_u64(at);
         let missing = bad.iter().filter(|bad| meet(stretch, bad));
         salvage.note(missing.map(|bad| place(bad.start)..place(bad.end)));
         true

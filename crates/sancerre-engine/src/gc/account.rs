@@ -73,6 +73,7 @@ fn refuse_waiting(repository: &Repository, log: &Log, number: u64) -> Result<()>
     };
     let waiting = log.waiting();
     let Some((gc, below)) = waiting.iter().find(|(gc, below)| **gc < number && waits(below)) else {
+        // invariant: no collector below waits for what is not known
         return Ok(());
     };
     let (zone, entry) = (&repository.keys.zone, log.entry(*gc));
@@ -113,6 +114,7 @@ fn is_there(entry: &LogEntry, session: &SessionId) -> bool {
 fn refuse_lies(repository: &Repository, log: &Log) -> Result<()> {
     let trusted = |complaint: &Complaint| log.revocation(&complaint.by).is_none();
     let Some(Complaint { gc, by, problem }) = log.complaints().into_iter().find(trusted) else {
+        // invariant: without a complaint about a key that is trusted there is nothing to refuse
         return Ok(());
     };
     let detail = format!(

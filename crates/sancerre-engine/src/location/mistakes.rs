@@ -332,7 +332,7 @@ mod tests {
             "/srv//x",
             "s3://bucket",
             "s3://bucket/x/y",
-            "s3://my.bucket/",
+            "s3://bucket.example/",
             "gs://b/x",
             "az://b/x",
             "file:///srv/x",

@@ -177,7 +177,7 @@ mod tests {
             )
         };
         for good in
-            ["", "http://minio:9000", "https://s3.example.org/", "https://x.supabase.co/storage/v1/s3"]
+            ["", "http://minio:9000", "https://s3.example.org/", "https://x.example.org/storage/v1/s3"]
         {
             check(good).unwrap();
         }
