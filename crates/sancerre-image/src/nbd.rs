@@ -5,7 +5,7 @@
 //!   Disk       │        read, status      bytes
 //!              └─ negotiate: what the server offers
 //! ```
-//! What is on the wire is read and written by plain functions over bytes ([`wire`]); the conversation goes through
+//! What is on the wire is read and written by plain functions over bytes (`wire`); the conversation goes through
 //! the trait [`Channel`], so that a fuzzer can be the server. Nothing here ever sends a write.
 //!
 //! The protocol: `doc/proto.md` of <https://github.com/NetworkBlockDevice/nbd>. What is spoken: fixed newstyle with
