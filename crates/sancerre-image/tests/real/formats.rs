@@ -96,7 +96,7 @@ fn measure(file: &dyn Disk, disk: &dyn Disk, threads: u64, server: u32) -> (f64,
         times[2] += processor_seconds(server) - between.1;
     }
     ratios.sort_by(f64::total_cmp);
-    let read = f64::from(ROUNDS) * file.size_bytes() as f64 / (1 << 30) as f64;
+    let read = f64::from(ROUNDS) * file.size_bytes() as f64 / f64::from(1 << 30);
     (ratios[ratios.len() / 2], times.map(|time| time / read))
 }
 
