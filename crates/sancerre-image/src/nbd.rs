@@ -64,7 +64,7 @@ impl Default for NbdOptions {
         Self {
             timeout: Duration::from_secs(60),
             connections: 4,
-            request_bytes: 256 << 10,
+            request_bytes: 512 << 10,
             depth: 16,
             bitmap: None,
             single_extents: false,

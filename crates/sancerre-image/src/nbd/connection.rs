@@ -176,6 +176,14 @@ impl Connection {
         }
     }
 
+    /// Reads with one request, whatever the size of the others is.
+    pub(super) fn read_at_once(&mut self, buffer: &mut [u8]) -> Result<Result<(), Failed>, Fault> {
+        let usual = std::mem::replace(&mut self.request_bytes, buffer.len().max(1));
+        let result = self.read(0, buffer);
+        self.request_bytes = usual;
+        result
+    }
+
     fn pieces<'b>(&self, mut offset: u64, buffer: &'b mut [u8]) -> VecDeque<Piece<'b>> {
         let chunks = buffer.chunks_mut(self.request_bytes);
         let pieces = chunks.map(|bytes| {
