@@ -12,10 +12,11 @@ use sancerre_engine::Error;
 use sancerre_engine::backup::{Allow, Input, Source};
 use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
-use sancerre_image::{Disk, RawDisk, container, open_file, open_raw};
+use sancerre_image::{Disk, container, open_file, open_raw};
 
 use crate::command::Context;
 use crate::exit::Failure;
+use crate::formats::{Format, Formats};
 use crate::passphrase;
 use crate::sources::Planned;
 use crate::units::parse_size;
@@ -24,8 +25,7 @@ use crate::units::parse_size;
 #[derive(Debug)]
 pub(crate) struct Opening<'a> {
     pub(crate) allow: Allow,
-    /// A container file is taken for the bytes it is.
-    pub(crate) allow_container: bool,
+    pub(crate) formats: Formats<'a>,
     pub(crate) read_holes: bool,
     pub(crate) expect_min: &'a [ExpectMin],
     /// What prints the stream, in place of standard input.
@@ -61,12 +61,19 @@ impl Opening<'_> {
                 return Err(Failure::usage(format!("--expect-min names {name}, which is not backed up")));
             }
         }
+        for name in self.formats.given.iter().filter_map(|given| given.name.as_ref()) {
+            if !planned.iter().any(|source| source.name == *name && source.kind == MemberKind::Disk) {
+                return Err(Failure::usage(format!(
+                    "--format names {name}, which is no disk that is backed up"
+                )));
+            }
+        }
         planned.into_iter().map(|source| self.one(source, context)).collect()
     }
 
     fn one(&self, source: Planned, context: &Context) -> Result<Source, Failure> {
         let input = match (&source.path, &source.kind) {
-            (Some(path), MemberKind::Disk) => Input::Disk(Arc::new(self.disk(path, context)?)),
+            (Some(path), MemberKind::Disk) => Input::Disk(self.disk(&source.name, path, context)?),
             (Some(path), _) => {
                 let file = open_file(path).map_err(Failure::from)?;
                 Input::Stream(Box::new(Attached { file, path: path.clone() }))
@@ -77,14 +84,11 @@ impl Opening<'_> {
         Ok(Source { name: source.name, kind: source.kind, input, least_bytes })
     }
 
-    fn disk(&self, path: &Path, context: &Context) -> Result<RawDisk, Failure> {
-        let disk = open_raw(path)?;
-        let disk = if self.read_holes { disk.reading_holes() } else { disk };
-        if !self.allow_container
-            && let Some(found) = container(&disk).map_err(Error::from)?
-        {
-            return Err(refuse_container(path, found.name, found.is_overlay));
-        }
+    fn disk(&self, name: &Title, path: &Path, context: &Context) -> Result<Arc<dyn Disk>, Failure> {
+        let disk = match self.formats.open(name, path, context)? {
+            Some(disk) => disk,
+            None => self.raw(name, path)?,
+        };
         // Once it is read the engine asks again; that may take hours.
         match disk.check_unchanged() {
             Err(source) if !self.allow.changing => Err(Error::Changed { source }.into()),
@@ -94,6 +98,17 @@ impl Opening<'_> {
             }
             Ok(()) => Ok(disk),
         }
+    }
+
+    fn raw(&self, name: &Title, path: &Path) -> Result<Arc<dyn Disk>, Failure> {
+        let disk = open_raw(path)?;
+        let disk = if self.read_holes { disk.reading_holes() } else { disk };
+        if self.formats.given(name) != Some(Format::Raw)
+            && let Some(found) = container(&disk).map_err(Error::from)?
+        {
+            return Err(refuse_container(path, found.name, found.is_overlay));
+        }
+        Ok(Arc::new(disk))
     }
 
     fn stream(&self, context: &Context) -> Result<Box<dyn Read + Send>, Failure> {
@@ -124,10 +139,18 @@ fn refuse_container(path: &Path, name: &str, is_overlay: bool) -> Failure {
         true => ", and holds only what differs from its backing file: a backup of it would not hold the disk",
         false => "",
     };
+    let how = match name {
+        "qcow2" | "QED" | "VMDK" | "VHD" | "VHDX" | "VDI" | "Parallels" => {
+            format!("Give --format {} to back up the disk in it", name.to_ascii_lowercase())
+        }
+        "VMDK descriptor" => {
+            "Give --format vmdk and --image-parts DIRECTORY to back up the disk in it".to_owned()
+        }
+        _ => format!("Convert it first (qemu-img convert -O raw {path} NEW)"),
+    };
     Failure::failed(format!(
-        "{path} is {article} {name} container and no raw disk{missing}. Give the disk in it as a device (qemu-nbd --read-only \
-         --connect=/dev/nbd0 {path}), or convert it first (qemu-img convert -O raw {path} NEW); docs/QUIESCE.md has recipes. \
-         To save the container's own bytes as they are, give --allow-container"
+        "{path} is {article} {name} container and no raw disk{missing}. {how}; docs/QUIESCE.md says more. To save the \
+         container's own bytes as they are, give --format raw"
     ))
 }
 

@@ -12,6 +12,7 @@ mod command;
 mod exit;
 mod file_names;
 mod files;
+mod formats;
 mod inputs;
 mod interrupt;
 mod io;

@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
 use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
+use crate::formats::{Formats, NamedFormat};
 use crate::inputs::{ExpectMin, Opening};
 use crate::metrics::{self, Run, Saved};
 use crate::named_path;
@@ -43,6 +44,8 @@ Examples:
   sancerre backup --vm 'Büro Server' --public-name m17 'Platte 1=/dev/vg0/m17-snap'
   pg_dumpall | sancerre backup --vm db01 --stdin dump.sql --expect-min 100M --tag nightly
   sancerre backup --vm db01 --stdin dump.sql --stdin-command 'pg_dumpall -U backup'    # fails if pg_dumpall does
+  sancerre backup --vm app01 app01.qcow2 data=old.img --format data=vmdk
+  sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
@@ -61,7 +64,7 @@ pub(crate) struct Backup {
     /// Until then no `forget` counts for this snapshot; a day, or a time in UTC
     #[arg(long, value_name = "TIME", value_parser = parse_until)]
     retain_until: Option<Time>,
-    /// Its disks: raw files or block devices
+    /// Its disks: files, block devices, or exports of NBD servers (nbd://, nbds://, nbd+unix://)
     #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"], value_parser = named_path::disk())]
     disks: Vec<DiskSource>,
     /// A label for the snapshot; may be given several times
@@ -85,9 +88,17 @@ pub(crate) struct Backup {
     /// writes to
     #[arg(long, requires = "allow_unreadable")]
     only_unreadable: bool,
-    /// Save a qcow2, VMDK, VHD or other container file as the bytes it is; its backing file is not saved
+    /// In what form the disks are: raw, qcow2, vmdk, vhd, vhdx, vdi, parallels or qed; NAME=FORMAT for one of them. Without
+    /// it the suffix of the name says it, and what has no such suffix is raw
+    #[arg(long = "format", value_name = "[NAME=]FORMAT")]
+    formats: Vec<NamedFormat>,
+    /// Where the files may lie that an image stands on: backing files, data files, extents. Without it an image that names
+    /// others is refused
+    #[arg(long, value_name = "DIRECTORY")]
+    image_parts: Option<PathBuf>,
+    /// Let qemu-nbd read images of other hypervisors without confining it, where this kernel cannot
     #[arg(long)]
-    allow_container: bool,
+    no_sandbox: bool,
     /// Read what the file system calls holes, too; for one that is wrong about them
     #[arg(long)]
     read_holes: bool,
@@ -199,7 +210,11 @@ impl Backup {
     fn opening(&self) -> Opening<'_> {
         Opening {
             allow: self.allow(),
-            allow_container: self.allow_container,
+            formats: Formats {
+                given: &self.formats,
+                parts: self.image_parts.as_deref(),
+                sandbox: !self.no_sandbox,
+            },
             read_holes: self.read_holes,
             expect_min: &self.expect_min,
             command: self.stdin_command.as_deref(),

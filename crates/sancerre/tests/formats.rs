@@ -1,0 +1,152 @@
+//! The built program on disks in the formats of hypervisors: what is saved is the disk that the guest sees.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "common/local.rs"]
+mod local;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use local::{MIB, Site as Folder, has, noise, told};
+use serde_json::Value;
+
+const BEGIN: [&str; 5] = ["backup", "--json", "--key-file", "w.key", "--vm"];
+
+/// A disk with data, zeros that are written, holes, and a size that is no whole block.
+fn disk() -> Vec<u8> {
+    let mut disk = noise(31, 3 * MIB);
+    disk.resize(24 * MIB, 0);
+    disk.extend(noise(32, 5 * MIB + 512));
+    disk
+}
+
+struct Site {
+    local: Folder,
+    bytes: Vec<u8>,
+}
+
+impl Site {
+    /// None, said loudly, without QEMU's programs.
+    fn new() -> Option<Self> {
+        if !has("qemu-img", &["--version"]) || !has("qemu-nbd", &["--version"]) {
+            return None;
+        }
+        let site = Self { local: Folder::new(), bytes: disk() };
+        std::fs::write(site.local.path("disk.raw"), &site.bytes).unwrap();
+        Some(site)
+    }
+
+    fn qemu_img(&self, arguments: &[&str]) {
+        let done =
+            Command::new("qemu-img").args(arguments).current_dir(self.local.path("")).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Backs up and returns how many bytes were new.
+    fn saves(&self, arguments: &[&str]) -> u64 {
+        let output = self.local.succeed(&[&BEGIN[..], &["web01"], arguments].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        summary["new_bytes"].as_u64().unwrap()
+    }
+
+    fn refuses(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.local.run(&[&BEGIN[..], &["web01"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+        told(&output)
+    }
+
+    /// The newest snapshot is the disk, but for what a format adds to reach whole sectors.
+    fn is_the_disk(&self) {
+        let out = self.local.path("out");
+        let _ = std::fs::remove_file(&out);
+        self.local.succeed(&["restore", "web01:latest:disk0", "--target", "out"]);
+        let restored = std::fs::read(&out).unwrap();
+        let (same, rest) = restored.split_at(self.bytes.len());
+        assert!(same == self.bytes && rest.len() < MIB && rest.iter().all(|byte| *byte == 0));
+    }
+}
+
+/// A server that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn every_format_is_saved_as_the_disk_in_it_and_costs_nothing_twice() {
+    let Some(site) = Site::new() else { return };
+    assert!(site.saves(&["disk.raw"]) as usize >= 8 * MIB);
+    site.is_the_disk();
+    let forms: [(&str, &str, &[&str]); 6] = [
+        ("qcow2", "a.qcow2", &["-c", "-o", "compression_type=zstd"]),
+        ("qcow2", "b.qcow2", &["-o", "compat=0.10,cluster_size=4096"]),
+        ("vmdk", "c.vmdk", &["-o", "subformat=streamOptimized"]),
+        ("vdi", "d.vdi", &[]),
+        ("vhdx", "e.vhdx", &[]),
+        ("vpc", "f.vhd", &["-o", "force_size=on"]),
+    ];
+    for (format, name, options) in forms {
+        site.qemu_img(&[&["convert", "-f", "raw", "-O", format], options, &["disk.raw", name]].concat());
+        let new_bytes = site.saves(&[name]);
+        assert!(new_bytes < 80 << 10, "{name}: {new_bytes} bytes are new");
+        site.is_the_disk();
+    }
+}
+
+#[test]
+fn a_form_that_nobody_said_is_refused_and_what_the_name_says_must_be_so() {
+    let Some(site) = Site::new() else { return };
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "hidden.img"]);
+    let said = site.refuses(1, &["hidden.img"]);
+    assert!(said.contains("--format qcow2") && said.contains("--format raw"), "{said}");
+    site.saves(&["hidden.img", "--format", "qcow2"]);
+    site.is_the_disk();
+    std::fs::copy(site.local.path("disk.raw"), site.local.path("wrong.qcow2")).unwrap();
+    let said = site.refuses(1, &["wrong.qcow2"]);
+    assert!(said.contains("qcow2"), "{said}");
+    site.saves(&["wrong.qcow2", "--format", "raw"]);
+    site.is_the_disk();
+    site.refuses(2, &["disk.raw", "--format", "qcow3"]);
+    site.refuses(2, &["disk.raw", "--format", "data=raw"]);
+}
+
+#[test]
+fn an_overlay_is_read_with_what_it_stands_on_only_where_that_was_allowed() {
+    let Some(site) = Site::new() else { return };
+    std::fs::create_dir(site.local.path("images")).unwrap();
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "images/base.qcow2"]);
+    site.qemu_img(&["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "images/over.qcow2"]);
+    let said = site.refuses(1, &["images/over.qcow2"]);
+    assert!(said.contains("base.qcow2") && said.contains("--image-parts"), "{said}");
+    site.saves(&["images/over.qcow2", "--image-parts", "images"]);
+    site.is_the_disk();
+    // One that names a file of the host never gets it.
+    site.qemu_img(&["rebase", "-u", "-b", "/etc/passwd", "-F", "raw", "images/over.qcow2"]);
+    site.refuses(1, &["images/over.qcow2", "--image-parts", "images"]);
+}
+
+#[test]
+fn an_export_of_an_nbd_server_is_a_disk() {
+    let Some(site) = Site::new() else { return };
+    let socket = site.local.path("nbd.sock");
+    let mut server = Command::new("qemu-nbd");
+    server.args(["--read-only", "--format", "raw", "--shared", "8", "--persistent", "--socket"]);
+    server.arg(&socket).arg(site.local.path("disk.raw")).stdin(Stdio::null());
+    let _server = Server(server.spawn().unwrap());
+    let begun = Instant::now();
+    while !socket.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "qemu-nbd does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let uri = format!("nbd+unix:///?socket={}", socket.display());
+    site.saves(&[&uri]);
+    site.is_the_disk();
+    let said = site.refuses(1, &["nbd+unix:///?socket=/nowhere/nbd.sock"]);
+    assert!(said.contains("/nowhere/nbd.sock"), "{said}");
+    site.refuses(2, &[&uri, "--format", "qcow2"]);
+}
