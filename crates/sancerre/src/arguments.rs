@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// Make a repository and the key file of its first writer
     Init(Init),
     /// Back up the disks of one virtual machine
-    Backup(Backup),
+    Backup(Box<Backup>),
     /// List snapshots
     #[command(alias = "list")]
     Snapshots(Snapshots),

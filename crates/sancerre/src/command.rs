@@ -178,7 +178,7 @@ pub(crate) fn changes(command: &Command) -> bool {
 async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> {
     match command {
         Command::Init(options) => init::run(options, context).await,
-        Command::Backup(options) => backup::run(options, context).await,
+        Command::Backup(options) => backup::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
