@@ -33,7 +33,8 @@ class Repository:
         self.root, self.report = root, report
         files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         self.keys = [key for key in files if _FORMS.fullmatch(key)]
-        for key in set(files).difference(self.keys):
+        own = ("probe/", "reserve/")  # FORMAT.md §1.2: never read
+        for key in (key for key in set(files).difference(self.keys) if not key.startswith(own)):
             report(key, "not a key of version 1")
         try:
             self._trust()

@@ -75,7 +75,7 @@ impl Site {
 
     pub(crate) fn back_up(&self, seed: u64, length: usize) -> Output {
         std::fs::write(self.path("disk.raw"), noise(seed, length)).unwrap();
-        self.run(&["backup", "--key-file", "w.key", "--vm", "web01", "disk0=disk.raw"])
+        self.run(&["backup", "--key-file", "w.key", "--vm", "web01", "--allow-small", "disk0=disk.raw"])
     }
 
     /// The newest snapshot comes back as the disk is.

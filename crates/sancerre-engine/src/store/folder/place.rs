@@ -106,7 +106,8 @@ impl Place {
         opened.map(File::from).map_err(|errno| Refused::call("open", &self.path_of(key), errno))
     }
 
-    /// Fails unless the path still leads to the folder in which `key`, a file of this process, lies.
+    /// Fails unless the path still leads to the folder in which `key`, a file of this process, lies: as elsewhere when only
+    /// the open folder has it, and as cleared away when not even that does.
     ///
     /// To compare numbers of folders would not do: some network file systems give them anew.
     pub(super) fn must_be_here(&self, key: &str) -> Result<(), Refused> {
@@ -114,7 +115,11 @@ impl Place {
         match path.symlink_metadata() {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Err(self.elsewhere())
+                match statat(self.root(), key, AtFlags::SYMLINK_NOFOLLOW) {
+                    // Nor is it in the folder that is open: somebody removed it, and not the folder.
+                    Err(Errno::NOENT) => Err(Refused::Cleared { path: path.display().to_string() }),
+                    _ => Err(self.elsewhere()),
+                }
             }
             Err(error) => Err(Refused::call("see", &path, error)),
         }
