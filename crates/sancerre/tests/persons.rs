@@ -104,7 +104,7 @@ fn two_persons_forget() {
         site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
     }
     site.back_up("hv1.key");
-    std::fs::write(site.path("web01.raw"), vec![7; 100_000]).unwrap();
+    std::fs::write(site.path("web01.raw"), vec![7; 1_000_000]).unwrap();
     site.back_up("hv1.key");
     let forget = ["forget", "web01:latest~1", "--max-drop", "100%"];
     let asked = site.summary("alice.key", &forget);
