@@ -199,12 +199,13 @@ async fn lost_data_comes_from_another_copy() {
 }
 
 #[tokio::test]
-async fn without_pack_lists_and_index_nothing_is_restored() {
+async fn without_pack_lists_and_index_all_is_restored() {
     let repo = TestRepo::new().await;
-    let snapshot = repo.back_up(SparseDisk::of(&guest(9, 2 << 20))).await;
+    let disk = guest(9, 2 << 20);
+    let snapshot = repo.back_up(SparseDisk::of(&disk)).await;
     for key in [repo.keys(Folder::Lists).await, repo.keys(Folder::Index).await].concat() {
         repo.delete(&key).await;
     }
-    let error = repo.restore(snapshot, 64 << 20).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+    assert!(repo.restore(snapshot, 64 << 20).await.unwrap().0 == disk);
+    assert!(repo.dump(snapshot, 64 << 20).await.unwrap().0 == disk);
 }

@@ -161,7 +161,7 @@ fn a_copied_repository_is_kept_whole_and_says_why() {
     all.iter_mut().for_each(|candidate| candidate.stored = copied);
     let decisions = run(&Rules { daily: 1, ..Rules::default() }, &all);
     assert_eq!(kept(&decisions).len(), 30);
-    assert!(decisions[0].verdict.to_string().contains("a copied repository?"), "{}", decisions[0].verdict);
+    assert!(decisions[0].verdict.to_string().contains("or a copied repository"), "{}", decisions[0].verdict);
 }
 
 #[test]
