@@ -178,7 +178,7 @@ async fn again(engine: &Store, call: u64, cut: Cut) {
     let (host, _) = host(32);
     let Err(error) = init(engine, &host, &new_repository()).await else { return };
     let text = error.to_string();
-    let clear = error.kind() == ErrorKind::RepositoryExists || text.contains("empty this location");
+    let clear = error.kind() == ErrorKind::RepositoryExists || text.contains("empty the location");
     assert!(clear, "{call} {cut:?}: {text}");
 }
 

@@ -237,11 +237,11 @@ async fn a_pack_takes_its_frames_out_of_reach() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_takes_its_packs_out_of_reach() {
+async fn a_list_costs_nothing_that_its_packs_prove() {
     let scene = Scene::new(50).await;
     let key = names::list(&zone(), &scene.saved[0].0, 0);
     scene.rewrite(&key, LATER[0]).await;
+    scene.restores(0).await;
     scene.restores(1).await;
-    scene.refused(dump_bytes(&scene.repo.open, scene.saved[0].0, "disk0").await.unwrap_err()).await;
     scene.only_too_new(&key).await;
 }
