@@ -115,6 +115,41 @@ fn a_form_that_nobody_said_is_refused_and_what_the_name_says_must_be_so() {
     site.refuses(2, &["disk.raw", "--format", "data=raw"]);
 }
 
+/// QEMU reads zeros behind the end of a file.
+#[test]
+fn an_image_that_was_cut_short_is_no_disk() {
+    let Some(site) = Site::new() else { return };
+    let forms: [(&str, &str, &[&str]); 6] = [
+        ("vmdk", "a.vmdk", &["-o", "subformat=monolithicSparse"]),
+        ("vmdk", "b.vmdk", &["-o", "subformat=streamOptimized"]),
+        ("vdi", "c.vdi", &[]),
+        ("parallels", "d.parallels", &[]),
+        ("vhdx", "e.vhdx", &[]),
+        ("qcow2", "f.qcow2", &[]),
+    ];
+    for (format, name, options) in forms {
+        site.qemu_img(&[&["convert", "-f", "raw", "-O", format], options, &["disk.raw", name]].concat());
+        site.saves(&[name]);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(site.local.path(name))
+            .unwrap()
+            .set_len(5 << 20)
+            .unwrap();
+        let said = site.refuses(1, &[name]);
+        // The others are refused by whoever decodes them.
+        let is_ours = ["a.vmdk", "c.vdi", "d.parallels"].contains(&name);
+        assert!(!is_ours || said.contains("cut short") && said.contains(name), "{said}");
+    }
+    std::fs::create_dir(site.local.path("flat")).unwrap();
+    site.qemu_img(&["convert", "-O", "vmdk", "-o", "subformat=monolithicFlat", "disk.raw", "flat/g.vmdk"]);
+    site.saves(&["flat/g.vmdk", "--image-parts", "flat"]);
+    let flat = site.local.path("flat/g-flat.vmdk");
+    std::fs::OpenOptions::new().write(true).open(flat).unwrap().set_len(5 << 20).unwrap();
+    let said = site.refuses(1, &["flat/g.vmdk", "--image-parts", "flat"]);
+    assert!(said.contains("cut short"), "{said}");
+}
+
 #[test]
 fn an_overlay_is_read_with_what_it_stands_on_only_where_that_was_allowed() {
     let Some(site) = Site::new() else { return };

@@ -25,6 +25,19 @@ pub enum ImageError {
         /// What it is instead.
         kind: &'static str,
     },
+    /// A file is shorter than the image's own tables say.
+    #[error(
+        "{file} is cut short: by its own tables it has at least {needed_bytes} bytes, and it has {length_bytes}. What is missing \
+         would be zeros, so nothing was saved; bring the whole image back"
+    )]
+    CutShort {
+        /// The image, or the part of it.
+        file: String,
+        /// What its tables name.
+        needed_bytes: u64,
+        /// What is there.
+        length_bytes: u64,
+    },
     /// The helper could not be started.
     #[error("cannot start {} for an image: {source}", program.display())]
     Start {
