@@ -270,15 +270,15 @@ async fn a_dry_run_counts_what_a_backup_would_do_and_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_to_no_memory_costs_deduplication_and_nothing_else() {
+async fn next_to_no_memory_still_knows_what_is_stored() {
     let repo = TestRepo::new(9).await;
     let bytes = guest(4, 6 << 20);
     let mut model = Model::default();
-    for vm in ["web01", "web01", "web02"] {
+    for (night, vm) in ["web01", "web01", "web02"].into_iter().enumerate() {
         let disks: Vec<(_, Arc<dyn sancerre_image::Disk>)> = vec![("disk0", MemoryDisk::new(bytes.clone()))];
         let little = BackupOptions { memory_bytes: 0, ..options(vm, disks) };
         let report = backup(&repo.open, little, &Monitor::silent()).await.unwrap();
-        assert_eq!(report.new_bytes == 0, report.parent.is_some(), "the base needs no index: {report:?}");
+        assert_eq!(report.new_bytes == 0, night > 0, "{report:?}");
         model.add_disk(report.snapshot.unwrap(), &bytes);
     }
     model.check(&repo.open).await;

@@ -22,6 +22,11 @@ const FIXED_BYTES: u64 = 40 * MIB;
 const WORKER_BYTES: u64 = 8 * MIB;
 /// Uploads that hide the latency of any store; more only cost memory.
 const UPLOADS_MAX: u64 = 8;
+/// Least for the index, however little memory there is: without any all would be stored again, every night. It holds the index of
+/// some terabytes.
+const INDEX_BYTES_MIN: u64 = 8 * MIB;
+/// Least for the chunks of this session, and for the tables of packs: to know its own zeros and templates.
+const TABLES_BYTES_MIN: u64 = 2 * MIB;
 
 impl Budget {
     /// Divides `memory_bytes` for packs of `pack_bytes` and `width` processors. Never less than one of each.
@@ -36,9 +41,9 @@ impl Budget {
         Self {
             workers,
             uploads: usize::try_from(uploads).unwrap_or(1),
-            index_bytes: free / 8 * 5,
-            session_bytes: free / 4,
-            tables_bytes: free / 8,
+            index_bytes: (free / 8 * 5).max(INDEX_BYTES_MIN),
+            session_bytes: (free / 4).max(TABLES_BYTES_MIN),
+            tables_bytes: (free / 8).max(TABLES_BYTES_MIN),
         }
     }
 }
@@ -71,6 +76,6 @@ mod tests {
     #[test]
     fn too_little_memory_still_works() {
         let budget = Budget::divide(0, 32 * MIB, 8);
-        assert_eq!((budget.workers, budget.uploads, budget.index_bytes), (1, 1, 0));
+        assert_eq!((budget.workers, budget.uploads, budget.index_bytes), (1, 1, INDEX_BYTES_MIN));
     }
 }
