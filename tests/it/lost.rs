@@ -486,3 +486,16 @@ async fn an_entry_that_comes_back_in_between_is_not_overlooked() {
     assert_eq!(log.lost_entries().next(), None);
     scene.everything_restores().await;
 }
+
+/// The newest entry is the one that nothing above names; its number is the next session's.
+#[tokio::test(start_paused = true)]
+async fn a_lost_newest_log_entry_is_said_at_once() {
+    let scene = Scene::new(989).await;
+    let newest = scene.session(2);
+    let entry = names::log(&zone(), newest.number);
+    scene.harm(&entry, Harm::Gone).await;
+    let found = scene.findings().await;
+    let said: Vec<_> = found.iter().map(|one| (one.severity, one.object.as_str())).collect();
+    assert_eq!(said, [(Severity::Missing, entry.as_str())], "{found:?}");
+    assert_eq!(found[0].costs[0].snapshot, newest);
+}

@@ -69,6 +69,16 @@ pub enum Error {
         /// Where it was looked for.
         location: String,
     },
+    /// No `config` object beside what sessions saved.
+    #[error(
+        "{location} holds what sessions of a repository saved, and its object config is missing: it was lost, or never copied. \
+         Bring it back from a copy of the repository, it never changes; until then nothing here can be opened. Do not empty the \
+         location, and make no new repository there"
+    )]
+    ConfigLost {
+        /// Where.
+        location: String,
+    },
     /// `init` on an existing repository.
     #[error("{location} holds a repository already; nothing was changed. Use another location for a new one")]
     RepositoryExists {
@@ -333,6 +343,7 @@ impl Error {
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
             Self::Object { .. } | Self::Unverified { .. } | Self::Withheld { .. } => ErrorKind::Damaged,
             Self::Missing { .. }
+            | Self::ConfigLost { .. }
             | Self::Gap { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }

@@ -102,12 +102,7 @@ impl ImageReader {
         // An absolute path without links: neither a name nor a link in it is a protocol of QEMU's.
         let real = fs::canonicalize(image).map_err(fail)?;
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
-        let parts = allowed.as_deref();
-        if let Some((file, needed_bytes, length_bytes)) =
-            whole::shorter_than_it_says(&real, format, parts).map_err(fail)?
-        {
-            return Err(ImageError::CutShort { file, needed_bytes, length_bytes });
-        }
+        whole::look(&real, format, allowed.as_deref())?;
         let confinement = self.confinement(&real, format, allowed);
         let program = Program::start(&self.helper, &confinement)
             .map_err(|source| ImageError::Start { program: self.qemu_nbd.clone(), source })?;

@@ -24,6 +24,7 @@
     )
 )]
 
+mod beneath;
 pub mod change_map;
 mod container;
 mod disk;

@@ -34,7 +34,7 @@ pub use disk::NbdDisk;
 pub use error::{Fault, NbdError};
 pub use negotiate::Export;
 pub use tls::TlsFiles;
-pub use uri::{NbdUri, Place};
+pub use uri::{Address, NbdUri};
 
 use std::time::Duration;
 

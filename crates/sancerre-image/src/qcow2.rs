@@ -8,7 +8,6 @@
 //! What is left out: internal snapshots (the active state is the disk), reference counts (they matter to writers),
 //! encryption. Whatever is not read rightly is refused.
 
-mod beneath;
 mod bitmaps;
 mod bytes;
 mod cache;
@@ -33,7 +32,7 @@ use bytes::to_usize;
 use layer::{Caches, Image};
 use tables::Place;
 
-pub use beneath::References;
+pub use crate::beneath::References;
 pub use bitmaps::Bitmap;
 pub use fault::Qcow2Fault;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sancerre_confine::Helper;
 use sancerre_format::names::Title;
-use sancerre_image::foreign::{ImageFormat, ImageReader};
+use sancerre_image::foreign::{ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 use sancerre_image::{Disk, OpenError, Qcow2Fault, References, open_qcow2};
 
@@ -17,6 +17,8 @@ use crate::plain;
 
 /// The program that reads what we do not read ourselves.
 const QEMU_NBD: &str = "qemu-nbd";
+/// How an image gets the files that it stands on.
+const PARTS: &str = "; --image-parts DIRECTORY names where they are";
 
 /// In what form a disk's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +138,11 @@ impl Formats<'_> {
             sandbox: self.sandbox,
             options: NbdOptions::default(),
         };
-        let disk = reader.open(path, format, self.parts).map_err(|error| {
-            Failure::failed(error.to_string().replace("that was allowed", "that --image-parts names"))
+        let disk = reader.open(path, format, self.parts).map_err(|error| match error {
+            ImageError::Refused { .. } | ImageError::Parts { .. } => {
+                Failure::failed(format!("{error}{PARTS}"))
+            }
+            error => Failure::failed(error.to_string()),
         })?;
         Ok(Arc::new(disk))
     }
@@ -149,7 +154,7 @@ fn with_option(error: OpenError) -> Failure {
         matches!(&error, OpenError::Qcow2 { fault, .. } if matches!(**fault, Qcow2Fault::NotAllowed { .. }));
     let mut failure = Failure::from(error);
     if is_asking {
-        failure.message.push_str(" (--image-parts DIRECTORY)");
+        failure.message.push_str(PARTS);
     }
     failure
 }

@@ -175,3 +175,20 @@ fn repair_says_what_it_would_do_and_does_it() {
     // What the later night needs of that session is there, and the heads of its packs say what opens it.
     site.restores("web01", 0);
 }
+
+#[test]
+fn a_lost_config_is_no_empty_place() {
+    let site = Site::new();
+    let (config, kept) = (site.path("r/config"), site.path("kept"));
+    std::fs::rename(&config, &kept).unwrap();
+    for arguments in [&["snapshots"][..], &["check", "--key-file", "w.key"], &["init", "--key-file", "n.key"]]
+    {
+        let output = site.run(arguments);
+        assert_eq!(output.status.code(), Some(21), "{arguments:?}: {}", text(&output));
+        let said = text(&output);
+        assert!(said.contains("config is missing") && said.contains("Do not empty"), "{said}");
+    }
+    assert!(!site.path("n.key").exists() && !config.exists());
+    std::fs::rename(&kept, &config).unwrap();
+    site.restores("web01", 0);
+}

@@ -32,6 +32,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
     }
     findings.extend(breaks(repository, log));
     findings.extend(forked(repository, log, &stranded));
+    findings.extend(above(repository, log, &stranded));
     for entry in log.entries() {
         findings.extend(lost(repository, log, entry).await?);
         findings.extend(check_entry(repository, entry, &stranded).await?);
@@ -71,6 +72,23 @@ fn forked(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>
         costs: vec![cost.clone()],
     };
     forked.map(finding).collect()
+}
+
+/// Signed snapshots above the highest entry: their own entries were the newest, and are lost. The next session would take
+/// such a number, and then nobody sees the snapshot any more.
+fn above(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>>) -> Vec<Finding> {
+    let zone = &repository.keys.zone;
+    let finding = |(number, costs): (&u64, &Vec<Cost>)| {
+        Finding {
+        severity: Severity::Missing,
+        object: names::log(zone, *number),
+        problem: "it is missing, and a signed snapshot belongs to it: bring it back before anything is backed up or collected, \
+                  for the next session takes its number"
+            .into(),
+        costs: costs.clone(),
+    }
+    };
+    stranded.range(log.end()..).map(finding).collect()
 }
 
 /// A log entry for which its outcome stands.

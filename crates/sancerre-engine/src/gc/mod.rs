@@ -180,6 +180,12 @@ async fn make_plan(
     let live = log.snapshots();
     gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(u64::MAX)))?;
     let lying = moves.by_pack(&needed(live)?);
+    let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
+    if gone > 0 {
+        monitor.warn(format!(
+            "{gone} packs that snapshots need are missing from the store: run `sancerre check` before anything else is forgotten"
+        ));
+    }
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
     let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
     let generation = repository.keys.generation();

@@ -399,10 +399,23 @@ fn session_key_forged(detail: &str) -> FormatError {
     FormatError::Forged { what: "session key", detail: detail.to_owned() }
 }
 
+/// Fails where sessions saved something: without a `config` that is no empty place.
+///
+/// Errors: [`Error::ConfigLost`]; the store's.
+pub(crate) async fn refuse_lost_config(store: &Store) -> Result<()> {
+    match store.list(names::ZONE_FOLDERS).await?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::ConfigLost { location: store.location().to_owned() }),
+    }
+}
+
 /// The configuration, verified against `trust`, or on first sight against itself.
 pub async fn read_config(store: &Store, trust: Option<&Trust>) -> Result<Record<Config>> {
     let bytes = store.get(names::CONFIG).await?;
-    let bytes = bytes.ok_or_else(|| Error::NoRepository { location: store.location().to_owned() })?;
+    let Some(bytes) = bytes else {
+        refuse_lost_config(store).await?;
+        return Err(Error::NoRepository { location: store.location().to_owned() });
+    };
     let claimed = match trust {
         Some(trust) => trust.anchor(),
         None => record::claimed_trust(&bytes).map_err(Error::object(names::CONFIG))?,

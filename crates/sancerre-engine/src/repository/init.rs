@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keys::identity_from_random;
 use crate::keys::recipients::{To, put_admin, seal_identity};
+use crate::keys::{identity_from_random, refuse_lost_config};
 use crate::store::{Put, Store};
 
 /// What a new repository is made of.
@@ -61,6 +61,7 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
     if store.get(names::CONFIG).await?.is_some() {
         return Err(exists());
     }
+    refuse_lost_config(store).await?;
     let secrets = Secrets::random(host)?;
     let now = host.clock.now();
     let certificate = write_keys(store, host, new, &secrets, now).await?;

@@ -38,6 +38,26 @@ pub enum ImageError {
         /// What is there.
         length_bytes: u64,
     },
+    /// How long a file must be cannot be told from its tables, so nobody would notice that it was cut short.
+    #[error(
+        "cannot tell whether {file} is whole: {why}. Convert it with qemu-img, and compare before it is trusted"
+    )]
+    Unmeasured {
+        /// The image, or the part of it.
+        file: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// It names another file, and nobody said that it may be read.
+    #[error(
+        "cannot read {}: it needs another file, {name:?}, and that is not in a directory that was named for its parts", path.display()
+    )]
+    Parts {
+        /// The image, or the part that names it.
+        path: PathBuf,
+        /// As it is spelled there.
+        name: String,
+    },
     /// The helper could not be started.
     #[error("cannot start {} for an image: {source}", program.display())]
     Start {
@@ -49,7 +69,7 @@ pub enum ImageError {
     /// The program did not open the image.
     #[error(
         "cannot read {} as {format}: {said}; check the format, and that all parts of the image lie in the directory \
-         that was allowed ({source})", path.display()
+         that was named for them ({source})", path.display()
     )]
     Refused {
         /// The image as it was named.

@@ -1,175 +1,372 @@
 //! Whether a container is as long as its own tables say. QEMU reads zeros behind the end of a file: an image that was cut
 //! short would be saved with zeros for what is missing, and nobody would know. Formats that QEMU checks itself (VHD, VHDX, QED,
-//! compressed VMDK) are left to it.
+//! compressed VMDK) are left to it; a kind of VMDK whose length cannot be told here is refused.
 //!
+//! Only numbers are read, in bounded pieces, and nothing is done with them but to compare them with the file's length.
 //! Sources: `block/vdi.c`, `block/parallels.c` and `block/vmdk.c` of QEMU; the VMDK specification 1.1 of VMware.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::ImageFormat;
+use super::{ImageError, ImageFormat};
+use crate::beneath::Directory;
+use crate::positional::length;
+use crate::{Disk, OpenError, RawDisk, open_raw};
 
 const SECTOR_BYTES: u64 = 512;
-/// Longest table that is read; a VMDK of 2 TiB has 128 MiB of grain tables.
-const TABLE_BYTES_MAX: u64 = 512 << 20;
+/// Longest table: a VMDK of 2 TiB has 128 MiB of them, and 4 million entries of Parallels are 4 TiB.
+const TABLE_BYTES_MAX: u64 = 256 << 20;
 const PIECE_BYTES: u64 = 1 << 20;
 const DESCRIPTOR_BYTES_MAX: u64 = 64 << 10;
-/// Flag of a VMDK whose grains are compressed: they are shorter than they say.
-const COMPRESSED: u32 = 1 << 16;
+/// Flag of a VMDK whose grains are compressed: they are shorter than they say, and cut ones do not decode.
+const COMPRESSED: u64 = 1 << 16;
+/// Entries of a grain table; all writers make them so.
+const GRAIN_TABLE_ENTRIES: u64 = 512;
+/// Deltas that stand on each other.
+const DEPTH_MAX: usize = 32;
 
-/// How many bytes the image must have at least, by its own tables, and has: the first file that is too short.
+type Result<T> = std::result::Result<T, ImageError>;
+/// A number, or how long the file must be to have it.
+type Read<T> = std::result::Result<T, u64>;
+/// Bytes that must be there at least, or why that cannot be told.
+type Needed = std::result::Result<u64, &'static str>;
+
+const TOO_LARGE: Needed = Err("its tables are larger than those of any image that can be");
+
+/// Looks at the image and at all files that it names, which must lie in the directory that was named for them. What is
+/// malformed in other ways, and parts that are not there, are left to QEMU, which refuses them.
 ///
 /// # Errors
-/// The kernel's. What is malformed is left to QEMU, which refuses it.
-pub(super) fn shorter_than_it_says(
-    image: &Path,
-    format: ImageFormat,
-    parts: Option<&Path>,
-) -> io::Result<Option<(String, u64, u64)>> {
-    let file = File::open(image)?;
-    let name = image.display().to_string();
-    let found = match format {
-        ImageFormat::Vdi => short(name, &file, vdi(&file)?)?,
-        ImageFormat::Parallels => short(name, &file, parallels(&file)?)?,
-        ImageFormat::Vmdk => match sparse(&file)? {
-            Some(needed) => short(name, &file, Some(needed))?,
-            None => extents(&file, parts)?,
-        },
-        _ => None,
+/// [`ImageError::CutShort`], [`ImageError::Unmeasured`], [`ImageError::Parts`]; the kernel's.
+pub(super) fn look(image: &Path, format: ImageFormat, parts: Option<&Path>) -> Result<()> {
+    let file = open_raw(image).map_err(|error| failed(image, error))?;
+    let needed = match format {
+        ImageFormat::Vdi => vdi(&file)?,
+        ImageFormat::Parallels => parallels(&file)?,
+        ImageFormat::Vmdk => {
+            let parts = parts.map(Directory::open).transpose().map_err(|error| failed(image, error))?;
+            return vmdk(&file, parts.as_ref(), 0);
+        }
+        _ => Ok(0),
     };
-    Ok(found)
+    against(&file, needed)
 }
 
-fn short(name: String, file: &File, needed: Option<u64>) -> io::Result<Option<(String, u64, u64)>> {
-    let length = file.metadata()?.len();
-    Ok(needed.filter(|needed| *needed > length).map(|needed| (name, needed, length)))
+fn failed(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
+    ImageError::Io { path: path.to_owned(), source: std::io::Error::other(error) }
 }
 
-fn bytes<const N: usize>(file: &File, offset: u64) -> io::Result<Option<[u8; N]>> {
-    let mut buffer = [0; N];
-    match file.read_exact_at(&mut buffer, offset) {
-        Ok(()) => Ok(Some(buffer)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+fn against(file: &RawDisk, needed: Needed) -> Result<()> {
+    let (name, length_bytes) = (file.path().display().to_string(), file.size_bytes());
+    match needed {
+        Err(why) => Err(ImageError::Unmeasured { file: name, why }),
+        Ok(needed_bytes) if needed_bytes > length_bytes => {
+            Err(ImageError::CutShort { file: name, needed_bytes, length_bytes })
+        }
+        Ok(_) => Ok(()),
     }
 }
 
-fn u32_at(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    Ok(bytes::<4>(file, offset)?.map(|word| u64::from(u32::from_le_bytes(word))))
+/// Little-endian numbers at offsets.
+struct Numbers<'a>(&'a RawDisk);
+
+impl Numbers<'_> {
+    fn bytes<const N: usize>(&self, offset: u64) -> Result<Read<[u8; N]>> {
+        let mut buffer = [0; N];
+        Ok(self.fill(offset, &mut buffer)?.map(|()| buffer))
+    }
+
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<Read<()>> {
+        let end = offset.saturating_add(length(buffer));
+        if end > self.0.size_bytes() {
+            return Ok(Err(end));
+        }
+        self.0.read_at(offset, buffer).map_err(|error| failed(self.0.path(), error))?;
+        Ok(Ok(()))
+    }
+
+    fn u32(&self, offset: u64) -> Result<Read<u64>> {
+        Ok(self.bytes::<4>(offset)?.map(|word| u64::from(u32::from_le_bytes(word))))
+    }
+
+    fn u64(&self, offset: u64) -> Result<Read<u64>> {
+        Ok(self.bytes::<8>(offset)?.map(u64::from_le_bytes))
+    }
+
+    /// The largest number in a table of `entries`.
+    fn largest(&self, offset: u64, entries: u64) -> Result<Read<u64>> {
+        let table_bytes = entries.saturating_mul(4);
+        let (mut at, mut most) = (0, 0);
+        while at < table_bytes {
+            let piece = PIECE_BYTES.min(table_bytes.saturating_sub(at));
+            let mut buffer = vec![0; usize::try_from(piece).unwrap_or_default()];
+            if self.fill(offset.saturating_add(at), &mut buffer)?.is_err() {
+                return Ok(Err(offset.saturating_add(table_bytes)));
+            }
+            let words = buffer.chunks_exact(4).filter_map(|word| word.first_chunk::<4>());
+            most = words.map(|word| u64::from(u32::from_le_bytes(*word))).fold(most, u64::max);
+            at = at.saturating_add(piece);
+        }
+        Ok(Ok(most))
+    }
 }
 
-fn u64_at(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    Ok(bytes::<8>(file, offset)?.map(u64::from_le_bytes))
+/// Takes a number, or says how long the file must be to have it.
+macro_rules! number {
+    ($read:expr) => {
+        match $read? {
+            Ok(number) => number,
+            Err(needed_bytes) => return Ok(Ok(needed_bytes)),
+        }
+    };
 }
 
 /// Where the data start, and so many blocks.
-fn vdi(file: &File) -> io::Result<Option<u64>> {
-    let (start, size) = (u32_at(file, 0x158)?, u32_at(file, 0x178)?);
-    let (extra, allocated) = (u32_at(file, 0x17c)?, u32_at(file, 0x184)?);
-    let needed = || {
-        let block = size?.checked_add(extra?)?;
-        start?.checked_add(block.checked_mul(allocated?)?)
-    };
-    Ok(needed())
-}
-
-/// The largest place in a table of little-endian sector numbers, zeros left out; none for a table that is cut itself.
-fn largest(file: &File, offset: u64, entries: u64) -> io::Result<Option<u64>> {
-    let length = entries.saturating_mul(4);
-    if length > TABLE_BYTES_MAX {
-        return Ok(None);
-    }
-    let (mut at, mut most) = (0, 0);
-    while at < length {
-        let piece = PIECE_BYTES.min(length.saturating_sub(at));
-        let mut buffer = vec![0; usize::try_from(piece).unwrap_or(0)];
-        match file.read_exact_at(&mut buffer, offset.saturating_add(at)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(u64::MAX)),
-            Err(error) => return Err(error),
-        }
-        let words = buffer.chunks_exact(4).filter_map(|word| word.first_chunk::<4>());
-        most = words.map(|word| u64::from(u32::from_le_bytes(*word))).fold(most, u64::max);
-        at = at.saturating_add(piece);
-    }
-    Ok(Some(most))
+fn vdi(file: &RawDisk) -> Result<Needed> {
+    let file = Numbers(file);
+    let (start, block) = (number!(file.u32(0x158)), number!(file.u32(0x178)));
+    let (extra, allocated) = (number!(file.u32(0x17c)), number!(file.u32(0x184)));
+    Ok(Ok(start.saturating_add(block.saturating_add(extra).saturating_mul(allocated))))
 }
 
 /// Behind the cluster with the highest place.
-fn parallels(file: &File) -> io::Result<Option<u64>> {
-    let Some(magic) = bytes::<16>(file, 0)? else { return Ok(None) };
-    let (Some(cluster), Some(entries)) = (u32_at(file, 28)?, u32_at(file, 32)?) else { return Ok(None) };
+fn parallels(file: &RawDisk) -> Result<Needed> {
+    let file = Numbers(file);
+    let magic: [u8; 16] = number!(file.bytes(0));
+    let (cluster, entries) = (number!(file.u32(28)), number!(file.u32(32)));
+    if entries.saturating_mul(4) > TABLE_BYTES_MAX {
+        return Ok(TOO_LARGE);
+    }
     // The newer form counts clusters, the older one sectors.
     let unit = if &magic == b"WithouFreSpacExt" { cluster } else { 1 };
-    Ok(largest(file, 64, entries)?
-        .filter(|most| *most > 0)
-        .map(|most| most.saturating_mul(unit).saturating_add(cluster).saturating_mul(SECTOR_BYTES)))
+    let most = number!(file.largest(64, entries));
+    let end = most.saturating_mul(unit).saturating_add(cluster).saturating_mul(SECTOR_BYTES);
+    Ok(Ok(if most > 0 { end } else { 0 }))
 }
 
-/// Behind the grain with the highest place of a sparse extent; none for another file, or a compressed one.
-fn sparse(file: &File) -> io::Result<Option<u64>> {
-    if bytes::<4>(file, 0)?.as_ref() != Some(b"KDMV") {
-        return Ok(None);
+/// Behind the grain with the highest place of a sparse extent.
+fn sparse(file: &RawDisk) -> Result<Needed> {
+    let file = Numbers(file);
+    let (flags, capacity) = (number!(file.u32(8)), number!(file.u64(12)));
+    let (grain, entries) = (number!(file.u64(20)), number!(file.u32(44)));
+    let directory = number!(file.u64(56));
+    if flags & COMPRESSED != 0 {
+        return Ok(Ok(0));
     }
-    let (flags, capacity) = (u32_at(file, 8)?, u64_at(file, 12)?);
-    let (grain, each, directory) = (u64_at(file, 20)?, u32_at(file, 44)?, u64_at(file, 56)?);
-    let (Some(flags), Some(capacity), Some(grain), Some(each), Some(directory)) =
-        (flags, capacity, grain, each, directory)
-    else {
-        return Ok(None);
-    };
-    if flags & u64::from(COMPRESSED) != 0 || grain == 0 || each == 0 {
-        return Ok(Some(0));
+    if grain == 0 || entries != GRAIN_TABLE_ENTRIES {
+        return Ok(Err("its grain tables have a form that no known writer makes"));
     }
-    let tables = capacity.div_ceil(grain.saturating_mul(each));
-    if tables.saturating_mul(each).saturating_mul(4) > TABLE_BYTES_MAX {
-        return Ok(Some(0));
+    let tables = capacity.div_ceil(grain.saturating_mul(entries));
+    if tables.saturating_mul(entries).saturating_mul(4) > TABLE_BYTES_MAX {
+        return Ok(TOO_LARGE);
     }
     let mut most = 0;
     for table in 0..tables {
         let at = directory.saturating_mul(SECTOR_BYTES).saturating_add(table.saturating_mul(4));
-        let Some(place) = u32_at(file, at)? else { return Ok(Some(u64::MAX)) };
+        let place = number!(file.u32(at));
         if place > 0 {
-            let found = largest(file, place.saturating_mul(SECTOR_BYTES), each)?;
-            most = most.max(found.unwrap_or(0));
+            most = most.max(number!(file.largest(place.saturating_mul(SECTOR_BYTES), entries)));
         }
     }
     // The number 1 says that a grain is zeros.
-    let needed = if most > 1 { most.saturating_add(grain).saturating_mul(SECTOR_BYTES) } else { 0 };
-    Ok(Some(needed))
+    let end = most.saturating_add(grain).saturating_mul(SECTOR_BYTES);
+    Ok(Ok(if most > 1 { end } else { 0 }))
 }
 
-/// The files that a descriptor names, in the directory that was allowed.
-fn extents(file: &File, parts: Option<&Path>) -> io::Result<Option<(String, u64, u64)>> {
-    let length = file.metadata()?.len().min(DESCRIPTOR_BYTES_MAX);
-    let mut buffer = vec![0; usize::try_from(length).unwrap_or(0)];
-    file.read_exact_at(&mut buffer, 0)?;
-    let text = String::from_utf8_lossy(&buffer);
-    for line in text.lines() {
-        let Some((sectors, kind, name, offset)) = extent(line) else { continue };
-        // Without the directory QEMU opens none of them; a name that leads elsewhere is not ours to follow.
-        let Some(path) = parts.filter(|_| !name.contains('/')).map(|folder| folder.join(name)) else {
-            continue;
-        };
-        let Ok(part) = File::open(&path) else { continue };
-        let needed = match kind {
-            "FLAT" | "VMFS" => Some(offset.saturating_add(sectors).saturating_mul(SECTOR_BYTES)),
-            _ => sparse(&part)?,
-        };
-        if let Some(found) = short(path.display().to_string(), &part, needed)? {
-            return Ok(Some(found));
+/// A sparse file with its descriptor in it, or a descriptor alone; and what either names.
+fn vmdk(file: &RawDisk, parts: Option<&Directory>, depth: usize) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return against(file, Err("too many deltas stand on each other"));
+    }
+    let start = match Numbers(file).bytes::<4>(0)? {
+        Ok(magic) if &magic == b"COWD" => {
+            return against(file, Err("it is of a kind (COWD) that only ESX makes"));
+        }
+        Ok(magic) if &magic == b"KDMV" => {
+            against(file, sparse(file)?)?;
+            // A header that is cut was found just above.
+            match Numbers(file).u64(28)?.unwrap_or(0).saturating_mul(SECTOR_BYTES) {
+                0 => return Ok(()),
+                start => start,
+            }
+        }
+        _ => 0,
+    };
+    for line in descriptor(file, start)?.lines() {
+        // The extent in a descriptor that is inside of one is that itself.
+        if let Some(extent) = extent(line).filter(|_| start == 0)
+            && let Some(part) = named(file, extent.name, parts)?
+        {
+            against(&part, extent.needed(&part)?)?;
+        }
+        if let Some(name) = parent(line)
+            && let Some(base) = named(file, name, parts)?
+        {
+            vmdk(&base, parts, depth.saturating_add(1))?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Sectors, kind, name and first sector of a line such as `RW 24576 FLAT "disk-flat.vmdk" 0`.
-fn extent(line: &str) -> Option<(u64, &str, &str, u64)> {
+fn descriptor(file: &RawDisk, start: u64) -> Result<String> {
+    let length = file.size_bytes().saturating_sub(start).min(DESCRIPTOR_BYTES_MAX);
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
+    if length > 0 {
+        file.read_at(start, &mut buffer).map_err(|error| failed(file.path(), error))?;
+    }
+    let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
+    Ok(String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned())
+}
+
+/// A file that the image names; none when it is not there, for then QEMU cannot open it either.
+fn named(image: &RawDisk, name: &str, parts: Option<&Directory>) -> Result<Option<RawDisk>> {
+    let image = image.path();
+    let asks = || ImageError::Parts { path: image.to_owned(), name: name.to_owned() };
+    match parts.ok_or_else(asks)?.open_beneath(image, Path::new(name)) {
+        Ok(Some(file)) => Ok(Some(file)),
+        Ok(None) => Err(asks()),
+        Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(image, error)),
+    }
+}
+
+/// A line such as `RW 24576 FLAT "disk-flat.vmdk" 0`.
+struct Extent<'a> {
+    sectors: u64,
+    kind: &'a str,
+    name: &'a str,
+    first_sector: u64,
+}
+
+fn extent(line: &str) -> Option<Extent<'_>> {
     let (head, rest) = line.split_once('"')?;
     let (name, tail) = rest.split_once('"')?;
     let mut words = head.split_whitespace();
-    let (_, sectors, kind) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
-    Some((sectors, kind, name, tail.trim().parse().unwrap_or(0)))
+    let access = words.next().filter(|word| ["RW", "RDONLY", "NOACCESS"].contains(word))?;
+    let (sectors, kind) = (words.next()?.parse().ok()?, words.next()?);
+    let first_sector = tail.split_whitespace().next().map_or(Some(0), |word| word.parse().ok())?;
+    (!access.is_empty()).then_some(Extent { sectors, kind, name, first_sector })
+}
+
+fn parent(line: &str) -> Option<&str> {
+    let hint = line.trim().strip_prefix("parentFileNameHint")?.trim_start().strip_prefix('=')?;
+    Some(hint.trim().trim_matches('"')).filter(|name| !name.is_empty())
+}
+
+impl Extent<'_> {
+    fn needed(&self, file: &RawDisk) -> Result<Needed> {
+        match self.kind {
+            "FLAT" | "VMFS" => {
+                Ok(Ok(self.first_sector.saturating_add(self.sectors).saturating_mul(SECTOR_BYTES)))
+            }
+            "SPARSE" => sparse(file),
+            _ => Ok(Err("it is of a kind whose length cannot be told")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn looked(format: ImageFormat, bytes: &[u8]) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        std::fs::write(&path, bytes).unwrap();
+        look(&path, format, Some(folder.path()))
+    }
+
+    fn put(bytes: &mut [u8], at: usize, number: &[u8]) {
+        bytes[at..at + number.len()].copy_from_slice(number);
+    }
+
+    /// Capacity, grain, entries of a table, and where the directory is.
+    fn header(capacity: u64, grain: u64, entries: u32, directory: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        put(&mut bytes, 0, b"KDMV");
+        put(&mut bytes, 12, &capacity.to_le_bytes());
+        put(&mut bytes, 20, &grain.to_le_bytes());
+        put(&mut bytes, 44, &entries.to_le_bytes());
+        put(&mut bytes, 56, &directory.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn senseless_tables_are_refused_at_once() {
+        let begun = Instant::now();
+        for bytes in [
+            header(u64::MAX, 1, 512, 1),
+            header(1 << 27, 1, 1, 1),
+            header(1, 0, 512, 1),
+            header(u64::MAX, u64::MAX, 512, u64::MAX),
+        ] {
+            looked(ImageFormat::Vmdk, &bytes).unwrap_err();
+        }
+        let mut parallels = vec![0; 64];
+        put(&mut parallels, 28, &[0xff; 8]);
+        looked(ImageFormat::Parallels, &parallels).unwrap_err();
+        looked(ImageFormat::Vdi, &[0xff; 1024]).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_cut_header_is_too_short() {
+        assert!(matches!(
+            looked(ImageFormat::Vdi, &[0; 8]),
+            Err(ImageError::CutShort { needed_bytes: 0x15c, .. })
+        ));
+        assert!(matches!(looked(ImageFormat::Vmdk, b"KDMV\x01\0\0\0"), Err(ImageError::CutShort { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused() {
+        let unknown = |text: &[u8]| {
+            assert!(
+                matches!(looked(ImageFormat::Vmdk, text), Err(ImageError::Unmeasured { .. })),
+                "{text:?}"
+            );
+        };
+        unknown(b"COWD\x01\0\0\0");
+        unknown(b"# Disk DescriptorFile\nRW 8 SESPARSE \"image\" 0\n");
+        // It stands on itself.
+        unknown(b"# Disk DescriptorFile\nparentFileNameHint=\"image\"\n");
+        looked(ImageFormat::Vmdk, b"# Disk DescriptorFile\nRW 8 FLAT \"gone\" 0\n").unwrap();
+        for outside in ["../image", "/etc/passwd", "nbd://h/x"] {
+            let text = format!("# Disk DescriptorFile\nRW 8 FLAT \"{outside}\" 0\n");
+            let found = looked(ImageFormat::Vmdk, text.as_bytes());
+            let is_there = !matches!(found, Err(ImageError::Parts { .. }));
+            // The last one looks like a file in a folder that is not there.
+            assert_eq!(is_there, outside.starts_with("nbd"), "{outside}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_base_of_a_delta_is_found() {
+        let text = b"parentFileNameHint=\"base\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("delta"), text).unwrap();
+        std::fs::write(path("base"), b"RW 8 FLAT \"base-flat\" 0\n").unwrap();
+        for (length, is_whole) in [(4096, true), (4095, false)] {
+            std::fs::write(path("base-flat"), vec![0; length]).unwrap();
+            let found = look(&path("delta"), ImageFormat::Vmdk, Some(folder.path()));
+            assert_eq!(found.is_ok(), is_whole, "{found:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            format in proptest::sample::select(vec![ImageFormat::Vmdk, ImageFormat::Vdi, ImageFormat::Parallels]),
+            mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2048),
+            is_sparse in proptest::bool::ANY,
+        ) {
+            if is_sparse && bytes.len() > 48 {
+                put(&mut bytes, 0, b"KDMV");
+                put(&mut bytes, 44, &512u32.to_le_bytes());
+            }
+            let _ = looked(format, &bytes);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::negotiate::{Export, list_contexts};
 use super::pool::Pool;
 use super::socket::Sockets;
 use super::status::{Context, Extents, Question};
-use super::uri::{NbdUri, Place};
+use super::uri::{Address, NbdUri};
 use super::wire::{STATE_DIRTY, STATE_ZERO};
 use crate::change_map::{ChangeMap, MapError};
 use crate::positional::{is_inside, length};
@@ -55,7 +55,7 @@ impl NbdDisk {
     pub fn open(uri: &NbdUri, options: &NbdOptions) -> Result<Self, NbdError> {
         let sockets = Sockets::new(uri, options).map_err(|fault| fault.at(&uri.to_string()))?;
         let disk = Self::over(Box::new(sockets), &uri.export, &uri.to_string(), options)?;
-        if matches!(uri.place, Place::Unix(_)) {
+        if matches!(uri.address, Address::Unix(_)) {
             disk.warm_up().map_err(|fault| fault.at(&uri.to_string()))?;
         }
         Ok(disk)

@@ -13,18 +13,18 @@ use super::NbdOptions;
 use super::channel::{Channel, Connector};
 use super::error::Fault;
 use super::tls::{Encrypted, TlsClient, client};
-use super::uri::{NbdUri, Place};
+use super::uri::{Address, NbdUri};
 
-/// Makes connections to the place of an address.
+/// Makes connections to an address.
 pub(super) struct Sockets {
-    place: Place,
+    address: Address,
     tls: Option<TlsClient>,
 }
 
 impl Sockets {
     pub(super) fn new(uri: &NbdUri, options: &NbdOptions) -> Result<Self, Fault> {
-        let tls = if uri.is_encrypted { Some(client(&uri.place, &options.tls)?) } else { None };
-        Ok(Self { place: uri.place.clone(), tls })
+        let tls = if uri.is_encrypted { Some(client(&uri.address, &options.tls)?) } else { None };
+        Ok(Self { address: uri.address.clone(), tls })
     }
 }
 
@@ -32,9 +32,9 @@ impl Connector for Sockets {
     fn connect(&self, patience: Duration) -> Result<Box<dyn Channel>, Fault> {
         // The kernel takes no time of zero, and reads it as for ever.
         let patience = patience.max(Duration::from_millis(1));
-        let stream = match &self.place {
-            Place::Tcp { host, port } => tcp(host, *port, patience),
-            Place::Unix(path) => unix(path, patience),
+        let stream = match &self.address {
+            Address::Tcp { host, port } => tcp(host, *port, patience),
+            Address::Unix(path) => unix(path, patience),
         };
         let stream = stream.map_err(Fault::Connect)?;
         let socket = Socket { stream, patience, deadline: after(patience) };

@@ -14,7 +14,7 @@ use rustls_platform_verifier::Verifier;
 
 use super::error::Fault;
 use super::socket::Socket;
-use super::uri::Place;
+use super::uri::Address;
 
 /// A connection after the handshake.
 pub(super) type Encrypted = StreamOwned<ClientConnection, Socket>;
@@ -38,11 +38,11 @@ pub(super) struct TlsClient {
 }
 
 /// Reads the files and settles the name.
-pub(super) fn client(place: &Place, files: &TlsFiles) -> Result<TlsClient, Fault> {
-    let name = match (&files.server_name, place) {
+pub(super) fn client(address: &Address, files: &TlsFiles) -> Result<TlsClient, Fault> {
+    let name = match (&files.server_name, address) {
         (Some(name), _) => name.clone(),
-        (None, Place::Tcp { host, .. }) => host.clone(),
-        (None, Place::Unix(_)) => {
+        (None, Address::Tcp { host, .. }) => host.clone(),
+        (None, Address::Unix(_)) => {
             return Err(Fault::Tls(
                 "a unix socket has no name: say which one the certificate has".to_owned(),
             ));

@@ -13,7 +13,7 @@ const PORT: u16 = 10809;
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Address {
     /// A host and port.
     Tcp {
         /// Name or address, without brackets.
@@ -29,7 +29,7 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NbdUri {
     text: String,
-    pub(super) place: Place,
+    pub(super) address: Address,
     pub(super) is_encrypted: bool,
     pub(super) export: String,
 }
@@ -51,7 +51,7 @@ impl NbdUri {
     /// The export `name` behind a unix socket.
     pub fn unix(socket: PathBuf, name: &str) -> Self {
         let text = format!("nbd+unix:///{}?socket={}", name.escape_debug(), socket.display());
-        Self { text, place: Place::Unix(socket), is_encrypted: false, export: name.to_owned() }
+        Self { text, address: Address::Unix(socket), is_encrypted: false, export: name.to_owned() }
     }
 }
 
@@ -85,14 +85,14 @@ fn parse(text: &str) -> Result<NbdUri, &'static str> {
         return Err("the name of the export is too long or has a zero byte");
     }
     let socket = query.map(socket).transpose()?;
-    let place = match (is_unix, socket) {
-        (true, Some(path)) if authority.is_empty() => Place::Unix(path),
+    let address = match (is_unix, socket) {
+        (true, Some(path)) if authority.is_empty() => Address::Unix(path),
         (true, Some(_)) => return Err("a unix socket has no host: three slashes"),
         (true, None) => return Err("the socket is missing"),
         (false, None) => tcp(authority)?,
         (false, Some(_)) => return Err("a socket goes with nbd+unix://"),
     };
-    Ok(NbdUri { text: text.to_owned(), place, is_encrypted, export })
+    Ok(NbdUri { text: text.to_owned(), address, is_encrypted, export })
 }
 
 fn socket(query: &str) -> Result<PathBuf, &'static str> {
@@ -105,7 +105,7 @@ fn socket(query: &str) -> Result<PathBuf, &'static str> {
     Ok(PathBuf::from(OsString::from_vec(path)))
 }
 
-fn tcp(authority: &str) -> Result<Place, &'static str> {
+fn tcp(authority: &str) -> Result<Address, &'static str> {
     if authority.contains('@') {
         return Err("it has a user, whom only TLS by password knows: that is not supported");
     }
@@ -126,7 +126,7 @@ fn tcp(authority: &str) -> Result<Place, &'static str> {
         None => PORT,
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("the port is no number of a port")?,
     };
-    Ok(Place::Tcp { host, port })
+    Ok(Address::Tcp { host, port })
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, &'static str> {
@@ -150,23 +150,23 @@ fn decode(text: &str) -> Result<Vec<u8>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NbdUri, Place};
+    use super::{Address, NbdUri};
 
     #[test]
     fn addresses_are_read_as_the_protocol_writes_them() {
-        let tcp = |host: &str, port| Place::Tcp { host: host.to_owned(), port };
-        for (text, place, export, is_encrypted) in [
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        for (text, address, export, is_encrypted) in [
             ("nbd://h.example", tcp("h.example", 10809), "", false),
             ("nbd://h.example/", tcp("h.example", 10809), "", false),
             ("nbds://h.example:99/a%20b/c", tcp("h.example", 99), "a b/c", true),
             ("nbd://[::1]:7/vda", tcp("::1", 7), "vda", false),
             ("nbd://[::1]", tcp("::1", 10809), "", false),
-            ("nbd+unix:///?socket=/run/a%3fb", Place::Unix("/run/a?b".into()), "", false),
-            ("nbds+unix:///vda?socket=rel", Place::Unix("rel".into()), "vda", true),
+            ("nbd+unix:///?socket=/run/a%3fb", Address::Unix("/run/a?b".into()), "", false),
+            ("nbds+unix:///vda?socket=rel", Address::Unix("rel".into()), "vda", true),
         ] {
             let uri = NbdUri::parse(text).unwrap();
-            let seen = (uri.place.clone(), uri.export.as_str(), uri.is_encrypted);
-            assert_eq!(seen, (place, export, is_encrypted), "{text}");
+            let seen = (uri.address.clone(), uri.export.as_str(), uri.is_encrypted);
+            assert_eq!(seen, (address, export, is_encrypted), "{text}");
             assert_eq!(uri.to_string(), text);
         }
     }

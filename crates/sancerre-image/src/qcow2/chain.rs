@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::beneath::{Directory, References};
 use super::bytes::to_usize;
 use super::header::{AREA_BYTES, Header};
 use super::layer::{Caches, Image};
 use super::{Layer, Qcow2Disk, Qcow2Fault as Fault};
+use crate::beneath::{Directory, References};
 use crate::{Disk, OpenError, RawDisk, ReadError};
 
 /// Each layer is a file held open, and a table in memory.

@@ -36,7 +36,7 @@ fn format(name: &str) -> ImageFormat {
 
 fn refused(image: &Path, format: ImageFormat, allowed: Option<&Path>) -> String {
     match reader().open(image, format, allowed) {
-        Err(error @ ImageError::Refused { .. }) => error.to_string(),
+        Err(error @ (ImageError::Refused { .. } | ImageError::Parts { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -113,7 +113,7 @@ fn an_image_that_names_a_file_it_was_not_given_never_gets_it() {
     {
         thief(extent, &image);
         let message = refused(&image, ImageFormat::Vmdk, None);
-        assert!(message.contains("image.vmdk as vmdk") && message.contains("was allowed"), "{message}");
+        assert!(message.contains("image.vmdk") && message.contains(&format!("{extent:?}")), "{message}");
         if extent != "extent" {
             refused(&image, ImageFormat::Vmdk, Some(&inside));
         }
@@ -123,10 +123,9 @@ fn an_image_that_names_a_file_it_was_not_given_never_gets_it() {
     let disk = reader().open(&image, ImageFormat::Vmdk, Some(&inside)).unwrap();
     disk.read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [b'e'; 4096]);
-    // Without the sandbox the same image reads the key: it is the sandbox that refuses.
+    // Where the folder above may be read too, so may the key.
     thief("../key", &image);
-    let open = ImageReader { sandbox: false, ..reader() };
-    open.open(&image, ImageFormat::Vmdk, None).unwrap().read_at(0, &mut bytes).unwrap();
+    reader().open(&image, ImageFormat::Vmdk, Some(folder.path())).unwrap().read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [b'k'; 4096]);
 }
 

@@ -29,7 +29,7 @@ const TRIES: usize = 32;
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY).union(OFlags::NONBLOCK);
 
 /// The named directory, held open: what its name means later does not matter.
-pub(super) struct Directory {
+pub(crate) struct Directory {
     handle: OwnedFd,
     /// The spellings by which a name may begin inside it: as it was named, and without links.
     roots: [PathBuf; 2],
@@ -37,7 +37,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn open(named: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(named: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { path: named.to_owned(), source };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = retry_on_intr(|| rustix::fs::open(named, flags, Mode::empty()));
@@ -47,13 +47,13 @@ impl Directory {
         Ok(Self { handle, roots: [absolute?, canonical?], named: named.to_owned() })
     }
 
-    pub(super) fn named(&self) -> &Path {
+    pub(crate) fn named(&self) -> &Path {
         &self.named
     }
 
     /// Opens what the image at `image` calls `name`, which is relative to the image's folder; none when that is not
     /// inside this directory.
-    pub(super) fn open_beneath(&self, image: &Path, name: &Path) -> Result<Option<RawDisk>, OpenError> {
+    pub(crate) fn open_beneath(&self, image: &Path, name: &Path) -> Result<Option<RawDisk>, OpenError> {
         let Some((root, inner)) = self.inner(image, name) else { return Ok(None) };
         let path = root.join(&inner);
         let failed = |source| OpenError::Io { path: path.clone(), source };
