@@ -11,7 +11,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::store::Store;
-use sancerre_engine::{Error, ErrorKind};
+use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_format::frames::{FrameSet, Members, Ranges};
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::log::Kind;
@@ -206,7 +206,7 @@ async fn a_store_that_does_not_work_stops_everybody() {
     for key in [names::CONFIG.to_owned(), names::log(&zone(), 1)] {
         scene.odd.breaks(&key, forbidden);
     }
-    assert!(matches!(Log::load(&open).await, Err(Error::Store { .. })));
+    assert!(matches!(Log::load(&open).await, Err(Error::Store(StoreError::Failed { .. }))));
 }
 
 /// Junk of every kind that backups read, by the hundred.

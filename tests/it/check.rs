@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
+use sancerre_engine::StoreError;
 use sancerre_engine::backup::BackupReport;
 use sancerre_engine::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check};
 use sancerre_engine::index::rebuild_index;
@@ -427,7 +428,7 @@ async fn a_store_that_is_gone_stops_the_check() {
     scene.repo.store.crash_at(20, sancerre_tests::store::Cut::Before);
     let options = CheckOptions { read_data: ReadData::All, quarantine: false };
     let stopped = check(&scene.repo.open, &options, &Monitor::silent()).await;
-    assert!(matches!(stopped, Err(sancerre_engine::Error::Store { .. })), "{stopped:?}");
+    assert!(matches!(stopped, Err(sancerre_engine::Error::Store(StoreError::Failed { .. }))), "{stopped:?}");
     scene.repo.store.recover();
     let monitor = Monitor::silent();
     monitor.interrupt();

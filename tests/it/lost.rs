@@ -10,7 +10,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, Lost, Outcome};
 use sancerre_engine::repository::revoke::revoke;
 use sancerre_engine::restore::{self, RestoreOptions};
-use sancerre_engine::{Error, ErrorKind};
+use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Note};
@@ -322,7 +322,7 @@ async fn what_nobody_knows_anything_of_keeps_writers_from_all_below_it() {
     assert!(error.note.is_none() && error.left.iter().any(|(key, _)| *key == keys[0]), "{error:?}");
     assert!(matches!(
         back_up(&scene.admin, "web01", MemoryDisk::new(scene.disk.clone())).await,
-        Err(Error::Gap { .. } | Error::Missing { .. })
+        Err(Error::Gap { .. } | Error::Store(StoreError::Missing { .. }))
     ));
     let report = scene.repair(&[&keys[0]]).await.unwrap();
     assert!(report.left.is_empty() && report.done[0].contains("build on nothing"), "{report:?}");

@@ -11,7 +11,8 @@ async fn examine(features: Features) -> Report {
     let bucket = FakeBucket::start(features).await;
     let (place, variables) = bucket.s3();
     let store = location::open(&place, variables, false, &StoreOptions::default()).unwrap();
-    probe(&store, &Host::real("sancerre test")).await.unwrap()
+    let host = Host::real("sancerre test");
+    probe(&store, &*host.clock, &*host.random).await.unwrap()
 }
 
 fn verdict(report: &Report, check: Check) -> Verdict {
@@ -77,7 +78,8 @@ async fn real_stores_are_fit() {
         [Backend::folder().await, Backend::s3().await, Backend::azure().await, Backend::gcs().await]
     {
         let Some(backend) = backend else { continue };
-        let report = probe(&backend.store, &Host::real("sancerre test")).await.unwrap();
+        let host = Host::real("sancerre test");
+        let report = probe(&backend.store, &*host.clock, &*host.random).await.unwrap();
         assert_eq!(report.unsafe_findings().count() + report.doubtful_findings().count(), 0, "{report:#?}");
         // Whatever could be removed again is gone.
         assert_eq!(backend.store.list("probe/").await.unwrap(), [], "{}", backend.store.location());

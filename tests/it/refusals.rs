@@ -9,7 +9,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, Outcome};
 use sancerre_engine::restore::{self, RestoreOptions};
 use sancerre_engine::store::Store;
-use sancerre_engine::{Error, ErrorKind};
+use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_format::log::Kind;
 use sancerre_format::outcome::Consistency;
 use sancerre_format::record;
@@ -158,7 +158,7 @@ async fn a_store_that_vanishes_or_is_full() {
             repo.store.crash_at(20, Cut::Before);
         }
         let error = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap_err();
-        assert!(matches!(&error, Error::Store { operation: "write", .. }), "{error}");
+        assert!(matches!(&error, Error::Store(StoreError::Failed { operation: "write", .. })), "{error}");
         assert!(error.to_string().contains("free space"), "{error}");
         repo.store.recover();
         assert_eq!(Log::load(&repo.open).await.unwrap().snapshots().len(), 1);

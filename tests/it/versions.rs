@@ -6,7 +6,7 @@ use sancerre_engine::keys::Unlock;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::store::{Put, Store, StoreOptions};
-use sancerre_engine::{Error, ErrorKind, location};
+use sancerre_engine::{ErrorKind, StoreError, location};
 use sancerre_services::seaweedfs::{ADMIN, Bucket, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};
 use sancerre_tests::bucket::{FakeBucket, Features};
@@ -141,7 +141,7 @@ async fn a_lock_is_named_and_nothing_is_lost() {
     place.open().put_new(PACK, OURS).await.unwrap();
     let store = place.open();
     let refused = store.delete(PACK).await.unwrap_err();
-    assert!(matches!(&refused, Error::Kept { until: Some(_), .. }), "{refused}");
+    assert!(matches!(&refused, StoreError::DeleteRefused { until: Some(_), .. }), "{refused}");
     assert!(refused.to_string().contains("is locked until 20"), "{refused}");
     assert_eq!(store.get(PACK).await.unwrap(), Some(OURS));
 }

@@ -5,7 +5,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
-use crate::store::{self, explain};
+pub use sancerre_store::StoreError;
 
 /// The result of everything in the engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -48,17 +48,6 @@ macro_rules! invariant {
 }
 pub(crate) use invariant;
 
-/// An error's own words and, where they leave it out, what is at the bottom of it: libraries for HTTP say "error
-/// sending request" whatever it was.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let text = error.to_string();
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    match causes.last().map(ToString::to_string) {
-        Some(bottom) if !text.contains(&bottom) => format!("{text}: {bottom}"),
-        _ => text,
-    }
-}
-
 /// A failure of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,14 +74,6 @@ pub enum Error {
         /// Where.
         location: String,
     },
-    /// The location cannot be understood or opened.
-    #[error("cannot use {location:?} as a repository: {reason}")]
-    Location {
-        /// As it was given.
-        location: String,
-        /// Why not.
-        reason: String,
-    },
     /// A key does not fit.
     #[error("{what}; {advice}")]
     WrongKey {
@@ -108,12 +89,6 @@ pub enum Error {
         key: String,
         /// What is wrong.
         source: FormatError,
-    },
-    /// An object that must be there is not.
-    #[error("object {key} is missing; run `sancerre check` to see what depends on it")]
-    Missing {
-        /// Its key.
-        key: String,
     },
     /// A log entry is missing below one that verifies.
     #[error(
@@ -139,16 +114,6 @@ pub enum Error {
         /// Who signed that.
         by: Name,
     },
-    /// What was written is not there any more.
-    #[error(
-        "what is at {location} is not what it was when the command began: object {key} was written, and is not there any more. The place was unmounted, moved or replaced meanwhile. Nothing counts as done: see what is mounted there and, once the repository is back, whether the command took effect in it; then run it again"
-    )]
-    Vanished {
-        /// Its key.
-        key: String,
-        /// Where the store is.
-        location: String,
-    },
     /// Readers would refuse what is about to be written.
     #[error("{signer} cannot sign this: readers would refuse it ({source}); nothing was written")]
     Unreadable {
@@ -163,6 +128,9 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// The store, or one object in it.
+    #[error(transparent)]
+    Store(StoreError),
     /// Part of a disk cannot be restored.
     #[error("{ranges} of disk {disk} cannot be restored, and no other copy was found: {source}")]
     Unrestorable {
@@ -173,16 +141,6 @@ pub enum Error {
         /// Why, naming the object.
         source: Box<Error>,
     },
-    /// The store failed after all retries.
-    #[error("the store failed to {operation} {key}: {}; {}", explain(source), store::advice(source))]
-    Store {
-        /// put, get, list …
-        operation: &'static str,
-        /// Which object or prefix.
-        key: String,
-        /// What it said.
-        source: object_store::Error,
-    },
     /// An object is there and cannot be read, though the store works.
     #[error(
         "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again; if it is gone for good, `sancerre repair` says what can be done"
@@ -192,37 +150,6 @@ pub enum Error {
         key: String,
         /// What the store says.
         reason: String,
-    },
-    /// The same, for a reader: what it holds is out of reach, and nothing says that it rotted.
-    #[error(
-        "object {key} cannot be read: {reason}; the store as such works, so it is this object alone. Make it readable again, or see with `sancerre check` what depends on it"
-    )]
-    Withheld {
-        /// Its key.
-        key: String,
-        /// What the store says.
-        reason: String,
-    },
-    /// The store does not delete an object for good.
-    #[error(
-        "object {key} was not deleted: {}",
-        .until.as_ref().map_or_else(|| format!("the store answers {reason}"), |until| format!("it is locked until {until}"))
-    )]
-    Kept {
-        /// Its key.
-        key: String,
-        /// Until when the version that was refused is locked, as the store says.
-        until: Option<String>,
-        /// What the store answers.
-        reason: String,
-    },
-    /// Another object stands where this session had to write.
-    #[error("object {key} exists with other content; {advice}")]
-    Occupied {
-        /// Its key.
-        key: String,
-        /// What to do.
-        advice: &'static str,
     },
     /// The session was ended by somebody else.
     #[error("session {session} was ended by {by}: {reason}; nothing was saved, run the backup again")]
@@ -337,13 +264,12 @@ impl Error {
         match self {
             Self::NoRepository { .. } => ErrorKind::NoRepository,
             Self::RepositoryExists { .. } => ErrorKind::RepositoryExists,
-            Self::Location { .. } | Self::Usage(_) => ErrorKind::Usage,
+            Self::Usage(_) => ErrorKind::Usage,
             Self::WrongKey { .. } | Self::Unreadable { .. } => ErrorKind::WrongKey,
             Self::Object { source: FormatError::Unsupported { .. }, .. }
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
-            Self::Object { .. } | Self::Unverified { .. } | Self::Withheld { .. } => ErrorKind::Damaged,
-            Self::Missing { .. }
-            | Self::ConfigLost { .. }
+            Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
+            Self::ConfigLost { .. }
             | Self::Gap { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }
@@ -351,6 +277,7 @@ impl Error {
             Self::Forgotten(_) => ErrorKind::Forgotten,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Bug { .. } | Self::Worker | Self::Encode(_) => ErrorKind::Bug,
+            Self::Store(error) => of_store(error),
             Self::Unrestorable { source, .. } => source.kind(),
             _ => ErrorKind::Failed,
         }
@@ -368,12 +295,35 @@ impl Error {
 
     /// Whether there was no room on the disk, or within a quota.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Store { source, .. } if store::is_full(source))
+        matches!(self, Self::Store(error) if error.is_full())
     }
 
     /// Blames an object for a format error.
     pub(crate) fn object(key: &str) -> impl FnOnce(FormatError) -> Self {
         move |source| Self::Object { key: key.to_owned(), source }
+    }
+}
+
+/// What the whole engine has a word of its own for is said with it.
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoFolder { location } => Self::NoRepository { location },
+            StoreError::File { operation, path, source } => Self::File { operation, path, source },
+            StoreError::TooLarge { key, source } => Self::Object { key, source },
+            StoreError::Refused(why) => Self::Refused(why),
+            StoreError::Bug(source) => Self::Encode(source),
+            error => Self::Store(error),
+        }
+    }
+}
+
+fn of_store(error: &StoreError) -> ErrorKind {
+    match error {
+        StoreError::Location { .. } => ErrorKind::Usage,
+        StoreError::Missing { .. } => ErrorKind::Missing,
+        StoreError::Withheld { .. } => ErrorKind::Damaged,
+        _ => ErrorKind::Failed,
     }
 }
 

@@ -18,7 +18,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::ends::{Ends, Source};
@@ -195,8 +195,8 @@ impl Frames {
             return Ok(directory);
         }
         let key = view.catalogue.key(&self.repository, pack)?;
-        let source =
-            Source::find(&view.catalogue, pack).ok_or_else(|| Error::Missing { key: key.clone() })?;
+        let source = Source::find(&view.catalogue, pack)
+            .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
         let ends = Ends::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;
         let directory: Directory =
@@ -284,7 +284,7 @@ impl Frames {
         // Also of a revoked writer, for the snapshots of others: the key is the one committed to, and chunks are verified.
         let log = self.log();
         let entry = log.entry(session).and_then(LogEntry::announced);
-        let entry = entry.ok_or_else(|| Error::Missing { key: key.clone() })?;
+        let entry = entry.ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
         let root = self.repository.keys.content_root(entry, &key)?;
         roots.insert(session, root.clone());
         Ok(root)
@@ -376,7 +376,7 @@ impl Frames {
     pub async fn fetch(&self, place: &FramePlace) -> Result<Bytes> {
         let store = &self.repository.store;
         let read = |located: PackedFrame, key: String| async move {
-            store.need_range(&key, sealed(&located.place)).await
+            Ok(store.need_range(&key, sealed(&located.place)).await?)
         };
         self.follow(place, read).await
     }
@@ -396,7 +396,8 @@ impl Frames {
                 Ok(at) => at,
             };
             match read(located, key).await {
-                Err(Error::Missing { .. }) if self.is_elsewhere(&place.frame, located.pack).await? => {}
+                Err(Error::Store(StoreError::Missing { .. }))
+                    if self.is_elsewhere(&place.frame, located.pack).await? => {}
                 Err(error) => break error,
                 found => return found,
             }

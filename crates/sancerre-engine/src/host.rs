@@ -13,17 +13,7 @@ use sancerre_format::names::Time;
 use crate::error::{Error, Result};
 use crate::keys::{SCRYPT_LOG_N, has_memory, hybrid, ssh};
 
-/// The time of day.
-pub trait Clock: Send + Sync {
-    /// Now, in whole seconds.
-    fn now(&self) -> Time;
-}
-
-/// Random bytes.
-pub trait Random: Send + Sync {
-    /// Fills `bytes`, unpredictably.
-    fn fill(&self, bytes: &mut [u8]);
-}
+pub use sancerre_store::clock::{Clock, Random, monotonic};
 
 /// Sealing of keys with `age`.
 pub trait Sealer: Send + Sync {
@@ -73,9 +63,7 @@ impl Host {
 
     /// `N` random bytes.
     pub fn random<const N: usize>(&self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.random.fill(&mut bytes);
-        bytes
+        sancerre_store::clock::random(&*self.random)
     }
 
     /// Runs `job` on the pool and waits for its result.
@@ -89,11 +77,6 @@ impl Host {
         }));
         result.await.map_err(|_| Error::Worker)
     }
-}
-
-/// The clock of pauses and limits of speed: tokio's, which a test can stop. Nothing that is stored depends on it.
-pub(crate) fn monotonic() -> tokio::time::Instant {
-    tokio::time::Instant::now()
 }
 
 struct SystemClock;

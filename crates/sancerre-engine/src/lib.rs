@@ -21,7 +21,6 @@ pub mod index;
 mod kept;
 pub mod keys;
 pub mod known;
-pub mod location;
 pub mod lock;
 pub mod map;
 pub mod monitor;
@@ -30,6 +29,6 @@ pub mod repository;
 pub mod restore;
 pub mod select;
 pub mod stats;
-pub mod store;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, StoreError};
+pub use sancerre_store::{self as store, location};

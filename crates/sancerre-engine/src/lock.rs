@@ -14,7 +14,7 @@ use futures::StreamExt;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Folder, Time, Title, ZoneKey};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
@@ -140,7 +140,7 @@ impl Needs {
         let asked = self.objects.iter().map(|object| async {
             monitor.check()?;
             let lock = match self.repository.store.lock_of(&object.key).await {
-                Err(Error::Missing { .. }) => None,
+                Err(StoreError::Missing { .. }) => None,
                 lock => lock?,
             };
             add(&monitor.counters.done_bytes, object.bytes);

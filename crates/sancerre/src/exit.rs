@@ -1,6 +1,6 @@
 //! Exit codes, and how a command ends. The numbers that other backup programs share are theirs.
 
-use sancerre_engine::{Error, ErrorKind};
+use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_image::{OpenError, TargetError};
 use serde_json::{Map, Value};
 
@@ -87,6 +87,12 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Error::from(error).into()
     }
 }
 

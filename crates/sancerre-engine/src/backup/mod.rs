@@ -102,7 +102,7 @@ pub async fn backup(
         run.members(options.sources, options.allow, None).await?;
         return Ok(run.report(None));
     }
-    if let Err(error) = repository.store.keep_reserve(&repository.host).await {
+    if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
         monitor.warn(format!("no room can be kept with which a full disk could be emptied: {error}"));
     }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
@@ -250,7 +250,7 @@ const ONE_LISTING_ENTRIES: u64 = 300;
 /// entries would be most of what is listed.
 async fn list_stored(repository: &Repository, log: &Log) -> Result<Vec<Listed>> {
     if log.highest() <= ONE_LISTING_ENTRIES {
-        return repository.store.list(&names::zone_folder(&repository.keys.zone)).await;
+        return Ok(repository.store.list(&names::zone_folder(&repository.keys.zone)).await?);
     }
     let list = |folder| repository.list(folder);
     let (packs, lists, index) =

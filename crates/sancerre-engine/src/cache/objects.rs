@@ -7,7 +7,7 @@ use sancerre_format::id::Hash;
 use sancerre_format::{FormatError, limits, record};
 
 use super::WHOLE;
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::store::{Got, Listed, explain};
@@ -74,10 +74,10 @@ impl<T> Read<T> {
         Self { key, hash: Hash::of(&[]), value: Err(source), unread: None }
     }
 
-    fn failed(key: String, error: Error) -> Self {
+    fn failed(key: String, error: StoreError) -> Self {
         let reason = match error {
-            Error::Object { source, .. } => return Self::not_fetched(key, source),
-            Error::Store { source, .. } => explain(&source),
+            StoreError::TooLarge { source, .. } => return Self::not_fetched(key, source),
+            StoreError::Failed { source, .. } => explain(&source),
             other => other.to_string(),
         };
         let detail = format!("it cannot be read: {reason}");
@@ -178,12 +178,16 @@ impl Repository {
         let by_key: std::collections::HashMap<String, Wanted> =
             wanted.into_iter().map(|wanted| (wanted.key.clone(), wanted)).collect();
         let mut kept = Kept::default();
-        let mut fetched = std::pin::pin!(self.store.get_each(keys, monitor));
+        let mut fetched = std::pin::pin!(self.store.get_each(keys));
         while let Some((key, got)) = fetched.try_next().await? {
+            monitor.check()?;
             let Some(wanted) = by_key.get(&key) else { continue };
             let (read, bytes): (Read<T>, Bytes) = match got {
                 Got::Ok(None) => continue,
-                Got::Ok(Some(bytes)) => (read(key, &bytes), bytes),
+                Got::Ok(Some(bytes)) => {
+                    add(&monitor.counters.done_bytes, to_u64(bytes.len()));
+                    (read(key, &bytes), bytes)
+                }
                 Got::Err(error) => {
                     all.push(Read::failed(key, error));
                     continue;

@@ -18,6 +18,7 @@ use super::sample::Sampled;
 use super::select::ReadData;
 use super::verify::{self, Expected, Lost, Verdict};
 use crate::error::Result;
+use crate::error::StoreError;
 use crate::monitor::add;
 
 /// Bytes of packs in memory at once.
@@ -68,7 +69,7 @@ pub(super) async fn compare(run: &mut Run<'_>, counted: &mut Counted) -> Result<
     let targets = lying.iter().filter(moved).map(|(pack, _)| *pack).collect();
     run.frames.prepare_packs(targets).await.or_else(|error| match error {
         // Told of each pack for which it matters.
-        crate::Error::Store { .. } => Ok(()),
+        crate::Error::Store(StoreError::Failed { .. }) => Ok(()),
         error => Err(error),
     })?;
     moved::check(run, &lying).await?;
@@ -125,8 +126,11 @@ pub(super) async fn read(
                     Ok(repository.host.compute(move || verify::verify(&bytes, &expected, &frames)).await?)
                 }
                 // Read before gc deleted it, or not needed any more.
-                Err(crate::Error::Missing { .. }) if frames.gave_up(expected.name).await? => return Ok(None),
-                Err(error) => Err((is_transient(&error), tolerate(repository, error).await?)),
+                Err(StoreError::Missing { .. }) if frames.gave_up(expected.name).await? => return Ok(None),
+                Err(error) => {
+                    let error = error.into();
+                    Err((is_transient(&error), tolerate(repository, error).await?))
+                }
             };
             add(&monitor.counters.done_bytes, size_bytes);
             add(&monitor.counters.stored_bytes, size_bytes);

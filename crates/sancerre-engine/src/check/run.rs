@@ -9,7 +9,7 @@ use super::inventory::Inventory;
 use super::quarantine::Quarantine;
 use super::report::Findings;
 use super::subjects::{self, Subject};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -35,9 +35,10 @@ pub(super) struct Run<'a> {
 ///
 /// Returns what is wrong with the object. Errors: the error itself when even `config` cannot be read, or the user
 /// asked to stop.
-pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<String> {
+pub(crate) async fn tolerate(repository: &Repository, error: impl Into<Error>) -> Result<String> {
+    let error = error.into();
     match &error {
-        Error::Store { .. } if !repository.store.works().await => Err(error),
+        Error::Store(StoreError::Failed { .. }) if !repository.store.works().await => Err(error),
         Error::Interrupted | Error::Worker | Error::Bug { .. } => Err(error),
         _ => Ok(subjects::reason(&error)),
     }
@@ -45,5 +46,5 @@ pub(crate) async fn tolerate(repository: &Repository, error: Error) -> Result<St
 
 /// Whether an error is about the way to the object, so that trying again may help.
 pub(super) fn is_transient(error: &Error) -> bool {
-    matches!(error, Error::Store { .. } | Error::Withheld { .. })
+    matches!(error, Error::Store(StoreError::Failed { .. } | StoreError::Withheld { .. }))
 }

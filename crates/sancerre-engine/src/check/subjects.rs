@@ -7,6 +7,7 @@ use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
 use crate::error::Error;
+use crate::error::StoreError;
 use crate::repository::Repository;
 use crate::repository::log::{self, Log, Snapshot};
 use crate::store::explain;
@@ -81,10 +82,10 @@ fn read_one(
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Object { source, .. } => source.to_string(),
-        Error::Store { operation, source, .. } => {
+        Error::Store(StoreError::Failed { operation, source, .. }) => {
             format!("the store failed to {operation} it: {}", explain(source))
         }
-        Error::Withheld { reason, .. } => format!("it cannot be read: {reason}"),
+        Error::Store(StoreError::Withheld { reason, .. }) => format!("it cannot be read: {reason}"),
         other => other.to_string(),
     }
 }

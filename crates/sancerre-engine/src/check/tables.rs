@@ -12,7 +12,7 @@ use sancerre_format::pack::{PackTail, Piece};
 
 use super::report::Severity;
 use super::run::{Run, tolerate};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::kept::Kept;
 use crate::repository::ends::{Ends, Source};
 
@@ -86,7 +86,7 @@ impl Tables {
         let table = match fetch(run, pack).await {
             Ok(table) => Some(Arc::new(table)),
             // Read before gc deleted it.
-            Err(Error::Missing { .. }) if run.frames.gave_up(pack).await? => None,
+            Err(Error::Store(StoreError::Missing { .. })) if run.frames.gave_up(pack).await? => None,
             Err(error) => {
                 let key = run.inventory.catalogue.key(run.repository, pack)?;
                 let problem = tolerate(run.repository, error).await?;
@@ -103,8 +103,8 @@ impl Tables {
 async fn fetch(run: &Run<'_>, pack: PackName) -> Result<Table> {
     let repository = run.repository;
     let key = run.inventory.catalogue.key(repository, pack)?;
-    let source =
-        Source::find(&run.inventory.catalogue, pack).ok_or_else(|| Error::Missing { key: key.clone() })?;
+    let source = Source::find(&run.inventory.catalogue, pack)
+        .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
     let root = repository.keys.metadata_root_in(&source.session, run.log.generation(pack.session))?;
     let ends = Ends::fetch(repository, source).await?;
     let tail = ends.decode().map_err(Error::object(&key))?;

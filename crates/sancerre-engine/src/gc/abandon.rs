@@ -13,7 +13,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Abandon, Kind};
 use sancerre_format::names;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -26,7 +26,7 @@ use crate::repository::session::{abort_other, append, one_line};
 /// It may have been a commit that moved frames and deleted the packs that they came from. So it is refused when a pack is
 /// gone that it proposed and of which a frame is needed that does not lie in its own packs either.
 ///
-/// Errors: [`Error::Usage`] for a number that is no such gc, or above which another one committed; [`Error::Missing`] for
+/// Errors: [`Error::Usage`] for a number that is no such gc, or above which another one committed; [`StoreError::Missing`] for
 /// a pack that is gone; [`Error::WrongKey`] without the admin's key; the store's.
 pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Result<u64> {
     repository.store.must_tell_versions().await?;
@@ -83,7 +83,7 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     let zone = &repository.keys.zone;
     let key = names::log(zone, number);
     let record = log.entry(number).and_then(LogEntry::announced);
-    let record = record.ok_or_else(|| Error::Missing { key: key.clone() })?;
+    let record = record.ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
     let proposal = record.public().and_then(|part| GcLists::decode(part, number));
     let proposal = proposal.map_err(Error::object(&key))?;
     let present = Present::load(repository).await?;
@@ -114,9 +114,9 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
         None => Ok(()),
         Some((PackName { session, ordinal }, _)) => {
             let folder = names::pack_folder(zone, session);
-            Err(Error::Missing {
+            Err(Error::Store(StoreError::Missing {
                 key: format!("{folder}{ordinal:08x}-*, which gc {number} proposed to delete,"),
-            })
+            }))
         }
     }
 }

@@ -8,20 +8,20 @@ use sancerre_format::names;
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::log::{Complaint, Log, LogEntry, Outcome};
 
 /// Checks the log below `number`, and judges its commits.
 ///
-/// Errors: [`Error::Missing`] for a number without an entry; [`Error::Unverified`] for an outcome that does not verify
+/// Errors: [`StoreError::Missing`] for a number without an entry; [`Error::Unverified`] for an outcome that does not verify
 /// and that nobody gave up;
 /// [`Error::Hidden`] for an outcome that a commit or a writer saw and that is neither there nor forgotten;
 /// [`Error::Object`] for a commit of a trusted key that says what no collector says.
 pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Result<()> {
     let zone = &repository.keys.zone;
     if let Some(gap) = log.first_gap(number.min(log.end())) {
-        return Err(Error::Missing { key: names::log(zone, gap) });
+        return Err(Error::Store(StoreError::Missing { key: names::log(zone, gap) }));
     }
     // What needs a newer version may have announced anything.
     log.refuse_opaque(zone, number)?;
@@ -77,7 +77,7 @@ fn refuse_waiting(repository: &Repository, log: &Log, number: u64) -> Result<()>
         return Ok(());
     };
     let (zone, entry) = (&repository.keys.zone, log.entry(*gc));
-    let entry = entry.ok_or_else(|| Error::Missing { key: names::log(zone, *gc) })?;
+    let entry = entry.ok_or_else(|| Error::Store(StoreError::Missing { key: names::log(zone, *gc) }))?;
     let detail = format!(
         "it was signed while the outcome of session {below} could not be read, which no collector does, and has no effect. \
          Nothing was deleted. Bring back the right bytes of {}, or have the administrator give it up with `sancerre gc \

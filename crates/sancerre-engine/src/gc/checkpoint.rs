@@ -13,7 +13,7 @@ use sancerre_format::outcome::{Abort, Manifest};
 use sancerre_format::record::{self, Cut};
 
 use crate::cache::{Read, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
@@ -71,7 +71,7 @@ async fn write(repository: &Repository, log: &Log, gc: SessionId, after_entries:
     for key in old.into_iter().skip(KEPT) {
         match repository.store.delete(&key).await {
             // It is locked for as long as the rest.
-            Err(Error::Kept { .. }) => {}
+            Err(StoreError::DeleteRefused { .. }) => {}
             deleted => deleted?,
         }
     }
@@ -174,7 +174,7 @@ async fn of_records(
         records.push(CarriedRecord { session: entry.session, hash, cut, bytes });
     }
     if let Some((key, _)) = fetch.pop_first() {
-        return Err(Error::Missing { key });
+        return Err(Error::Store(StoreError::Missing { key }));
     }
     records.sort_by_key(|record| record.session);
     Ok(records)

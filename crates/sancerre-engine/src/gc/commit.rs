@@ -13,7 +13,7 @@ use sancerre_format::record;
 
 use super::copy::Copied;
 use super::notes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::store::Put;
@@ -113,10 +113,10 @@ pub(super) async fn commit(
     match repository.store.put_new(&names::outcome(&repository.keys.zone, &session), bytes).await {
         Ok(Put::Created) => Ok(()),
         Ok(Put::Occupied(found)) => Err(ended(repository, session, &found)),
-        Err(source @ Error::Store { .. }) => {
+        Err(source @ StoreError::Failed { .. }) => {
             Err(Error::Undecided { session: session.to_string(), reason: source.to_string() })
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use sancerre_format::id::PackName;
 use sancerre_format::names::{Folder, ZoneKey};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::index::unread_segments;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -57,8 +57,8 @@ async fn try_sweep(
         monitor.check()?;
         match repository.store.delete(key).await {
             // It is locked for as long as the rest.
-            Err(Error::Kept { .. }) => Ok(()),
-            deleted => deleted,
+            Err(StoreError::DeleteRefused { .. }) => Ok::<(), Error>(()),
+            deleted => Ok(deleted?),
         }
     });
     let mut deletes = std::pin::pin!(futures::stream::iter(deletes).buffer_unordered(DELETES_IN_FLIGHT));

@@ -9,7 +9,7 @@ use sancerre_format::id::PackName;
 use sancerre_format::names::{self, Time};
 
 use super::plan::{Plan, Tally};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 
@@ -64,7 +64,7 @@ async fn lock(repository: &Repository, present: &Present, pack: PackName) -> Res
     let mut latest = None;
     for (hash, _) in present.found(pack) {
         match repository.store.lock_of(&names::pack(&repository.keys.zone, pack, hash)).await {
-            Err(Error::Missing { .. }) => {}
+            Err(StoreError::Missing { .. }) => {}
             lock => latest = latest.max(lock?.map(|lock| lock.until)),
         }
     }

@@ -106,7 +106,7 @@ pub struct GcReport {
 
 /// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
 ///
-/// Errors: [`Error::Missing`] or an object's damage when what the repository says does not add
+/// Errors: [`StoreError::Missing`] or an object's damage when what the repository says does not add
 /// up, before anything is deleted; [`Error::WrongKey`] without a keeper's or the admin's key;
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
@@ -124,7 +124,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
         }
         report => report?,
     };
-    if let Err(error) = repository.store.keep_reserve(&repository.host).await {
+    if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
         monitor.warn(format!("no room is left for the next gc on a full disk: {error}"));
     }
     Ok(GcReport { leftovers, ..report })

@@ -12,7 +12,7 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, Hash, PackName};
 
 use super::source::read;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
@@ -99,7 +99,8 @@ async fn prove(
     monitor: &Monitor,
 ) -> Result<()> {
     let listed = |pack: PackName| {
-        Source::find(catalogue, pack).ok_or_else(|| Error::Missing { key: format!("a list of pack {pack}") })
+        Source::find(catalogue, pack)
+            .ok_or_else(|| Error::Store(StoreError::Missing { key: format!("a list of pack {pack}") }))
     };
     let ends = Ends::fetch(repository, listed(from)?).await?;
     let directory = ends.decode().map_err(Error::object(&format!("pack {from}")))?;

@@ -38,7 +38,7 @@ pub(super) async fn sweep(
     add(&monitor.counters.total_bytes, doomed.iter().fold(0, |sum, (_, bytes)| bytes + sum));
     let delete = |(key, bytes): (String, u64)| async move {
         let deleted = match monitor.check() {
-            Ok(()) => repository.store.delete(&key).await,
+            Ok(()) => repository.store.delete(&key).await.map_err(Error::from),
             Err(interrupted) => Err(interrupted),
         };
         (bytes, deleted)

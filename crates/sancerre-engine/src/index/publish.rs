@@ -7,7 +7,7 @@ use sancerre_format::log::Kind;
 use sancerre_format::names;
 use sancerre_format::record;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::keys::SignerKey;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -56,7 +56,7 @@ impl<'a> Publisher<'a> {
         log.refresh(repository).await?;
         log.complete(repository, number).await?;
         let key = names::log(&repository.keys.zone, number);
-        let entry = log.entry(number).ok_or(Error::Missing { key })?;
+        let entry = log.entry(number).ok_or(Error::Store(StoreError::Missing { key }))?;
         Ok(Self { repository, id: entry.session, segments: 0, entries: 0 })
     }
 

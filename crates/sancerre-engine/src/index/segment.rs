@@ -16,7 +16,7 @@ use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record::{self, Fields, Unverified};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Avoid, Log, LogEntry};
@@ -65,11 +65,12 @@ pub(super) fn retain_heard(log: &Log, avoid: &Avoid, listed: &mut BTreeMap<Segme
 
 /// The key of a segment, in which its session's log entry has a part.
 ///
-/// Errors: [`Error::Missing`] when the log does not have that entry.
+/// Errors: [`StoreError::Missing`] when the log does not have that entry.
 pub(crate) fn key_of(repository: &Repository, log: &Log, name: SegmentName) -> Result<String> {
     let zone = &repository.keys.zone;
-    let entry =
-        log.entry(name.session).ok_or_else(|| Error::Missing { key: names::log(zone, name.session) })?;
+    let entry = log
+        .entry(name.session)
+        .ok_or_else(|| Error::Store(StoreError::Missing { key: names::log(zone, name.session) }))?;
     Ok(names::index(zone, &entry.session, name.sequence))
 }
 
@@ -354,7 +355,7 @@ pub(super) async fn read_uncovered<T: Covering, F: Future<Output = Result<Option
             monitor.check()?;
             // What covers it may have been on its way when it was asked for.
             match found.filter(|_| !covered.contains(&name)) {
-                None | Some(Ok(None) | Err(Error::Missing { .. })) => {}
+                None | Some(Ok(None) | Err(Error::Store(StoreError::Missing { .. }))) => {}
                 Some(Ok(Some(segment))) => {
                     covered.extend(&segment.fields().covers);
                     take(segment);

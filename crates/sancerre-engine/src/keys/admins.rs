@@ -20,7 +20,7 @@ use sancerre_format::trust::Succession;
 use super::objects::{self, KeyRecord, LeftOut};
 use super::recipients::{self, Removed};
 use super::{Keys, SecretString, read_config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::store::{Listed, Put, Store};
@@ -78,7 +78,7 @@ async fn read_chain(store: &Store) -> Result<Vec<(String, Result<Bytes>)>> {
     let reads = listed.into_iter().map(|Listed { key, size_bytes, .. }| async move {
         let read = async {
             objects::refuse_size(&key, size_bytes)?;
-            let gone = || Error::Missing { key: key.clone() };
+            let gone = || Error::Store(StoreError::Missing { key: key.clone() });
             store.get(&key).await?.ok_or_else(gone)
         };
         let read = read.await;
@@ -115,7 +115,7 @@ pub struct Rotated {
 /// objects in `drop` and certificates of revoked keys; it signs nothing any more.
 ///
 /// Errors: [`Error::WrongKey`] without the admin's key, or with one that was replaced; [`Error::Usage`] for objects to
-/// drop that are none; [`Error::Occupied`] when somebody else hands over at the same time; the store's.
+/// drop that are none; [`StoreError::Occupied`] when somebody else hands over at the same time; the store's.
 pub async fn rotate(
     repository: &Repository,
     passphrase: &SecretString,
@@ -184,10 +184,10 @@ async fn put(store: &Store, tool: &str, trust: &Trust, old: &SigningKey, new: Su
     trust.clone().follow(&read, new.previous).map_err(unreadable)?;
     match store.put_new(&key, bytes.into()).await? {
         Put::Created => Ok(()),
-        Put::Occupied(_) => Err(Error::Occupied {
+        Put::Occupied(_) => Err(Error::Store(StoreError::Occupied {
             key,
             advice: "somebody else hands over at the same time, or put something there; run the command again",
-        }),
+        })),
     }
 }
 
@@ -215,7 +215,7 @@ async fn zones(repository: &Repository) -> Result<BTreeMap<Zone, (u64, Log)>> {
         let from = loop {
             // What a listing left out is read by name. Beyond a gap numbers are free to whoever has the old key.
             match log.complete(&there, log.end()).await {
-                Ok(()) | Err(Error::Gap { .. } | Error::Missing { .. }) => {}
+                Ok(()) | Err(Error::Gap { .. } | Error::Store(StoreError::Missing { .. })) => {}
                 Err(error) => return Err(error),
             }
             let free = log.first_gap(u64::MAX).unwrap_or(u64::MAX);

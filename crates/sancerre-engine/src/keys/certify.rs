@@ -80,7 +80,7 @@ fn name_taken(name: &Name) -> Error {
 /// Makes a generation of the keys of the repository's zone, the first or one more; its secrets are then open, those of
 /// earlier generations as they were. Returns its number.
 ///
-/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::Occupied`] when somebody else does the
+/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`StoreError::Occupied`] when somebody else does the
 /// same.
 pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
     let (store, trust) = (&repository.store, &repository.keys.trust);

@@ -12,7 +12,7 @@ use sancerre_format::record::{self, Fields, Record, Trust};
 use sancerre_format::trust::Succession;
 use sancerre_format::{limits, names};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::store::{Listed, Store};
 
 /// Objects in flight at once.
@@ -180,7 +180,7 @@ pub(crate) fn refuse_size(key: &str, size_bytes: u64) -> Result<()> {
 /// The error again, if it is this object's alone: a store that is away must not look like one without keys.
 pub(crate) async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
     match &error {
-        Error::Store { .. } => match store.get(names::CONFIG).await {
+        Error::Store(StoreError::Failed { .. }) => match store.get(names::CONFIG).await {
             Ok(_) => Ok(error),
             Err(_) => Err(error),
         },
@@ -194,7 +194,7 @@ pub(crate) async fn of_one_object(store: &Store, error: Error) -> Result<Error> 
 pub(crate) fn worst(left_out: Vec<LeftOut>, tried: bool) -> Option<Error> {
     let rank = |left_out: &LeftOut| match &left_out.why {
         _ if left_out.is_unsupported() => Some(0),
-        Error::Store { .. } if !tried => Some(1),
+        Error::Store(StoreError::Failed { .. }) if !tried => Some(1),
         _ => None,
     };
     let ranked = left_out.into_iter().filter_map(|left_out| Some((rank(&left_out)?, left_out.why)));

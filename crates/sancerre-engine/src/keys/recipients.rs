@@ -25,7 +25,7 @@ use super::objects::{self, KeyRecord, LeftOut};
 use super::passphrase::normal;
 use super::unlock::{identity_from_random, passphrase_opens};
 use super::{SecretString, ZoneSecrets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::host::Host;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -134,7 +134,7 @@ pub fn seen_epoch(log: &Log) -> Option<SeenEpoch> {
 /// The epoch and recipient that a session seals its key to: the newest, which a key file may not know yet, and never one
 /// below what the log knows.
 ///
-/// Errors: [`Error::Missing`] or what is wrong with the identity that the log knows; the store's.
+/// Errors: [`StoreError::Missing`] or what is wrong with the identity that the log knows; the store's.
 pub async fn current(
     store: &Store,
     trust: &Trust,
@@ -270,7 +270,7 @@ pub(crate) async fn put_admin(
     let sealed = host.sealer.seal_with_passphrase(&normal(passphrase), secret.encode().as_bytes())?;
     let fields = AdminKey { repository, label: label.clone(), created: host.clock.now() };
     let record = record::encode(&fields, host.tool, admin, &[], &sealed)?;
-    store.put_own(&names::admin(label), record.into(), "run the command again").await
+    Ok(store.put_own(&names::admin(label), record.into(), "run the command again").await?)
 }
 
 /// Seals an identity for a recipient, as a record's sealed part.
@@ -295,7 +295,7 @@ async fn put(repository: &Repository, secret: &IdentitySecret, label: &Name, to:
         opener,
     };
     let record = sign(repository, &recipient, &sealed)?;
-    repository.store.put_new(&names::recipient(secret.epoch, label), record).await
+    Ok(repository.store.put_new(&names::recipient(secret.epoch, label), record).await?)
 }
 
 /// The newest epoch, of which one that was just opened must not be hidden: its number would be given to another identity.
@@ -304,7 +304,7 @@ async fn newest_epoch(repository: &Repository) -> Result<u16> {
     let newest = newest.map(|record| record.fields.epoch);
     let opened = repository.keys.identities.iter().map(|identity| identity.epoch).max();
     match opened.filter(|opened| newest.is_none_or(|newest| newest < *opened)) {
-        Some(hidden) => Err(Error::Missing { key: names::identity(hidden) }),
+        Some(hidden) => Err(Error::Store(StoreError::Missing { key: names::identity(hidden) })),
         None => newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() }),
     }
 }
@@ -370,10 +370,10 @@ async fn start_epoch(repository: &Repository, stay: &[(Name, To)]) -> Result<u16
 }
 
 fn occupied(key: String) -> Error {
-    Error::Occupied {
+    Error::Store(StoreError::Occupied {
         key,
         advice: "somebody else changes recipients at the same time; run the command again",
-    }
+    })
 }
 
 /// The first epoch above `newest` of which nothing is there, be it junk or from a command that was interrupted.

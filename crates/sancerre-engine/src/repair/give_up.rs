@@ -14,7 +14,7 @@ use sancerre_format::outcome::Abort;
 use sancerre_format::record;
 
 use super::{RepairOptions, is_sound, is_unknown};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::gc::abandon;
 use crate::repository::Repository;
 use crate::repository::log::{Log, UNKNOWN, filler};
@@ -112,11 +112,14 @@ async fn end(repository: &Repository, session: SessionId, options: &RepairOption
                 return Ok(session);
             }
             // Something that cannot be read lies there.
-            Ok(Put::Occupied(_)) | Err(Error::Store { .. }) if !is_unknown(&session) => {}
+            Ok(Put::Occupied(_)) | Err(StoreError::Failed { .. }) if !is_unknown(&session) => {}
             Ok(Put::Occupied(_)) => {
-                return Err(Error::Occupied { key, advice: "nothing more can be done about it" });
+                return Err(Error::Store(StoreError::Occupied {
+                    key,
+                    advice: "nothing more can be done about it",
+                }));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(Error::Worker)

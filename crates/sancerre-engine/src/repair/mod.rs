@@ -19,7 +19,7 @@ use sancerre_format::names::{self, Name, ZoneKey};
 use sancerre_format::record;
 
 use crate::check::tolerate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::index::{Whole, key_of, rebuild_index, segments};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -253,7 +253,9 @@ async fn note(repository: &Repository, report: &RepairReport, monitor: &Monitor)
     let log = Log::load(repository).await?;
     match append(repository, &log, note, &public).await {
         Ok(session) => Ok(Some(session.number)),
-        Err(error @ (Error::Gap { .. } | Error::Missing { .. } | Error::Unread { .. })) => {
+        Err(
+            error @ (Error::Gap { .. } | Error::Store(StoreError::Missing { .. }) | Error::Unread { .. }),
+        ) => {
             monitor.warn(format!("what was done could not be noted in the log: {error}"));
             Ok(None)
         }

@@ -55,7 +55,7 @@ const GENERATION: u16 = 1;
 
 /// Makes a repository. `config` is written last: before it there is no repository.
 ///
-/// Errors: [`Error::RepositoryExists`]; [`Error::Occupied`] when an earlier `init` stopped halfway.
+/// Errors: [`Error::RepositoryExists`]; [`StoreError::Occupied`] when an earlier `init` stopped halfway.
 pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Made> {
     let exists = || Error::RepositoryExists { location: store.location().to_owned() };
     if store.get(names::CONFIG).await?.is_some() {
@@ -80,7 +80,7 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
         Put::Occupied(_) => return Err(exists()),
     }
     // A repository without it is one all the same; the next backup warns if there is no room for it then.
-    drop(store.keep_reserve(host).await);
+    drop(store.keep_reserve(host.random.clone()).await);
     let key_file = KeyFile {
         trust: secrets.trust.clone(),
         certifier: secrets.trust.admin,

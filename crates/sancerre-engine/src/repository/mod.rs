@@ -81,12 +81,12 @@ impl Repository {
 
     /// Everything in a folder of this repository's zone, in no certain order.
     pub(crate) async fn list(&self, folder: Folder) -> Result<Vec<Listed>> {
-        self.store.list(&self.folder(folder)).await
+        Ok(self.store.list(&self.folder(folder)).await?)
     }
 
     /// The same of what follows the key `after`.
     pub(crate) async fn list_after(&self, folder: Folder, after: Option<&str>) -> Result<Vec<Listed>> {
-        self.store.list_after(&self.folder(folder), after).await
+        Ok(self.store.list_after(&self.folder(folder), after).await?)
     }
 
     /// Prefix of a folder of this repository's zone.

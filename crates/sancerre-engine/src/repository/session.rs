@@ -16,12 +16,12 @@ use sancerre_format::outcome::{Abort, Manifest};
 use sancerre_format::record;
 use sancerre_format::seal::SessionKey;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::index::{WHOLE_BYTES, sign_segment};
 use crate::keys::{SignerKey, recipients};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Outcome};
-use crate::store::{Put, retry};
+use crate::store::Put;
 
 /// An announced session of this process.
 pub struct Session {
@@ -177,7 +177,7 @@ impl Session {
                 refuse_revoked(log, &self.writer, self.id.number)?;
                 self.confirm(log)
             }
-            Err(error @ Error::Store { .. }) => {
+            Err(error @ Error::Store(StoreError::Failed { .. })) => {
                 Err(Error::Undecided { session: self.id.to_string(), reason: error.to_string() })
             }
             Err(error) => Err(error),
@@ -186,10 +186,12 @@ impl Session {
 
     /// Reads entry and outcome as every reader will, by a fresh look at the store: "saved" means that they are there.
     ///
-    /// Errors: [`Error::Vanished`] when the place is not what it was; an outcome that readers refuse.
+    /// Errors: [`StoreError::Vanished`] when the place is not what it was; an outcome that readers refuse.
     async fn read_back(&self, repository: &Repository, log: &mut Log) -> Result<()> {
         let zone = &repository.keys.zone;
-        let vanished = |key| Error::Vanished { key, location: repository.store.location().to_owned() };
+        let vanished = |key| {
+            Error::Store(StoreError::Vanished { key, location: repository.store.location().to_owned() })
+        };
         let key = names::log(zone, self.id.number);
         let found = repository.store.get(&key).await?;
         if found.is_none_or(|bytes| Hash::of(&bytes) != self.id.intent) {
@@ -206,7 +208,7 @@ impl Session {
 
     /// After a manifest whose fate is unknown: either an abort of ours is the outcome, or whatever was there first.
     async fn decide(&self, repository: &Repository, manifest: &[u8], failure: Error) -> Result<()> {
-        if !matches!(failure, Error::Store { .. }) {
+        if !matches!(failure, Error::Store(StoreError::Failed { .. })) {
             return Err(failure);
         }
         let key = names::outcome(&repository.keys.zone, &self.id);
@@ -284,7 +286,7 @@ impl Session {
 
 /// Whether a write that failed so can be seen and not be on the disk.
 fn may_be_lost(failure: &Error) -> bool {
-    matches!(failure, Error::Store { source, .. } if retry::is_of_a_folder(source))
+    matches!(failure, Error::Store(error) if error.is_of_a_folder())
 }
 
 /// Publishes a signed list of packs of a session that are durable.

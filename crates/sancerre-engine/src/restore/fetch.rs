@@ -12,7 +12,7 @@ use sancerre_format::names;
 use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::frames::{Frames, PackedFrame};
 use crate::monitor::{Monitor, add};
 use crate::repository::catalogue::Catalogue;
@@ -219,13 +219,16 @@ impl<'a> Fetcher<'a> {
                 self.count_bytes(to_u64(bytes.len()));
                 Ok((located.frames, bytes))
             }
-            Err(error) => Err(self.diagnose(pack, &located, error).await),
+            Err(error) => Err(self.diagnose(pack, &located, error.into()).await),
         }
     }
 
     /// A store says little about why it has no such range: looks whether the pack is there and whole.
     pub(super) async fn diagnose(&self, pack: PackName, located: &Located, error: Error) -> Error {
-        if !matches!(error, Error::Store { .. } | Error::Withheld { .. }) {
+        if !matches!(
+            error,
+            Error::Store(StoreError::Failed { .. }) | Error::Store(StoreError::Withheld { .. })
+        ) {
             return error;
         }
         let repository = self.frames().repository();
@@ -233,7 +236,7 @@ impl<'a> Fetcher<'a> {
         let Ok(found) = repository.store.list(&folder).await else { return error };
         let (key, size_bytes) = (&located.key, located.size_bytes);
         match found.iter().find(|listed| listed.key == *key) {
-            None => Error::Missing { key: key.clone() },
+            None => Error::Store(StoreError::Missing { key: key.clone() }),
             Some(listed) if listed.size_bytes != size_bytes => {
                 let detail = format!("it has {} bytes instead of {size_bytes}", listed.size_bytes);
                 Error::object(key)(FormatError::Corrupt { what: "pack", detail })

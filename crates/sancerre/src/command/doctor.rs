@@ -42,7 +42,9 @@ pub(crate) struct Doctor {}
 
 pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
     let (store, made) = open(context)?;
-    let probed = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await;
+    let probed =
+        until_signal(async { Ok(probe::probe(&store, &*context.host.clock, &*context.host.random).await?) })
+            .await;
     if let Some(folder) = made {
         // If something stayed in it, that is told by what it held up.
         let _ = std::fs::remove_dir(folder);

@@ -72,7 +72,9 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
     if store.get(names::CONFIG).await?.is_some() {
         return Err(Error::RepositoryExists { location: store.location().to_owned() }.into());
     }
-    let seen = until_signal(async { Ok(probe::probe(&store, &context.host).await?) }).await?;
+    let seen =
+        until_signal(async { Ok(probe::probe(&store, &*context.host.clock, &*context.host.random).await?) })
+            .await?;
     judge(&seen, options.allow_unsafe_store, context)?;
     let new = NewRepository {
         passphrase: passphrase::find_first(&context.environment, &context.prompt, &context.host)?,

@@ -194,7 +194,7 @@ impl Log {
                 Ok(_) => {}
                 // A link that leads nowhere, or what else cannot be read: it does so too.
                 Err(_) if repository.store.get(&key).await.is_err() && repository.store.works().await => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use sancerre_format::record::Fields;
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
 use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::store::Listed;
@@ -215,7 +215,7 @@ impl Log {
             .find_map(|(above, entry)| Some((*above, entry.entry.as_ref().ok()?)))
         {
             Some((above, entry)) => Error::Gap { number, above, by: entry.fields.by.name.clone() },
-            None => Error::Missing { key },
+            None => Error::Store(StoreError::Missing { key }),
         }
     }
 

@@ -13,7 +13,7 @@ use super::basis::Basis;
 use super::decode::{carried_entry, carried_outcome};
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::store::Listed;
@@ -111,7 +111,7 @@ impl Log {
 
     /// Reads in whole what a checkpoint carried without its parts: the entries of these sessions, and their manifests.
     ///
-    /// Errors: [`Error::Missing`]; [`Error::Object`] for an object that is not the one which the checkpoint names.
+    /// Errors: [`StoreError::Missing`]; [`Error::Object`] for an object that is not the one which the checkpoint names.
     pub async fn fill(
         &mut self,
         repository: &Repository,
@@ -147,7 +147,7 @@ impl Log {
                 (Ok(bytes), None) => drop(found.insert(key, (hash, bytes))),
                 // What it sealed is in the heads of packs too.
                 _ if !is_needed => {}
-                (_, Some(reason)) => return Err(Error::Withheld { key, reason }),
+                (_, Some(reason)) => return Err(Error::Store(StoreError::Withheld { key, reason })),
                 (value, None) => drop(value.map_err(Error::object(&key))?),
             }
         }
@@ -161,7 +161,7 @@ impl Log {
                 Some(_) => {
                     return Err(Error::object(&key)(forged("a checkpoint names another object at its key")));
                 }
-                None => return Err(Error::Missing { key }),
+                None => return Err(Error::Store(StoreError::Missing { key })),
             }
         }
         Ok(())

@@ -11,10 +11,10 @@ use futures::stream::{BoxStream, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResultPayload};
 use sancerre_format::bytes::to_u64;
 
-use super::traffic::Request;
-use super::versions::Place;
-use super::{IN_PART, Store, explain, path, retry, short};
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
+use crate::traffic::Request;
+use crate::versions::Place;
+use crate::{IN_PART, Store, explain, path, retry, short};
 
 /// Reads a range of an object from its start to its end.
 pub struct RangeReader {
@@ -66,10 +66,10 @@ impl Store {
     }
 
     /// What a failed read, tried as long as the user wants to wait, says: of the store, or of this object alone.
-    pub(crate) async fn about_one(&self, error: Error) -> Error {
+    pub async fn about_one(&self, error: StoreError) -> StoreError {
         match error {
-            Error::Store { key, source, .. } if self.works().await => {
-                Error::Withheld { key, reason: explain(&source) }
+            StoreError::Failed { key, source, .. } if self.works().await => {
+                StoreError::Withheld { key, reason: explain(&source) }
             }
             error => error,
         }
@@ -111,7 +111,7 @@ impl RangeReader {
 
     /// The next `count` bytes.
     ///
-    /// Errors: [`Error::Missing`]; [`Error::Withheld`] and [`Error::Store`], also when the object or the range ends before
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Withheld`] and [`StoreError::Store`], also when the object or the range ends before
     /// them.
     pub async fn read(&mut self, count: usize) -> Result<Bytes> {
         let until = self.until(to_u64(count))?;
@@ -182,7 +182,7 @@ impl RangeReader {
             return Ok(());
         }
         let place = self.store.second_place(&self.key, &place).await?;
-        if self.open_at(&place).await? { Ok(()) } else { Err(Error::Missing { key: self.key.clone() }) }
+        if self.open_at(&place).await? { Ok(()) } else { Err(StoreError::Missing { key: self.key.clone() }) }
     }
 
     /// The same of a certain version; whether anything is there.
@@ -205,7 +205,7 @@ impl RangeReader {
             Ok(Opened::Short) => Err(store.about_one(short(key)).await),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(source) => {
-                let error = Error::Store { operation: "read", key: key.clone(), source };
+                let error = StoreError::Failed { operation: "read", key: key.clone(), source };
                 Err(store.about_one(error).await)
             }
         }

@@ -5,9 +5,9 @@ use object_store::ObjectStoreExt;
 use sancerre_format::names::Time;
 use tokio::sync::SemaphorePermit;
 
-use super::traffic::Request;
-use super::{Store, path};
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
+use crate::traffic::Request;
+use crate::{Store, path};
 
 impl Store {
     /// When the store saw an object written; none if it is not there.
@@ -16,7 +16,7 @@ impl Store {
         match self.shared.patience.during(key, attempt).await {
             Ok(written) => Ok(Some(written)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(Error::Store { operation: "look at", key: key.to_owned(), source }),
+            Err(source) => Err(StoreError::Failed { operation: "look at", key: key.to_owned(), source }),
         }
     }
 
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Waits until one more file may be opened. Nobody waits for anything but the kernel while having it.
-    pub(super) async fn file(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn file(&self) -> Option<SemaphorePermit<'_>> {
         self.shared.files.acquire().await.ok()
     }
 }

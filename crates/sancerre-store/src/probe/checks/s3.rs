@@ -7,8 +7,8 @@ use object_store::path::Path;
 
 use super::{Check, Trial, Verdict};
 use crate::error::Result;
-use crate::store::s3::{Retention, Rule, S3};
-use crate::store::versions;
+use crate::s3::{Retention, Rule, S3};
+use crate::versions;
 
 impl Trial<'_> {
     pub(super) async fn on_s3(&mut self, s3: &S3, key: &str, head: &ObjectMeta, first: &Bytes) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Hurry;
+use crate::Hurry;
 
 /// How a store is used.
 #[derive(Clone)]

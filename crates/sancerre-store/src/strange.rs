@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use object_store::path::Path;
 
-use super::Store;
-use crate::error::{Error, Result};
+use crate::Store;
+use crate::error::{Result, StoreError};
 
 /// How many are remembered: a flood of them must not take the memory.
 const REMEMBERED: usize = 1000;
@@ -28,7 +28,7 @@ const ENTRIES: [(&str, &str); 6] = [
 
 /// What was left out of listings so far.
 #[derive(Debug, Default)]
-pub(super) struct Strange {
+pub(crate) struct Strange {
     /// Why, by key.
     keys: Mutex<BTreeMap<String, String>>,
     /// Folders that could not be listed, and why.
@@ -36,11 +36,11 @@ pub(super) struct Strange {
 }
 
 impl Strange {
-    pub(super) fn leave_out(&self, key: &str, why: String) {
+    pub(crate) fn leave_out(&self, key: &str, why: String) {
         note(&self.keys, key, why);
     }
 
-    pub(super) fn cannot_list(&self, folder: &str, why: String) {
+    pub(crate) fn cannot_list(&self, folder: &str, why: String) {
         note(&self.closed, folder, why);
     }
 }
@@ -54,7 +54,7 @@ fn note(notes: &Mutex<BTreeMap<String, String>>, key: &str, why: String) {
 
 impl Store {
     /// What was left out of listings so far because of its key, by key; and why.
-    pub(crate) fn strange(&self) -> Vec<(String, String)> {
+    pub fn strange(&self) -> Vec<(String, String)> {
         let strange = &self.shared.strange;
         let all = [&strange.keys, &strange.closed].map(|notes| {
             let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,12 +66,12 @@ impl Store {
 
     /// Fails where a folder was met that could not be listed: what is in it is unknown.
     ///
-    /// Errors: [`Error::Refused`] then.
-    pub(crate) fn must_list_all(&self) -> Result<()> {
+    /// Errors: [`StoreError::Refused`] then.
+    pub fn must_list_all(&self) -> Result<()> {
         let closed = self.shared.strange.closed.lock().unwrap_or_else(PoisonError::into_inner);
         match closed.first_key_value() {
             None => Ok(()),
-            Some((folder, why)) => Err(Error::Refused(format!(
+            Some((folder, why)) => Err(StoreError::Refused(format!(
                 "{folder} cannot be listed ({why}), so what is in it is not known, and nothing was deleted: let this user \
                  read it, or take it out of the repository"
             ))),
@@ -80,7 +80,7 @@ impl Store {
 }
 
 /// Why no program of ours can have written under this key, if so.
-pub(super) fn why_strange(key: &str) -> Option<String> {
+pub(crate) fn why_strange(key: &str) -> Option<String> {
     match Path::parse(key) {
         Err(error) => Some(error.to_string()),
         Ok(path) if path.as_ref() != key => Some("it begins or ends with a slash".into()),
@@ -91,7 +91,7 @@ pub(super) fn why_strange(key: &str) -> Option<String> {
 }
 
 /// A page of a listing without the entries whose keys are strange; `left_out` is told of each.
-pub(super) fn sieve<'a>(page: &'a str, mut left_out: impl FnMut(&str, String)) -> Cow<'a, str> {
+pub(crate) fn sieve<'a>(page: &'a str, mut left_out: impl FnMut(&str, String)) -> Cow<'a, str> {
     let mut page = Cow::Borrowed(page);
     for (entry, name) in ENTRIES {
         if let Some(rest) = without(&page, entry, name, &mut left_out) {

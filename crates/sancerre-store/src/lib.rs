@@ -5,16 +5,19 @@
 //! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; [`s3`] makes the few S3
 //! requests that `object_store` has no name for.
 
-pub(crate) mod cloud;
+pub mod clock;
+mod cloud;
 mod create;
+mod error;
 mod folder;
 mod local;
+pub mod location;
 pub mod lock;
 mod options;
 mod pace;
 pub mod probe;
 mod reader;
-pub(crate) mod retry;
+mod retry;
 pub mod s3;
 mod strange;
 pub mod traffic;
@@ -35,20 +38,18 @@ use sancerre_format::limits;
 use sancerre_format::names::{self, Time};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
-
 use pace::Pace;
 use retry::Patience;
 use strange::Strange;
 use traffic::{Request, Traffic};
 use versions::{Place, Versions, pack_folder};
 
+pub use error::{Result, StoreError};
 pub use local::Leftovers;
 pub use options::StoreOptions;
 pub use reader::RangeReader;
 pub use retry::Hurry;
-pub(crate) use words::{advice, explain, is_full};
+pub use words::explain;
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +215,7 @@ impl Store {
 
     /// The whole object, or none.
     ///
-    /// Errors: [`Error::Object`] for one that is larger than its kind may be (FORMAT.md §1.4): nothing of it is fetched.
+    /// Errors: [`StoreError::TooLarge`] for one that is larger than its kind may be (FORMAT.md §1.4): nothing of it is fetched.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         match self.read(key, GetOptions::default()).await? {
             None => Ok(None),
@@ -225,14 +226,14 @@ impl Store {
 
     /// The whole object, which must be there.
     ///
-    /// Errors: as [`Store::get`]; [`Error::Missing`].
+    /// Errors: as [`Store::get`]; [`StoreError::Missing`].
     pub async fn need(&self, key: &str) -> Result<Bytes> {
-        self.get(key).await?.ok_or_else(|| Error::Missing { key: key.to_owned() })
+        self.get(key).await?.ok_or_else(|| StoreError::Missing { key: key.to_owned() })
     }
 
     /// A range of an object, which must be there and that long.
     ///
-    /// Errors: [`Error::Withheld`] when it is this object alone that cannot be read.
+    /// Errors: [`StoreError::Withheld`] when it is this object alone that cannot be read.
     pub async fn need_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         match self.try_range(key, range).await {
             Err(error) => Err(self.about_one(error).await),
@@ -244,7 +245,7 @@ impl Store {
         let wanted = range.end.saturating_sub(range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         match self.read(key, options).await? {
-            None => Err(Error::Missing { key: key.to_owned() }),
+            None => Err(StoreError::Missing { key: key.to_owned() }),
             Some(Body::TooLarge(size_bytes)) => Err(too_large(key, size_bytes)),
             Some(Body::Bytes(bytes)) if to_u64(bytes.len()) == wanted => Ok(bytes),
             Some(Body::Bytes(_)) => Err(short(key)),
@@ -266,7 +267,7 @@ impl Store {
         match self.shared.patience.during(key, attempt).await {
             Ok(body) => Ok(Some(body)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(Error::Store { operation: "read", key: key.to_owned(), source }),
+            Err(source) => Err(StoreError::Failed { operation: "read", key: key.to_owned(), source }),
         }
     }
 
@@ -305,12 +306,12 @@ impl Store {
     }
 
     /// The same of the keys that follow `after`, in the order of their bytes.
-    pub(crate) async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+    pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
         if let Some(s3) = self.history().await? {
             return self.list_first(s3, prefix, after).await;
         }
         let listed = self.shared.patience.during(prefix, || self.try_list(prefix, after).boxed()).await;
-        listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
+        listed.map_err(|source| StoreError::Failed { operation: "list", key: prefix.to_owned(), source })
     }
 
     async fn try_list(&self, prefix: &str, after: Option<&str>) -> object_store::Result<Vec<Listed>> {
@@ -334,7 +335,7 @@ impl Store {
         let history = self.history().await?;
         let attempt = || self.try_folders(prefix, history).boxed();
         let listed = self.shared.patience.during(prefix, attempt).await;
-        listed.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })
+        listed.map_err(|source| StoreError::Failed { operation: "list", key: prefix.to_owned(), source })
     }
 
     async fn try_folders(&self, prefix: &str, history: Option<&s3::S3>) -> object_store::Result<Vec<String>> {
@@ -349,7 +350,7 @@ impl Store {
     /// Removes an object with all its versions, or finds that it is gone. What replaces keys calls this, and `gc` for
     /// packs in committed lists.
     ///
-    /// Errors: [`Error::Kept`] for a version that the store does not delete.
+    /// Errors: [`StoreError::DeleteRefused`] for a version that the store does not delete.
     pub async fn delete(&self, key: &str) -> Result<()> {
         if let Some(s3) = self.history().await? {
             return self.delete_versions(s3, key).await;
@@ -357,7 +358,7 @@ impl Store {
         let removed = self.shared.patience.during(key, || self.try_delete(key).boxed()).await;
         match removed {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(Error::Store { operation: "remove", key: key.to_owned(), source }),
+            Err(source) => Err(StoreError::Failed { operation: "remove", key: key.to_owned(), source }),
         }
     }
 
@@ -370,35 +371,27 @@ impl Store {
     ///
     /// Errors: the store's, when it does not work as such; the inner ones are of single objects.
     pub async fn get_all(&self, keys: Vec<String>) -> Result<Vec<(String, Got)>> {
-        let monitor = Monitor::silent();
-        let mut all: Vec<(String, Got)> = self.get_each(keys, &monitor).try_collect().await?;
+        let mut all: Vec<(String, Got)> = self.get_each(keys).try_collect().await?;
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(all)
     }
 
-    /// The same one by one, as they come; progress counts their bytes. Whoever takes them in memory decides what stays.
-    pub(crate) fn get_each<'a>(
-        &'a self,
-        keys: Vec<String>,
-        monitor: &'a Monitor,
-    ) -> impl Stream<Item = Result<(String, Got)>> + Send + 'a {
+    /// The same one by one, as they come. Whoever takes them in memory decides what stays.
+    pub fn get_each(&self, keys: Vec<String>) -> impl Stream<Item = Result<(String, Got)>> + Send {
         let read = keys.into_iter().map(move |key| async move {
-            monitor.check()?;
             let got = match self.get(&key).await {
                 // One sector that cannot be read, one object in a cold class: no reason to give up all others.
-                Err(error @ Error::Store { .. }) if self.works().await => Err(error),
-                Err(error @ Error::Object { .. }) => Err(error),
+                Err(error @ StoreError::Failed { .. }) if self.works().await => Err(error),
+                Err(error @ StoreError::TooLarge { .. }) => Err(error),
                 got => Ok(got?),
             };
-            let length = got.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
-            add(&monitor.counters.done_bytes, to_u64(length));
             Ok((key, got))
         });
         futures::stream::iter(read).buffer_unordered(READS_IN_FLIGHT)
     }
 
     /// Whether the store as such works: what another object's failure is about is then that object.
-    pub(crate) async fn works(&self) -> bool {
+    pub async fn works(&self) -> bool {
         matches!(self.get(names::CONFIG).await, Ok(Some(_)))
     }
 
@@ -413,9 +406,9 @@ impl Store {
     }
 }
 
-fn too_large(key: &str, size_bytes: u64) -> Error {
+fn too_large(key: &str, size_bytes: u64) -> StoreError {
     match limits::check(key, size_bytes) {
-        Err(source) => Error::Object { key: key.to_owned(), source },
+        Err(source) => StoreError::TooLarge { key: key.to_owned(), source },
         Ok(()) => short(key),
     }
 }
@@ -441,8 +434,8 @@ fn folder_path(prefix: &str) -> object_store::Result<Path> {
     path(prefix.strip_suffix('/').unwrap_or(prefix))
 }
 
-fn short(key: &str) -> Error {
+fn short(key: &str) -> StoreError {
     let source =
         object_store::Error::Generic { store: "store", source: "the answer is shorter than asked".into() };
-    Error::Store { operation: "read", key: key.to_owned(), source }
+    StoreError::Failed { operation: "read", key: key.to_owned(), source }
 }

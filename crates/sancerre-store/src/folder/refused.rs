@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::super::retry::FOLDER;
+use crate::retry::FOLDER;
 
 /// Why something in a folder could not be done.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::store) enum Refused {
+pub(crate) enum Refused {
     /// The kernel said no.
     #[error("cannot {what} {path}: {source}")]
     Call {
@@ -104,6 +104,6 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Whether there is no room, on the disk or within a quota.
-pub(in crate::store) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use object_store::ObjectStoreScheme;
 use url::Url;
 
-use crate::error::{Error, Result, told};
-use crate::store::{Store, StoreOptions, cloud};
+use crate::error::{Result, StoreError, with_root_cause};
+use crate::{Store, StoreOptions, cloud};
 
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 ///
-/// Errors: [`Error::Location`], also for what would be a folder here and was surely meant otherwise.
+/// Errors: [`StoreError::Location`], also for what would be a folder here and was surely meant otherwise.
 ///
 /// `environment` holds the provider's own variables (`AWS_ACCESS_KEY_ID` …). With `create` a missing local folder is made.
 pub fn open(
@@ -36,7 +36,7 @@ pub fn open(
             let environment: Vec<(String, String)> = environment.into_iter().collect();
             cloud::check_endpoints(&environment, url.host_str().unwrap_or_default()).map_err(bad)?;
             let cloud = cloud::open(&scheme, &url, prefix, environment, options);
-            Ok(Store::of_cloud(cloud.map_err(|error| bad(told(&error)))?, location))
+            Ok(Store::of_cloud(cloud.map_err(|error| bad(with_root_cause(&error)))?, location))
         }
         _ => Err(bad("give a path, or a file://, s3://, gs:// or az:// URL".into())),
     }
@@ -44,10 +44,10 @@ pub fn open(
 
 /// The folder at `location`.
 ///
-/// Errors: [`Error::Location`], also for one that is not a folder of this machine.
+/// Errors: [`StoreError::Location`], also for one that is not a folder of this machine.
 pub fn folder(location: &str) -> Result<PathBuf> {
     let path = local(location)?.ok_or_else(|| bad(location, "it is no folder of this machine".into()))?;
-    std::path::absolute(&path).map_err(|source| Error::File {
+    std::path::absolute(&path).map_err(|source| StoreError::File {
         operation: "find",
         path: path.display().to_string(),
         source,
@@ -69,6 +69,6 @@ fn local(location: &str) -> Result<Option<PathBuf>> {
     url.to_file_path().map(Some).map_err(|()| bad(location, "it is no path of this machine".into()))
 }
 
-fn bad(location: &str, reason: String) -> Error {
-    Error::Location { location: mistakes::shown(location).into_owned(), reason }
+fn bad(location: &str, reason: String) -> StoreError {
+    StoreError::Location { location: mistakes::shown(location).into_owned(), reason }
 }

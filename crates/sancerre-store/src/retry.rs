@@ -16,10 +16,10 @@ use object_store::client::HttpError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::StoreOptions;
-use super::transport::{NoTls, Refusal, Untrusted};
-use super::words::{explain, lacks_credentials};
-use crate::host::monotonic;
+use crate::StoreOptions;
+use crate::clock::monotonic;
+use crate::transport::{NoTls, Refusal, Untrusted};
+use crate::words::{explain, lacks_credentials};
 
 /// Pauses double from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -59,7 +59,7 @@ impl Hurry {
 }
 
 /// Waits for one store.
-pub(super) struct Patience {
+pub(crate) struct Patience {
     options: StoreOptions,
     outage: Mutex<Option<Outage>>,
 }
@@ -71,14 +71,14 @@ struct Outage {
 }
 
 impl Patience {
-    pub(super) fn new(options: &StoreOptions) -> Self {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
         Self { options: options.clone(), outage: Mutex::new(None) }
     }
 
     /// Makes attempts until the store answers, be it with an error, or the time is up. `key` spreads the pauses.
     ///
     /// An attempt is boxed: of an `AsyncFn` the compiler cannot tell that its future may change threads.
-    pub(super) async fn during<'a, T>(
+    pub(crate) async fn during<'a, T>(
         &self,
         key: &str,
         attempt: impl Fn() -> BoxFuture<'a, object_store::Result<T>>,
@@ -108,7 +108,7 @@ impl Patience {
     }
 
     /// Tells the user something about the store.
-    pub(super) fn tell(&self, message: String) {
+    pub(crate) fn tell(&self, message: String) {
         (self.options.notice)(message);
     }
 
@@ -152,7 +152,7 @@ impl Patience {
 }
 
 /// An error after which the same request may succeed.
-pub(super) fn transient(reason: &'static str) -> object_store::Error {
+pub(crate) fn transient(reason: &'static str) -> object_store::Error {
     object_store::Error::Generic { store: "store", source: reason.into() }
 }
 
@@ -162,10 +162,10 @@ pub(crate) fn is_of_a_folder(error: &object_store::Error) -> bool {
 }
 
 /// What `object_store` calls a folder of this machine.
-pub(super) const FOLDER: &str = "LocalFileSystem";
+pub(crate) const FOLDER: &str = "LocalFileSystem";
 
 /// What the kernel said, if it was asked.
-pub(super) fn of_kernel(error: &object_store::Error) -> Option<&io::Error> {
+pub(crate) fn of_kernel(error: &object_store::Error) -> Option<&io::Error> {
     find(error)
 }
 
@@ -209,7 +209,7 @@ fn retry_after(error: &object_store::Error) -> Duration {
     asked.unwrap_or_default().min(RETRY_AFTER_MAX)
 }
 
-pub(super) fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+pub(crate) fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {

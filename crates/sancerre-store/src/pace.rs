@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::StoreOptions;
-use crate::host::monotonic;
+use crate::StoreOptions;
+use crate::clock::monotonic;
 
 /// How much may go at once after a pause.
 const BURST: Duration = Duration::from_millis(100);
@@ -16,7 +16,7 @@ const PIECE_MAX: u64 = 64 << 10;
 
 /// Hands out the right to move bytes, at an even rate.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     bytes_per_second: u64,
     /// When all that was handed out will have been used.
     paid_until: Mutex<Instant>,
@@ -29,7 +29,7 @@ impl Bucket {
     }
 
     /// Takes the right to move so many bytes; they may go after the pause that is returned.
-    pub(super) fn take(&self, bytes: usize) -> Duration {
+    pub(crate) fn take(&self, bytes: usize) -> Duration {
         let now = monotonic();
         let costs = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,18 +41,18 @@ impl Bucket {
 
 /// The limits of a store.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
-    pub(super) up: Option<Arc<Bucket>>,
-    pub(super) down: Option<Arc<Bucket>>,
+pub(crate) struct Pace {
+    pub(crate) up: Option<Arc<Bucket>>,
+    pub(crate) down: Option<Arc<Bucket>>,
 }
 
 impl Pace {
-    pub(super) fn new(options: &StoreOptions) -> Self {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
         Self { up: options.upload_limit.map(Bucket::new), down: options.download_limit.map(Bucket::new) }
     }
 
     /// Waits until these bytes may have been moved.
-    pub(super) async fn wait(&self, sent: usize, received: usize) {
+    pub(crate) async fn wait(&self, sent: usize, received: usize) {
         for (bucket, bytes) in [(&self.up, sent), (&self.down, received)] {
             if let Some(bucket) = bucket {
                 tokio::time::sleep(bucket.take(bytes)).await;
@@ -62,7 +62,7 @@ impl Pace {
 }
 
 /// How much of a body goes at once under a limit.
-pub(super) fn piece_bytes(bucket: Option<&Arc<Bucket>>) -> usize {
+pub(crate) fn piece_bytes(bucket: Option<&Arc<Bucket>>) -> usize {
     let rate = bucket.map_or(u64::MAX, |bucket| bucket.bytes_per_second);
     usize::try_from((rate / 8).clamp(PIECE_MIN, PIECE_MAX)).unwrap_or(usize::MAX)
 }

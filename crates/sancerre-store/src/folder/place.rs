@@ -26,7 +26,7 @@ const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// A folder that holds a repository.
 #[derive(Debug)]
-pub(in crate::store) struct Place {
+pub(crate) struct Place {
     /// As it was found when the command began.
     pub(super) path: PathBuf,
     root: RwLock<Arc<OwnedFd>>,
@@ -67,7 +67,7 @@ impl Place {
     /// Opens the folder at an absolute path. `number` differs between processes.
     ///
     /// Errors: the kernel's.
-    pub(in crate::store) fn open_at(path: PathBuf, number: u64) -> io::Result<Self> {
+    pub(crate) fn open_at(path: PathBuf, number: u64) -> io::Result<Self> {
         let root = open_folder(&path)?;
         let mode = fstat(&root)?.st_mode;
         let is_shared = mode & SETGID != 0 || fgetxattr_query(&root, DEFAULT_ACL).is_ok();
@@ -151,7 +151,7 @@ fn identity(root: &OwnedFd) -> Option<Identity> {
 /// above hands its group on.
 ///
 /// Errors: the kernel's.
-pub(in crate::store) fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -5,22 +5,22 @@ use std::io;
 
 use quick_xml::escape::unescape;
 
-use super::folder::{self, Refused};
-use super::retry::{self, FOLDER, of_kernel};
-use crate::error::told;
+use crate::error::with_root_cause;
+use crate::folder::{self, Refused};
+use crate::retry::{self, FOLDER, of_kernel};
 
 /// Where a provider's machines are asked for credentials when no variable has any.
-pub(super) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+pub(crate) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
 
 /// What providers say to whose clock is wrong.
 const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
 
 /// Says why a request failed, on one line.
-pub(crate) fn explain(error: &object_store::Error) -> String {
+pub fn explain(error: &object_store::Error) -> String {
     if let object_store::Error::Generic { store: FOLDER, source } = error {
-        return told(source.as_ref());
+        return with_root_cause(source.as_ref());
     }
-    let text = without_markup(&told(error));
+    let text = without_markup(&with_root_cause(error));
     match () {
         () if names_instance(&text) => format!(
             "no variable has credentials (docs/STORES.md lists them), and this machine's provider gave none: {text}"
@@ -49,7 +49,7 @@ pub(crate) fn advice(error: &object_store::Error) -> &'static str {
         }
         Some(error) => of_a_folder(error.kind()),
         None if retry::is_of_a_folder(error) => "see what is mounted there, then run again",
-        None => of_a_provider(&told(error)),
+        None => of_a_provider(&with_root_cause(error)),
     }
 }
 
@@ -86,8 +86,8 @@ fn names_instance(text: &str) -> bool {
 }
 
 /// Whether credentials were asked for where a provider's machines find them, and nobody answered.
-pub(super) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    names_instance(&told(error))
+pub(crate) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    names_instance(&with_root_cause(error))
 }
 
 /// A provider's `Error` document in the middle of a text becomes its code and its message.
@@ -106,7 +106,7 @@ pub(crate) fn without_markup(text: &str) -> String {
 }
 
 /// The text of the first XML element of this name that has no attributes.
-pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(value, _)| value.trim())
 }

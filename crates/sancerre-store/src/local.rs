@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sancerre_format::names::Time;
 
-use super::folder::{Folder, Leftover, Place, make};
-use super::{Store, StoreOptions};
-use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::clock::Random;
+use crate::error::{Result, StoreError};
+use crate::folder::{Folder, Leftover, Place, make};
+use crate::{Store, StoreOptions};
 
 /// No write takes so long that its file, dated when its last byte came, is older than this; and whoever did sleep so long
 /// writes it again.
@@ -39,19 +39,20 @@ impl Leftovers {
 impl Store {
     /// Opens a folder of this machine; with `create`, makes it first.
     ///
-    /// Errors: [`Error::NoRepository`] where no folder is; [`Error::File`].
+    /// Errors: [`StoreError::NoFolder`] where no folder is; [`StoreError::File`].
     pub(crate) fn open_folder(
         location: &str,
         path: &Path,
         create: bool,
         options: &StoreOptions,
     ) -> Result<Self> {
-        let failed = |operation, source| Error::File { operation, path: path.display().to_string(), source };
+        let failed =
+            |operation, source| StoreError::File { operation, path: path.display().to_string(), source };
         let path = std::path::absolute(path).map_err(|source| failed("find", source))?;
         if create {
             make(&path).map_err(|source| failed("create the folder", source))?;
         } else if !path.is_dir() {
-            return Err(Error::NoRepository { location: location.to_owned() });
+            return Err(StoreError::NoFolder { location: location.to_owned() });
         }
         let place = Place::open_at(path, options.salt).map_err(|source| failed("open the folder", source))?;
         let strange = Arc::default();
@@ -74,9 +75,8 @@ impl Store {
     /// Keeps some room on the disk, so that one that is full can be emptied. On other stores that is not needed.
     ///
     /// Errors: the store's, also when there is no room for it.
-    pub async fn keep_reserve(&self, host: &Host) -> Result<()> {
+    pub async fn keep_reserve(&self, random: Arc<dyn Random>) -> Result<()> {
         let Some(folder) = &self.shared.folder else { return Ok(()) };
-        let random = host.random.clone();
         let kept = folder.keep_reserve(move |bytes| random.fill(bytes)).await;
         kept.map_err(|source| failed("keep room in", self, source))
     }
@@ -112,7 +112,7 @@ impl Store {
             match folder.clear(leftover.clone()).await {
                 Ok(()) => cleared.push(leftover),
                 Err(error) => {
-                    left.push(format!("{} was not removed: {}", leftover.key, super::explain(&error)));
+                    left.push(format!("{} was not removed: {}", leftover.key, crate::explain(&error)));
                 }
             }
         }
@@ -124,6 +124,6 @@ fn is_old(modified: Time, now: Time) -> bool {
     now.unix_seconds().saturating_sub(modified.unix_seconds()) >= LEFTOVER_SECONDS
 }
 
-fn failed(operation: &'static str, store: &Store, source: object_store::Error) -> Error {
-    Error::Store { operation, key: store.location().to_owned(), source }
+fn failed(operation: &'static str, store: &Store, source: object_store::Error) -> StoreError {
+    StoreError::Failed { operation, key: store.location().to_owned(), source }
 }

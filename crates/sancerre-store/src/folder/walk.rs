@@ -12,18 +12,18 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, stat
 use rustix::io::Errno;
 use sancerre_format::names::Time;
 
-use super::super::strange::{Strange, why_strange};
+use crate::strange::{Strange, why_strange};
 
 /// The end of the year 9999: times that a damaged or hostile file system may show are no reason to stop.
 pub(super) const LAST_TIME: Duration = Duration::from_secs(253_402_300_799);
 
 /// A file of a write that is under way, or died.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) struct Leftover {
-    pub(in crate::store) key: String,
+pub(crate) struct Leftover {
+    pub(crate) key: String,
     /// What it takes: nothing if it is a second name for an object.
-    pub(in crate::store) size_bytes: u64,
-    pub(in crate::store) modified: Time,
+    pub(crate) size_bytes: u64,
+    pub(crate) modified: Time,
 }
 
 #[derive(Default)]

@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use sancerre_format::names::Time;
 
-use super::Store;
-use super::s3::{Retention, Rule};
-use super::versions::Place;
-use crate::error::{Error, Result};
+use crate::Store;
+use crate::error::{Result, StoreError};
+use crate::s3::{Retention, Rule};
+use crate::versions::Place;
 
 /// The name space of S3's documents.
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -64,12 +64,12 @@ impl Store {
 
     /// The lock on an object; none where the store locks nothing.
     ///
-    /// Errors: [`Error::Missing`] when there is no such object; [`Error::Refused`] when the store does not tell.
+    /// Errors: [`StoreError::Missing`] when there is no such object; [`StoreError::Refused`] when the store does not tell.
     pub async fn lock_of(&self, key: &str) -> Result<Option<Lock>> {
         let Some(s3) = self.history().await? else { return Ok(None) };
         let version = self.version(key).await?;
         let lock = s3.retention(key, version.as_deref()).await?.map_err(|reason| {
-            Error::Refused(format!(
+            StoreError::Refused(format!(
                 "the store does not say until when object {key} is locked ({reason}); allow these credentials to ask: \
                  s3:GetObjectRetention, docs/STORES.md"
             ))
@@ -85,9 +85,10 @@ impl Store {
 
     /// Locks an object. The store refuses to shorten a lock, or to make one that can be bypassed of one that cannot.
     ///
-    /// Errors: [`Error::Missing`]; [`Error::Refused`] with the store's reason.
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Refused`] with the store's reason.
     pub async fn lock(&self, key: &str, Lock { until, mode }: Lock) -> Result<()> {
-        let no_locks = || Error::Refused(format!("{} keeps no versions and locks nothing", self.location()));
+        let no_locks =
+            || StoreError::Refused(format!("{} keeps no versions and locks nothing", self.location()));
         let s3 = self.history().await?.ok_or_else(no_locks)?;
         let version = self.version(key).await?;
         let body = format!(
@@ -97,8 +98,8 @@ impl Store {
         let answer = s3.set_retention(key, version.as_deref(), Bytes::from(body)).await?;
         match answer.status {
             200..300 => Ok(()),
-            404 => Err(Error::Missing { key: key.to_owned() }),
-            _ => Err(Error::Refused(format!(
+            404 => Err(StoreError::Missing { key: key.to_owned() }),
+            _ => Err(StoreError::Refused(format!(
                 "object {key} was not locked until {until}: the store answers {}; a keeper's credentials need \
                  s3:PutObjectRetention, docs/STORES.md",
                 answer.reason()
@@ -111,14 +112,14 @@ impl Store {
         match self.place(key).await? {
             Place::Version(id) => Ok(Some(id)),
             Place::Current => Ok(None),
-            Place::Nothing => Err(Error::Missing { key: key.to_owned() }),
+            Place::Nothing => Err(StoreError::Missing { key: key.to_owned() }),
         }
     }
 }
 
 fn understood(key: &str, lock: &Retention) -> Result<Lock> {
     let until = lock.until.ok_or_else(|| {
-        Error::Refused(format!(
+        StoreError::Refused(format!(
             "the store says in an unknown way until when object {key} is locked: {:?}; `sancerre doctor` tries it out",
             lock.term
         ))

@@ -6,12 +6,12 @@ use object_store::{GetOptions, PutMode, PutPayload};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::limits;
 
-use super::folder::Refused;
-use super::s3::S3;
-use super::traffic::Request;
-use super::versions::{self, pack_folder};
-use super::{IN_PART, Put, Store, path, retry};
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
+use crate::folder::Refused;
+use crate::s3::S3;
+use crate::traffic::Request;
+use crate::versions::{self, pack_folder};
+use crate::{IN_PART, Put, Store, path, retry};
 
 impl Store {
     /// Writes an object that must not exist yet.
@@ -22,19 +22,19 @@ impl Store {
     ///
     /// Errors: also bytes that no reader would take, for there are too many of them.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
-        limits::check(key, to_u64(bytes.len()))?;
+        limits::check(key, to_u64(bytes.len())).map_err(StoreError::Bug)?;
         let history = self.history().await?;
         let attempt = || self.try_create(key, &bytes, history).boxed();
         let put = self.shared.patience.during(key, attempt).await;
         put.map_err(|source| self.not_written(key, source))
     }
 
-    fn not_written(&self, key: &str, source: object_store::Error) -> Error {
+    fn not_written(&self, key: &str, source: object_store::Error) -> StoreError {
         match retry::find(&source) {
             Some(Refused::Elsewhere { .. }) => {
-                Error::Vanished { key: key.to_owned(), location: self.location().to_owned() }
+                StoreError::Vanished { key: key.to_owned(), location: self.location().to_owned() }
             }
-            _ => Error::Store { operation: "write", key: key.to_owned(), source },
+            _ => StoreError::Failed { operation: "write", key: key.to_owned(), source },
         }
     }
 
@@ -119,11 +119,11 @@ impl Store {
 
     /// Writes an object whose key nobody else uses.
     ///
-    /// Errors: [`Error::Occupied`] when the key holds other bytes.
+    /// Errors: [`StoreError::Occupied`] when the key holds other bytes.
     pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &'static str) -> Result<()> {
         match self.put_new(key, bytes).await? {
             Put::Created => Ok(()),
-            Put::Occupied(_) => Err(Error::Occupied { key: key.to_owned(), advice }),
+            Put::Occupied(_) => Err(StoreError::Occupied { key: key.to_owned(), advice }),
         }
     }
 }

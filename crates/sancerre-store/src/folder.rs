@@ -30,13 +30,13 @@ use object_store::{
 use rustix::fs::{FileType, fstat};
 use sancerre_format::names::Time;
 
-use super::retry::FOLDER;
-use super::strange::Strange;
+use crate::retry::FOLDER;
+use crate::strange::Strange;
 
-pub(super) use place::{Place, make};
+pub(crate) use place::{Place, make};
 use publish::Naming;
-pub(super) use refused::{Refused, is_full};
-pub(super) use walk::Leftover;
+pub(crate) use refused::{Refused, is_full};
+pub(crate) use walk::Leftover;
 use walk::{LAST_TIME, Walk, since, tag};
 
 /// Deletes in flight at once.
@@ -44,56 +44,56 @@ const DELETES_IN_FLIGHT: usize = 10;
 
 /// A folder, and what was left out of its listings.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     place: Arc<Place>,
     strange: Arc<Strange>,
 }
 
 impl Folder {
-    pub(super) fn new(place: Place, strange: Arc<Strange>) -> Self {
+    pub(crate) fn new(place: Place, strange: Arc<Strange>) -> Self {
         Self { place: Arc::new(place), strange }
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &LocalPath {
+    pub(crate) fn path(&self) -> &LocalPath {
         &self.place.path
     }
 
     /// What is written from now on may use the room that is kept for emergencies.
-    pub(super) fn spend_reserve(&self) {
+    pub(crate) fn spend_reserve(&self) {
         self.place.spends.store(true, Ordering::Relaxed);
     }
 
     /// What the mount said when a folder was to be flushed; none if that went well.
-    pub(super) fn weakness(&self) -> Option<String> {
+    pub(crate) fn weakness(&self) -> Option<String> {
         self.place.weak.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes what is missing of the room for emergencies.
     ///
     /// Errors: the kernel's.
-    pub(super) async fn keep_reserve(&self, fill: impl Fn(&mut [u8]) + Send + 'static) -> Result<()> {
+    pub(crate) async fn keep_reserve(&self, fill: impl Fn(&mut [u8]) + Send + 'static) -> Result<()> {
         self.with(move |place| Ok(place.keep_reserve(fill)?)).await
     }
 
     /// The time by the clock that dates the files here.
     ///
     /// Errors: the kernel's.
-    pub(super) async fn now(&self) -> Result<Time> {
+    pub(crate) async fn now(&self) -> Result<Time> {
         self.with(|place| Ok(place.now()?)).await
     }
 
     /// Files of writes that are under way, or died.
     ///
     /// Errors: that the folder cannot be read.
-    pub(super) async fn leftovers(&self) -> Result<Vec<Leftover>> {
+    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>> {
         Ok(self.walk(None, true).await?.leftovers)
     }
 
     /// Removes one of them.
     ///
     /// Errors: the kernel's.
-    pub(super) async fn clear(&self, leftover: Leftover) -> Result<()> {
+    pub(crate) async fn clear(&self, leftover: Leftover) -> Result<()> {
         let cleared = self.with(move |place| place.remove(&leftover.key).map_err(Refused::of_object)).await;
         match cleared {
             Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -21,9 +21,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::super::versions::pack_folder;
 use super::place::{Place, SETGID};
 use super::refused::Refused;
+use crate::versions::pack_folder;
 
 /// Names that are tried for a file under way, and folders that are made for it while somebody clears them away.
 const STAGE_ATTEMPTS: usize = 1000;

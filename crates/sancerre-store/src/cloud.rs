@@ -11,12 +11,12 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::StoreOptions;
-use super::retry::Patience;
-use super::s3::S3;
-use super::strange::Strange;
-use super::traffic::Traffic;
-use super::transport::Connector;
+use crate::StoreOptions;
+use crate::retry::Patience;
+use crate::s3::S3;
+use crate::strange::Strange;
+use crate::traffic::Traffic;
+use crate::transport::Connector;
 
 /// The settings that [`Connector`] heeds.
 const CLIENT_KEYS: [ClientConfigKey; 5] = [
@@ -29,14 +29,14 @@ const CLIENT_KEYS: [ClientConfigKey; 5] = [
 
 /// A provider's store, and what comes with it.
 pub(crate) struct Cloud {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) traffic: Arc<Traffic>,
-    pub(super) patience: Arc<Patience>,
-    pub(super) s3: Option<S3>,
-    pub(super) settings: Vec<String>,
-    pub(super) strange: Arc<Strange>,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) patience: Arc<Patience>,
+    pub(crate) s3: Option<S3>,
+    pub(crate) settings: Vec<String>,
+    pub(crate) strange: Arc<Strange>,
     /// What the keys of the bucket begin with, and ours do not.
-    pub(super) root: String,
+    pub(crate) root: String,
 }
 
 /// A builder of `object_store` with those of the variables that it understands, our transport, and no retries of its own.

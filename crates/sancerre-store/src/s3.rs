@@ -19,9 +19,9 @@ use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Si
 use sancerre_format::names::Time;
 use sha2::{Digest, Sha256};
 
-use super::retry::Patience;
-use super::words;
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
+use crate::retry::Patience;
+use crate::words;
 
 pub use listing::{Page, Version};
 
@@ -93,7 +93,7 @@ impl Rule {
 }
 
 impl S3 {
-    pub(super) fn new(
+    pub(crate) fn new(
         store: Arc<AmazonS3>,
         client: HttpClient,
         prefix: Path,
@@ -118,13 +118,14 @@ impl S3 {
         let attempt = || self.send(&method, &path, query, headers, &body).boxed();
         let answer = self.patience.during(path.as_ref(), attempt).await;
         let about = key.map_or_else(|| "the bucket".to_owned(), |_| path.to_string());
-        answer.map_err(|source| Error::Store { operation: "answer about", key: about, source })
+        answer.map_err(|source| StoreError::Failed { operation: "answer about", key: about, source })
     }
 
     /// Where an object lies in the bucket, in the very characters of its key.
     fn path(&self, key: &str) -> Result<Path> {
-        let own = super::path(key);
-        let own = own.map_err(|source| Error::Store { operation: "name", key: key.to_owned(), source })?;
+        let own = crate::path(key);
+        let own =
+            own.map_err(|source| StoreError::Failed { operation: "name", key: key.to_owned(), source })?;
         Ok(self.prefix.parts().chain(own.parts()).collect())
     }
 
@@ -160,7 +161,7 @@ impl S3 {
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
-    pub(super) async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
+    pub(crate) async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
         self.request(Method::GET, key, query, &[], Bytes::new()).await
     }
 
@@ -222,7 +223,7 @@ impl S3 {
     /// with `delimiter` only those directly below it, and the folders.
     ///
     /// One attempt. Errors: the store's; a listing that cannot be read.
-    pub(super) async fn try_versions(
+    pub(crate) async fn try_versions(
         &self,
         prefix: &str,
         delimiter: Option<&str>,

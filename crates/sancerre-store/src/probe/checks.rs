@@ -9,10 +9,10 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_format::names::Time;
 
 use super::{Check, Finding, PREFIX, Verdict};
-use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::store::folder::Refused;
-use crate::store::{Store, explain, retry};
+use crate::clock::{Clock, Random, random};
+use crate::error::{Result, StoreError};
+use crate::folder::Refused;
+use crate::{Store, explain, retry};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;
@@ -27,18 +27,24 @@ const WRONG_SHA256: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
 struct Trial<'a> {
     store: &'a Store,
-    host: &'a Host,
+    clock: &'a dyn Clock,
+    random: &'a dyn Random,
     folder: String,
     findings: Vec<Finding>,
     locked_until: Option<Time>,
 }
 
 /// What was found, and until when a new object is locked.
-pub(super) async fn run(store: &Store, host: &Host) -> Result<(Vec<Finding>, Option<Time>)> {
-    let name: String = host.random::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
+pub(super) async fn run(
+    store: &Store,
+    clock: &dyn Clock,
+    source: &dyn Random,
+) -> Result<(Vec<Finding>, Option<Time>)> {
+    let name: String = random::<8>(source).iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = format!("{PREFIX}/{name}");
     let plain = store.current_only();
-    let mut trial = Trial { store: &plain, host, folder, findings: Vec::new(), locked_until: None };
+    let mut trial =
+        Trial { store: &plain, clock, random: source, folder, findings: Vec::new(), locked_until: None };
     let first = trial.bytes();
     if !trial.write(&first).await? {
         return Ok((trial.findings, None));
@@ -64,7 +70,7 @@ impl Trial<'_> {
     }
 
     fn bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.host.random::<SIZE_BYTES>())
+        Bytes::copy_from_slice(&random::<SIZE_BYTES>(self.random))
     }
 
     /// Notes a finding; of one check the first stands.
@@ -103,7 +109,7 @@ impl Trial<'_> {
                 self.found(Check::CreateOnly, Verdict::Absent, explain(&source));
                 return Ok(false);
             }
-            Err(source) => return Err(Error::Store { operation: "write", key, source }),
+            Err(source) => return Err(StoreError::Failed { operation: "write", key, source }),
         }
         match self.store.get(&key).await? {
             Some(found) if found == *first => {
@@ -211,7 +217,7 @@ impl Trial<'_> {
                 self.found(Check::Range, Verdict::Holds, "the part that was asked for came back");
             }
             Ok(_) => self.found(Check::Range, Verdict::Lies, "another part came back than was asked for"),
-            Err(Error::Store { source, .. }) => self.found(
+            Err(StoreError::Failed { source, .. }) => self.found(
                 Check::Range,
                 Verdict::Absent,
                 format!("a part of an object cannot be read: {}", explain(&source)),
@@ -269,7 +275,7 @@ impl Trial<'_> {
                 self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there");
                 return Ok(());
             }
-            Err(source) => return Err(Error::Store { operation: "read", key, source }),
+            Err(source) => return Err(StoreError::Failed { operation: "read", key, source }),
         };
         self.clock(&head);
         match self.store.s3() {
@@ -279,7 +285,7 @@ impl Trial<'_> {
     }
 
     fn clock(&mut self, head: &ObjectMeta) {
-        let skew = head.last_modified.timestamp().saturating_sub(self.host.clock.now().unix_seconds());
+        let skew = head.last_modified.timestamp().saturating_sub(self.clock.now().unix_seconds());
         let verdict = if skew.abs() > SKEW_SECONDS_MAX { Verdict::Absent } else { Verdict::Holds };
         let seen = match skew {
             -2..=2 => "the same time as here".into(),
@@ -313,7 +319,7 @@ impl Trial<'_> {
                 self.found(Check::Overwrite, Verdict::Holds, "overwriting was refused");
                 Ok(false)
             }
-            Err(source) => Err(Error::Store { operation: "overwrite", key: key.to_owned(), source }),
+            Err(source) => Err(StoreError::Failed { operation: "overwrite", key: key.to_owned(), source }),
         }
     }
 

@@ -18,13 +18,13 @@ use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Method, StatusCode, header};
 use tokio::time::Sleep;
 
-use super::StoreOptions;
-use super::pace::{Bucket, Pace, piece_bytes};
-use super::strange::{Strange, sieve};
-use super::traffic::{Request, Traffic};
-use super::words::{INSTANCES, without_markup};
-use crate::error::told;
-use crate::host::monotonic;
+use crate::StoreOptions;
+use crate::clock::monotonic;
+use crate::error::with_root_cause;
+use crate::pace::{Bucket, Pace, piece_bytes};
+use crate::strange::{Strange, sieve};
+use crate::traffic::{Request, Traffic};
+use crate::words::{INSTANCES, without_markup};
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// Uploads from this size on may be under way long after their last byte was handed to the system.
@@ -45,11 +45,11 @@ const INSTANCE_STALL: Duration = Duration::from_secs(5);
 /// The store answered, and its answer is to come back later.
 #[derive(Debug, thiserror::Error)]
 #[error("the store answers {status}{}{message}", if message.is_empty() { "" } else { ": " })]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
     /// How long it wants to be left alone.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// The server is not who it says it is, as far as this machine can tell.
@@ -58,14 +58,14 @@ pub(super) struct Refusal {
     "the server's certificate is not trusted ({0}): install that of its authority on this machine, or name a file with \
      it in SSL_CERT_FILE"
 )]
-pub(super) struct Untrusted(String);
+pub(crate) struct Untrusted(String);
 
 /// The server speaks no TLS.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "what answers there does not speak TLS; if it is meant to be plain, write http:// in the variable of the endpoint"
 )]
-pub(super) struct NoTls;
+pub(crate) struct NoTls;
 
 /// No byte moved for too long.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ struct Stalled(Duration);
 
 /// Makes clients that share counters and limits.
 #[derive(Debug, Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     shared: Arc<Shared>,
 }
 
@@ -87,7 +87,7 @@ struct Shared {
 }
 
 impl Connector {
-    pub(super) fn new(options: &StoreOptions, traffic: Arc<Traffic>, strange: Arc<Strange>) -> Self {
+    pub(crate) fn new(options: &StoreOptions, traffic: Arc<Traffic>, strange: Arc<Strange>) -> Self {
         let shared = Shared { pace: Pace::new(options), stall: options.stall, traffic, strange };
         Self { shared: Arc::new(shared) }
     }
@@ -97,7 +97,7 @@ impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = client(options).map_err(|error| object_store::Error::Generic {
             store: "HTTP client",
-            source: match told(&error).contains(NO_AUTHORITIES) {
+            source: match with_root_cause(&error).contains(NO_AUTHORITIES) {
                 true => "this machine knows no certificate authorities: install Debian's package ca-certificates, or \
                          name a file with their certificates in SSL_CERT_FILE"
                     .into(),
@@ -269,7 +269,7 @@ fn message(body: &[u8]) -> String {
 fn failed(error: reqwest::Error) -> HttpError {
     let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Interrupted };
     let error = error.without_url();
-    let text = told(&error);
+    let text = with_root_cause(&error);
     match text.split_once(UNTRUSTED) {
         Some((_, reason)) => HttpError::new(kind, Untrusted(reason.trim_matches([':', ' ']).to_owned())),
         None if text.contains(NO_TLS) => HttpError::new(kind, NoTls),

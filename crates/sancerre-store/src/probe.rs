@@ -8,9 +8,9 @@ mod checks;
 
 use sancerre_format::names::Time;
 
-use super::Store;
+use crate::Store;
+use crate::clock::{Clock, Random};
 use crate::error::Result;
-use crate::host::Host;
 
 /// Keys of the objects that a probe writes.
 pub const PREFIX: &str = "probe";
@@ -210,9 +210,9 @@ impl Report {
 /// Tries out the store with a few small objects.
 ///
 /// Errors: the store does not answer; it answers something that is none of the cases that are told apart.
-pub async fn probe(store: &Store, host: &Host) -> Result<Report> {
-    let time = host.clock.now();
-    let (mut findings, locked_until) = checks::run(store, host).await?;
+pub async fn probe(store: &Store, clock: &dyn Clock, random: &dyn Random) -> Result<Report> {
+    let time = clock.now();
+    let (mut findings, locked_until) = checks::run(store, clock, random).await?;
     findings.sort_by_key(|finding| finding.check);
     let seconds = |until: Time| until.unix_seconds().saturating_sub(time.unix_seconds());
     Ok(Report { time, findings, lock_seconds: locked_until.map(seconds) })

@@ -60,7 +60,7 @@ impl Traffic {
         Totals { put, get, list, delete, other, sent_bytes, received_bytes }
     }
 
-    pub(super) fn request(&self, request: Request) {
+    pub(crate) fn request(&self, request: Request) {
         let [put, get, list, delete, other] = &self.requests;
         let counter = match request {
             Request::Put => put,
@@ -72,11 +72,11 @@ impl Traffic {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&self, bytes: usize) {
         add(&self.sent_bytes, bytes);
     }
 
-    pub(super) fn received(&self, bytes: usize) {
+    pub(crate) fn received(&self, bytes: usize) {
         add(&self.received_bytes, bytes);
     }
 }

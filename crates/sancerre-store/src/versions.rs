@@ -17,17 +17,17 @@ use futures::FutureExt;
 use sancerre_format::names;
 use tokio::sync::OnceCell;
 
-use super::s3::{Page, S3, Version};
-use super::words::without_markup;
-use super::{Listed, Store};
-use crate::error::{Error, Result};
+use crate::error::{Result, StoreError};
+use crate::s3::{Page, S3, Version};
+use crate::words::without_markup;
+use crate::{Listed, Store};
 
 /// Codes with which a store refuses the key rather than the request.
 const WRONG_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"];
 
 /// What is known of the versions of a store's objects.
 #[derive(Default)]
-pub(super) struct Versions {
+pub(crate) struct Versions {
     kept: OnceCell<Kept>,
     /// The earliest versions, by key.
     first: Mutex<HashMap<String, String>>,
@@ -47,7 +47,7 @@ enum Kept {
 
 /// What to read for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// What is there.
     Current,
     /// This version.
@@ -58,7 +58,7 @@ pub(super) enum Place {
 
 impl Place {
     /// What to ask for: no version for the current one. None where there is nothing to ask for.
-    pub(super) fn version(&self) -> Option<Option<String>> {
+    pub(crate) fn version(&self) -> Option<Option<String>> {
         match self {
             Self::Current => Some(None),
             Self::Version(id) => Some(Some(id.clone())),
@@ -68,14 +68,14 @@ impl Place {
 }
 
 /// An object: its earliest version, and whether nothing was put over it.
-pub(super) struct Object {
-    pub(super) first: Version,
+pub(crate) struct Object {
+    pub(crate) first: Version,
     is_alone: bool,
 }
 
 impl Store {
     /// The requests for versions, if this store keeps any. Asks once.
-    pub(super) async fn history(&self) -> Result<Option<&S3>> {
+    pub(crate) async fn history(&self) -> Result<Option<&S3>> {
         let Some(s3) = self.s3().filter(|_| !self.sees_current_only) else { return Ok(None) };
         let kept = self.shared.versions.kept.get_or_try_init(|| self.ask(s3)).await?;
         Ok(matches!(kept, Kept::Yes).then_some(s3))
@@ -107,13 +107,14 @@ impl Store {
 
     /// Fails where objects could be hidden from us unnoticed.
     ///
-    /// Errors: [`Error::Refused`] when the store does not tell these credentials whether it keeps versions, or which.
+    /// Errors: [`StoreError::Refused`] when the store does not tell these credentials whether it keeps versions, or which.
     pub async fn must_tell_versions(&self) -> Result<()> {
         if self.history().await?.is_some() {
             return match self.list(names::CONFIG).await {
-                Err(Error::Store {
-                    source: object_store::Error::PermissionDenied { source, .. }, ..
-                }) => Err(Error::Refused(format!(
+                Err(StoreError::Failed {
+                    source: object_store::Error::PermissionDenied { source, .. },
+                    ..
+                }) => Err(StoreError::Refused(format!(
                     "delete markers could hide what is needed, so nothing was deleted: {}",
                     without_markup(&source.to_string())
                 ))),
@@ -121,7 +122,7 @@ impl Store {
             };
         }
         match self.shared.versions.kept.get() {
-            Some(Kept::Untold(reason)) => Err(Error::Refused(format!(
+            Some(Kept::Untold(reason)) => Err(StoreError::Refused(format!(
                 "the store does not say whether the bucket keeps versions ({reason}), so delete markers could hide what \
                  is needed; nothing was deleted. Allow these credentials to ask: s3:GetBucketVersioning, docs/STORES.md"
             ))),
@@ -130,7 +131,7 @@ impl Store {
     }
 
     /// What to read for a key.
-    pub(super) async fn place(&self, key: &str) -> Result<Place> {
+    pub(crate) async fn place(&self, key: &str) -> Result<Place> {
         let Some(s3) = self.history().await? else { return Ok(Place::Current) };
         if let Some(folder) = pack_folder(key) {
             self.list_packs_once(s3, folder).await?;
@@ -145,7 +146,7 @@ impl Store {
     }
 
     /// After a plain read of a pack found nothing: a marker may have been put there since its folder was listed.
-    pub(super) async fn second_place(&self, key: &str, place: &Place) -> Result<Place> {
+    pub(crate) async fn second_place(&self, key: &str, place: &Place) -> Result<Place> {
         match self.history().await? {
             Some(s3) if *place == Place::Current => self.look_up(s3, key).await,
             _ => Ok(Place::Nothing),
@@ -156,7 +157,7 @@ impl Store {
     async fn look_up(&self, s3: &S3, key: &str) -> Result<Place> {
         let first = self.shared.patience.during(key, || first(s3, key).boxed()).await;
         let first =
-            first.map_err(|source| Error::Store { operation: "list", key: key.to_owned(), source })?;
+            first.map_err(|source| StoreError::Failed { operation: "list", key: key.to_owned(), source })?;
         let Some(object) = first else { return Ok(Place::Nothing) };
         let id = object.first.id.clone();
         self.remember(object);
@@ -179,16 +180,19 @@ impl Store {
     }
 
     /// Objects below a prefix over which somebody put a delete marker or another version, as far as they were met.
-    pub(crate) fn covered(&self, prefix: &str) -> Vec<String> {
+    pub fn covered(&self, prefix: &str) -> Vec<String> {
         let covered = self.shared.versions.covered.lock().unwrap_or_else(PoisonError::into_inner);
         covered.iter().filter(|key| key.starts_with(prefix)).cloned().collect()
     }
 
     /// Lists every object ever written below a prefix.
-    pub(super) async fn list_first(&self, s3: &S3, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+    pub(crate) async fn list_first(&self, s3: &S3, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
         let objects = self.shared.patience.during(prefix, || objects(s3, prefix, after).boxed()).await;
-        let objects =
-            objects.map_err(|source| Error::Store { operation: "list", key: prefix.to_owned(), source })?;
+        let objects = objects.map_err(|source| StoreError::Failed {
+            operation: "list",
+            key: prefix.to_owned(),
+            source,
+        })?;
         let listed = objects.into_iter().map(|object| {
             let Version { key, id, size_bytes, modified } = &object.first;
             // The id of what was there before the bucket kept versions is the same for all: `null`.
@@ -220,15 +224,20 @@ impl Store {
     }
 
     /// Deletes every version of an object, the earliest last: an interruption leaves it as it was.
-    pub(super) async fn delete_versions(&self, s3: &S3, key: &str) -> Result<()> {
+    pub(crate) async fn delete_versions(&self, s3: &S3, key: &str) -> Result<()> {
         let all = self.shared.patience.during(key, || versions(s3, key).boxed()).await;
-        let all = all.map_err(|source| Error::Store { operation: "list", key: key.to_owned(), source })?;
+        let all =
+            all.map_err(|source| StoreError::Failed { operation: "list", key: key.to_owned(), source })?;
         for version in all {
             let answer = s3.delete(key, Some(&version)).await?;
             if !answer.is_success() && answer.status != 404 {
                 let lock = s3.retention(key, Some(&version)).await?.ok().flatten();
                 let until = lock.map(|lock| lock.term);
-                return Err(Error::Kept { key: key.to_owned(), until, reason: answer.reason() });
+                return Err(StoreError::DeleteRefused {
+                    key: key.to_owned(),
+                    until,
+                    reason: answer.reason(),
+                });
             }
         }
         self.shared.versions.first.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -243,13 +252,13 @@ impl Versions {
 }
 
 /// The folder of a session's packs, with its slash, if the key is a pack's.
-pub(super) fn pack_folder(key: &str) -> Option<&str> {
+pub(crate) fn pack_folder(key: &str) -> Option<&str> {
     let folder = key.get(..=key.rfind('/')?)?;
     (folder.rsplit('/').nth(2) == Some("packs")).then_some(folder)
 }
 
 /// The earliest version of a key; none if nothing was ever written there.
-pub(super) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Object>> {
+pub(crate) async fn first(s3: &S3, key: &str) -> object_store::Result<Option<Object>> {
     let (mut first, mut count) = (None, 0_usize);
     s3.try_versions(key, None, None, |page| {
         // Keys ascend, so its own come before longer ones that begin the same.
@@ -302,7 +311,7 @@ async fn objects(s3: &S3, prefix: &str, after: Option<&str>) -> object_store::Re
 }
 
 /// The folders directly below a prefix in which anything was ever written.
-pub(super) async fn folders(s3: &S3, prefix: &str) -> object_store::Result<Vec<String>> {
+pub(crate) async fn folders(s3: &S3, prefix: &str) -> object_store::Result<Vec<String>> {
     let mut folders = Vec::new();
     s3.try_versions(prefix, Some("/"), None, |page| {
         folders.extend(page.folders);
