@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sancerre_engine::forget::{approve, set_quorum, undelete};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::revoke::revoke;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::id::SessionId;

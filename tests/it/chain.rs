@@ -6,7 +6,7 @@ use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, Outcome};
-use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::revoke::revoke;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::Hash;
 use sancerre_format::log::{Entry, Kind};

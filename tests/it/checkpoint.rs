@@ -7,7 +7,7 @@ use sancerre_engine::gc::{GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::revoke::revoke;
 use sancerre_format::certificate::Role;
 use sancerre_format::checkpoint::{Checkpoint, State};
 use sancerre_format::config::Layout;

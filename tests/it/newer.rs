@@ -8,7 +8,7 @@ use sancerre_engine::forget::hold;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::revoke::revoke;
+use sancerre_engine::revoke::revoke;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::key::{KeyFile, Secret};

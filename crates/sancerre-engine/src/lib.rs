@@ -10,25 +10,20 @@
 
 pub mod audit;
 pub mod backup;
-pub mod cache;
 pub mod check;
-pub mod error;
 pub mod forget;
-pub mod frames;
 pub mod gc;
-pub mod host;
 pub mod index;
-mod kept;
-pub mod keys;
-pub mod known;
+pub mod init;
 pub mod lock;
-pub mod map;
-pub mod monitor;
 pub mod repair;
-pub mod repository;
 pub mod restore;
+pub mod revoke;
 pub mod select;
 pub mod stats;
 
-pub use error::{Error, ErrorKind, Result, StoreError};
+pub use sancerre_repository::{
+    self as repository, Error, ErrorKind, Result, StoreError, cache, error, frames, host, keys, known, map,
+    monitor,
+};
 pub use sancerre_store::{self as store, location};

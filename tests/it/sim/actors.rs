@@ -11,7 +11,7 @@ use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::revoke::{Revoked, revoke};
+use sancerre_engine::revoke::{Revoked, revoke};
 use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;

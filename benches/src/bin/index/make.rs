@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use sancerre_engine::host::Host;
+use sancerre_engine::init::{NewRepository, init};
 use sancerre_engine::keys::{Keys, SecretString, SignerKey};
 use sancerre_engine::location;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::init::{NewRepository, init};
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::session::{Session, append};
 use sancerre_engine::store::StoreOptions;

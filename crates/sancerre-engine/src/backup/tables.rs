@@ -17,11 +17,11 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::Shared;
 use crate::error::{Error, Result};
-use crate::kept::Kept;
 use crate::known::{Places, Speaker, Word};
 use crate::repository::Repository;
 use crate::repository::ends::{Contents, Source, contents};
 use crate::repository::log::{Log, LogEntry};
+use sancerre_repository::kept::Kept;
 
 /// Tails read at once, over all regions: each is some 64 KiB.
 const READS_IN_FLIGHT: usize = 16;

@@ -10,8 +10,8 @@ use sancerre_format::id::FramePlace;
 use super::run::{is_transient, tolerate};
 use crate::error::Result;
 use crate::frames::Frames;
-use crate::kept::Kept;
 use crate::repository::Repository;
+use sancerre_repository::kept::Kept;
 
 /// Opened frames kept: each snapshot of a disk has its own frame at a place, and the walk visits them in turn.
 const KEPT_BYTES: u64 = 192 << 20;

@@ -13,8 +13,8 @@ use sancerre_format::pack::{PackTail, Piece};
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::{Error, Result, StoreError};
-use crate::kept::Kept;
 use crate::repository::ends::{Ends, Source};
+use sancerre_repository::kept::Kept;
 
 /// Tables kept: of a disk that is walked from left to right, some packs of each snapshot.
 const KEPT_BYTES: u64 = 64 << 20;

@@ -16,13 +16,13 @@ use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{IndexEntry, SegmentBuilder, SegmentName};
 use sancerre_format::log::Kind;
 
-use super::lookup::{Run, run_of};
 use super::publish::Publisher;
-use super::segment::{Head, Segment, ignored, read_uncovered, retain_heard, segments};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::log::{Avoid, Log};
+use sancerre_repository::index::{Head, Segment, ignored, read_uncovered, retain_heard, segments};
+use sancerre_repository::index::{SegmentRun, run_of};
 
 /// With more runs than this a backup merges small ones when it is done.
 const RUNS_MAX: usize = 16;
@@ -87,8 +87,8 @@ pub(crate) async fn merge_after_backup(
 
 /// The runs to merge: the smallest ones, up to the last that is not much larger than all smaller ones, and as many as
 /// have no more than `limit` entries together.
-fn choose(sizes: &BTreeMap<Run, u64>, limit: u64) -> BTreeSet<Run> {
-    let mut ascending: Vec<(u64, Run)> = sizes.iter().map(|(run, entries)| (*entries, *run)).collect();
+fn choose(sizes: &BTreeMap<SegmentRun, u64>, limit: u64) -> BTreeSet<SegmentRun> {
+    let mut ascending: Vec<(u64, SegmentRun)> = sizes.iter().map(|(run, entries)| (*entries, *run)).collect();
     ascending.sort_unstable();
     let (mut chosen, mut total) = (0, 0u64);
     for (number, (entries, _)) in ascending.iter().enumerate() {
@@ -110,7 +110,7 @@ pub(super) async fn merge(
     repository: &Repository,
     log: &mut Log,
     monitor: &Monitor,
-    pick: impl FnOnce(&BTreeMap<Run, u64>) -> BTreeSet<Run>,
+    pick: impl FnOnce(&BTreeMap<SegmentRun, u64>) -> BTreeSet<SegmentRun>,
 ) -> Result<Option<MergeReport>> {
     repository.signer(Kind::Index.roles())?;
     let mut listed = segments(repository, log).await?;
@@ -354,7 +354,7 @@ mod tests {
     const NONE: [u64; 0] = [];
 
     fn chosen(sizes: &[u64], limit: u64) -> Vec<u64> {
-        let sizes: BTreeMap<Run, u64> =
+        let sizes: BTreeMap<SegmentRun, u64> =
             (1..).map(|number| (number, None)).zip(sizes.iter().copied()).collect();
         choose(&sizes, limit).into_iter().map(|(number, _)| number).collect()
     }

@@ -1,41 +1,14 @@
-//! Publishing segments: a session's own, and those of a log entry of kind `index`.
+//! Publishing segments under a log entry of kind `index`.
 
-use bytes::Bytes;
 use sancerre_format::id::SessionId;
-use sancerre_format::index::{SealedSegment, SegmentFields, SegmentName};
+use sancerre_format::index::{SealedSegment, SegmentName};
 use sancerre_format::log::Kind;
 use sancerre_format::names;
-use sancerre_format::record;
+use sancerre_repository::index::sign_segment;
 
 use crate::error::{Error, Result, StoreError};
-use crate::keys::SignerKey;
-use crate::repository::Repository;
 use crate::repository::log::Log;
-use crate::repository::session;
-
-/// The object of a segment.
-pub(crate) fn sign_segment(
-    repository: &Repository,
-    signer: &SignerKey,
-    session: SessionId,
-    sequence: u32,
-    covers: Vec<SegmentName>,
-    built: &SealedSegment,
-) -> Result<Bytes> {
-    let segment = SegmentFields {
-        repository: repository.keys.trust.repository,
-        zone: repository.keys.zone.clone(),
-        session,
-        sequence,
-        by: signer.by.clone(),
-        generation: repository.keys.zone_secrets()?.generation,
-        covers,
-        entries: built.entries,
-        table_bytes: built.table_bytes,
-        table_hash: built.table_hash,
-    };
-    Ok(record::encode(&segment, repository.host.tool, &signer.key, &[], &built.sealed)?.into())
-}
+use crate::repository::{Repository, session};
 
 /// Publishes segments under a log entry of their own. Only the last one covers others: whoever dies halfway leaves
 /// segments that add to the old ones and hide none.

@@ -18,10 +18,8 @@ use sancerre_format::index::{self, IndexEntry, SealedSegment, SegmentName};
 use sancerre_format::log::Kind;
 use sancerre_format::seal::RootKey;
 
-use super::lookup::Run;
 use super::merge::{SEGMENT_ENTRIES, merge};
 use super::publish::Publisher;
-use super::segment::segments;
 use crate::check::tolerate;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -29,6 +27,8 @@ use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::ends::{Ends, Source};
 use crate::repository::log::{Avoid, Log};
+use sancerre_repository::index::SegmentRun;
+use sancerre_repository::index::segments;
 
 /// Packs read at once.
 const PACKS_IN_FLIGHT: usize = 16;
@@ -95,8 +95,9 @@ pub(super) async fn rebuild(
     let Publisher { id, entries, segments, .. } = writer.finish(old).await?;
     report.entries = entries;
     if segments > 1 {
-        let own =
-            |sizes: &BTreeMap<Run, u64>| sizes.keys().filter(|run| run.0 == id.number).copied().collect();
+        let own = |sizes: &BTreeMap<SegmentRun, u64>| {
+            sizes.keys().filter(|run| run.0 == id.number).copied().collect()
+        };
         let merged = merge(repository, &mut log, monitor, own).await?;
         report.entries = merged.map_or(entries, |merged| merged.entries);
     }

@@ -8,7 +8,7 @@ use sancerre_format::index::SegmentName;
 use sancerre_format::names::Folder;
 
 use super::rebuild::rebuild;
-use super::segment::{Whole, key_of, segments};
+use super::{Whole, key_of, segments};
 use crate::known::{Places, Usable};
 use crate::monitor::Monitor;
 use crate::repository::Repository;

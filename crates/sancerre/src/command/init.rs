@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sancerre_engine::Error;
-use sancerre_engine::repository::init::{self, Made, NewRepository};
+use sancerre_engine::init::{self, Made, NewRepository};
 use sancerre_engine::store::Store;
 use sancerre_engine::store::probe::{self, Finding, Report};
 use sancerre_format::config::Layout;

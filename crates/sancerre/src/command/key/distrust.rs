@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use sancerre_engine::keys::overview;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::revoke::{self, Revoked};
 use sancerre_engine::repository::{Repository, session};
+use sancerre_engine::revoke::{self, Revoked};
 use sancerre_format::certificate::Role;
 use sancerre_format::log::{Distrust, Entry, Kind};
 use sancerre_format::names::Name;

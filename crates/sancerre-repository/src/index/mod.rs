@@ -1,0 +1,19 @@
+//! The index: which place holds a chunk, beyond what the snapshot before knows.
+//!
+//! ```text
+//! segment ─small──────────────> places, whole in memory
+//!         └large─> page table and filter in memory ─a hit─> one page by range ─> checked against its hash
+//! ```
+//!
+//! It is a hint: what is missing or damaged costs deduplication and nothing else, and no place is used before
+//! [`Usable`](crate::known::Usable) allows it.
+
+mod lookup;
+mod publish;
+mod segment;
+mod unread;
+
+pub use lookup::{Index, Lookup, SegmentRun, WHOLE_BYTES, run_of};
+pub use publish::sign_segment;
+pub use segment::{Covering, Head, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments};
+pub use unread::unread_segments;

@@ -1,0 +1,427 @@
+//! Opening a repository's own keys with a passphrase or with identities.
+
+mod signers;
+
+use std::collections::BTreeMap;
+
+use sancerre_format::FormatError;
+use sancerre_format::certificate::Role;
+use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::key::{IdentitySecret, Secret, ZoneKeys, ZoneSecret};
+use sancerre_format::names::{self, Name, Zone};
+use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::record::{Fields, Record, SignedBy, Trust};
+use zeroize::Zeroizing;
+
+use super::hybrid;
+use super::identity::OpenIdentity;
+use super::objects::{self, Found, KeyRecord, LeftOut};
+use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
+use super::{Anchored, Keys, SecretString, SignerKey, ZoneSecrets};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use sancerre_store::Store;
+use signers::{open_admin, open_writer};
+
+/// What opens age files: a passphrase, identities, or both.
+#[derive(Default)]
+pub struct Unlock {
+    passphrase: Option<SecretString>,
+    identities: Vec<OpenIdentity>,
+    anchor: Option<Trust>,
+}
+
+impl Unlock {
+    /// With a passphrase.
+    pub fn with_passphrase(mut self, passphrase: SecretString) -> Self {
+        self.passphrase = Some(passphrase);
+        self
+    }
+
+    /// With identities from a file.
+    pub fn with_identities(mut self, identities: Vec<OpenIdentity>) -> Self {
+        self.identities.extend(identities);
+        self
+    }
+
+    /// Only of this repository.
+    pub fn anchored(mut self, trust: Option<Trust>) -> Self {
+        self.anchor = trust;
+        self
+    }
+
+    /// The passphrase, if it is one of them.
+    pub fn passphrase(&self) -> Option<&SecretString> {
+        self.passphrase.as_ref()
+    }
+
+    /// Whether a passphrase can be tried at all; if it cannot, that must not look like a wrong one.
+    fn has_memory(&self) -> Result<()> {
+        self.passphrase.as_ref().map_or(Ok(()), |_| sealed::has_memory(SCRYPT_LOG_N))
+    }
+
+    fn try_identities(&self, file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.identities.iter().find_map(|identity| sealed::open(identity.as_ref(), file).ok())
+    }
+
+    /// The secret, if there is a passphrase and it opens it.
+    fn try_passphrase(&self, file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let passphrase = self.passphrase.as_ref()?;
+        sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).ok()
+    }
+
+    /// The secret sealed to a recipient, if that is one of those at hand.
+    fn try_recipient(&self, record: &Record<Recipient>) -> Option<Zeroizing<Vec<u8>>> {
+        match record.fields.opener {
+            Opener::Passphrase => self.try_passphrase(record.sealed().ok()?),
+            Opener::Age(_) | Opener::Ssh(_) => self.try_identities(record.sealed().ok()?),
+        }
+    }
+
+    /// What was tried, for messages.
+    fn what(&self) -> &'static str {
+        match (&self.passphrase, self.identities.is_empty()) {
+            (Some(_), true) => "the passphrase",
+            (None, _) => "the identity",
+            (Some(_), false) => "neither the identity nor the passphrase",
+        }
+    }
+
+    fn not_opened(&self, what: &str, store: &Store) -> Error {
+        let verb = if self.what().starts_with("neither") { "opens" } else { "does not open" };
+        Error::WrongKey {
+            what: format!("{} {verb} {what} at {}", self.what(), store.location()),
+            advice: match self.passphrase {
+                Some(_) => {
+                    "check SANCERRE_PASSWORD, SANCERRE_PASSWORD_FILE or SANCERRE_PASSWORD_COMMAND, and the location"
+                }
+                None => {
+                    "give the identity (--identity) of a restore recipient; `sancerre key list` shows them"
+                }
+            },
+        }
+    }
+}
+
+impl Keys {
+    /// With a passphrase: [`Keys::unlock`].
+    pub async fn from_passphrase(store: &Store, zone: &Zone, passphrase: &SecretString) -> Result<Self> {
+        Self::unlock(store, zone, &Unlock::default().with_passphrase(passphrase.clone())).await
+    }
+
+    /// Opens the repository's identity and all that is sealed to it.
+    ///
+    /// Errors: [`Error::NoRepository`]; [`Error::WrongKey`] when nothing opens; [`Error::Usage`] when there is no such
+    /// zone; damage of key objects.
+    pub async fn unlock(store: &Store, zone: &Zone, unlock: &Unlock) -> Result<Self> {
+        // `init` writes `config` last: before it there is no repository, whatever else it left.
+        let anchored = Anchored::read(store, unlock.anchor.as_ref()).await?;
+        let mut keys = Self::unlock_identities(store, anchored, zone, unlock).await?;
+        keys.enter_zone(store).await?;
+        Ok(keys)
+    }
+
+    /// Opens the repository's identity alone, which is that of `anchored`; the zone need not exist.
+    ///
+    /// Errors: as [`Keys::unlock`].
+    pub async fn unlock_identities(
+        store: &Store,
+        anchored: Anchored,
+        zone: &Zone,
+        unlock: &Unlock,
+    ) -> Result<Self> {
+        unlock.has_memory()?;
+        let trust = anchored.trust.clone();
+        let Opened { found: (identities, vouched), left_out } =
+            open_identities(store, &trust, unlock).await?;
+        let mut keys = Self {
+            identities,
+            vouched: vouched || unlock.anchor.is_some(),
+            ..Self::public(trust, zone.clone())
+        };
+        keys.anchor(anchored);
+        keys.note(left_out);
+        Ok(keys)
+    }
+
+    /// Opens the zone's secrets, and the key of a writer that is kept with them.
+    ///
+    /// Errors: as [`Keys::unlock`].
+    pub async fn enter_zone(&mut self, store: &Store) -> Result<()> {
+        let newest = newest(&self.identities)?;
+        let (epoch, recipient) = (newest.epoch, recipient_of(newest)?);
+        let (zone, writer) = futures::try_join!(
+            open_zone(store, &self.trust, &self.zone, &self.identities),
+            open_writer(store, &self.trust, &self.zone, &self.identities),
+        )?;
+        self.secrets = ZoneSecrets::of(zone.found, epoch, recipient);
+        self.signers.extend(writer.found);
+        self.note(zone.left_out);
+        self.note(writer.left_out);
+        Ok(())
+    }
+
+    /// The identity of an epoch.
+    pub(super) fn identity(&self, epoch: u16) -> Result<&IdentitySecret> {
+        let found = self.identities.iter().find(|identity| identity.epoch == epoch);
+        found.ok_or_else(|| Error::WrongKey {
+            what: format!("this key does not open the repository's identity of epoch {epoch}"),
+            advice: "use the passphrase or identity (--identity) of a present restore recipient: `sancerre key list`",
+        })
+    }
+
+    /// Adds the admin's key, for what only the admin or a keeper may sign.
+    ///
+    /// Errors: [`Error::WrongKey`] when it does not open.
+    pub async fn unlock_admin(&mut self, store: &Store, unlock: &Unlock) -> Result<()> {
+        unlock.has_memory()?;
+        let key = open_admin(store, &self.trust, unlock).await?;
+        let name = Name::new("admin")?;
+        let by = SignedBy { name, certificate: None };
+        self.signers.push(SignerKey { by, key, role: Role::Admin, expires: None });
+        Ok(())
+    }
+}
+
+fn recipient_of(secret: &IdentitySecret) -> Result<String> {
+    age_identity(secret)?.recipient().map_err(Error::object(&names::identity(secret.epoch)))
+}
+
+fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
+    identities.iter().max_by_key(|identity| identity.epoch).ok_or_else(|| Error::WrongKey {
+        what: "this key does not open the repository's identity".into(),
+        advice: "use the repository's passphrase or a restore identity (--identity)",
+    })
+}
+
+/// What was opened, and what was left out on the way.
+struct Opened<T> {
+    found: T,
+    left_out: Vec<LeftOut>,
+}
+
+/// The identities that open, newest first through it all older ones; and whether that vouches for the trust anchor.
+async fn open_identities(
+    store: &Store,
+    trust: &Trust,
+    unlock: &Unlock,
+) -> Result<Opened<(Vec<IdentitySecret>, bool)>> {
+    let Found { mut records, mut left_out } = objects::read::<Recipient>(store, trust).await?;
+    records.sort_by_key(|(record, _)| std::cmp::Reverse(record.fields.epoch));
+    let any = !records.is_empty();
+    let (mut identities, mut vouched): (Vec<IdentitySecret>, bool) = (Vec::new(), false);
+    for (record, _) in &records {
+        // What an older record holds was opened already, or is what a broken chain still lacks.
+        if identities.iter().any(|identity| identity.epoch == record.fields.epoch) {
+            continue;
+        }
+        let Some(secret) = unlock.try_recipient(record) else { continue };
+        let key = record.fields.key();
+        let read = match IdentitySecret::decode(&secret) {
+            Ok(secret) if !secret.trust.is_same(trust) => {
+                return Err(another_admin(store, trust, &secret.trust));
+            }
+            Ok(secret) => chain(store, trust, secret, &mut left_out).await?,
+            Err(why) => Err(why),
+        };
+        match read {
+            Ok((chained, whole)) => {
+                vouched |= record.fields.opener == Opener::Passphrase;
+                let known: Vec<u16> = identities.iter().map(|identity| identity.epoch).collect();
+                identities.extend(chained.into_iter().filter(|found| !known.contains(&found.epoch)));
+                if whole {
+                    break;
+                }
+            }
+            Err(why) => left_out.push(LeftOut { why: Error::object(&key)(why), key }),
+        }
+    }
+    if identities.is_empty() {
+        let bad = !left_out.is_empty();
+        return Err(match (objects::worst(left_out, any), any) {
+            (Some(error), _) => error,
+            (None, false) => no_recipient(store, bad),
+            (None, true) => unlock.not_opened("the repository", store),
+        });
+    }
+    Ok(Opened { found: (identities, vouched), left_out })
+}
+
+/// From an identity to those before it, each sealed to the next; and whether that reached the first.
+///
+/// What is wrong with the identity itself is the inner error. A break further down is named and costs only what lies
+/// below it.
+async fn chain(
+    store: &Store,
+    trust: &Trust,
+    newest: IdentitySecret,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<std::result::Result<(Vec<IdentitySecret>, bool), FormatError>> {
+    let epochs = |key: &str| names::identity_epoch(key).is_some_and(|epoch| epoch <= newest.epoch);
+    let mut found = objects::read_those::<Identity>(store, trust, epochs).await?;
+    left_out.append(&mut found.left_out);
+    let mut identities: Vec<IdentitySecret> = Vec::new();
+    let mut next = Some(newest);
+    while let Some(secret) = next.take() {
+        let record = found.records.iter().find(|(record, _)| record.fields.epoch == secret.epoch);
+        let step = match record {
+            Some((record, _)) => step(trust, &secret, record),
+            // Its record is needed for those before it, not to open what it opens.
+            None => Ok(Step::Lost),
+        };
+        let first = identities.is_empty();
+        match step {
+            Ok(Step::First) => {
+                identities.push(secret);
+                return Ok(Ok((identities, true)));
+            }
+            Ok(Step::Lost) => identities.push(secret),
+            Ok(Step::Before(former)) => {
+                identities.push(secret);
+                next = Some(*former);
+            }
+            Err(why) if first => return Ok(Err(why)),
+            Err(why) => {
+                let key = names::identity(secret.epoch);
+                left_out.push(LeftOut { why: Error::object(&key)(why), key });
+            }
+        }
+    }
+    Ok(Ok((identities, false)))
+}
+
+/// Where the chain of identities goes on.
+enum Step {
+    First,
+    /// The record is not to be had.
+    Lost,
+    Before(Box<IdentitySecret>),
+}
+
+fn step(
+    trust: &Trust,
+    secret: &IdentitySecret,
+    record: &Record<Identity>,
+) -> std::result::Result<Step, FormatError> {
+    let forged = |detail: &str| FormatError::Forged { what: "identity", detail: detail.to_owned() };
+    let identity = sealed::parse_identity(secret)?;
+    if identity.recipient()? != record.fields.recipient {
+        return Err(forged("its secret belongs to another recipient"));
+    }
+    let sealed_former = record.sealed()?;
+    if sealed_former.is_empty() {
+        return Ok(Step::First);
+    }
+    let former =
+        sealed::open(&identity, sealed_former).map_err(|_| forged("the one before does not open"))?;
+    let former = IdentitySecret::decode(&former)?;
+    // Epochs fall, so this ends.
+    if former.epoch >= secret.epoch || !former.trust.is_same(trust) {
+        return Err(forged("the one before is of another place"));
+    }
+    Ok(Step::Before(Box::new(former)))
+}
+
+fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
+    Error::WrongKey {
+        what: format!(
+            "the config at {} is of repository {} and its admin key, but the key was sealed for repository {}",
+            store.location(),
+            config.repository,
+            sealed.repository
+        ),
+        advice: "somebody may have replaced objects there: compare the trust anchor with the one you wrote down",
+    }
+}
+
+fn no_recipient(store: &Store, bad: bool) -> Error {
+    let verified = if bad { " that verifies" } else { "" };
+    Error::WrongKey {
+        what: format!("the repository at {} has no restore recipient{verified}", store.location()),
+        advice: "find out who changed the objects below keys/recipients/; a copy of them restores access",
+    }
+}
+
+/// The newest generation of a zone that verifies; none when there is no such zone.
+///
+/// Errors: the store's; [`Error::Object`] when all that is there needs a newer version, or cannot be read.
+pub async fn newest_generation(store: &Store, trust: &Trust, zone: &Zone) -> Result<Option<u16>> {
+    let found = objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
+    let newest = found.records.iter().map(|(record, _)| record.fields.generation).max();
+    match (newest, objects::worst(found.left_out, false)) {
+        (None, Some(error)) => Err(error),
+        _ => Ok(newest),
+    }
+}
+
+fn is_of(zone: &Zone) -> impl Fn(&str) -> bool {
+    |key| names::zone_generation(zone, key).is_some()
+}
+
+/// The error of a zone that does not exist.
+pub fn no_zone(zone: &Zone) -> Error {
+    Error::Usage(format!("there is no zone {zone}; `sancerre key list` shows all"))
+}
+
+/// All generations of a zone's keys that open; at least one.
+async fn open_zone(
+    store: &Store,
+    trust: &Trust,
+    zone: &Zone,
+    identities: &[IdentitySecret],
+) -> Result<Opened<BTreeMap<u16, ZoneKeys>>> {
+    let Found { records, mut left_out } =
+        objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
+    let exists = !records.is_empty();
+    let (mut keys, mut refused) = (BTreeMap::new(), None);
+    for (record, _) in &records {
+        let key = record.fields.key();
+        match open_generation(record, identities, &key) {
+            Ok(secret) => drop(keys.insert(record.fields.generation, secret.keys.clone())),
+            Err(why @ Error::Object { .. }) => left_out.push(LeftOut { key, why }),
+            // An identity of before a rotation does not open what came later; it still opens what was before.
+            Err(why) => refused = Some(why),
+        }
+    }
+    match (keys.is_empty(), refused, exists) {
+        (false, ..) => Ok(Opened { found: keys, left_out }),
+        (true, Some(refused), _) => Err(refused),
+        (true, None, _) => match (objects::worst(left_out, exists), exists) {
+            (Some(error), _) => Err(error),
+            (None, true) => Err(Error::Lost { what: format!("every readable secret of zone {zone}") }),
+            (None, false) => Err(no_zone(zone)),
+        },
+    }
+}
+
+fn open_generation(
+    record: &Record<ZoneRecord>,
+    identities: &[IdentitySecret],
+    key: &str,
+) -> Result<ZoneSecret> {
+    let sealed = record.sealed().map_err(Error::object(key))?;
+    let secret = open_by_epoch(sealed, record.fields.epoch, identities, key)?;
+    let secret = ZoneSecret::decode(&secret).map_err(Error::object(key))?;
+    let fields = &record.fields;
+    let place = (secret.repository, &secret.zone, secret.generation);
+    if place != (fields.repository, &fields.zone, fields.generation) {
+        let detail = "its secret is of another place".into();
+        return Err(Error::object(key)(FormatError::Forged { what: "zone secret", detail }));
+    }
+    Ok(secret)
+}
+
+/// Whether a passphrase opens what a record seals.
+pub(super) fn passphrase_opens<F: Fields>(passphrase: &SecretString, record: &Record<F>) -> bool {
+    let opened = |file: &[u8]| sealed::open_with_passphrase(passphrase, file, SCRYPT_LOG_N).is_ok();
+    record.sealed().is_ok_and(opened)
+}
+
+/// A fresh identity, hybrid: its secret as text, and its recipient.
+pub fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> {
+    let seed = Zeroizing::new(host.random::<32>());
+    hybrid::Identity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
+        what: "cannot make an age identity".into(),
+        advice: "please report it",
+    })
+}

@@ -1,0 +1,25 @@
+//! A repository: its keys, its log, what lies where, and how a snapshot is read.
+//!
+//! It is handed a store, a [`Host`](host::Host) (clock, randomness, sealing, processors) and keys, and prints nothing.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
+
+pub mod cache;
+pub mod catalogue;
+pub mod ends;
+pub mod error;
+pub mod frames;
+pub mod host;
+pub mod index;
+pub mod kept;
+pub mod keys;
+pub mod known;
+pub mod log;
+pub mod map;
+pub mod monitor;
+mod repository;
+pub mod session;
+pub mod unlisted;
+
+pub use error::{Error, ErrorKind, Result, StoreError};
+pub use repository::Repository;
