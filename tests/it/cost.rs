@@ -96,7 +96,7 @@ async fn restore_cost(repo: &TestRepo, session: SessionId) -> (Calls, Calls) {
     repo.store.take_calls();
     let reader = restore::open(&repo.open, log, session).await.unwrap();
     let opening = repo.store.take_calls();
-    let options = RestoreOptions { memory_bytes: 512 << 20 };
+    let options = RestoreOptions::new(512 << 20);
     let member = reader.member("disk0").unwrap();
     let report = restore::dump(&reader, member, &mut Vec::new(), &options, &Monitor::silent()).await.unwrap();
     let fetching = repo.store.take_calls();

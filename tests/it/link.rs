@@ -29,12 +29,11 @@ async fn far_restore(repo: &TestRepo, snapshot: SessionId, wanted: &[u8]) -> (Re
     let member = reader.member("disk0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
-    let target = Arc::new(RawTarget::create(&path, member.size_bytes, false).unwrap());
-    let options = RestoreOptions { memory_bytes: 256 << 20 };
+    let target = Box::new(RawTarget::create(&path, member.size_bytes, false).unwrap());
+    let options = RestoreOptions::new(256 << 20);
     let started = tokio::time::Instant::now();
-    let report = restore::restore(&reader, member, target.clone(), &options, &Monitor::silent()).await;
+    let report = restore::restore(&reader, member, target, &options, &Monitor::silent()).await;
     let seconds = started.elapsed().as_secs_f64();
-    Arc::into_inner(target).unwrap().finish().unwrap();
     assert!(std::fs::read(&path).unwrap() == wanted);
     (report.unwrap(), seconds, link.most_in_flight())
 }

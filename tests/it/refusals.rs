@@ -124,7 +124,7 @@ async fn a_writers_key_opens_no_content() {
     let log = Arc::new(Log::load(&writer).await.unwrap());
     let reader = restore::open(&writer, log, report.snapshot.unwrap()).await.unwrap();
     repo.store.take_calls();
-    let (mut bytes, options) = (Vec::new(), RestoreOptions { memory_bytes: 1 << 20 });
+    let (mut bytes, options) = (Vec::new(), RestoreOptions::new(1 << 20));
     let member = reader.member("disk0").unwrap();
     let dumped = restore::dump(&reader, member, &mut bytes, &options, &Monitor::silent()).await;
     assert_eq!(kind(dumped), ErrorKind::WrongKey);

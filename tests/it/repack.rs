@@ -363,7 +363,7 @@ async fn a_restore_under_way_follows_the_frames() {
     collect(&scene.keeper).await.unwrap();
     assert!(moved(&Log::load(&scene.repo.open).await.unwrap()) > 0);
     let mut bytes = Vec::new();
-    let options = RestoreOptions { memory_bytes: 64 << 20 };
+    let options = RestoreOptions::new(64 << 20);
     let member = reader.member("disk0").unwrap();
     restore::dump(&reader, member, &mut bytes, &options, &Monitor::silent()).await.unwrap();
     assert!(bytes == disks[0].1);
@@ -380,7 +380,7 @@ async fn a_restore_whose_snapshot_is_given_up_meanwhile_says_so() {
     let reader = restore::open(&scene.repo.open, log, first).await.unwrap();
     scene.forget_oldest().await;
     collect(&scene.keeper).await.unwrap();
-    let options = RestoreOptions { memory_bytes: 64 << 20 };
+    let options = RestoreOptions::new(64 << 20);
     let member = reader.member("disk0").unwrap();
     let dumped = restore::dump(&reader, member, &mut Vec::new(), &options, &Monitor::silent()).await;
     assert_eq!(dumped.unwrap_err().kind(), ErrorKind::Forgotten);

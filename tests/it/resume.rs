@@ -64,12 +64,11 @@ impl Case {
         monitor: &Monitor,
     ) -> Result<RestoreReport> {
         let member = reader.member("disk0").unwrap();
-        let target = Arc::new(open(&self.path(), member.size_bytes, overwrite)?);
-        let options = RestoreOptions { memory_bytes: 64 << 20 };
+        let target = Box::new(open(&self.path(), member.size_bytes, overwrite)?);
+        let options = RestoreOptions::new(64 << 20);
         self.repo.store.take_calls();
-        let report = restore::restore(reader, member, target.clone(), &options, monitor).await?;
+        let report = restore::restore(reader, member, target, &options, monitor).await?;
         assert_eq!(self.repo.store.take_calls().get, report.requests, "every request is reported");
-        Arc::into_inner(target).unwrap().finish()?;
         assert!(std::fs::read(self.path()).unwrap() == self.disk);
         assert_eq!(report.data_bytes, member.data_bytes);
         Ok(report)

@@ -254,11 +254,10 @@ pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &s
     let member = reader.member(disk).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
-    let target = Arc::new(RawTarget::create(&path, member.size_bytes, false)?);
-    let options = RestoreOptions { memory_bytes: 64 << 20 };
-    let report = restore::restore(&reader, member, target.clone(), &options, &Monitor::silent()).await?;
+    let target = Box::new(RawTarget::create(&path, member.size_bytes, false)?);
+    let options = RestoreOptions::new(64 << 20);
+    let report = restore::restore(&reader, member, target, &options, &Monitor::silent()).await?;
     assert_eq!((report.size_bytes, report.data_bytes), (member.size_bytes, member.data_bytes));
-    Arc::into_inner(target).unwrap().finish()?;
     Ok(std::fs::read(&path).unwrap())
 }
 
@@ -277,7 +276,7 @@ pub async fn dump_by(
 ) -> Result<Vec<u8>> {
     let reader = restore::open(repository, log, session).await?;
     let mut bytes = Vec::new();
-    let options = RestoreOptions { memory_bytes: 64 << 20 };
+    let options = RestoreOptions::new(64 << 20);
     restore::dump(&reader, reader.member(disk).unwrap(), &mut bytes, &options, &Monitor::silent()).await?;
     Ok(bytes)
 }

@@ -3,7 +3,7 @@
 //! The one idea: whatever holds a disk (a raw file, a block device, a qcow2 image, the export of an NBD server), the
 //! backup sees only the bytes the guest would see, as a [`Disk`]: a size, positional reads, and the ranges
 //! that may hold data. Everything outside those ranges reads as zeros and is never read. A restore is the
-//! mirror image: a [`RawTarget`] or [`Qcow2Target`] takes bytes and zeros at offsets, in any order and from many
+//! mirror image: a [`DiskTarget`] takes bytes and zeros at offsets, in any order and from many
 //! threads, and becomes visible under its name only when it is whole.
 //!
 //! What is deliberately absent:
@@ -48,4 +48,4 @@ pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;
 pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
-pub use target::{OldBytes, Qcow2Compression, Qcow2Target, RawTarget, Rest};
+pub use target::{Continue, DiskTarget, Left, OldBytes, Qcow2Compression, Qcow2Target, RawTarget, Rest};

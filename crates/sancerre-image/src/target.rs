@@ -4,6 +4,7 @@
 
 mod attributes;
 mod device;
+mod disk_target;
 mod in_use;
 mod limit;
 mod old;
@@ -28,6 +29,7 @@ use device::Device;
 use old::Whole;
 use partial::Partial;
 
+pub use disk_target::{Continue, DiskTarget, Left};
 pub use old::OldBytes;
 pub use qcow2::{Qcow2Compression, Qcow2Target};
 pub use rest::Rest;
@@ -235,12 +237,12 @@ impl RawTarget {
         }
     }
 
-    /// The option with which another restore goes on from what is there now; none when that is nothing.
-    pub fn goes_on_with(&self) -> Option<&'static str> {
+    /// How another restore goes on from what is there now; none when that is nothing.
+    pub fn goes_on_with(&self) -> Option<Continue> {
         let is_written = self.written_bytes.load(Ordering::Relaxed) > 0;
         match &self.medium {
-            Medium::File(partial) => (is_written || partial.is_used()).then_some("--resume"),
-            Medium::Device(_) => is_written.then_some("--overwrite"),
+            Medium::File(partial) => (is_written || partial.is_used()).then_some(Continue::Resume),
+            Medium::Device(_) => is_written.then_some(Continue::Overwrite),
             Medium::Whole(_) => None,
         }
     }

@@ -10,6 +10,5 @@ pub use merge::{MergeReport, merge_index};
 pub use rebuild::{RebuildReport, rebuild_index};
 
 pub(crate) use merge::merge_after_backup;
-pub(crate) use sancerre_repository::index::{
-    Index, Lookup, Segment, Whole, key_of, segments, unread_segments,
-};
+pub use sancerre_repository::index::{Index, Lookup};
+pub(crate) use sancerre_repository::index::{Segment, Whole, key_of, segments, unread_segments};

@@ -20,7 +20,7 @@ const CHUNKS_PER_JOB: usize = 64;
 
 /// Leaves of a window what must be fetched.
 pub(super) async fn keep(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, window: Window) -> Result<Window> {
-    if sink.target.old().next().is_none() {
+    if sink.target.old().is_empty() {
         return Ok(window);
     }
     let id_key = fetcher.frames().repository().keys.zone_secrets()?.keys.id;

@@ -10,6 +10,7 @@
 //! holes, `done_bytes` what was written or found, `stored_bytes` what was fetched.
 
 mod arrival;
+mod behind;
 mod dump;
 mod fallback;
 mod fetch;
@@ -29,7 +30,7 @@ use sancerre_format::FormatError;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Title};
 use sancerre_format::outcome::{Body, Manifest, Member, MemberKind};
-use sancerre_image::RawTarget;
+use sancerre_image::{DiskTarget, Left};
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -39,7 +40,9 @@ use crate::repository::catalogue::{BadList, Catalogue};
 use crate::repository::log::{Log, LogEntry, Moves, open_body};
 use crate::repository::unlisted;
 use fetch::Fetcher;
-use write::Written;
+use write::{Sink, Written};
+
+pub use behind::Behind;
 
 /// A snapshot, opened: what is in it, and the pack lists that its maps need.
 pub struct SnapshotReader {
@@ -54,10 +57,36 @@ pub struct SnapshotReader {
 pub struct RestoreOptions {
     /// Memory for fetched and decoded bytes in flight.
     pub memory_bytes: u64,
+    /// Whether what a larger device holds behind the end of the disk becomes zeros.
+    pub wipe_rest: bool,
+}
+
+impl RestoreOptions {
+    /// With so much memory, and leaving alone what lies behind the disk.
+    pub fn new(memory_bytes: u64) -> Self {
+        Self { memory_bytes, wipe_rest: false }
+    }
+}
+
+/// A restore that did not end, and what there is of the disk.
+#[derive(Debug)]
+pub struct RestoreFailure {
+    /// Why.
+    pub error: Error,
+    /// What is at the target.
+    pub left: Left,
+    /// The disk is whole at `left`, and only could not take its place.
+    pub is_whole: bool,
+}
+
+impl From<Box<RestoreFailure>> for Error {
+    fn from(failure: Box<RestoreFailure>) -> Self {
+        failure.error
+    }
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreReport {
     /// Size of the disk.
     pub size_bytes: u64,
@@ -69,6 +98,8 @@ pub struct RestoreReport {
     pub fetched_bytes: u64,
     /// Requests for them.
     pub requests: u64,
+    /// What the target has behind the end of the disk.
+    pub behind: Behind,
 }
 
 /// Opens what a restore of this snapshot needs: its body and the pack lists of the sessions whose packs it uses.
@@ -193,9 +224,8 @@ impl SnapshotReader {
     }
 }
 
-/// Writes one member to `target`, out of order. Every chunk is compared with its id. What the target held before
-/// ([`RawTarget::old`]) is read, and where it is what is wanted it is not fetched. The caller calls
-/// [`RawTarget::finish`] only after `Ok`; then nothing else holds `target` any more.
+/// Writes one member to `target`, out of order, and finishes it. Every chunk is compared with its id. What the target held
+/// before ([`DiskTarget::old`]) is read, and where it is what is wanted it is not fetched.
 ///
 /// Adds the member's data to `total_bytes`, so that several members may share a monitor.
 ///
@@ -204,14 +234,48 @@ impl SnapshotReader {
 pub async fn restore(
     reader: &SnapshotReader,
     member: &Member,
-    target: Arc<RawTarget>,
+    target: Box<dyn DiskTarget>,
     options: &RestoreOptions,
     monitor: &Monitor,
+) -> std::result::Result<RestoreReport, Box<RestoreFailure>> {
+    let sink = Arc::new(Sink::new(target, monitor.clone()));
+    let done = fill(reader, member, &sink, options).await;
+    // Still shared only while a worker that was cancelled ends: then the target is left as it is.
+    let target = Arc::into_inner(sink).map(|sink| sink.target);
+    match (done, target) {
+        (Ok(report), Some(target)) => {
+            let path = target.path().to_owned();
+            target.finish().map(|()| report).map_err(|error| {
+                let is_whole = path.exists();
+                let left = if is_whole { Left::Partial { path, next: None } } else { Left::Nothing };
+                Box::new(RestoreFailure { error: error.into(), left, is_whole })
+            })
+        }
+        (Ok(_), None) => Err(Box::new(RestoreFailure {
+            error: Error::bug("a restored disk is still being written"),
+            left: Left::Nothing,
+            is_whole: false,
+        })),
+        (Err(error), target) => {
+            let is_rescued = matches!(error, Error::Unrestorable { .. });
+            let left = target.map_or(Left::Nothing, |target| target.give_up(is_rescued));
+            Err(Box::new(RestoreFailure { error, left, is_whole: false }))
+        }
+    }
+}
+
+/// Everything but the end.
+async fn fill(
+    reader: &SnapshotReader,
+    member: &Member,
+    sink: &Arc<Sink>,
+    options: &RestoreOptions,
 ) -> Result<RestoreReport> {
-    reader.start(member, monitor)?;
-    let fetcher = Fetcher::new(reader, options, monitor);
-    let written = write::write(&fetcher, member, target).await?;
-    Ok(report(&fetcher, member, written))
+    reader.start(member, &sink.monitor)?;
+    let fetcher = Fetcher::new(reader, options, &sink.monitor);
+    let written = write::write(&fetcher, member, sink).await?;
+    let behind = behind::look(sink, member.size_bytes, options.wipe_rest)?;
+    Ok(report(&fetcher, member, written, behind))
 }
 
 /// Writes one member in order to `out`, holes as zeros. Fetching runs ahead of the output.
@@ -226,16 +290,16 @@ pub async fn dump(
 ) -> Result<RestoreReport> {
     reader.start(member, monitor)?;
     // One half for bytes as fetched, one for bytes that wait for their turn.
-    let half = RestoreOptions { memory_bytes: options.memory_bytes / 2 };
+    let half = RestoreOptions { memory_bytes: options.memory_bytes / 2, ..*options };
     let fetcher = Fetcher::new(reader, &half, monitor);
     let data_bytes = dump::dump(&fetcher, member, out, half.memory_bytes).await?;
-    Ok(report(&fetcher, member, Written { data_bytes, kept_bytes: 0 }))
+    Ok(report(&fetcher, member, Written { data_bytes, kept_bytes: 0 }, Behind::default()))
 }
 
-fn report(fetcher: &Fetcher<'_>, member: &Member, written: Written) -> RestoreReport {
+fn report(fetcher: &Fetcher<'_>, member: &Member, written: Written, behind: Behind) -> RestoreReport {
     let (fetched_bytes, requests) = fetcher.tally();
     let Written { data_bytes, kept_bytes } = written;
-    RestoreReport { size_bytes: member.size_bytes, data_bytes, kept_bytes, fetched_bytes, requests }
+    RestoreReport { size_bytes: member.size_bytes, data_bytes, kept_bytes, fetched_bytes, requests, behind }
 }
 
 #[cfg(test)]

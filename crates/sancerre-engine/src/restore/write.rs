@@ -8,7 +8,7 @@ use futures::future::try_join;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::outcome::Member;
-use sancerre_image::RawTarget;
+use sancerre_image::DiskTarget;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
@@ -35,7 +35,7 @@ enum Step {
 
 /// Where chunks go.
 pub(super) struct Sink {
-    pub(super) target: Arc<RawTarget>,
+    pub(super) target: Box<dyn DiskTarget>,
     pub(super) monitor: Monitor,
     written_bytes: AtomicU64,
     kept_bytes: AtomicU64,
@@ -49,15 +49,17 @@ pub(super) struct Written {
     pub(super) kept_bytes: u64,
 }
 
+impl Sink {
+    pub(super) fn new(target: Box<dyn DiskTarget>, monitor: Monitor) -> Self {
+        Self { target, monitor, written_bytes: AtomicU64::new(0), kept_bytes: AtomicU64::new(0) }
+    }
+}
+
 /// Writes all of `member` that is not there yet.
-pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, target: Arc<RawTarget>) -> Result<Written> {
-    let monitor = fetcher.monitor.clone();
-    let (written_bytes, kept_bytes) = Default::default();
-    let sink = Arc::new(Sink { target, monitor, written_bytes, kept_bytes });
+pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, sink: &Arc<Sink>) -> Result<Written> {
     // One window waits while another is written and a third is planned.
     let (sender, receiver) = mpsc::channel(1);
-    let done =
-        try_join(plan_steps(fetcher, member, &sink, sender), run_steps(fetcher, &sink, receiver)).await;
+    let done = try_join(plan_steps(fetcher, member, sink, sender), run_steps(fetcher, sink, receiver)).await;
     if done.is_err() {
         fetcher.settle().await;
     }

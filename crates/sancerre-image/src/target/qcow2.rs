@@ -161,7 +161,7 @@ impl Qcow2Target {
         self.partial.publish()
     }
 
-    fn complete(&self) -> io::Result<()> {
+    pub(super) fn complete(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::SeqCst) {
             return Err(io::Error::other("an earlier write to it failed; restore again"));
         }

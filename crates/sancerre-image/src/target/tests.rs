@@ -371,7 +371,7 @@ fn a_resumed_file_holds_what_was_written_and_nothing_else() {
     assert!(target.old().next().is_none() && target.goes_on_with().is_none());
     target.write_at(MIB, &[7; 10_000]).unwrap();
     target.write_at(5 * MIB, &[8; 10_000]).unwrap();
-    assert_eq!(target.goes_on_with(), Some("--resume"));
+    assert_eq!(target.goes_on_with(), Some(Continue::Resume));
     drop(target);
 
     let target = RawTarget::resume(&place.name(), 8 * MIB, false).unwrap();

@@ -27,7 +27,7 @@ pub(crate) async fn run(options: Dump, context: &Context) -> Result<Done, Failur
     let member = super::restore::one(&reader, &options.snapshot)?;
     let is_whole = unreadable::tell(context, member, UNREADABLE)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
-    let settings = RestoreOptions { memory_bytes: context.global.memory };
+    let settings = RestoreOptions::new(context.global.memory);
     let report = restore::dump(&reader, member, &mut *stdout, &settings, &monitor).await?;
     drop(watched);
     stdout.flush().map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;

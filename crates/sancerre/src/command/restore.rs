@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sancerre_engine::monitor::Monitor;
-use sancerre_engine::restore::{self, RestoreOptions, RestoreReport, SnapshotReader};
+use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{RawTarget, TargetError};
+use sancerre_image::{Continue, DiskTarget, Left, RawTarget};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -38,8 +37,6 @@ struct Job<'a> {
 struct Restored<'a> {
     job: Job<'a>,
     report: RestoreReport,
-    /// Bytes of a device behind the end of the disk.
-    surplus_bytes: u64,
 }
 
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
@@ -57,7 +54,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
     }
     let (monitor, watched) = context.watched(Work::Restore)?;
-    let settings = RestoreOptions { memory_bytes: context.global.memory };
+    let settings = RestoreOptions { memory_bytes: context.global.memory, wipe_rest: options.wipe_rest };
     let (mut restored, mut skipped, mut is_whole, mut lost) = (Vec::new(), false, true, None::<Failure>);
     for job in jobs {
         // Of a whole snapshot the other members are restored; the engine refuses one that was named.
@@ -72,9 +69,12 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
         let target = open_target(&options, &job)?;
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
-        let how = How { settings, wipe_rest: options.wipe_rest, context, monitor: &monitor };
-        match restore_one(&reader, &job, target, &how).await {
-            Ok((report, surplus_bytes)) => restored.push(Restored { job, report, surplus_bytes }),
+        let done = restore::restore(&reader, job.member, target, &settings, &monitor).await;
+        match done.map_err(|failure| told(*failure)) {
+            Ok(report) => {
+                device::tell(&job.path, &report.behind, context);
+                restored.push(Restored { job, report });
+            }
             // What one disk lost is no reason to leave the others.
             Err(failure) if matches!(failure.exit, Exit::Damaged | Exit::Missing) => {
                 context.output.detail(&failure.message);
@@ -187,53 +187,9 @@ fn is_directory(target: &Path) -> bool {
     target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
-fn open_target(options: &Restore, job: &Job<'_>) -> Result<RawTarget, Failure> {
+fn open_target(options: &Restore, job: &Job<'_>) -> Result<Box<dyn DiskTarget>, Failure> {
     let open = if options.resume { RawTarget::resume } else { RawTarget::create };
-    Ok(open(&job.path, job.member.size_bytes, options.overwrite)?)
-}
-
-/// How a disk is restored, whichever it is.
-struct How<'a> {
-    settings: RestoreOptions,
-    wipe_rest: bool,
-    context: &'a Context,
-    monitor: &'a Monitor,
-}
-
-async fn restore_one(
-    reader: &SnapshotReader,
-    job: &Job<'_>,
-    target: RawTarget,
-    how: &How<'_>,
-) -> Result<(RestoreReport, u64), Failure> {
-    let target = Arc::new(target);
-    let result = restore::restore(reader, job.member, target.clone(), &how.settings, how.monitor).await;
-    // Still shared only while a worker that was cancelled ends; its partial file then stays, and is replaced next time.
-    let target = Arc::into_inner(target);
-    match (result, target) {
-        (Ok(report), Some(target)) => {
-            let size_bytes = job.member.size_bytes;
-            let surplus_bytes =
-                device::look_behind(&target, size_bytes, how.wipe_rest, how.context, how.monitor)?;
-            let written = target.path().to_owned();
-            target.finish().map_err(|error| unfinished(error, &written, &job.path))?;
-            Ok((report, surplus_bytes))
-        }
-        (Ok(_), None) => Err(Error::bug("a restored disk is still being written").into()),
-        (Err(error), target) => Err(give_up(error, target)),
-    }
-}
-
-/// The disk is whole, and only could not take its place.
-fn unfinished(error: TargetError, written: &Path, path: &Path) -> Failure {
-    let mut failure = Failure::from(error);
-    if written != path && written.exists() {
-        failure.message.push_str(&format!(
-            ". The restored disk is whole, in {}: the same command with --resume compares it and puts it in its place",
-            written.display()
-        ));
-    }
-    failure
+    Ok(Box::new(open(&job.path, job.member.size_bytes, options.overwrite)?))
 }
 
 /// Two failures as one; the first says what kind it is.
@@ -245,29 +201,52 @@ fn joined(first: Option<Failure>, next: Failure) -> Failure {
 }
 
 /// What was restored until now stays: another run goes on from there, and after damage it may be all there is.
-fn give_up(error: Error, target: Option<RawTarget>) -> Failure {
-    // All else was restored: another run finds the same until the repository is mended.
-    let is_all = matches!(error, Error::Unrestorable { .. });
+fn told(RestoreFailure { error, left, is_whole }: RestoreFailure) -> Failure {
+    let is_rescued = matches!(error, Error::Unrestorable { .. });
     let mut failure = match error {
         Error::Interrupted => Failure::new(Exit::Interrupted, "interrupted; this disk was not restored"),
         error => Failure::from(error),
     };
-    let Some(target) = target else { return failure };
-    let path = target.path().display().to_string();
-    if let (true, Some(option)) = (is_all, target.goes_on_with()) {
-        failure.message.push_str(&format!(
-            ". Everything else of it is in {path}, and nothing in those ranges can be relied on: this is the rescued disk, as \
-             far as it can be had. The same command with {option} tries these ranges again, which helps once what is \
-             named here can be read again, or after `sancerre repair`; until then copy {path} elsewhere to use it"
-        ));
-    } else if let Some(option) = target.goes_on_with() {
-        failure.message.push_str(&format!(
-            ". What was restored until then is in {path}; the same command with {option} goes on from there"
-        ));
-    } else if target.abandon().is_err() {
-        failure.message.push_str(&format!(". {path} could not be removed"));
-    }
+    let more = match left {
+        Left::Nothing => String::new(),
+        Left::Unremoved { path } => format!(". {} could not be removed", path.display()),
+        Left::Partial { path, .. } if is_whole => format!(
+            ". The restored disk is whole, in {}: the same command with --resume compares it and puts it in its place",
+            path.display()
+        ),
+        Left::Partial { path, next } if is_rescued => rescued(&path, next),
+        Left::Partial { path, next } => format!(
+            ". What was restored until then is in {}{}",
+            path.display(),
+            next.map_or(String::new(), |next| format!(
+                "; the same command with {} goes on from there",
+                flag(next)
+            ))
+        ),
+    };
+    failure.message.push_str(&more);
     failure
+}
+
+/// All else was restored: another run finds the same until the repository is mended.
+fn rescued(path: &Path, next: Option<Continue>) -> String {
+    let path = path.display();
+    let again = match next {
+        Some(next) => format!("The same command with {} tries these ranges again", flag(next)),
+        None => "The same command tries again".to_owned(),
+    };
+    format!(
+        ". Everything else of it is in {path}, and nothing in those ranges can be relied on: this is the rescued disk, as far \
+         as it can be had. {again}, which helps once what is named here can be read again, or after `sancerre repair`; until \
+         then copy {path} elsewhere to use it"
+    )
+}
+
+fn flag(next: Continue) -> &'static str {
+    match next {
+        Continue::Resume => "--resume",
+        Continue::Overwrite => "--overwrite",
+    }
 }
 
 fn kept(report: &RestoreReport) -> String {
@@ -294,11 +273,11 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
     };
     let members: Vec<Value> = restored
         .iter()
-        .map(|Restored { job, surplus_bytes, .. }| {
+        .map(|Restored { job, report }| {
             json!({
                 "name": job.member.name.to_string(),
                 "path": job.path.display().to_string(),
-                "surplus_bytes": surplus_bytes,
+                "surplus_bytes": report.behind.size_bytes,
                 "unreadable": unreadable::json(job.member),
             })
         })

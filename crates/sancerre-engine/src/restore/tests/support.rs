@@ -13,7 +13,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Folder, Name, Title, Zone};
 use sancerre_format::outcome::MemberKind;
 use sancerre_format::pack::PackKind;
-use sancerre_image::{ChangedError, Disk, RawTarget, ReadError};
+use sancerre_image::{ChangedError, Disk, Left, RawTarget, ReadError};
 
 use crate::backup::{Allow, BackupOptions, Dedup, Input, Source, backup};
 use crate::error::Result;
@@ -134,11 +134,9 @@ impl TestRepo {
         let reader = self.open(snapshot).await?;
         let member = reader.member("disk0").unwrap();
         let path = folder.join("disk.raw");
-        let target = Arc::new(RawTarget::create(&path, member.size_bytes, false).unwrap());
-        let options = RestoreOptions { memory_bytes };
-        let report = restore(&reader, member, Arc::clone(&target), &options, monitor).await?;
-        // Nothing may hold the target any more.
-        Arc::try_unwrap(target).unwrap().finish().unwrap();
+        let target = Box::new(RawTarget::create(&path, member.size_bytes, false).unwrap());
+        let options = RestoreOptions::new(memory_bytes);
+        let report = restore(&reader, member, target, &options, monitor).await?;
         Ok((folder, report))
     }
 
@@ -157,10 +155,10 @@ impl TestRepo {
         let reader = self.open(snapshot).await.unwrap();
         let member = reader.member("disk0").unwrap();
         let target = RawTarget::create(&folder.path().join("disk.raw"), member.size_bytes, false).unwrap();
-        let target = Arc::new(target);
-        let options = RestoreOptions { memory_bytes: 64 << 20 };
-        restore(&reader, member, Arc::clone(&target), &options, &self.monitor).await.unwrap_err();
-        std::fs::read(target.path()).unwrap()
+        let options = RestoreOptions::new(64 << 20);
+        let failure = restore(&reader, member, Box::new(target), &options, &self.monitor).await.unwrap_err();
+        let Left::Partial { path, .. } = failure.left else { panic!("{failure:?}") };
+        std::fs::read(path).unwrap()
     }
 
     pub(crate) async fn dump(
@@ -171,7 +169,7 @@ impl TestRepo {
         let reader = self.open(snapshot).await?;
         let member = reader.member("disk0").unwrap();
         let mut out = Vec::new();
-        let options = RestoreOptions { memory_bytes };
+        let options = RestoreOptions::new(memory_bytes);
         let report = dump(&reader, member, &mut out, &options, &self.monitor).await?;
         Ok((out, report))
     }

@@ -60,14 +60,14 @@ pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) ->
     let member = one(&reader, &options.snapshot)?;
     let is_whole = unreadable::tell(context, member, UNREADABLE)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
-    let settings = RestoreOptions { memory_bytes: context.global.memory };
+    let settings = RestoreOptions::new(context.global.memory);
     let report = restore::dump(&reader, member, &mut *out, &settings, &monitor).await?;
     drop(watched);
     out.flush().map_err(|error| {
         Failure::failed(format!("cannot write to {}: {error}", plain::path(&options.target)))
     })?;
     let job = Job { member, path: options.target.clone() };
-    let done = finish(context, &reader, &[Restored { job, report, surplus_bytes: 0 }], started.elapsed());
+    let done = finish(context, &reader, &[Restored { job, report }], started.elapsed());
     Ok(if is_whole { done } else { Done { exit: Exit::NotAsAsked, ..done } })
 }
 
