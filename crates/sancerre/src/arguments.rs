@@ -12,6 +12,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
+use crate::formats::Format;
 use crate::limits::Limits;
 use crate::named_path;
 use crate::units::parse_size;
@@ -200,6 +201,13 @@ pub(crate) struct Restore {
     /// mode and attributes
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// raw, or qcow2: an image that QEMU starts from, and in which holes take no space. Without it a target that ends in
+    /// .qcow2 is one
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+    /// Compress the clusters of a qcow2 image: smaller, and slower to write
+    #[arg(long)]
+    pub(crate) compress: bool,
     /// On a device that is larger than the disk, make all that lies behind the disk zeros too
     #[arg(long)]
     pub(crate) wipe_rest: bool,

@@ -1,6 +1,6 @@
 //! What the members of a snapshot are called as files in a directory. Whoever signed the snapshot chose their names.
 //!
-//! No name leads out of the directory, and no two members have one file: what ends in `.raw` is a disk, and nothing
+//! No name leads out of the directory, and no two members have one file: what ends as disks do is a disk, and nothing
 //! ends as a file does that is not whole yet. Only a directory that folds case can bring two together.
 
 use std::collections::BTreeMap;
@@ -12,23 +12,22 @@ use sancerre_format::id::Hash;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
 
-/// What a disk's file ends in.
-const DISK: &str = ".raw";
-/// What other files must not end in: they would be taken for a disk, or for a file that is not whole.
-const TAKEN: [&str; 2] = [DISK, ".sancerre-partial"];
+/// What a file ends in that is not whole yet.
+const PARTIAL: &str = ".sancerre-partial";
 /// A file name that would be longer is cut; with all that is put behind it, it stays within 255.
 const BYTES_MAX: usize = 200;
 const CUT_BYTES: usize = 160;
 /// Digits of the hash behind a name that was cut.
 const CUT_DIGITS: usize = 16;
 
-/// The file of a member: its name, with what a file name cannot hold everywhere as `%` and two hex digits.
-pub(crate) fn of(name: &Title, kind: &MemberKind) -> String {
+/// The file of a member: its name, with what a file name cannot hold everywhere as `%` and two hex digits. `disk` is what
+/// the files of disks end in, with its dot; no other file does.
+pub(crate) fn of(name: &Title, kind: &MemberKind, disk: &str) -> String {
     let is_disk = *kind == MemberKind::Disk;
     let text = name.as_str();
     let dot = text.rfind('.').filter(|_| !is_disk).filter(|dot| {
         let end = text.get(*dot..).unwrap_or_default();
-        end == "." || TAKEN.iter().any(|taken| end.eq_ignore_ascii_case(taken))
+        end == "." || [disk, PARTIAL].iter().any(|taken| end.eq_ignore_ascii_case(taken))
     });
     let piece = |(at, character): (usize, char)| {
         let is_first = at == 0 && matches!(character, '.' | '-');
@@ -48,7 +47,7 @@ pub(crate) fn of(name: &Title, kind: &MemberKind) -> String {
         let digits: String = Hash::of(text.as_bytes()).to_string().chars().take(CUT_DIGITS).collect();
         file.push_str(&format!("~{digits}"));
     }
-    if is_disk { file + DISK } else { file }
+    if is_disk { file + disk } else { file }
 }
 
 /// Two of `files` that `directory` takes for one, although they differ.
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str, kind: MemberKind) -> String {
-        of(&Title::new(name).unwrap(), &kind)
+        of(&Title::new(name).unwrap(), &kind, ".raw")
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
         let (one, other) = (file(&one, MemberKind::Disk), file(&other, MemberKind::Disk));
         assert!(one != other && one.starts_with(&"ä".repeat(80)) && one.ends_with(".raw"), "{one}");
         let longest = file(&":".repeat(255), MemberKind::Disk);
-        assert!(longest.len() + TAKEN[1].len() <= 255, "{longest}");
+        assert!(longest.len() + PARTIAL.len() <= 255, "{longest}");
     }
 
     #[test]
@@ -165,7 +164,7 @@ mod tests {
         ) {
             let (Ok(one), Ok(other)) = (Title::typed(&one), Title::typed(&other)) else { return Ok(()) };
             let kind = |is_disk| if is_disk { MemberKind::Disk } else { MemberKind::File };
-            let files = (of(&one, &kind(disks.0)), of(&other, &kind(disks.1)));
+            let files = (of(&one, &kind(disks.0), ".raw"), of(&other, &kind(disks.1), ".raw"));
             prop_assert_eq!(files.0 == files.1, one == other && disks.0 == disks.1);
             for file in [&files.0, &files.1] {
                 prop_assert!(!file.contains('/') && !file.starts_with('.') && file.len() <= 255);

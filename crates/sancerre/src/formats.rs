@@ -160,7 +160,7 @@ fn with_option(error: OpenError) -> Failure {
 }
 
 /// The form that a name's suffix says.
-fn of_suffix(path: &Path) -> Option<Format> {
+pub(crate) fn of_suffix(path: &Path) -> Option<Format> {
     let suffix = path.extension()?.to_str()?.to_ascii_lowercase();
     suffix.parse().ok()
 }

@@ -163,3 +163,67 @@ fn too_little_memory_for_a_passphrase_is_an_error() {
     let told = said(&output);
     assert!(told.contains("memory") && !told.contains("panicked"), "{told}");
 }
+
+/// A machine with a disk that has data, holes, and an end inside a sector's cluster.
+fn with_sparse_disk() -> Option<(Site, Vec<u8>)> {
+    if !has("qemu-img") {
+        return None;
+    }
+    let site = Site::with_disk(MIB);
+    let mut disk = noise(3, 3 * MIB);
+    disk.resize(20 * MIB, 0);
+    disk.extend(noise(4, MIB + 512));
+    std::fs::write(site.path("sparse.raw"), &disk).unwrap();
+    std::fs::write(site.path("note.txt"), "of the machine").unwrap();
+    let attach = ["--attach", "note.txt=note.txt"];
+    site.succeed(
+        &[&["backup", "--key-file", "w.key", "--vm", "db01", "disk0=sparse.raw"], &attach[..]].concat(),
+    );
+    Some((site, disk))
+}
+
+#[test]
+fn a_disk_becomes_an_image_that_qemu_takes_for_the_same() {
+    let Some((site, disk)) = with_sparse_disk() else { return };
+    let cases: [(&str, &[&str]); 3] =
+        [("plain.qcow2", &[]), ("named.img", &["--format", "qcow2"]), ("small.qcow2", &["--compress"])];
+    let mut sizes = Vec::new();
+    for (name, options) in cases {
+        site.succeed(&[&["restore", "db01:latest:disk0", "--target", name], options].concat());
+        let checked = site.shell(&format!(
+            "qemu-img check -f qcow2 {name} && qemu-img compare -f qcow2 -F raw {name} sparse.raw"
+        ));
+        assert!(checked.status.success(), "{name}: {}", said(&checked));
+        let blocks = site.path(name).metadata().unwrap().blocks() * 512;
+        assert!(blocks < disk.len() as u64 / 2, "{name}: holes take {blocks} bytes");
+        sizes.push(blocks);
+    }
+    // Over an image that is there, and back to a raw disk.
+    site.refuse(&["restore", "db01:latest:disk0", "--target", "plain.qcow2"], 1, "--overwrite");
+    site.succeed(&["restore", "db01:latest:disk0", "--target", "plain.qcow2", "--overwrite"]);
+    site.succeed(&["restore", "db01:latest:disk0", "--target", "raw.qcow2", "--format", "raw"]);
+    assert!(std::fs::read(site.path("raw.qcow2")).unwrap() == disk);
+}
+
+#[test]
+fn a_machine_goes_into_a_directory_as_images_with_its_attachments_as_they_are() {
+    let Some((site, _)) = with_sparse_disk() else { return };
+    site.succeed(&["restore", "db01:latest", "--target", "out/", "--format", "qcow2"]);
+    let checked = site.shell("qemu-img compare -f qcow2 -F raw out/disk0.qcow2 sparse.raw");
+    assert!(checked.status.success(), "{}", said(&checked));
+    assert_eq!(std::fs::read(site.path("out/note.txt")).unwrap(), b"of the machine");
+}
+
+#[test]
+fn forms_that_are_not_written_are_refused_before_anything_is_read() {
+    let site = Site::with_disk(MIB);
+    let restore = ["restore", "web01:latest", "--target"];
+    let refuse = |more: &[&str], word: &str| site.refuse(&[&restore[..], more].concat(), 2, word);
+    refuse(&["a.vmdk"], "--format raw");
+    refuse(&["a.raw", "--format", "vhdx"], "raw or qcow2");
+    refuse(&["a.raw", "--format", "tape"], "no format of disks");
+    refuse(&["a.raw", "--compress"], "--format qcow2");
+    refuse(&["a.qcow2", "--resume"], "--resume");
+    refuse(&["-", "--format", "qcow2"], "start to its end");
+    assert!(!site.path("a.raw").exists() && !site.path("a.qcow2").exists());
+}

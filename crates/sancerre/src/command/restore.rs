@@ -1,6 +1,7 @@
 //! `restore`: one disk to a file, device or pipe, or a whole snapshot into a directory.
 
 mod device;
+mod form;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{Continue, DiskTarget, Left, RawTarget};
+use sancerre_image::{Continue, Left, RawTarget};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -23,6 +24,7 @@ use crate::progress::Work;
 use crate::repository;
 use crate::units::{count, duration, seconds, size};
 use crate::unreadable;
+use form::Form;
 
 /// What became of bytes of a disk that was failing.
 pub(super) const UNREADABLE: &str = "could not be read when this was backed up, and are restored as zeros";
@@ -44,12 +46,13 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         return stream::run(&options, stream, context).await;
     }
     let started = Instant::now();
+    let form = form::of(&options)?;
     // Before the repository is opened: what can take no disk should cost nothing.
     if !is_directory(&options.target) {
         RawTarget::refuse(&options.target, options.overwrite, options.resume)?;
     }
     let reader = open(&options.snapshot, context).await?;
-    let jobs = plan(&reader, &options, context)?;
+    let jobs = plan(&reader, &options, form, context)?;
     for job in &jobs {
         RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
     }
@@ -67,7 +70,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
             continue;
         }
         context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
-        let target = open_target(&options, &job)?;
+        let target = form.open(&options, job.member, &job.path)?;
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
         let done = restore::restore(&reader, job.member, target, &settings, &monitor).await;
         match done.map_err(|failure| told(*failure)) {
@@ -142,6 +145,7 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
 fn plan<'a>(
     reader: &'a SnapshotReader,
     options: &Restore,
+    form: Form,
     context: &Context,
 ) -> Result<Vec<Job<'a>>, Failure> {
     let target = &options.target;
@@ -156,7 +160,7 @@ fn plan<'a>(
         None => reader.body().members.iter().collect(),
     };
     let files: Vec<String> =
-        members.iter().map(|member| file_names::of(&member.name, &member.kind)).collect();
+        members.iter().map(|member| file_names::of(&member.name, &member.kind, form.suffix())).collect();
     refuse_folded(target, &files, context)?;
     let job = |(member, file): (&'a Member, String)| Job { member, path: target.join(file) };
     Ok(members.into_iter().zip(files).map(job).collect())
@@ -185,11 +189,6 @@ fn refuse_folded(target: &Path, files: &[String], context: &Context) -> Result<(
 /// A directory that exists, or a path that can only be one.
 fn is_directory(target: &Path) -> bool {
     target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
-}
-
-fn open_target(options: &Restore, job: &Job<'_>) -> Result<Box<dyn DiskTarget>, Failure> {
-    let open = if options.resume { RawTarget::resume } else { RawTarget::create };
-    Ok(Box::new(open(&job.path, job.member.size_bytes, options.overwrite)?))
 }
 
 /// Two failures as one; the first says what kind it is.

@@ -14,6 +14,7 @@ use crate::arguments::Restore;
 use crate::command::Context;
 use crate::exit::{Done, Exit, Failure};
 use crate::files;
+use crate::formats::Format;
 use crate::plain;
 use crate::progress::Work;
 use crate::unreadable;
@@ -39,6 +40,13 @@ pub(super) fn of(target: &Path) -> Option<Stream> {
 /// Writes the disk, or the only one, to it.
 pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
+    if options.compress || options.format.is_some_and(|format| format != Format::Raw) {
+        return Err(Failure::usage(format!(
+            "an image cannot be written to {} from its start to its end; restore it to a file, or leave --format and \
+             --compress out",
+            plain::path(&options.target)
+        )));
+    }
     if options.resume || options.wipe_rest {
         return Err(Failure::usage(format!(
             "{} takes a disk from its start to its end, so nothing can be resumed or wiped there; leave --resume and \
