@@ -21,7 +21,7 @@ use crate::known::{Places, Speaker, Word};
 use crate::repository::Repository;
 use crate::repository::ends::{Contents, Source, contents};
 use crate::repository::log::{Log, LogEntry};
-use sancerre_repository::kept::Kept;
+use sancerre_repository::lru::LruCache;
 
 /// Tails read at once, over all regions: each is some 64 KiB.
 const READS_IN_FLIGHT: usize = 16;
@@ -41,7 +41,7 @@ pub(super) struct Tables {
     repository: Repository,
     /// Only these sessions have packs with moved frames.
     collectors: BTreeSet<u64>,
-    kept: Mutex<Kept<PackName, Arc<OnceCell<Table>>>>,
+    kept: Mutex<LruCache<PackName, Arc<OnceCell<Table>>>>,
     reads: Semaphore,
     /// One at a time.
     large_reads: Semaphore,
@@ -57,7 +57,7 @@ impl Tables {
         Self {
             repository: repository.clone(),
             collectors: collectors.collect(),
-            kept: Mutex::new(Kept::new(budget_bytes)),
+            kept: Mutex::new(LruCache::new(budget_bytes)),
             reads: Semaphore::new(READS_IN_FLIGHT),
             large_reads: Semaphore::new(1),
             told: Mutex::default(),

@@ -11,7 +11,7 @@ use super::run::{is_transient, tolerate};
 use crate::error::Result;
 use crate::frames::Frames;
 use crate::repository::Repository;
-use sancerre_repository::kept::Kept;
+use sancerre_repository::lru::LruCache;
 
 /// Opened frames kept: each snapshot of a disk has its own frame at a place, and the walk visits them in turn.
 const KEPT_BYTES: u64 = 192 << 20;
@@ -30,11 +30,11 @@ pub(super) struct Unopened {
 pub(super) type Opened = std::result::Result<Arc<Vec<u8>>, Unopened>;
 
 /// Opened metadata frames.
-pub(super) struct NodeFrames(Kept<FramePlace, Arc<Vec<u8>>>);
+pub(super) struct NodeFrames(LruCache<FramePlace, Arc<Vec<u8>>>);
 
 impl Default for NodeFrames {
     fn default() -> Self {
-        Self(Kept::new(KEPT_BYTES))
+        Self(LruCache::new(KEPT_BYTES))
     }
 }
 

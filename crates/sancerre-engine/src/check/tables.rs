@@ -14,7 +14,7 @@ use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::{Error, Result, StoreError};
 use crate::repository::ends::{Ends, Source};
-use sancerre_repository::kept::Kept;
+use sancerre_repository::lru::LruCache;
 
 /// Tables kept: of a disk that is walked from left to right, some packs of each snapshot.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -29,7 +29,7 @@ struct Frame {
 }
 
 /// Tables of packs that were read.
-pub(super) struct Tables(Kept<PackName, Option<Arc<Table>>>);
+pub(super) struct Tables(LruCache<PackName, Option<Arc<Table>>>);
 
 impl Table {
     fn new(tail: &PackTail<'_>, pieces: Vec<Vec<Piece>>) -> Self {
@@ -70,7 +70,7 @@ impl Frame {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self(Kept::new(KEPT_BYTES))
+        Self(LruCache::new(KEPT_BYTES))
     }
 }
 

@@ -15,9 +15,9 @@ use sancerre_format::names::Folder;
 
 use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments_of};
 use crate::error::{Error, Result};
-use crate::kept::Kept;
 use crate::known::{BYTES_PER_ENTRY, Speaker, Usable, Word, Words};
 use crate::log::Log;
+use crate::lru::LruCache;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use sancerre_store::Listed;
@@ -56,7 +56,7 @@ pub struct Index {
     paged: Vec<Paged>,
     /// Where the ids of each of them begin and end, side by side: most of them are ruled out by this.
     spans: Vec<RangeInclusive<u64>>,
-    cache: Mutex<Kept<PageKey, Page>>,
+    cache: Mutex<LruCache<PageKey, Page>>,
     runs: BTreeSet<SegmentRun>,
 }
 
@@ -122,7 +122,7 @@ impl Index {
             speakers: loading.speakers,
             spans: loading.paged.iter().map(|paged| paged.segment.reader().span()).collect(),
             paged: loading.paged,
-            cache: Mutex::new(Kept::new(loading.room_bytes)),
+            cache: Mutex::new(LruCache::new(loading.room_bytes)),
             runs: loading.runs,
         })
     }
