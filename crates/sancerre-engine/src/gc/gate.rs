@@ -88,6 +88,18 @@ pub(super) fn before_commit(
     prove(repository, log, (&moves, &snapshots.collect::<Vec<_>>()), &doomed(present, &burnt))
 }
 
+/// Proves that final lists leave what a snapshot that lost something is restored by.
+///
+/// Errors: [`Error::Bug`].
+pub(super) fn keeps_healers(dead: &FrameSet, healers: &BTreeSet<PackName>) -> Result<()> {
+    match healers.iter().find(|pack| dead.contains_pack(pack)) {
+        None => Ok(()),
+        Some(pack) => {
+            Err(Error::bug(format!("pack {pack} was to go, and holds a copy of what a snapshot lost")))
+        }
+    }
+}
+
 /// Reads the log anew, with the commit that was just made, and proves that what is burnt may be deleted. Returns that.
 ///
 /// Errors: as [`prove`]; [`Error::Lost`] when the commit does not read back as it was made.

@@ -68,6 +68,10 @@ pub struct Plan {
     pub live: Tally,
     /// Of sessions that are under way or cannot be verified: left alone.
     pub pinned: Tally,
+    /// No snapshot names anything in them, but one that lost something is restored by what they hold.
+    pub healing: Tally,
+    /// Those, and others of which something is named: nothing in them may go.
+    pub healers: BTreeSet<PackName>,
     /// No snapshot needs them, but they are locked.
     pub locked: Tally,
     /// When the last of those locks ends.
@@ -115,6 +119,8 @@ pub(super) struct Sight<'a> {
     pub(super) weights: &'a BTreeMap<PackName, Weight>,
     /// Packs of gcs that were given up, in which a frame may be found that a snapshot needs which is not gone.
     pub(super) copies: &'a BTreeSet<PackName>,
+    /// Packs that hold copies of what a snapshot lost: they stay as they are.
+    pub(super) healers: &'a BTreeSet<PackName>,
     /// Generation of the keys at hand, which open the tables of packs.
     pub(super) generation: Option<u16>,
 }
@@ -124,7 +130,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
     let (burnt, standing, abandoned) = (log.burnt(u64::MAX), log.standing(u64::MAX), log.abandoned());
     let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
-    let mut plan = Plan::default();
+    let mut plan = Plan { healers: sight.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
@@ -142,6 +148,8 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
             if is_decided && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
+        } else if sight.healers.contains(&pack) {
+            plan.healing.add(found);
         } else if burnt.contains_pack(&pack) && kept_by_note != Some(true) {
             plan.leftover.add(found);
         } else if is_decided && !sight.copies.contains(&pack) {
@@ -193,6 +201,7 @@ fn can_be_rewritten(sight: &Sight<'_>, quarantined: &FrameSet, pack: &PackName) 
         && made == sight.generation
         && listed.is_some_and(|listed| sight.present.has(*pack, listed))
         && !quarantined.contains_pack(pack)
+        && !sight.healers.contains(pack)
 }
 
 /// The packs that are worth it, those with the most garbage for their size first. `live_bytes` and `unused_bytes` are
