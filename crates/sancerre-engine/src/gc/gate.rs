@@ -185,3 +185,19 @@ fn revoke(entry: &LogEntry) -> Option<(&Name, u64)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_list_burns_what_heals_a_snapshot() {
+        let pack = |session| PackName { session, ordinal: 0 };
+        let mut dead = FrameSet::default();
+        dead.insert_pack(pack(1));
+        assert!(keeps_healers(&dead, &BTreeSet::from([pack(2)])).is_ok());
+        assert!(keeps_healers(&dead, &BTreeSet::new()).is_ok());
+        let error = keeps_healers(&dead, &BTreeSet::from([pack(1), pack(2)])).unwrap_err();
+        assert!(matches!(error, Error::Bug { .. }), "{error}");
+    }
+}

@@ -277,6 +277,48 @@ mod tests {
         assert_eq!(chosen(&[41, 0, 0, 0, 0, 0, 0, 0], &OPTIONS), [1]);
     }
 
+    /// A large pack with more garbage in bytes and less for its size comes later.
+    #[test]
+    fn garbage_is_weighed_by_the_size_of_its_pack() {
+        let frames = FrameSet::default();
+        let candidate = |session, size_bytes, unused_bytes| Candidate {
+            pack: PackName { session, ordinal: 0 },
+            frames: &frames,
+            size_bytes,
+            weight: Weight { kept_bytes: size_bytes - unused_bytes, unused_bytes },
+        };
+        let candidates = vec![candidate(1, 1000, 300), candidate(2, 100, 90), candidate(3, 10, 5)];
+        let chosen = choose(candidates, 1110, 395, &OPTIONS);
+        assert_eq!(chosen.iter().map(|one| one.pack.session).collect::<Vec<_>>(), [2, 3, 1]);
+    }
+
+    #[test]
+    fn what_is_rewritten_is_counted_and_given_back() {
+        let pack = |session| PackName { session, ordinal: 0 };
+        let kept = |bytes, unused_bytes| Kept { bytes, unused_bytes, ..Kept::default() };
+        let found = |bytes| [(Hash([0; 32]), bytes)];
+        let mut plan = Plan { unused_bytes: 100, ..Plan::default() };
+        plan.dead.insert_pack(pack(9));
+        plan.rewrite(pack(1), kept(10, 30), &found(50));
+        plan.rewrite(pack(2), kept(20, 40), &found(70));
+        assert_eq!((plan.rewritten, plan.moved_bytes), (Tally { packs: 2, bytes: 120 }, 30));
+        assert_eq!(plan.unused_bytes, 30, "what is left behind is not garbage that stays");
+        let proposed: Vec<u64> = plan.proposed().packs().map(|pack| pack.session).collect();
+        assert_eq!(proposed, [1, 2, 9]);
+        assert_eq!(plan.take_moves().into_keys().collect::<Vec<_>>(), [pack(1), pack(2)]);
+        assert_eq!((plan.rewritten, plan.moved_bytes, plan.unused_bytes), (Tally::default(), 0, 100));
+        assert!(plan.moves.is_empty());
+    }
+
+    #[test]
+    fn a_plan_is_empty_when_nothing_at_all_goes() {
+        let one = Tally { packs: 1, bytes: 0 };
+        assert!(Plan { live: one, pinned: one, healing: one, locked: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { garbage: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { leftover: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { rewritten: one, ..Plan::default() }.is_empty());
+    }
+
     #[test]
     fn what_is_not_worth_it_stays() {
         assert_eq!(chosen(&[19, 20, 19], &OPTIONS), [2]);
