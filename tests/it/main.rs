@@ -29,6 +29,7 @@ mod fuzz;
 mod gate;
 mod gc;
 mod growth;
+mod healed;
 mod index;
 mod junk;
 mod keys;

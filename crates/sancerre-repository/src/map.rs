@@ -45,9 +45,17 @@ impl MapReader {
     ///
     /// Errors: a root whose level does not fit the disk's size.
     pub fn new(frames: Arc<Frames>, member: &Member) -> Result<Self> {
+        let id_key = frames.repository().keys.zone_secrets()?.keys.id;
+        Self::with_id_key(frames, member, &id_key)
+    }
+
+    /// The same of a snapshot whose ids were made with this key.
+    ///
+    /// Errors: as [`MapReader::new`].
+    pub(crate) fn with_id_key(frames: Arc<Frames>, member: &Member, id_key: &[u8; 32]) -> Result<Self> {
         let layout = frames.repository().layout;
         let geometry = Geometry::new(member.size_bytes, layout.leaf_bytes, layout.region_bytes)?;
-        let node_key = NodeKey::derive(&frames.repository().keys.zone_secrets()?.keys.id);
+        let node_key = NodeKey::derive(id_key);
         let reader = Self { frames, geometry, root: member.root, node_key, kept: Mutex::default() };
         match &reader.root {
             Some(root) if root.level != geometry.levels() => Err(reader.frames.blame(

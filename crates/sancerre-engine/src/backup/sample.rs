@@ -42,9 +42,47 @@ impl Sample {
 
 #[cfg(test)]
 mod tests {
-    use sancerre_format::id::{ContentId, Hash};
+    use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place};
+    use sancerre_format::node::LeafEntry;
 
     use super::Sample;
+
+    fn id(leaf: u8) -> ContentId {
+        ContentId(Hash::of(&[leaf]).0)
+    }
+
+    fn entry(leaf: u8) -> LeafEntry {
+        let frame = FrameName { pack: PackName { session: 1, ordinal: 0 }, index: leaf.into() };
+        let frame = FramePlace { frame, offset_bytes: 0, sealed_bytes: 1 };
+        let place = Place { frame, offset_bytes: 0, size_bytes: 1 };
+        LeafEntry { offset_bytes: leaf.into(), id: id(leaf), place }
+    }
+
+    /// Whatever the order in which they come: every leaf has the same chance.
+    #[test]
+    fn the_leaves_of_the_lowest_ranks_are_kept() {
+        for seed in [0, 1, 0x5555_5555_5555_5555, u64::MAX] {
+            let rank = |leaf: &u8| u64::from_le_bytes(id(*leaf).0[..8].try_into().unwrap()) ^ seed;
+            let mut ranked: Vec<u8> = (0..100).collect();
+            ranked.sort_by_key(rank);
+            for order in [(0..100).collect::<Vec<u8>>(), (0..100).rev().collect(), ranked.clone()] {
+                let mut sample = Sample::new(seed);
+                order.iter().for_each(|leaf| sample.offer((*leaf).into(), &id(*leaf), &[entry(*leaf)]));
+                let kept: Vec<(u64, Vec<LeafEntry>)> =
+                    sample.leaves().map(|(number, entries)| (number, entries.to_vec())).collect();
+                let expected = ranked.iter().take(4).map(|leaf| ((*leaf).into(), vec![entry(*leaf)]));
+                assert_eq!(kept, expected.collect::<Vec<_>>(), "seed {seed:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_few_leaves_all_are_kept() {
+        let mut sample = Sample::new(7);
+        assert_eq!(sample.leaves().count(), 0);
+        (0..3).for_each(|leaf| sample.offer(leaf.into(), &id(leaf), &[]));
+        assert_eq!(sample.leaves().count(), 3);
+    }
 
     #[test]
     fn another_seed_chooses_other_leaves() {

@@ -10,6 +10,7 @@
 
 mod checkpoints;
 mod distrust;
+mod elsewhere;
 mod history;
 mod index;
 mod inventory;

@@ -272,6 +272,13 @@ fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, pro
 
 /// Charges what is lost to the snapshots whose frame sets name it. Which bytes of them it is only their maps tell.
 pub(super) fn charge(run: &mut Run<'_>) {
+    for (at, object) in concerned(run) {
+        run.findings.cost(&object, (at, None), None);
+    }
+}
+
+/// The subjects whose frame sets name what is lost, by their places, and the objects in which it lay.
+pub(super) fn concerned(run: &Run<'_>) -> Vec<(usize, String)> {
     let moves = &run.inventory.moves;
     let objects: Vec<(PackName, String)> = run
         .lost
@@ -282,6 +289,7 @@ pub(super) fn charge(run: &mut Run<'_>) {
             Some((pack, fault.or(run.inventory.catalogue.key(run.repository, pack).ok())?))
         })
         .collect();
+    let mut concerned = Vec::new();
     for (at, subject) in run.subjects.iter().enumerate() {
         let Some(uses) = &subject.uses else { continue };
         let lying = moves.by_pack(uses);
@@ -289,10 +297,11 @@ pub(super) fn charge(run: &mut Run<'_>) {
             let Some(frames) = lying.get(pack) else { continue };
             let some = frames.packs().any(|named| frames.shares(run.lost.frames(), &named));
             if some || run.lost.has_pack(pack) {
-                run.findings.cost(object, (at, None), None);
+                concerned.push((at, object.clone()));
             }
         }
     }
+    concerned
 }
 
 /// Says how much of the store no snapshot accounts for. `is_stranded`: there are signed snapshots that nobody sees.

@@ -19,6 +19,8 @@ pub enum Severity {
     Missing,
     /// Something needs a newer version of the program: what it says or holds is not known.
     Unsupported,
+    /// A place is lost or damaged, and restores find all that snapshots need of it elsewhere.
+    Healed,
     /// Worth knowing; nothing is lost.
     Note,
 }
@@ -42,7 +44,7 @@ pub struct Finding {
     pub object: String,
     /// What is wrong, and what to do where something can be done.
     pub problem: String,
-    /// What cannot be restored because of it, by snapshot and disk.
+    /// What cannot be restored because of it, by snapshot and disk; of [`Severity::Healed`] what other copies restore.
     pub costs: Vec<Cost>,
 }
 
@@ -91,6 +93,9 @@ impl CheckReport {
     }
 }
 
+/// What is said of a loss that costs no snapshot anything.
+const HEALED: &str = "; restores find other copies of all that snapshots need of it, and gc keeps these while it is missing or \
+                      quarantined (`sancerre check --quarantine`). Restore once to be sure; new backups use the copies";
 /// Most problems spelled out for one object.
 const PROBLEMS_TOLD: usize = 3;
 
@@ -106,6 +111,8 @@ struct Draft {
     /// Everything wrong with it was quarantined by an earlier check.
     settled: bool,
     costs: BTreeMap<Victim, Vec<Range<u64>>>,
+    /// What it would cost, were there no other copies.
+    healed: BTreeMap<Victim, Vec<Range<u64>>>,
 }
 
 /// Findings by object.
@@ -130,6 +137,7 @@ impl Findings {
             more: 0,
             settled: true,
             costs: BTreeMap::new(),
+            healed: BTreeMap::new(),
         });
         draft.severity = draft.severity.min(severity);
         if !draft.problems.contains(&problem) {
@@ -149,6 +157,25 @@ impl Findings {
         range.into_iter().for_each(|range| push_merged(ranges, range));
     }
 
+    /// Adds what another copy restores although the object's problems would cost it.
+    pub(super) fn heal(&mut self, object: &str, victim: Victim, range: Range<u64>) {
+        let Some(draft) = self.0.get_mut(object) else { return };
+        push_merged(draft.healed.entry(victim).or_default(), range);
+    }
+
+    /// Whether something costs this subject anything.
+    pub(super) fn is_spoiled(&self, subject: usize) -> bool {
+        self.0.values().any(|draft| draft.costs.keys().any(|(spoiled, _)| *spoiled == subject))
+    }
+
+    /// Notes that a subject needs nothing of what an object lost, unless it is told already which part other copies restore.
+    pub(super) fn heal_unseen(&mut self, object: &str, subject: usize) {
+        let Some(draft) = self.0.get_mut(object) else { return };
+        if !draft.healed.keys().any(|(healed, _)| *healed == subject) {
+            draft.healed.entry((subject, None)).or_default();
+        }
+    }
+
     /// The findings, in the order of their keys.
     pub(super) fn finish(self, subjects: &[Subject]) -> Vec<Finding> {
         self.0.into_iter().map(|(object, draft)| draft.finish(object, subjects)).collect()
@@ -157,12 +184,13 @@ impl Findings {
 
 impl Draft {
     fn finish(self, object: String, subjects: &[Subject]) -> Finding {
-        let costs: Vec<Cost> = self
-            .costs
-            .into_iter()
-            .filter_map(|((subject, disk), ranges)| cost(subjects.get(subject)?, disk, ranges))
-            .collect();
-        let history = self.settled && costs.is_empty();
+        let told = |victims: BTreeMap<Victim, Vec<Range<u64>>>| -> Vec<Cost> {
+            let victims = victims.into_iter();
+            let cost = |((subject, disk), ranges)| cost(subjects.get(subject)?, disk, ranges);
+            victims.filter_map(cost).collect()
+        };
+        let (costs, healed) = (told(self.costs), told(self.healed));
+        let history = self.settled && costs.is_empty() && healed.is_empty();
         let mut problem = self.problems.join("; ");
         if self.more > 0 {
             problem.push_str(&format!("; and {} more", self.more));
@@ -171,7 +199,17 @@ impl Draft {
             problem.push_str("; it is quarantined, and no snapshot needs what is lost");
         }
         let severity = if history { Severity::Note } else { self.severity };
-        Finding { severity, object, problem, costs }
+        match (costs.is_empty(), healed.is_empty() || severity == Severity::Note) {
+            (_, true) => Finding { severity, object, problem, costs },
+            (true, false) => {
+                problem.push_str(HEALED);
+                Finding { severity: Severity::Healed, object, problem, costs: healed }
+            }
+            (false, false) => {
+                problem.push_str("; of more that snapshots need of it restores find other copies");
+                Finding { severity, object, problem, costs }
+            }
+        }
     }
 }
 

@@ -75,6 +75,23 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// The table of a pack in which a copy may lie; none when it cannot be had: then no copy is known there.
+    pub(super) async fn of_copy(&mut self, run: &Run<'_>, pack: PackName) -> Result<Option<Arc<Table>>> {
+        if let Some(table) = self.0.get(&pack) {
+            return Ok(table);
+        }
+        let table = match fetch(run, pack).await {
+            Ok(table) => Some(Arc::new(table)),
+            Err(error) => {
+                tolerate(run.repository, error).await?;
+                None
+            }
+        };
+        let bytes = table.as_ref().map_or(0, |table| table.memory_bytes());
+        self.0.put(pack, table.clone(), bytes);
+        Ok(table)
+    }
+
     /// The table of a pack; none when the pack was not read, or its table cannot be had any more, which is then noted.
     pub(super) async fn of(&mut self, run: &mut Run<'_>, pack: PackName) -> Result<Option<Arc<Table>>> {
         if !run.read.contains(&pack) {

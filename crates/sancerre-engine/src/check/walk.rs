@@ -13,6 +13,7 @@ use sancerre_format::id::{ContentId, FramePlace, Place};
 use sancerre_format::names::Title;
 use sancerre_format::node::{ChildEntry, Geometry, LeafEntry, Node, NodeKey, NodeLimits};
 
+use super::elsewhere::{Elsewhere, lies};
 use super::nodes::{NodeFrames, Opened};
 use super::packs;
 use super::report::{Severity, Victim};
@@ -28,6 +29,8 @@ const NODES_AT_ONCE: usize = 32;
 struct Shared {
     id: ContentId,
     place: Place,
+    /// Below a copy of a lost node, which is that of another snapshot: its places are in other sets of frames.
+    is_copied: bool,
     disks: Arc<Vec<(usize, usize)>>,
 }
 
@@ -61,11 +64,14 @@ pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
         limits: NodeLimits { leaf_bytes: run.repository.layout.leaf_bytes },
         frames: NodeFrames::default(),
         tables: Tables::default(),
+        elsewhere: Elsewhere::new(run),
         run,
     };
     for group in &groups {
         walk.group(group).await?;
     }
+    walk.elsewhere.settle(walk.run, &mut walk.tables).await?;
+    walk.elsewhere.finish(walk.run);
     Ok(())
 }
 
@@ -108,6 +114,7 @@ struct Walk<'a, 'b> {
     run: &'a mut Run<'b>,
     frames: NodeFrames,
     tables: Tables,
+    elsewhere: Elsewhere,
     limits: NodeLimits,
 }
 
@@ -136,7 +143,7 @@ impl Walk<'_, '_> {
         for (subject, disk) in &group.disks {
             let member = self.run.subjects.get(*subject).and_then(|subject| subject.members.get(*disk));
             if let Some(root) = member.and_then(|member| member.root.as_ref()) {
-                share(&mut nodes, root.id, root.place, &[(*subject, *disk)]);
+                share(&mut nodes, (root.id, root.place, false), &[(*subject, *disk)]);
             }
         }
         let level = group.geometry.levels();
@@ -148,23 +155,26 @@ impl Walk<'_, '_> {
         let mut below: BTreeMap<u8, Nodes> = BTreeMap::new();
         let range = group.geometry.range(step.level, step.number);
         for nodes in step.nodes.chunks(NODES_AT_ONCE) {
-            let wanted: BTreeSet<FramePlace> = nodes
-                .iter()
-                .filter(|shared| {
-                    self.check_place(shared, true, &shared.place.frame, std::slice::from_ref(&range))
-                })
-                .map(|shared| shared.place.frame)
-                .collect();
-            let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;
+            let mut placed = Vec::with_capacity(nodes.len());
             for shared in nodes {
-                match self.node(group, step, shared, &opened, &range) {
-                    Some(Node::Leaf(entries)) => self.leaf(shared, range.start, &entries).await?,
-                    Some(Node::Inner { children, .. }) => {
-                        for ChildEntry { child, id, place } in children {
-                            share(below.entry(child).or_default(), id, place, &shared.disks);
+                let ranges = std::slice::from_ref(&range);
+                placed.push(self.check_place(shared, true, &shared.place.frame, ranges));
+            }
+            let found = nodes.iter().zip(&placed).filter(|(_, blamed)| blamed.is_none());
+            let wanted: BTreeSet<FramePlace> = found.map(|(shared, _)| shared.place.frame).collect();
+            let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;
+            for (shared, blamed) in nodes.iter().zip(placed) {
+                let node = match blamed {
+                    Some(object) => Err(object),
+                    None => self.node(group, step, shared, &opened),
+                };
+                match node {
+                    Ok(node) => self.enter(shared, node, range.start, &mut below).await?,
+                    Err(object) => {
+                        if let Some((copy, node)) = self.copied(group, step, shared, &object, &range).await? {
+                            self.enter(&copy, node, range.start, &mut below).await?;
                         }
                     }
-                    None => {}
                 }
             }
         }
@@ -176,23 +186,76 @@ impl Walk<'_, '_> {
         Ok(below.into_iter().map(step).collect())
     }
 
-    /// Decodes and verifies a node; none when it is lost, which is then noted.
+    /// Checks the chunks of a leaf, or notes the nodes below an inner one.
+    async fn enter(
+        &mut self,
+        shared: &Shared,
+        node: Node,
+        start: u64,
+        below: &mut BTreeMap<u8, Nodes>,
+    ) -> Result<()> {
+        match node {
+            Node::Leaf(entries) => self.leaf(shared, start, &entries).await?,
+            Node::Inner { children, .. } => {
+                for ChildEntry { child, id, place } in children {
+                    share(below.entry(child).or_default(), (id, place, shared.is_copied), &shared.disks);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A node from the first copy that is what it should be; none when there is none, which is then charged.
+    async fn copied(
+        &mut self,
+        group: &Group,
+        step: &Step,
+        shared: &Shared,
+        object: &str,
+        range: &Range<u64>,
+    ) -> Result<Option<(Shared, Node)>> {
+        let mut places = self.elsewhere.places(self.run, &BTreeSet::from([shared.id])).await?;
+        for place in places.remove(&shared.id).unwrap_or_default() {
+            if place.frame == shared.place.frame
+                || !lies(self.run, &mut self.tables, &shared.id, &place, true).await?
+            {
+                continue;
+            }
+            let wanted = BTreeSet::from([place.frame]);
+            let opened = self.frames.open(self.run.repository, &self.run.frames, &wanted).await?;
+            let copy = Shared { id: shared.id, place, is_copied: true, disks: Arc::clone(&shared.disks) };
+            let Some(Ok(raw)) = opened.get(&place.frame) else { continue };
+            if let Ok(node) = self.decode(group, step, &copy, raw) {
+                self.elsewhere.copied();
+                for (subject, disk) in shared.disks.iter() {
+                    self.run.findings.heal(object, (*subject, Some(*disk)), range.clone());
+                }
+                return Ok(Some((copy, node)));
+            }
+        }
+        self.charge(object, &shared.disks, std::slice::from_ref(range));
+        Ok(None)
+    }
+
+    /// Decodes and verifies a node. Errors: what is to blame for its loss, which is then noted.
     fn node(
         &mut self,
         group: &Group,
         step: &Step,
         shared: &Shared,
         opened: &HashMap<FramePlace, Opened>,
-        range: &Range<u64>,
-    ) -> Option<Node> {
-        // Not wanted: its loss is noted already.
+    ) -> std::result::Result<Node, String> {
         let place = &shared.place.frame;
-        let (problem, transient) = match opened.get(place)? {
-            Ok(raw) => match self.decode(group, step, shared, raw) {
-                Ok(node) => return Some(node),
+        let (problem, transient) = match opened.get(place) {
+            Some(Ok(raw)) => match self.decode(group, step, shared, raw) {
+                Ok(node) => return Ok(node),
                 Err(error) => (format!("frame {}: {error}", place.frame), false),
             },
-            Err(unopened) => (format!("frame {}: {}", place.frame, unopened.problem), unopened.transient),
+            Some(Err(unopened)) => {
+                (format!("frame {}: {}", place.frame, unopened.problem), unopened.transient)
+            }
+            // invariant: every frame that is asked for is answered
+            None => (format!("frame {}: it was not read", place.frame), true),
         };
         let object = self.object(place);
         let settled =
@@ -202,8 +265,7 @@ impl Walk<'_, '_> {
         } else {
             self.run.findings.blame(&object, Severity::Damaged, problem);
         }
-        self.charge(&object, &shared.disks, std::slice::from_ref(range));
-        None
+        Err(object)
     }
 
     fn decode(
@@ -240,12 +302,21 @@ impl Walk<'_, '_> {
         };
         for (place, mut chunks) in frames {
             let ranges: Vec<Range<u64>> = chunks.iter().map(range).collect();
-            if !self.check_place(shared, false, &place, &ranges) {
-                continue;
-            }
-            self.retain_wrong(&place, &mut chunks).await?;
-            let ranges: Vec<Range<u64>> = chunks.iter().map(range).collect();
-            self.misnamed(shared, &place, &ranges);
+            let blamed = match self.check_place(shared, false, &place, &ranges) {
+                Some(object) => object,
+                None => {
+                    self.retain_wrong(&place, &mut chunks).await?;
+                    if chunks.is_empty() {
+                        continue;
+                    }
+                    self.misnamed(shared, &place)
+                }
+            };
+            let lost = chunks.iter().map(|entry| (entry.id, range(entry)));
+            self.elsewhere.lose(&blamed, &shared.disks, lost);
+        }
+        if self.elsewhere.is_full() {
+            self.elsewhere.settle(self.run, &mut self.tables).await?;
         }
         Ok(())
     }
@@ -264,10 +335,7 @@ impl Walk<'_, '_> {
 
     /// Notes what a map says of a sound frame and is not so. The frame is quarantined: who avoids it stores anew what
     /// that map, or the index it was made with, sought there.
-    fn misnamed(&mut self, shared: &Shared, place: &FramePlace, ranges: &[Range<u64>]) {
-        if ranges.is_empty() {
-            return;
-        }
+    fn misnamed(&mut self, shared: &Shared, place: &FramePlace) -> String {
         let (holder, frame) = (self.object(&shared.place.frame), place.frame);
         let problem = format!(
             "a map in it names chunks of frame {frame} that do not lie there: whoever wrote the map, or the index \
@@ -279,17 +347,17 @@ impl Walk<'_, '_> {
         } else {
             self.run.findings.blame(&holder, Severity::Damaged, problem);
         }
-        self.charge(&holder, &shared.disks, ranges);
+        holder
     }
 
-    /// Whether a frame is there and kept for all its snapshots; what is not is noted with the ranges it costs.
+    /// What is to blame when a frame is not there; none when it is. Notes it, and when it is not kept for all its snapshots.
     fn check_place(
         &mut self,
         shared: &Shared,
         metadata: bool,
         place: &FramePlace,
         ranges: &[Range<u64>],
-    ) -> bool {
+    ) -> Option<String> {
         self.check_uses(shared, place, ranges);
         let pack = self.run.inventory.moves.pack(&place.frame);
         if let Some(fault) = self.run.inventory.fault(self.run.repository, pack) {
@@ -298,23 +366,22 @@ impl Walk<'_, '_> {
                 self.run.lost.add(place.frame);
                 self.run.findings.blame(&fault.object, fault.severity, fault.problem);
             }
-            self.charge(&fault.object, &shared.disks, ranges);
-            return false;
+            return Some(fault.object);
         }
         if self.run.lost.contains(&place.frame, &pack) {
-            let object = self.object(place);
-            self.charge(&object, &shared.disks, ranges);
-            return false;
+            return Some(self.object(place));
         }
-        let Some(problem) = self.run.inventory.misplaced(place, metadata) else { return true };
+        let problem = self.run.inventory.misplaced(place, metadata)?;
         let holder = self.object(&shared.place.frame);
         self.run.findings.blame(&holder, Severity::Damaged, problem);
-        self.charge(&holder, &shared.disks, ranges);
-        false
+        Some(holder)
     }
 
     /// A frame outside a snapshot's frame set is one that a collector will not keep for it.
     fn check_uses(&mut self, shared: &Shared, place: &FramePlace, ranges: &[Range<u64>]) {
+        if shared.is_copied {
+            return;
+        }
         for (at, disk) in shared.disks.iter() {
             let Some(subject) = self.run.subjects.get(*at) else { continue };
             if subject.uses.as_ref().is_none_or(|uses| uses.contains(&place.frame)) {
@@ -350,13 +417,14 @@ impl Walk<'_, '_> {
     }
 }
 
-type Nodes = BTreeMap<(ContentId, Place), Vec<(usize, usize)>>;
+/// Nodes by id, place, and whether they lie below a copy.
+type Nodes = BTreeMap<(ContentId, Place, bool), Vec<(usize, usize)>>;
 
-fn share(nodes: &mut Nodes, id: ContentId, place: Place, disks: &[(usize, usize)]) {
-    nodes.entry((id, place)).or_default().extend_from_slice(disks);
+fn share(nodes: &mut Nodes, node: (ContentId, Place, bool), disks: &[(usize, usize)]) {
+    nodes.entry(node).or_default().extend_from_slice(disks);
 }
 
 fn collect(nodes: Nodes) -> Vec<Shared> {
-    let shared = |((id, place), disks)| Shared { id, place, disks: Arc::new(disks) };
+    let shared = |((id, place, is_copied), disks)| Shared { id, place, is_copied, disks: Arc::new(disks) };
     nodes.into_iter().map(shared).collect()
 }

@@ -88,6 +88,18 @@ pub(super) fn before_commit(
     prove(repository, log, (&moves, &snapshots.collect::<Vec<_>>()), &doomed(present, &burnt))
 }
 
+/// Proves that final lists leave what a snapshot that lost something is restored by.
+///
+/// Errors: [`Error::Bug`].
+pub(super) fn keeps_healers(dead: &FrameSet, healers: &BTreeSet<PackName>) -> Result<()> {
+    match healers.iter().find(|pack| dead.contains_pack(pack)) {
+        None => Ok(()),
+        Some(pack) => {
+            Err(Error::bug(format!("pack {pack} was to go, and holds a copy of what a snapshot lost")))
+        }
+    }
+}
+
 /// Reads the log anew, with the commit that was just made, and proves that what is burnt may be deleted. Returns that.
 ///
 /// Errors: as [`prove`]; [`Error::Lost`] when the commit does not read back as it was made.
@@ -171,5 +183,21 @@ fn revoke(entry: &LogEntry) -> Option<(&Name, u64)> {
     match entry.entry.as_deref().map(|record| &record.fields.kind) {
         Ok(Kind::Revoke(distrust)) => Some((&distrust.writer, distrust.from)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_list_burns_what_heals_a_snapshot() {
+        let pack = |session| PackName { session, ordinal: 0 };
+        let mut dead = FrameSet::default();
+        dead.insert_pack(pack(1));
+        assert!(keeps_healers(&dead, &BTreeSet::from([pack(2)])).is_ok());
+        assert!(keeps_healers(&dead, &BTreeSet::new()).is_ok());
+        let error = keeps_healers(&dead, &BTreeSet::from([pack(1), pack(2)])).unwrap_err();
+        assert!(matches!(error, Error::Bug { .. }), "{error}");
     }
 }

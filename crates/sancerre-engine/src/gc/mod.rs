@@ -15,6 +15,7 @@ mod commit;
 mod copy;
 mod gate;
 mod gather;
+mod healers;
 mod lists;
 mod locks;
 mod moved;
@@ -28,7 +29,7 @@ mod weigh;
 use std::collections::BTreeSet;
 
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::{Error, Result};
@@ -40,6 +41,7 @@ use crate::repository::session::{abort_other, append, refuse_revoked};
 use crate::store::Leftovers;
 pub use abandon::abandon;
 use copy::{Copied, copy};
+use healers::Stock;
 use patience::Patience;
 use plan::{Plan, Sight};
 use sweep::Swept;
@@ -179,7 +181,7 @@ async fn make_plan(
     // What is forgotten is given up by this very gc.
     let live = log.snapshots();
     gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(u64::MAX)))?;
-    let lying = moves.by_pack(&needed(live)?);
+    let lying = moves.by_pack(&needed(live.iter().copied())?);
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
         monitor.warn(format!(
@@ -187,12 +189,29 @@ async fn make_plan(
         ));
     }
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
+    let stock = Stock { log, catalogue, present, moves: &moves, lying: &lying };
+    let healers = healers::healers(repository, &stock, &live, monitor).await?;
     let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
     let generation = repository.keys.generation();
-    let sight =
-        Sight { log, catalogue, present, lying: &lying, weights: &weights, copies: &copies, generation };
+    let sight = Sight {
+        log,
+        catalogue,
+        present,
+        lying: &lying,
+        weights: &weights,
+        copies: &copies,
+        healers: &healers,
+        generation,
+    };
     let mut plan = plan::plan(&sight, options);
     locks::leave_locked(repository, present, &mut plan).await?;
+    if plan.healing.packs > 0 {
+        monitor.warn(format!(
+            "{} packs that no snapshot names stay: they hold other copies of what snapshots need from packs that are \
+             missing or quarantined; they go when those snapshots are forgotten",
+            plan.healing.packs
+        ));
+    }
     Ok(plan)
 }
 
@@ -242,9 +261,8 @@ async fn collect(
         give_up(repository, session, "sessions below it were still under way", monitor).await;
         return Ok(());
     }
-    let lists = match last_look(repository, &mut log, session, (&proposal, &copied, &known), present, options)
-        .await
-    {
+    let seen = (&proposal, &copied, &known, &report.plan.healers);
+    let lists = match last_look(repository, &mut log, session, seen, present, options).await {
         Ok(lists) => lists,
         Err(error) => {
             give_up(repository, session, &error.to_string(), monitor).await;
@@ -257,6 +275,8 @@ async fn collect(
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
     let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    // Those that an earlier gc burnt, and that were still there when something was lost.
+    doomed.retain(|pack| !report.plan.healers.contains(pack));
     report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes) = (packs, bytes);
@@ -273,7 +293,7 @@ async fn last_look(
     repository: &Repository,
     log: &mut Log,
     session: SessionId,
-    (proposal, copied, known): (&GcLists, &Copied, &BTreeSet<SessionId>),
+    (proposal, copied, known, healers): (&GcLists, &Copied, &BTreeSet<SessionId>, &BTreeSet<PackName>),
     present: &Present,
     options: &GcOptions,
 ) -> Result<GcLists> {
@@ -287,6 +307,7 @@ async fn last_look(
         return Err(Error::GcEnded { gc: session.number, by: "itself".into(), reason });
     }
     gate::check_drop(log, options.max_drop_percent)?;
+    gate::keeps_healers(&lists.dead, healers)?;
     gate::before_commit(repository, log, (session.number, &lists), present)?;
     Ok(lists)
 }

@@ -68,6 +68,10 @@ pub struct Plan {
     pub live: Tally,
     /// Of sessions that are under way or cannot be verified: left alone.
     pub pinned: Tally,
+    /// No snapshot names anything in them, but one that lost something is restored by what they hold.
+    pub healing: Tally,
+    /// Those, and others of which something is named: nothing in them may go.
+    pub healers: BTreeSet<PackName>,
     /// No snapshot needs them, but they are locked.
     pub locked: Tally,
     /// When the last of those locks ends.
@@ -115,6 +119,8 @@ pub(super) struct Sight<'a> {
     pub(super) weights: &'a BTreeMap<PackName, Weight>,
     /// Packs of gcs that were given up, in which a frame may be found that a snapshot needs which is not gone.
     pub(super) copies: &'a BTreeSet<PackName>,
+    /// Packs that hold copies of what a snapshot lost: they stay as they are.
+    pub(super) healers: &'a BTreeSet<PackName>,
     /// Generation of the keys at hand, which open the tables of packs.
     pub(super) generation: Option<u16>,
 }
@@ -124,7 +130,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
     let (burnt, standing, abandoned) = (log.burnt(u64::MAX), log.standing(u64::MAX), log.abandoned());
     let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
-    let mut plan = Plan::default();
+    let mut plan = Plan { healers: sight.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
@@ -142,6 +148,8 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
             if is_decided && can_be_rewritten(sight, &quarantined, &pack) {
                 candidates.push(candidate);
             }
+        } else if sight.healers.contains(&pack) {
+            plan.healing.add(found);
         } else if burnt.contains_pack(&pack) && kept_by_note != Some(true) {
             plan.leftover.add(found);
         } else if is_decided && !sight.copies.contains(&pack) {
@@ -193,6 +201,7 @@ fn can_be_rewritten(sight: &Sight<'_>, quarantined: &FrameSet, pack: &PackName) 
         && made == sight.generation
         && listed.is_some_and(|listed| sight.present.has(*pack, listed))
         && !quarantined.contains_pack(pack)
+        && !sight.healers.contains(pack)
 }
 
 /// The packs that are worth it, those with the most garbage for their size first. `live_bytes` and `unused_bytes` are
@@ -266,6 +275,48 @@ mod tests {
         assert_eq!(chosen(&[21, 0, 79], &some), [3]);
         assert_eq!(chosen(&[40, 0, 0, 0, 0, 0, 0, 0], &OPTIONS), [0u64; 0], "five per cent is left alone");
         assert_eq!(chosen(&[41, 0, 0, 0, 0, 0, 0, 0], &OPTIONS), [1]);
+    }
+
+    /// A large pack with more garbage in bytes and less for its size comes later.
+    #[test]
+    fn garbage_is_weighed_by_the_size_of_its_pack() {
+        let frames = FrameSet::default();
+        let candidate = |session, size_bytes, unused_bytes| Candidate {
+            pack: PackName { session, ordinal: 0 },
+            frames: &frames,
+            size_bytes,
+            weight: Weight { kept_bytes: size_bytes - unused_bytes, unused_bytes },
+        };
+        let candidates = vec![candidate(1, 1000, 300), candidate(2, 100, 90), candidate(3, 10, 5)];
+        let chosen = choose(candidates, 1110, 395, &OPTIONS);
+        assert_eq!(chosen.iter().map(|one| one.pack.session).collect::<Vec<_>>(), [2, 3, 1]);
+    }
+
+    #[test]
+    fn what_is_rewritten_is_counted_and_given_back() {
+        let pack = |session| PackName { session, ordinal: 0 };
+        let kept = |bytes, unused_bytes| Kept { bytes, unused_bytes, ..Kept::default() };
+        let found = |bytes| [(Hash([0; 32]), bytes)];
+        let mut plan = Plan { unused_bytes: 100, ..Plan::default() };
+        plan.dead.insert_pack(pack(9));
+        plan.rewrite(pack(1), kept(10, 30), &found(50));
+        plan.rewrite(pack(2), kept(20, 40), &found(70));
+        assert_eq!((plan.rewritten, plan.moved_bytes), (Tally { packs: 2, bytes: 120 }, 30));
+        assert_eq!(plan.unused_bytes, 30, "what is left behind is not garbage that stays");
+        let proposed: Vec<u64> = plan.proposed().packs().map(|pack| pack.session).collect();
+        assert_eq!(proposed, [1, 2, 9]);
+        assert_eq!(plan.take_moves().into_keys().collect::<Vec<_>>(), [pack(1), pack(2)]);
+        assert_eq!((plan.rewritten, plan.moved_bytes, plan.unused_bytes), (Tally::default(), 0, 100));
+        assert!(plan.moves.is_empty());
+    }
+
+    #[test]
+    fn a_plan_is_empty_when_nothing_at_all_goes() {
+        let one = Tally { packs: 1, bytes: 0 };
+        assert!(Plan { live: one, pinned: one, healing: one, locked: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { garbage: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { leftover: one, ..Plan::default() }.is_empty());
+        assert!(!Plan { rewritten: one, ..Plan::default() }.is_empty());
     }
 
     #[test]

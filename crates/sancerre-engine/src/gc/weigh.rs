@@ -60,7 +60,7 @@ pub(super) async fn weigh(
 }
 
 /// Whether fewer frames are needed than the pack has.
-fn is_partial(needed: &FrameSet, frames: u32) -> bool {
+pub(super) fn is_partial(needed: &FrameSet, frames: u32) -> bool {
     let count = needed.iter().try_fold(0u64, |sum, (_, members)| match members {
         Members::Whole => None,
         Members::Frames(ranges) => Some(sum + ranges.count()),

@@ -2,7 +2,7 @@
 //!
 //! The index is read only now. What it says is checked: a copy counts when it hashes to the wanted id.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use futures::StreamExt;
@@ -191,20 +191,10 @@ async fn search_segment(
     ids: &BTreeSet<ContentId>,
 ) -> Result<Vec<(ContentId, Place)>> {
     let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
-    let Some(segment) = Segment::open(repository, &log, name, size_bytes).await? else {
-        return Ok(Vec::new());
-    };
-    let mut wanted: BTreeMap<usize, Vec<ContentId>> = BTreeMap::new();
-    for id in ids {
-        segment.candidates(id).for_each(|page| wanted.entry(page).or_default().push(*id));
+    match Segment::open(repository, &log, name, size_bytes).await? {
+        Some(segment) => segment.find(repository, ids).await,
+        None => Ok(Vec::new()),
     }
-    let mut found = Vec::new();
-    for (number, ids) in wanted {
-        let page = segment.page(repository, number).await?;
-        found
-            .extend(page.iter().filter(|entry| ids.contains(&entry.id)).map(|entry| (entry.id, entry.place)));
-    }
-    Ok(found)
 }
 
 fn piece(at: u64, id: &ContentId, place: &Place) -> Piece {

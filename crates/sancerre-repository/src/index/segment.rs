@@ -9,7 +9,7 @@ use futures::StreamExt;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::certificate::Signer;
-use sancerre_format::id::ContentId;
+use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, SegmentReader};
 use sancerre_format::limits;
 use sancerre_format::log::Kind;
@@ -230,6 +230,25 @@ impl Segment {
     /// The pages that may hold `id`.
     pub fn candidates<'a>(&'a self, id: &'a ContentId) -> impl Iterator<Item = usize> + 'a {
         self.reader.candidates(id)
+    }
+
+    /// The places that it says of these ids.
+    pub(crate) async fn find(
+        &self,
+        repository: &Repository,
+        ids: &BTreeSet<ContentId>,
+    ) -> Result<Vec<(ContentId, Place)>> {
+        let mut wanted: BTreeMap<usize, Vec<&ContentId>> = BTreeMap::new();
+        for id in ids {
+            self.candidates(id).for_each(|page| wanted.entry(page).or_default().push(id));
+        }
+        let mut found = Vec::new();
+        for (number, ids) in wanted {
+            let page = self.page(repository, number).await?;
+            let is_wanted = |entry: &&IndexEntry| ids.contains(&&entry.id);
+            found.extend(page.iter().filter(is_wanted).map(|entry| (entry.id, entry.place)));
+        }
+        Ok(found)
     }
 
     /// Reads one page, and verifies it.

@@ -54,6 +54,7 @@ pub(super) fn exit<'a>(findings: impl IntoIterator<Item = &'a Finding> + Clone) 
         (Severity::Damaged, Exit::Damaged),
         (Severity::Missing, Exit::Missing),
         (Severity::Unsupported, Exit::Unsupported),
+        (Severity::Healed, Exit::NotAsAsked),
     ];
     worst.into_iter().find(|(severity, _)| has(*severity)).map_or(Exit::Done, |(_, exit)| exit)
 }
@@ -63,14 +64,24 @@ pub(super) fn name(severity: Severity) -> &'static str {
         Severity::Damaged => "damaged",
         Severity::Missing => "missing",
         Severity::Unsupported => "unsupported",
+        Severity::Healed => "healed",
         Severity::Note => "note",
+    }
+}
+
+/// What a finding does to a disk.
+pub(super) fn verb(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damaged | Severity::Missing | Severity::Unsupported => "costs",
+        Severity::Healed => "other copies restore",
+        Severity::Note => "concerns",
     }
 }
 
 pub(super) fn describe(finding: &Finding) -> String {
     let line = format!("{}: {}: {}", name(finding.severity), finding.object, finding.problem);
     let mut text = format!("{}\n", plain::line(&line));
-    let verb = if finding.severity == Severity::Note { "concerns" } else { "costs" };
+    let verb = verb(finding.severity);
     for cost in &finding.costs {
         text.push_str(&format!("  {verb} {}\n", describe_cost(cost)));
     }
@@ -175,7 +186,10 @@ mod tests {
     fn the_exit_code_follows_the_worst_finding() {
         let (damaged, missing, note) = (Severity::Damaged, Severity::Missing, Severity::Note);
         let newer = Severity::Unsupported;
-        let cases: [(&[Severity], Exit); 7] = [
+        let healed = Severity::Healed;
+        let cases: [(&[Severity], Exit); 9] = [
+            (&[note, healed], Exit::NotAsAsked),
+            (&[healed, newer], Exit::Unsupported),
             (&[note, newer], Exit::Unsupported),
             (&[newer, missing], Exit::Missing),
             (&[], Exit::Done),

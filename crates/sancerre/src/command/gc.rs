@@ -168,13 +168,16 @@ fn describe(plan: &Plan) -> String {
     if plan.pinned.packs > 0 {
         parts.push(format!("{} of sessions that are open or do not verify", tally(&plan.pinned)));
     }
+    if plan.healing.packs > 0 {
+        parts.push(format!("{} kept as other copies of what was lost", tally(&plan.healing)));
+    }
     if let Some(until) = plan.locked_until {
         parts.push(format!("{} garbage, but locked until {until} at the latest", tally(&plan.locked)));
     }
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 22] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 23] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -189,6 +192,7 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("unused_bytes", json!(plan.unused_bytes)),
         ("leftover", tally(&plan.leftover)),
         ("pinned", tally(&plan.pinned)),
+        ("healing", tally(&plan.healing)),
         ("locked", tally(&plan.locked)),
         ("locked_until", json!(plan.locked_until.map(|until| until.to_string()))),
         ("deleted_packs", json!(report.deleted_packs)),

@@ -188,6 +188,36 @@ fn a_machine_under_two_names_is_counted_once() {
 }
 
 #[test]
+fn rules_that_keep_nothing_are_refused() {
+    assert!(Rules::default().validate().is_err());
+    let kept = Rules { within_seconds: Some(0), ..Rules::default() };
+    assert!(kept.validate().is_ok() && Rules { yearly: 1, ..Rules::default() }.validate().is_ok());
+}
+
+#[test]
+fn what_only_clocks_keep_is_told_apart() {
+    let decide = |verdict| Decision::new(&nights(1)[0], verdict);
+    let at = time(START);
+    let clocks = || Keep::Doubt(Doubt::Disagree { stored: at, signed: at });
+    assert!(decide(Verdict::Keep(vec![clocks()])).is_kept_by_clocks());
+    assert!(!decide(Verdict::Keep(vec![clocks(), Keep::Held])).is_kept_by_clocks());
+    assert!(!decide(Verdict::Keep(vec![Keep::Doubt(Doubt::Unrecorded)])).is_kept_by_clocks());
+    assert!(!decide(Verdict::Drop(super::Drop::NoRule)).is_kept_by_clocks());
+}
+
+#[test]
+fn reasons_are_said_in_words() {
+    let day = |period| Keep::First(period, "2026".into()).to_string();
+    let periods = [Period::Hour, Period::Day, Period::Week, Period::Month, Period::Year].map(day);
+    assert_eq!(periods, ["hourly 2026", "daily 2026", "weekly 2026", "monthly 2026", "yearly 2026"]);
+    let kept = Verdict::Keep(vec![Keep::Last(1), Keep::Within, Keep::LastOfVm]).to_string();
+    assert_eq!(kept, "new at the last gc that found new ones, within, the last of its machine");
+    assert_eq!(Verdict::Drop(super::Drop::NoRule).to_string(), "no rule keeps it");
+    let one = session(1);
+    assert_eq!(super::short(&one), one.intent.to_string()[..8]);
+}
+
+#[test]
 fn what_is_retained_stays() {
     let mut all = nights(4);
     all[0].retained = Some(time(START + 100 * DAY));

@@ -143,7 +143,7 @@ fn checks(report: &AuditReport, options: &AuditOptions) -> String {
 
 /// Snapshots that something worse than a note concerns.
 fn harmed(report: &AuditReport) -> BTreeSet<SessionId> {
-    let bad = report.all_findings().filter(|found| found.severity != Severity::Note);
+    let bad = report.all_findings().filter(|found| found.severity < Severity::Healed);
     bad.flat_map(|found| found.costs.iter().map(|cost| cost.snapshot)).collect()
 }
 
@@ -221,10 +221,10 @@ fn findings(report: &AuditReport) -> String {
         let class = if finding.severity == Severity::Note { " note" } else { "" };
         let costs: Vec<String> =
             finding.costs.iter().map(|cost| escape(&check::describe_cost(cost))).collect();
-        let verb = if finding.severity == Severity::Note { "Concerns" } else { "Costs" };
+        let verb = escape(check::verb(finding.severity));
         let costs = match costs.is_empty() {
             true => String::new(),
-            false => format!("<p class=\"costs\">{verb} {}</p>", costs.join("; ")),
+            false => format!("<p class=\"costs\">{verb}: {}</p>", costs.join("; ")),
         };
         let _ = writeln!(
             text,

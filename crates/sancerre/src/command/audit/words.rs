@@ -13,6 +13,7 @@ pub(super) struct Verdict {
     pub(super) damaged: usize,
     pub(super) missing: usize,
     pub(super) unsupported: usize,
+    pub(super) healed: usize,
     pub(super) stale: usize,
 }
 
@@ -24,12 +25,13 @@ impl Verdict {
             damaged: of(Severity::Damaged),
             missing: of(Severity::Missing),
             unsupported: of(Severity::Unsupported),
+            healed: of(Severity::Healed),
             stale: report.stale().count(),
         }
     }
 
     pub(super) fn is_good(self) -> bool {
-        self == Self { damaged: 0, missing: 0, unsupported: 0, stale: 0 }
+        self == Self { damaged: 0, missing: 0, unsupported: 0, healed: 0, stale: 0 }
     }
 
     /// In a few words.
@@ -38,6 +40,7 @@ impl Verdict {
             (self.damaged, "object damaged or forged", "objects damaged or forged"),
             (self.missing, "object missing", "objects missing"),
             (self.unsupported, "object of a newer version", "objects of a newer version"),
+            (self.healed, "object lost with another copy", "objects lost with other copies"),
             (self.stale, "machine without a fresh snapshot", "machines without a fresh snapshot"),
         ]
         .into_iter()
