@@ -52,7 +52,7 @@ impl MapReader {
     /// The same of a snapshot whose ids were made with this key.
     ///
     /// Errors: as [`MapReader::new`].
-    pub(crate) fn with_id_key(frames: Arc<Frames>, member: &Member, id_key: &[u8; 32]) -> Result<Self> {
+    pub fn with_id_key(frames: Arc<Frames>, member: &Member, id_key: &[u8; 32]) -> Result<Self> {
         let layout = frames.repository().layout;
         let geometry = Geometry::new(member.size_bytes, layout.leaf_bytes, layout.region_bytes)?;
         let node_key = NodeKey::derive(id_key);

@@ -23,7 +23,7 @@ use sancerre_format::node::{Geometry, LeafEntry, Node};
 use sancerre_format::pack::DirectoryEntry;
 
 use super::weigh::is_partial;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::frames::Frames;
 use crate::map::MapReader;
 use crate::monitor::Monitor;
@@ -225,7 +225,7 @@ impl<'a> Search<'a> {
         let Pending { map, level, number, id, place } = pending;
         match self.frames.metadata(&place.frame).await {
             Ok(raw) => Ok(map.decode(*level, *number, id, place, &raw).ok().map(|stored| stored.node)),
-            Err(Error::Withheld { .. }) => {
+            Err(Error::Store(StoreError::Withheld { .. })) => {
                 self.is_blind = true;
                 Ok(None)
             }

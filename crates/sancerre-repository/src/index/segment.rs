@@ -233,7 +233,7 @@ impl Segment {
     }
 
     /// The places that it says of these ids.
-    pub(crate) async fn find(
+    pub async fn find(
         &self,
         repository: &Repository,
         ids: &BTreeSet<ContentId>,
