@@ -26,6 +26,7 @@
 
 mod beneath;
 pub mod change_map;
+pub mod confined;
 mod container;
 mod disk;
 mod error;
@@ -36,6 +37,7 @@ mod kind;
 pub mod nbd;
 mod open;
 mod positional;
+mod process;
 mod qcow2;
 mod raw;
 mod target;

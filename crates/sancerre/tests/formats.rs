@@ -165,6 +165,75 @@ fn an_overlay_is_read_with_what_it_stands_on_only_where_that_was_allowed() {
     site.refuses(1, &["images/over.qcow2", "--image-parts", "images"]);
 }
 
+/// The child that reads the image for this process, once it works on it: each reader has a thread there.
+fn working_child(of: u32) -> Option<u32> {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let is_ours =
+            field("PPid:") == Some(of.to_string().as_str()) && read("cmdline").contains("__confine");
+        if is_ours && field("Threads:").is_some_and(|threads| threads != "1") {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_child_that_is_killed_while_it_reads_an_image_fails_the_backup_and_names_the_image() {
+    let Some(site) = Site::new() else { return };
+    site.saves(&["disk.raw"]);
+    site.qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    let mut command = site.local.command(&[&BEGIN[..], &["web01", "a.qcow2"]].concat());
+    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    let child = loop {
+        if let Some(child) = working_child(backup.id()) {
+            break child;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let killed = Command::new("sh").args(["-c", "kill -9 $0", &child.to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = backup.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let said = told(&output);
+    assert!(said.contains("a.qcow2") && said.contains("signal: 9"), "{said}");
+    // What was saved before is what the next one stands on.
+    site.is_the_disk();
+    site.saves(&["a.qcow2"]);
+    site.is_the_disk();
+}
+
+#[test]
+fn without_a_sandbox_no_image_is_read_unless_that_was_said() {
+    let Some(site) = Site::new() else { return };
+    if !Folder::has_strace() {
+        return;
+    }
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    site.qemu_img(&["convert", "-f", "raw", "-O", "vdi", "disk.raw", "b.vdi"]);
+    let old_kernel = |call: &str, arguments: &[&str]| {
+        let inject = format!("inject={call}:error=ENOSYS");
+        let before = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        site.local.command_behind(&before, &[&BEGIN[..], &["web01"], arguments].concat()).output().unwrap()
+    };
+    for image in ["a.qcow2", "b.vdi"] {
+        for (call, name) in [("landlock_create_ruleset", "Landlock"), ("seccomp", "seccomp")] {
+            let output = old_kernel(call, &[image]);
+            let said = told(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(image) && said.contains(name) && said.contains("--no-sandbox"), "{said}");
+        }
+        let output = old_kernel("landlock_create_ruleset", &[image, "--no-sandbox"]);
+        assert!(output.status.success(), "{}", told(&output));
+        site.is_the_disk();
+    }
+}
+
 #[test]
 fn an_export_of_an_nbd_server_is_a_disk() {
     let Some(site) = Site::new() else { return };
