@@ -49,7 +49,7 @@ pub struct Qcow2Disk {
 }
 
 enum Layer {
-    Qcow2(Image),
+    Qcow2(Box<Image>),
     /// A file as it is, and its number.
     Raw {
         disk: Arc<dyn Disk>,

@@ -58,11 +58,10 @@ pub(crate) fn of_file(path: &Path, file: File) -> Result<RawDisk, OpenError> {
     of_opened(path, file, &metadata)
 }
 
-/// The disk in a file that somebody else opened and watches; nothing but its bytes and its length is asked for.
-pub(crate) fn passed(path: &Path, file: File) -> io::Result<RawDisk> {
-    let size_bytes = size_of(&file)?;
+/// The disk in a file that somebody else opened, measured and watches; nothing but its bytes is asked for.
+pub(crate) fn passed(path: &Path, file: File, size_bytes: u64) -> RawDisk {
     let (path, usage) = (path.to_owned(), Usage::default());
-    Ok(RawDisk { path, file, size_bytes, times: None, reads_holes: false, usage })
+    RawDisk { path, file, size_bytes, times: None, reads_holes: false, usage }
 }
 
 fn of_opened(path: &Path, file: File, metadata: &Metadata) -> Result<RawDisk, OpenError> {

@@ -1,7 +1,7 @@
 //! One socket to the reader, or in it: whole packets, with a descriptor where one goes along.
 
-use std::io;
-use std::io::IoSlice;
+use std::fmt;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -39,13 +39,19 @@ impl From<Errno> for Trouble {
 }
 
 /// A socket of which each packet is whole.
-#[derive(Debug)]
 pub(super) struct Lane {
     socket: OwnedFd,
     packet: Vec<u8>,
     /// How long one answer may take; none for the reader, which waits for questions.
     patience: Option<Duration>,
     waited: Duration,
+}
+
+/// Without the packet, which is bytes of somebody's disk.
+impl fmt::Debug for Lane {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lane").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// Both ends of a new connection.

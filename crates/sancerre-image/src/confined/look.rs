@@ -1,11 +1,10 @@
 //! Whether a foreign image is whole, told by a child.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::channel::Trouble;
-use super::wire::{Answer, Ask, Role};
+use super::wire::{Answer, Ask, Passed, Role};
 use super::{Reader, Talk, told};
 use crate::foreign::whole::{Named, failed};
 use crate::foreign::{ImageError, ImageFormat};
@@ -71,7 +70,7 @@ pub(super) fn look(mut talk: Talk, file: &RawDisk, format: u8, parts: &Named) ->
 }
 
 fn converse(talk: &mut Talk, file: &RawDisk, format: u8, parts: &Named) -> Result<(), Stop> {
-    let ask = Ask::Whole { format, path: file.path().as_os_str().as_bytes() };
+    let ask = Ask::Whole { format, file: Passed::of(file) };
     talk.control.send(&ask.encode(), Some(file.descriptor()))?;
     let mut files = vec![File { path: file.path().to_owned(), length_bytes: file.size_bytes() }];
     loop {
@@ -87,7 +86,7 @@ fn converse(talk: &mut Talk, file: &RawDisk, format: u8, parts: &Named) -> Resul
                 match parts.open(image, name).map_err(Stop::Refused)? {
                     None => talk.control.send(&Ask::Gone.encode(), None)?,
                     Some(part) => {
-                        let ask = Ask::Granted { path: part.path().as_os_str().as_bytes() };
+                        let ask = Ask::Granted(Passed::of(&part));
                         talk.control.send(&ask.encode(), Some(part.descriptor()))?;
                         let (path, length_bytes) = (part.path().to_owned(), part.size_bytes());
                         files.push(File { path, length_bytes });

@@ -1,13 +1,12 @@
 //! Opening a qcow2 image: the child names the files that it needs, and gets those that are allowed.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::channel::Trouble;
 use super::disk::ConfinedDisk;
 use super::pool::Pool;
-use super::wire::{Answer, Ask, Role};
+use super::wire::{Answer, Ask, Passed, Role};
 use super::{Reader, References, Talk, told};
 use crate::qcow2::{self, Files, Policy};
 use crate::{Disk, OpenError, Qcow2Fault, RawDisk, open_raw};
@@ -67,7 +66,7 @@ pub(super) fn open(mut talk: Talk, top: RawDisk, mut policy: Policy) -> Result<C
 fn converse(talk: &mut Talk, files: &mut Vec<RawDisk>, policy: &mut Policy) -> Result<u64, Stop> {
     let (backing, data_file) = (policy.allows(qcow2::Role::Backing), policy.allows(qcow2::Role::Data));
     let top = files.first().ok_or(Trouble::Lie("no file"))?;
-    let ask = Ask::Qcow2 { backing, data_file, path: top.path().as_os_str().as_bytes() };
+    let ask = Ask::Qcow2 { backing, data_file, file: Passed::of(top) };
     talk.control.send(&ask.encode(), Some(top.descriptor()))?;
     loop {
         let packet = talk.control.receive()?;
@@ -84,7 +83,7 @@ fn converse(talk: &mut Talk, files: &mut Vec<RawDisk>, policy: &mut Policy) -> R
                 if files.len() >= FILES_MAX {
                     return Err(Trouble::Lie("more files than a chain can have").into());
                 }
-                let ask = Ask::Granted { path: opened.path().as_os_str().as_bytes() };
+                let ask = Ask::Granted(Passed::of(&opened));
                 talk.control.send(&ask.encode(), Some(opened.descriptor()))?;
                 files.push(opened);
             }

@@ -13,7 +13,7 @@ use std::thread::Builder;
 use super::TEXT_BYTES_MAX;
 use super::channel::{Lane, Trouble};
 use super::look;
-use super::wire::{Answer, Ask, BYTES_MAX, Kind, Place, RUNS_MAX, Role};
+use super::wire::{Answer, Ask, BYTES_MAX, Kind, Passed, Place, RUNS_MAX, Role};
 use crate::foreign::{self, ImageError, ImageFormat, Parts};
 use crate::positional::length;
 use crate::qcow2::{self, Files, Run};
@@ -37,12 +37,12 @@ pub(super) fn run(mut control: Lane) -> Result<(), Trouble> {
     let (packet, passed) = control.receive_passed()?;
     let (ask, file) = (Ask::decode(packet), passed.ok_or(Trouble::Lie("no file"))?);
     match ask {
-        Some(Ask::Qcow2 { backing, data_file, path }) => {
-            let top = opened(path, file)?;
+        Some(Ask::Qcow2 { backing, data_file, file: named }) => {
+            let top = opened(named, file);
             read_qcow2(control, top, backing, data_file)
         }
-        Some(Ask::Whole { format, path }) => {
-            let top = opened(path, file)?;
+        Some(Ask::Whole { format, file: named }) => {
+            let top = opened(named, file);
             let format = look::format(format).ok_or(Trouble::Lie("no format"))?;
             tell_whole(control, &top, format)
         }
@@ -50,9 +50,8 @@ pub(super) fn run(mut control: Lane) -> Result<(), Trouble> {
     }
 }
 
-fn opened(path: &[u8], file: OwnedFd) -> Result<RawDisk, Trouble> {
-    let path = Path::new(OsStr::from_bytes(path));
-    raw::passed(path, File::from(file)).map_err(|error| Trouble::System(error.to_string()))
+fn opened(named: Passed<'_>, file: OwnedFd) -> RawDisk {
+    raw::passed(Path::new(OsStr::from_bytes(named.path)), File::from(file), named.size_bytes)
 }
 
 fn read_qcow2(mut control: Lane, top: RawDisk, backing: bool, data_file: bool) -> Result<(), Trouble> {
@@ -141,8 +140,8 @@ impl Asking<'_> {
         self.control.send(&answer.encode(), None).map_err(gone)?;
         let (packet, passed) = self.control.receive_passed().map_err(gone)?;
         match (Ask::decode(packet), passed) {
-            (Some(Ask::Granted { path }), Some(file)) => {
-                let disk = opened(path, file).map_err(gone)?;
+            (Some(Ask::Granted(named)), Some(file)) => {
+                let disk = opened(named, file);
                 self.files.push(disk.path().to_owned());
                 Ok(Some(disk))
             }

@@ -1,5 +1,8 @@
 //! A real child with real images; and children that lie, which are threads at the other end of the socket.
 
+// Lists of ranges with one range in them are meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 mod child;
 mod lies;
 

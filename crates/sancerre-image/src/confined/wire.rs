@@ -4,8 +4,10 @@
 //! here and believed nowhere: `None` is a broken protocol.
 
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::qcow2::Bitmap;
+use crate::{Disk, RawDisk};
 
 /// Longest packet: a name of a bitmap, or this much of the disk, and what stands around it.
 pub(super) const PACKET_BYTES_MAX: usize = 80 << 10;
@@ -19,11 +21,11 @@ const RECORD_BYTES: usize = 19;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask<'a> {
     /// Read the file as a qcow2 image.
-    Qcow2 { backing: bool, data_file: bool, path: &'a [u8] },
+    Qcow2 { backing: bool, data_file: bool, file: Passed<'a> },
     /// Tell whether the file is whole, by its format.
-    Whole { format: u8, path: &'a [u8] },
+    Whole { format: u8, file: Passed<'a> },
     /// Here is the file that was asked for.
-    Granted { path: &'a [u8] },
+    Granted(Passed<'a>),
     /// That file is not there.
     Gone,
     /// Answer on this socket as well.
@@ -36,6 +38,20 @@ pub(super) enum Ask<'a> {
     Bitmaps,
     /// What a bitmap marks.
     Marked(Range<u64>, Bitmap),
+}
+
+/// A file that is passed, as the caller opened it: a place that the reader names must lie inside what it was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passed<'a> {
+    pub size_bytes: u64,
+    /// For messages.
+    pub path: &'a [u8],
+}
+
+impl<'a> Passed<'a> {
+    pub(super) fn of(file: &'a RawDisk) -> Self {
+        Self { size_bytes: file.size_bytes(), path: file.path().as_os_str().as_bytes() }
+    }
 }
 
 /// What the reader says.
@@ -101,12 +117,14 @@ impl Ask<'_> {
         let range = |kind: u8, range: &Range<u64>| {
             [&[kind][..], &range.start.to_le_bytes(), &range.end.to_le_bytes()].concat()
         };
+        let passed =
+            |begin: &[u8], file: &Passed<'_>| [begin, &file.size_bytes.to_le_bytes(), file.path].concat();
         match self {
-            Self::Qcow2 { backing, data_file, path } => {
-                [&[b'q', u8::from(*backing), u8::from(*data_file)][..], path].concat()
+            Self::Qcow2 { backing, data_file, file } => {
+                passed(&[b'q', u8::from(*backing), u8::from(*data_file)], file)
             }
-            Self::Whole { format, path } => [&[b'w', *format][..], path].concat(),
-            Self::Granted { path } => [b"g", *path].concat(),
+            Self::Whole { format, file } => passed(&[b'w', *format], file),
+            Self::Granted(file) => passed(b"g", file),
             Self::Gone => vec![b'n'],
             Self::Lane => vec![b'l'],
             Self::Read(wanted) => range(b'r', wanted),
@@ -122,9 +140,11 @@ impl<'a> Ask<'a> {
         let (kind, rest) = packet.split_first()?;
         let mut fields = Fields(rest);
         Some(match kind {
-            b'q' => Self::Qcow2 { backing: fields.flag()?, data_file: fields.flag()?, path: fields.0 },
-            b'w' => Self::Whole { format: fields.byte()?, path: fields.0 },
-            b'g' => Self::Granted { path: rest },
+            b'q' => {
+                Self::Qcow2 { backing: fields.flag()?, data_file: fields.flag()?, file: fields.passed()? }
+            }
+            b'w' => Self::Whole { format: fields.byte()?, file: fields.passed()? },
+            b'g' => Self::Granted(fields.passed()?),
             b'n' => Self::Gone,
             b'l' => Self::Lane,
             b'r' => Self::Read(fields.range()?),
@@ -297,6 +317,10 @@ impl<'a> Fields<'a> {
         Some(self.long()?..self.long()?)
     }
 
+    fn passed(&mut self) -> Option<Passed<'a>> {
+        Some(Passed { size_bytes: self.long()?, path: self.rest() })
+    }
+
     fn role(&mut self) -> Option<Role> {
         let number = self.byte()?;
         ROLES.iter().find(|(known, _)| *known == number).map(|(_, role)| *role)
@@ -340,10 +364,11 @@ mod tests {
             let packet = answer.encode();
             assert_eq!(Answer::decode(&packet), Some(answer));
         }
+        let file = Passed { size_bytes: 1 << 50, path: b"/a" };
         for ask in [
-            Ask::Qcow2 { backing: true, data_file: false, path: b"/a" },
-            Ask::Whole { format: 3, path: b"/a" },
-            Ask::Granted { path: b"/b" },
+            Ask::Qcow2 { backing: true, data_file: false, file },
+            Ask::Whole { format: 3, file },
+            Ask::Granted(file),
             Ask::Gone,
             Ask::Lane,
             Ask::Read(1..2),

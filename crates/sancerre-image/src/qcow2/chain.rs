@@ -72,7 +72,7 @@ impl Chain<'_> {
         loop {
             let image = self.image(container)?;
             let backing = self.backing(&image)?;
-            self.layers.push(Layer::Qcow2(image));
+            self.layers.push(Layer::Qcow2(Box::new(image)));
             if self.layers.len() >= LAYERS_MAX && backing.is_some() {
                 return Err(fault(path, Fault::Deep { limit: LAYERS_MAX }));
             }

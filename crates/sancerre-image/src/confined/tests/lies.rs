@@ -178,7 +178,7 @@ fn a_child_that_lies_about_places_costs_an_error_and_no_more() {
         liar.join().unwrap();
     }
     // Alternating bytes of a larger range would fill the memory.
-    let place = |at: u64| (1, if at % 2 == 0 { Kind::Zero } else { Kind::Data });
+    let place = |at: u64| (1, if at.is_multiple_of(2) { Kind::Zero } else { Kind::Data });
     let places: Vec<_> = (0..2000).map(place).collect();
     let (disk, _liar) = site.disk(vec![runs(false, &places); 100]);
     let said = disk.data_ranges(0..DISK_BYTES).unwrap_err().to_string();
