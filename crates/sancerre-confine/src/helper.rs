@@ -41,6 +41,7 @@ impl Helper {
     /// The command that starts the helper, which then becomes the confined program. The environment is empty: it may
     /// hold passphrases. The caller sets standard input, output and error.
     ///
+    /// An interrupt from the terminal is the caller's alone: the program would end under what the caller has yet to finish.
     /// The program is killed when the *thread* that spawns the command ends, and so never outlives the caller.
     pub fn command(&self, confinement: &Confinement) -> Command {
         let mut command = Command::new(&self.program);
@@ -48,7 +49,8 @@ impl Helper {
             .args(&self.arguments)
             .args(confinement.encode(std::process::id()))
             .env_clear()
-            .current_dir("/");
+            .current_dir("/")
+            .process_group(0);
         command
     }
 
@@ -61,7 +63,8 @@ impl Helper {
             .args(seclusion.encode(std::process::id()))
             .env_clear()
             .env(ARENAS.0, ARENAS.1)
-            .current_dir("/");
+            .current_dir("/")
+            .process_group(0);
         command
     }
 }

@@ -4,6 +4,7 @@
 #[path = "common/local.rs"]
 mod local;
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -206,6 +207,24 @@ fn a_child_that_is_killed_while_it_reads_an_image_fails_the_backup_and_names_the
     site.is_the_disk();
     site.saves(&["a.qcow2"]);
     site.is_the_disk();
+}
+
+/// Ctrl-C goes to every process of the group: what reads the image must not end under the backup.
+#[test]
+fn an_interrupt_from_the_terminal_stops_the_backup_of_an_image_as_any_other() {
+    let Some(site) = Site::new() else { return };
+    site.qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    let mut command = site.local.command(&[&BEGIN[..], &["web01", "a.qcow2"]].concat());
+    let backup = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while working_child(backup.id()).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let group = format!("-{}", backup.id());
+    assert!(Command::new("sh").args(["-c", "kill -INT -- $0", &group]).status().unwrap().success());
+    let output = backup.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", told(&output));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::confined_reader;
 use crate::confined::{ConfinedDisk, Reader};
 use crate::foreign::{ImageError, ImageFormat};
 use crate::qcow2::lab::{KIB, Lab, MIB};
+use crate::testing::LoopDevice;
 use crate::{Disk, OpenError, Qcow2Fault, ReadError};
 
 fn open(lab: &Lab, name: &str) -> ConfinedDisk {
@@ -192,6 +193,14 @@ fn bitmaps_come_through_the_child() {
         }
         assert!(confined.bitmap_ranges(bitmap, 0..65 * MIB).is_err());
     }
+}
+
+#[test]
+fn an_image_on_a_device_is_read_as_one_in_a_file() {
+    let Some(lab) = lab() else { return };
+    let Some(device) = LoopDevice::attach(&lab.path("base.qcow2")) else { return };
+    let disk = confined_reader().open_qcow2(device.path(), None).unwrap();
+    assert_eq!(read_all(&disk), read_all(&lab.open("base.qcow2").unwrap()));
 }
 
 #[test]
