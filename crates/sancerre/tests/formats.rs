@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use local::{MIB, Site as Folder, has, noise, told};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 const BEGIN: [&str; 5] = ["backup", "--json", "--key-file", "w.key", "--vm"];
@@ -167,7 +168,7 @@ fn an_overlay_is_read_with_what_it_stands_on_only_where_that_was_allowed() {
 }
 
 /// The child that reads the image for this process, once it works on it: each reader has a thread there.
-fn working_child(of: u32) -> Option<u32> {
+fn working_child(of: u32) -> Option<Pid> {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
@@ -176,7 +177,7 @@ fn working_child(of: u32) -> Option<u32> {
         let is_ours =
             field("PPid:") == Some(of.to_string().as_str()) && read("cmdline").contains("__confine");
         if is_ours && field("Threads:").is_some_and(|threads| threads != "1") {
-            return Some(number);
+            return Pid::from_raw(number);
         }
     }
     None
@@ -185,7 +186,6 @@ fn working_child(of: u32) -> Option<u32> {
 #[test]
 fn a_child_that_is_killed_while_it_reads_an_image_fails_the_backup_and_names_the_image() {
     let Some(site) = Site::new() else { return };
-    site.saves(&["disk.raw"]);
     site.qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
     let mut command = site.local.command(&[&BEGIN[..], &["web01", "a.qcow2"]].concat());
     let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -197,14 +197,12 @@ fn a_child_that_is_killed_while_it_reads_an_image_fails_the_backup_and_names_the
         assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
         std::thread::sleep(Duration::from_millis(1));
     };
-    let killed = Command::new("sh").args(["-c", "kill -9 $0", &child.to_string()]).status().unwrap();
-    assert!(killed.success());
+    kill_process(child, Signal::KILL).unwrap();
     let output = backup.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     let said = told(&output);
     assert!(said.contains("a.qcow2") && said.contains("signal: 9"), "{said}");
-    // What was saved before is what the next one stands on.
-    site.is_the_disk();
+    // The next one stands on what was saved until then.
     site.saves(&["a.qcow2"]);
     site.is_the_disk();
 }
@@ -221,8 +219,8 @@ fn an_interrupt_from_the_terminal_stops_the_backup_of_an_image_as_any_other() {
         assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let group = format!("-{}", backup.id());
-    assert!(Command::new("sh").args(["-c", "kill -INT -- $0", &group]).status().unwrap().success());
+    let group = Pid::from_child(&backup);
+    kill_process_group(group, Signal::INT).unwrap();
     let output = backup.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", told(&output));
 }
