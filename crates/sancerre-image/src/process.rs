@@ -4,7 +4,11 @@ use std::io::{self, Read};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
+/// How long a program that was killed may take to end, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
 /// Of what a program says, this much is kept.
 const WORDS_BYTES_MAX: usize = 2048;
 
@@ -39,21 +43,32 @@ impl Process {
         self.id
     }
 
-    /// Ends the program and returns what it said; nothing when that was asked before.
+    /// Ends the program and returns what it said; nothing when that was asked before, or when it does not end.
     pub(crate) fn last_words(&self) -> String {
-        self.end();
+        if self.end().is_none() {
+            return String::new();
+        }
         let words = self.words.lock().ok().and_then(|mut words| words.take());
         words.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
-    /// Ends the program, if it has not ended itself, and says how it did.
+    /// Ends the program, if it has not ended itself, and says how it did; none when it is still there after a while: the
+    /// kernel ends nobody who waits for a disk that does not answer, and the caller must not wait with it.
     pub(crate) fn end(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().ok()?;
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
         let _ = child.kill();
-        child.wait().ok()
+        let killed = Instant::now();
+        while killed.elapsed() < PATIENCE {
+            match child.try_wait() {
+                Ok(None) => std::thread::sleep(PAUSE),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+        None
     }
 }
 
