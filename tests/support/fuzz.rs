@@ -36,7 +36,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -55,6 +55,7 @@ pub const TARGETS: [Target; 18] = [
     ("nbd", fuzz_image::nbd),
     ("change_map", fuzz_image::change_map),
     ("qcow2", qcow2),
+    ("whole", fuzz_image::whole),
 ];
 
 /// The target of this name.

@@ -1,4 +1,5 @@
-//! Fuzz targets for what reads disks: the NBD client with a server whose words are the fuzzer's, and change maps.
+//! Fuzz targets for what reads disks: the NBD client with a server whose words are the fuzzer's, change maps, and whether
+//! a foreign image is whole.
 //!
 //! A server of random bytes would be turned away at its first word. So there are two: one sends the bytes as they are,
 //! the other gives them the right numbers around: it answers the request that was made, with the content, kinds and
@@ -7,12 +8,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sancerre_image::Disk;
 use sancerre_image::change_map::ChangeMap;
+use sancerre_image::foreign::{ImageError, ImageFormat, Parts, look};
 use sancerre_image::nbd::{Channel, Connector, Fault, NbdDisk, NbdOptions};
+
+use crate::disk::MemoryDisk;
 
 const MAGIC: u64 = 0x4e42_444d_4147_4943;
 const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
@@ -238,5 +243,37 @@ pub fn change_map(input: &[u8]) {
         let mut text = Vec::new();
         map.write(&mut text).unwrap();
         assert_eq!(ChangeMap::read(&text[..], disk_bytes).unwrap(), map);
+    }
+}
+
+/// Whether an image is whole, of each format that is looked at. What it names is the second half of the input, which may
+/// name itself again. Whatever is wrong, an image that is cut short is shorter than it must be, and one that is longer is
+/// not.
+pub fn whole(input: &[u8]) {
+    let (image, part) = input.split_at(input.len() / 2);
+    for format in [ImageFormat::Vmdk, ImageFormat::Vdi, ImageFormat::Parallels] {
+        for bytes in [input, image] {
+            let file = MemoryDisk::dense(bytes.to_vec());
+            match look(&*file, format, &mut Named(part)) {
+                Err(ImageError::CutShort { needed_bytes, length_bytes, .. }) => {
+                    assert!(needed_bytes > length_bytes)
+                }
+                Err(_) => {}
+                Ok(()) if format == ImageFormat::Vmdk => {}
+                Ok(()) => {
+                    let longer = MemoryDisk::dense([bytes, &[0; 512]].concat());
+                    look(&*longer, format, &mut Named(part)).expect("a longer image is no less whole");
+                }
+            }
+        }
+    }
+}
+
+struct Named<'a>(&'a [u8]);
+
+impl Parts for Named<'_> {
+    fn named(&mut self, _image: &Path, name: &str) -> Result<Option<Arc<dyn Disk>>, ImageError> {
+        let part = |bytes: &[u8]| -> Arc<dyn Disk> { MemoryDisk::dense(bytes.to_vec()) };
+        Ok((!name.is_empty()).then(|| part(self.0)))
     }
 }

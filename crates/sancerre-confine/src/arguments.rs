@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::{ConfineError, Confinement, Limits};
+use crate::{ConfineError, Confinement, Limits, Seclusion};
 
 const PARENT: &str = "--parent";
 const READ: &str = "--read";
@@ -12,34 +12,59 @@ const CPU: &str = "--cpu-seconds";
 const FILES: &str = "--open-files";
 const LISTENS: &str = "--listens";
 const NO_SANDBOX: &str = "--no-sandbox";
+const OWN: &str = "--own";
 const PROGRAM: &str = "--";
+
+/// What the helper becomes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// Another program.
+    Program(Confinement),
+    /// What it is.
+    Own(Seclusion),
+}
 
 impl Confinement {
     /// What the helper is started with by the process `parent`.
     pub(crate) fn encode(&self, parent: u32) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec![PARENT.into(), parent.to_string().into()];
+        let mut words = begin(parent, self.limits, self.sandbox);
         for path in &self.readable {
             words.extend([READ.into(), path.clone().into_os_string()]);
         }
-        let limits = self.limits;
-        for (name, value) in
-            [(MEMORY, limits.address_space_bytes), (CPU, limits.cpu_seconds), (FILES, limits.open_files)]
-        {
-            words.extend([name.into(), value.to_string().into()]);
-        }
         words.extend(self.listens.then(|| LISTENS.into()));
-        words.extend((!self.sandbox).then(|| NO_SANDBOX.into()));
         words.extend([PROGRAM.into(), self.program.clone().into_os_string()]);
         words.extend(self.arguments.iter().cloned());
         words
     }
+}
 
-    /// What [`Confinement::encode`] wrote: the confinement and the parent. Nothing has a default.
+impl Seclusion {
+    /// As [`Confinement::encode`].
+    pub(crate) fn encode(&self, parent: u32) -> Vec<OsString> {
+        let mut words = begin(parent, self.limits, self.sandbox);
+        words.push(OWN.into());
+        words
+    }
+}
+
+fn begin(parent: u32, limits: Limits, sandbox: bool) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![PARENT.into(), parent.to_string().into()];
+    for (name, value) in
+        [(MEMORY, limits.address_space_bytes), (CPU, limits.cpu_seconds), (FILES, limits.open_files)]
+    {
+        words.extend([name.into(), value.to_string().into()]);
+    }
+    words.extend((!sandbox).then(|| NO_SANDBOX.into()));
+    words
+}
+
+impl Started {
+    /// What [`Confinement::encode`] and [`Seclusion::encode`] wrote, and the parent. Nothing has a default.
     pub(crate) fn decode(words: impl IntoIterator<Item = OsString>) -> Result<(Self, u64), ConfineError> {
         let mut words = words.into_iter();
         let (mut readable, mut listens, mut sandbox) = (Vec::new(), false, true);
         let (mut parent, mut memory, mut cpu, mut files) = (None, None, None, None);
-        loop {
+        let is_own = loop {
             let word = words.next().ok_or(ConfineError::Arguments("no program"))?;
             match word.to_str() {
                 Some(READ) => readable.push(PathBuf::from(words.next().unwrap_or_default())),
@@ -49,18 +74,25 @@ impl Confinement {
                 Some(FILES) => files = number(words.next()),
                 Some(LISTENS) => listens = true,
                 Some(NO_SANDBOX) => sandbox = false,
-                Some(PROGRAM) => break,
+                Some(OWN) => break true,
+                Some(PROGRAM) => break false,
                 _ => return Err(ConfineError::Arguments("an unknown word")),
             }
-        }
+        };
         let (Some(address_space_bytes), Some(cpu_seconds), Some(open_files)) = (memory, cpu, files) else {
             return Err(ConfineError::Arguments("a limit is missing or no number"));
         };
         let parent = parent.ok_or(ConfineError::Arguments("no parent"))?;
+        let limits = Limits { address_space_bytes, cpu_seconds, open_files };
+        if is_own {
+            let is_clean = readable.is_empty() && !listens && words.next().is_none();
+            let own = is_clean.then_some(Self::Own(Seclusion { limits, sandbox }));
+            return own.map(|own| (own, parent)).ok_or(ConfineError::Arguments("a word too many"));
+        }
         let program = words.next().map(PathBuf::from).filter(|program| program.is_absolute());
         let program = program.ok_or(ConfineError::Arguments("the program has no absolute path"))?;
-        let limits = Limits { address_space_bytes, cpu_seconds, open_files };
-        Ok((Self { program, arguments: words.collect(), readable, limits, listens, sandbox }, parent))
+        let arguments = words.collect();
+        Ok((Self::Program(Confinement { program, arguments, readable, limits, listens, sandbox }), parent))
     }
 }
 
@@ -72,7 +104,8 @@ fn number(word: Option<OsString>) -> Option<u64> {
 mod tests {
     use std::ffi::OsString;
 
-    use crate::{Confinement, Limits};
+    use super::Started;
+    use crate::{Confinement, Limits, Seclusion};
 
     #[test]
     fn a_confinement_survives_the_command_line() {
@@ -85,7 +118,10 @@ mod tests {
                 listens,
                 sandbox,
             };
-            assert_eq!(Confinement::decode(confinement.encode(7)).unwrap(), (confinement, 7));
+            let decoded = Started::decode(confinement.encode(7)).unwrap();
+            assert_eq!(decoded, (Started::Program(confinement), 7));
+            let seclusion = Seclusion { limits: Limits::default(), sandbox };
+            assert_eq!(Started::decode(seclusion.encode(8)).unwrap(), (Started::Own(seclusion), 8));
         }
     }
 
@@ -93,12 +129,15 @@ mod tests {
     fn nothing_is_left_to_defaults() {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         let limits = "--parent 1 --address-space 1 --cpu-seconds 1 --open-files 1";
-        assert!(Confinement::decode(words(&format!("{limits} -- /bin/true"))).is_ok());
-        for text in
-            ["-- /bin/true", limits, &format!("{limits} --"), &format!("{limits} -- true"), "--allow x"]
-        {
-            assert!(Confinement::decode(words(text)).is_err(), "{text}");
+        assert!(Started::decode(words(&format!("{limits} -- /bin/true"))).is_ok());
+        assert!(Started::decode(words(&format!("{limits} --own"))).is_ok());
+        for text in ["-- /bin/true", "--own", limits, &format!("{limits} --"), &format!("{limits} -- true")] {
+            assert!(Started::decode(words(text)).is_err(), "{text}");
         }
-        assert!(Confinement::decode(words(&format!("{limits} --cpu-seconds x -- /bin/true"))).is_err());
+        for more in
+            ["--cpu-seconds x -- /bin/true", "--own x", "--read /etc --own", "--listens --own", "--allow x"]
+        {
+            assert!(Started::decode(words(&format!("{limits} {more}"))).is_err(), "{more}");
+        }
     }
 }

@@ -106,6 +106,40 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_rseq,
 ];
 
+/// What this program needs once it is secluded: descriptors that it was sent, memory, threads. It opens nothing.
+const OWN: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+];
+
 /// Older names of the same.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[libc::c_long] = &[
@@ -131,10 +165,23 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 const IOCTLS: [u64; 5] = [0x5401, 0x5421, 0x541b, 0x5450, 0x5451];
 /// `prctl`: name of a thread, exactness of timers.
 const PRCTLS: [u64; 2] = [15, 29];
+/// `fcntl`: the flags of a descriptor, and another one for the same file.
+const FCNTLS: [u64; 2] = [1, 1030];
+/// `mmap` and `mprotect`: bytes become code.
+const EXECUTES: u64 = 4;
 
 /// Confines this thread, and what it becomes, for good.
 pub(crate) fn confine() -> Result<(), String> {
-    let program = filter().map_err(|error| error.to_string())?;
+    apply(filter())
+}
+
+/// As [`confine`], for this program itself, which needs less.
+pub(crate) fn seclude() -> Result<(), String> {
+    apply(own_filter())
+}
+
+fn apply(filter: Result<BpfProgram, seccompiler::BackendError>) -> Result<(), String> {
+    let program = filter.map_err(|error| error.to_string())?;
     apply_filter(&program).map_err(|error| match std::error::Error::source(&error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -151,6 +198,23 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![rule(2, SeccompCmpOp::Eq, 0)?]);
     rules.insert(libc::SYS_ioctl, each(1, &IOCTLS)?);
     rules.insert(libc::SYS_prctl, each(0, &PRCTLS)?);
+    compile(rules)
+}
+
+fn own_filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = OWN.iter().map(|number| (*number, Vec::new())).collect();
+    let own = u64::from(std::process::id());
+    rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(CLONE_THREAD), CLONE_THREAD)?]);
+    rules.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, own)?]);
+    rules.insert(libc::SYS_prctl, each(0, &PRCTLS)?);
+    rules.insert(libc::SYS_fcntl, each(1, &FCNTLS)?);
+    for number in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(number, vec![rule(2, SeccompCmpOp::MaskedEq(EXECUTES), 0)?]);
+    }
+    compile(rules)
+}
+
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, seccompiler::BackendError> {
     let unknown = SeccompAction::Errno(u32::try_from(libc::ENOSYS).unwrap_or(1));
     let target = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, unknown, SeccompAction::Allow, target)?.try_into()

@@ -1,4 +1,4 @@
-//! Landlock: the files that the program may read, and no others.
+//! Landlock: the files that the program may read, and no others; or none at all.
 
 use std::path::Path;
 
@@ -16,7 +16,16 @@ const SMALL: [&str; 3] = ["/etc/ld.so.cache", "/dev/urandom", "/dev/null"];
 
 /// Confines this thread, and what it becomes, for good.
 pub(crate) fn confine(confinement: &Confinement) -> Result<(), String> {
-    let rules = ruleset(confinement).map_err(|error| error.to_string())?;
+    enforce(ruleset(confinement))
+}
+
+/// As [`confine`], and leaves no file to be opened.
+pub(crate) fn seclude() -> Result<(), String> {
+    enforce(empty())
+}
+
+fn enforce(rules: Result<RulesetCreated, Box<dyn std::error::Error>>) -> Result<(), String> {
+    let rules = rules.map_err(|error| error.to_string())?;
     let status = rules.restrict_self().map_err(|error| error.to_string())?;
     match status.ruleset {
         RulesetStatus::NotEnforced => Err("the kernel has none".to_owned()),
@@ -25,7 +34,8 @@ pub(crate) fn confine(confinement: &Confinement) -> Result<(), String> {
     }
 }
 
-fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
+/// Without a rule everything is denied.
+fn empty() -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))?
@@ -33,7 +43,11 @@ fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, Box<dyn std::err
         .handle_access(AccessFs::from_all(ABI::V5))?
         .handle_access(AccessNet::from_all(ABI::V4))?
         .scope(Scope::from_all(ABI::V6))?;
-    let mut rules = ruleset.create()?;
+    Ok(ruleset.create()?)
+}
+
+fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
+    let mut rules = empty()?;
     for path in LIBRARIES.map(Path::new).into_iter().filter(|path| path.exists()) {
         rules = allow(rules, path, AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir)?;
     }

@@ -6,12 +6,19 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::{ConfineError, Confinement, calls, descriptors, files, rights};
+use rustix::thread::CapabilitySet;
+
+use crate::arguments::Started;
+use crate::{ConfineError, Confinement, Seclusion, calls, descriptors, files, rights};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__confine";
 /// What the helper ends with when it could not start the program.
 const FAILED: i32 = 71;
+/// What messages call this program when it reads foreign bytes itself.
+const OWN: &str = "the reader of images";
+/// Two arenas for all threads: each takes 64 MiB of the address space.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
 
 /// How the program starts itself as its own helper.
 #[derive(Debug, Clone)]
@@ -34,6 +41,7 @@ impl Helper {
     /// The command that starts the helper, which then becomes the confined program. The environment is empty: it may
     /// hold passphrases. The caller sets standard input, output and error.
     ///
+    /// An interrupt from the terminal is the caller's alone: the program would end under what the caller has yet to finish.
     /// The program is killed when the *thread* that spawns the command ends, and so never outlives the caller.
     pub fn command(&self, confinement: &Confinement) -> Command {
         let mut command = Command::new(&self.program);
@@ -41,20 +49,58 @@ impl Helper {
             .args(&self.arguments)
             .args(confinement.encode(std::process::id()))
             .env_clear()
-            .current_dir("/");
+            .current_dir("/")
+            .process_group(0);
+        command
+    }
+
+    /// The command that starts the helper, which then secludes itself and stays this program. The rest is as of
+    /// [`Helper::command`]; what it works on comes through standard input.
+    pub fn own_command(&self, seclusion: &Seclusion) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .args(seclusion.encode(std::process::id()))
+            .env_clear()
+            .env(ARENAS.0, ARENAS.1)
+            .current_dir("/")
+            .process_group(0);
         command
     }
 }
 
-/// The helper: confines this process as the arguments after [`SUBCOMMAND`] say and becomes the program. Returns, with
-/// an exit code and after a message on standard error, only when that failed.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
-    let error = match Confinement::decode(arguments) {
-        Ok((confinement, parent)) => confinement.enter(parent),
+/// The helper: confines this process as the arguments after [`SUBCOMMAND`] say. Then it becomes the program, and
+/// returns, with an exit code and after a message on standard error, only when that failed; or it stays this program and
+/// returns with the exit code of `inside`, which is all that it does from then on.
+///
+/// To be called by a process that has no other thread and has read no foreign byte.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, inside: impl FnOnce() -> i32) -> i32 {
+    let error = match Started::decode(arguments) {
+        Ok((Started::Program(confinement), parent)) => confinement.enter(parent),
+        Ok((Started::Own(seclusion), parent)) => match seclusion.enter(parent) {
+            Ok(()) => return inside(),
+            Err(error) => error,
+        },
         Err(error) => error,
     };
     let _ = writeln!(io::stderr(), "{error}");
     FAILED
+}
+
+impl Seclusion {
+    fn enter(&self, parent: u64) -> Result<(), ConfineError> {
+        let program = || PathBuf::from(OWN);
+        let step = |step| move |source| ConfineError::Step { program: program(), step, source };
+        descriptors::close_inherited().map_err(step("close inherited descriptors"))?;
+        rights::limit(&self.limits).map_err(step("set limits"))?;
+        rights::drop_rights(CapabilitySet::empty()).map_err(step("give up rights"))?;
+        rights::end_with(parent).map_err(step("tie it to its caller"))?;
+        if self.sandbox {
+            files::seclude().map_err(|problem| ConfineError::Landlock { program: program(), problem })?;
+            calls::seclude().map_err(|problem| ConfineError::Seccomp { program: program(), problem })?;
+        }
+        Ok(())
+    }
 }
 
 impl Confinement {
@@ -73,12 +119,12 @@ impl Confinement {
             descriptors::pass_listener().map_err(step("pass the socket"))?;
         }
         rights::limit(&self.limits).map_err(step("set limits"))?;
-        rights::drop_rights().map_err(step("give up rights"))?;
+        // Images belong to the hypervisor's user.
+        rights::drop_rights(CapabilitySet::DAC_READ_SEARCH).map_err(step("give up rights"))?;
         rights::end_with(parent).map_err(step("tie it to its caller"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().current_dir("/");
-        // Two arenas: each takes 64 MiB of the address space.
-        command.envs([("LC_ALL", "C"), ("MALLOC_ARENA_MAX", "2")]);
+        command.envs([("LC_ALL", "C"), ARENAS]);
         if self.listens {
             command.env("LISTEN_FDS", "1").env("LISTEN_PID", std::process::id().to_string());
         }

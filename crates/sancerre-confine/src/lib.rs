@@ -15,6 +15,9 @@
 //! has not: any other file, any network or new socket, another process, more rights, memory or time than the limits. It
 //! is killed when its caller ends.
 //!
+//! What this program parses itself goes the same way, only that the process stays what it is ([`Seclusion`]): it
+//! opens nothing at all, and has what is sent to it through its standard input.
+//!
 //! Landlock or seccomp missing is an error, unless the caller said that it may be.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -57,6 +60,15 @@ pub struct Confinement {
     /// Standard input is a socket: the program gets it as a service manager would pass it (`LISTEN_FDS`).
     pub listens: bool,
     /// Without, Landlock and seccomp are left out: the program then may read whatever its user may.
+    pub sandbox: bool,
+}
+
+/// What this program itself is given when it reads foreign bytes: standard input, output and error, and no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seclusion {
+    /// How much of the machine it may use.
+    pub limits: Limits,
+    /// As of [`Confinement::sandbox`].
     pub sandbox: bool,
 }
 

@@ -25,11 +25,10 @@ pub(crate) fn limit(limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// Of what root may do, only reading files of others is left: images belong to the hypervisor's user. A program
-/// that is started gets nothing back.
-pub(crate) fn drop_rights() -> io::Result<()> {
+/// Of what root may do, only `kept` is left. A program that is started gets nothing back.
+pub(crate) fn drop_rights(kept: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)?;
-    let kept = capabilities(None)?.permitted & CapabilitySet::DAC_READ_SEARCH;
+    let kept = capabilities(None)?.permitted & kept;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets)?;
     Ok(())

@@ -46,6 +46,14 @@ pub enum OpenError {
         /// What is wrong with it, and what to do.
         fault: Box<Qcow2Fault>,
     },
+    /// The confined child that reads its tables could not be started, or did not come to an end.
+    #[error("cannot read {}: {problem}", path.display())]
+    Reader {
+        /// The image.
+        path: PathBuf,
+        /// What became of the child, and what to do.
+        problem: String,
+    },
     /// A block device with nothing behind it.
     #[error("{} is a block device of size zero; attach its medium or name the device that is in use", path.display())]
     EmptyDevice {
@@ -109,6 +117,14 @@ pub enum ReadError {
         path: PathBuf,
         /// What is wrong with it, and what to do.
         fault: Box<Qcow2Fault>,
+    },
+    /// The confined child that reads an image's tables is gone, hangs, or says what makes no sense.
+    #[error("cannot read {}: {problem}", path.display())]
+    Reader {
+        /// The image.
+        path: PathBuf,
+        /// What became of the child, and what to do.
+        problem: String,
     },
     /// The file system could not say where the holes are.
     #[error(

@@ -10,7 +10,7 @@
 mod error;
 mod program;
 mod watch;
-mod whole;
+pub(crate) mod whole;
 
 use std::fs;
 use std::ops::Range;
@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use sancerre_confine::{Confinement, Helper, Limits};
 
 pub use error::ImageError;
+pub use whole::{Parts, look};
 
+use crate::confined::Reader;
 use crate::nbd::{NbdDisk, NbdOptions, NbdUri};
 use crate::{ChangedError, Disk, ReadError, kind};
 use program::Program;
@@ -102,7 +104,7 @@ impl ImageReader {
         // An absolute path without links: neither a name nor a link in it is a protocol of QEMU's.
         let real = fs::canonicalize(image).map_err(fail)?;
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
-        whole::look(&real, format, allowed.as_deref())?;
+        Reader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
         let confinement = self.confinement(&real, format, allowed);
         let program = Program::start(&self.helper, &confinement)
             .map_err(|source| ImageError::Start { program: self.qemu_nbd.clone(), source })?;

@@ -10,7 +10,8 @@
 //! - no format is read by what content says: a guest writes every byte of its disk, so it could choose the parser. Magic
 //!   bytes of containers are only compared, so that one is not taken for a raw disk;
 //! - no memory maps: a disk that shrinks under a map kills the process, under `pread` it is an error;
-//! - no async or randomness, and no clock but the one that ends waiting for a silent server: the caller owns threads.
+//! - no async or randomness, and no clock but the one that ends waiting for a silent server or child: the caller owns
+//!   threads.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -26,6 +27,7 @@
 
 mod beneath;
 pub mod change_map;
+pub mod confined;
 mod container;
 mod disk;
 mod error;
@@ -36,6 +38,7 @@ mod kind;
 pub mod nbd;
 mod open;
 mod positional;
+mod process;
 mod qcow2;
 mod raw;
 mod target;

@@ -22,6 +22,7 @@ pub(crate) use tests::lab;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use std::sync::Arc;
 use crate::positional::{is_inside, length};
 use crate::{ChangedError, Disk, OpenError, ReadError, open_raw};
 use bytes::to_usize;
-use layer::{Caches, Image};
+pub(crate) use chain::{Files, Policy, Role};
+use layer::{Caches, Image, Segment};
 use tables::Place;
 
 pub use crate::beneath::References;
@@ -46,10 +48,13 @@ pub struct Qcow2Disk {
     caches: Caches,
 }
 
-#[derive(Debug)]
 enum Layer {
-    Qcow2(Image),
-    Raw(crate::RawDisk),
+    Qcow2(Box<Image>),
+    /// A file as it is, and its number.
+    Raw {
+        disk: Arc<dyn Disk>,
+        file: usize,
+    },
 }
 
 /// Opens a file or block device that the caller knows to be a qcow2 image. Without `references` an image that needs
@@ -59,7 +64,24 @@ enum Layer {
 /// [`OpenError::Qcow2`] with what is wrong with the image or with one that it stands on; otherwise as
 /// [`open_raw`].
 pub fn open_qcow2(path: &Path, references: Option<&References<'_>>) -> Result<Qcow2Disk, OpenError> {
-    chain::open(open_raw(path)?, references)
+    let top = open_raw(path)?;
+    let mut policy = Policy::new(references)?;
+    policy.refuse_seen(&top)?;
+    open_with(Arc::new(top), &mut policy)
+}
+
+/// As [`open_qcow2`], with whoever opens the files that the image stands on.
+pub(crate) fn open_with(container: Arc<dyn Disk>, files: &mut dyn Files) -> Result<Qcow2Disk, OpenError> {
+    chain::open(container, files)
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Qcow2(image) => image.fmt(formatter),
+            Self::Raw { disk, .. } => disk.path().fmt(formatter),
+        }
+    }
 }
 
 impl Qcow2Disk {
@@ -68,7 +90,7 @@ impl Qcow2Disk {
     /// # Errors
     /// As [`open_qcow2`].
     pub fn in_disk(container: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        chain::open_alone(container)
+        open_with(container, &mut Policy::new(None)?)
     }
 
     /// The files that it is read from: the image, then what it stands on.
@@ -105,10 +127,7 @@ impl Qcow2Disk {
             .iter()
             .flat_map(|layer| match layer {
                 Layer::Qcow2(image) => [Some(&*image.container), image.data.as_deref()],
-                Layer::Raw(disk) => {
-                    let disk: &dyn Disk = disk;
-                    [Some(disk), None]
-                }
+                Layer::Raw { disk, .. } => [Some(&**disk), None],
             })
             .flatten()
     }
@@ -121,86 +140,98 @@ impl Qcow2Disk {
         Err(ReadError::OutOfRange { path, offset, length_bytes, size_bytes })
     }
 
-    /// Reads what the layer with this number and those behind it show. Past its end each shows zeros. The depth of the
+    /// Shows `visit` where the bytes of `range` are, in order and without a gap.
+    pub(crate) fn runs(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        self.refuse_outside(range.start, range.end.saturating_sub(range.start))?;
+        self.layer_runs(0, range, visit)
+    }
+
+    /// The runs of the layer with this number and those behind it. Past its end each shows zeros. The depth of the
     /// recursion is that of the chain, which is bounded.
-    fn read_layer(&self, number: usize, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let Some(layer) = self.layers.get(number) else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        let inside = layer.size_bytes().saturating_sub(offset).min(length(buffer));
-        let (buffer, behind) = buffer.split_at_mut(to_usize(inside));
-        behind.fill(0);
-        match layer {
-            Layer::Raw(disk) if buffer.is_empty() => Ok(()),
-            Layer::Raw(disk) => disk.read_at(offset, buffer),
-            Layer::Qcow2(image) => self.read_image(image, offset, buffer),
+    fn layer_runs(&self, number: usize, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        let size_bytes = self.layers.get(number).map_or(0, Layer::size_bytes);
+        let end = range.end.min(size_bytes).max(range.start);
+        let (inside, behind) = (range.start..end, end..range.end);
+        match self.layers.get(number) {
+            Some(Layer::Qcow2(image)) => self.image_runs(image, inside, visit)?,
+            Some(Layer::Raw { disk, file }) if !inside.is_empty() => {
+                let host = inside.start;
+                visit(inside, Run::File { file: *file, disk: &**disk, host })?;
+            }
+            _ => {}
         }
+        if behind.is_empty() { Ok(()) } else { visit(behind, Run::Zero) }
     }
 
-    fn read_image(&self, image: &Image, offset: u64, mut rest: &mut [u8]) -> Result<(), ReadError> {
-        let mut walk = image.walk(offset..offset.saturating_add(length(rest)), &self.caches);
-        while let Some(segment) = walk.next()? {
-            let length_bytes = segment.guest.end.saturating_sub(segment.guest.start);
-            let (piece, behind) = rest.split_at_mut(to_usize(length_bytes).min(rest.len()));
-            let guest = segment.guest.start;
-            match segment.place {
-                Place::Zero => piece.fill(0),
-                Place::Backing => self.read_layer(image.number.saturating_add(1), guest, piece)?,
-                Place::Data { host } => image.clusters().read_at(host, piece)?,
-                Place::Compressed { host, length_bytes } => {
-                    image.read_compressed((host, length_bytes), guest, piece, &self.caches)?;
-                }
-            }
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    /// Adds the ranges of `range` that may hold data in this layer and those behind it.
-    fn find(&self, number: usize, range: Range<u64>, found: &mut Vec<Range<u64>>) -> Result<(), ReadError> {
-        let Some(layer) = self.layers.get(number) else { return Ok(()) };
-        let range = range.start..range.end.min(layer.size_bytes());
-        if range.is_empty() {
-            return Ok(());
-        }
-        let image = match layer {
-            Layer::Raw(disk) => {
-                disk.data_ranges(range)?.into_iter().for_each(|data| add(found, data));
-                return Ok(());
-            }
-            Layer::Qcow2(image) => image,
-        };
+    fn image_runs(&self, image: &Image, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), ReadError> {
         let mut walk = image.walk(range, &self.caches);
-        while let Some(segment) = walk.next()? {
-            match segment.place {
-                Place::Zero => {}
-                Place::Backing => self.find(number.saturating_add(1), segment.guest, found)?,
-                Place::Compressed { .. } => add(found, segment.guest),
-                // Clusters that were set aside and never written are holes of the file.
+        while let Some(Segment { guest, place }) = walk.next()? {
+            match place {
+                Place::Zero => visit(guest, Run::Zero)?,
+                Place::Backing => self.layer_runs(image.number.saturating_add(1), guest, visit)?,
                 Place::Data { host } => {
-                    let length_bytes = segment.guest.end.saturating_sub(segment.guest.start);
-                    let to_guest = |at: u64| at.saturating_sub(host).saturating_add(segment.guest.start);
-                    let data = image.clusters().data_ranges(host..host.saturating_add(length_bytes))?;
-                    data.into_iter().for_each(|data| add(found, to_guest(data.start)..to_guest(data.end)));
+                    visit(guest, Run::File { file: image.clusters_file(), disk: image.clusters(), host })?;
+                }
+                Place::Compressed { host, length_bytes } => {
+                    visit(guest, Run::Packed(Packed { image, place: (host, length_bytes) }))?;
                 }
             }
         }
         Ok(())
     }
+
+    /// Decompresses what is packed: `buffer` is for the bytes of the disk from `guest` on, all in one cluster.
+    pub(crate) fn unpack(&self, packed: Packed<'_>, guest: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        packed.image.read_compressed(packed.place, guest, buffer, &self.caches)
+    }
+}
+
+/// Takes the runs of a disk: which of its bytes, and where they are.
+pub(crate) type Visit<'a> = dyn FnMut(Range<u64>, Run<'_>) -> Result<(), ReadError> + 'a;
+
+/// Where bytes of the disk are that follow each other.
+pub(crate) enum Run<'a> {
+    /// Nowhere: they are zeros.
+    Zero,
+    /// As they are, in `disk`, which is the file with this number in the order of [`Qcow2Disk::files`].
+    File { file: usize, disk: &'a dyn Disk, host: u64 },
+    /// In a compressed cluster.
+    Packed(Packed<'a>),
+}
+
+/// A compressed cluster.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    image: &'a Image,
+    place: (u64, u64),
 }
 
 impl Layer {
     fn size_bytes(&self) -> u64 {
         match self {
             Self::Qcow2(image) => image.header.size_bytes,
-            Self::Raw(disk) => disk.size_bytes(),
+            Self::Raw { disk, .. } => disk.size_bytes(),
         }
     }
 }
 
+/// Adds the parts of `guest` for which the file has data from `host` on: clusters that were set aside and never written
+/// are its holes.
+pub(crate) fn add_data(
+    found: &mut Vec<Range<u64>>,
+    guest: &Range<u64>,
+    disk: &dyn Disk,
+    host: u64,
+) -> Result<(), ReadError> {
+    let end = host.saturating_add(guest.end.saturating_sub(guest.start));
+    let to_guest = |at: u64| at.saturating_sub(host).saturating_add(guest.start);
+    let data = disk.data_ranges(host..end)?;
+    data.into_iter().for_each(|data| add(found, to_guest(data.start)..to_guest(data.end)));
+    Ok(())
+}
+
 /// Adds a range that starts at or behind the end of the last one.
-fn add(found: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(crate) fn add(found: &mut Vec<Range<u64>>, range: Range<u64>) {
     match found.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
         _ => found.push(range),
@@ -213,14 +244,32 @@ impl Disk for Qcow2Disk {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset.saturating_add(length(buffer));
         self.refuse_outside(offset, length(buffer))?;
-        self.read_layer(0, offset, buffer)
+        let mut rest = buffer;
+        self.runs(offset..end, &mut |guest, run| {
+            let length_bytes = to_usize(guest.end.saturating_sub(guest.start)).min(rest.len());
+            let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length_bytes);
+            rest = behind;
+            match run {
+                Run::Zero => piece.fill(0),
+                Run::File { disk, host, .. } => disk.read_at(host, piece)?,
+                Run::Packed(packed) => self.unpack(packed, guest.start, piece)?,
+            }
+            Ok(())
+        })
     }
 
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {
-        self.refuse_outside(range.start, range.end.saturating_sub(range.start))?;
         let mut found = Vec::new();
-        self.find(0, range, &mut found)?;
+        self.runs(range, &mut |guest, run| match run {
+            Run::Zero => Ok(()),
+            Run::Packed(_) => {
+                add(&mut found, guest);
+                Ok(())
+            }
+            Run::File { disk, host, .. } => add_data(&mut found, &guest, disk, host),
+        })?;
         Ok(found)
     }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,12 @@ pub(crate) fn of_file(path: &Path, file: File) -> Result<RawDisk, OpenError> {
     of_opened(path, file, &metadata)
 }
 
+/// The disk in a file that somebody else opened, measured and watches; nothing but its bytes is asked for.
+pub(crate) fn passed(path: &Path, file: File, size_bytes: u64) -> RawDisk {
+    let (path, usage) = (path.to_owned(), Usage::default());
+    RawDisk { path, file, size_bytes, times: None, reads_holes: false, usage }
+}
+
 fn of_opened(path: &Path, file: File, metadata: &Metadata) -> Result<RawDisk, OpenError> {
     let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let size_bytes = size_of(&file).map_err(fail)?;
@@ -78,6 +85,11 @@ impl RawDisk {
     /// The same disk, of which holes are read too: some file systems have called a hole what held data.
     pub fn reading_holes(self) -> Self {
         Self { reads_holes: true, ..self }
+    }
+
+    /// To be passed to another process, which may read it and no more.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// What tells it from all other files and devices.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use sancerre_confine::Helper;
 use sancerre_format::names::Title;
+use sancerre_image::confined::Reader;
 use sancerre_image::foreign::{ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
-use sancerre_image::{Disk, OpenError, Qcow2Fault, References, open_qcow2};
+use sancerre_image::{Disk, OpenError, Qcow2Fault, References};
 
 use crate::command::Context;
 use crate::exit::Failure;
@@ -25,7 +26,7 @@ const PARTS: &str = "; --image-parts DIRECTORY names where they are";
 pub(crate) enum Format {
     /// One after the other.
     Raw,
-    /// As QEMU's own images have them.
+    /// As QEMU's own images have them: by our own code, in a confined child.
     Qcow2,
     /// Of another hypervisor: through a confined `qemu-nbd`.
     Foreign(ImageFormat),
@@ -108,7 +109,8 @@ impl Formats<'_> {
                 let parts = self.parts;
                 let references =
                     parts.map(|directory| References { directory, backing: true, data_file: true });
-                let disk = open_qcow2(path, references.as_ref()).map_err(with_option)?;
+                let reader = Reader::new(helper()?, self.sandbox);
+                let disk = reader.open_qcow2(path, references.as_ref()).map_err(with_option)?;
                 Ok(Some(Arc::new(disk)))
             }
             Some(Format::Foreign(format)) => self.foreign(path, format, context).map(Some),
@@ -128,9 +130,7 @@ impl Formats<'_> {
     }
 
     fn foreign(&self, path: &Path, format: ImageFormat, context: &Context) -> Result<Arc<dyn Disk>, Failure> {
-        let helper = Helper::of_this_program().map_err(|error| {
-            Failure::failed(format!("cannot find this program to start it again: {error}"))
-        })?;
+        let helper = helper()?;
         let reader = ImageReader {
             qemu_nbd: qemu_nbd(context, path)?,
             helper,
@@ -146,6 +146,11 @@ impl Formats<'_> {
         })?;
         Ok(Arc::new(disk))
     }
+}
+
+fn helper() -> Result<Helper, Failure> {
+    Helper::of_this_program()
+        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
 
 /// Names the option that would let an image have what it asks for.

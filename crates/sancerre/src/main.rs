@@ -1,10 +1,11 @@
 //! The `sancerre` program.
 
 fn main() {
-    // The helper that confines itself and becomes another program: before anything else has a file open.
+    // The helper, which confines itself before anything else has a file open; then it becomes another program, or reads an
+    // image.
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_some_and(|word| word == sancerre_confine::SUBCOMMAND) {
-        std::process::exit(sancerre_confine::run(arguments));
+        std::process::exit(sancerre_confine::run(arguments, sancerre_image::confined::inside));
     }
     sancerre::prepare();
     let exit_code = sancerre::run(std::env::args_os(), sancerre::Io::process());

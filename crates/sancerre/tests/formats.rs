@@ -4,10 +4,12 @@
 #[path = "common/local.rs"]
 mod local;
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use local::{MIB, Site as Folder, has, noise, told};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 const BEGIN: [&str; 5] = ["backup", "--json", "--key-file", "w.key", "--vm"];
@@ -163,6 +165,90 @@ fn an_overlay_is_read_with_what_it_stands_on_only_where_that_was_allowed() {
     // One that names a file of the host never gets it.
     site.qemu_img(&["rebase", "-u", "-b", "/etc/passwd", "-F", "raw", "images/over.qcow2"]);
     site.refuses(1, &["images/over.qcow2", "--image-parts", "images"]);
+}
+
+/// The child that reads the image for this process, once it works on it: each reader has a thread there.
+fn working_child(of: u32) -> Option<Pid> {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let is_ours =
+            field("PPid:") == Some(of.to_string().as_str()) && read("cmdline").contains("__confine");
+        if is_ours && field("Threads:").is_some_and(|threads| threads != "1") {
+            return Pid::from_raw(number);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_child_that_is_killed_while_it_reads_an_image_fails_the_backup_and_names_the_image() {
+    let Some(site) = Site::new() else { return };
+    site.qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    let mut command = site.local.command(&[&BEGIN[..], &["web01", "a.qcow2"]].concat());
+    let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    let child = loop {
+        if let Some(child) = working_child(backup.id()) {
+            break child;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    kill_process(child, Signal::KILL).unwrap();
+    let output = backup.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let said = told(&output);
+    assert!(said.contains("a.qcow2") && said.contains("signal: 9"), "{said}");
+    // The next one stands on what was saved until then.
+    site.saves(&["a.qcow2"]);
+    site.is_the_disk();
+}
+
+/// Ctrl-C goes to every process of the group: what reads the image must not end under the backup.
+#[test]
+fn an_interrupt_from_the_terminal_stops_the_backup_of_an_image_as_any_other() {
+    let Some(site) = Site::new() else { return };
+    site.qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    let mut command = site.local.command(&[&BEGIN[..], &["web01", "a.qcow2"]].concat());
+    let backup = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while working_child(backup.id()).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no child reads");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let group = Pid::from_child(&backup);
+    kill_process_group(group, Signal::INT).unwrap();
+    let output = backup.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", told(&output));
+}
+
+#[test]
+fn without_a_sandbox_no_image_is_read_unless_that_was_said() {
+    let Some(site) = Site::new() else { return };
+    if !Folder::has_strace() {
+        return;
+    }
+    site.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2"]);
+    site.qemu_img(&["convert", "-f", "raw", "-O", "vdi", "disk.raw", "b.vdi"]);
+    let old_kernel = |call: &str, arguments: &[&str]| {
+        let inject = format!("inject={call}:error=ENOSYS");
+        let before = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        site.local.command_behind(&before, &[&BEGIN[..], &["web01"], arguments].concat()).output().unwrap()
+    };
+    for image in ["a.qcow2", "b.vdi"] {
+        for (call, name) in [("landlock_create_ruleset", "Landlock"), ("seccomp", "seccomp")] {
+            let output = old_kernel(call, &[image]);
+            let said = told(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(image) && said.contains(name) && said.contains("--no-sandbox"), "{said}");
+        }
+        let output = old_kernel("landlock_create_ruleset", &[image, "--no-sandbox"]);
+        assert!(output.status.success(), "{}", told(&output));
+        site.is_the_disk();
+    }
 }
 
 #[test]

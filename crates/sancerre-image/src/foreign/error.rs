@@ -46,7 +46,7 @@ pub enum ImageError {
         /// The image, or the part of it.
         file: String,
         /// Why not.
-        why: &'static str,
+        why: String,
     },
     /// It names another file, and nobody said that it may be read.
     #[error(
@@ -57,6 +57,14 @@ pub enum ImageError {
         path: PathBuf,
         /// As it is spelled there.
         name: String,
+    },
+    /// The confined child that looks at its tables did not come to an end.
+    #[error("cannot read {}: {problem}", path.display())]
+    Reader {
+        /// The image as it was named.
+        path: PathBuf,
+        /// What became of the child, and what to do.
+        problem: String,
     },
     /// The helper could not be started.
     #[error("cannot start {} for an image: {source}", program.display())]

@@ -6,11 +6,12 @@
 //! Sources: `block/vdi.c`, `block/parallels.c` and `block/vmdk.c` of QEMU; the VMDK specification 1.1 of VMware.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{ImageError, ImageFormat};
 use crate::beneath::Directory;
 use crate::positional::length;
-use crate::{Disk, OpenError, RawDisk, open_raw};
+use crate::{Disk, OpenError, RawDisk};
 
 const SECTOR_BYTES: u64 = 512;
 /// Longest table: a VMDK of 2 TiB has 128 MiB of them, and 4 million entries of Parallels are 4 TiB.
@@ -32,33 +33,69 @@ type Needed = std::result::Result<u64, &'static str>;
 
 const TOO_LARGE: Needed = Err("its tables are larger than those of any image that can be");
 
-/// Looks at the image and at all files that it names, which must lie in the directory that was named for them. What is
-/// malformed in other ways, and parts that are not there, are left to QEMU, which refuses them.
-///
-/// # Errors
-/// [`ImageError::CutShort`], [`ImageError::Unmeasured`], [`ImageError::Parts`]; the kernel's.
-pub(super) fn look(image: &Path, format: ImageFormat, parts: Option<&Path>) -> Result<()> {
-    let file = open_raw(image).map_err(|error| failed(image, error))?;
-    let needed = match format {
-        ImageFormat::Vdi => vdi(&file)?,
-        ImageFormat::Parallels => parallels(&file)?,
-        ImageFormat::Vmdk => {
-            let parts = parts.map(Directory::open).transpose().map_err(|error| failed(image, error))?;
-            return vmdk(&file, parts.as_ref(), 0);
-        }
-        _ => Ok(0),
-    };
-    against(&file, needed)
+/// Whoever opens the files that an image names.
+pub trait Parts {
+    /// What the image at `image` calls `name`; none when it is not there, for then QEMU cannot open it either.
+    ///
+    /// # Errors
+    /// [`ImageError::Parts`] when it may not be read, [`ImageError::Io`] when it cannot be.
+    fn named(&mut self, image: &Path, name: &str) -> Result<Option<Arc<dyn Disk>>>;
 }
 
-fn failed(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
+/// Looks at the image and at all files that it names. What is malformed in other ways, and parts that are not there, are
+/// left to QEMU, which refuses them.
+///
+/// It reads bytes that anybody may have made: this program has it done by a confined child
+/// ([`Reader`](crate::confined::Reader)).
+///
+/// # Errors
+/// [`ImageError::CutShort`], [`ImageError::Unmeasured`]; those of `parts` and of reading.
+pub fn look(file: &dyn Disk, format: ImageFormat, parts: &mut dyn Parts) -> Result<()> {
+    let needed = match format {
+        ImageFormat::Vdi => vdi(file)?,
+        ImageFormat::Parallels => parallels(file)?,
+        ImageFormat::Vmdk => return vmdk(file, parts, 0),
+        _ => Ok(0),
+    };
+    against(file, needed)
+}
+
+/// The files in the directory that was named for them, if one was.
+pub(crate) struct Named(Option<Directory>);
+
+impl Named {
+    pub(crate) fn new(image: &Path, directory: Option<&Path>) -> Result<Self> {
+        let directory = directory.map(Directory::open).transpose();
+        Ok(Self(directory.map_err(|error| failed(image, error))?))
+    }
+
+    /// As [`Parts::named`].
+    pub(crate) fn open(&self, image: &Path, name: &str) -> Result<Option<RawDisk>> {
+        let asks = || ImageError::Parts { path: image.to_owned(), name: name.to_owned() };
+        match self.0.as_ref().ok_or_else(asks)?.open_beneath(image, Path::new(name)) {
+            Ok(Some(file)) => Ok(Some(file)),
+            Ok(None) => Err(asks()),
+            Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(image, error)),
+        }
+    }
+}
+
+impl Parts for Named {
+    fn named(&mut self, image: &Path, name: &str) -> Result<Option<Arc<dyn Disk>>> {
+        let opened = self.open(image, name)?;
+        Ok(opened.map(|file| -> Arc<dyn Disk> { Arc::new(file) }))
+    }
+}
+
+pub(crate) fn failed(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
     ImageError::Io { path: path.to_owned(), source: std::io::Error::other(error) }
 }
 
-fn against(file: &RawDisk, needed: Needed) -> Result<()> {
+fn against(file: &dyn Disk, needed: Needed) -> Result<()> {
     let (name, length_bytes) = (file.path().display().to_string(), file.size_bytes());
     match needed {
-        Err(why) => Err(ImageError::Unmeasured { file: name, why }),
+        Err(why) => Err(ImageError::Unmeasured { file: name, why: why.to_owned() }),
         Ok(needed_bytes) if needed_bytes > length_bytes => {
             Err(ImageError::CutShort { file: name, needed_bytes, length_bytes })
         }
@@ -67,7 +104,7 @@ fn against(file: &RawDisk, needed: Needed) -> Result<()> {
 }
 
 /// Little-endian numbers at offsets.
-struct Numbers<'a>(&'a RawDisk);
+struct Numbers<'a>(&'a dyn Disk);
 
 impl Numbers<'_> {
     fn bytes<const N: usize>(&self, offset: u64) -> Result<Read<[u8; N]>> {
@@ -121,7 +158,7 @@ macro_rules! number {
 }
 
 /// Where the data start, and so many blocks.
-fn vdi(file: &RawDisk) -> Result<Needed> {
+fn vdi(file: &dyn Disk) -> Result<Needed> {
     let file = Numbers(file);
     let (start, block) = (number!(file.u32(0x158)), number!(file.u32(0x178)));
     let (extra, allocated) = (number!(file.u32(0x17c)), number!(file.u32(0x184)));
@@ -129,7 +166,7 @@ fn vdi(file: &RawDisk) -> Result<Needed> {
 }
 
 /// Behind the cluster with the highest place.
-fn parallels(file: &RawDisk) -> Result<Needed> {
+fn parallels(file: &dyn Disk) -> Result<Needed> {
     let file = Numbers(file);
     let magic: [u8; 16] = number!(file.bytes(0));
     let (cluster, entries) = (number!(file.u32(28)), number!(file.u32(32)));
@@ -144,7 +181,7 @@ fn parallels(file: &RawDisk) -> Result<Needed> {
 }
 
 /// Behind the grain with the highest place of a sparse extent.
-fn sparse(file: &RawDisk) -> Result<Needed> {
+fn sparse(file: &dyn Disk) -> Result<Needed> {
     let file = Numbers(file);
     let (flags, capacity) = (number!(file.u32(8)), number!(file.u64(12)));
     let (grain, entries) = (number!(file.u64(20)), number!(file.u32(44)));
@@ -173,7 +210,7 @@ fn sparse(file: &RawDisk) -> Result<Needed> {
 }
 
 /// A sparse file with its descriptor in it, or a descriptor alone; and what either names.
-fn vmdk(file: &RawDisk, parts: Option<&Directory>, depth: usize) -> Result<()> {
+fn vmdk(file: &dyn Disk, parts: &mut dyn Parts, depth: usize) -> Result<()> {
     if depth > DEPTH_MAX {
         return against(file, Err("too many deltas stand on each other"));
     }
@@ -194,20 +231,20 @@ fn vmdk(file: &RawDisk, parts: Option<&Directory>, depth: usize) -> Result<()> {
     for line in descriptor(file, start)?.lines() {
         // The extent in a descriptor that is inside of one is that itself.
         if let Some(extent) = extent(line).filter(|_| start == 0)
-            && let Some(part) = named(file, extent.name, parts)?
+            && let Some(part) = parts.named(file.path(), extent.name)?
         {
-            against(&part, extent.needed(&part)?)?;
+            against(&*part, extent.needed(&*part)?)?;
         }
         if let Some(name) = parent(line)
-            && let Some(base) = named(file, name, parts)?
+            && let Some(base) = parts.named(file.path(), name)?
         {
-            vmdk(&base, parts, depth.saturating_add(1))?;
+            vmdk(&*base, parts, depth.saturating_add(1))?;
         }
     }
     Ok(())
 }
 
-fn descriptor(file: &RawDisk, start: u64) -> Result<String> {
+fn descriptor(file: &dyn Disk, start: u64) -> Result<String> {
     let length = file.size_bytes().saturating_sub(start).min(DESCRIPTOR_BYTES_MAX);
     let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
     if length > 0 {
@@ -215,18 +252,6 @@ fn descriptor(file: &RawDisk, start: u64) -> Result<String> {
     }
     let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
     Ok(String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned())
-}
-
-/// A file that the image names; none when it is not there, for then QEMU cannot open it either.
-fn named(image: &RawDisk, name: &str, parts: Option<&Directory>) -> Result<Option<RawDisk>> {
-    let image = image.path();
-    let asks = || ImageError::Parts { path: image.to_owned(), name: name.to_owned() };
-    match parts.ok_or_else(asks)?.open_beneath(image, Path::new(name)) {
-        Ok(Some(file)) => Ok(Some(file)),
-        Ok(None) => Err(asks()),
-        Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(image, error)),
-    }
 }
 
 /// A line such as `RW 24576 FLAT "disk-flat.vmdk" 0`.
@@ -253,7 +278,7 @@ fn parent(line: &str) -> Option<&str> {
 }
 
 impl Extent<'_> {
-    fn needed(&self, file: &RawDisk) -> Result<Needed> {
+    fn needed(&self, file: &dyn Disk) -> Result<Needed> {
         match self.kind {
             "FLAT" | "VMFS" => {
                 Ok(Ok(self.first_sector.saturating_add(self.sectors).saturating_mul(SECTOR_BYTES)))
@@ -269,12 +294,17 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::open_raw;
 
     fn looked(format: ImageFormat, bytes: &[u8]) -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
         std::fs::write(&path, bytes).unwrap();
-        look(&path, format, Some(folder.path()))
+        look_at(&path, format, folder.path())
+    }
+
+    fn look_at(path: &Path, format: ImageFormat, parts: &Path) -> Result<()> {
+        look(&open_raw(path).unwrap(), format, &mut Named::new(path, Some(parts))?)
     }
 
     fn put(bytes: &mut [u8], at: usize, number: &[u8]) {
@@ -350,12 +380,81 @@ mod tests {
         std::fs::write(path("base"), b"RW 8 FLAT \"base-flat\" 0\n").unwrap();
         for (length, is_whole) in [(4096, true), (4095, false)] {
             std::fs::write(path("base-flat"), vec![0; length]).unwrap();
-            let found = look(&path("delta"), ImageFormat::Vmdk, Some(folder.path()));
+            let found = look_at(&path("delta"), ImageFormat::Vmdk, folder.path());
             assert_eq!(found.is_ok(), is_whole, "{found:?}");
         }
     }
 
+    /// A VMDK of one full directory with these places of grains, each of 8 sectors, as long as its last table.
+    fn sparse_image(places: &[Vec<u32>]) -> Vec<u8> {
+        let tables = places.len() as u64;
+        let mut bytes = header(tables * 512 * 8, 8, 512, 2);
+        // The directory takes the third sector, and each table four behind it.
+        bytes.resize(512 * (3 + 4 * places.len()), 0);
+        for (number, places) in places.iter().enumerate() {
+            let sector = 3 + 4 * number;
+            put(&mut bytes, 1024 + 4 * number, &(sector as u32).to_le_bytes());
+            for (entry, place) in places.iter().enumerate() {
+                put(&mut bytes, 512 * sector + 4 * entry, &place.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_vmdk_is_whole_when_its_last_grain_is_there_and_not_a_byte_before(
+            places in proptest::collection::vec(proptest::collection::vec(0_u32..400, 1..512), 1..4),
+        ) {
+            let mut bytes = sparse_image(&places);
+            let most = places.iter().flatten().copied().max().unwrap_or(0);
+            // 0 is no grain, and 1 is one of zeros.
+            let end = if most > 1 { (most as usize + 8) * 512 } else { 0 };
+            let tables_end = bytes.len();
+            bytes.resize(end.max(tables_end), 0);
+            looked(ImageFormat::Vmdk, &bytes).unwrap();
+            if end > tables_end {
+                let found = looked(ImageFormat::Vmdk, &bytes[..end - 1]);
+                let is_told = matches!(found, Err(ImageError::CutShort { needed_bytes, .. }) if needed_bytes == end as u64);
+                assert!(is_told, "{found:?}");
+            }
+            let found = looked(ImageFormat::Vmdk, &bytes[..tables_end - 1]);
+            assert!(matches!(found, Err(ImageError::CutShort { .. })), "{found:?}");
+        }
+
+        #[test]
+        fn a_vdi_is_whole_when_its_last_block_is_there_and_not_a_byte_before(
+            start in 512_u32..100_000, block in 1_u32..100_000, allocated in 0_u32..10,
+        ) {
+            let end = (start + block * allocated) as usize;
+            let mut bytes = vec![0; end.max(512)];
+            for (at, number) in [(0x158, start), (0x178, block), (0x184, allocated)] {
+                put(&mut bytes, at, &number.to_le_bytes());
+            }
+            looked(ImageFormat::Vdi, &bytes).unwrap();
+            assert!(matches!(looked(ImageFormat::Vdi, &bytes[..end - 1]), Err(ImageError::CutShort { .. })));
+        }
+
+        #[test]
+        fn a_parallels_image_is_whole_when_its_last_cluster_is_there_and_not_a_byte_before(
+            places in proptest::collection::vec(0_u32..300, 1..200), cluster in 1_u32..64, is_new in proptest::bool::ANY,
+        ) {
+            let most = places.iter().copied().max().unwrap_or(0);
+            let unit = if is_new { cluster } else { 1 };
+            let end = if most > 0 { (most * unit + cluster) as usize * 512 } else { 0 };
+            let tables_end = 64 + 4 * places.len();
+            let mut bytes = vec![0; end.max(tables_end)];
+            put(&mut bytes, 0, if is_new { b"WithouFreSpacExt" } else { b"WithoutFreeSpace" });
+            put(&mut bytes, 28, &cluster.to_le_bytes());
+            put(&mut bytes, 32, &(places.len() as u32).to_le_bytes());
+            for (entry, place) in places.iter().enumerate() {
+                put(&mut bytes, 64 + 4 * entry, &place.to_le_bytes());
+            }
+            looked(ImageFormat::Parallels, &bytes).unwrap();
+            let found = looked(ImageFormat::Parallels, &bytes[..bytes.len() - 1]);
+            assert!(matches!(found, Err(ImageError::CutShort { .. })), "{found:?}");
+        }
+
         #[test]
         fn no_bytes_make_it_panic(
             format in proptest::sample::select(vec![ImageFormat::Vmdk, ImageFormat::Vdi, ImageFormat::Parallels]),

@@ -33,8 +33,8 @@ pub struct Bitmap {
     pub is_recording: bool,
     /// It is no list of changes, or has parts that are not known here, so it is not read.
     pub is_foreign: bool,
-    table_offset: u64,
-    table_entries: u64,
+    pub(crate) table_offset: u64,
+    pub(crate) table_entries: u64,
 }
 
 impl Image {

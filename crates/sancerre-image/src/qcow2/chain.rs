@@ -18,63 +18,68 @@ const LAYERS_MAX: usize = 64;
 /// Entries of all L1 tables of a chain: what one image may have (32 MiB), twice.
 const L1_ENTRIES_MAX: u64 = 8 << 20;
 
-const BACKING: &str = "backing file";
-const DATA: &str = "data file";
+/// As the longest path of the system. A data file's name could be as long as a cluster.
+const NAME_BYTES_MAX: usize = 4096;
 
-/// Opens the image in `top` and what it stands on, as far as `references` allow.
-pub(super) fn open(top: RawDisk, references: Option<&References<'_>>) -> Result<Qcow2Disk, OpenError> {
-    let mut chain = Chain::new(references)?;
-    chain.refuse_seen(&top)?;
-    let path = top.path().to_owned();
-    chain.open(&path, Arc::new(top))
+/// What a file is to the image that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// What it shows where it has nothing itself.
+    Backing,
+    /// Where it has the guest's clusters.
+    Data,
 }
 
-/// As [`open`], of an image that needs no other file.
-pub(super) fn open_alone(container: Arc<dyn Disk>) -> Result<Qcow2Disk, OpenError> {
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Backing => "backing file",
+            Self::Data => "data file",
+        }
+    }
+}
+
+/// Whoever opens the files that an image names.
+pub(crate) trait Files {
+    /// Whether images may have files of this role at all.
+    fn allows(&self, role: Role) -> bool;
+
+    /// Opens what the image at `image` calls `name`. Refuses what is not allowed, and a file that is open already.
+    fn refer(&mut self, image: &Path, name: &[u8], role: Role) -> Result<Arc<dyn Disk>, OpenError>;
+}
+
+/// Opens the image in `container` and what it stands on.
+pub(super) fn open(container: Arc<dyn Disk>, files: &mut dyn Files) -> Result<Qcow2Disk, OpenError> {
     let path = container.path().to_owned();
-    Chain::new(None)?.open(&path, container)
+    Chain { layers: Vec::new(), l1_entries: 0, files, opened: 1 }.open(&path, container)
 }
 
-struct Chain {
+struct Chain<'a> {
     layers: Vec<Layer>,
     l1_entries: u64,
-    allowed: Option<Allowed>,
-    /// The files that are open already.
-    seen: BTreeSet<(u64, u64)>,
-}
-
-struct Allowed {
-    directory: Directory,
-    backing: bool,
-    data_file: bool,
+    files: &'a mut dyn Files,
+    /// How many files there are.
+    opened: usize,
 }
 
 enum Backing {
-    Qcow2(RawDisk),
-    Raw(RawDisk),
+    Qcow2(Arc<dyn Disk>),
+    Raw(Arc<dyn Disk>),
 }
 
-impl Chain {
-    fn new(references: Option<&References<'_>>) -> Result<Self, OpenError> {
-        let allowed = references.map(|references| {
-            let (backing, data_file) = (references.backing, references.data_file);
-            Ok(Allowed { directory: Directory::open(references.directory)?, backing, data_file })
-        });
-        Ok(Self { layers: Vec::new(), l1_entries: 0, allowed: allowed.transpose()?, seen: BTreeSet::new() })
-    }
-
+impl Chain<'_> {
     fn open(mut self, path: &Path, mut container: Arc<dyn Disk>) -> Result<Qcow2Disk, OpenError> {
         loop {
             let image = self.image(container)?;
             let backing = self.backing(&image)?;
-            self.layers.push(Layer::Qcow2(image));
+            self.layers.push(Layer::Qcow2(Box::new(image)));
             if self.layers.len() >= LAYERS_MAX && backing.is_some() {
                 return Err(fault(path, Fault::Deep { limit: LAYERS_MAX }));
             }
             match backing {
-                Some(Backing::Qcow2(disk)) => container = Arc::new(disk),
+                Some(Backing::Qcow2(disk)) => container = disk,
                 Some(Backing::Raw(disk)) => {
-                    self.layers.push(Layer::Raw(disk));
+                    self.layers.push(Layer::Raw { disk, file: self.last_opened() });
                     break;
                 }
                 None => break,
@@ -84,8 +89,14 @@ impl Chain {
         Ok(Qcow2Disk { path: path.to_owned(), size_bytes, layers: self.layers, caches: Caches::new() })
     }
 
+    fn last_opened(&self) -> usize {
+        self.opened.saturating_sub(1)
+    }
+
+    /// The image in the file that was opened last.
     fn image(&mut self, container: Arc<dyn Disk>) -> Result<Image, OpenError> {
         let path = container.path().to_owned();
+        let file = self.last_opened();
         let file_bytes = container.size_bytes();
         let mut area = vec![0; to_usize(AREA_BYTES.min(file_bytes))];
         container.read_at(0, &mut area).map_err(opening(&path))?;
@@ -98,61 +109,82 @@ impl Chain {
             let table = "L1 table, with those of what it stands on,";
             return Err(fault(&path, Fault::Huge { table, length_bytes, limit_bytes }));
         }
-        let data: Option<Arc<dyn Disk>> = match &header.data_file {
-            Some(name) => Some(Arc::new(self.refer(&path, name, DATA)?)),
+        let data = match &header.data_file {
+            Some(name) => Some(self.refer(&path, name, Role::Data)?),
             None => None,
         };
-        Image::new(header, container, data, self.layers.len()).map_err(opening(&path))
+        Image::new(header, container, data, self.layers.len(), file).map_err(opening(&path))
+    }
+
+    fn refer(&mut self, path: &Path, name: &[u8], role: Role) -> Result<Arc<dyn Disk>, OpenError> {
+        let disk = self.files.refer(path, name, role)?;
+        self.opened = self.opened.saturating_add(1);
+        Ok(disk)
     }
 
     fn backing(&mut self, image: &Image) -> Result<Option<Backing>, OpenError> {
         let Some(name) = &image.header.backing else { return Ok(None) };
         let path = image.container.path();
-        // The gate first: whether a file exists is told only where it may be read.
         let shown = || String::from_utf8_lossy(name).into_owned();
-        let format = image.header.backing_format.as_deref();
-        if !self.allows(BACKING) {
-            return Err(fault(path, Fault::NotAllowed { role: BACKING, name: shown() }));
-        }
-        match format {
-            Some(b"qcow2") => self.refer(path, name, BACKING).map(|disk| Some(Backing::Qcow2(disk))),
-            Some(b"raw") => self.refer(path, name, BACKING).map(|disk| Some(Backing::Raw(disk))),
+        // The gate first: whether a file exists is told only where it may be read. Who opens files says why not.
+        let is_allowed = self.files.allows(Role::Backing);
+        let is_raw = match image.header.backing_format.as_deref() {
+            _ if !is_allowed => true,
+            Some(b"raw") => true,
+            Some(b"qcow2") => false,
             Some(other) => {
                 let format = String::from_utf8_lossy(other).into_owned();
-                Err(fault(path, Fault::BackingFormat { name: shown(), format }))
+                return Err(fault(path, Fault::BackingFormat { name: shown(), format }));
             }
-            None => Err(fault(path, Fault::NoBackingFormat { name: shown() })),
-        }
+            None => return Err(fault(path, Fault::NoBackingFormat { name: shown() })),
+        };
+        let disk = self.refer(path, name, Role::Backing)?;
+        Ok(Some(if is_raw { Backing::Raw(disk) } else { Backing::Qcow2(disk) }))
+    }
+}
+
+/// What the caller allows, and the files that are open already.
+pub(crate) struct Policy {
+    allowed: Option<Allowed>,
+    seen: BTreeSet<(u64, u64)>,
+}
+
+struct Allowed {
+    directory: Directory,
+    backing: bool,
+    data_file: bool,
+}
+
+impl Policy {
+    pub(crate) fn new(references: Option<&References<'_>>) -> Result<Self, OpenError> {
+        let allowed = references.map(|references| {
+            let (backing, data_file) = (references.backing, references.data_file);
+            Ok(Allowed { directory: Directory::open(references.directory)?, backing, data_file })
+        });
+        Ok(Self { allowed: allowed.transpose()?, seen: BTreeSet::new() })
     }
 
-    fn allows(&self, role: &str) -> bool {
-        self.allowed
-            .as_ref()
-            .is_some_and(|allowed| if role == DATA { allowed.data_file } else { allowed.backing })
-    }
-
-    /// Opens the file that the image at `path` names.
-    fn refer(&mut self, path: &Path, name: &[u8], role: &'static str) -> Result<RawDisk, OpenError> {
+    /// As [`Files::refer`].
+    pub(crate) fn open(&mut self, path: &Path, name: &[u8], role: Role) -> Result<RawDisk, OpenError> {
         let shown = || String::from_utf8_lossy(name).into_owned();
-        let allowed = self.allowed.as_ref().filter(|_| self.allows(role));
-        let Some(allowed) = allowed else {
-            return Err(fault(path, Fault::NotAllowed { role, name: shown() }));
+        let Some(allowed) = self.allowed.as_ref().filter(|allowed| allowed.has(role)) else {
+            return Err(fault(path, Fault::NotAllowed { role: role.name(), name: shown() }));
         };
         let Some(plain) = plain_path(name) else {
-            return Err(fault(path, Fault::NotAPath { role, name: shown() }));
+            return Err(fault(path, Fault::NotAPath { role: role.name(), name: shown() }));
         };
         let disk = match allowed.directory.open_beneath(path, plain)? {
             Some(disk) => disk,
             None => {
                 let directory = allowed.directory.named().to_owned();
-                return Err(fault(path, Fault::NotInside { role, name: shown(), directory }));
+                return Err(fault(path, Fault::NotInside { role: role.name(), name: shown(), directory }));
             }
         };
         self.refuse_seen(&disk)?;
         Ok(disk)
     }
 
-    fn refuse_seen(&mut self, disk: &RawDisk) -> Result<(), OpenError> {
+    pub(crate) fn refuse_seen(&mut self, disk: &RawDisk) -> Result<(), OpenError> {
         let path = disk.path();
         let identity = disk.identity().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         match self.seen.insert(identity) {
@@ -162,11 +194,31 @@ impl Chain {
     }
 }
 
+impl Allowed {
+    fn has(&self, role: Role) -> bool {
+        match role {
+            Role::Backing => self.backing,
+            Role::Data => self.data_file,
+        }
+    }
+}
+
+impl Files for Policy {
+    fn allows(&self, role: Role) -> bool {
+        self.allowed.as_ref().is_some_and(|allowed| allowed.has(role))
+    }
+
+    fn refer(&mut self, image: &Path, name: &[u8], role: Role) -> Result<Arc<dyn Disk>, OpenError> {
+        Ok(Arc::new(self.open(image, name, role)?))
+    }
+}
+
 /// A name as QEMU reads it: before the first slash a colon ends the name of a protocol, of which one means files.
 fn plain_path(name: &[u8]) -> Option<&Path> {
     let name = name.strip_prefix(b"file:").unwrap_or(name);
     let first = name.split(|byte| *byte == b'/').next().unwrap_or_default();
-    let is_path = !name.is_empty() && !first.contains(&b':') && !name.contains(&0);
+    let is_path =
+        !name.is_empty() && name.len() <= NAME_BYTES_MAX && !first.contains(&b':') && !name.contains(&0);
     is_path.then(|| Path::new(OsStr::from_bytes(name)))
 }
 

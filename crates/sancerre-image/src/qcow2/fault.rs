@@ -193,6 +193,12 @@ pub enum Qcow2Fault {
         /// The limit.
         limit: usize,
     },
+    /// As the confined child said that reads it, made harmless.
+    #[error("{said}")]
+    Told {
+        /// What is wrong with it, and what to do.
+        said: String,
+    },
     /// A bitmap that cannot be used as a list of changes.
     #[error("its bitmap {name:?} {reason}; read the whole disk instead")]
     Bitmap {

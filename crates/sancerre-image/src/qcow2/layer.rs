@@ -38,6 +38,8 @@ pub(super) struct Image {
     l1: Vec<u64>,
     /// Which in the chain.
     pub number: usize,
+    /// The number of the file that is the image; the data file has the next one.
+    file: usize,
 }
 
 impl fmt::Debug for Image {
@@ -60,8 +62,9 @@ impl Image {
         container: Arc<dyn Disk>,
         data: Option<Arc<dyn Disk>>,
         number: usize,
+        file: usize,
     ) -> Result<Self, ReadError> {
-        let mut image = Self { header, container, data, l1: Vec::new(), number };
+        let mut image = Self { header, container, data, l1: Vec::new(), number, file };
         let mut table = vec![0; to_usize(image.l1_bytes())];
         // An empty disk has no table, wherever it says that it is.
         if !table.is_empty() {
@@ -125,6 +128,11 @@ impl Image {
     /// The file that has the guest's clusters.
     pub(super) fn clusters(&self) -> &dyn Disk {
         self.data.as_deref().unwrap_or(&*self.container)
+    }
+
+    /// The number of that file.
+    pub(super) fn clusters_file(&self) -> usize {
+        self.file.saturating_add(usize::from(self.data.is_some()))
     }
 
     /// The L2 table for the byte at `guest`; none where nothing is allocated.

@@ -21,7 +21,7 @@ use sancerre_confine::Helper;
 fn helper() {
     let mut arguments = std::env::args_os().skip_while(|word| word != "--");
     if arguments.next().is_some() {
-        std::process::exit(sancerre_confine::run(arguments));
+        std::process::exit(sancerre_confine::run(arguments, sancerre_image::confined::inside));
     }
 }
 

@@ -96,7 +96,8 @@ pub(crate) struct Backup {
     /// others is refused
     #[arg(long, value_name = "DIRECTORY")]
     image_parts: Option<PathBuf>,
-    /// Let qemu-nbd read images of other hypervisors without confining it, where this kernel cannot
+    /// Read images without confining what reads them, where this kernel cannot: an image that was made to do harm may then
+    /// read every file of this user, and keys
     #[arg(long)]
     no_sandbox: bool,
     /// Read what the file system calls holes, too; for one that is wrong about them

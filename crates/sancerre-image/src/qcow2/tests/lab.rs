@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::confined::tests::confined_reader;
 use crate::testing::{run, skip};
 use crate::{Disk, OpenError, Qcow2Disk, References, open_qcow2};
 
@@ -102,17 +103,24 @@ impl Lab {
         References { directory: self.folder(), backing: true, data_file: true }
     }
 
-    /// Reads an image in several ways, which must all give what QEMU reads.
+    /// Reads an image in several ways, in this process and through a confined child, which must all give what QEMU
+    /// reads.
     pub(crate) fn compare(&self, name: &str, what: &str) -> Vec<u8> {
         let disk = self.open_with_others(name).unwrap_or_else(|error| panic!("{what}: {error}"));
         let expected = self.by_qemu(name).unwrap();
         assert_same(&disk, &expected, what);
+        let confined = confined_reader().open_qcow2(&self.path(name), Some(&self.references()));
+        let confined = confined.unwrap_or_else(|error| panic!("{what}, confined: {error}"));
+        assert_same(&confined, &expected, what);
+        let size = disk.size_bytes();
+        assert_eq!(confined.data_ranges(0..size).unwrap(), disk.data_ranges(0..size).unwrap(), "{what}");
+        assert!(confined.files().eq(disk.files()), "{what}");
         expected
     }
 }
 
 /// Asserts that a disk is these bytes, read whole, by its ranges, in odd pieces, and from several threads.
-pub(crate) fn assert_same(disk: &Qcow2Disk, expected: &[u8], what: &str) {
+pub(crate) fn assert_same(disk: &dyn Disk, expected: &[u8], what: &str) {
     let size = expected.len() as u64;
     assert_eq!(disk.size_bytes(), size, "{what}: size");
     assert!(whole(disk) == expected, "{what}: read whole");
@@ -135,14 +143,14 @@ pub(crate) fn assert_same(disk: &Qcow2Disk, expected: &[u8], what: &str) {
     assert!(disk.check_unchanged().is_ok(), "{what}: changed");
 }
 
-pub(crate) fn whole(disk: &Qcow2Disk) -> Vec<u8> {
+pub(crate) fn whole(disk: &dyn Disk) -> Vec<u8> {
     let mut bytes = vec![0xee; disk.size_bytes() as usize];
     disk.read_at(0, &mut bytes).unwrap();
     bytes
 }
 
 /// What a backup sees: only what is in the ranges is read.
-pub(crate) fn by_ranges(disk: &Qcow2Disk, range: std::ops::Range<u64>) -> Vec<u8> {
+pub(crate) fn by_ranges(disk: &dyn Disk, range: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     let mut last = range.start;
     for data in disk.data_ranges(range.clone()).unwrap() {

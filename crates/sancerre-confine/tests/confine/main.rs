@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod own;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -16,7 +18,7 @@ use sancerre_confine::{Confinement, Helper, Limits};
 fn helper() {
     let mut arguments = std::env::args_os().skip_while(|word| word != "--");
     if arguments.next().is_some() {
-        std::process::exit(sancerre_confine::run(arguments));
+        std::process::exit(sancerre_confine::run(arguments, own::try_everything));
     }
 }
 
