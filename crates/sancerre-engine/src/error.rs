@@ -5,6 +5,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
+use crate::keys::LostKey;
 use crate::store::{self, explain};
 
 /// The result of everything in the engine.
@@ -115,6 +116,9 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// An object below `keys/` that must be there is not.
+    #[error("{0}")]
+    KeyLost(Box<LostKey>),
     /// A log entry is missing below one that verifies.
     #[error(
         "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; if it is gone for good, `sancerre repair` says what can be done; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
@@ -344,6 +348,7 @@ impl Error {
             Self::Object { .. } | Self::Unverified { .. } | Self::Withheld { .. } => ErrorKind::Damaged,
             Self::Missing { .. }
             | Self::ConfigLost { .. }
+            | Self::KeyLost(_)
             | Self::Gap { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }

@@ -5,7 +5,8 @@ use sancerre_format::id::SessionId;
 use sancerre_format::log::Distrust;
 use sancerre_format::names::{self, Name};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::keys::SignerKey;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::repository::session::{abort_other, append_revoke, one_line};
@@ -59,4 +60,18 @@ pub async fn revoke(
     let is_keeper = of_key.is_some_and(|entry| entry.signer.role() == Role::Keeper);
     let from = if is_keeper { number } else { distrust(number).from };
     Ok(Revoked { number, from, ended: open })
+}
+
+/// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
+pub(crate) fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
+    match log.revocation(&signer.by.name).filter(|(_, revoked)| revoked.from <= number) {
+        Some((_, revoked)) if signer.role != Role::Admin => Err(Error::WrongKey {
+            what: format!(
+                "{signer} was revoked from log number {} on ({}): nothing it signs is trusted",
+                revoked.from, revoked.reason
+            ),
+            advice: "have the administrator make a new key with `sancerre key add`",
+        }),
+        _ => Ok(()),
+    }
 }

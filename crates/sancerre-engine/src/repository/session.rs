@@ -18,9 +18,11 @@ use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result};
 use crate::index::{WHOLE_BYTES, sign_segment};
-use crate::keys::{SignerKey, recipients};
+use crate::keys::lost::{self, Sealing};
+use crate::keys::{LostKey, SignerKey};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Outcome};
+use crate::repository::revoke::refuse_revoked;
 use crate::store::{Put, retry};
 
 /// An announced session of this process.
@@ -41,6 +43,8 @@ pub struct Session {
     pub parents: Vec<SessionId>,
     /// Until when the store locks the log entry, the session's first object, so that nobody can remove it.
     pub lock_until: Option<Time>,
+    /// Objects below `keys/` that were not there when it was announced.
+    pub lost_keys: Vec<LostKey>,
     writer: SignerKey,
     lists: u32,
     segments: u32,
@@ -57,9 +61,8 @@ impl Session {
         vm: &Title,
         machine: Option<MachineId>,
     ) -> Result<Self> {
-        let writer = repository.writer()?.clone();
+        let Sealing { writer, epoch, recipient, lost_keys } = lost::sealing(repository, log).await?;
         let secrets = repository.keys.zone_secrets()?;
-        let (epoch, recipient) = recipients::of_session(repository, secrets, log).await?;
         let (started, parents) = (repository.host.clock.now(), log.heads(vm, machine));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
@@ -79,7 +82,20 @@ impl Session {
         let lock_until = repository.store.final_lock(&place).await;
         let (lists, segments) = (0, 0);
         let vm = vm.clone();
-        Ok(Self { id, key, sealed_key, started, vm, machine, parents, lock_until, writer, lists, segments })
+        Ok(Self {
+            id,
+            key,
+            sealed_key,
+            started,
+            vm,
+            machine,
+            parents,
+            lock_until,
+            lost_keys,
+            writer,
+            lists,
+            segments,
+        })
     }
 
     /// Publishes a signed list of packs that are durable, then an index segment that names their content.
@@ -308,20 +324,6 @@ pub(crate) async fn publish_list(
     let key = names::list(&repository.keys.zone, &session, sequence);
     repository.store.put_own(&key, bytes.clone(), OTHER_PROCESS).await?;
     repository.keep(&key, bytes).await
-}
-
-/// What a revoked key signs is void for everybody: whoever holds it must not take it for done.
-pub(crate) fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> {
-    match log.revocation(&signer.by.name).filter(|(_, revoked)| revoked.from <= number) {
-        Some((_, revoked)) if signer.role != Role::Admin => Err(Error::WrongKey {
-            what: format!(
-                "{signer} was revoked from log number {} on ({}): nothing it signs is trusted",
-                revoked.from, revoked.reason
-            ),
-            advice: "have the administrator make a new key with `sancerre key add`",
-        }),
-        _ => Ok(()),
-    }
 }
 
 const OTHER_PROCESS: &str = "another process uses this session; run the backup again";

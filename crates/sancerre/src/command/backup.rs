@@ -284,14 +284,15 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         size(report.stored_bytes),
         duration(took)
     ));
-    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read)
+    let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
+    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read && is_restorable)
 }
 
 fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 17] {
+fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 18] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -305,6 +306,7 @@ fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'stati
         ("dry_run", json!(options.dry_run)),
         ("fuzzy", json!(report.fuzzy)),
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
+        ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),
