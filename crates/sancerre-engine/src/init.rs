@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keys::recipients::{To, put_admin, seal_identity};
+use crate::keys::recipients::{INIT_LABEL, To, put_admin, seal_identity};
 use crate::keys::{identity_from_random, refuse_lost_config};
 use crate::store::{Put, Store};
 
@@ -137,7 +137,7 @@ async fn write_keys(
     let identity = Identity { repository, epoch: EPOCH, created: now, recipient };
     put(names::identity(EPOCH), sign(host, &secrets.admin, &identity, &[])?).await?;
 
-    let label = crate::keys::label("passphrase")?;
+    let label = crate::keys::label(INIT_LABEL)?;
     let secret =
         IdentitySecret { trust: secrets.trust.clone(), epoch: EPOCH, identity: secrets.identity.clone() };
     let (opener, sealed) = seal_identity(host, &To::Passphrase(new.passphrase.clone()), &secret)?;

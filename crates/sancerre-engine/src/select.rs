@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::id::SessionId;
-use sancerre_format::names::Title;
+use sancerre_format::names::{MachineId, Title};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
@@ -208,6 +208,16 @@ pub fn public_names(repository: &Repository, log: &Log, name: &Title) -> BTreeSe
     let snapshots = log.snapshots().into_iter();
     let of_name = snapshots.filter(|snapshot| sealed.get(&snapshot.session()) == Some(name));
     of_name.map(|snapshot| snapshot.manifest.fields.vm.clone()).collect()
+}
+
+/// These public names, and the others that the same machines had or have: one with an id keeps its history over renames.
+pub fn names_of_machines(log: &Log, names: BTreeSet<Title>) -> BTreeSet<Title> {
+    let snapshots: Vec<_> = log.committed().map(|snapshot| &snapshot.manifest.fields).collect();
+    let named = snapshots.iter().filter(|fields| names.contains(&fields.vm));
+    let ids: BTreeSet<MachineId> = named.filter_map(|fields| fields.machine).collect();
+    let same = snapshots.iter().filter(|fields| fields.machine.is_some_and(|id| ids.contains(&id)));
+    let same: Vec<Title> = same.map(|fields| fields.vm.clone()).collect();
+    names.into_iter().chain(same).collect()
 }
 
 fn is_id(text: &str) -> bool {

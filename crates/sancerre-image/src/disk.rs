@@ -40,6 +40,11 @@ pub trait Disk: Send + Sync {
     /// As [`Disk::read_at`]; [`ReadError::HoleSearch`] when the holes cannot be asked for.
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError>;
 
+    /// The size now, if the disk was cut since it was opened and what is left still has its offsets.
+    fn cut_to(&self) -> Option<u64> {
+        None
+    }
+
     /// Ok while the disk is what it was when it was opened, as far as the medium tells.
     ///
     /// # Errors

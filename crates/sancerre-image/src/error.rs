@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::Qcow2Fault;
-use crate::nbd::NbdError;
+use crate::nbd::{Fault, NbdError};
 
 /// Why a disk could not be opened for reading.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +148,21 @@ pub enum ReadError {
         length_bytes: u64,
         /// The export, what its server said, and what to do.
         source: NbdError,
+    },
+    /// The program that reads an image did not give what was asked for.
+    #[error(
+        "cannot read {length_bytes} bytes at offset {offset} of {} through qemu-nbd: {fault}. See whether the file itself can be \
+         read, and in the kernel log whether qemu-nbd was killed", path.display()
+    )]
+    Program {
+        /// The image.
+        path: PathBuf,
+        /// First byte of the range, or of the first block in it that failed.
+        offset: u64,
+        /// Its length.
+        length_bytes: u64,
+        /// What happened.
+        fault: Box<Fault>,
     },
 }
 

@@ -106,8 +106,11 @@ impl ImageReader {
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
         Reader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
         let confinement = self.confinement(&real, format, allowed);
-        let program = Program::start(&self.helper, &confinement)
-            .map_err(|source| ImageError::Start { program: self.qemu_nbd.clone(), source })?;
+        let program = Program::start(&self.helper, &confinement).map_err(|source| ImageError::Start {
+            path: image.to_owned(),
+            program: self.qemu_nbd.clone(),
+            source,
+        })?;
         let uri = NbdUri::unix(program.socket().to_owned(), "");
         let disk = match NbdDisk::open(&uri, &self.options) {
             Ok(disk) => disk,
@@ -141,17 +144,30 @@ impl ImageReader {
     }
 }
 
+impl ImageDisk {
+    /// Nobody knows the export by which it is read: it is the image that cannot be read.
+    fn of_image(&self, error: ReadError) -> ReadError {
+        match error {
+            ReadError::Server { offset, length_bytes, source } => {
+                let path = self.path.clone();
+                ReadError::Program { path, offset, length_bytes, fault: Box::new(source.fault) }
+            }
+            error => error,
+        }
+    }
+}
+
 impl Disk for ImageDisk {
     fn size_bytes(&self) -> u64 {
         self.disk.size_bytes()
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        self.disk.read_at(offset, buffer)
+        self.disk.read_at(offset, buffer).map_err(|error| self.of_image(error))
     }
 
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {
-        self.disk.data_ranges(range)
+        self.disk.data_ranges(range).map_err(|error| self.of_image(error))
     }
 
     /// Compares size and time of the last write of every file that the program has open for the disk.

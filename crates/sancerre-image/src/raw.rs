@@ -152,6 +152,10 @@ impl Disk for RawDisk {
         if now_bytes < self.size_bytes { Err(self.shrank(now_bytes)) } else { Ok(found) }
     }
 
+    fn cut_to(&self) -> Option<u64> {
+        size_of(&self.file).ok().filter(|now_bytes| *now_bytes < self.size_bytes)
+    }
+
     /// Compares the size and, for a file, the times of the last write and of the last change to the nanosecond. Kernels
     /// before 6.13 step these only every few milliseconds, so two writes within one step look like one; of a device only
     /// the size is known. Asks the system whether somebody else may be writing.

@@ -7,6 +7,8 @@ use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
 pub use sancerre_store::StoreError;
 
+use crate::keys::LostKey;
+
 /// The result of everything in the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -91,6 +93,9 @@ pub enum Error {
         /// What is wrong.
         source: FormatError,
     },
+    /// An object below `keys/` that must be there is not.
+    #[error("{0}")]
+    KeyLost(Box<LostKey>),
     /// A log entry is missing below one that verifies.
     #[error(
         "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; if it is gone for good, `sancerre repair` says what can be done; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
@@ -271,6 +276,7 @@ impl Error {
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
             Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
             Self::ConfigLost { .. }
+            | Self::KeyLost(_)
             | Self::Gap { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }

@@ -94,8 +94,8 @@ pub struct Log {
     checkpoint: Option<u64>,
     /// What the repository's config says of approvals.
     approvals_needed: u32,
-    /// The identities as they were listed with the revocations, if they were: a backup needs both.
-    identities: Option<Vec<Listed>>,
+    /// The objects below `keys/` as they were listed for the revocations, if they were: a backup needs them too.
+    key_objects: Option<Vec<Listed>>,
 }
 
 impl Log {
@@ -132,9 +132,9 @@ impl Log {
         self.checkpoint
     }
 
-    /// The identities' objects, if they were listed when the log was read.
-    pub fn identities(&self) -> Option<&[Listed]> {
-        self.identities.as_deref()
+    /// The objects below `keys/`, if they were listed when the log was read.
+    pub fn key_objects(&self) -> Option<&[Listed]> {
+        self.key_objects.as_deref()
     }
 
     /// All entries, ascending.

@@ -18,7 +18,8 @@ use sancerre_format::seal::SessionKey;
 
 use crate::error::{Error, Result, StoreError};
 use crate::index::{WHOLE_BYTES, sign_segment};
-use crate::keys::{SignerKey, recipients};
+use crate::keys::lost::{self, Sealing};
+use crate::keys::{LostKey, SignerKey};
 use crate::log::{Log, Outcome};
 use crate::repository::Repository;
 use sancerre_store::Put;
@@ -41,6 +42,8 @@ pub struct Session {
     pub parents: Vec<SessionId>,
     /// Until when the store locks the log entry, the session's first object, so that nobody can remove it.
     pub lock_until: Option<Time>,
+    /// Objects below `keys/` that were not there when it was announced.
+    pub lost_keys: Vec<LostKey>,
     writer: SignerKey,
     lists: u32,
     segments: u32,
@@ -57,9 +60,8 @@ impl Session {
         vm: &Title,
         machine: Option<MachineId>,
     ) -> Result<Self> {
-        let writer = repository.writer()?.clone();
+        let Sealing { writer, epoch, recipient, lost_keys } = lost::sealing(repository, log).await?;
         let secrets = repository.keys.zone_secrets()?;
-        let (epoch, recipient) = recipients::of_session(repository, secrets, log).await?;
         let (started, parents) = (repository.host.clock.now(), log.heads(vm, machine));
         let key = SessionKey(repository.host.random());
         let sealed_key = repository.host.sealer.seal(&recipient, &key.0)?;
@@ -79,7 +81,20 @@ impl Session {
         let lock_until = repository.store.final_lock(&place).await;
         let (lists, segments) = (0, 0);
         let vm = vm.clone();
-        Ok(Self { id, key, sealed_key, started, vm, machine, parents, lock_until, writer, lists, segments })
+        Ok(Self {
+            id,
+            key,
+            sealed_key,
+            started,
+            vm,
+            machine,
+            parents,
+            lock_until,
+            lost_keys,
+            writer,
+            lists,
+            segments,
+        })
     }
 
     /// Publishes a signed list of packs that are durable, then an index segment that names their content.

@@ -146,7 +146,7 @@ async fn in_zone(context: &Context, store: &Store, keys: Keys, access: Access) -
         Some(zone) if access == Access::Public => {
             match keys::newest_generation(store, &keys.trust, zone).await? {
                 Some(_) => Ok(Keys::public(keys.trust, zone.clone())),
-                None => Err(keys::no_zone(zone).into()),
+                None => Err(keys::no_zone(store, &keys.trust, zone).await.into()),
             }
         }
         Some(zone) => Err(Failure::usage(format!(
@@ -171,18 +171,48 @@ async fn unlocked(
         _ => zone(context)?,
     };
     let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
-    let unlock = unlock.anchored(anchor);
-    let mut opened = Keys::unlock_identities(store, anchored, &zone, &unlock).await?;
+    let unlock = unlock.anchored(anchor.clone());
+    let opened = opened(context, store, access, anchored, &zone, &unlock, file.as_ref()).await;
+    let keys = match opened {
+        // What only looks sees what is public: the loss is what it was called for.
+        Err(lost @ Error::KeyLost(_)) if matches!(access, Access::Public | Access::ContentIfGiven) => {
+            context.output.warning(&lost.to_string());
+            match file.filter(|file| file.zone == zone) {
+                Some(file) => file.anchored(store).await?,
+                None => Keys::without_lost(store, anchor.as_ref(), zone).await?,
+            }
+        }
+        opened => match file {
+            Some(file) => opened?.signing_with(file),
+            None => opened?,
+        },
+    };
+    Ok((keys, unlock))
+}
+
+async fn opened(
+    context: &Context,
+    store: &Store,
+    access: Access,
+    anchored: Anchored,
+    zone: &Zone,
+    unlock: &Unlock,
+    file: Option<&Keys>,
+) -> Result<Keys, Error> {
+    let mut keys = Keys::unlock_identities(store, anchored, zone, unlock).await?;
     if access != Access::Admin {
-        opened.enter_zone(store).await?;
+        match keys.enter_zone(store).await {
+            // The secrets in the key file stand in.
+            Err(lost @ Error::KeyLost(_)) if file.is_some_and(|file| file.zone == *zone) => {
+                context.output.warning(&lost.to_string());
+            }
+            entered => entered?,
+        }
     }
     if matches!(access, Access::Admin | Access::Keeper) {
-        opened.unlock_admin(store, &unlock).await?;
+        keys.unlock_admin(store, unlock).await?;
     }
-    if let Some(file) = file {
-        opened = opened.signing_with(file);
-    }
-    Ok((opened, unlock))
+    Ok(keys)
 }
 
 /// The identities that were given, and the passphrase where it is needed.

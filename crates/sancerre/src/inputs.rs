@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use sancerre_image::{Disk, container, open_file, open_raw};
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::formats::{Format, Formats};
-use crate::passphrase;
+use crate::printed::Printed;
 use crate::sources::Planned;
 use crate::units::parse_size;
 
@@ -113,7 +112,7 @@ impl Opening<'_> {
 
     fn stream(&self, context: &Context) -> Result<Box<dyn Read + Send>, Failure> {
         if let Some(command) = self.command {
-            return Ok(Box::new(Printed::by(command)?));
+            return Ok(Box::new(Printed::by(command)));
         }
         if context.stdin_is_terminal {
             return Err(Failure::usage("--stdin reads what is piped in, but standard input is a terminal"));
@@ -170,57 +169,6 @@ impl Read for Attached {
     }
 }
 
-/// What a command prints. It ends well only if the command does.
-struct Printed {
-    child: Child,
-    command: String,
-    is_over: bool,
-}
-
-impl Printed {
-    fn by(command: &str) -> Result<Self, Failure> {
-        let mut shell = Command::new("sh");
-        // Not the passphrase: what the command starts would show it to every process of this user.
-        shell.args(["-c", command]).env_remove(passphrase::VALUE);
-        shell.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = shell
-            .spawn()
-            .map_err(|error| Failure::failed(format!("cannot run `{command}` with sh: {error}")))?;
-        Ok(Self { child, command: command.to_owned(), is_over: false })
-    }
-}
-
-impl Read for Printed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match &mut self.child.stdout {
-            Some(stdout) => stdout.read(buffer)?,
-            None => 0,
-        };
-        if count > 0 || buffer.is_empty() || self.is_over {
-            return Ok(count);
-        }
-        let status = self.child.wait()?;
-        self.is_over = true;
-        match status.success() {
-            true => Ok(0),
-            false => Err(io::Error::other(format!(
-                "`{}` failed ({status}), so what it printed may not be whole. Nothing was saved",
-                self.command
-            ))),
-        }
-    }
-}
-
-impl Drop for Printed {
-    /// Nobody reads on: a command that is still at work has nothing more to do.
-    fn drop(&mut self) {
-        if !self.is_over {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,14 +182,5 @@ mod tests {
         for text in ["", "x", "=1", "a=", "a=x"] {
             text.parse::<ExpectMin>().unwrap_err();
         }
-    }
-
-    #[test]
-    fn a_command_that_fails_is_no_end_of_a_stream() {
-        let mut text = String::new();
-        Printed::by("printf abc").unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "abc");
-        let error = Printed::by("printf abc; exit 3").unwrap().read_to_string(&mut text).unwrap_err();
-        assert!(error.to_string().contains("exit status: 3"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::printed;
 
 /// Watches for signals until it is dropped.
 pub(crate) struct Watch(JoinHandle<()>);
@@ -34,6 +35,7 @@ pub(crate) fn watch(monitor: &Monitor, hurry: &Hurry, output: &Arc<Output>) -> R
         monitor.interrupt();
         hurry.up();
         signals.next().await;
+        printed::kill_all();
         output.clear();
         output.finish(Err(Error::Interrupted.into()));
         std::process::exit(Exit::Interrupted.code());

@@ -24,6 +24,7 @@ mod output;
 mod passphrase;
 mod pipe;
 mod plain;
+mod printed;
 mod process;
 mod progress;
 mod repository;

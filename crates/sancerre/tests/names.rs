@@ -198,6 +198,21 @@ fn a_machine_that_is_renamed_keeps_its_history() {
 }
 
 #[test]
+fn a_renamed_machine_is_held_and_counted_as_one() {
+    let site = Site::new();
+    let back_up = |vm: &str| site.back_up(&["--vm", vm, "--machine", MACHINE]);
+    let (first, _) = (back_up("old"), back_up("new"));
+    assert_eq!(site.json(&["hold", "--vm", "new"])["vms"], serde_json::json!(["new", "old"]));
+    site.refuse(&["forget", &first, "--max-drop", "100%"], 1, "is held");
+    back_up("newest");
+    // Held under the names that it had.
+    assert_eq!(site.json(&["release", "--vm", "newest"])["vms"], serde_json::json!(["new", "old"]));
+    site.succeed(&["forget", &first, "--max-drop", "100%"]);
+    // One of its three went, not the only one of a machine.
+    site.succeed(&["gc", "--wait", "0s", "--max-drop", "40%"]);
+}
+
+#[test]
 fn what_is_to_be_kept_until_a_day_is_kept() {
     let site = Site::new();
     site.refuse(&["backup", "--vm", "web01", "disk", "--retain-until", "2020-01-31"], 2, "is over");

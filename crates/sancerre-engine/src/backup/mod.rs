@@ -106,6 +106,7 @@ pub async fn backup(
         monitor.warn(format!("no room can be kept with which a full disk could be emptied: {error}"));
     }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
+    session.lost_keys.iter().for_each(|lost| monitor.warn(lost.to_string()));
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     log.refuse_unread(&repository.keys.zone)?;
@@ -166,6 +167,7 @@ async fn save(
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
+            report.lost_keys.clone_from(&uploader.session.lost_keys);
             let runs = run.shared.index.runs() + to_usize(uploader.session.segments());
             // The index in memory goes first: merging needs room too.
             drop(run);
@@ -351,6 +353,7 @@ impl Run {
             stored_bytes: self.shared.packer.sealed_bytes(),
             fuzzy: self.members.iter().any(|member| member.fuzzy),
             shrunk: self.shrunk.clone(),
+            lost_keys: Vec::new(),
             members: self.members.clone(),
         }
     }

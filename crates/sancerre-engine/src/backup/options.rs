@@ -8,6 +8,8 @@ use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
 use sancerre_format::outcome::{Consistency, Member, MemberKind};
 use sancerre_image::Disk;
 
+use crate::keys::LostKey;
+
 /// Where the bytes of a member come from.
 pub enum Input {
     /// A disk: read in parallel, holes left out.
@@ -114,6 +116,8 @@ pub struct BackupReport {
     pub fuzzy: bool,
     /// Streams and files that are empty or much smaller than in the snapshot before this one.
     pub shrunk: Vec<Title>,
+    /// Objects below `keys/` that were not there.
+    pub lost_keys: Vec<LostKey>,
 }
 
 impl BackupReport {

@@ -123,7 +123,7 @@ impl RegionInput {
         };
         let mut aligned: Vec<Range<usize>> = Vec::new();
         let whole = *start..*start + to_u64(*length_bytes);
-        for range in salvage::data_ranges(disk.as_ref(), whole, salvage.is_some())? {
+        for range in salvage::data_ranges(disk.as_ref(), whole, salvage.as_deref())? {
             let inside = *start <= range.start && range.end - *start <= to_u64(*length_bytes);
             invariant!(
                 inside,

@@ -41,7 +41,7 @@ impl Run {
         }
         if *size_bytes > 0 && member.unreadable()?.bytes() >= *size_bytes {
             return Err(Error::Refused(format!(
-                "nothing of {name} could be read, so nothing was saved; look for a failing device in the kernel log"
+                "nothing of {name} could be read, so nothing was saved; look for a failing device in the kernel log, and for what cut it"
             )));
         }
         // invariant: a first snapshot has nothing to be smaller than

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, Identity, ZoneRecord};
-use sancerre_format::log::Kind;
-use sancerre_format::names::{self, Name};
+use sancerre_format::names::{self, Folder, Zone};
 use sancerre_format::recipient::{AdminKey, Recipient};
 use sancerre_format::record;
 
 use super::report::{Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
-use crate::keys::{ZoneSecrets, objects};
+use crate::keys::lost::{self, Needed};
+use crate::keys::{LostKey, objects};
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry};
+use crate::repository::log::Log;
 use crate::store::Listed;
 
 /// Verifies the key objects, and that those which are in use are there.
@@ -40,7 +40,8 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
         }
         present.insert(key);
     }
-    findings.extend(missing(repository, log, &present, &good));
+    findings.extend(missing(repository, log, &present, &good).await?);
+    findings.extend(no_session(&repository.keys.zone, log));
     Ok(findings)
 }
 
@@ -100,50 +101,28 @@ fn succession(repository: &Repository, key: &str) -> std::result::Result<(), For
     }
 }
 
-/// The identity epoch and the generation of the zone's keys that a backup was made with.
-fn made_with(entry: &LogEntry) -> Option<(u16, u16)> {
-    // What stands for a lost entry does not say it.
-    let entry = Some(entry).filter(|entry| entry.lost.is_none())?;
-    match &entry.entry.as_deref().ok()?.fields.kind {
-        Kind::Backup(intent) => Some((intent.epoch, intent.generation)),
-        _ => None,
-    }
-}
-
 /// What is needed and is not there. What is there but is not good has a finding already.
-fn missing(
+async fn missing(
     repository: &Repository,
     log: &Log,
     present: &BTreeSet<String>,
     good: &BTreeSet<String>,
-) -> Vec<Finding> {
-    let signers: BTreeSet<&Name> = log
-        .entries()
-        .filter_map(|entry| entry.entry.as_deref().ok())
-        .filter(|entry| entry.fields.by.certificate.is_some())
-        .map(|entry| &entry.fields.by.name)
-        .collect();
-    let secrets = repository.keys.zone_secrets().ok();
-    let own = secrets.map(|ZoneSecrets { epoch, generation, .. }| (*epoch, *generation));
-    let used: BTreeSet<(u16, u16)> = log.entries().filter_map(made_with).chain(own).collect();
-    let pair = |(epoch, generation)| [names::identity(epoch), names::zone(&repository.keys.zone, generation)];
-    let mut needed: BTreeSet<String> = used.into_iter().flat_map(pair).collect();
-    needed.extend(signers.into_iter().map(names::certificate));
-    let mut findings: Vec<Finding> = needed
-        .iter()
-        .filter(|key| !present.contains(*key))
-        .map(|key| finding(Severity::Missing, key, "it is missing".into()))
-        .collect();
-    for (folder, consequence) in [
-        (
-            names::RECIPIENTS,
-            "no restore recipient is there: no passphrase or token opens this repository's content",
-        ),
-        (names::ADMINS, "the admin's signing key is not there: keep your copy of it"),
-    ] {
-        if !good.iter().any(|key| key.starts_with(folder)) {
-            findings.push(finding(Severity::Missing, folder, consequence.into()));
-        }
-    }
-    findings
+) -> Result<Vec<Finding>> {
+    let keys = &repository.keys;
+    let newest = good.iter().filter_map(|key| names::identity_epoch(key)).max();
+    let mut lost = Needed::of(log, keys).lost(&keys.zone, present, true);
+    lost.extend(lost::recipients(good, newest));
+    let has_admin = lost::has_admin(&repository.store, &keys.trust, good).await?;
+    lost.extend((!has_admin).then(LostKey::admin));
+    let told =
+        |lost: LostKey| finding(Severity::Missing, &lost.object, format!("it is missing: {}", lost.words));
+    Ok(lost.into_iter().map(told).collect())
+}
+
+/// A zone is made to save something in it. Nothing tells one in which nothing was saved yet from one of which all is lost.
+fn no_session(zone: &Zone, log: &Log) -> Option<Finding> {
+    let problem = "no session of this zone is there. If backups were made, all of them are lost with the folder: bring it back \
+                   from a copy before the next one. If none was made yet, the first one ends this";
+    let folder = names::folder(zone, Folder::Log);
+    log.entries().next().is_none().then(|| finding(Severity::Missing, &folder, problem.into()))
 }

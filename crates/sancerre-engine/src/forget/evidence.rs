@@ -162,7 +162,7 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
 }
 
 /// The ids that snapshots of each name say.
-fn ids<'a>(snapshots: &[Snapshot<'a>]) -> BTreeMap<&'a Title, BTreeSet<MachineId>> {
+pub(crate) fn ids<'a>(snapshots: &[Snapshot<'a>]) -> BTreeMap<&'a Title, BTreeSet<MachineId>> {
     let mut ids: BTreeMap<&Title, BTreeSet<MachineId>> = BTreeMap::new();
     for fields in snapshots.iter().map(|snapshot| &snapshot.manifest.fields) {
         ids.entry(&fields.vm).or_default().extend(fields.machine);
@@ -171,7 +171,11 @@ fn ids<'a>(snapshots: &[Snapshot<'a>]) -> BTreeMap<&'a Title, BTreeSet<MachineId
 }
 
 /// A snapshot without an id belongs to those of its name, if they say one and the same.
-fn machine(vm: &Title, id: Option<MachineId>, ids: &BTreeMap<&Title, BTreeSet<MachineId>>) -> Machine {
+pub(crate) fn machine(
+    vm: &Title,
+    id: Option<MachineId>,
+    ids: &BTreeMap<&Title, BTreeSet<MachineId>>,
+) -> Machine {
     let only = || ids.get(vm).filter(|ids| ids.len() == 1).and_then(BTreeSet::first).copied();
     id.or_else(only).map_or_else(|| Machine::Named(vm.clone()), Machine::Id)
 }

@@ -8,13 +8,14 @@ use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, PackName, SessionId};
-use sancerre_format::log::Kind;
+use sancerre_format::log::{Intent, Kind};
 use sancerre_format::names::{self, Name, Title};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
 use super::notes;
 use crate::error::{Error, Result, StoreError};
+use crate::forget::evidence::{Machine, ids, machine};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Log, LogEntry, Moves, Snapshot, needed};
@@ -143,24 +144,29 @@ pub(super) async fn before_sweep(
 /// Errors: [`Error::Refused`].
 pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
     let standing = log.standing(u64::MAX);
-    let mut counts: BTreeMap<&Title, (usize, usize)> = BTreeMap::new();
-    for snapshot in log.committed() {
-        let session = snapshot.session();
+    let committed: Vec<Snapshot<'_>> = log.committed().collect();
+    let ids = ids(&committed);
+    let mut counts: BTreeMap<Machine, (&Title, usize, usize)> = BTreeMap::new();
+    for snapshot in &committed {
+        let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
         if standing.collected_by(&session).is_none() {
-            let (gone, of) = counts.entry(&snapshot.manifest.fields.vm).or_default();
+            let machine = machine(&fields.vm, fields.machine, &ids);
+            let (vm, gone, of) = counts.entry(machine).or_insert((&fields.vm, 0, 0));
+            // The newest name is the one that people know.
+            *vm = &fields.vm;
             *gone += usize::from(!standing.is_live(&session));
             *of += 1;
         }
     }
-    for vm in newly_void(log) {
-        let (gone, of) = counts.entry(vm).or_default();
+    for Intent { vm, machine: id, .. } in newly_void(log) {
+        let (_, gone, of) = counts.entry(machine(vm, *id, &ids)).or_insert((vm, 0, 0));
         *gone += 1;
         *of += 1;
     }
-    let over = |(gone, of): &(usize, usize)| gone * 100 > of * usize::from(max_drop_percent);
-    match counts.iter().find(|(_, counts)| over(counts)) {
+    let over = |(_, gone, of): &(&Title, usize, usize)| gone * 100 > of * usize::from(max_drop_percent);
+    match counts.values().find(|counts| over(counts)) {
         None => Ok(()),
-        Some((vm, (gone, of))) => Err(Error::Refused(format!(
+        Some((vm, gone, of)) => Err(Error::Refused(format!(
             "{gone} of {of} snapshots of {vm} went since the last gc, more than {max_drop_percent}%: forgotten, or void \
              because a key was revoked. Nothing was deleted. Look at the log with `sancerre audit`; take a forget back with \
              `sancerre undelete`, or allow it with --max-drop"
@@ -168,8 +174,8 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
     }
 }
 
-/// The machines of snapshots that a commit saw, and that a revocation above the last commit made void.
-fn newly_void(log: &Log) -> impl Iterator<Item = &Title> {
+/// What announced the snapshots that a commit saw, and that a revocation above the last commit made void.
+fn newly_void(log: &Log) -> impl Iterator<Item = &Intent> {
     let last = log.newest_commit(u64::MAX).map_or(0, |(gc, _)| gc);
     let seen: BTreeSet<SessionId> =
         log.commits().flat_map(|(.., lists)| lists.seen.iter().copied()).collect();
@@ -182,7 +188,7 @@ fn newly_void(log: &Log) -> impl Iterator<Item = &Title> {
         let reaches = |(writer, from): &(&Name, u64)| *writer == by && *from <= entry.session.number;
         let (at, _) = revokes.iter().find(|(_, revoke)| reaches(revoke))?;
         match &record.fields.kind {
-            Kind::Backup(intent) => (*at > last).then_some(&intent.vm),
+            Kind::Backup(intent) => (*at > last).then_some(intent),
             _ => None,
         }
     })

@@ -67,8 +67,13 @@ pub enum ImageError {
         problem: String,
     },
     /// The helper could not be started.
-    #[error("cannot start {} for an image: {source}", program.display())]
+    #[error(
+        "cannot start {} to read {}: {source}; check that it is installed whole and that this user may run it", program.display(),
+        path.display()
+    )]
     Start {
+        /// The image as it was named.
+        path: PathBuf,
         /// The program.
         program: PathBuf,
         /// What the system said.
@@ -76,8 +81,8 @@ pub enum ImageError {
     },
     /// The program did not open the image.
     #[error(
-        "cannot read {} as {format}: {said}; check the format, and that all parts of the image lie in the directory \
-         that was named for them ({source})", path.display()
+        "qemu-nbd does not read {} as {format}: {said}; check the format, and that all parts of the image lie in the directory \
+         that was named for them ({})", path.display(), source.fault
     )]
     Refused {
         /// The image as it was named.

@@ -38,7 +38,7 @@ pub enum Fault {
     },
     /// The server does not answer.
     #[error(
-        "the server was silent for {seconds} s while {doing}; look whether it hangs, or allow it more time"
+        "the server was silent for {seconds} s while {doing}; look whether it hangs, and at the disk behind it, then read it again"
     )]
     Silent {
         /// What was under way.
@@ -74,7 +74,7 @@ pub enum Fault {
     )]
     Replaced(String),
     /// Something broke before, and what followed cannot be trusted.
-    #[error("is not read any further after an earlier failure: {0}")]
+    #[error("is not read any further after an earlier failure: {0}; when that is mended, read it again")]
     Gone(String),
 }
 

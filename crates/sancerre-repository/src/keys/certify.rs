@@ -11,7 +11,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use super::{newest_generation, recipients};
+use super::{lost, newest_generation, recipients};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use sancerre_store::Put;
@@ -80,12 +80,13 @@ fn name_taken(name: &Name) -> Error {
 /// Makes a generation of the keys of the repository's zone, the first or one more; its secrets are then open, those of
 /// earlier generations as they were. Returns its number.
 ///
-/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`StoreError::Occupied`] when somebody else does the
-/// same.
+/// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::KeyLost`] while another generation is lost;
+/// [`StoreError::Occupied`] when somebody else does the same.
 pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
+    lost::refuse_lost_generation(repository).await?;
     let (store, trust) = (&repository.store, &repository.keys.trust);
     let newest = recipients::newest_identity(store, trust).await?;
-    let newest = newest.ok_or_else(|| Error::Lost { what: "every identity's record".into() })?.fields;
+    let newest = newest.ok_or_else(|| lost::identity(&repository.keys))?.fields;
     let (epoch, recipient) = (newest.epoch, newest.recipient);
     let (id, zone) = (trust.repository, repository.keys.zone.clone());
     let generation = free_generation(repository).await?;

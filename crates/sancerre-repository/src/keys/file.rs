@@ -35,6 +35,7 @@ impl Keys {
             trust: file.trust,
             zone: file.zone,
             secrets,
+            generations: None,
             signers: vec![signer],
             identities: Vec::new(),
             vouched: true,
@@ -42,5 +43,21 @@ impl Keys {
             unknown_admin: None,
             left_out: BTreeMap::new(),
         })
+    }
+
+    /// Takes over what a key file holds of the zone's secrets and these keys do not: the repository's own object with them
+    /// may be lost.
+    pub(super) fn stand_in(&mut self, file: Option<ZoneSecrets>) {
+        let Some(file) = file else { return };
+        match &mut self.secrets {
+            None => self.secrets = Some(file),
+            Some(own) if own.keys_of(file.generation).is_some() => {}
+            Some(own) if file.generation < own.generation => {
+                drop(own.others.insert(file.generation, file.keys))
+            }
+            Some(own) => {
+                *own = own.clone().with(file.generation, file.keys, own.epoch, own.recipient.clone())
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod certify;
 mod file;
 pub mod hybrid;
 mod identity;
+pub mod lost;
 pub mod objects;
 pub mod overview;
 pub mod passphrase;
@@ -17,7 +18,7 @@ mod sealed;
 pub mod ssh;
 mod unlock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
 pub use age::secrecy::{ExposeSecret, SecretString};
@@ -38,9 +39,11 @@ use sancerre_store::Store;
 pub use admins::{Anchored, Rotated, rotate};
 pub use hybrid::seal_hybrid;
 pub use identity::{IdentityFile, OpenIdentity, ProtectedIdentity};
+pub use lost::refuse_lost_config;
+pub use lost::{LostKey, no_zone};
 pub use objects::LeftOut;
 pub use personal::PersonalKey;
-pub use unlock::{Unlock, newest_generation, no_zone};
+pub use unlock::{Unlock, newest_generation};
 
 pub use sealed::{SCRYPT_LOG_N, has_memory};
 pub use unlock::identity_from_random;
@@ -140,6 +143,8 @@ pub struct Keys {
     /// The zone it works in.
     pub zone: Zone,
     secrets: Option<ZoneSecrets>,
+    /// The generations whose objects are there, if they were looked for.
+    generations: Option<BTreeSet<u16>>,
     /// At most one of each role.
     signers: Vec<SignerKey>,
     /// Opens content: the identities by epoch.
@@ -161,6 +166,7 @@ impl Keys {
             trust,
             zone,
             secrets: None,
+            generations: None,
             signers: Vec::new(),
             identities: Vec::new(),
             vouched: true,
@@ -195,7 +201,7 @@ impl Keys {
 
     /// The admin's key in another zone, whose secrets are not open.
     pub fn elsewhere(mut self, zone: Zone) -> Self {
-        (self.zone, self.secrets) = (zone, None);
+        (self.zone, self.secrets, self.generations) = (zone, None, None);
         self.signers.retain(|signer| signer.role == Role::Admin);
         self
     }
@@ -236,6 +242,7 @@ impl Keys {
             self.signers.retain(|signer| !file.has_role(signer.role));
             self.signers.extend(file.signers);
             self.certifier = file.certifier;
+            self.stand_in(file.secrets);
         }
         self
     }
@@ -273,11 +280,16 @@ impl Keys {
 
     /// The zone's keys of a generation.
     ///
-    /// Errors: as [`Keys::zone_secrets`]; [`Error::WrongKey`] when that generation is not at hand.
+    /// Errors: as [`Keys::zone_secrets`]; [`Error::WrongKey`] when that generation is not at hand, [`Error::KeyLost`] when
+    /// its object is not there.
     pub fn zone_keys(&self, generation: u16) -> Result<&ZoneKeys> {
-        self.zone_secrets()?.keys_of(generation).ok_or_else(|| Error::WrongKey {
-            what: format!("this key does not open generation {generation} of the keys of zone {}", self.zone),
-            advice: "use the repository's passphrase, a restore identity (--identity), or a key file of that generation",
+        let found = self.zone_secrets()?.keys_of(generation);
+        found.ok_or_else(|| match self.generations.as_ref().is_some_and(|there| !there.contains(&generation)) {
+            true => LostKey::zone(&self.zone, generation).into(),
+            false => Error::WrongKey {
+                what: format!("this key does not open generation {generation} of the keys of zone {}", self.zone),
+                advice: "use the repository's passphrase, a restore identity (--identity), or a key file of that generation",
+            },
         })
     }
 
@@ -397,16 +409,6 @@ fn session_key(secret: &[u8]) -> std::result::Result<SessionKey, FormatError> {
 
 fn session_key_forged(detail: &str) -> FormatError {
     FormatError::Forged { what: "session key", detail: detail.to_owned() }
-}
-
-/// Fails where sessions saved something: without a `config` that is no empty place.
-///
-/// Errors: [`Error::ConfigLost`]; the store's.
-pub async fn refuse_lost_config(store: &Store) -> Result<()> {
-    match store.list(names::ZONE_FOLDERS).await?.is_empty() {
-        true => Ok(()),
-        false => Err(Error::ConfigLost { location: store.location().to_owned() }),
-    }
 }
 
 /// The configuration, verified against `trust`, or on first sight against itself.

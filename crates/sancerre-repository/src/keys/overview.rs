@@ -1,6 +1,6 @@
 //! Everything that is public about the keys of a repository.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Identity, ZoneRecord};
@@ -9,9 +9,10 @@ use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::recipient::{AdminKey, Recipient};
 
 use super::Keys;
+use super::lost::{self, LostKey, Needed};
 use super::objects::{self, KeyRecord, LeftOut};
 use crate::error::{Error, Result};
-use crate::log::Log;
+use crate::log::{Log, LogEntry};
 use crate::repository::Repository;
 
 /// A writer's or keeper's key.
@@ -47,18 +48,20 @@ pub struct Overview {
     pub zones: Vec<ZoneRecord>,
     /// Objects that were left out, and why.
     pub left_out: Vec<LeftOut>,
+    /// Objects that must be there and are not.
+    pub lost: Vec<LostKey>,
 }
 
 impl Overview {
     /// Reads it. Needs no secret.
     pub async fn read(repository: &Repository) -> Result<Self> {
-        let mut left_out = Vec::new();
-        let zones: Vec<ZoneRecord> = all(repository, &mut left_out).await?;
-        let epochs: Vec<Identity> = all(repository, &mut left_out).await?;
-        let certificates: Vec<Certificate> = all(repository, &mut left_out).await?;
-        let mut recipients: Vec<Recipient> = all(repository, &mut left_out).await?;
+        let mut found = All::default();
+        let zones: Vec<ZoneRecord> = found.all(repository).await?;
+        let epochs: Vec<Identity> = found.all(repository).await?;
+        let certificates: Vec<Certificate> = found.all(repository).await?;
+        let mut recipients: Vec<Recipient> = found.all(repository).await?;
         recipients.sort_by_key(|recipient| std::cmp::Reverse(recipient.epoch));
-        let _: Vec<AdminKey> = all(repository, &mut left_out).await?;
+        let _: Vec<AdminKey> = found.all(repository).await?;
 
         let newest = epochs.iter().map(|identity| identity.epoch).max();
         let mut seen = BTreeSet::new();
@@ -68,31 +71,73 @@ impl Overview {
             .map(|recipient| RestoreKey { is_current: Some(recipient.epoch) == newest, newest: recipient })
             .collect();
         restore.sort_by(|a, b| a.newest.label.cmp(&b.newest.label));
-        let distrust = distrust(repository, &zones).await?;
+        let logs = logs(repository, lost::zones(repository, &zones, &certificates).await?).await?;
+        let lost = found.lost(repository, &logs, newest).await?;
+        let distrust = distrust(&logs);
         let keys = certificates.into_iter().map(|certificate| certified(certificate, &distrust)).collect();
-        Ok(Self { keys, recipients: restore, epochs, zones, left_out })
+        Ok(Self { keys, recipients: restore, epochs, zones, left_out: found.left_out, lost })
     }
 }
 
-/// All records of a kind, by key.
-async fn all<F: KeyRecord>(repository: &Repository, left_out: &mut Vec<LeftOut>) -> Result<Vec<F>> {
-    let mut found = objects::read::<F>(&repository.store, &repository.keys.trust).await?;
-    left_out.append(&mut found.left_out);
-    Ok(found.records.into_iter().map(|(record, _)| record.fields).collect())
+/// The keys of all objects that were read.
+#[derive(Default)]
+struct All {
+    good: BTreeSet<String>,
+    left_out: Vec<LeftOut>,
 }
 
-/// What the logs of all zones say against keys.
-async fn distrust(repository: &Repository, zones: &[ZoneRecord]) -> Result<Vec<(Zone, Kind)>> {
-    let names: BTreeSet<&Zone> = zones.iter().map(|record| &record.zone).collect();
-    let mut found = Vec::new();
-    for zone in names {
+impl All {
+    /// All records of a kind, by key.
+    async fn all<F: KeyRecord>(&mut self, repository: &Repository) -> Result<Vec<F>> {
+        let mut found = objects::read::<F>(&repository.store, &repository.keys.trust).await?;
+        self.left_out.append(&mut found.left_out);
+        let records = found.records.into_iter().map(|(record, _)| record.fields);
+        let records: Vec<F> = records.collect();
+        self.good.extend(records.iter().map(KeyRecord::key));
+        Ok(records)
+    }
+
+    async fn lost(
+        &self,
+        repository: &Repository,
+        logs: &BTreeMap<Zone, Log>,
+        newest: Option<u16>,
+    ) -> Result<Vec<LostKey>> {
+        let mut there = self.good.clone();
+        there.extend(self.left_out.iter().map(|left_out| left_out.key.clone()));
+        let mut lost = Vec::new();
+        for (zone, log) in logs {
+            let public = Keys::public(repository.keys.trust.clone(), zone.clone());
+            let keys = if *zone == repository.keys.zone { &repository.keys } else { &public };
+            lost.extend(Needed::of(log, keys).lost(zone, &there, true));
+        }
+        lost.extend(lost::recipients(&self.good, newest));
+        let has_admin = lost::has_admin(&repository.store, &repository.keys.trust, &self.good).await?;
+        lost.extend((!has_admin).then(LostKey::admin));
+        // An epoch is of several zones.
+        lost.sort_by(|one, other| one.object.cmp(&other.object));
+        lost.dedup();
+        Ok(lost)
+    }
+}
+
+/// The logs of zones.
+async fn logs(repository: &Repository, zones: BTreeSet<Zone>) -> Result<BTreeMap<Zone, Log>> {
+    let mut logs = BTreeMap::new();
+    for zone in zones {
         let keys = Keys::public(repository.keys.trust.clone(), zone.clone());
-        let log = Log::load(&Repository { keys, ..repository.clone() }).await?;
-        let kinds =
-            log.entries().filter_map(|entry| entry.entry.as_deref().ok().map(|entry| &entry.fields.kind));
-        found.extend(kinds.map(|kind| (zone.clone(), kind.clone())));
+        logs.insert(zone, Log::load(&Repository { keys, ..repository.clone() }).await?);
     }
-    Ok(found)
+    Ok(logs)
+}
+
+/// What they say against keys.
+fn distrust(logs: &BTreeMap<Zone, Log>) -> Vec<(Zone, Kind)> {
+    let kinds = |log: &Log| {
+        let kind = |entry: &LogEntry| Some(entry.entry.as_deref().ok()?.fields.kind.clone());
+        log.entries().filter_map(kind).collect::<Vec<_>>()
+    };
+    logs.iter().flat_map(|(zone, log)| kinds(log).into_iter().map(|kind| (zone.clone(), kind))).collect()
 }
 
 fn certified(certificate: Certificate, distrust: &[(Zone, Kind)]) -> CertifiedKey {
@@ -107,14 +152,17 @@ fn certified(certificate: Certificate, distrust: &[(Zone, Kind)]) -> CertifiedKe
     CertifiedKey { certificate, revoked_from, tainted_from }
 }
 
-/// The certificate of a name.
+/// The certificate of a name; and what is lost, where its object is and records that it signed carry it.
 ///
 /// Errors: [`Error::Usage`] when there is none; [`Error::Object`] when it does not verify.
-pub async fn certificate(repository: &Repository, name: &Name) -> Result<Certificate> {
+pub async fn certificate(repository: &Repository, name: &Name) -> Result<(Certificate, Option<LostKey>)> {
     let key = names::certificate(name);
-    let bytes = repository.store.get(&key).await?;
-    let bytes = bytes
-        .ok_or_else(|| Error::Usage(format!("there is no key {name}; `sancerre key list` shows all")))?;
+    let Some(bytes) = repository.store.get(&key).await? else {
+        let signed = lost::signed_certificate(repository, name).await?;
+        let signed = signed.map(|certificate| (certificate, Some(LostKey::certificate(name))));
+        return signed
+            .ok_or_else(|| Error::Usage(format!("there is no key {name}; `sancerre key list` shows all")));
+    };
     let record = objects::decode::<Certificate>(&repository.keys.trust, &key, &bytes);
-    Ok(record.map_err(Error::object(&key))?.fields)
+    Ok((record.map_err(Error::object(&key))?.fields, None))
 }

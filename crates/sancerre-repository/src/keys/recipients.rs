@@ -31,6 +31,9 @@ use crate::log::Log;
 use crate::repository::Repository;
 use sancerre_store::{Listed, Put, Store};
 
+/// The label of the passphrase with which a repository is made.
+pub const INIT_LABEL: &str = "passphrase";
+
 /// To whom an identity is sealed.
 #[derive(Clone)]
 pub enum To {
@@ -144,15 +147,17 @@ pub async fn current(
     choose(newest_above(store, trust, known.epoch).await?, known, seen)
 }
 
-/// [`current`] for a session that is about to be announced.
+/// [`current`] for a session that is about to be announced, of the key objects that were listed.
 ///
 /// Errors: as there.
-pub async fn of_session(repository: &Repository, known: &ZoneSecrets, log: &Log) -> Result<(u16, String)> {
+pub(super) async fn of_session(
+    repository: &Repository,
+    known: &ZoneSecrets,
+    log: &Log,
+    listed: Vec<Listed>,
+) -> Result<(u16, String)> {
     let (store, trust) = (&repository.store, &repository.keys.trust);
-    let newest = match log.identities() {
-        Some(listed) => newest_of(store, trust, known.epoch, listed.to_vec()).await?,
-        None => newest_above(store, trust, known.epoch).await?,
-    };
+    let newest = newest_of(store, trust, known.epoch, listed).await?;
     choose(newest, known, seen_epoch(log))
 }
 

@@ -2,7 +2,7 @@
 
 mod signers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::hybrid;
 use super::identity::OpenIdentity;
+use super::lost::{LostKey, no_zone};
 use super::objects::{self, Found, KeyRecord, LeftOut};
 use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
 use super::{Anchored, Keys, SecretString, SignerKey, ZoneSecrets};
@@ -87,6 +88,24 @@ impl Unlock {
         }
     }
 
+    /// Why none of these opens, all of which verify: what was given may be of a kind of which there is none.
+    fn fits_none(&self, records: &[(Record<Recipient>, bytes::Bytes)], store: &Store) -> Error {
+        let is_passphrase = |record: &Recipient| record.opener == Opener::Passphrase;
+        let passphrases = records.iter().filter(|(record, _)| is_passphrase(&record.fields)).count();
+        let epoch = records.iter().map(|(record, _)| record.fields.epoch).max();
+        let what = match (&self.passphrase, self.identities.is_empty()) {
+            (Some(_), true) if passphrases == 0 && epoch == Some(1) => return LostKey::passphrase().into(),
+            (Some(_), true) if passphrases == 0 => "is a passphrase",
+            (None, _) if passphrases == records.len() => "is a key, all are passphrases",
+            _ => return self.not_opened("the repository", store),
+        };
+        Error::WrongKey {
+            what: format!("no restore recipient at {} {what}", store.location()),
+            advice: "it was removed with `sancerre key remove restore`, or its object below keys/recipients/ was lost: bring \
+                     that back from a copy, or use a recipient that `sancerre key list` shows",
+        }
+    }
+
     fn not_opened(&self, what: &str, store: &Store) -> Error {
         let verb = if self.what().starts_with("neither") { "opens" } else { "does not open" };
         Error::WrongKey {
@@ -154,7 +173,8 @@ impl Keys {
             open_zone(store, &self.trust, &self.zone, &self.identities),
             open_writer(store, &self.trust, &self.zone, &self.identities),
         )?;
-        self.secrets = ZoneSecrets::of(zone.found, epoch, recipient);
+        let Generations { keys, there } = zone.found;
+        (self.secrets, self.generations) = (ZoneSecrets::of(keys, epoch, recipient), Some(there));
         self.signers.extend(writer.found);
         self.note(zone.left_out);
         self.note(writer.left_out);
@@ -237,11 +257,11 @@ async fn open_identities(
         }
     }
     if identities.is_empty() {
-        let bad = !left_out.is_empty();
-        return Err(match (objects::worst(left_out, any), any) {
-            (Some(error), _) => error,
-            (None, false) => no_recipient(store, bad),
-            (None, true) => unlock.not_opened("the repository", store),
+        let lost = LostKey::recipients(left_out.first());
+        return Err(match objects::worst(left_out, any) {
+            Some(error) => error,
+            None if any => unlock.fits_none(&records, store),
+            None => lost.into(),
         });
     }
     Ok(Opened { found: (identities, vouched), left_out })
@@ -334,14 +354,6 @@ fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
     }
 }
 
-fn no_recipient(store: &Store, bad: bool) -> Error {
-    let verified = if bad { " that verifies" } else { "" };
-    Error::WrongKey {
-        what: format!("the repository at {} has no restore recipient{verified}", store.location()),
-        advice: "find out who changed the objects below keys/recipients/; a copy of them restores access",
-    }
-}
-
 /// The newest generation of a zone that verifies; none when there is no such zone.
 ///
 /// Errors: the store's; [`Error::Object`] when all that is there needs a newer version, or cannot be read.
@@ -358,9 +370,11 @@ fn is_of(zone: &Zone) -> impl Fn(&str) -> bool {
     |key| names::zone_generation(zone, key).is_some()
 }
 
-/// The error of a zone that does not exist.
-pub fn no_zone(zone: &Zone) -> Error {
-    Error::Usage(format!("there is no zone {zone}; `sancerre key list` shows all"))
+/// The secrets of a zone.
+struct Generations {
+    keys: BTreeMap<u16, ZoneKeys>,
+    /// All whose objects are there, whether they open or not.
+    there: BTreeSet<u16>,
 }
 
 /// All generations of a zone's keys that open; at least one.
@@ -369,10 +383,12 @@ async fn open_zone(
     trust: &Trust,
     zone: &Zone,
     identities: &[IdentitySecret],
-) -> Result<Opened<BTreeMap<u16, ZoneKeys>>> {
+) -> Result<Opened<Generations>> {
     let Found { records, mut left_out } =
         objects::read_those::<ZoneRecord>(store, trust, is_of(zone)).await?;
     let exists = !records.is_empty();
+    let left_out_keys = left_out.iter().filter_map(|left_out| names::zone_generation(zone, &left_out.key));
+    let there = records.iter().map(|(record, _)| record.fields.generation).chain(left_out_keys).collect();
     let (mut keys, mut refused) = (BTreeMap::new(), None);
     for (record, _) in &records {
         let key = record.fields.key();
@@ -384,12 +400,12 @@ async fn open_zone(
         }
     }
     match (keys.is_empty(), refused, exists) {
-        (false, ..) => Ok(Opened { found: keys, left_out }),
+        (false, ..) => Ok(Opened { found: Generations { keys, there }, left_out }),
         (true, Some(refused), _) => Err(refused),
         (true, None, _) => match (objects::worst(left_out, exists), exists) {
             (Some(error), _) => Err(error),
             (None, true) => Err(Error::Lost { what: format!("every readable secret of zone {zone}") }),
-            (None, false) => Err(no_zone(zone)),
+            (None, false) => Err(no_zone(store, trust, zone).await),
         },
     }
 }

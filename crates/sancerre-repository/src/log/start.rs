@@ -43,15 +43,14 @@ impl Log {
         if listed.is_empty() {
             return Ok(None);
         }
-        let mut keys = repository.store.list(names::KEYS).await?;
+        let keys = repository.store.list(names::KEYS).await?;
         let revoked = revoked(repository, &keys).await?;
-        keys.retain(|listed| listed.key.starts_with(names::IDENTITIES));
         for candidate in listed {
             let Some(mut log) = read(repository, candidate, &revoked, monitor).await? else { continue };
             log.read(repository, monitor).await?;
             match log.contradiction(&revoked) {
                 None => {
-                    log.identities = Some(keys);
+                    log.key_objects = Some(keys);
                     return Ok(Some(log));
                 }
                 Some(why) => {

@@ -50,10 +50,12 @@ pub(crate) struct Audit {
     /// With this probability
     #[arg(long, value_name = "N%", value_parser = parse_percent, default_value = "99%", requires = "sample_loss")]
     confidence: f64,
-    /// Fail when a machine's newest snapshot is older, such as 26h or 8d
+    /// Fail when the newest snapshot under any machine's public name is older, such as 26h or 8d; a machine that was renamed
+    /// has two
     #[arg(long, value_name = "AGE", value_parser = parse_seconds)]
     max_age: Option<u64>,
-    /// A machine that is not backed up any more, so --max-age leaves it out; may be given several times
+    /// The public name of a machine that is not backed up any more, or not under this name, so --max-age leaves it out; may
+    /// be given several times
     #[arg(long, value_name = "VM", value_parser = parse_title)]
     retired: Vec<Title>,
     /// Remember in this file what was seen, so that the next audit notices what is gone or replaced

@@ -20,6 +20,7 @@ use crate::inputs::{ExpectMin, Opening};
 use crate::metrics::{self, Run, Saved};
 use crate::named_path;
 use crate::plain;
+use crate::printed::Ended;
 use crate::progress::Work;
 use crate::repository;
 use crate::sources::{self, Attachment, DiskSource};
@@ -77,7 +78,8 @@ pub(crate) struct Backup {
     /// marked fuzzy, and the exit code is 3
     #[arg(long)]
     allow_changing: bool,
-    /// Save what is empty, all zeros, or less than half as large as in the machine's last snapshot
+    /// Save a disk or stream of no bytes, and a disk that is less than half as large as in the machine's last snapshot, or all
+    /// zeros and was not then; a first snapshot of nothing but zeros is saved without it
     #[arg(long)]
     allow_small: bool,
     /// Save all of a failing disk that can be read, and name the rest, which is zeros in the snapshot; the exit code is
@@ -123,7 +125,8 @@ pub(crate) struct Backup {
     /// Back up standard input under this name
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
     stdin: Option<Title>,
-    /// Run this with `sh -c` and back up what it prints, in place of standard input; if it fails nothing is saved
+    /// Run this with `sh -c` and back up what it prints, in place of standard input; if it fails nothing is saved. It can ask
+    /// nothing at the terminal, and ends when the backup does
     #[arg(long, value_name = "COMMAND", requires = "stdin")]
     stdin_command: Option<String>,
     /// A file that belongs to the machine, such as its configuration; may be given several times
@@ -170,6 +173,8 @@ fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&
 
 async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failure> {
     refuse_past(options, context)?;
+    // Whatever happens from here on, no command is left behind.
+    let _ended = Ended;
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
     let sources = options.opening().all(planned, context)?;
     let mut repository = repository::open(context, Access::Metadata).await?;
@@ -285,14 +290,15 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         size(report.stored_bytes),
         duration(took)
     ));
-    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read)
+    let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
+    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read && is_restorable)
 }
 
 fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 17] {
+fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 18] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -306,6 +312,7 @@ fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'stati
         ("dry_run", json!(options.dry_run)),
         ("fuzzy", json!(report.fuzzy)),
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
+        ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),

@@ -6,7 +6,7 @@ use clap::Args;
 use sancerre_engine::forget;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::select::{Selector, public_names};
+use sancerre_engine::select::{Selector, names_of_machines, public_names};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use serde_json::json;
@@ -35,7 +35,8 @@ pub(crate) struct Held {
     /// Which; forgotten ones by the beginning of their id
     #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse, required_unless_present = "vm")]
     snapshots: Vec<Selector>,
-    /// All snapshots of this machine, those to come too; may be given several times
+    /// All snapshots under this machine's public name, those to come too, and under the other names that it had by its id
+    /// (--machine); not under one that it gets later. May be given several times
     #[arg(long, value_name = "NAME", value_parser = parse_title, conflicts_with = "snapshots")]
     vm: Vec<Title>,
     /// Why, for the log
@@ -69,7 +70,7 @@ pub(crate) async fn release(options: Held, context: &Context) -> Result<Done, Fa
         let entry = forget::release(&repository, &snapshots, &options.reason).await?;
         return Ok(of_snapshots(context, entry, &snapshots, "released"));
     }
-    let vms = machines(&options.vm, &repository, &log);
+    let vms = held(machines(&options.vm, &repository, &log), &log);
     let entry = forget::release_vms(&repository, &vms, &options.reason).await?;
     Ok(of_machines(context, entry, &vms, "released"))
 }
@@ -94,7 +95,14 @@ fn machines(names: &[Title], repository: &Repository, log: &Log) -> BTreeSet<Tit
         known if known.is_empty() => [name.clone()].into(),
         known => known,
     });
-    public.flatten().collect()
+    names_of_machines(log, public.flatten().collect())
+}
+
+/// Those that are held; all where none is, which the engine refuses. A machine may have got a name since it was held.
+fn held(vms: BTreeSet<Title>, log: &Log) -> BTreeSet<Title> {
+    let standing = log.standing(u64::MAX);
+    let held: BTreeSet<Title> = vms.iter().filter(|vm| standing.vm_held_by(vm).is_some()).cloned().collect();
+    if held.is_empty() { vms } else { held }
 }
 
 fn of_snapshots(context: &Context, entry: u64, snapshots: &BTreeSet<SessionId>, what: &str) -> Done {

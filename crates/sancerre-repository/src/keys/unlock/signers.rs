@@ -10,9 +10,9 @@ use sancerre_format::sign::SigningKey;
 
 use super::{Opened, Unlock};
 use crate::error::{Error, Result};
-use crate::keys::SignerKey;
 use crate::keys::objects::{self, Found, KeyRecord, LeftOut};
 use crate::keys::sealed::{self, age_identity};
+use crate::keys::{LostKey, SignerKey};
 use sancerre_store::Store;
 
 /// The first certificate of the zone whose key is kept for whoever holds the identity.
@@ -59,13 +59,20 @@ fn kept_signer(
 /// The admin's key, if the passphrase opens it.
 pub(super) async fn open_admin(store: &Store, trust: &Trust, unlock: &Unlock) -> Result<SigningKey> {
     let Found { records, left_out } = objects::read::<AdminKey>(store, trust).await?;
+    let mut is_replaced = false;
     for (record, _) in &records {
         let sealed = record.sealed().map_err(Error::object(&record.fields.key()))?;
         let opened = unlock.try_passphrase(sealed).and_then(|secret| AdminSecret::decode(&secret).ok());
-        if let Some(secret) = opened.filter(|secret| secret.key.public() == *trust.current()) {
-            return Ok(secret.key);
+        match opened {
+            Some(secret) if secret.key.public() == *trust.current() => return Ok(secret.key),
+            opened => is_replaced |= opened.is_some(),
         }
     }
-    Err(objects::worst(left_out, !records.is_empty())
-        .unwrap_or_else(|| unlock.not_opened("the admin's key", store)))
+    // The right passphrase, which opens nothing but a key that was replaced.
+    let is_lost = is_replaced || (records.is_empty() && left_out.is_empty());
+    Err(match objects::worst(left_out, !records.is_empty()) {
+        Some(error) => error,
+        None if is_lost => LostKey::admin().into(),
+        None => unlock.not_opened("the admin's key", store),
+    })
 }

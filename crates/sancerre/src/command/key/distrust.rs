@@ -114,7 +114,10 @@ pub(super) async fn taint(command: Taint, context: &Context) -> Result<Done, Fai
 /// The repository in the key's zone, with the admin's key.
 async fn open(name: &Name, role: Role, context: &Context) -> Result<(Repository, Log), Failure> {
     let mut repository = repository::open(context, Access::Admin).await?;
-    let certificate = overview::certificate(&repository, name).await?;
+    let (certificate, lost) = overview::certificate(&repository, name).await?;
+    if let Some(lost) = lost {
+        context.output.warning(&lost.to_string());
+    }
     if certificate.role() != role {
         return Err(Failure::usage(format!("{name} is a {}, not a {role}", certificate.role_name)));
     }

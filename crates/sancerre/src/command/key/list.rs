@@ -37,6 +37,9 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     for LeftOut { why, .. } in &overview.left_out {
         context.output.warning(&format!("left out: {why}"));
     }
+    for lost in &overview.lost {
+        context.output.warning(&lost.to_string());
+    }
     let keys: Vec<_> = overview.keys.iter().map(|key| key_row(key, now)).collect();
     let recipients: Vec<_> = overview.recipients.iter().map(recipient_row).collect();
     let zones: Vec<_> = overview
@@ -61,6 +64,7 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
         ("recipients", json!(overview.recipients.iter().map(recipient_json).collect::<Vec<_>>())),
         ("epochs", epochs_json(&overview)),
         ("zones", zones_json(&overview)),
+        ("lost_keys", json!(overview.lost.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
     ]))
 }
 

@@ -14,9 +14,10 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     let zone = repository.keys.zone.clone();
     let made = until_signal(async {
         // A zone is made by its first key file; a name that was mistyped must not make one.
-        newest_generation(&repository.store, &repository.keys.trust, &zone)
-            .await?
-            .ok_or_else(|| no_zone(&zone))?;
+        let (store, trust) = (&repository.store, &repository.keys.trust);
+        if newest_generation(store, trust, &zone).await?.is_none() {
+            return Err(no_zone(store, trust, &zone).await.into());
+        }
         Ok(certify::make_generation(&mut repository).await?)
     });
     let generation = made.await?;
