@@ -124,5 +124,5 @@ fn no_session(zone: &Zone, log: &Log) -> Option<Finding> {
     let problem = "no session of this zone is there. If backups were made, all of them are lost with the folder: bring it back \
                    from a copy before the next one. If none was made yet, the first one ends this";
     let folder = names::folder(zone, Folder::Log);
-    log.entries().next().is_none().then(|| finding(Severity::Missing, &folder, problem.into()))
+    log.entries().next().is_none().then(|| finding(Severity::Empty, &folder, problem.into()))
 }

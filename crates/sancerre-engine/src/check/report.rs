@@ -19,6 +19,8 @@ pub enum Severity {
     Missing,
     /// Something needs a newer version of the program: what it says or holds is not known.
     Unsupported,
+    /// Nothing was saved yet, or all of it is lost: nothing tells the two apart.
+    Empty,
     /// A place is lost or damaged, and restores find all that snapshots need of it elsewhere.
     Healed,
     /// Worth knowing; nothing is lost.

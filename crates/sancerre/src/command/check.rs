@@ -54,6 +54,7 @@ pub(super) fn exit<'a>(findings: impl IntoIterator<Item = &'a Finding> + Clone) 
         (Severity::Damaged, Exit::Damaged),
         (Severity::Missing, Exit::Missing),
         (Severity::Unsupported, Exit::Unsupported),
+        (Severity::Empty, Exit::NotAsAsked),
         (Severity::Healed, Exit::NotAsAsked),
     ];
     worst.into_iter().find(|(severity, _)| has(*severity)).map_or(Exit::Done, |(_, exit)| exit)
@@ -64,6 +65,7 @@ pub(super) fn name(severity: Severity) -> &'static str {
         Severity::Damaged => "damaged",
         Severity::Missing => "missing",
         Severity::Unsupported => "unsupported",
+        Severity::Empty => "empty",
         Severity::Healed => "healed",
         Severity::Note => "note",
     }
@@ -74,7 +76,7 @@ pub(super) fn verb(severity: Severity) -> &'static str {
     match severity {
         Severity::Damaged | Severity::Missing | Severity::Unsupported => "costs",
         Severity::Healed => "other copies restore",
-        Severity::Note => "concerns",
+        Severity::Empty | Severity::Note => "concerns",
     }
 }
 

@@ -23,7 +23,7 @@ impl Verdict {
             |severity: Severity| report.all_findings().filter(|found| found.severity == severity).count();
         Self {
             damaged: of(Severity::Damaged),
-            missing: of(Severity::Missing),
+            missing: of(Severity::Missing) + of(Severity::Empty),
             unsupported: of(Severity::Unsupported),
             healed: of(Severity::Healed),
             stale: report.stale().count(),
