@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sancerre_engine::location;
-use sancerre_engine::store::{Hurry, Put, Store, StoreOptions};
+use sancerre_engine::store::{Cancel, Put, Store, StoreOptions};
 use sancerre_services::seaweedfs;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::host::host;
@@ -133,13 +133,13 @@ async fn a_store_that_is_away_for_good_costs_the_time_once() {
 async fn nobody_waits_who_asked_to_stop() {
     let Some(server) = seaweedfs() else { return };
     let proxy = Proxy::scripted(server.port(), std::iter::repeat_n(Some(Fault::Reset), 10_000)).await;
-    let hurry = Hurry::default();
-    let store = open(&proxy, &StoreOptions { hurry: hurry.clone(), ..options() });
+    let cancel = Cancel::default();
+    let store = open(&proxy, &StoreOptions { cancel: cancel.clone(), ..options() });
     let started = Instant::now();
     let get = store.get("key");
     let stop = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        hurry.up();
+        cancel.now();
     };
     let (got, ()) = tokio::join!(get, stop);
     got.unwrap_err();

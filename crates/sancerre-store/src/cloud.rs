@@ -12,7 +12,7 @@ use object_store::{ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreSchem
 use url::Url;
 
 use crate::StoreOptions;
-use crate::retry::Patience;
+use crate::retry::RetryPolicy;
 use crate::s3::S3;
 use crate::strange::Strange;
 use crate::traffic::Traffic;
@@ -31,7 +31,7 @@ const CLIENT_KEYS: [ClientConfigKey; 5] = [
 pub(crate) struct Cloud {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) traffic: Arc<Traffic>,
-    pub(crate) patience: Arc<Patience>,
+    pub(crate) patience: Arc<RetryPolicy>,
     pub(crate) s3: Option<S3>,
     pub(crate) settings: Vec<String>,
     pub(crate) strange: Arc<Strange>,
@@ -66,7 +66,7 @@ pub(crate) fn open(
     options: &StoreOptions,
 ) -> object_store::Result<Cloud> {
     let traffic = Arc::new(Traffic::default());
-    let patience = Arc::new(Patience::new(options));
+    let patience = Arc::new(RetryPolicy::new(options));
     let strange = Arc::<Strange>::default();
     let connector = Connector::new(options, traffic.clone(), strange.clone());
     let variables: Vec<(String, String)> = environment.into_iter().collect();

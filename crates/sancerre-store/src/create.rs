@@ -6,12 +6,14 @@ use object_store::{GetOptions, PutMode, PutPayload};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::limits;
 
+use crate::causes;
 use crate::error::{Result, StoreError};
 use crate::folder::Refused;
+use crate::naming::pack_folder;
 use crate::s3::S3;
 use crate::traffic::Request;
-use crate::versions::{self, pack_folder};
-use crate::{IN_PART, Put, Store, path, retry};
+use crate::versions;
+use crate::{IN_PART, Put, Store, path};
 
 impl Store {
     /// Writes an object that must not exist yet.
@@ -30,7 +32,7 @@ impl Store {
     }
 
     fn not_written(&self, key: &str, source: object_store::Error) -> StoreError {
-        match retry::find(&source) {
+        match causes::find(&source) {
             Some(Refused::Elsewhere { .. }) => {
                 StoreError::Vanished { key: key.to_owned(), location: self.location().to_owned() }
             }
@@ -65,7 +67,7 @@ impl Store {
         match versions::first(s3, key).await? {
             Some(object) if Some(object.first.id.as_str()) == version => Ok(Put::Created),
             Some(object) => self.compare_with(key, ours, Some(object.first.id)).await,
-            None => Err(retry::transient("the store took an object and then had none")),
+            None => Err(causes::transient("the store took an object and then had none")),
         }
     }
 
@@ -108,7 +110,7 @@ impl Store {
         let length = other.as_ref().map_or(same, BytesMut::len);
         self.account(Request::Get, 0, length).await;
         if u64::try_from(length) != Ok(size_bytes) {
-            return Err(retry::transient(IN_PART));
+            return Err(causes::transient(IN_PART));
         }
         Ok(match other {
             None if same == ours.len() => Put::Created,
@@ -129,5 +131,5 @@ impl Store {
 }
 
 fn refused_and_gone() -> object_store::Error {
-    retry::transient("the store refused to create an object and then had none")
+    causes::transient("the store refused to create an object and then had none")
 }

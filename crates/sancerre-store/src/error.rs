@@ -2,7 +2,7 @@
 
 use sancerre_format::FormatError;
 
-use crate::words::{self, explain};
+use crate::messages::{self, explain};
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -36,7 +36,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The store failed after all retries.
-    #[error("the store failed to {operation} {key}: {}; {}", explain(source), words::advice(source))]
+    #[error("the store failed to {operation} {key}: {}; {}", explain(source), messages::advice(source))]
     Failed {
         /// read, write, list …
         operation: &'static str,
@@ -111,22 +111,11 @@ pub enum StoreError {
 impl StoreError {
     /// Whether there was no room on the disk, or within a quota.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Failed { source, .. } if words::is_full(source))
+        matches!(self, Self::Failed { source, .. } if messages::is_full(source))
     }
 
     /// Whether a folder of this machine failed, and no line in between: nothing that was asked for can have arrived.
     pub fn is_of_a_folder(&self) -> bool {
-        matches!(self, Self::Failed { source, .. } if crate::retry::is_of_a_folder(source))
-    }
-}
-
-/// An error's own words and, where they leave it out, what is at the bottom of it: libraries for HTTP say "error
-/// sending request" whatever it was.
-pub(crate) fn with_root_cause(error: &dyn std::error::Error) -> String {
-    let text = error.to_string();
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    match causes.last().map(ToString::to_string) {
-        Some(bottom) if !text.contains(&bottom) => format!("{text}: {bottom}"),
-        _ => text,
+        matches!(self, Self::Failed { source, .. } if crate::causes::is_of_a_folder(source))
     }
 }

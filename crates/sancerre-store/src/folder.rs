@@ -30,12 +30,12 @@ use object_store::{
 use rustix::fs::{FileType, fstat};
 use sancerre_format::names::Time;
 
-use crate::retry::FOLDER;
+use crate::causes::FOLDER;
 use crate::strange::Strange;
 
 pub(crate) use place::{Place, make};
 use publish::Naming;
-pub(crate) use refused::{Refused, is_full};
+pub(crate) use refused::Refused;
 pub(crate) use walk::Leftover;
 use walk::{LAST_TIME, Walk, since, tag};
 

@@ -5,17 +5,21 @@
 //! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; [`s3`] makes the few S3
 //! requests that `object_store` has no name for.
 
+mod causes;
 pub mod clock;
 mod cloud;
 mod create;
 mod error;
 mod folder;
+mod left_out;
 mod local;
 pub mod location;
 pub mod lock;
+mod messages;
+mod naming;
 mod options;
-mod pace;
 pub mod probe;
+mod rate_limit;
 mod reader;
 mod retry;
 pub mod s3;
@@ -23,7 +27,6 @@ mod strange;
 pub mod traffic;
 mod transport;
 mod versions;
-mod words;
 mod written;
 
 use std::ops::Range;
@@ -38,18 +41,19 @@ use sancerre_format::limits;
 use sancerre_format::names::{self, Time};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use pace::Pace;
-use retry::Patience;
+use naming::pack_folder;
+use rate_limit::RateLimits;
+use retry::RetryPolicy;
 use strange::Strange;
 use traffic::{Request, Traffic};
-use versions::{Place, Versions, pack_folder};
+use versions::{VersionToRead, Versions};
 
 pub use error::{Result, StoreError};
 pub use local::Leftovers;
+pub use messages::explain;
 pub use options::StoreOptions;
 pub use reader::RangeReader;
-pub use retry::Hurry;
-pub use words::explain;
+pub use retry::Cancel;
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +89,10 @@ pub struct Store {
 
 /// What all clones of a store share.
 struct Shared {
-    patience: Arc<Patience>,
+    patience: Arc<RetryPolicy>,
     traffic: Arc<Traffic>,
     /// For stores that no transport of ours lies below.
-    local: Option<Pace>,
+    local: Option<RateLimits>,
     /// If it is a folder of this machine.
     folder: Option<folder::Folder>,
     s3: Option<s3::S3>,
@@ -135,9 +139,9 @@ impl Store {
         folder: Option<folder::Folder>,
     ) -> Self {
         let shared = Shared {
-            patience: Arc::new(Patience::new(options)),
+            patience: Arc::new(RetryPolicy::new(options)),
             traffic: Arc::default(),
-            local: Some(Pace::new(options)),
+            local: Some(RateLimits::new(options)),
             folder,
             s3: None,
             versions: Versions::default(),
@@ -260,7 +264,7 @@ impl Store {
         }
     }
 
-    async fn read_at(&self, key: &str, place: &Place, options: &GetOptions) -> Result<Option<Body>> {
+    async fn read_at(&self, key: &str, place: &VersionToRead, options: &GetOptions) -> Result<Option<Body>> {
         let Some(version) = place.version() else { return Ok(None) };
         let options = GetOptions { version, ..options.clone() };
         let attempt = || self.try_read(key, options.clone()).boxed();
@@ -283,7 +287,7 @@ impl Store {
             let _room = if is_range { None } else { self.room_for(key, wanted).await };
             let bytes = found.bytes().await?;
             let is_whole = to_u64(bytes.len()) == wanted;
-            if is_whole { Ok(Body::Bytes(bytes)) } else { Err(retry::transient(IN_PART)) }
+            if is_whole { Ok(Body::Bytes(bytes)) } else { Err(causes::transient(IN_PART)) }
         };
         let body = read.await;
         let received = if let Ok(Body::Bytes(bytes)) = &body { bytes.len() } else { 0 };

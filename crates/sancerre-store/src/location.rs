@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use object_store::ObjectStoreScheme;
 use url::Url;
 
-use crate::error::{Result, StoreError, with_root_cause};
+use crate::causes::with_root_cause;
+use crate::error::{Result, StoreError};
 use crate::{Store, StoreOptions, cloud};
 
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.

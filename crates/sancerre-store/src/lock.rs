@@ -8,7 +8,7 @@ use sancerre_format::names::Time;
 use crate::Store;
 use crate::error::{Result, StoreError};
 use crate::s3::{Retention, Rule};
-use crate::versions::Place;
+use crate::versions::VersionToRead;
 
 /// The name space of S3's documents.
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -110,9 +110,9 @@ impl Store {
     /// The version that is the object; none where it is the only one.
     async fn version(&self, key: &str) -> Result<Option<String>> {
         match self.place(key).await? {
-            Place::Version(id) => Ok(Some(id)),
-            Place::Current => Ok(None),
-            Place::Nothing => Err(StoreError::Missing { key: key.to_owned() }),
+            VersionToRead::Version(id) => Ok(Some(id)),
+            VersionToRead::Current => Ok(None),
+            VersionToRead::Nothing => Err(StoreError::Missing { key: key.to_owned() }),
         }
     }
 }

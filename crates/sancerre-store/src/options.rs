@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Hurry;
+use crate::Cancel;
 
 /// How a store is used.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct StoreOptions {
     /// Tells the user that the store is away, and that it is back.
     pub notice: Arc<dyn Fn(String) + Send + Sync>,
     /// Ends the waiting when the user asks to stop.
-    pub hurry: Hurry,
+    pub cancel: Cancel,
 }
 
 impl Default for StoreOptions {
@@ -37,7 +37,7 @@ impl Default for StoreOptions {
             files: usize::MAX,
             salt: 0,
             notice: Arc::new(|_| {}),
-            hurry: Hurry::default(),
+            cancel: Cancel::default(),
         }
     }
 }

@@ -11,10 +11,11 @@ use futures::stream::{BoxStream, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResultPayload};
 use sancerre_format::bytes::to_u64;
 
+use crate::causes;
 use crate::error::{Result, StoreError};
 use crate::traffic::Request;
-use crate::versions::Place;
-use crate::{IN_PART, Store, explain, path, retry, short};
+use crate::versions::VersionToRead;
+use crate::{IN_PART, Store, explain, path, short};
 
 /// Reads a range of an object from its start to its end.
 pub struct RangeReader {
@@ -98,7 +99,7 @@ impl Store {
         let mut body = found.into_stream();
         match body.try_next().await? {
             Some(first) if !first.is_empty() => Ok(Opened::Arriving(first, body)),
-            _ => Err(retry::transient(IN_PART)),
+            _ => Err(causes::transient(IN_PART)),
         }
     }
 }
@@ -186,7 +187,7 @@ impl RangeReader {
     }
 
     /// The same of a certain version; whether anything is there.
-    async fn open_at(&mut self, place: &Place) -> Result<bool> {
+    async fn open_at(&mut self, place: &VersionToRead) -> Result<bool> {
         let Some(version) = place.version() else { return Ok(false) };
         let (store, key, left) = (&self.store, &self.key, &self.left);
         let attempt = || store.try_open(key, version.clone(), left.clone()).boxed();

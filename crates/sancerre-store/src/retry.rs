@@ -1,11 +1,10 @@
-//! Patience: what is tried again, when, and for how long.
+//! RetryPolicy: what is tried again, when, and for how long.
 //!
 //! All retries are made here, above `object_store` (which is told to make none), so that they follow one rule for every
 //! backend. What counts is the *outage*: it begins with the first failure since the store last answered, and once it has
 //! lasted as long as the user wants to wait, every request gets one attempt. So a store that is gone for good costs that
 //! time once, not once for each of the objects that are still to be written.
 
-use std::error::Error as StdError;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +16,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::StoreOptions;
+use crate::causes::{FOLDER, NoTls, Refusal, Untrusted, find, transient};
 use crate::clock::monotonic;
-use crate::transport::{NoTls, Refusal, Untrusted};
-use crate::words::{explain, lacks_credentials};
+use crate::messages::{explain, lacks_credentials};
 
 /// Pauses double from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -31,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// The user asked to stop: nobody waits for the store any longer.
 #[derive(Clone, Default)]
-pub struct Hurry(Arc<Signal>);
+pub struct Cancel(Arc<Signal>);
 
 #[derive(Default)]
 struct Signal {
@@ -39,9 +38,9 @@ struct Signal {
     changed: Notify,
 }
 
-impl Hurry {
+impl Cancel {
     /// Ends all waiting, now and from now on.
-    pub fn up(&self) {
+    pub fn now(&self) {
         self.0.is_set.store(true, Ordering::SeqCst);
         self.0.changed.notify_waiters();
     }
@@ -59,7 +58,7 @@ impl Hurry {
 }
 
 /// Waits for one store.
-pub(crate) struct Patience {
+pub(crate) struct RetryPolicy {
     options: StoreOptions,
     outage: Mutex<Option<Outage>>,
 }
@@ -70,7 +69,7 @@ struct Outage {
     is_told: bool,
 }
 
-impl Patience {
+impl RetryPolicy {
     pub(crate) fn new(options: &StoreOptions) -> Self {
         Self { options: options.clone(), outage: Mutex::new(None) }
     }
@@ -95,13 +94,13 @@ impl Patience {
             let now = monotonic();
             let since = self.failed(now, &error).min(*began.get_or_insert(now));
             let left = self.options.retry_for.saturating_sub(now.duration_since(since));
-            if left.is_zero() || self.options.hurry.is_set() {
+            if left.is_zero() || self.options.cancel.is_set() {
                 return Err(error);
             }
             let pause = self.pause(key, round).max(retry_after(&error)).min(left);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.options.hurry.wait() => {}
+                () = self.options.cancel.wait() => {}
             }
         }
         Err(transient("too many attempts"))
@@ -151,24 +150,6 @@ impl Patience {
     }
 }
 
-/// An error after which the same request may succeed.
-pub(crate) fn transient(reason: &'static str) -> object_store::Error {
-    object_store::Error::Generic { store: "store", source: reason.into() }
-}
-
-/// Whether the kernel said so of a file or folder of this machine.
-pub(crate) fn is_of_a_folder(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { store: FOLDER, .. })
-}
-
-/// What `object_store` calls a folder of this machine.
-pub(crate) const FOLDER: &str = "LocalFileSystem";
-
-/// What the kernel said, if it was asked.
-pub(crate) fn of_kernel(error: &object_store::Error) -> Option<&io::Error> {
-    find(error)
-}
-
 /// Whether the same request may succeed later. Everything else is an answer.
 fn is_transient(error: &object_store::Error) -> bool {
     let object_store::Error::Generic { store, source } = error else { return false };
@@ -207,15 +188,4 @@ fn is_passing(error: &io::Error) -> bool {
 fn retry_after(error: &object_store::Error) -> Duration {
     let asked = find::<Refusal>(error).and_then(|refusal| refusal.retry_after);
     asked.unwrap_or_default().min(RETRY_AFTER_MAX)
-}
-
-pub(crate) fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -20,8 +20,8 @@ use sancerre_format::names::Time;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Result, StoreError};
-use crate::retry::Patience;
-use crate::words;
+use crate::messages;
+use crate::retry::RetryPolicy;
 
 pub use listing::{Page, Version};
 
@@ -33,7 +33,7 @@ pub struct S3 {
     store: Arc<AmazonS3>,
     client: HttpClient,
     prefix: Path,
-    patience: Arc<Patience>,
+    patience: Arc<RetryPolicy>,
 }
 
 /// What a request came back with.
@@ -55,7 +55,7 @@ impl Answer {
 
     /// The text of the first XML element of this name that has no attributes.
     pub fn element(&self, name: &str) -> Option<String> {
-        words::element(&String::from_utf8_lossy(&self.body), name).map(str::to_owned)
+        messages::element(&String::from_utf8_lossy(&self.body), name).map(str::to_owned)
     }
 
     /// Status, and the provider's word for it.
@@ -97,7 +97,7 @@ impl S3 {
         store: Arc<AmazonS3>,
         client: HttpClient,
         prefix: Path,
-        patience: Arc<Patience>,
+        patience: Arc<RetryPolicy>,
     ) -> Self {
         Self { store, client, prefix, patience }
     }

@@ -2,16 +2,13 @@
 //!
 //! Whoever may write can put objects under such keys, and one of them would make a whole listing fail. All keys of the
 //! format are plain, so these are taken out of listings and remembered, to be named by `check`. What lies in a folder that
-//! cannot be listed is another matter: who would delete must know of it ([`Store::must_list_all`]).
+//! cannot be listed is another matter: who would delete must know of it ([`Store::must_list_all`](crate::Store::must_list_all)).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use object_store::path::Path;
-
-use crate::Store;
-use crate::error::{Result, StoreError};
 
 /// How many are remembered: a flood of them must not take the memory.
 const REMEMBERED: usize = 1000;
@@ -30,9 +27,9 @@ const ENTRIES: [(&str, &str); 6] = [
 #[derive(Debug, Default)]
 pub(crate) struct Strange {
     /// Why, by key.
-    keys: Mutex<BTreeMap<String, String>>,
+    pub(crate) keys: Mutex<BTreeMap<String, String>>,
     /// Folders that could not be listed, and why.
-    closed: Mutex<BTreeMap<String, String>>,
+    pub(crate) closed: Mutex<BTreeMap<String, String>>,
 }
 
 impl Strange {
@@ -49,33 +46,6 @@ fn note(notes: &Mutex<BTreeMap<String, String>>, key: &str, why: String) {
     let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
     if notes.len() < REMEMBERED {
         notes.insert(key.to_owned(), why);
-    }
-}
-
-impl Store {
-    /// What was left out of listings so far because of its key, by key; and why.
-    pub fn strange(&self) -> Vec<(String, String)> {
-        let strange = &self.shared.strange;
-        let all = [&strange.keys, &strange.closed].map(|notes| {
-            let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-            notes.iter().map(|(key, why)| (key.clone(), why.clone())).collect::<Vec<_>>()
-        });
-        let within = |key: String| key.strip_prefix(&self.shared.root).map(str::to_owned).unwrap_or(key);
-        all.concat().into_iter().map(|(key, why)| (within(key), why)).collect()
-    }
-
-    /// Fails where a folder was met that could not be listed: what is in it is unknown.
-    ///
-    /// Errors: [`StoreError::Refused`] then.
-    pub fn must_list_all(&self) -> Result<()> {
-        let closed = self.shared.strange.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        match closed.first_key_value() {
-            None => Ok(()),
-            Some((folder, why)) => Err(StoreError::Refused(format!(
-                "{folder} cannot be listed ({why}), so what is in it is not known, and nothing was deleted: let this user \
-                 read it, or take it out of the repository"
-            ))),
-        }
     }
 }
 

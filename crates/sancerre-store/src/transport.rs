@@ -19,12 +19,12 @@ use reqwest::{Method, StatusCode, header};
 use tokio::time::Sleep;
 
 use crate::StoreOptions;
+use crate::causes::{NoTls, Refusal, Untrusted, with_root_cause};
 use crate::clock::monotonic;
-use crate::error::with_root_cause;
-use crate::pace::{Bucket, Pace, piece_bytes};
+use crate::messages::{INSTANCES, without_markup};
+use crate::rate_limit::{RateLimits, TokenBucket, piece_bytes};
 use crate::strange::{Strange, sieve};
 use crate::traffic::{Request, Traffic};
-use crate::words::{INSTANCES, without_markup};
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// Uploads from this size on may be under way long after their last byte was handed to the system.
@@ -42,31 +42,6 @@ const NO_TLS: &str = "InvalidContentType";
 /// Where a provider hands out credentials, it does so at once.
 const INSTANCE_STALL: Duration = Duration::from_secs(5);
 
-/// The store answered, and its answer is to come back later.
-#[derive(Debug, thiserror::Error)]
-#[error("the store answers {status}{}{message}", if message.is_empty() { "" } else { ": " })]
-pub(crate) struct Refusal {
-    status: StatusCode,
-    message: String,
-    /// How long it wants to be left alone.
-    pub(crate) retry_after: Option<Duration>,
-}
-
-/// The server is not who it says it is, as far as this machine can tell.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the server's certificate is not trusted ({0}): install that of its authority on this machine, or name a file with \
-     it in SSL_CERT_FILE"
-)]
-pub(crate) struct Untrusted(String);
-
-/// The server speaks no TLS.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "what answers there does not speak TLS; if it is meant to be plain, write http:// in the variable of the endpoint"
-)]
-pub(crate) struct NoTls;
-
 /// No byte moved for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("no progress for {} s", .0.as_secs_f32())]
@@ -80,7 +55,7 @@ pub(crate) struct Connector {
 
 #[derive(Debug)]
 struct Shared {
-    pace: Pace,
+    pace: RateLimits,
     stall: Duration,
     traffic: Arc<Traffic>,
     strange: Arc<Strange>,
@@ -88,7 +63,7 @@ struct Shared {
 
 impl Connector {
     pub(crate) fn new(options: &StoreOptions, traffic: Arc<Traffic>, strange: Arc<Strange>) -> Self {
-        let shared = Shared { pace: Pace::new(options), stall: options.stall, traffic, strange };
+        let shared = Shared { pace: RateLimits::new(options), stall: options.stall, traffic, strange };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -313,7 +288,7 @@ struct Upload {
     body: HttpRequestBody,
     rest: Bytes,
     piece_bytes: usize,
-    bucket: Option<Arc<Bucket>>,
+    bucket: Option<Arc<TokenBucket>>,
     pause: Option<Pin<Box<Sleep>>>,
     progress: Arc<Progress>,
     traffic: Arc<Traffic>,
@@ -364,7 +339,7 @@ impl Body for Upload {
 /// A body on its way in: paid for, and watched.
 struct Download {
     body: reqwest::Body,
-    bucket: Option<Arc<Bucket>>,
+    bucket: Option<Arc<TokenBucket>>,
     pause: Option<Pin<Box<Sleep>>>,
     stall: Duration,
     alarm: Pin<Box<Sleep>>,

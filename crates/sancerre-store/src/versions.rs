@@ -18,8 +18,9 @@ use sancerre_format::names;
 use tokio::sync::OnceCell;
 
 use crate::error::{Result, StoreError};
+use crate::messages::without_markup;
+use crate::naming::pack_folder;
 use crate::s3::{Page, S3, Version};
-use crate::words::without_markup;
 use crate::{Listed, Store};
 
 /// Codes with which a store refuses the key rather than the request.
@@ -28,7 +29,7 @@ const WRONG_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "In
 /// What is known of the versions of a store's objects.
 #[derive(Default)]
 pub(crate) struct Versions {
-    kept: OnceCell<Kept>,
+    kept: OnceCell<Versioning>,
     /// The earliest versions, by key.
     first: Mutex<HashMap<String, String>>,
     /// Keys over which somebody put a marker or another version.
@@ -38,7 +39,7 @@ pub(crate) struct Versions {
 }
 
 /// Whether a bucket keeps versions.
-enum Kept {
+enum Versioning {
     Yes,
     No,
     /// The store does not tell these credentials; its words.
@@ -47,7 +48,7 @@ enum Kept {
 
 /// What to read for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum VersionToRead {
     /// What is there.
     Current,
     /// This version.
@@ -56,7 +57,7 @@ pub(crate) enum Place {
     Nothing,
 }
 
-impl Place {
+impl VersionToRead {
     /// What to ask for: no version for the current one. None where there is nothing to ask for.
     pub(crate) fn version(&self) -> Option<Option<String>> {
         match self {
@@ -78,31 +79,31 @@ impl Store {
     pub(crate) async fn history(&self) -> Result<Option<&S3>> {
         let Some(s3) = self.s3().filter(|_| !self.sees_current_only) else { return Ok(None) };
         let kept = self.shared.versions.kept.get_or_try_init(|| self.ask(s3)).await?;
-        Ok(matches!(kept, Kept::Yes).then_some(s3))
+        Ok(matches!(kept, Versioning::Yes).then_some(s3))
     }
 
-    async fn ask(&self, s3: &S3) -> Result<Kept> {
+    async fn ask(&self, s3: &S3) -> Result<Versioning> {
         let answer = s3.get(None, &[("versioning", "")]).await?;
         let text = String::from_utf8_lossy(&answer.body);
         match answer.element("Status").as_deref() {
             // A bucket whose versioning was suspended still has those from before.
-            Some("Enabled" | "Suspended") if answer.is_success() => return Ok(Kept::Yes),
-            None | Some("") if text.contains("VersioningConfiguration") => return Ok(Kept::No),
+            Some("Enabled" | "Suspended") if answer.is_success() => return Ok(Versioning::Yes),
+            None | Some("") if text.contains("VersioningConfiguration") => return Ok(Versioning::No),
             // Not a bucket, or a store that knows no versions.
-            _ if !answer.is_success() && answer.status != 403 => return Ok(Kept::No),
+            _ if !answer.is_success() && answer.status != 403 => return Ok(Versioning::No),
             _ => {}
         }
         let reason = answer.reason();
         if WRONG_KEY.iter().any(|code| reason.ends_with(code)) {
             // What is asked next fails, and says so.
-            return Ok(Kept::Untold(reason));
+            return Ok(Versioning::Untold(reason));
         }
         self.shared.patience.tell(format!(
             "the store does not say whether the bucket keeps versions ({}), so delete markers could hide objects; \
              allow these credentials to ask (s3:GetBucketVersioning, docs/STORES.md)",
             reason
         ));
-        Ok(Kept::Untold(reason))
+        Ok(Versioning::Untold(reason))
     }
 
     /// Fails where objects could be hidden from us unnoticed.
@@ -122,7 +123,7 @@ impl Store {
             };
         }
         match self.shared.versions.kept.get() {
-            Some(Kept::Untold(reason)) => Err(StoreError::Refused(format!(
+            Some(Versioning::Untold(reason)) => Err(StoreError::Refused(format!(
                 "the store does not say whether the bucket keeps versions ({reason}), so delete markers could hide what \
                  is needed; nothing was deleted. Allow these credentials to ask: s3:GetBucketVersioning, docs/STORES.md"
             ))),
@@ -131,37 +132,37 @@ impl Store {
     }
 
     /// What to read for a key.
-    pub(crate) async fn place(&self, key: &str) -> Result<Place> {
-        let Some(s3) = self.history().await? else { return Ok(Place::Current) };
+    pub(crate) async fn place(&self, key: &str) -> Result<VersionToRead> {
+        let Some(s3) = self.history().await? else { return Ok(VersionToRead::Current) };
         if let Some(folder) = pack_folder(key) {
             self.list_packs_once(s3, folder).await?;
         }
         if let Some(id) = self.remembered(key) {
-            return Ok(Place::Version(id));
+            return Ok(VersionToRead::Version(id));
         }
         if pack_folder(key).is_some() {
-            return Ok(Place::Current);
+            return Ok(VersionToRead::Current);
         }
         self.look_up(s3, key).await
     }
 
     /// After a plain read of a pack found nothing: a marker may have been put there since its folder was listed.
-    pub(crate) async fn second_place(&self, key: &str, place: &Place) -> Result<Place> {
+    pub(crate) async fn second_place(&self, key: &str, place: &VersionToRead) -> Result<VersionToRead> {
         match self.history().await? {
-            Some(s3) if *place == Place::Current => self.look_up(s3, key).await,
-            _ => Ok(Place::Nothing),
+            Some(s3) if *place == VersionToRead::Current => self.look_up(s3, key).await,
+            _ => Ok(VersionToRead::Nothing),
         }
     }
 
     /// Asks for the earliest version of a key.
-    async fn look_up(&self, s3: &S3, key: &str) -> Result<Place> {
+    async fn look_up(&self, s3: &S3, key: &str) -> Result<VersionToRead> {
         let first = self.shared.patience.during(key, || first(s3, key).boxed()).await;
         let first =
             first.map_err(|source| StoreError::Failed { operation: "list", key: key.to_owned(), source })?;
-        let Some(object) = first else { return Ok(Place::Nothing) };
+        let Some(object) = first else { return Ok(VersionToRead::Nothing) };
         let id = object.first.id.clone();
         self.remember(object);
-        Ok(Place::Version(id))
+        Ok(VersionToRead::Version(id))
     }
 
     fn remembered(&self, key: &str) -> Option<String> {
@@ -249,12 +250,6 @@ impl Versions {
     fn lock_listed(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The folder of a session's packs, with its slash, if the key is a pack's.
-pub(crate) fn pack_folder(key: &str) -> Option<&str> {
-    let folder = key.get(..=key.rfind('/')?)?;
-    (folder.rsplit('/').nth(2) == Some("packs")).then_some(folder)
 }
 
 /// The earliest version of a key; none if nothing was ever written there.

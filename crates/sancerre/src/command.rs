@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sancerre_engine::host::Host;
 use sancerre_engine::monitor::Monitor;
-use sancerre_engine::store::{Hurry, Store};
+use sancerre_engine::store::{Cancel, Store};
 use sancerre_format::outcome::Member;
 use serde_json::{Map, Value, json};
 
@@ -59,7 +59,7 @@ pub(crate) struct Context {
     pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
     /// Ends the waiting for the store when a signal comes.
-    pub(crate) hurry: Hurry,
+    pub(crate) cancel: Cancel,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     store: OnceLock<Store>,
     /// What the command is about to do; none before it was understood.
@@ -77,7 +77,7 @@ impl Context {
             prompt: io.prompt,
             stdin_is_terminal: io.stdin_is_terminal,
             stdout_is_terminal: io.stdout_is_terminal,
-            hurry: Hurry::default(),
+            cancel: Cancel::default(),
             stdin: Mutex::new(Some(io.stdin)),
             store: OnceLock::new(),
             intent: OnceLock::new(),
@@ -134,7 +134,7 @@ impl Context {
     /// A monitor for a long command, and what shows its progress and passes it signals while it lives.
     pub(crate) fn watched(&self, work: Work) -> Result<(Monitor, Watched), Failure> {
         let monitor = self.monitor();
-        let signals = interrupt::watch(&monitor, &self.hurry, &self.output)?;
+        let signals = interrupt::watch(&monitor, &self.cancel, &self.output)?;
         let progress = Progress::start(work, &monitor, &self.output);
         Ok((monitor, Watched { _progress: progress, _signals: signals }))
     }

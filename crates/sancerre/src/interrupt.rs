@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sancerre_engine::Error;
 use sancerre_engine::monitor::Monitor;
-use sancerre_engine::store::Hurry;
+use sancerre_engine::store::Cancel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -26,14 +26,14 @@ impl Drop for Watch {
 /// From now on signals interrupt `monitor`, and end the waiting for a store that is away.
 ///
 /// Not before a passphrase was asked for: until then a signal ends the process, as it should.
-pub(crate) fn watch(monitor: &Monitor, hurry: &Hurry, output: &Arc<Output>) -> Result<Watch, Failure> {
+pub(crate) fn watch(monitor: &Monitor, cancel: &Cancel, output: &Arc<Output>) -> Result<Watch, Failure> {
     let mut signals = Signals::new()?;
-    let (monitor, hurry, output) = (monitor.clone(), hurry.clone(), output.clone());
+    let (monitor, cancel, output) = (monitor.clone(), cancel.clone(), output.clone());
     Ok(Watch(tokio::spawn(async move {
         signals.next().await;
         output.message("sancerre: stopping at the next safe point; interrupt again to stop at once");
         monitor.interrupt();
-        hurry.up();
+        cancel.now();
         signals.next().await;
         printed::kill_all();
         output.clear();

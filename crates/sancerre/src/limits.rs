@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use sancerre_engine::host::Host;
 use sancerre_engine::store::traffic::Totals;
-use sancerre_engine::store::{Hurry, StoreOptions};
+use sancerre_engine::store::{Cancel, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::command::Context;
@@ -34,7 +34,7 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 /// The options of a command's store.
-pub(crate) fn store_options(context: &Context, hurry: &Hurry) -> StoreOptions {
+pub(crate) fn store_options(context: &Context, cancel: &Cancel) -> StoreOptions {
     let limits = &context.global.limits;
     let output = context.output.clone();
     StoreOptions {
@@ -44,7 +44,7 @@ pub(crate) fn store_options(context: &Context, hurry: &Hurry) -> StoreOptions {
         files: process::store_files(),
         salt: salt(&context.host),
         notice: std::sync::Arc::new(move |text| output.warning(&text)),
-        hurry: hurry.clone(),
+        cancel: cancel.clone(),
         ..StoreOptions::default()
     }
 }

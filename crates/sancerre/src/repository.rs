@@ -32,7 +32,7 @@ pub(crate) fn store(context: &Context, create: bool) -> Result<Store, Failure> {
     let location = given(context)?;
     let cloud = if location.contains("://") { variables::cloud(&context.environment)? } else { Vec::new() };
     let names: Vec<String> = cloud.iter().map(|(name, _)| name.clone()).collect();
-    let options = limits::store_options(context, &context.hurry);
+    let options = limits::store_options(context, &context.cancel);
     let store = location::open(location, cloud, create, &options)?;
     let (used, ignored): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name| store.settings().contains(name));

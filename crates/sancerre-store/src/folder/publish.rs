@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::place::{Place, SETGID};
 use super::refused::Refused;
-use crate::versions::pack_folder;
+use crate::naming::pack_folder;
 
 /// Names that are tried for a file under way, and folders that are made for it while somebody clears them away.
 const STAGE_ATTEMPTS: usize = 1000;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::retry::FOLDER;
+use crate::causes::{FOLDER, is_full};
 
 /// Why something in a folder could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +101,4 @@ impl From<Refused> for object_store::Error {
 /// Whether nothing has this name.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Whether there is no room, on the disk or within a quota.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

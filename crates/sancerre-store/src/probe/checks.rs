@@ -9,10 +9,11 @@ use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_format::names::Time;
 
 use super::{Check, Finding, PREFIX, Verdict};
+use crate::causes;
 use crate::clock::{Clock, Random, random};
 use crate::error::{Result, StoreError};
 use crate::folder::Refused;
-use crate::{Store, explain, retry};
+use crate::{Store, explain};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;
@@ -348,7 +349,7 @@ impl Trial<'_> {
 
 /// Whether a folder says that nothing can be created in it without the risk of replacing something.
 fn cannot_create(error: &object_store::Error) -> bool {
-    matches!(retry::find(error), Some(Refused::NoCreate { .. }))
+    matches!(causes::find(error), Some(Refused::NoCreate { .. }))
 }
 
 /// Removes what can be removed, with all versions; what cannot is locked, or these credentials may not, which is as it

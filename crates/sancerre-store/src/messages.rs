@@ -5,9 +5,9 @@ use std::io;
 
 use quick_xml::escape::unescape;
 
-use crate::error::with_root_cause;
-use crate::folder::{self, Refused};
-use crate::retry::{self, FOLDER, of_kernel};
+use crate::causes::with_root_cause;
+use crate::causes::{self, FOLDER, of_kernel};
+use crate::folder::Refused;
 
 /// Where a provider's machines are asked for credentials when no variable has any.
 pub(crate) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
@@ -35,27 +35,27 @@ pub fn explain(error: &object_store::Error) -> String {
 
 /// What to do about it.
 pub(crate) fn advice(error: &object_store::Error) -> &'static str {
-    if retry::find::<Refused>(error).is_some_and(|refused| matches!(refused, Refused::NoCreate { .. })) {
+    if causes::find::<Refused>(error).is_some_and(|refused| matches!(refused, Refused::NoCreate { .. })) {
         return "mount it in a way that has hard links, or use another place (docs/STORES.md)";
     }
-    match of_kernel(error).filter(|_| retry::is_of_a_folder(error)) {
+    match of_kernel(error).filter(|_| causes::is_of_a_folder(error)) {
         Some(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
             "the quota of this user or folder is used up. Raise it; or run `sancerre forget` and then `sancerre gc`, which \
              need no room there; then run again"
         }
-        Some(error) if folder::is_full(error) => {
+        Some(error) if causes::is_full(error) => {
             "the disk is full, or has no room for one more file. Run `sancerre forget` and then `sancerre gc`, which can \
              empty a full disk, or make room otherwise; then run again"
         }
         Some(error) => of_a_folder(error.kind()),
-        None if retry::is_of_a_folder(error) => "see what is mounted there, then run again",
+        None if causes::is_of_a_folder(error) => "see what is mounted there, then run again",
         None => of_a_provider(&with_root_cause(error)),
     }
 }
 
 /// Whether there was no room on the disk, or within a quota.
 pub(crate) fn is_full(error: &object_store::Error) -> bool {
-    of_kernel(error).is_some_and(folder::is_full)
+    of_kernel(error).is_some_and(causes::is_full)
 }
 
 fn of_a_folder(kind: io::ErrorKind) -> &'static str {

@@ -16,13 +16,13 @@ const PIECE_MAX: u64 = 64 << 10;
 
 /// Hands out the right to move bytes, at an even rate.
 #[derive(Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     bytes_per_second: u64,
     /// When all that was handed out will have been used.
     paid_until: Mutex<Instant>,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(bytes_per_second: u64) -> Arc<Self> {
         let bytes_per_second = bytes_per_second.max(1);
         Arc::new(Self { bytes_per_second, paid_until: Mutex::new(monotonic()) })
@@ -41,14 +41,17 @@ impl Bucket {
 
 /// The limits of a store.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
-    pub(crate) up: Option<Arc<Bucket>>,
-    pub(crate) down: Option<Arc<Bucket>>,
+pub(crate) struct RateLimits {
+    pub(crate) up: Option<Arc<TokenBucket>>,
+    pub(crate) down: Option<Arc<TokenBucket>>,
 }
 
-impl Pace {
+impl RateLimits {
     pub(crate) fn new(options: &StoreOptions) -> Self {
-        Self { up: options.upload_limit.map(Bucket::new), down: options.download_limit.map(Bucket::new) }
+        Self {
+            up: options.upload_limit.map(TokenBucket::new),
+            down: options.download_limit.map(TokenBucket::new),
+        }
     }
 
     /// Waits until these bytes may have been moved.
@@ -62,7 +65,7 @@ impl Pace {
 }
 
 /// How much of a body goes at once under a limit.
-pub(crate) fn piece_bytes(bucket: Option<&Arc<Bucket>>) -> usize {
+pub(crate) fn piece_bytes(bucket: Option<&Arc<TokenBucket>>) -> usize {
     let rate = bucket.map_or(u64::MAX, |bucket| bucket.bytes_per_second);
     usize::try_from((rate / 8).clamp(PIECE_MIN, PIECE_MAX)).unwrap_or(usize::MAX)
 }
