@@ -1,7 +1,7 @@
 //! Audit: what somebody without any secret notices, with and without a memory.
 
 use sancerre_engine::ErrorKind;
-use sancerre_engine::audit::{AuditOptions, AuditReport, Fate, State, audit};
+use sancerre_engine::audit::{AuditOptions, AuditReport, AuditState, Fate, audit};
 use sancerre_engine::backup::{BackupOptions, Dedup, backup};
 use sancerre_engine::check::{CheckOptions, Finding, ReadData, Sample, Severity, check};
 use sancerre_engine::monitor::Monitor;
@@ -35,7 +35,7 @@ pub(crate) async fn run(repo: &TestRepo, options: &AuditOptions) -> AuditReport 
     audit(&repo.open.store, &repo.host, options, &Monitor::silent()).await.unwrap()
 }
 
-async fn with_memory(repo: &TestRepo, state: &Option<State>) -> AuditReport {
+async fn with_memory(repo: &TestRepo, state: &Option<AuditState>) -> AuditReport {
     run(repo, &AuditOptions { state: state.clone(), ..options(repo) }).await
 }
 
@@ -104,7 +104,7 @@ async fn a_store_that_was_cut_short_is_whole_only_to_who_forgot() {
     let state = with_memory(&repo, &None).await.state;
     assert!(state.is_some());
     let text = state.as_ref().unwrap().encode();
-    assert_eq!(State::decode(&text).unwrap(), state.clone().unwrap());
+    assert_eq!(AuditState::decode(&text).unwrap(), state.clone().unwrap());
     assert_eq!(objects(&with_memory(&repo, &state).await), []);
 
     let last = Log::load(&repo.open).await.unwrap().highest();

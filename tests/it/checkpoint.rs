@@ -9,7 +9,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::revoke::revoke;
 use sancerre_format::certificate::Role;
-use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
 use sancerre_format::config::Layout;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
@@ -25,7 +25,7 @@ use crate::gc::{OPTIONS, drop_snapshot};
 const SIZE: usize = 3 << 20;
 
 /// What a thief does to a checkpoint; he is told a pack that is gone.
-type Lie = fn(&mut State, PackName);
+type Lie = fn(&mut CheckpointState, PackName);
 
 /// Two machines, some nights with a gc each, and one snapshot that went.
 struct Scene {
@@ -90,16 +90,16 @@ impl Scene {
         self.model.check(&self.repo.open).await;
     }
 
-    async fn newest(&self) -> (String, Record<Checkpoint>, State) {
+    async fn newest(&self) -> (String, Record<Checkpoint>, CheckpointState) {
         let key = self.checkpoints().await.pop().unwrap();
         let bytes = self.repo.object(&key).await;
         let checkpoint = record::decode::<Checkpoint>(&self.repo.open.keys.trust, &bytes).unwrap();
-        let state = State::decode(checkpoint.public().unwrap(), checkpoint.fields.upto).unwrap();
+        let state = CheckpointState::decode(checkpoint.public().unwrap(), checkpoint.fields.upto).unwrap();
         (key, checkpoint, state)
     }
 
     /// The newest checkpoint with another state, signed by a keeper whose key a thief has.
-    async fn lie(&self, lie: impl FnOnce(&mut State)) -> String {
+    async fn lie(&self, lie: impl FnOnce(&mut CheckpointState)) -> String {
         let (key, checkpoint, mut state) = self.newest().await;
         lie(&mut state);
         let signer = self.keeper.signer(&[Role::Keeper]).unwrap();
@@ -236,7 +236,7 @@ async fn a_revoked_key_cannot_hide_its_revocation() {
     let upto = revoked.number + 1;
     let previous = log.entry(revoked.number).unwrap().session.intent;
     let fields = Checkpoint { upto, previous, ..checkpoint.fields.clone() };
-    let state = State { outcomes: Vec::new(), heads: Vec::new(), ..state };
+    let state = CheckpointState { outcomes: Vec::new(), heads: Vec::new(), ..state };
     let bytes = record::encode(&fields, "test 1", &signer.key, &state.encode().unwrap(), &[]).unwrap();
     scene.repo.tamper(&names::checkpoint(&zone(), upto), bytes).await;
     assert_eq!(scene.recent().await.start(), 1);

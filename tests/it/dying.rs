@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 
-use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, Input, Source, backup};
+use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, BackupSource, Input, backup};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -194,7 +194,7 @@ async fn the_size_in_another_writers_snapshot_stops_nobody() {
 
 fn stream(bytes: &[u8], least_bytes: u64) -> BackupOptions {
     let input = Input::Stream(Box::new(Cursor::new(bytes.to_vec())));
-    let source = Source { name: name("dump"), kind: MemberKind::Stream, input, least_bytes };
+    let source = BackupSource { name: name("dump"), kind: MemberKind::Stream, input, least_bytes };
     BackupOptions { sources: vec![source], allow: NONE, ..options("db01", Vec::new()) }
 }
 

@@ -14,7 +14,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_format::certificate::{Certificate, portable};
 use sancerre_format::chunk::{Chunker, PieceKind};
-use sancerre_format::config::{Config, Identity, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, FramePlace, Hash, Place, SessionId};
 use sancerre_format::index::{IndexEntry, SegmentFields, build_sealed};
@@ -27,7 +27,7 @@ use sancerre_format::outcome::{
     Body, Chunking, Consistency, Manifest, Member, MemberKind, MemberWords, Root,
 };
 use sancerre_format::pack::{FinishedPack, PackBuilder, PackHead, PackKind, SealedSession};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::seal::{RootKey, SessionKey, UnitKind, UnitName, seal_raw};
 use sancerre_format::sign::SigningKey;
@@ -98,8 +98,8 @@ impl Scene {
     async fn rewrite_keys(&self) {
         let admin = self.repo.admin_key().await;
         self.rewrite::<Config>("config", &admin).await;
-        self.rewrite::<Identity>("keys/identities/", &admin).await;
-        self.rewrite::<Recipient>("keys/recipients/", &admin).await;
+        self.rewrite::<IdentityRecord>("keys/identities/", &admin).await;
+        self.rewrite::<RecipientRecord>("keys/recipients/", &admin).await;
         self.rewrite::<AdminKey>("keys/admin/", &admin).await;
         self.rewrite::<ZoneRecord>("keys/zones/", &admin).await;
         self.rewrite::<Certificate>("keys/certificates/", &admin).await;

@@ -18,7 +18,7 @@ use sancerre_engine::stats::stats;
 use sancerre_engine::store::Store;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::Role;
-use sancerre_format::config::Identity;
+use sancerre_format::config::IdentityRecord;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
@@ -176,7 +176,7 @@ async fn junk_in_place_of_what_a_restore_does_not_need_does_not_stop_it() {
 async fn later_identity(repo: &TestRepo, epoch: u16) -> Vec<u8> {
     let (_, recipient) = recipients::new_key(&repo.host).unwrap();
     let (repository, created) = (repo.open.keys.trust.repository, repo.host.clock.now());
-    let identity = Identity { repository, epoch, created, recipient };
+    let identity = IdentityRecord { repository, epoch, created, recipient };
     let later = |text: String| text.replacen("critical: -", "critical: teleport", 1);
     signed_with(&identity, &repo.admin_key().await, &[], later)
 }
@@ -195,7 +195,7 @@ async fn a_newer_version_is_named_where_nothing_else_serves() {
     let repo = TestRepo::new(56).await;
     let key = "keys/recipients/0001-passphrase";
     let bytes = repo.object(key).await;
-    let record = sancerre_format::record::decode::<sancerre_format::recipient::Recipient>(
+    let record = sancerre_format::record::decode::<sancerre_format::recipient::RecipientRecord>(
         &repo.open.keys.trust,
         &bytes,
     );
@@ -357,7 +357,7 @@ async fn a_hybrid_recipient_that_is_none_stops_no_restore() {
     let scene = scene(63).await;
     let (repository, created) = (scene.repo.open.keys.trust.repository, scene.repo.host.clock.now());
     let recipient = format!("age1pq1{}", "q".repeat(1952));
-    let identity = Identity { repository, epoch: 2, created, recipient };
+    let identity = IdentityRecord { repository, epoch: 2, created, recipient };
     let bytes = signed_with(&identity, &scene.repo.admin_key().await, &[], |text| text);
     scene.repo.tamper(&names::identity(2), bytes).await;
     let real = sancerre_engine::host::Host::real("sancerre test");

@@ -3,7 +3,7 @@
 use sancerre_engine::host::Host;
 use sancerre_engine::location;
 use sancerre_engine::store::StoreOptions;
-use sancerre_engine::store::probe::{Check, Report, Verdict, probe};
+use sancerre_engine::store::probe::{Check, ProbeVerdict, Report, probe};
 use sancerre_tests::backends::Backend;
 use sancerre_tests::bucket::{FakeBucket, Features, Lie};
 
@@ -15,7 +15,7 @@ async fn examine(features: Features) -> Report {
     probe(&store, &*host.clock, &*host.random).await.unwrap()
 }
 
-fn verdict(report: &Report, check: Check) -> Verdict {
+fn verdict(report: &Report, check: Check) -> ProbeVerdict {
     report
         .findings
         .iter()
@@ -29,36 +29,36 @@ async fn an_honest_bucket_is_believed() {
     let plain = examine(Features::default()).await;
     assert_eq!((plain.unsafe_findings().count(), plain.doubtful_findings().count()), (0, 0), "{plain:?}");
     for check in [Check::Versions, Check::Retention, Check::Overwrite, Check::Delete] {
-        assert_eq!(verdict(&plain, check), Verdict::Absent, "{check:?}");
+        assert_eq!(verdict(&plain, check), ProbeVerdict::Absent, "{check:?}");
     }
     let locked = examine(Features { versions: true, lock: true, lie: None }).await;
     assert_eq!((locked.unsafe_findings().count(), locked.doubtful_findings().count()), (0, 0), "{locked:?}");
     for check in
         [Check::Checksum, Check::Clock, Check::Versions, Check::VersionOrder, Check::Retention, Check::Delete]
     {
-        assert_eq!(verdict(&locked, check), Verdict::Holds, "{check:?}");
+        assert_eq!(verdict(&locked, check), ProbeVerdict::Holds, "{check:?}");
     }
 }
 
 /// Each lie, the check that finds it, and whether a repository may still be there.
-const LIES: [(Lie, Check, Verdict, bool); 17] = [
-    (Lie::IgnoresCreateOnly, Check::CreateOnly, Verdict::Lies, false),
-    (Lie::RefusesAndOverwrites, Check::CreateOnly, Verdict::Lies, false),
-    (Lie::IgnoresCreateOnlyWithVersions, Check::CreateOnly, Verdict::Lies, false),
-    (Lie::LooksThenWrites, Check::Race, Verdict::Lies, false),
-    (Lie::Forgets, Check::ReadBack, Verdict::Lies, false),
-    (Lie::ChangesBytes, Check::ReadBack, Verdict::Lies, false),
-    (Lie::IgnoresRanges, Check::Range, Verdict::Absent, false),
-    (Lie::ShiftsRanges, Check::Range, Verdict::Lies, false),
-    (Lie::ListsLate, Check::List, Verdict::Absent, true),
-    (Lie::ListsWrongSizes, Check::List, Verdict::Lies, true),
-    (Lie::IgnoresChecksums, Check::Checksum, Verdict::Absent, true),
-    (Lie::WrongClock, Check::Clock, Verdict::Absent, true),
-    (Lie::KeepsNoVersions, Check::Versions, Verdict::Lies, true),
-    (Lie::LocksNothing, Check::Retention, Verdict::Lies, true),
-    (Lie::LockIsForShow, Check::Retention, Verdict::Lies, true),
-    (Lie::DeletesNothing, Check::Delete, Verdict::Lies, true),
-    (Lie::ListsVersionsBackwards, Check::VersionOrder, Verdict::Lies, false),
+const LIES: [(Lie, Check, ProbeVerdict, bool); 17] = [
+    (Lie::IgnoresCreateOnly, Check::CreateOnly, ProbeVerdict::Lies, false),
+    (Lie::RefusesAndOverwrites, Check::CreateOnly, ProbeVerdict::Lies, false),
+    (Lie::IgnoresCreateOnlyWithVersions, Check::CreateOnly, ProbeVerdict::Lies, false),
+    (Lie::LooksThenWrites, Check::Race, ProbeVerdict::Lies, false),
+    (Lie::Forgets, Check::ReadBack, ProbeVerdict::Lies, false),
+    (Lie::ChangesBytes, Check::ReadBack, ProbeVerdict::Lies, false),
+    (Lie::IgnoresRanges, Check::Range, ProbeVerdict::Absent, false),
+    (Lie::ShiftsRanges, Check::Range, ProbeVerdict::Lies, false),
+    (Lie::ListsLate, Check::List, ProbeVerdict::Absent, true),
+    (Lie::ListsWrongSizes, Check::List, ProbeVerdict::Lies, true),
+    (Lie::IgnoresChecksums, Check::Checksum, ProbeVerdict::Absent, true),
+    (Lie::WrongClock, Check::Clock, ProbeVerdict::Absent, true),
+    (Lie::KeepsNoVersions, Check::Versions, ProbeVerdict::Lies, true),
+    (Lie::LocksNothing, Check::Retention, ProbeVerdict::Lies, true),
+    (Lie::LockIsForShow, Check::Retention, ProbeVerdict::Lies, true),
+    (Lie::DeletesNothing, Check::Delete, ProbeVerdict::Lies, true),
+    (Lie::ListsVersionsBackwards, Check::VersionOrder, ProbeVerdict::Lies, false),
 ];
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sancerre_engine::backup::{BackupOptions, BackupReport, Input, Source, backup};
+use sancerre_engine::backup::{BackupOptions, BackupReport, BackupSource, Input, backup};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::outcome::{Chunking, MemberKind};
@@ -206,11 +206,11 @@ proptest! {
     }
 }
 
-fn source(label: &str, kind: MemberKind, input: Input) -> Source {
-    Source { name: name(label), kind, input, least_bytes: 0 }
+fn source(label: &str, kind: MemberKind, input: Input) -> BackupSource {
+    BackupSource { name: name(label), kind, input, least_bytes: 0 }
 }
 
-async fn save(repo: &TestRepo, sources: Vec<Source>) -> sancerre_engine::Result<BackupReport> {
+async fn save(repo: &TestRepo, sources: Vec<BackupSource>) -> sancerre_engine::Result<BackupReport> {
     let options = BackupOptions { sources, ..options("web01", Vec::new()) };
     backup(&repo.open, options, &Monitor::silent()).await
 }

@@ -7,9 +7,9 @@
 use sancerre_engine::keys::IdentityFile;
 use sancerre_engine::select::Selector;
 use sancerre_format::certificate::{Certificate, Signer};
-use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
 use sancerre_format::chunk::{Chunker, PieceKind};
-use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, Layout, ZoneRecord};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{ContentId, Hash, RepositoryId, SessionId};
@@ -21,7 +21,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone, ZoneKey};
 use sancerre_format::node::{Node, NodeLimits};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::pack::Pack;
-use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, RecipientRecord};
 use sancerre_format::record::{self, Cut, Fields, SignedBy, Trust};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, open, seal, seal_raw};
 use sancerre_format::sign::SigningKey;
@@ -81,8 +81,8 @@ fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
 const KINDS: [&str; 14] = [
     Succession::KIND,
     Config::KIND,
-    Identity::KIND,
-    Recipient::KIND,
+    IdentityRecord::KIND,
+    RecipientRecord::KIND,
     AdminKey::KIND,
     ZoneRecord::KIND,
     Certificate::KIND,
@@ -117,9 +117,9 @@ fn signatures(input: &[u8]) {
 
 fn read_any(bytes: &[u8]) {
     read::<Config>(bytes);
-    read::<Identity>(bytes);
+    read::<IdentityRecord>(bytes);
     read::<Succession>(bytes);
-    read::<Recipient>(bytes);
+    read::<RecipientRecord>(bytes);
     read::<AdminKey>(bytes);
     read::<ZoneRecord>(bytes);
     read::<Certificate>(bytes);
@@ -183,14 +183,14 @@ fn gc_lists(input: &[u8]) {
 
 /// What a checkpoint says: as it is, and as a text and records, cut at the byte 0xff 0x00 0xff, to be compressed.
 fn states(input: &[u8]) {
-    let _ = State::decode(input, u64::MAX);
+    let _ = CheckpointState::decode(input, u64::MAX);
     let (text, rest) = cut(input, &[0xff, 0, 0xff]);
     let records = rest.get(3..).unwrap_or_default();
     let (Ok(text), Ok(records)) = (zstd::encode_all(text, 1), zstd::encode_all(records, 1)) else { return };
     let Ok(length) = u32::try_from(text.len()) else { return };
     let part = [&length.to_le_bytes()[..], &text, &records].concat();
-    if let Ok(state) = State::decode(&part, u64::MAX) {
-        assert_eq!(State::decode(&state.encode().unwrap(), u64::MAX).unwrap(), state);
+    if let Ok(state) = CheckpointState::decode(&part, u64::MAX) {
+        assert_eq!(CheckpointState::decode(&state.encode().unwrap(), u64::MAX).unwrap(), state);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_engine::Result;
-use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, Dedup, Input, Source, backup};
+use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input, backup};
 use sancerre_engine::host::Host;
 use sancerre_engine::init::{NewRepository, init};
 use sancerre_engine::keys::certify::{NewKey, certify};
@@ -219,7 +219,7 @@ pub async fn make(store: &Store, host: &Host) -> Result<Repository> {
 
 /// Options for disks, in order.
 pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
-    let source = |(label, disk): (&str, Arc<dyn Disk>)| Source {
+    let source = |(label, disk): (&str, Arc<dyn Disk>)| BackupSource {
         name: name(label),
         kind: MemberKind::Disk,
         input: Input::Disk(disk),

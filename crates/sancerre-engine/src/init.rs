@@ -3,11 +3,11 @@
 use age::secrecy::SecretString;
 use bytes::Bytes;
 use sancerre_format::certificate::{Certificate, Role, portable};
-use sancerre_format::config::{Config, Identity, Layout, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, Layout, ZoneRecord};
 use sancerre_format::id::RepositoryId;
 use sancerre_format::key::{IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Time, Zone};
-use sancerre_format::recipient::Recipient;
+use sancerre_format::recipient::RecipientRecord;
 use sancerre_format::record::{self, Fields, Trust};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
@@ -134,14 +134,14 @@ async fn write_keys(
             .await
     };
     let recipient = secrets.recipient.clone();
-    let identity = Identity { repository, epoch: EPOCH, created: now, recipient };
+    let identity = IdentityRecord { repository, epoch: EPOCH, created: now, recipient };
     put(names::identity(EPOCH), sign(host, &secrets.admin, &identity, &[])?).await?;
 
     let label = crate::keys::label(INIT_LABEL)?;
     let secret =
         IdentitySecret { trust: secrets.trust.clone(), epoch: EPOCH, identity: secrets.identity.clone() };
     let (opener, sealed) = seal_identity(host, &To::Passphrase(new.passphrase.clone()), &secret)?;
-    let recipient = Recipient { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
+    let recipient = RecipientRecord { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
     put(names::recipient(EPOCH, &label), sign(host, &secrets.admin, &recipient, &sealed)?).await?;
     put_admin(store, host, repository, &secrets.admin, &label, &new.passphrase).await?;
 

@@ -44,7 +44,7 @@ pub enum Which {
 
 /// A snapshot that a name may mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate<'a> {
+pub struct NamedSnapshot<'a> {
     /// Its session; the hash is its id.
     pub session: SessionId,
     /// Its machine.
@@ -81,7 +81,7 @@ impl Selector {
         match &self.snapshot {
             Which::Latest { vm: Some(vm), .. } if !live.iter().any(|candidate| candidate.vm == vm) => {
                 let sealed = sealed_names(repository, log);
-                let named = live.iter().map(|one| Candidate {
+                let named = live.iter().map(|one| NamedSnapshot {
                     session: one.session,
                     vm: sealed.get(&one.session).unwrap_or(one.vm),
                 });
@@ -108,7 +108,7 @@ impl Selector {
         }
     }
 
-    fn find(&self, log: &Log, live: &[Candidate<'_>], ever: &[Candidate<'_>]) -> Result<SessionId> {
+    fn find(&self, log: &Log, live: &[NamedSnapshot<'_>], ever: &[NamedSnapshot<'_>]) -> Result<SessionId> {
         match (self.choose(live), &self.snapshot) {
             // Perhaps it is none of those that are left.
             (Err(error), Which::Id(_)) => match self.choose(ever) {
@@ -149,7 +149,7 @@ impl Selector {
     /// The one it means among `candidates`, which are in the order of the log.
     ///
     /// Errors: [`Error::Usage`] saying what there is instead.
-    pub fn choose(&self, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+    pub fn choose(&self, candidates: &[NamedSnapshot<'_>]) -> Result<SessionId> {
         if candidates.is_empty() {
             return Err(Error::Usage("there are no snapshots yet; make one with `sancerre backup`".into()));
         }
@@ -160,14 +160,16 @@ impl Selector {
     }
 }
 
-fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<Candidate<'a>> {
-    let candidate =
-        |snapshot: Snapshot<'a>| Candidate { session: snapshot.session(), vm: &snapshot.manifest.fields.vm };
+fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<NamedSnapshot<'a>> {
+    let candidate = |snapshot: Snapshot<'a>| NamedSnapshot {
+        session: snapshot.session(),
+        vm: &snapshot.manifest.fields.vm,
+    };
     snapshots.into_iter().map(candidate).collect()
 }
 
-fn damaged(log: &Log) -> impl Iterator<Item = Candidate<'_>> {
-    log.damaged().map(|(session, vm)| Candidate { session, vm })
+fn damaged(log: &Log) -> impl Iterator<Item = NamedSnapshot<'_>> {
+    log.damaged().map(|(session, vm)| NamedSnapshot { session, vm })
 }
 
 fn latest(vm: Option<Title>, which: &str, rest: &[&str]) -> Option<Selector> {
@@ -235,7 +237,7 @@ fn not_understood(text: &str) -> Error {
     ))
 }
 
-fn choose_latest(vm: Option<&Title>, back: u64, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+fn choose_latest(vm: Option<&Title>, back: u64, candidates: &[NamedSnapshot<'_>]) -> Result<SessionId> {
     let vms: BTreeSet<&Title> = candidates.iter().map(|candidate| candidate.vm).collect();
     let vm = match (vm, vms.first()) {
         (Some(vm), _) => vm,
@@ -260,7 +262,7 @@ fn choose_latest(vm: Option<&Title>, back: u64, candidates: &[Candidate<'_>]) ->
     })
 }
 
-fn choose_id(prefix: &str, candidates: &[Candidate<'_>]) -> Result<SessionId> {
+fn choose_id(prefix: &str, candidates: &[NamedSnapshot<'_>]) -> Result<SessionId> {
     let fitting: Vec<_> = candidates
         .iter()
         .filter(|candidate| candidate.session.intent.to_string().starts_with(prefix))
@@ -283,7 +285,7 @@ fn choose_id(prefix: &str, candidates: &[Candidate<'_>]) -> Result<SessionId> {
 }
 
 /// Enough digits to tell it from others that share `prefix`, and its machine.
-fn describe(candidate: &Candidate<'_>, prefix: &str) -> String {
+fn describe(candidate: &NamedSnapshot<'_>, prefix: &str) -> String {
     let digits = ID_DIGITS_SHOWN.max(prefix.len().saturating_add(ID_DIGITS_MIN));
     let id: String = candidate.session.intent.to_string().chars().take(digits).collect();
     format!("{id} ({})", candidate.vm)

@@ -21,7 +21,7 @@ const WHAT: &str = "sancerre-state-v1";
 /// Size of the compressed text, before it.
 const LENGTH_BYTES: usize = 4;
 
-/// What a checkpoint is about; its public part is a [`State`].
+/// What a checkpoint is about; its public part is a [`CheckpointState`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The repository.
@@ -42,7 +42,7 @@ pub struct Checkpoint {
 
 /// What still matters of the log below a number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct CheckpointState {
     /// Packs of sessions below the number that may be used: whole packs only. All others are burnt, or nobody needs them.
     pub kept: FrameSet,
     /// Frames that lie elsewhere than in the pack of their name, by the pack of `kept` in which they lie.
@@ -100,7 +100,7 @@ impl Fields for Checkpoint {
     }
 }
 
-impl State {
+impl CheckpointState {
     /// The public part.
     ///
     /// Errors: more packs or bytes than a reader accepts.
@@ -118,7 +118,7 @@ impl State {
         Ok([&length.to_le_bytes()[..], &text, &records].concat())
     }
 
-    /// Reads what [`State::encode`] wrote into a checkpoint up to this number.
+    /// Reads what [`CheckpointState::encode`] wrote into a checkpoint up to this number.
     ///
     /// Errors: also a state that names sessions at or above it.
     pub fn decode(part: &[u8], upto: u64) -> Result<Self> {

@@ -151,7 +151,7 @@ impl Fields for Config {
 /// `keys/identities/<epoch>`: to whom session keys and zone secrets are sealed. Its sealed part holds the identity of
 /// the epoch before, so that the newest opens all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct IdentityRecord {
     /// The repository.
     pub repository: RepositoryId,
     /// Counts rotations from 1.
@@ -162,7 +162,7 @@ pub struct Identity {
     pub recipient: String,
 }
 
-impl Fields for Identity {
+impl Fields for IdentityRecord {
     const KIND: &'static str = "sancerre-identity-v1";
 
     fn write(&self, text: &mut TextWriter) {
@@ -186,7 +186,7 @@ impl Fields for Identity {
 
 pub(crate) fn recipient(text: &str) -> Result<String> {
     let fits = text.starts_with("age1") && text.len() <= 4096 && !text.contains(' ');
-    ensure(fits, Identity::KIND, || format!("{text:?} is not an age recipient"))?;
+    ensure(fits, IdentityRecord::KIND, || format!("{text:?} is not an age recipient"))?;
     Ok(text.to_owned())
 }
 

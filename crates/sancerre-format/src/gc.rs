@@ -13,7 +13,7 @@ use crate::text::{TextReader, TextWriter, number};
 const WHAT: &str = "sancerre-gc-v1";
 
 /// Frames that lie elsewhere now, by the pack of the collector's session in which they lie. Its directory says where.
-pub type Moves = BTreeMap<u32, FrameSet>;
+pub type PackMoves = BTreeMap<u32, FrameSet>;
 
 /// The public part of a `gc` entry or a commit: what is new since the commit before. What holds in all follows from all
 /// commits together.
@@ -22,7 +22,7 @@ pub struct GcLists {
     /// Whole packs that go.
     pub dead: FrameSet,
     /// Frames that lie elsewhere now; none in a proposal.
-    pub moves: Moves,
+    pub moves: PackMoves,
     /// Snapshots that count, and that no earlier commit saw, ascending; none in a proposal.
     pub seen: Vec<SessionId>,
     /// Snapshots whose forget this commit is the first to honour, ascending; none in a proposal.
@@ -85,8 +85,8 @@ fn move_lines((ordinal, frames): (&u32, &FrameSet)) -> Vec<String> {
     frames.lines().into_iter().map(|line| format!("{ordinal} {line}")).collect()
 }
 
-fn read_moves(text: &mut TextReader<'_>) -> Result<Moves> {
-    let (mut moves, mut packs) = (Moves::new(), 0u64);
+fn read_moves(text: &mut TextReader<'_>) -> Result<PackMoves> {
+    let (mut moves, mut packs) = (PackMoves::new(), 0u64);
     text.repeated("move", |line| {
         let (ordinal, frames) =
             line.split_once(' ').ok_or_else(|| corrupt(WHAT, format!("{line:?} is not a move")))?;
@@ -107,7 +107,7 @@ fn refuse_many(packs: u64) -> Result<()> {
 }
 
 /// A frame moves alone, and to one place.
-fn check_moves(moves: &Moves) -> Result<()> {
+fn check_moves(moves: &PackMoves) -> Result<()> {
     let mut moved = FrameSet::default();
     for frames in moves.values() {
         ensure(frames.packs().all(|pack| !moved.shares(frames, &pack)), WHAT, || {

@@ -37,7 +37,7 @@ pub const TRAILER_BYTES: usize = 64;
 pub const FRAMES_MAX: usize = 65_536;
 
 /// A chunk or node and its size, in the order in which their bytes lie in a frame.
-pub type Piece = (ContentId, u32);
+pub type FrameChunk = (ContentId, u32);
 
 /// One frame, as the public directory says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl<'a> PackTail<'a> {
     /// Opens the table: the pieces of each frame, in the directory's order.
     ///
     /// `metadata_root` is that of the session that wrote the pack, the first in the head.
-    pub fn open_table(&self, metadata_root: &RootKey) -> Result<Vec<Vec<Piece>>> {
+    pub fn open_table(&self, metadata_root: &RootKey) -> Result<Vec<Vec<FrameChunk>>> {
         let raw = seal::open(metadata_root, &self.head.table_name(), self.table)?;
         decode_table(&raw, self.directory.len())
     }
@@ -272,23 +272,23 @@ fn check_entry(head: &PackHead, position: u32, entry: &DirectoryEntry) -> Result
     })
 }
 
-fn decode_table(raw: &[u8], frames: usize) -> Result<Vec<Vec<Piece>>> {
+fn decode_table(raw: &[u8], frames: usize) -> Result<Vec<Vec<FrameChunk>>> {
     let mut reader = Reader::new(WHAT, raw);
     let table = (0..frames).map(|_| decode_pieces(&mut reader)).collect::<Result<_>>()?;
     reader.finish()?;
     Ok(table)
 }
 
-fn decode_pieces(reader: &mut Reader<'_>) -> Result<Vec<Piece>> {
+fn decode_pieces(reader: &mut Reader<'_>) -> Result<Vec<FrameChunk>> {
     let count = reader.count(PIECE_BYTES)?;
-    let pieces: Vec<Piece> =
+    let pieces: Vec<FrameChunk> =
         (0..count).map(|_| Ok((ContentId(reader.array()?), reader.u32()?))).collect::<Result<_>>()?;
     check_pieces(&pieces)?;
     Ok(pieces)
 }
 
 /// A frame holds at least one piece, none of them empty, and together no more than a unit can.
-fn check_pieces(pieces: &[Piece]) -> Result<()> {
+fn check_pieces(pieces: &[FrameChunk]) -> Result<()> {
     let raw_bytes = pieces.iter().fold(0usize, |sum, (_, size)| sum.saturating_add(to_usize(*size)));
     let sound = !pieces.is_empty() && pieces.iter().all(|(_, size)| *size > 0);
     ensure(sound && raw_bytes <= seal::UNIT_BYTES_MAX, WHAT, || {
@@ -347,7 +347,7 @@ impl<'a> Pack<'a> {
     }
 
     /// See [`PackTail::open_table`].
-    pub fn open_table(&self, metadata_root: &RootKey) -> Result<Vec<Vec<Piece>>> {
+    pub fn open_table(&self, metadata_root: &RootKey) -> Result<Vec<Vec<FrameChunk>>> {
         self.tail.open_table(metadata_root)
     }
 }

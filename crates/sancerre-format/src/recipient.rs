@@ -46,7 +46,7 @@ impl fmt::Display for Opener {
 
 /// `keys/recipients/<epoch>-<label>`: its sealed part holds the identity of the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipient {
+pub struct RecipientRecord {
     /// The repository.
     pub repository: RepositoryId,
     /// Which identity.
@@ -59,7 +59,7 @@ pub struct Recipient {
     pub opener: Opener,
 }
 
-impl Fields for Recipient {
+impl Fields for RecipientRecord {
     const KIND: &'static str = "sancerre-recipient-v1";
 
     fn write(&self, text: &mut TextWriter) {

@@ -5,7 +5,7 @@ mod common;
 use common::forgery::Class::Corrupt;
 use common::forgery::*;
 use common::*;
-use sancerre_format::checkpoint::State;
+use sancerre_format::checkpoint::CheckpointState;
 use sancerre_format::error::Result;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
@@ -168,7 +168,7 @@ fn states_of_checkpoints() {
         let text = stored_zstd(format!("sancerre-state-v1\ncritical: -\n{lines}").as_bytes());
         let length = u32::try_from(text.len()).unwrap().to_le_bytes();
         let part = [&length[..], &text, &stored_zstd(records)].concat();
-        public(name, part, |bytes| State::decode(bytes, 9).map(|_| ()), says)
+        public(name, part, |bytes| CheckpointState::decode(bytes, 9).map(|_| ()), says)
     };
     let entry = |session: &_| format!("entry: {session} head 2\n");
     refuse(vec![
@@ -193,11 +193,11 @@ fn states_of_checkpoints() {
             b"abcd",
             "unexpected",
         ),
-        public("no length", vec![1, 0], |bytes| State::decode(bytes, 9).map(|_| ()), "no length"),
+        public("no length", vec![1, 0], |bytes| CheckpointState::decode(bytes, 9).map(|_| ()), "no length"),
         public(
             "text ends early",
             vec![200, 0, 0, 0, 1],
-            |bytes| State::decode(bytes, 9).map(|_| ()),
+            |bytes| CheckpointState::decode(bytes, 9).map(|_| ()),
             "ends early",
         ),
     ]);

@@ -13,13 +13,13 @@ use common::sshsig::{self, SshSig};
 use common::*;
 use sancerre_format::certificate::{Certificate, Role};
 use sancerre_format::checkpoint::Checkpoint;
-use sancerre_format::config::{Config, Identity};
+use sancerre_format::config::{Config, IdentityRecord};
 use sancerre_format::id::RepositoryId;
 use sancerre_format::list::PackList;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::Zone;
 use sancerre_format::outcome::{Abort, Commit, Manifest};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record::{self, Fields, SignedBy};
 use sancerre_format::sign::PublicKey;
 
@@ -264,7 +264,7 @@ fn roles() {
     let by_writer = Checkpoint { by: writer(), ..samples::checkpoint() };
     let admin_named = SignedBy { name: name("root"), certificate: None };
     let identity =
-        Identity { repository: repository(), epoch: 1, created: night(), recipient: RECIPIENT.into() };
+        IdentityRecord { repository: repository(), epoch: 1, created: night(), recipient: RECIPIENT.into() };
     let f = forgery::<Entry>;
     let no = "may not sign";
     refuse(vec![
@@ -300,8 +300,8 @@ fn roles() {
             no,
         ),
         forgery::<Config>("writer signs config", sign(&config(), WRITER), Forged, "another key"),
-        forgery::<Identity>("keeper signs an identity", sign(&identity, KEEPER), Forged, "another key"),
-        forgery::<Recipient>(
+        forgery::<IdentityRecord>("keeper signs an identity", sign(&identity, KEEPER), Forged, "another key"),
+        forgery::<RecipientRecord>(
             "writer adds a restore recipient",
             sign(&samples::recipient(), WRITER),
             Forged,

@@ -8,7 +8,7 @@ use common::{frame, session};
 use proptest::prelude::*;
 use sancerre_format::FormatError;
 use sancerre_format::frames::{FrameSet, Members};
-use sancerre_format::gc::{GcLists, Moves};
+use sancerre_format::gc::{GcLists, PackMoves};
 use sancerre_format::id::{FrameName, PackName, SessionId};
 
 type Frame = (u64, u32, u32);
@@ -159,7 +159,7 @@ proptest! {
             ids.sort();
             ids
         };
-        let mut moved = Moves::new();
+        let mut moved = PackMoves::new();
         for ((session, pack, index), ordinal) in moves {
             moved.entry(ordinal).or_default().insert(frame(session, pack, index));
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use common::samples::{self, FRAMES_TEXT, Sample, Shape};
-use sancerre_format::checkpoint::State;
+use sancerre_format::checkpoint::CheckpointState;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::log::Entry;
@@ -94,7 +94,7 @@ fn parts_hold_what_was_meant() {
     let file = |name: &str| std::fs::read(folder().join(name)).unwrap();
     assert_eq!(FrameSet::decode(&file("frames.bin"), u64::MAX).unwrap(), samples::frame_set());
     assert_eq!(GcLists::decode(&file("gc-lists.bin"), u64::MAX).unwrap(), samples::final_lists());
-    assert_eq!(State::decode(&file("state.bin"), 9).unwrap(), samples::state());
+    assert_eq!(CheckpointState::decode(&file("state.bin"), 9).unwrap(), samples::state());
     assert_eq!(Body::decode(&file("body.txt")).unwrap(), common::body());
 
     let manifest = record::decode::<Manifest>(&common::trust(), &file("manifest.bin")).unwrap();

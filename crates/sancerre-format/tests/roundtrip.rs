@@ -8,7 +8,7 @@ use common::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sancerre_format::certificate::{Certificate, Role, Signer};
-use sancerre_format::config::{Config, Identity, Layout, ProfileSizes, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, Layout, ProfileSizes, ZoneRecord};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, Hash, PackName, Place, RepositoryId, SessionId};
 use sancerre_format::key::{
     AdminSecret, IdentitySecret, KeyFile, Secret, WriterSecret, ZoneKeys, ZoneSecret,
@@ -20,7 +20,7 @@ use sancerre_format::outcome::{
     Abort, Body, Chunking, Commit, Consistency, Manifest, Member, MemberKind, MemberWords, Root, Unreadable,
 };
 use sancerre_format::pack::PackKind;
-use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, RecipientRecord};
 use sancerre_format::record::{self, Cut, Fields, SignedBy, Trust};
 use sancerre_format::sign::PublicKey;
 
@@ -364,7 +364,7 @@ proptest! {
 
     #[test]
     fn identity_and_zone(epoch: u16, generation: u16, created in any_time(), zone in any_zone(), parts in any_parts(), recipient in "age1[a-z0-9]{1,90}") {
-        comes_back(&Identity { repository: repository(), epoch, created, recipient }, ADMIN, &parts)?;
+        comes_back(&IdentityRecord { repository: repository(), epoch, created, recipient }, ADMIN, &parts)?;
         comes_back(&ZoneRecord { repository: repository(), zone, generation, created, epoch }, ADMIN, &parts)?;
     }
 
@@ -373,7 +373,7 @@ proptest! {
         for opener in [Opener::Passphrase, Opener::Age(age), Opener::Ssh(key)] {
             let label = label.clone();
             comes_back(&AdminKey { repository: repository(), label: label.clone(), created }, ADMIN, &parts)?;
-            comes_back(&Recipient { repository: repository(), epoch, label, created, opener }, ADMIN, &parts)?;
+            comes_back(&RecipientRecord { repository: repository(), epoch, label, created, opener }, ADMIN, &parts)?;
         }
     }
 

@@ -7,7 +7,7 @@ use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{FramePlace, PackName, RepositoryId, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::names;
-use sancerre_format::pack::{DirectoryEntry, OwnFrames, PackTail, Piece, Trailer};
+use sancerre_format::pack::{DirectoryEntry, FrameChunk, OwnFrames, PackTail, Trailer};
 use sancerre_format::seal::RootKey;
 use tokio::sync::Semaphore;
 
@@ -24,7 +24,7 @@ const PACKS_IN_FLIGHT: usize = 32;
 
 /// A pack as its session listed it.
 #[derive(Debug, Clone, Copy)]
-pub struct Source {
+pub struct PackRef {
     /// Its name.
     pub name: PackName,
     /// The session that made it.
@@ -36,13 +36,13 @@ pub struct Source {
 /// The start of a pack with all of its head, and the end with all of its table and directory.
 #[derive(Debug)]
 pub struct Ends {
-    source: Source,
+    source: PackRef,
     trailer: Trailer,
     head: Bytes,
     tail: Bytes,
 }
 
-impl Source {
+impl PackRef {
     /// The pack as its list has it; none when no verified list names it.
     pub fn find(catalogue: &Catalogue, name: PackName) -> Option<Self> {
         let (session, listed) = (catalogue.session(name.session)?, *catalogue.pack(name)?);
@@ -64,12 +64,12 @@ impl Source {
 /// failure of the others; only an interrupt ends it.
 pub fn fetch_all<'a>(
     repository: &'a Repository,
-    sources: Vec<Source>,
+    sources: Vec<PackRef>,
     monitor: &'a Monitor,
-) -> impl Stream<Item = Result<(Source, Result<Ends>)>> + 'a {
+) -> impl Stream<Item = Result<(PackRef, Result<Ends>)>> + 'a {
     let total = sources.iter().fold(0u64, |sum, source| sum.saturating_add(source.ends_bytes()));
     add(&monitor.counters.total_bytes, total);
-    let fetch = move |source: Source| async move {
+    let fetch = move |source: PackRef| async move {
         monitor.check()?;
         let ends = Ends::fetch(repository, source).await;
         add(&monitor.counters.done_bytes, source.ends_bytes());
@@ -80,7 +80,7 @@ pub fn fetch_all<'a>(
 
 impl Ends {
     /// Reads both ends: two requests, seldom more.
-    pub async fn fetch(repository: &Repository, source: Source) -> Result<Self> {
+    pub async fn fetch(repository: &Repository, source: PackRef) -> Result<Self> {
         let (key, size_bytes) = (source.key(repository), source.listed.size_bytes);
         let store = &repository.store;
         let tail_from = size_bytes.saturating_sub(TAIL_BYTES);
@@ -129,7 +129,7 @@ impl Ends {
 }
 
 /// The frames of a pack, where they lie in it, and the pieces in each.
-pub type Contents = Vec<(FramePlace, Vec<Piece>)>;
+pub type Contents = Vec<(FramePlace, Vec<FrameChunk>)>;
 
 /// What a read of a pack's end came to.
 enum Told {
@@ -145,7 +145,7 @@ enum Told {
 /// Errors: also a pack that is not the listed one.
 pub async fn contents(
     repository: &Repository,
-    source: Source,
+    source: PackRef,
     may_be_moved: bool,
     large: &Semaphore,
 ) -> Result<Contents> {
@@ -168,7 +168,7 @@ pub async fn contents(
 
 async fn read_contents(
     repository: &Repository,
-    source: Source,
+    source: PackRef,
     may_be_moved: bool,
     tail: Bytes,
 ) -> Result<Told> {
@@ -195,7 +195,7 @@ async fn read_contents(
 }
 
 fn own_contents(
-    source: Source,
+    source: PackRef,
     trailer: Trailer,
     tail: &[u8],
     root: &RootKey,

@@ -19,7 +19,7 @@ use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::catalogue::Catalogue;
-use crate::ends::{Ends, Source};
+use crate::ends::{Ends, PackRef};
 use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
 use crate::repository::Repository;
@@ -195,7 +195,7 @@ impl Frames {
             return Ok(directory);
         }
         let key = view.catalogue.key(&self.repository, pack)?;
-        let source = Source::find(&view.catalogue, pack)
+        let source = PackRef::find(&view.catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
         let ends = Ends::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;

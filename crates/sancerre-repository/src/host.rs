@@ -124,13 +124,13 @@ impl Sealer for AgeSealer {
         if recipient.starts_with("ssh-") {
             let mut ephemeral = [0; 32];
             fill(&mut ephemeral);
-            let recipient = ssh::Recipient::new(recipient, ephemeral)?;
+            let recipient = ssh::SshRecipient::new(recipient, ephemeral)?;
             return age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error));
         }
         if hybrid::is_recipient(recipient) {
             let mut random = [0; hybrid::RANDOM_BYTES];
             fill(&mut random);
-            let key = hybrid::Recipient::new(recipient, random).ok_or_else(|| Error::WrongKey {
+            let key = hybrid::HybridRecipient::new(recipient, random).ok_or_else(|| Error::WrongKey {
                 what: "a recipient that starts with age1pq1 is cut short or mistyped".into(),
                 advice: "give the whole line that age-keygen -pq printed",
             })?;

@@ -31,7 +31,7 @@ use sancerre_format::record::Record;
 use crate::error::{Error, Result};
 use sancerre_store::Listed;
 
-pub use approval::{Pending, Request};
+pub use approval::{ApprovalRequest, Pending};
 pub use avoid::Avoid;
 pub use carried::Carried;
 pub use lost::Lost;

@@ -12,7 +12,7 @@ use sancerre_format::names;
 use sancerre_format::pack::{PackKind, PackTail};
 
 use crate::catalogue::{Catalogue, Present};
-use crate::ends::{Ends, Source, fetch_all};
+use crate::ends::{Ends, PackRef, fetch_all};
 use crate::error::Result;
 use crate::log::{Log, UNKNOWN};
 use crate::monitor::Monitor;
@@ -64,7 +64,7 @@ pub async fn present(repository: &Repository, sessions: &BTreeSet<u64>) -> Resul
 }
 
 /// A pack of which nothing is known but its key and size.
-pub fn source(name: PackName, hash: Hash, size_bytes: u64) -> Source {
+pub fn source(name: PackName, hash: Hash, size_bytes: u64) -> PackRef {
     let kind = PackKind::Data;
     let listed = ListedPack {
         ordinal: name.ordinal,
@@ -75,7 +75,7 @@ pub fn source(name: PackName, hash: Hash, size_bytes: u64) -> Source {
         tail: UNKNOWN,
         frames: 0,
     };
-    Source { name, session: SessionId { number: name.session, intent: UNKNOWN }, listed }
+    PackRef { name, session: SessionId { number: name.session, intent: UNKNOWN }, listed }
 }
 
 /// What a pack says of itself, and whether its table opens; none if it is not of the session that the log knows.

@@ -11,7 +11,7 @@ use crate::error::{Result, StoreError};
 use crate::folder::Refused;
 use crate::naming::pack_folder;
 use crate::s3::S3;
-use crate::traffic::Request;
+use crate::traffic::RequestKind;
 use crate::versions;
 use crate::{IN_PART, Put, Store, path};
 
@@ -41,7 +41,7 @@ impl Store {
     }
 
     async fn try_create(&self, key: &str, bytes: &Bytes, history: Option<&S3>) -> object_store::Result<Put> {
-        self.account(Request::Put, bytes.len(), 0).await;
+        self.account(RequestKind::Put, bytes.len(), 0).await;
         let payload = PutPayload::from_bytes(bytes.clone());
         let _file = self.file().await;
         let version = match self.inner.put_opts(&path(key)?, payload, PutMode::Create.into()).await {
@@ -108,7 +108,7 @@ impl Store {
             }
         }
         let length = other.as_ref().map_or(same, BytesMut::len);
-        self.account(Request::Get, 0, length).await;
+        self.account(RequestKind::Get, 0, length).await;
         if u64::try_from(length) != Ok(size_bytes) {
             return Err(causes::transient(IN_PART));
         }

@@ -45,7 +45,7 @@ use naming::pack_folder;
 use rate_limit::RateLimits;
 use retry::RetryPolicy;
 use strange::Strange;
-use traffic::{Request, Traffic};
+use traffic::{RequestKind, Traffic};
 use versions::{VersionToRead, Versions};
 
 pub use error::{Result, StoreError};
@@ -291,7 +291,7 @@ impl Store {
         };
         let body = read.await;
         let received = if let Ok(Body::Bytes(bytes)) = &body { bytes.len() } else { 0 };
-        self.account(Request::Get, 0, received).await;
+        self.account(RequestKind::Get, 0, received).await;
         body
     }
 
@@ -319,7 +319,7 @@ impl Store {
     }
 
     async fn try_list(&self, prefix: &str, after: Option<&str>) -> object_store::Result<Vec<Listed>> {
-        self.account(Request::List, 0, 0).await;
+        self.account(RequestKind::List, 0, 0).await;
         let folder = folder_path(prefix)?;
         let entries = match after {
             Some(after) => self.inner.list_with_offset(Some(&folder), &path(after)?),
@@ -346,7 +346,7 @@ impl Store {
         if let Some(s3) = history {
             return versions::folders(s3, prefix).await;
         }
-        self.account(Request::List, 0, 0).await;
+        self.account(RequestKind::List, 0, 0).await;
         let folders = self.inner.list_with_delimiter(Some(&folder_path(prefix)?)).await?.common_prefixes;
         Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
     }
@@ -367,7 +367,7 @@ impl Store {
     }
 
     async fn try_delete(&self, key: &str) -> object_store::Result<()> {
-        self.account(Request::Delete, 0, 0).await;
+        self.account(RequestKind::Delete, 0, 0).await;
         self.inner.delete(&path(key)?).await
     }
 
@@ -400,7 +400,7 @@ impl Store {
     }
 
     /// Counts a call, and holds it to the limits of speed, where no transport of ours does.
-    async fn account(&self, request: Request, sent: usize, received: usize) {
+    async fn account(&self, request: RequestKind, sent: usize, received: usize) {
         if let Some(pace) = &self.shared.local {
             self.shared.traffic.request(request);
             self.shared.traffic.sent(sent);

@@ -61,7 +61,7 @@ pub enum Weight {
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeVerdict {
     /// It is so.
     Holds,
     /// It is not so.
@@ -72,7 +72,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl ProbeVerdict {
     /// One word for a table.
     pub fn word(self) -> &'static str {
         match self {
@@ -168,11 +168,11 @@ impl Check {
 
 /// A check and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeFinding {
     /// What was tried.
     pub check: Check,
     /// What holds.
-    pub verdict: Verdict,
+    pub verdict: ProbeVerdict,
     /// What was seen.
     pub seen: String,
 }
@@ -183,26 +183,26 @@ pub struct Report {
     /// When.
     pub time: Time,
     /// What.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ProbeFinding>,
     /// For how long a new object was locked.
     pub lock_seconds: Option<i64>,
 }
 
 impl Report {
     /// What a repository must not be put on.
-    pub fn unsafe_findings(&self) -> impl Iterator<Item = &Finding> {
-        let is_bad = |finding: &&Finding| {
-            finding.check.weight() == Weight::Required && finding.verdict != Verdict::Holds
+    pub fn unsafe_findings(&self) -> impl Iterator<Item = &ProbeFinding> {
+        let is_bad = |finding: &&ProbeFinding| {
+            finding.check.weight() == Weight::Required && finding.verdict != ProbeVerdict::Holds
         };
         self.findings.iter().filter(is_bad)
     }
 
     /// What the store claims and does not do, or should do and does not, short of being unsafe.
-    pub fn doubtful_findings(&self) -> impl Iterator<Item = &Finding> {
+    pub fn doubtful_findings(&self) -> impl Iterator<Item = &ProbeFinding> {
         self.findings.iter().filter(|finding| match finding.check.weight() {
             Weight::Required => false,
-            Weight::Wanted => matches!(finding.verdict, Verdict::Absent | Verdict::Lies),
-            Weight::Protection => finding.verdict == Verdict::Lies,
+            Weight::Wanted => matches!(finding.verdict, ProbeVerdict::Absent | ProbeVerdict::Lies),
+            Weight::Protection => finding.verdict == ProbeVerdict::Lies,
         })
     }
 }

@@ -13,7 +13,7 @@ use sancerre_format::bytes::to_u64;
 
 use crate::causes;
 use crate::error::{Result, StoreError};
-use crate::traffic::Request;
+use crate::traffic::RequestKind;
 use crate::versions::VersionToRead;
 use crate::{IN_PART, Store, explain, path, short};
 
@@ -91,7 +91,7 @@ impl Store {
             Ok(found) if matches!(found.payload, GetResultPayload::File(..)) => return Ok(Opened::File),
             found => found,
         };
-        self.account(Request::Get, 0, 0).await;
+        self.account(RequestKind::Get, 0, 0).await;
         let found = found?;
         if found.range.end < range.end {
             return Ok(Opened::Short);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of request, as providers charge for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub enum RequestKind {
     /// A write.
     Put,
     /// A read of an object or of a range.
@@ -60,14 +60,14 @@ impl Traffic {
         Totals { put, get, list, delete, other, sent_bytes, received_bytes }
     }
 
-    pub(crate) fn request(&self, request: Request) {
+    pub(crate) fn request(&self, request: RequestKind) {
         let [put, get, list, delete, other] = &self.requests;
         let counter = match request {
-            Request::Put => put,
-            Request::Get => get,
-            Request::List => list,
-            Request::Delete => delete,
-            Request::Other => other,
+            RequestKind::Put => put,
+            RequestKind::Get => get,
+            RequestKind::List => list,
+            RequestKind::Delete => delete,
+            RequestKind::Other => other,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ use crate::clock::monotonic;
 use crate::messages::{INSTANCES, without_markup};
 use crate::rate_limit::{RateLimits, TokenBucket, piece_bytes};
 use crate::strange::{Strange, sieve};
-use crate::traffic::{Request, Traffic};
+use crate::traffic::{RequestKind, Traffic};
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// Uploads from this size on may be under way long after their last byte was handed to the system.
@@ -137,7 +137,7 @@ impl HttpService for Service {
         let answer = answer.map_err(failed)?;
         match later(answer.status()) {
             true => Err(refusal(answer, self.shared.stall).await),
-            false if kind == Request::List => self.listed(self.download(answer).await?).await,
+            false if kind == RequestKind::List => self.listed(self.download(answer).await?).await,
             false => self.download(answer).await,
         }
     }
@@ -204,18 +204,18 @@ impl Service {
     }
 }
 
-fn kind(method: &Method, query: &str) -> Request {
+fn kind(method: &Method, query: &str) -> RequestKind {
     let is_listing = || {
         query
             .split('&')
             .any(|pair| pair.starts_with("list-type=") || pair == "comp=list" || pair.starts_with("versions"))
     };
     match *method {
-        Method::PUT => Request::Put,
-        Method::GET if is_listing() => Request::List,
-        Method::GET | Method::HEAD => Request::Get,
-        Method::DELETE => Request::Delete,
-        _ => Request::Other,
+        Method::PUT => RequestKind::Put,
+        Method::GET if is_listing() => RequestKind::List,
+        Method::GET | Method::HEAD => RequestKind::Get,
+        Method::DELETE => RequestKind::Delete,
+        _ => RequestKind::Other,
     }
 }
 

@@ -6,7 +6,7 @@ use sancerre_format::names::Time;
 use tokio::sync::SemaphorePermit;
 
 use crate::error::{Result, StoreError};
-use crate::traffic::Request;
+use crate::traffic::RequestKind;
 use crate::{Store, path};
 
 impl Store {
@@ -21,7 +21,7 @@ impl Store {
     }
 
     async fn try_head(&self, key: &str) -> object_store::Result<Time> {
-        self.account(Request::Get, 0, 0).await;
+        self.account(RequestKind::Get, 0, 0).await;
         let _file = self.file().await;
         let meta = self.inner.head(&path(key)?).await?;
         Ok(Time::from_unix_seconds(meta.last_modified.timestamp()))

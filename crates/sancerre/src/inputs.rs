@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sancerre_engine::Error;
-use sancerre_engine::backup::{Allow, Input, Source};
+use sancerre_engine::backup::{Allow, BackupSource, Input};
 use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
 use sancerre_image::{Disk, container, open_file, open_raw};
@@ -53,7 +53,7 @@ impl FromStr for ExpectMin {
 
 impl Opening<'_> {
     /// All sources, ready to be read.
-    pub(crate) fn all(&self, planned: Vec<Planned>, context: &Context) -> Result<Vec<Source>, Failure> {
+    pub(crate) fn all(&self, planned: Vec<Planned>, context: &Context) -> Result<Vec<BackupSource>, Failure> {
         let named = self.expect_min.iter().filter_map(|least| least.name.as_ref());
         for name in named {
             if !planned.iter().any(|source| source.name == *name) {
@@ -70,7 +70,7 @@ impl Opening<'_> {
         planned.into_iter().map(|source| self.one(source, context)).collect()
     }
 
-    fn one(&self, source: Planned, context: &Context) -> Result<Source, Failure> {
+    fn one(&self, source: Planned, context: &Context) -> Result<BackupSource, Failure> {
         let input = match (&source.path, &source.kind) {
             (Some(path), MemberKind::Disk) => Input::Disk(self.disk(&source.name, path, context)?),
             (Some(path), _) => {
@@ -80,7 +80,7 @@ impl Opening<'_> {
             (None, _) => Input::Stream(self.stream(context)?),
         };
         let least_bytes = self.least_bytes(&source);
-        Ok(Source { name: source.name, kind: source.kind, input, least_bytes })
+        Ok(BackupSource { name: source.name, kind: source.kind, input, least_bytes })
     }
 
     fn disk(&self, name: &Title, path: &Path, context: &Context) -> Result<Arc<dyn Disk>, Failure> {

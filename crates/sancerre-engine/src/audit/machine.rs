@@ -12,7 +12,7 @@ use crate::repository::log::{Log, LogEntry, Outcome, Standing};
 
 /// A machine and all its backups, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub struct MachineAudit {
     /// Its name.
     pub vm: Title,
     /// Its backups.
@@ -74,7 +74,7 @@ impl Fate {
 }
 
 /// Every machine of a zone, by name.
-pub(super) fn machines(log: &Log) -> Vec<Machine> {
+pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
     let standing = log.standing(u64::MAX);
     let mut machines: BTreeMap<Title, Vec<Run>> = BTreeMap::new();
     for entry in log.entries() {
@@ -97,7 +97,7 @@ pub(super) fn machines(log: &Log) -> Vec<Machine> {
         }
         machines.entry(vm.clone()).or_default().push(run);
     }
-    machines.into_iter().map(|(vm, runs)| Machine { vm, runs, stale: None }).collect()
+    machines.into_iter().map(|(vm, runs)| MachineAudit { vm, runs, stale: None }).collect()
 }
 
 fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
@@ -116,7 +116,7 @@ fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
     }
 }
 
-impl Machine {
+impl MachineAudit {
     /// Whether its newest snapshot began more than `seconds` before `now`.
     ///
     /// A snapshot dated in the future counts for nothing: else one lie would keep an alarm quiet for ever. A machine
@@ -139,7 +139,7 @@ mod tests {
 
     const NOW: i64 = 1_795_000_000;
 
-    fn machine(runs: &[(i64, Fate)]) -> Machine {
+    fn machine(runs: &[(i64, Fate)]) -> MachineAudit {
         let run = |(hours, fate): &(i64, Fate)| Run {
             session: SessionId { number: 1, intent: Hash::of(&hours.to_le_bytes()) },
             started: Time::from_unix_seconds(NOW - hours * 3600),
@@ -149,7 +149,7 @@ mod tests {
             size_bytes: 0,
             stored_bytes: 0,
         };
-        Machine { vm: Title::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
+        MachineAudit { vm: Title::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
     }
 
     /// The age in hours of what counts as newest, when that is too old.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use sancerre_format::names::{self, Time, Title, Zone};
 use sancerre_format::record::Trust;
 
-pub use machine::{Fate, Machine, Run, Stale};
-pub use state::{LogMark, State};
+pub use machine::{Fate, MachineAudit, Run, Stale};
+pub use state::{AuditState, LogMark};
 
 use crate::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check_log};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub struct AuditOptions {
     /// Machines that are not backed up any more.
     pub retired: Vec<Title>,
     /// What earlier audits saw.
-    pub state: Option<State>,
+    pub state: Option<AuditState>,
 }
 
 /// What an audit found.
@@ -61,7 +61,7 @@ pub struct AuditReport {
     /// The zones.
     pub zones: Vec<ZoneAudit>,
     /// What to remember; none when what was remembered is contradicted, so that the next audit says so again.
-    pub state: Option<State>,
+    pub state: Option<AuditState>,
 }
 
 /// What an audit found in one zone.
@@ -76,7 +76,7 @@ pub struct ZoneAudit {
     /// What was checked and found.
     pub check: CheckReport,
     /// Its machines.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<MachineAudit>,
 }
 
 impl AuditReport {
@@ -86,7 +86,7 @@ impl AuditReport {
     }
 
     /// Every machine whose newest snapshot is too old.
-    pub fn stale(&self) -> impl Iterator<Item = (&Zone, &Machine, &Stale)> {
+    pub fn stale(&self) -> impl Iterator<Item = (&Zone, &MachineAudit, &Stale)> {
         let machines =
             self.zones.iter().flat_map(|zone| zone.machines.iter().map(move |vm| (&zone.zone, vm)));
         machines.filter_map(|(zone, machine)| Some((zone, machine, machine.stale.as_ref()?)))
@@ -116,7 +116,7 @@ pub async fn audit(
         zones: Vec::new(),
         state: None,
     };
-    let mut state = options.state.clone().unwrap_or_else(|| State::new(&trust));
+    let mut state = options.state.clone().unwrap_or_else(|| AuditState::new(&trust));
     let zones = zones(store, options, &mut report.findings).await?;
     let mut is_contradicted = note_gone(&zones, options, &mut report.findings);
     for zone in zones {
@@ -170,7 +170,7 @@ async fn zones(store: &Store, options: &AuditOptions, findings: &mut Vec<Finding
 
 /// Zones that an earlier audit saw and of which nothing is left; says whether there are any.
 fn note_gone(zones: &BTreeSet<Zone>, options: &AuditOptions, findings: &mut Vec<Finding>) -> bool {
-    let remembered = options.state.iter().flat_map(State::zones);
+    let remembered = options.state.iter().flat_map(AuditState::zones);
     let asked = remembered.filter(|zone| options.zone.as_ref().is_none_or(|only| only == *zone));
     let gone = asked.filter(|zone| !zones.contains(*zone)).map(|zone| Finding {
         severity: Severity::Missing,
@@ -189,7 +189,7 @@ async fn audit_zone(
     options: &AuditOptions,
     monitor: &Monitor,
     report: &mut AuditReport,
-    state: &mut State,
+    state: &mut AuditState,
 ) -> Result<bool> {
     let zone = &repository.keys.zone;
     let mut log = Log::load(repository).await?;

@@ -27,7 +27,7 @@ struct Memory {
 
 /// The memory of audits of one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct AuditState {
     repository: RepositoryId,
     anchor: String,
     zones: BTreeMap<Zone, Memory>,
@@ -42,7 +42,7 @@ pub struct LogMark {
     pub records: Hash,
 }
 
-impl State {
+impl AuditState {
     /// A memory of nothing yet.
     pub fn new(trust: &Trust) -> Self {
         let anchor = trust.admin.fingerprint();
@@ -125,7 +125,7 @@ impl State {
     }
 }
 
-fn read(text: &str) -> Option<State> {
+fn read(text: &str) -> Option<AuditState> {
     let mut lines = text.lines();
     (lines.next()? == FIRST_LINE).then_some(())?;
     let mut field = |name: &str| lines.next()?.strip_prefix(name);
@@ -149,7 +149,7 @@ fn read(text: &str) -> Option<State> {
         };
         zones.get_mut(current.as_ref()?)?.seen.insert(session.number, (session.intent, outcome));
     }
-    Some(State { repository, anchor, zones })
+    Some(AuditState { repository, anchor, zones })
 }
 
 /// How a session that was seen differs from what the log has now: what to blame, and for what.

@@ -20,7 +20,7 @@ use super::reread::{self, Partly};
 use super::salvage::Salvage;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
-use super::{Base, Input, Run, Shared, Source, read_region, region_count, region_length};
+use super::{BackupSource, Base, Input, Run, Shared, read_region, region_count, region_length};
 use crate::error::{Error, Result, invariant};
 use crate::host::Host;
 use crate::known::{Places, Speaker, Word};
@@ -36,7 +36,7 @@ impl Run {
     /// Backs up one source and adds it to the snapshot.
     pub(super) async fn member(
         &mut self,
-        source: Source,
+        source: BackupSource,
         allow: Allow,
         uploader: Option<&mut Uploader>,
     ) -> Result<()> {
@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// The map of the same disk in the snapshot before.
-    fn base_map(&self, source: &Source, chunking: &Chunking) -> Option<Arc<MapReader>> {
+    fn base_map(&self, source: &BackupSource, chunking: &Chunking) -> Option<Arc<MapReader>> {
         let Base { frames, body, .. } = self.base.as_ref()?;
         let member =
             body.members.iter().find(|member| member.name == source.name && member.chunking == *chunking)?;
@@ -88,7 +88,7 @@ impl Run {
     /// The regions of a source, scanned by workers, in order.
     fn regions<'a>(
         &self,
-        source: Source,
+        source: BackupSource,
         chunking: Chunking,
         base: Option<&Arc<MapReader>>,
         how: How,

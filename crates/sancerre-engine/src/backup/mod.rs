@@ -56,7 +56,7 @@ use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
-pub use options::{Allow, BackupOptions, BackupReport, Dedup, Input, Source};
+pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
 
 /// What all workers of a session share.
 struct Shared {
@@ -319,7 +319,7 @@ impl Run {
     /// Backs up the sources one after the other.
     async fn members(
         &mut self,
-        sources: Vec<Source>,
+        sources: Vec<BackupSource>,
         allow: Allow,
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
@@ -330,7 +330,7 @@ impl Run {
             Input::Stream(_) => 0,
         });
         crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
-        let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(Source::disk).collect();
+        let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(BackupSource::disk).collect();
         for source in sources {
             self.member(source, allow, uploader.as_deref_mut()).await?;
         }

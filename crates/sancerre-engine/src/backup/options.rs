@@ -19,7 +19,7 @@ pub enum Input {
 }
 
 /// One disk, stream or file to back up.
-pub struct Source {
+pub struct BackupSource {
     /// Its name in the VM.
     pub name: Title,
     /// What it is.
@@ -30,7 +30,7 @@ pub struct Source {
     pub least_bytes: u64,
 }
 
-impl Source {
+impl BackupSource {
     pub(super) fn disk(&self) -> Option<Arc<dyn Disk>> {
         match &self.input {
             Input::Disk(disk) => Some(Arc::clone(disk)),
@@ -74,7 +74,7 @@ pub struct BackupOptions {
     /// Until when no forget counts.
     pub retain_until: Option<Time>,
     /// Its disks and files, in the user's order.
-    pub sources: Vec<Source>,
+    pub sources: Vec<BackupSource>,
     /// Labels.
     pub tags: Vec<Tag>,
     /// What is saved although it is not as it should be.

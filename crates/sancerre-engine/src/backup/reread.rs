@@ -11,7 +11,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::{Member, Unreadable};
 
-use super::options::{BackupOptions, Source};
+use super::options::{BackupOptions, BackupSource};
 use super::region::{BaseChunk, RegionInput, RegionMap, Scan};
 use super::{Base, Run, Shared};
 use crate::error::{Error, Result};
@@ -62,8 +62,8 @@ impl Run {
     }
 
     /// Errors: no disk is one that is to be read in part only.
-    pub(super) fn judge_reread(&self, sources: &[Source]) -> Result<()> {
-        let is_partly = |source: &Source| Ok(self.partly(source)?.is_some());
+    pub(super) fn judge_reread(&self, sources: &[BackupSource]) -> Result<()> {
+        let is_partly = |source: &BackupSource| Ok(self.partly(source)?.is_some());
         let found = sources.iter().map(is_partly).collect::<Result<Vec<bool>>>()?;
         if self.reread.is_some() && !found.contains(&true) {
             return Err(Error::Usage(
@@ -74,7 +74,7 @@ impl Run {
     }
 
     /// What is read of a source that could not be read whole; none when it is read whole now.
-    pub(super) fn partly(&self, source: &Source) -> Result<Option<Arc<Partly>>> {
+    pub(super) fn partly(&self, source: &BackupSource) -> Result<Option<Arc<Partly>>> {
         let (Some(reread), Some(disk)) = (&self.reread, source.disk()) else { return Ok(None) };
         let Some(before) = self.base_member(source) else { return Ok(None) };
         let unreadable = before.unreadable()?;
@@ -92,13 +92,13 @@ impl Run {
         Ok(Some(Arc::new(Partly { reread: Arc::clone(reread), unreadable })))
     }
 
-    fn base_member(&self, source: &Source) -> Option<&Member> {
+    fn base_member(&self, source: &BackupSource) -> Option<&Member> {
         let members = &self.base.as_ref()?.body.members;
         members.iter().find(|member| member.name == source.name && member.kind == source.kind)
     }
 
     /// What was fuzzy in what is taken over is so still.
-    pub(super) fn was_fuzzy(&self, source: &Source) -> bool {
+    pub(super) fn was_fuzzy(&self, source: &BackupSource) -> bool {
         self.reread.is_some() && self.base_member(source).is_some_and(|member| member.fuzzy)
     }
 }

@@ -9,7 +9,7 @@ use sancerre_format::names::Title;
 use sancerre_format::outcome::Unreadable;
 use sancerre_image::{Disk, ReadError};
 
-use super::options::{Allow, Source};
+use super::options::{Allow, BackupSource};
 use crate::error::Result;
 use crate::monitor::Monitor;
 
@@ -28,7 +28,7 @@ pub(super) struct Salvage {
 
 impl Salvage {
     /// None where whatever cannot be read ends the backup: without leave, and for what is no disk.
-    pub(super) fn of(source: &Source, allow: Allow, monitor: &Monitor) -> Option<Arc<Self>> {
+    pub(super) fn of(source: &BackupSource, allow: Allow, monitor: &Monitor) -> Option<Arc<Self>> {
         let is_allowed = (allow.unreadable || allow.changing) && source.disk().is_some();
         let new = || Self {
             name: source.name.clone(),

@@ -5,14 +5,14 @@
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
 
-use super::options::{Allow, Input, Source};
+use super::options::{Allow, BackupSource, Input};
 use super::{Base, Run};
 use crate::error::{Error, Result};
 use crate::known::Speaker;
 
 impl Run {
     /// What can be judged before anything is read: the sizes of disks.
-    pub(super) fn judge_sizes(&mut self, sources: &[Source], allow: Allow) -> Result<()> {
+    pub(super) fn judge_sizes(&mut self, sources: &[BackupSource], allow: Allow) -> Result<()> {
         for source in sources {
             let Input::Disk(disk) = &source.input else { continue };
             let size_bytes = disk.size_bytes();

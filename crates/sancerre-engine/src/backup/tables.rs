@@ -19,7 +19,7 @@ use super::Shared;
 use crate::error::{Error, Result};
 use crate::known::{Places, Speaker, Word};
 use crate::repository::Repository;
-use crate::repository::ends::{Contents, Source, contents};
+use crate::repository::ends::{Contents, PackRef, contents};
 use crate::repository::log::{Log, LogEntry};
 use sancerre_repository::lru::LruCache;
 
@@ -118,7 +118,7 @@ impl Tables {
         let _reading = self.reads.acquire().await.map_err(|_| Error::Worker)?;
         shared.monitor.check()?;
         // What no list names is not allowed, so nobody asks for it.
-        let Some(source) = Source::find(&shared.usable.catalogue, pack) else { return Ok(None) };
+        let Some(source) = PackRef::find(&shared.usable.catalogue, pack) else { return Ok(None) };
         let may_be_moved = self.collectors.contains(&pack.session);
         match contents(&self.repository, source, may_be_moved, &self.large_reads).await {
             Ok(contents) => {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
-use sancerre_format::config::{Config, Identity, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
 use sancerre_format::names::{self, Folder, Zone};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record;
 
 use super::report::{Finding, Severity};
@@ -79,8 +79,12 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
     let verified = match key {
         _ if key.starts_with(names::ADMINS) => objects::decode::<AdminKey>(trust, key, bytes).map(drop),
         _ if key.starts_with(names::SUCCESSIONS) => succession(repository, key),
-        _ if key.starts_with(names::RECIPIENTS) => objects::decode::<Recipient>(trust, key, bytes).map(drop),
-        _ if key.starts_with(names::IDENTITIES) => objects::decode::<Identity>(trust, key, bytes).map(drop),
+        _ if key.starts_with(names::RECIPIENTS) => {
+            objects::decode::<RecipientRecord>(trust, key, bytes).map(drop)
+        }
+        _ if key.starts_with(names::IDENTITIES) => {
+            objects::decode::<IdentityRecord>(trust, key, bytes).map(drop)
+        }
         _ if key.starts_with(names::ZONES) => objects::decode::<ZoneRecord>(trust, key, bytes).map(drop),
         _ if key.starts_with(names::CERTIFICATES) => {
             objects::decode::<Certificate>(trust, key, bytes).map(drop)

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
-use sancerre_format::pack::{PackTail, Piece};
+use sancerre_format::pack::{FrameChunk, PackTail};
 
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::{Error, Result, StoreError};
-use crate::repository::ends::{Ends, Source};
+use crate::repository::ends::{Ends, PackRef};
 use sancerre_repository::lru::LruCache;
 
 /// Tables kept: of a disk that is walked from left to right, some packs of each snapshot.
@@ -25,14 +25,14 @@ pub(super) struct Table(HashMap<FrameName, Frame>);
 struct Frame {
     place: FramePlace,
     /// Where each chunk starts in the raw frame, ascending.
-    chunks: Vec<(u64, Piece)>,
+    chunks: Vec<(u64, FrameChunk)>,
 }
 
 /// Tables of packs that were read.
 pub(super) struct Tables(LruCache<PackName, Option<Arc<Table>>>);
 
 impl Table {
-    fn new(tail: &PackTail<'_>, pieces: Vec<Vec<Piece>>) -> Self {
+    fn new(tail: &PackTail<'_>, pieces: Vec<Vec<FrameChunk>>) -> Self {
         let frames = tail.directory().iter().zip(pieces);
         Self(frames.map(|(entry, pieces)| (entry.frame, Frame::new(entry.place(), pieces))).collect())
     }
@@ -49,7 +49,7 @@ impl Table {
 
     fn memory_bytes(&self) -> u64 {
         let of_frame = |frame: &Frame| {
-            let chunks = frame.chunks.len().saturating_mul(size_of::<(u64, Piece)>());
+            let chunks = frame.chunks.len().saturating_mul(size_of::<(u64, FrameChunk)>());
             chunks.saturating_add(size_of::<(FrameName, Frame)>())
         };
         to_u64(self.0.values().map(of_frame).fold(0, usize::saturating_add))
@@ -57,9 +57,9 @@ impl Table {
 }
 
 impl Frame {
-    fn new(place: FramePlace, pieces: Vec<Piece>) -> Self {
+    fn new(place: FramePlace, pieces: Vec<FrameChunk>) -> Self {
         let mut start = 0u64;
-        let chunk = |piece: Piece| {
+        let chunk = |piece: FrameChunk| {
             let at = start;
             start = start.saturating_add(u64::from(piece.1));
             (at, piece)
@@ -120,7 +120,7 @@ impl Tables {
 async fn fetch(run: &Run<'_>, pack: PackName) -> Result<Table> {
     let repository = run.repository;
     let key = run.inventory.catalogue.key(repository, pack)?;
-    let source = Source::find(&run.inventory.catalogue, pack)
+    let source = PackRef::find(&run.inventory.catalogue, pack)
         .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
     let root = repository.keys.metadata_root_in(&source.session, run.log.generation(pack.session))?;
     let ends = Ends::fetch(repository, source).await?;

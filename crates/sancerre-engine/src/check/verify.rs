@@ -6,7 +6,7 @@ use sancerre_format::FormatError;
 use sancerre_format::id::{FrameName, Hash, PackName, RepositoryId, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::node::{Node, NodeKey, NodeLimits, chunk_id};
-use sancerre_format::pack::{DirectoryEntry, Pack, PackKind, Piece};
+use sancerre_format::pack::{DirectoryEntry, FrameChunk, Pack, PackKind};
 
 use crate::frames::Frames;
 
@@ -140,7 +140,7 @@ fn verify_frame(
     pack: &Pack<'_>,
     position: usize,
     entry: &DirectoryEntry,
-    pieces: Option<&Vec<Piece>>,
+    pieces: Option<&Vec<FrameChunk>>,
     expected: &Expected,
     frames: &Frames,
 ) -> Result<(), FormatError> {
@@ -166,7 +166,7 @@ fn verify_frame(
 /// Recomputes the id of everything in a frame.
 fn verify_pieces(
     raw: &[u8],
-    pieces: &[Piece],
+    pieces: &[FrameChunk],
     expected: &Expected,
     frames: &Frames,
 ) -> Result<(), FormatError> {

@@ -22,7 +22,7 @@ const SLACK_SECONDS: i64 = 3600;
 
 /// The first keeper's record that lists a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
+pub struct EvidenceRecord {
     /// Its number in the log.
     pub number: u64,
     /// When it was signed.
@@ -33,7 +33,7 @@ pub struct Record {
 
 /// What snapshots are counted together by: a machine keeps its history when it gets another name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Machine {
+pub enum MachineEvidence {
     /// By what the hypervisor knows it by.
     Id(MachineId),
     /// By its public name: its backups say no id.
@@ -48,7 +48,7 @@ pub struct Candidate {
     /// Its machine's public name.
     pub vm: Title,
     /// Its machine.
-    pub machine: Machine,
+    pub machine: MachineEvidence,
     /// Who signed it.
     pub writer: Name,
     /// The time that the writer signed.
@@ -56,7 +56,7 @@ pub struct Candidate {
     /// When the store saw its manifest; none when a listing does not show it.
     pub stored: Option<Time>,
     /// The first keeper's record of it.
-    pub record: Option<Record>,
+    pub record: Option<EvidenceRecord>,
     /// Whether it is held.
     pub is_held: bool,
     /// Until when no forget counts, if that time has not come.
@@ -84,13 +84,13 @@ pub enum Doubt {
         /// Its time.
         stored: Time,
         /// The first record that lists it.
-        record: Record,
+        record: EvidenceRecord,
     },
 }
 
 impl Candidate {
     /// The time that all witnesses agree on.
-    pub fn time(&self) -> std::result::Result<(Time, Record), Doubt> {
+    pub fn time(&self) -> std::result::Result<(Time, EvidenceRecord), Doubt> {
         let record = self.record.ok_or(Doubt::Unrecorded)?;
         let stored = self.stored.ok_or(Doubt::Unlisted)?;
         let seconds = stored.unix_seconds();
@@ -175,9 +175,9 @@ pub(crate) fn machine(
     vm: &Title,
     id: Option<MachineId>,
     ids: &BTreeMap<&Title, BTreeSet<MachineId>>,
-) -> Machine {
+) -> MachineEvidence {
     let only = || ids.get(vm).filter(|ids| ids.len() == 1).and_then(BTreeSet::first).copied();
-    id.or_else(only).map_or_else(|| Machine::Named(vm.clone()), Machine::Id)
+    id.or_else(only).map_or_else(|| MachineEvidence::Named(vm.clone()), MachineEvidence::Id)
 }
 
 /// What the log entry says of a backup whose outcome does not verify, and that was not given up yet.
@@ -216,13 +216,13 @@ async fn arrivals(repository: &Repository) -> Result<BTreeMap<SessionId, Time>> 
 }
 
 /// The first commit that saw each snapshot.
-fn records(log: &Log) -> BTreeMap<SessionId, Record> {
+fn records(log: &Log) -> BTreeMap<SessionId, EvidenceRecord> {
     let mut records = BTreeMap::new();
     let mut after = None;
     for (gc, commit, lists) in log.commits() {
         let time = commit.fields.time;
         for session in &lists.seen {
-            records.entry(*session).or_insert(Record { number: gc.number, time, after });
+            records.entry(*session).or_insert(EvidenceRecord { number: gc.number, time, after });
         }
         after = Some(time);
     }

@@ -24,7 +24,7 @@ use crate::repository::Repository;
 use crate::repository::log::{Log, open_body};
 use crate::repository::session::{append, one_line};
 use crate::select::sealed_names;
-use evidence::{Candidate, Machine};
+use evidence::{Candidate, MachineEvidence};
 use plan::{Decision, Drop, Rules, Verdict};
 
 pub use approve::{Approved, approve, set_quorum};
@@ -144,7 +144,7 @@ fn named(
     snapshots: &BTreeSet<SessionId>,
     even_last: bool,
 ) -> Result<Vec<Decision>> {
-    let mut left: BTreeMap<&Machine, usize> = BTreeMap::new();
+    let mut left: BTreeMap<&MachineEvidence, usize> = BTreeMap::new();
     all.iter()
         .filter(|candidate| !snapshots.contains(&candidate.session))
         .for_each(|candidate| *left.entry(&candidate.machine).or_default() += 1);
@@ -192,7 +192,7 @@ fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candi
 
 /// A wrong rule or a lying host must not empty a repository in one run.
 fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) -> Result<()> {
-    let mut counts: BTreeMap<&Machine, (&Title, usize, usize)> = BTreeMap::new();
+    let mut counts: BTreeMap<&MachineEvidence, (&Title, usize, usize)> = BTreeMap::new();
     for candidate in all {
         let (vm, _, of) = counts.entry(&candidate.machine).or_insert((&candidate.vm, 0, 0));
         // The newest name is the one that people know.

@@ -6,7 +6,7 @@ use std::fmt;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time, Title};
 
-use super::evidence::{Candidate, Doubt, Machine};
+use super::evidence::{Candidate, Doubt, MachineEvidence};
 use crate::error::{Error, Result};
 
 const DAY_SECONDS: i64 = 86_400;
@@ -140,7 +140,7 @@ pub struct Decision {
     /// Its machine's public name.
     pub vm: Title,
     /// Its machine.
-    pub machine: Machine,
+    pub machine: MachineEvidence,
     /// Who signed it.
     pub writer: Name,
     /// When: the store's word, else the writer's.
@@ -202,7 +202,7 @@ impl fmt::Display for Verdict {
 ///
 /// Snapshots of one machine by different writers are counted apart: a host cannot fill another one's rules.
 pub fn plan(rules: &Rules, considered: &[Candidate], all: &[Candidate]) -> Vec<Decision> {
-    let mut groups: BTreeMap<(&Name, &Machine), Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&Name, &MachineEvidence), Vec<usize>> = BTreeMap::new();
     for (at, candidate) in considered.iter().enumerate() {
         groups.entry((&candidate.writer, &candidate.machine)).or_default().push(at);
     }
@@ -276,7 +276,7 @@ fn count(number: u32) -> usize {
 
 /// Where the rules would leave nothing of a machine, its newest snapshot stays.
 fn keep_last_of_vm(considered: &[Candidate], all: &[Candidate], kept: &mut [Vec<Keep>]) {
-    let staying: BTreeSet<&Machine> = considered
+    let staying: BTreeSet<&MachineEvidence> = considered
         .iter()
         .zip(kept.iter())
         .filter(|(_, reasons)| !reasons.is_empty())
@@ -284,9 +284,9 @@ fn keep_last_of_vm(considered: &[Candidate], all: &[Candidate], kept: &mut [Vec<
         .collect();
     let touched: BTreeSet<SessionId> = considered.iter().map(|candidate| candidate.session).collect();
     let untouched = all.iter().filter(|candidate| !touched.contains(&candidate.session));
-    let staying: BTreeSet<&Machine> =
+    let staying: BTreeSet<&MachineEvidence> =
         staying.into_iter().chain(untouched.map(|candidate| &candidate.machine)).collect();
-    let newest: BTreeMap<&Machine, usize> =
+    let newest: BTreeMap<&MachineEvidence, usize> =
         considered.iter().enumerate().map(|(at, candidate)| (&candidate.machine, at)).collect();
     for (machine, at) in newest {
         if !staying.contains(machine) {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Source, fetch_all};
+use crate::repository::ends::{PackRef, fetch_all};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::repository::session::{abort_other, append, one_line};
 
@@ -125,7 +125,7 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     gcs.insert(number);
     let (catalogue, _) = Catalogue::load(repository, log, gcs.iter().copied()).await?;
     let packs = present.names().filter(|pack| gcs.contains(&pack.session));
-    let sources = packs.filter_map(|pack| Source::find(&catalogue, pack)).collect();
+    let sources = packs.filter_map(|pack| PackRef::find(&catalogue, pack)).collect();
     let mut copies = FrameSet::default();
     let monitor = Monitor::silent();
     let mut read = std::pin::pin!(fetch_all(repository, sources, &monitor));
@@ -158,10 +158,10 @@ pub(super) async fn needed_copies(
     let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
     // They may have been gcs too, whose lists are nobody's word any more.
     let void = log.void_sessions();
-    let is_named = |pack: &PackName| Source::find(catalogue, *pack).is_some();
+    let is_named = |pack: &PackName| PackRef::find(catalogue, *pack).is_some();
     let packs =
         present.names().filter(|pack| abandoned.contains(&pack.session) || void.contains(&pack.session));
-    let sources: Vec<Source> = packs.filter_map(|pack| Source::find(catalogue, pack)).collect();
+    let sources: Vec<PackRef> = packs.filter_map(|pack| PackRef::find(catalogue, pack)).collect();
     let unnamed = present.names().filter(|pack| void.contains(&pack.session) && !is_named(pack));
     let mut kept: BTreeSet<PackName> = unnamed.collect();
     if sources.is_empty() {

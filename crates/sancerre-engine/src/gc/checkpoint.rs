@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sancerre_format::FormatError;
-use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, State};
+use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, CheckpointState};
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, KEEPERS};
 use sancerre_format::names::{self, Folder, ZoneKey};
@@ -79,7 +79,7 @@ async fn write(repository: &Repository, log: &Log, gc: SessionId, after_entries:
 }
 
 /// A checkpoint and its state; none that does not serve.
-async fn read(repository: &Repository, wanted: Wanted) -> Result<Option<(Checkpoint, State)>> {
+async fn read(repository: &Repository, wanted: Wanted) -> Result<Option<(Checkpoint, CheckpointState)>> {
     let decode = |key: &str, bytes: &Bytes| decode_checkpoint(repository, key, bytes);
     let read = repository.read_all(vec![wanted], &Monitor::silent(), decode).await?.pop();
     Ok(read.and_then(|read| read.value.ok()).map(|(record, state)| (record.fields, state)))
@@ -89,8 +89,8 @@ async fn make(
     repository: &Repository,
     log: &Log,
     gc: SessionId,
-    last: Option<State>,
-) -> Result<(Checkpoint, State)> {
+    last: Option<CheckpointState>,
+) -> Result<(Checkpoint, CheckpointState)> {
     let upto = gc.number + 1;
     log.refuse_unread(&repository.keys.zone)?;
     log.refuse_opaque(&repository.keys.zone, upto)?;
@@ -120,7 +120,12 @@ async fn make(
 }
 
 /// Brings together the bytes of what is carried: from the last checkpoint, or from the store.
-async fn gather(repository: &Repository, log: &Log, carried: Carried, last: State) -> Result<State> {
+async fn gather(
+    repository: &Repository,
+    log: &Log,
+    carried: Carried,
+    last: CheckpointState,
+) -> Result<CheckpointState> {
     let lost = |number: &u64| Error::Lost {
         what: format!("log entry {number} as it was read before, or its outcome"),
     };
@@ -143,7 +148,7 @@ async fn gather(repository: &Repository, log: &Log, carried: Carried, last: Stat
             .await?;
     let heads = carried.heads.into_iter().collect();
     let extensions = Vec::new();
-    Ok(State { kept: carried.kept, moves: carried.moves, heads, entries, outcomes, extensions })
+    Ok(CheckpointState { kept: carried.kept, moves: carried.moves, heads, entries, outcomes, extensions })
 }
 
 async fn of_records(

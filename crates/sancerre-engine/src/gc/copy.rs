@@ -18,13 +18,13 @@ use sancerre_format::log::KEEPERS;
 use sancerre_format::pack::PackKind;
 
 use super::gather::{Carried, Gathered, Gathering};
-use super::plan::Kept;
+use super::plan::Survivors;
 use super::source::read;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::Source;
+use crate::repository::ends::PackRef;
 use crate::repository::log::Moves;
 use crate::repository::session::publish_list;
 
@@ -37,7 +37,7 @@ const LISTED_MAX: usize = 10_000;
 /// What lies in the collector's packs.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
-    moves: gc::Moves,
+    moves: gc::PackMoves,
     /// How many packs were stored, and their bytes.
     pub(super) packs: u64,
     pub(super) bytes: u64,
@@ -54,8 +54,8 @@ impl Copied {
     }
 
     /// The moves away from packs that really go: all others lie where they lay, and their copies are garbage.
-    pub(super) fn leaving(&self, dead: &FrameSet, before: &Moves) -> gc::Moves {
-        let mut leaving = gc::Moves::new();
+    pub(super) fn leaving(&self, dead: &FrameSet, before: &Moves) -> gc::PackMoves {
+        let mut leaving = gc::PackMoves::new();
         for (ordinal, frames) in &self.moves {
             for frame in frames.frames().filter(|frame| dead.contains_pack(&before.pack(frame))) {
                 leaving.entry(*ordinal).or_default().insert(frame);
@@ -73,14 +73,14 @@ pub(super) async fn copy(
     repository: &Repository,
     session: SessionId,
     catalogue: &Catalogue,
-    moves: &BTreeMap<PackName, Kept>,
+    moves: &BTreeMap<PackName, Survivors>,
     monitor: &Monitor,
 ) -> Result<Copied> {
     if moves.is_empty() {
         return Ok(Copied::default());
     }
     add(&monitor.counters.total_bytes, moves.values().fold(0, |sum, kept| kept.bytes + sum));
-    let sources = moves.iter().filter_map(|(pack, kept)| Some((Source::find(catalogue, *pack)?, kept)));
+    let sources = moves.iter().filter_map(|(pack, kept)| Some((PackRef::find(catalogue, *pack)?, kept)));
     let mut read = futures::stream::iter(sources)
         .map(|(source, kept)| async move { (source, read(repository, source, &kept.frames, monitor).await) })
         .buffered(PACKS_IN_FLIGHT)

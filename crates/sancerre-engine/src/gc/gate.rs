@@ -15,7 +15,7 @@ use sancerre_format::record::Fields;
 
 use super::notes;
 use crate::error::{Error, Result, StoreError};
-use crate::forget::evidence::{Machine, ids, machine};
+use crate::forget::evidence::{MachineEvidence, ids, machine};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Log, LogEntry, Moves, Snapshot, needed};
@@ -146,7 +146,7 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
     let standing = log.standing(u64::MAX);
     let committed: Vec<Snapshot<'_>> = log.committed().collect();
     let ids = ids(&committed);
-    let mut counts: BTreeMap<Machine, (&Title, usize, usize)> = BTreeMap::new();
+    let mut counts: BTreeMap<MachineEvidence, (&Title, usize, usize)> = BTreeMap::new();
     for snapshot in &committed {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
         if standing.collected_by(&session).is_none() {

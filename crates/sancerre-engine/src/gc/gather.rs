@@ -8,7 +8,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FramePlace, RepositoryId, SessionId};
 use sancerre_format::list::ListedPack;
 use sancerre_format::names;
-use sancerre_format::pack::{FinishedPack, PackBuilder, PackHead, PackKind, Piece, SealedSession};
+use sancerre_format::pack::{FinishedPack, FrameChunk, PackBuilder, PackHead, PackKind, SealedSession};
 use sancerre_format::seal::{RootKey, UNIT_BYTES_MAX, sealed_bytes};
 
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub(super) struct Carried {
     /// The session that sealed it, and what opens it.
     pub(super) session: SealedSession,
     /// What is in it.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<FrameChunk>,
     pub(super) sealed: Bytes,
 }
 

@@ -29,7 +29,7 @@ use crate::map::MapReader;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Contents, Ends, Source, fetch_all};
+use crate::repository::ends::{Contents, Ends, PackRef, fetch_all};
 use crate::repository::log::{Log, Marks, Moves, Snapshot, open_body};
 
 /// Ids sought at most, some 300 MB: of a repository that lost more, everything stays.
@@ -262,7 +262,7 @@ impl<'a> Search<'a> {
     /// Asks the tables of the packs that could go for what is wanted. A pack whose table cannot be read may hold anything.
     async fn scan(&mut self, repository: &Repository, candidates: &BTreeSet<PackName>) -> Result<()> {
         let ids = std::mem::take(&mut self.fresh);
-        let find = |pack: &PackName| Source::find(self.stock.catalogue, *pack);
+        let find = |pack: &PackName| PackRef::find(self.stock.catalogue, *pack);
         // What was uploaded and never listed nobody finds; the list of a snapshot may come back.
         let was_listed = |pack: &&PackName| {
             find(pack).is_none()
@@ -289,7 +289,7 @@ impl<'a> Search<'a> {
     }
 
     /// Keeps a pack of which a frame holds one of these ids; goes on at nodes.
-    fn look(&mut self, source: Source, contents: Contents, ids: &BTreeSet<ContentId>) {
+    fn look(&mut self, source: PackRef, contents: Contents, ids: &BTreeSet<ContentId>) {
         for (frame, pieces) in contents {
             if self.stock.needs(&frame.frame, &source.name) {
                 continue;
@@ -310,7 +310,7 @@ impl<'a> Search<'a> {
 }
 
 /// The frames of a pack and what is in each, by its own table.
-async fn table(repository: &Repository, log: &Log, source: Source, ends: Ends) -> Result<Contents> {
+async fn table(repository: &Repository, log: &Log, source: PackRef, ends: Ends) -> Result<Contents> {
     let root = repository.keys.metadata_root_in(&source.session, log.generation(source.name.session))?;
     let read = move || {
         let tail = ends.decode()?;

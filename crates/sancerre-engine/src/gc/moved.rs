@@ -16,7 +16,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::{Ends, Source};
+use crate::repository::ends::{Ends, PackRef};
 use crate::repository::log::{Log, Moves, needed};
 
 /// Frames by the pack in which they should lie now.
@@ -99,7 +99,7 @@ async fn prove(
     monitor: &Monitor,
 ) -> Result<()> {
     let listed = |pack: PackName| {
-        Source::find(catalogue, pack)
+        PackRef::find(catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: format!("a list of pack {pack}") }))
     };
     let ends = Ends::fetch(repository, listed(from)?).await?;

@@ -38,7 +38,7 @@ impl Tally {
 
 /// What is kept of a pack that is rewritten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct Survivors {
     /// The frames.
     pub frames: FrameSet,
     /// Their sealed bytes.
@@ -55,7 +55,7 @@ pub struct Plan {
     /// The same, counted.
     pub garbage: Tally,
     /// Packs to rewrite, and what of them is kept.
-    pub moves: BTreeMap<PackName, Kept>,
+    pub moves: BTreeMap<PackName, Survivors>,
     /// The same, counted.
     pub rewritten: Tally,
     /// Sealed bytes of their frames that are kept, and so read and written.
@@ -85,7 +85,7 @@ impl Plan {
     }
 
     /// Adds a pack of which something is needed to those to rewrite.
-    pub(super) fn rewrite(&mut self, pack: PackName, kept: Kept, found: &[(Hash, u64)]) {
+    pub(super) fn rewrite(&mut self, pack: PackName, kept: Survivors, found: &[(Hash, u64)]) {
         self.rewritten.add(found);
         self.moved_bytes = self.moved_bytes.saturating_add(kept.bytes);
         self.unused_bytes = self.unused_bytes.saturating_sub(kept.unused_bytes);
@@ -93,7 +93,7 @@ impl Plan {
     }
 
     /// Leaves all packs to be rewritten as they are; returns them.
-    pub(super) fn take_moves(&mut self) -> BTreeMap<PackName, Kept> {
+    pub(super) fn take_moves(&mut self) -> BTreeMap<PackName, Survivors> {
         let unused = self.moves.values().map(|kept| kept.unused_bytes);
         self.unused_bytes = unused.fold(self.unused_bytes, u64::saturating_add);
         (self.rewritten, self.moved_bytes) = (Tally::default(), 0);
@@ -161,7 +161,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     }
     for one in choose(candidates, plan.live.bytes, plan.unused_bytes, options) {
         let Weight { kept_bytes, unused_bytes } = one.weight;
-        let kept = Kept { frames: one.frames.clone(), bytes: kept_bytes, unused_bytes };
+        let kept = Survivors { frames: one.frames.clone(), bytes: kept_bytes, unused_bytes };
         plan.rewrite(one.pack, kept, sight.present.found(one.pack));
     }
     plan
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_rewritten_is_counted_and_given_back() {
         let pack = |session| PackName { session, ordinal: 0 };
-        let kept = |bytes, unused_bytes| Kept { bytes, unused_bytes, ..Kept::default() };
+        let kept = |bytes, unused_bytes| Survivors { bytes, unused_bytes, ..Survivors::default() };
         let found = |bytes| [(Hash([0; 32]), bytes)];
         let mut plan = Plan { unused_bytes: 100, ..Plan::default() };
         plan.dead.insert_pack(pack(9));

@@ -7,13 +7,13 @@ use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::Hash;
-use sancerre_format::pack::{DirectoryEntry, Piece, SealedSession};
+use sancerre_format::pack::{DirectoryEntry, FrameChunk, SealedSession};
 
 use super::gather::Carried;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
-use crate::repository::ends::{Ends, Source};
+use crate::repository::ends::{Ends, PackRef};
 
 /// Neighbouring frames are read by one request of at most so many bytes.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -22,7 +22,7 @@ const RANGE_BYTES: u64 = 8 << 20;
 struct Wanted {
     entry: DirectoryEntry,
     session: SealedSession,
-    pieces: Vec<Piece>,
+    pieces: Vec<FrameChunk>,
 }
 
 /// Reads the frames of `wanted` that lie in a pack, each compared with its hash in the directory, which the pack's
@@ -31,7 +31,7 @@ struct Wanted {
 /// Errors: [`Error::is_damage`] when one of them cannot be had.
 pub(super) async fn read(
     repository: &Repository,
-    source: Source,
+    source: PackRef,
     wanted: &FrameSet,
     monitor: &Monitor,
 ) -> Result<Vec<Carried>> {

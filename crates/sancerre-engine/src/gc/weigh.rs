@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Ends, Source, fetch_all};
+use crate::repository::ends::{Ends, PackRef, fetch_all};
 
 /// What a pack's sealed frames weigh. What is around them (head, table, directory) is neither needed nor garbage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) async fn weigh(
     monitor: &Monitor,
 ) -> Result<BTreeMap<PackName, Weight>> {
     let partly = lying.iter().filter_map(|(pack, needed)| {
-        let source = Source::find(catalogue, *pack)?;
+        let source = PackRef::find(catalogue, *pack)?;
         let is_there = present.has(*pack, &source.listed);
         (is_there && is_partial(needed, source.listed.frames)).then_some(source)
     });

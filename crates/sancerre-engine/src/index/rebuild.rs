@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Ends, Source};
+use crate::repository::ends::{Ends, PackRef};
 use crate::repository::log::{Avoid, Log};
 use sancerre_repository::index::SegmentRun;
 use sancerre_repository::index::segments;
@@ -105,13 +105,13 @@ pub(super) async fn rebuild(
 }
 
 /// Packs that a verified list names, that are there, and whose ids are made with the zone's present keys.
-fn sources(repository: &Repository, log: &Log, catalogue: &Catalogue, present: &Present) -> Vec<Source> {
+fn sources(repository: &Repository, log: &Log, catalogue: &Catalogue, present: &Present) -> Vec<PackRef> {
     let current =
         |session: u64| log.generation(session).is_some_and(|made| Some(made) == repository.keys.generation());
     catalogue
         .packs()
         .filter(|(name, listed)| present.has(*name, listed) && current(name.session))
-        .filter_map(|(name, _)| Source::find(catalogue, name))
+        .filter_map(|(name, _)| PackRef::find(catalogue, name))
         .collect()
 }
 
@@ -120,7 +120,7 @@ type Entries = std::result::Result<Vec<IndexEntry>, String>;
 async fn read_pack(
     repository: &Repository,
     monitor: &Monitor,
-    source: Source,
+    source: PackRef,
     avoid: &Arc<Avoid>,
 ) -> Result<Entries> {
     monitor.check()?;

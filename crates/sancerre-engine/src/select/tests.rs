@@ -3,7 +3,7 @@
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::names::Title;
 
-use super::{Candidate, Selector, Which};
+use super::{NamedSnapshot, Selector, Which};
 
 fn name(text: &str) -> Title {
     Title::new(text).unwrap()
@@ -91,7 +91,7 @@ fn sessions(ids: &[[u8; 4]]) -> Vec<SessionId> {
     ids.iter().zip(1..).map(|(bytes, number)| SessionId { number, intent: hash(bytes) }).collect()
 }
 
-fn chosen(text: &str, candidates: &[Candidate<'_>]) -> Result<u64, String> {
+fn chosen(text: &str, candidates: &[NamedSnapshot<'_>]) -> Result<u64, String> {
     let selector = Selector::parse(text).unwrap();
     selector.choose(candidates).map(|session| session.number).map_err(|error| error.to_string())
 }
@@ -101,7 +101,8 @@ fn latest_counts_back_within_one_machine() {
     let (web, db) = (name("web01"), name("db01"));
     let ids = sessions(&[[1; 4], [2; 4], [3; 4], [4; 4]]);
     let vms = [&web, &db, &web, &db];
-    let both: Vec<_> = ids.iter().zip(vms).map(|(session, vm)| Candidate { session: *session, vm }).collect();
+    let both: Vec<_> =
+        ids.iter().zip(vms).map(|(session, vm)| NamedSnapshot { session: *session, vm }).collect();
     assert_eq!(chosen("web01:latest", &both), Ok(3));
     assert_eq!(chosen("web01:latest~1", &both), Ok(1));
     assert_eq!(chosen("db01:latest:disk0", &both), Ok(4));
@@ -123,7 +124,8 @@ fn an_id_must_be_the_only_one_that_begins_so() {
     let (web, db) = (name("web01"), name("db01"));
     let ids = sessions(&[[0x1a, 0x2b, 0x3c, 0x4d], [0x1a, 0x2b, 0x99, 0], [0xff, 0, 0, 0]]);
     let vms = [&web, &db, &db];
-    let all: Vec<_> = ids.iter().zip(vms).map(|(session, vm)| Candidate { session: *session, vm }).collect();
+    let all: Vec<_> =
+        ids.iter().zip(vms).map(|(session, vm)| NamedSnapshot { session: *session, vm }).collect();
     assert_eq!(chosen("ff00", &all), Ok(3));
     assert_eq!(chosen("1a2b3:disk0", &all), Ok(1));
     let error = chosen("1a2b", &all).unwrap_err();
@@ -147,7 +149,8 @@ fn an_empty_repository_says_so() {
 fn long_lists_are_cut() {
     let vms: Vec<_> = (0..20).map(|number| name(&format!("vm{number:02}"))).collect();
     let ids = sessions(&[[9; 4]; 20]);
-    let all: Vec<_> = ids.iter().zip(&vms).map(|(session, vm)| Candidate { session: *session, vm }).collect();
+    let all: Vec<_> =
+        ids.iter().zip(&vms).map(|(session, vm)| NamedSnapshot { session: *session, vm }).collect();
     let error = chosen("latest", &all).unwrap_err();
     assert!(error.ends_with("vm07:latest and 12 more"), "{error}");
 }

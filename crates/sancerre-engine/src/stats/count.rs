@@ -6,10 +6,10 @@ use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::PackName;
 use sancerre_format::names::Title;
-use sancerre_format::pack::{PackKind, Piece};
+use sancerre_format::pack::{FrameChunk, PackKind};
 use sancerre_format::seal::RootKey;
 
-use super::{Machine, Stats};
+use super::{MachineStats, Stats};
 use crate::error::Result;
 use crate::repository::ends::Ends;
 use crate::repository::log::{Log, Moves};
@@ -41,7 +41,7 @@ impl SizeClass {
 
 /// What each machine's live snapshots need, by the pack in which it lies.
 pub(super) struct Needs {
-    machines: Vec<Machine>,
+    machines: Vec<MachineStats>,
     lying: Vec<BTreeMap<PackName, FrameSet>>,
 }
 
@@ -51,7 +51,7 @@ impl Needs {
     /// Errors: [`Error::Object`](crate::Error::Object) for one that cannot be read.
     pub(super) fn of(log: &Log) -> Result<Self> {
         let moves = Moves::claimed(log);
-        let mut machines = BTreeMap::<Title, (Machine, FrameSet)>::new();
+        let mut machines = BTreeMap::<Title, (MachineStats, FrameSet)>::new();
         for snapshot in log.snapshots() {
             let fields = &snapshot.manifest.fields;
             let (machine, needed) =
@@ -71,8 +71,8 @@ impl Needs {
     }
 }
 
-fn none(vm: &Title) -> Machine {
-    Machine {
+fn none(vm: &Title) -> MachineStats {
+    MachineStats {
         vm: vm.clone(),
         snapshots: 0,
         size_bytes: 0,
@@ -125,7 +125,7 @@ impl<'a> Count<'a> {
         Ok(())
     }
 
-    fn frame(&mut self, kind: PackKind, sealed_bytes: u64, pieces: &[Piece], owners: &[usize]) {
+    fn frame(&mut self, kind: PackKind, sealed_bytes: u64, pieces: &[FrameChunk], owners: &[usize]) {
         if owners.is_empty() {
             return self.garbage(sealed_bytes);
         }

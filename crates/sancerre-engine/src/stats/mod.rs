@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Source, fetch_all};
+use crate::repository::ends::{PackRef, fetch_all};
 use crate::repository::log::Log;
 use count::{Count, Needs};
 
@@ -25,7 +25,7 @@ pub use count::{CLASSES, SizeClass};
 
 /// What a machine's live snapshots come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub struct MachineStats {
     /// Its name.
     pub vm: Title,
     /// How many.
@@ -44,7 +44,7 @@ pub struct Machine {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Every machine that has live snapshots, by name.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<MachineStats>,
     /// Data of needed frames before compression.
     pub unique_bytes: u64,
     /// The same as stored.
@@ -103,7 +103,7 @@ pub async fn stats(repository: &Repository, monitor: &Monitor) -> Result<Stats> 
         let stored_bytes =
             present.found(name).iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
         count.stored(stored_bytes);
-        match Source::find(&catalogue, name).filter(|source| present.has(name, &source.listed)) {
+        match PackRef::find(&catalogue, name).filter(|source| present.has(name, &source.listed)) {
             Some(source) if needs.has_pack(&name) => sources.push(source),
             _ => count.garbage(stored_bytes),
         }

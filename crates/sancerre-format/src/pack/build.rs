@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    DirectoryEntry, ENTRY_BYTES, FRAMES_MAX, PIECE_BYTES, Pack, PackHead, PackKind, Piece, TRAILER_BYTES,
-    Trailer, WHAT, check_entry, check_pieces, ends_hash,
+    DirectoryEntry, ENTRY_BYTES, FRAMES_MAX, FrameChunk, PIECE_BYTES, Pack, PackHead, PackKind,
+    TRAILER_BYTES, Trailer, WHAT, check_entry, check_pieces, ends_hash,
 };
 use crate::bytes::{to_u32, to_u64, to_usize};
 use crate::error::{Result, ensure};
@@ -111,7 +111,7 @@ impl PackBuilder {
     }
 
     /// Adds a frame that the writing session sealed for this place, with its pieces in their order.
-    pub fn append(&mut self, sealed: &[u8], pieces: &[Piece]) -> Result<FramePlace> {
+    pub fn append(&mut self, sealed: &[u8], pieces: &[FrameChunk]) -> Result<FramePlace> {
         let frame = FrameName { pack: self.name(), index: self.next_index() };
         self.add(0, frame, sealed, pieces)
     }
@@ -124,7 +124,7 @@ impl PackBuilder {
         session_index: u16,
         frame: FrameName,
         sealed: &[u8],
-        pieces: &[Piece],
+        pieces: &[FrameChunk],
     ) -> Result<FramePlace> {
         ensure(session_index != 0, WHAT, || {
             format!("frame {frame} cannot be moved by the session that stored it")
@@ -137,7 +137,7 @@ impl PackBuilder {
         session_index: u16,
         frame: FrameName,
         sealed: &[u8],
-        pieces: &[Piece],
+        pieces: &[FrameChunk],
     ) -> Result<FramePlace> {
         let table_bytes = self.table_bytes_with(pieces.len());
         ensure(self.directory.len() < FRAMES_MAX && table_bytes <= UNIT_BYTES_MAX, WHAT, || {

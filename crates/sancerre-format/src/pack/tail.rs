@@ -2,7 +2,8 @@
 //! frames itself.
 
 use super::{
-    PackHead, PackKind, Piece, SealedSession, TRAILER_BYTES, Trailer, WHAT, decode_directory, decode_table,
+    FrameChunk, PackHead, PackKind, SealedSession, TRAILER_BYTES, Trailer, WHAT, decode_directory,
+    decode_table,
 };
 use crate::bytes::{Reader, to_usize};
 use crate::error::{Result, corrupt};
@@ -36,7 +37,7 @@ pub(super) fn split<'a>(trailer: &Trailer, bytes: &'a [u8]) -> Result<Parts<'a>>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFrames {
     hash: Hash,
-    frames: Vec<(FramePlace, Vec<Piece>)>,
+    frames: Vec<(FramePlace, Vec<FrameChunk>)>,
 }
 
 impl OwnFrames {
@@ -72,7 +73,7 @@ impl OwnFrames {
     }
 
     /// The frames, each with its pieces.
-    pub fn into_frames(self) -> Vec<(FramePlace, Vec<Piece>)> {
+    pub fn into_frames(self) -> Vec<(FramePlace, Vec<FrameChunk>)> {
         self.frames
     }
 }

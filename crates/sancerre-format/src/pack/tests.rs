@@ -26,7 +26,7 @@ fn head(kind: PackKind, numbers: &[u64]) -> PackHead {
 }
 
 /// A sealed frame of incompressible-looking content, and its pieces.
-fn frame(kind: PackKind, number: u64, index: u32, sizes: &[u32]) -> (Vec<u8>, Vec<Piece>) {
+fn frame(kind: PackKind, number: u64, index: u32, sizes: &[u32]) -> (Vec<u8>, Vec<FrameChunk>) {
     let total: u32 = sizes.iter().sum();
     let raw: Vec<u8> = (0..total).map(|at| (at.wrapping_mul(31).wrapping_add(index)) as u8).collect();
     let name = UnitName { kind: kind.frame_kind(), session: session(number), a: 5, b: index };
@@ -35,7 +35,7 @@ fn frame(kind: PackKind, number: u64, index: u32, sizes: &[u32]) -> (Vec<u8>, Ve
     (sealed, sizes.iter().enumerate().map(|(at, size)| (id(at), *size)).collect())
 }
 
-fn build(kind: PackKind, frames: &[Vec<u32>]) -> (FinishedPack, Vec<Vec<Piece>>) {
+fn build(kind: PackKind, frames: &[Vec<u32>]) -> (FinishedPack, Vec<Vec<FrameChunk>>) {
     let mut builder = PackBuilder::new(head(kind, &[9])).unwrap();
     let mut table = Vec::new();
     let mut most = 0;

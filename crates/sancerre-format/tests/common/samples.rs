@@ -1,8 +1,8 @@
 //! One complete object or secret of every kind, always with the same bytes.
 
 use sancerre_format::certificate::{Role, portable};
-use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, State};
-use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::checkpoint::{CarriedRecord, Checkpoint, CheckpointState};
+use sancerre_format::config::{IdentityRecord, ZoneRecord};
 use sancerre_format::error::Result;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
@@ -14,7 +14,7 @@ use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::outcome::{Abort, Body, Commit};
 use sancerre_format::pack::PackKind;
-use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, RecipientRecord};
 use sancerre_format::record::{self, Cut, Fields};
 use sancerre_format::seal::{Codec, RootKey, UnitKind, UnitName, seal};
 
@@ -107,9 +107,15 @@ pub(crate) fn sealed_body(session: SessionId) -> Vec<u8> {
         .unwrap()
 }
 
-pub(crate) fn recipient() -> Recipient {
+pub(crate) fn recipient() -> RecipientRecord {
     let opener = Opener::Ssh(key(WRITER).public());
-    Recipient { repository: repository(), epoch: 2, label: name("front-desk"), created: night(), opener }
+    RecipientRecord {
+        repository: repository(),
+        epoch: 2,
+        label: name("front-desk"),
+        created: night(),
+        opener,
+    }
 }
 
 pub(crate) fn admin_key() -> AdminKey {
@@ -118,7 +124,7 @@ pub(crate) fn admin_key() -> AdminKey {
 
 fn keys() -> Vec<Sample> {
     let identity =
-        Identity { repository: repository(), epoch: 2, created: night(), recipient: RECIPIENT.into() };
+        IdentityRecord { repository: repository(), epoch: 2, created: night(), recipient: RECIPIENT.into() };
     let zone_record =
         ZoneRecord { repository: repository(), zone: zone(), generation: 1, created: night(), epoch: 2 };
     let [writer, keeper] = [Role::Writer, Role::Keeper].map(certificate);
@@ -202,14 +208,14 @@ pub(crate) fn checkpoint() -> Checkpoint {
 }
 
 /// One live snapshot, and the owner of a pack that it uses.
-pub(crate) fn state() -> State {
+pub(crate) fn state() -> CheckpointState {
     let carried = |session: SessionId, hash, cut, bytes: &[u8]| CarriedRecord {
         session,
         hash,
         cut,
         bytes: bytes.into(),
     };
-    let mut state = State::default();
+    let mut state = CheckpointState::default();
     state.kept.insert_pack(PackName { session: 7, ordinal: 0 });
     state.kept.insert_pack(PackName { session: 8, ordinal: 0 });
     state.moves.entry(PackName { session: 8, ordinal: 0 }).or_default().insert(frame(3, 4, 2));
@@ -302,7 +308,9 @@ fn parts() -> Vec<Sample> {
             file: "state.bin".into(),
             bytes: state_part(),
             shape: Shape::Packed,
-            read: |bytes| State::decode(bytes, 9).map(|state| format!("sancerre-{state:?}").into_bytes()),
+            read: |bytes| {
+                CheckpointState::decode(bytes, 9).map(|state| format!("sancerre-{state:?}").into_bytes())
+            },
         },
         Sample {
             file: "body.txt".into(),

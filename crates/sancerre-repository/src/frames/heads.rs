@@ -12,7 +12,7 @@ use sancerre_format::pack::{DirectoryEntry, PackKind};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use super::{Frames, sealed};
-use crate::ends::{Ends, Source};
+use crate::ends::{Ends, PackRef};
 use crate::error::{Error, Result};
 use crate::log::LogEntry;
 
@@ -65,7 +65,7 @@ impl Frames {
     /// Asks a pack; whether all is known then.
     async fn ask(&self, session: u64, pack: PackName) -> Result<bool> {
         let view = self.view();
-        let Some(source) = Source::find(&view.catalogue, pack) else { return Ok(false) };
+        let Some(source) = PackRef::find(&view.catalogue, pack) else { return Ok(false) };
         let key = source.key(&self.repository);
         let ends = Ends::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;

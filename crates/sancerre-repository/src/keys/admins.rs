@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, Role};
-use sancerre_format::config::{Config, Identity, ZoneRecord};
+use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
 use sancerre_format::id::Hash;
 use sancerre_format::names::{self, Zone};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record::{self, Record, Trust};
 use sancerre_format::sign::{PublicKey, SigningKey};
 use sancerre_format::trust::Succession;
@@ -240,8 +240,8 @@ async fn inventory(
 ) -> Result<(BTreeMap<String, Hash>, Vec<String>)> {
     let store = &repository.store;
     let mut found = BTreeMap::new();
-    add(store, trust, &mut found, |_: &Record<Identity>| true).await?;
-    add(store, trust, &mut found, |_: &Record<Recipient>| true).await?;
+    add(store, trust, &mut found, |_: &Record<IdentityRecord>| true).await?;
+    add(store, trust, &mut found, |_: &Record<RecipientRecord>| true).await?;
     add(store, trust, &mut found, |_: &Record<ZoneRecord>| true).await?;
     // They hold a key that is good for nothing any more, and are no damage where nobody can remove them.
     add(store, trust, &mut found, |_: &Record<AdminKey>| true).await?;

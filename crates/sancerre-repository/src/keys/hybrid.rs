@@ -42,7 +42,7 @@ pub fn seal_hybrid(
     let mut random = [0; RANDOM_BYTES];
     let recipient = is_recipient(recipient).then_some(recipient)?;
     fill(&mut random);
-    let recipient = Recipient::new(recipient, random)?;
+    let recipient = HybridRecipient::new(recipient, random)?;
     let file_key = FileKey::init_with_mut(|bytes| bytes.copy_from_slice(file_key));
     let (stanzas, _) = age::Recipient::wrap_file_key(&recipient, &file_key).ok()?;
     let stanza = stanzas.into_iter().next()?;
@@ -50,12 +50,12 @@ pub fn seal_hybrid(
 }
 
 /// A public key that files are sealed to, once: the random bytes must be fresh for each file.
-pub struct Recipient {
+pub struct HybridRecipient {
     key: Public,
     random: Zeroizing<[u8; RANDOM_BYTES]>,
 }
 
-impl Recipient {
+impl HybridRecipient {
     /// From `age1pq1…`; none for any other text.
     pub fn new(text: &str, random: [u8; RANDOM_BYTES]) -> Option<Self> {
         let key = Public::from_bytes(&decode(text, PUBLIC)?)?;
@@ -63,7 +63,7 @@ impl Recipient {
     }
 }
 
-impl age::Recipient for Recipient {
+impl age::Recipient for HybridRecipient {
     fn wrap_file_key(&self, file_key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
         let sealed = self.key.seal(&self.random, INFO, file_key.expose_secret());
         let (share, body) = sealed.ok_or_else(|| std::io::Error::other("ML-KEM failed"))?;
@@ -73,11 +73,11 @@ impl age::Recipient for Recipient {
 }
 
 /// A secret key that opens age files.
-pub struct Identity {
+pub struct HybridIdentity {
     key: Secret,
 }
 
-impl Identity {
+impl HybridIdentity {
     /// From `AGE-SECRET-KEY-PQ-1…`; none for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(decode(text, SECRET)?);
@@ -99,7 +99,7 @@ impl Identity {
     }
 }
 
-impl age::Identity for Identity {
+impl age::Identity for HybridIdentity {
     fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
         let [share] = stanza.args.as_slice() else { return None };
         // A body of another size could hold keys for several readers.
@@ -128,8 +128,8 @@ mod tests {
     const RECIPIENT: &str = include_str!("../../testdata/hybrid.pub");
     const FILE: &[u8] = include_bytes!("../../testdata/hybrid.age");
 
-    fn identity() -> Identity {
-        Identity::parse(SECRET_KEY.trim()).unwrap()
+    fn identity() -> HybridIdentity {
+        HybridIdentity::parse(SECRET_KEY.trim()).unwrap()
     }
 
     #[test]
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_and_nothing_else_does() {
-        let recipient = Recipient::new(RECIPIENT.trim(), [3; RANDOM_BYTES]).unwrap();
+        let recipient = HybridRecipient::new(RECIPIENT.trim(), [3; RANDOM_BYTES]).unwrap();
         let file = age::encrypt(&recipient, b"a session key").unwrap();
         assert_eq!(super::super::sealed::open(&identity(), &file).unwrap().as_slice(), b"a session key");
-        let (other, _) = Identity::of_seed(&[7; 32]).unwrap();
-        let other = Identity::parse(&other).unwrap();
+        let (other, _) = HybridIdentity::of_seed(&[7; 32]).unwrap();
+        let other = HybridIdentity::parse(&other).unwrap();
         assert!(super::super::sealed::open(&other, &file).is_err());
         let stanza = |body: Vec<u8>| Stanza { tag: TAG.into(), args: vec!["AAAA".into()], body };
         assert!(identity().unwrap_stanza(&stanza(vec![0; 32])).is_none(), "a share that is none");
@@ -174,15 +174,15 @@ mod tests {
 
     #[test]
     fn texts_of_other_kinds_are_none() {
-        let (secret, recipient) = Identity::of_seed(&[7; 32]).unwrap();
+        let (secret, recipient) = HybridIdentity::of_seed(&[7; 32]).unwrap();
         assert!(secret.starts_with("AGE-SECRET-KEY-PQ-1") && is_recipient(&recipient));
         let mut mistyped = recipient.clone().into_bytes();
         mistyped[100] ^= 1;
         for text in ["", &secret, &recipient[..900], std::str::from_utf8(&mistyped).unwrap()] {
-            assert!(Recipient::new(text, [0; RANDOM_BYTES]).is_none());
+            assert!(HybridRecipient::new(text, [0; RANDOM_BYTES]).is_none());
         }
         for text in ["", &recipient, &secret[..40], &secret.to_lowercase(), "AGE-SECRET-KEY-1QQQ"] {
-            assert!(Identity::parse(text).is_none());
+            assert!(HybridIdentity::parse(text).is_none());
         }
     }
 }

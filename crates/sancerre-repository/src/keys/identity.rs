@@ -75,7 +75,7 @@ fn native(bytes: &[u8]) -> Result<Vec<OpenIdentity>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(key) = hybrid::Identity::parse(line) {
+        if let Some(key) = hybrid::HybridIdentity::parse(line) {
             found.push(Box::new(key));
             continue;
         }

@@ -6,8 +6,8 @@
 use futures::{StreamExt, stream};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
-use sancerre_format::config::{Identity, ZoneRecord};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::config::{IdentityRecord, ZoneRecord};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record::{self, Fields, Record, Trust};
 use sancerre_format::trust::Succession;
 use sancerre_format::{limits, names};
@@ -27,7 +27,7 @@ pub trait KeyRecord: Fields {
     fn key(&self) -> String;
 }
 
-impl KeyRecord for Identity {
+impl KeyRecord for IdentityRecord {
     const FOLDER: &'static str = names::IDENTITIES;
 
     fn key(&self) -> String {
@@ -35,7 +35,7 @@ impl KeyRecord for Identity {
     }
 }
 
-impl KeyRecord for Recipient {
+impl KeyRecord for RecipientRecord {
     const FOLDER: &'static str = names::RECIPIENTS;
 
     fn key(&self) -> String {

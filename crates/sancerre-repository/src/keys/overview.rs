@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::certificate::Certificate;
-use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::config::{IdentityRecord, ZoneRecord};
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names::{self, Name, Zone};
-use sancerre_format::recipient::{AdminKey, Recipient};
+use sancerre_format::recipient::{AdminKey, RecipientRecord};
 
 use super::Keys;
 use super::lost::{self, LostKey, Needed};
@@ -30,7 +30,7 @@ pub struct CertifiedKey {
 #[derive(Debug, Clone)]
 pub struct RestoreKey {
     /// Its record in the newest epoch it belongs to.
-    pub newest: Recipient,
+    pub newest: RecipientRecord,
     /// Whether it opens what is saved now.
     pub is_current: bool,
 }
@@ -43,7 +43,7 @@ pub struct Overview {
     /// Restore recipients, by label.
     pub recipients: Vec<RestoreKey>,
     /// Identity epochs, ascending.
-    pub epochs: Vec<Identity>,
+    pub epochs: Vec<IdentityRecord>,
     /// Zones and the generations of their keys, ascending.
     pub zones: Vec<ZoneRecord>,
     /// Objects that were left out, and why.
@@ -57,9 +57,9 @@ impl Overview {
     pub async fn read(repository: &Repository) -> Result<Self> {
         let mut found = All::default();
         let zones: Vec<ZoneRecord> = found.all(repository).await?;
-        let epochs: Vec<Identity> = found.all(repository).await?;
+        let epochs: Vec<IdentityRecord> = found.all(repository).await?;
         let certificates: Vec<Certificate> = found.all(repository).await?;
-        let mut recipients: Vec<Recipient> = found.all(repository).await?;
+        let mut recipients: Vec<RecipientRecord> = found.all(repository).await?;
         recipients.sort_by_key(|recipient| std::cmp::Reverse(recipient.epoch));
         let _: Vec<AdminKey> = found.all(repository).await?;
 

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use sancerre_format::certificate::Role;
-use sancerre_format::config::Identity;
+use sancerre_format::config::IdentityRecord;
 use sancerre_format::id::RepositoryId;
 use sancerre_format::key::{AdminSecret, IdentitySecret, Secret};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name};
-use sancerre_format::recipient::{AdminKey, Opener, Recipient};
+use sancerre_format::recipient::{AdminKey, Opener, RecipientRecord};
 use sancerre_format::record::{self, Record, Trust};
 use sancerre_format::sign::SigningKey;
 
@@ -53,10 +53,10 @@ pub fn is_usable(opener: &Opener) -> bool {
     match opener {
         Opener::Passphrase => true,
         Opener::Age(recipient) if hybrid::is_recipient(recipient) => {
-            hybrid::Recipient::new(recipient, [0; hybrid::RANDOM_BYTES]).is_some()
+            hybrid::HybridRecipient::new(recipient, [0; hybrid::RANDOM_BYTES]).is_some()
         }
         Opener::Age(recipient) => age::x25519::Recipient::from_str(recipient).is_ok(),
-        Opener::Ssh(key) => super::ssh::Recipient::new(&key.to_string(), [0; 32]).is_ok(),
+        Opener::Ssh(key) => super::ssh::SshRecipient::new(&key.to_string(), [0; 32]).is_ok(),
     }
 }
 
@@ -70,9 +70,10 @@ pub struct Removed {
 }
 
 /// Every recipient's record that verifies, newest epoch first, then by label.
-pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<Recipient>>> {
-    let found = objects::read::<Recipient>(store, trust).await?;
-    let mut records: Vec<Record<Recipient>> = found.records.into_iter().map(|(record, _)| record).collect();
+pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<RecipientRecord>>> {
+    let found = objects::read::<RecipientRecord>(store, trust).await?;
+    let mut records: Vec<Record<RecipientRecord>> =
+        found.records.into_iter().map(|(record, _)| record).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.fields.epoch));
     Ok(records)
 }
@@ -80,7 +81,7 @@ pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<Recipient>>
 /// The newest identity's record that verifies: what sessions seal their keys to from now on.
 ///
 /// Errors: the store's; [`Error::Object`] when nothing serves and a newer version wrote one, or one cannot be read.
-pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<Identity>>> {
+pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<IdentityRecord>>> {
     let found = newest_above(store, trust, 0).await?;
     match (found.newest, objects::worst(found.left_out, false)) {
         (None, Some(error)) => Err(error),
@@ -90,7 +91,7 @@ pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Reco
 
 /// The newest identity that verifies, and what was passed over.
 struct Newest {
-    newest: Option<Record<Identity>>,
+    newest: Option<Record<IdentityRecord>>,
     left_out: Vec<LeftOut>,
 }
 
@@ -101,7 +102,7 @@ async fn newest_above(store: &Store, trust: &Trust, known: u16) -> Result<Newest
 /// The same of those that were listed.
 async fn newest_of(store: &Store, trust: &Trust, known: u16, mut listed: Vec<Listed>) -> Result<Newest> {
     listed.retain(|listed| names::identity_epoch(&listed.key).is_some_and(|epoch| epoch > known));
-    let found = objects::read_listed::<Identity>(store, trust, listed).await?;
+    let found = objects::read_listed::<IdentityRecord>(store, trust, listed).await?;
     // By key is by epoch.
     let newest = found.records.into_iter().next_back().map(|(record, _)| record);
     Ok(Newest { newest, left_out: found.left_out })
@@ -288,7 +289,7 @@ pub fn seal_identity(host: &Host, to: &To, secret: &IdentitySecret) -> Result<(O
 
 async fn put(repository: &Repository, secret: &IdentitySecret, label: &Name, to: &To) -> Result<Put> {
     let (opener, sealed) = seal_identity(&repository.host, to, secret)?;
-    let recipient = Recipient {
+    let recipient = RecipientRecord {
         repository: repository.keys.trust.repository,
         epoch: secret.epoch,
         label: label.clone(),
@@ -362,7 +363,7 @@ async fn start_epoch(repository: &Repository, stay: &[(Name, To)]) -> Result<u16
     }
     let sealed = repository.host.sealer.seal(&recipient, former.encode().as_bytes())?;
     let created = repository.host.clock.now();
-    let record = Identity { repository: repository.keys.trust.repository, epoch, created, recipient };
+    let record = IdentityRecord { repository: repository.keys.trust.repository, epoch, created, recipient };
     let record = sign(repository, &record, &sealed)?;
     match repository.store.put_new(&names::identity(epoch), record).await? {
         Put::Created => Ok(epoch),
@@ -391,7 +392,7 @@ async fn free_epoch(store: &Store, newest: u16) -> Result<u16> {
 }
 
 /// `passphrase`, `passphrase-2`, … whichever was never used, for a recipient or for the admin's key.
-pub(super) async fn free_label(repository: &Repository, records: &[Record<Recipient>]) -> Result<Name> {
+pub(super) async fn free_label(repository: &Repository, records: &[Record<RecipientRecord>]) -> Result<Name> {
     let admins: BTreeSet<String> =
         repository.store.list(names::ADMINS).await?.into_iter().map(|listed| listed.key).collect();
     let is_free = |label: &Name| {

@@ -79,7 +79,7 @@ pub fn has_memory(log_n: u8) -> Result<()> {
 /// The key of an identity of the repository.
 pub(super) enum AgeIdentity {
     /// The hybrid of ML-KEM-768 and X25519, which new ones are.
-    Hybrid(Box<hybrid::Identity>),
+    Hybrid(Box<hybrid::HybridIdentity>),
     /// X25519 alone.
     X25519(age::x25519::Identity),
 }
@@ -112,7 +112,7 @@ fn malformed(reason: &str) -> FormatError {
 
 /// The key of an identity's secret.
 pub(super) fn parse_identity(secret: &IdentitySecret) -> std::result::Result<AgeIdentity, FormatError> {
-    if let Some(identity) = hybrid::Identity::parse(&secret.identity) {
+    if let Some(identity) = hybrid::HybridIdentity::parse(&secret.identity) {
         return Ok(AgeIdentity::Hybrid(Box::new(identity)));
     }
     age::x25519::Identity::from_str(&secret.identity).map(AgeIdentity::X25519).map_err(malformed)

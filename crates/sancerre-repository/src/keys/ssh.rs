@@ -28,13 +28,13 @@ const LABEL: &[u8] = b"age-encryption.org/v1/ssh-ed25519";
 const BCRYPT_ROUNDS_MAX: u32 = 1024;
 
 /// An Ed25519 public key that files are sealed to, once: `ephemeral` must be fresh for each file.
-pub struct Recipient {
+pub struct SshRecipient {
     wire: Vec<u8>,
     montgomery: PublicKey,
     ephemeral: StaticSecret,
 }
 
-impl Recipient {
+impl SshRecipient {
     /// From `ssh-ed25519 <base64>` and 32 random bytes.
     ///
     /// Errors: [`Error::WrongKey`] for any other kind of key.
@@ -58,7 +58,7 @@ impl Recipient {
     }
 }
 
-impl age::Recipient for Recipient {
+impl age::Recipient for SshRecipient {
     fn wrap_file_key(
         &self,
         file_key: &FileKey,

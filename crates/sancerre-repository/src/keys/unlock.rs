@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
-use sancerre_format::config::{Identity, ZoneRecord};
+use sancerre_format::config::{IdentityRecord, ZoneRecord};
 use sancerre_format::key::{IdentitySecret, Secret, ZoneKeys, ZoneSecret};
 use sancerre_format::names::{self, Name, Zone};
-use sancerre_format::recipient::{Opener, Recipient};
+use sancerre_format::recipient::{Opener, RecipientRecord};
 use sancerre_format::record::{Fields, Record, SignedBy, Trust};
 use zeroize::Zeroizing;
 
@@ -72,7 +72,7 @@ impl Unlock {
     }
 
     /// The secret sealed to a recipient, if that is one of those at hand.
-    fn try_recipient(&self, record: &Record<Recipient>) -> Option<Zeroizing<Vec<u8>>> {
+    fn try_recipient(&self, record: &Record<RecipientRecord>) -> Option<Zeroizing<Vec<u8>>> {
         match record.fields.opener {
             Opener::Passphrase => self.try_passphrase(record.sealed().ok()?),
             Opener::Age(_) | Opener::Ssh(_) => self.try_identities(record.sealed().ok()?),
@@ -89,8 +89,8 @@ impl Unlock {
     }
 
     /// Why none of these opens, all of which verify: what was given may be of a kind of which there is none.
-    fn fits_none(&self, records: &[(Record<Recipient>, bytes::Bytes)], store: &Store) -> Error {
-        let is_passphrase = |record: &Recipient| record.opener == Opener::Passphrase;
+    fn fits_none(&self, records: &[(Record<RecipientRecord>, bytes::Bytes)], store: &Store) -> Error {
+        let is_passphrase = |record: &RecipientRecord| record.opener == Opener::Passphrase;
         let passphrases = records.iter().filter(|(record, _)| is_passphrase(&record.fields)).count();
         let epoch = records.iter().map(|(record, _)| record.fields.epoch).max();
         let what = match (&self.passphrase, self.identities.is_empty()) {
@@ -226,7 +226,7 @@ async fn open_identities(
     trust: &Trust,
     unlock: &Unlock,
 ) -> Result<Opened<(Vec<IdentitySecret>, bool)>> {
-    let Found { mut records, mut left_out } = objects::read::<Recipient>(store, trust).await?;
+    let Found { mut records, mut left_out } = objects::read::<RecipientRecord>(store, trust).await?;
     records.sort_by_key(|(record, _)| std::cmp::Reverse(record.fields.epoch));
     let any = !records.is_empty();
     let (mut identities, mut vouched): (Vec<IdentitySecret>, bool) = (Vec::new(), false);
@@ -278,7 +278,7 @@ async fn chain(
     left_out: &mut Vec<LeftOut>,
 ) -> Result<std::result::Result<(Vec<IdentitySecret>, bool), FormatError>> {
     let epochs = |key: &str| names::identity_epoch(key).is_some_and(|epoch| epoch <= newest.epoch);
-    let mut found = objects::read_those::<Identity>(store, trust, epochs).await?;
+    let mut found = objects::read_those::<IdentityRecord>(store, trust, epochs).await?;
     left_out.append(&mut found.left_out);
     let mut identities: Vec<IdentitySecret> = Vec::new();
     let mut next = Some(newest);
@@ -321,7 +321,7 @@ enum Step {
 fn step(
     trust: &Trust,
     secret: &IdentitySecret,
-    record: &Record<Identity>,
+    record: &Record<IdentityRecord>,
 ) -> std::result::Result<Step, FormatError> {
     let forged = |detail: &str| FormatError::Forged { what: "identity", detail: detail.to_owned() };
     let identity = sealed::parse_identity(secret)?;
@@ -436,7 +436,7 @@ pub(super) fn passphrase_opens<F: Fields>(passphrase: &SecretString, record: &Re
 /// A fresh identity, hybrid: its secret as text, and its recipient.
 pub fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> {
     let seed = Zeroizing::new(host.random::<32>());
-    hybrid::Identity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
+    hybrid::HybridIdentity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
         what: "cannot make an age identity".into(),
         advice: "please report it",
     })

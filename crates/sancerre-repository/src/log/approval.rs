@@ -14,7 +14,7 @@ use super::Log;
 
 /// What counts once it is approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum ApprovalRequest {
     /// These snapshots go.
     Forget(Vec<SessionId>),
     /// So few approvals are needed from then on.
@@ -29,7 +29,7 @@ pub struct Pending {
     /// Who signed it: one who cannot approve it.
     pub by: Name,
     /// What it asks for.
-    pub request: Request,
+    pub request: ApprovalRequest,
     /// How many approvals it needs: as many as were needed at its number.
     pub needed: u32,
     signer: Signer,
@@ -37,7 +37,12 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(session: SessionId, entry: &Record<Entry>, request: Request, needed: u32) -> Self {
+    pub(super) fn new(
+        session: SessionId,
+        entry: &Record<Entry>,
+        request: ApprovalRequest,
+        needed: u32,
+    ) -> Self {
         let (by, signer) = (entry.fields.by.name.clone(), entry.signer.clone());
         Self { session, by, request, needed, signer, approvals: Vec::new() }
     }
@@ -76,8 +81,8 @@ impl fmt::Display for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "log entry {} of {}: ", self.session.number, self.by)?;
         match &self.request {
-            Request::Forget(snapshots) => write!(f, "forget {} snapshots", snapshots.len())?,
-            Request::Quorum(needed) => write!(f, "need {needed} approvals only")?,
+            ApprovalRequest::Forget(snapshots) => write!(f, "forget {} snapshots", snapshots.len())?,
+            ApprovalRequest::Quorum(needed) => write!(f, "need {needed} approvals only")?,
         }
         write!(f, ", {} of {} approvals", self.approvals.len(), self.needed)
     }

@@ -1,6 +1,6 @@
 //! What stands for the log below a number when a reader starts at a checkpoint (FORMAT.md §9.4).
 
-use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::names::Name;
@@ -26,7 +26,7 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    pub(super) fn new(checkpoint: &Record<Checkpoint>, state: &State) -> Self {
+    pub(super) fn new(checkpoint: &Record<Checkpoint>, state: &CheckpointState) -> Self {
         let Checkpoint { upto, previous, by, .. } = &checkpoint.fields;
         let mut moves = Moves::default();
         state.moves.iter().for_each(|(to, frames)| moves.add(*to, frames));

@@ -8,7 +8,7 @@ use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
-use super::approval::{Pending, Request};
+use super::approval::{ApprovalRequest, Pending};
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
 
@@ -49,8 +49,8 @@ impl Standing {
     /// The entry of this signer that would forget a snapshot and waits for approval.
     pub fn asked_by(&self, signer: &Name, snapshot: &SessionId) -> Option<u64> {
         let asks = |pending: &&Pending| match &pending.request {
-            Request::Forget(snapshots) => pending.by == *signer && snapshots.contains(snapshot),
-            Request::Quorum(_) => false,
+            ApprovalRequest::Forget(snapshots) => pending.by == *signer && snapshots.contains(snapshot),
+            ApprovalRequest::Quorum(_) => false,
         };
         self.pending().find(asks).map(|pending| pending.session.number)
     }
@@ -62,15 +62,16 @@ impl Standing {
 
     /// Whether an entry that waits for approval would forget it.
     pub fn is_asked(&self, snapshot: &SessionId) -> bool {
-        self.pending()
-            .any(|pending| matches!(&pending.request, Request::Forget(asked) if asked.contains(snapshot)))
+        self.pending().any(
+            |pending| matches!(&pending.request, ApprovalRequest::Forget(asked) if asked.contains(snapshot)),
+        )
     }
 
     /// Does at once what needs no approval.
-    fn ask(&mut self, session: SessionId, entry: &Record<Entry>, request: Request) {
+    fn ask(&mut self, session: SessionId, entry: &Record<Entry>, request: ApprovalRequest) {
         let needed = match request {
             // More are never less safe, and end what asked for fewer before.
-            Request::Quorum(more) if more >= self.approvals_needed => 0,
+            ApprovalRequest::Quorum(more) if more >= self.approvals_needed => 0,
             _ => self.approvals_needed,
         };
         match needed {
@@ -79,14 +80,14 @@ impl Standing {
         }
     }
 
-    fn grant(&mut self, number: u64, request: Request) {
+    fn grant(&mut self, number: u64, request: ApprovalRequest) {
         match request {
-            Request::Forget(snapshots) => {
+            ApprovalRequest::Forget(snapshots) => {
                 self.forgotten.extend(snapshots.into_iter().map(|snapshot| (snapshot, number)));
             }
-            Request::Quorum(needed) => {
+            ApprovalRequest::Quorum(needed) => {
                 self.approvals_needed = needed;
-                self.pending.retain(|_, pending| !matches!(pending.request, Request::Quorum(_)));
+                self.pending.retain(|_, pending| !matches!(pending.request, ApprovalRequest::Quorum(_)));
             }
         }
     }
@@ -104,11 +105,11 @@ impl Standing {
         let stays = |snapshot: &SessionId| snapshots.binary_search(snapshot).is_err();
         self.forgotten.retain(|snapshot, _| stays(snapshot));
         self.pending.retain(|_, pending| match &mut pending.request {
-            Request::Forget(asked) => {
+            ApprovalRequest::Forget(asked) => {
                 asked.retain(stays);
                 !asked.is_empty()
             }
-            Request::Quorum(_) => true,
+            ApprovalRequest::Quorum(_) => true,
         });
     }
 
@@ -189,10 +190,10 @@ impl Standing {
                     self.retained.get(*snapshot).is_none_or(|until| *until <= record.fields.time)
                 };
                 let snapshots: Vec<SessionId> = named.snapshots.iter().filter(may_go).copied().collect();
-                self.ask(entry.session, record, Request::Forget(snapshots));
+                self.ask(entry.session, record, ApprovalRequest::Forget(snapshots));
             }
             Kind::Quorum(quorum) => {
-                self.ask(entry.session, record, Request::Quorum(quorum.approvals_needed));
+                self.ask(entry.session, record, ApprovalRequest::Quorum(quorum.approvals_needed));
             }
             Kind::Approve(approval) => self.approve(&approval.entries, &record.signer),
             Kind::Undelete(named) => self.take_back(&named.snapshots),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sancerre_format::checkpoint::{Checkpoint, State};
+use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::{self, Fields, Record};
@@ -70,7 +70,7 @@ impl Log {
     pub fn of_checkpoint(
         repository: &Repository,
         checkpoint: &Record<Checkpoint>,
-        state: &State,
+        state: &CheckpointState,
     ) -> std::result::Result<Self, FormatError> {
         let mut log = Self { basis: Some(Basis::new(checkpoint, state)), ..Self::default() };
         log.approvals_needed = repository.approvals_needed;
@@ -237,13 +237,13 @@ pub fn decode(
     repository: &Repository,
     key: &str,
     bytes: &[u8],
-) -> std::result::Result<(Record<Checkpoint>, State), FormatError> {
+) -> std::result::Result<(Record<Checkpoint>, CheckpointState), FormatError> {
     let checkpoint = record::decode::<Checkpoint>(&repository.keys.trust, bytes)?;
     let fields = &checkpoint.fields;
     if fields.zone != repository.keys.zone || names::checkpoint(&fields.zone, fields.upto) != key {
         return Err(forged("it was made for another place"));
     }
-    let state = State::decode(checkpoint.public()?, fields.upto)?;
+    let state = CheckpointState::decode(checkpoint.public()?, fields.upto)?;
     Ok((checkpoint, state))
 }
 

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_format::names::Time;
 
-use super::{Check, Finding, PREFIX, Verdict};
+use super::{Check, PREFIX, ProbeFinding, ProbeVerdict};
 use crate::causes;
 use crate::clock::{Clock, Random, random};
 use crate::error::{Result, StoreError};
@@ -31,7 +31,7 @@ struct Trial<'a> {
     clock: &'a dyn Clock,
     random: &'a dyn Random,
     folder: String,
-    findings: Vec<Finding>,
+    findings: Vec<ProbeFinding>,
     locked_until: Option<Time>,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn run(
     store: &Store,
     clock: &dyn Clock,
     source: &dyn Random,
-) -> Result<(Vec<Finding>, Option<Time>)> {
+) -> Result<(Vec<ProbeFinding>, Option<Time>)> {
     let name: String = random::<8>(source).iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = format!("{PREFIX}/{name}");
     let plain = store.current_only();
@@ -75,9 +75,9 @@ impl Trial<'_> {
     }
 
     /// Notes a finding; of one check the first stands.
-    fn found(&mut self, check: Check, verdict: Verdict, seen: impl Into<String>) {
+    fn found(&mut self, check: Check, verdict: ProbeVerdict, seen: impl Into<String>) {
         if self.findings.iter().all(|finding| finding.check != check) {
-            self.findings.push(Finding { check, verdict, seen: seen.into() });
+            self.findings.push(ProbeFinding { check, verdict, seen: seen.into() });
         }
     }
 
@@ -95,30 +95,38 @@ impl Trial<'_> {
     async fn write(&mut self, first: &Bytes) -> Result<bool> {
         let key = self.key("object");
         match self.put(&key, first, PutMode::Create).await {
-            Ok(()) => self.found(Check::Write, Verdict::Holds, "an object was written"),
+            Ok(()) => self.found(Check::Write, ProbeVerdict::Holds, "an object was written"),
             // A retry met its own object, or the store is mad: reading back tells.
             Err(object_store::Error::AlreadyExists { .. }) => {
-                self.found(Check::Write, Verdict::Holds, "an object was written");
+                self.found(Check::Write, ProbeVerdict::Holds, "an object was written");
             }
             Err(
                 object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
             ) => {
-                self.found(Check::Write, Verdict::Absent, "the store refused a write for want of a right");
+                self.found(
+                    Check::Write,
+                    ProbeVerdict::Absent,
+                    "the store refused a write for want of a right",
+                );
                 return Ok(false);
             }
             Err(source) if cannot_create(&source) => {
-                self.found(Check::CreateOnly, Verdict::Absent, explain(&source));
+                self.found(Check::CreateOnly, ProbeVerdict::Absent, explain(&source));
                 return Ok(false);
             }
             Err(source) => return Err(StoreError::Failed { operation: "write", key, source }),
         }
         match self.store.get(&key).await? {
             Some(found) if found == *first => {
-                self.found(Check::ReadBack, Verdict::Holds, "the same bytes came back");
+                self.found(Check::ReadBack, ProbeVerdict::Holds, "the same bytes came back");
             }
-            Some(_) => self.found(Check::ReadBack, Verdict::Lies, "other bytes came back"),
+            Some(_) => self.found(Check::ReadBack, ProbeVerdict::Lies, "other bytes came back"),
             None => {
-                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there");
+                self.found(
+                    Check::ReadBack,
+                    ProbeVerdict::Lies,
+                    "an object that was acknowledged is not there",
+                );
             }
         }
         Ok(true)
@@ -131,32 +139,36 @@ impl Trial<'_> {
         let found = self.store.get(&key).await?;
         match answer {
             Ok(()) => {
-                self.found(Check::CreateOnly, Verdict::Lies, "a second object was accepted over the first");
+                self.found(
+                    Check::CreateOnly,
+                    ProbeVerdict::Lies,
+                    "a second object was accepted over the first",
+                );
             }
             Err(object_store::Error::AlreadyExists { .. }) if found.as_ref() == Some(first) => {
                 self.found(
                     Check::CreateOnly,
-                    Verdict::Holds,
+                    ProbeVerdict::Holds,
                     "a second object was refused, and the first is there",
                 );
             }
             Err(object_store::Error::AlreadyExists { .. }) if found == Some(second) => {
                 self.found(
                     Check::CreateOnly,
-                    Verdict::Lies,
+                    ProbeVerdict::Lies,
                     "a second object was refused, and overwrote the first all the same",
                 );
             }
             Err(object_store::Error::AlreadyExists { .. }) => {
                 self.found(
                     Check::CreateOnly,
-                    Verdict::Unknown,
+                    ProbeVerdict::Unknown,
                     "a second object was refused, and the first cannot be read",
                 );
             }
             Err(error) => self.found(
                 Check::CreateOnly,
-                Verdict::Absent,
+                ProbeVerdict::Absent,
                 format!("a create-only request is answered: {error}"),
             ),
         }
@@ -183,14 +195,14 @@ impl Trial<'_> {
         match winners.as_slice() {
             [] => self.found(
                 Check::Race,
-                Verdict::Unknown,
+                ProbeVerdict::Unknown,
                 format!("of {RUNNERS} requests at once none was accepted"),
             ),
             [winner] if found.as_ref() == Some(*winner) => {
                 if race + 1 == RACES {
                     self.found(
                         Check::Race,
-                        Verdict::Holds,
+                        ProbeVerdict::Holds,
                         format!("of {RUNNERS} requests at once one was accepted, {RACES} times"),
                     );
                 }
@@ -198,12 +210,12 @@ impl Trial<'_> {
             }
             [_] => self.found(
                 Check::Race,
-                Verdict::Lies,
+                ProbeVerdict::Lies,
                 "one request was accepted, but another's bytes are there",
             ),
             many => self.found(
                 Check::Race,
-                Verdict::Lies,
+                ProbeVerdict::Lies,
                 format!("of {RUNNERS} requests at once {} were accepted", many.len()),
             ),
         }
@@ -215,15 +227,17 @@ impl Trial<'_> {
         self.store.put_new(&key, first.clone()).await?;
         match self.store.need_range(&key, range).await {
             Ok(bytes) if first.get(1000..3000) == Some(&bytes) => {
-                self.found(Check::Range, Verdict::Holds, "the part that was asked for came back");
+                self.found(Check::Range, ProbeVerdict::Holds, "the part that was asked for came back");
             }
-            Ok(_) => self.found(Check::Range, Verdict::Lies, "another part came back than was asked for"),
+            Ok(_) => {
+                self.found(Check::Range, ProbeVerdict::Lies, "another part came back than was asked for")
+            }
             Err(StoreError::Failed { source, .. }) => self.found(
                 Check::Range,
-                Verdict::Absent,
+                ProbeVerdict::Absent,
                 format!("a part of an object cannot be read: {}", explain(&source)),
             ),
-            Err(error) => self.found(Check::Range, Verdict::Absent, error.to_string()),
+            Err(error) => self.found(Check::Range, ProbeVerdict::Absent, error.to_string()),
         }
         Ok(())
     }
@@ -236,18 +250,18 @@ impl Trial<'_> {
         let sizes = [of("object"), of("range"), of("race0")];
         let right = u64::try_from(SIZE_BYTES).ok();
         if sizes.iter().any(Option::is_none) {
-            self.found(Check::List, Verdict::Absent, "an object that was just written is not listed");
+            self.found(Check::List, ProbeVerdict::Absent, "an object that was just written is not listed");
         } else if sizes.iter().any(|size| *size != right) {
-            self.found(Check::List, Verdict::Lies, "a listing shows a wrong size");
+            self.found(Check::List, ProbeVerdict::Lies, "a listing shows a wrong size");
         } else {
-            self.found(Check::List, Verdict::Holds, "what was just written is listed");
+            self.found(Check::List, ProbeVerdict::Holds, "what was just written is listed");
         }
         Ok(())
     }
 
     async fn checksum(&mut self) -> Result<()> {
         let Some(s3) = self.store.s3() else {
-            self.found(Check::Checksum, Verdict::Unknown, "only S3 is asked");
+            self.found(Check::Checksum, ProbeVerdict::Unknown, "only S3 is asked");
             return Ok(());
         };
         let headers = [("x-amz-checksum-sha256", WRONG_SHA256)];
@@ -255,11 +269,15 @@ impl Trial<'_> {
         let answer = s3.request(method, Some(&key), &[], &headers, self.bytes()).await?;
         match answer.is_success() {
             true => {
-                self.found(Check::Checksum, Verdict::Absent, "an object with a wrong checksum was accepted");
+                self.found(
+                    Check::Checksum,
+                    ProbeVerdict::Absent,
+                    "an object with a wrong checksum was accepted",
+                );
             }
             false => self.found(
                 Check::Checksum,
-                Verdict::Holds,
+                ProbeVerdict::Holds,
                 format!("an object with a wrong checksum was refused ({})", answer.reason()),
             ),
         }
@@ -273,7 +291,11 @@ impl Trial<'_> {
             Ok(head) => head,
             // Nothing to try anything on.
             Err(object_store::Error::NotFound { .. }) => {
-                self.found(Check::ReadBack, Verdict::Lies, "an object that was acknowledged is not there");
+                self.found(
+                    Check::ReadBack,
+                    ProbeVerdict::Lies,
+                    "an object that was acknowledged is not there",
+                );
                 return Ok(());
             }
             Err(source) => return Err(StoreError::Failed { operation: "read", key, source }),
@@ -287,7 +309,7 @@ impl Trial<'_> {
 
     fn clock(&mut self, head: &ObjectMeta) {
         let skew = head.last_modified.timestamp().saturating_sub(self.clock.now().unix_seconds());
-        let verdict = if skew.abs() > SKEW_SECONDS_MAX { Verdict::Absent } else { Verdict::Holds };
+        let verdict = if skew.abs() > SKEW_SECONDS_MAX { ProbeVerdict::Absent } else { ProbeVerdict::Holds };
         let seen = match skew {
             -2..=2 => "the same time as here".into(),
             _ if skew > 0 => format!("the store is {skew} s ahead of this host"),
@@ -300,9 +322,9 @@ impl Trial<'_> {
     fn flush(&mut self) {
         match self.store.weakness() {
             None => {}
-            Some(None) => self.found(Check::Flush, Verdict::Holds, "names were brought to the disk"),
+            Some(None) => self.found(Check::Flush, ProbeVerdict::Holds, "names were brought to the disk"),
             Some(Some(said)) => {
-                self.found(Check::Flush, Verdict::Absent, format!("a folder cannot be flushed: {said}"));
+                self.found(Check::Flush, ProbeVerdict::Absent, format!("a folder cannot be flushed: {said}"));
             }
         }
     }
@@ -311,13 +333,13 @@ impl Trial<'_> {
     async fn overwrite(&mut self, key: &str) -> Result<bool> {
         match self.put(key, &self.bytes(), PutMode::Overwrite).await {
             Ok(()) => {
-                self.found(Check::Overwrite, Verdict::Absent, "an object was overwritten");
+                self.found(Check::Overwrite, ProbeVerdict::Absent, "an object was overwritten");
                 Ok(true)
             }
             Err(
                 object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
             ) => {
-                self.found(Check::Overwrite, Verdict::Holds, "overwriting was refused");
+                self.found(Check::Overwrite, ProbeVerdict::Holds, "overwriting was refused");
                 Ok(false)
             }
             Err(source) => Err(StoreError::Failed { operation: "overwrite", key: key.to_owned(), source }),
@@ -326,20 +348,20 @@ impl Trial<'_> {
 
     /// Stores whose versions and locks are not asked about.
     async fn elsewhere(&mut self, key: &str, first: &Bytes) -> Result<()> {
-        self.found(Check::Versions, Verdict::Unknown, "only S3 is asked");
-        self.found(Check::Retention, Verdict::Unknown, "only S3 is asked");
+        self.found(Check::Versions, ProbeVerdict::Unknown, "only S3 is asked");
+        self.found(Check::Retention, ProbeVerdict::Unknown, "only S3 is asked");
         if !self.overwrite(key).await? && self.store.get(key).await?.as_ref() != Some(first) {
-            self.found(Check::ReadBack, Verdict::Lies, "an object is another after a refused write");
+            self.found(Check::ReadBack, ProbeVerdict::Lies, "an object is another after a refused write");
         }
         let deleted = self.store.inner.delete(&Path::from(key)).await;
         match (deleted, self.store.get(key).await?) {
-            (_, None) => self.found(Check::Delete, Verdict::Absent, "an object was deleted"),
+            (_, None) => self.found(Check::Delete, ProbeVerdict::Absent, "an object was deleted"),
             (Err(error), Some(_)) => {
-                self.found(Check::Delete, Verdict::Holds, format!("a delete was refused: {error}"));
+                self.found(Check::Delete, ProbeVerdict::Holds, format!("a delete was refused: {error}"));
             }
             (Ok(()), Some(_)) => self.found(
                 Check::Delete,
-                Verdict::Lies,
+                ProbeVerdict::Lies,
                 "a delete was accepted, and the object is still there",
             ),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use sancerre_engine::forget;
-use sancerre_engine::repository::log::{Pending, Request};
+use sancerre_engine::repository::log::{ApprovalRequest, Pending};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -55,7 +55,7 @@ async fn list(context: &Context) -> Result<Done, Failure> {
     let (standing, pending) = (log.standing(u64::MAX), log.pending());
     for pending in &pending {
         context.output.result(&format!("{pending}\n"))?;
-        if let Request::Forget(snapshots) = &pending.request {
+        if let ApprovalRequest::Forget(snapshots) = &pending.request {
             let lines: Vec<String> = snapshots.iter().map(|one| format!("  {}\n", one.intent)).collect();
             context.output.result(&lines.concat())?;
         }
@@ -72,8 +72,8 @@ async fn list(context: &Context) -> Result<Done, Failure> {
 /// What waits, for JSON.
 pub(crate) fn describe(pending: &Pending) -> Value {
     let (snapshots, quorum) = match &pending.request {
-        Request::Forget(snapshots) => (snapshots.as_slice(), None),
-        Request::Quorum(needed) => (&[][..], Some(needed)),
+        ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), None),
+        ApprovalRequest::Quorum(needed) => (&[][..], Some(needed)),
     };
     json!({
         "entry": pending.session.number,

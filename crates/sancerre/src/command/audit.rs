@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use sancerre_engine::audit::{self, AuditOptions, AuditReport, State};
+use sancerre_engine::audit::{self, AuditOptions, AuditReport, AuditState};
 use sancerre_engine::check::{ReadData, Sample};
 use sancerre_format::names::Title;
 
@@ -145,9 +145,9 @@ fn read_data(options: &Audit, context: &Context) -> ReadData {
 }
 
 /// The memory of earlier audits; none the first time.
-fn read_state(path: &Path) -> Result<Option<State>, Failure> {
+fn read_state(path: &Path) -> Result<Option<AuditState>, Failure> {
     match std::fs::read_to_string(path) {
-        Ok(text) => State::decode(&text)
+        Ok(text) => AuditState::decode(&text)
             .map(Some)
             .map_err(|error| Failure::usage(format!("{}: {error}", path.display()))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -10,7 +10,7 @@ use sancerre_engine::lock::{Needs, SnapshotLock, short_seconds};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::store::Store;
-use sancerre_engine::store::probe::{self, Check, Finding, Report, Verdict};
+use sancerre_engine::store::probe::{self, Check, ProbeFinding, ProbeVerdict, Report};
 use sancerre_format::names::{self, Zone};
 use serde_json::{Value, json};
 
@@ -105,7 +105,8 @@ struct Locks {
 }
 
 fn locks_objects(report: &Report) -> bool {
-    let holds = |finding: &Finding| finding.check == Check::Retention && finding.verdict == Verdict::Holds;
+    let holds =
+        |finding: &ProbeFinding| finding.check == Check::Retention && finding.verdict == ProbeVerdict::Holds;
     report.findings.iter().any(holds)
 }
 
@@ -160,14 +161,14 @@ async fn zone_locks(context: &Context, repository: &Repository) -> Result<Vec<Sn
 
 /// The table, and a line for each thing that does not hold.
 pub(crate) fn text(report: &Report) -> String {
-    let row = |finding: &Finding| {
+    let row = |finding: &ProbeFinding| {
         vec![finding.check.title().to_owned(), finding.verdict.word().to_owned(), finding.seen.clone()]
     };
     let rows: Vec<Vec<String>> = report.findings.iter().map(row).collect();
     let mut text = table(&[("store", Align::Left), ("", Align::Left), ("seen", Align::Left)], &rows);
-    let open = report.findings.iter().filter(|finding| finding.verdict != Verdict::Holds);
+    let open = report.findings.iter().filter(|finding| finding.verdict != ProbeVerdict::Holds);
     for finding in open {
-        let what = if finding.verdict == Verdict::Unknown { "if not " } else { "not " };
+        let what = if finding.verdict == ProbeVerdict::Unknown { "if not " } else { "not " };
         text.push_str(&format!("\n{what}({}): {}", finding.check.title(), finding.check.consequence()));
     }
     text.push('\n');
@@ -176,8 +177,8 @@ pub(crate) fn text(report: &Report) -> String {
 
 /// The findings for JSON.
 pub(crate) fn findings(report: &Report) -> Value {
-    let of = |finding: &Finding| {
-        let means = (finding.verdict != Verdict::Holds).then(|| finding.check.consequence());
+    let of = |finding: &ProbeFinding| {
+        let means = (finding.verdict != ProbeVerdict::Holds).then(|| finding.check.consequence());
         json!({
             "check": finding.check.name(),
             "verdict": finding.verdict.word().to_lowercase(),

@@ -6,7 +6,7 @@ use clap::Args;
 use sancerre_engine::Error;
 use sancerre_engine::init::{self, Made, NewRepository};
 use sancerre_engine::store::Store;
-use sancerre_engine::store::probe::{self, Finding, Report};
+use sancerre_engine::store::probe::{self, ProbeFinding, Report};
 use sancerre_format::config::Layout;
 use sancerre_format::names::{self, Name};
 use serde_json::json;
@@ -125,7 +125,7 @@ fn refuse_used(store: &Store) -> Result<(), Failure> {
 /// Warns of what the store lacks, and fails where it must not hold a repository.
 fn judge(report: &Report, allow: bool, context: &Context) -> Result<(), Failure> {
     context.output.detail(&doctor::text(report));
-    let say = |finding: &Finding| format!("{}; {}", finding.seen, finding.check.consequence());
+    let say = |finding: &ProbeFinding| format!("{}; {}", finding.seen, finding.check.consequence());
     let worst: Vec<String> = report.unsafe_findings().map(say).collect();
     if !worst.is_empty() && !allow {
         return Err(Failure::failed(format!(

@@ -71,7 +71,7 @@ fn text(stats: &Stats) -> String {
 }
 
 fn rows(stats: &Stats) -> Vec<Vec<String>> {
-    let row = |machine: &stats::Machine| {
+    let row = |machine: &stats::MachineStats| {
         vec![
             machine.vm.to_string(),
             machine.snapshots.to_string(),
@@ -111,7 +111,7 @@ fn share(part: u64, whole: u64, of: u64) -> u64 {
 }
 
 fn summary(stats: &Stats) -> Vec<(&'static str, Value)> {
-    let machine = |machine: &stats::Machine| {
+    let machine = |machine: &stats::MachineStats| {
         json!({
             "vm": machine.vm.to_string(),
             "snapshots": machine.snapshots,

@@ -3,7 +3,7 @@
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::names::{MachineId, Name, Time, Title};
 
-use super::super::evidence::{Candidate, Doubt, Machine, Record};
+use super::super::evidence::{Candidate, Doubt, EvidenceRecord, MachineEvidence};
 use super::{Decision, Keep, Period, Rules, Verdict, plan};
 
 /// Monday, 2 November 2026, 01:00.
@@ -19,9 +19,13 @@ fn session(number: u64) -> SessionId {
 }
 
 /// A night's gc, five hours after the backup.
-fn record(night: i64) -> Record {
+fn record(night: i64) -> EvidenceRecord {
     let at = |night: i64| time(START + night * DAY + 5 * 3600);
-    Record { number: 1_000_000 + u64::try_from(night).unwrap(), time: at(night), after: Some(at(night - 1)) }
+    EvidenceRecord {
+        number: 1_000_000 + u64::try_from(night).unwrap(),
+        time: at(night),
+        after: Some(at(night - 1)),
+    }
 }
 
 fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
@@ -29,7 +33,7 @@ fn snapshot(number: u64, night: i64, vm: &str, writer: &str) -> Candidate {
     Candidate {
         session: session(number),
         vm: Title::new(vm).unwrap(),
-        machine: Machine::Named(Title::new(vm).unwrap()),
+        machine: MachineEvidence::Named(Title::new(vm).unwrap()),
         writer: Name::new(writer).unwrap(),
         signed: at,
         stored: Some(at),
@@ -182,7 +186,7 @@ fn a_machine_under_two_names_is_counted_once() {
     all.iter_mut().skip(2).for_each(|candidate| candidate.vm = Title::new("Web 1 (new)").unwrap());
     assert_eq!(kept(&run(&rules, &all)), night_numbers(&[2, 3]));
     // Two machines that happen to be called alike are two.
-    let other = Machine::Id(MachineId::parse("6f1c3f5e-8f3b-4c59-9c3e-0a1b2c3d4e5f").unwrap());
+    let other = MachineEvidence::Id(MachineId::parse("6f1c3f5e-8f3b-4c59-9c3e-0a1b2c3d4e5f").unwrap());
     all.iter_mut().skip(2).for_each(|candidate| candidate.machine = other.clone());
     assert_eq!(kept(&run(&rules, &all)), night_numbers(&[0, 1, 2, 3]));
 }

@@ -15,7 +15,7 @@ use sancerre_format::outcome::MemberKind;
 use sancerre_format::pack::PackKind;
 use sancerre_image::{ChangedError, Disk, Left, RawTarget, ReadError};
 
-use crate::backup::{Allow, BackupOptions, Dedup, Input, Source, backup};
+use crate::backup::{Allow, BackupOptions, BackupSource, Dedup, Input, backup};
 use crate::error::Result;
 use crate::host::{Host, Sealer};
 use crate::init::{NewRepository, init};
@@ -107,7 +107,12 @@ impl TestRepo {
             machine: None,
             class: None,
             retain_until: None,
-            sources: vec![Source { name, kind: MemberKind::Disk, input: Input::Disk(disk), least_bytes: 0 }],
+            sources: vec![BackupSource {
+                name,
+                kind: MemberKind::Disk,
+                input: Input::Disk(disk),
+                least_bytes: 0,
+            }],
             tags: Vec::new(),
             allow: Allow { small: true, ..Allow::default() },
             only_unreadable: false,

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use super::{Check, Trial, Verdict};
+use super::{Check, ProbeVerdict, Trial};
 use crate::error::Result;
 use crate::s3::{Retention, Rule, S3};
 use crate::versions;
@@ -27,19 +27,27 @@ impl Trial<'_> {
         };
         match (says, says_versions) {
             (Err(reason), _) => {
-                self.found(Check::Versions, Verdict::Unknown, format!("the store does not tell ({reason})"));
+                self.found(
+                    Check::Versions,
+                    ProbeVerdict::Unknown,
+                    format!("the store does not tell ({reason})"),
+                );
             }
             (Ok(_), true) if !kept => {
-                self.found(Check::Versions, Verdict::Lies, "it says so, but an overwritten object is gone");
+                self.found(
+                    Check::Versions,
+                    ProbeVerdict::Lies,
+                    "it says so, but an overwritten object is gone",
+                );
             }
             (Ok(_), true) => self.found(
                 Check::Versions,
-                Verdict::Holds,
+                ProbeVerdict::Holds,
                 "an overwritten object is still there as a version",
             ),
             (Ok(status), false) => self.found(
                 Check::Versions,
-                Verdict::Absent,
+                ProbeVerdict::Absent,
                 format!("versioning is {}", status.as_deref().unwrap_or("off")),
             ),
         }
@@ -55,13 +63,15 @@ impl Trial<'_> {
     async fn order(&mut self, s3: &S3, key: &str, version: Option<&str>) {
         let first = self.store.shared.patience.during(key, || versions::first(s3, key).boxed()).await;
         let (verdict, seen) = match first {
-            Ok(Some(object)) if Some(object.first.id.as_str()) == version => {
-                (Verdict::Holds, "the version that was written first is listed as the earliest".to_owned())
-            }
-            Ok(_) => {
-                (Verdict::Lies, "the version that was written first is not listed as the earliest".to_owned())
-            }
-            Err(error) => (Verdict::Absent, format!("versions cannot be listed: {error}")),
+            Ok(Some(object)) if Some(object.first.id.as_str()) == version => (
+                ProbeVerdict::Holds,
+                "the version that was written first is listed as the earliest".to_owned(),
+            ),
+            Ok(_) => (
+                ProbeVerdict::Lies,
+                "the version that was written first is not listed as the earliest".to_owned(),
+            ),
+            Err(error) => (ProbeVerdict::Absent, format!("versions cannot be listed: {error}")),
         };
         self.found(Check::VersionOrder, verdict, seen);
     }
@@ -92,25 +102,25 @@ impl Trial<'_> {
         };
         match (answer.is_success(), is_there) {
             (_, false) if lock.is_some() => {
-                self.found(Check::Retention, Verdict::Lies, "a locked object was deleted");
+                self.found(Check::Retention, ProbeVerdict::Lies, "a locked object was deleted");
             }
             (true, true) if version.is_some() => self.found(
                 Check::Delete,
-                Verdict::Lies,
+                ProbeVerdict::Lies,
                 "a delete was accepted, and the object is still there",
             ),
             _ => {}
         }
         match (answer.is_success(), is_there) {
-            (_, false) => self.found(Check::Delete, Verdict::Absent, "an object was deleted for good"),
+            (_, false) => self.found(Check::Delete, ProbeVerdict::Absent, "an object was deleted for good"),
             (false, true) => self.found(
                 Check::Delete,
-                Verdict::Holds,
+                ProbeVerdict::Holds,
                 format!("a delete was refused ({})", answer.reason()),
             ),
             (true, true) => self.found(
                 Check::Delete,
-                Verdict::Unknown,
+                ProbeVerdict::Unknown,
                 "a delete was accepted, and the object is still there",
             ),
         }
@@ -125,12 +135,16 @@ impl Trial<'_> {
         match (default, lock) {
             (_, Ok(Some(lock))) => {
                 self.locked_until = lock.until;
-                self.found(Check::Retention, Verdict::Holds, format!("{} until {}", lock.mode, lock.term));
+                self.found(
+                    Check::Retention,
+                    ProbeVerdict::Holds,
+                    format!("{} until {}", lock.mode, lock.term),
+                );
             }
             (Ok(Some(rule)), Ok(None)) => {
                 self.found(
                     Check::Retention,
-                    Verdict::Lies,
+                    ProbeVerdict::Lies,
                     format!(
                         "the bucket says {} for {} days, but a new object has no lock",
                         rule.mode, rule.days
@@ -138,15 +152,19 @@ impl Trial<'_> {
                 );
             }
             (Ok(None), Ok(None)) => {
-                self.found(Check::Retention, Verdict::Absent, "the bucket has no default retention");
+                self.found(Check::Retention, ProbeVerdict::Absent, "the bucket has no default retention");
             }
             (Err(reason), Ok(None)) => self.found(
                 Check::Retention,
-                Verdict::Absent,
+                ProbeVerdict::Absent,
                 format!("a new object has no lock (the bucket's rule: {reason})"),
             ),
             (_, Err(reason)) => {
-                self.found(Check::Retention, Verdict::Unknown, format!("the store does not tell ({reason})"));
+                self.found(
+                    Check::Retention,
+                    ProbeVerdict::Unknown,
+                    format!("the store does not tell ({reason})"),
+                );
             }
         }
     }

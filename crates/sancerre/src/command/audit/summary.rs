@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sancerre_engine::audit::{AuditReport, Fate, Machine, ZoneAudit};
+use sancerre_engine::audit::{AuditReport, Fate, MachineAudit, ZoneAudit};
 use serde_json::{Value, json};
 
 use crate::command::check;
@@ -53,7 +53,7 @@ fn zone(zone: &ZoneAudit) -> Value {
     })
 }
 
-fn machine(machine: &Machine) -> Value {
+fn machine(machine: &MachineAudit) -> Value {
     let runs = machine.runs.iter().map(|run| {
         json!({
             "session": run.session.number,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
-use sancerre_engine::audit::{Fate, Machine, Run};
+use sancerre_engine::audit::{Fate, MachineAudit, Run};
 use sancerre_format::id::SessionId;
 
 use super::html::escape;
@@ -20,7 +20,7 @@ const RADIUS: f64 = 4.5;
 pub(super) type Span = RangeInclusive<i64>;
 
 /// Draws the backups of a machine; `harmed` are the snapshots that lost something.
-pub(super) fn draw(machine: &Machine, span: &Span, harmed: &BTreeSet<SessionId>) -> String {
+pub(super) fn draw(machine: &MachineAudit, span: &Span, harmed: &BTreeSet<SessionId>) -> String {
     let middle = HEIGHT / 2.0;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Backups of {}\">\

@@ -1,6 +1,6 @@
 //! What an audit did and found, in sentences: the same on the terminal and in the report.
 
-use sancerre_engine::audit::{AuditOptions, AuditReport, Fate, Machine, ZoneAudit};
+use sancerre_engine::audit::{AuditOptions, AuditReport, Fate, MachineAudit, ZoneAudit};
 use sancerre_engine::check::{CheckReport, ReadData, Sampled, Severity};
 use sancerre_format::names::Time;
 
@@ -95,7 +95,7 @@ pub(super) fn contents(zone: &ZoneAudit) -> String {
 }
 
 /// A machine's snapshots and how old the newest is.
-pub(super) fn newest(machine: &Machine, now: Time) -> String {
+pub(super) fn newest(machine: &MachineAudit, now: Time) -> String {
     let of = |fate: Fate| machine.runs.iter().filter(|run| run.fate == fate).count();
     let snapshots = of(Fate::Saved) + of(Fate::Fuzzy) + of(Fate::Partial);
     let others: Vec<String> = [Fate::Aborted, Fate::Open, Fate::Void, Fate::Forgotten]
