@@ -52,7 +52,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 
 /// How images are read by a confined child.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub struct ConfinedReader {
     /// How this program starts itself as the child.
     pub helper: Helper,
     /// False only when the user said `--no-sandbox`.
@@ -63,7 +63,7 @@ pub struct Reader {
     pub patience: Duration,
 }
 
-impl Reader {
+impl ConfinedReader {
     /// With the limits and the patience that fit every image.
     pub fn new(helper: Helper, sandbox: bool) -> Self {
         Self { helper, sandbox, limits: LIMITS, patience: PATIENCE }

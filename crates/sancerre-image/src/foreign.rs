@@ -21,7 +21,7 @@ use sancerre_confine::{Confinement, Helper, Limits};
 pub use error::ImageError;
 pub use whole::{Parts, look};
 
-use crate::confined::Reader;
+use crate::confined::ConfinedReader;
 use crate::nbd::{NbdDisk, NbdOptions, NbdUri};
 use crate::{ChangedError, Disk, ReadError, kind};
 use program::Program;
@@ -104,7 +104,7 @@ impl ImageReader {
         // An absolute path without links: neither a name nor a link in it is a protocol of QEMU's.
         let real = fs::canonicalize(image).map_err(fail)?;
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
-        Reader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
+        ConfinedReader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
         let confinement = self.confinement(&real, format, allowed);
         let program = Program::start(&self.helper, &confinement).map_err(|source| ImageError::Start {
             path: image.to_owned(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sancerre_confine::Helper;
 use sancerre_format::names::Title;
-use sancerre_image::confined::Reader;
+use sancerre_image::confined::ConfinedReader;
 use sancerre_image::foreign::{ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 use sancerre_image::{Disk, OpenError, Qcow2Fault, References};
@@ -109,7 +109,7 @@ impl Formats<'_> {
                 let parts = self.parts;
                 let references =
                     parts.map(|directory| References { directory, backing: true, data_file: true });
-                let reader = Reader::new(helper()?, self.sandbox);
+                let reader = ConfinedReader::new(helper()?, self.sandbox);
                 let disk = reader.open_qcow2(path, references.as_ref()).map_err(with_option)?;
                 Ok(Some(Arc::new(disk)))
             }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules as a check over the tracked files.
 
 mod code;
+mod house;
 mod layout;
 mod source;
 #[cfg(test)]
@@ -123,6 +124,7 @@ fn rust(texts: &BTreeMap<String, String>, targets: &[(String, Use)]) -> Vec<Find
         let role = uses.get(path).copied().unwrap_or(Use::Product);
         code::check(path, source, role)
     }));
+    findings.extend(house::check(texts, &sources));
     findings.extend(dead(&sources, &uses));
     let untracked = tree::untracked(targets, &sources, &uses).into_iter();
     findings.extend(untracked.map(|(path, line)| {

@@ -63,10 +63,12 @@ impl Salvage {
 
     /// What lies behind the new end of a disk that was cut cannot be read either.
     fn read_what_is_there(&self, disk: &dyn Disk, offset: u64, buffer: &mut [u8]) -> Result<Vec<Range<u64>>> {
-        let end = offset.saturating_add(to_u64(buffer.len()));
+        let end = offset.saturating_add(to_u64(buffer.len())); // invariant: a window lies within the disk
         let mut now = end;
         loop {
-            let there = usize::try_from(now.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+            let there = usize::try_from(now.saturating_sub(offset)) // invariant: cut to nothing before it
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let (head, tail) = buffer.split_at_mut(there);
             let read = self.read_part(disk, offset, head);
             let cut = match &read {

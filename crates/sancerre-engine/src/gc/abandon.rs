@@ -85,7 +85,7 @@ fn stands_on_unknown(log: &Log, number: u64) -> bool {
 
 fn refuse_built_on(log: &Log, gc: SessionId, below: u64) -> Result<()> {
     let abandoned = log.abandoned_below(below);
-    let Some(above) = log.built_on(gc, below, &abandoned) else { return Ok(()) };
+    let Some(above) = log.built_on(gc, below, &abandoned) else { return Ok(()) }; // invariant: nothing stands on it
     let mut highest = above;
     while let Some(higher) = log.built_on(highest, below, &abandoned) {
         highest = higher;

@@ -209,7 +209,7 @@ impl<'a> Search<'a> {
         match node {
             Some(Node::Leaf(entries)) => entries.iter().for_each(|entry| self.chunk(entry)),
             Some(Node::Inner { children, .. }) => {
-                let level = pending.level.saturating_sub(1);
+                let level = pending.level.saturating_sub(1); // invariant: inner nodes have level 1 and more
                 self.pending.extend(children.into_iter().map(|child| {
                     let number = Geometry::child_number(pending.number, child.child);
                     Pending { map: Arc::clone(&pending.map), level, number, id: child.id, place: child.place }
@@ -303,7 +303,7 @@ impl<'a> Search<'a> {
                     let node = node.map(|(map, level, number)| Pending { map, level, number, id, place });
                     self.pending.extend(node);
                 }
-                offset_bytes = offset_bytes.saturating_add(size_bytes);
+                offset_bytes = offset_bytes.saturating_add(size_bytes); // invariant: a frame has 1 MiB at most
             }
         }
     }

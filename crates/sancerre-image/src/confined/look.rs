@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::channel::Trouble;
 use super::wire::{Answer, Ask, Passed, Role};
-use super::{Reader, Talk, told};
+use super::{ConfinedReader, Talk, told};
 use crate::foreign::whole::{Named, failed};
 use crate::foreign::{ImageError, ImageFormat};
 use crate::{Disk, RawDisk, open_raw};
@@ -41,7 +41,7 @@ struct File {
     length_bytes: u64,
 }
 
-impl Reader {
+impl ConfinedReader {
     /// As [`look`](crate::foreign::look), with a confined child that reads the tables. Other files must lie in `parts`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::channel::Trouble;
 use super::disk::ConfinedDisk;
 use super::pool::Pool;
 use super::wire::{Answer, Ask, Passed, Role};
-use super::{Reader, References, Talk, told};
+use super::{ConfinedReader, References, Talk, told};
 use crate::qcow2::{self, Files, Policy};
 use crate::{Disk, OpenError, Qcow2Fault, RawDisk, open_raw};
 
@@ -16,7 +16,7 @@ const FILES_MAX: usize = 130;
 /// A larger disk makes no sense in any format.
 pub(super) const DISK_BYTES_MAX: u64 = 1 << 63;
 
-impl Reader {
+impl ConfinedReader {
     /// As [`open_qcow2`](crate::open_qcow2), with a confined child that reads the headers and tables.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 
 use sancerre_confine::Helper;
 
-use super::{Reader, inside};
+use super::{ConfinedReader, inside};
 
 /// Not a test: this binary is its own child, when it is called with arguments after `--`.
 #[test]
@@ -22,7 +22,7 @@ fn helper() {
 }
 
 /// With this binary as the child.
-pub(crate) fn confined_reader() -> Reader {
+pub(crate) fn confined_reader() -> ConfinedReader {
     let arguments = ["confined::tests::helper", "--exact", "--nocapture", "--"].map(OsString::from).to_vec();
-    Reader::new(Helper { program: std::env::current_exe().unwrap(), arguments }, true)
+    ConfinedReader::new(Helper { program: std::env::current_exe().unwrap(), arguments }, true)
 }

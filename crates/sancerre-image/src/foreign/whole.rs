@@ -46,7 +46,7 @@ pub trait Parts {
 /// left to QEMU, which refuses them.
 ///
 /// It reads bytes that anybody may have made: this program has it done by a confined child
-/// ([`Reader`](crate::confined::Reader)).
+/// ([`ConfinedReader`](crate::confined::ConfinedReader)).
 ///
 /// # Errors
 /// [`ImageError::CutShort`], [`ImageError::Unmeasured`]; those of `parts` and of reading.

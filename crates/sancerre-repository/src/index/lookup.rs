@@ -13,7 +13,8 @@ use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::{IndexEntry, Scope, SegmentFields, SegmentName, fence};
 use sancerre_format::names::Folder;
 
-use super::segment::{Covering, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments_of};
+use super::segment::{Segment, Whole, key_of, retain_heard, segments_of};
+use super::uncovered::{Covering, ignored, read_uncovered};
 use crate::error::{Error, Result};
 use crate::known::{BYTES_PER_ENTRY, Speaker, Usable, Word, Words};
 use crate::log::Log;

@@ -11,9 +11,11 @@
 mod lookup;
 mod publish;
 mod segment;
+mod uncovered;
 mod unread;
 
 pub use lookup::{Index, Lookup, SegmentRun, WHOLE_BYTES, run_of};
 pub use publish::sign_segment;
-pub use segment::{Covering, Head, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments};
+pub use segment::{Head, Segment, Whole, key_of, retain_heard, segments};
+pub use uncovered::{Covering, ignored, read_uncovered};
 pub use unread::unread_segments;

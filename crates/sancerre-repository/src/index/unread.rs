@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use sancerre_format::index::SegmentName;
 use sancerre_format::log::Kind;
 
-use super::segment::{Head, key_of, read_uncovered, retain_heard, segments};
+use super::segment::{Head, key_of, retain_heard, segments};
+use super::uncovered::read_uncovered;
 use crate::error::Result;
 use crate::log::{Log, LogEntry};
 use crate::monitor::Monitor;

@@ -1,3 +1,5 @@
+//! A real child that is killed, hangs, or reads what is damaged.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -5,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::confined_reader;
-use crate::confined::{ConfinedDisk, Reader};
+use crate::confined::{ConfinedDisk, ConfinedReader};
 use crate::foreign::{ImageError, ImageFormat};
 use crate::qcow2::lab::{KIB, Lab, MIB};
 use crate::testing::LoopDevice;
@@ -107,7 +109,7 @@ fn many_readers_of_a_child_that_is_killed_all_hear_of_it() {
 #[test]
 fn a_child_that_hangs_is_ended_in_time() {
     let Some(lab) = lab() else { return };
-    let reader = Reader { patience: Duration::from_secs(1), ..confined_reader() };
+    let reader = ConfinedReader { patience: Duration::from_secs(1), ..confined_reader() };
     let disk = reader.open_qcow2(&lab.path("base.qcow2"), None).unwrap();
     send(&disk, Signal::STOP);
     let begun = Instant::now();
@@ -218,7 +220,7 @@ fn a_large_empty_disk_costs_no_time() {
 #[test]
 fn without_the_sandbox_the_same_is_read() {
     let Some(lab) = lab() else { return };
-    let reader = Reader { sandbox: false, ..confined_reader() };
+    let reader = ConfinedReader { sandbox: false, ..confined_reader() };
     let disk = reader.open_qcow2(&lab.path("over.qcow2"), Some(&lab.references())).unwrap();
     assert_eq!(read_all(&disk), read_all(&lab.open_with_others("over.qcow2").unwrap()));
 }

@@ -1,3 +1,5 @@
+//! A child that lies: every answer that does not fit costs an error, and no more.
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
