@@ -19,7 +19,8 @@ const PURE: [&str; 4] = [
     "crates/sancerre-engine/src/",
 ];
 /// The one module that makes the real clock and the real randomness which everything else is handed.
-const AMBIENT_SOURCES: &[&str] = &["crates/sancerre-repository/src/host.rs", "crates/sancerre-store/src/clock.rs"];
+const AMBIENT_SOURCES: &[&str] =
+    &["crates/sancerre-repository/src/host.rs", "crates/sancerre-store/src/clock.rs"];
 /// Modules that may hold `unsafe` code: none yet.
 const UNSAFE_ALLOWED: &[&str] = &[];
 

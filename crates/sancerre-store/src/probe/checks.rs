@@ -230,7 +230,7 @@ impl Trial<'_> {
                 self.found(Check::Range, ProbeVerdict::Holds, "the part that was asked for came back");
             }
             Ok(_) => {
-                self.found(Check::Range, ProbeVerdict::Lies, "another part came back than was asked for")
+                self.found(Check::Range, ProbeVerdict::Lies, "another part came back than was asked for");
             }
             Err(StoreError::Failed { source, .. }) => self.found(
                 Check::Range,
