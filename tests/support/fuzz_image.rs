@@ -256,7 +256,7 @@ pub fn whole(input: &[u8]) {
             let file = MemoryDisk::dense(bytes.to_vec());
             match look(&*file, format, &mut Named(part)) {
                 Err(ImageError::CutShort { needed_bytes, length_bytes, .. }) => {
-                    assert!(needed_bytes > length_bytes)
+                    assert!(needed_bytes > length_bytes);
                 }
                 Err(_) => {}
                 Ok(()) if format == ImageFormat::Vmdk => {}

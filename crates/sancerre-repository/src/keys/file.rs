@@ -53,10 +53,10 @@ impl Keys {
             None => self.secrets = Some(file),
             Some(own) if own.keys_of(file.generation).is_some() => {}
             Some(own) if file.generation < own.generation => {
-                drop(own.others.insert(file.generation, file.keys))
+                drop(own.others.insert(file.generation, file.keys));
             }
             Some(own) => {
-                *own = own.clone().with(file.generation, file.keys, own.epoch, own.recipient.clone())
+                *own = own.clone().with(file.generation, file.keys, own.epoch, own.recipient.clone());
             }
         }
     }
