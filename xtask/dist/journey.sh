@@ -37,8 +37,8 @@ say "init and backup"
 mkdir -p /srv/disks
 head -c 9000000 /dev/urandom > /srv/disks/web01.raw
 truncate -s 64M /srv/disks/web01.raw
-( umask 077; echo "a passphrase of the test" > /root/passphrase )
-export SANCERRE_REPOSITORY=/srv/backup SANCERRE_PASSWORD_FILE=/root/passphrase
+( umask 077; echo "a passphrase of the test" > /etc/passphrase )
+export SANCERRE_REPOSITORY=/srv/backup SANCERRE_PASSWORD_FILE=/etc/passphrase
 sancerre init --key-file /etc/sancerre/writer.key
 sancerre backup --key-file /etc/sancerre/writer.key --vm web01 /srv/disks/web01.raw
 cp /etc/sancerre/example.conf /etc/sancerre/web01.conf

@@ -29,6 +29,7 @@ pub mod error;
 pub mod frames;
 pub mod gc;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "compares with files")]
 mod golden;
 pub mod id;
 pub mod index;

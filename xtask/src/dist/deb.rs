@@ -75,7 +75,7 @@ fn files(stage: &Stage, release: &Release, version: &str) -> Result<Tree> {
     tree.add(format!("{doc}/third-party-licenses.txt.gz"), gzip(stage.licences.as_bytes())?);
     tree.add(format!("{doc}/changelog.gz"), gzip(&source("CHANGELOG.md")?)?);
     tree.add(format!("{doc}/changelog.Debian.gz"), gzip(changelog(release, version).as_bytes())?);
-    for text in ["GUARANTEES.md", "QUIESCE.md", "SCHEDULE.md", "STORES.md"] {
+    for text in ["AUDIT.md", "FORMAT.md", "GUARANTEES.md", "QUIESCE.md", "SCHEDULE.md", "STORES.md"] {
         tree.add(format!("{doc}/{text}.gz"), gzip(&source(&format!("docs/{text}"))?)?);
     }
     tree.add("usr/share/lintian/overrides/sancerre", source("xtask/dist/lintian-overrides")?);

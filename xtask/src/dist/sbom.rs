@@ -67,8 +67,9 @@ fn fields(line: &str) -> Option<(usize, String, String, String)> {
     let (depth, name, version) =
         (words.next()?.parse().ok()?, words.next()?, words.next()?.strip_prefix('v')?);
     // ` (*)`: what it depends on was listed above. `/`: how `OR` was written once.
-    let licence = licence.trim_end_matches("(*)").trim().replace('/', " OR ");
-    Some((depth, name.to_owned(), version.to_owned(), licence))
+    let licence = licence.trim_end_matches("(*)").replace('/', " OR ");
+    let licence: Vec<&str> = licence.split_whitespace().collect();
+    Some((depth, name.to_owned(), version.to_owned(), licence.join(" ")))
 }
 
 /// The whole document.
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_depends_on_what_is_read_from_the_depths() {
-        let text = "0 a v1.0.0 (/a)\tMIT\n1 b v2.0.0\tMIT/ISC\n2 c v3.0.0 (proc-macro)\tZlib\n1 c v3.0.0 (proc-macro)\tZlib (*)\n";
+        let text = "0 a v1.0.0 (/a)\tMIT\n1 b v2.0.0\tMIT / ISC\n2 c v3.0.0 (proc-macro)\tZlib\n1 c v3.0.0 (proc-macro)\tZlib (*)\n";
         let packages = parse(text).unwrap();
         let on = |name: &str, version: &str| {
             let (_, on) = &packages[&(name.to_owned(), version.to_owned())];
