@@ -66,7 +66,7 @@ fn parse(words: &[&str]) -> Result<Options> {
     let mut options = Options::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut file = || words.next().map(|path| std::path::absolute(path)).context(USAGE);
+        let mut file = || words.next().map(std::path::absolute).context(USAGE);
         match *word {
             "--key" => options.key = Some(file()??),
             "--binary" => options.binary = Some(file()??),
