@@ -17,8 +17,10 @@ quietly() { "$@" >/tmp/log 2>&1 || { local code=$?; cat /tmp/log >&2; fail "$* e
 version() { dpkg-query -W -f='${Version}' sancerre; }
 
 mkdir -p /run/systemd/system
-printf '#!/bin/sh\necho "$@" >> %s\n' "$ASKED" > /usr/local/sbin/systemctl
-chmod 755 /usr/local/sbin/systemctl
+# In the place of the real one: apt gives the scripts of packages a search path of its own.
+quietly dpkg-divert --local --rename --add /usr/bin/systemctl
+printf '#!/bin/sh\necho "$@" >> %s\n' "$ASKED" > /usr/bin/systemctl
+chmod 755 /usr/bin/systemctl
 : > "$ASKED"
 
 say "install $OLD"
@@ -29,7 +31,7 @@ sancerre --version
 first=$(version)
 quietly dpkg --verify sancerre
 [[ $(stat -c %a /etc/sancerre) == 700 && $(stat -c %a /etc/sancerre/example.conf) == 600 ]] || fail "others can look at the keys"
-quietly systemd-analyze verify /usr/lib/systemd/system/sancerre-backup@.service /usr/lib/systemd/system/sancerre-backup@.timer
+quietly systemd-analyze verify --man=no /usr/lib/systemd/system/sancerre-backup@.service /usr/lib/systemd/system/sancerre-backup@.timer
 bash -n /usr/share/bash-completion/completions/sancerre
 zcat /usr/share/man/man1/sancerre-backup.1.gz | grep -q '^\.TH sancerre-backup 1' || fail "no manual page of backup"
 
@@ -43,7 +45,7 @@ sancerre init --key-file /etc/sancerre/writer.key
 sancerre backup --key-file /etc/sancerre/writer.key --vm web01 /srv/disks/web01.raw
 cp /etc/sancerre/example.conf /etc/sancerre/web01.conf
 echo "# seen by the administrator" >> /etc/sancerre/example.conf
-mkdir -p /var/lib/sancerre /etc/systemd/system/timers.target.wants
+mkdir -p /var/lib/sancerre /var/cache/sancerre/index /etc/systemd/system/timers.target.wants
 touch /var/lib/sancerre/web01.prom
 ln -s /usr/lib/systemd/system/sancerre-backup@.timer /etc/systemd/system/timers.target.wants/sancerre-backup@web01.timer
 
@@ -67,13 +69,13 @@ asked daemon-reload
 [[ ! -e /usr/bin/sancerre && ! -e /usr/lib/systemd/system/sancerre-backup@.timer ]] || fail "the program is still there"
 [[ -s /etc/sancerre/example.conf && -s /etc/sancerre/writer.key && -s /etc/sancerre/web01.conf ]] || fail "remove took a configuration"
 
-say "install again, and restore with what was left"
+say "install again, and read what was left"
 quietly apt-get install -y --no-install-recommends "$NEW"
 sancerre snapshots --key-file /etc/sancerre/writer.key | grep -q web01 || fail "the repository is not read"
 
 say "purge"
 quietly apt-get purge -y sancerre
-[[ ! -e /etc/sancerre/example.conf && ! -e /var/lib/sancerre ]] || fail "purge left files of the package"
+[[ ! -e /etc/sancerre/example.conf && ! -e /var/lib/sancerre && ! -e /var/cache/sancerre ]] || fail "purge left files of the package"
 [[ ! -L /etc/systemd/system/timers.target.wants/sancerre-backup@web01.timer ]] || fail "purge left a link to a unit that is gone"
 [[ -s /etc/sancerre/writer.key && -s /etc/sancerre/web01.conf ]] || fail "purge took a key or a configuration of the administrator"
 [[ -d /srv/backup ]] || fail "purge took the repository"

@@ -6,9 +6,10 @@
 //! A value travels down this list on its way to the store, and up again on its way back:
 //! [`chunk`] cuts a disk, [`id`] names the pieces, [`seal`] closes frames, [`pack`] collects them, [`node`] maps a
 //! disk to them, [`index`] finds them again, and a signed [`record`] (manifest, pack list, log entry) vouches for it all.
+
+#![forbid(unsafe_code)]
 // Tests compare with golden files.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
-#![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(
