@@ -1,5 +1,6 @@
 //! The files that are installed, in memory, and written out with fixed times, owners, modes and order.
 
+use super::deb::UNITS;
 use super::licences;
 use super::release::Release;
 use crate::shell;
@@ -109,8 +110,8 @@ impl Stage {
         for (shell, script) in &self.completions {
             tree.add(format!("{name}/completions/sancerre.{shell}"), script.clone());
         }
-        for unit in super::deb::UNITS {
-            tree.add(format!("{name}/systemd/{unit}"), source(&format!("docs/systemd/{unit}"))?);
+        for file in [UNITS.as_slice(), &["example.conf"]].concat() {
+            tree.add(format!("{name}/systemd/{file}"), source(&format!("docs/systemd/{file}"))?);
         }
         let folder = scratch("tarball");
         tree.write(&folder)?;
