@@ -38,6 +38,7 @@ pub(super) fn program(release: &Release) -> Result<PathBuf> {
     command.env("PATH", format!("{}:{path}", services::zig().display()));
     let renamed = renamed_folders()?;
     set_flags(&mut command, &renamed);
+    // A dependency embeds files with their times: with this one, if it is set.
     command.env("SOURCE_DATE_EPOCH", release.epoch_seconds.to_string());
     shell::run(command)?;
     Ok(shell::target_folder().join(TARGET).join("dist/sancerre"))
