@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod demo;
 mod deny;
+mod dist;
 mod fleet;
 mod fuzz;
 mod long;
@@ -30,6 +31,9 @@ usage: cargo xtask COMMAND
   setup                install the programs that the tests use
   services             run the S3 and Azure servers of the tests until Ctrl-C, and say how to use them
   demo                 back up and restore a small disk with the release program, and compare
+  dist [--key FILE] [--binary FILE] [--try]
+                       a Debian package, a tarball, an SBOM and checksums below target/packages, signed with an SSH
+                       key; of a program that is there already; installed and removed in fresh Debians (as root)
   fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
   fleet --mini OUT [NIGHTS]
                        the same in small: 2 nights of 2 guests, without root
@@ -64,6 +68,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["setup"] => setup::run(),
         ["services"] => services::run(),
         ["demo"] => demo::run(),
+        ["dist", options @ ..] => dist::run(options),
         ["bench", "store", fleet] => bench::store::run(fleet),
         ["bench", fleet] => bench::run(fleet),
         ["fuzz"] => fuzz::run("all", "60"),

@@ -79,6 +79,23 @@ pub(crate) const CEPH_TOOLS: &[Tool] = &[
     required("ceph", "ceph-common"),
 ];
 
+/// For what is given away.
+pub(crate) const DIST_TOOLS: &[Tool] = &[
+    required("dpkg-deb", "dpkg"),
+    required("tar", "tar"),
+    required("gzip", "gzip"),
+    required("objdump", "binutils"),
+    required("ssh-keygen", "openssh-client"),
+    required("python3", "python3"),
+];
+
+/// For trying packages in fresh systems.
+pub(crate) const PACKAGE_TOOLS: &[Tool] = &[
+    required("lintian", "lintian"),
+    required("mmdebstrap", "mmdebstrap"),
+    required("unshare", "util-linux"),
+];
+
 /// For the benchmark: another backup program, a plain compressor, and a clock that also sees memory.
 pub(crate) const BENCH_TOOLS: &[Tool] = &[
     required("restic", "restic"),
@@ -91,9 +108,7 @@ pub(crate) const BENCH_TOOLS: &[Tool] = &[
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
     install(TEST_TOOLS)?;
-    if !has_venv() {
-        apt_get(&["install", "-y", "--no-install-recommends", "python3-venv"])?;
-    }
+    python_venv()?;
     if !has_fusepy() {
         apt_get(&["install", "-y", "--no-install-recommends", "python3-fusepy"])?;
     }
@@ -104,6 +119,11 @@ pub(crate) fn run() -> Result<()> {
     services::install_decoder()?;
     println!("setup: the object stores and what the second decoder needs are installed");
     Ok(())
+}
+
+/// Installs what makes a virtual environment of Python, if it is not there.
+pub(crate) fn python_venv() -> Result<()> {
+    if has_venv() { Ok(()) } else { apt_get(&["install", "-y", "--no-install-recommends", "python3-venv"]) }
 }
 
 /// Debian packs the parts of Python that make a virtual environment on their own.

@@ -8,6 +8,8 @@
 //! disk to them, [`index`] finds them again, and a signed [`record`] (manifest, pack list, log entry) vouches for it all.
 
 #![forbid(unsafe_code)]
+// Tests compare with golden files.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 #![cfg_attr(
     not(test),
     deny(

@@ -1,4 +1,5 @@
 //! Public parts that break a rule: frame sets, lists of garbage collections, and what is wrong with their compression.
+#![allow(clippy::disallowed_methods, reason = "measures how long a refusal takes")]
 
 mod common;
 

@@ -1,6 +1,11 @@
 //! Golden bytes: what version 1 writes, for ever. And damage: no changed byte of them is ever read as something else.
 //!
 //! `SANCERRE_BLESS=1` writes missing or changed files; a difference without a new format version is a bug.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads files, which the package may not"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! What this crate signs, OpenSSH verifies: `ssh-keygen` is the second implementation of every signature.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads files, which the package may not"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! The worked example of docs/FORMAT.md §12 is true: its blocks are read from the document, decoded and made again.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads files, which the package may not"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

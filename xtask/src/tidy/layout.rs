@@ -1,9 +1,11 @@
 //! Ties `docs/FORMAT.md` to the code that lays out bytes: the document ends with the digests of those files, so that
 //! whoever changes one has to look at the other.
 //!
-//! The block has the form of `sha256sum`, which therefore checks it too.
+//! A digest is over a file's tokens: a comment or a line break lays out no bytes, and a rite for each of them would soon be
+//! done without looking.
 
 use super::Finding;
+use super::source::{Source, Token};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -46,10 +48,39 @@ pub(super) fn bless(root: &Path, paths: &[&str]) -> Result<()> {
 fn block(root: &Path, paths: &[&str]) -> Result<String> {
     let mut lines = String::new();
     for path in paths {
-        let bytes = fs::read(root.join(path)).with_context(|| format!("cannot read {path}"))?;
-        writeln!(lines, "{}  {path}", hex(&Sha256::digest(bytes)))?;
+        let text = fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))?;
+        writeln!(lines, "{}  {path}", digest(&text).with_context(|| format!("cannot read {path}"))?)?;
     }
     Ok(lines)
+}
+
+/// SHA-256 over the tokens of a file, each ended by a line feed; comments, also those that document, are none.
+fn digest(text: &str) -> Result<String> {
+    let source = Source::parse(text)?;
+    let mut hash = Sha256::new();
+    let mut tokens = source.tokens.as_slice();
+    while let Some((first, rest)) = tokens.split_first() {
+        if let Some(after) = after_documentation(tokens) {
+            tokens = after;
+            continue;
+        }
+        hash.update(&first.text);
+        hash.update("\n");
+        tokens = rest;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// What follows a `#[doc = ".."]` or `#![doc = ".."]` at the front, which is what the parser makes of `///` and `//!`.
+fn after_documentation(tokens: &[Token]) -> Option<&[Token]> {
+    let tokens = skip(tokens, "#")?;
+    let tokens = skip(tokens, "!").unwrap_or(tokens);
+    let text = ["[", "doc", "="].iter().try_fold(tokens, |tokens, word| skip(tokens, word))?;
+    skip(text.split_first()?.1, "]")
+}
+
+fn skip<'a>(tokens: &'a [Token], word: &str) -> Option<&'a [Token]> {
+    tokens.split_first().filter(|(first, _)| first.text == word).map(|(_, rest)| rest)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -97,7 +128,24 @@ fn replace(document: &str, wanted: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{compare, is_layout, replace};
+    use super::{compare, digest, is_layout, replace};
+
+    #[test]
+    fn comments_and_line_breaks_change_no_digest_and_every_token_does() {
+        let of = |text: &str| digest(text).unwrap();
+        let plain = of("const A: &[u8] = b\"// no comment\";\nfn a() {}\n");
+        let told = "//! A file.\n\n/// A constant.\nconst A: &[u8] =\n    b\"// no comment\"; // why\n\n\
+                    /* and\nwhy */\nfn a() {\n    //! Inside.\n}\n";
+        assert_eq!(of(told), plain);
+        assert_eq!(of(&format!("#![doc = \"A file.\"]\n{told}")), plain);
+        for changed in
+            ["const A: &[u8] = b\"// a comment\";\nfn a() {}\n", "const A: &[u8] = b\"// no comment\";\n"]
+        {
+            assert_ne!(of(changed), plain, "{changed}");
+        }
+        assert_ne!(of("#[repr(C)] struct A;"), of("struct A;"));
+        assert!(digest("fn a() {").is_err());
+    }
 
     #[test]
     fn names_a_changed_a_new_and_a_removed_file() {

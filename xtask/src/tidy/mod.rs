@@ -46,7 +46,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a reader of this project expects to find.
-const REQUIRED: [&str; 9] = [
+const REQUIRED: [&str; 11] = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -55,6 +55,8 @@ const REQUIRED: [&str; 9] = [
     "docs/ARCHITECTURE.md",
     "docs/FORMAT.md",
     "docs/GUARANTEES.md",
+    "docs/RELEASE.md",
+    "docs/SECURITY.md",
     "docs/TESTING.md",
 ];
 /// The fuzz targets are a workspace of their own, which `cargo metadata` does not list.

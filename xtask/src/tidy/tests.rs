@@ -129,6 +129,18 @@ fn clock_randomness_sleep_and_terminal_are_handed_in() {
 }
 
 #[test]
+fn bytes_and_disks_are_read_in_calls_that_block() {
+    let body = "async fn a() {}\n";
+    only(&check("crates/sancerre-format/src/seal.rs", body), 2, "`async`");
+    only(&check("crates/sancerre-image/src/open.rs", body), 2, "`async`");
+    assert_eq!(check(ENGINE, body), []);
+    assert_eq!(
+        check("crates/sancerre-image/src/open.rs", "#[cfg(test)]\nmod tests { async fn a() {} }\n"),
+        []
+    );
+}
+
+#[test]
 fn a_folder_of_one_machine_is_named() {
     let folder = concat!("/wo", "rk/");
     only(&text::check("README.md", &format!("\nls {folder}main\n")), 2, "of one machine");

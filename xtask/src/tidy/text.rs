@@ -38,6 +38,7 @@ const HOSTS: &[&str] = &[
     "semver.org",
     "spdx.org",
     "www.apache.org",
+    "www.debian.org",
     "www.qemu.org",
     "www.rfc-editor.org",
     "www.rust-lang.org",
