@@ -8,14 +8,16 @@ use sancerre_engine::check::{CheckOptions, Finding, ReadData, Severity, check};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repair::{RepairOptions, RepairReport, repair};
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::log::{Log, Outcome};
+use sancerre_engine::repository::log::{Log, Outcome, filler};
 use sancerre_engine::repository::session::append;
 use sancerre_engine::revoke::revoke;
 use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_format::certificate::Role;
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Kind, Note};
 use sancerre_format::names;
+use sancerre_format::outcome::Manifest;
+use sancerre_format::record;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::odd::bad_sector;
 use sancerre_tests::repo::{back_up, name, zone};
@@ -133,23 +135,63 @@ async fn an_outcome_without_an_entry_counts_at_the_top_alone() {
     assert_eq!(scene.session(3).number, 5);
     // The same key signs one for the number of the junk.
     let lie = SessionId { number: 4, intent: scene.session(3).intent };
-    let bytes = scene.repo.object(&names::outcome(&zone(), &scene.session(3))).await;
-    let manifest = sancerre_format::record::decode::<sancerre_format::outcome::Manifest>(
-        &scene.repo.open.keys.trust,
-        &bytes,
-    )
-    .unwrap();
-    let (public, fields) = (manifest.public().unwrap().to_vec(), manifest.fields.clone());
-    let fields = sancerre_format::outcome::Manifest { session: lie, ..fields };
-    let signer = scene.repo.open.writer().unwrap();
-    let signed =
-        sancerre_format::record::encode(&fields, "test", &signer.key, &public, manifest.sealed().unwrap());
-    if let Ok(signed) = signed {
-        scene.repo.tamper(&names::outcome(&zone(), &lie), signed).await;
-    }
+    sign_for(&scene, scene.session(3), lie).await;
     let log = Log::load(&scene.admin).await.unwrap();
     assert!(log.entry(4).unwrap().entry.is_err() && log.lost_entries().next().is_none());
     scene.everything_restores().await;
+}
+
+/// Two signed outcomes for one number whose entry is lost: all readers take that with the least hash, and another one than
+/// the snapshot's own changes nothing once it was said which it is.
+#[tokio::test(start_paused = true)]
+async fn of_two_outcomes_of_a_lost_newest_entry_the_least_hash_stands() {
+    for byte in [0, u8::MAX] {
+        let mut scene = Scene::new(986).await;
+        let newest = scene.session(2);
+        let mut other = newest;
+        other.intent.0[0] = if newest.intent.0[0] == byte { byte ^ 1 } else { byte };
+        sign_for(&scene, newest, other).await;
+        scene.harm(&names::log(&zone(), newest.number), Harm::Gone).await;
+        let lost = async || {
+            let log = Log::load(&scene.admin).await.unwrap();
+            log.lost_entries().map(|(session, _)| session).collect::<Vec<_>>()
+        };
+        let least = newest.min(other);
+        assert_eq!(lost().await, [least]);
+        let log = Log::load(&scene.admin).await.unwrap();
+        append(&scene.admin, &log, note("above"), &[]).await.unwrap();
+        assert_eq!(lost().await, [least], "and it stays so");
+        if least == newest {
+            scene.everything_restores().await;
+            scene.back_up("db01", noise(987, MIB)).await;
+        }
+    }
+}
+
+/// What fills the number says which session it is, so none that is signed later takes its place.
+#[tokio::test(start_paused = true)]
+async fn what_fills_the_newest_number_counts_before_the_least_hash() {
+    let scene = Scene::new(988).await;
+    let newest = scene.session(2);
+    let key = names::log(&zone(), newest.number);
+    scene.harm(&key, Harm::Gone).await;
+    scene.repo.tamper(&key, filler(&newest).to_vec()).await;
+    sign_for(&scene, newest, SessionId { intent: Hash([1; 32]), ..newest }).await;
+    let log = Log::load(&scene.admin).await.unwrap();
+    assert_eq!(log.lost_entries().map(|(session, _)| session).collect::<Vec<_>>(), [newest]);
+    scene.everything_restores().await;
+}
+
+/// The manifest of one session, signed by the same key for another.
+async fn sign_for(scene: &Scene, of: SessionId, lie: SessionId) {
+    let trust = &scene.repo.open.keys.trust;
+    let bytes = scene.repo.object(&names::outcome(&zone(), &of)).await;
+    let manifest = record::decode::<Manifest>(trust, &bytes).unwrap();
+    let fields = Manifest { session: lie, ..manifest.fields.clone() };
+    let (public, sealed) = (manifest.public().unwrap(), manifest.sealed().unwrap());
+    let signed = scene.admin.sign(scene.admin.writer().unwrap(), &fields, public, sealed).unwrap();
+    record::decode::<Manifest>(trust, &signed).unwrap();
+    scene.repo.tamper(&names::outcome(&zone(), &lie), signed.to_vec()).await;
 }
 
 /// Of the lower of two nothing is known, and the upper one says so: nobody goes on below it without the administrator's word.
@@ -252,15 +294,36 @@ async fn junk_in_the_log_is_put_on_record_by_name() {
 /// Entry and outcome are lost, each in any way: what is left names the way on, which works, and then nobody is called for.
 #[tokio::test(start_paused = true)]
 async fn whoever_gives_up_what_repair_names_goes_on_and_check_is_content() {
-    for entry in [Harm::Rotten, Harm::Gone] {
-        let mut scene = Scene::new(1003).await;
-        let session = scene.session(0);
-        scene.harm(&names::log(&zone(), session.number), entry).await;
-        scene.harm(&names::outcome(&zone(), &session), Harm::Gone).await;
-        scene.model.snapshots.remove(0);
-        let what = format!("{entry:?}");
-        gives_up_and_goes_on(&mut scene, &what).await;
-        assert_eq!(alarms(&scene).await, [], "{what}");
+    for entry in [Harm::Gone, Harm::Rotten, Harm::Unread(bad_sector)] {
+        for outcome in [Harm::Gone, Harm::Rotten, Harm::Unread(bad_sector)] {
+            let what = format!("entry {entry:?}, outcome {outcome:?}");
+            let mut scene = Scene::new(1003).await;
+            let session = scene.session(0);
+            scene.harm(&names::log(&zone(), session.number), entry).await;
+            scene.harm(&names::outcome(&zone(), &session), outcome).await;
+            scene.model.snapshots.remove(0);
+            gives_up_and_goes_on(&mut scene, &what).await;
+            assert_eq!(alarms(&scene).await, [], "{what}");
+        }
+    }
+}
+
+/// The same of one that a later snapshot of its machine and a gc saw.
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_what_others_saw_goes_on_and_check_is_content() {
+    for entry in [Harm::Gone, Harm::Rotten] {
+        for outcome in [Harm::Gone, Harm::Rotten] {
+            let what = format!("entry {entry:?}, outcome {outcome:?}");
+            let mut scene = Scene::new(1006).await;
+            scene.back_up("web01", scene.disk.clone()).await;
+            collect(&scene.admin).await.unwrap();
+            let session = scene.session(0);
+            scene.harm(&names::log(&zone(), session.number), entry).await;
+            scene.harm(&names::outcome(&zone(), &session), outcome).await;
+            scene.model.snapshots.remove(0);
+            gives_up_and_goes_on(&mut scene, &what).await;
+            assert_eq!(alarms(&scene).await, [], "{what}");
+        }
     }
 }
 

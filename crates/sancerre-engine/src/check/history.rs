@@ -13,7 +13,7 @@ use sancerre_format::outcome::Commit;
 use sancerre_format::record::Record;
 
 use super::report::{Cost, Finding, Severity};
-use crate::repository::log::{Complaint, Log, Outcome};
+use crate::repository::log::{Complaint, Log, Outcome, UNKNOWN};
 
 /// Clocks of hosts may differ by so much before a date is called wrong.
 pub(crate) const CLOCK_SECONDS: i64 = 15 * 60;
@@ -50,7 +50,9 @@ fn parent_problem(log: &Log, number: u64, of: &Intent, parent: &SessionId) -> Op
         return Some(format!("it builds on session {parent}, which does not come before it"));
     }
     let found = log.entry(parent.number)?;
-    if found.session != *parent {
+    // What was given up keeps its number, and not always its hash.
+    let is_given_up = found.lost.is_some() && found.session.intent == UNKNOWN;
+    if found.session != *parent && !is_given_up {
         return Some(format!(
             "it builds on session {parent}, but log entry {} is another one: the history was replaced or forked, or \
              the signer of this entry did not tell the truth",

@@ -7,7 +7,7 @@ use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::Kind;
 use sancerre_format::names::Name;
 
-use super::{Avoid, Log, LogEntry, Moves, Outcome, needed};
+use super::{Avoid, Log, LogEntry, Moves, Outcome, UNKNOWN, needed};
 use crate::error::Result;
 
 impl Log {
@@ -41,11 +41,14 @@ impl Log {
     }
 
     /// Whether a session ended with an abort that stands for what was lost, of the entry or of the outcome. A checkpoint from
-    /// before may have what was lost.
+    /// before may have what was lost. One whose outcome is rotten was given up without its hash.
     fn was_given_up(&self, session: &SessionId) -> bool {
         let is_forgotten = || self.standing(u64::MAX).forgotten_by(session).is_some();
         let aborted = self.entry(session.number).filter(|entry| matches!(entry.outcome, Outcome::Abort(_)));
-        aborted.is_some_and(|entry| entry.session == *session && (entry.lost.is_some() || is_forgotten()))
+        aborted.is_some_and(|entry| match entry.lost {
+            Some(_) => entry.session == *session || entry.session.intent == UNKNOWN,
+            None => entry.session == *session && is_forgotten(),
+        })
     }
 
     /// Snapshots that no commit gave up: their manifests, and which entries forget or hold them.

@@ -151,12 +151,17 @@ impl Log {
 
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
     /// and above, where nobody could have said it, and where a number was filled because of it: anywhere else it could be
-    /// slipped in below what others built on.
+    /// slipped in below what others built on. For whom the highest number is filled, no other counts there: whoever goes on
+    /// above the filler says that it was this one.
     fn said_alone(&self) -> impl Iterator<Item = SessionId> + '_ {
         let highest = self.highest();
+        let filled_for = |session: &SessionId| {
+            self.entries.get(&session.number).is_some_and(|entry| is_filled_for(entry, session))
+        };
+        let is_free = !self.alone.iter().any(|session| session.number == highest && filled_for(session));
         let is_said = move |session: &&SessionId| match self.entries.get(&session.number) {
             None => session.number > highest,
-            Some(entry) => session.number == highest || is_filled_for(entry, session),
+            Some(entry) => session.number == highest && is_free || is_filled_for(entry, session),
         };
         self.alone.iter().filter(is_said).copied()
     }
