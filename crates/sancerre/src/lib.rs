@@ -7,6 +7,7 @@
 
 mod access;
 mod arguments;
+mod changed;
 mod clocks;
 mod command;
 mod exit;
