@@ -9,6 +9,7 @@ use sancerre_format::names::Title;
 use sancerre_image::change_map::{ChangeMap, MapError};
 use sancerre_image::{Disk, open_file};
 
+use crate::bitmaps::{self, Bitmaps};
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::named_path;
@@ -23,7 +24,8 @@ const MILLIONTHS_PER_PERCENT: u32 = 10_000;
 #[derive(Debug, Args)]
 pub(crate) struct Changed {
     /// A map of what changed on a disk since a snapshot: only that is read, the rest is taken over from there. Forms: `diff
-    /// --json`, `qemu-img map --output=json`, `rbd diff --format json`; see docs/CHANGED.md
+    /// --json`, `qemu-img map --output=json`, `rbd diff --format json`; or bitmap:NAME, a dirty bitmap in the qcow2 image or of
+    /// the NBD server that the disk is read from; see docs/CHANGED.md
     #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::disk(), conflicts_with = "only_unreadable")]
     changed: Vec<DiskSource>,
     /// The snapshot since which that changed, where the map does not say it
@@ -64,8 +66,19 @@ impl FromStr for Share {
 }
 
 impl Changed {
+    /// The bitmaps that are named in place of files.
+    pub(crate) fn bitmaps(&self) -> Bitmaps {
+        let wanted = |given: &DiskSource| Some((given.name.clone(), bitmaps::named(&given.path)?.to_owned()));
+        Bitmaps::new(self.changed.iter().filter_map(wanted).collect())
+    }
+
     /// The maps, read. One that is of another disk is said and left out: then that disk is read whole.
-    pub(crate) fn maps(&self, sources: &[Source], context: &Context) -> Result<Maps, Failure> {
+    pub(crate) fn maps(
+        &self,
+        sources: &[Source],
+        bitmaps: &Bitmaps,
+        context: &Context,
+    ) -> Result<Maps, Failure> {
         let mut hints: Vec<Hint> = Vec::new();
         for given in &self.changed {
             let (name, disk) = meant(given, sources)?;
@@ -73,6 +86,11 @@ impl Changed {
                 return Err(Failure::usage(format!(
                     "--changed names {name} twice; give one map for each disk"
                 )));
+            }
+            if bitmaps::named(&given.path).is_some() {
+                let found = bitmaps.take(name)?;
+                hints.extend(found.map(|map| Hint { disk: name.clone(), map }));
+                continue;
             }
             let file = open_file(&given.path).map_err(Failure::from)?;
             match ChangeMap::read(file, disk.size_bytes()) {

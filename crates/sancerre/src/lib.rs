@@ -7,6 +7,7 @@
 
 mod access;
 mod arguments;
+mod bitmaps;
 mod changed;
 mod clocks;
 mod command;

@@ -112,6 +112,7 @@ fn a_map_without_a_moment_and_a_map_that_is_none_are_refused_before_anything_is_
     for (text, arguments, code, why) in [
         ("[]", &["--changed", "map"][..], 2, "does not say since when"),
         ("[]", &["--changed", "other=map"][..], 2, "no disk that is backed up"),
+        ("[]", &["--changed", "bitmap:b", "--changed-since", "web01:latest"][..], 2, "has no bitmaps"),
         ("[]", &["--changed-since", "web01:latest"][..], 2, "--changed"),
         ("[]", &["--changed", "map", "--verify-unchanged", "0%"][..], 2, "more than nothing"),
         ("[1]", &["--changed", "map", "--changed-since", "web01:latest"][..], 1, "the change map is none"),
@@ -124,8 +125,7 @@ fn a_map_without_a_moment_and_a_map_that_is_none_are_refused_before_anything_is_
     // One of another disk costs a full read.
     let other = r#"{"form":"sancerre-change-map-1","disk-bytes":4096,"source":"thin","changed":[]}"#;
     std::fs::write(site.path("map"), other).unwrap();
-    let (done, said) =
-        site.back_up(&["web01.raw", "--changed", "map", "--changed-since", "web01:latest"], 0);
+    let (done, said) = site.back_up(&["web01.raw", "--changed", "map", "--changed-since", "web01:latest"], 0);
     assert!(done["scan"] == "full" && said.contains("not of this disk"), "{said}");
     // And one of Ceph's that says that nothing changed, which is so.
     std::fs::write(site.path("map"), "[]").unwrap();
@@ -134,7 +134,7 @@ fn a_map_without_a_moment_and_a_map_that_is_none_are_refused_before_anything_is_
 }
 
 #[test]
-fn what_qemu_says_of_an_overlay_is_a_map_since_its_backing_file_was_saved() {
+fn what_qemu_counted_is_read_from_overlays_bitmaps_and_servers() {
     if Command::new("qemu-io").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "qemu-io is missing");
         eprintln!("skipped: qemu-io is missing");
@@ -155,4 +155,44 @@ fn what_qemu_says_of_an_overlay_is_a_map_since_its_backing_file_was_saved() {
     let (done, said) = site.back_up(&disk, 0);
     assert!(done["scan"].as_str().unwrap().starts_with("map qemu-map "), "{said}");
     site.restores(&std::fs::read(site.path("expected.raw")).unwrap());
+
+    // Its own bitmap, made once the overlay was saved, and gone another night.
+    ok("qemu-img", &["bitmap", "--add", "web01.qcow2", "night"]);
+    ok("qemu-io", &["-c", "write -P 9 2M 64k", "web01.qcow2"]);
+    ok("qemu-img", &["convert", "-O", "raw", "web01.qcow2", "expected.raw"]);
+    let own = |name: &'static str| {
+        ["web01.qcow2", "--image-parts", ".", "--changed", name, "--changed-since", "web01:latest"]
+    };
+    let (done, said) = site.back_up(&own("bitmap:night"), 0);
+    assert!(done["scan"].as_str().unwrap().starts_with("map qcow2-bitmap "), "{said}");
+    site.restores(&std::fs::read(site.path("expected.raw")).unwrap());
+    let (done, said) = site.back_up(&own("bitmap:other"), 0);
+    assert!(done["scan"] == "full" && said.contains("none of this name"), "{said}");
+
+    // The same by a server: it has what changed since the bitmap was made, and so since any later snapshot too.
+    let socket = site.path("nbd.sock");
+    let mut server = Command::new("qemu-nbd");
+    server.args(["--read-only", "--persistent", "--bitmap", "night", "--socket"]).arg(&socket);
+    let _server = Server(server.arg(site.path("web01.qcow2")).spawn().unwrap());
+    while !socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let uri = format!("disk0=nbd+unix:///?socket={}", socket.display());
+    let by_server =
+        |name: &str| site.back_up(&[&uri, "--changed", name, "--changed-since", "web01:latest"], 0);
+    let (done, said) = by_server("bitmap:night");
+    assert!(done["scan"].as_str().unwrap().starts_with("map qemu:dirty-bitmap:night "), "{said}");
+    site.restores(&std::fs::read(site.path("expected.raw")).unwrap());
+    let (done, said) = by_server("bitmap:gone");
+    assert!(done["scan"] == "full" && said.contains("cannot be used"), "{said}");
+}
+
+/// Ends with the test.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{Context, ended, member};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
+use crate::bitmaps::Bitmaps;
 use crate::changed::Changed;
 use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
@@ -180,8 +181,9 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     // Whatever happens from here on, no command is left behind.
     let _ended = Ended;
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
-    let sources = options.opening().all(planned, context)?;
-    let maps = options.changed.maps(&sources, context)?;
+    let bitmaps = options.changed.bitmaps();
+    let sources = options.opening(&bitmaps).all(planned, context)?;
+    let maps = options.changed.maps(&sources, &bitmaps, context)?;
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
@@ -219,13 +221,14 @@ impl Backup {
         Allow { changing: self.allow_changing, small: self.allow_small, unreadable: self.allow_unreadable }
     }
 
-    fn opening(&self) -> Opening<'_> {
+    fn opening<'a>(&'a self, bitmaps: &'a Bitmaps) -> Opening<'a> {
         Opening {
             allow: self.allow(),
             formats: Formats {
                 given: &self.formats,
                 parts: self.image_parts.as_deref(),
                 sandbox: !self.no_sandbox,
+                bitmaps,
             },
             read_holes: self.read_holes,
             expect_min: &self.expect_min,
