@@ -132,8 +132,7 @@ async fn the_root_is_that_of_a_full_read_whatever_changed() {
 async fn hardly_more_than_what_changed_is_read() {
     let (repo, mut bytes) = (TestRepo::new(750).await, noise(1, 40 * MIB));
     let first = back_up(&repo.open, "web01", MemoryDisk::new(bytes.clone())).await.unwrap();
-    let changed: Vec<Range<usize>> =
-        (0..6).map(|at| at * 6 * MIB + 40_960..at * 6 * MIB + 106_496).collect();
+    let changed: Vec<Range<usize>> = (0..6).map(|at| at * 6 * MIB + 40_960..at * 6 * MIB + 106_496).collect();
     for range in &changed {
         let new = noise(range.start as u64, range.len());
         bytes[range.clone()].copy_from_slice(&new);
