@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sancerre_engine::Result;
-use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input, backup};
+use sancerre_engine::backup::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input, Maps, backup};
 use sancerre_engine::host::Host;
 use sancerre_engine::init::{NewRepository, init};
 use sancerre_engine::keys::certify::{NewKey, certify};
@@ -236,6 +236,7 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         // Most tests take disks of any size.
         allow: Allow { small: true, ..Allow::default() },
         only_unreadable: false,
+        maps: Maps::default(),
         dedup: Dedup::Zone,
         dry_run: false,
         memory_bytes: 300 << 20,

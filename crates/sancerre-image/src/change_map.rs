@@ -8,7 +8,8 @@
 //! - `qemu-img map --output=json` of an overlay: everything at depth 0 changed since the backing file was the disk;
 //! - the same of an export with `x-dirty-bitmap=…`, where QEMU writes a changed range as neither present nor zero;
 //! - `rbd diff --format json`: all ranges changed, whether the object exists or not;
-//! - ours: `{"form": "sancerre-change-map-1", "disk-bytes": N, "source": "…", "changed": [{"offset": …, "length": …}]}`.
+//! - ours: `{"form": "sancerre-change-map-1", "disk-bytes": N, "source": "…", "base": "…", "changed": [{"offset": …, "length":
+//!   …}]}`, where `base`, which may be left out, is the id of the snapshot since which that changed.
 
 mod bounded;
 mod builder;
@@ -31,6 +32,7 @@ pub const RANGES_MAX: usize = 1 << 22;
 pub struct ChangeMap {
     source: String,
     disk_bytes: u64,
+    base: Option<String>,
     ranges: Vec<Range<u64>>,
 }
 
@@ -67,6 +69,8 @@ struct Written<'a> {
     form: &'static str,
     disk_bytes: u64,
     source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<&'a str>,
     changed: Vec<WrittenRange>,
 }
 
@@ -114,6 +118,7 @@ impl ChangeMap {
             form: FORM,
             disk_bytes: self.disk_bytes,
             source: &self.source,
+            base: self.base.as_deref(),
             changed: changed.collect(),
         };
         serde_json::to_writer(output, &written).map_err(|error| MapError::Io(error.into()))
@@ -122,6 +127,17 @@ impl ChangeMap {
     /// Who kept count: `qemu-map`, `qemu-bitmap`, `rbd`, or what a helper calls itself.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The same map, of what changed since this snapshot: hexadecimal digits of its id.
+    #[must_use]
+    pub fn since(self, base: String) -> Self {
+        Self { base: Some(base), ..self }
+    }
+
+    /// The snapshot since which that changed, if the map says it.
+    pub fn base(&self) -> Option<&str> {
+        self.base.as_deref()
     }
 
     /// Size of the disk that the map is of.

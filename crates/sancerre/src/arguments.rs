@@ -11,7 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
-use crate::command::{Approve, Backup, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
+use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::formats::Format;
 use crate::limits::Limits;
 use crate::named_path;
@@ -114,6 +114,8 @@ pub(crate) enum Command {
     /// List snapshots
     #[command(alias = "list")]
     Snapshots(Snapshots),
+    /// Say what changed between two snapshots
+    Diff(Diff),
     /// Restore one disk to a file or device, or a whole snapshot into a directory
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output

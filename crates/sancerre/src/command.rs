@@ -4,6 +4,7 @@ mod approve;
 pub(crate) mod audit;
 mod backup;
 mod check;
+mod diff;
 pub(crate) mod doctor;
 mod dump;
 mod forget;
@@ -41,6 +42,7 @@ use crate::written::{self, Intent};
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
+pub(crate) use diff::Diff;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
@@ -163,6 +165,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Fai
 pub(crate) fn changes(command: &Command) -> bool {
     match command {
         Command::Snapshots(_)
+        | Command::Diff(_)
         | Command::Dump(_)
         | Command::Check(_)
         | Command::Doctor(_)
@@ -180,6 +183,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Init(options) => init::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
+        Command::Diff(options) => diff::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,

@@ -9,9 +9,10 @@ use sancerre_confine::Helper;
 use sancerre_format::names::Title;
 use sancerre_image::confined::ConfinedReader;
 use sancerre_image::foreign::{ImageError, ImageFormat, ImageReader};
-use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
+use sancerre_image::nbd::{NbdOptions, NbdUri};
 use sancerre_image::{Disk, OpenError, Qcow2Fault, References};
 
+use crate::bitmaps::Bitmaps;
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::plain;
@@ -81,6 +82,8 @@ pub(crate) struct Formats<'a> {
     /// Where files may lie that an image stands on; none may without.
     pub(crate) parts: Option<&'a Path>,
     pub(crate) sandbox: bool,
+    /// Dirty bitmaps to read with them.
+    pub(crate) bitmaps: &'a Bitmaps,
 }
 
 impl Formats<'_> {
@@ -101,7 +104,7 @@ impl Formats<'_> {
     ) -> Result<Option<Arc<dyn Disk>>, Failure> {
         let given = self.given(name);
         if let Some(uri) = path.to_str().filter(|text| NbdUri::is_one(text)) {
-            return self.export(given, uri).map(Some);
+            return self.export(name, given, uri, context).map(Some);
         }
         match given.or_else(|| of_suffix(path)) {
             None | Some(Format::Raw) => Ok(None),
@@ -111,6 +114,7 @@ impl Formats<'_> {
                     parts.map(|directory| References { directory, backing: true, data_file: true });
                 let reader = ConfinedReader::new(helper()?, self.sandbox);
                 let disk = reader.open_qcow2(path, references.as_ref()).map_err(with_option)?;
+                self.bitmaps.read_image(name, &disk, context)?;
                 Ok(Some(Arc::new(disk)))
             }
             Some(Format::Foreign(format)) => self.foreign(path, format, context).map(Some),
@@ -118,15 +122,20 @@ impl Formats<'_> {
     }
 
     /// The export of a server, whose bytes are those of the disk.
-    fn export(&self, given: Option<Format>, uri: &str) -> Result<Arc<dyn Disk>, Failure> {
+    fn export(
+        &self,
+        name: &Title,
+        given: Option<Format>,
+        uri: &str,
+        context: &Context,
+    ) -> Result<Arc<dyn Disk>, Failure> {
         if given.is_some_and(|format| format != Format::Raw) {
             return Err(Failure::usage(format!(
                 "an NBD server gives the disk itself, in no other format than raw: leave --format out for {uri}"
             )));
         }
-        let failed = |error: sancerre_image::nbd::NbdError| Failure::failed(error.to_string());
         let uri = NbdUri::parse(uri).map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(Arc::new(NbdDisk::open(&uri, &NbdOptions::default()).map_err(failed)?))
+        Ok(Arc::new(self.bitmaps.open_export(name, &uri, context)?))
     }
 
     fn foreign(&self, path: &Path, format: ImageFormat, context: &Context) -> Result<Arc<dyn Disk>, Failure> {
@@ -190,7 +199,7 @@ mod tests {
     fn a_form_is_that_of_the_disk_by_name_or_of_all() {
         let named = |text: &str| text.parse::<NamedFormat>().unwrap();
         let given = [named("qcow2"), named("data=raw")];
-        let formats = Formats { given: &given, parts: None, sandbox: true };
+        let formats = Formats { given: &given, parts: None, sandbox: true, bitmaps: &Bitmaps::default() };
         assert_eq!(formats.given(&Title::new("data").unwrap()), Some(Format::Raw));
         assert_eq!(formats.given(&Title::new("disk0").unwrap()), Some(Format::Qcow2));
         for text in ["", "qcow", "a=", "=raw", "QCOW2"] {

@@ -7,6 +7,8 @@
 
 mod access;
 mod arguments;
+mod bitmaps;
+mod changed;
 mod clocks;
 mod command;
 mod exit;

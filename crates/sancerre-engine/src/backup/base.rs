@@ -23,13 +23,14 @@ pub(super) struct Base {
     pub(super) described: String,
 }
 
-/// The newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
+/// The snapshot that change maps are of, if it can be used; else the newest snapshot of the VM by a session that is listened to, as a hint: everything taken from it is checked when
 /// it is used. In the own key's all is proven already. Whoever has an id is looked for by it, whatever the name was.
 pub(super) fn read(
     repository: &Repository,
     log: &Log,
     vm: &Title,
     machine: Option<MachineId>,
+    wanted: Option<SessionId>,
     usable: &Usable,
     monitor: &Monitor,
 ) -> Option<Base> {
@@ -43,7 +44,9 @@ pub(super) fn read(
         other.vm == *vm && (machine.is_none() || other.machine.is_none())
     };
     let snapshots: Vec<_> = log.snapshots().into_iter().filter(is_usable).collect();
-    let snapshot = snapshots.iter().rfind(has_id).or_else(|| snapshots.iter().rfind(has_name))?;
+    let is_wanted = |snapshot: &&Snapshot<'_>| Some(snapshot.session()) == wanted;
+    let found = snapshots.iter().find(is_wanted).or_else(|| snapshots.iter().rfind(has_id));
+    let snapshot = found.or_else(|| snapshots.iter().rfind(has_name))?;
     let body = match open_body(repository, snapshot) {
         Ok(body) => body,
         Err(error) => {

@@ -14,9 +14,10 @@ use sancerre_format::outcome::{Chunking, Member, MemberKind, MemberWords};
 use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
+use super::hinted::{self, Hinted, How};
 use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
-use super::reread::{self, Partly};
+use super::reread;
 use super::salvage::Salvage;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
@@ -34,17 +35,18 @@ type Regions<'a> = BoxStream<'a, Result<Scanned>>;
 
 impl Run {
     /// Backs up one source and adds it to the snapshot.
-    pub(super) async fn member(
+    pub(super) async fn attempt(
         &mut self,
         source: BackupSource,
         allow: Allow,
         uploader: Option<&mut Uploader>,
+        hinted: Option<Arc<Hinted>>,
     ) -> Result<()> {
         let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
         let base = self.base_map(&source, &chunking);
         let (disk, least_bytes) = (source.disk(), source.least_bytes);
         let salvage = Salvage::of(&source, allow, &self.shared.monitor);
-        let how = How { salvage: salvage.clone(), partly: self.partly(&source)? };
+        let how = How { salvage: salvage.clone(), partly: self.partly(&source)?, hinted };
         let mut member = Member {
             name: source.name.clone(),
             kind: source.kind.clone(),
@@ -98,6 +100,9 @@ impl Run {
             return Err(Error::Refused(format!(
                 "the map of {name} in the last snapshot cannot be read; leave --only-unreadable out"
             )));
+        }
+        if let (Some(hinted), None) = (&how.hinted, base) {
+            return Err(hinted.doubt.lost(&Error::Lost { what: format!("the map of {}", source.name) }));
         }
         let scan = Arc::new(Scanning {
             repository: self.repository.clone(),
@@ -228,12 +233,6 @@ impl Watch {
     }
 }
 
-/// What of a disk is read, and what if it cannot be.
-struct How {
-    salvage: Option<Arc<Salvage>>,
-    partly: Option<Arc<Partly>>,
-}
-
 /// What the scans of one member share.
 struct Scanning {
     repository: Repository,
@@ -248,6 +247,7 @@ struct Scanning {
 fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize) -> Regions<'a> {
     let region_bytes = scanning.repository.layout.region_bytes;
     let size = disk.size_bytes();
+    let (last, whole) = (Arc::clone(&scanning), Arc::clone(&disk));
     let jobs = (0..region_count(size, region_bytes)).map(move |number| {
         let start = number * u64::from(region_bytes);
         let length_bytes = region_length(size, start, region_bytes);
@@ -257,7 +257,9 @@ fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize
         async move { scanning.region(number, input, to_u64(length_bytes)).await }
     });
     // Twice the workers: while one region lasts, others may finish behind it.
-    stream::iter(jobs).buffered(workers * 2).boxed()
+    let verified = stream::once(async move { last.verify(&whole).await });
+    let refuted = verified.filter_map(|verified| async move { verified.err().map(Err) });
+    stream::iter(jobs).buffered(workers * 2).chain(refuted).boxed()
 }
 
 fn stream_regions<'a>(
@@ -303,19 +305,36 @@ impl Scanning {
         let base = self.base_chunks(number).await?;
         let input = Arc::new(input);
         let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
-        let partly = self.how.partly.clone();
-        let scan = move |chunker: &Chunker| match partly {
-            Some(partly) => reread::scan(&shared, chunker, &scanned, &base, &partly),
-            None => region::scan(&shared, chunker, &scanned, &base),
+        let How { partly, hinted, .. } = self.how.clone();
+        let by = hinted.clone();
+        let scan = move |chunker: &Chunker| match (partly, by) {
+            (Some(partly), _) => reread::scan(&shared, chunker, &scanned, &base, &partly),
+            (None, Some(hinted)) => hinted::scan(&shared, chunker, &scanned, &base, &hinted),
+            (None, None) => region::scan(&shared, chunker, &scanned, &base),
         };
         let mut map = self.work(scan).await?;
         if !map.open.is_empty() {
             let known = self.resolve(&map).await?;
             let shared = Arc::clone(&self.shared);
+            let (start, _) = input.extent();
+            let ids = map.open.iter().filter_map(|open| Some((open.slot, map.chunks.get(open.slot)?.id)));
+            let ids: Vec<(usize, ContentId)> = ids.collect();
             map = self.work(move |chunker| region::settle(&shared, chunker, &input, map, &known)).await?;
+            if let Some(hinted) = hinted {
+                hinted.doubt.settled(&ids, &map, start)?;
+            }
         }
         add(&self.shared.monitor.counters.done_bytes, length_bytes);
         Ok((map, length_bytes))
+    }
+
+    /// Reads what is left of the sample of what was not read.
+    async fn verify(&self, disk: &Arc<dyn Disk>) -> Result<()> {
+        let How { hinted: Some(hinted), salvage, .. } = self.how.clone() else { return Ok(()) };
+        let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(disk));
+        let verified = move || hinted.doubt.finish(&shared, &disk, salvage.as_ref());
+        let verified = self.repository.host.compute(verified);
+        self.shared.monitor.unless_interrupted(verified).await?
     }
 
     /// Runs a job as one of the workers.
@@ -372,6 +391,7 @@ impl Scanning {
             let node = match base.node(0, leaf).await {
                 Ok(node) => node,
                 Err(error) if self.how.partly.is_some() => return Err(error),
+                Err(error) if self.how.hinted.is_some() => return Err(self.how.unread(error)),
                 Err(error) => {
                     self.shared.monitor.warn(format!("part of the map before this one is ignored: {error}"));
                     None

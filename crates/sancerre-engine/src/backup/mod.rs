@@ -7,8 +7,11 @@
 
 mod base;
 mod budget;
+mod doubt;
 mod ending;
 mod gate;
+mod hinted;
+mod maps;
 mod member;
 mod options;
 mod packer;
@@ -38,6 +41,7 @@ use sancerre_image::Disk;
 
 use self::base::Base;
 use self::budget::Budget;
+use self::hinted::Hinted;
 use self::member::Watch;
 use self::packer::{PackKeys, Packer};
 use self::reread::Reread;
@@ -56,6 +60,7 @@ use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
+pub use maps::{Hint, Maps};
 pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
 
 /// What all workers of a session share.
@@ -88,17 +93,19 @@ impl Shared {
 /// what was uploaded before a failure is reused by the next backup.
 pub async fn backup(
     repository: &Repository,
-    options: BackupOptions,
+    mut options: BackupOptions,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
     check_names(&options)?;
     let mut log = Log::load_recent(repository, monitor).await?;
     log.refuse_unread(&repository.keys.zone)?;
     ending::warn_of_end(repository, &log, &options.vm, monitor);
+    maps::resolve(repository, &log, &mut options, monitor)?;
     if options.dry_run {
         let next = log.end();
         log.complete(repository, next).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
+        run.maps = options.maps;
         run.members(options.sources, options.allow, None).await?;
         return Ok(run.report(None));
     }
@@ -152,6 +159,7 @@ async fn save(
     let mut uploader = Uploader::new(repository, monitor, session, budget.uploads);
     let done = async {
         let mut run = Run::prepare(repository, log, number, Some(keys), &options, monitor).await?;
+        run.maps = std::mem::take(&mut options.maps);
         run.members(sources, options.allow, Some(&mut uploader)).await?;
         run.shared.packer.close()?;
         uploader.submit(run.shared.packer.take_finished()).await?;
@@ -236,6 +244,11 @@ struct Run {
     parent: Option<SessionId>,
     /// The snapshot of which only what is missing is read.
     reread: Option<Arc<Reread>>,
+    /// Change maps that were not used yet, and disks that were read by theirs.
+    maps: Maps,
+    hinted: Vec<Arc<Hinted>>,
+    /// Disks whose change map was wrong.
+    belied: Vec<Title>,
     /// Members that are much smaller than they were, and were saved all the same.
     shrunk: Vec<Title>,
     base: Option<Base>,
@@ -285,7 +298,10 @@ impl Run {
         }
         let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
-        let base = base::read(repository, log, options.public_name(), options.machine, &usable, monitor);
+        let base = {
+            let (vm, wanted) = (options.public_name(), options.maps.base());
+            base::read(repository, log, vm, options.machine, wanted, &usable, monitor)
+        };
         let layout = repository.layout;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {
@@ -308,6 +324,9 @@ impl Run {
             workers: budget.workers,
             parent: base.as_ref().map(|base| base.session),
             reread: reread::of(options, base.as_ref())?,
+            maps: Maps::default(),
+            hinted: Vec::new(),
+            belied: Vec::new(),
             shrunk: Vec::new(),
             base,
             members: Vec::new(),
@@ -353,6 +372,8 @@ impl Run {
             stored_bytes: self.shared.packer.sealed_bytes(),
             fuzzy: self.members.iter().any(|member| member.fuzzy),
             shrunk: self.shrunk.clone(),
+            belied: self.belied.clone(),
+            scan: self.scan(),
             lost_keys: Vec::new(),
             members: self.members.clone(),
         }

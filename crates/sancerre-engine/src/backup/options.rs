@@ -8,6 +8,7 @@ use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
 use sancerre_format::outcome::{Consistency, Member, MemberKind};
 use sancerre_image::Disk;
 
+use super::maps::Maps;
 use crate::keys::LostKey;
 
 /// Where the bytes of a member come from.
@@ -81,6 +82,8 @@ pub struct BackupOptions {
     pub allow: Allow,
     /// Read of the disks only what the snapshot before this one could not read.
     pub only_unreadable: bool,
+    /// What changed on its disks since a snapshot: of those only that is read.
+    pub maps: Maps,
     /// Whose packs may be built on.
     pub dedup: Dedup,
     /// Only count.
@@ -116,6 +119,10 @@ pub struct BackupReport {
     pub fuzzy: bool,
     /// Streams and files that are empty or much smaller than in the snapshot before this one.
     pub shrunk: Vec<Title>,
+    /// Disks whose change map called unchanged what did change; they were read whole.
+    pub belied: Vec<Title>,
+    /// The manifest's word for how the sources were read.
+    pub scan: String,
     /// Objects below `keys/` that were not there.
     pub lost_keys: Vec<LostKey>,
 }

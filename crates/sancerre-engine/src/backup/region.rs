@@ -99,7 +99,7 @@ impl RegionInput {
         }
     }
 
-    fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
+    pub(super) fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         match self {
             Self::Disk { disk, start, salvage: Some(salvage), .. } => {
                 salvage.read(disk.as_ref(), start + to_u64(offset), buffer)
@@ -117,7 +117,7 @@ impl RegionInput {
 
     /// Stretches of the region that may hold data, on the grid of blocks and with short holes inside, so that a
     /// hole and written zeros give the same chunks.
-    fn data_ranges(&self) -> Result<Vec<Range<usize>>> {
+    pub(super) fn data_ranges(&self) -> Result<Vec<Range<usize>>> {
         let Self::Disk { disk, start, length_bytes, salvage } = self else {
             return Ok(std::iter::once(0..self.length_bytes()).collect());
         };
@@ -322,7 +322,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Puts a chunk on the map: at the place where it lies already, or in the frame in the making.
-    fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Word>) -> Result<()> {
+    pub(super) fn chunk(&mut self, at: usize, id: ContentId, chunk: &[u8], base: Option<Word>) -> Result<()> {
         let size_bytes = to_u32("chunk", chunk.len())?;
         let offset_bytes = to_u32("chunk", at)?;
         self.map.data_bytes += u64::from(size_bytes);

@@ -54,6 +54,9 @@ pub(super) fn of(options: &BackupOptions, base: Option<&Base>) -> Result<Option<
 impl Run {
     /// The manifest's word for how the sources were read.
     pub(super) fn scan(&self) -> String {
+        if let Some(by_map) = self.scan_by_map() {
+            return by_map;
+        }
         let Some(Reread { session, taken_bytes, sampled_bytes }) = self.reread.as_deref() else {
             return "full".into();
         };

@@ -48,6 +48,6 @@ impl Builder {
                 _ => joined.push(range),
             }
         }
-        ChangeMap { source, disk_bytes: self.disk_bytes, ranges: joined }
+        ChangeMap { source, disk_bytes: self.disk_bytes, base: None, ranges: joined }
     }
 }

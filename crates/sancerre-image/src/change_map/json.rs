@@ -12,6 +12,8 @@ use super::{ChangeMap, FORM, MapError};
 
 /// No name of a source is longer.
 const SOURCE_BYTES_MAX: usize = 64;
+/// Digits of a snapshot's id: fewer would soon name several.
+const BASE_DIGITS: std::ops::RangeInclusive<usize> = 4..=64;
 
 pub(super) fn read(input: impl Read, disk_bytes: u64, most_bytes: u64) -> Result<ChangeMap, MapError> {
     let mut limited = BufReader::new(Bounded::new(input, most_bytes));
@@ -61,6 +63,8 @@ struct Seen {
     rbd: bool,
     /// The name that a map of our own gives to its source.
     own: Option<String>,
+    /// The snapshot that it names.
+    base: Option<String>,
     /// A range that is neither there nor zero: only the map of a bitmap has one.
     changed_by_bitmap: bool,
     /// What the map of a bitmap never has.
@@ -116,7 +120,11 @@ impl Reading {
     fn finish(self) -> Result<ChangeMap, MapError> {
         let Self { builder, overlay, seen, .. } = self;
         if let Some(source) = seen.own {
-            return Ok(builder.finish(source));
+            let map = builder.finish(source);
+            return Ok(match seen.base {
+                Some(base) => map.since(base),
+                None => map,
+            });
         }
         let Some(end) = seen.qemu else {
             // An empty array is what `rbd diff` prints when nothing changed.
@@ -192,17 +200,25 @@ impl<'de> Visitor<'de> for &mut Reading {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let (mut form, mut disk_bytes, mut source, mut changed) = (None, None, None, None);
+        let mut base = None;
         while let Some(key) = fields.next_key::<Key>()? {
             let is_new = match key {
                 Key::Form => form.replace(fields.next_value::<String>()?).is_none(),
                 Key::DiskBytes => disk_bytes.replace(fields.next_value::<u64>()?).is_none(),
                 Key::Source => source.replace(fields.next_value::<String>()?).is_none(),
+                Key::Base => base.replace(fields.next_value::<String>()?).is_none(),
                 Key::Changed => changed.replace(fields.next_value_seed(Changed(self))?).is_none(),
             };
             if !is_new {
                 return Err(A::Error::custom("a field is there twice"));
             }
         }
+        let is_id =
+            |base: &str| BASE_DIGITS.contains(&base.len()) && base.bytes().all(|b| b.is_ascii_hexdigit());
+        if base.as_deref().is_some_and(|base| !is_id(base)) {
+            return Err(A::Error::custom("its base is no id of a snapshot"));
+        }
+        self.seen.base = base;
         match (form, disk_bytes, source, changed) {
             (Some(form), Some(disk_bytes), Some(source), Some(())) => self.own(&form, disk_bytes, source),
             _ => Err(A::Error::custom("form, disk-bytes, source or changed is missing")),
@@ -217,6 +233,7 @@ enum Key {
     Form,
     DiskBytes,
     Source,
+    Base,
     Changed,
 }
 

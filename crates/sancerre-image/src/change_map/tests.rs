@@ -72,6 +72,12 @@ fn our_own_form_is_read_back_as_written() {
     let mut text = Vec::new();
     map.write(&mut text).unwrap();
     assert_eq!(ChangeMap::read(&text[..], DISK).unwrap(), map);
+    assert_eq!(map.base(), None);
+    let map = map.since("3f9a12cc".to_owned());
+    let mut text = Vec::new();
+    map.write(&mut text).unwrap();
+    let read = ChangeMap::read(&text[..], DISK).unwrap();
+    assert_eq!((&read, read.base()), (&map, Some("3f9a12cc")));
     assert_eq!(map.inside(4..10).collect::<Vec<_>>(), [4..5, 9..10]);
     assert_eq!(map.inside(5..9).count() + map.inside(0..0).count(), 0);
     assert_eq!(map.inside(0..DISK).collect::<Vec<_>>(), map.ranges());
@@ -117,6 +123,9 @@ fn what_is_not_wholly_understood_is_an_error_and_never_an_empty_map() {
         &own(form, DISK, "thin", ""),
         &own(form, DISK, "thin", r#","changed":[],"changed":[]"#),
         &own(form, DISK, "thin", r#","changed":[],"more":1"#),
+        &own(form, DISK, "thin", r#","changed":[],"base":"latest""#),
+        &own(form, DISK, "thin", r#","changed":[],"base":"3f9""#),
+        &own(form, DISK, "thin", r#","changed":[],"base":null"#),
         &own(form, DISK, "thin", r#","changed":[{"offset":0,"length":1,"zero":true}]"#),
     ] {
         assert!(refused(text).contains("the change map is none"), "{text}: {}", refused(text));

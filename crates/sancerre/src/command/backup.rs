@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use super::{Context, ended, member};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
+use crate::bitmaps::Bitmaps;
+use crate::changed::Changed;
 use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
 use crate::formats::{Formats, NamedFormat};
@@ -47,6 +49,7 @@ Examples:
   sancerre backup --vm db01 --stdin dump.sql --stdin-command 'pg_dumpall -U backup'    # fails if pg_dumpall does
   sancerre backup --vm app01 app01.qcow2 data=old.img --format data=vmdk
   sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
+  sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
@@ -90,6 +93,8 @@ pub(crate) struct Backup {
     /// writes to
     #[arg(long, requires = "allow_unreadable")]
     only_unreadable: bool,
+    #[command(flatten)]
+    changed: Changed,
     /// In what form the disks are: raw, qcow2, vmdk, vhd, vhdx, vdi, parallels or qed; NAME=FORMAT for one of them. Without
     /// it the suffix of the name says it, and what has no such suffix is raw
     #[arg(long = "format", value_name = "[NAME=]FORMAT")]
@@ -176,7 +181,9 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     // Whatever happens from here on, no command is left behind.
     let _ended = Ended;
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
-    let sources = options.opening().all(planned, context)?;
+    let bitmaps = options.changed.bitmaps();
+    let sources = options.opening(&bitmaps).all(planned, context)?;
+    let maps = options.changed.maps(&sources, &bitmaps, context)?;
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
@@ -194,6 +201,7 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         tags: options.tags.clone(),
         allow: options.allow(),
         only_unreadable: options.only_unreadable,
+        maps,
         dedup: options.dedup.into(),
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
@@ -213,13 +221,14 @@ impl Backup {
         Allow { changing: self.allow_changing, small: self.allow_small, unreadable: self.allow_unreadable }
     }
 
-    fn opening(&self) -> Opening<'_> {
+    fn opening<'a>(&'a self, bitmaps: &'a Bitmaps) -> Opening<'a> {
         Opening {
             allow: self.allow(),
             formats: Formats {
                 given: &self.formats,
                 parts: self.image_parts.as_deref(),
                 sandbox: !self.no_sandbox,
+                bitmaps,
             },
             read_holes: self.read_holes,
             expect_min: &self.expect_min,
@@ -291,14 +300,14 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         duration(took)
     ));
     let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
-    Ok(!report.fuzzy && report.shrunk.is_empty() && is_read && is_restorable)
+    Ok(!report.fuzzy && report.shrunk.is_empty() && report.belied.is_empty() && is_read && is_restorable)
 }
 
 fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 18] {
+fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 20] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -311,6 +320,8 @@ fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'stati
         ("tags", json!(options.tags.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("dry_run", json!(options.dry_run)),
         ("fuzzy", json!(report.fuzzy)),
+        ("scan", json!(report.scan)),
+        ("belied", json!(report.belied.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),

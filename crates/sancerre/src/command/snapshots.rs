@@ -102,9 +102,13 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
         Consistency::Partial => Some("(partial)".to_owned()),
         _ => None,
     };
+    // Not all of it was read, and on whose word.
+    let mut scan = manifest.scan.split(' ');
+    let by_map = (scan.next() == Some("map")).then(|| format!("(map {})", scan.next().unwrap_or_default()));
+    let marks = flaw.into_iter().chain(by_map);
     let tags: Vec<String> = match &listed.body {
-        Some(body) => body.tags.iter().map(ToString::to_string).chain(flaw).collect(),
-        None => std::iter::once(SEALED.to_owned()).chain(flaw).collect(),
+        Some(body) => body.tags.iter().map(ToString::to_string).chain(marks).collect(),
+        None => std::iter::once(SEALED.to_owned()).chain(marks).collect(),
     };
     // 2026-11-23T21:10:28Z, for people.
     let time = manifest.finished.to_string().replace('T', " ").replace('Z', "");
@@ -143,6 +147,7 @@ fn describe(listed: &Listed<'_>) -> Value {
         "new_bytes": manifest.new_bytes,
         "stored_bytes": manifest.stored_bytes,
         "fuzzy": manifest.consistency == Consistency::Fuzzy,
+        "scan": manifest.scan,
         "consistency": manifest.consistency.to_string(),
         "tags": tags,
     })

@@ -15,7 +15,7 @@ use sancerre_format::outcome::MemberKind;
 use sancerre_format::pack::PackKind;
 use sancerre_image::{ChangedError, Disk, Left, RawTarget, ReadError};
 
-use crate::backup::{Allow, BackupOptions, BackupSource, Dedup, Input, backup};
+use crate::backup::{Allow, BackupOptions, BackupSource, Dedup, Input, Maps, backup};
 use crate::error::Result;
 use crate::host::{Host, Sealer};
 use crate::init::{NewRepository, init};
@@ -116,6 +116,7 @@ impl TestRepo {
             tags: Vec::new(),
             allow: Allow { small: true, ..Allow::default() },
             only_unreadable: false,
+            maps: Maps::default(),
             dedup: Dedup::Zone,
             dry_run: false,
             memory_bytes: 300 << 20,
