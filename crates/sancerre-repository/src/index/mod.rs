@@ -8,11 +8,13 @@
 //! It is a hint: what is missing or damaged costs deduplication and nothing else, and no place is used before
 //! [`Usable`](crate::known::Usable) allows it.
 
+mod copies;
 mod lookup;
 mod publish;
 mod segment;
 mod unread;
 
+pub use copies::find_copies;
 pub use lookup::{Index, Lookup, SegmentRun, WHOLE_BYTES, run_of};
 pub use publish::sign_segment;
 pub use segment::{Covering, Head, Segment, Whole, ignored, key_of, read_uncovered, retain_heard, segments};
