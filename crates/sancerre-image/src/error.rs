@@ -149,6 +149,18 @@ pub enum ReadError {
         /// The export, what its server said, and what to do.
         source: NbdError,
     },
+    /// A disk of a snapshot did not give what was asked for.
+    #[error("cannot read {length_bytes} bytes at offset {offset} of {}: {problem}", path.display())]
+    Snapshot {
+        /// What messages call it.
+        path: PathBuf,
+        /// First byte of the range.
+        offset: u64,
+        /// Its length.
+        length_bytes: u64,
+        /// What happened, on which object, and what to do.
+        problem: String,
+    },
     /// The program that reads an image did not give what was asked for.
     #[error(
         "cannot read {length_bytes} bytes at offset {offset} of {} through qemu-nbd: {fault}. See whether the file itself can be \

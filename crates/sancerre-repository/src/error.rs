@@ -256,6 +256,9 @@ pub enum Error {
         /// What was found.
         what: String,
     },
+    /// What failed for several who waited for the same.
+    #[error(transparent)]
+    Shared(#[from] std::sync::Arc<Error>),
     /// A worker died.
     #[error("a worker stopped unexpectedly; this is a bug, please report it")]
     Worker,
@@ -286,6 +289,7 @@ impl Error {
             Self::Bug { .. } | Self::Worker | Self::Encode(_) => ErrorKind::Bug,
             Self::Store(error) => of_store(error),
             Self::Unrestorable { source, .. } => source.kind(),
+            Self::Shared(error) => error.kind(),
             _ => ErrorKind::Failed,
         }
     }

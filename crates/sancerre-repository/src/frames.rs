@@ -3,6 +3,7 @@
 //! A map names a frame by its first place. Gc may have moved it since: then the commit says into which pack, and that
 //! pack's directory where. Everything that reads frames asks here, so nobody else knows of moves.
 
+mod data;
 mod heads;
 mod places;
 mod recent;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
 use crate::repository::Repository;
 
+pub use data::Attempts;
 use recent::Recent;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.

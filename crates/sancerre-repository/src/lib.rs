@@ -19,6 +19,9 @@ pub mod map;
 pub mod monitor;
 mod repository;
 pub mod session;
+pub mod snapshot;
+pub mod snapshot_disk;
+pub mod tolerate;
 pub mod unlisted;
 
 pub use error::{Error, ErrorKind, Result, StoreError};

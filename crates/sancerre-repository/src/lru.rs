@@ -50,6 +50,11 @@ impl<K: Copy + Eq + Hash, V: Clone> LruCache<K, V> {
         }
     }
 
+    /// Bytes of all values.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn remove(&mut self, key: &K) {
         let Some(slot) = self.slots.remove(key) else { return };
         self.by_use.remove(&slot.used);

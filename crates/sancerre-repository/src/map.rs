@@ -95,24 +95,37 @@ impl MapReader {
         Ok(Some(node))
     }
 
-    fn find(&self, level: u8, number: u64) -> Option<Arc<StoredNode>> {
+    /// The same if it was read lately.
+    pub(crate) fn find(&self, level: u8, number: u64) -> Option<Arc<StoredNode>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|(at, _)| *at == (level, number)).map(|(_, node)| Arc::clone(node))
     }
 
-    async fn read(&self, level: u8, number: u64, id: &ContentId, place: &Place) -> Result<Arc<StoredNode>> {
+    /// The node with this id, from this place.
+    pub(crate) async fn read(
+        &self,
+        level: u8,
+        number: u64,
+        id: &ContentId,
+        place: &Place,
+    ) -> Result<Arc<StoredNode>> {
         if let Some(node) = self.find(level, number) {
             return Ok(node);
         }
         let raw = self.frames.metadata(&place.frame).await?;
         let decoded = self.decode(level, number, id, place, &raw);
         let node = Arc::new(decoded.map_err(|error| self.frames.blame(&place.frame, error))?);
+        self.keep(level, number, &node);
+        Ok(node)
+    }
+
+    /// Keeps a node that was verified, wherever it came from.
+    pub(crate) fn keep(&self, level: u8, number: u64, node: &Arc<StoredNode>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_back(((level, number), Arc::clone(&node)));
+        kept.push_back(((level, number), Arc::clone(node)));
         if kept.len() > NODES_KEPT {
             kept.pop_front();
         }
-        Ok(node)
     }
 
     /// Its root; none when the disk is all zeros.
@@ -146,7 +159,7 @@ impl MapReader {
 }
 
 /// The child that covers `number` on its level.
-fn child(node: &Node, number: u64) -> Option<(ContentId, Place)> {
+pub(crate) fn child(node: &Node, number: u64) -> Option<(ContentId, Place)> {
     let Node::Inner { children, .. } = node else { return None };
     let [wanted, ..] = number.to_le_bytes();
     let at = children.binary_search_by_key(&wanted, |child| child.child).ok()?;

@@ -85,6 +85,8 @@ pub struct Store {
     shared: Arc<Shared>,
     /// Versions are not looked at: what a plain request sees is what is there.
     sees_current_only: bool,
+    /// A failed read is not tried again.
+    reads_once: bool,
 }
 
 /// What all clones of a store share.
@@ -151,7 +153,7 @@ impl Store {
             strange,
             root: String::new(),
         };
-        Self { inner, location: location.into(), shared: Arc::new(shared), sees_current_only: false }
+        Self::around(inner, location, shared)
     }
 
     /// Wraps a provider's store.
@@ -169,12 +171,12 @@ impl Store {
             strange: cloud.strange,
             root: cloud.root,
         };
-        Self {
-            inner: cloud.store,
-            location: location.into(),
-            shared: Arc::new(shared),
-            sees_current_only: false,
-        }
+        Self::around(cloud.store, location, shared)
+    }
+
+    fn around(inner: Arc<dyn ObjectStore>, location: &str, shared: Shared) -> Self {
+        let (location, shared) = (location.into(), Arc::new(shared));
+        Self { inner, location, shared, sees_current_only: false, reads_once: false }
     }
 
     /// The same store with something between it and us: for tests that count, break or slow down what goes through.
@@ -268,7 +270,11 @@ impl Store {
         let Some(version) = place.version() else { return Ok(None) };
         let options = GetOptions { version, ..options.clone() };
         let attempt = || self.try_read(key, options.clone()).boxed();
-        match self.shared.patience.during(key, attempt).await {
+        let read = match self.reads_once {
+            true => attempt().await,
+            false => self.shared.patience.during(key, attempt).await,
+        };
+        match read {
             Ok(body) => Ok(Some(body)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(StoreError::Failed { operation: "read", key: key.to_owned(), source }),

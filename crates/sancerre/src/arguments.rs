@@ -12,6 +12,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
+use crate::command::nbd::Nbd;
 use crate::formats::Format;
 use crate::limits::Limits;
 use crate::named_path;
@@ -120,6 +121,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
     Dump(Dump),
+    /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
+    Nbd(Nbd),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means

@@ -15,6 +15,7 @@ mod index;
 mod init;
 mod key;
 mod lock;
+pub(crate) mod nbd;
 mod repair;
 mod restore;
 mod snapshots;
@@ -167,6 +168,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         Command::Snapshots(_)
         | Command::Diff(_)
         | Command::Dump(_)
+        | Command::Nbd(_)
         | Command::Check(_)
         | Command::Doctor(_)
         | Command::Audit(_)
@@ -186,6 +188,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Diff(options) => diff::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
+        Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
         Command::Audit(options) => audit::run(options, context).await,

@@ -30,6 +30,7 @@ mod printed;
 mod process;
 mod progress;
 mod repository;
+mod socket;
 mod sources;
 mod units;
 mod unreadable;

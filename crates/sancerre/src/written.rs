@@ -28,6 +28,7 @@ impl Intent {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
             Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
             _ => Vec::new(),

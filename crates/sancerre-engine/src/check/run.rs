@@ -1,4 +1,4 @@
-//! What the steps of a check share, and the policy for objects that cannot be read.
+//! What the steps of a check share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use sancerre_format::id::PackName;
 use super::inventory::Inventory;
 use super::quarantine::Quarantine;
 use super::report::Findings;
-use super::subjects::{self, Subject};
-use crate::error::{Error, Result, StoreError};
+use super::subjects::Subject;
+use crate::error::{Error, StoreError};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, Marks};
+
+pub(crate) use crate::repository::tolerate::tolerate;
 
 /// A check on its way.
 pub(super) struct Run<'a> {
@@ -29,19 +31,6 @@ pub(super) struct Run<'a> {
     pub(super) lost: Marks,
     /// Data packs that this run read and whose tables it opened.
     pub(super) read: BTreeSet<PackName>,
-}
-
-/// Goes on after an object could not be read when the store as such works.
-///
-/// Returns what is wrong with the object. Errors: the error itself when even `config` cannot be read, or the user
-/// asked to stop.
-pub(crate) async fn tolerate(repository: &Repository, error: impl Into<Error>) -> Result<String> {
-    let error = error.into();
-    match &error {
-        Error::Store(StoreError::Failed { .. }) if !repository.store.works().await => Err(error),
-        Error::Interrupted | Error::Worker | Error::Bug { .. } => Err(error),
-        _ => Ok(subjects::reason(&error)),
-    }
 }
 
 /// Whether an error is about the way to the object, so that trying again may help.

@@ -6,11 +6,9 @@ use sancerre_format::names::Title;
 use sancerre_format::outcome::Member;
 
 use super::report::{Findings, Severity};
-use crate::error::Error;
-use crate::error::StoreError;
 use crate::repository::Repository;
 use crate::repository::log::{self, Log, Snapshot};
-use crate::store::explain;
+use crate::repository::tolerate::reason;
 
 /// One snapshot.
 #[derive(Debug)]
@@ -76,16 +74,4 @@ fn read_one(
         findings.cost(&key, (place, None), None);
     }
     Subject { session, vm: fields.vm.clone(), key, generation, uses: uses.ok(), members }
-}
-
-/// What is wrong with an object, without the object's name: the finding has that.
-pub(super) fn reason(error: &Error) -> String {
-    match error {
-        Error::Object { source, .. } => source.to_string(),
-        Error::Store(StoreError::Failed { operation, source, .. }) => {
-            format!("the store failed to {operation} it: {}", explain(source))
-        }
-        Error::Store(StoreError::Withheld { reason, .. }) => format!("it cannot be read: {reason}"),
-        other => other.to_string(),
-    }
 }

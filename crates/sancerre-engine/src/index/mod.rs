@@ -11,4 +11,4 @@ pub use rebuild::{RebuildReport, rebuild_index};
 
 pub(crate) use merge::merge_after_backup;
 pub use sancerre_repository::index::{Index, Lookup};
-pub(crate) use sancerre_repository::index::{Segment, Whole, key_of, segments, unread_segments};
+pub(crate) use sancerre_repository::index::{Segment, Whole, find_copies, key_of, segments, unread_segments};

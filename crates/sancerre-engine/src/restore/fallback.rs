@@ -5,19 +5,16 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use futures::StreamExt;
 use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, FramePlace, Place};
-use sancerre_format::index::SegmentName;
 use sancerre_format::names::ZoneKey;
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::Member;
 use sancerre_format::pack::refuse_newer;
 
-use crate::check::tolerate;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
-use crate::index::{Segment, segments};
+use crate::index::find_copies;
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{Piece, WantedFrame};
 
@@ -25,8 +22,6 @@ use crate::restore::plan::{Piece, WantedFrame};
 const PACK_START_BYTES: u64 = 16;
 /// Problems told at once, one by one.
 const TOLD_MAX: usize = 3;
-/// Segments of the index searched at once.
-const SEGMENTS_IN_FLIGHT: usize = 16;
 
 /// Other copies of what failed.
 pub(super) struct Copies<'a> {
@@ -147,54 +142,22 @@ fn newer_list(fetcher: &Fetcher<'_>, failed: &Failed) -> Option<Error> {
     let is_its =
         |key: &str| matches!(ZoneKey::parse(zone, key), Ok(ZoneKey::List(of, _)) if of.number == session);
     let is_newer = |error: &FormatError| matches!(error, FormatError::Unsupported { .. });
-    let list = reader.bad_lists.iter().find(|list| is_its(&list.key) && is_newer(&list.error))?;
+    let list = reader.bad_lists().iter().find(|list| is_its(&list.key) && is_newer(&list.error))?;
     Some(Error::Object { key: list.key.clone(), source: list.error.clone() })
 }
 
 /// The places of lost ids, newest first; places that failed already are left out.
 async fn search(fetcher: &Fetcher<'_>, failed: &[Failed]) -> Result<HashMap<ContentId, Vec<Place>>> {
-    let repository = fetcher.frames().repository();
+    let frames = fetcher.frames();
     let lost = || failed.iter().flat_map(|failed| &failed.frames);
     // A node that came from a copy names packs of its own session, whose lists this restore did not load: those
     // places were not tried yet.
-    let tried = |frame: &&WantedFrame| fetcher.frames().catalogue().pack(frame.pack).is_some();
+    let tried = |frame: &&WantedFrame| frames.catalogue().pack(frame.pack).is_some();
     let bad: HashSet<FramePlace> = lost().filter(tried).map(|frame| frame.place).collect();
     let ids: BTreeSet<ContentId> = lost().flat_map(|frame| &frame.pieces).map(|piece| piece.id).collect();
-    let mut places: HashMap<ContentId, Vec<Place>> = HashMap::new();
-    let listed = segments(repository, &fetcher.frames().log()).await?;
-    let searches = listed.into_iter().rev().map(|(name, size_bytes)| {
-        let ids = &ids;
-        async move { (name, search_segment(fetcher, name, size_bytes, ids).await) }
-    });
-    let mut searches = std::pin::pin!(futures::stream::iter(searches).buffered(SEGMENTS_IN_FLIGHT));
-    while let Some((name, found)) = searches.next().await {
-        fetcher.monitor.check()?;
-        match found {
-            Ok(found) => found
-                .into_iter()
-                .filter(|(_, place)| !bad.contains(&place.frame))
-                .for_each(|(id, place)| places.entry(id).or_default().push(place)),
-            Err(error) => {
-                let why = tolerate(repository, error).await?;
-                fetcher.monitor.warn(format!("index segment {name} is ignored: {why}"));
-            }
-        }
-    }
+    let mut places = find_copies(frames.repository(), &frames.log(), &ids, fetcher.monitor).await?;
+    places.values_mut().for_each(|places| places.retain(|place| !bad.contains(&place.frame)));
     Ok(places)
-}
-
-/// Covered segments too: a merge keeps one place of each chunk, and any copy will do here.
-async fn search_segment(
-    fetcher: &Fetcher<'_>,
-    name: SegmentName,
-    size_bytes: u64,
-    ids: &BTreeSet<ContentId>,
-) -> Result<Vec<(ContentId, Place)>> {
-    let (repository, log) = (fetcher.frames().repository(), fetcher.frames().log());
-    match Segment::open(repository, &log, name, size_bytes).await? {
-        Some(segment) => segment.find(repository, ids).await,
-        None => Ok(Vec::new()),
-    }
 }
 
 fn piece(at: u64, id: &ContentId, place: &Place) -> Piece {

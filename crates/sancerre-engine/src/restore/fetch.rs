@@ -8,11 +8,10 @@ use bytes::Bytes;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{FramePlace, PackName};
-use sancerre_format::names;
 use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Error, Result};
 use crate::frames::{Frames, PackedFrame};
 use crate::monitor::{Monitor, add};
 use crate::repository::catalogue::Catalogue;
@@ -225,24 +224,7 @@ impl<'a> Fetcher<'a> {
 
     /// A store says little about why it has no such range: looks whether the pack is there and whole.
     pub(super) async fn diagnose(&self, pack: PackName, located: &Located, error: Error) -> Error {
-        if !matches!(
-            error,
-            Error::Store(StoreError::Failed { .. }) | Error::Store(StoreError::Withheld { .. })
-        ) {
-            return error;
-        }
-        let repository = self.frames().repository();
-        let folder = names::pack_folder(&repository.keys.zone, pack.session);
-        let Ok(found) = repository.store.list(&folder).await else { return error };
-        let (key, size_bytes) = (&located.key, located.size_bytes);
-        match found.iter().find(|listed| listed.key == *key) {
-            None => Error::Store(StoreError::Missing { key: key.clone() }),
-            Some(listed) if listed.size_bytes != size_bytes => {
-                let detail = format!("it has {} bytes instead of {size_bytes}", listed.size_bytes);
-                Error::object(key)(FormatError::Corrupt { what: "pack", detail })
-            }
-            Some(_) => error,
-        }
+        self.frames().diagnose(pack, &located.key, located.size_bytes, error).await
     }
 }
 

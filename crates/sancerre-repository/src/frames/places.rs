@@ -49,7 +49,7 @@ impl Frames {
     }
 
     /// Reads the pack lists of these sessions, unless that was done.
-    async fn know(&self, sessions: BTreeSet<u64>) -> Result<()> {
+    pub(super) async fn know(&self, sessions: BTreeSet<u64>) -> Result<()> {
         let mut missed = self.missed.lock().await;
         let view = self.view();
         let is_new =

@@ -8,12 +8,14 @@
 //! It is a hint: what is missing or damaged costs deduplication and nothing else, and no place is used before
 //! [`Usable`](crate::known::Usable) allows it.
 
+mod copies;
 mod lookup;
 mod publish;
 mod segment;
 mod uncovered;
 mod unread;
 
+pub use copies::find_copies;
 pub use lookup::{Index, Lookup, SegmentRun, WHOLE_BYTES, run_of};
 pub use publish::sign_segment;
 pub use segment::{Head, Segment, Whole, key_of, retain_heard, segments};

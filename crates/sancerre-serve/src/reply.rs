@@ -1,0 +1,247 @@
+//! Answers to requests: checked, read from the export, and sent a piece at a time, so that a request of any length needs
+//! memory for a piece.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::export::{Export, Failure, Stretch};
+use crate::handshake::Agreed;
+use crate::server::{Limits, Tell};
+use crate::wire::{self, Piece, REQUEST_BYTES_MAX, Request, command, errno};
+
+/// Data of one piece.
+const PIECE_BYTES: u32 = 4 << 20;
+/// Zeros of less are sent as data: the head of a piece and its handling cost more.
+const HOLE_BYTES_MIN: u64 = 32 << 10;
+/// Stretches of one answer.
+const STRETCHES_MAX: usize = 4096;
+/// Memory is counted in these.
+const UNIT_BYTES: u64 = 1 << 10;
+
+/// Answers on one connection.
+pub(crate) struct Answers<W> {
+    agreed: Agreed,
+    writer: Mutex<W>,
+    memory: Semaphore,
+    memory_units: u32,
+    tell: Tell,
+}
+
+impl<W: AsyncWrite + Unpin> Answers<W> {
+    pub(crate) fn new(agreed: Agreed, writer: W, limits: &Limits, tell: Tell) -> Self {
+        let memory_units = units(limits.memory_bytes);
+        let memory = Semaphore::new(usize::try_from(memory_units).unwrap_or(1));
+        Self { agreed, writer: Mutex::new(writer), memory, memory_units, tell }
+    }
+
+    fn export(&self) -> &Arc<dyn Export> {
+        &self.agreed.export
+    }
+
+    /// Answers one request.
+    ///
+    /// Errors: the connection's. What is wrong with the request or the disk is told to the client.
+    pub(crate) async fn answer(&self, request: Request) -> io::Result<()> {
+        let Request { command, flags, cookie, .. } = request;
+        let range = self.range(&request);
+        match (command, range) {
+            (command::READ, Some(range)) if self.may_read(&request) => self.read(&request, range).await,
+            (command::BLOCK_STATUS, Some(range))
+                if self.agreed.has_allocation && flags & !command::FLAG_REQ_ONE == 0 =>
+            {
+                self.status(&request, range).await
+            }
+            (command::CACHE, Some(range)) if flags == 0 => {
+                self.export().prepare(range);
+                self.send(&wire::simple_reply(cookie, 0), &[]).await
+            }
+            (command::FLUSH, _) if flags == 0 => self.send(&wire::simple_reply(cookie, 0), &[]).await,
+            (command::WRITE | command::TRIM | command::WRITE_ZEROES, _) => {
+                self.refuse(&request, errno::PERM, "a snapshot is read-only", None).await
+            }
+            _ => self.refuse(&request, errno::INVALID, "no such request, or not there", None).await,
+        }
+    }
+
+    /// What a request is about, if that is not empty and lies inside.
+    fn range(&self, request: &Request) -> Option<Range<u64>> {
+        let end = request.offset.checked_add(u64::from(request.length_bytes))?;
+        (request.length_bytes > 0 && end <= self.export().size_bytes()).then_some(request.offset..end)
+    }
+
+    fn may_read(&self, request: &Request) -> bool {
+        let flags = if self.agreed.is_structured { command::FLAG_DF } else { 0 };
+        request.length_bytes <= REQUEST_BYTES_MAX && request.flags & !flags == 0
+    }
+
+    async fn read(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+        let is_whole = request.flags & command::FLAG_DF != 0;
+        if is_whole && request.length_bytes > PIECE_BYTES {
+            return self.refuse(request, errno::OVERFLOW, "too long for one piece", None).await;
+        }
+        if self.agreed.is_structured && !is_whole {
+            return self.read_in_pieces(request, range).await;
+        }
+        let bytes = match self.fetch(&range).await {
+            Ok(bytes) => bytes,
+            Err(failure) => return self.fail(request, range.start, &failure).await,
+        };
+        let head = match self.agreed.is_structured {
+            true => wire::piece(request.cookie, true, &Piece::Data(range.start, request.length_bytes)),
+            false => wire::simple_reply(request.cookie, 0),
+        };
+        self.send(&head, &bytes.bytes).await
+    }
+
+    async fn read_in_pieces(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let stretches = match self.export().stretches(at..range.end, STRETCHES_MAX).await {
+                Ok(stretches) => in_pieces(at, range.end, stretches),
+                Err(failure) => return self.fail(request, at, &failure).await,
+            };
+            for Stretch { range: piece, is_data } in stretches {
+                let (is_last, length) = (piece.end == range.end, length(&piece));
+                if is_data {
+                    let bytes = match self.fetch(&piece).await {
+                        Ok(bytes) => bytes,
+                        Err(failure) => return self.fail(request, piece.start, &failure).await,
+                    };
+                    let head = wire::piece(request.cookie, is_last, &Piece::Data(piece.start, length));
+                    self.send(&head, &bytes.bytes).await?;
+                } else {
+                    let hole = Piece::Hole(piece.start, length);
+                    self.send(&wire::piece(request.cookie, is_last, &hole), &[]).await?;
+                }
+                at = piece.end;
+            }
+        }
+        Ok(())
+    }
+
+    async fn status(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+        let most = if request.flags & command::FLAG_REQ_ONE != 0 { 1 } else { STRETCHES_MAX };
+        match self.export().stretches(range.clone(), most).await {
+            Ok(stretches) => {
+                let stretches = stretches.iter().map(|stretch| (length(&stretch.range), stretch.is_data));
+                let status = Piece::Status(stretches.collect());
+                self.send(&wire::piece(request.cookie, true, &status), &[]).await
+            }
+            Err(failure) => self.fail(request, range.start, &failure).await,
+        }
+    }
+
+    /// Bytes of the export, with the memory that they take.
+    async fn fetch(&self, range: &Range<u64>) -> Result<Fetched<'_>, Failure> {
+        let wanted = range.end.saturating_sub(range.start);
+        let units = units(wanted).min(self.memory_units);
+        let memory = self.memory.acquire_many(units).await;
+        let memory = memory.map_err(|_| Failure("the server ends".to_owned()))?;
+        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
+        self.export().read(range.start, &mut bytes).await?;
+        Ok(Fetched { bytes, _memory: memory })
+    }
+
+    /// Tells the client and the log that the disk cannot be read there.
+    async fn fail(&self, request: &Request, offset: u64, failure: &Failure) -> io::Result<()> {
+        (self.tell)(format!("{}: {failure}", self.export().name()));
+        self.refuse(request, errno::IO, &failure.0, Some(offset)).await
+    }
+
+    async fn refuse(&self, request: &Request, error: u32, why: &str, at: Option<u64>) -> io::Result<()> {
+        let has_pieces = matches!(request.command, command::READ | command::BLOCK_STATUS);
+        let head = match self.agreed.is_structured && has_pieces {
+            true => wire::piece(request.cookie, true, &Piece::Error(error, why.to_owned(), at)),
+            false => wire::simple_reply(request.cookie, error),
+        };
+        self.send(&head, &[]).await
+    }
+
+    /// Sends what belongs together.
+    async fn send(&self, head: &[u8], bytes: &[u8]) -> io::Result<()> {
+        let mut writer = self.writer.lock().await;
+        writer.write_all(head).await?;
+        writer.write_all(bytes).await
+    }
+}
+
+struct Fetched<'a> {
+    bytes: Vec<u8>,
+    _memory: tokio::sync::SemaphorePermit<'a>,
+}
+
+/// Stretches as pieces of an answer: short holes become data, long data is cut. What an export says beyond the range is
+/// left out, and what it says nothing of is data.
+fn in_pieces(start: u64, end: u64, stretches: Vec<Stretch>) -> Vec<Stretch> {
+    let mut joined: Vec<Stretch> = Vec::new();
+    let mut at = start;
+    for stretch in stretches {
+        let range = at..stretch.range.end.min(end);
+        if range.is_empty() || stretch.range.start > at {
+            break;
+        }
+        at = range.end;
+        let is_data = stretch.is_data || range.end.saturating_sub(range.start) < HOLE_BYTES_MIN;
+        match joined.last_mut() {
+            Some(last) if last.is_data == is_data => last.range.end = range.end,
+            _ => joined.push(Stretch { range, is_data }),
+        }
+    }
+    if joined.is_empty() {
+        joined.push(Stretch { range: start..end, is_data: true });
+    }
+    joined.into_iter().flat_map(cut).collect()
+}
+
+fn cut(stretch: Stretch) -> Vec<Stretch> {
+    let Stretch { range, is_data } = stretch;
+    if !is_data {
+        return vec![Stretch { range, is_data }];
+    }
+    let (mut pieces, mut at) = (Vec::new(), range.start);
+    while at < range.end {
+        let end = at.saturating_add(u64::from(PIECE_BYTES)).min(range.end);
+        pieces.push(Stretch { range: at..end, is_data });
+        at = end;
+    }
+    pieces
+}
+
+/// The length of a part of a request, which is 32-bit.
+fn length(range: &Range<u64>) -> u32 {
+    u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(u32::MAX)
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_range_whatever_an_export_says() {
+        let stretch = |range: Range<u64>, is_data| Stretch { range, is_data };
+        let mib = 1 << 20;
+        for stretches in [
+            vec![],
+            vec![stretch(0..10 * mib, true)],
+            vec![stretch(0..4096, false), stretch(4096..8192, true), stretch(8192..mib, false)],
+            vec![stretch(0..mib, false), stretch(mib..90 * mib, true)],
+            vec![stretch(0..mib, false), stretch(2 * mib..3 * mib, true)],
+            vec![stretch(5..5, true)],
+        ] {
+            let pieces = in_pieces(0, 10 * mib, stretches);
+            assert!(pieces.first().is_some_and(|first| first.range.start == 0));
+            assert!(pieces.last().is_some_and(|last| last.range.end <= 10 * mib));
+            assert!(pieces.iter().all(|piece| !piece.range.is_empty()));
+            assert!(pieces.is_sorted_by(|a, b| a.range.end == b.range.start));
+            assert!(pieces.iter().all(|piece| !piece.is_data || length(&piece.range) <= PIECE_BYTES));
+        }
+    }
+}

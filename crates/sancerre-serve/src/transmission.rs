@@ -1,0 +1,78 @@
+//! Requests: read one after the other, answered as they are done.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::handshake::{Agreed, Rejected, skip};
+use crate::reply::Answers;
+use crate::server::{Limits, Tell};
+use crate::wire::{self, Broken, REQUEST_BYTES_MAX, command};
+
+/// Serves requests until the client says goodbye or goes away.
+///
+/// Errors: the client broke a rule; the connection.
+pub(crate) async fn serve<R, W>(
+    mut reader: R,
+    writer: W,
+    agreed: Agreed,
+    limits: &Limits,
+    tell: Tell,
+) -> Result<(), Rejected>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let answers = Arc::new(Answers::new(agreed, writer, limits, tell));
+    let slots = Arc::new(Semaphore::new(limits.requests));
+    // Dropped with this future: what nobody waits for any more is not read.
+    let mut tasks = JoinSet::new();
+    loop {
+        let Some(request) = next(&mut reader).await? else { return Ok(()) };
+        while let Some(done) = tasks.try_join_next() {
+            finished(done)?;
+        }
+        match request.command {
+            command::DISCONNECT => break,
+            command::WRITE if request.length_bytes > REQUEST_BYTES_MAX => {
+                return Err(Broken("a write is far too long").into());
+            }
+            command::WRITE => skip(&mut reader, request.length_bytes).await?,
+            _ => {}
+        }
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
+        let answers = Arc::clone(&answers);
+        tasks.spawn(async move {
+            let _slot = slot;
+            answers.answer(request).await
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        finished(done)?;
+    }
+    Ok(())
+}
+
+/// The next request; none when the client went away between two.
+async fn next<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<wire::Request>, Rejected> {
+    let mut head = [0; 28];
+    let first = match reader.read(&mut head).await {
+        Ok(0) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        first => first?,
+    };
+    let rest = head.get_mut(first..).unwrap_or_default();
+    reader.read_exact(rest).await?;
+    Ok(Some(wire::request(&head)?))
+}
+
+/// A request whose answer could not be sent ends the connection, and so does one that panicked.
+fn finished(done: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), Rejected> {
+    match done {
+        Ok(sent) => Ok(sent?),
+        Err(_) => Err(Rejected::Bug),
+    }
+}

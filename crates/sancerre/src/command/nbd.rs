@@ -1,0 +1,145 @@
+//! `nbd`: the disks of a snapshot for QEMU and other clients of NBD, until a signal comes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
+use sancerre_engine::restore::SnapshotReader;
+use sancerre_engine::select::Selector;
+use sancerre_format::outcome::{Member, MemberKind};
+use sancerre_serve::{Export, Limits, Server, SnapshotExport};
+use serde_json::{Map, Value, json};
+
+use super::{Context, ended, restore};
+use crate::exit::{Done, Exit, Failure};
+use crate::interrupt::until_signal;
+use crate::plain;
+use crate::socket::{self, Socket};
+use crate::units::{seconds, size};
+use crate::unreadable;
+
+/// What became of bytes of a disk that was failing.
+const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
+
+/// Serve the disks of a snapshot over NBD, read-only, to clients of this machine.
+///
+/// A guest can boot from it through an overlay, and a copier reads it as it reads a disk; holes are told as such. It runs
+/// until it is interrupted, which is its normal end. Only this user may connect. Several clients at once share one cache,
+/// which stays within --memory. Needs the passphrase: a writer's key file opens no content.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each disk is an export of its name; a single one has the empty name too. What is damaged and has no other copy is an
+input/output error where it is, and named here; everything else can be read.
+
+Examples:
+  sancerre nbd web01:latest --socket /run/web01.sock
+  nbdinfo --list 'nbd+unix:///?socket=/run/web01.sock'
+  qemu-img create -f qcow2 -F raw -b 'nbd+unix:///disk0?socket=/run/web01.sock' web01.qcow2
+  nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw")]
+pub(crate) struct Nbd {
+    /// The snapshot, and one disk of it if only that is to be served: see `sancerre --help`
+    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
+    snapshot: Selector,
+    /// Listen on this unix socket, which must not be there yet; it is removed at the end
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+}
+
+pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    // Before the repository is opened: what cannot be listened on should cost nothing.
+    socket::refuse(&options.socket)?;
+    let reader = restore::open(&options.snapshot, context).await?;
+    let members = members(&reader, &options.snapshot)?;
+    let mut is_whole = true;
+    for member in &members {
+        is_whole &= unreadable::tell(context, member, UNREADABLE)?;
+    }
+    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    reader.warn(&monitor);
+    let mut exports: Vec<Arc<dyn Export>> = Vec::with_capacity(members.len());
+    for member in &members {
+        let disk = SnapshotDisk::open(&reader, member, &cache, &monitor)?;
+        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
+    }
+    let output = Arc::clone(&context.output);
+    let server = Server::new(exports, Limits::default(), move |message| output.warning(&message));
+    let socket = Socket::bind(&options.socket)?;
+    announce(&options, &reader, &members, context);
+    let served = until_signal(async {
+        let ended = server.serve(&socket.listener).await;
+        Err::<(), Failure>(match ended {
+            Ok(never) => match never {},
+            Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
+        })
+    });
+    match served.await {
+        // The signal is the normal end.
+        Err(failure) if failure.exit != Exit::Interrupted => return Err(failure),
+        _ => drop(socket),
+    }
+    let (fetched_frames, fetched_bytes) = cache.fetched();
+    let summary = [
+        ("snapshot", json!(reader.manifest().session.intent.to_string())),
+        ("vm", json!(reader.vm().to_string())),
+        ("exports", exports_json(&options, &members)),
+        ("fetched_frames", json!(fetched_frames)),
+        ("fetched_bytes", json!(fetched_bytes)),
+        ("duration_seconds", json!(seconds(started.elapsed()))),
+    ];
+    Ok(ended(if is_whole { Exit::Done } else { Exit::NotAsAsked }, summary))
+}
+
+/// The member that was named, or all disks.
+fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'a Member>, Failure> {
+    if snapshot.member.is_some() {
+        return Ok(vec![restore::one(reader, snapshot)?]);
+    }
+    let all = reader.body().members.iter();
+    let disks: Vec<&Member> = all.filter(|member| member.kind == MemberKind::Disk).collect();
+    if disks.is_empty() {
+        return Err(Failure::usage(
+            "the snapshot has no disk; write :NAME behind it to serve one of its streams or files",
+        ));
+    }
+    Ok(disks)
+}
+
+/// Says that clients may come, and how.
+fn announce(options: &Nbd, reader: &SnapshotReader, members: &[&Member], context: &Context) {
+    if context.output.is_json() {
+        let fields = [("exports".to_owned(), exports_json(options, members))];
+        context.output.status(fields.into_iter().collect::<Map<_, _>>());
+        return;
+    }
+    for member in members {
+        context.output.message(&format!(
+            "serving {} of {} ({}) as {}",
+            member.name,
+            reader.vm(),
+            size(member.size_bytes),
+            socket::uri(member.name.as_str(), &options.socket)
+        ));
+    }
+    if let Some(first) = members.first() {
+        let uri = socket::uri(first.name.as_str(), &options.socket);
+        context.output.message(&format!(
+            "a guest boots from an overlay: qemu-img create -f qcow2 -F raw -b '{uri}' overlay.qcow2"
+        ));
+    }
+    context.output.message(&format!("listening on {} until interrupted", plain::path(&options.socket)));
+}
+
+fn exports_json(options: &Nbd, members: &[&Member]) -> Value {
+    let export = |member: &&Member| {
+        json!({
+            "name": member.name.to_string(),
+            "size_bytes": member.size_bytes,
+            "uri": socket::uri(member.name.as_str(), &options.socket),
+            "unreadable": unreadable::json(member),
+        })
+    };
+    json!(members.iter().map(export).collect::<Vec<_>>())
+}
