@@ -131,6 +131,10 @@ pub(crate) enum Flaw {
     DeletesWithoutProof,
     /// Before they delete they ask only what live snapshots need.
     ProofOfLiveOnly,
+    /// Before they delete they take any other place of a frame for a reason, also one that is burnt itself.
+    ProofByAnyPlace,
+    /// Before they delete they ask where commits say that frames lie, and not whether it is a copy of an abandoned gc.
+    AbandonedCopiesNotAsked,
     WriterIgnoresUnsupported,
     CollectorIgnoresUnsupported,
     RescueIgnoresUnsupported,

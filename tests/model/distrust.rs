@@ -93,6 +93,20 @@ fn a_thief_commits() {
 }
 
 #[test]
+fn a_thief_burns_what_was_given_up() {
+    let few = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(0, 1, 0) };
+    let thief = |name, budget| Config {
+        doubt: Doubt::Hostile,
+        repack: Repack::Any,
+        must_happen: &[DELETES, LIES, COPIES],
+        ..Config::new(name, budget)
+    };
+    assert_holds(thief("hostile keeper, hidden commit abandoned", few));
+    let more = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(1, 2, 0) };
+    assert_holds_when_deep(thief("hostile keeper, hidden commit abandoned, 2 collectors", more));
+}
+
+#[test]
 fn a_commit_is_abandoned() {
     let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
     assert_holds(Config::new("abandon", few));

@@ -147,6 +147,24 @@ fn proof_of_live_only() {
     assert_fails(hostile("what was forgotten above a lying move is deleted", flaw, few), REACHABLE);
 }
 
+/// An honest collector moved the frames and is about to delete where they were; a thief says that he moved them on.
+#[test]
+fn proof_by_any_place() {
+    let few = Budget { doubtful: 1, ..budget(0, 1, 0) };
+    let flaw = Flaw::ProofByAnyPlace;
+    let config = hostile("two packs are unneeded because of each other", flaw, few);
+    assert_fails(repacking(config), REACHABLE);
+}
+
+/// A thief burns the packs of a gc that was given up.
+#[test]
+fn abandoned_copies_not_asked() {
+    let few = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(0, 1, 0) };
+    let flaw = Flaw::AbandonedCopiesNotAsked;
+    let config = hostile("a thief burns copies of an abandoned gc", flaw, few);
+    assert_fails(Config { repack: Repack::Any, ..config }, REACHABLE);
+}
+
 #[test]
 fn unsupported_entries_ignored() {
     let newer = |name, flaw, budget| Config { flaw: Some(flaw), ..Config::new(name, budget) };
