@@ -28,6 +28,7 @@ mod forget;
 mod fuzz;
 mod gate;
 mod gc;
+mod given_up;
 mod growth;
 mod index;
 mod junk;

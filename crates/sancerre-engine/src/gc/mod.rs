@@ -258,6 +258,8 @@ async fn collect(
     report.moved_bytes = copied.frame_bytes;
     let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
     report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
+    let lists_and_store = (catalogue, present);
+    report.left.extend(abandon::keep_copies(repository, &log, lists_and_store, &mut doomed, monitor).await?);
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes) = (packs, bytes);
     report.left.extend(left);
