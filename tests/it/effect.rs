@@ -1,7 +1,7 @@
 //! Which commits count, and what is deleted because of them: not above open sessions, not because of a copy that nobody
 //! read, and not what an undelete brings back. What the administrator gave up may have happened all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join;
 use sancerre_engine::ErrorKind;
@@ -18,6 +18,7 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName, SessionId};
 use sancerre_format::log::{Abandon, Distrust, Kind, Note, Snapshots};
 use sancerre_format::names;
+use sancerre_format::pack::Pack;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, name, restore_bytes, zone};
@@ -86,6 +87,24 @@ impl Scene {
     async fn lie(&self, lists: &GcLists) -> SessionId {
         let gc = self.propose_as(&self.liar, &lists.dead).await;
         self.repo.commit_gc_as(&self.liar, gc, lists).await;
+        gc
+    }
+
+    /// A gc that moves all that another one moved, and deletes the packs in which that was.
+    async fn moves_on(&self, from: SessionId) -> SessionId {
+        let dead = self.packs(from).await;
+        let gc = self.propose_as(&self.honest, &dead).await;
+        self.repo.copy_packs_as(&self.honest, from, gc).await;
+        let mut moves = BTreeMap::<u32, FrameSet>::new();
+        for key in self.repo.keys_with(&format!("/packs/{:016x}/", gc.number)).await {
+            let bytes = self.repo.object(&key).await;
+            let pack = Pack::decode(&bytes).unwrap();
+            let frames = moves.entry(pack.head().ordinal).or_default();
+            pack.directory().iter().for_each(|entry| frames.insert(entry.frame));
+        }
+        self.repo.commit_gc_as(&self.honest, gc, &GcLists { dead, moves, ..GcLists::default() }).await;
+        let old = self.repo.keys_with(&format!("/packs/{:016x}/", from.number)).await;
+        self.repo.lose(&old).await;
         gc
     }
 
@@ -210,6 +229,82 @@ async fn a_commit_above_an_unreadable_outcome_is_given_up() {
     let mut left = scene.model.clone();
     left.snapshots.remove(0);
     left.check(&scene.repo.open).await;
+}
+
+/// A thief's commit waits for an outcome that nobody can read, and above it is one with which nothing is wrong, because the key
+/// of that session was revoked in between. The error says what goes first, and that works.
+#[tokio::test(start_paused = true)]
+async fn what_stands_on_a_commit_that_must_go_is_given_up_before_it() {
+    let scene = Scene::new(1027).await;
+    let later = scene.repo.with_key_file(&scene.repo.certify("later", Role::Writer).await).await;
+    let mut log = Log::load(&later).await.unwrap();
+    let open = Session::announce(&later, &mut log, &name("web09"), None).await.unwrap().id;
+    scene.repo.tamper(&names::outcome(&zone(), &open), b"of a later version".to_vec()).await;
+    let waiting = scene.lie(&GcLists::default()).await;
+    scene.revoke("later", open.number).await;
+    let above = [scene.lie(&GcLists::default()).await, scene.lie(&GcLists::default()).await];
+    scene.revoke("liar", u64::MAX).await;
+    let log = scene.log().await;
+    assert_eq!(log.waiting().keys().copied().collect::<Vec<_>>(), [waiting.number]);
+    let error = collect(&scene.honest).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("gc --abandon {}", waiting.number)), "{error}");
+    let admin = scene.repo.as_admin().await;
+    for gc in above.iter().rev() {
+        let error = abandon(&admin, waiting.number, "nobody waited").await.unwrap_err().to_string();
+        assert!(error.contains(&format!("`sancerre gc --abandon {}`", gc.number)), "{error}");
+        abandon(&admin, gc.number, "it stands on it").await.unwrap();
+    }
+    abandon(&admin, waiting.number, "nobody waited").await.unwrap();
+    // Beside it nothing else that is in order is given up.
+    scene
+        .repo
+        .commit_gc_as(
+            &scene.honest,
+            scene.propose_as(&scene.honest, &FrameSet::default()).await,
+            &GcLists::default(),
+        )
+        .await;
+    let sound = scene.log().await.highest();
+    assert_eq!(abandon(&admin, sound, "why not").await.unwrap_err().kind(), ErrorKind::Usage);
+    for _ in 0..2 {
+        assert_eq!(collect(&scene.honest).await.unwrap().deleted_packs, 0);
+    }
+    scene.all_restores().await;
+}
+
+/// A commit rots after another gc moved on what it had moved, and deleted the copies: both are given up, and what is needed is
+/// found in the packs of the upper one, and stays.
+#[tokio::test(start_paused = true)]
+async fn a_rotten_commit_on_which_others_stand_is_given_up_after_them() {
+    let mut scene = Scene::new(1045).await;
+    // The next night needs half of each pack of the night before.
+    let mut disk = scene.model.snapshots[1].1[0].1.clone();
+    for at in (0..SIZE).step_by(1 << 20) {
+        disk[at..at + (1 << 19)].copy_from_slice(&noise(1049 + at as u64, 1 << 19));
+    }
+    let report = back_up(&scene.repo.open, "web01", MemoryDisk::new(disk.clone())).await.unwrap();
+    scene.model.add_disk(report.snapshot.unwrap(), &disk);
+    for at in [1, 0] {
+        scene.forget(at).await;
+        scene.model.snapshots.remove(at);
+    }
+    let report = collect(&scene.honest).await.unwrap();
+    assert!(report.written_packs > 0 && report.deleted_packs > 0, "{report:?}");
+    let lower = scene.log().await.entry(report.number.unwrap()).unwrap().session;
+    let gcs = [lower, scene.moves_on(lower).await];
+    scene.all_restores().await;
+    scene.repo.tamper(&names::outcome(&zone(), &gcs[0]), b"rotten".to_vec()).await;
+    let admin = scene.repo.as_admin().await;
+    let error = abandon(&admin, gcs[0].number, "rotten").await.unwrap_err();
+    assert!(error.to_string().contains(&format!("gc --abandon {}", gcs[1].number)), "{error}");
+    for gc in gcs.iter().rev() {
+        abandon(&admin, gc.number, "rotten").await.unwrap();
+        scene.all_restores().await;
+    }
+    for _ in 0..2 {
+        collect(&scene.honest).await.unwrap();
+        scene.all_restores().await;
+    }
 }
 
 /// Its own process may have read the commit that everybody else finds unreadable, and go on deleting.

@@ -45,6 +45,7 @@ mod probe;
 mod refusals;
 mod repack;
 mod resume;
+mod rotten;
 mod roundtrip;
 mod sim;
 mod stats;

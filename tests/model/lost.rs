@@ -12,6 +12,8 @@ enum Flaw {
     NotFilled,
     /// The administrator gives up an entry whose session may still commit.
     NotEnded,
+    /// The collector does not look whether its own entry is there before it deletes.
+    NotReadBack,
 }
 
 /// How number 2 comes to be a hole.
@@ -23,6 +25,9 @@ enum Hole {
     Loss,
     /// The same, but nobody says what it was: the administrator gives it up unseen.
     Unsaid,
+    /// The collector's entry is the newest when it is lost: its commit alone says that it was there. Before that is made, the
+    /// writer's entry takes its number.
+    Newest,
 }
 
 struct Config {
@@ -35,6 +40,7 @@ enum Slot {
     Free,
     Gc,
     Filler,
+    Writer,
 }
 
 /// The collector: it read the log when 1 was the highest number.
@@ -109,17 +115,20 @@ impl Config {
             Hole::Lie => state.lie,
             Hole::Loss => state.outcome != Outcome::None || state.given_up,
             Hole::Unsaid => state.given_up,
+            Hole::Newest => state.outcome != Outcome::None,
         }
     }
 
     /// Whether the writer may take a number: the log below is dense, or what is not there is stood for and filled.
     fn may_number(&self, state: &State) -> bool {
         match state.second {
+            Slot::Free if self.hole == Hole::Newest => !self.stands(state),
             // Without anything above it, 2 is the next number and nobody misses it.
             Slot::Free if !state.third => false,
             Slot::Free => self.stands(state) && self.flaw == Flaw::NotFilled,
             Slot::Gc => true,
             Slot::Filler => self.stands(state),
+            Slot::Writer => false,
         }
     }
 
@@ -129,7 +138,7 @@ impl Config {
         match self.hole {
             _ if is_read => state.outcome != Outcome::Abort,
             Hole::Lie => false,
-            Hole::Loss => state.outcome == Outcome::Commit,
+            Hole::Loss | Hole::Newest => state.outcome == Outcome::Commit,
             // Everything below is avoided.
             Hole::Unsaid => self.flaw != Flaw::NotEnded,
         }
@@ -144,7 +153,7 @@ impl Model for Config {
         let is_lie = self.hole == Hole::Lie;
         vec![State {
             second: if is_lie { Slot::Free } else { Slot::Gc },
-            third: !is_lie,
+            third: !is_lie && self.hole != Hole::Newest,
             lie: false,
             outcome: Outcome::None,
             given_up: false,
@@ -156,15 +165,16 @@ impl Model for Config {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let is_lie = self.hole == Hole::Lie;
+        let is_newest = self.hole == Hole::Newest;
         let all = [
             (Action::LieOutcome, is_lie && !state.lie),
             (Action::LieEntry, is_lie && !state.third),
             (Action::Lose, !is_lie && state.second == Slot::Gc),
-            (Action::GiveUp, !is_lie && state.second != Slot::Gc && !state.given_up),
+            (Action::GiveUp, !is_lie && !is_newest && state.second != Slot::Gc && !state.given_up),
             (Action::Announce, state.collector == Collector::Planning),
             (Action::Commit, matches!(state.collector, Collector::Low | Collector::High { .. })),
             (Action::Delete, state.collector == Collector::Committed { burns: true } && !state.deleted),
-            (Action::Fill, state.second == Slot::Free && state.third && self.stands(state)),
+            (Action::Fill, state.second == Slot::Free && (state.third || is_newest) && self.stands(state)),
             (Action::Number, state.writer == Writer::Idle && self.may_number(state)),
             (Action::Save, matches!(state.writer, Writer::Numbered { .. })),
         ];
@@ -214,6 +224,11 @@ impl Model for Config {
             }
             // And once more before anything is deleted.
             Action::Delete if uses_p => state.collector = Collector::Ended,
+            // Who has its number did not see what it proposed.
+            Action::Delete if self.hole == Hole::Newest && state.second != Slot::Gc => match self.flaw {
+                Flaw::NotReadBack => state.deleted = true,
+                _ => state.collector = Collector::Ended,
+            },
             Action::Delete => state.deleted = true,
             Action::Number => {
                 let announced = matches!(state.collector, Collector::High { above_writer: false })
@@ -222,6 +237,9 @@ impl Model for Config {
                         && self.hole == Hole::Lie;
                 let uses = !self.avoids(&state) && !announced && !state.deleted;
                 state.writer = Writer::Numbered { uses };
+                if self.hole == Hole::Newest && state.second == Slot::Free {
+                    state.second = Slot::Writer;
+                }
             }
             Action::Save => {
                 if let Writer::Numbered { uses } = state.writer {
@@ -264,7 +282,7 @@ fn holds(hole: Hole, flaw: Flaw) -> bool {
 
 #[test]
 fn who_goes_on_above_a_lost_entry_loses_nothing() {
-    for hole in [Hole::Lie, Hole::Loss, Hole::Unsaid] {
+    for hole in [Hole::Lie, Hole::Loss, Hole::Unsaid, Hole::Newest] {
         assert!(holds(hole, Flaw::None), "{hole:?}");
     }
 }
@@ -278,4 +296,9 @@ fn a_hole_that_is_not_filled_loses_data() {
 fn what_is_given_up_and_not_ended_loses_data() {
     assert!(!holds(Hole::Loss, Flaw::NotEnded));
     assert!(!holds(Hole::Unsaid, Flaw::NotEnded));
+}
+
+#[test]
+fn a_collector_that_deletes_without_its_entry_loses_data() {
+    assert!(!holds(Hole::Newest, Flaw::NotReadBack));
 }

@@ -160,7 +160,7 @@ impl TestRepo {
             let pack = Pack::decode(&bytes).unwrap();
             let table = pack.open_table(&keys.metadata_root(&from).unwrap()).unwrap();
             let writer = SealedSession { session: gc, sealed_key: Vec::new() };
-            let sessions = vec![writer, pack.head().sessions[0].clone()];
+            let sessions = vec![writer, pack.head().sessions.last().unwrap().clone()];
             let head =
                 PackHead { kind: pack.head().kind, repository: keys.trust.repository, ordinal, sessions };
             let mut builder = PackBuilder::new(head).unwrap();

@@ -246,7 +246,7 @@ pub enum Error {
     },
     /// An outcome that somebody saw is neither there nor forgotten.
     #[error(
-        "object {key} is missing: log entry {entry} knew it, and nobody forgot it. Somebody hides or removed it; nothing was deleted. Bring it back (on a store with versions, remove the delete marker), and run `sancerre check`"
+        "object {key} is missing: log entry {entry} knew it, and nobody forgot it. Somebody hides or removed it; nothing was deleted. Bring it back (on a store with versions, remove the delete marker), and run `sancerre check`; if it is gone for good, `sancerre repair --give-up {key}`"
     )]
     Hidden {
         /// Its key.

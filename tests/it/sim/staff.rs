@@ -172,10 +172,18 @@ impl World {
     pub(super) async fn give_up(&mut self) {
         let mut log = Log::load(&self.admin).await.unwrap();
         log.judge();
+        let waiting = log.waiting();
+        let is_invalid = |entry: &LogEntry| matches!(entry.outcome, Outcome::Invalid(_));
+        // What stands on a commit that waits for what cannot be read goes before it.
+        let stops = waiting.iter().find(|(_, below)| log.entry(below.number).is_some_and(is_invalid));
+        let stops = stops.map_or(u64::MAX, |(gc, _)| *gc);
         let is_wrong = |entry: &&LogEntry| {
             let number = entry.session.number;
-            let is_invalid = matches!(entry.outcome, Outcome::Invalid(_));
-            is_invalid || log.flaws().contains_key(&number) || log.waiting().contains_key(&number)
+            let stands_on_it = number > stops && entry.commit().is_some();
+            is_invalid(entry)
+                || stands_on_it
+                || log.flaws().contains_key(&number)
+                || waiting.contains_key(&number)
         };
         let collectors = log.entries().filter(|entry| entry.is_gc()).filter(is_wrong);
         let open = collectors.filter(|entry| !log.abandoned().contains_key(&entry.session));

@@ -110,8 +110,10 @@ fn is_complete(log: &Log, number: u64) -> bool {
     below.all(|entry| {
         let is_gone = matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
             && standing.collected_by(&entry.session).is_some();
-        // What was given up with its log entry got an outcome that no commit saw.
-        let is_given_up = entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_));
+        // What was given up, with its log entry or alone, got an outcome that no commit saw.
+        let is_forgotten = standing.forgotten_by(&entry.session).is_some();
+        let is_given_up =
+            (entry.lost.is_some() || is_forgotten) && matches!(entry.outcome, Outcome::Abort(_));
         entry.revoked.is_none() && !is_gone && !is_given_up
     })
 }

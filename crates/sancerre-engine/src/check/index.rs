@@ -25,7 +25,10 @@ pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
             let problem = format!(
                 "{problem}; no snapshot needs it, but known data is stored again: `sancerre index rebuild` makes a new one"
             );
-            run.findings.blame(&key, Severity::Damaged, problem);
+            // One of a session that came to nothing nobody hears any more.
+            let is_heard = run.log.entry(name.session).is_some_and(|entry| entry.announced().is_some());
+            let severity = if is_heard { Severity::Damaged } else { Severity::Note };
+            run.findings.blame(&key, severity, problem);
         }
     }
     Ok(())

@@ -52,6 +52,7 @@ use run::Run;
 
 pub(crate) use history::CLOCK_SECONDS;
 pub(crate) use inventory::missing_lists;
+pub(crate) use records::{at_log, witness};
 pub(crate) use run::tolerate;
 pub(crate) use verify::{Expected, verify};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sancerre_format::id::SessionId;
+use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Title, ZoneKey};
 use sancerre_format::outcome::Manifest;
@@ -13,7 +13,7 @@ use super::report::{Cost, Finding, Severity};
 use super::run::tolerate;
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Lost, Outcome, filler};
+use crate::repository::log::{Log, LogEntry, Lost, Outcome, UNKNOWN, filler};
 
 /// Missing entries reported at most: one forged entry with an absurd number must not flood the report.
 const MISSING_MAX: usize = 100;
@@ -26,16 +26,17 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
         findings.push(Finding {
             severity: Severity::Missing,
             object: names::log(&repository.keys.zone, number),
-            problem: "it is missing: the log has higher numbers".into(),
+            problem: "it is missing: the log has higher numbers; `sancerre repair` says what can be done"
+                .into(),
             costs: costs(&stranded, number),
         });
     }
     findings.extend(breaks(repository, log));
     findings.extend(forked(repository, log, &stranded));
-    findings.extend(above(repository, log, &stranded));
+    let noted = log.noted();
     for entry in log.entries() {
-        findings.extend(lost(repository, log, entry).await?);
-        findings.extend(check_entry(repository, entry, &stranded).await?);
+        findings.extend(lost(repository, log, entry, &noted).await?);
+        findings.extend(check_entry(repository, log, entry, &stranded, &noted).await?);
         findings.extend(check_outcome(repository, log, entry));
     }
     Ok((findings, !stranded.is_empty()))
@@ -74,25 +75,13 @@ fn forked(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>
     forked.map(finding).collect()
 }
 
-/// Signed snapshots above the highest entry: their own entries were the newest, and are lost. The next session would take
-/// such a number, and then nobody sees the snapshot any more.
-fn above(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>>) -> Vec<Finding> {
-    let zone = &repository.keys.zone;
-    let finding = |(number, costs): (&u64, &Vec<Cost>)| {
-        Finding {
-        severity: Severity::Missing,
-        object: names::log(zone, *number),
-        problem: "it is missing, and a signed snapshot belongs to it: bring it back before anything is backed up or collected, \
-                  for the next session takes its number"
-            .into(),
-        costs: costs.clone(),
-    }
-    };
-    stranded.range(log.end()..).map(finding).collect()
-}
-
 /// A log entry for which its outcome stands.
-async fn lost(repository: &Repository, log: &Log, entry: &LogEntry) -> Result<Option<Finding>> {
+async fn lost(
+    repository: &Repository,
+    log: &Log,
+    entry: &LogEntry,
+    noted: &BTreeSet<SessionId>,
+) -> Result<Option<Finding>> {
     let Some(why) = entry.lost else { return Ok(None) };
     let number = entry.session.number;
     let object = names::log(&repository.keys.zone, number);
@@ -115,13 +104,30 @@ async fn lost(repository: &Repository, log: &Log, entry: &LogEntry) -> Result<Op
         ),
         _ => "its outcome stands for it, and nothing is lost".to_owned(),
     };
-    if why == Lost::Rotten
-        && repository.store.get(&object).await.is_ok_and(|bytes| bytes == Some(filler(&entry.session)))
-    {
+    let (there, _) = at_log(repository, number).await?;
+    let is_noted = why != Lost::Missing && noted.contains(&there);
+    if is_noted || why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session)) {
         // Nobody can do more about it.
         severity = Severity::Note;
     }
-    Ok(Some(Finding { severity, object, problem: format!("{what}; {stands}"), costs: Vec::new() }))
+    let way = match why {
+        _ if severity == Severity::Note => "",
+        Lost::Missing => ". `sancerre repair`, or whatever is written next, fills its number",
+        Lost::Rotten | Lost::Unread => ". `sancerre repair` puts that on record",
+    };
+    Ok(Some(Finding { severity, object, problem: format!("{what}; {stands}{way}"), costs: Vec::new() }))
+}
+
+/// What is at a number of the log: the hash of its bytes, zeros where there are none or they cannot be read, and the bytes.
+pub(crate) async fn at_log(repository: &Repository, number: u64) -> Result<(SessionId, Bytes)> {
+    match repository.store.get(&names::log(&repository.keys.zone, number)).await {
+        Ok(Some(bytes)) => Ok((SessionId { number, intent: Hash::of(&bytes) }, bytes)),
+        Ok(None) => Ok((SessionId { number, intent: UNKNOWN }, Bytes::new())),
+        Err(error) => {
+            tolerate(repository, error).await?;
+            Ok((SessionId { number, intent: UNKNOWN }, Bytes::new()))
+        }
+    }
 }
 
 /// Manifests whose log entry is not there or not as it was, by number.
@@ -155,8 +161,10 @@ fn whole(snapshot: SessionId, vm: Title) -> Cost {
 
 async fn check_entry(
     repository: &Repository,
+    log: &Log,
     entry: &LogEntry,
     stranded: &BTreeMap<u64, Vec<Cost>>,
+    noted: &BTreeSet<SessionId>,
 ) -> Result<Option<Finding>> {
     let Err(error) = &entry.entry else { return Ok(None) };
     if entry.lost.is_some() && entry.revoked.is_none() {
@@ -170,17 +178,21 @@ async fn check_entry(
         return Ok(Some(Finding { severity: Severity::Unsupported, object, problem, costs: Vec::new() }));
     }
     // An entry of a revoked writer is void by decision, not by damage: it still verifies by itself.
-    let bytes = match repository.store.get(&object).await {
-        Ok(bytes) => bytes.unwrap_or_default(),
-        Err(error) => {
-            tolerate(repository, error).await?;
-            Bytes::new()
-        }
-    };
+    let (there, bytes) = at_log(repository, number).await?;
     let sound = record::decode::<Entry>(&repository.keys.trust, &bytes)
         .is_ok_and(|entry| entry.fields.number == number && entry.fields.zone == repository.keys.zone);
-    let severity = if sound { Severity::Note } else { Severity::Damaged };
-    let problem = format!("{error}; the entry is void");
+    let is_known = sound || noted.contains(&there);
+    let severity = if is_known { Severity::Note } else { Severity::Damaged };
+    let way = match (is_known, log.said_of(number)) {
+        (true, _) => String::new(),
+        (false, Some(_)) => format!(
+            ", though an entry was there: bring it back, or give it up with `sancerre repair --give-up {object}`"
+        ),
+        (false, None) => format!(
+            "; if no right bytes will come back, put that on record with `sancerre repair --give-up {object}`"
+        ),
+    };
+    let problem = format!("{error}; the entry is void{way}");
     Ok(Some(Finding { severity, object, problem, costs: costs(stranded, number) }))
 }
 
@@ -206,7 +218,8 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         }
         Outcome::Undecided => {
             let witness = witness(log, &entry.session)?;
-            let problem = format!("it is missing: log entry {witness} saw it");
+            let problem =
+                format!("it is missing: log entry {witness} saw it; `sancerre repair` says what can be done");
             Some(Finding { severity: Severity::Missing, object, problem, costs })
         }
         _ => None,
@@ -215,9 +228,9 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
 
 /// A later entry that proves that the session had an outcome. After a commit aborts below it may be gone, unless the
 /// commit itself counts the session as a snapshot.
-fn witness(log: &Log, session: &SessionId) -> Option<u64> {
-    if log.standing(u64::MAX).collected_by(session).is_some() {
-        // A commit gave it up: its manifest may go.
+pub(crate) fn witness(log: &Log, session: &SessionId) -> Option<u64> {
+    if !log.standing(u64::MAX).is_live(session) {
+        // A commit gave it up, so that its manifest may go, or a keeper did.
         return None;
     }
     let seen = log.commits().find(|(.., lists)| lists.seen.binary_search(session).is_ok());

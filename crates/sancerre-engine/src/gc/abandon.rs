@@ -26,6 +26,8 @@ use crate::repository::session::{abort_other, append, one_line};
 /// It may have been a commit that moved frames and deleted the packs that they came from. So it is refused when a pack is
 /// gone that it proposed and of which a frame is needed that does not lie in its own packs either.
 ///
+/// A commit with which nothing is wrong is given up as well where it stands above one that must be: it may have built on that.
+///
 /// Errors: [`Error::Usage`] for a number that is no such gc, or above which another one committed; [`Error::Missing`] for
 /// a pack that is gone; [`Error::WrongKey`] without the admin's key; the store's.
 pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Result<u64> {
@@ -62,20 +64,39 @@ fn refuse_sound(log: &Log, number: u64) -> Result<SessionId> {
         Outcome::Commit(..) if log.flaws().contains_key(&number) || log.waiting().contains_key(&number) => {
             Ok(entry.session)
         }
+        Outcome::Commit(..) if stands_on_unknown(log, number) => Ok(entry.session),
         Outcome::Undecided => Err(usage("a gc without an outcome, which the next gc ends by itself")),
         _ => Err(usage("a gc whose outcome is as it should be")),
     }
 }
 
+/// Whether a gc below `number` stops all others until it is given up: what its outcome says is not known, or what it did not
+/// wait for. What is damaged stops them only until its key is revoked.
+fn stands_on_unknown(log: &Log, number: u64) -> bool {
+    let (waiting, abandoned) = (log.waiting(), log.abandoned());
+    let is_unknown = |entry: &LogEntry| matches!(entry.outcome, Outcome::Invalid(_));
+    let stops = |entry: &LogEntry| {
+        let below = waiting.get(&entry.session.number).and_then(|below| log.entry(below.number));
+        entry.is_gc() && (is_unknown(entry) || below.is_some_and(is_unknown))
+    };
+    let mut below = log.entries().take_while(|entry| entry.session.number < number);
+    below.any(|entry| stops(entry) && !abandoned.contains_key(&entry.session))
+}
+
 fn refuse_built_on(log: &Log, gc: SessionId, below: u64) -> Result<()> {
-    match log.built_on(gc, below, &log.abandoned_below(below)) {
-        None => Ok(()),
-        Some(above) => Err(Error::Usage(format!(
-            "gc {} cannot be given up: gc {} above it has a commit, or an outcome that cannot be read, and may have built \
-             on what it moved and deleted. Give that one up first, if it cannot be believed either",
-            gc.number, above.number
-        ))),
+    let abandoned = log.abandoned_below(below);
+    let Some(above) = log.built_on(gc, below, &abandoned) else { return Ok(()) };
+    let mut highest = above;
+    while let Some(higher) = log.built_on(highest, below, &abandoned) {
+        highest = higher;
     }
+    let highest = highest.number;
+    Err(Error::Usage(format!(
+        "gc {} cannot be given up: gc {} above it has a commit, or an outcome that cannot be read, and may have built on what it \
+         moved and deleted. If the right bytes of what cannot be read will not come back, give up those above it first, the \
+         highest first: `sancerre gc --abandon {highest}`. Nothing is lost by that; what they moved is stored anew by and by",
+        gc.number, above.number
+    )))
 }
 
 /// Fails when something is gone that the commit may have moved, and no copy is there.
@@ -94,13 +115,16 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
         let session = snapshot.session();
         session.number > number || at_its_number.is_live(&session)
     });
-    let mut lying = Moves::below(log, u64::MAX).by_pack(&needed(needed_then)?);
+    let mut lying = Moves::without(log, number).by_pack(&needed(needed_then)?);
     lying.retain(|pack, _| proposal.dead.contains_pack(pack) && present.found(*pack).is_empty());
     if lying.is_empty() {
         return Ok(());
     }
-    let (catalogue, _) = Catalogue::load(repository, log, [number]).await?;
-    let packs = present.names().filter(|pack| pack.session == number);
+    // What it moved, one above may have moved on, which was given up before it.
+    let mut gcs: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
+    gcs.insert(number);
+    let (catalogue, _) = Catalogue::load(repository, log, gcs.iter().copied()).await?;
+    let packs = present.names().filter(|pack| gcs.contains(&pack.session));
     let sources = packs.filter_map(|pack| Source::find(&catalogue, pack)).collect();
     let mut copies = FrameSet::default();
     let monitor = Monitor::silent();

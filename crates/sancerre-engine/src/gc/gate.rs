@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{PackName, SessionId};
+use sancerre_format::id::{Hash, PackName, SessionId};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Name, Title};
 use sancerre_format::outcome::Commit;
@@ -97,6 +97,12 @@ pub(super) async fn before_sweep(
     (session, lists): (SessionId, &GcLists),
     present: &Present,
 ) -> Result<BTreeSet<PackName>> {
+    // Its entry says to writers above it what it proposed. Once it is gone, and before the commit was there to stand for it, one
+    // may have taken its number.
+    let key = names::log(&repository.keys.zone, session.number);
+    if repository.store.get(&key).await?.is_none_or(|bytes| Hash::of(&bytes) != session.intent) {
+        return Err(Error::Vanished { key, location: repository.store.location().to_owned() });
+    }
     log.refresh(repository).await?;
     log.settle(repository, session.number + 1).await?;
     log.judge();

@@ -6,18 +6,20 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Snapshots};
-use sancerre_format::names::{self, ZoneKey};
+use sancerre_format::names::{self, Zone, ZoneKey};
 use sancerre_format::outcome::Abort;
 use sancerre_format::record;
 
 use super::{RepairOptions, is_sound, is_unknown};
+use crate::check::witness;
 use crate::error::{Error, Result};
 use crate::gc::abandon;
 use crate::repository::Repository;
-use crate::repository::log::{Log, UNKNOWN, filler};
+use crate::repository::log::{Log, LogEntry, Outcome, UNKNOWN, filler};
 use crate::repository::session::{append, one_line};
 use crate::store::Put;
 
@@ -31,12 +33,7 @@ pub async fn give_up(
     options: &RepairOptions,
 ) -> Result<String> {
     let zone = &repository.keys.zone;
-    let whole = if key.starts_with(names::ZONE_FOLDERS) {
-        key.to_owned()
-    } else {
-        format!("{}{key}", names::zone_folder(zone))
-    };
-    match ZoneKey::parse(zone, &whole) {
+    match parse(zone, key) {
         Ok(ZoneKey::Log(number)) => entry(repository, log, number, options).await,
         Ok(ZoneKey::Outcome(session)) => outcome(repository, log, session, options).await,
         _ => Err(Error::Usage(format!(
@@ -44,6 +41,14 @@ pub async fn give_up(
              as {}",
             names::log(zone, 1)
         ))),
+    }
+}
+
+/// A key as messages have it, or without the folder of the zone.
+pub(super) fn parse(zone: &Zone, key: &str) -> std::result::Result<ZoneKey, FormatError> {
+    match key.starts_with(names::ZONE_FOLDERS) {
+        true => ZoneKey::parse(zone, key),
+        false => ZoneKey::parse(zone, &format!("{}{key}", names::zone_folder(zone))),
     }
 }
 
@@ -66,8 +71,16 @@ async fn entry(
         _ => {}
     }
     let session = log.said_of(number);
-    if session.is_none() && log.entry(number).is_some_and(|entry| entry.session.intent != UNKNOWN) {
-        return usage("never was an entry: it is void, and stops nobody");
+    if session.is_none()
+        && let Some(entry) = log.entry(number).filter(|entry| entry.session.intent != UNKNOWN)
+    {
+        return match log.noted().contains(&entry.session) {
+            true => usage("is on record as void already"),
+            // It stops nobody, and nothing is known that could be ended.
+            false => {
+                Ok(format!("{key}: on record as void; if it ever was an entry, what it said has no effect"))
+            }
+        };
     }
     let session = session.unwrap_or(SessionId { number, intent: UNKNOWN });
     if !options.dry_run {
@@ -122,6 +135,12 @@ async fn end(repository: &Repository, session: SessionId, options: &RepairOption
     Err(Error::Worker)
 }
 
+/// Whether an entry above says that a backup had an outcome, which is not there.
+pub(super) fn is_hidden(log: &Log, entry: &LogEntry) -> bool {
+    let is_backup = entry.announced().is_some_and(|record| matches!(record.fields.kind, Kind::Backup(_)));
+    is_backup && matches!(entry.outcome, Outcome::Undecided) && witness(log, &entry.session).is_some()
+}
+
 async fn outcome(
     repository: &Repository,
     log: &mut Log,
@@ -131,12 +150,12 @@ async fn outcome(
     let key = names::outcome(&repository.keys.zone, &session);
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
-    let is_bad =
-        entry.is_some_and(|entry| matches!(entry.outcome, crate::repository::log::Outcome::Invalid(_)));
-    if !is_bad {
-        return usage("is no outcome that cannot be read, or does not verify");
+    let is_hidden = entry.is_some_and(|entry| is_hidden(log, entry));
+    let is_bad = entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Invalid(_)));
+    if !is_bad && !is_hidden {
+        return usage("is no outcome that is lost, cannot be read, or does not verify");
     }
-    if entry.is_some_and(crate::repository::log::LogEntry::is_gc) {
+    if entry.is_some_and(LogEntry::is_gc) {
         if !options.dry_run {
             abandon(repository, session.number, &options.reason).await?;
             log.refresh(repository).await?;
@@ -150,6 +169,10 @@ async fn outcome(
     if !options.dry_run {
         let named = Snapshots { snapshots: vec![session], reason: one_line(&options.reason) };
         append(repository, log, Kind::Forget(named), &[]).await?;
+        if is_hidden {
+            // Else a gc would wait for it as for a backup under way.
+            end(repository, session, options).await?;
+        }
         log.refresh(repository).await?;
     }
     if log.standing(u64::MAX).approvals_needed() > 0 {

@@ -11,11 +11,12 @@
 
 mod give_up;
 mod lists;
+mod noted;
 
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Kind, Note};
-use sancerre_format::names::{self, Name, ZoneKey};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, ZoneKey};
 use sancerre_format::record;
 
 use crate::check::tolerate;
@@ -24,10 +25,10 @@ use crate::index::{Whole, key_of, rebuild_index, segments};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Lost, UNKNOWN};
-use crate::repository::session::append;
 use crate::store::Put;
 
 pub use give_up::give_up;
+use give_up::is_hidden;
 use lists::Anew;
 
 /// Numbers without an entry that are named one by one.
@@ -79,6 +80,7 @@ pub async fn repair(
         report.done.push(done);
     }
     fill(repository, &log, options, &mut report).await?;
+    let void = noted::plan(repository, &log, options, &mut report).await?;
     let anew = lists::plan(repository, &log, &mut report).await?;
     for one in &anew {
         lists::make(repository, &log, one, options, monitor, &mut report).await?;
@@ -86,7 +88,7 @@ pub async fn repair(
     name_lost(repository, &log, &mut report);
     make_index(repository, &log, &anew, options, monitor, &mut report).await?;
     if !options.dry_run && !report.done.is_empty() {
-        report.note = note(repository, &report, monitor).await?;
+        report.note = noted::note(repository, &report, &void, monitor).await?;
     }
     Ok(report)
 }
@@ -111,7 +113,8 @@ async fn bring_back(
         let session = SessionId { number: entry.fields.number, intent: Hash::of(&bytes) };
         let is_ours =
             entry.fields.zone == repository.keys.zone && matches!(entry.fields.kind, Kind::Revoke(_));
-        if !is_ours || log.entry(session.number).is_some() || log.said_of(session.number) != Some(session) {
+        let is_said = log.said_of(session.number) == Some(session) || is_next(log, &entry.fields);
+        if !is_ours || log.entry(session.number).is_some() || !is_said {
             continue;
         }
         let key = names::log(&repository.keys.zone, session.number);
@@ -124,6 +127,13 @@ async fn bring_back(
         report.done.push(format!("{key}: the revocation, as it is kept at {}", listed.key));
     }
     Ok(is_changed)
+}
+
+/// Whether an entry belongs to the first free number: it follows on the highest that there is, and nobody could say yet that
+/// it was there.
+fn is_next(log: &Log, entry: &Entry) -> bool {
+    let below = entry.number.checked_sub(1).and_then(|below| log.hash_at(below));
+    entry.number == log.end() && (entry.previous == below)
 }
 
 /// Numbers whose session stands by its outcome.
@@ -158,10 +168,20 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         let advice = advice(&key);
         report.left.push((key, format!("it is missing; {advice}")));
     }
+    for session in log.entries().map(|entry| entry.session).filter(|session| is_void(log, session)) {
+        let key = names::log(zone, session.number);
+        let advice = format!(
+            "an entry was there, nothing says what it said, and it is void: bring it back from a copy of the repository, or give \
+             it up with --give-up {key}. If it was a hold, a forget, a quarantine, a taint or a revocation, say it again"
+        );
+        report.left.push((key, advice));
+    }
     let (standing, abandoned) = (log.standing(u64::MAX), log.abandoned());
     let is_given_up = |key: &str| match ZoneKey::parse(zone, key) {
         Ok(ZoneKey::Outcome(session)) => {
+            // Nobody waits for one of a session that the log does not have (any more).
             abandoned.contains_key(&session)
+                || !log.has(&session)
                 || log.entry(session.number).is_some_and(|entry| standing.gave_up(entry))
         }
         _ => false,
@@ -175,6 +195,13 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
             _ => format!("make it readable again, or give it up with --give-up {}", unread.key),
         };
         report.left.push((unread.key.clone(), format!("it cannot be read ({}); {advice}", unread.reason)));
+    }
+    for entry in log.entries().filter(|entry| is_hidden(log, entry)) {
+        let key = names::outcome(zone, &entry.session);
+        let advice = format!(
+            "it is missing, and was a snapshot or an abort: bring it back, or give it up with --give-up {key}"
+        );
+        report.left.push((key, advice));
     }
     let is_unread = |key: &String| log.unread().iter().any(|unread| unread.key == *key);
     for (session, vm) in log.damaged().filter(|(session, _)| standing.is_live(session)) {
@@ -240,30 +267,15 @@ async fn make_index(
     Ok(())
 }
 
-/// One entry that says what was done. While something else stops the log it cannot be written, and each record that was made
-/// says so itself.
-async fn note(repository: &Repository, report: &RepairReport, monitor: &Monitor) -> Result<Option<u64>> {
-    let mut text = "sancerre-repair-v1\ncritical: -\n".to_owned();
-    for line in &report.done {
-        text.push_str(&format!("did: {}\n", crate::repository::session::one_line(line)));
-    }
-    let public = record::compress_public(&text)?;
-    let (topic, result) = (Name::new("repair")?, Some(Name::new("done")?));
-    let note = Kind::Note(Note { topic, result, snapshots: Vec::new() });
-    let log = Log::load(repository).await?;
-    match append(repository, &log, note, &public).await {
-        Ok(session) => Ok(Some(session.number)),
-        Err(error @ (Error::Gap { .. } | Error::Missing { .. } | Error::Unread { .. })) => {
-            monitor.warn(format!("what was done could not be noted in the log: {error}"));
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether nobody knows what an entry said.
 fn is_unknown(session: &SessionId) -> bool {
     session.intent == UNKNOWN
+}
+
+/// Whether something else is at a number than the entry that was there, and nothing stands for that.
+fn is_void(log: &Log, there: &SessionId) -> bool {
+    let is_void = |entry: &LogEntry| !is_sound(entry) && entry.lost.is_none() && !is_unknown(there);
+    log.entry(there.number).is_some_and(is_void) && log.said_of(there.number).is_some()
 }
 
 /// Whether an entry is there and says what its signer wrote.

@@ -10,6 +10,7 @@ mod digest;
 mod effect;
 mod lost;
 mod moves;
+mod noted;
 mod read;
 mod snapshot;
 mod standing;
@@ -36,6 +37,7 @@ pub(crate) use carried::Carried;
 pub use lost::Lost;
 pub(crate) use lost::{UNKNOWN, filler};
 pub use moves::{Marks, Moves};
+pub(crate) use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use standing::Standing;
 pub(crate) use start::decode as decode_checkpoint;
@@ -82,6 +84,8 @@ pub enum Outcome {
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     strangers: BTreeSet<String>,
+    /// Sessions of which nothing but a signed outcome was found.
+    alone: BTreeSet<SessionId>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.
@@ -212,7 +216,13 @@ impl Log {
             }
             // One that does not verify is named for that; who could not read it says nothing of it.
             let found = self.entries.get(&below).filter(|found| found.announced().is_some())?;
-            let differs = entry.fields.previous.is_some_and(|previous| previous != found.session.intent);
+            // Who read what fills the number of a lost one did not replace it.
+            let is_filler =
+                |previous: Hash| found.lost.is_some() && previous == Hash::of(&filler(&found.session));
+            let differs = entry
+                .fields
+                .previous
+                .is_some_and(|previous| previous != found.session.intent && !is_filler(previous));
             differs.then_some((below, entry))
         })
     }

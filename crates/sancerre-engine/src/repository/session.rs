@@ -397,7 +397,18 @@ fn next(number: u64) -> Result<u64> {
 /// Errors: [`Error::WrongKey`] when no key at hand may sign it; [`Error::Gap`]; an entry that needs a newer version; the
 /// store's.
 pub async fn append(repository: &Repository, log: &Log, kind: Kind, public: &[u8]) -> Result<SessionId> {
-    let signer = repository.signer(kind.roles())?;
+    append_by(repository, log, kind.roles(), kind.clone(), public).await
+}
+
+/// The same, signed by a key of one of these roles.
+pub(crate) async fn append_by(
+    repository: &Repository,
+    log: &Log,
+    roles: &[Role],
+    kind: Kind,
+    public: &[u8],
+) -> Result<SessionId> {
+    let signer = repository.signer(roles)?;
     let new = New { signer, kind: &|_| kind.clone(), public, sealed: &[] };
     Ok(new.take_number(repository, log).await?.0)
 }

@@ -7,7 +7,7 @@ use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::Kind;
 use sancerre_format::names::Name;
 
-use super::{Avoid, Log, LogEntry, Moves, needed};
+use super::{Avoid, Log, LogEntry, Moves, Outcome, needed};
 use crate::error::Result;
 
 impl Log {
@@ -31,11 +31,21 @@ impl Log {
         if let Some(one) = theirs.keys().find(|session| ours.get(session) != theirs.get(session)) {
             return Some(format!("it leaves out snapshot {one}, or says something else of it"));
         }
-        if let Some(one) = ours.keys().find(|session| !theirs.contains_key(session)) {
+        if let Some(one) =
+            ours.keys().find(|session| !theirs.contains_key(session) && !whole.was_given_up(session))
+        {
             return Some(format!("it has snapshot {one}, which is none"));
         }
         let unlike = self.heads_below(u64::MAX) != whole.heads_below(u64::MAX);
         unlike.then(|| "it names other backups as the newest of a machine".to_owned())
+    }
+
+    /// Whether a session ended with an abort that stands for what was lost, of the entry or of the outcome. A checkpoint from
+    /// before may have what was lost.
+    fn was_given_up(&self, session: &SessionId) -> bool {
+        let is_forgotten = || self.standing(u64::MAX).forgotten_by(session).is_some();
+        let aborted = self.entry(session.number).filter(|entry| matches!(entry.outcome, Outcome::Abort(_)));
+        aborted.is_some_and(|entry| entry.session == *session && (entry.lost.is_some() || is_forgotten()))
     }
 
     /// Snapshots that no commit gave up: their manifests, and which entries forget or hold them.

@@ -4,7 +4,8 @@
 //! session id. The outcome of that very session is an object of its own, signed by the same key. So a manifest or a commit
 //! stands for its entry, and nothing is lost but the entry; an abort says that whatever stood there came to nothing.
 //!
-//! That holds only while nobody can make another entry at that number: whoever adds to the log above it fills it first.
+//! That holds only while nobody can make another entry at that number: whoever adds to the log above it fills it first. Of
+//! the newest entry nothing above says what it was; there a signed outcome says it, and what fills the number says which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +78,8 @@ impl Log {
             let missing = before.keys().filter(|number| !self.entries.contains_key(number));
             let by_name = missing.map(|number| Wanted::by_name(names::log(zone, *number))).collect();
             self.read_entries(repository, by_name, &Monitor::silent()).await?;
+            let back = before.into_values().filter(|session| self.has(session)).collect();
+            self.read_outcomes_of(repository, back).await?;
             // What the administrator gave up without knowing what it was stands where nothing is known.
             let both = |session: SessionId| [session, SessionId { intent: UNKNOWN, ..session }];
             let sessions: BTreeSet<SessionId> = self.lost().into_values().flat_map(both).collect();
@@ -139,10 +142,23 @@ impl Log {
         for (number, sessions) in named.chain(seen) {
             sessions.iter().filter(|session| session.number < number).copied().for_each(&mut add);
         }
+        self.said_alone().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
         let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
         lost
+    }
+
+    /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
+    /// and above, where nobody could have said it, and where a number was filled because of it: anywhere else it could be
+    /// slipped in below what others built on.
+    fn said_alone(&self) -> impl Iterator<Item = SessionId> + '_ {
+        let highest = self.highest();
+        let is_said = move |session: &&SessionId| match self.entries.get(&session.number) {
+            None => session.number > highest,
+            Some(entry) => session.number == highest || is_filled_for(entry, session),
+        };
+        self.alone.iter().filter(is_said).copied()
     }
 
     /// Numbers whose entry cannot be read, or that were filled without knowing what stood there.
@@ -185,8 +201,8 @@ impl Log {
                 continue;
             }
             let (key, filler) = (names::log(&repository.keys.zone, *number), filler(&entry.session));
-            match repository.store.put_new(&key, filler).await {
-                Ok(Put::Occupied(found)) if !found.starts_with(FILLER) => {
+            match repository.store.put_new(&key, filler.clone()).await {
+                Ok(Put::Occupied(found)) if found != filler => {
                     return Err(Error::Refused(format!(
                         "log entry {number} was missing, and is there again; nothing was done. Run the command again"
                     )));
@@ -225,6 +241,18 @@ impl Log {
         let is_doubtful = |entry: &LogEntry| entry.lost.is_some() && entry.session.intent == UNKNOWN;
         below.find(|(_, entry)| is_doubtful(entry)).map(|(number, _)| *number)
     }
+}
+
+/// Whether what is at a number was put there because this session's outcome stands.
+pub(super) fn is_filled_for(entry: &LogEntry, session: &SessionId) -> bool {
+    entry.session.intent == Hash::of(&filler(session))
+}
+
+/// Whether an outcome could stand for its entry, by itself alone.
+///
+/// Errors: what is wrong with it.
+pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<()> {
+    decode(repository, key, bytes).map(drop)
 }
 
 fn decode(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<StandIn> {

@@ -31,6 +31,14 @@ impl Moves {
         moves
     }
 
+    /// The moves of all collectors but one: as if it had ended with nothing.
+    pub(crate) fn without(log: &Log, gc: u64) -> Self {
+        let mut moves = log.basis.as_ref().map(|basis| basis.moves.clone()).unwrap_or_default();
+        let others = log.sound_commits().filter(|(other, _)| *other != gc);
+        others.for_each(|(other, lists)| moves.follow(other, lists));
+        moves
+    }
+
     /// The same of all commits that are not known to be wrong, also those that have no effect yet: where to look.
     pub fn claimed(log: &Log) -> Self {
         let mut moves = Self::default();

@@ -10,7 +10,7 @@ use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
-use super::{Log, LogEntry, Outcome, UNKNOWN};
+use super::{Log, LogEntry, Outcome, UNKNOWN, lost};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
@@ -231,7 +231,11 @@ impl Log {
         self.read_outcomes_of(repository, open).await
     }
 
-    async fn read_outcomes_of(&mut self, repository: &Repository, of: Vec<SessionId>) -> Result<()> {
+    pub(super) async fn read_outcomes_of(
+        &mut self,
+        repository: &Repository,
+        of: Vec<SessionId>,
+    ) -> Result<()> {
         let zone = &repository.keys.zone;
         let wanted = of.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
         self.read_outcomes(repository, wanted, &Monitor::silent()).await
@@ -252,26 +256,40 @@ impl Log {
         let decode = |key: &str, bytes: &Bytes| self.decode_outcome(repository, key, bytes);
         for Read { key, value, unread, .. } in repository.read_all(wanted, monitor, decode).await? {
             self.note_unread(&key, unread);
-            let outcome = value.unwrap_or_else(Outcome::Invalid);
-            match ZoneKey::parse(zone, &key) {
-                Ok(ZoneKey::Outcome(session)) if self.has(&session) => {
+            let outcome = match (ZoneKey::parse(zone, &key), value) {
+                (Ok(ZoneKey::Outcome(session)), Ok(Some(outcome))) => Some((session, outcome)),
+                (Ok(ZoneKey::Outcome(session)), Err(error)) if self.has(&session) => {
+                    Some((session, Outcome::Invalid(error)))
+                }
+                // An outcome of an intent that is not in the log belongs to nothing, unless its entry is lost.
+                (Ok(ZoneKey::Outcome(session)), Ok(None)) => {
+                    self.alone.insert(session);
+                    None
+                }
+                _ => None,
+            };
+            match outcome {
+                Some((session, outcome)) => {
+                    self.strangers.remove(&key);
                     self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
                 }
-                // An outcome of an intent that is not in the log belongs to nothing.
-                _ => drop(self.strangers.insert(key)),
+                None => drop(self.strangers.insert(key)),
             }
         }
         Ok(())
     }
 
-    fn decode_outcome(&self, repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Outcome> {
+    /// None for one that verifies by itself, of a session whose entry is not known.
+    fn decode_outcome(&self, repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Option<Outcome>> {
         let ZoneKey::Outcome(session) = ZoneKey::parse(&repository.keys.zone, key)? else {
             return Err(forged("outcome", "its key is another object's"));
         };
-        let entry = self.entries.get(&session.number).filter(|entry| entry.session == session);
+        let Some(entry) = self.entries.get(&session.number).filter(|entry| entry.session == session) else {
+            return lost::verify(repository, key, bytes).map(|()| None);
+        };
         // Also of one that was revoked since: commits below the revocation are judged by it.
-        match entry.and_then(LogEntry::announced) {
-            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes),
+        match entry.announced() {
+            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes).map(Some),
             _ => Err(forged("outcome", "its log entry is void")),
         }
     }
