@@ -159,6 +159,9 @@ pub(crate) enum Flaw {
     AbandonForgetsProposal,
     /// Collectors take the packs of an abandoned gc for garbage.
     AbandonedCopiesAreGarbage,
+    /// G5 strikes only where commits say that frames lie, not copies of an abandoned gc that a snapshot needs which came or
+    /// came back since the plan.
+    AbandonedCopiesNotStruck,
     /// Readers don't look into the packs of an abandoned gc.
     AbandonedCopiesNotRead,
     /// What was forgotten below an abandoned gc can be had back.

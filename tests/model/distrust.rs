@@ -124,6 +124,24 @@ fn a_commit_is_abandoned() {
 }
 
 #[test]
+fn a_commit_on_another_is_abandoned() {
+    let happens = |must_happen, name, budget| Config { must_happen, ..Config::new(name, budget) };
+    let few = Budget { hides: 1, abandons: 2, ..budget(0, 2, 0) };
+    assert_holds(repacking(happens(&[DELETES, MOVES, COPIES], "2 abandons, repack", few)));
+    let more = Budget { hides: 1, abandons: 2, ..budget(1, 2, 1) };
+    let must_happen = &[COMMITS, DELETES, MOVES, COPIES];
+    assert_holds_when_deep(repacking(happens(must_happen, "2 abandons, repack, 1 writer", more)));
+    let more = Budget { hides: 1, abandons: 2, rescues: 1, ..budget(0, 3, 1) };
+    let config = happens(&[DELETES, MOVES, COPIES], "2 abandons, repack, hold, undelete, 3 collectors", more);
+    assert_holds_when_deep(repacking(config));
+    let few = Budget { hides: 1, abandons: 1, rescues: 1, ..budget(0, 2, 1) };
+    assert_holds(repacking(happens(&[DELETES, MOVES, COPIES], "abandon, repack, hold, undelete", few)));
+    let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
+    let config = repacking(happens(must_happen, "abandon, repack, named by origin", few));
+    assert_holds(Config { names_origins: true, ..config });
+}
+
+#[test]
 fn newer_programs() {
     let must_happen = &[COMMITS, DELETES, NEWER];
     let few = Budget { newer: 1, ..budget(2, 1, 1) };

@@ -245,4 +245,11 @@ fn abandoned_is_not_aborted() {
     let flaw = Flaw::AbandonedCopiesAreGarbage;
     let name = "copies of an abandoned gc are garbage";
     assert_fails(Config { repack, ..config(name, flaw, few) }, REACHABLE);
+    let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
+    let flaw = Flaw::AbandonedCopiesNotStruck;
+    let late = repacking(config("copies for a late snapshot are not struck", flaw, few));
+    assert_fails(Config { names_origins: true, ..late }, REACHABLE);
+    let few = Budget { hides: 1, abandons: 1, rescues: 1, ..budget(0, 2, 1) };
+    let name = "copies for a snapshot that came back are not struck";
+    assert_fails(Config { repack, ..config(name, flaw, few) }, REACHABLE);
 }

@@ -35,7 +35,8 @@ impl State {
         voids
     }
 
-    /// Given up by the admin; without effect when somebody above could read the commit and committed.
+    /// Given up by the admin; without effect when somebody above could read the commit and committed, unless that was given
+    /// up before.
     pub(crate) fn is_abandoned(&self, gc: Id, limit: u8) -> bool {
         if self.session(gc).proposal().is_none() {
             return false;
@@ -46,7 +47,9 @@ impl State {
         };
         self.sessions.iter().filter(abandons).any(|record| {
             let between = |id: &Id| (number + 1..record.number).contains(&self.session(*id).number);
-            !self.ids().filter(between).any(|id| self.session(id).commit().is_some())
+            let stands =
+                |id: Id| self.session(id).commit().is_some() && !self.is_abandoned(id, record.number);
+            !self.ids().filter(between).any(stands)
         })
     }
 
