@@ -17,6 +17,7 @@ mod checkpoint;
 mod closed;
 mod compat;
 mod concurrent;
+mod copies;
 mod cost;
 mod crash;
 mod decade;

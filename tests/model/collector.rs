@@ -258,7 +258,10 @@ impl Config {
             let uses = state.uses(id);
             let rescued = !late && state.is_rescued(snapshot, lower) && !careless;
             uses.iter().any(|(chunk, place)| {
-                let here = place == pack || state.follow_moves(chunk, place, lower, lower) == Some(pack);
+                let mut copies = state.abandoned_copies(chunk, place, lower);
+                let is_copy = copies.any(|copy| copy == pack) && !self.has(Flaw::AbandonedCopiesNotStruck);
+                let lies = place == pack || state.follow_moves(chunk, place, lower, lower) == Some(pack);
+                let here = lies || is_copy;
                 here && (late && !careless || rescued && !commit.moved[chunk].contains(pack))
             })
         })

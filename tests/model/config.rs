@@ -131,6 +131,10 @@ pub(crate) enum Flaw {
     DeletesWithoutProof,
     /// Before they delete they ask only what live snapshots need.
     ProofOfLiveOnly,
+    /// Before they delete they take any other place of a frame for a reason, also one that is burnt itself.
+    ProofByAnyPlace,
+    /// Before they delete they ask where commits say that frames lie, and not whether it is a copy of an abandoned gc.
+    AbandonedCopiesNotAsked,
     WriterIgnoresUnsupported,
     CollectorIgnoresUnsupported,
     RescueIgnoresUnsupported,
@@ -155,6 +159,9 @@ pub(crate) enum Flaw {
     AbandonForgetsProposal,
     /// Collectors take the packs of an abandoned gc for garbage.
     AbandonedCopiesAreGarbage,
+    /// G5 strikes only where commits say that frames lie, not copies of an abandoned gc that a snapshot needs which came or
+    /// came back since the plan.
+    AbandonedCopiesNotStruck,
     /// Readers don't look into the packs of an abandoned gc.
     AbandonedCopiesNotRead,
     /// What was forgotten below an abandoned gc can be had back.

@@ -93,6 +93,20 @@ fn a_thief_commits() {
 }
 
 #[test]
+fn a_thief_burns_what_was_given_up() {
+    let few = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(0, 1, 0) };
+    let thief = |name, budget| Config {
+        doubt: Doubt::Hostile,
+        repack: Repack::Any,
+        must_happen: &[DELETES, LIES, COPIES],
+        ..Config::new(name, budget)
+    };
+    assert_holds(thief("hostile keeper, hidden commit abandoned", few));
+    let more = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(1, 2, 0) };
+    assert_holds_when_deep(thief("hostile keeper, hidden commit abandoned, 2 collectors", more));
+}
+
+#[test]
 fn a_commit_is_abandoned() {
     let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
     assert_holds(Config::new("abandon", few));
@@ -107,6 +121,24 @@ fn a_commit_is_abandoned() {
         must_happen,
         ..Config::new("abandon, repack, 3 collectors", more)
     }));
+}
+
+#[test]
+fn a_commit_on_another_is_abandoned() {
+    let happens = |must_happen, name, budget| Config { must_happen, ..Config::new(name, budget) };
+    let few = Budget { hides: 1, abandons: 2, ..budget(0, 2, 0) };
+    assert_holds(repacking(happens(&[DELETES, MOVES, COPIES], "2 abandons, repack", few)));
+    let more = Budget { hides: 1, abandons: 2, ..budget(1, 2, 1) };
+    let must_happen = &[COMMITS, DELETES, MOVES, COPIES];
+    assert_holds_when_deep(repacking(happens(must_happen, "2 abandons, repack, 1 writer", more)));
+    let more = Budget { hides: 1, abandons: 2, rescues: 1, ..budget(0, 3, 1) };
+    let config = happens(&[DELETES, MOVES, COPIES], "2 abandons, repack, hold, undelete, 3 collectors", more);
+    assert_holds_when_deep(repacking(config));
+    let few = Budget { hides: 1, abandons: 1, rescues: 1, ..budget(0, 2, 1) };
+    assert_holds(repacking(happens(&[DELETES, MOVES, COPIES], "abandon, repack, hold, undelete", few)));
+    let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
+    let config = repacking(happens(must_happen, "abandon, repack, named by origin", few));
+    assert_holds(Config { names_origins: true, ..config });
 }
 
 #[test]

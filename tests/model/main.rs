@@ -2,7 +2,8 @@
 //! zombies, late and repeated requests and lost acknowledgements. See `docs/decisions/0001-commit-protocol.md`.
 //!
 //! `cargo test -p sancerre-model -- --nocapture --test-threads 1` prints states and verdicts;
-//! `SANCERRE_MODEL=deep` adds the large configurations, `SANCERRE_MODEL_TRACE=1` the counterexamples of the flaws.
+//! `SANCERRE_MODEL=deep` adds the large configurations, `SANCERRE_MODEL_TRACE=1` the counterexamples of the flaws;
+//! `SANCERRE_MODEL_ONLY=name` explores one configuration alone.
 
 // The numbers of states are the result of these tests.
 #![allow(clippy::print_stderr)]

@@ -147,6 +147,24 @@ fn proof_of_live_only() {
     assert_fails(hostile("what was forgotten above a lying move is deleted", flaw, few), REACHABLE);
 }
 
+/// An honest collector moved the frames and is about to delete where they were; a thief says that he moved them on.
+#[test]
+fn proof_by_any_place() {
+    let few = Budget { doubtful: 1, ..budget(0, 1, 0) };
+    let flaw = Flaw::ProofByAnyPlace;
+    let config = hostile("two packs are unneeded because of each other", flaw, few);
+    assert_fails(repacking(config), REACHABLE);
+}
+
+/// A thief burns the packs of a gc that was given up.
+#[test]
+fn abandoned_copies_not_asked() {
+    let few = Budget { doubtful: 1, hides: 1, abandons: 1, ..budget(0, 1, 0) };
+    let flaw = Flaw::AbandonedCopiesNotAsked;
+    let config = hostile("a thief burns copies of an abandoned gc", flaw, few);
+    assert_fails(Config { repack: Repack::Any, ..config }, REACHABLE);
+}
+
 #[test]
 fn unsupported_entries_ignored() {
     let newer = |name, flaw, budget| Config { flaw: Some(flaw), ..Config::new(name, budget) };
@@ -226,5 +244,12 @@ fn abandoned_is_not_aborted() {
     let few = Budget { hides: 1, abandons: 1, ..budget(0, 2, 0) };
     let flaw = Flaw::AbandonedCopiesAreGarbage;
     let name = "copies of an abandoned gc are garbage";
+    assert_fails(Config { repack, ..config(name, flaw, few) }, REACHABLE);
+    let few = Budget { hides: 1, abandons: 1, ..budget(1, 2, 1) };
+    let flaw = Flaw::AbandonedCopiesNotStruck;
+    let late = repacking(config("copies for a late snapshot are not struck", flaw, few));
+    assert_fails(Config { names_origins: true, ..late }, REACHABLE);
+    let few = Budget { hides: 1, abandons: 1, rescues: 1, ..budget(0, 2, 1) };
+    let name = "copies for a snapshot that came back are not struck";
     assert_fails(Config { repack, ..config(name, flaw, few) }, REACHABLE);
 }

@@ -52,15 +52,24 @@ impl Config {
         }
         if state.budget.abandons > 0 {
             let unread = |id: Id| state.hidden == Some(id) && state.session(id).commit().is_some();
+            // What stands on one that must go may go before it, though nothing is wrong with it.
+            let stands_on_unread = |id: Id| {
+                let below = |other: &Id| state.session(*other).number < state.session(id).number;
+                state.session(id).commit().is_some()
+                    && state.ids().filter(below).any(|other| unread(other) && !state.is_abandoned(other, NOW))
+            };
             // Collectors above are decided first, as before a hold; a commit above shows that it could be read.
             let settled = |id: Id| {
                 let above = |other: &Id| state.session(*other).number > state.session(id).number;
                 state.ids().filter(above).all(|other| {
                     let session = state.session(other);
-                    session.proposal().is_none() || session.outcome == Outcome::Abort
+                    let is_over = session.outcome == Outcome::Abort || state.is_abandoned(other, NOW);
+                    session.proposal().is_none() || is_over
                 })
             };
-            let given_up = state.ids().filter(|&id| (unread(id) || state.is_lie(id)) && settled(id));
+            let may_go = |id: Id| unread(id) || state.is_lie(id) || stands_on_unread(id);
+            let given_up =
+                state.ids().filter(|&id| may_go(id) && settled(id) && !state.is_abandoned(id, NOW));
             actions.extend(given_up.map(|id| Action::StartRecord(Record::Abandon(id))));
         }
     }

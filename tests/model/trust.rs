@@ -35,7 +35,8 @@ impl State {
         voids
     }
 
-    /// Given up by the admin; without effect when somebody above could read the commit and committed.
+    /// Given up by the admin; without effect when somebody above could read the commit and committed, unless that was given
+    /// up before.
     pub(crate) fn is_abandoned(&self, gc: Id, limit: u8) -> bool {
         if self.session(gc).proposal().is_none() {
             return false;
@@ -46,7 +47,9 @@ impl State {
         };
         self.sessions.iter().filter(abandons).any(|record| {
             let between = |id: &Id| (number + 1..record.number).contains(&self.session(*id).number);
-            !self.ids().filter(between).any(|id| self.session(id).commit().is_some())
+            let stands =
+                |id: Id| self.session(id).commit().is_some() && !self.is_abandoned(id, record.number);
+            !self.ids().filter(between).any(stands)
         })
     }
 
@@ -148,9 +151,41 @@ impl State {
         };
         let mut needs =
             self.holders(NOW).filter(remains).flat_map(|id| self.uses(id).iter().collect::<Vec<_>>());
-        needs.any(|(chunk, place)| {
-            self.is_reachable(chunk, place, None) && !self.is_reachable(chunk, place, Some(pack))
-        })
+        needs.any(|(chunk, first)| self.has_its_last(chunk, first, pack))
+    }
+
+    /// The pack holds the frame, and no place is there to rest a proof on. That is only one to which it was moved later,
+    /// or a copy of an abandoned collector: what lies there does not go because of an earlier place. Two packs of which
+    /// each is unneeded because of the other would both go.
+    fn has_its_last(&self, chunk: usize, first: Id, pack: Id) -> bool {
+        let holds = |place: Id| {
+            self.session(place).is_stored() && self.session(place).pack.chunks & (1 << chunk) != 0
+        };
+        let mut copies = self.abandoned_copies(chunk, first, NOW);
+        let passed = self.places(chunk, first);
+        let (at, is_copy) = (passed.iter().position(|&place| place == pack), copies.any(|copy| copy == pack));
+        let mut others = self.abandoned_copies(chunk, first, NOW).filter(|&copy| copy != pack);
+        if self.has(Flaw::ProofByAnyPlace) {
+            let is_one = (at.is_some() || is_copy) && holds(pack);
+            return is_one
+                && !others.any(holds)
+                && !passed.iter().any(|&place| place != pack && holds(place));
+        }
+        let is_last =
+            at.is_some_and(|at| !passed[at + 1..].iter().any(|&place| holds(place)) && !others.any(holds));
+        holds(pack) && (is_last || is_copy && !self.has(Flaw::AbandonedCopiesNotAsked))
+    }
+
+    /// The packs in which commits say that the frame lay, in their order, and where it lies now.
+    fn places(&self, chunk: usize, first: Id) -> Vec<Id> {
+        let mut places = vec![first];
+        for gc in self.counted_commits(NOW) {
+            let place = places.last().copied().unwrap_or(first);
+            if self.session(gc).commit().is_some_and(|commit| commit.moved[chunk].contains(place)) {
+                places.push(gc);
+            }
+        }
+        places
     }
 
     /// Open, or its commit has no effect yet: what it proposes may still be burnt.

@@ -473,6 +473,7 @@ fn cut_records_verify() {
         let read = record::decode_cut::<Manifest>(&trust(), &left, cut, whole.hash).unwrap();
         assert_eq!((&read.fields, &read.signer, read.hash), (&whole.fields, &whole.signer, whole.hash));
         assert_eq!(read.public().is_ok(), cut == Cut::Whole);
+        assert_eq!(read.is_whole(), cut == Cut::Whole);
         assert_eq!(read.sealed().ok(), (cut != Cut::Head).then_some(&b"body"[..]));
         for other in [Cut::Whole, Cut::Sealed, Cut::Head].into_iter().filter(|other| *other != cut) {
             let as_other = record::decode_cut::<Manifest>(&trust(), &left, other, whole.hash);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::Args;
-use sancerre_engine::backup::{Hint, Input, Maps, Source};
+use sancerre_engine::backup::{Hint, Input, Maps, BackupSource};
 use sancerre_engine::select::Selector;
 use sancerre_format::names::Title;
 use sancerre_image::change_map::{ChangeMap, MapError};
@@ -75,7 +75,7 @@ impl Changed {
     /// The maps, read. One that is of another disk is said and left out: then that disk is read whole.
     pub(crate) fn maps(
         &self,
-        sources: &[Source],
+        sources: &[BackupSource],
         bitmaps: &Bitmaps,
         context: &Context,
     ) -> Result<Maps, Failure> {
@@ -115,7 +115,7 @@ impl Changed {
 }
 
 /// The disk that a map is of: the named one, or the only one.
-fn meant<'a>(given: &DiskSource, sources: &'a [Source]) -> Result<(&'a Title, &'a dyn Disk), Failure> {
+fn meant<'a>(given: &DiskSource, sources: &'a [BackupSource]) -> Result<(&'a Title, &'a dyn Disk), Failure> {
     let mut disks = sources.iter().filter_map(|source| match &source.input {
         Input::Disk(disk) => Some((&source.name, &**disk)),
         Input::Stream(_) => None,

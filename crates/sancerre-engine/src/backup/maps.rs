@@ -14,7 +14,7 @@ use sancerre_image::change_map::ChangeMap;
 
 use super::doubt::GivenUp;
 use super::hinted::Hinted;
-use super::options::{Allow, BackupOptions, Input, Source};
+use super::options::{Allow, BackupOptions, Input, BackupSource};
 use super::upload::Uploader;
 use super::{Base, Run};
 use crate::error::{Error, Result};
@@ -138,14 +138,14 @@ impl Run {
     /// Backs up one source and adds it to the snapshot: by its change map if it has one and that is true, else whole.
     pub(super) async fn member(
         &mut self,
-        source: Source,
+        source: BackupSource,
         allow: Allow,
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         if let (Some(hinted), Some(disk)) = (self.hinted(&source)?.map(Arc::new), source.disk()) {
-            let Source { name, kind, least_bytes, .. } = &source;
+            let BackupSource { name, kind, least_bytes, .. } = &source;
             let (name, kind, size_bytes) = (name.clone(), kind.clone(), disk.size_bytes());
-            let by_map = Source { name, kind, input: Input::Disk(disk), least_bytes: *least_bytes };
+            let by_map = BackupSource { name, kind, input: Input::Disk(disk), least_bytes: *least_bytes };
             let how = Some(Arc::clone(&hinted));
             let attempt = self.attempt(by_map, allow, uploader.as_deref_mut(), how).await;
             match (attempt, hinted.doubt.given_up()) {
@@ -191,7 +191,7 @@ impl Run {
     }
 
     /// What is read of a disk that has a change map; none when it is read whole, which is said.
-    pub(super) fn hinted(&mut self, source: &Source) -> Result<Option<Hinted>> {
+    pub(super) fn hinted(&mut self, source: &BackupSource) -> Result<Option<Hinted>> {
         let Some(map) = self.maps.take(&source.name) else { return Ok(None) };
         match self.fits(source, &map) {
             Ok(member) => {
@@ -209,7 +209,7 @@ impl Run {
     }
 
     /// The disk in the snapshot that the map is of. Errors: why what is in there cannot be taken over.
-    fn fits(&self, source: &Source, map: &ChangeMap) -> std::result::Result<&Member, String> {
+    fn fits(&self, source: &BackupSource, map: &ChangeMap) -> std::result::Result<&Member, String> {
         let told = |why: &str| Err(why.to_owned());
         let Some(base) = self.base.as_ref().filter(|base| Some(base.session) == self.maps.base()) else {
             return told("its snapshot cannot be built on");

@@ -145,6 +145,41 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     }
 }
 
+/// Takes from `doomed` the packs that may be all there is since a gc was given up; returns them with the reason. No plan has
+/// them in it, but a thief's commit may burn them: no other commit says that frames lie there, so it contradicts none.
+///
+/// Errors: as [`needed_copies`].
+pub(super) async fn keep_copies(
+    repository: &Repository,
+    log: &Log,
+    (catalogue, present): (&Catalogue, &Present),
+    doomed: &mut BTreeSet<PackName>,
+    monitor: &Monitor,
+) -> Result<Vec<String>> {
+    let void = log.void_sessions();
+    let is_given_up =
+        |number: u64| void.contains(&number) || log.abandoned().keys().any(|gc| gc.number == number);
+    if !doomed.iter().any(|pack| is_given_up(pack.session)) {
+        return Ok(Vec::new());
+    }
+    let copies = needed_copies(repository, log, (catalogue, present), monitor).await?;
+    let kept: Vec<PackName> = doomed.intersection(&copies).copied().collect();
+    let burns = |pack: &PackName| {
+        let by = log.commits().filter(|(.., lists)| lists.dead.contains_pack(pack));
+        by.map(|(gc, commit, _)| format!("gc {} by {}", gc.number, commit.signer)).collect::<Vec<_>>()
+    };
+    let told = |pack: &PackName| {
+        doomed.remove(pack);
+        format!(
+            "pack {pack} stays: since gc {} was given up it may hold all there is of what a snapshot needs, and {} gave it \
+             up all the same; find out why, and revoke that key if it lies",
+            pack.session,
+            burns(pack).join(" and ")
+        )
+    };
+    Ok(kept.iter().map(told).collect())
+}
+
 /// Packs of gcs and of lost sessions that were given up in which a frame lies that a snapshot needs which is not gone, or may lie, for all that
 /// can be read of them.
 ///
@@ -158,12 +193,11 @@ pub(super) async fn needed_copies(
     let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
     // They may have been gcs too, whose lists are nobody's word any more.
     let void = log.void_sessions();
-    let is_named = |pack: &PackName| PackRef::find(catalogue, *pack).is_some();
-    let packs =
-        present.names().filter(|pack| abandoned.contains(&pack.session) || void.contains(&pack.session));
-    let sources: Vec<PackRef> = packs.filter_map(|pack| PackRef::find(catalogue, pack)).collect();
-    let unnamed = present.names().filter(|pack| void.contains(&pack.session) && !is_named(pack));
-    let mut kept: BTreeSet<PackName> = unnamed.collect();
+    let is_given_up = |pack: &PackName| abandoned.contains(&pack.session) || void.contains(&pack.session);
+    // Readers look into packs that no list names too.
+    let (named, mut kept): (BTreeSet<PackName>, BTreeSet<PackName>) =
+        present.names().filter(is_given_up).partition(|pack| PackRef::find(catalogue, *pack).is_some());
+    let sources: Vec<PackRef> = named.into_iter().filter_map(|pack| PackRef::find(catalogue, pack)).collect();
     if sources.is_empty() {
         return Ok(kept);
     }

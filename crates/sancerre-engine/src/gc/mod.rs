@@ -279,6 +279,8 @@ async fn collect(
     // Those that an earlier gc burnt, and that were still there when something was lost.
     doomed.retain(|pack| !report.plan.healers.contains(pack));
     report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
+    let lists_and_store = (catalogue, present);
+    report.left.extend(abandon::keep_copies(repository, &log, lists_and_store, &mut doomed, monitor).await?);
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes) = (packs, bytes);
     report.left.extend(left);
