@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::Args;
-use sancerre_engine::backup::{Hint, Input, Maps, BackupSource};
+use sancerre_engine::backup::{BackupSource, Hint, Input, Maps};
 use sancerre_engine::select::Selector;
 use sancerre_format::names::Title;
 use sancerre_image::change_map::{ChangeMap, MapError};

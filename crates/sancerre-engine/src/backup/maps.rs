@@ -14,7 +14,7 @@ use sancerre_image::change_map::ChangeMap;
 
 use super::doubt::GivenUp;
 use super::hinted::Hinted;
-use super::options::{Allow, BackupOptions, Input, BackupSource};
+use super::options::{Allow, BackupOptions, BackupSource, Input};
 use super::upload::Uploader;
 use super::{Base, Run};
 use crate::error::{Error, Result};
