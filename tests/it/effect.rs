@@ -152,13 +152,13 @@ async fn a_pack_whose_copies_are_not_there_stays_and_is_read() {
     let gc = scene.lie(&GcLists { dead, moves: [(0, uses)].into(), ..GcLists::default() }).await;
     scene.all_restores().await;
     let before = scene.pack_keys().await;
-    for _ in 0..2 {
+    for is_first in [true, false] {
         let report = collect(&scene.honest).await.unwrap();
         assert_eq!((report.deleted_packs, scene.pack_keys().await), (0, before.clone()), "{report:?}");
-        assert!(
-            report.left.iter().all(|left| left.contains("liar")) && !report.left.is_empty(),
-            "{report:?}"
-        );
+        // The liar is named once; that packs stay because a snapshot lives by them is said every time.
+        assert!(report.plan.healing.packs > 0, "{report:?}");
+        assert_eq!(is_first, !report.left.is_empty(), "{report:?}");
+        assert!(report.left.iter().all(|left| left.contains("liar")), "{report:?}");
         scene.all_restores().await;
         scene.revoke("liar", gc.number).await;
     }

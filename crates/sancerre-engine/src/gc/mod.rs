@@ -276,9 +276,10 @@ async fn collect(
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
     let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    // First, so that whoever says of what is not there that it was moved is named.
+    report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
     // Those that an earlier gc burnt, and that were still there when something was lost.
     doomed.retain(|pack| !report.plan.healers.contains(pack));
-    report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
     let lists_and_store = (catalogue, present);
     report.left.extend(abandon::keep_copies(repository, &log, lists_and_store, &mut doomed, monitor).await?);
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
