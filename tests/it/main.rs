@@ -48,6 +48,7 @@ mod resume;
 mod rotten;
 mod roundtrip;
 mod sim;
+mod snapshot_disk;
 mod stats;
 mod stores;
 mod versions;
