@@ -45,11 +45,6 @@ enum Opened {
 }
 
 impl Store {
-    /// The same store for reads that are worth one attempt and no waiting.
-    pub fn once(&self) -> Self {
-        Self { reads_once: true, ..self.clone() }
-    }
-
     /// A range of an object, which must be there and that long. Nothing is asked before the first byte is wanted.
     pub fn range_reader(&self, key: &str, range: Range<u64>) -> RangeReader {
         RangeReader {

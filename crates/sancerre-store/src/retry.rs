@@ -16,10 +16,10 @@ use object_store::client::HttpError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::StoreOptions;
 use crate::clock::monotonic;
 use crate::transport::{NoTls, Refusal, Untrusted};
 use crate::words::{explain, lacks_credentials};
+use crate::{Store, StoreOptions};
 
 /// Pauses double from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -55,6 +55,13 @@ impl Hurry {
         if !self.is_set() {
             changed.await;
         }
+    }
+}
+
+impl Store {
+    /// The same store for reads that are worth one attempt and no waiting.
+    pub fn once(&self) -> Self {
+        Self { reads_once: true, ..self.clone() }
     }
 }
 
