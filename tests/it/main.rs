@@ -52,6 +52,7 @@ mod resume;
 mod rotten;
 mod roundtrip;
 mod sim;
+mod snapshot_disk;
 mod stats;
 mod stores;
 mod versions;

@@ -30,13 +30,14 @@ use sancerre_image::{Disk, Qcow2Disk};
 
 use crate::disk::MemoryDisk;
 use crate::fuzz_image;
+use crate::fuzz_serve;
 use crate::repo::{name, zone};
 
 /// A target: its name, and what it does with any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -56,6 +57,7 @@ pub const TARGETS: [Target; 19] = [
     ("change_map", fuzz_image::change_map),
     ("qcow2", qcow2),
     ("whole", fuzz_image::whole),
+    ("serve", fuzz_serve::serve),
 ];
 
 /// The target of this name.

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod forge;
 pub mod fuzz;
 pub mod fuzz_image;
+pub mod fuzz_serve;
 pub mod host;
 pub mod ledger;
 pub mod link;

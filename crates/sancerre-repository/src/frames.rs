@@ -25,7 +25,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
 use crate::repository::Repository;
 
-pub use data::Attempts;
+pub use data::{Attempts, check_place};
 use recent::Recent;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.

@@ -47,7 +47,7 @@ const IN_FLIGHT: usize = 16;
 /// Chunks of which it is remembered where their copy lies, or that there is none.
 const HEALED_KEPT: u64 = 64 << 10;
 
-type Node1 = std::result::Result<Option<Arc<StoredNode>>, Arc<Error>>;
+type FoundNode = std::result::Result<Option<Arc<StoredNode>>, Arc<Error>>;
 
 /// One disk of a snapshot, for random reads by many at once.
 pub struct SnapshotDisk {
@@ -58,7 +58,7 @@ pub struct SnapshotDisk {
     id_key: [u8; 32],
     cache: Arc<ChunkCache>,
     monitor: Monitor,
-    nodes: Flights<(u8, u64), Node1>,
+    nodes: Flights<(u8, u64), FoundNode>,
     searches: Flights<BTreeSet<ContentId>, std::result::Result<(), Arc<Error>>>,
     /// Where a copy of a chunk lies whose own place is damaged; none if there is none.
     healed: Mutex<LruCache<ContentId, Option<Place>>>,

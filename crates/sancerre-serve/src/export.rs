@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 /// Why an export did not give what was asked for, as words for the log: where, on which object, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Failure(pub String);
+pub struct ReadFailure(pub String);
 
 /// A stretch of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Stretch {
 }
 
 /// A disk that never changes. The server asks only for ranges that are not empty and lie inside.
-pub trait Export: Send + Sync {
+pub trait ServedDisk: Send + Sync {
     /// What clients call it.
     fn name(&self) -> &str;
 
@@ -27,10 +27,10 @@ pub trait Export: Send + Sync {
     fn size_bytes(&self) -> u64;
 
     /// Fills `buffer` with the bytes from `offset` on.
-    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), Failure>>;
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), ReadFailure>>;
 
     /// The stretches of a range from its start on, adjacent, at least one and at most `most`; they may end before the range.
-    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, Failure>>;
+    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, ReadFailure>>;
 
     /// The client will want this range: a wish, which need not be granted.
     fn prepare(&self, range: Range<u64>);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::export::Export;
+use crate::export::ServedDisk;
 use crate::wire::{self, ALLOCATION, Broken, OPTION_BYTES_MAX, answer, option};
 
 /// No client needs more.
@@ -15,7 +15,7 @@ const SKIPPED_BYTES_MAX: u32 = 1 << 20;
 
 /// What a client and the server agreed on.
 pub(crate) struct Agreed {
-    pub(crate) export: Arc<dyn Export>,
+    pub(crate) export: Arc<dyn ServedDisk>,
     /// Answers come in pieces.
     pub(crate) is_structured: bool,
     /// The client may ask where zeros are.
@@ -45,7 +45,7 @@ pub enum Rejected {
 /// Talks with a client until it has chosen an export; none when it says goodbye.
 pub(crate) async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    exports: &[Arc<dyn Export>],
+    exports: &[Arc<dyn ServedDisk>],
 ) -> Result<Option<Agreed>, Rejected> {
     stream.write_all(&wire::HELLO).await?;
     let mut flags = [0; 4];
@@ -70,12 +70,12 @@ pub(crate) async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
 enum Next {
     Option,
     Goodbye,
-    Transmission(Arc<dyn Export>),
+    Transmission(Arc<dyn ServedDisk>),
 }
 
 struct Talk<'a, S> {
     stream: &'a mut S,
-    exports: &'a [Arc<dyn Export>],
+    exports: &'a [Arc<dyn ServedDisk>],
     no_zeroes: bool,
     is_structured: bool,
     /// The export for which `base:allocation` was chosen.
@@ -132,14 +132,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
     }
 
     /// The export of this name; the only one has the empty name too.
-    fn find(&self, name: &str) -> Option<Arc<dyn Export>> {
+    fn find(&self, name: &str) -> Option<Arc<dyn ServedDisk>> {
         match self.exports {
             [only] if name.is_empty() => Some(Arc::clone(only)),
             exports => exports.iter().find(|export| export.name() == name).cloned(),
         }
     }
 
-    async fn by_name(&mut self, content: &[u8]) -> Result<Arc<dyn Export>, Rejected> {
+    async fn by_name(&mut self, content: &[u8]) -> Result<Arc<dyn ServedDisk>, Rejected> {
         let export = self.find(wire::export_name(content)?).ok_or(Rejected::NoExport)?;
         let told = wire::old_export(export.size_bytes(), self.is_structured, self.no_zeroes);
         self.stream.write_all(&told).await?;
@@ -147,7 +147,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
     }
 
     /// Says what an export is; none, and said so, where it makes no sense.
-    async fn describe(&mut self, option: u32, content: &[u8]) -> Result<Option<Arc<dyn Export>>, Rejected> {
+    async fn describe(
+        &mut self,
+        option: u32,
+        content: &[u8],
+    ) -> Result<Option<Arc<dyn ServedDisk>>, Rejected> {
         let (name, wants_name) = match wire::info_request(content) {
             Ok(request) => request,
             Err(Broken(why)) => {

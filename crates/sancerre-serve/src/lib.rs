@@ -1,7 +1,7 @@
 //! Disks over NBD: a server of our own, for guests, copiers and QEMU.
 //!
 //! ```text
-//! Server ──accept──> Connection: Handshake (options) ──> Transmission: one task a request ──> Export (a disk)
+//! Server ──accept──> Connection: Handshake (options) ──> Transmission: one task a request ──> ServedDisk (a disk)
 //!                                  └ wire: bytes to values and back, pure ┘
 //! ```
 //!
@@ -17,13 +17,15 @@
 
 mod export;
 mod handshake;
+mod limits;
 mod reply;
 mod server;
 mod snapshot;
 mod transmission;
 pub mod wire;
 
-pub use export::{Export, Failure, Stretch};
+pub use export::{ReadFailure, ServedDisk, Stretch};
 pub use handshake::Rejected;
-pub use server::{Limits, Server};
+pub use limits::ClientLimits;
+pub use server::Server;
 pub use snapshot::SnapshotExport;

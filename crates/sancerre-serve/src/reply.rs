@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::export::{Export, Failure, Stretch};
+use crate::export::{ReadFailure, ServedDisk, Stretch};
 use crate::handshake::Agreed;
-use crate::server::{Limits, Tell};
-use crate::wire::{self, Piece, REQUEST_BYTES_MAX, Request, command, errno};
+use crate::limits::{ClientLimits, Tell};
+use crate::wire::{self, ClientRequest, REQUEST_BYTES_MAX, ReplyPiece, command, errno};
 
 /// Data of one piece.
 const PIECE_BYTES: u32 = 4 << 20;
@@ -32,21 +32,21 @@ pub(crate) struct Answers<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
-    pub(crate) fn new(agreed: Agreed, writer: W, limits: &Limits, tell: Tell) -> Self {
+    pub(crate) fn new(agreed: Agreed, writer: W, limits: &ClientLimits, tell: Tell) -> Self {
         let memory_units = units(limits.memory_bytes);
         let memory = Semaphore::new(usize::try_from(memory_units).unwrap_or(1));
         Self { agreed, writer: Mutex::new(writer), memory, memory_units, tell }
     }
 
-    fn export(&self) -> &Arc<dyn Export> {
+    fn export(&self) -> &Arc<dyn ServedDisk> {
         &self.agreed.export
     }
 
     /// Answers one request.
     ///
     /// Errors: the connection's. What is wrong with the request or the disk is told to the client.
-    pub(crate) async fn answer(&self, request: Request) -> io::Result<()> {
-        let Request { command, flags, cookie, .. } = request;
+    pub(crate) async fn answer(&self, request: ClientRequest) -> io::Result<()> {
+        let ClientRequest { command, flags, cookie, .. } = request;
         let range = self.range(&request);
         match (command, range) {
             (command::READ, Some(range)) if self.may_read(&request) => self.read(&request, range).await,
@@ -68,17 +68,17 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 
     /// What a request is about, if that is not empty and lies inside.
-    fn range(&self, request: &Request) -> Option<Range<u64>> {
+    fn range(&self, request: &ClientRequest) -> Option<Range<u64>> {
         let end = request.offset.checked_add(u64::from(request.length_bytes))?;
         (request.length_bytes > 0 && end <= self.export().size_bytes()).then_some(request.offset..end)
     }
 
-    fn may_read(&self, request: &Request) -> bool {
+    fn may_read(&self, request: &ClientRequest) -> bool {
         let flags = if self.agreed.is_structured { command::FLAG_DF } else { 0 };
         request.length_bytes <= REQUEST_BYTES_MAX && request.flags & !flags == 0
     }
 
-    async fn read(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+    async fn read(&self, request: &ClientRequest, range: Range<u64>) -> io::Result<()> {
         let is_whole = request.flags & command::FLAG_DF != 0;
         if is_whole && request.length_bytes > PIECE_BYTES {
             return self.refuse(request, errno::OVERFLOW, "too long for one piece", None).await;
@@ -91,13 +91,13 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
             Err(failure) => return self.fail(request, range.start, &failure).await,
         };
         let head = match self.agreed.is_structured {
-            true => wire::piece(request.cookie, true, &Piece::Data(range.start, request.length_bytes)),
+            true => wire::piece(request.cookie, true, &ReplyPiece::Data(range.start, request.length_bytes)),
             false => wire::simple_reply(request.cookie, 0),
         };
         self.send(&head, &bytes.bytes).await
     }
 
-    async fn read_in_pieces(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+    async fn read_in_pieces(&self, request: &ClientRequest, range: Range<u64>) -> io::Result<()> {
         let mut at = range.start;
         while at < range.end {
             let stretches = match self.export().stretches(at..range.end, STRETCHES_MAX).await {
@@ -111,10 +111,10 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
                         Ok(bytes) => bytes,
                         Err(failure) => return self.fail(request, piece.start, &failure).await,
                     };
-                    let head = wire::piece(request.cookie, is_last, &Piece::Data(piece.start, length));
+                    let head = wire::piece(request.cookie, is_last, &ReplyPiece::Data(piece.start, length));
                     self.send(&head, &bytes.bytes).await?;
                 } else {
-                    let hole = Piece::Hole(piece.start, length);
+                    let hole = ReplyPiece::Hole(piece.start, length);
                     self.send(&wire::piece(request.cookie, is_last, &hole), &[]).await?;
                 }
                 at = piece.end;
@@ -123,12 +123,12 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
         Ok(())
     }
 
-    async fn status(&self, request: &Request, range: Range<u64>) -> io::Result<()> {
+    async fn status(&self, request: &ClientRequest, range: Range<u64>) -> io::Result<()> {
         let most = if request.flags & command::FLAG_REQ_ONE != 0 { 1 } else { STRETCHES_MAX };
         match self.export().stretches(range.clone(), most).await {
             Ok(stretches) => {
                 let stretches = stretches.iter().map(|stretch| (length(&stretch.range), stretch.is_data));
-                let status = Piece::Status(stretches.collect());
+                let status = ReplyPiece::Status(stretches.collect());
                 self.send(&wire::piece(request.cookie, true, &status), &[]).await
             }
             Err(failure) => self.fail(request, range.start, &failure).await,
@@ -136,26 +136,32 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 
     /// Bytes of the export, with the memory that they take.
-    async fn fetch(&self, range: &Range<u64>) -> Result<Fetched<'_>, Failure> {
+    async fn fetch(&self, range: &Range<u64>) -> Result<Fetched<'_>, ReadFailure> {
         let wanted = range.end.saturating_sub(range.start);
         let units = units(wanted).min(self.memory_units);
         let memory = self.memory.acquire_many(units).await;
-        let memory = memory.map_err(|_| Failure("the server ends".to_owned()))?;
+        let memory = memory.map_err(|_| ReadFailure("the server ends".to_owned()))?;
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
         self.export().read(range.start, &mut bytes).await?;
         Ok(Fetched { bytes, _memory: memory })
     }
 
     /// Tells the client and the log that the disk cannot be read there.
-    async fn fail(&self, request: &Request, offset: u64, failure: &Failure) -> io::Result<()> {
+    async fn fail(&self, request: &ClientRequest, offset: u64, failure: &ReadFailure) -> io::Result<()> {
         (self.tell)(format!("{}: {failure}", self.export().name()));
         self.refuse(request, errno::IO, &failure.0, Some(offset)).await
     }
 
-    async fn refuse(&self, request: &Request, error: u32, why: &str, at: Option<u64>) -> io::Result<()> {
+    async fn refuse(
+        &self,
+        request: &ClientRequest,
+        error: u32,
+        why: &str,
+        at: Option<u64>,
+    ) -> io::Result<()> {
         let has_pieces = matches!(request.command, command::READ | command::BLOCK_STATUS);
         let head = match self.agreed.is_structured && has_pieces {
-            true => wire::piece(request.cookie, true, &Piece::Error(error, why.to_owned(), at)),
+            true => wire::piece(request.cookie, true, &ReplyPiece::Error(error, why.to_owned(), at)),
             false => wire::simple_reply(request.cookie, error),
         };
         self.send(&head, &[]).await

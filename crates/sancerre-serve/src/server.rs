@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
-use crate::export::Export;
+use crate::export::ServedDisk;
 use crate::handshake::{Rejected, agree};
+use crate::limits::{ClientLimits, Tell};
 use crate::transmission;
 
 /// After the system could not give one more connection.
@@ -19,40 +20,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Different messages of one server.
 const TOLD_MAX: usize = 1024;
 
-/// Takes a message for the log.
-pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
-
-/// What one client, or all, may take.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections at once; more are closed at once.
-    pub clients: usize,
-    /// Requests under way on a connection; what comes beyond waits.
-    pub requests: usize,
-    /// Memory for answers on a connection.
-    pub memory_bytes: u64,
-    /// How long a client may take to agree on an export.
-    pub handshake: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { clients: 64, requests: 32, memory_bytes: 32 << 20, handshake: Duration::from_secs(30) }
-    }
-}
-
 /// Serves exports.
 pub struct Server {
-    exports: Vec<Arc<dyn Export>>,
-    limits: Limits,
+    exports: Vec<Arc<dyn ServedDisk>>,
+    limits: ClientLimits,
     tell: Tell,
 }
 
 impl Server {
     /// Serves these exports, whose names differ. What clients do wrong, and what could not be read for them, is told once.
     pub fn new(
-        exports: Vec<Arc<dyn Export>>,
-        limits: Limits,
+        exports: Vec<Arc<dyn ServedDisk>>,
+        limits: ClientLimits,
         tell: impl Fn(String) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let told = Mutex::new(BTreeSet::new());

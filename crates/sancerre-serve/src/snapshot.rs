@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sancerre_repository::snapshot_disk::{Extent, SnapshotDisk};
 
-use crate::export::{Export, Failure, Stretch};
+use crate::export::{ReadFailure, ServedDisk, Stretch};
 
 /// A disk under the name that clients call it.
 pub struct SnapshotExport {
@@ -22,11 +22,11 @@ impl SnapshotExport {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure(error.to_string())
+fn failed(error: impl std::fmt::Display) -> ReadFailure {
+    ReadFailure(error.to_string())
 }
 
-impl Export for SnapshotExport {
+impl ServedDisk for SnapshotExport {
     fn name(&self) -> &str {
         &self.name
     }
@@ -35,11 +35,11 @@ impl Export for SnapshotExport {
         self.disk.size_bytes()
     }
 
-    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), Failure>> {
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), ReadFailure>> {
         async move { self.disk.read(offset, buffer).await.map_err(failed) }.boxed()
     }
 
-    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, Failure>> {
+    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, ReadFailure>> {
         let stretches = async move {
             let extents = self.disk.extents(range, most).await.map_err(failed)?;
             let stretch = |extent: Extent| Stretch { range: extent.range, is_data: extent.is_data };

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::handshake::{Agreed, Rejected, skip};
+use crate::limits::{ClientLimits, Tell};
 use crate::reply::Answers;
-use crate::server::{Limits, Tell};
 use crate::wire::{self, Broken, REQUEST_BYTES_MAX, command};
 
 /// Serves requests until the client says goodbye or goes away.
@@ -19,7 +19,7 @@ pub(crate) async fn serve<R, W>(
     mut reader: R,
     writer: W,
     agreed: Agreed,
-    limits: &Limits,
+    limits: &ClientLimits,
     tell: Tell,
 ) -> Result<(), Rejected>
 where
@@ -57,7 +57,7 @@ where
 }
 
 /// The next request; none when the client went away between two.
-async fn next<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<wire::Request>, Rejected> {
+async fn next<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<wire::ClientRequest>, Rejected> {
     let mut head = [0; 28];
     let first = match reader.read(&mut head).await {
         Ok(0) => return Ok(None),

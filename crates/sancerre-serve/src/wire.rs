@@ -199,7 +199,7 @@ pub fn context_queries(content: &[u8]) -> Result<(&str, Vec<&str>), Broken> {
 
 /// A request of the transmission phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
+pub struct ClientRequest {
     /// Its flags.
     pub flags: u16,
     /// Which command.
@@ -213,12 +213,12 @@ pub struct Request {
 }
 
 /// Reads a request.
-pub fn request(bytes: &[u8; 28]) -> Result<Request, Broken> {
+pub fn request(bytes: &[u8; 28]) -> Result<ClientRequest, Broken> {
     let mut fields = Fields(bytes);
     if fields.u32()? != REQUEST_MAGIC {
         return Err(Broken("a request does not begin with its number"));
     }
-    Ok(Request {
+    Ok(ClientRequest {
         flags: fields.u16()?,
         command: fields.u16()?,
         cookie: fields.u64()?,
@@ -290,7 +290,7 @@ pub fn simple_reply(cookie: u64, error: u32) -> Vec<u8> {
 
 /// What a piece of a structured answer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum ReplyPiece {
     /// Nothing.
     None,
     /// Data at an offset: so many bytes follow the head.
@@ -304,15 +304,15 @@ pub enum Piece {
 }
 
 /// The head of a piece, and all of its content but data.
-pub fn piece(cookie: u64, is_last: bool, piece: &Piece) -> Vec<u8> {
+pub fn piece(cookie: u64, is_last: bool, piece: &ReplyPiece) -> Vec<u8> {
     let (kind, content): (u16, Vec<u8>) = match piece {
-        Piece::None => (0, Vec::new()),
-        Piece::Data(offset, _) => (1, offset.to_be_bytes().to_vec()),
-        Piece::Hole(offset, length) => (2, [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat()),
-        Piece::Status(stretches) => (5, status(stretches)),
-        Piece::Error(number, text, offset) => error_content(*number, text, *offset),
+        ReplyPiece::None => (0, Vec::new()),
+        ReplyPiece::Data(offset, _) => (1, offset.to_be_bytes().to_vec()),
+        ReplyPiece::Hole(offset, length) => (2, [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat()),
+        ReplyPiece::Status(stretches) => (5, status(stretches)),
+        ReplyPiece::Error(number, text, offset) => error_content(*number, text, *offset),
     };
-    let follows = if let Piece::Data(_, length) = piece { *length } else { 0 };
+    let follows = if let ReplyPiece::Data(_, length) = piece { *length } else { 0 };
     let length = short(content.len()).saturating_add(follows);
     [
         &STRUCTURED_MAGIC.to_be_bytes()[..],

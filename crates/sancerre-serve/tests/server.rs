@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use proptest::prelude::*;
 use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 use sancerre_image::{Disk, ReadError};
-use sancerre_serve::{Export, Failure, Limits, Server, Stretch};
+use sancerre_serve::{ClientLimits, ReadFailure, ServedDisk, Server, Stretch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const BLOCK: usize = 4096;
@@ -24,7 +24,7 @@ struct Memory {
     bad: Range<u64>,
 }
 
-impl Export for Memory {
+impl ServedDisk for Memory {
     fn name(&self) -> &str {
         self.name
     }
@@ -33,12 +33,12 @@ impl Export for Memory {
         self.bytes.len() as u64
     }
 
-    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), Failure>> {
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), ReadFailure>> {
         let end = offset + buffer.len() as u64;
         let is_bad = offset < self.bad.end && self.bad.start < end;
         let read = async move {
             if is_bad {
-                return Err(Failure("object packs/7 is damaged".to_owned()));
+                return Err(ReadFailure("object packs/7 is damaged".to_owned()));
             }
             buffer.copy_from_slice(&self.bytes[offset as usize..end as usize]);
             Ok(())
@@ -46,7 +46,7 @@ impl Export for Memory {
         read.boxed()
     }
 
-    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, Failure>> {
+    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, ReadFailure>> {
         let mut found: Vec<Stretch> = Vec::new();
         let mut at = range.start;
         while at < range.end {
@@ -80,14 +80,14 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(exports: Vec<Memory>, limits: Limits) -> Self {
+    fn new(exports: Vec<Memory>, limits: ClientLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("s");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let hears = Arc::clone(&told);
-        let exports = exports.into_iter().map(|export| Arc::new(export) as Arc<dyn Export>).collect();
+        let exports = exports.into_iter().map(|export| Arc::new(export) as Arc<dyn ServedDisk>).collect();
         let server = Server::new(exports, limits, move |message| hears.lock().unwrap().push(message));
         let listener = {
             let _inside = runtime.enter();
@@ -99,7 +99,7 @@ impl Scene {
     }
 
     fn one(size: usize) -> Self {
-        Self::new(vec![Memory { name: "disk0", bytes: bytes(size), bad: 0..0 }], Limits::default())
+        Self::new(vec![Memory { name: "disk0", bytes: bytes(size), bad: 0..0 }], ClientLimits::default())
     }
 
     fn disk(&self, name: &str) -> NbdDisk {
@@ -143,7 +143,7 @@ fn our_client_reads_what_is_served() {
 fn damage_is_an_error_where_it_is_and_no_more() {
     let bad = 150_000..154_096;
     let export = Memory { name: "disk0", bytes: bytes(1 << 20), bad: bad.clone() };
-    let scene = Scene::new(vec![export], Limits::default());
+    let scene = Scene::new(vec![export], ClientLimits::default());
     let disk = scene.disk("disk0");
     let error = disk.read_at(0, &mut vec![0; 1 << 20]).unwrap_err();
     assert!(matches!(error, ReadError::Server { .. }), "{error}");
@@ -158,7 +158,8 @@ fn damage_is_an_error_where_it_is_and_no_more() {
 #[test]
 fn no_more_clients_than_allowed_and_none_that_says_nothing_for_ever() {
     let export = Memory { name: "disk0", bytes: bytes(1 << 16), bad: 0..0 };
-    let limits = Limits { clients: 2, handshake: Duration::from_millis(300), ..Limits::default() };
+    let limits =
+        ClientLimits { clients: 2, handshake: Duration::from_millis(300), ..ClientLimits::default() };
     let scene = Scene::new(vec![export], limits);
     let silent: Vec<UnixStream> = (0..2).map(|_| UnixStream::connect(&scene.socket).unwrap()).collect();
     let ended = |stream: &mut UnixStream| {

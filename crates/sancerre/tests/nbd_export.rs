@@ -142,6 +142,13 @@ fn clients_of_all_kinds_read_the_disk() {
         assert!(std::fs::read(&out).unwrap() == site.bytes);
         assert!(std::fs::metadata(&out).unwrap().blocks() * 512 < 20 * MIB as u64, "holes stay holes");
     }
+    if has("qemu-img", &["--version"]) {
+        // What a guest starts from.
+        let overlay = site.local.path("overlay.qcow2").display().to_string();
+        succeed("qemu-img", &["create", "-f", "qcow2", "-F", "raw", "-b", &uri, &overlay]);
+        let same = succeed("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", &overlay, &raw]);
+        assert!(same.contains("identical"), "{same}");
+    }
     if has("nbdinfo", &["--version"]) {
         let list = succeed("nbdinfo", &["--list", &serving.uri("")]);
         assert!(list.contains("export=\"disk0\"") && list.contains("export=\"data\""), "{list}");

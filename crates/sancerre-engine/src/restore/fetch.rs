@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{FramePlace, PackName};
-use sancerre_format::seal::{UNIT_BYTES_MAX, sealed_bytes};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
-use crate::frames::{Frames, PackedFrame};
+use crate::frames::{Frames, PackedFrame, check_place};
 use crate::monitor::{Monitor, add};
 use crate::repository::catalogue::Catalogue;
 use crate::restore::plan::{Merge, Piece, WantedFrame};
@@ -231,13 +229,7 @@ impl<'a> Fetcher<'a> {
 impl Located {
     /// A map may say anything: only what can be there is asked for.
     pub(super) fn check(&self, place: &FramePlace) -> Result<()> {
-        let start = u64::from(place.offset_bytes);
-        let end = start.saturating_add(u64::from(place.sealed_bytes));
-        if to_usize(place.sealed_bytes) <= sealed_bytes(UNIT_BYTES_MAX) && end <= self.size_bytes {
-            return Ok(());
-        }
-        let detail = format!("the map names a frame at {:?}, which cannot be in it", start..end);
-        Err(Error::object(&self.key)(FormatError::Corrupt { what: "pack", detail }))
+        check_place(&self.key, self.size_bytes, place)
     }
 }
 

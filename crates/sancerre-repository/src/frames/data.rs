@@ -32,13 +32,14 @@ impl Frames {
     ///
     /// Errors: [`Error::is_damage`] when it is nowhere whole; the store's.
     pub async fn data(self: &Arc<Self>, place: &FramePlace, attempts: Attempts) -> Result<Vec<u8>> {
+        self.learn_of(place).await?;
         let patient = &self.repository.store;
         let store = if attempts == Attempts::One { patient.once() } else { patient.clone() };
         let read = |located: PackedFrame, key: String| {
             let store = store.clone();
             async move {
                 let size_bytes = self.catalogue().pack(located.pack).map_or(0, |pack| pack.size_bytes);
-                check(&key, size_bytes, &located.place)?;
+                check_place(&key, size_bytes, &located.place)?;
                 let bytes = match store.need_range(&key, sealed(&located.place)).await {
                     Ok(bytes) => bytes,
                     Err(error) => {
@@ -53,14 +54,16 @@ impl Frames {
         self.follow(place, read).await
     }
 
-    /// Learns of a frame that the snapshot's own manifest does not name: the pack lists of its session, and its key.
+    /// Learns of a frame that the snapshot's own manifest does not name, as copies of map nodes do: the pack lists of its
+    /// session, and its key.
     ///
     /// Errors: what is wrong with the store rather than with an object.
     pub(crate) async fn learn_of(&self, place: &FramePlace) -> Result<()> {
         let pack = self.pack(&place.frame);
-        if self.catalogue().pack(pack).is_none() {
-            self.know(BTreeSet::from([pack.session])).await?;
+        if self.catalogue().pack(pack).is_some() {
+            return Ok(());
         }
+        self.know(BTreeSet::from([pack.session])).await?;
         let mut frame = FrameSet::default();
         frame.insert(place.frame);
         self.learn(&frame).await
@@ -72,7 +75,7 @@ impl Frames {
             return error;
         }
         let folder = names::pack_folder(&self.repository.keys.zone, pack.session);
-        let Ok(found) = self.repository.store.once().list(&folder).await else { return error };
+        let Ok(found) = self.repository.store.list(&folder).await else { return error };
         match found.iter().find(|listed| listed.key == *key) {
             None => Error::Store(StoreError::Missing { key: key.to_owned() }),
             Some(listed) if listed.size_bytes != size_bytes => {
@@ -87,7 +90,7 @@ impl Frames {
 /// A map may say anything: only what can be there is asked for.
 ///
 /// Errors: damage, for a frame that cannot lie in a pack of this size.
-pub(crate) fn check(key: &str, pack_bytes: u64, place: &FramePlace) -> Result<()> {
+pub fn check_place(key: &str, pack_bytes: u64, place: &FramePlace) -> Result<()> {
     let range = sealed(place);
     if to_usize(place.sealed_bytes) <= sealed_bytes(UNIT_BYTES_MAX) && range.end <= pack_bytes {
         return Ok(());

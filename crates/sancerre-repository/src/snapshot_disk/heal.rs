@@ -71,7 +71,6 @@ impl SnapshotDisk {
     }
 
     async fn is_copy(&self, id: &ContentId, place: &Place) -> Result<bool> {
-        self.frames.learn_of(&place.frame).await?;
         match self.cache.frame(&self.frames, &place.frame).await {
             Ok(frame) => Ok(frame.chunk(&self.id_key, id, place).is_some()),
             Err(error) if error.is_damage() => Ok(false),
@@ -113,6 +112,8 @@ impl SnapshotDisk {
         id: &ContentId,
         place: &Place,
     ) -> Result<Arc<StoredNode>> {
+        // Below a node that came from a copy its session's packs are named, which nobody knew of.
+        self.frames.learn_of(&place.frame).await?;
         let why = match self.map.read(level, number, id, place).await {
             Err(error) if error.is_damage() => error,
             read => return read,

@@ -14,7 +14,7 @@ fn a_request_is_read_as_it_was_written() {
     ]
     .concat();
     let read = request(bytes.as_slice().try_into().unwrap()).unwrap();
-    let expected = Request {
+    let expected = ClientRequest {
         flags: command::FLAG_DF,
         command: command::READ,
         cookie: 7,
@@ -42,7 +42,7 @@ fn what_an_option_asks_is_read_to_its_end() {
 #[test]
 fn an_error_fits_its_piece() {
     let long = "é".repeat(5000);
-    let bytes = piece(1, true, &Piece::Error(errno::IO, long, Some(9)));
+    let bytes = piece(1, true, &ReplyPiece::Error(errno::IO, long, Some(9)));
     let length = u32::from_be_bytes(bytes[16..20].try_into().unwrap()) as usize;
     assert_eq!(bytes.len(), 20 + length);
     let text = u16::from_be_bytes(bytes[24..26].try_into().unwrap()) as usize;

@@ -9,7 +9,7 @@ use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_serve::{Export, Limits, Server, SnapshotExport};
+use sancerre_serve::{ClientLimits, ServedDisk, Server, SnapshotExport};
 use serde_json::{Map, Value, json};
 
 use super::{Context, ended, restore};
@@ -59,13 +59,13 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     }
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
     reader.warn(&monitor);
-    let mut exports: Vec<Arc<dyn Export>> = Vec::with_capacity(members.len());
+    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
     for member in &members {
         let disk = SnapshotDisk::open(&reader, member, &cache, &monitor)?;
         exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
     }
     let output = Arc::clone(&context.output);
-    let server = Server::new(exports, Limits::default(), move |message| output.warning(&message));
+    let server = Server::new(exports, ClientLimits::default(), move |message| output.warning(&message));
     let socket = Socket::bind(&options.socket)?;
     announce(&options, &reader, &members, context);
     let served = until_signal(async {

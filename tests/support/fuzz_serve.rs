@@ -1,0 +1,83 @@
+//! Fuzz target for the NBD server: any bytes as a client, first as they are, then behind a right beginning.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, join};
+use sancerre_serve::{ClientLimits, ReadFailure, ServedDisk, Server, Stretch, wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{Builder, Runtime};
+
+const SIZE: u64 = 1 << 20;
+
+/// One runtime for all inputs: to make one costs more than a conversation.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
+
+/// A disk whose every other 4 KiB are zeros.
+struct Stripes;
+
+impl ServedDisk for Stripes {
+    fn name(&self) -> &str {
+        "disk0"
+    }
+
+    fn size_bytes(&self) -> u64 {
+        SIZE
+    }
+
+    fn read<'a>(&'a self, offset: u64, buffer: &'a mut [u8]) -> BoxFuture<'a, Result<(), ReadFailure>> {
+        let end = offset + buffer.len() as u64;
+        assert!(!buffer.is_empty() && end <= SIZE, "asked for {offset}..{end}");
+        let bad = (SIZE / 2..SIZE / 2 + 4096).contains(&offset);
+        async move { if bad { Err(ReadFailure("damaged".to_owned())) } else { Ok(()) } }.boxed()
+    }
+
+    fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, ReadFailure>> {
+        assert!(!range.is_empty() && range.end <= SIZE && most > 0, "asked for {range:?}");
+        let end = (range.start / 4096 * 4096 + 4096).min(range.end);
+        let stretch = Stretch { range: range.start..end, is_data: range.start / 4096 % 2 == 0 };
+        async move { Ok(vec![stretch]) }.boxed()
+    }
+
+    fn prepare(&self, range: Range<u64>) {
+        assert!(range.end <= SIZE);
+    }
+}
+
+/// Any bytes of a client end in the end of the connection, and in nothing else.
+pub fn serve(input: &[u8]) {
+    let _ = (wire::export_name(input), wire::info_request(input), wire::context_queries(input));
+    let go = [&wire::counted("disk0")[..], &[0, 0]].concat();
+    let option = |number: u32, content: &[u8]| {
+        [b"IHAVEOPT", &number.to_be_bytes()[..], &(content.len() as u32).to_be_bytes(), content].concat()
+    };
+    let begun = [&3_u32.to_be_bytes()[..], &option(8, &[]), &option(7, &go)].concat();
+    RUNTIME.block_on(async {
+        converse(input.to_vec()).await;
+        converse([&begun, input].concat()).await;
+    });
+}
+
+async fn converse(words: Vec<u8>) {
+    let is_bug = Arc::new(AtomicBool::new(false));
+    let hears = Arc::clone(&is_bug);
+    let server = Server::new(vec![Arc::new(Stripes)], ClientLimits::default(), move |message| {
+        hears.fetch_or(message.contains("bug"), Ordering::Relaxed);
+    });
+    let (client, stream) = tokio::io::duplex(64 << 10);
+    let (mut answers, mut out) = tokio::io::split(client);
+    let talk = async {
+        // The server may hang up first.
+        let _ = out.write_all(&words).await;
+        let _ = out.shutdown().await;
+    };
+    let listen = async {
+        let mut buffer = vec![0; 64 << 10];
+        while answers.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    };
+    join(server.converse(stream), join(talk, listen)).await;
+    assert!(!is_bug.load(Ordering::Relaxed), "a request panicked");
+}
