@@ -54,7 +54,7 @@ impl MemberDiff {
         Self {
             before_bytes: None,
             after_bytes: Some(member.size_bytes),
-            changed: joined(vec![0..member.size_bytes], member.size_bytes),
+            changed: joined(std::iter::once(0..member.size_bytes).collect(), member.size_bytes),
             ..Self::gone(member)
         }
     }
