@@ -122,7 +122,7 @@ enum Body {
 pub type Got = Result<Option<Bytes>>;
 
 impl Store {
-    /// Wraps `inner`, a store without HTTP below it, with the usual options; `location` is for messages.
+    /// [`Store::with_options`] with the usual ones.
     pub fn new(inner: Arc<dyn ObjectStore>, location: &str) -> Self {
         Self::with_options(inner, location, &StoreOptions::default())
     }
@@ -424,13 +424,12 @@ fn too_large(key: &str, size_bytes: u64) -> StoreError {
 }
 
 const IN_PART: &str = "an object came only in part";
-
 /// What small objects on their way may take together: with 32 of them it matters only for hostile ones.
 const ROOM_KIB: usize = 128 << 10;
 /// Small reads in flight at once: enough to hide the latency of a bucket.
 const READS_IN_FLIGHT: usize = 32;
 
-/// A key as the store spells it: as it is, for what a listing said must be found again.
+/// A key as it is, for what a listing said must be found again.
 ///
 /// Errors: that no object of that key can be read. Ours all can.
 fn path(key: &str) -> object_store::Result<Path> {

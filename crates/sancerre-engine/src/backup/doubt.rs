@@ -186,7 +186,8 @@ impl Doubt {
     ) -> Result<()> {
         let later = std::mem::take(&mut *self.later.lock().unwrap_or_else(PoisonError::into_inner));
         let enough = usize::try_from(self.places.load(Ordering::Relaxed)).unwrap_or(PLACES_MIN);
-        for spot in later.into_sorted_vec().iter().take(PLACES_MIN.saturating_sub(enough)) {
+        let missing = PLACES_MIN.saturating_sub(enough); // invariant: more than enough is enough
+        for spot in later.into_sorted_vec().iter().take(missing) {
             shared.monitor.check()?;
             let input = RegionInput::Disk {
                 disk: Arc::clone(disk),

@@ -71,7 +71,7 @@ impl Hinted {
     fn within(&self, input: &RegionInput) -> Vec<Range<usize>> {
         let (start, length_bytes) = input.extent();
         let mut ranges: Vec<Range<usize>> = Vec::new();
-        // Not more than the region's length, so it fits.
+        // invariant: the map is asked for ranges inside the region, so this is not more than its length
         let inside = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(length_bytes);
         for range in self.map.inside(start..start + to_u64(length_bytes)) {
             let from = inside(range.start) / BLOCK_BYTES * BLOCK_BYTES;
@@ -140,7 +140,7 @@ impl Rejoin<'_, '_> {
     /// Takes over the chunks from `at` on that a change at `change` leaves as they are. Returns where to begin to read.
     fn keep_before(&mut self, at: usize, change: usize, kept: &mut Vec<BaseChunk>) -> Result<usize> {
         let first = self.base.partition_point(|chunk| to_usize(chunk.offset_bytes) < at);
-        let rest = self.base.get(first..).unwrap_or_default();
+        let rest = self.base.get(first..).unwrap_or_default(); // invariant: a partition point lies inside
         for (number, chunk) in rest.iter().enumerate() {
             let chunk_at = extent(chunk);
             let next = rest.get(number + 1).map_or(usize::MAX, |next| to_usize(next.offset_bytes));

@@ -330,7 +330,7 @@ impl Scanning {
 
     /// Reads what is left of the sample of what was not read.
     async fn verify(&self, disk: &Arc<dyn Disk>) -> Result<()> {
-        let How { hinted: Some(hinted), salvage, .. } = self.how.clone() else { return Ok(()) };
+        let How { hinted: Some(hinted), salvage, .. } = self.how.clone() else { return Ok(()) }; // invariant: no map, no doubt
         let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(disk));
         let verified = move || hinted.doubt.finish(&shared, &disk, salvage.as_ref());
         let verified = self.repository.host.compute(verified);

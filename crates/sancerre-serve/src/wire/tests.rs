@@ -1,3 +1,5 @@
+//! Parsers of what a client sends, over any bytes.
+
 use proptest::prelude::*;
 
 use super::*;
