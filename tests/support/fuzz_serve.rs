@@ -38,7 +38,7 @@ impl ServedDisk for Stripes {
     fn stretches(&self, range: Range<u64>, most: usize) -> BoxFuture<'_, Result<Vec<Stretch>, ReadFailure>> {
         assert!(!range.is_empty() && range.end <= SIZE && most > 0, "asked for {range:?}");
         let end = (range.start / 4096 * 4096 + 4096).min(range.end);
-        let stretch = Stretch { range: range.start..end, is_data: range.start / 4096 % 2 == 0 };
+        let stretch = Stretch { range: range.start..end, is_data: (range.start / 4096).is_multiple_of(2) };
         async move { Ok(vec![stretch]) }.boxed()
     }
 
