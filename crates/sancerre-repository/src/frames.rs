@@ -10,7 +10,7 @@ mod recent;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -78,7 +78,7 @@ pub struct PackedFrame {
 pub struct Frames {
     repository: Repository,
     view: RwLock<Arc<View>>,
-    missed: tokio::sync::Mutex<Missed>,
+    missed: Mutex<Missed>,
     directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
@@ -93,7 +93,7 @@ impl Frames {
         Self {
             repository,
             view: RwLock::new(Arc::new(View::new(log, catalogue))),
-            missed: tokio::sync::Mutex::default(),
+            missed: Mutex::default(),
             directories: Mutex::default(),
             content_roots: Mutex::default(),
             kept: Mutex::default(),
@@ -224,13 +224,14 @@ impl Frames {
     }
 
     /// Reads what was committed since `seen`, for `pack` was not there; says whether there is anything new.
+    ///
+    /// Nobody waits here for another who reads: that one may be a future that nobody polls until this one is done. So two
+    /// may read the same.
     async fn renew(&self, seen: &Arc<View>, pack: PackName) -> Result<bool> {
-        let mut missed = self.missed.lock().await;
         if !Arc::ptr_eq(&self.view(), seen) {
             return Ok(true);
         }
-        // A pack is deleted after the commit, so what the log does not say when it is missing, it never will.
-        if !missed.packs.insert(pack) {
+        if self.missed().packs.contains(&pack) {
             return Ok(false);
         }
         // Where frames lie is judged by the whole log.
@@ -243,15 +244,32 @@ impl Frames {
         log.judge();
         let known: BTreeSet<u64> = seen.log.collectors().collect();
         let gcs: Vec<u64> = log.collectors().filter(|number| !known.contains(number)).collect();
-        if gcs.is_empty() && log.flaws() == seen.log.flaws() {
-            return Ok(false);
+        let is_new = !gcs.is_empty() || log.flaws() != seen.log.flaws();
+        if is_new {
+            let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;
+            let log = Arc::new(log);
+            self.learn_lists(|now| {
+                // Of two who read, the one who saw more is right.
+                let is_older = !Arc::ptr_eq(&now.log, &seen.log) && now.log.highest() > log.highest();
+                (if is_older { Arc::clone(&now.log) } else { log }, lists)
+            });
         }
-        let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;
-        let mut catalogue = Catalogue::clone(&seen.catalogue);
+        // A pack is deleted after the commit, so what the log does not say when it is missing, it never will.
+        self.missed().packs.insert(pack);
+        Ok(is_new)
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Missed> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds pack lists to what is known by now, and says by which log.
+    fn learn_lists(&self, learn: impl FnOnce(&View) -> (Arc<Log>, Catalogue)) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let (log, lists) = learn(&view);
+        let mut catalogue = Catalogue::clone(&view.catalogue);
         catalogue.extend(lists);
-        let view = View::new(Arc::new(log), Arc::new(catalogue));
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
-        Ok(true)
+        *view = Arc::new(View::new(log, Arc::new(catalogue)));
     }
 
     fn session(&self, number: u64) -> Result<SessionId> {

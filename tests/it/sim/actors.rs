@@ -23,6 +23,7 @@ use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
 use sancerre_tests::slow::SlowStore;
 use sancerre_tests::store::{Cut, TestStore};
 
+use super::FOR_EVER;
 use crate::forget::decide;
 
 /// What somebody did, and what came of it.
@@ -104,7 +105,10 @@ impl Line {
     where
         F: Future<Output = Deed> + 'static,
     {
-        Actor { is_troubled: self.is_troubled, deed: deed(self.repository).boxed_local() }
+        let deed = tokio::time::timeout(FOR_EVER, deed(self.repository));
+        let what = std::any::type_name::<F>();
+        let deed = deed.map(move |done| done.unwrap_or_else(|_| panic!("{what} never ends")));
+        Actor { is_troubled: self.is_troubled, deed: deed.boxed_local() }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{FramePlace, PackName};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::frames::{Frames, PackedFrame, check_place};
@@ -58,7 +58,7 @@ pub(super) struct Fetcher<'a> {
     fetched_bytes: AtomicU64,
     requests: AtomicU64,
     /// Problems that the user was told of.
-    told: std::sync::Mutex<BTreeSet<String>>,
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Fetcher<'a> {
@@ -83,7 +83,7 @@ impl<'a> Fetcher<'a> {
             others: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            told: std::sync::Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -181,15 +181,15 @@ impl<'a> Fetcher<'a> {
         if frames.catalogue().pack(pack).is_some() {
             return Ok(Arc::clone(frames));
         }
-        let mut others = self.others.lock().await;
-        if let Some(frames) = others.get(&pack.session) {
+        let others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(frames) = others().get(&pack.session) {
             return Ok(Arc::clone(frames));
         }
+        // Nobody waits for another who reads, who may be a future that nobody polls just now: two may read the same.
         let (repository, log) = (frames.repository(), frames.log());
         let (catalogue, _) = Catalogue::load(repository, &log, [pack.session]).await?;
         let frames = Arc::new(Frames::new(repository.clone(), log, Arc::new(catalogue)));
-        others.insert(pack.session, Arc::clone(&frames));
-        Ok(frames)
+        Ok(Arc::clone(others().entry(pack.session).or_insert(frames)))
     }
 
     /// Reads one frame from where it lies, outside of the budget.

@@ -2,11 +2,11 @@
 //! the pack of its name, and the packs of gcs that were given up. Whoever opens what is found there knows whether it is it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use sancerre_format::id::{FrameName, PackName};
 
-use super::{Frames, PackedFrame, View};
+use super::{Frames, PackedFrame};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::log::Moves;
@@ -50,11 +50,13 @@ impl Frames {
 
     /// Reads the pack lists of these sessions, unless that was done.
     pub(super) async fn know(&self, sessions: BTreeSet<u64>) -> Result<()> {
-        let mut missed = self.missed.lock().await;
         let view = self.view();
-        let is_new =
-            |number: &u64| view.catalogue.session(*number).is_none() && !missed.sessions.contains(number);
-        let unknown: Vec<u64> = sessions.into_iter().filter(is_new).collect();
+        let unknown: Vec<u64> = {
+            let missed = self.missed();
+            let is_new =
+                |number: &u64| view.catalogue.session(*number).is_none() && !missed.sessions.contains(number);
+            sessions.into_iter().filter(is_new).collect()
+        };
         if unknown.is_empty() {
             return Ok(());
         }
@@ -63,12 +65,10 @@ impl Frames {
         let is_listed = |pack: &PackName| lists.pack(*pack).is_some() || view.catalogue.pack(*pack).is_some();
         let others = present.names().filter(|pack| !is_listed(pack)).collect();
         let others = unlisted::find(&self.repository, &view.log, &present, &others).await?;
-        missed.sessions.extend(unknown);
-        let mut catalogue = Catalogue::clone(&view.catalogue);
-        catalogue.extend(lists);
-        catalogue.add_missing(others);
-        let view = View::new(Arc::clone(&view.log), Arc::new(catalogue));
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        let mut lists = lists;
+        lists.add_missing(others);
+        self.learn_lists(|now| (Arc::clone(&now.log), lists));
+        self.missed().sessions.extend(unknown);
         Ok(())
     }
 }
