@@ -278,10 +278,10 @@ async fn collect(
     let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
     // First, so that whoever says of what is not there that it was moved is named.
     report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
-    // Those that an earlier gc burnt, and that were still there when something was lost.
-    doomed.retain(|pack| !report.plan.healers.contains(pack));
     let lists_and_store = (catalogue, present);
     report.left.extend(abandon::keep_copies(repository, &log, lists_and_store, &mut doomed, monitor).await?);
+    // Those that an earlier gc burnt, and that were still there when something was lost.
+    doomed.retain(|pack| !report.plan.healers.contains(pack));
     let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
     (report.deleted_packs, report.freed_bytes) = (packs, bytes);
     report.left.extend(left);

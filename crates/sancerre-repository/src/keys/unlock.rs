@@ -100,9 +100,13 @@ impl Unlock {
             _ => return self.not_opened("the repository", store),
         };
         Error::WrongKey {
-            what: format!("no restore recipient at {} {what}", store.location()),
-            advice: "it was removed with `sancerre key remove restore`, or its object below keys/recipients/ was lost: bring \
-                     that back from a copy, or use a recipient that `sancerre key list` shows",
+            what: format!(
+                "{} does not open the repository at {}: no restore recipient {what}",
+                self.what(),
+                store.location()
+            ),
+            advice: "use a recipient that `sancerre key list` shows. If this was one, it was removed with `sancerre key remove \
+                     restore`, or its object below keys/recipients/ was lost: bring that back from a copy",
         }
     }
 
