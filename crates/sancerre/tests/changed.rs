@@ -136,9 +136,7 @@ fn a_map_without_a_moment_and_a_map_that_is_none_are_refused_before_anything_is_
 #[test]
 fn what_qemu_counted_is_read_from_overlays_bitmaps_and_servers() {
     if Command::new("qemu-io").arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "qemu-io is missing");
-        eprintln!("skipped: qemu-io is missing");
-        return;
+        return sancerre_services::skip("qemu-io is not installed");
     }
     let site = Site::new();
     site.back_up(&["web01.raw"], 0);
