@@ -80,6 +80,9 @@ fn layers(texts: &BTreeMap<String, String>) -> Vec<Finding> {
 fn circles(crate_name: &str, sources: &BTreeMap<String, Source>) -> Vec<Finding> {
     let root = format!("crates/{crate_name}/src/");
     let uses = module_uses(&root, sources);
+    if uses.is_empty() {
+        return Vec::new();
+    }
     let mut found: BTreeSet<Vec<String>> = BTreeSet::new();
     for module in uses.keys() {
         let from_here = reach(&uses, module);

@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use super::tree::{self, Use};
-use super::{Finding, code, missing, rust, text};
+use super::{Finding, code, house, missing, rust, text};
 use std::collections::BTreeMap;
 
 const ENGINE: &str = "crates/sancerre-engine/src/backup.rs";
@@ -123,7 +123,7 @@ fn clock_randomness_sleep_and_terminal_are_handed_in() {
         only(&check(ENGINE, &body), 2, "take it as an argument");
         only(&check("crates/sancerre-format/src/seal.rs", &body), 2, "take it as an argument");
         assert_eq!(check("crates/sancerre/src/lib.rs", &body), []);
-        assert_eq!(check("crates/sancerre-engine/src/host.rs", &body), []);
+        assert_eq!(check("crates/sancerre-repository/src/host.rs", &body), []);
         assert_eq!(check(ENGINE, &format!("#[cfg(test)]\nmod tests {{ {body} }}\n")), []);
     }
 }
@@ -216,4 +216,34 @@ fn a_file_used_by_product_and_tests_is_product() {
         let targets = order.map(|path| (path.to_owned(), Use::Product));
         assert_eq!(tree::uses(&targets, &sources)["src/a.rs"], Use::Product);
     }
+}
+
+fn sources(files: &[(&str, &str)]) -> BTreeMap<String, Source> {
+    files.iter().map(|(path, text)| ((*path).to_owned(), Source::parse(text).unwrap())).collect()
+}
+
+#[test]
+fn modules_that_use_each_other_in_a_circle_are_found() {
+    let one = ("crates/sancerre-store/src/a.rs", "use crate::b::B;");
+    let there = [one, ("crates/sancerre-store/src/b.rs", "fn b() { crate::{c::C, x}; }")];
+    let back = ("crates/sancerre-store/src/c/mod.rs", "use crate::a;");
+    let test = ("crates/sancerre-store/src/c/mod.rs", "#[cfg(test)]\nmod tests { use crate::a; }");
+    let check = |files: &[(&str, &str)]| house::check(&BTreeMap::new(), &sources(files));
+    assert_eq!(check(&[&there[..], &[test]].concat()), []);
+    let found = check(&[&there[..], &[back]].concat());
+    assert!(found.len() == 1 && found[0].message.contains("a, b, c"), "{found:?}");
+}
+
+#[test]
+fn a_layer_uses_only_those_below_and_a_name_is_given_once() {
+    let manifest = "[dependencies]\nsancerre-engine.workspace = true\n[dev-dependencies]\nsancerre-engine.workspace = true\n";
+    let texts = BTreeMap::from([("crates/sancerre-store/Cargo.toml".to_owned(), manifest.to_owned())]);
+    let found = house::check(&texts, &BTreeMap::new());
+    assert!(found.len() == 1 && found[0].line == 2, "{found:?}");
+    let twins = sources(&[
+        ("crates/sancerre-store/src/a.rs", "pub struct Twin;"),
+        ("crates/sancerre-confine/src/b.rs", "pub enum Twin {}\nstruct Other;\npub(crate) struct Other2;"),
+    ]);
+    let found = house::check(&BTreeMap::new(), &twins);
+    assert!(found.len() == 1 && found[0].message.contains("Twin"), "{found:?}");
 }
