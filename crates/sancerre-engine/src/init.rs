@@ -55,7 +55,7 @@ const GENERATION: u16 = 1;
 
 /// Makes a repository. `config` is written last: before it there is no repository.
 ///
-/// Errors: [`Error::RepositoryExists`]; [`StoreError::Occupied`] when an earlier `init` stopped halfway.
+/// Errors: [`Error::RepositoryExists`]; [`StoreError::Occupied`](crate::StoreError::Occupied) when an earlier `init` stopped halfway.
 pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Made> {
     let exists = || Error::RepositoryExists { location: store.location().to_owned() };
     if store.get(names::CONFIG).await?.is_some() {

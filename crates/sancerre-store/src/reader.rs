@@ -112,7 +112,7 @@ impl RangeReader {
 
     /// The next `count` bytes.
     ///
-    /// Errors: [`StoreError::Missing`]; [`StoreError::Withheld`] and [`StoreError::Store`], also when the object or the range ends before
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Withheld`] and [`StoreError::Failed`], also when the object or the range ends before
     /// them.
     pub async fn read(&mut self, count: usize) -> Result<Bytes> {
         let until = self.until(to_u64(count))?;

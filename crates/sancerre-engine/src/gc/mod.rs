@@ -109,7 +109,7 @@ pub struct GcReport {
 
 /// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
 ///
-/// Errors: [`StoreError::Missing`] or an object's damage when what the repository says does not add
+/// Errors: [`StoreError::Missing`](crate::StoreError::Missing) or an object's damage when what the repository says does not add
 /// up, before anything is deleted; [`Error::WrongKey`] without a keeper's or the admin's key;
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {

@@ -81,7 +81,7 @@ fn name_taken(name: &Name) -> Error {
 /// earlier generations as they were. Returns its number.
 ///
 /// Errors: [`Error::WrongKey`] without the admin's key and an identity; [`Error::KeyLost`] while another generation is lost;
-/// [`StoreError::Occupied`] when somebody else does the same.
+/// [`StoreError::Occupied`](crate::StoreError::Occupied) when somebody else does the same.
 pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
     lost::refuse_lost_generation(repository).await?;
     let (store, trust) = (&repository.store, &repository.keys.trust);
