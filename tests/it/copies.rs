@@ -54,11 +54,11 @@ impl Scene {
         self.repo.keys_with(&names::pack_folder(&zone(), self.gc.number)).await
     }
 
-    /// Collections change nothing of the copies, and everything restores. Returns what the last one left.
+    /// Collections change nothing of the copies, and everything restores. Returns what they left.
     async fn stands(&self) -> Vec<String> {
         let (copies, mut left) = (self.copies().await, Vec::new());
         for _ in 0..2 {
-            left = collect(&self.honest).await.unwrap().left;
+            left.extend(collect(&self.honest).await.unwrap().left);
             assert_eq!(self.copies().await, copies);
             self.model.check(&self.repo.open).await;
         }
