@@ -10,6 +10,7 @@ mod limit;
 mod old;
 mod partial;
 mod qcow2;
+mod replaced;
 mod rest;
 mod zero;
 
@@ -24,7 +25,6 @@ use rustix::fs::fstatvfs;
 
 use crate::TargetError;
 use crate::positional::{is_inside, length};
-use attributes::Attributes;
 use device::Device;
 use old::Whole;
 use partial::Partial;
@@ -106,25 +106,9 @@ impl RawTarget {
         }
     }
 
-    /// Whoever has the name of the file now, an empty one perhaps, passes on its owner, mode and attributes.
     fn replacing(partial: Partial, path: &Path, size_bytes: u64) -> Result<Self, TargetError> {
-        let look = || -> Result<Option<File>, TargetError> {
-            let Some(file) = old::open(path)? else { return Ok(None) };
-            refuse_in_use(&file, path)?;
-            let tried = Attributes::of(&file).and_then(|kept| kept.try_on(partial.file()));
-            tried.map_err(|source| TargetError::Attributes { path: path.to_owned(), source })?;
-            Ok(Some(file))
-        };
-        match look() {
-            Ok(replaced) => Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) }),
-            Err(error) => {
-                if !partial.is_used() {
-                    // It is empty, and the refusal is what matters to the caller.
-                    let _ = partial.remove();
-                }
-                Err(error)
-            }
-        }
+        let (partial, replaced) = replaced::look(partial, path)?;
+        Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) })
     }
 
     fn on(medium: Medium, size_bytes: u64) -> Self {
@@ -199,14 +183,7 @@ impl RawTarget {
             false => TargetError::Io { step: "flush", path: self.path().to_owned(), source },
         })?;
         let Medium::File(partial) = self.medium else { return Ok(()) };
-        if let Some(replaced) = &self.replaced {
-            // A machine may have been started meanwhile.
-            in_use::refuse_locked(replaced, partial.name())?;
-            let given = Attributes::of(replaced).and_then(|kept| kept.give(partial.file()));
-            let given = given.and_then(|()| partial.file().sync_all());
-            given.map_err(|source| TargetError::Attributes { path: partial.name().to_owned(), source })?;
-        }
-        partial.publish()
+        replaced::publish(partial, self.replaced.as_ref())
     }
 
     /// Gives up: removes the partial file. What was written to a device stays there.

@@ -201,7 +201,7 @@ pub enum Error {
     },
     /// The store went away at the commit point.
     #[error(
-        "the store went away while snapshot {session} was being committed: {reason}; whether it is saved shows `sancerre snapshots` once the store is back"
+        "the store went away while snapshot {session} was being committed: {reason}; `sancerre snapshots` shows whether it was saved once the store is back"
     )]
     Undecided {
         /// Which.

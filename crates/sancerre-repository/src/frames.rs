@@ -7,10 +7,11 @@ mod data;
 mod heads;
 mod places;
 mod recent;
+mod renewal;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -27,6 +28,7 @@ use crate::repository::Repository;
 
 pub use data::{Attempts, check_place};
 use recent::Recent;
+use renewal::Missed;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;
@@ -51,15 +53,6 @@ impl View {
         let moves = Moves::claimed(&log);
         Self { log, catalogue, moves, ever: OnceLock::new() }
     }
-}
-
-/// What was asked of the store already, to no avail.
-#[derive(Default)]
-struct Missed {
-    /// Packs that were not there, and about which the log was asked again.
-    packs: BTreeSet<PackName>,
-    /// Sessions whose pack lists were looked for because of a frame that was not found.
-    sessions: BTreeSet<u64>,
 }
 
 /// Where the frames of a pack lie in it, by their names.
@@ -221,55 +214,6 @@ impl Frames {
     pub async fn gave_up(&self, pack: PackName) -> Result<bool> {
         self.renew(&self.view(), pack).await?;
         Ok(self.log().gave_up(&pack))
-    }
-
-    /// Reads what was committed since `seen`, for `pack` was not there; says whether there is anything new.
-    ///
-    /// Nobody waits here for another who reads: that one may be a future that nobody polls until this one is done. So two
-    /// may read the same.
-    async fn renew(&self, seen: &Arc<View>, pack: PackName) -> Result<bool> {
-        if !Arc::ptr_eq(&self.view(), seen) {
-            return Ok(true);
-        }
-        if self.missed().packs.contains(&pack) {
-            return Ok(false);
-        }
-        // Where frames lie is judged by the whole log.
-        let mut log = match seen.log.start() {
-            1 => Log::clone(&seen.log),
-            _ => Log::default(),
-        };
-        log.refresh(&self.repository).await?;
-        // A commit that is wrong may have sent the frame astray.
-        log.judge();
-        let known: BTreeSet<u64> = seen.log.collectors().collect();
-        let gcs: Vec<u64> = log.collectors().filter(|number| !known.contains(number)).collect();
-        let is_new = !gcs.is_empty() || log.flaws() != seen.log.flaws();
-        if is_new {
-            let (lists, _) = Catalogue::load(&self.repository, &log, gcs).await?;
-            let log = Arc::new(log);
-            self.learn_lists(|now| {
-                // Of two who read, the one who saw more is right.
-                let is_older = !Arc::ptr_eq(&now.log, &seen.log) && now.log.highest() > log.highest();
-                (if is_older { Arc::clone(&now.log) } else { log }, lists)
-            });
-        }
-        // A pack is deleted after the commit, so what the log does not say when it is missing, it never will.
-        self.missed().packs.insert(pack);
-        Ok(is_new)
-    }
-
-    fn missed(&self) -> MutexGuard<'_, Missed> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds pack lists to what is known by now, and says by which log.
-    fn learn_lists(&self, learn: impl FnOnce(&View) -> (Arc<Log>, Catalogue)) {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let (log, lists) = learn(&view);
-        let mut catalogue = Catalogue::clone(&view.catalogue);
-        catalogue.extend(lists);
-        *view = Arc::new(View::new(log, Arc::new(catalogue)));
     }
 
     fn session(&self, number: u64) -> Result<SessionId> {

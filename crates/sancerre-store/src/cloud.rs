@@ -92,7 +92,7 @@ pub(crate) fn open(
             let (builder, settings) =
                 builder!(AmazonS3Builder, AmazonS3ConfigKey, url, variables, connector.clone());
             let client = connector.connect(&client_options(&builder))?;
-            // Who signs nothing can ask for nothing but objects.
+            // Without credentials only plain object requests work, so there is no S3 interface.
             let signs =
                 builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() != Some("true");
             let store = Arc::new(builder.build()?);

@@ -11,9 +11,9 @@
 //! plain read may miss.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use futures::FutureExt;
+use futures::future::{self, BoxFuture, FutureExt, Shared};
 use sancerre_format::names;
 use tokio::sync::OnceCell;
 
@@ -29,14 +29,19 @@ const WRONG_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "In
 /// What is known of the versions of a store's objects.
 #[derive(Default)]
 pub(crate) struct Versions {
+    /// Asked when the first object is read, the configuration, and nobody reads anything beside it.
     kept: OnceCell<Versioning>,
     /// The earliest versions, by key.
     first: Mutex<HashMap<String, String>>,
     /// Keys over which somebody put a marker or another version.
     covered: Mutex<BTreeSet<String>>,
-    /// Folders of packs that were listed.
-    listed: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+    /// Folders of packs that were listed, or are being.
+    listed: Mutex<HashMap<String, Listing>>,
 }
+
+/// A listing that whoever waits for it also drives: the one who asked first may be a future that nobody polls just now.
+/// It ends with whether it came to its end.
+type Listing = Shared<BoxFuture<'static, bool>>;
 
 /// Whether a bucket keeps versions.
 enum Versioning {
@@ -204,24 +209,35 @@ impl Store {
         });
         let listed = listed.collect();
         if after.is_none() {
-            let done = OnceCell::new_with(Some(()));
-            self.shared.versions.lock_listed().insert(prefix.to_owned(), Arc::new(done));
+            let done = future::ready(true).boxed().shared();
+            // Driven once: only then it says that it is done.
+            let _ = done.clone().now_or_never();
+            self.shared.versions.lock_listed().insert(prefix.to_owned(), done);
         }
         Ok(listed)
     }
 
     /// Many ranges of many packs of a session are read; one listing says which of them were tampered with.
     async fn list_packs_once(&self, s3: &S3, folder: &str) -> Result<()> {
-        let turn = {
+        let is_done = |listing: &Listing| listing.peek() == Some(&true);
+        let listing = {
             let mut listed = self.shared.versions.lock_listed();
             let mut above = folder.match_indices('/').filter_map(|(at, _)| folder.get(..=at));
-            if above.any(|prefix| listed.get(prefix).is_some_and(|done| done.initialized())) {
+            if above.any(|prefix| listed.get(prefix).is_some_and(is_done)) {
                 return Ok(());
             }
-            Arc::clone(listed.entry(folder.to_owned()).or_default())
+            let begin = || self.clone().list_folder(folder.to_owned()).boxed().shared();
+            listed.entry(folder.to_owned()).or_insert_with(begin).clone()
         };
-        turn.get_or_try_init(|| async { self.list_first(s3, folder, None).await.map(drop) }).await?;
-        Ok(())
+        // What went wrong each finds out for himself.
+        if listing.await { Ok(()) } else { self.list_first(s3, folder, None).await.map(drop) }
+    }
+
+    async fn list_folder(self, folder: String) -> bool {
+        match self.s3() {
+            Some(s3) => self.list_first(s3, &folder, None).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Deletes every version of an object, the earliest last: an interruption leaves it as it was.
@@ -247,7 +263,7 @@ impl Store {
 }
 
 impl Versions {
-    fn lock_listed(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
+    fn lock_listed(&self) -> std::sync::MutexGuard<'_, HashMap<String, Listing>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -186,9 +186,9 @@ pub(crate) struct Snapshots {
 /// verifies is not fetched. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Into a directory, disks are named NAME.raw, streams and attached files NAME. What no file can be called everywhere
-(/ \\ : * ? \" < > | %), a first . or -, and the last . of a NAME that would look like a disk or a partial file, is
-written as % and two hex digits.
+Into a directory, disks are named NAME.raw or NAME.qcow2, streams and attached files NAME. What
+no file can be called everywhere (/ \\ : * ? \" < > | %), a first . or -, and the last . of a NAME
+that would look like a disk or a partial file, is written as % and two hex digits.
 
 Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
@@ -202,8 +202,8 @@ pub(crate) struct Restore {
     /// A file, a block device, a directory (one that exists, or a path that ends in a slash), a pipe, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
-    /// Replace what is at the target; what is equal there is kept, and only the rest is fetched. A file keeps its owner,
-    /// mode and attributes
+    /// Replace what is at the target; what is equal there is kept, and only the rest is fetched (a qcow2 image is
+    /// made anew). A file keeps its owner, mode and attributes
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// raw, or qcow2: an image that QEMU starts from, and in which holes take no space. Without it a target that ends in

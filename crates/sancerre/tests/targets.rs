@@ -46,17 +46,22 @@ fn a_disk_goes_into_a_pipe_once_somebody_reads() {
 #[test]
 fn an_image_that_is_replaced_keeps_its_owner_and_its_mode() {
     let site = Site::with_disk(3 * MIB);
-    let image = site.path("vm.raw");
+    keeps_owner_and_mode(&site, "vm.raw");
+    assert!(std::fs::read(site.path("vm.raw")).unwrap() == noise(1, 3 * MIB));
+    keeps_owner_and_mode(&site, "vm.qcow2");
+}
+
+fn keeps_owner_and_mode(site: &Site, name: &str) {
+    let image = site.path(name);
     std::fs::write(&image, "old").unwrap();
     std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o640)).unwrap();
     if is_root() {
         std::os::unix::fs::chown(&image, Some(64_055), Some(107)).unwrap();
     }
     let before = image.metadata().unwrap();
-    site.succeed(&["restore", "web01:latest", "--target", "vm.raw", "--overwrite"]);
+    site.succeed(&["restore", "web01:latest", "--target", name, "--overwrite"]);
     let after = image.metadata().unwrap();
     assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
-    assert!(std::fs::read(&image).unwrap() == noise(1, 3 * MIB));
 }
 
 /// One of several disks is in use: then none is restored.

@@ -19,6 +19,7 @@ use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::reread;
 use super::salvage::Salvage;
+use super::task::Task;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
 use super::{BackupSource, Base, Input, Run, Shared, read_region, region_count, region_length};
@@ -248,14 +249,19 @@ fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize
     let region_bytes = scanning.repository.layout.region_bytes;
     let size = disk.size_bytes();
     let (last, whole) = (Arc::clone(&scanning), Arc::clone(&disk));
-    let jobs = (0..region_count(size, region_bytes)).map(move |number| {
-        let start = number * u64::from(region_bytes);
-        let length_bytes = region_length(size, start, region_bytes);
-        let salvage = scanning.how.salvage.clone();
-        let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes, salvage };
-        let scanning = Arc::clone(&scanning);
-        async move { scanning.region(number, input, to_u64(length_bytes)).await }
-    });
+    let jobs =
+        (0..region_count(size, region_bytes)).map(move |number| {
+            let start = number * u64::from(region_bytes);
+            let length_bytes = region_length(size, start, region_bytes);
+            let salvage = scanning.how.salvage.clone();
+            let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes, salvage };
+            let scanning = Arc::clone(&scanning);
+            // A task of its own: while the map is built behind it nobody polls this stream, and what one region holds (a file,
+            // a listing that others wait for) the map may need.
+            async move {
+                Task::new(async move { scanning.region(number, input, to_u64(length_bytes)).await }).await
+            }
+        });
     // Twice the workers: while one region lasts, others may finish behind it.
     let verified = stream::once(async move { last.verify(&whole).await });
     let refuted = verified.filter_map(|verified| async move { verified.err().map(Err) });

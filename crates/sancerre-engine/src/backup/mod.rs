@@ -23,6 +23,7 @@ mod scratch;
 mod sizes;
 mod stored;
 mod tables;
+mod task;
 mod tree;
 mod upload;
 

@@ -1,4 +1,4 @@
-//! What is at the target already and is what is wanted: read, compared with its id, and not fetched.
+//! Skips chunks that the target already holds: reads them, verifies their ids, and leaves the rest to be fetched.
 //!
 //! Whatever lies there may be from an interrupted restore, from a disk that was damaged, or from anything else. Nothing
 //! of it is believed: a chunk is kept when its bytes hash to the id that the map has for its place.

@@ -1,6 +1,6 @@
 //! How many requests are in flight: as many as bring more bytes, found out by measuring.
 //!
-//! Who restores has no idea what lies between here and the store. One stream of a bucket gives some 85 MB/s after
+//! A restore cannot know the path to the store. One stream of a bucket gives some 85 MB/s after
 //! 30 ms; a hundred may give a hundred times that, or fill a thin line and only wait for each other. So the number grows
 //! while frames are waited for and a larger number brought more of them, goes back to what did as well when it did not,
 //! and is left alone while this machine has all it can decode.

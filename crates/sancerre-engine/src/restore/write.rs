@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::try_join;
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::outcome::Member;
 use sancerre_image::DiskTarget;
@@ -110,11 +110,23 @@ async fn run_steps(
     let done = jobs.map(|job| async move { run_job(fetcher, sink, job?).await });
     let mut running = std::pin::pin!(done.buffer_unordered(fetcher.jobs_ready()));
     let (mut lost, mut gone): (Vec<Failed>, Gone) = Default::default();
-    while let Some(failed) = running.try_next().await? {
-        lost.extend(failed);
-        if chunks(&lost) > LOST_CHUNKS_MAX {
-            gone.extend(mend(fetcher, sink, std::mem::take(&mut lost)).await?);
+    let mut mending = FuturesUnordered::new();
+    loop {
+        if chunks(&lost) > LOST_CHUNKS_MAX && mending.is_empty() {
+            mending.push(mend(fetcher, sink, std::mem::take(&mut lost)));
         }
+        // Both at once: what a request holds, a file or a listing, the search for other copies may need.
+        tokio::select! {
+            biased;
+            Some(mended) = mending.next(), if !mending.is_empty() => gone.extend(mended?),
+            done = running.try_next() => match done? {
+                Some(failed) => lost.extend(failed),
+                None => break,
+            },
+        }
+    }
+    while let Some(mended) = mending.next().await {
+        gone.extend(mended?);
     }
     gone.extend(mend(fetcher, sink, lost).await?);
     Ok(gone)

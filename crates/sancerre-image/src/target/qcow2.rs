@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard};
 use rustix::fs::fstatvfs;
 
 use super::partial::Partial;
-use super::{is_device, is_full};
+use super::{is_device, is_full, replaced};
 use crate::TargetError;
 use crate::positional::{Stop, is_inside, length, read_exact};
 use crate::qcow2::codec::{Codec, compress, decompress};
@@ -48,6 +48,8 @@ pub enum Qcow2Compression {
 #[derive(Debug)]
 pub struct Qcow2Target {
     partial: Partial,
+    /// The file that the image will replace.
+    replaced: Option<File>,
     /// As it was asked for.
     size_bytes: u64,
     codec: Option<Codec>,
@@ -89,8 +91,10 @@ impl Qcow2Target {
             Qcow2Compression::Zlib => Some(Codec::Zlib),
             Qcow2Compression::Zstd => Some(Codec::Zstd),
         };
+        let (partial, replaced) = replaced::look(Partial::create(path, 0, overwrite)?, path)?;
         Ok(Self {
-            partial: Partial::create(path, 0, overwrite)?,
+            partial,
+            replaced,
             size_bytes,
             codec,
             written_bytes: AtomicU64::new(0),
@@ -158,7 +162,7 @@ impl Qcow2Target {
             true => self.no_space(),
             false => TargetError::Io { step: "complete", path: self.path().to_owned(), source },
         })?;
-        self.partial.publish()
+        replaced::publish(self.partial, self.replaced.as_ref())
     }
 
     pub(super) fn complete(&self) -> io::Result<()> {

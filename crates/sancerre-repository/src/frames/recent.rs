@@ -1,4 +1,4 @@
-//! The last values that were asked for. Who asks for one that is on its way waits for it, and does not ask again.
+//! The last values that were asked for, each read once however many ask for it.
 //!
 //! Whoever waits also drives the read: the one who asked first may be a future that nobody polls just now.
 

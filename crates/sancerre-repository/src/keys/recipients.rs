@@ -426,7 +426,7 @@ async fn delete_admins(
     Ok(())
 }
 
-/// A store that refuses, as one with locks must, is told about and no failure.
+/// A refused delete, which a locked bucket must refuse, is reported and is no error.
 pub(super) async fn delete(repository: &Repository, key: String, removed: &mut Removed) {
     if let Err(error) = repository.store.delete(&key).await {
         removed.kept.push((key, error.to_string()));

@@ -30,8 +30,8 @@ const UNREADABLE: &str = "could not be read when this was backed up, and are rea
 /// which stays within --memory. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each disk is an export of its name; a single one has the empty name too. What is damaged and has no other copy is an
-input/output error where it is, and named here; everything else can be read.
+Each disk is an export of its name; a single one has the empty name too. What is damaged and
+has no other copy is an input/output error where it is, and named here; all else can be read.
 
 Examples:
   sancerre nbd web01:latest --socket /run/web01.sock
