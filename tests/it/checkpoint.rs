@@ -141,7 +141,7 @@ async fn a_reader_starts_at_the_newest_and_sees_all() {
     assert!(scene.repo.objects().await.len() > stored);
     scene.model.add_disk(report.snapshot.unwrap(), &disk);
     scene.is_whole().await;
-    assert!(scene.recent().await.standing(u64::MAX).held_by(&first).is_some());
+    assert!(scene.recent().await.retention().held_by(&first).is_some());
 }
 
 /// What was moved by commits below a checkpoint is found, and moves on.

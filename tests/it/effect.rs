@@ -188,8 +188,8 @@ async fn a_commit_above_an_open_session_waits() {
     let lists = GcLists { dead: burnt, forgotten: vec![scene.session(0)], ..GcLists::default() };
     scene.repo.commit_gc_as(&scene.liar, gc, &lists).await;
     let is_gone = async |scene: &Scene| {
-        let standing = scene.log().await.standing(u64::MAX);
-        standing.collected_by(&scene.session(0)).is_some()
+        let retention = scene.log().await.retention();
+        retention.collected_by(&scene.session(0)).is_some()
     };
     let avoids = async |scene: &Scene, at: usize| {
         let pack = PackName { session: scene.session(at).number, ordinal: 0 };
@@ -319,7 +319,7 @@ async fn what_was_given_up_is_avoided_and_its_forgotten_are_gone() {
     let log = scene.log().await;
     let frame = FrameName { pack: PackName { session: scene.session(0).number, ordinal: 0 }, index: 0 };
     assert!(log.avoid(u64::MAX).unwrap().contains(&frame));
-    assert_eq!(log.standing(u64::MAX).collected_by(&scene.session(0)), Some(gc.number));
+    assert_eq!(log.retention().collected_by(&scene.session(0)), Some(gc.number));
     let error = undelete(&scene.honest, &BTreeSet::from([scene.session(0)]), "too late").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Forgotten);
     let report = collect(&scene.honest).await.unwrap();

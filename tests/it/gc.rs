@@ -337,7 +337,7 @@ async fn crash(call: u64, cut: Cut, left_bytes: u64) -> bool {
     let saved = back_up(&repo.open, "db01", MemoryDisk::new(noise(482, SIZE))).await;
     let saved = saved.unwrap_or_else(|error| panic!("{what}: the next backup: {error}"));
     model.add_disk(saved.snapshot.unwrap(), &noise(482, SIZE));
-    if Log::load(&repo.open).await.unwrap().standing(u64::MAX).is_live(&forgotten) {
+    if Log::load(&repo.open).await.unwrap().retention().is_live(&forgotten) {
         drop_snapshot(&keeper, forgotten).await.unwrap();
     }
     repo.clock.advance(400 * 86_400);

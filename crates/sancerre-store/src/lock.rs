@@ -7,7 +7,7 @@ use sancerre_format::names::Time;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
-use crate::s3::{Retention, Rule};
+use crate::s3::{ObjectRetention, Rule};
 use crate::versions::VersionToRead;
 
 /// The name space of S3's documents.
@@ -92,7 +92,7 @@ impl Store {
         let s3 = self.history().await?.ok_or_else(no_locks)?;
         let version = self.version(key).await?;
         let body = format!(
-            "<Retention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>",
+            "<ObjectRetention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></ObjectRetention>",
             mode.word()
         );
         let answer = s3.set_retention(key, version.as_deref(), Bytes::from(body)).await?;
@@ -117,7 +117,7 @@ impl Store {
     }
 }
 
-fn understood(key: &str, lock: &Retention) -> Result<Lock> {
+fn understood(key: &str, lock: &ObjectRetention) -> Result<Lock> {
     let until = lock.until.ok_or_else(|| {
         StoreError::Refused(format!(
             "the store says in an unknown way until when object {key} is locked: {:?}; `sancerre doctor` tries it out",

@@ -104,9 +104,9 @@ fn warn(context: &Context, log: &Log) {
     if more > 0 {
         context.output.warning(&format!("{more} more objects of the log cannot be read"));
     }
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let is_void = |entry: &&LogEntry| match &entry.outcome {
-        Outcome::Invalid(_) => !standing.gave_up(entry),
+        Outcome::Invalid(_) => !retention.gave_up(entry),
         _ => entry.entry.is_err(),
     };
     let void = log.entries().filter(is_void);

@@ -38,7 +38,7 @@ fn lock(server: &Seaweedfs, bucket: &str, key: &str, version: &str, until: i64) 
         .unwrap();
     let date = String::from_utf8(date.stdout).unwrap();
     let body = format!(
-        "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{}</RetainUntilDate></Retention>",
+        "<ObjectRetention><Mode>COMPLIANCE</Mode><RetainUntilDate>{}</RetainUntilDate></ObjectRetention>",
         date.trim()
     );
     let query = format!("retention=&versionId={version}");

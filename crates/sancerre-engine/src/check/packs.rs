@@ -310,7 +310,7 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>, is_st
     // Where something that says what is needed cannot be read, nobody can say that nothing needs a pack.
     let all_known = run.subjects.iter().all(|subject| subject.uses.is_some())
         && !is_stranded
-        && !run.log.damaged().any(|(session, _)| run.log.standing(u64::MAX).is_live(&session))
+        && !run.log.damaged().any(|(session, _)| run.log.retention().is_live(&session))
         && run.log.void_sessions().is_empty();
     let lost: BTreeSet<u64> = run.inventory.lost_lists(&run.repository.keys.zone).collect();
     for pack in run.inventory.present.names() {

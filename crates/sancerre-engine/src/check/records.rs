@@ -204,7 +204,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         _ => Vec::new(),
     };
     match &entry.outcome {
-        Outcome::Invalid(error) if log.standing(u64::MAX).gave_up(entry) => {
+        Outcome::Invalid(error) if log.retention().gave_up(entry) => {
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
         }
@@ -229,7 +229,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
 /// A later entry that proves that the session had an outcome. After a commit aborts below it may be gone, unless the
 /// commit itself counts the session as a snapshot.
 pub(crate) fn witness(log: &Log, session: &SessionId) -> Option<u64> {
-    if !log.standing(u64::MAX).is_live(session) {
+    if !log.retention().is_live(session) {
         // A commit gave it up, so that its manifest may go, or a keeper did.
         return None;
     }

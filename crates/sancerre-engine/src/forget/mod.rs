@@ -84,7 +84,7 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
     let next = log.end();
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;
-    let approvals_needed = log.standing(u64::MAX).approvals_needed();
+    let approvals_needed = log.retention().approvals_needed();
     let decisions = match &options.wish {
         Wish::Rules { rules, vms, tags } => {
             rules.validate()?;

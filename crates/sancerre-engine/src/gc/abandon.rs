@@ -109,7 +109,7 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     let proposal = proposal.map_err(Error::object(&key))?;
     let present = Present::load(repository).await?;
     // What was forgotten at its number is gone then.
-    let at_its_number = log.standing(number);
+    let at_its_number = log.retention_below(number);
     let mut needed_then = log.remaining_below(u64::MAX);
     needed_then.retain(|snapshot| {
         let session = snapshot.session();

@@ -32,11 +32,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             by: entry.fields.by.name.clone(),
         });
     }
-    let (standing, abandoned) = (log.standing(number), log.abandoned());
+    let (retention, abandoned) = (log.retention_below(number), log.abandoned());
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {
             Outcome::Invalid(error)
-                if !standing.gave_up(entry) && !abandoned.contains_key(&entry.session) =>
+                if !retention.gave_up(entry) && !abandoned.contains_key(&entry.session) =>
             {
                 let key = names::outcome(zone, &entry.session);
                 let backup = entry.damaged().map(|_| Box::new(entry.session));
@@ -51,8 +51,8 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         let is_given_up =
             |entry: &LogEntry| entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_));
         !log.entry(session.number).is_some_and(is_given_up)
-            && standing.forgotten_by(session).is_none()
-            && standing.collected_by(session).is_none()
+            && retention.forgotten_by(session).is_none()
+            && retention.collected_by(session).is_none()
             && !log.entry(session.number).is_some_and(|entry| is_there(entry, session))
     };
     for (witness, session) in witnessed(log, number) {

@@ -80,10 +80,10 @@ pub(super) fn before_commit(
     burnt.union(&lists.dead);
     // What is forgotten and not given up can be had back, so it counts. Revocations above do not: by those below this gc
     // everybody judges it.
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let remains = |snapshot: &Snapshot<'_>| {
         let session = snapshot.session();
-        standing.collected_by(&session).is_none() && lists.forgotten.binary_search(&session).is_err()
+        retention.collected_by(&session).is_none() && lists.forgotten.binary_search(&session).is_err()
     };
     let snapshots = log.entries().filter_map(|entry| entry.snapshot_below(gc)).filter(remains);
     prove(repository, log, (&moves, &snapshots.collect::<Vec<_>>()), &doomed(present, &burnt))
@@ -128,9 +128,9 @@ pub(super) async fn before_sweep(
     }
     let mut doomed = doomed(present, &log.burnt(u64::MAX));
     // No frame set names the packs of notes, so no commit that burns one is told from a lie: they are looked at here.
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     doomed.retain(|pack| {
-        let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &standing, entry));
+        let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &retention, entry));
         keeps != Some(true)
     });
     let remaining = log.remaining_below(u64::MAX);
@@ -143,18 +143,18 @@ pub(super) async fn before_sweep(
 ///
 /// Errors: [`Error::Refused`].
 pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let committed: Vec<Snapshot<'_>> = log.committed().collect();
     let ids = ids(&committed);
     let mut counts: BTreeMap<MachineEvidence, (&Title, usize, usize)> = BTreeMap::new();
     for snapshot in &committed {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
-        if standing.collected_by(&session).is_none() {
+        if retention.collected_by(&session).is_none() {
             let machine = machine(&fields.vm, fields.machine, &ids);
             let (vm, gone, of) = counts.entry(machine).or_insert((&fields.vm, 0, 0));
             // The newest name is the one that people know.
             *vm = &fields.vm;
-            *gone += usize::from(!standing.is_live(&session));
+            *gone += usize::from(!retention.is_live(&session));
             *of += 1;
         }
     }

@@ -227,9 +227,9 @@ async fn read_log(repository: &Repository) -> Result<Log> {
 
 /// Something is to be deleted, or there is something that no collection has recorded yet.
 fn is_worth_it(log: &Log, report: &GcReport) -> bool {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let is_given_up =
-        |snapshot: &SessionId| !standing.is_live(snapshot) && standing.collected_by(snapshot).is_none();
+        |snapshot: &SessionId| !retention.is_live(snapshot) && retention.collected_by(snapshot).is_none();
     !report.plan.is_empty()
         || !commit::unseen(log, u64::MAX).is_empty()
         || log.committed().any(|snapshot| is_given_up(&snapshot.session()))

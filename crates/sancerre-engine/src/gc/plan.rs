@@ -15,7 +15,7 @@ use sancerre_format::names::Time;
 use super::weigh::Weight;
 use super::{GcOptions, notes};
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, Retention};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -128,18 +128,18 @@ pub(super) struct Sight<'a> {
 /// Plans from everything that the log and the listing say.
 pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
-    let (burnt, standing, abandoned) = (log.burnt(u64::MAX), log.standing(u64::MAX), log.abandoned());
+    let (burnt, retention, abandoned) = (log.burnt(u64::MAX), log.retention(), log.abandoned());
     let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
     let mut plan = Plan { healers: sight.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
     for pack in sight.present.names() {
         let found = sight.present.found(pack);
         let entry = log.entry(pack.session);
-        let kept_by_note = entry.and_then(|entry| notes::keeps(log, &standing, entry));
+        let kept_by_note = entry.and_then(|entry| notes::keeps(log, &retention, entry));
         let is_decided = match kept_by_note {
             Some(keeps) => !keeps,
             None => entry
-                .is_some_and(|entry| is_decided(entry, &standing) || abandoned.contains_key(&entry.session)),
+                .is_some_and(|entry| is_decided(entry, &retention) || abandoned.contains_key(&entry.session)),
         };
         if sight.lying.contains_key(&pack) {
             plan.live.add(found);
@@ -229,14 +229,14 @@ fn choose<'a>(
 /// Only what ended by a record that verifies can be judged, what a keeper gave up, and what a revoked key made: nothing
 /// that this one signs can become a snapshot any more, and nobody reuses it. What was lost with its log entry and given up
 /// ended too.
-fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
+fn is_decided(entry: &LogEntry, retention: &Retention) -> bool {
     if entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_)) {
         return true;
     }
     if let Some(revoked) = &entry.revoked {
         return matches!(revoked.fields.kind, Kind::Backup(_));
     }
-    entry.entry.is_ok() && (entry.has_ended() || standing.gave_up(entry))
+    entry.entry.is_ok() && (entry.has_ended() || retention.gave_up(entry))
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ async fn outcome(
         }
         return Ok(format!("{key}: given up; that gc ended with nothing"));
     }
-    if !log.standing(u64::MAX).is_live(&session) {
+    if !log.retention().is_live(&session) {
         return usage("was given up already");
     }
     let mut said = "forgotten: it may have been a snapshot, and the next gc deletes what only it needs";
@@ -178,7 +178,7 @@ async fn outcome(
         }
         log.refresh(repository).await?;
     }
-    if log.standing(u64::MAX).approvals_needed() > 0 {
+    if log.retention().approvals_needed() > 0 {
         said = "to be forgotten once other keepers approved it (`sancerre approve`)";
     }
     Ok(format!("{key}: {said}"))

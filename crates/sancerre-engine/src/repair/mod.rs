@@ -176,13 +176,13 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         );
         report.left.push((key, advice));
     }
-    let (standing, abandoned) = (log.standing(u64::MAX), log.abandoned());
+    let (retention, abandoned) = (log.retention(), log.abandoned());
     let is_given_up = |key: &str| match ZoneKey::parse(zone, key) {
         Ok(ZoneKey::Outcome(session)) => {
             // Nobody waits for one of a session that the log does not have (any more).
             abandoned.contains_key(&session)
                 || !log.has(&session)
-                || log.entry(session.number).is_some_and(|entry| standing.gave_up(entry))
+                || log.entry(session.number).is_some_and(|entry| retention.gave_up(entry))
         }
         _ => false,
     };
@@ -204,7 +204,7 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         report.left.push((key, advice));
     }
     let is_unread = |key: &String| log.unread().iter().any(|unread| unread.key == *key);
-    for (session, vm) in log.damaged().filter(|(session, _)| standing.is_live(session)) {
+    for (session, vm) in log.damaged().filter(|(session, _)| retention.is_live(session)) {
         let key = names::outcome(zone, &session);
         if !is_unread(&key) {
             let advice = format!(

@@ -43,7 +43,7 @@ impl Log {
     /// Whether a session ended with an abort that stands for what was lost, of the entry or of the outcome. A checkpoint from
     /// before may have what was lost. One whose outcome is rotten was given up without its hash.
     fn was_given_up(&self, session: &SessionId) -> bool {
-        let is_forgotten = || self.standing(u64::MAX).forgotten_by(session).is_some();
+        let is_forgotten = || self.retention().forgotten_by(session).is_some();
         let aborted = self.entry(session.number).filter(|entry| matches!(entry.outcome, Outcome::Abort(_)));
         aborted.is_some_and(|entry| match entry.lost {
             Some(_) => entry.session == *session || entry.session.intent == UNKNOWN,
@@ -53,11 +53,11 @@ impl Log {
 
     /// Snapshots that no commit gave up: their manifests, and which entries forget or hold them.
     fn not_gone(&self) -> BTreeMap<SessionId, (Hash, Option<u64>, Option<u64>)> {
-        let standing = self.standing(u64::MAX);
-        let stay = self.committed().filter(|snapshot| standing.collected_by(&snapshot.session()).is_none());
+        let retention = self.retention();
+        let stay = self.committed().filter(|snapshot| retention.collected_by(&snapshot.session()).is_none());
         stay.map(|snapshot| {
             let session = snapshot.session();
-            (session, (snapshot.manifest.hash, standing.forgotten_by(&session), standing.held_by(&session)))
+            (session, (snapshot.manifest.hash, retention.forgotten_by(&session), retention.held_by(&session)))
         })
         .collect()
     }
@@ -67,7 +67,7 @@ impl Log {
         if unlike {
             return Some("it leaves out that a key is not trusted".to_owned());
         }
-        if self.standing(u64::MAX).to_come() != whole.standing(u64::MAX).to_come() {
+        if self.retention().to_come() != whole.retention().to_come() {
             return Some(
                 "it leaves out that a machine is held, or how many must approve a forget".to_owned(),
             );
@@ -94,8 +94,8 @@ impl Log {
     fn unlike_places(&self, whole: &Self, upto: u64) -> Result<Option<String>> {
         let Some(basis) = &self.basis else { return Ok(None) };
         let (ours, theirs) = (Moves::below(self, u64::MAX), Moves::below(whole, u64::MAX));
-        let standing = whole.standing(u64::MAX);
-        let stay = whole.committed().filter(|snapshot| standing.collected_by(&snapshot.session()).is_none());
+        let retention = whole.retention();
+        let stay = whole.committed().filter(|snapshot| retention.collected_by(&snapshot.session()).is_none());
         let needed = needed(stay)?;
         if ours.by_pack(&needed) != theirs.by_pack(&needed) {
             return Ok(Some("it says of frames that they lie elsewhere".to_owned()));

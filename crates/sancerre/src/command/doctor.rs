@@ -106,7 +106,7 @@ struct Locks {
 
 fn locks_objects(report: &Report) -> bool {
     let holds =
-        |finding: &ProbeFinding| finding.check == Check::Retention && finding.verdict == ProbeVerdict::Holds;
+        |finding: &ProbeFinding| finding.check == Check::ObjectRetention && finding.verdict == ProbeVerdict::Holds;
     report.findings.iter().any(holds)
 }
 

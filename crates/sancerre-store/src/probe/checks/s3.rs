@@ -7,7 +7,7 @@ use object_store::path::Path;
 
 use super::{Check, ProbeVerdict, Trial};
 use crate::error::Result;
-use crate::s3::{Retention, Rule, S3};
+use crate::s3::{ObjectRetention, Rule, S3};
 use crate::versions;
 
 impl Trial<'_> {
@@ -93,7 +93,7 @@ impl Trial<'_> {
         key: &str,
         version: Option<&str>,
         first: &Bytes,
-        lock: &Option<Retention>,
+        lock: &Option<ObjectRetention>,
     ) -> Result<()> {
         let answer = s3.delete(key, version).await?;
         let is_there = match version {
@@ -102,7 +102,7 @@ impl Trial<'_> {
         };
         match (answer.is_success(), is_there) {
             (_, false) if lock.is_some() => {
-                self.found(Check::Retention, ProbeVerdict::Lies, "a locked object was deleted");
+                self.found(Check::ObjectRetention, ProbeVerdict::Lies, "a locked object was deleted");
             }
             (true, true) if version.is_some() => self.found(
                 Check::Delete,
@@ -130,20 +130,20 @@ impl Trial<'_> {
     fn retention(
         &mut self,
         default: std::result::Result<Option<Rule>, String>,
-        lock: std::result::Result<Option<Retention>, String>,
+        lock: std::result::Result<Option<ObjectRetention>, String>,
     ) {
         match (default, lock) {
             (_, Ok(Some(lock))) => {
                 self.locked_until = lock.until;
                 self.found(
-                    Check::Retention,
+                    Check::ObjectRetention,
                     ProbeVerdict::Holds,
                     format!("{} until {}", lock.mode, lock.term),
                 );
             }
             (Ok(Some(rule)), Ok(None)) => {
                 self.found(
-                    Check::Retention,
+                    Check::ObjectRetention,
                     ProbeVerdict::Lies,
                     format!(
                         "the bucket says {} for {} days, but a new object has no lock",
@@ -152,16 +152,16 @@ impl Trial<'_> {
                 );
             }
             (Ok(None), Ok(None)) => {
-                self.found(Check::Retention, ProbeVerdict::Absent, "the bucket has no default retention");
+                self.found(Check::ObjectRetention, ProbeVerdict::Absent, "the bucket has no default retention");
             }
             (Err(reason), Ok(None)) => self.found(
-                Check::Retention,
+                Check::ObjectRetention,
                 ProbeVerdict::Absent,
                 format!("a new object has no lock (the bucket's rule: {reason})"),
             ),
             (_, Err(reason)) => {
                 self.found(
-                    Check::Retention,
+                    Check::ObjectRetention,
                     ProbeVerdict::Unknown,
                     format!("the store does not tell ({reason})"),
                 );

@@ -14,7 +14,7 @@ use crate::error::{Error, Forgotten, Result};
 
 /// Snapshots by what was decided about them, each with the number of the entry that decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Retention {
     forgotten: BTreeMap<SessionId, u64>,
     held: BTreeMap<SessionId, u64>,
     /// Machines of which everything is held.
@@ -31,7 +31,7 @@ pub struct Standing {
     pending: BTreeMap<SessionId, Pending>,
 }
 
-impl Standing {
+impl Retention {
     pub(super) fn new(approvals_needed: u32) -> Self {
         Self { approvals_needed, ..Self::default() }
     }
@@ -250,8 +250,8 @@ impl Log {
     }
 
     /// What the entries below `number` say of snapshots.
-    pub fn standing(&self, number: u64) -> Standing {
-        self.survey(number).standing
+    pub fn retention_below(&self, number: u64) -> Retention {
+        self.survey(number).retention
     }
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.
@@ -261,8 +261,8 @@ impl Log {
 
     /// The same, by the entries below `number`.
     pub fn snapshots_below(&self, number: u64) -> Vec<Snapshot<'_>> {
-        let standing = self.standing(number);
-        self.committed_below(number).filter(|snapshot| standing.is_live(&snapshot.session())).collect()
+        let retention = self.retention_below(number);
+        self.committed_below(number).filter(|snapshot| retention.is_live(&snapshot.session())).collect()
     }
 
     /// Every committed snapshot, forgotten or not, in log order.
@@ -278,19 +278,19 @@ impl Log {
     /// Every committed snapshot below `number` of which no gc there says that it is gone: what is forgotten can be had back
     /// until then.
     pub fn remaining_below(&self, number: u64) -> Vec<Snapshot<'_>> {
-        let standing = self.standing(number);
-        let remains = |snapshot: &Snapshot<'_>| standing.collected_by(&snapshot.session()).is_none();
+        let retention = self.retention_below(number);
+        let remains = |snapshot: &Snapshot<'_>| retention.collected_by(&snapshot.session()).is_none();
         self.committed_below(number).filter(remains).collect()
     }
 
     /// Fails when the snapshot is forgotten, saying by whom, when, and whether it can be had back.
     pub fn refuse_forgotten(&self, snapshot: &SessionId) -> Result<()> {
-        let standing = self.standing(u64::MAX);
-        if standing.is_live(snapshot) {
+        let retention = self.retention();
+        if retention.is_live(snapshot) {
             return Ok(());
         }
-        let collected = standing.collected_by(snapshot);
-        let number = standing.forgotten_by(snapshot).or(collected).unwrap_or_default();
+        let collected = retention.collected_by(snapshot);
+        let number = retention.forgotten_by(snapshot).or(collected).unwrap_or_default();
         let record = self.entry(number).and_then(|entry| entry.entry.as_deref().ok());
         let record = record.ok_or_else(|| Error::Lost { what: format!("log entry {number}") })?;
         let reason = match &record.fields.kind {
