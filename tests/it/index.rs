@@ -69,7 +69,7 @@ async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, 
     let log = Log::load(&repo.open).await.unwrap();
     let catalogue = Arc::new(Catalogue::load_all(&repo.open, &log).await.unwrap().0);
     let present = Present::load(&repo.open).await.unwrap();
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX).unwrap(), catalogue, present };
+    let usable = Usable { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = Index::load(&repo.open, &log, &usable, budget_bytes, monitor).await.unwrap();
     (index, usable)
 }

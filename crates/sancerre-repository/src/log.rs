@@ -257,7 +257,7 @@ impl Log {
         let of_vm = self.entries.values().map(|entry| &entry.session).filter(|session| is_of(session));
         let named: BTreeSet<&SessionId> =
             of_vm.filter_map(|session| self.ended(session)).flat_map(|intent| &intent.parents).collect();
-        let heads = self.heads_below(u64::MAX).into_iter();
+        let heads = self.heads_below(Log::END).into_iter();
         heads.filter(|head| is_of(head) && !named.contains(head)).collect()
     }
 
@@ -312,6 +312,6 @@ impl LogEntry {
 
     /// The snapshot this entry became.
     pub fn snapshot(&self) -> Option<Snapshot<'_>> {
-        self.snapshot_below(u64::MAX)
+        self.snapshot_below(Log::END)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(dir: &Path, index_mib: u64) -> Result<()> {
     let catalogue = Arc::new(Catalogue::load_all(&repository, &log).await?.0);
     let present = Present::load(&repository).await?;
     let packs = u64::try_from(catalogue.packs().count())?;
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX)?, catalogue, present };
+    let usable = Usable { own: None, avoid: log.avoid(Log::END)?, catalogue, present };
     let before = memory_kib("VmRSS")?;
     println!(
         "log, lists and listing of {packs} packs: {:.1} s, {} MiB",

@@ -172,7 +172,7 @@ async fn save(
         Ok(run) => {
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
-            let packs = Moves::below(log, u64::MAX).packs(&run.uses);
+            let packs = Moves::below(log, Log::END).packs(&run.uses);
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;

@@ -83,7 +83,7 @@ pub async fn check(
     }
     let mut log = Log::load(repository).await?;
     // What no listing shows, such as a link that leads nowhere, is told when it is read by name.
-    log.settle(repository, u64::MAX).await?;
+    log.settle(repository, Log::END).await?;
     log.judge();
     let log = Arc::new(log);
     check_log(repository, &log, options, monitor).await

@@ -19,7 +19,7 @@ pub(super) struct Quarantine {
 impl Quarantine {
     /// What the log's entries quarantine.
     pub(super) fn of(log: &Log) -> Self {
-        Self { already: log.quarantined(u64::MAX), new: Marks::default() }
+        Self { already: log.quarantined(Log::END), new: Marks::default() }
     }
 
     /// Packs of which something is quarantined already.

@@ -126,15 +126,15 @@ pub(super) async fn before_sweep(
     if ours.is_none_or(|(_, found)| found != lists) {
         return Err(Error::Lost { what: format!("the commit of gc {} as it was made", session.number) });
     }
-    let mut doomed = doomed(present, &log.burnt(u64::MAX));
+    let mut doomed = doomed(present, &log.burnt(Log::END));
     // No frame set names the packs of notes, so no commit that burns one is told from a lie: they are looked at here.
     let retention = log.retention();
     doomed.retain(|pack| {
         let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &retention, entry));
         keeps != Some(true)
     });
-    let remaining = log.remaining_below(u64::MAX);
-    prove(repository, log, (&Moves::below(log, u64::MAX), &remaining), &doomed)?;
+    let remaining = log.remaining_below(Log::END);
+    prove(repository, log, (&Moves::below(log, Log::END), &remaining), &doomed)?;
     Ok(doomed)
 }
 
@@ -176,7 +176,7 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
 
 /// What announced the snapshots that a commit saw, and that a revocation above the last commit made void.
 fn newly_void(log: &Log) -> impl Iterator<Item = &Intent> {
-    let last = log.newest_commit(u64::MAX).map_or(0, |(gc, _)| gc);
+    let last = log.newest_commit(Log::END).map_or(0, |(gc, _)| gc);
     let seen: BTreeSet<SessionId> =
         log.commits().flat_map(|(.., lists)| lists.seen.iter().copied()).collect();
     // The first revocation that reaches a session is the one that made it void.

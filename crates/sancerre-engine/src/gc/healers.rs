@@ -54,7 +54,7 @@ pub(super) async fn healers(
     snapshots: &[Snapshot<'_>],
     monitor: &Monitor,
 ) -> Result<BTreeSet<PackName>> {
-    let quarantined = stock.log.quarantined(u64::MAX);
+    let quarantined = stock.log.quarantined(Log::END);
     let lost = stock.lost(&quarantined);
     let candidates = stock.candidates();
     if lost.is_empty() || candidates.is_empty() {

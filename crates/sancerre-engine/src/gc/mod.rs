@@ -141,7 +141,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
     let mut patience = Patience::new(options);
-    account::account(repository, &mut log, u64::MAX)?;
+    account::account(repository, &mut log, Log::END)?;
     if !options.dry_run {
         gate::check_drop(&log, options.max_drop_percent)?;
         // Before anything is announced: what is announced as dead, nobody reuses.
@@ -178,10 +178,10 @@ async fn make_plan(
     options: &GcOptions,
     monitor: &Monitor,
 ) -> Result<Plan> {
-    let moves = Moves::below(log, u64::MAX);
+    let moves = Moves::below(log, Log::END);
     // What is forgotten is given up by this very gc.
     let live = log.snapshots();
-    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(u64::MAX)))?;
+    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(Log::END)))?;
     let lying = moves.by_pack(&needed(live.iter().copied())?);
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
@@ -231,7 +231,7 @@ fn is_worth_it(log: &Log, report: &GcReport) -> bool {
     let is_given_up =
         |snapshot: &SessionId| !retention.is_live(snapshot) && retention.collected_by(snapshot).is_none();
     !report.plan.is_empty()
-        || !commit::unseen(log, u64::MAX).is_empty()
+        || !commit::unseen(log, Log::END).is_empty()
         || log.committed().any(|snapshot| is_given_up(&snapshot.session()))
 }
 
@@ -304,7 +304,7 @@ async fn last_look(
     let lists = commit::final_lists(log, session.number, &proposal.dead, copied, known)?;
     log.refresh(repository).await?;
     // What this key signs above its revocation is void, and nobody waits for it.
-    refuse_revoked(log, repository.signer(KEEPERS)?, u64::MAX)?;
+    refuse_revoked(log, repository.signer(KEEPERS)?, Log::END)?;
     if log.snapshots().iter().any(|snapshot| lists.forgotten.binary_search(&snapshot.session()).is_ok()) {
         // Whoever did that is about to end this gc anyway.
         let reason = "a snapshot was held or taken back while it ran".to_owned();

@@ -59,10 +59,10 @@ pub(super) async fn keep_unproven(
 /// Of each pack that is to go and that an earlier commit burnt: the frames that snapshots need and that were in it, by
 /// where they lie now.
 fn moved_away(log: &Log, doomed: &BTreeSet<PackName>, own: &GcLists) -> Result<BTreeMap<PackName, Copies>> {
-    let moves = Moves::below(log, u64::MAX);
+    let moves = Moves::below(log, Log::END);
     let asked = |pack: &PackName| doomed.contains(pack) && !own.dead.contains_pack(pack);
     let mut moved = BTreeMap::<PackName, Copies>::new();
-    for (named, members) in needed(log.remaining_below(u64::MAX))?.iter() {
+    for (named, members) in needed(log.remaining_below(Log::END))?.iter() {
         let stops = moves.stops(&named);
         let mut passed = vec![(named, None)];
         passed.extend(stops.iter().map(|(to, ranges)| (*to, Some(ranges))));

@@ -128,8 +128,8 @@ pub(super) struct Sight<'a> {
 /// Plans from everything that the log and the listing say.
 pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     let log = sight.log;
-    let (burnt, retention, abandoned) = (log.burnt(u64::MAX), log.retention(), log.abandoned());
-    let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
+    let (burnt, retention, abandoned) = (log.burnt(Log::END), log.retention(), log.abandoned());
+    let quarantined = log.quarantined(Log::END).touched(&Moves::below(log, Log::END));
     let mut plan = Plan { healers: sight.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
     for pack in sight.present.names() {

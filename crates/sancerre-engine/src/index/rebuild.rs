@@ -74,7 +74,7 @@ pub(super) async fn rebuild(
         return Ok(report);
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
-    let avoid = Arc::new(log.avoid(u64::MAX)?);
+    let avoid = Arc::new(log.avoid(Log::END)?);
     let mut writer = Writer {
         repository,
         publisher: Publisher::announce(repository, &mut log).await?,

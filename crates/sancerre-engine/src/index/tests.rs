@@ -44,7 +44,7 @@ async fn loaded(repository: &Repository) -> Places {
     let log = Log::load(repository).await.unwrap();
     let catalogue = Arc::new(Catalogue::load_all(repository, &log).await.unwrap().0);
     let present = Present::load(repository).await.unwrap();
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX).unwrap(), catalogue, present };
+    let usable = Usable { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = super::Index::load(repository, &log, &usable, 1 << 30, &Monitor::silent()).await.unwrap();
     assert_eq!(index.runs(), 1);
     index.into_places()

@@ -95,7 +95,7 @@ impl Log {
     /// Errors: a proposal that a keeper signed and nobody can read; to ignore it could lose data.
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
         // Copies in a collector's pack count when its commit is below: only then do they stay wherever they are moved.
-        let (moves, marks) = (Moves::below(self, number), self.quarantined(u64::MAX));
+        let (moves, marks) = (Moves::below(self, number), self.quarantined(Log::END));
         let kept = self.basis.as_ref().map(|basis| (basis.upto, basis.kept.clone()));
         let mut avoid = Avoid { moves, marks, kept, ..Avoid::default() };
         self.avoid_gcs(&mut avoid, number)?;

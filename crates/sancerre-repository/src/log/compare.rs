@@ -36,7 +36,7 @@ impl Log {
         {
             return Some(format!("it has snapshot {one}, which is none"));
         }
-        let unlike = self.heads_below(u64::MAX) != whole.heads_below(u64::MAX);
+        let unlike = self.heads_below(Log::END) != whole.heads_below(Log::END);
         unlike.then(|| "it names other backups as the newest of a machine".to_owned())
     }
 
@@ -93,7 +93,7 @@ impl Log {
 
     fn unlike_places(&self, whole: &Self, upto: u64) -> Result<Option<String>> {
         let Some(basis) = &self.basis else { return Ok(None) };
-        let (ours, theirs) = (Moves::below(self, u64::MAX), Moves::below(whole, u64::MAX));
+        let (ours, theirs) = (Moves::below(self, Log::END), Moves::below(whole, Log::END));
         let retention = whole.retention();
         let stay = whole.committed().filter(|snapshot| retention.collected_by(&snapshot.session()).is_none());
         let needed = needed(stay)?;
@@ -105,8 +105,8 @@ impl Log {
         if let Some(pack) = basis.kept.packs().find(|pack| avoid.has_pack(pack)) {
             return Ok(Some(format!("it keeps pack {pack}, which a gc gave up")));
         }
-        let damaged = whole.quarantined(u64::MAX).touched(&theirs);
-        let known = self.quarantined(u64::MAX).touched(&ours);
+        let damaged = whole.quarantined(Log::END).touched(&theirs);
+        let known = self.quarantined(Log::END).touched(&ours);
         if let Some(pack) =
             basis.kept.packs().find(|pack| damaged.contains_pack(pack) && !known.contains_pack(pack))
         {

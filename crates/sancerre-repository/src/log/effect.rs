@@ -21,7 +21,7 @@ impl Log {
     /// The sessions of collectors that the admin gave up. They ended with nothing, whatever their outcome is or becomes.
     /// Each with the number of the entry that says so.
     pub fn abandoned(&self) -> BTreeMap<SessionId, u64> {
-        self.abandoned_below(u64::MAX)
+        self.abandoned_below(Log::END)
     }
 
     /// The same by the entries below `number`.
@@ -63,7 +63,7 @@ impl Log {
     /// Commits that have no effect yet, each with the first session below it that had no outcome that can be read, and that
     /// nothing below it gave up.
     pub fn waiting(&self) -> BTreeMap<u64, SessionId> {
-        self.survey(u64::MAX).waiting
+        self.survey(Log::END).waiting
     }
 
     /// What the entries below `number` come to. Each commit is judged by what is below itself alone, so all readers judge

@@ -63,7 +63,7 @@ impl Log {
 
     /// A collector waits for all below it: where a listing shows a commit and a session below that is open, it was too old.
     async fn settle_below_commits(&mut self, repository: &Repository) -> Result<()> {
-        match self.newest_commit(u64::MAX) {
+        match self.newest_commit(Log::END) {
             Some((newest, _)) => self.settle(repository, newest).await,
             None => Ok(()),
         }
@@ -182,7 +182,7 @@ impl Log {
             }
         }
         self.stand_in(repository).await?;
-        self.settle_gcs(repository, u64::MAX).await?;
+        self.settle_gcs(repository, Log::END).await?;
         self.settle_below_commits(repository).await
     }
 

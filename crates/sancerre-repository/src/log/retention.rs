@@ -256,7 +256,7 @@ impl Log {
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.
     pub fn snapshots(&self) -> Vec<Snapshot<'_>> {
-        self.snapshots_below(u64::MAX)
+        self.snapshots_below(Log::END)
     }
 
     /// The same, by the entries below `number`.
@@ -267,7 +267,7 @@ impl Log {
 
     /// Every committed snapshot, forgotten or not, in log order.
     pub fn committed(&self) -> impl Iterator<Item = Snapshot<'_>> {
-        self.committed_below(u64::MAX)
+        self.committed_below(Log::END)
     }
 
     /// The same by the entries below `number`: revocations above do not count.

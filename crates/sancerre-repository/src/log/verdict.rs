@@ -159,7 +159,7 @@ impl Court {
         for (number, lists) in log.sound_commits() {
             lists.dead.packs().for_each(|pack| deaths.entry(pack).or_default().push(number));
         }
-        Self { moves: Moves::below(log, u64::MAX), deaths }
+        Self { moves: Moves::below(log, Log::END), deaths }
     }
 
     fn deaths(&self, pack: &PackName) -> &[u64] {
