@@ -36,7 +36,7 @@ pub use avoid::Avoid;
 pub use carried::Carried;
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
-pub use moves::{Marks, Moves};
+pub use moves::{PackAndFrameSet, Moves};
 pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
 pub use snapshot::{Snapshot, needed, open_body};
 pub use retention::Retention;

@@ -44,7 +44,7 @@ use crate::error::Result;
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Marks};
+use crate::repository::log::{Log, PackAndFrameSet};
 use inventory::Instead;
 use packs::Counted;
 use quarantine::Quarantine;
@@ -155,7 +155,7 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
         inventory,
         subjects,
         findings,
-        lost: Marks::default(),
+        lost: PackAndFrameSet::default(),
         read: BTreeSet::new(),
     })
 }

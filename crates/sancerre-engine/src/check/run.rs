@@ -13,7 +13,7 @@ use crate::error::{Error, StoreError};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Marks};
+use crate::repository::log::{Log, PackAndFrameSet};
 
 pub(crate) use crate::repository::tolerate::tolerate;
 
@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
     pub(super) findings: Findings,
     pub(super) quarantine: Quarantine,
     /// Frames and packs that this run found lost; each has a finding.
-    pub(super) lost: Marks,
+    pub(super) lost: PackAndFrameSet,
     /// Data packs that this run read and whose tables it opened.
     pub(super) read: BTreeSet<PackName>,
 }

@@ -30,7 +30,7 @@ use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::ends::{Contents, Ends, PackRef, fetch_all};
-use crate::repository::log::{Log, Marks, Moves, Snapshot, open_body};
+use crate::repository::log::{Log, PackAndFrameSet, Moves, Snapshot, open_body};
 
 /// Ids sought at most, some 300 MB: of a repository that lost more, everything stays.
 const WANTED_MAX: usize = 4 << 20;
@@ -88,7 +88,7 @@ impl Stock<'_> {
     }
 
     /// Packs of which something is needed and cannot be had, or may be damaged.
-    fn lost(&self, quarantined: &Marks) -> BTreeSet<PackName> {
+    fn lost(&self, quarantined: &PackAndFrameSet) -> BTreeSet<PackName> {
         let is_lost = |(pack, needed): &(&PackName, &FrameSet)| {
             let mut named = needed.packs();
             !self.has(pack)
@@ -124,7 +124,7 @@ struct Pending {
 
 struct Search<'a> {
     stock: &'a Stock<'a>,
-    quarantined: Marks,
+    quarantined: PackAndFrameSet,
     frames: Arc<Frames>,
     monitor: &'a Monitor,
     /// Of everything that is lost.
@@ -141,7 +141,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(stock: &'a Stock<'a>, quarantined: Marks, frames: Arc<Frames>, monitor: &'a Monitor) -> Self {
+    fn new(stock: &'a Stock<'a>, quarantined: PackAndFrameSet, frames: Arc<Frames>, monitor: &'a Monitor) -> Self {
         Self {
             stock,
             quarantined,

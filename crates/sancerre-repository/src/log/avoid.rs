@@ -11,14 +11,14 @@ use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
-use super::moves::{Marks, Moves};
+use super::moves::{PackAndFrameSet, Moves};
 use super::{Log, LogEntry, Outcome};
 
 /// Places that a session must not use (FORMAT.md §9.2).
 #[derive(Debug, Clone, Default)]
 pub struct Avoid {
     moves: Moves,
-    marks: Marks,
+    marks: PackAndFrameSet,
     /// The gcs that burn or propose a pack, of packs from or to which something was moved.
     burners: HashMap<PackName, Vec<u64>>,
     sessions: HashSet<u64>,

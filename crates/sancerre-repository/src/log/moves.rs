@@ -178,14 +178,14 @@ impl Lying {
 
 /// Packs, and single frames wherever they lie: what was found unusable.
 #[derive(Debug, Clone, Default)]
-pub struct Marks {
+pub struct PackAndFrameSet {
     /// Whole packs only. A set by itself: a marked pack is what lies in it, a marked frame is one wherever it lies.
     packs: FrameSet,
     /// Single frames only.
     frames: FrameSet,
 }
 
-impl Marks {
+impl PackAndFrameSet {
     /// Adds a pack: everything that lies in it.
     pub fn add_pack(&mut self, pack: PackName) {
         self.packs.insert_pack(pack);
@@ -257,8 +257,8 @@ impl Log {
     }
 
     /// What is quarantined below `number`.
-    pub fn quarantined(&self, number: u64) -> Marks {
-        let mut marks = Marks::default();
+    pub fn quarantined(&self, number: u64) -> PackAndFrameSet {
+        let mut marks = PackAndFrameSet::default();
         for (_, entry) in self.entries.range(..number) {
             let Ok(record) = &entry.entry else { continue };
             if matches!(record.fields.kind, Kind::Quarantine { .. }) {
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_marked_pack_is_what_lies_in_it_and_a_marked_frame_is_one_wherever_it_lies() {
         let moves = moves();
-        let mut marks = Marks::default();
+        let mut marks = PackAndFrameSet::default();
         marks.add_pack(pack(1, 0));
         marks.add_pack(pack(5, 1));
         marks.add(frame(2, 7, 1));
