@@ -6,7 +6,7 @@ use futures::future::join;
 use sancerre_engine::ErrorKind;
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::forget::plan::{Drop, Rules, Verdict};
-use sancerre_engine::forget::{ForgetOptions, Wish, hold, undelete};
+use sancerre_engine::forget::{ForgetOptions, Selection, hold, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -45,8 +45,8 @@ pub(crate) async fn drop_snapshot(
     repository: &Repository,
     snapshot: SessionId,
 ) -> sancerre_engine::Result<u64> {
-    let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     Ok(decide(repository, &options).await?.entry.unwrap())
 }
 
@@ -203,12 +203,12 @@ async fn given_up(seed: u64) -> (TestRepo, Repository, Model, SessionId, (String
     repo.tamper(&key, b"junk".to_vec()).await;
     assert_eq!(collect(&keeper).await.unwrap_err().kind(), ErrorKind::Damaged);
     let rules = Rules { last: 1, ..Rules::default() };
-    let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     let report = decide(&keeper, &options).await.unwrap();
     assert!(report.decisions.iter().all(|one| one.session != damaged), "no rule touches it: {report:?}");
-    let wish = Wish::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
-    let report = decide(&keeper, &ForgetOptions { wish, ..options }).await.unwrap();
+    let selection = Selection::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
+    let report = decide(&keeper, &ForgetOptions { selection, ..options }).await.unwrap();
     assert_eq!(report.decisions[0].verdict, Verdict::Drop(Drop::Damaged));
     (repo, keeper, model, damaged, (key, bytes))
 }

@@ -32,7 +32,7 @@ pub use records::{hold, hold_vms, release, release_vms, undelete};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub enum Wish {
+pub enum Selection {
     /// Rules, for the snapshots of these VMs that have all these tags; without VMs, of all.
     Rules {
         /// What to keep.
@@ -55,7 +55,7 @@ pub enum Wish {
 #[derive(Debug, Clone)]
 pub struct ForgetOptions {
     /// Which.
-    pub wish: Wish,
+    pub selection: Selection,
     /// Why, for the log.
     pub reason: String,
     /// Most of a machine's snapshots that may go at once, in per cent.
@@ -85,13 +85,13 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;
     let approvals_needed = log.retention().approvals_needed();
-    let decisions = match &options.wish {
-        Wish::Rules { rules, vms, tags } => {
+    let decisions = match &options.selection {
+        Selection::Rules { rules, vms, tags } => {
             rules.validate()?;
             let considered = filtered(repository, &log, &all, vms, tags)?;
             plan::plan(rules, &considered, &all)
         }
-        Wish::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
+        Selection::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
     };
     check_limit(&decisions, &all, options.max_drop_percent)?;
     let dropped: Vec<SessionId> = decisions

@@ -33,7 +33,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Fails when nothing is to be kept: that is more likely a mistake than a wish.
+    /// Fails when nothing is to be kept: that is more likely a mistake than a selection.
     pub(crate) fn validate(&self) -> Result<()> {
         match *self == Self::default() {
             true => Err(Error::Usage(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use sancerre_engine::forget::plan::{self, Decision, Drop, Rules, Verdict};
-use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
+use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::Selector;
@@ -114,14 +114,14 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
-    let wish = if options.snapshots.is_empty() {
-        Wish::Rules { rules, vms: options.vm, tags: options.tags }
+    let selection = if options.snapshots.is_empty() {
+        Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        Wish::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
+        Selection::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
     };
     let began = context.host.clock.now();
     let settings = ForgetOptions {
-        wish,
+        selection,
         reason: options.reason,
         max_drop_percent: options.max_drop,
         dry_run: options.dry_run,
