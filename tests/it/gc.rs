@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join;
 use sancerre_engine::ErrorKind;
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
-use sancerre_engine::forget::plan::{Drop, Rules, Verdict};
+use sancerre_engine::forget::plan::{ForgetReason, Rules, Verdict};
 use sancerre_engine::forget::{ForgetOptions, Selection, hold, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
@@ -209,7 +209,7 @@ async fn given_up(seed: u64) -> (TestRepo, Repository, Model, SessionId, (String
     assert!(report.decisions.iter().all(|one| one.session != damaged), "no rule touches it: {report:?}");
     let selection = Selection::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
     let report = decide(&keeper, &ForgetOptions { selection, ..options }).await.unwrap();
-    assert_eq!(report.decisions[0].verdict, Verdict::Drop(Drop::Damaged));
+    assert_eq!(report.decisions[0].verdict, Verdict::Drop(ForgetReason::Damaged));
     (repo, keeper, model, damaged, (key, bytes))
 }
 

@@ -25,7 +25,7 @@ use crate::repository::log::{Log, open_body};
 use crate::repository::session::{append, one_line};
 use crate::select::sealed_names;
 use evidence::{Candidate, MachineEvidence};
-use plan::{Decision, Drop, Rules, Verdict};
+use plan::{Decision, ForgetReason, Rules, Verdict};
 
 pub use approve::{Approved, approve, set_quorum};
 pub use records::{hold, hold_vms, release, release_vms, undelete};
@@ -179,12 +179,12 @@ fn named(
 }
 
 /// A snapshot that was named, also one that is damaged: nothing else may give that up.
-fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candidate, Drop)> {
+fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candidate, ForgetReason)> {
     if let Some(candidate) = all.iter().find(|candidate| candidate.session == *session) {
-        return Ok((candidate.clone(), Drop::Named));
+        return Ok((candidate.clone(), ForgetReason::Named));
     }
     if let Some(candidate) = evidence::damaged(log, session) {
-        return Ok((candidate, Drop::Damaged));
+        return Ok((candidate, ForgetReason::Damaged));
     }
     log.refuse_forgotten(session)?;
     Err(Error::Usage(format!("there is no snapshot {}; see `sancerre snapshots`", session.intent)))
@@ -199,7 +199,7 @@ fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) 
         (*vm, *of) = (&candidate.vm, of.saturating_add(1));
     }
     // What is damaged is none of the snapshots that are counted here.
-    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(Drop::Named | Drop::NoRule));
+    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(ForgetReason::Named | ForgetReason::NoRule));
     for decision in decisions.iter().filter(goes) {
         let (_, dropped, _) = counts.entry(&decision.machine).or_insert((&decision.vm, 0, 0));
         *dropped = dropped.saturating_add(1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{self, Decision, Drop, Rules, Verdict};
+use sancerre_engine::forget::plan::{self, Decision, ForgetReason, Rules, Verdict};
 use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -199,7 +199,7 @@ fn dropped(report: &ForgetReport) -> usize {
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
     context.output.result(&table(&COLUMNS, &rows))?;
-    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(Drop::Damaged)) {
+    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged)) {
         context.output.warning(&damaged(decision));
     }
     let dropped = dropped(report);
