@@ -20,7 +20,7 @@ mod lists;
 mod locks;
 mod moved;
 mod notes;
-mod patience;
+mod wait;
 pub mod plan;
 mod source;
 mod sweep;
@@ -43,8 +43,8 @@ use crate::store::Leftovers;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use healers::Stock;
-use patience::Patience;
-use plan::{Plan, Sight};
+use wait::Waiting;
+use plan::{Plan, PlanInput};
 use sweep::Swept;
 use weigh::weigh;
 
@@ -140,13 +140,13 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
-    let mut patience = Patience::new(options);
+    let mut waiting = Waiting::new(options);
     account::account(repository, &mut log, Log::END)?;
     if !options.dry_run {
         gate::check_drop(&log, options.max_drop_percent)?;
         // Before anything is announced: what is announced as dead, nobody reuses.
         let next = log.end();
-        report.waits_for = patience.run(repository, &mut log, next, monitor, &mut report.ended).await?;
+        report.waits_for = waiting.run(repository, &mut log, next, monitor, &mut report.ended).await?;
         if !report.waits_for.is_empty() {
             return Ok(report);
         }
@@ -158,7 +158,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
-    collect(repository, log, (&catalogue, &present), options, &mut patience, monitor, &mut report).await?;
+    collect(repository, log, (&catalogue, &present), options, &mut waiting, monitor, &mut report).await?;
     Ok(report)
 }
 
@@ -194,7 +194,7 @@ async fn make_plan(
     let healers = healers::healers(repository, &stock, &live, monitor).await?;
     let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
     let generation = repository.keys.generation();
-    let sight = Sight {
+    let input = PlanInput {
         log,
         catalogue,
         present,
@@ -204,7 +204,7 @@ async fn make_plan(
         healers: &healers,
         generation,
     };
-    let mut plan = plan::plan(&sight, options);
+    let mut plan = plan::plan(&input, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     if plan.healing.packs > 0 {
         monitor.warn(format!(
@@ -241,7 +241,7 @@ async fn collect(
     mut log: Log,
     (catalogue, present): (&Catalogue, &Present),
     options: &GcOptions,
-    patience: &mut Patience,
+    waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<()> {
@@ -250,7 +250,7 @@ async fn collect(
     let kind = Kind::Gc { generation: repository.keys.zone_secrets()?.generation };
     let session = append(repository, &log, kind, &proposal.encode()?).await?;
     report.number = Some(session.number);
-    let copied = copy_and_close(repository, &mut log, session, catalogue, patience, monitor, report).await;
+    let copied = copy_and_close(repository, &mut log, session, catalogue, waiting, monitor, report).await;
     let copied = match copied {
         Ok(copied) => copied,
         Err(error) => {
@@ -322,14 +322,14 @@ async fn copy_and_close(
     log: &mut Log,
     session: SessionId,
     catalogue: &Catalogue,
-    patience: &mut Patience,
+    waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<Copied> {
     log.refresh(repository).await?;
     log.complete(repository, session.number).await?;
     let copied = copy(repository, session, catalogue, &report.plan.moves, monitor).await?;
-    report.waits_for = patience.run(repository, log, session.number, monitor, &mut report.ended).await?;
+    report.waits_for = waiting.run(repository, log, session.number, monitor, &mut report.ended).await?;
     if report.waits_for.is_empty() {
         log.refuse_unread(&repository.keys.zone)?;
         account::account(repository, log, session.number)?;

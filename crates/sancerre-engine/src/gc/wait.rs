@@ -21,18 +21,18 @@ use crate::repository::session::abort_other;
 const PAUSE_SECONDS: u64 = 10;
 
 /// How long the rest of this run still waits.
-pub(super) struct Patience {
+pub(super) struct Waiting {
     left_seconds: u64,
     silent_seconds: u64,
 }
 
-impl Patience {
+impl Waiting {
     pub(super) fn new(options: &GcOptions) -> Self {
         Self { left_seconds: options.wait_seconds, silent_seconds: options.silent_seconds }
     }
 
     /// Waits until every session below `number` is decided, and ends those that are dead; returns who is still alive
-    /// when patience is over. Afterwards the log has all outcomes below `number`, each read by its name.
+    /// when waiting is over. Afterwards the log has all outcomes below `number`, each read by its name.
     pub(super) async fn run(
         &mut self,
         repository: &Repository,
