@@ -11,7 +11,7 @@ use futures::StreamExt;
 use sancerre_format::id::{ContentId, Place};
 
 use super::packs;
-use super::report::Victim;
+use super::report::Affected;
 use super::run::{Run, tolerate};
 use super::tables::Tables;
 use crate::error::Result;
@@ -110,7 +110,7 @@ impl Elsewhere {
         }
         for Loss { object, disks, range, id } in waiting {
             for (subject, disk) in disks.iter() {
-                let victim: Victim = (*subject, Some(*disk));
+                let victim: Affected = (*subject, Some(*disk));
                 if healed.contains(&id) {
                     run.findings.heal(&object, victim, range.clone());
                 } else {

@@ -8,7 +8,7 @@ use sancerre_format::id::PackName;
 use super::inventory::Inventory;
 use super::quarantine::Quarantine;
 use super::report::Findings;
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 use crate::error::{Error, StoreError};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
@@ -24,7 +24,7 @@ pub(super) struct Run<'a> {
     pub(super) log: Arc<Log>,
     pub(super) frames: Arc<Frames>,
     pub(super) inventory: Inventory,
-    pub(super) subjects: Vec<Subject>,
+    pub(super) subjects: Vec<CheckedSnapshot>,
     pub(super) findings: Findings,
     pub(super) quarantine: Quarantine,
     /// Frames and packs that this run found lost; each has a finding.

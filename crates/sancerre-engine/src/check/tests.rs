@@ -13,7 +13,7 @@ use sancerre_format::pack::PackKind;
 
 use super::report::{Findings, Severity, merged};
 use super::select::ReadData;
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 
 pub(super) fn listed(ordinal: u32) -> (PackName, ListedPack) {
     let name = PackName { session: 3, ordinal };
@@ -106,7 +106,7 @@ fn nonsense_is_refused() {
     }
 }
 
-fn subject(number: u64, disks: &[&str]) -> Subject {
+fn subject(number: u64, disks: &[&str]) -> CheckedSnapshot {
     let member = |name: &&str| Member {
         name: Title::new(name).unwrap(),
         kind: MemberKind::Disk,
@@ -121,7 +121,7 @@ fn subject(number: u64, disks: &[&str]) -> Subject {
         root: None,
         words: sancerre_format::outcome::MemberWords::default(),
     };
-    Subject {
+    CheckedSnapshot {
         session: SessionId { number, intent: Hash::of(&number.to_le_bytes()) },
         vm: Title::new("web01").unwrap(),
         key: format!("outcome-{number}"),

@@ -16,7 +16,7 @@ use sancerre_format::node::{ChildEntry, Geometry, LeafEntry, Node, NodeKey, Node
 use super::elsewhere::{Elsewhere, lies};
 use super::nodes::{NodeFrames, Opened};
 use super::packs;
-use super::report::{Severity, Victim};
+use super::report::{Severity, Affected};
 use super::run::Run;
 use super::tables::Tables;
 use crate::error::Result;
@@ -401,7 +401,7 @@ impl Walk<'_, '_> {
 
     fn charge(&mut self, object: &str, disks: &[(usize, usize)], ranges: &[Range<u64>]) {
         for (subject, disk) in disks {
-            let victim: Victim = (*subject, Some(*disk));
+            let victim: Affected = (*subject, Some(*disk));
             for range in ranges {
                 self.run.findings.cost(object, victim, Some(range.clone()));
             }
