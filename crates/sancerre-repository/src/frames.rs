@@ -6,7 +6,7 @@
 mod data;
 mod heads;
 mod places;
-mod recent;
+mod single_flight;
 mod renewal;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -27,7 +27,7 @@ use crate::log::{Log, LogEntry, Moves};
 use crate::repository::Repository;
 
 pub use data::{Attempts, check_place};
-use recent::Recent;
+use single_flight::SingleFlight;
 use renewal::Missed;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
@@ -75,7 +75,7 @@ pub struct Frames {
     directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
-    small_packs: Recent<PackName, Option<Bytes>>,
+    small_packs: SingleFlight<PackName, Option<Bytes>>,
     /// Sessions of which the log does not say what opens their frames.
     told: RwLock<HashMap<u64, heads::Told>>,
 }
@@ -90,7 +90,7 @@ impl Frames {
             directories: Mutex::default(),
             content_roots: Mutex::default(),
             kept: Mutex::default(),
-            small_packs: Recent::new(SMALL_PACKS_KEPT),
+            small_packs: SingleFlight::new(SMALL_PACKS_KEPT),
             told: RwLock::default(),
         }
     }
