@@ -12,7 +12,7 @@ pub mod frames;
 pub mod host;
 pub mod index;
 pub mod keys;
-pub mod known;
+pub mod dedup;
 pub mod log;
 pub mod lru;
 pub mod map;

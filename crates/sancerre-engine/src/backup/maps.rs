@@ -18,7 +18,7 @@ use super::options::{Allow, BackupOptions, BackupSource, Input};
 use super::upload::Uploader;
 use super::{Base, Run};
 use crate::error::{Error, Result};
-use crate::known::Speaker;
+use crate::dedup::Speaker;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::log::Log;

@@ -25,7 +25,7 @@ use super::upload::Uploader;
 use super::{BackupSource, Base, Input, Run, Shared, read_region, region_count, region_length};
 use crate::error::{Error, Result, invariant};
 use crate::host::Host;
-use crate::known::{Places, Speaker, Word};
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::map::MapReader;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
@@ -366,14 +366,14 @@ impl Scanning {
 
     /// Where the chunks that were left open lie for certain: first what was said of them already is put to the proof, then
     /// what the pages of the index say of the others.
-    async fn resolve(&self, map: &RegionMap) -> Result<Places> {
+    async fn resolve(&self, map: &RegionMap) -> Result<PlaceMap> {
         let Shared { index, usable, monitor, tables, .. } = self.shared.as_ref();
         let chunks = map.open.iter().filter_map(|open| Some((map.chunks.get(open.slot)?, open.word)));
         let sizes: HashMap<ContentId, u32> =
             chunks.clone().map(|(chunk, _)| (chunk.id, chunk.place.size_bytes)).collect();
         let said: Vec<(ContentId, Word)> =
             chunks.filter_map(|(chunk, word)| Some((chunk.id, word?))).collect();
-        let mut known = Places::default();
+        let mut known = PlaceMap::default();
         tables.prove(&self.shared, &said, &mut known).await?;
         let rest: Vec<ContentId> = sizes.keys().filter(|id| !known.contains_key(id)).copied().collect();
         if !rest.is_empty() {

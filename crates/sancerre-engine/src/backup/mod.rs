@@ -53,7 +53,7 @@ use self::tables::Tables;
 use self::upload::Uploader;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
-use crate::known::Usable;
+use crate::dedup::ReusePolicy;
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -69,7 +69,7 @@ struct Shared {
     monitor: Monitor,
     zone_keys: ZoneKeys,
     frame_bytes: usize,
-    usable: Usable,
+    usable: ReusePolicy,
     index: Index,
     tables: Tables,
     /// Names the snapshot before this one, for who doubts its map.
@@ -297,7 +297,7 @@ impl Run {
         if options.dedup == Dedup::Own {
             avoid.all_but(log, &own);
         }
-        let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
+        let usable = ReusePolicy { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
         let base = {
             let (vm, wanted) = (options.public_name(), options.maps.base());

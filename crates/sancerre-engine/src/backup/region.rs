@@ -16,7 +16,7 @@ use super::salvage::{self, Salvage};
 use super::scratch::Scratch;
 use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
-use crate::known::{Places, Speaker, Word};
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::monitor::add;
 
 /// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.
@@ -172,7 +172,7 @@ pub(super) fn settle(
     chunker: &Chunker,
     input: &RegionInput,
     mut map: RegionMap,
-    known: &Places,
+    known: &PlaceMap,
 ) -> Result<RegionMap> {
     let open = std::mem::take(&mut map.open);
     shared.scratch.with(|scratch| {
@@ -230,7 +230,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Gives a chunk that was left open its place.
-    fn settle(&mut self, slot: usize, input: &RegionInput, known: &Places) -> Result<()> {
+    fn settle(&mut self, slot: usize, input: &RegionInput, known: &PlaceMap) -> Result<()> {
         let none = || Error::bug(format!("chunk {slot} of a region was left open and is not there"));
         let chunk = self.map.chunks.get_mut(slot).ok_or_else(none)?;
         if let Some(place) = known.get(&chunk.id).copied().or_else(|| self.shared.stored.get(&chunk.id)) {

@@ -15,7 +15,7 @@ use super::options::{BackupOptions, BackupSource};
 use super::region::{BaseChunk, RegionInput, RegionMap, Scan};
 use super::{Base, Run, Shared};
 use crate::error::{Error, Result};
-use crate::known::Speaker;
+use crate::dedup::Speaker;
 use crate::monitor::add;
 
 /// The snapshot that is added to.

@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::Shared;
 use crate::error::{Error, Result};
-use crate::known::{Places, Speaker, Word};
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::repository::Repository;
 use crate::repository::ends::{Contents, PackRef, contents};
 use crate::repository::log::{Log, LogEntry};
@@ -72,7 +72,7 @@ impl Tables {
         &self,
         shared: &Shared,
         words: &[(ContentId, Word)],
-        known: &mut Places,
+        known: &mut PlaceMap,
     ) -> Result<()> {
         for (id, word) in words.iter().filter(|(_, word)| word.speaker == Speaker::Own) {
             known.entry(*id).or_insert(word.place);
