@@ -21,7 +21,7 @@ use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::catalogue::Catalogue;
-use crate::ends::{Ends, PackRef};
+use crate::pack_ends::{PackEnds, PackRef};
 use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
 use crate::repository::Repository;
@@ -192,7 +192,7 @@ impl Frames {
         let key = view.catalogue.key(&self.repository, pack)?;
         let source = PackRef::find(&view.catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
-        let ends = Ends::fetch(&self.repository, source).await?;
+        let ends = PackEnds::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;
         let directory: Directory =
             tail.directory().iter().map(|entry| (entry.frame, entry.place())).collect();

@@ -6,7 +6,7 @@
 
 pub mod cache;
 pub mod catalogue;
-pub mod ends;
+pub mod pack_ends;
 pub mod error;
 pub mod frames;
 pub mod host;

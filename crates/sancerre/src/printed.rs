@@ -32,7 +32,7 @@ pub(crate) struct Printed {
     is_over: bool,
 }
 
-/// Ends what runs when a backup does, however that ends.
+/// PackEnds what runs when a backup does, however that ends.
 pub(crate) struct Ended;
 
 impl ForgetReason for Ended {
@@ -41,7 +41,7 @@ impl ForgetReason for Ended {
     }
 }
 
-/// Ends what runs at once.
+/// PackEnds what runs at once.
 pub(crate) fn kill_all() {
     end_all(0);
 }

@@ -19,7 +19,7 @@ use super::Shared;
 use crate::error::{Error, Result};
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::repository::Repository;
-use crate::repository::ends::{Contents, PackRef, contents};
+use crate::repository::pack_ends::{Contents, PackRef, contents};
 use crate::repository::log::{Log, LogEntry};
 use sancerre_repository::lru::LruCache;
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{PackRef, fetch_all};
+use crate::repository::pack_ends::{PackRef, fetch_all};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::repository::session::{abort_other, append, one_line};
 

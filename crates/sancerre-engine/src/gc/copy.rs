@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::PackRef;
+use crate::repository::pack_ends::PackRef;
 use crate::repository::log::Moves;
 use crate::repository::session::publish_list;
 

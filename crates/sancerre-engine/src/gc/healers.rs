@@ -29,7 +29,7 @@ use crate::map::MapReader;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Contents, Ends, PackRef, fetch_all};
+use crate::repository::pack_ends::{Contents, PackEnds, PackRef, fetch_all};
 use crate::repository::log::{Log, PackAndFrameSet, Moves, Snapshot, open_body};
 
 /// Ids sought at most, some 300 MB: of a repository that lost more, everything stays.
@@ -310,7 +310,7 @@ impl<'a> Search<'a> {
 }
 
 /// The frames of a pack and what is in each, by its own table.
-async fn table(repository: &Repository, log: &Log, source: PackRef, ends: Ends) -> Result<Contents> {
+async fn table(repository: &Repository, log: &Log, source: PackRef, ends: PackEnds) -> Result<Contents> {
     let root = repository.keys.metadata_root_in(&source.session, log.generation(source.name.session))?;
     let read = move || {
         let tail = ends.decode()?;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::{Ends, PackRef};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 use crate::repository::log::{Log, Moves, needed};
 
 /// Frames by the pack in which they should lie now.
@@ -102,7 +102,7 @@ async fn prove(
         PackRef::find(catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: format!("a list of pack {pack}") }))
     };
-    let ends = Ends::fetch(repository, listed(from)?).await?;
+    let ends = PackEnds::fetch(repository, listed(from)?).await?;
     let directory = ends.decode().map_err(Error::object(&format!("pack {from}")))?;
     let hashes: HashMap<FrameName, Hash> =
         directory.directory().iter().map(|entry| (entry.frame, entry.hash)).collect();

@@ -13,7 +13,7 @@ use super::gather::MovedFrame;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
-use crate::repository::ends::{Ends, PackRef};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 
 /// Neighbouring frames are read by one request of at most so many bytes.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -36,7 +36,7 @@ pub(super) async fn read(
     monitor: &Monitor,
 ) -> Result<Vec<MovedFrame>> {
     monitor.check()?;
-    let ends = Ends::fetch(repository, source).await?;
+    let ends = PackEnds::fetch(repository, source).await?;
     let root = repository.keys.metadata_root(&source.session)?;
     let names = wanted.clone();
     let find = move || find(&ends, &root, &names);
@@ -57,7 +57,7 @@ pub(super) async fn read(
 
 /// What the ends of a pack say of the wanted frames, in the order in which they lie in it.
 fn find(
-    ends: &Ends,
+    ends: &PackEnds,
     root: &sancerre_format::seal::RootKey,
     wanted: &FrameSet,
 ) -> std::result::Result<Vec<Wanted>, FormatError> {

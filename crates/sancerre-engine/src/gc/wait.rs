@@ -62,7 +62,7 @@ impl Waiting {
         }
     }
 
-    /// Ends the sessions that are taken for dead; returns the others.
+    /// PackEnds the sessions that are taken for dead; returns the others.
     async fn end_dead(
         &self,
         repository: &Repository,

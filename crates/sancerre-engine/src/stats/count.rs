@@ -11,7 +11,7 @@ use sancerre_format::seal::RootKey;
 
 use super::{MachineStats, Stats};
 use crate::error::Result;
-use crate::repository::ends::Ends;
+use crate::repository::pack_ends::PackEnds;
 use crate::repository::log::{Log, Moves};
 
 /// Classes of chunk sizes: the first up to 4 KiB, each twice the one before, the last without end.
@@ -109,7 +109,7 @@ impl<'a> Count<'a> {
     pub(super) fn pack(
         &mut self,
         name: PackName,
-        ends: &Ends,
+        ends: &PackEnds,
         root: &RootKey,
     ) -> std::result::Result<(), FormatError> {
         let tail = ends.decode()?;

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{PackRef, fetch_all};
+use crate::repository::pack_ends::{PackRef, fetch_all};
 use crate::repository::log::Log;
 use count::{Count, Needs};
 
