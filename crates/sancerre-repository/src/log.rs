@@ -83,7 +83,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
-    strangers: BTreeSet<String>,
+    unknown_keys: BTreeSet<String>,
     /// Sessions of which nothing but a signed outcome was found.
     alone: BTreeSet<SessionId>,
     unread: Vec<Unread>,
@@ -159,8 +159,8 @@ impl Log {
     }
 
     /// Keys below `log/` and `outcome/` that belong to nothing, of those that were listed.
-    pub fn strangers(&self) -> &BTreeSet<String> {
-        &self.strangers
+    pub fn unknown_keys(&self) -> &BTreeSet<String> {
+        &self.unknown_keys
     }
 
     /// The highest number taken; 0 in an empty log. Entries that do not verify count while they follow without a gap:

@@ -101,8 +101,8 @@ pub(crate) async fn check_log(
     findings.extend(history::check(zone, log, repository.host.clock.now()));
     findings.extend(keys::check(repository, log).await?);
     let named: BTreeSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
-    let strangers = records::strangers(repository, log).await?;
-    findings.extend(strangers.into_iter().filter(|stranger| !named.contains(&stranger.object)));
+    let unknown_keys = records::unknown_keys(repository, log).await?;
+    findings.extend(unknown_keys.into_iter().filter(|stranger| !named.contains(&stranger.object)));
     findings.extend(records::covered(repository));
     findings.extend(checkpoints::check(repository, log).await?);
     findings.extend(records::strange(repository));

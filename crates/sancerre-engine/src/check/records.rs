@@ -133,7 +133,7 @@ pub(crate) async fn at_log(repository: &Repository, number: u64) -> Result<(Sess
 /// Manifests whose log entry is not there or not as it was, by number.
 async fn stranded(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, Vec<Cost>>> {
     let mut stranded: BTreeMap<u64, Vec<Cost>> = BTreeMap::new();
-    for key in log.strangers() {
+    for key in log.unknown_keys() {
         let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { continue };
         let bytes = match repository.store.get(key).await {
             Ok(bytes) => bytes,
@@ -253,9 +253,9 @@ pub(crate) fn witness(log: &Log, session: &SessionId) -> Option<u64> {
 }
 
 /// Keys of the zone that belong to nothing.
-pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
+pub(super) async fn unknown_keys(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
     let zone = &repository.keys.zone;
-    let mut keys: BTreeSet<String> = log.strangers().clone();
+    let mut keys: BTreeSet<String> = log.unknown_keys().clone();
     for listed in repository.store.list(&format!("zones/{zone}/")).await? {
         let belongs = match ZoneKey::parse(zone, &listed.key) {
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => log.has(&session),

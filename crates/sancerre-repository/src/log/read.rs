@@ -85,7 +85,7 @@ impl Log {
         open.map_or(unknown, |(number, _)| *number)
     }
 
-    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
+    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are unknown_keys.
     fn not_known(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
         for listed in listed {
@@ -93,7 +93,7 @@ impl Log {
                 Ok(ZoneKey::Log(number)) => number < self.start() || self.entries.contains_key(&number),
                 Ok(ZoneKey::Outcome(session)) => session.number < self.start() || self.is_decided(&session),
                 _ => {
-                    self.strangers.insert(listed.key);
+                    self.unknown_keys.insert(listed.key);
                     continue;
                 }
             };
@@ -270,10 +270,10 @@ impl Log {
             };
             match outcome {
                 Some((session, outcome)) => {
-                    self.strangers.remove(&key);
+                    self.unknown_keys.remove(&key);
                     self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
                 }
-                None => drop(self.strangers.insert(key)),
+                None => drop(self.unknown_keys.insert(key)),
             }
         }
         Ok(())
