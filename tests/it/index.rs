@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use sancerre_engine::ErrorKind;
 use sancerre_engine::backup::{BackupOptions, BackupReport, backup};
-use sancerre_engine::index::{Index, Lookup, MergeReport, merge_index, rebuild_index};
 use sancerre_engine::dedup::{ReusePolicy, Word};
+use sancerre_engine::index::{Index, Lookup, MergeReport, merge_index, rebuild_index};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::catalogue::{Catalogue, Present};
 use sancerre_engine::repository::log::Log;

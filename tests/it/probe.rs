@@ -33,9 +33,14 @@ async fn an_honest_bucket_is_believed() {
     }
     let locked = examine(Features { versions: true, lock: true, lie: None }).await;
     assert_eq!((locked.unsafe_findings().count(), locked.doubtful_findings().count()), (0, 0), "{locked:?}");
-    for check in
-        [Check::Checksum, Check::Clock, Check::Versions, Check::VersionOrder, Check::ObjectRetention, Check::Delete]
-    {
+    for check in [
+        Check::Checksum,
+        Check::Clock,
+        Check::Versions,
+        Check::VersionOrder,
+        Check::ObjectRetention,
+        Check::Delete,
+    ] {
         assert_eq!(verdict(&locked, check), ProbeVerdict::Holds, "{check:?}");
     }
 }

@@ -222,8 +222,9 @@ impl Config {
             commit.dead = commit.dead.union(proposal.empty);
         }
         let lower = session.number;
-        let gone =
-            |&other: &Id| state.session(other).is_backup() && state.retention_below(other, lower) == (true, false);
+        let gone = |&other: &Id| {
+            state.session(other).is_backup() && state.retention_below(other, lower) == (true, false)
+        };
         state.ids().filter(gone).for_each(|other| commit.forgotten.insert(other));
         for other in state.counted(lower) {
             let keeps = state.session(other).record().is_none() || !self.has(Flaw::FoldDropsRecords);

@@ -6,8 +6,8 @@
 mod data;
 mod heads;
 mod places;
-mod single_flight;
 mod renewal;
+mod single_flight;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -21,14 +21,14 @@ use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::catalogue::Catalogue;
-use crate::pack_ends::{PackEnds, PackRef};
 use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
+use crate::pack_ends::{PackEnds, PackRef};
 use crate::repository::Repository;
 
 pub use data::{Attempts, check_place};
-use single_flight::SingleFlight;
 use renewal::Missed;
+use single_flight::SingleFlight;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;

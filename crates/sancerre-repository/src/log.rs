@@ -12,8 +12,8 @@ mod lost;
 mod moves;
 mod noted;
 mod read;
-mod snapshot;
 mod retention;
+mod snapshot;
 mod start;
 mod unread;
 mod verdict;
@@ -36,10 +36,10 @@ pub use avoid::Avoid;
 pub use carried::Carried;
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
-pub use moves::{PackAndFrameSet, Moves};
+pub use moves::{Moves, PackAndFrameSet};
 pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
-pub use snapshot::{Snapshot, needed, open_body};
 pub use retention::Retention;
+pub use snapshot::{Snapshot, needed, open_body};
 pub use start::decode as decode_checkpoint;
 pub use unread::Unread;
 pub use verdict::{Complaint, Flaw};
@@ -99,6 +99,9 @@ pub struct Log {
 }
 
 impl Log {
+    /// Above every number: what lies below it is the whole log.
+    pub const END: u64 = u64::MAX;
+
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
     }

@@ -12,10 +12,10 @@ use sancerre_format::names;
 use sancerre_format::pack::{PackKind, PackTail};
 
 use crate::catalogue::{Catalogue, Present};
-use crate::pack_ends::{PackEnds, PackRef, fetch_all};
 use crate::error::Result;
 use crate::log::{Log, UNKNOWN};
 use crate::monitor::Monitor;
+use crate::pack_ends::{PackEnds, PackRef, fetch_all};
 use crate::repository::Repository;
 
 /// Reads the ends of those of the wanted packs that the store lists. Of several objects under one name the one counts whose

@@ -35,7 +35,7 @@ pub(crate) struct Printed {
 /// PackEnds what runs when a backup does, however that ends.
 pub(crate) struct Ended;
 
-impl ForgetReason for Ended {
+impl Drop for Ended {
     fn drop(&mut self) {
         end_all(LOOKS_MAX);
     }
@@ -166,7 +166,7 @@ impl Read for Printed {
     }
 }
 
-impl ForgetReason for Printed {
+impl Drop for Printed {
     /// Nobody reads on: a command that is still at work has nothing more to do.
     fn drop(&mut self) {
         if let Some((_, running)) = self.started.take() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use sancerre_engine::dedup::ReusePolicy;
 use sancerre_engine::host::Host;
 use sancerre_engine::index::{Index, Lookup};
 use sancerre_engine::keys::Keys;
-use sancerre_engine::dedup::ReusePolicy;
 use sancerre_engine::location;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;

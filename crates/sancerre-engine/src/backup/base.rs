@@ -6,8 +6,8 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Title};
 use sancerre_format::outcome::Body;
 
+use crate::dedup::{ReusePolicy, Speaker};
 use crate::frames::Frames;
-use crate::dedup::{Speaker, ReusePolicy};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot, open_body};

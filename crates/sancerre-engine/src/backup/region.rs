@@ -14,9 +14,9 @@ use super::Shared;
 use super::packer::{Frame, places};
 use super::salvage::{self, Salvage};
 use super::scratch::Scratch;
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
-use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::monitor::add;
 
 /// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.

@@ -16,11 +16,11 @@ use sancerre_format::id::{ContentId, FramePlace, Hash, PackName, Place};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::Shared;
-use crate::error::{Error, Result};
 use crate::dedup::{PlaceMap, Speaker, Word};
+use crate::error::{Error, Result};
 use crate::repository::Repository;
-use crate::repository::pack_ends::{Contents, PackRef, contents};
 use crate::repository::log::{Log, LogEntry};
+use crate::repository::pack_ends::{Contents, PackRef, contents};
 use sancerre_repository::lru::LruCache;
 
 /// Tails read at once, over all regions: each is some 64 KiB.

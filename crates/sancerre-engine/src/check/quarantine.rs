@@ -6,7 +6,7 @@ use sancerre_format::log::Kind;
 
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::{Log, PackAndFrameSet, Moves};
+use crate::repository::log::{Log, Moves, PackAndFrameSet};
 use crate::repository::session;
 
 /// What is quarantined, and what should be.

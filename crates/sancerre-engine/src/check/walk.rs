@@ -16,7 +16,7 @@ use sancerre_format::node::{ChildEntry, Geometry, LeafEntry, Node, NodeKey, Node
 use super::elsewhere::{Elsewhere, lies};
 use super::nodes::{NodeFrames, Opened};
 use super::packs;
-use super::report::{Severity, Affected};
+use super::report::{Affected, Severity};
 use super::run::Run;
 use super::tables::Tables;
 use crate::error::Result;

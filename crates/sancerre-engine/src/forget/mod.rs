@@ -199,7 +199,9 @@ fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) 
         (*vm, *of) = (&candidate.vm, of.saturating_add(1));
     }
     // What is damaged is none of the snapshots that are counted here.
-    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(ForgetReason::Named | ForgetReason::NoRule));
+    let goes = |decision: &&Decision| {
+        matches!(decision.verdict, Verdict::Drop(ForgetReason::Named | ForgetReason::NoRule))
+    };
     for decision in decisions.iter().filter(goes) {
         let (_, dropped, _) = counts.entry(&decision.machine).or_insert((&decision.vm, 0, 0));
         *dropped = dropped.saturating_add(1);

@@ -215,7 +215,8 @@ pub fn plan(rules: &Rules, considered: &[Candidate], all: &[Candidate]) -> Vec<D
     }
     keep_last_of_vm(considered, all, &mut kept);
     let decide = |(candidate, reasons): (&Candidate, Vec<Keep>)| {
-        let verdict = if reasons.is_empty() { Verdict::Drop(ForgetReason::NoRule) } else { Verdict::Keep(reasons) };
+        let verdict =
+            if reasons.is_empty() { Verdict::Drop(ForgetReason::NoRule) } else { Verdict::Keep(reasons) };
         Decision::new(candidate, verdict)
     };
     considered.iter().zip(kept).map(decide).collect()

@@ -17,8 +17,8 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::pack_ends::{PackRef, fetch_all};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
+use crate::repository::pack_ends::{PackRef, fetch_all};
 use crate::repository::session::{abort_other, append, one_line};
 
 /// Signs that a gc ended with nothing, whatever its outcome is. Returns the entry's number.

@@ -17,15 +17,15 @@ use sancerre_format::list::ListedPack;
 use sancerre_format::log::KEEPERS;
 use sancerre_format::pack::PackKind;
 
-use super::gather::{MovedFrame, PackInMaking, PackFiller};
+use super::gather::{MovedFrame, PackFiller, PackInMaking};
 use super::plan::Survivors;
 use super::source::read;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::pack_ends::PackRef;
 use crate::repository::log::Moves;
+use crate::repository::pack_ends::PackRef;
 use crate::repository::session::publish_list;
 
 /// Packs read at once, and built and uploaded at once: with what is gathered, eight packs in memory.

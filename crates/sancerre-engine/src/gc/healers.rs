@@ -29,8 +29,8 @@ use crate::map::MapReader;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::log::{Log, Moves, PackAndFrameSet, Snapshot, open_body};
 use crate::repository::pack_ends::{Contents, PackEnds, PackRef, fetch_all};
-use crate::repository::log::{Log, PackAndFrameSet, Moves, Snapshot, open_body};
 
 /// Ids sought at most, some 300 MB: of a repository that lost more, everything stays.
 const WANTED_MAX: usize = 4 << 20;
@@ -141,7 +141,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(stock: &'a Stock<'a>, quarantined: PackAndFrameSet, frames: Arc<Frames>, monitor: &'a Monitor) -> Self {
+    fn new(
+        stock: &'a Stock<'a>,
+        quarantined: PackAndFrameSet,
+        frames: Arc<Frames>,
+        monitor: &'a Monitor,
+    ) -> Self {
         Self {
             stock,
             quarantined,

@@ -20,10 +20,10 @@ mod lists;
 mod locks;
 mod moved;
 mod notes;
-mod wait;
 pub mod plan;
 mod source;
 mod sweep;
+mod wait;
 mod weigh;
 
 use std::collections::BTreeSet;
@@ -43,9 +43,9 @@ use crate::store::Leftovers;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use healers::Stock;
-use wait::Waiting;
 use plan::{Plan, PlanInput};
 use sweep::Swept;
+use wait::Waiting;
 use weigh::weigh;
 
 /// How to collect.

@@ -16,8 +16,8 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::pack_ends::{PackEnds, PackRef};
 use crate::repository::log::{Log, Moves, needed};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 
 /// Frames by the pack in which they should lie now.
 type Copies = BTreeMap<PackName, FrameSet>;

@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::pack_ends::{PackEnds, PackRef};
 use crate::repository::log::{Avoid, Log};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 use sancerre_repository::index::SegmentRun;
 use sancerre_repository::index::segments;
 

@@ -150,7 +150,7 @@ async fn fill(
             "{key}: filled, so that nobody can put another entry there; its outcome stands for it"
         ));
     }
-    if options.dry_run { Ok(()) } else { log.fill_lost(repository, u64::MAX).await }
+    if options.dry_run { Ok(()) } else { log.fill_lost(repository, Log::END).await }
 }
 
 /// What only the right bytes, or the administrator's word, can help.

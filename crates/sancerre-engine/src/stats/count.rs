@@ -11,8 +11,8 @@ use sancerre_format::seal::RootKey;
 
 use super::{MachineStats, Stats};
 use crate::error::Result;
-use crate::repository::pack_ends::PackEnds;
 use crate::repository::log::{Log, Moves};
+use crate::repository::pack_ends::PackEnds;
 
 /// Classes of chunk sizes: the first up to 4 KiB, each twice the one before, the last without end.
 pub const CLASSES: usize = 9;

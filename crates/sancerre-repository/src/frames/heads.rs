@@ -12,9 +12,9 @@ use sancerre_format::pack::{DirectoryEntry, PackKind};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use super::{Frames, sealed};
-use crate::pack_ends::{PackEnds, PackRef};
 use crate::error::{Error, Result};
 use crate::log::LogEntry;
+use crate::pack_ends::{PackEnds, PackRef};
 
 /// Packs of a session that are asked before it is given up.
 const PACKS_ASKED: usize = 8;

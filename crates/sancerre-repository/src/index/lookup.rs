@@ -15,8 +15,8 @@ use sancerre_format::names::Folder;
 
 use super::segment::{Segment, Whole, key_of, retain_heard, segments_of};
 use super::uncovered::{Covering, ignored, read_uncovered};
+use crate::dedup::{BYTES_PER_ENTRY, ReusePolicy, Speaker, Word, Words};
 use crate::error::{Error, Result};
-use crate::dedup::{BYTES_PER_ENTRY, Speaker, ReusePolicy, Word, Words};
 use crate::log::Log;
 use crate::lru::LruCache;
 use crate::monitor::Monitor;

@@ -11,7 +11,7 @@ use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
-use super::moves::{PackAndFrameSet, Moves};
+use super::moves::{Moves, PackAndFrameSet};
 use super::{Log, LogEntry, Outcome};
 
 /// Places that a session must not use (FORMAT.md §9.2).

@@ -91,7 +91,7 @@ impl Log {
             for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
                 // What stands there and says nothing certain is told as a key that belongs to nothing.
                 if let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) {
-                    self.strangers.remove(&key);
+                    self.unknown_keys.remove(&key);
                     found.insert(session.number, (session, stand_in));
                 }
             }

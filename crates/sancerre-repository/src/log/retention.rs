@@ -249,6 +249,11 @@ impl Log {
         self.entries.values().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
     }
 
+    /// What all entries say of snapshots.
+    pub fn retention(&self) -> Retention {
+        self.retention_below(Log::END)
+    }
+
     /// What the entries below `number` say of snapshots.
     pub fn retention_below(&self, number: u64) -> Retention {
         self.survey(number).retention

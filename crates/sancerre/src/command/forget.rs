@@ -117,7 +117,10 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     let selection = if options.snapshots.is_empty() {
         Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        Selection::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
+        Selection::Named {
+            snapshots: named(&options, &repository, &log, context)?,
+            even_last: options.even_last,
+        }
     };
     let began = context.host.clock.now();
     let settings = ForgetOptions {
@@ -199,7 +202,8 @@ fn dropped(report: &ForgetReport) -> usize {
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
     context.output.result(&table(&COLUMNS, &rows))?;
-    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged)) {
+    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged))
+    {
         context.output.warning(&damaged(decision));
     }
     let dropped = dropped(report);

@@ -152,7 +152,11 @@ impl Trial<'_> {
                 );
             }
             (Ok(None), Ok(None)) => {
-                self.found(Check::ObjectRetention, ProbeVerdict::Absent, "the bucket has no default retention");
+                self.found(
+                    Check::ObjectRetention,
+                    ProbeVerdict::Absent,
+                    "the bucket has no default retention",
+                );
             }
             (Err(reason), Ok(None)) => self.found(
                 Check::ObjectRetention,
