@@ -325,7 +325,9 @@ impl Scanning {
             let (start, _) = input.extent();
             let ids = map.open.iter().filter_map(|open| Some((open.slot, map.chunks.get(open.slot)?.id)));
             let ids: Vec<(usize, ContentId)> = ids.collect();
-            map = self.work(move |chunker| region::settle(&shared, chunker, &input, map, &known)).await?;
+            map = self
+                .work(move |chunker| region::resolve_undecided(&shared, chunker, &input, map, &known))
+                .await?;
             if let Some(hinted) = hinted {
                 hinted.doubt.settled(&ids, &map, start)?;
             }

@@ -55,7 +55,7 @@ pub(super) struct RegionMap {
     pub data_bytes: u64,
     pub new_bytes: u64,
     pub new_chunks: u64,
-    /// Chunks that a page of the index must tell of, or a pack's table: [`settle`] finishes them.
+    /// Chunks that a page of the index must tell of, or a pack's table: [`resolve_undecided`] finishes them.
     pub open: Vec<Open>,
 }
 
@@ -167,7 +167,7 @@ pub(super) fn scan(
 
 /// Finishes the chunks that the scan left open: `known` is where they lie for certain. The others seemed known and
 /// are not; they are few, and their bytes are read again.
-pub(super) fn settle(
+pub(super) fn resolve_undecided(
     shared: &Shared,
     chunker: &Chunker,
     input: &RegionInput,
@@ -178,7 +178,7 @@ pub(super) fn settle(
     shared.scratch.with(|scratch| {
         let mut scan = Scan::new(shared, chunker, scratch, map);
         for slot in open {
-            scan.settle(slot.slot, input, known)?;
+            scan.resolve_undecided(slot.slot, input, known)?;
         }
         scan.flush()?;
         Ok(scan.map)
@@ -230,7 +230,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Gives a chunk that was left open its place.
-    fn settle(&mut self, slot: usize, input: &RegionInput, known: &PlaceMap) -> Result<()> {
+    fn resolve_undecided(&mut self, slot: usize, input: &RegionInput, known: &PlaceMap) -> Result<()> {
         let none = || Error::bug(format!("chunk {slot} of a region was left open and is not there"));
         let chunk = self.map.chunks.get_mut(slot).ok_or_else(none)?;
         if let Some(place) = known.get(&chunk.id).copied().or_else(|| self.shared.stored.get(&chunk.id)) {

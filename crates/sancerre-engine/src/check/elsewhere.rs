@@ -87,13 +87,13 @@ impl Elsewhere {
         }));
     }
 
-    /// Whether so much waits that it should be settled.
+    /// Whether so much waits that it should be judged.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() > WAITING_MAX
     }
 
     /// Says of everything that waits what it costs, or that it lies elsewhere too.
-    pub(super) async fn settle(&mut self, run: &mut Run<'_>, tables: &mut Tables) -> Result<()> {
+    pub(super) async fn judge(&mut self, run: &mut Run<'_>, tables: &mut Tables) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         if waiting.is_empty() {
             return Ok(());

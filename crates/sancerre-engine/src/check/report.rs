@@ -111,7 +111,7 @@ struct Draft {
     problems: Vec<String>,
     more: u64,
     /// Everything wrong with it was quarantined by an earlier check.
-    settled: bool,
+    is_quarantined: bool,
     costs: BTreeMap<Affected, Vec<Range<u64>>>,
     /// What it would cost, were there no other copies.
     healed: BTreeMap<Affected, Vec<Range<u64>>>,
@@ -124,11 +124,11 @@ pub(super) struct Findings(BTreeMap<String, Draft>);
 impl Findings {
     /// Notes a problem of an object.
     pub(super) fn blame(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
-        self.draft(object, severity, problem.into()).settled = false;
+        self.draft(object, severity, problem.into()).is_quarantined = false;
     }
 
     /// Notes a problem that an earlier check has quarantined: when it costs nothing, it is history.
-    pub(super) fn blame_settled(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
+    pub(super) fn blame_quarantined(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
         self.draft(object, severity, problem.into());
     }
 
@@ -137,7 +137,7 @@ impl Findings {
             severity,
             problems: Vec::new(),
             more: 0,
-            settled: true,
+            is_quarantined: true,
             costs: BTreeMap::new(),
             healed: BTreeMap::new(),
         });
@@ -192,7 +192,7 @@ impl Draft {
             victims.filter_map(cost).collect()
         };
         let (costs, healed) = (told(self.costs), told(self.healed));
-        let history = self.settled && costs.is_empty() && healed.is_empty();
+        let history = self.is_quarantined && costs.is_empty() && healed.is_empty();
         let mut problem = self.problems.join("; ");
         if self.more > 0 {
             problem.push_str(&format!("; and {} more", self.more));

@@ -155,10 +155,10 @@ fn costs_are_told_by_snapshot_and_disk() {
 fn quarantined_damage_that_costs_nothing_is_history() {
     let subjects = [subject(1, &["root"])];
     let mut findings = Findings::default();
-    findings.blame_settled("old", Severity::Damaged, "a");
-    findings.blame_settled("needed", Severity::Damaged, "a");
+    findings.blame_quarantined("old", Severity::Damaged, "a");
+    findings.blame_quarantined("needed", Severity::Damaged, "a");
     findings.cost("needed", (0, Some(0)), Some(0..1));
-    findings.blame_settled("grown", Severity::Damaged, "a");
+    findings.blame_quarantined("grown", Severity::Damaged, "a");
     findings.blame("grown", Severity::Missing, "b");
     let severities: Vec<(String, Severity)> =
         findings.finish(&subjects).into_iter().map(|finding| (finding.object, finding.severity)).collect();

@@ -61,7 +61,7 @@ pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, sink: &Arc<Sin
     let (sender, receiver) = mpsc::channel(1);
     let done = try_join(plan_steps(fetcher, member, sink, sender), run_steps(fetcher, sink, receiver)).await;
     if done.is_err() {
-        fetcher.settle().await;
+        fetcher.join_work().await;
     }
     let (mut gone, chunks_gone) = done?;
     // All that could be had is in place: only now it is said what could not.
