@@ -50,7 +50,7 @@ async fn findings(repo: &TestRepo) -> Vec<(Severity, String)> {
     told.filter(|(severity, _)| *severity != Severity::Note).collect()
 }
 
-/// PackEnds what the thief signed, in any case.
+/// Ends what the thief signed, in any case.
 async fn revoke_thief(repo: &TestRepo, from: u64) -> u64 {
     let admin = repo.as_admin().await;
     let mut log = Log::load(&admin).await.unwrap();

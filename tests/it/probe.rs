@@ -28,19 +28,14 @@ fn verdict(report: &Report, check: Check) -> ProbeVerdict {
 async fn an_honest_bucket_is_believed() {
     let plain = examine(Features::default()).await;
     assert_eq!((plain.unsafe_findings().count(), plain.doubtful_findings().count()), (0, 0), "{plain:?}");
-    for check in [Check::Versions, Check::ObjectRetention, Check::Overwrite, Check::Delete] {
+    for check in [Check::Versions, Check::Retention, Check::Overwrite, Check::Delete] {
         assert_eq!(verdict(&plain, check), ProbeVerdict::Absent, "{check:?}");
     }
     let locked = examine(Features { versions: true, lock: true, lie: None }).await;
     assert_eq!((locked.unsafe_findings().count(), locked.doubtful_findings().count()), (0, 0), "{locked:?}");
-    for check in [
-        Check::Checksum,
-        Check::Clock,
-        Check::Versions,
-        Check::VersionOrder,
-        Check::ObjectRetention,
-        Check::Delete,
-    ] {
+    for check in
+        [Check::Checksum, Check::Clock, Check::Versions, Check::VersionOrder, Check::Retention, Check::Delete]
+    {
         assert_eq!(verdict(&locked, check), ProbeVerdict::Holds, "{check:?}");
     }
 }
@@ -60,8 +55,8 @@ const LIES: [(Lie, Check, ProbeVerdict, bool); 17] = [
     (Lie::IgnoresChecksums, Check::Checksum, ProbeVerdict::Absent, true),
     (Lie::WrongClock, Check::Clock, ProbeVerdict::Absent, true),
     (Lie::KeepsNoVersions, Check::Versions, ProbeVerdict::Lies, true),
-    (Lie::LocksNothing, Check::ObjectRetention, ProbeVerdict::Lies, true),
-    (Lie::LockIsForShow, Check::ObjectRetention, ProbeVerdict::Lies, true),
+    (Lie::LocksNothing, Check::Retention, ProbeVerdict::Lies, true),
+    (Lie::LockIsForShow, Check::Retention, ProbeVerdict::Lies, true),
     (Lie::DeletesNothing, Check::Delete, ProbeVerdict::Lies, true),
     (Lie::ListsVersionsBackwards, Check::VersionOrder, ProbeVerdict::Lies, false),
 ];

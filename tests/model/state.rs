@@ -312,7 +312,7 @@ pub(crate) struct Budget {
     pub(crate) doubtful: u8,
     pub(crate) newer: u8,
     pub(crate) revokes: u8,
-    /// PackEnds of the doubtful key's certificate.
+    /// Ends of the doubtful key's certificate.
     pub(crate) expiries: u8,
     pub(crate) abandons: u8,
     pub(crate) checkpoints: u8,

@@ -217,7 +217,7 @@ impl Server {
         match self.features.lock && !self.lies(Lie::LocksNothing) {
             true => Answer::new(
                 200,
-                "<ObjectRetention><Mode>COMPLIANCE</Mode><RetainUntilDate>2099-01-01T00:00:00Z</RetainUntilDate></ObjectRetention>",
+                "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2099-01-01T00:00:00Z</RetainUntilDate></Retention>",
             ),
             false => Answer::new(404, "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"),
         }

@@ -129,7 +129,7 @@ impl TestRepo {
         SegmentName { session: session.number, sequence: 0 }
     }
 
-    /// PackEnds a gc with these final lists, in the admin's name.
+    /// Ends a gc with these final lists, in the admin's name.
     pub async fn commit_gc(&self, session: SessionId, lists: &GcLists) {
         self.commit_gc_as(&self.as_admin().await, session, lists).await;
     }
@@ -206,7 +206,7 @@ impl TestRepo {
         self.tamper(&names::list(&keys.zone, &session, 0), bytes).await;
     }
 
-    /// PackEnds a session with nothing, in the admin's name.
+    /// Ends a session with nothing, in the admin's name.
     pub async fn abort(&self, session: SessionId) {
         let abort = Abort {
             repository: self.open.keys.trust.repository,

@@ -21,7 +21,7 @@ pub struct Revoked {
     pub ended: Vec<SessionId>,
 }
 
-/// PackEnds the trust in a key from a log number on, without one from the revocation's own number on, and ends what the key
+/// Ends the trust in a key from a log number on, without one from the revocation's own number on, and ends what the key
 /// has under way: a collection of it could else commit after it was revoked.
 ///
 /// It works whatever lies in the log, entries of later versions and numbers far above all others included.

@@ -50,7 +50,7 @@ pub enum Kind {
     Undelete(Snapshots),
     /// Snapshots must stay whatever is forgotten.
     Hold(Held),
-    /// PackEnds holds.
+    /// Ends holds.
     Release(Held),
     /// Another keeper's consent to entries that need more than one.
     Approve(Approval),

@@ -92,7 +92,7 @@ impl Talk {
         Ok(Self { control: Lane::new(socket, Some(patience))?, process, patience })
     }
 
-    /// PackEnds the child and says what became of it.
+    /// Ends the child and says what became of it.
     fn end(&self, trouble: &Trouble) -> String {
         let status = self.process.as_ref().and_then(Process::end);
         let words = self.process.as_ref().map(Process::last_words).unwrap_or_default();

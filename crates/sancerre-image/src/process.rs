@@ -43,7 +43,7 @@ impl Process {
         self.id
     }
 
-    /// PackEnds the program and returns what it said; nothing when that was asked before, or when it does not end.
+    /// Ends the program and returns what it said; nothing when that was asked before, or when it does not end.
     pub(crate) fn last_words(&self) -> String {
         if self.end().is_none() {
             return String::new();
@@ -52,7 +52,7 @@ impl Process {
         words.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
-    /// PackEnds the program, if it has not ended itself, and says how it did; none when it is still there after a while: the
+    /// Ends the program, if it has not ended itself, and says how it did; none when it is still there after a while: the
     /// kernel ends nobody who waits for a disk that does not answer, and the caller must not wait with it.
     pub(crate) fn end(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().ok()?;

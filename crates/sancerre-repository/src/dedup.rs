@@ -32,7 +32,7 @@ impl Hasher for IdHasher {
     fn write_usize(&mut self, _length: usize) {}
 }
 
-/// PlaceMap by id.
+/// Places by id.
 pub type PlaceMap = HashMap<ContentId, Place, BuildHasherDefault<IdHasher>>;
 
 /// Who says where a chunk lies.

@@ -39,7 +39,7 @@ pub enum ErrorKind {
     Bug,
 }
 
-/// PackEnds the function with [`Error::Bug`] unless the condition holds. For what follows from the code around it and would, if
+/// Ends the function with [`Error::Bug`] unless the condition holds. For what follows from the code around it and would, if
 /// it did not hold, become less data or wrong data: such a state must end loudly.
 #[macro_export]
 macro_rules! invariant {

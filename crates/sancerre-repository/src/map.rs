@@ -12,7 +12,7 @@ use sancerre_format::outcome::{Member, Root};
 use crate::error::Result;
 use crate::frames::Frames;
 
-/// Decoded nodes cached, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
+/// Decoded nodes, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
 /// new map behind them.
 const NODES_KEPT: usize = 256;
 

@@ -244,7 +244,7 @@ impl Session {
         }
     }
 
-    /// PackEnds the session with nothing.
+    /// Ends the session with nothing.
     pub async fn abort(&self, repository: &Repository, reason: &str) -> Result<()> {
         // On a disk that this backup filled, `gc` would wait for the session for hours.
         repository.store.spend_reserve();

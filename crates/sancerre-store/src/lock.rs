@@ -92,7 +92,7 @@ impl Store {
         let s3 = self.history().await?.ok_or_else(no_locks)?;
         let version = self.version(key).await?;
         let body = format!(
-            "<ObjectRetention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></ObjectRetention>",
+            "<Retention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>",
             mode.word()
         );
         let answer = s3.set_retention(key, version.as_deref(), Bytes::from(body)).await?;

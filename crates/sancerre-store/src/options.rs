@@ -23,7 +23,7 @@ pub struct StoreOptions {
     pub salt: u64,
     /// Tells the user that the store is away, and that it is back.
     pub notice: Arc<dyn Fn(String) + Send + Sync>,
-    /// PackEnds the waiting when the user asks to stop.
+    /// Ends the waiting when the user asks to stop.
     pub cancel: Cancel,
 }
 

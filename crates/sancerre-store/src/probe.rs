@@ -41,7 +41,7 @@ pub enum Check {
     /// A listing of versions says which of them was first.
     VersionOrder,
     /// New objects are locked against deletion.
-    ObjectRetention,
+    Retention,
     /// These credentials cannot replace an object.
     Overwrite,
     /// These credentials cannot delete an object.
@@ -99,7 +99,7 @@ impl Check {
             Self::Flush => "folders can be flushed",
             Self::Versions => "keeps versions",
             Self::VersionOrder => "versions are in order",
-            Self::ObjectRetention => "new objects are locked",
+            Self::Retention => "new objects are locked",
             Self::Overwrite => "overwriting is refused",
             Self::Delete => "deleting is refused",
         }
@@ -119,7 +119,7 @@ impl Check {
             Self::Flush => "flush",
             Self::Versions => "versions",
             Self::VersionOrder => "version_order",
-            Self::ObjectRetention => "retention",
+            Self::Retention => "retention",
             Self::Overwrite => "overwrite",
             Self::Delete => "delete",
         }
@@ -135,7 +135,7 @@ impl Check {
             | Self::Range
             | Self::VersionOrder => Weight::Required,
             Self::List | Self::Checksum | Self::Clock | Self::Flush => Weight::Wanted,
-            Self::Versions | Self::ObjectRetention | Self::Overwrite | Self::Delete => Weight::Protection,
+            Self::Versions | Self::Retention | Self::Overwrite | Self::Delete => Weight::Protection,
         }
     }
 
@@ -157,7 +157,7 @@ impl Check {
             Self::VersionOrder => {
                 "what was put over an object cannot be told from it: list versions to these credentials, or use a bucket without"
             }
-            Self::ObjectRetention => "whoever may delete can destroy the repository: set a default retention",
+            Self::Retention => "whoever may delete can destroy the repository: set a default retention",
             Self::Overwrite => {
                 "whoever has these credentials can put other bytes in an object's place; versions keep the first"
             }

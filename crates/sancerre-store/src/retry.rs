@@ -39,7 +39,7 @@ struct Signal {
 }
 
 impl Cancel {
-    /// PackEnds all waiting, now and from now on.
+    /// Ends all waiting, now and from now on.
     pub fn now(&self) {
         self.0.is_set.store(true, Ordering::SeqCst);
         self.0.changed.notify_waiters();

@@ -61,7 +61,7 @@ pub(crate) struct Context {
     pub(crate) prompt: Box<Prompt>,
     pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
-    /// PackEnds the waiting for the store when a signal comes.
+    /// Ends the waiting for the store when a signal comes.
     pub(crate) cancel: Cancel,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     store: OnceLock<Store>,

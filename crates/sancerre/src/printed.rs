@@ -32,7 +32,7 @@ pub(crate) struct Printed {
     is_over: bool,
 }
 
-/// PackEnds what runs when a backup does, however that ends.
+/// Ends what runs when a backup does, however that ends.
 pub(crate) struct Ended;
 
 impl Drop for Ended {
@@ -41,7 +41,7 @@ impl Drop for Ended {
     }
 }
 
-/// PackEnds what runs at once.
+/// Ends what runs at once.
 pub(crate) fn kill_all() {
     end_all(0);
 }

@@ -185,7 +185,7 @@ fn what_qemu_counted_is_read_from_overlays_bitmaps_and_servers() {
     assert!(done["scan"] == "full" && said.contains("cannot be used"), "{said}");
 }
 
-/// PackEnds with the test.
+/// Ends with the test.
 struct Server(std::process::Child);
 
 impl Drop for Server {

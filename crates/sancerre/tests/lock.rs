@@ -38,7 +38,7 @@ fn lock(server: &Seaweedfs, bucket: &str, key: &str, version: &str, until: i64) 
         .unwrap();
     let date = String::from_utf8(date.stdout).unwrap();
     let body = format!(
-        "<ObjectRetention><Mode>COMPLIANCE</Mode><RetainUntilDate>{}</RetainUntilDate></ObjectRetention>",
+        "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{}</RetainUntilDate></Retention>",
         date.trim()
     );
     let query = format!("retention=&versionId={version}");

@@ -86,7 +86,7 @@ impl Serving {
         self.child.take().unwrap().wait_with_output().unwrap()
     }
 
-    /// PackEnds it as an administrator does; returns its summary.
+    /// Ends it as an administrator does; returns its summary.
     fn stop(mut self) -> (ExitStatus, Value) {
         self.signal(Signal::TERM);
         let output = self.ended();

@@ -87,7 +87,7 @@ pub fn radosgw(folder: &Path) -> Result<Liar> {
     Ok(Liar { port: ports[0], _keeps: Box::new(daemons) })
 }
 
-/// PackEnds the daemons and removes their folder when dropped.
+/// Ends the daemons and removes their folder when dropped.
 struct Daemons {
     folder: PathBuf,
 }

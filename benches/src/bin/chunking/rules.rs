@@ -25,7 +25,7 @@ pub(crate) enum Sample {
     /// The block's last 64 bytes.
     Tail,
     /// Its first 32 and its last 32.
-    PackEnds,
+    Ends,
 }
 
 #[derive(Clone, Copy)]
@@ -130,7 +130,7 @@ impl BlockRule {
         let mut sample = [0; 64];
         match self.sample {
             Sample::Tail => sample.copy_from_slice(&block[block.len() - 64..]),
-            Sample::PackEnds => {
+            Sample::Ends => {
                 sample[..32].copy_from_slice(&block[..32]);
                 sample[32..].copy_from_slice(&block[block.len() - 32..]);
             }
@@ -158,7 +158,7 @@ const BASE: BlockRule = BlockRule {
     sizes: kib(32, 128, 512),
     hole_blocks: 4,
     file_end_bytes: 64,
-    sample: Sample::PackEnds,
+    sample: Sample::Ends,
     normalisation: 1,
 };
 

@@ -81,7 +81,7 @@ impl Doubt {
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// PackEnds the use of the map because the one before it cannot be read.
+    /// Ends the use of the map because the one before it cannot be read.
     pub(super) fn lost(&self, error: &Error) -> Error {
         self.end(GivenUp { why: format!("the map before it cannot be read: {error}"), is_lie: false })
     }

@@ -9,7 +9,7 @@ use crate::dedup::{BYTES_PER_ENTRY, PlaceMap};
 
 const SHARDS: usize = 64;
 
-/// PlaceMap by id, in shards so that workers seldom meet. Full, it stops growing: what it does not know is stored again.
+/// Places by id, in shards so that workers seldom meet. Full, it stops growing: what it does not know is stored again.
 pub(super) struct Stored {
     shards: Vec<Mutex<PlaceMap>>,
     room: AtomicU64,

@@ -34,7 +34,7 @@ pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, 
     rescue(repository, log, snapshots, Kind::Undelete(named(snapshots, reason))).await
 }
 
-/// PackEnds holds. Returns the entry's number.
+/// Ends holds. Returns the entry's number.
 ///
 /// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::WrongKey`]; the store's.
 pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
@@ -75,7 +75,7 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
     rescue(repository, log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
 }
 
-/// PackEnds the holds of machines; snapshots that are held themselves stay so. Returns the entry's number.
+/// Ends the holds of machines; snapshots that are held themselves stay so. Returns the entry's number.
 ///
 /// Errors: [`Error::Usage`] for a machine that is not held; [`Error::WrongKey`]; the store's.
 pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {

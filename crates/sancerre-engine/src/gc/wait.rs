@@ -62,7 +62,7 @@ impl Waiting {
         }
     }
 
-    /// PackEnds the sessions that are taken for dead; returns the others.
+    /// Ends the sessions that are taken for dead; returns the others.
     async fn end_dead(
         &self,
         repository: &Repository,

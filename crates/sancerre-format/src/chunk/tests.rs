@@ -51,7 +51,7 @@ fn pieces(chunker: &Chunker, region: &[u8]) -> Vec<Piece> {
     pieces_through(chunker, region, || region.len())
 }
 
-/// PackEnds of pieces, from the region's start.
+/// Ends of pieces, from the region's start.
 fn ends(pieces: &[Piece]) -> Vec<usize> {
     pieces
         .iter()

@@ -67,7 +67,7 @@ impl Program {
         &self.socket
     }
 
-    /// PackEnds the program and returns what it said.
+    /// Ends the program and returns what it said.
     pub(super) fn last_words(&self) -> String {
         let words = self.process.last_words();
         if words.is_empty() { "qemu-nbd said nothing".to_owned() } else { words }

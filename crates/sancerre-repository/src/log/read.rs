@@ -85,7 +85,7 @@ impl Log {
         open.map_or(unknown, |(number, _)| *number)
     }
 
-    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are unknown_keys.
+    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are unknown keys.
     fn not_known(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
         for listed in listed {

@@ -121,7 +121,7 @@ pub async fn append_revoke(
     Ok((session.number, bytes))
 }
 
-/// PackEnds somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.
+/// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.
 ///
 /// Errors: [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn abort_other(repository: &Repository, session: SessionId, reason: &str) -> Result<()> {

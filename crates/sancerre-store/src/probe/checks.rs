@@ -349,7 +349,7 @@ impl Trial<'_> {
     /// Stores whose versions and locks are not asked about.
     async fn elsewhere(&mut self, key: &str, first: &Bytes) -> Result<()> {
         self.found(Check::Versions, ProbeVerdict::Unknown, "only S3 is asked");
-        self.found(Check::ObjectRetention, ProbeVerdict::Unknown, "only S3 is asked");
+        self.found(Check::Retention, ProbeVerdict::Unknown, "only S3 is asked");
         if !self.overwrite(key).await? && self.store.get(key).await?.as_ref() != Some(first) {
             self.found(Check::ReadBack, ProbeVerdict::Lies, "an object is another after a refused write");
         }

@@ -105,9 +105,8 @@ struct Locks {
 }
 
 fn locks_objects(report: &Report) -> bool {
-    let holds = |finding: &ProbeFinding| {
-        finding.check == Check::ObjectRetention && finding.verdict == ProbeVerdict::Holds
-    };
+    let holds =
+        |finding: &ProbeFinding| finding.check == Check::Retention && finding.verdict == ProbeVerdict::Holds;
     report.findings.iter().any(holds)
 }
 

@@ -102,7 +102,7 @@ impl Trial<'_> {
         };
         match (answer.is_success(), is_there) {
             (_, false) if lock.is_some() => {
-                self.found(Check::ObjectRetention, ProbeVerdict::Lies, "a locked object was deleted");
+                self.found(Check::Retention, ProbeVerdict::Lies, "a locked object was deleted");
             }
             (true, true) if version.is_some() => self.found(
                 Check::Delete,
@@ -136,14 +136,14 @@ impl Trial<'_> {
             (_, Ok(Some(lock))) => {
                 self.locked_until = lock.until;
                 self.found(
-                    Check::ObjectRetention,
+                    Check::Retention,
                     ProbeVerdict::Holds,
                     format!("{} until {}", lock.mode, lock.term),
                 );
             }
             (Ok(Some(rule)), Ok(None)) => {
                 self.found(
-                    Check::ObjectRetention,
+                    Check::Retention,
                     ProbeVerdict::Lies,
                     format!(
                         "the bucket says {} for {} days, but a new object has no lock",
@@ -152,20 +152,16 @@ impl Trial<'_> {
                 );
             }
             (Ok(None), Ok(None)) => {
-                self.found(
-                    Check::ObjectRetention,
-                    ProbeVerdict::Absent,
-                    "the bucket has no default retention",
-                );
+                self.found(Check::Retention, ProbeVerdict::Absent, "the bucket has no default retention");
             }
             (Err(reason), Ok(None)) => self.found(
-                Check::ObjectRetention,
+                Check::Retention,
                 ProbeVerdict::Absent,
                 format!("a new object has no lock (the bucket's rule: {reason})"),
             ),
             (_, Err(reason)) => {
                 self.found(
-                    Check::ObjectRetention,
+                    Check::Retention,
                     ProbeVerdict::Unknown,
                     format!("the store does not tell ({reason})"),
                 );
