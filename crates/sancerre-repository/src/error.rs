@@ -56,7 +56,10 @@ pub use crate::invariant;
 #[non_exhaustive]
 pub enum Error {
     /// No `config` object.
-    #[error("there is no repository at {location}; check the location, or make one with `sancerre init`")]
+    #[error(
+        "there is no repository at {location}: check the location, and of a folder whether its disk or share is mounted. \
+         `sancerre init` is for a new repository only"
+    )]
     NoRepository {
         /// Where it was looked for.
         location: String,

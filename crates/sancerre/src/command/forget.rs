@@ -201,7 +201,10 @@ fn dropped(report: &ForgetReport) -> usize {
 
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
-    context.output.result(&table(&COLUMNS, &rows))?;
+    // Cron mails whatever is printed, and each night that would be the same table.
+    if !context.global.quiet || dry_run {
+        context.output.result(&table(&COLUMNS, &rows))?;
+    }
     for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged))
     {
         context.output.warning(&damaged(decision));

@@ -123,19 +123,22 @@ pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<Snaps
     Ok(reader)
 }
 
-/// The one member that is meant: the named one, or the only one.
+/// The one member that is meant: the named one, the only one, or the only disk beside attached files.
 pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<&'a Member, Failure> {
     let members = &reader.body().members;
-    let found = match (&snapshot.member, members.as_slice()) {
-        (Some(name), _) => reader.member(name.as_str()),
-        (None, [only]) => Some(only),
-        (None, _) => None,
+    let disks: Vec<&Member> = members.iter().filter(|member| member.kind == MemberKind::Disk).collect();
+    let found = match (&snapshot.member, members.as_slice(), disks.as_slice()) {
+        (Some(name), ..) => reader.member(name.as_str()),
+        (None, [only], _) | (None, _, [only]) => Some(only),
+        (None, ..) => None,
     };
     found.ok_or_else(|| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let others = (members.len() - disks.len()) as u64;
+        let others = if others > 0 { format!(" and {}", count(others, "other member")) } else { String::new() };
         let what = match &snapshot.member {
             Some(name) => format!("the snapshot has no {name}"),
-            None => format!("the snapshot has {}", count(members.len() as u64, "disk")),
+            None => format!("the snapshot has {}{others}", count(disks.len() as u64, "disk")),
         };
         Failure::usage(format!("{what}; write :NAME behind it, with one of {}", names.join(", ")))
     })
