@@ -74,6 +74,17 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// A log entry is lost, and nothing says what became of its session that a collector may believe.
+    #[error(
+        "log entry {key} is lost, and what session {session} came to is not certain, so nothing is added or deleted. \
+         `sancerre repair` says what can be done; the entry can also be brought back from a copy of the repository"
+    )]
+    Unresolved {
+        /// The entry's key.
+        key: String,
+        /// The session that stood there.
+        session: SessionId,
+    },
     /// `init` on an existing repository.
     #[error("{location} holds a repository already; nothing was changed. Use another location for a new one")]
     RepositoryExists {
@@ -284,6 +295,7 @@ impl Error {
             Self::ConfigLost { .. }
             | Self::KeyLost(_)
             | Self::Gap { .. }
+            | Self::Unresolved { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }
             | Self::Hidden { .. } => ErrorKind::Missing,

@@ -37,7 +37,7 @@ pub use carried::Carried;
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
 pub use moves::{Moves, PackAndFrameSet};
-pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
+pub use noted::{COMMIT_LINE as REPAIR_COMMIT_LINE, HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
 pub use retention::Retention;
 pub use snapshot::{Snapshot, needed, open_body};
 pub use start::decode as decode_checkpoint;
@@ -84,8 +84,10 @@ pub enum Outcome {
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     unknown_keys: BTreeSet<String>,
-    /// Sessions of which nothing but a signed outcome was found.
-    alone: BTreeSet<SessionId>,
+    /// Sessions of which nothing but a signed outcome was found, and what that claims.
+    alone: BTreeMap<SessionId, lost::Claim>,
+    /// Commits whose entry is lost and that the administrator has not admitted.
+    doubted: BTreeMap<SessionId, lost::StandIn>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.

@@ -95,13 +95,18 @@ fn commit_problems(log: &Log, commit: &Record<Commit>, expected: Option<SessionI
             told(expected)
         ));
     }
-    let number = commit.fields.session.number;
-    if is_complete(log, number) && commit.fields.records != log.digest(number) {
+    if !agrees_with_records(log, commit) {
         problems.push(
             "the records below it are not those that it saw: one of them was replaced, or added late".into(),
         );
     }
     problems
+}
+
+/// Whether the records below a commit are those that it read, as far as they are still there.
+pub(crate) fn agrees_with_records(log: &Log, commit: &Record<Commit>) -> bool {
+    let number = commit.fields.session.number;
+    !is_complete(log, number) || commit.fields.records == log.digest(number)
 }
 
 /// Whether everything that a commit read is still there to be read: manifests of snapshots that were given up may be

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
+use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, Zone};
 use sancerre_format::recipient::{AdminKey, RecipientRecord};
-use sancerre_format::record;
+use sancerre_format::record::{self, Fields, Trust};
 
 use super::report::{Finding, Severity};
 use super::run::tolerate;
@@ -60,6 +61,8 @@ async fn read(repository: &Repository, key: &str) -> Result<Option<std::result::
         Some(Err(error)) if record::is_replaced(&repository.keys.trust, &bytes) => {
             (Severity::Note, error.to_string())
         }
+        // A copy: the log has the revocation itself.
+        Some(Err(error)) if key.starts_with(names::REVOKED) => (Severity::Note, error.to_string()),
         Some(Err(error)) => (Severity::Damaged, error.to_string()),
         None => (Severity::Note, "it belongs to nothing and is ignored".into()),
     };
@@ -89,9 +92,21 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         _ if key.starts_with(names::CERTIFICATES) => {
             objects::decode::<Certificate>(trust, key, bytes).map(drop)
         }
+        _ if key.starts_with(names::REVOKED) => revocation(trust, key, bytes),
         _ => return None,
     };
     Some(verified)
+}
+
+/// Whether an object is the copy of a revocation of the key that it is named after.
+fn revocation(trust: &Trust, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    match &record::decode::<Entry>(trust, bytes)?.fields.kind {
+        Kind::Revoke(distrust) if key == names::revoked(&distrust.writer) => Ok(()),
+        _ => {
+            let detail = "it is no revocation of the key that it is named after".to_owned();
+            Err(FormatError::Forged { what: Entry::KIND, detail })
+        }
+    }
 }
 
 /// Whether an object is one of the chain of admin keys: it was walked when the repository was opened.

@@ -51,7 +51,7 @@ use quarantine::Quarantine;
 use report::Findings;
 use run::Run;
 
-pub(crate) use history::CLOCK_SECONDS;
+pub(crate) use history::{CLOCK_SECONDS, agrees_with_records};
 pub(crate) use inventory::missing_lists;
 pub(crate) use records::{at_log, witness};
 pub(crate) use run::tolerate;

@@ -102,16 +102,23 @@ async fn lost(
              revocation, that is lost with it: say it again",
             abort.signer, abort.fields.reason
         ),
+        Outcome::Undecided => "its session ended with a commit, which counts once the administrator has admitted it; until then gc \
+                               deletes nothing"
+            .to_owned(),
         _ => "its outcome stands for it, and nothing is lost".to_owned(),
     };
     let (there, _) = at_log(repository, number).await?;
     let is_noted = why != Lost::Missing && noted.contains(&there);
-    if is_noted || why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session)) {
+    let is_open = matches!(entry.outcome, Outcome::Undecided);
+    if !is_open && is_noted
+        || !is_open && why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session))
+    {
         // Nobody can do more about it.
         severity = Severity::Note;
     }
     let way = match why {
         _ if severity == Severity::Note => "",
+        _ if is_open => ". `sancerre repair` looks at it",
         Lost::Missing => ". `sancerre repair`, or whatever is written next, fills its number",
         Lost::Rotten | Lost::Unread => ". `sancerre repair` puts that on record",
     };

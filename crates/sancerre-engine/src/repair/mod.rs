@@ -9,6 +9,7 @@
 //! Nothing is deleted and nothing is changed. What is written counts because the administrator signed it; every reader
 //! proves content by its ids as ever.
 
+mod admit;
 mod give_up;
 mod lists;
 mod noted;
@@ -81,6 +82,7 @@ pub async fn repair(
     }
     fill(repository, &log, options, &mut report).await?;
     let void = noted::plan(repository, &log, options, &mut report).await?;
+    let admitted = admit::plan(repository, &log, &mut report);
     let anew = lists::plan(repository, &log, &mut report).await?;
     for one in &anew {
         lists::make(repository, &log, one, options, monitor, &mut report).await?;
@@ -88,7 +90,7 @@ pub async fn repair(
     name_lost(repository, &log, &mut report);
     make_index(repository, &log, &anew, options, monitor, &mut report).await?;
     if !options.dry_run && !report.done.is_empty() {
-        report.note = noted::note(repository, &report, &void, monitor).await?;
+        report.note = noted::note(repository, &report, (&void, &admitted), monitor).await?;
     }
     Ok(report)
 }
@@ -145,6 +147,9 @@ async fn fill(
 ) -> Result<()> {
     let missing = log.lost_entries().filter(|(_, why)| *why == Lost::Missing);
     for (session, _) in missing {
+        if log.entry(session.number).is_none_or(|entry| !entry.has_ended()) {
+            continue;
+        }
         let key = names::log(&repository.keys.zone, session.number);
         report.done.push(format!(
             "{key}: filled, so that nobody can put another entry there; its outcome stands for it"

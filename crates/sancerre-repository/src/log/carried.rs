@@ -118,7 +118,8 @@ impl Carried {
                 }
                 Kind::Approve(approval) => approvals.push((number, &approval.entries)),
                 Kind::Quarantine { .. } if self.touches(entry, moves) => self.entry(number, Cut::Whole),
-                Kind::Note(note) if matter(&retention, &note.snapshots) => self.entry(number, Cut::Whole),
+                // Without what it says in public: its signer may make that as long as an entry may be.
+                Kind::Note(note) if matter(&retention, &note.snapshots) => self.entry(number, Cut::Head),
                 _ => {}
             }
         }

@@ -1,11 +1,14 @@
 //! Sessions whose log entry is lost, rotten or out of reach (FORMAT.md §7.2).
 //!
-//! What stood at a number the entries above it say: the one that follows on it by the hash of its bytes, others by its
-//! session id. The outcome of that very session is an object of its own, signed by the same key. So a manifest or a commit
-//! stands for its entry, and nothing is lost but the entry; an abort says that whatever stood there came to nothing.
+//! What stood at a number the entries above it say: the one that follows on it by the hash of its bytes, and only if that one
+//! is lost too, others by its session id. The outcome of that very session is an object of its own. A manifest stands for its
+//! entry, and nothing is lost but the entry; an abort says that whatever stood there came to nothing. A commit deletes, so it
+//! counts only once the administrator has said so: until then readers look where it moved frames to, writers keep away from
+//! what it burnt, and collectors stop. They stop as well while nothing says what became of a session that was there.
 //!
-//! That holds only while nobody can make another entry at that number: whoever adds to the log above it fills it first. Of
-//! the newest entry nothing above says what it was; there a signed outcome says it, and what fills the number says which.
+//! A manifest that no commit above it knew of came too late. Nobody can make another entry at that number either: whoever
+//! adds to the log above it fills it first. Of the newest entry nothing above says what it was; there a signed manifest says
+//! it, if it is the only one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +18,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Intent, Kind};
-use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
 use sancerre_format::record::{self, Fields, Record};
 use sancerre_format::seal::{self, UnitKind, UnitName};
@@ -53,8 +56,23 @@ pub enum Lost {
     Unread,
 }
 
+/// What a signed outcome says of a session whose entry is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    by: Name,
+    kind: ClaimKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClaimKind {
+    Manifest,
+    Commit,
+    Abort,
+}
+
 /// What an outcome says of its session.
-struct StandIn {
+#[derive(Debug, Clone)]
+pub(super) struct StandIn {
     entry: Verified<Box<Record<Entry>>>,
     outcome: Outcome,
 }
@@ -69,6 +87,7 @@ impl Log {
     ///
     /// Errors: the store's.
     pub(super) async fn stand_in(&mut self, repository: &Repository) -> Result<()> {
+        self.take_admitted(repository);
         self.distrust_revoked();
         loop {
             let (zone, before) = (&repository.keys.zone, self.lost());
@@ -86,18 +105,32 @@ impl Log {
             let wanted =
                 sessions.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
             let decode = |key: &str, bytes: &Bytes| decode(repository, key, bytes);
-            let mut found = BTreeMap::new();
+            let (mut found, mut doubted) = (BTreeMap::new(), BTreeMap::new());
             // Ascending: what is known of a session comes after what is not.
             for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
                 // What stands there and says nothing certain is told as a key that belongs to nothing.
                 if let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) {
                     self.unknown_keys.remove(&key);
-                    found.insert(session.number, (session, stand_in));
+                    match &stand_in.outcome {
+                        Outcome::Commit(..) if !self.admitted().contains(&session) => {
+                            doubted.insert(session.number, (session, stand_in));
+                        }
+                        // It came too late.
+                        Outcome::Manifest(_) if self.closed_by_gc(&session) => {}
+                        _ => drop(found.insert(session.number, (session, stand_in))),
+                    }
                 }
             }
-            let is_done = found.is_empty();
+            doubted.retain(|number, _| !found.contains_key(number));
+            let is_done = found.is_empty() && doubted.is_empty();
             for (session, stand_in) in found.into_values() {
                 self.insert_lost(repository, session, stand_in);
+            }
+            for (session, stand_in) in doubted.into_values() {
+                let entry =
+                    Err(forged(Entry::KIND, "it is lost, and nobody has admitted the commit of its session"));
+                self.insert_lost(repository, session, StandIn { entry, outcome: Outcome::Undecided });
+                self.doubted.insert(session, stand_in);
             }
             self.distrust_revoked();
             if is_done {
@@ -106,12 +139,36 @@ impl Log {
         }
     }
 
+    /// Commits that were doubted, and that the administrator has admitted since.
+    fn take_admitted(&mut self, repository: &Repository) {
+        if self.doubted.is_empty() {
+            return;
+        }
+        for session in self.admitted() {
+            if let Some(stand_in) = self.doubted.remove(&session) {
+                self.insert_lost(repository, session, stand_in);
+            }
+        }
+    }
+
+    /// The log as it would be if the administrator admitted this commit, judged; none if nobody doubts it.
+    pub fn as_admitted(&self, repository: &Repository, session: SessionId) -> Option<Self> {
+        let mut log = self.clone();
+        let stand_in = log.doubted.remove(&session)?;
+        log.insert_lost(repository, session, stand_in);
+        log.distrust_revoked();
+        log.judge();
+        Some(log)
+    }
+
     fn insert_lost(&mut self, repository: &Repository, session: SessionId, stand_in: StandIn) {
         let key = names::log(&repository.keys.zone, session.number);
-        let why = match self.entries.contains_key(&session.number) {
-            false => Lost::Missing,
-            true if self.unread.iter().any(|unread| unread.key == key) => Lost::Unread,
-            true => Lost::Rotten,
+        let known = self.entries.get(&session.number).map(|entry| entry.lost);
+        let why = match known {
+            None => Lost::Missing,
+            Some(Some(why)) => why,
+            Some(None) if self.unread.iter().any(|unread| unread.key == key) => Lost::Unread,
+            Some(None) => Lost::Rotten,
         };
         let StandIn { entry, outcome } = stand_in;
         let (revoked, void_by, opaque_by, lost) = (None, None, None, Some(why));
@@ -119,8 +176,8 @@ impl Log {
         self.entries.insert(session.number, entry);
     }
 
-    /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. What the entry
-    /// just above says counts first: it has read the bytes.
+    /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. The entry just above
+    /// has read the bytes: if it is there, nobody else is asked.
     fn lost(&self) -> BTreeMap<u64, SessionId> {
         let mut lost = BTreeMap::new();
         let mut add = |session: SessionId| {
@@ -128,10 +185,13 @@ impl Log {
                 lost.entry(session.number).or_insert(session);
             }
         };
+        let mut is_told = BTreeSet::new();
         for entry in self.valid() {
             let below = entry.fields.number.checked_sub(1);
-            let previous = below.zip(entry.fields.previous);
-            previous.map(|(number, intent)| SessionId { number, intent }).into_iter().for_each(&mut add);
+            if let Some((number, intent)) = below.zip(entry.fields.previous) {
+                is_told.insert(number);
+                add(SessionId { number, intent });
+            }
         }
         let named = self.valid().filter_map(|entry| match &entry.fields.kind {
             Kind::Backup(intent) => Some((entry.fields.number, &intent.parents)),
@@ -140,9 +200,10 @@ impl Log {
         let seen =
             self.entries.values().filter_map(|entry| Some((entry.session.number, &entry.commit()?.1.seen)));
         for (number, sessions) in named.chain(seen) {
-            sessions.iter().filter(|session| session.number < number).copied().for_each(&mut add);
+            let below = sessions.iter().filter(|session| session.number < number);
+            below.filter(|session| !is_told.contains(&session.number)).copied().for_each(&mut add);
         }
-        self.said_alone().for_each(&mut add);
+        self.said_alone(&is_told).into_iter().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
         let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
@@ -150,20 +211,76 @@ impl Log {
     }
 
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
-    /// and above, where nobody could have said it, and where a number was filled because of it: anywhere else it could be
-    /// slipped in below what others built on. For whom the highest number is filled, no other counts there: whoever goes on
-    /// above the filler says that it was this one.
-    fn said_alone(&self) -> impl Iterator<Item = SessionId> + '_ {
+    /// and, without a gap, above it, where nobody could have said it; and of a snapshot where the entry that would have said it
+    /// is lost as well. Where there are two nobody can tell which it was, and where it is an abort nothing is lost.
+    fn said_alone(&self, is_told: &BTreeSet<u64>) -> Vec<SessionId> {
         let highest = self.highest();
-        let filled_for = |session: &SessionId| {
-            self.entries.get(&session.number).is_some_and(|entry| is_filled_for(entry, session))
+        let only = |number: u64| self.claim_at(number).ok().flatten();
+        let follow = (highest.saturating_add(1)..)
+            .take_while(|number| !self.entries.contains_key(number) && !self.claims_at(*number).is_empty());
+        let newest = std::iter::once(highest).chain(follow).filter_map(only);
+        let below: BTreeSet<u64> = self.alone.keys().map(|session| session.number).collect();
+        let is_snapshot = |session: &SessionId| {
+            self.alone.get(session).is_some_and(|claim| claim.kind == ClaimKind::Manifest)
         };
-        let is_free = !self.alone.iter().any(|session| session.number == highest && filled_for(session));
-        let is_said = move |session: &&SessionId| match self.entries.get(&session.number) {
-            None => session.number > highest,
-            Some(entry) => session.number == highest && is_free || is_filled_for(entry, session),
+        let below = below.into_iter().filter(|number| *number < highest && !is_told.contains(number));
+        newest.chain(below.filter_map(only).filter(is_snapshot)).collect()
+    }
+
+    /// The manifests and commits without an entry at a number, by keys that are trusted there.
+    fn claims_at(&self, number: u64) -> Vec<(SessionId, &Claim)> {
+        let at = |hash: u8| SessionId { number, intent: Hash([hash; 32]) };
+        let is_trusted = |claim: &Claim| {
+            let revoked = self.revocations().any(|(_, one)| one.writer == claim.by && one.from <= number);
+            claim.kind != ClaimKind::Abort && !revoked
         };
-        self.alone.iter().filter(is_said).copied()
+        let claims = self.alone.range(at(0)..=at(0xff)).filter(|(_, claim)| is_trusted(claim));
+        claims.map(|(session, claim)| (*session, claim)).collect()
+    }
+
+    /// Which session is claimed at a number: the one for which it was filled, else the least of one signer.
+    ///
+    /// Errors: one of those that several signers claim; nobody can tell which it was.
+    fn claim_at(&self, number: u64) -> std::result::Result<Option<SessionId>, SessionId> {
+        let claims = self.claims_at(number);
+        let filled = self.entries.get(&number).map(|entry| entry.session.intent);
+        if let Some((session, _)) =
+            claims.iter().find(|(session, _)| filled == Some(Hash::of(&filler(session))))
+        {
+            return Ok(Some(*session));
+        }
+        match claims.first() {
+            Some((session, first)) if claims.iter().any(|(_, claim)| claim.by != first.by) => Err(*session),
+            first => Ok(first.map(|(session, _)| *session)),
+        }
+    }
+
+    /// A session that several keys claim at the highest number or above it: whoever adds to the log would take the place of what
+    /// was there.
+    pub fn unclear(&self) -> Option<SessionId> {
+        let highest = self.highest();
+        let is_open = |session: &SessionId| self.is_lost(session);
+        [highest, highest.saturating_add(1)]
+            .into_iter()
+            .filter_map(|at| self.claim_at(at).err())
+            .find(is_open)
+    }
+
+    /// Sessions that were there and of which nothing says what became of them, and commits that nobody has admitted, below
+    /// `end`, ascending: what a collector must not go on above.
+    pub fn unresolved(&self, end: u64) -> Vec<SessionId> {
+        let lost = self.lost().into_values().filter(|session| session.intent != UNKNOWN);
+        let all = lost.chain(self.unclear()).chain(self.doubted.keys().copied());
+        let all: BTreeSet<SessionId> = all.filter(|session| session.number < end).collect();
+        all.into_iter().collect()
+    }
+
+    /// What commits say that nobody has admitted: hints of where frames lie, and what a writer keeps away from.
+    pub fn doubted(&self) -> impl Iterator<Item = (SessionId, &GcLists)> {
+        self.doubted.iter().filter_map(|(session, stand_in)| match &stand_in.outcome {
+            Outcome::Commit(_, lists) => Some((*session, lists.as_ref())),
+            _ => None,
+        })
     }
 
     /// Numbers whose entry cannot be read, or that were filled without knowing what stood there.
@@ -248,16 +365,18 @@ impl Log {
     }
 }
 
-/// Whether what is at a number was put there because this session's outcome stands.
-pub(super) fn is_filled_for(entry: &LogEntry, session: &SessionId) -> bool {
-    entry.session.intent == Hash::of(&filler(session))
-}
-
-/// Whether an outcome could stand for its entry, by itself alone.
+/// What an outcome claims that could stand for its entry, by itself alone.
 ///
 /// Errors: what is wrong with it.
-pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<()> {
-    decode(repository, key, bytes).map(drop)
+pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Claim> {
+    let nobody = || forged("outcome", "it claims nothing");
+    let (by, kind) = match decode(repository, key, bytes)?.outcome {
+        Outcome::Manifest(record) => (record.fields.by.name.clone(), ClaimKind::Manifest),
+        Outcome::Commit(record, _) => (record.fields.by.name.clone(), ClaimKind::Commit),
+        Outcome::Abort(record) => (record.fields.by.name.clone(), ClaimKind::Abort),
+        Outcome::Undecided | Outcome::Invalid(_) => return Err(nobody()),
+    };
+    Ok(Claim { by, kind })
 }
 
 fn decode(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<StandIn> {

@@ -41,15 +41,17 @@ impl Moves {
 
     /// The same of all commits that are not known to be wrong, also those that have no effect yet: where to look.
     pub fn claimed(log: &Log) -> Self {
-        let mut moves = Self::default();
-        log.claimed_commits().for_each(|(gc, lists)| moves.follow(gc, lists));
-        moves
+        Self::of(log.claimed_commits().chain(doubted(log)))
     }
 
     /// The same of all commits, believed or not.
     pub fn ever(log: &Log) -> Self {
-        let mut moves = Self::default();
-        log.commits().for_each(|(gc, _, lists)| moves.follow(gc.number, lists));
+        Self::of(log.commits().map(|(gc, _, lists)| (gc.number, lists)).chain(doubted(log)))
+    }
+
+    fn of<'a>(commits: impl Iterator<Item = (u64, &'a GcLists)>) -> Self {
+        let (mut moves, commits) = (Self::default(), commits.collect::<BTreeMap<_, _>>());
+        commits.into_iter().for_each(|(gc, lists)| moves.follow(gc, lists));
         moves
     }
 
@@ -159,6 +161,10 @@ impl Moves {
         }
         lying
     }
+}
+
+fn doubted(log: &Log) -> impl Iterator<Item = (u64, &GcLists)> {
+    log.doubted().map(|(session, lists)| (session.number, lists))
 }
 
 /// What lies in one place of the frames of one pack.

@@ -16,21 +16,28 @@ pub const REPAIR: &str = "repair";
 pub const HEADER: &str = "sancerre-repair-v1\ncritical: -\n";
 /// A number, and the hash of what is there: zeros where it cannot be read.
 pub const LINE: &str = "void: ";
+/// A session whose commit counts, though its entry is lost.
+pub const COMMIT_LINE: &str = "commit: ";
 
 impl Log {
     /// The numbers of which the administrator noted that no entry is there, each with the hash of what is.
     pub fn noted(&self) -> BTreeSet<SessionId> {
-        self.valid().filter_map(lines).flatten().collect()
+        self.valid().filter_map(|entry| lines(entry, LINE)).flatten().collect()
+    }
+
+    /// The sessions of which the administrator noted that their commit stands for their lost entry.
+    pub(super) fn admitted(&self) -> BTreeSet<SessionId> {
+        self.valid().filter_map(|entry| lines(entry, COMMIT_LINE)).flatten().collect()
     }
 }
 
-/// What one entry notes; nothing if it is no such note, or does not read as one.
-fn lines(entry: &Record<Entry>) -> Option<Vec<SessionId>> {
+/// What one entry notes in lines of this kind; nothing if it is no such note, or does not read as one.
+fn lines(entry: &Record<Entry>, kind: &str) -> Option<Vec<SessionId>> {
     let Kind::Note(note) = &entry.fields.kind else { return None };
     if entry.signer != Signer::Admin || note.topic.as_str() != REPAIR {
         return None;
     }
     let text = String::from_utf8(record::decompress_public("note", entry.public().ok()?).ok()?).ok()?;
-    let lines = text.strip_prefix(HEADER)?.lines().filter_map(|line| line.strip_prefix(LINE));
+    let lines = text.strip_prefix(HEADER)?.lines().filter_map(|line| line.strip_prefix(kind));
     Some(lines.filter_map(|session| SessionId::parse(session).ok()).collect())
 }

@@ -10,7 +10,8 @@ use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
-use super::{Log, LogEntry, Outcome, UNKNOWN, lost};
+use super::lost::{self, Claim};
+use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
 use crate::monitor::{Monitor, add};
@@ -257,13 +258,13 @@ impl Log {
         for Read { key, value, unread, .. } in repository.read_all(wanted, monitor, decode).await? {
             self.note_unread(&key, unread);
             let outcome = match (ZoneKey::parse(zone, &key), value) {
-                (Ok(ZoneKey::Outcome(session)), Ok(Some(outcome))) => Some((session, outcome)),
+                (Ok(ZoneKey::Outcome(session)), Ok(Ok(outcome))) => Some((session, outcome)),
                 (Ok(ZoneKey::Outcome(session)), Err(error)) if self.has(&session) => {
                     Some((session, Outcome::Invalid(error)))
                 }
                 // An outcome of an intent that is not in the log belongs to nothing, unless its entry is lost.
-                (Ok(ZoneKey::Outcome(session)), Ok(None)) => {
-                    self.alone.insert(session);
+                (Ok(ZoneKey::Outcome(session)), Ok(Err(claim))) => {
+                    self.alone.insert(session, claim);
                     None
                 }
                 _ => None,
@@ -279,17 +280,22 @@ impl Log {
         Ok(())
     }
 
-    /// None for one that verifies by itself, of a session whose entry is not known.
-    fn decode_outcome(&self, repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Option<Outcome>> {
+    /// Of a session whose entry is not known, what it claims.
+    fn decode_outcome(
+        &self,
+        repository: &Repository,
+        key: &str,
+        bytes: &[u8],
+    ) -> Verified<std::result::Result<Outcome, Claim>> {
         let ZoneKey::Outcome(session) = ZoneKey::parse(&repository.keys.zone, key)? else {
             return Err(forged("outcome", "its key is another object's"));
         };
         let Some(entry) = self.entries.get(&session.number).filter(|entry| entry.session == session) else {
-            return lost::verify(repository, key, bytes).map(|()| None);
+            return lost::verify(repository, key, bytes).map(Err);
         };
         // Also of one that was revoked since: commits below the revocation are judged by it.
         match entry.announced() {
-            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes).map(Some),
+            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes).map(Ok),
             _ => Err(forged("outcome", "its log entry is void")),
         }
     }

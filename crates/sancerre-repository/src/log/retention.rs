@@ -156,9 +156,23 @@ impl Retention {
         &self.wrongly
     }
 
-    /// What a commit gives up counts only if by then a record forgot it, and none held it.
-    fn collect(&mut self, number: u64, snapshot: &SessionId) {
-        if self.is_live(snapshot) || snapshot.number >= number {
+    /// A snapshot that was forgotten, is not gone, and that its manifest keeps for longer than `now`: whoever forgot it said
+    /// that it was later than it is.
+    pub fn forgotten_too_early(&self, now: Time) -> Option<(SessionId, u64)> {
+        let forgotten = self
+            .forgotten
+            .iter()
+            .filter(|(snapshot, _)| !self.is_live(snapshot) && !self.collected.contains_key(snapshot));
+        let mut early =
+            forgotten.filter(|(snapshot, _)| self.retained.get(snapshot).is_some_and(|until| *until > now));
+        early.next().map(|(snapshot, number)| (*snapshot, *number))
+    }
+
+    /// What a commit gives up counts only if by then a record forgot it, none held it, and its manifest does not keep it for
+    /// longer than the commit's own time.
+    fn collect(&mut self, number: u64, time: Time, snapshot: &SessionId) {
+        let is_retained = self.retained.get(snapshot).is_some_and(|until| *until > time);
+        if self.is_live(snapshot) || snapshot.number >= number || is_retained {
             self.wrongly.entry(number).or_insert(*snapshot);
         } else {
             self.collected.entry(*snapshot).or_insert(number);
@@ -169,8 +183,9 @@ impl Retention {
     pub(super) fn apply(&mut self, entry: &LogEntry, effect: Effect) {
         let number = entry.session.number;
         match (effect, entry.commit()) {
-            (Effect::Commit, Some((_, lists))) => {
-                lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
+            (Effect::Commit, Some((commit, lists))) => {
+                let time = commit.fields.time;
+                lists.forgotten.iter().for_each(|snapshot| self.collect(number, time, snapshot));
             }
             // It may have been a commit that its own process read, and that deleted what only these need.
             (Effect::GivenUp, _) => {
