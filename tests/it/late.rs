@@ -126,6 +126,7 @@ async fn a_manifest_for_a_lost_record_accuses_nobody() {
     let thief = thief(&scene, Role::Writer).await;
     let record = scene.repo.append(note(), &[]).await;
     let gone = scene.session(2);
+    scene.back_up("db01", noise(2006, MIB)).await;
     let manifest = scene.repo.object(&names::outcome(&zone(), &gone)).await;
     drop_snapshot(&scene.admin, gone).await.unwrap();
     scene.model.snapshots.remove(2);

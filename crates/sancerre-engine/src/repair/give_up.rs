@@ -62,7 +62,7 @@ async fn entry(
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
     match log.entry(number) {
         Some(entry) if is_sound(entry) => return usage("is there and is what its signer wrote"),
-        Some(entry) if entry.lost.is_some() => {
+        Some(entry) if entry.lost.is_some() && entry.has_ended() => {
             return usage("is lost already, and its outcome stands for it");
         }
         None if number == 0 || number > log.highest() => {

@@ -121,7 +121,10 @@ impl Log {
                     }
                 }
             }
-            doubted.retain(|number, _| !found.contains_key(number));
+            self.doubted.retain(|session, _| !found.contains_key(&session.number));
+            doubted.retain(|number, (session, _)| {
+                !found.contains_key(number) && !self.doubted.contains_key(session)
+            });
             let is_done = found.is_empty() && doubted.is_empty();
             for (session, stand_in) in found.into_values() {
                 self.insert_lost(repository, session, stand_in);
@@ -216,7 +219,7 @@ impl Log {
     fn said_alone(&self, is_told: &BTreeSet<u64>) -> Vec<SessionId> {
         let highest = self.highest();
         let only = |number: u64| self.claim_at(number).ok().flatten();
-        let follow = (highest.saturating_add(1)..)
+        let follow = std::iter::successors(highest.checked_add(1), |number| number.checked_add(1))
             .take_while(|number| !self.entries.contains_key(number) && !self.claims_at(*number).is_empty());
         let newest = std::iter::once(highest).chain(follow).filter_map(only);
         let below: BTreeSet<u64> = self.alone.keys().map(|session| session.number).collect();
@@ -298,6 +301,9 @@ impl Log {
     fn is_lost(&self, session: &SessionId) -> bool {
         if session.number < self.start() {
             return false;
+        }
+        if self.doubted.contains_key(session) {
+            return true;
         }
         self.entries.get(&session.number).is_none_or(|entry| {
             let is_void = entry.entry.is_err() && entry.revoked.is_none() && entry.opaque_by.is_none();
