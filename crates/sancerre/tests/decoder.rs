@@ -230,7 +230,8 @@ fn the_second_decoder_reads_what_the_program_wrote() {
 
 /// The number of a session, by the key of its outcome.
 fn number_of(site: &Site, snapshot: &str) -> String {
-    let key = site.keys().into_iter().find(|key| key.contains("/outcome/") && key.ends_with(snapshot)).unwrap();
+    let key =
+        site.keys().into_iter().find(|key| key.contains("/outcome/") && key.ends_with(snapshot)).unwrap();
     key.rsplit('/').next().unwrap().split_once('-').unwrap().0.to_owned()
 }
 
@@ -241,7 +242,10 @@ fn the_second_decoder_keeps_every_rule_of_lost_entries() {
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(python);
-    command.arg("-B").arg(here.join("tests/lost_entries.py")).env("PYTHONPATH", here.join("../../docs/decoder"));
+    command
+        .arg("-B")
+        .arg(here.join("tests/lost_entries.py"))
+        .env("PYTHONPATH", here.join("../../docs/decoder"));
     let output = command.output().unwrap();
     assert_eq!(code(&output), Some(0), "{}", text(&output));
 }
