@@ -164,10 +164,16 @@ class LostEntries(unittest.TestCase):
         self.zone.entry(4, "hold", OTHER)
         self.zone.outcome(SessionId(3, OTHER), "manifest")
         self.zone.outcome(self.h, "commit", KEEPER)
-        self.assertEqual(self.zone.read()[0], {3: SessionId(3, OTHER)})
+        found, lost_ = self.zone.read()
+        self.assertEqual((found, lost_.unresolved()), ({3: SessionId(3, OTHER)}, []))
         self.zone.sessions.pop(3)
         self.zone.outcome(self.h, "manifest")
         self.assertEqual(self.stands(), self.h)
+
+    def test_it_does_not_where_that_entry_is_there_and_says_nothing(self) -> None:
+        self.zone.entry(3, "hold")
+        self.zone.outcome(self.h, "manifest")
+        self.assertEqual((self.stands(), self.unresolved()), (None, []))
 
     def test_a_manifest_below_a_commit_that_did_not_know_it_is_late(self) -> None:
         self.zone.entry(3, "hold", H)
