@@ -11,7 +11,7 @@ from framesets import FrameSet, Lists
 from lost import UNKNOWN, Lost, implied
 from packs import Pack
 from primitives import Damaged, FrameName, SessionId, Unsupported, digest, require
-from records import Record
+from records import Record, Signer
 from standing import Standing
 from repository import Repository
 
@@ -195,10 +195,13 @@ class Zone:
         """Marks what a revoked key signed. Its packs stay readable: others' snapshots may need them."""
         for revoke in [session.entry for session in self.sessions.values() if session.kind == "revoke"]:
             for number, session in self.sessions.items():
-                signer, own = session.entry.signer, revoke.number("number")
-                from_ = own if signer.role == "keeper" else revoke.number("from")
-                if signer.name == revoke["writer"] and number >= from_:
+                own = revoke.number("number")
+                if _reaches(revoke, session.entry.signer, number):
                     session.void_by = min(own, session.void_by or own)
+
+    def is_revoked(self, signer: Signer, number: int) -> bool:
+        """Whether what a key signed at a number is not trusted."""
+        return any(session.kind == "revoke" and _reaches(session.entry, signer, number) for session in self.sessions.values())
 
     def _valid(self, below: int = 1 << 64) -> Iterator[Session]:
         return (session for number, session in self.sessions.items() if number < below and not session.is_void())
@@ -339,6 +342,11 @@ class Zone:
         listed = {pack.key for session in [*self.sessions.values(), *self.doubted.values()] for pack in session.packs.values()}
         for key in set(self.repository.under(self.prefix + "packs/")) - listed:
             self.repository.report(key, "no list names this pack")
+
+
+def _reaches(revoke: Record, signer: Signer, number: int) -> bool:
+    from_ = revoke.number("number") if signer.role == "keeper" else revoke.number("from")
+    return signer.name == revoke["writer"] and number >= from_
 
 
 def _check_outcome(zone: str, session: Session, record: Record) -> None:

@@ -51,8 +51,10 @@ class Lost:
 
     def unresolved(self) -> list[SessionId]:
         """Sessions that were there and for which nothing stands: no collector may go on above them."""
-        unclear = [id_ for id_ in self.claims if id_.number >= self.highest and len(self._alone(id_.number)) > 1]
-        return sorted({*self.said().values(), *filter(self._is_lost, unclear)})
+        said = self.said()
+        unsaid = [id_ for id_ in self.claims if id_.number not in self.told and id_.number not in said and self._is_lost(id_)]
+        unclear = [id_ for id_ in unsaid if len(self._alone(id_.number)) > 1 and self._may_stand_alone(id_.number, id_)]
+        return sorted({*said.values(), *unclear})
 
     def doubted(self) -> dict[SessionId, Record]:
         """Commits that nobody admitted: hints of where frames may lie."""
@@ -100,9 +102,17 @@ class Lost:
             return []
 
     def _alone(self, number: int) -> list[SessionId]:
-        """The sessions that could have stood at a number by their own outcomes."""
-        at = [(id_, record) for id_, record in self.claims.items() if id_.number == number and record is not None]
-        return [id_ for id_, record in at if record.kind == "commit" or record.kind == "manifest" and not self._is_late(id_)]
+        """The sessions that could have stood at a number by their own outcomes: of each signer the one with the least hash;
+        of several signers' that for which the number is filled, if it is one of them."""
+        at = [(id_, record) for id_, record in sorted(self.claims.items()) if id_.number == number and record is not None]
+        counting = [
+            (id_, record.signer.key)
+            for id_, record in at
+            if not self.zone.is_revoked(record.signer, number) and (record.kind == "commit" or record.kind == "manifest" and not self._is_late(id_))
+        ]
+        least = [id_ for at, (id_, key) in enumerate(counting) if key not in [other for _, other in counting[:at]]]
+        filled = [id_ for id_ in least if filler(id_) in self._there(number)]
+        return filled if len(least) > 1 and filled else least
 
     def _may_stand_alone(self, number: int, id_: SessionId) -> bool:
         if number >= self.highest:

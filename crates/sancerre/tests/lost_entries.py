@@ -52,7 +52,7 @@ class Zone:
     name, prefix = "default", "zones/default/"
 
     def __init__(self) -> None:
-        self.repository, self.sessions, self.abandoned = Repository(), {}, {}
+        self.repository, self.sessions, self.abandoned, self.revoked = Repository(), {}, {}, []
 
     def abandoned_below(self, below: int) -> dict[str, int]:
         return self.abandoned
@@ -85,6 +85,9 @@ class Zone:
     def admit(self, number: int, id_: SessionId, signer: Signer = ADMIN) -> None:
         text = f"sancerre-repair-v1\ncritical: -\ncommit: {id_}\n"
         self.entry(number, "note", signer=signer, public=zstandard.ZstdCompressor().compress(text.encode()), topic=["repair"])
+
+    def is_revoked(self, signer: Signer, number: int) -> bool:
+        return signer in self.revoked
 
     def read(self) -> tuple[dict[int, SessionId], Lost]:
         """What stands, and what is left."""
@@ -159,6 +162,20 @@ class LostEntries(unittest.TestCase):
         self.zone.outcome(self.h, "manifest")
         self.zone.outcome(self.other, "commit", KEEPER)
         self.assertEqual((self.stands(), self.unresolved()), (None, [self.h, self.other]))
+        self.zone.revoked = [KEEPER]
+        self.assertEqual(self.stands(), self.h)
+
+    def test_of_two_signers_it_is_that_for_which_the_number_is_filled(self) -> None:
+        self.zone.outcome(self.h, "manifest")
+        self.zone.outcome(self.other, "manifest", Signer("other", "writer", b"other", "default"))
+        self.assertEqual(self.unresolved(), [self.h, self.other])
+        self.zone.junk(2, filler(self.other))
+        self.assertEqual((self.stands(), self.unresolved()), (self.other, []))
+
+    def test_of_one_signer_it_is_that_with_the_least_hash(self) -> None:
+        self.zone.outcome(self.other, "manifest")
+        self.zone.outcome(self.h, "manifest")
+        self.assertEqual(self.stands(), self.h)
 
     def test_a_snapshot_speaks_for_itself_where_the_entry_above_is_lost_too(self) -> None:
         self.zone.entry(4, "hold", OTHER)
@@ -169,6 +186,12 @@ class LostEntries(unittest.TestCase):
         self.zone.sessions.pop(3)
         self.zone.outcome(self.h, "manifest")
         self.assertEqual(self.stands(), self.h)
+
+    def test_nor_do_two_there(self) -> None:
+        self.zone.entry(4, "hold")
+        self.zone.outcome(self.h, "manifest")
+        self.zone.outcome(self.other, "manifest", Signer("other", "writer", b"other", "default"))
+        self.assertEqual((self.stands(), self.unresolved()), (None, [self.h, self.other]))
 
     def test_it_does_not_where_that_entry_is_there_and_says_nothing(self) -> None:
         self.zone.entry(3, "hold")
