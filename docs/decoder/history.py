@@ -266,7 +266,7 @@ class Zone:
 
     def _believe(self, gc: Session, lists: Lists) -> None:
         number = gc.id.number
-        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number)]
+        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number) or self._is_retained(id_, gc)]
         self.forgotten.update(set(lists.forgotten) - set(wrongly))
         remaining = [session for session in self._committed(number) if str(session.id) not in self.forgotten]
         dead = {(session, ordinal) for session, packs in lists.dead.items() for ordinal in packs}
@@ -283,6 +283,12 @@ class Zone:
     def _is_live(self, id_: str, number: int) -> bool:
         """Whether a session is neither gone nor forgotten, or held all the same, by the entries below a number."""
         return id_ not in self.forgotten and self._standing(number).is_live(id_)
+
+    def _is_retained(self, id_: str, gc: Session) -> bool:
+        """Whether a snapshot must be kept for longer than the time of a commit."""
+        session = self.sessions.get(SessionId.parse(id_).number)
+        until = session.manifest["retain-until"] if session and session.manifest and str(session.id) == id_ else "-"
+        return until != "-" and gc.outcome is not None and until > gc.outcome["time"]
 
     def _standing(self, number: int) -> Standing:
         standing = Standing(self.repository.config.number("approvals-needed"))
