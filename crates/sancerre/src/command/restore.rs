@@ -129,7 +129,8 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
     let disks: Vec<&Member> = members.iter().filter(|member| member.kind == MemberKind::Disk).collect();
     let found = match (&snapshot.member, members.as_slice(), disks.as_slice()) {
         (Some(name), ..) => reader.member(name.as_str()),
-        (None, [only], _) | (None, _, [only]) => Some(only),
+        (None, [only], _) => Some(only),
+        (None, _, [only]) => Some(*only),
         (None, ..) => None,
     };
     found.ok_or_else(|| {
