@@ -14,6 +14,7 @@ mod noted;
 mod read;
 mod retention;
 mod snapshot;
+mod stand_in;
 mod start;
 mod unread;
 mod verdict;
@@ -37,7 +38,7 @@ pub use carried::Carried;
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
 pub use moves::{Moves, PackAndFrameSet};
-pub use noted::{COMMIT_LINE as REPAIR_COMMIT_LINE, HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
+pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR, SESSION_LINE as REPAIR_SESSION_LINE};
 pub use retention::Retention;
 pub use snapshot::{Snapshot, needed, open_body};
 pub use start::decode as decode_checkpoint;
@@ -85,9 +86,9 @@ pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
     unknown_keys: BTreeSet<String>,
     /// Sessions of which nothing but a signed outcome was found, and what that claims.
-    alone: BTreeMap<SessionId, lost::Claim>,
+    alone: BTreeMap<SessionId, stand_in::Claim>,
     /// Commits whose entry is lost and that the administrator has not admitted.
-    doubted: BTreeMap<SessionId, lost::StandIn>,
+    doubted: BTreeMap<SessionId, stand_in::StandIn>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.

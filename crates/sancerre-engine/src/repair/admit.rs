@@ -1,5 +1,5 @@
-//! Commits whose log entry is lost: they count once the administrator says so, and he says so only of what a collector that
-//! kept the rules could have written.
+//! Outcomes that stand for lost log entries once the administrator says so: commits, and he says so only of what a collector
+//! that kept the rules could have written; and snapshots of which no entry that is still there read the entry.
 
 use sancerre_format::id::SessionId;
 use sancerre_format::names;
@@ -12,6 +12,24 @@ use crate::repository::log::Log;
 /// The commits that count from now on. The others are named, with what speaks against them.
 pub(super) fn plan(repository: &Repository, log: &Log, report: &mut RepairReport) -> Vec<SessionId> {
     let mut admitted = Vec::new();
+    for session in log.untold() {
+        let key = names::log(&repository.keys.zone, session.number);
+        match log.entry(session.number).and_then(|entry| entry.snapshot()) {
+            Some(snapshot) => {
+                let vm = &snapshot.manifest.fields.vm;
+                report.done.push(format!("{key}: on record as the backup of {vm} whose manifest is there"));
+                admitted.push(session);
+            }
+            None => report.left.push((
+                key.clone(),
+                format!(
+                    "it is no entry, and the entry above it is lost as well, so nothing says whether one was there: bring it back \
+                     from a copy of the repository, or give it up with --give-up {key}. If it was a hold, a forget, a quarantine, \
+                     a taint or a revocation, say it again"
+                ),
+            )),
+        }
+    }
     for (session, _) in log.doubted() {
         let key = names::outcome(&repository.keys.zone, &session);
         match objection(repository, log, session) {

@@ -71,7 +71,9 @@ async fn entry(
         _ => {}
     }
     let session = log.said_of(number);
+    let is_untold = log.untold().iter().any(|untold| untold.number == number);
     if session.is_none()
+        && !is_untold
         && let Some(entry) = log.entry(number).filter(|entry| entry.session.intent != UNKNOWN)
     {
         return match log.noted().contains(&entry.session) {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{
-    Log, LogEntry, Lost, REPAIR, REPAIR_COMMIT_LINE, REPAIR_HEADER, REPAIR_LINE, filler,
+    Log, LogEntry, Lost, REPAIR, REPAIR_HEADER, REPAIR_LINE, REPAIR_SESSION_LINE, filler,
 };
 use crate::repository::session::{append_by, one_line};
 
@@ -71,7 +71,7 @@ pub(super) async fn note(
     let mut text = REPAIR_HEADER.to_owned();
     let done = report.done.iter().map(|line| format!("did: {}\n", one_line(line)));
     let void = void.iter().map(|there| format!("{REPAIR_LINE}{there}\n"));
-    let admitted = admitted.iter().map(|session| format!("{REPAIR_COMMIT_LINE}{session}\n"));
+    let admitted = admitted.iter().map(|session| format!("{REPAIR_SESSION_LINE}{session}\n"));
     done.chain(void).chain(admitted).for_each(|line| text.push_str(&line));
     let public = record::compress_public(&text)?;
     let (topic, result) = (Name::new(REPAIR)?, Some(Name::new("done")?));

@@ -13,17 +13,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sancerre_format::certificate::Signer;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Intent, Kind};
-use sancerre_format::names::{self, Folder, Name, ZoneKey};
-use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
-use sancerre_format::record::{self, Fields, Record};
-use sancerre_format::seal::{self, UnitKind, UnitName};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Folder, ZoneKey};
+use sancerre_format::record::Fields;
 
-use super::decode::{Verified, family, forged};
+use super::decode::forged;
+use super::stand_in::{Claim, ClaimKind, StandIn, decode};
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
@@ -37,8 +34,6 @@ const LOST_MAX: usize = 256;
 const UNSAID_MAX: usize = 16;
 /// A generation that no zone has: it is not known which one it was.
 pub(super) const GENERATION_UNKNOWN: u16 = 0;
-/// Epochs count from 1.
-const EPOCH_UNKNOWN: u16 = 0;
 /// The hash of an entry whose bytes are not known.
 pub const UNKNOWN: Hash = Hash([0; 32]);
 
@@ -54,27 +49,6 @@ pub enum Lost {
     Rotten,
     /// What is there cannot be read.
     Unread,
-}
-
-/// What a signed outcome says of a session whose entry is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    by: Name,
-    kind: ClaimKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClaimKind {
-    Manifest,
-    Commit,
-    Abort,
-}
-
-/// What an outcome says of its session.
-#[derive(Debug, Clone)]
-pub(super) struct StandIn {
-    entry: Verified<Box<Record<Entry>>>,
-    outcome: Outcome,
 }
 
 /// What fills a number whose entry is lost: it does not verify, so it is void, and nobody can put anything else there.
@@ -106,18 +80,19 @@ impl Log {
                 sessions.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
             let decode = |key: &str, bytes: &Bytes| decode(repository, key, bytes);
             let (mut found, mut doubted) = (BTreeMap::new(), BTreeMap::new());
-            // Ascending: what is known of a session comes after what is not.
+            // Ascending: what was given up unseen comes first.
             for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
                 // What stands there and says nothing certain is told as a key that belongs to nothing.
                 if let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) {
                     self.unknown_keys.remove(&key);
                     match &stand_in.outcome {
-                        Outcome::Commit(..) if !self.admitted().contains(&session) => {
+                        Outcome::Commit(..) if !self.admitted().contains_key(&session) => {
                             doubted.insert(session.number, (session, stand_in));
                         }
                         // It came too late.
                         Outcome::Manifest(_) if self.closed_by_gc(&session) => {}
-                        _ => drop(found.insert(session.number, (session, stand_in))),
+                        // What the administrator gave up unseen stays so, whatever turns up later.
+                        _ => drop(found.entry(session.number).or_insert((session, stand_in))),
                     }
                 }
             }
@@ -147,7 +122,7 @@ impl Log {
         if self.doubted.is_empty() {
             return;
         }
-        for session in self.admitted() {
+        for session in self.admitted().into_keys() {
             if let Some(stand_in) = self.doubted.remove(&session) {
                 self.insert_lost(repository, session, stand_in);
             }
@@ -188,14 +163,11 @@ impl Log {
                 lost.entry(session.number).or_insert(session);
             }
         };
-        let mut is_told = BTreeSet::new();
-        for entry in self.valid() {
-            let below = entry.fields.number.checked_sub(1);
-            if let Some((number, intent)) = below.zip(entry.fields.previous) {
-                is_told.insert(number);
-                add(SessionId { number, intent });
-            }
-        }
+        let is_told = self.told();
+        is_told
+            .iter()
+            .map(|(number, intent)| SessionId { number: *number, intent: *intent })
+            .for_each(&mut add);
         let named = self.valid().filter_map(|entry| match &entry.fields.kind {
             Kind::Backup(intent) => Some((entry.fields.number, &intent.parents)),
             _ => None,
@@ -204,7 +176,7 @@ impl Log {
             self.entries.values().filter_map(|entry| Some((entry.session.number, &entry.commit()?.1.seen)));
         for (number, sessions) in named.chain(seen) {
             let below = sessions.iter().filter(|session| session.number < number);
-            below.filter(|session| !is_told.contains(&session.number)).copied().for_each(&mut add);
+            below.filter(|session| !is_told.contains_key(&session.number)).copied().for_each(&mut add);
         }
         self.said_alone(&is_told).into_iter().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
@@ -213,10 +185,25 @@ impl Log {
         lost
     }
 
+    /// What the valid entries say of the bytes just below them, which they have read.
+    fn told(&self) -> BTreeMap<u64, Hash> {
+        let told = self
+            .valid()
+            .filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
+        told.collect()
+    }
+
+    /// Whether a session stands at its number by what the entry above it read, or by the administrator's word below `number`.
+    /// What others say of it is good enough to read by, and to convict or to delete it is not.
+    pub(super) fn is_certain(&self, session: &SessionId, number: u64) -> bool {
+        let is_admitted = || self.admitted().get(session).is_some_and(|note| *note < number);
+        self.told().get(&session.number) == Some(&session.intent) || is_admitted()
+    }
+
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
     /// and, without a gap, above it, where nobody could have said it; and of a snapshot where the entry that would have said it
     /// is lost as well. Where there are two nobody can tell which it was, and where it is an abort nothing is lost.
-    fn said_alone(&self, is_told: &BTreeSet<u64>) -> Vec<SessionId> {
+    fn said_alone(&self, is_told: &BTreeMap<u64, Hash>) -> Vec<SessionId> {
         let highest = self.highest();
         let only = |number: u64| self.claim_at(number).ok().flatten();
         let follow = std::iter::successors(highest.checked_add(1), |number| number.checked_add(1))
@@ -226,7 +213,7 @@ impl Log {
         let is_snapshot = |session: &SessionId| {
             self.alone.get(session).is_some_and(|claim| claim.kind == ClaimKind::Manifest)
         };
-        let below = below.into_iter().filter(|number| *number < highest && !is_told.contains(number));
+        let below = below.into_iter().filter(|number| *number < highest && !is_told.contains_key(number));
         newest.chain(below.filter_map(only).filter(is_snapshot)).collect()
     }
 
@@ -273,9 +260,22 @@ impl Log {
     /// `end`, ascending: what a collector must not go on above.
     pub fn unresolved(&self, end: u64) -> Vec<SessionId> {
         let lost = self.lost().into_values().filter(|session| session.intent != UNKNOWN);
-        let all = lost.chain(self.unclear()).chain(self.doubted.keys().copied());
+        let all = lost.chain(self.unclear()).chain(self.doubted.keys().copied()).chain(self.untold());
         let all: BTreeSet<SessionId> = all.filter(|session| session.number < end).collect();
         all.into_iter().collect()
+    }
+
+    /// Lost entries that nobody read who is still there: they may have said something else than what stands there now.
+    pub fn untold(&self) -> Vec<SessionId> {
+        let (told, admitted) = (self.told(), self.admitted());
+        let is_given_up =
+            |entry: &LogEntry| matches!(entry.outcome, Outcome::Abort(_)) && entry.session.intent == UNKNOWN;
+        let from = self.start();
+        let below = self.entries.range(from..self.highest().max(from)).map(|(_, entry)| entry);
+        let lost = below.filter(|entry| entry.lost.is_some() || entry.announced().is_none());
+        let lost = lost.filter(|entry| entry.opaque_by.is_none() && !is_given_up(entry));
+        let untold = lost.map(|entry| entry.session).filter(|session| !told.contains_key(&session.number));
+        untold.filter(|session| !admitted.contains_key(session)).collect()
     }
 
     /// What commits say that nobody has admitted: hints of where frames lie, and what a writer keeps away from.
@@ -369,118 +369,4 @@ impl Log {
         let is_doubtful = |entry: &LogEntry| entry.lost.is_some() && entry.session.intent == UNKNOWN;
         below.find(|(_, entry)| is_doubtful(entry)).map(|(number, _)| *number)
     }
-}
-
-/// What an outcome claims that could stand for its entry, by itself alone.
-///
-/// Errors: what is wrong with it.
-pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Claim> {
-    let nobody = || forged("outcome", "it claims nothing");
-    let (by, kind) = match decode(repository, key, bytes)?.outcome {
-        Outcome::Manifest(record) => (record.fields.by.name.clone(), ClaimKind::Manifest),
-        Outcome::Commit(record, _) => (record.fields.by.name.clone(), ClaimKind::Commit),
-        Outcome::Abort(record) => (record.fields.by.name.clone(), ClaimKind::Abort),
-        Outcome::Undecided | Outcome::Invalid(_) => return Err(nobody()),
-    };
-    Ok(Claim { by, kind })
-}
-
-fn decode(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<StandIn> {
-    let (trust, zone) = (&repository.keys.trust, &repository.keys.zone);
-    let ZoneKey::Outcome(session) = ZoneKey::parse(zone, key)? else {
-        return Err(forged("outcome", "its key is another object's"));
-    };
-    let is_here = |of: SessionId, in_zone: &names::Zone| match of == session && in_zone == zone {
-        true => Ok(()),
-        false => Err(forged("outcome", "it was made for another place")),
-    };
-    match family(bytes) {
-        Some("manifest") => {
-            let manifest = record::decode::<Manifest>(trust, bytes)?;
-            is_here(manifest.fields.session, &manifest.fields.zone)?;
-            of_manifest(repository, manifest)
-        }
-        Some("commit") => {
-            let commit = record::decode::<Commit>(trust, bytes)?;
-            is_here(commit.fields.session, &commit.fields.zone)?;
-            of_commit(commit)
-        }
-        _ => {
-            let abort = record::decode::<Abort>(trust, bytes)?;
-            is_here(abort.fields.session, &abort.fields.zone)?;
-            if session.intent == UNKNOWN && abort.signer != Signer::Admin {
-                return Err(forged(
-                    Abort::KIND,
-                    "only the administrator gives up an entry of which nothing is known",
-                ));
-            }
-            let entry = Err(forged(Entry::KIND, "it is lost, and came to nothing"));
-            Ok(StandIn { entry, outcome: Outcome::Abort(Box::new(abort)) })
-        }
-    }
-}
-
-fn of_manifest(repository: &Repository, manifest: Record<Manifest>) -> Verified<StandIn> {
-    let of = &manifest.fields;
-    if !manifest.signer.is_valid_at(of.started) {
-        return Err(forged(Manifest::KIND, "its signer's certificate had expired"));
-    }
-    let intent = Intent {
-        vm: of.vm.clone(),
-        machine: of.machine,
-        generation: generation(repository, &manifest),
-        epoch: EPOCH_UNKNOWN,
-        commitment: UNKNOWN,
-        parents: of.parents.clone(),
-    };
-    let entry = Entry {
-        repository: of.repository,
-        zone: of.zone.clone(),
-        number: of.session.number,
-        by: of.by.clone(),
-        time: of.started,
-        previous: None,
-        checkpoint: None,
-        kind: Kind::Backup(intent),
-    };
-    let entry = Record::implied(entry, &manifest, of.session.intent, None);
-    Ok(StandIn { entry: Ok(Box::new(entry)), outcome: Outcome::Manifest(Box::new(manifest)) })
-}
-
-/// The generation of the keys at hand that opens the body; which one it was, nothing else says.
-fn generation(repository: &Repository, manifest: &Record<Manifest>) -> u16 {
-    let session = manifest.fields.session;
-    let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let opens = |generation: &u16| {
-        let root = repository.keys.metadata_root_in(&session, Some(*generation));
-        let raw = root
-            .ok()
-            .zip(manifest.sealed().ok())
-            .and_then(|(root, sealed)| seal::open(&root, &name, sealed).ok());
-        raw.is_some_and(|raw| Body::decode(&raw).is_ok())
-    };
-    repository.keys.generations().into_iter().find(opens).unwrap_or(GENERATION_UNKNOWN)
-}
-
-/// What it proposed is not known any more: at least what it burnt.
-fn of_commit(commit: Record<Commit>) -> Verified<StandIn> {
-    let of = &commit.fields;
-    if !commit.signer.is_valid_at(of.time) {
-        return Err(forged(Commit::KIND, "its signer's certificate had expired"));
-    }
-    let lists = GcLists::decode(commit.public()?, of.session.number)?;
-    let proposal = GcLists { dead: FrameSet::clone(&lists.dead), ..GcLists::default() }.encode()?;
-    let entry = Entry {
-        repository: of.repository,
-        zone: of.zone.clone(),
-        number: of.session.number,
-        by: of.by.clone(),
-        time: of.time,
-        previous: None,
-        checkpoint: None,
-        kind: Kind::Gc { generation: GENERATION_UNKNOWN },
-    };
-    let entry = Record::implied(entry, &commit, of.session.intent, Some(proposal));
-    let outcome = Outcome::Commit(Box::new(commit), Box::new(lists));
-    Ok(StandIn { entry: Ok(Box::new(entry)), outcome })
 }

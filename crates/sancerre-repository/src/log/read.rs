@@ -10,7 +10,7 @@ use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
-use super::lost::{self, Claim};
+use super::stand_in::{self, Claim};
 use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
@@ -291,7 +291,7 @@ impl Log {
             return Err(forged("outcome", "its key is another object's"));
         };
         let Some(entry) = self.entries.get(&session.number).filter(|entry| entry.session == session) else {
-            return lost::verify(repository, key, bytes).map(Err);
+            return stand_in::verify(repository, key, bytes).map(Err);
         };
         // Also of one that was revoked since: commits below the revocation are judged by it.
         match entry.announced() {

@@ -121,8 +121,12 @@ impl Log {
             // By the revocations below each commit: what was made void later was a snapshot then.
             let Some(snapshot) = entry.snapshot_below(0) else { continue };
             let (session, gone) = (snapshot.session(), retention.collected_by(&entry.session));
+            let is_lost = entry.lost.is_some();
             let counts = |gc: u64| {
-                gc > session.number && !entry.is_void_below(gc) && gone.is_none_or(|gone| gone > gc)
+                gc > session.number
+                    && (!is_lost || self.is_certain(&session, gc))
+                    && !entry.is_void_below(gc)
+                    && gone.is_none_or(|gone| gone > gc)
             };
             // A set that does not decode convicts nobody here; the gate of gc stops at it before anything is deleted.
             for (named, members) in snapshot.uses().unwrap_or_default().iter() {
