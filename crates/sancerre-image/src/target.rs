@@ -7,6 +7,7 @@ mod device;
 mod disk_target;
 mod in_use;
 mod limit;
+mod new_file;
 mod old;
 mod partial;
 mod qcow2;
@@ -30,6 +31,7 @@ use old::Whole;
 use partial::Partial;
 
 pub use disk_target::{Continue, DiskTarget, Left};
+pub use new_file::NewFile;
 pub use old::OldBytes;
 pub use qcow2::{Qcow2Compression, Qcow2Target};
 pub use rest::Rest;

@@ -12,7 +12,9 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::nbd::Nbd;
-use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
+use crate::command::{
+    Approve, Backup, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
+};
 use crate::formats::Format;
 use crate::limits::Limits;
 use crate::named_path;
@@ -112,6 +114,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Back up the disks of one virtual machine
     Backup(Box<Backup>),
+    /// Save the machine in an OVA as one snapshot
+    Import(Box<Import>),
     /// List snapshots
     #[command(alias = "list")]
     Snapshots(Snapshots),
@@ -121,6 +125,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
     Dump(Dump),
+    /// Write a machine, or one disk, as a file that another hypervisor imports
+    Export(Export),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
     /// Verify the repository and say what damage costs

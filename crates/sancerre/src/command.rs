@@ -7,6 +7,7 @@ mod check;
 mod diff;
 pub(crate) mod doctor;
 mod dump;
+pub(crate) mod export;
 mod forget;
 mod gc;
 mod generate;
@@ -43,7 +44,9 @@ use crate::written::{self, Intent};
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
+pub(crate) use backup::import::Import;
 pub(crate) use diff::Diff;
+pub(crate) use export::Export;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
@@ -184,10 +187,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
     match command {
         Command::Init(options) => init::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
+        Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Diff(options) => diff::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
+        Command::Export(options) => export::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,

@@ -27,7 +27,9 @@ impl Intent {
         let files = match command {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
+            Command::Import(options) => options.written(context),
             Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Export(options) => vec![("the target", options.target.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
