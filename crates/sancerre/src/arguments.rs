@@ -200,7 +200,8 @@ Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
   sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
   sancerre restore 3f9a12cc --target /srv/restored/
-  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted")]
+  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted
+  sancerre restore web01:latest~1:disk0 --target web01.raw --in-place --keep-damaged damaged.qcow2")]
 pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
@@ -212,6 +213,14 @@ pub(crate) struct Restore {
     /// made anew). A file keeps its owner, mode and attributes
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Write over the file or device where it lies: only what differs is fetched and written, and no room is needed for a
+    /// second disk. Until it is done the target is neither the old disk nor the new; interrupted, the same command goes on
+    #[arg(long, conflicts_with_all = ["overwrite", "resume", "format", "compress"])]
+    pub(crate) in_place: bool,
+    /// With --in-place: keep what is replaced in this new file, a qcow2 overlay of the target. It is whole before anything is
+    /// written, and opened it shows the disk as it was
+    #[arg(long, value_name = "FILE", requires = "in_place", conflicts_with = "wipe_rest")]
+    pub(crate) keep_damaged: Option<PathBuf>,
     /// raw, or qcow2: an image that QEMU starts from, and in which holes take no space. Without it a target that ends in
     /// .qcow2 is one
     #[arg(long, value_name = "FORMAT")]

@@ -28,7 +28,10 @@ impl Intent {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
             Command::Import(options) => options.written(context),
-            Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Restore(options) => {
+                let kept = options.keep_damaged.clone().map(|path| ("what is replaced", path));
+                std::iter::once(("the target", options.target.clone())).chain(kept).collect()
+            }
             Command::Export(options) => vec![("the target", options.target.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),

@@ -15,6 +15,8 @@ use crate::{TargetError, holes};
 
 /// Zeros are looked for in pieces of this.
 const PIECE_BYTES: u64 = 1 << 20;
+/// What is not zeros is told in pieces of this.
+const ZERO_PIECE: usize = 64 << 10;
 
 /// Bytes from before, whatever they are: only a comparison tells.
 #[derive(Debug)]
@@ -34,6 +36,32 @@ impl OldBytes<'_> {
         let range = offset..offset.saturating_add(length(buffer));
         let is_hole = holes::data_ranges(self.file, range).is_ok_and(|found| found.is_empty());
         !is_hole && read_exact(|bytes, at| self.file.read_at(bytes, at), offset, buffer).is_ok()
+    }
+}
+
+impl OldBytes<'_> {
+    /// Where `range` is not zeros, in pieces; where it cannot be read, all of it may not be.
+    pub fn not_zero(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut found: Vec<Range<u64>> = Vec::new();
+        let data = holes::data_ranges(self.file, range.clone()).unwrap_or_else(|_| vec![range]);
+        let mut buffer = vec![0; ZERO_PIECE];
+        for data in data {
+            let mut at = data.start;
+            while at < data.end {
+                let left = usize::try_from(data.end.saturating_sub(at)).unwrap_or(ZERO_PIECE);
+                let piece = buffer.get_mut(..left.min(ZERO_PIECE)).unwrap_or_default();
+                let end = at.saturating_add(length(piece));
+                let is_read = read_exact(|bytes, at| self.file.read_at(bytes, at), at, piece).is_ok();
+                if !is_read || piece.iter().any(|byte| *byte != 0) {
+                    match found.last_mut() {
+                        Some(last) if last.end == at => last.end = end,
+                        _ => found.push(at..end),
+                    }
+                }
+                at = end;
+            }
+        }
+        found
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{DiskTarget, Qcow2Compression, Qcow2Target, RawTarget};
+use sancerre_image::{DiskTarget, KeepingTarget, Qcow2Compression, Qcow2Target, RawTarget};
 
 use crate::arguments::Restore;
 use crate::exit::Failure;
@@ -25,6 +25,12 @@ pub(super) fn of(options: &Restore) -> Result<Form, Failure> {
     let is_device = options.target.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
     let by_name = if is_device { None } else { of_suffix(&options.target) };
     let form = match (options.format, by_name) {
+        (None, Some(Format::Qcow2 | Format::Foreign(_))) if options.in_place => {
+            return Err(Failure::usage(format!(
+                "{} is an image by its name, and only a raw disk can be restored in place",
+                plain::path(&options.target)
+            )));
+        }
         (Some(Format::Raw), _) | (None, None | Some(Format::Raw)) => Form::Raw,
         (Some(Format::Qcow2), _) | (None, Some(Format::Qcow2)) => Form::Qcow2(match options.compress {
             true => Qcow2Compression::Zlib,
@@ -71,6 +77,10 @@ impl Form {
     ) -> Result<Box<dyn DiskTarget>, Failure> {
         let size_bytes = member.size_bytes;
         Ok(match self {
+            _ if options.in_place => match &options.keep_damaged {
+                Some(kept) => Box::new(KeepingTarget::create(path, size_bytes, kept)?),
+                None => Box::new(RawTarget::in_place(path, size_bytes)?),
+            },
             Self::Qcow2(compression) if member.kind == MemberKind::Disk => {
                 Box::new(Qcow2Target::create(path, size_bytes, options.overwrite, compression)?)
             }
