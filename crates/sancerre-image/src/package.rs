@@ -13,7 +13,6 @@ use archive::Members;
 use description::Description;
 use sha2::{Digest, Sha256};
 
-use crate::foreign::{ImageError, ImageFormat, Parts, look};
 use crate::positional::{is_inside, length};
 use crate::{ChangedError, Disk, ReadError};
 
@@ -65,11 +64,15 @@ impl PackageFault {
     }
 }
 
+/// Looks whether a VMDK that lies in the archive is as long as its tables say, and says why not: QEMU would read zeros behind
+/// its end, and other files where it names them.
+pub type Whole<'a> = dyn Fn(&dyn Disk) -> Result<(), String> + 'a;
+
 /// Reads what is in an OVA.
 ///
 /// # Errors
 /// [`PackageFault`]: archives, descriptions and manifests that are malformed, or hold what is not imported.
-pub fn read_package(file: &dyn Disk) -> Result<Package, PackageFault> {
+pub fn read_package(file: &dyn Disk, whole: &Whole<'_>) -> Result<Package, PackageFault> {
     let members = Members::list(file)?;
     let descriptions = members.ending(b".ovf");
     let [(name, range)] = descriptions.as_slice() else {
@@ -112,7 +115,8 @@ pub fn read_package(file: &dyn Disk) -> Result<Package, PackageFault> {
         if length_bytes % archive::SECTOR_BYTES != 0 {
             return Err(PackageFault::new(format!("{shown} is no VMDK: it ends within a sector")));
         }
-        refuse_cut(&Window { file, range: range.clone() }, &shown)?;
+        whole(&Window { file, range: range.clone() })
+            .map_err(|why| PackageFault::new(format!("{shown}: {why}")))?;
         disks.push(member(&disk.file, &range, disk.capacity_bytes));
     }
     Ok(Package { description: member(name, range, 0), disks, has_manifest: manifest.is_some() })
@@ -144,32 +148,6 @@ fn text(file: &dyn Disk, range: &Range<u64>) -> Result<String, PackageFault> {
     let mut bytes = vec![0; usize::try_from(length_bytes).unwrap_or(0)];
     file.read_at(range.start, &mut bytes)?;
     String::from_utf8(bytes).map_err(|_| PackageFault::new("its description or manifest is not UTF-8"))
-}
-
-/// QEMU reads zeros behind the end of a file, and other files where an image names them.
-fn refuse_cut(disk: &Window<'_>, name: &str) -> Result<(), PackageFault> {
-    struct None;
-    impl Parts for None {
-        fn named(
-            &mut self,
-            image: &std::path::Path,
-            name: &str,
-        ) -> Result<Option<std::sync::Arc<dyn Disk>>, ImageError> {
-            Err(ImageError::Parts { path: image.to_owned(), name: name.to_owned() })
-        }
-    }
-    look(disk, ImageFormat::Vmdk, &mut None).map_err(|error| match error {
-        ImageError::CutShort { needed_bytes, length_bytes, .. } => PackageFault::new(format!(
-            "{name} is cut short: by its own tables it has at least {needed_bytes} bytes, and it has {length_bytes}"
-        )),
-        ImageError::Unmeasured { why, .. } => {
-            PackageFault::new(format!("cannot tell whether {name} is whole: {why}"))
-        }
-        ImageError::Parts { name: other, .. } => {
-            PackageFault::new(format!("{name} stands on another file, {other:?}, which is not read"))
-        }
-        other => PackageFault::new(other.to_string()),
-    })
 }
 
 /// A stretch of a file, as a file of its own.

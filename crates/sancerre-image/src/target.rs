@@ -8,6 +8,7 @@ mod disk_target;
 mod in_use;
 mod keeping;
 mod limit;
+mod nbd;
 mod new_file;
 mod old;
 mod partial;
@@ -35,6 +36,7 @@ use present::Present;
 
 pub use disk_target::{Continue, DiskTarget, Left};
 pub use keeping::KeepingTarget;
+pub use nbd::NbdTarget;
 pub use new_file::NewFile;
 pub use old::OldBytes;
 pub use qcow2::{Qcow2Compression, Qcow2Target};
@@ -140,8 +142,8 @@ impl RawTarget {
             Medium::Device(device) => device.is_used(),
             Medium::Whole(_) | Medium::Present(_) => true,
         };
-        let own = own.then(|| OldBytes { file: self.file(), is_in_place: true });
-        let replaced = self.replaced.iter().map(|file| OldBytes { file, is_in_place: false });
+        let own = own.then(|| OldBytes::of_file(self.file(), true));
+        let replaced = self.replaced.iter().map(|file| OldBytes::of_file(file, false));
         own.into_iter().chain(replaced)
     }
 

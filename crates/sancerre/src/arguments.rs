@@ -13,7 +13,7 @@ use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::nbd::Nbd;
 use crate::command::{
-    Approve, Backup, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
+    Approve, Backup, ChangeMaps, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Snapshots(Snapshots),
     /// Say what changed between two snapshots
     Diff(Diff),
+    /// Say what changed on a disk, by what its storage knows
+    Map(ChangeMaps),
     /// Restore one disk to a file or device, or a whole snapshot into a directory
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
@@ -206,7 +208,8 @@ pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     pub(crate) snapshot: Selector,
-    /// A file, a block device, a directory (one that exists, or a path that ends in a slash), a pipe, or - for standard output
+    /// A file, a block device, a directory (one that exists, or a path that ends in a slash), an export of an NBD server
+    /// (nbd://, nbds://, nbd+unix://), a pipe, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
     /// Replace what is at the target; what is equal there is kept, and only the rest is fetched (a qcow2 image is

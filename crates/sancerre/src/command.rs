@@ -16,6 +16,7 @@ mod index;
 mod init;
 mod key;
 mod lock;
+mod map;
 pub(crate) mod nbd;
 mod repair;
 mod restore;
@@ -53,6 +54,7 @@ pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
+pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
 
 /// What every command is handed.
@@ -176,6 +178,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Audit(_)
         | Command::Stats
+        | Command::Map(_)
         | Command::Completions { .. }
         | Command::Man { .. } => false,
         Command::Key(options) => options.changes(),
@@ -211,6 +214,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Gc(options) => gc::run(options, context).await,
         Command::Repair(options) => repair::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,
+        Command::Map(options) => map::run(options, context),
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

@@ -74,7 +74,7 @@ impl Intent {
 /// Whether a path leads into a folder, through links and second mounts too.
 pub(crate) fn lies_in(path: &Path, folder: &Path) -> bool {
     // Standard output.
-    if path == Path::new("-") {
+    if path == Path::new("-") || path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one) {
         return false;
     }
     let (Ok(path), Ok(folder)) = (std::path::absolute(path), folder.metadata()) else { return false };

@@ -122,7 +122,7 @@ fn tell_whole(mut control: Lane, top: &RawDisk, format: ImageFormat) -> Result<(
 }
 
 fn tell_package(mut control: Lane, archive: &RawDisk) -> Result<(), Trouble> {
-    let package = match read_package(archive) {
+    let package = match read_package(archive, &|disk| stands_alone(disk)) {
         Ok(package) => package,
         Err(fault) => {
             return control.send(&Answer::Fault { file: 0, text: short(&fault.to_string()) }.encode(), None);
@@ -133,6 +133,24 @@ fn tell_package(mut control: Lane, archive: &RawDisk) -> Result<(), Trouble> {
         control.send(&Answer::Member(member).encode(), None)?;
     }
     control.send(&Answer::Packed { has_manifest }.encode(), None)
+}
+
+/// Whether a VMDK in an archive is whole, and names no other file.
+fn stands_alone(disk: &dyn Disk) -> Result<(), String> {
+    struct Nothing;
+    impl Parts for Nothing {
+        fn named(&mut self, image: &Path, name: &str) -> Result<Option<Arc<dyn Disk>>, ImageError> {
+            Err(ImageError::Parts { path: image.to_owned(), name: name.to_owned() })
+        }
+    }
+    foreign::look(disk, ImageFormat::Vmdk, &mut Nothing).map_err(|error| match error {
+        ImageError::CutShort { needed_bytes, length_bytes, .. } => format!(
+            "it is cut short: by its own tables it has at least {needed_bytes} bytes, and it has {length_bytes}"
+        ),
+        ImageError::Unmeasured { why, .. } => format!("it cannot be told whether it is whole: {why}"),
+        ImageError::Parts { name, .. } => format!("it stands on another file, {name:?}, which is not read"),
+        other => other.to_string(),
+    })
 }
 
 /// The files that the caller gave, by their names, in the order in which they came.

@@ -70,7 +70,7 @@ const DISK: &str =
 
 fn read(parts: &[Vec<u8>]) -> Result<Package, PackageFault> {
     let bytes = [parts.concat(), vec![0; 1024]].concat();
-    read_package(&Bytes(bytes, "a.ova".into()))
+    read_package(&Bytes(bytes, "a.ova".into()), &|_| Ok(()))
 }
 
 fn refused(parts: &[Vec<u8>]) -> String {
@@ -163,14 +163,15 @@ fn what_is_hostile_or_not_whole_is_refused_by_its_name() {
         .unwrap()
         .replace("<VirtualSystem/>", "<VirtualSystem/><VirtualSystem/>");
     assert!(refused(&[file("a.ovf", machines.as_bytes()), disk()]).contains("2 machines"));
-    let cut = read_package(&Bytes([ovf(), disk()].concat(), "a.ova".into())).unwrap_err().to_string();
+    let cut =
+        read_package(&Bytes([ovf(), disk()].concat(), "a.ova".into()), &|_| Ok(())).unwrap_err().to_string();
     assert!(cut.contains("cut short"), "{cut}");
 }
 
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
-        let _ = read_package(&Bytes(bytes, "a".into()));
+        let _ = read_package(&Bytes(bytes, "a".into()), &|_| Ok(()));
     }
 
     #[test]
@@ -181,7 +182,7 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         let size = bytes.len() as u64;
-        if let Ok(package) = read_package(&Bytes(bytes, "a".into())) {
+        if let Ok(package) = read_package(&Bytes(bytes, "a".into()), &|_| Ok(())) {
             for member in package.disks.iter().chain([&package.description]) {
                 prop_assert!(member.range.start <= member.range.end && member.range.end <= size);
             }

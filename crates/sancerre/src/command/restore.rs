@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{Continue, Left, RawTarget};
+use sancerre_image::nbd::{NbdOptions, NbdUri};
+use sancerre_image::{Continue, DiskTarget, Left, NbdTarget, RawTarget};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -48,14 +49,15 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let started = Instant::now();
     let form = form::of(&options)?;
     // Before the repository is opened: what can take no disk should cost nothing.
+    let export = form::export(&options)?;
     if options.in_place {
         refuse_in_place(&options)?;
-    } else if !is_directory(&options.target) {
+    } else if export.is_none() && !is_directory(&options.target) {
         RawTarget::refuse(&options.target, options.overwrite, options.resume)?;
     }
     let reader = open(&options.snapshot, context).await?;
     let jobs = plan(&reader, &options, form, context)?;
-    for job in jobs.iter().filter(|_| !options.in_place) {
+    for job in jobs.iter().filter(|_| !options.in_place && export.is_none()) {
         RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
     }
     let (monitor, watched) = context.watched(Work::Restore)?;
@@ -72,7 +74,13 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
             continue;
         }
         context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
-        let target = form.open(&options, job.member, &job.path)?;
+        let target: Box<dyn DiskTarget> = match &export {
+            Some(uri) => {
+                let size_bytes = job.member.size_bytes;
+                Box::new(NbdTarget::open(uri, &NbdOptions::default(), size_bytes, options.overwrite)?)
+            }
+            None => form.open(&options, job.member, &job.path)?,
+        };
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
         let done = restore::restore(&reader, job.member, target, &settings, &monitor).await;
         match done.map_err(|failure| told(*failure)) {
@@ -208,6 +216,9 @@ fn refuse_folded(target: &Path, files: &[String], context: &Context) -> Result<(
 
 /// A directory that exists, or a path that can only be one.
 fn is_directory(target: &Path) -> bool {
+    if target.to_str().is_some_and(NbdUri::is_one) {
+        return false;
+    }
     target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
