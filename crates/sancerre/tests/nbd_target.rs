@@ -25,6 +25,9 @@ impl Drop for Server {
 fn serve(site: &Site, program: &str, arguments: &[&str]) -> Server {
     let _ = fs::remove_file(site.path("sock"));
     let mut command = Command::new(program);
+    // qemu-nbd takes no relative path.
+    let socket = site.path("sock").display().to_string();
+    let arguments = arguments.iter().map(|word| if *word == "sock" { socket.as_str() } else { word });
     command.args(arguments).current_dir(&site.folder).stdin(Stdio::null());
     let server = Server(command.spawn().unwrap());
     let begun = Instant::now();
