@@ -1,5 +1,5 @@
-//! Two clones of one file: where both show the same place of the file system, they hold the same bytes, because each keeps what it
-//! shows from being used again. Where that is not certain, they differ.
+//! Two clones of one file: where both show the same place of the file system, they hold the same bytes, because each keeps
+//! what it shows from being used again. Where that is not certain, they differ.
 
 use std::fs::File;
 use std::io;

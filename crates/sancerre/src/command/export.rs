@@ -148,6 +148,20 @@ pub(crate) async fn run(options: Export, context: &Context) -> Result<Done, Fail
         }
     };
     file.finish()?;
+    let done = tell(&options, &reader, &members, &written, &cache, started, context);
+    Ok(if is_whole { done } else { Done { exit: Exit::NotAsAsked, ..done } })
+}
+
+/// What it came to.
+fn tell(
+    options: &Export,
+    reader: &SnapshotReader,
+    members: &[&Member],
+    written: &Written,
+    cache: &ChunkCache,
+    started: Instant,
+    context: &Context,
+) -> Done {
     if written.surplus_bytes > 0 {
         context.output.message(&format!(
             "{} bytes of zeros were put behind the disk: the format knows whole sectors only",
@@ -158,7 +172,7 @@ pub(crate) async fn run(options: Export, context: &Context) -> Result<Done, Fail
     let took = started.elapsed();
     context.output.message(&format!(
         "{} exported to {}: {}, {} fetched, in {}",
-        names(&members),
+        names(members),
         plain::path(&options.target),
         size(written.file_bytes),
         size(fetched_bytes),
@@ -175,8 +189,7 @@ pub(crate) async fn run(options: Export, context: &Context) -> Result<Done, Fail
         ("fetched_bytes", json!(fetched_bytes)),
         ("duration_seconds", json!(seconds(took))),
     ];
-    let done = done(summary);
-    Ok(if is_whole { done } else { Done { exit: Exit::NotAsAsked, ..done } })
+    done(summary)
 }
 
 impl Export {
