@@ -22,6 +22,7 @@ mod channel;
 mod disk;
 mod look;
 mod open;
+mod package;
 mod pool;
 mod serve;
 #[cfg(test)]

@@ -28,12 +28,14 @@ mod status;
 mod tls;
 mod uri;
 mod wire;
+mod write;
 
 pub use channel::{Channel, Connector};
 pub use disk::NbdDisk;
 pub use error::{Fault, NbdError};
 pub use negotiate::Export;
 pub use tls::TlsFiles;
+pub(crate) use write::Change;
 pub use uri::{Address, NbdUri};
 
 use std::time::Duration;

@@ -52,6 +52,19 @@ impl Process {
         words.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
+    /// Waits until the program has ended itself; none when that is no longer wanted, or nothing is known of it.
+    pub(crate) fn wait(&self, is_wanted: impl Fn() -> bool) -> Option<ExitStatus> {
+        while is_wanted() {
+            match self.child.lock().ok()?.try_wait() {
+                Ok(None) => {}
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
+    }
+
     /// Ends the program, if it has not ended itself, and says how it did; none when it is still there after a while: the
     /// kernel ends nobody who waits for a disk that does not answer, and the caller must not wait with it.
     pub(crate) fn end(&self) -> Option<ExitStatus> {

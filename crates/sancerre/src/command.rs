@@ -7,6 +7,7 @@ mod check;
 mod diff;
 pub(crate) mod doctor;
 mod dump;
+pub(crate) mod export;
 mod forget;
 mod gc;
 mod generate;
@@ -15,6 +16,7 @@ mod index;
 mod init;
 mod key;
 mod lock;
+mod map;
 pub(crate) mod nbd;
 mod repair;
 mod restore;
@@ -43,13 +45,16 @@ use crate::written::{self, Intent};
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
+pub(crate) use backup::import::Import;
 pub(crate) use diff::Diff;
+pub(crate) use export::Export;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
+pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
 
 /// What every command is handed.
@@ -173,6 +178,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Audit(_)
         | Command::Stats
+        | Command::Map(_)
         | Command::Completions { .. }
         | Command::Man { .. } => false,
         Command::Key(options) => options.changes(),
@@ -184,10 +190,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
     match command {
         Command::Init(options) => init::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
+        Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Diff(options) => diff::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
+        Command::Export(options) => export::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
@@ -206,6 +214,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Gc(options) => gc::run(options, context).await,
         Command::Repair(options) => repair::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,
+        Command::Map(options) => map::run(options, context),
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

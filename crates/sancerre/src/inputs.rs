@@ -100,6 +100,14 @@ impl Opening<'_> {
     }
 
     fn raw(&self, name: &Title, path: &Path) -> Result<Arc<dyn Disk>, Failure> {
+        let is_package = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("ova"));
+        if is_package && self.formats.given(name).is_none() {
+            return Err(Failure::failed(format!(
+                "{} is an OVA by its name, and no raw disk: `sancerre import` saves the machine in it. To save the archive's \
+                 own bytes as they are, give --format raw",
+                path.display()
+            )));
+        }
         let disk = open_raw(path)?;
         let disk = if self.read_holes { disk.reading_holes() } else { disk };
         if self.formats.given(name) != Some(Format::Raw)

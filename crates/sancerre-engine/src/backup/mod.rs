@@ -16,6 +16,7 @@ mod member;
 mod options;
 mod packer;
 mod region;
+mod regions;
 mod reread;
 mod salvage;
 mod sample;

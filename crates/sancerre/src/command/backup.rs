@@ -1,10 +1,12 @@
 //! `backup`: all disks of one machine become one snapshot.
 
+pub(crate) mod import;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport};
+use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
 use sancerre_engine::cache::Cache;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
@@ -184,6 +186,16 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     let bitmaps = options.changed.bitmaps();
     let sources = options.opening(&bitmaps).all(planned, context)?;
     let maps = options.changed.maps(&sources, &bitmaps, context)?;
+    store(options, sources, maps, context).await
+}
+
+/// Makes a snapshot of sources that are open.
+async fn store(
+    options: &Backup,
+    sources: Vec<BackupSource>,
+    maps: Maps,
+    context: &Context,
+) -> Result<BackupReport, Failure> {
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
