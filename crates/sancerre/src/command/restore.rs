@@ -129,13 +129,15 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
     let disks: Vec<&Member> = members.iter().filter(|member| member.kind == MemberKind::Disk).collect();
     let found = match (&snapshot.member, members.as_slice(), disks.as_slice()) {
         (Some(name), ..) => reader.member(name.as_str()),
-        (None, [only], _) | (None, _, [only]) => Some(only),
+        (None, [only], _) => Some(only),
+        (None, _, [only]) => Some(*only),
         (None, ..) => None,
     };
     found.ok_or_else(|| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
         let others = (members.len() - disks.len()) as u64;
-        let others = if others > 0 { format!(" and {}", count(others, "other member")) } else { String::new() };
+        let others =
+            if others > 0 { format!(" and {}", count(others, "other member")) } else { String::new() };
         let what = match &snapshot.member {
             Some(name) => format!("the snapshot has no {name}"),
             None => format!("the snapshot has {}{others}", count(disks.len() as u64, "disk")),
