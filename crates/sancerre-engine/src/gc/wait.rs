@@ -88,10 +88,13 @@ impl Waiting {
             .collect();
         let more = alive.len().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let most = match self.left_seconds {
+            seconds @ ..120 => format!("{seconds} s"),
+            seconds => format!("{} min", seconds.div_ceil(60)),
+        };
         monitor.warn(format!(
-            "waiting for {}{more}, which may be under way: {} minutes at most (--wait)",
-            names.join(", "),
-            self.left_seconds.div_ceil(60)
+            "waiting for {}{more}, which may be under way: {most} at most (--wait)",
+            names.join(", ")
         ));
     }
 
