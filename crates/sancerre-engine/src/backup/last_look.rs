@@ -38,8 +38,9 @@ pub(super) async fn before_manifest(repository: &Repository, uploader: &Uploader
     let present = Present::of(repository, &listed);
     for pack in &uploader.published {
         let name = PackName { session: session.number, ordinal: pack.ordinal };
-        if !present.has(name, pack) {
-            return gone(names::pack(zone, name, &pack.hash));
+        let key = names::pack(zone, name, &pack.hash);
+        if !present.has(name, pack) && !is_readable(repository, &key, pack.size_bytes).await? {
+            return gone(key);
         }
     }
     if !is_folder {
@@ -53,6 +54,15 @@ pub(super) async fn before_manifest(repository: &Repository, uploader: &Uploader
     match lists.find(|key| !listed.iter().any(|listed| listed.key == *key)) {
         Some(key) => gone(key),
         None => Ok(()),
+    }
+}
+
+/// Whether a pack that is not listed can be read to its end: some stores list late what was written.
+async fn is_readable(repository: &Repository, key: &str, size_bytes: u64) -> Result<bool> {
+    match repository.store.need_range(key, size_bytes.saturating_sub(1)..size_bytes).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::Missing { .. } | StoreError::Withheld { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
