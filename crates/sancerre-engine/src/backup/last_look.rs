@@ -59,7 +59,8 @@ pub(super) async fn before_manifest(repository: &Repository, uploader: &Uploader
 
 /// Whether a pack that is not listed can be read to its end: some stores list late what was written.
 async fn is_readable(repository: &Repository, key: &str, size_bytes: u64) -> Result<bool> {
-    match repository.store.need_range(key, size_bytes.saturating_sub(1)..size_bytes).await {
+    let last = size_bytes.saturating_sub(1); // invariant: no pack is empty; of one that were, nothing would be asked for
+    match repository.store.need_range(key, last..size_bytes).await {
         Ok(_) => Ok(true),
         Err(StoreError::Missing { .. } | StoreError::Withheld { .. }) => Ok(false),
         Err(error) => Err(error.into()),

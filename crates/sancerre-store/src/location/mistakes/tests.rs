@@ -11,8 +11,6 @@ fn what_other_programs_call_a_place_is_refused_with_what_was_meant() {
         ("host:x", "sshfs host:x"),
         ("nas:/export", "mount -t nfs nas:/export"),
         ("user:secret@host:/srv/x", "mount it"),
-        ("https://bucket.s3.amazonaws.com/x", "s3://bucket/x with AWS_REGION is"),
-        ("https://bucket.s3.eu-central-1.amazonaws.com/x", "s3://bucket/x with AWS_REGION=eu-central-1"),
         ("https://s3.eu-central-1.amazonaws.com/bucket/x", "s3://bucket/x with AWS_REGION=eu-central-1"),
         ("gcs://bucket/x", "gs://bucket/x"),
         ("azure://box/x", "az://box/x"),
@@ -39,6 +37,17 @@ fn what_other_programs_call_a_place_is_refused_with_what_was_meant() {
     for (location, meant) in cases {
         let found = find(location).unwrap_or_else(|| panic!("{location} was taken"));
         assert!(found.contains(meant) && !found.contains("secret"), "{location}: {found}");
+    }
+}
+
+#[test]
+fn what_a_browser_calls_a_bucket_is_refused_with_its_region() {
+    for (host, meant) in [
+        ("bucket.s3", "s3://bucket/x with AWS_REGION is"),
+        ("bucket.s3.eu-central-1", "s3://bucket/x with AWS_REGION=eu-central-1 is"),
+    ] {
+        let found = find(&format!("https://{host}{AMAZON}/x")).unwrap();
+        assert!(found.contains(meant), "{found}");
     }
 }
 
