@@ -277,7 +277,7 @@ pub enum Error {
     #[error("a worker stopped unexpectedly; this is a bug, please report it")]
     Worker,
     /// The user asked to stop.
-    #[error("interrupted; what was uploaded is reused by the next backup")]
+    #[error("interrupted")]
     Interrupted,
 }
 

@@ -66,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) prompt: Box<Prompt>,
     pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
+    stdout_is_lost: bool,
     /// Ends the waiting for the store when a signal comes.
     pub(crate) cancel: Cancel,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
@@ -85,6 +86,7 @@ impl Context {
             prompt: io.prompt,
             stdin_is_terminal: io.stdin_is_terminal,
             stdout_is_terminal: io.stdout_is_terminal,
+            stdout_is_lost: io.stdout_is_lost,
             cancel: Cancel::default(),
             stdin: Mutex::new(Some(io.stdin)),
             store: OnceLock::new(),
@@ -105,6 +107,19 @@ impl Context {
     pub(crate) fn may_write(&self, path: &Path) -> bool {
         let folder = self.store.get().and_then(Store::folder_path);
         folder.is_none_or(|folder| !written::lies_in(path, folder))
+    }
+
+    /// Before data is written to standard output that somebody must get.
+    ///
+    /// Errors: it is closed.
+    pub(crate) fn needs_stdout(&self) -> Result<(), Failure> {
+        match self.stdout_is_lost {
+            false => Ok(()),
+            true => Err(Failure::failed(
+                "standard output is closed, or is /dev/null as if it were, so what is to be written there would be lost. \
+                 Nothing was done; redirect it to a file or a program (to throw it away, > /dev/null)",
+            )),
+        }
     }
 
     /// Standard input; none the second time.
@@ -182,6 +197,9 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::Completions { .. }
         | Command::Man { .. } => false,
         Command::Key(options) => options.changes(),
+        Command::Backup(options) => !options.dry_run,
+        Command::Gc(options) => !options.dry_run,
+        Command::Forget(options) => !options.dry_run,
         _ => true,
     }
 }

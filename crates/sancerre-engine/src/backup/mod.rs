@@ -11,6 +11,7 @@ mod doubt;
 mod ending;
 mod gate;
 mod hinted;
+mod last_look;
 mod maps;
 mod member;
 mod options;
@@ -167,6 +168,7 @@ async fn save(
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
         gate::before_manifest(repository, log, &uploader, &run).await?;
+        last_look::before_manifest(repository, &uploader, &run).await?;
         Ok(run)
     };
     match done.await {

@@ -117,6 +117,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     if options.dry_run {
         return run(repository, options, monitor).await;
     }
+    repository.store.refuse_read_only()?;
     // On a full disk that may be the room for what follows.
     let leftovers = repository.store.clear_leftovers().await?;
     repository.store.spend_reserve();

@@ -90,7 +90,7 @@ pub(crate) struct Forget {
     reason: String,
     /// Only say what would happen
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Forget {

@@ -56,6 +56,10 @@ struct Sheet {
 }
 
 pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failure> {
+    if options.svg.is_none() {
+        // Before a recipient is made whose only copy would be lost.
+        context.needs_stdout()?;
+    }
     let repository = repository::open(context, Access::Admin).await?;
     let mut svg = options.svg.as_deref().map(reserve).transpose()?;
     let (secret, recipient) = recipients::new_key(&context.host)?;

@@ -57,6 +57,9 @@ pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) ->
             plain::path(&options.target)
         )));
     }
+    if matches!(stream, Stream::Stdout) {
+        context.needs_stdout()?;
+    }
     let mut out: Box<dyn Write + Send> = match stream {
         // First of all, so that whatever is said goes to standard error and never between the data.
         Stream::Stdout => context.output.take_stdout().ok_or_else(|| {
