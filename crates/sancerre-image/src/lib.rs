@@ -54,6 +54,6 @@ pub use open::open_file;
 pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
 pub use target::{
-    Continue, DiskTarget, KeepingTarget, Left, NbdTarget, NewFile, OldBytes, Qcow2Compression, Qcow2Target, RawTarget,
-    Rest,
+    Continue, DiskTarget, KeepingTarget, Left, NbdTarget, NewFile, OldBytes, Qcow2Compression, Qcow2Target,
+    RawTarget, Rest,
 };

@@ -35,8 +35,8 @@ pub use disk::NbdDisk;
 pub use error::{Fault, NbdError};
 pub use negotiate::Export;
 pub use tls::TlsFiles;
-pub(crate) use write::Change;
 pub use uri::{Address, NbdUri};
+pub(crate) use write::Change;
 
 use std::time::Duration;
 

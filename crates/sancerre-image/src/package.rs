@@ -66,13 +66,13 @@ impl PackageFault {
 
 /// Looks whether a VMDK that lies in the archive is as long as its tables say, and says why not: QEMU would read zeros behind
 /// its end, and other files where it names them.
-pub type Whole<'a> = dyn Fn(&dyn Disk) -> Result<(), String> + 'a;
+pub type LooksWhole<'a> = dyn Fn(&dyn Disk) -> Result<(), String> + 'a;
 
 /// Reads what is in an OVA.
 ///
 /// # Errors
 /// [`PackageFault`]: archives, descriptions and manifests that are malformed, or hold what is not imported.
-pub fn read_package(file: &dyn Disk, whole: &Whole<'_>) -> Result<Package, PackageFault> {
+pub fn read_package(file: &dyn Disk, whole: &LooksWhole<'_>) -> Result<Package, PackageFault> {
     let members = Members::list(file)?;
     let descriptions = members.ending(b".ovf");
     let [(name, range)] = descriptions.as_slice() else {

@@ -1,3 +1,5 @@
+//! Archives as programs make them, and as nobody does: what is read of them, and what is refused.
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
