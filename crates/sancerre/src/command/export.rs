@@ -109,7 +109,7 @@ struct Written {
 pub(crate) async fn run(options: Export, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let format = options.form()?;
-    if options.guest_memory < MEBIBYTE || options.guest_memory % MEBIBYTE != 0 {
+    if options.guest_memory < MEBIBYTE || !options.guest_memory.is_multiple_of(MEBIBYTE) {
         return Err(Failure::usage("--guest-memory is whole MiB, and at least one"));
     }
     // Before the repository is opened: what can take no file should cost nothing.
