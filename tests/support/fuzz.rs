@@ -37,7 +37,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 22] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -58,6 +58,8 @@ pub const TARGETS: [Target; 20] = [
     ("qcow2", qcow2),
     ("whole", fuzz_image::whole),
     ("serve", fuzz_serve::serve),
+    ("guest", sancerre_guest::fuzz_disk),
+    ("guest_words", sancerre_guest::fuzz_packet),
 ];
 
 /// The target of this name.

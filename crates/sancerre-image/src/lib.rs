@@ -38,7 +38,7 @@ mod kind;
 pub mod nbd;
 mod open;
 mod positional;
-mod process;
+pub mod process;
 mod qcow2;
 mod raw;
 mod target;

@@ -11,6 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
 use crate::command::nbd::Nbd;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::formats::Format;
@@ -121,6 +122,18 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
     Dump(Dump),
+    /// List what is on the disks of a snapshot: volumes, folders and files
+    Ls(Ls),
+    /// Write a file of a guest to standard output
+    Cat(Cat),
+    /// Bring files and folders of a guest back
+    Get(Get),
+    /// Find files of a guest by their names
+    Find(Find),
+    /// Say how a file of a guest was in each of its snapshots
+    History(History),
+    /// Mount the disks of a snapshot in a directory, read-only
+    Mount(Mount),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
     /// Verify the repository and say what damage costs

@@ -7,6 +7,7 @@ mod check;
 mod diff;
 pub(crate) mod doctor;
 mod dump;
+pub(crate) mod files;
 mod forget;
 mod gc;
 mod generate;
@@ -168,6 +169,11 @@ pub(crate) fn changes(command: &Command) -> bool {
         Command::Snapshots(_)
         | Command::Diff(_)
         | Command::Dump(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Find(_)
+        | Command::History(_)
+        | Command::Mount(_)
         | Command::Nbd(_)
         | Command::Check(_)
         | Command::Doctor(_)
@@ -188,6 +194,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Diff(options) => diff::run(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
+        Command::Ls(options) => files::ls::run(options, context).await,
+        Command::Cat(options) => files::cat::run(options, context).await,
+        Command::Get(options) => files::get::run(options, context).await,
+        Command::Find(options) => files::find::run(options, context).await,
+        Command::History(options) => files::history::run(options, context).await,
+        Command::Mount(options) => files::mount::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,

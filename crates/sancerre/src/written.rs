@@ -28,6 +28,8 @@ impl Intent {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
             Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Get(options) => vec![("the target", options.target.clone())],
+            Command::Mount(options) => vec![("the mount", options.directory.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
