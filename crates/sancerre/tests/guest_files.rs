@@ -49,7 +49,7 @@ fn guest() -> Option<Site> {
         mkdir -p m/etc m/srv/share m/home/ada; printf 'UUID=%s / ext4 defaults 0 1\nLABEL=data /srv/share ext4 defaults 0 2\n' "$(blkid -s UUID -o value p1)" > m/etc/fstab
         echo hidden > m/srv/share/hidden; ln -s ../srv/share/plan.txt m/home/plan; ln -s /srv m/shortcut
         ln -s ../../../../../etc/passwd m/home/ada/evil; printf x > "$(printf 'm/home/ada/a\033[31m\n\377')"
-        echo one > m/home/ada/one; ln m/home/ada/one m/home/ada/two; chmod 4750 m/home/ada/one; chown 1000:1000 m/home/ada/one
+        echo one > m/home/ada/one; ln m/home/ada/one m/home/ada/two; chown 1000:1000 m/home/ada/one; chmod 4750 m/home/ada/one
         touch -d 2019-08-07T06:05:04.123 m/home/ada/one; setfattr -n user.note -v important m/home/ada/one 2>/dev/null || true
         truncate -s 5M m/home/ada/sparse; echo end >> m/home/ada/sparse; mkfifo m/home/ada/fifo; mkdir -m 700 m/home/ada/private
         umount m; dd if=p1 of=root.raw bs=1M seek=1 conv=notrunc status=none; rm p1

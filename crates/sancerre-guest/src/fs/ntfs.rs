@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::{EachName, FileSystem, Identity, Piece};
-use crate::bytes::{byte, from_utf16, le16, le32, le64, slice, to_usize, units};
+use crate::bytes::{byte, from_utf16, le16, le32, le64, slice, to_u64, to_usize, units};
 use crate::fault::{Fault, Result};
 use crate::node::{Extra, Moment, Node, NodeKind};
 use crate::volume::Volume;
@@ -222,7 +222,12 @@ impl Ntfs {
             (false, false) if is_system && self.is_interix_link(&data, size_bytes) => NodeKind::Link,
             (false, false) => NodeKind::File,
         };
-        let size_bytes = if kind == NodeKind::Directory { 0 } else { size_bytes };
+        let size_bytes = match kind {
+            NodeKind::Directory => 0,
+            // What stands before the target, and its letters are two bytes each.
+            NodeKind::Link => size_bytes.saturating_sub(to_u64(reparse::INTERIX.len())) / 2,
+            _ => size_bytes,
+        };
         let links = u32::from(record.names.max(1));
         Ok(Node { id, kind, size_bytes, mode: None, owner: None, modified, links })
     }

@@ -18,8 +18,6 @@ fn every_kind_of_xfs_is_read_as_the_kernel_reads_it() {
         "",
         "-b size=1024",
         "-b size=2048 -i size=1024",
-        "-m crc=0",
-        "-m crc=0 -n ftype=0",
         "-m bigtime=0,reflink=0",
         "-i nrext64=0",
         "-n size=16384",
@@ -29,7 +27,7 @@ fn every_kind_of_xfs_is_read_as_the_kernel_reads_it() {
         let lab = Lab::new();
         lab.image("fs.img", SIZE);
         lab.run(&format!("mkfs.xfs -q -f {options} fs.img"));
-        let year = if options.contains("crc=0") || options.contains("bigtime=0") { "2030" } else { "2040" };
+        let year = if options.contains("bigtime=0") { "2030" } else { "2040" };
         let linux = LINUX.replace("2040", year);
         lab.run(&format!(
             "mount -o loop fs.img $M; {TREE} {linux}
@@ -48,11 +46,11 @@ fn a_log_that_was_not_written_back_is_read_as_the_kernel_replays_it() {
     if !ready() {
         return;
     }
-    for options in ["", "-m bigtime=0", "-i nrext64=0", "-b size=1024", "-m crc=0", "-l su=32768"] {
+    for options in ["", "-m bigtime=0", "-i nrext64=0", "-b size=1024", "-l su=32768"] {
         let lab = Lab::new();
         lab.image("fs.img", SIZE);
         lab.run(&format!("mkfs.xfs -q -f {options} fs.img"));
-        let year = if options.contains("crc=0") || options.contains("bigtime=0") { "2030" } else { "2040" };
+        let year = if options.contains("bigtime=0") { "2030" } else { "2040" };
         let linux = LINUX.replace("2040", year);
         lab.run(&format!(
             r#"mount -o loop fs.img $M; {TREE} sync -f $M

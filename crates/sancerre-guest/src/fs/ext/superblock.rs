@@ -141,7 +141,8 @@ impl Superblock {
         let per_block = self.block_bytes / self.descriptor_bytes;
         let number = group / per_block;
         let block = match self.incompat & INCOMPAT_META_BG != 0 && number >= self.first_meta_group {
-            false => self.first_data_block.saturating_add(1).saturating_add(number),
+            // Behind the superblock, which is in the second block of those that are as short as it.
+            false => u64::from(self.block_bytes == OFFSET).saturating_add(1).saturating_add(number),
             true => {
                 let first = number.saturating_mul(per_block);
                 let start = first.saturating_mul(self.blocks_per_group).saturating_add(self.first_data_block);
