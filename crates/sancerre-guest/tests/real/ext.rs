@@ -37,7 +37,6 @@ fn every_kind_of_ext_is_read_as_the_kernel_reads_it() {
         "-t ext4 -O ^dir_index",
         "-t ext4 -O ea_inode,large_dir",
         "-t ext4 -O metadata_csum_seed,uninit_bg",
-        "-t ext4 -O casefold",
         "-t ext4 -r 0 -O none",
     ] {
         let lab = Lab::new();

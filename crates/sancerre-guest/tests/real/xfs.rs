@@ -22,7 +22,7 @@ fn every_kind_of_xfs_is_read_as_the_kernel_reads_it() {
         "-i nrext64=0",
         "-n size=16384",
         "-i size=2048 -s size=4096",
-        "-d agcount=9",
+        "-d agcount=2",
     ] {
         let lab = Lab::new();
         lab.image("fs.img", SIZE);
