@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::bytes::{to_u64, to_usize};
 use crate::error::GuestError;
 use crate::guest::Guest;
-use crate::node::{Run, RunPlace};
+use crate::node::{FileRun, RunPlace};
 
 /// A file, or a further stream of one. It remembers where the bytes after the last ones are.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct GuestFile {
     size_bytes: u64,
     /// Where the first of `runs` begins.
     start: u64,
-    runs: Vec<Run>,
+    runs: Vec<FileRun>,
 }
 
 impl GuestFile {
@@ -36,7 +36,7 @@ impl GuestFile {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn run(&mut self, at: u64) -> Result<Option<Run>, GuestError> {
+    pub fn run(&mut self, at: u64) -> Result<Option<FileRun>, GuestError> {
         if at >= self.size_bytes {
             return Ok(None);
         }
@@ -51,7 +51,7 @@ impl GuestFile {
         }
     }
 
-    fn known(&self, at: u64) -> Option<Run> {
+    fn known(&self, at: u64) -> Option<FileRun> {
         let mut start = self.start;
         for run in &self.runs {
             let end = start.saturating_add(run.length_bytes);
@@ -63,7 +63,7 @@ impl GuestFile {
                     }
                     other => other,
                 };
-                return Some(Run { length_bytes: run.length_bytes.saturating_sub(skip), place });
+                return Some(FileRun { length_bytes: run.length_bytes.saturating_sub(skip), place });
             }
             start = end;
         }

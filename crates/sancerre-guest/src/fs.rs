@@ -8,7 +8,7 @@ mod xfs;
 use std::ops::Range;
 
 use crate::fault::{Fault, Result};
-use crate::node::{Extra, Node};
+use crate::node::{Extra, FileNode};
 use crate::volume::Volume;
 
 /// Longest list of runs in one answer.
@@ -50,7 +50,7 @@ pub(crate) trait FileSystem {
 
     fn root(&self) -> u64;
 
-    fn node(&mut self, id: u64) -> Result<Node>;
+    fn node(&mut self, id: u64) -> Result<FileNode>;
 
     /// The names in a folder, without those of itself and the one above.
     fn list(&mut self, id: u64, each: EachName<'_>) -> Result<()>;

@@ -17,7 +17,7 @@ use checks::{is_name, sanitized};
 
 use crate::bytes::{to_u64, to_usize};
 use crate::error::GuestError;
-use crate::node::{Entry, Extra, Node, Run, RunPlace};
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, RunPlace};
 use crate::wire::{Answer, Ask, BYTES_MAX, VolumeInfo, What};
 
 /// For caches, long folders and journals.
@@ -142,15 +142,15 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn node(&self, volume: u16, id: u64) -> Result<Node> {
-        self.one_node(volume, id, What::Node)
+    pub fn node(&self, volume: u16, id: u64) -> Result<FileNode> {
+        self.one_node(volume, id, What::FileNode)
     }
 
     /// A file or folder by its name in a folder.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn find(&self, volume: u16, folder: u64, name: &[u8]) -> Result<Node> {
+    pub fn find(&self, volume: u16, folder: u64, name: &[u8]) -> Result<FileNode> {
         self.one_node(volume, folder, What::Find(name))
     }
 
@@ -159,10 +159,10 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn list(&self, volume: u16, folder: u64, each: &mut dyn FnMut(Entry)) -> Result<()> {
+    pub fn list(&self, volume: u16, folder: u64, each: &mut dyn FnMut(FolderEntry)) -> Result<()> {
         let (mut entries, mut text_bytes) = (0_u64, 0_u64);
         self.ask(volume, folder, What::List, &mut |answer| match answer {
-            Answer::Entry(entry) => {
+            Answer::FolderEntry(entry) => {
                 entries = entries.saturating_add(1);
                 text_bytes = text_bytes.saturating_add(to_u64(entry.name.len()));
                 if entries > ENTRIES_MAX || text_bytes > TEXT_BYTES_MAX {
@@ -184,7 +184,7 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn runs(&self, volume: u16, id: u64, stream: &[u8], range: Range<u64>) -> Result<Vec<Run>> {
+    pub fn runs(&self, volume: u16, id: u64, stream: &[u8], range: Range<u64>) -> Result<Vec<FileRun>> {
         let mut found = Vec::new();
         self.ask(volume, id, What::Runs(stream, range.clone()), &mut |answer| match answer {
             Answer::Runs(runs) => {
@@ -250,10 +250,10 @@ impl Guest {
         Ok(found)
     }
 
-    fn one_node(&self, volume: u16, id: u64, what: What<'_>) -> Result<Node> {
+    fn one_node(&self, volume: u16, id: u64, what: What<'_>) -> Result<FileNode> {
         let mut found = None;
         self.ask(volume, id, what, &mut |answer| match answer {
-            Answer::Node(node) => {
+            Answer::FileNode(node) => {
                 found = Some(node);
                 Ok(Step::Last)
             }
@@ -263,7 +263,7 @@ impl Guest {
     }
 
     /// Inside of the range, each on a disk that there is.
-    fn check_runs(&self, runs: &[Run], range: &Range<u64>) -> std::result::Result<(), Trouble> {
+    fn check_runs(&self, runs: &[FileRun], range: &Range<u64>) -> std::result::Result<(), Trouble> {
         let mut left = range.end.saturating_sub(range.start);
         for run in runs {
             left = left.checked_sub(run.length_bytes).ok_or(Trouble::Lie("an answer of another length"))?;

@@ -26,7 +26,7 @@ pub struct Moment {
 
 /// Something with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct FileNode {
     /// Its number in the file system: two names with one number are the same file.
     pub id: u64,
     /// What it is.
@@ -45,16 +45,16 @@ pub struct Node {
 
 /// A name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct FolderEntry {
     /// As bytes: UTF-8 by custom, and nothing sees to it.
     pub name: Vec<u8>,
     /// What it names.
-    pub node: Node,
+    pub node: FileNode,
 }
 
 /// Where the next bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct FileRun {
     /// How many.
     pub length_bytes: u64,
     /// Where.

@@ -12,7 +12,7 @@ use crate::bytes::{to_u64, to_usize};
 use crate::disks::{self, Content, Room};
 use crate::fault::{Fault, Result};
 use crate::fs::{FileSystem, PiecePlace, RUNS_MAX};
-use crate::node::{Entry, Node, NodeKind, Run, RunPlace};
+use crate::node::{FileNode, FileRun, FolderEntry, NodeKind, RunPlace};
 use crate::source::{BLOCK_BYTES, Blocks, Source};
 use crate::volume::Volume;
 use crate::wire::{Answer, Ask, BYTES_MAX, FileSystemInfo, VolumeContent, VolumeInfo, What};
@@ -134,11 +134,11 @@ fn info(room: &Room) -> VolumeInfo {
 fn answer(line: &Line, rooms: &mut [Room], volume: u16, id: u64, what: &What<'_>) -> Result<()> {
     let (fs, volume) = disks::files(rooms, usize::from(volume))?;
     match what {
-        What::Node => line.say(&Answer::Node(fs.node(id)?)),
+        What::FileNode => line.say(&Answer::FileNode(fs.node(id)?)),
         What::List => list(line, fs.as_mut(), id),
         What::Find(name) => {
             let found = fs.find(id, name)?;
-            line.say(&Answer::Node(node_or_broken(fs.as_mut(), found)?))
+            line.say(&Answer::FileNode(node_or_broken(fs.as_mut(), found)?))
         }
         What::Runs(stream, range) => {
             if range.is_empty() {
@@ -177,17 +177,17 @@ fn list(line: &Line, fs: &mut dyn FileSystem, id: u64) -> Result<()> {
     });
     for (name, id) in names {
         let node = node_or_broken(fs, id)?;
-        line.say(&Answer::Entry(Entry { name, node }))?;
+        line.say(&Answer::FolderEntry(FolderEntry { name, node }))?;
     }
     listed?;
     line.say(&Answer::Done)
 }
 
 /// A name whose file cannot be told is a name all the same.
-fn node_or_broken(fs: &mut dyn FileSystem, id: u64) -> Result<Node> {
+fn node_or_broken(fs: &mut dyn FileSystem, id: u64) -> Result<FileNode> {
     match fs.node(id) {
         Err(Fault::Gone) => Err(Fault::Gone),
-        Err(_) => Ok(Node {
+        Err(_) => Ok(FileNode {
             id,
             kind: NodeKind::Broken,
             size_bytes: 0,
@@ -201,19 +201,19 @@ fn node_or_broken(fs: &mut dyn FileSystem, id: u64) -> Result<Node> {
 }
 
 /// Pieces of a volume as places on disks.
-fn runs(volume: &Volume, pieces: &[crate::fs::Piece]) -> Result<Vec<Run>> {
+fn runs(volume: &Volume, pieces: &[crate::fs::Piece]) -> Result<Vec<FileRun>> {
     let mut runs = Vec::new();
     for piece in pieces {
         let PiecePlace::Volume(start) = piece.place else {
             let place = if piece.place == PiecePlace::Held { RunPlace::Held } else { RunPlace::Hole };
-            runs.push(Run { length_bytes: piece.length_bytes, place });
+            runs.push(FileRun { length_bytes: piece.length_bytes, place });
             continue;
         };
         let mut done = 0;
         while done < piece.length_bytes && runs.len() < RUNS_MAX {
             let (disk, offset, more) = volume.place(start.saturating_add(done))?;
             let length_bytes = more.min(piece.length_bytes.saturating_sub(done));
-            runs.push(Run { length_bytes, place: RunPlace::Disk { disk, offset } });
+            runs.push(FileRun { length_bytes, place: RunPlace::Disk { disk, offset } });
             done = done.saturating_add(length_bytes);
         }
         if runs.len() >= RUNS_MAX {

@@ -31,9 +31,12 @@ struct Inner {
     kept: RefCell<Kept>,
 }
 
+/// A block, and when it was used.
+type Aged = (u64, Rc<Vec<u8>>);
+
 #[derive(Default)]
 struct Kept {
-    blocks: HashMap<(u16, u64), (u64, Rc<Vec<u8>>)>,
+    blocks: HashMap<(u16, u64), Aged>,
     clock: u64,
 }
 

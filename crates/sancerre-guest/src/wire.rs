@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::node::{Entry, Extra, Moment, Node, NodeKind, Run, RunPlace};
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, RunPlace};
 
 /// Bytes of a disk or file in one packet.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
@@ -71,7 +71,7 @@ pub(crate) enum Ask<'a> {
 /// What to tell of a file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What<'a> {
-    Node,
+    FileNode,
     List,
     Find(&'a [u8]),
     Runs(&'a [u8], Range<u64>),
@@ -92,9 +92,9 @@ pub(crate) enum Answer<'a> {
     /// This volume is looked at next.
     Trying(String),
     Volume(VolumeInfo),
-    Entry(Entry),
-    Node(Node),
-    Runs(Vec<Run>),
+    FolderEntry(FolderEntry),
+    FileNode(FileNode),
+    Runs(Vec<FileRun>),
     Bytes(&'a [u8]),
     Link(&'a [u8]),
     Extra(Extra),
@@ -146,7 +146,7 @@ impl Packet {
         self.0
     }
 
-    fn node(self, node: &Node) -> Self {
+    fn node(self, node: &FileNode) -> Self {
         let mut packet = self.long(node.id).byte(kind_byte(node.kind)).long(node.size_bytes).word(node.links);
         packet = match node.mode {
             Some(mode) => packet.byte(1).word(mode),
@@ -183,7 +183,7 @@ impl Ask<'_> {
             Self::Of { volume, id, what } => {
                 let head = |kind: u8| Packet::new(kind).short(*volume).long(*id);
                 match what {
-                    What::Node => head(b'n').0,
+                    What::FileNode => head(b'n').0,
                     What::List => head(b'l').0,
                     What::Find(name) => head(b'f').rest(name),
                     What::Runs(stream, range) => head(b'r').long(range.start).long(range.end).rest(stream),
@@ -213,7 +213,7 @@ impl<'a> Ask<'a> {
             kind => {
                 let (volume, id) = (fields.short()?, fields.long()?);
                 let what = match kind {
-                    b'n' => What::Node,
+                    b'n' => What::FileNode,
                     b'l' => What::List,
                     b'f' => What::Find(fields.0),
                     b'r' => What::Runs(fields.skip(16)?, fields.range()?),
@@ -237,8 +237,8 @@ impl Answer<'_> {
             }
             Self::Trying(name) => Packet::new(b'T').rest(name.as_bytes()),
             Self::Volume(volume) => volume.encode(),
-            Self::Entry(entry) => Packet::new(b'E').node(&entry.node).rest(&entry.name),
-            Self::Node(node) => Packet::new(b'I').node(node).0,
+            Self::FolderEntry(entry) => Packet::new(b'E').node(&entry.node).rest(&entry.name),
+            Self::FileNode(node) => Packet::new(b'I').node(node).0,
             Self::Runs(runs) => runs.iter().fold(Packet::new(b'R'), encode_run).0,
             Self::Bytes(bytes) => Packet::new(b'B').rest(bytes),
             Self::Link(bytes) => Packet::new(b'K').rest(bytes),
@@ -253,7 +253,7 @@ impl Answer<'_> {
     }
 }
 
-fn encode_run(packet: Packet, run: &Run) -> Packet {
+fn encode_run(packet: Packet, run: &FileRun) -> Packet {
     let (kind, disk, offset) = match run.place {
         RunPlace::Hole => (0, 0, 0),
         RunPlace::Disk { disk, offset } => (1, disk, offset),
@@ -272,8 +272,8 @@ impl<'a> Answer<'a> {
             }
             b'T' => Self::Trying(std::str::from_utf8(rest).ok()?.to_owned()),
             b'V' => Self::Volume(VolumeInfo::decode(&mut fields)?),
-            b'E' => Self::Entry(Entry { node: fields.node()?, name: fields.0.to_vec() }),
-            b'I' => Self::Node(fields.node()?),
+            b'E' => Self::FolderEntry(FolderEntry { node: fields.node()?, name: fields.0.to_vec() }),
+            b'I' => Self::FileNode(fields.node()?),
             b'R' => Self::Runs(decode_runs(rest)?),
             b'B' => Self::Bytes(rest),
             b'K' => Self::Link(rest),
@@ -287,7 +287,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-fn decode_runs(bytes: &[u8]) -> Option<Vec<Run>> {
+fn decode_runs(bytes: &[u8]) -> Option<Vec<FileRun>> {
     let (records, rest) = bytes.as_chunks::<19>();
     if records.is_empty() || !rest.is_empty() {
         return None;
@@ -302,7 +302,7 @@ fn decode_runs(bytes: &[u8]) -> Option<Vec<Run>> {
             2 => RunPlace::Held,
             _ => return None,
         };
-        (length_bytes > 0).then_some(Run { length_bytes, place })
+        (length_bytes > 0).then_some(FileRun { length_bytes, place })
     };
     records.iter().map(run).collect()
 }
@@ -404,7 +404,7 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(self.text()?).ok().map(str::to_owned)
     }
 
-    fn node(&mut self) -> Option<Node> {
+    fn node(&mut self) -> Option<FileNode> {
         let id = self.long()?;
         let kind = *KINDS.get(usize::from(self.byte()?))?;
         let (size_bytes, links) = (self.long()?, self.word()?);
@@ -416,7 +416,7 @@ impl<'a> Fields<'a> {
         };
         let is_fine = modified.is_none_or(|moment| moment.nanoseconds < 1_000_000_000)
             && mode.is_none_or(|mode| mode <= 0o7777);
-        is_fine.then_some(Node { id, kind, size_bytes, mode, owner, modified, links })
+        is_fine.then_some(FileNode { id, kind, size_bytes, mode, owner, modified, links })
     }
 }
 
@@ -424,8 +424,8 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    fn node() -> Node {
-        Node {
+    fn node() -> FileNode {
+        FileNode {
             id: 7 << 40,
             kind: NodeKind::Link,
             size_bytes: u64::MAX,
@@ -457,9 +457,9 @@ mod tests {
             Answer::Volume(volume(VolumeContent::Known("LVM".into()))),
             Answer::Volume(volume(VolumeContent::Unknown)),
             Answer::Volume(VolumeInfo { disk: None, ..volume(VolumeContent::Broken("why".into())) }),
-            Answer::Entry(Entry { name: b"a".to_vec(), node: node() }),
-            Answer::Node(Node { mode: None, owner: None, modified: None, ..node() }),
-            Answer::Runs(runs.map(|place| Run { length_bytes: 3, place }).to_vec()),
+            Answer::FolderEntry(FolderEntry { name: b"a".to_vec(), node: node() }),
+            Answer::FileNode(FileNode { mode: None, owner: None, modified: None, ..node() }),
+            Answer::Runs(runs.map(|place| FileRun { length_bytes: 3, place }).to_vec()),
             Answer::Bytes(b"b"),
             Answer::Link(b"l"),
             Answer::Extra(Extra::Attribute { name: b"user.a".to_vec(), value: vec![0; 9] }),
@@ -474,7 +474,7 @@ mod tests {
         let of = |what| Ask::Of { volume: 2, id: 3, what };
         for ask in [
             Ask::Start { sizes: vec![1, u64::MAX], skip: vec!["0/p1".into()] },
-            of(What::Node),
+            of(What::FileNode),
             of(What::List),
             of(What::Find(b"name")),
             of(What::Runs(b"stream", 1..2)),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr, futimens};
-use sancerre_guest::{Entry, Extra, Guest, GuestError, GuestFile, Moment, Node, NodeKind, RunPlace};
+use sancerre_guest::{
+    Extra, FileNode, FolderEntry, Guest, GuestError, GuestFile, Moment, NodeKind, RunPlace,
+};
 
 use crate::beneath::{Folder, Named};
 use crate::exit::{Exit, Failure};
@@ -77,6 +79,9 @@ struct Link {
     target: Vec<u8>,
 }
 
+/// The folder and the name of a file.
+type Written = (Vec<Vec<u8>>, Vec<u8>);
+
 /// Writes trees below a folder.
 pub(crate) struct Extraction<'a> {
     guest: Arc<Guest>,
@@ -88,7 +93,7 @@ pub(crate) struct Extraction<'a> {
     stop: &'a AtomicBool,
     links: Vec<Link>,
     /// Files with several names, by the first that was written.
-    several: HashMap<(u16, u64), (Vec<Vec<u8>>, Vec<u8>)>,
+    several: HashMap<(u16, u64), Written>,
     pub(crate) account: Account,
 }
 
@@ -118,16 +123,16 @@ impl<'a> Extraction<'a> {
     }
 
     /// Writes what is in a folder of the guest into the target.
-    pub(crate) fn tree(&mut self, volume: u16, node: &Node) -> Result<(), Failure> {
+    pub(crate) fn tree(&mut self, volume: u16, node: &FileNode) -> Result<(), Failure> {
         let target = self.target.reach(&[]).map_err(|error| self.failed(&[], &error))?;
         self.content(volume, node, &target, &mut Vec::new())?;
         self.finish()
     }
 
     /// Writes one file, folder or link of the guest as `name`.
-    pub(crate) fn entry(&mut self, volume: u16, name: &[u8], node: Node) -> Result<(), Failure> {
+    pub(crate) fn entry(&mut self, volume: u16, name: &[u8], node: FileNode) -> Result<(), Failure> {
         let target = self.target.reach(&[]).map_err(|error| self.failed(&[], &error))?;
-        let entry = Entry { name: name.to_vec(), node };
+        let entry = FolderEntry { name: name.to_vec(), node };
         self.one(volume, entry, &target, &mut Vec::new())?;
         self.finish()
     }
@@ -142,7 +147,7 @@ impl<'a> Extraction<'a> {
     fn content(
         &mut self,
         volume: u16,
-        node: &Node,
+        node: &FileNode,
         folder: &Folder,
         path: &mut Vec<Vec<u8>>,
     ) -> Result<(), Failure> {
@@ -160,14 +165,14 @@ impl<'a> Extraction<'a> {
     fn one(
         &mut self,
         volume: u16,
-        entry: Entry,
+        entry: FolderEntry,
         folder: &Folder,
         path: &mut Vec<Vec<u8>>,
     ) -> Result<(), Failure> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Failure::new(Exit::Interrupted, "interrupted; what was written stays"));
         }
-        let Entry { name, node } = entry;
+        let FolderEntry { name, node } = entry;
         path.push(name.clone());
         match node.kind {
             NodeKind::Directory => self.directory(volume, &node, &name, folder, path)?,
@@ -183,7 +188,7 @@ impl<'a> Extraction<'a> {
         Ok(())
     }
 
-    fn link(&mut self, volume: u16, node: &Node, name: Vec<u8>, path: &[Vec<u8>]) {
+    fn link(&mut self, volume: u16, node: &FileNode, name: Vec<u8>, path: &[Vec<u8>]) {
         let folder = path.split_last().map(|(_, folder)| folder.to_vec()).unwrap_or_default();
         match self.guest.link(volume, node.id) {
             Ok(target) if target.contains(&0) || target.is_empty() => {
@@ -197,7 +202,7 @@ impl<'a> Extraction<'a> {
     fn directory(
         &mut self,
         volume: u16,
-        node: &Node,
+        node: &FileNode,
         name: &[u8],
         folder: &Folder,
         path: &mut Vec<Vec<u8>>,
@@ -223,7 +228,7 @@ impl<'a> Extraction<'a> {
     fn file(
         &mut self,
         volume: u16,
-        node: &Node,
+        node: &FileNode,
         name: &[u8],
         folder: &Folder,
         path: &[Vec<u8>],
@@ -281,7 +286,7 @@ impl<'a> Extraction<'a> {
     }
 
     /// A further name of a file that was written before. False when that cannot be had: it is written again.
-    fn hard_link(&mut self, volume: u16, node: &Node, name: &[u8], folder: &Folder) -> bool {
+    fn hard_link(&mut self, volume: u16, node: &FileNode, name: &[u8], folder: &Folder) -> bool {
         let Some((parent, old)) = self.several.get(&(volume, node.id)) else { return false };
         if folder.has(name) {
             return false;
@@ -294,7 +299,7 @@ impl<'a> Extraction<'a> {
     }
 
     /// Owner, attributes, mode and time, in the order in which one does not undo the other.
-    fn keep(&mut self, volume: u16, node: &Node, to: &impl AsFd, path: &[Vec<u8>]) {
+    fn keep(&mut self, volume: u16, node: &FileNode, to: &impl AsFd, path: &[Vec<u8>]) {
         let mut is_owned = true;
         if let Some((user, group)) = node.owner {
             is_owned = match self.is_root {
@@ -327,7 +332,7 @@ impl<'a> Extraction<'a> {
     fn keep_extra(&mut self, extra: &Extra, to: &impl AsFd, path: &[Vec<u8>]) {
         match extra {
             Extra::Stream { .. } => {
-                self.account.lose("further streams (`sancerre cat --stream` writes one)", path)
+                self.account.lose("further streams (`sancerre cat --stream` writes one)", path);
             }
             Extra::Attribute { name, value } => {
                 let set = fsetxattr(to, name.as_slice(), value, XattrFlags::empty());

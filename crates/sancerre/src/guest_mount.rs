@@ -13,7 +13,7 @@ use fuser::{
     LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
-use sancerre_guest::{Extra, Guest, GuestError, GuestFile, Moment, Node, NodeKind, VolumeContent};
+use sancerre_guest::{Extra, FileNode, Guest, GuestError, GuestFile, Moment, NodeKind, VolumeContent};
 
 use crate::guest_names::shown;
 
@@ -31,7 +31,7 @@ enum Thing {
     Root,
     Disk(u16),
     Raw(u16),
-    Entry { volume: u16, node: Node },
+    FolderEntry { volume: u16, node: FileNode },
 }
 
 /// Which thing it is, however it was come to.
@@ -40,7 +40,7 @@ enum Key {
     Root,
     Disk(u16),
     Raw(u16),
-    Entry(u16, u64),
+    FolderEntry(u16, u64),
 }
 
 impl Thing {
@@ -49,7 +49,7 @@ impl Thing {
             Self::Root => Key::Root,
             Self::Disk(disk) => Key::Disk(*disk),
             Self::Raw(disk) => Key::Raw(*disk),
-            Self::Entry { volume, node } => Key::Entry(*volume, node.id),
+            Self::FolderEntry { volume, node } => Key::FolderEntry(*volume, node.id),
         }
     }
 }
@@ -132,7 +132,7 @@ impl GuestTree {
                 let size = self.guest.disks().get(usize::from(*disk)).map_or(0, |disk| disk.size_bytes());
                 (FileType::RegularFile, size, 0o444, 1, None, None)
             }
-            Thing::Entry { node, .. } => {
+            Thing::FolderEntry { node, .. } => {
                 let is_folder = node.kind == NodeKind::Directory;
                 let mode = node.mode.unwrap_or(if is_folder { 0o555 } else { 0o444 });
                 (file_type(node.kind), node.size_bytes, mode, node.links, node.modified, node.owner)
@@ -190,11 +190,11 @@ impl GuestTree {
             Thing::Disk(disk) => {
                 let found = self.volumes(*disk).find(|(_, known, _)| text == Some(*known));
                 let (volume, _, root) = found.ok_or(Errno::ENOENT)?;
-                Ok(Thing::Entry { volume, node: self.guest.node(volume, root).map_err(fault)? })
+                Ok(Thing::FolderEntry { volume, node: self.guest.node(volume, root).map_err(fault)? })
             }
-            Thing::Entry { volume, node } if node.kind == NodeKind::Directory => {
+            Thing::FolderEntry { volume, node } if node.kind == NodeKind::Directory => {
                 let node = self.guest.find(*volume, node.id, name).map_err(fault)?;
-                Ok(Thing::Entry { volume: *volume, node })
+                Ok(Thing::FolderEntry { volume: *volume, node })
             }
             _ => Err(Errno::ENOTDIR),
         }
@@ -214,9 +214,9 @@ impl GuestTree {
                     self.volumes(*disk).map(|(_, name, _)| (name.as_bytes().to_vec(), FileType::Directory)),
                 );
             }
-            Thing::Entry { volume, node } => {
+            Thing::FolderEntry { volume, node } => {
                 let mut add =
-                    |entry: sancerre_guest::Entry| names.push((entry.name, file_type(entry.node.kind)));
+                    |entry: sancerre_guest::FolderEntry| names.push((entry.name, file_type(entry.node.kind)));
                 // What was told before a fault is there all the same.
                 if let Err(error) = self.guest.list(*volume, node.id, &mut add) {
                     self.failed("a folder", &error);
@@ -251,7 +251,7 @@ impl GuestTree {
 
     /// The attributes of a file by their names, as the kernel asks for them.
     fn attribute(&self, number: INodeNo, wanted: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
-        let Thing::Entry { volume, node } = self.thing(number)? else {
+        let Thing::FolderEntry { volume, node } = self.thing(number)? else {
             return if wanted.is_some() { Err(Errno::ENODATA) } else { Ok(Vec::new()) };
         };
         let extras = self.guest.extras(volume, node.id).map_err(|error| self.failed("attributes", &error))?;
@@ -331,7 +331,7 @@ impl Filesystem for GuestTree {
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
         let target = self.thing(number).and_then(|thing| match thing {
-            Thing::Entry { volume, node } => {
+            Thing::FolderEntry { volume, node } => {
                 self.guest.link(volume, node.id).map_err(|error| self.failed("a link", &error))
             }
             _ => Err(Errno::EINVAL),
@@ -347,7 +347,7 @@ impl Filesystem for GuestTree {
             return reply.error(Errno::EROFS);
         }
         match self.thing(number) {
-            Ok(Thing::Entry { volume, node }) if node.kind == NodeKind::File => {
+            Ok(Thing::FolderEntry { volume, node }) if node.kind == NodeKind::File => {
                 let file = GuestFile::new(Arc::clone(&self.guest), volume, node.id, b"", node.size_bytes);
                 let handle = self.handle();
                 lock(&self.files).insert(handle, Arc::new(Mutex::new(file)));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sancerre_engine::Error;
 use sancerre_engine::select::Selector;
-use sancerre_guest::{Guest, GuestError, Node, NodeKind, VolumeContent};
+use sancerre_guest::{FileNode, Guest, GuestError, NodeKind, VolumeContent};
 
 use crate::exit::{Exit, Failure};
 use crate::guest_mounts::Mounts;
@@ -49,14 +49,14 @@ pub(crate) enum Spot {
     /// One disk.
     Disk(u16),
     /// Something in a file system.
-    Entry(Spotted),
+    FolderEntry(Spotted),
 }
 
 /// A file or folder, and where it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Spotted {
     pub(crate) volume: u16,
-    pub(crate) node: Node,
+    pub(crate) node: FileNode,
     /// Its last name; none for the root of a volume.
     pub(crate) name: Option<Vec<u8>>,
 }
@@ -233,7 +233,7 @@ impl Walk<'_> {
             stack.push(Spotted { volume, node, name: Some(name) });
             self.cross(&mut stack)?;
         }
-        stack.pop().map(Spot::Entry).ok_or_else(|| self.failed(GuestError::Missing))
+        stack.pop().map(Spot::FolderEntry).ok_or_else(|| self.failed(GuestError::Missing))
     }
 
     /// Where another volume is mounted, its root stands in.
@@ -258,7 +258,7 @@ impl Walk<'_> {
     }
 
     /// By the exact name; else as `ls` writes it, or in another case where that is the same.
-    fn child(&self, at: &Spotted, part: &[u8]) -> Result<(Node, Vec<u8>), Failure> {
+    fn child(&self, at: &Spotted, part: &[u8]) -> Result<(FileNode, Vec<u8>), Failure> {
         let tries = [Some(part.to_vec()), unescaped(part)];
         for name in tries.into_iter().flatten() {
             match self.guest.find(at.volume, at.node.id, &name) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sancerre_guest::{Entry, Extra, Guest, GuestError, GuestFile, Node, NodeKind};
+use sancerre_guest::{Extra, FileNode, FolderEntry, Guest, GuestError, GuestFile, NodeKind};
 
 use crate::exit::{Exit, Failure};
 use crate::extract::{Account, path_text};
@@ -34,7 +34,7 @@ struct Header<'a> {
     kind: u8,
     size_bytes: u64,
     target: &'a [u8],
-    node: &'a Node,
+    node: &'a FileNode,
 }
 
 impl<'a, W: Write> Tar<'a, W> {
@@ -43,8 +43,8 @@ impl<'a, W: Write> Tar<'a, W> {
     }
 
     /// One file, link or folder with all in it, and the end of the stream.
-    pub(crate) fn write(mut self, volume: u16, name: &[u8], node: Node) -> Result<Account, Failure> {
-        let entry = Entry { name: name.to_vec(), node };
+    pub(crate) fn write(mut self, volume: u16, name: &[u8], node: FileNode) -> Result<Account, Failure> {
+        let entry = FolderEntry { name: name.to_vec(), node };
         match entry.name.is_empty() {
             true => self.content(volume, &entry.node, &mut Vec::new())?,
             false => self.one(volume, entry, &mut Vec::new())?,
@@ -53,7 +53,7 @@ impl<'a, W: Write> Tar<'a, W> {
         Ok(self.account)
     }
 
-    fn content(&mut self, volume: u16, node: &Node, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
+    fn content(&mut self, volume: u16, node: &FileNode, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
         if path.len() > DEPTH_MAX {
             self.account.lose("folders that are deeper than can be, left out", path);
             return Ok(());
@@ -65,11 +65,11 @@ impl<'a, W: Write> Tar<'a, W> {
         entries.into_iter().try_for_each(|entry| self.one(volume, entry, path))
     }
 
-    fn one(&mut self, volume: u16, entry: Entry, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
+    fn one(&mut self, volume: u16, entry: FolderEntry, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Failure::new(Exit::Interrupted, "interrupted; the stream is not whole"));
         }
-        let Entry { name, node } = entry;
+        let FolderEntry { name, node } = entry;
         path.push(name);
         let text = path.join(&b'/');
         match node.kind {
@@ -103,7 +103,7 @@ impl<'a, W: Write> Tar<'a, W> {
         Ok(())
     }
 
-    fn file(&mut self, volume: u16, node: &Node, text: &[u8], path: &[Vec<u8>]) -> Result<(), Failure> {
+    fn file(&mut self, volume: u16, node: &FileNode, text: &[u8], path: &[Vec<u8>]) -> Result<(), Failure> {
         if node.links > 1
             && let Some(first) = self.several.get(&(volume, node.id)).cloned()
         {
@@ -208,7 +208,7 @@ impl<'a, W: Write> Tar<'a, W> {
         ))
     }
 
-    fn extras(&mut self, volume: u16, node: &Node, records: &mut Vec<u8>, path: &[Vec<u8>]) {
+    fn extras(&mut self, volume: u16, node: &FileNode, records: &mut Vec<u8>, path: &[Vec<u8>]) {
         let Ok(extras) = self.guest.extras(volume, node.id) else {
             return self.account.lose("attributes that cannot be read", path);
         };

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::{EachName, FileSystem, Identity, LINK_BYTES_MAX, Piece, PiecePlace, RUNS_MAX, push};
 use crate::bytes::{slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
-use crate::node::{Extra, Node, NodeKind};
+use crate::node::{Extra, FileNode, NodeKind};
 use crate::volume::Volume;
 use inode::Inode;
 use superblock::Superblock;
@@ -160,7 +160,7 @@ impl FileSystem for Ext {
         ROOT
     }
 
-    fn node(&mut self, id: u64) -> Result<Node> {
+    fn node(&mut self, id: u64) -> Result<FileNode> {
         Ok(self.inode(id)?.node())
     }
 

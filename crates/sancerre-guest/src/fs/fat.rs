@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::{EachName, FileSystem, Identity, Piece, PiecePlace, RUNS_MAX, push};
 use crate::fault::{Fault, Result};
-use crate::node::{Moment, Node, NodeKind};
+use crate::node::{FileNode, Moment, NodeKind};
 use crate::volume::Volume;
 use boot::{Geometry, Variant};
 
@@ -74,7 +74,7 @@ impl Fat {
         match self.known.get(&id) {
             Some(found) => Ok(found.clone()),
             // Named by another child: without its name, which nobody asks it for.
-            None if id % 32 == 0 => match self.geometry.variant {
+            None if id.is_multiple_of(32) => match self.geometry.variant {
                 Variant::ExFat => exfat::at(&self.volume, id),
                 variant => names::at(&self.volume, id, variant),
             },
@@ -136,11 +136,11 @@ impl FileSystem for Fat {
         ROOT
     }
 
-    fn node(&mut self, id: u64) -> Result<Node> {
+    fn node(&mut self, id: u64) -> Result<FileNode> {
         let found = self.found(id)?;
         let kind = if found.is_folder { NodeKind::Directory } else { NodeKind::File };
         let size_bytes = if found.is_folder { 0 } else { found.size_bytes };
-        Ok(Node { id, kind, size_bytes, mode: None, owner: None, modified: found.modified, links: 1 })
+        Ok(FileNode { id, kind, size_bytes, mode: None, owner: None, modified: found.modified, links: 1 })
     }
 
     fn list(&mut self, id: u64, each: EachName<'_>) -> Result<()> {

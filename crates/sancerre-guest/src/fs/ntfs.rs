@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::{EachName, FileSystem, Identity, Piece};
 use crate::bytes::{byte, from_utf16, le16, le32, le64, slice, to_u64, to_usize, units};
 use crate::fault::{Fault, Result};
-use crate::node::{Extra, Moment, Node, NodeKind};
+use crate::node::{Extra, FileNode, Moment, NodeKind};
 use crate::volume::Volume;
 use attribute::{Attribute, Body};
 use record::{Record, parse};
@@ -205,7 +205,7 @@ impl Ntfs {
         if parts.is_empty() { Err(Fault::Missing) } else { Ok(parts) }
     }
 
-    fn node_of(&self, id: u64, record: &Record) -> Result<Node> {
+    fn node_of(&self, id: u64, record: &Record) -> Result<FileNode> {
         let info = record.attributes.iter().find(|one| one.kind == STANDARD_INFORMATION);
         let info = info.and_then(|one| match &one.body {
             Body::Here(bytes) => Some(bytes.as_slice()),
@@ -229,7 +229,7 @@ impl Ntfs {
             _ => size_bytes,
         };
         let links = u32::from(record.names.max(1));
-        Ok(Node { id, kind, size_bytes, mode: None, owner: None, modified, links })
+        Ok(FileNode { id, kind, size_bytes, mode: None, owner: None, modified, links })
     }
 
     /// How ntfs-3g and Interix write symbolic links.
@@ -261,7 +261,7 @@ impl FileSystem for Ntfs {
         ROOT
     }
 
-    fn node(&mut self, id: u64) -> Result<Node> {
+    fn node(&mut self, id: u64) -> Result<FileNode> {
         let record = self.file(id)?;
         self.node_of(id, &record)
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use super::{EachName, FileSystem, Identity, LINK_BYTES_MAX, Piece, PiecePlace};
 use crate::bytes::{be16, be32, be64, byte, slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
-use crate::node::{Extra, Node, NodeKind};
+use crate::node::{Extra, FileNode, NodeKind};
 use crate::volume::Volume;
 use inode::{Fork, Format, Inode};
 
@@ -211,7 +211,7 @@ impl FileSystem for Xfs {
         self.geometry.root
     }
 
-    fn node(&mut self, id: u64) -> Result<Node> {
+    fn node(&mut self, id: u64) -> Result<FileNode> {
         Ok(self.inode(id)?.node())
     }
 

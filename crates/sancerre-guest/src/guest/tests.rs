@@ -58,28 +58,28 @@ fn told(packets: Vec<Vec<u8>>) -> Guest {
     Guest { reader, disks: vec![Arc::new(Zeros)], state: Mutex::new(state), volumes: Vec::new() }
 }
 
-fn run(length_bytes: u64, place: RunPlace) -> Run {
-    Run { length_bytes, place }
+fn run(length_bytes: u64, place: RunPlace) -> FileRun {
+    FileRun { length_bytes, place }
 }
 
-fn runs(runs: &[Run]) -> Vec<u8> {
+fn runs(runs: &[FileRun]) -> Vec<u8> {
     Answer::Runs(runs.to_vec()).encode()
 }
 
-fn node() -> Node {
+fn node() -> FileNode {
     let modified = Some(Moment { seconds: 0, nanoseconds: 0 });
-    Node { id: 1, kind: NodeKind::File, size_bytes: 1, mode: None, owner: None, modified, links: 1 }
+    FileNode { id: 1, kind: NodeKind::File, size_bytes: 1, mode: None, owner: None, modified, links: 1 }
 }
 
 fn entry(name: &[u8]) -> Vec<u8> {
-    Answer::Entry(Entry { name: name.to_vec(), node: node() }).encode()
+    Answer::FolderEntry(FolderEntry { name: name.to_vec(), node: node() }).encode()
 }
 
 fn need(disk: u16, offset: u64, length_bytes: u32) -> Vec<u8> {
     Answer::Need { disk, offset, length_bytes }.encode()
 }
 
-fn asked(guest: &Guest) -> Result<Vec<Run>> {
+fn asked(guest: &Guest) -> Result<Vec<FileRun>> {
     guest.runs(0, 1, b"", 0..100)
 }
 
@@ -104,7 +104,7 @@ fn lies_about_places_end_the_child() {
         b"?".to_vec(),
         Answer::Done.encode(),
         Answer::Bytes(b"x").encode(),
-        Answer::Node(node()).encode(),
+        Answer::FileNode(node()).encode(),
         Answer::Link(b"x").encode(),
         vec![b'N'],
         vec![b'F'; 79 << 10],
@@ -114,7 +114,7 @@ fn lies_about_places_end_the_child() {
         let is_fault = packets.first() == Some(&b'F');
         match told {
             Err(GuestError::Reader(said)) if !is_fault => {
-                assert!(said.contains("broke its protocol"), "{said}")
+                assert!(said.contains("broke its protocol"), "{said}");
             }
             Err(GuestError::Fault(text)) if is_fault => assert!(text.len() < 80 << 10),
             other => panic!("{packets:?}: {other:?}"),

@@ -18,7 +18,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::{BlockingSnapshotDisk, ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_format::outcome::MemberKind;
-use sancerre_guest::{Guest, GuestReader, Moment, Node, NodeKind};
+use sancerre_guest::{FileNode, Guest, GuestReader, Moment, NodeKind};
 use sancerre_image::Disk;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -159,7 +159,7 @@ fn kind(kind: NodeKind) -> &'static str {
 }
 
 /// A name and what it names, for JSON.
-pub(super) fn entry_json(name: &[u8], node: &Node, target: Option<&[u8]>) -> Value {
+pub(super) fn entry_json(name: &[u8], node: &FileNode, target: Option<&[u8]>) -> Value {
     let mut entry = json!({
         "name": shown(name),
         "kind": kind(node.kind),

@@ -2,7 +2,7 @@
 
 use crate::bytes::{le16, le32, slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
-use crate::node::{Moment, Node, NodeKind};
+use crate::node::{FileNode, Moment, NodeKind};
 
 const FLAG_ENCRYPTED: u32 = 0x800;
 const FLAG_EXTENTS: u32 = 0x8_0000;
@@ -63,8 +63,8 @@ impl Inode {
         }
     }
 
-    pub(super) fn node(&self) -> Node {
-        Node {
+    pub(super) fn node(&self) -> FileNode {
+        FileNode {
             id: self.number,
             kind: self.kind(),
             size_bytes: self.size_bytes,

@@ -43,7 +43,7 @@ pub(super) fn entries(volume: &Volume, places: &[Range<u64>], variant: Variant) 
                 (0, _) => return Ok(found),
                 (FREE, _) => long = None,
                 (order, attributes) if attributes & 0x3f == ATTRIBUTE_LONG => {
-                    long = part(long, order, entry)?
+                    long = part(long, order, entry)?;
                 }
                 (_, attributes) => {
                     let name = long.take();

@@ -2,7 +2,7 @@
 
 use crate::bytes::{be16, be32, be64, byte, to_usize};
 use crate::fault::{Fault, Result};
-use crate::node::{Moment, Node, NodeKind};
+use crate::node::{FileNode, Moment, NodeKind};
 
 /// Where the forks begin, by version.
 const CORE_BYTES: usize = 100;
@@ -98,8 +98,8 @@ impl Inode {
         }
     }
 
-    pub(super) fn node(&self) -> Node {
-        Node {
+    pub(super) fn node(&self) -> FileNode {
+        FileNode {
             id: self.number,
             kind: self.kind(),
             size_bytes: self.size_bytes,

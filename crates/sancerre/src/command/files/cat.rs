@@ -63,7 +63,8 @@ pub(super) fn write(
     opened: &Opened,
     to: &mut dyn Write,
 ) -> Result<u64, Failure> {
-    let Spot::Entry(Spotted { volume, node, .. }) = place.find(&opened.guest, &opened.disks, true)? else {
+    let Spot::FolderEntry(Spotted { volume, node, .. }) = place.find(&opened.guest, &opened.disks, true)?
+    else {
         return Err(Failure::usage("a disk is no file; `sancerre dump` writes a whole disk"));
     };
     let size_bytes = match (stream, node.kind) {

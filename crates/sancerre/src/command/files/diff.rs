@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sancerre_engine::select::Selector;
-use sancerre_guest::{Node, NodeKind};
+use sancerre_guest::{FileNode, NodeKind};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open, waiting};
@@ -15,7 +15,7 @@ use crate::guest_place::{readable, root};
 const DEPTH_MAX: usize = 1000;
 
 /// Names of a volume, and what they name.
-type Names = BTreeMap<String, Node>;
+type Names = BTreeMap<String, FileNode>;
 
 /// What became of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +114,12 @@ fn read(opened: &Opened, only: Option<&str>) -> Result<Tree, Failure> {
 }
 
 /// What is the same file under another name: its number, what it is, and when it changed.
-fn identity(node: &Node) -> (u64, NodeKind, u64, Option<sancerre_guest::Moment>) {
+fn identity(node: &FileNode) -> (u64, NodeKind, u64, Option<sancerre_guest::Moment>) {
     (node.id, node.kind, node.size_bytes, node.modified)
 }
 
-fn is_changed(old: &Node, new: &Node) -> bool {
-    let seen = |node: &Node| {
+fn is_changed(old: &FileNode, new: &FileNode) -> bool {
+    let seen = |node: &FileNode| {
         // A folder's size and time follow from what is in it.
         let is_folder = node.kind == NodeKind::Directory;
         let content = (!is_folder).then_some((node.size_bytes, node.modified));
@@ -175,9 +175,9 @@ fn describe((name, change, volume): &(String, Change, String)) -> Value {
 mod tests {
     use super::*;
 
-    fn node(id: u64, size_bytes: u64) -> Node {
+    fn node(id: u64, size_bytes: u64) -> FileNode {
         let (mode, owner, modified) = (Some(0o644), Some((0, 0)), None);
-        Node { id, kind: NodeKind::File, size_bytes, mode, owner, modified, links: 1 }
+        FileNode { id, kind: NodeKind::File, size_bytes, mode, owner, modified, links: 1 }
     }
 
     #[test]

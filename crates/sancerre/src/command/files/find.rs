@@ -8,7 +8,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_format::id::SessionId;
-use sancerre_guest::{Moment, Node, NodeKind};
+use sancerre_guest::{FileNode, Moment, NodeKind};
 use serde_json::{Value, json};
 
 use super::history::nights;
@@ -54,7 +54,7 @@ struct Hit {
     /// As `ls` and `get` take it.
     place: String,
     name: Vec<u8>,
-    node: Node,
+    node: FileNode,
 }
 
 #[derive(Default)]
@@ -200,7 +200,7 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
 impl Search {
     fn all(&mut self, place: &Place, opened: &Opened) -> Result<(), Failure> {
         let disk = match place.find(&opened.guest, &opened.disks, true)? {
-            Spot::Entry(spotted) => {
+            Spot::FolderEntry(spotted) => {
                 let base = place.rest.trim_end_matches(['/', '\\']).to_owned();
                 self.folder(opened, spotted.volume, spotted.node.id, &base, 0);
                 return Ok(());

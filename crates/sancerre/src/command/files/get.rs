@@ -178,7 +178,7 @@ fn aim(options: &Get, context: &Context) -> Result<Aim, Failure> {
 }
 
 fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<Account, Failure> {
-    let Spot::Entry(spotted) = place.find(&opened.guest, &opened.disks, false)? else {
+    let Spot::FolderEntry(spotted) = place.find(&opened.guest, &opened.disks, false)? else {
         return Err(Failure::usage("name a file or a folder; `sancerre restore` brings whole disks back"));
     };
     let Spotted { volume, node, name } = spotted;

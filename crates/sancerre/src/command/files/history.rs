@@ -13,7 +13,7 @@ use sancerre_engine::restore;
 use sancerre_engine::select::{names_of_machines, public_names};
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::names::{Time, Title};
-use sancerre_guest::{GuestError, GuestFile, Node, NodeKind, RunPlace};
+use sancerre_guest::{FileNode, GuestError, GuestFile, NodeKind, RunPlace};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open_with, time, waiting};
@@ -56,7 +56,7 @@ pub(crate) struct History {
 struct Night {
     opened: Opened,
     volume: u16,
-    node: Node,
+    node: FileNode,
     places: Vec<Part>,
 }
 
@@ -86,7 +86,7 @@ enum State {
 struct Row {
     id: String,
     time: Time,
-    node: Option<Node>,
+    node: Option<FileNode>,
     state: State,
 }
 
@@ -177,7 +177,7 @@ async fn look(
             Err(failure) if failure.exit == Exit::Usage => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let Spot::Entry(Spotted { volume, node, .. }) = spot else {
+        let Spot::FolderEntry(Spotted { volume, node, .. }) = spot else {
             return Err(Failure::usage("name a file; `sancerre diff` compares whole disks"));
         };
         let places =
@@ -188,7 +188,7 @@ async fn look(
 }
 
 /// What is known of a file's content without it.
-fn places(opened: &Opened, volume: u16, node: &Node, path: &str) -> Result<Vec<Part>, Failure> {
+fn places(opened: &Opened, volume: u16, node: &FileNode, path: &str) -> Result<Vec<Part>, Failure> {
     let mut file = GuestFile::new(Arc::clone(&opened.guest), volume, node.id, b"", node.size_bytes);
     let (mut parts, mut at) = (Vec::new(), 0);
     let failed = |error: GuestError| failure(path, error);

@@ -1,7 +1,7 @@
 //! `ls`: what is on the disks of a snapshot: volumes, file systems, folders and files.
 
 use clap::Args;
-use sancerre_guest::{Guest, Node, NodeKind, VolumeContent, VolumeInfo};
+use sancerre_guest::{FileNode, Guest, NodeKind, VolumeContent, VolumeInfo};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, entry_json, letter, open, time, waiting};
@@ -55,7 +55,7 @@ pub(crate) struct Ls {
 /// A name that is listed.
 struct Row {
     name: Vec<u8>,
-    node: Node,
+    node: FileNode,
     target: Option<Vec<u8>>,
 }
 
@@ -109,11 +109,11 @@ fn look(place: &Place, opened: &Opened, wants_targets: bool) -> Result<Found, Fa
             let volumes = guest.volumes().iter().enumerate().filter(|(_, volume)| is_on(volume));
             Ok(Found::Volumes(volumes.map(|(number, _)| number).collect()))
         }
-        Spot::Entry(Spotted { volume, node, name }) if node.kind != NodeKind::Directory => {
+        Spot::FolderEntry(Spotted { volume, node, name }) if node.kind != NodeKind::Directory => {
             let name = name.unwrap_or_default();
             Ok(Found::Rows(vec![row(guest, volume, name, node, wants_targets)], None))
         }
-        Spot::Entry(Spotted { volume, node, .. }) => {
+        Spot::FolderEntry(Spotted { volume, node, .. }) => {
             root(guest, volume)?;
             let mut entries = Vec::new();
             let listed = guest.list(volume, node.id, &mut |entry| entries.push(entry));
@@ -125,7 +125,7 @@ fn look(place: &Place, opened: &Opened, wants_targets: bool) -> Result<Found, Fa
     }
 }
 
-fn row(guest: &Guest, volume: u16, name: Vec<u8>, node: Node, wants_target: bool) -> Row {
+fn row(guest: &Guest, volume: u16, name: Vec<u8>, node: FileNode, wants_target: bool) -> Row {
     let is_link = node.kind == NodeKind::Link && wants_target;
     let target = if is_link { guest.link(volume, node.id).ok() } else { None };
     Row { name, node, target }
