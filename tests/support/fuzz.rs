@@ -38,7 +38,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 25] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -62,6 +62,8 @@ pub const TARGETS: [Target; 23] = [
     ("zfs", fuzz_storage::zfs),
     ("thin", fuzz_storage::thin),
     ("serve", fuzz_serve::serve),
+    ("guest", sancerre_guest::fuzz_disk),
+    ("guest_words", sancerre_guest::fuzz_packet),
 ];
 
 /// The target of this name.

@@ -40,7 +40,7 @@ pub mod nbd;
 mod open;
 pub mod package;
 mod positional;
-mod process;
+pub mod process;
 mod qcow2;
 mod raw;
 mod target;

@@ -11,6 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
 use crate::command::nbd::Nbd;
 use crate::command::{
     Approve, Backup, ChangeMaps, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
@@ -129,6 +130,18 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Write a machine, or one disk, as a file that another hypervisor imports
     Export(Export),
+    /// List what is on the disks of a snapshot: volumes, folders and files
+    Ls(Ls),
+    /// Write a file of a guest to standard output
+    Cat(Cat),
+    /// Bring files and folders of a guest back
+    Get(Get),
+    /// Find files of a guest by their names
+    Find(Find),
+    /// Say how a file of a guest was in each of its snapshots
+    History(History),
+    /// Mount the disks of a snapshot in a directory, read-only
+    Mount(Mount),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
     /// Verify the repository and say what damage costs

@@ -8,6 +8,7 @@ mod diff;
 pub(crate) mod doctor;
 mod dump;
 pub(crate) mod export;
+pub(crate) mod files;
 mod forget;
 mod gc;
 mod generate;
@@ -188,6 +189,11 @@ pub(crate) fn changes(command: &Command) -> bool {
         Command::Snapshots(_)
         | Command::Diff(_)
         | Command::Dump(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Find(_)
+        | Command::History(_)
+        | Command::Mount(_)
         | Command::Nbd(_)
         | Command::Check(_)
         | Command::Doctor(_)
@@ -214,6 +220,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Export(options) => export::run(options, context).await,
+        Command::Ls(options) => files::ls::run(options, context).await,
+        Command::Cat(options) => files::cat::run(options, context).await,
+        Command::Get(options) => files::get::run(options, context).await,
+        Command::Find(options) => files::find::run(options, context).await,
+        Command::History(options) => files::history::run(options, context).await,
+        Command::Mount(options) => files::mount::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,

@@ -33,6 +33,8 @@ impl Intent {
                 std::iter::once(("the target", options.target.clone())).chain(kept).collect()
             }
             Command::Export(options) => vec![("the target", options.target.clone())],
+            Command::Get(options) => vec![("the target", options.target.clone())],
+            Command::Mount(options) => vec![("the mount", options.directory.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
