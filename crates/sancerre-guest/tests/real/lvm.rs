@@ -85,7 +85,7 @@ fn group(lab: &Lab, segment: &str) {
 
 #[test]
 fn linear_and_striped_volumes_over_two_disks_are_put_together() {
-    if !(has(&["mke2fs", "dmsetup", "losetup"]) && is_root()) {
+    if !(has(&["mke2fs", "losetup"]) && is_root()) {
         return;
     }
     let (lab, extent) = (Lab::new(), 2048);
