@@ -40,7 +40,6 @@ const TEST_TOOLS: &[Tool] = &[
     required("qemu-img", "qemu-utils"),
     required("qemu-nbd", "qemu-utils"),
     required("nbdkit", "nbdkit"),
-    required("mkfs.xfs", "xfsprogs"),
     required("mkfs.btrfs", "btrfs-progs"),
     required("thin_delta", "thin-provisioning-tools"),
     required("sfdisk", "fdisk"),
@@ -58,7 +57,6 @@ const TEST_TOOLS: &[Tool] = &[
     required("openssl", "openssl"),
     required("socat", "socat"),
     required("python3", "python3"),
-    required("fusermount", "fuse3"),
     required(FUSEPY, "python3-fusepy"),
     optional("npm", "npm"),
 ];
