@@ -180,7 +180,9 @@ impl Log {
         }
         self.said_alone(&is_told).into_iter().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
-        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
+        let untold = self.untold().into_iter().map(|session| session.number).take(UNSAID_MAX);
+        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).chain(untold);
+        let unsaid = unsaid.collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
         lost
     }
