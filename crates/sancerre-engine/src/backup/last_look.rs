@@ -15,18 +15,18 @@ use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 
-/// Fails unless the store still has `config` and all packs that lists of this session name. Where a listing costs
-/// nothing, in a folder, it must also have the lists, and what the snapshot needs of earlier packs.
+/// Fails unless the store still has all packs that lists of this session name. Where a look costs nothing, in a folder, it
+/// must also have `config`, the lists, and what the snapshot needs of earlier packs.
 ///
 /// Errors: [`StoreError::Vanished`]; the store's.
 pub(super) async fn before_manifest(repository: &Repository, uploader: &Uploader, run: &Run) -> Result<()> {
     let gone = |key: String| {
         Err(Error::Store(StoreError::Vanished { key, location: repository.store.location().to_owned() }))
     };
-    if repository.store.get(names::CONFIG).await?.is_none() {
+    let is_folder = repository.store.folder_path().is_some();
+    if is_folder && repository.store.get(names::CONFIG).await?.is_none() {
         return gone(names::CONFIG.into());
     }
-    let is_folder = repository.store.folder_path().is_some();
     if uploader.published.is_empty() && !is_folder {
         return Ok(());
     }
