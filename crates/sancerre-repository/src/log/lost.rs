@@ -32,6 +32,8 @@ use sancerre_store::Put;
 const LOST_MAX: usize = 256;
 /// The same of numbers of which no entry says what stood there.
 const UNSAID_MAX: usize = 16;
+/// How far above the highest number an outcome may speak for itself: entries that were lost with all above them.
+const ABOVE_MAX: u64 = 16;
 /// A generation that no zone has: it is not known which one it was.
 pub(super) const GENERATION_UNKNOWN: u16 = 0;
 /// The hash of an entry whose bytes are not known.
@@ -187,12 +189,16 @@ impl Log {
         lost
     }
 
-    /// What the valid entries say of the bytes just below them, which they have read.
+    /// What the valid entries say of the bytes just below them, which they have read. Who read what fills a number for a session
+    /// whose outcome is there did not know of that, and says nothing of it.
     fn told(&self) -> BTreeMap<u64, Hash> {
         let told = self
             .valid()
             .filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
-        told.collect()
+        let is_filled = |number: u64, previous: &Hash| {
+            self.claims_at(number).iter().any(|(session, _)| Hash::of(&filler(session)) == *previous)
+        };
+        told.filter(|(number, previous)| !is_filled(*number, previous)).collect()
     }
 
     /// Whether a session stands at its number by what the entry above it read, or by the administrator's word below `number`.
@@ -203,13 +209,13 @@ impl Log {
     }
 
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
-    /// and, without a gap, above it, where nobody could have said it; and of a snapshot where the entry that would have said it
+    /// and a little above it, where nobody could have said it; and of a snapshot where the entry that would have said it
     /// is lost as well. Where there are two nobody can tell which it was, and where it is an abort nothing is lost.
     fn said_alone(&self, is_told: &BTreeMap<u64, Hash>) -> Vec<SessionId> {
         let highest = self.highest();
         let only = |number: u64| self.claim_at(number).ok().flatten();
-        let follow = std::iter::successors(highest.checked_add(1), |number| number.checked_add(1))
-            .take_while(|number| !self.entries.contains_key(number) && !self.claims_at(*number).is_empty());
+        let above = highest.saturating_add(1)..=highest.saturating_add(ABOVE_MAX);
+        let follow = above.filter(|number| !self.entries.contains_key(number));
         let newest = std::iter::once(highest).chain(follow).filter_map(only);
         let below: BTreeSet<u64> = self.alone.keys().map(|session| session.number).collect();
         let is_snapshot = |session: &SessionId| {
