@@ -67,8 +67,13 @@ async fn a_commit_for_a_number_that_was_filled_gives_nothing_up() {
     let lists = GcLists { forgotten: vec![snapshot], ..GcLists::default() };
     scene.repo.commit_gc_as(&thief, lie, &lists).await;
     scene.everything_restores().await;
-    collect(&scene.admin).await.unwrap();
     scene.back_up("web01", scene.disk.clone()).await;
+    let error = collect(&scene.admin).await.unwrap_err();
+    assert!(matches!(error, Error::Unresolved { session, .. } if session.number == number), "{error}");
+    let key = names::log(&zone(), number);
+    let left = scene.repair(&[]).await.unwrap().left;
+    assert!(left.iter().any(|(_, advice)| advice.contains(&format!("--give-up {key}"))), "{left:?}");
+    scene.repair(&[&key]).await.unwrap();
     collect(&scene.admin).await.unwrap();
     scene.everything_restores().await;
 }

@@ -1,6 +1,8 @@
 //! Outcomes that stand for lost log entries once the administrator says so: commits, and he says so only of what a collector
 //! that kept the rules could have written; and snapshots of which no entry that is still there read the entry.
 
+use std::collections::BTreeSet;
+
 use sancerre_format::id::SessionId;
 use sancerre_format::names;
 
@@ -61,6 +63,15 @@ fn objection(repository: &Repository, log: &Log, session: SessionId) -> Option<S
         trial.complaints().into_iter().find(|complaint| complaint.gc.number >= session.number)
     {
         return Some(format!("with it, this is wrong of gc {}: {}", complaint.gc.number, complaint.problem));
+    }
+    let left: BTreeSet<SessionId> = trial.snapshots().iter().map(|snapshot| snapshot.session()).collect();
+    let live = log.snapshots();
+    if let Some(gone) = live.iter().find(|snapshot| !left.contains(&snapshot.session())) {
+        return Some(format!(
+            "with it, snapshot {} of {} is gone, which is there now",
+            gone.id(),
+            gone.manifest.fields.vm
+        ));
     }
     let above = trial.commits().filter(|(gc, ..)| gc.number > session.number);
     let unlike = above
