@@ -123,6 +123,9 @@ async fn what_fills_the_newest_number_says_what_stood_there() {
     scene.everything_restores().await;
     assert_eq!(scene.findings().await, []);
     assert_eq!(scene.back_up("mail01", noise(993, MIB)).await, 0);
+    // Nobody read the entry itself.
+    collect(&scene.admin).await.unwrap_err();
+    scene.repair(&[]).await.unwrap();
     collect(&scene.admin).await.unwrap();
     scene.everything_restores().await;
 }

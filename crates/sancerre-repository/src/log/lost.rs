@@ -215,7 +215,9 @@ impl Log {
         let highest = self.highest();
         let only = |number: u64| self.claim_at(number).ok().flatten();
         let above = highest.saturating_add(1)..=highest.saturating_add(ABOVE_MAX);
-        let follow = above.filter(|number| !self.entries.contains_key(number));
+        // What fills a number there is no entry either.
+        let follow =
+            above.filter(|number| self.entries.get(number).is_none_or(|entry| entry.announced().is_none()));
         let newest = std::iter::once(highest).chain(follow).filter_map(only);
         let below: BTreeSet<u64> = self.alone.keys().map(|session| session.number).collect();
         let is_snapshot = |session: &SessionId| {
