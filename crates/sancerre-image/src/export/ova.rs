@@ -74,7 +74,7 @@ pub struct OvaWritten {
 /// Writes a machine as an OVA into an empty file.
 ///
 /// # Errors
-/// As [`write_vmdk`](super::write_vmdk).
+/// As [`write_vmdk`].
 pub fn write_ova(
     file: &File,
     appliance: &Appliance<'_>,
