@@ -15,6 +15,19 @@ pub enum NodeKind {
     Broken,
 }
 
+impl NodeKind {
+    /// What the upper four bits of a Unix mode say.
+    pub(crate) fn of_mode(mode: u16) -> Self {
+        match mode & 0xf000 {
+            0x8000 => Self::File,
+            0x4000 => Self::Directory,
+            0xa000 => Self::Link,
+            0x1000 | 0x2000 | 0x6000 | 0xc000 => Self::Special,
+            _ => Self::Broken,
+        }
+    }
+}
+
 /// A moment, as the file system has it. Where that keeps local time, it is taken as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment {

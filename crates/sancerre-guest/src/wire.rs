@@ -319,8 +319,10 @@ impl VolumeInfo {
             VolumeContent::Files(files) => {
                 packet =
                     packet.byte(0).text(files.kind.as_bytes()).text(&files.label).text(files.uuid.as_bytes());
-                packet = packet.long(files.root).short(u16::try_from(files.notes.len()).unwrap_or(0));
-                files.notes.iter().fold(packet, |packet, note| packet.text(note.as_bytes())).0
+                // What is counted is what follows: a reader makes a few notes, and never more than a number holds.
+                let notes = files.notes.get(..usize::from(u16::MAX)).unwrap_or(&files.notes);
+                packet = packet.long(files.root).short(u16::try_from(notes.len()).unwrap_or(u16::MAX));
+                notes.iter().fold(packet, |packet, note| packet.text(note.as_bytes())).0
             }
             VolumeContent::Known(what) => packet.byte(1).text(what.as_bytes()).0,
             VolumeContent::Broken(why) => packet.byte(2).text(why.as_bytes()).0,

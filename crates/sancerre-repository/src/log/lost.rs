@@ -201,11 +201,13 @@ impl Log {
         told.filter(|(number, previous)| !is_filled(*number, previous)).collect()
     }
 
-    /// Whether a session stands at its number by what the entry above it read, or by the administrator's word below `number`.
-    /// What others say of it is good enough to read by, and to convict or to delete it is not.
-    pub(super) fn is_certain(&self, session: &SessionId, number: u64) -> bool {
-        let is_admitted = || self.admitted().get(session).is_some_and(|note| *note < number);
-        self.told().get(&session.number) == Some(&session.intent) || is_admitted()
+    /// From which number on a session whose entry is lost is certain: always by what the entry above read, else from the
+    /// administrator's word on; none while others alone say it. That is good enough to read by, and not to convict.
+    pub(super) fn certain_from(&self, session: &SessionId) -> Option<u64> {
+        match self.told().get(&session.number) == Some(&session.intent) {
+            true => Some(0),
+            false => self.admitted().get(session).and_then(|note| note.checked_add(1)),
+        }
     }
 
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number

@@ -121,10 +121,10 @@ impl Log {
             // By the revocations below each commit: what was made void later was a snapshot then.
             let Some(snapshot) = entry.snapshot_below(0) else { continue };
             let (session, gone) = (snapshot.session(), retention.collected_by(&entry.session));
-            let is_lost = entry.lost.is_some();
+            let certain_from = if entry.lost.is_some() { self.certain_from(&session) } else { Some(0) };
             let counts = |gc: u64| {
                 gc > session.number
-                    && (!is_lost || self.is_certain(&session, gc))
+                    && certain_from.is_some_and(|from| gc >= from)
                     && !entry.is_void_below(gc)
                     && gone.is_none_or(|gone| gone > gc)
             };

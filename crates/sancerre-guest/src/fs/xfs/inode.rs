@@ -89,13 +89,7 @@ impl Inode {
     }
 
     pub(super) fn kind(&self) -> NodeKind {
-        match self.mode & 0xf000 {
-            0x8000 => NodeKind::File,
-            0x4000 => NodeKind::Directory,
-            0xa000 => NodeKind::Link,
-            0x1000 | 0x2000 | 0x6000 | 0xc000 => NodeKind::Special,
-            _ => NodeKind::Broken,
-        }
+        NodeKind::of_mode(self.mode)
     }
 
     pub(super) fn node(&self) -> FileNode {
