@@ -12,6 +12,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::nbd::Nbd;
+use crate::command::recover::Recover;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -123,6 +124,8 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
+    /// Start a machine from its snapshot at once, and make its disks whole while it runs
+    Recover(Recover),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means

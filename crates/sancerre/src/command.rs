@@ -16,6 +16,7 @@ mod init;
 mod key;
 mod lock;
 pub(crate) mod nbd;
+pub(crate) mod recover;
 mod repair;
 mod restore;
 mod snapshots;
@@ -189,6 +190,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
+        Command::Recover(options) => recover::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
         Command::Audit(options) => audit::run(options, context).await,

@@ -15,6 +15,7 @@ mod exit;
 mod file_names;
 mod files;
 mod formats;
+mod guests;
 mod inputs;
 mod interrupt;
 mod io;

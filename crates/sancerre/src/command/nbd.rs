@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
@@ -21,7 +22,7 @@ use crate::units::{seconds, size};
 use crate::unreadable;
 
 /// What became of bytes of a disk that was failing.
-const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
+pub(super) const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
 
 /// Serve the disks of a snapshot over NBD, read-only, to clients of this machine.
 ///
@@ -58,14 +59,7 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
         is_whole &= unreadable::tell(context, member, UNREADABLE)?;
     }
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    reader.warn(&monitor);
-    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
-    for member in &members {
-        let disk = SnapshotDisk::open(&reader, member, &cache, &monitor)?;
-        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
-    }
-    let output = Arc::clone(&context.output);
-    let server = Server::new(exports, ClientLimits::default(), move |message| output.warning(&message));
+    let server = server(&reader, &members, &cache, &monitor, context)?;
     let socket = Socket::bind(&options.socket)?;
     announce(&options, &reader, &members, context);
     let served = until_signal(async {
@@ -92,8 +86,26 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     Ok(ended(if is_whole { Exit::Done } else { Exit::NotAsAsked }, summary))
 }
 
+/// A server of these members of a snapshot, each under its own name.
+pub(super) fn server(
+    reader: &SnapshotReader,
+    members: &[&Member],
+    cache: &Arc<ChunkCache>,
+    monitor: &Monitor,
+    context: &Context,
+) -> Result<Arc<Server>, Failure> {
+    reader.warn(monitor);
+    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
+    for member in members {
+        let disk = SnapshotDisk::open(reader, member, cache, monitor)?;
+        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
+    }
+    let output = Arc::clone(&context.output);
+    Ok(Server::new(exports, ClientLimits::default(), move |message| output.warning(&message)))
+}
+
 /// The member that was named, or all disks.
-fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'a Member>, Failure> {
+pub(super) fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'a Member>, Failure> {
     if snapshot.member.is_some() {
         return Ok(vec![restore::one(reader, snapshot)?]);
     }

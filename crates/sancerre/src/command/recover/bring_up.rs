@@ -1,0 +1,198 @@
+//! The guest of a recovery: found or started, and its disks made whole. Blocks; the export is served meanwhile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sancerre_boot::{
+    Accelerator, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp, QmpError, StartError,
+};
+use serde_json::{Map, json};
+
+use crate::exit::{Exit, Failure};
+use crate::guests::GuestOptions;
+use crate::output::Output;
+use crate::plain;
+
+/// A disk of the machine.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub(super) export: String,
+    pub(super) size_bytes: u64,
+    pub(super) path: PathBuf,
+}
+
+/// What is to be brought up.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) vm: String,
+    pub(super) disks: Vec<Disk>,
+    pub(super) folder: PathBuf,
+    pub(super) guest: GuestOptions,
+}
+
+/// A guest whose disks are whole.
+pub(super) struct Brought {
+    pub(super) vm: String,
+    pub(super) folder: PathBuf,
+    pub(super) disks: Vec<PathBuf>,
+    /// Whether an earlier run had started it.
+    pub(super) was_running: bool,
+    /// How long it took until it ran.
+    pub(super) running_after: Option<Duration>,
+}
+
+impl Job {
+    pub(super) fn exports(&self) -> PathBuf {
+        self.folder.join("export.sock")
+    }
+
+    pub(super) fn monitor(&self) -> PathBuf {
+        self.folder.join("monitor.sock")
+    }
+
+    /// The guest, with each disk told whether it needs its export.
+    pub(super) fn plan(&self, accelerator: Accelerator, needs_export: &[bool]) -> GuestPlan {
+        let disk = |(disk, needs_export): (&Disk, &bool)| GuestDisk {
+            export: disk.export.clone(),
+            overlay: Some(disk.path.clone()),
+            needs_export: *needs_export,
+        };
+        GuestPlan {
+            name: self.vm.clone(),
+            disks: self.disks.iter().zip(needs_export).map(disk).collect(),
+            bus: self.guest.bus.into(),
+            accelerator,
+            memory_mib: self.guest.memory_mib(),
+            processors: self.guest.guest_cpus,
+            exports: self.exports(),
+            monitor: self.monitor(),
+            console: self.folder.join("console.log"),
+            screen: Some(self.folder.join("screen.sock")),
+            agent: None,
+            more: self.guest.more.clone(),
+        }
+    }
+
+    fn start(&self, accelerator: Accelerator) -> Result<(), StartError> {
+        let needs: Vec<bool> =
+            self.disks.iter().map(|disk| sancerre_boot::has_backing(&disk.path)).collect::<Result<_, _>>()?;
+        sancerre_boot::start(self.guest.qemu.as_os_str(), &self.plan(accelerator, &needs))
+    }
+}
+
+/// Finds or starts the guest, and waits until its disks are whole.
+pub(super) fn run(
+    job: &Job,
+    output: &Arc<Output>,
+    mut tell: impl FnMut(HydrationProgress),
+) -> Result<Brought, Failure> {
+    let started = Instant::now();
+    let was_running = is_running(job)?;
+    let mut accelerator = job.guest.accelerator();
+    let mut running_after = None;
+    if !was_running {
+        accelerator = start(job, accelerator, output)?;
+        running_after = Some(started.elapsed());
+        announce(job, output);
+    }
+    loop {
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), &mut tell);
+        match (hydrated, job.guest.other(accelerator)) {
+            (Err(HydrateError::Processor), Some(other)) => {
+                output.warning(&format!(
+                    "the guest stopped with an error of {}: this host's virtualisation does not work. It is started again \
+                     with {}, as after a power cut",
+                    accelerator.word(),
+                    other.word()
+                ));
+                quit(job)?;
+                accelerator = start(job, other, output)?;
+            }
+            (Ok(hydration), _) if hydration.unfinished.is_empty() => break,
+            (Ok(hydration), _) => return Err(unfinished(job, &hydration.unfinished)),
+            (Err(error), _) => return Err(failed(job, &error)),
+        }
+    }
+    let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
+    Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+}
+
+fn is_running(job: &Job) -> Result<bool, Failure> {
+    match Qmp::connect(&job.monitor()) {
+        Ok(_) => Ok(true),
+        Err(QmpError::Away(_)) => Ok(false),
+        Err(error) => Err(Failure::failed(format!(
+            "the guest in {} runs, but: {error}. Close what else is connected to its monitor.sock, and run this again",
+            plain::path(&job.folder)
+        ))),
+    }
+}
+
+fn start(job: &Job, accelerator: Accelerator, output: &Arc<Output>) -> Result<Accelerator, Failure> {
+    match (job.start(accelerator), job.guest.other(accelerator)) {
+        (Err(error), Some(other)) => {
+            output.warning(&format!("{error}; trying {}", other.word()));
+            job.start(other)?;
+            Ok(other)
+        }
+        (started, _) => Ok(started.map(|()| accelerator)?),
+    }
+}
+
+fn announce(job: &Job, output: &Arc<Output>) {
+    if output.is_json() {
+        let fields = [("vm".to_owned(), json!(job.vm)), ("state".to_owned(), json!("running"))];
+        return output.status(fields.into_iter().collect::<Map<_, _>>());
+    }
+    output.message(&format!(
+        "{} runs. Its console is in {}, its screen at {} (VNC)",
+        job.vm,
+        plain::path(&job.folder.join("console.log")),
+        plain::path(&job.folder.join("screen.sock"))
+    ));
+    output.message("Until its disks are whole it needs this command: if it ends, run the same command again");
+}
+
+/// Ends a guest whose processor is dead anyhow.
+fn quit(job: &Job) -> Result<(), Failure> {
+    let asked = Qmp::connect(&job.monitor()).and_then(|mut qmp| qmp.execute("quit", json!({})));
+    match asked {
+        Err(error) if !error.is_gone() => Err(Failure::failed(error.to_string())),
+        _ => {
+            // Its locks of the images go with it.
+            while Qmp::connect(&job.monitor()).is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
+    let named: Vec<String> = disks
+        .iter()
+        .filter_map(|(number, words)| job.disks.get(*number).map(|disk| format!("{} ({words})", disk.export)))
+        .collect();
+    Failure::new(
+        Exit::Damaged,
+        format!(
+            "parts of {} could not be read, as said above; all else is in {}. The guest runs on and needs them from here: run \
+             the same command again, after `sancerre repair` if something is damaged",
+            named.join(", "),
+            plain::path(&job.folder)
+        ),
+    )
+}
+
+fn failed(job: &Job, error: &HydrateError) -> Failure {
+    Failure::failed(match error {
+        HydrateError::Gone(_) => format!(
+            "the guest in {} was shut down, or its QEMU ended, before its disks were whole: {error}. Run the same command \
+             again: it starts the guest and goes on; what it wrote is there",
+            plain::path(&job.folder)
+        ),
+        HydrateError::Processor => format!("{error}: run the same command again with --accel tcg"),
+        HydrateError::Monitor(_) => format!("{error}; run the same command again, which goes on"),
+    })
+}
