@@ -31,6 +31,9 @@ const TEST_TOOLS: &[Tool] = &[
     required("debugfs", "e2fsprogs"),
     required("qemu-img", "qemu-utils"),
     required("qemu-nbd", "qemu-utils"),
+    required("qemu-system-x86_64", "qemu-system-x86"),
+    required("busybox", "busybox-static"),
+    required("dpkg-deb", "dpkg"),
     required("nbdkit", "nbdkit"),
     required("sfdisk", "fdisk"),
     required("nbdinfo", "libnbd-bin"),
@@ -117,6 +120,7 @@ pub(crate) fn run() -> Result<()> {
         services::install_azurite()?;
     }
     services::install_decoder()?;
+    services::install_kernel()?;
     println!("setup: the object stores and what the second decoder needs are installed");
     Ok(())
 }

@@ -175,11 +175,8 @@ impl GuestPlan {
     fn thrown_away(&self, number: usize, disk: &GuestDisk) -> Result<Vec<String>, PlanError> {
         let export = self.export(&disk.export)?;
         let drive = json!({ "driver": "raw", "file": export });
-        let drive = format!(
-            "if=none,id={},snapshot=on,file={}",
-            node(number),
-            quoted(&format!("json:{drive}"))
-        );
+        let drive =
+            format!("if=none,id={},snapshot=on,file={}", node(number), quoted(&format!("json:{drive}")));
         Ok(vec!["-drive".into(), drive])
     }
 

@@ -157,10 +157,10 @@ impl Stream {
     }
 }
 
-/// What QEMU says of a disk's node.
+/// What QEMU says of a disk's node. Not "flat": then it would say of every disk that it stands on nothing.
 fn found(qmp: &mut Qmp, number: usize) -> Result<Value, QmpError> {
     let name = json!(node(number));
-    let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true }))?;
+    let nodes = qmp.execute("query-named-block-nodes", json!({}))?;
     let nodes = nodes.as_array().cloned().unwrap_or_default();
     let node = nodes.into_iter().find(|node| node.get("node-name") == Some(&name));
     node.ok_or_else(|| QmpError::Odd(format!("the guest that runs there has no disk {name}")))

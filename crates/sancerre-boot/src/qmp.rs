@@ -70,6 +70,14 @@ impl Qmp {
         Ok(qmp)
     }
 
+    /// Connects to the agent of a guest, which greets nobody and may not be there yet: no answer is waited for longer.
+    pub(crate) fn agent(path: &Path, patience: Duration) -> Result<Self, QmpError> {
+        let stream = UnixStream::connect(path).map_err(QmpError::Away)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        Ok(Self { writer: stream.try_clone()?, reader: BufReader::new(stream) })
+    }
+
     /// Asks for something; returns the answer.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let question = json!({ "execute": command, "arguments": arguments });

@@ -61,9 +61,9 @@ pub fn make_overlay(path: &Path, uri: &str, size_bytes: u64) -> Result<(), Start
     })
 }
 
-/// Whether an image that nobody uses still stands on another.
+/// Whether an image still stands on another, by what it says itself; a guest may use it.
 pub fn has_backing(path: &Path) -> Result<bool, StartError> {
-    let words = ["info", "--output=json", "-f", "qcow2"].iter().map(OsString::from);
+    let words = ["info", "-U", "--output=json", "-f", "qcow2"].iter().map(OsString::from);
     let arguments: Vec<OsString> = words.chain([path.into()]).collect();
     let output = run(OsStr::new("qemu-img"), &arguments)?;
     let info: Value = serde_json::from_slice(&output.stdout).map_err(|error| StartError::Failed {
@@ -85,8 +85,7 @@ pub fn start(program: &OsStr, plan: &GuestPlan) -> Result<(), StartError> {
 fn run(program: &OsStr, arguments: &[OsString]) -> Result<Output, StartError> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null());
-    let output =
-        command.output().map_err(|error| StartError::Missing { program: program.into(), error })?;
+    let output = command.output().map_err(|error| StartError::Missing { program: program.into(), error })?;
     if output.status.success() {
         return Ok(output);
     }

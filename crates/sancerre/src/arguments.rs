@@ -11,6 +11,7 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::drill::Drill;
 use crate::command::nbd::Nbd;
 use crate::command::recover::Recover;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
@@ -126,6 +127,8 @@ pub(crate) enum Command {
     Nbd(Nbd),
     /// Start a machine from its snapshot at once, and make its disks whole while it runs
     Recover(Recover),
+    /// Prove that machines come up: start each from its snapshot, and see
+    Drill(Drill),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means

@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drill;
 mod dump;
 mod forget;
 mod gc;
@@ -190,6 +191,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
+        Command::Drill(options) => drill::run(options, context).await,
         Command::Recover(options) => recover::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,

@@ -105,7 +105,10 @@ pub(super) fn server(
 }
 
 /// The member that was named, or all disks.
-pub(super) fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'a Member>, Failure> {
+pub(super) fn members<'a>(
+    reader: &'a SnapshotReader,
+    snapshot: &Selector,
+) -> Result<Vec<&'a Member>, Failure> {
     if snapshot.member.is_some() {
         return Ok(vec![restore::one(reader, snapshot)?]);
     }

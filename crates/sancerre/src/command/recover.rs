@@ -96,8 +96,9 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
     let folder = folder(&options.storage, &reader)?;
     let (reader, recovery) = found(reader, &folder, &options, context).await?;
     let members = nbd::members(&reader, &options.snapshot)?;
-    let disks = disks(&reader, &members, &folder);
-    let job = Job { vm: reader.vm().to_string(), disks, folder: folder.clone(), guest: options.guest.clone() };
+    let disks = disks(&members, &folder);
+    let job =
+        Job { vm: reader.vm().to_string(), disks, folder: folder.clone(), guest: options.guest.clone() };
     if options.print {
         return steps::print(&reader, &job, context);
     }
@@ -177,8 +178,7 @@ fn repository(reader: &SnapshotReader) -> String {
     reader.frames().repository().keys.trust.repository.to_string()
 }
 
-fn disks(reader: &SnapshotReader, members: &[&Member], folder: &Path) -> Vec<Disk> {
-    let _ = reader;
+fn disks(members: &[&Member], folder: &Path) -> Vec<Disk> {
     let disk = |member: &&Member| Disk {
         export: member.name.to_string(),
         size_bytes: member.size_bytes,

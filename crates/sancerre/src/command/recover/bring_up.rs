@@ -114,8 +114,26 @@ pub(super) fn run(
             (Err(error), _) => return Err(failed(job, &error)),
         }
     }
+    refuse_parts(job)?;
     let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
     Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+}
+
+/// Whatever QEMU said: the images themselves must say that they stand on nothing before anybody relies on it.
+fn refuse_parts(job: &Job) -> Result<(), Failure> {
+    for disk in &job.disks {
+        if sancerre_boot::has_backing(&disk.path)? {
+            return Err(Failure::new(
+                Exit::Bug,
+                format!(
+                    "QEMU says that {} is whole, and its image still stands on the export; run the same command again, and \
+                     report this",
+                    plain::path(&disk.path)
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_running(job: &Job) -> Result<bool, Failure> {

@@ -110,7 +110,10 @@ fn refuse_strange(folder: &Path) -> Result<(), Failure> {
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::failed(format!("cannot {what} {}: {error}; check its permissions and its space", plain::path(path)))
+    Failure::failed(format!(
+        "cannot {what} {}: {error}; check its permissions and its space",
+        plain::path(path)
+    ))
 }
 
 #[cfg(test)]

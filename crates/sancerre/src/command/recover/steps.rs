@@ -22,14 +22,26 @@ pub(super) fn print(reader: &SnapshotReader, job: &Job, context: &Context) -> Re
 fn steps(reader: &SnapshotReader, job: &Job) -> Result<Vec<(&'static str, String)>, Failure> {
     let words = |words: Vec<std::ffi::OsString>| shell(words.iter().map(|word| word.as_os_str()));
     let exports = job.exports();
-    let mut steps = vec![("the folder of the machine", words(vec!["mkdir".into(), "-p".into(), job.folder.clone().into()]))];
+    let mut steps = vec![(
+        "the folder of the machine",
+        words(vec!["mkdir".into(), "-p".into(), job.folder.clone().into()]),
+    )];
     let snapshot = reader.manifest().session.intent.to_string();
-    let serve = words(vec!["sancerre".into(), "nbd".into(), snapshot.into(), "--socket".into(), exports.clone().into()]);
+    let serve = words(vec![
+        "sancerre".into(),
+        "nbd".into(),
+        snapshot.into(),
+        "--socket".into(),
+        exports.clone().into(),
+    ]);
     steps.push(("its disks, served from the repository; leave this running", format!("{serve} &")));
     for disk in &job.disks {
         let uri = socket::uri(&disk.export, &exports);
         let arguments = sancerre_boot::overlay_arguments(&disk.path, &uri, disk.size_bytes);
-        steps.push(("what the guest writes goes here, once; never make it anew", words(command("qemu-img".as_ref(), arguments))));
+        steps.push((
+            "what the guest writes goes here, once; never make it anew",
+            words(command("qemu-img".as_ref(), arguments)),
+        ));
     }
     let needs = vec![true; job.disks.len()];
     let mut arguments = job.plan(job.guest.accelerator(), &needs).arguments()?;
