@@ -148,7 +148,7 @@ async fn try_one(
     scratch: &Scratch,
     context: &Context,
 ) -> Result<Tried, Failure> {
-    let reader = restore::open(selector, context).await?;
+    let reader = restore::open_in(repository, selector, context).await?;
     let vm = reader.vm().to_string();
     context.output.message(&format!("starting {vm}, of {}", reader.manifest().started));
     let folder = folder(&reader, options, scratch)?;

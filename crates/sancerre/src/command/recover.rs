@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use sancerre_boot::HydrationProgress;
+use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::{Selector, Which};
@@ -27,12 +28,14 @@ use sancerre_format::outcome::{Member, MemberKind};
 use serde_json::{Value, json};
 
 use super::{Context, ended, nbd, restore};
+use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::file_names;
 use crate::guests::GuestOptions;
 use crate::interrupt::until_signal;
 use crate::plain;
 use crate::progress::{Progress, Work};
+use crate::repository;
 use crate::socket::{self, Socket};
 use crate::units::{duration, seconds};
 use crate::unreadable;
@@ -92,9 +95,10 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
     if options.snapshot.member.is_some() {
         return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
     }
-    let reader = restore::open(&options.snapshot, context).await?;
+    let repository = repository::open(context, Access::Content).await?;
+    let reader = restore::open_in(&repository, &options.snapshot, context).await?;
     let folder = folder(&options.storage, &reader)?;
-    let (reader, recovery) = found(reader, &folder, &options, context).await?;
+    let (reader, recovery) = found(&repository, reader, &folder, &options, context).await?;
     let members = nbd::members(&reader, &options.snapshot)?;
     let disks = disks(&members, &folder);
     let job =
@@ -140,6 +144,7 @@ fn folder(storage: &Path, reader: &SnapshotReader) -> Result<PathBuf, Failure> {
 
 /// The snapshot that is recovered: what an earlier run began with, if there was one. `latest` may mean another one by now.
 async fn found(
+    repository: &Repository,
     reader: SnapshotReader,
     folder: &Path,
     options: &Recover,
@@ -147,7 +152,7 @@ async fn found(
 ) -> Result<(SnapshotReader, Option<Recovery>), Failure> {
     let Some(recovery) = Recovery::read(folder)? else { return Ok((reader, None)) };
     let begun = recovery.snapshot;
-    if recovery.repository != repository(&reader) {
+    if recovery.repository != id(&reader) {
         return Err(other(folder, &begun, "of another repository"));
     }
     if begun == reader.manifest().session {
@@ -162,7 +167,7 @@ async fn found(
         plain::path(folder)
     ));
     let selector = Selector { snapshot: Which::Id(begun.intent.to_string()), member: None };
-    Ok((restore::open(&selector, context).await?, Some(recovery)))
+    Ok((restore::open_in(repository, &selector, context).await?, Some(recovery)))
 }
 
 fn other(folder: &Path, begun: &SessionId, what: &str) -> Failure {
@@ -174,7 +179,7 @@ fn other(folder: &Path, begun: &SessionId, what: &str) -> Failure {
     ))
 }
 
-fn repository(reader: &SnapshotReader) -> String {
+fn id(reader: &SnapshotReader) -> String {
     reader.frames().repository().keys.trust.repository.to_string()
 }
 
@@ -197,7 +202,7 @@ fn tell_unreadable(members: &[&Member], context: &Context) -> Result<(), Failure
 /// Writes down what is recovered, then makes the overlays that are not there yet.
 fn prepare(recovery: Option<Recovery>, reader: &SnapshotReader, job: &Job) -> Result<Recovery, Failure> {
     let mut recovery = recovery.unwrap_or_else(|| Recovery {
-        repository: repository(reader),
+        repository: id(reader),
         snapshot: reader.manifest().session,
         is_ready: false,
     });

@@ -1,0 +1,123 @@
+//! Drills of real guests: what comes up passes, what does not fails, and the log says so to whoever audits it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "common/local.rs"]
+mod local;
+
+use std::process::Output;
+
+use local::{MIB, Site, has, noise, told, walk};
+use serde_json::Value;
+
+/// Comes up where its disk is as it was made, and writes to it; else it shuts down.
+const GUEST: &str = "
+if [ \"$(head -c 4 /dev/vda)\" = GOOD ]; then
+  printf 'BAD!' | dd of=/dev/vda bs=4 conv=notrunc,fsync 2>/dev/null
+  echo \"wrote $(head -c 4 /dev/vda)\"
+  echo 'web01 login: '
+  while true; do sleep 1; done
+fi
+poweroff -f
+";
+
+/// A first sector that says on the serial console that somebody may log in; assembled by hand.
+fn boot_sector() -> Vec<u8> {
+    let mut sector = vec![
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xbe, 0x15, 0x7c, // mov si, 0x7c15: the words
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8: the first serial port
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x03, // jz end
+        0xee, // out dx, al
+        0xeb, 0xf8, // jmp next
+        0xf4, // end: hlt
+        0xeb, 0xfd, // jmp end
+    ];
+    sector.extend(b"tiny login: \0");
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
+fn back_up(site: &Site, vm: &str, start: &[u8]) {
+    let mut disk = start.to_vec();
+    disk.extend(noise(61, MIB));
+    disk.resize(4 * MIB, 0);
+    std::fs::write(site.path("disk.raw"), disk).unwrap();
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", vm, "--allow-small", "disk0=disk.raw"]);
+}
+
+fn summary(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap_or_else(|| panic!("{}", told(output)))).unwrap()
+}
+
+/// With a repository, and its trust anchor.
+fn site() -> (Site, String) {
+    let site = Site::empty();
+    let made = site.succeed(&["init", "--key-file", "w.key", "--writer", "hv1", "--json"]);
+    let trust = summary(&made)["trust_anchor"].as_str().unwrap().to_owned();
+    (site, trust)
+}
+
+#[test]
+fn a_drill_says_which_machines_come_up_and_an_audit_says_it_later() {
+    let (site, trust) = site();
+    back_up(&site, "web01", b"GOOD");
+    back_up(&site, "db01", b"GONE");
+    let Some(guest) = sancerre_services::guest::guest(site.folder.path(), GUEST) else { return };
+    let packs = || walk(&site.place).iter().filter(|path| path.to_string_lossy().contains("packs")).count();
+    let before = packs();
+    let mut words = vec!["drill", "--key-file", "w.key", "--accel", "tcg", "--guest-memory", "160M"];
+    words.extend(["--guest-cpus", "1", "--out", "drills", "--json", "--"]);
+    let more = sancerre_services::guest::arguments(&guest);
+    words.extend(more.iter().map(String::as_str));
+
+    let drilled = site.run(&words);
+    assert_eq!(drilled.status.code(), Some(3), "{}", told(&drilled));
+    let machines = summary(&drilled)["machines"].clone();
+    let of = |vm: &str| machines.as_array().unwrap().iter().find(|one| one["vm"] == vm).unwrap().clone();
+    assert_eq!(of("web01")["passed"], true, "{machines}");
+    assert_eq!(of("db01")["passed"], false, "{machines}");
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(site.path("drills/web01/report.json")).unwrap())
+            .unwrap();
+    assert_eq!((&report["passed"], &report["accelerator"]), (&Value::Bool(true), &Value::from("tcg")));
+    let console = std::fs::read_to_string(site.path("drills/web01/console.log")).unwrap();
+    assert!(console.contains("wrote BAD!"), "{console}");
+    assert!(std::fs::read(site.path("drills/web01/screen.png")).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(packs(), before, "what a guest writes is thrown away");
+
+    let audit = |more: &[&str]| site.run(&[&["audit", "--trust", &trust, "--json"], more].concat());
+    let found = audit(&[]);
+    assert_eq!(found.status.code(), Some(0), "{}", told(&found));
+    let machines = summary(&found)["zones"][0]["machines"].clone();
+    let of = |vm: &str| machines.as_array().unwrap().iter().find(|one| one["vm"] == vm).unwrap().clone();
+    assert_eq!(of("web01")["drill"]["is_passed"], true, "{machines}");
+    assert_eq!(of("db01")["drill"]["is_passed"], false, "{machines}");
+    let strict = audit(&["--max-drill-age", "7d"]);
+    assert_eq!(strict.status.code(), Some(3), "{}", told(&strict));
+    assert_eq!(summary(&strict)["undrilled"].as_array().unwrap().len(), 1);
+    assert_eq!(summary(&strict)["undrilled"][0]["vm"], "db01");
+    let lenient = audit(&["--max-drill-age", "7d", "--retired", "db01"]);
+    assert_eq!(lenient.status.code(), Some(0), "{}", told(&lenient));
+    let words = site.run(&["audit", "--trust", &trust]);
+    assert!(told(&words).contains("FAILED a drill"), "{}", told(&words));
+}
+
+#[test]
+fn a_machine_starts_from_its_own_first_sector_over_the_export() {
+    if !has("qemu-system-x86_64", &["--version"]) {
+        return;
+    }
+    let (site, _) = site();
+    back_up(&site, "tiny", &boot_sector());
+    for bus in ["virtio", "sata"] {
+        let words = ["drill", "tiny:latest", "--accel", "tcg", "--bus", bus, "--limit", "60s", "--no-note"];
+        let drilled = site.run(&words);
+        assert_eq!(drilled.status.code(), Some(0), "{bus}: {}", told(&drilled));
+        assert!(told(&drilled).contains("login:"), "{}", told(&drilled));
+    }
+}
