@@ -14,6 +14,7 @@ use crate::command::doctor::Doctor;
 use crate::command::drill::Drill;
 use crate::command::nbd::Nbd;
 use crate::command::recover::Recover;
+use crate::command::rto::Rto;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -129,6 +130,8 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Prove that machines come up: start each from its snapshot, and see
     Drill(Drill),
+    /// Say how long it would take until machines are back
+    Rto(Rto),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means

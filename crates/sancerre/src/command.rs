@@ -20,6 +20,7 @@ pub(crate) mod nbd;
 pub(crate) mod recover;
 mod repair;
 mod restore;
+pub(crate) mod rto;
 mod snapshots;
 mod stats;
 
@@ -171,6 +172,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::Diff(_)
         | Command::Dump(_)
         | Command::Nbd(_)
+        | Command::Rto(_)
         | Command::Check(_)
         | Command::Doctor(_)
         | Command::Audit(_)
@@ -191,6 +193,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
+        Command::Rto(options) => rto::run(options, context).await,
         Command::Drill(options) => drill::run(options, context).await,
         Command::Recover(options) => recover::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,

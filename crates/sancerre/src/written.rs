@@ -29,6 +29,7 @@ impl Intent {
             Command::Backup(options) => options.written(context),
             Command::Restore(options) => vec![("the target", options.target.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
+            Command::Rto(options) => options.written(),
             Command::Drill(options) => options.written(),
             Command::Recover(options) => options.written(),
             Command::Audit(options) => options.written(),
