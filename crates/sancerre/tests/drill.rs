@@ -6,7 +6,7 @@ mod local;
 
 use std::process::Output;
 
-use local::{MIB, Site, has, noise, told, walk};
+use local::{MIB, Site, boot_sector, has, noise, told, walk};
 use serde_json::Value;
 
 /// Comes up where its disk is as it was made, and writes to it; else it shuts down.
@@ -19,27 +19,6 @@ if [ \"$(head -c 4 /dev/vda)\" = GOOD ]; then
 fi
 poweroff -f
 ";
-
-/// A first sector that says on the serial console that somebody may log in; assembled by hand.
-fn boot_sector() -> Vec<u8> {
-    let mut sector = vec![
-        0x31, 0xc0, // xor ax, ax
-        0x8e, 0xd8, // mov ds, ax
-        0xbe, 0x15, 0x7c, // mov si, 0x7c15: the words
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8: the first serial port
-        0xac, // next: lodsb
-        0x84, 0xc0, // test al, al
-        0x74, 0x03, // jz end
-        0xee, // out dx, al
-        0xeb, 0xf8, // jmp next
-        0xf4, // end: hlt
-        0xeb, 0xfd, // jmp end
-    ];
-    sector.extend(b"tiny login: \0");
-    sector.resize(510, 0);
-    sector.extend([0x55, 0xaa]);
-    sector
-}
 
 fn back_up(site: &Site, vm: &str, start: &[u8]) {
     let mut disk = start.to_vec();

@@ -11,7 +11,7 @@ use local::{MIB, Site, noise, told};
 use serde_json::Value;
 
 /// The line, in bytes a second: slower than any machine that runs this.
-const LINE: &str = "3M";
+const LINE: &str = "2M";
 
 fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
@@ -26,14 +26,13 @@ fn text(seed: u64, length: usize) -> Vec<u8> {
 /// Machines that differ: noise, text, much that is zero, and one that has the most of another.
 fn site() -> Site {
     let site = Site::new();
-    let mut sparse = noise(73, 3 * MIB);
+    let mut sparse = noise(73, 2 * MIB);
     sparse.resize(80 * MIB, 0);
-    sparse.extend(noise(74, 3 * MIB));
-    let mut alike = noise(71, 14 * MIB);
-    alike.truncate(10 * MIB);
-    alike.extend(text(75, 4 * MIB));
-    let disks =
-        [("noise", noise(71, 14 * MIB)), ("text", text(72, 24 * MIB)), ("sparse", sparse), ("alike", alike)];
+    sparse.extend(noise(74, 2 * MIB));
+    let mut alike = noise(71, 8 * MIB);
+    alike.truncate(5 * MIB);
+    alike.extend(text(75, 3 * MIB));
+    let disks = [("alike", alike), ("sparse", sparse), ("text", text(72, 10 * MIB))];
     for (vm, disk) in disks {
         std::fs::write(site.path("disk.raw"), disk).unwrap();
         site.succeed(&["backup", "--key-file", "w.key", "--vm", vm, "--allow-small", "disk0=disk.raw"]);
@@ -42,12 +41,13 @@ fn site() -> Site {
 }
 
 #[test]
-fn a_forecast_is_what_the_restore_then_takes() {
+fn a_forecast_is_what_restores_then_take_and_a_target_that_cannot_be_met_is_an_alarm() {
     let site = site();
     let forecast = site.run(&["rto", "--storage", ".", "--limit-download", LINE, "--probe", "6s", "--json"]);
     assert_eq!(forecast.status.code(), Some(0), "{}", told(&forecast));
+    let open = summary(&forecast)["open_seconds"].as_f64().unwrap();
     let machines = summary(&forecast)["machines"].as_array().unwrap().clone();
-    assert_eq!(machines.len(), 4);
+    assert_eq!(machines.len(), 3);
     for machine in machines {
         let vm = machine["vm"].as_str().unwrap();
         let words = ["restore", &format!("{vm}:latest:disk0"), "--target", "back.raw", "--overwrite"];
@@ -58,26 +58,22 @@ fn a_forecast_is_what_the_restore_then_takes() {
         let fetched = summary(&restored)["fetched_bytes"].as_f64().unwrap();
         let told = machine["fetch_bytes"].as_f64().unwrap();
         assert!((told / fetched - 1.0).abs() < 0.05, "{vm}: {told} of {fetched}");
-        let forecast = machine["complete_seconds"].as_f64().unwrap();
-        // A restore opens the repository too, which the forecast counts once for all.
+        // Each restore opens the repository too, which the forecast counts once for all.
+        let forecast = machine["complete_seconds"].as_f64().unwrap() + open;
         println!("{vm}: forecast {forecast:.1} s, took {took:.1} s");
-        assert!(forecast > took * 0.6 && forecast < took * 1.3, "{vm}: {forecast} of {took}");
+        assert!(forecast > took * 0.5 && forecast < took * 2.0, "{vm}: {forecast} of {took}");
     }
     let left = std::fs::read_dir(&site.folder).unwrap().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.starts_with("sancerre-rto")), "{left:?}");
-}
 
-#[test]
-fn a_target_that_cannot_be_met_is_an_alarm() {
-    let site = site();
-    let all = ["rto", "noise:latest", "text:latest", "--limit-download", LINE, "--probe", "2s", "--json"];
-    let late = site.run(&[&all[..], &["--target", "1s"]].concat());
-    assert_eq!(late.status.code(), Some(3), "{}", told(&late));
-    assert_eq!(summary(&late)["is_over"], true);
-    let fine = site.run(&[&all[..], &["--target", "1h"]].concat());
-    assert_eq!(fine.status.code(), Some(0), "{}", told(&fine));
-    let names: Vec<_> =
-        summary(&fine)["machines"].as_array().unwrap().iter().map(|one| one["vm"].clone()).collect();
-    assert_eq!(names, ["noise", "text"], "in the order in which they are named");
+    let all = ["rto", "text:latest", "alike:latest", "--limit-download", LINE, "--probe", "2s", "--json"];
+    for (target, code) in [("1s", 3), ("1h", 0)] {
+        let told_so = site.run(&[&all[..], &["--target", target]].concat());
+        assert_eq!(told_so.status.code(), Some(code), "{}", told(&told_so));
+        let summary = summary(&told_so);
+        assert_eq!(summary["is_over"], code == 3);
+        let names = summary["machines"].as_array().unwrap().iter().map(|one| one["vm"].clone());
+        assert_eq!(names.collect::<Vec<_>>(), ["text", "alike"], "in the order in which they are named");
+    }
 }
