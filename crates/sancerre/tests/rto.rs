@@ -43,7 +43,7 @@ fn site() -> Site {
 #[test]
 fn a_forecast_is_what_restores_then_take_and_a_target_that_cannot_be_met_is_an_alarm() {
     let site = site();
-    let forecast = site.run(&["rto", "--storage", ".", "--limit-download", LINE, "--probe", "6s", "--json"]);
+    let forecast = site.run(&["rto", "--storage", ".", "--limit-download", LINE, "--probe", "3s", "--json"]);
     assert_eq!(forecast.status.code(), Some(0), "{}", told(&forecast));
     let open = summary(&forecast)["open_seconds"].as_f64().unwrap();
     let machines = summary(&forecast)["machines"].as_array().unwrap().clone();
