@@ -30,12 +30,12 @@ impl Site {
     fn new(location: String, variables: Variables) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut site = Self { folder, location, variables, trust: String::new() };
-        for folder in ["srv/guests", "srv/restored", "root", "etc/sancerre", "var/lib/sancerre/drills"] {
+        for folder in ["srv/guests", "srv/restored", "etc/sancerre", "var/lib/sancerre/drills"] {
             std::fs::create_dir_all(site.path(folder)).unwrap();
         }
-        std::fs::write(site.path("root/passphrase"), "correct horse\n").unwrap();
+        std::fs::write(site.path("etc/sancerre/passphrase"), "correct horse\n").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(site.path("root/passphrase"), mode).unwrap();
+        std::fs::set_permissions(site.path("etc/sancerre/passphrase"), mode).unwrap();
         let made = site.ran("sancerre init --json --key-file etc/sancerre/writer.key --writer hv1", true);
         let text = String::from_utf8(made.stdout).unwrap();
         let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -73,7 +73,7 @@ impl Site {
 
     fn put_in_place(&self, line: &str) -> String {
         let mut line = line.replace("s3://hospital-backup", &self.location).replace("SHA256:…", &self.trust);
-        for place in ["/srv/", "/root/", "/etc/sancerre/", "/var/lib/"] {
+        for place in ["/srv/", "/etc/sancerre/", "/var/lib/"] {
             line = line.replace(place, &format!("{}{place}", self.folder.path().display()));
         }
         line
