@@ -97,6 +97,11 @@ pub(crate) fn node(number: usize) -> String {
     format!("disk-{number}")
 }
 
+/// The name of the node of its export.
+pub(crate) fn export(number: usize) -> String {
+    format!("export-{number}")
+}
+
 impl GuestPlan {
     /// QEMU's arguments.
     ///
@@ -156,7 +161,7 @@ impl GuestPlan {
 
     /// On its final storage, with the export behind it as a node of its own: only so may it be told how long to wait.
     fn overlaid(&self, number: usize, disk: &GuestDisk, overlay: &str) -> Result<Vec<String>, PlanError> {
-        let export = format!("export-{number}");
+        let export = export(number);
         let mut words = Vec::new();
         if disk.needs_export {
             let mut node = self.export(&disk.export)?;

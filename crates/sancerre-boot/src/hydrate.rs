@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::guest::node;
+use crate::guest::{export, node};
 use crate::qmp::{Qmp, QmpError};
 
 /// Between two looks.
@@ -141,11 +141,19 @@ impl Stream {
         }
     }
 
+    /// Lets go of the export, which nothing stands on any more. Who did so before has none.
+    fn let_go(&self, qmp: &mut Qmp) -> Result<(), QmpError> {
+        match qmp.execute("blockdev-del", json!({ "node-name": export(self.number) })) {
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Nothing runs for it: it is done, or is to be begun.
     fn begin(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
         if depth(&found(qmp, self.number)?) == 0 {
             self.done_bytes = self.size_bytes;
-            return Ok(State::Done);
+            return self.let_go(qmp).map(|()| State::Done);
         }
         self.passes = self.passes.saturating_add(1);
         // What cannot be read is passed over, and the job fails at its end: all else is there then.

@@ -19,6 +19,7 @@ pub mod option {
     pub const EXPORT_NAME: u32 = 1;
     pub const ABORT: u32 = 2;
     pub const LIST: u32 = 3;
+    pub const START_TLS: u32 = 5;
     pub const INFO: u32 = 6;
     pub const GO: u32 = 7;
     pub const STRUCTURED_REPLY: u32 = 8;
@@ -36,6 +37,7 @@ pub mod answer {
     const ERROR: u32 = 1 << 31;
     pub const UNSUPPORTED: u32 = ERROR | 1;
     pub const INVALID: u32 = ERROR | 3;
+    pub const TLS_REQUIRED: u32 = ERROR | 5;
     pub const UNKNOWN: u32 = ERROR | 6;
     pub const TOO_BIG: u32 = ERROR | 9;
 }

@@ -28,7 +28,9 @@ impl Intent {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
             Command::Restore(options) => vec![("the target", options.target.clone())],
-            Command::Nbd(options) => vec![("the socket", options.socket.clone())],
+            Command::Nbd(options) => {
+                options.socket.iter().map(|socket| ("the socket", socket.clone())).collect()
+            }
             Command::Rto(options) => options.written(),
             Command::Drill(options) => options.written(),
             Command::Recover(options) => options.written(),

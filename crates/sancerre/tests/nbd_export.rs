@@ -253,3 +253,87 @@ fn what_a_client_does_wrong_costs_itself_alone() {
     let inside = site.local.run(&["nbd", "web01:latest", "--socket", "repository/s.sock"]);
     assert_eq!(inside.status.code(), Some(2), "{}", told(&inside));
 }
+
+/// An authority, and a certificate of it for each name.
+fn certificates(site: &Site, authority: &str, names: &[&str]) {
+    let at = |name: String| site.local.path(&name).display().to_string();
+    let subject = format!("/CN={authority}");
+    let (root_key, root) = (at(format!("{authority}.key")), at(format!("{authority}.pem")));
+    let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let made = ["-x509", "-days", "2", "-subj", &subject, "-keyout", &root_key, "-out", &root];
+    succeed("openssl", &[&new[..], &made].concat());
+    for name in names {
+        let subject = format!("/CN={name}");
+        let (key, certificate) = (at(format!("{name}.key")), at(format!("{name}.pem")));
+        let made = ["-x509", "-days", "2", "-subj", &subject, "-CA", &root, "-CAkey", &root_key];
+        let is_for =
+            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:false"];
+        let out = ["-keyout", &key, "-out", &certificate];
+        succeed("openssl", &[&new[..], &made, &is_for, &out].concat());
+    }
+}
+
+/// A folder as QEMU and libnbd want it.
+fn client_folder(site: &Site, name: &str, certificate: &str) -> String {
+    let folder = site.local.path(name);
+    std::fs::create_dir(&folder).unwrap();
+    for (from, to) in [("ours.pem", "ca-cert.pem"), (&*format!("{certificate}.pem"), "client-cert.pem")] {
+        std::fs::copy(site.local.path(from), folder.join(to)).unwrap();
+    }
+    std::fs::copy(site.local.path(&format!("{certificate}.key")), folder.join("client-key.pem")).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn over_the_network_only_those_with_a_certificate_read_anything() {
+    if !has("openssl", &["version"]) || !has("qemu-img", &["--version"]) {
+        return;
+    }
+    let site = Site::new();
+    certificates(&site, "ours", &["server", "client"]);
+    certificates(&site, "theirs", &["stranger"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let listen = ["nbd", "web01:latest", "--json", "--listen", &address];
+    let tls = ["--tls-certificate", "server.pem", "--tls-key", "server.key", "--tls-clients", "ours.pem"];
+    let mut command = site.local.command(&[&listen[..], &tls].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let serving = Serving { child: Some(child), socket: PathBuf::new() };
+    let started = Instant::now();
+    while std::net::TcpStream::connect(&address).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (folder, raw) =
+        (client_folder(&site, "tls", "client"), site.local.path("disk.raw").display().to_string());
+    let compare = |folder: Option<&str>| {
+        let mut command = Command::new("qemu-img");
+        command.args(["compare", "--image-opts"]);
+        let mut options = format!("driver=nbd,host=127.0.0.1,port={port},export=disk0");
+        if let Some(folder) = folder {
+            let object = format!("tls-creds-x509,id=t,endpoint=client,dir={folder}");
+            command.args(["--object", &object]);
+            options += ",tls-creds=t";
+        }
+        command.args([&options, &format!("driver=raw,file.filename={raw}")]).output().unwrap()
+    };
+    let same = compare(Some(&folder));
+    assert!(told(&same).contains("identical"), "{}", told(&same));
+    for refused in [compare(None), compare(Some(&client_folder(&site, "strange", "stranger")))] {
+        assert!(!refused.status.success() && !told(&refused).contains("identical"), "{}", told(&refused));
+    }
+    // Nothing is told in the clear: not what there is, and no byte of it.
+    let mut clear = std::net::TcpStream::connect(&address).unwrap();
+    clear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    clear.read_exact(&mut [0; 18]).unwrap();
+    clear.write_all(&3_u32.to_be_bytes()).unwrap();
+    clear.write_all(&option(3, 0, b"")).unwrap();
+    let mut answer = [0; 20];
+    clear.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[12..16], 0x8000_0005_u32.to_be_bytes(), "TLS is required");
+    clear.write_all(&option(1, 5, b"disk0")).unwrap();
+    assert!(!matches!(clear.read(&mut [0; 1]), Ok(1..)), "an export in the clear");
+    assert_eq!(serving.stop().0.code(), Some(0));
+    let half = site.local.run(&["nbd", "web01:latest", "--listen", &address]);
+    assert_eq!(half.status.code(), Some(2), "{}", told(&half));
+}

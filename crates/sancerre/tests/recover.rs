@@ -59,6 +59,24 @@ fn expected(mut bytes: Vec<u8>, wrote: usize, found: &[u8]) -> Vec<u8> {
     bytes
 }
 
+fn only_prints(site: &Site, running: &Running<'_>) {
+    let steps = told(&site.succeed(&[
+        "recover",
+        "web01:latest",
+        "--to",
+        "qemu",
+        "--storage",
+        "guests",
+        "--accel",
+        "tcg",
+        "--print",
+    ]));
+    for step in ["sancerre nbd ", "qemu-img create", "disk0.qcow2", "data.qcow2", "block-stream"] {
+        assert!(steps.contains(step), "{steps}");
+    }
+    assert!(!running.folder.exists(), "what is only printed is not done");
+}
+
 #[test]
 fn a_guest_runs_while_its_recovery_is_killed_and_loses_no_write() {
     let bytes = disk();
@@ -77,6 +95,7 @@ fn a_guest_runs_while_its_recovery_is_killed_and_loses_no_write() {
         .chain(more.iter().map(String::as_str))
         .collect();
 
+    only_prints(&site, &running);
     let mut first = running.begin(&limited);
     let started = Instant::now();
     running.wait_for("wrote 3\n", &mut first);

@@ -1,5 +1,7 @@
 //! `nbd`: the disks of a snapshot for QEMU and other clients of NBD, until a signal comes.
 
+mod listen;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,19 +18,18 @@ use serde_json::{Map, Value, json};
 use super::{Context, ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
-use crate::plain;
-use crate::socket::{self, Socket};
 use crate::units::{seconds, size};
 use crate::unreadable;
+use listen::{Listening, TlsOptions};
 
 /// What became of bytes of a disk that was failing.
 pub(super) const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
 
-/// Serve the disks of a snapshot over NBD, read-only, to clients of this machine.
+/// Serve the disks of a snapshot over NBD, read-only, to clients of this machine, or to others with a certificate.
 ///
 /// A guest can boot from it through an overlay, and a copier reads it as it reads a disk; holes are told as such. It runs
-/// until it is interrupted, which is its normal end. Only this user may connect. Several clients at once share one cache,
-/// which stays within --memory. Needs the passphrase: a writer's key file opens no content.
+/// until it is interrupted, which is its normal end. Only this user may connect to the socket. Several clients at once share
+/// one cache, which stays within --memory. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each disk is an export of its name; a single one has the empty name too. What is damaged and
@@ -38,20 +39,24 @@ Examples:
   sancerre nbd web01:latest --socket /run/web01.sock
   nbdinfo --list 'nbd+unix:///?socket=/run/web01.sock'
   qemu-img create -f qcow2 -F raw -b 'nbd+unix:///disk0?socket=/run/web01.sock' web01.qcow2
-  nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw")]
+  nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw
+  sancerre nbd web01:latest --listen 10.0.0.7:10809 --tls-certificate host.pem \\
+    --tls-key host.key --tls-clients ca.pem")]
 pub(crate) struct Nbd {
     /// The snapshot, and one disk of it if only that is to be served: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     snapshot: Selector,
     /// Listen on this unix socket, which must not be there yet; it is removed at the end
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "listen")]
+    pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsOptions,
 }
 
 pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     // Before the repository is opened: what cannot be listened on should cost nothing.
-    socket::refuse(&options.socket)?;
+    listen::refuse(&options)?;
     let reader = restore::open(&options.snapshot, context).await?;
     let members = members(&reader, &options.snapshot)?;
     let mut is_whole = true;
@@ -60,25 +65,26 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     }
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
     let server = server(&reader, &members, &cache, &monitor, context)?;
-    let socket = Socket::bind(&options.socket)?;
-    announce(&options, &reader, &members, context);
+    let listening = Listening::open(&options).await?;
+    announce(&listening, &reader, &members, context);
     let served = until_signal(async {
-        let ended = server.serve(&socket.listener).await;
+        let ended = listening.serve(&server).await;
         Err::<(), Failure>(match ended {
             Ok(never) => match never {},
             Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
         })
     });
-    match served.await {
-        // The signal is the normal end.
-        Err(failure) if failure.exit != Exit::Interrupted => return Err(failure),
-        _ => drop(socket),
+    // The signal is the normal end.
+    if let Err(failure) = served.await
+        && failure.exit != Exit::Interrupted
+    {
+        return Err(failure);
     }
     let (fetched_frames, fetched_bytes) = cache.fetched();
     let summary = [
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
         ("vm", json!(reader.vm().to_string())),
-        ("exports", exports_json(&options, &members)),
+        ("exports", exports_json(&listening, &members)),
         ("fetched_frames", json!(fetched_frames)),
         ("fetched_bytes", json!(fetched_bytes)),
         ("duration_seconds", json!(seconds(started.elapsed()))),
@@ -123,9 +129,9 @@ pub(super) fn members<'a>(
 }
 
 /// Says that clients may come, and how.
-fn announce(options: &Nbd, reader: &SnapshotReader, members: &[&Member], context: &Context) {
+fn announce(listening: &Listening, reader: &SnapshotReader, members: &[&Member], context: &Context) {
     if context.output.is_json() {
-        let fields = [("exports".to_owned(), exports_json(options, members))];
+        let fields = [("exports".to_owned(), exports_json(listening, members))];
         context.output.status(fields.into_iter().collect::<Map<_, _>>());
         return;
     }
@@ -135,24 +141,24 @@ fn announce(options: &Nbd, reader: &SnapshotReader, members: &[&Member], context
             member.name,
             reader.vm(),
             size(member.size_bytes),
-            socket::uri(member.name.as_str(), &options.socket)
+            listening.uri(member.name.as_str())
         ));
     }
     if let Some(first) = members.first() {
-        let uri = socket::uri(first.name.as_str(), &options.socket);
+        let uri = listening.uri(first.name.as_str());
         context.output.message(&format!(
             "a guest boots from an overlay: qemu-img create -f qcow2 -F raw -b '{uri}' overlay.qcow2"
         ));
     }
-    context.output.message(&format!("listening on {} until interrupted", plain::path(&options.socket)));
+    context.output.message(&format!("listening on {} until interrupted", listening.place()));
 }
 
-fn exports_json(options: &Nbd, members: &[&Member]) -> Value {
+fn exports_json(listening: &Listening, members: &[&Member]) -> Value {
     let export = |member: &&Member| {
         json!({
             "name": member.name.to_string(),
             "size_bytes": member.size_bytes,
-            "uri": socket::uri(member.name.as_str(), &options.socket),
+            "uri": listening.uri(member.name.as_str()),
             "unreadable": unreadable::json(member),
         })
     };
