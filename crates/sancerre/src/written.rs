@@ -27,13 +27,20 @@ impl Intent {
         let files = match command {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
-            Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Import(options) => options.written(context),
+            Command::Restore(options) => {
+                let kept = options.keep_damaged.clone().map(|path| ("what is replaced", path));
+                std::iter::once(("the target", options.target.clone())).chain(kept).collect()
+            }
+            Command::Export(options) => vec![("the target", options.target.clone())],
+            Command::Get(options) => vec![("the target", options.target.clone())],
+            Command::Mount(options) => vec![("the mount", options.directory.clone())],
             Command::Nbd(options) => {
                 options.socket.iter().map(|socket| ("the socket", socket.clone())).collect()
             }
-            Command::Rto(options) => options.written(),
-            Command::Drill(options) => options.written(),
             Command::Recover(options) => options.written(),
+            Command::Drill(options) => options.written(),
+            Command::Rto(options) => options.written(),
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
             _ => Vec::new(),
@@ -74,7 +81,7 @@ impl Intent {
 /// Whether a path leads into a folder, through links and second mounts too.
 pub(crate) fn lies_in(path: &Path, folder: &Path) -> bool {
     // Standard output.
-    if path == Path::new("-") {
+    if path == Path::new("-") || path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one) {
         return false;
     }
     let (Ok(path), Ok(folder)) = (std::path::absolute(path), folder.metadata()) else { return false };
