@@ -53,20 +53,21 @@ impl From<QmpError> for HydrateError {
     }
 }
 
-/// Lets the disks of a running guest become their own, one after the other. `tell` is told how far it is.
+/// Lets the disks of a running guest become their own, one after the other. `look` is told again and again how far it is, and
+/// says whether it is this guest's turn: until then nothing is begun.
 pub fn hydrate(
     monitor: &Path,
     disks: usize,
-    tell: &mut dyn FnMut(HydrationProgress),
+    look: &mut dyn FnMut(HydrationProgress) -> bool,
 ) -> Result<Hydration, HydrateError> {
     let mut qmp = Qmp::connect(monitor)?;
     let mut all = (0..disks).map(|number| Stream::find(&mut qmp, number)).collect::<Result<Vec<_>, _>>()?;
     let mut hydration = Hydration::default();
     for at in 0..disks {
         loop {
+            let is_turn = look(sum(&all));
             let Some(stream) = all.get_mut(at) else { break };
-            let state = stream.step(&mut qmp)?;
-            tell(sum(&all));
+            let state = if is_turn { stream.step(&mut qmp)? } else { State::Runs };
             match state {
                 State::Runs => sleep(LOOK),
                 State::Done => break,
@@ -78,6 +79,7 @@ pub fn hydrate(
             refuse_dead_processor(&mut qmp)?;
         }
     }
+    look(sum(&all));
     Ok(hydration)
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -54,7 +55,11 @@ pub fn make_overlay(path: &Path, uri: &str, size_bytes: u64) -> Result<(), Start
     partial.push(".sancerre-partial");
     let partial = PathBuf::from(partial);
     run(OsStr::new("qemu-img"), &overlay_arguments(&partial, uri, size_bytes))?;
-    let durable = std::fs::File::open(&partial).and_then(|file| file.sync_all());
+    let durable = std::fs::File::open(&partial).and_then(|file| {
+        // It will hold all that is on the guest's disk.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.sync_all()
+    });
     durable.and_then(|()| std::fs::rename(&partial, path)).map_err(|error| StartError::Failed {
         program: "qemu-img".into(),
         words: format!("{} cannot be given its name: {error}", path.display()),

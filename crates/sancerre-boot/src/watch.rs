@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ pub fn watch(
     let started = Instant::now();
     let mut guest = Guest::start(program, plan)?;
     let watched = guest.connect().and_then(|qmp| {
-        let mut look = Look { plan, when, qmp, pictures: Pictures::default(), screenshot };
+        let mut look = Look { plan, when, qmp, pictures: Pictures::default(), screenshot, last: None };
         look.until_up(&mut guest, started)
     });
     let took = started.elapsed();
@@ -165,6 +166,8 @@ struct Look<'a> {
     qmp: Qmp,
     pictures: Pictures,
     screenshot: &'a Path,
+    /// What came of the program that the agent ran last.
+    last: Option<String>,
 }
 
 impl Look<'_> {
@@ -185,14 +188,16 @@ impl Look<'_> {
             }
             if started.elapsed() >= self.when.limit {
                 self.picture()?;
-                return Ok(Err(format!("nothing said that it is up within {} s", self.when.limit.as_secs())));
+                let last = self.last.as_ref().map_or_else(String::new, |last| format!("; {last}"));
+                let limit = self.when.limit.as_secs();
+                return Ok(Err(format!("nothing said that it is up within {limit} s{last}")));
             }
             sleep(LOOK);
         }
     }
 
     fn up(&mut self) -> Result<Option<UpBy>, Down> {
-        let console = console(&self.plan.console);
+        let console = console(&self.plan.console, 0);
         if let Some(words) = self.when.serial.iter().find(|words| console.contains(words.as_str())) {
             return Ok(Some(UpBy::Serial(words.clone())));
         }
@@ -224,10 +229,9 @@ impl Look<'_> {
         Ok(devices.as_array().into_iter().flatten().filter_map(read).fold(0, u64::saturating_add))
     }
 
-    fn agent(&self) -> Result<bool, QmpError> {
+    fn agent(&mut self) -> Result<bool, QmpError> {
         let Some(path) = &self.plan.agent else { return Ok(false) };
-        let mut agent = Qmp::agent(path, AGENT)?;
-        agent.execute("guest-ping", json!({}))?;
+        let mut agent = answering(path)?;
         let Some((program, arguments)) = self.when.agent_runs.split_first() else { return Ok(true) };
         let started = agent.execute("guest-exec", json!({ "path": program, "arg": arguments }))?;
         let pid = started.get("pid").cloned().unwrap_or_default();
@@ -235,7 +239,9 @@ impl Look<'_> {
         while begun.elapsed() < self.when.limit {
             let status = agent.execute("guest-exec-status", json!({ "pid": pid }))?;
             if status.get("exited") == Some(&json!(true)) {
-                return Ok(status.get("exitcode") == Some(&json!(0)));
+                let code = status.get("exitcode").and_then(Value::as_i64);
+                self.last = code.map(|code| format!("its agent ran {program}, which returned {code}"));
+                return Ok(code == Some(0));
             }
             sleep(LOOK);
         }
@@ -243,12 +249,23 @@ impl Look<'_> {
     }
 }
 
-/// The end of what the guest wrote to its console.
-pub fn console(path: &Path) -> String {
+/// Whether the agent of a guest answers.
+pub fn agent_answers(path: &Path) -> bool {
+    answering(path).is_ok()
+}
+
+fn answering(path: &Path) -> Result<Qmp, QmpError> {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX);
+    Qmp::agent(path, AGENT, u64::from(std::process::id()) << 32 | number)
+}
+
+/// What the guest wrote to its console, from a place on; of that the end.
+pub fn console(path: &Path, from: u64) -> String {
     let read = || {
         let mut file = fs::File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_BYTES_MAX)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_BYTES_MAX).max(from)))?;
         let mut bytes = Vec::new();
         file.take(CONSOLE_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok::<_, std::io::Error>(bytes)
@@ -295,7 +312,7 @@ mod tests {
         assert!(pictures.note(vec![1, 1], at(3), still));
         assert!(!pictures.note(vec![2], at(4), still), "something new");
         assert!(!pictures.note(vec![2, 1], at(6), still));
-        assert!(pictures.note(vec![2], at(7), still));
+        assert!(pictures.note(vec![2], at(9), still));
         assert!(!pictures.note(Vec::new(), at(99), still), "no picture says nothing");
     }
 }

@@ -1,7 +1,6 @@
 //! Drills: on record is that a snapshot was started, and whether it came up. A note of the log, signed by whoever tried it,
 //! public, and without effect on anything.
 
-use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Entry, Kind, Note};
 use sancerre_format::names::{Name, Time};
@@ -74,7 +73,7 @@ fn read(number: u64, entry: &Record<Entry>) -> Option<DrillRecord> {
 
 /// What the public part says, if it is there and says it.
 fn text(entry: &Record<Entry>) -> Option<(u64, String)> {
-    let open = || Ok::<_, FormatError>(record::decompress_public("note", entry.public()?)?);
+    let open = || record::decompress_public("note", entry.public()?);
     let text = String::from_utf8(open().ok()?).ok()?;
     let lines = text.strip_prefix(HEADER)?;
     let value = |key: &str| lines.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));

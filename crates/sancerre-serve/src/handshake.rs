@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::export::ServedDisk;
-use crate::wire::{self, ALLOCATION, Broken, OPTION_BYTES_MAX, answer, option};
+use crate::wire::{self, ALLOCATION, Broken, ExportFlags, OPTION_BYTES_MAX, answer, option};
 
 /// No client needs more.
 const OPTIONS_MAX: usize = 256;
@@ -173,9 +173,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         }
     }
 
+    fn flags(&self, export: &Arc<dyn ServedDisk>) -> ExportFlags {
+        ExportFlags { is_structured: self.is_structured, is_writable: export.written().is_some() }
+    }
+
     async fn by_name(&mut self, content: &[u8]) -> Result<Arc<dyn ServedDisk>, Rejected> {
         let export = self.find(wire::export_name(content)?).ok_or(Rejected::NoExport)?;
-        let told = wire::old_export(export.size_bytes(), self.is_structured, self.no_zeroes);
+        let told = wire::old_export(export.size_bytes(), self.flags(&export), self.no_zeroes);
         self.stream.write_all(&told).await?;
         Ok(export)
     }
@@ -197,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             self.reply(option, answer::UNKNOWN, b"there is no such export").await?;
             return Ok(None);
         };
-        let told = wire::info_export(export.size_bytes(), self.is_structured);
+        let told = wire::info_export(export.size_bytes(), self.flags(&export));
         self.reply(option, answer::INFO, &told).await?;
         self.reply(option, answer::INFO, &wire::info_blocks()).await?;
         if wants_name {

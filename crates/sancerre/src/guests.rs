@@ -17,7 +17,7 @@ const KVM: &str = "/dev/kvm";
 const MIB: u64 = 1 << 20;
 
 /// How guests are started.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "The guest")]
 pub(crate) struct GuestOptions {
     /// Its memory

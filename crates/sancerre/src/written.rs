@@ -35,9 +35,7 @@ impl Intent {
             Command::Export(options) => vec![("the target", options.target.clone())],
             Command::Get(options) => vec![("the target", options.target.clone())],
             Command::Mount(options) => vec![("the mount", options.directory.clone())],
-            Command::Nbd(options) => {
-                options.socket.iter().map(|socket| ("the socket", socket.clone())).collect()
-            }
+            Command::Nbd(options) => options.written(),
             Command::Recover(options) => options.written(),
             Command::Drill(options) => options.written(),
             Command::Rto(options) => options.written(),

@@ -33,17 +33,11 @@ fn summary(output: &Output) -> Value {
     serde_json::from_str(text.lines().last().unwrap_or_else(|| panic!("{}", told(output)))).unwrap()
 }
 
-/// With a repository, and its trust anchor.
-fn site() -> (Site, String) {
-    let site = Site::empty();
-    let made = site.succeed(&["init", "--key-file", "w.key", "--writer", "hv1", "--json"]);
-    let trust = summary(&made)["trust_anchor"].as_str().unwrap().to_owned();
-    (site, trust)
-}
-
 #[test]
 fn a_drill_says_which_machines_come_up_and_an_audit_says_it_later() {
-    let (site, trust) = site();
+    let site = Site::new();
+    let trust =
+        summary(&site.succeed(&["key", "list", "--json"]))["trust_anchor"].as_str().unwrap().to_owned();
     back_up(&site, "web01", b"GOOD");
     back_up(&site, "db01", b"GONE");
     let Some(guest) = sancerre_services::guest::guest(site.folder.path(), GUEST) else { return };
@@ -91,7 +85,7 @@ fn a_machine_starts_from_its_own_first_sector_over_the_export() {
     if !has("qemu-system-x86_64", &["--version"]) {
         return;
     }
-    let (site, _) = site();
+    let site = Site::new();
     back_up(&site, "tiny", &boot_sector());
     for bus in ["virtio", "sata"] {
         let words = ["drill", "tiny:latest", "--accel", "tcg", "--bus", bus, "--limit", "60s", "--no-note"];
@@ -99,4 +93,44 @@ fn a_machine_starts_from_its_own_first_sector_over_the_export() {
         assert_eq!(drilled.status.code(), Some(0), "{bus}: {}", told(&drilled));
         assert!(told(&drilled).contains("login:"), "{}", told(&drilled));
     }
+    // Somebody may log in, and no agent says that all is well.
+    let words =
+        ["drill", "tiny:latest", "--accel", "tcg", "--limit", "8s", "--no-note", "--agent-runs", "true"];
+    let drilled = site.run(&words);
+    assert_eq!(drilled.status.code(), Some(3), "{}", told(&drilled));
+}
+
+/// An agent as small as can be: it runs everything, and says that it failed the first time.
+const AGENT: &str = r#"
+until [ -e /dev/vport0p1 ]; do sleep 1; done
+exec 3<>/dev/vport0p1
+runs=0
+while true; do
+  # Nobody is at the other end.
+  read -r line <&3 || { sleep 1; continue; }
+  id=${line##*\"id\":}; id=${id%%\}*}
+  case $line in
+    *guest-sync*) echo "{\"return\": $id}" >&3 ;;
+    *guest-exec-status*) [ $runs -gt 1 ] && code=0 || code=7
+      echo "{\"return\": {\"exited\": true, \"exitcode\": $code}}" >&3 ;;
+    *guest-exec*) runs=$((runs + 1)); echo "asked to run: $line"; echo '{"return": {"pid": 5}}' >&3 ;;
+  esac
+done
+"#;
+
+#[test]
+fn a_program_that_the_agent_runs_decides_once_it_returns_0() {
+    let site = Site::new();
+    back_up(&site, "db01", b"GOOD");
+    let Some(guest) = sancerre_services::guest::guest(site.folder.path(), AGENT) else { return };
+    let mut words =
+        vec!["drill", "--accel", "tcg", "--guest-memory", "160M", "--guest-cpus", "1", "--limit", "60s"];
+    words.extend(["--no-note", "--out", "drills", "--agent-runs", "pg_isready -q", "--"]);
+    let more = sancerre_services::guest::arguments(&guest);
+    words.extend(more.iter().map(String::as_str));
+    let drilled = site.run(&words);
+    let console = std::fs::read_to_string(site.path("drills/db01/console.log")).unwrap_or_default();
+    assert_eq!(drilled.status.code(), Some(0), "{}{console}", told(&drilled));
+    assert!(told(&drilled).contains("its agent answered"), "{}", told(&drilled));
+    assert!(console.matches("pg_isready").count() > 1, "it was asked until it was well: {console}");
 }

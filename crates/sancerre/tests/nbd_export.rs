@@ -44,8 +44,12 @@ impl Site {
 
     /// Serves a snapshot, and waits until clients may come.
     fn serve(&self, snapshot: &str) -> Serving {
+        self.serve_with(&[snapshot])
+    }
+
+    fn serve_with(&self, words: &[&str]) -> Serving {
         let socket = self.local.path("s.sock");
-        let mut command = self.local.command(&["nbd", snapshot, "--socket", "s.sock", "--json"]);
+        let mut command = self.local.command(&[&["nbd", "--socket", "s.sock", "--json"], words].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut serving = Serving { child: Some(child), socket };
         let started = Instant::now();
@@ -336,4 +340,61 @@ fn over_the_network_only_those_with_a_certificate_read_anything() {
     assert_eq!(serving.stop().0.code(), Some(0));
     let half = site.local.run(&["nbd", "web01:latest", "--listen", &address]);
     assert_eq!(half.status.code(), Some(2), "{}", told(&half));
+}
+
+#[test]
+fn what_clients_flushed_is_there_after_a_kill_and_the_snapshot_is_as_it_was() {
+    if !has("qemu-io", &["--version"]) {
+        return;
+    }
+    let site = Site::new();
+    let words = ["web01:latest:disk0", "--writable", "over"];
+    let write = |serving: &Serving, commands: &[&str]| {
+        let (uri, mut words) = (serving.uri("disk0"), vec!["-f", "raw", "-d", "unmap"]);
+        words.extend(commands.iter().flat_map(|command| ["-c", command]));
+        words.push(&uri);
+        succeed("qemu-io", &words);
+    };
+    let mut expected = site.bytes.clone();
+    let serving = site.serve_with(&words);
+    write(
+        &serving,
+        &[
+            "write -P 0x11 0 65536",
+            "write -P 0x22 5000 3000",
+            "write -z 42000000 500000",
+            "discard 65536 131072",
+            "flush",
+        ],
+    );
+    expected[..65536].fill(0x11);
+    expected[5000..8000].fill(0x22);
+    expected[42_000_000..42_500_000].fill(0);
+    expected[65536..65536 + 131_072].fill(0);
+    let end = expected.len() - 700;
+    // Durable before it is answered: no flush follows, and the server is killed.
+    write(&serving, &[&format!("write -f -P 0x33 {end} 700")]);
+    expected[end..].fill(0x33);
+    drop(serving);
+    let read = |serving: &Serving| {
+        let mut bytes = vec![0; site.bytes.len()];
+        serving.disk("disk0").read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    let again = site.serve_with(&words);
+    assert!(read(&again) == expected, "what was flushed is not all there");
+    let twice = site.local.run(&["nbd", "web01:latest:disk0", "--socket", "t.sock", "--writable", "over"]);
+    assert_eq!(twice.status.code(), Some(1), "{}", told(&twice));
+    assert_eq!(again.stop().0.code(), Some(0));
+    let plain = site.serve("web01:latest:disk0");
+    assert!(read(&plain) == site.bytes, "the snapshot changed");
+    assert_eq!(plain.stop().0.code(), Some(0));
+    for (words, code, says) in [
+        (["nbd", "web01:latest"], 2, "takes one disk"),
+        (["nbd", "web01:latest:data"], 1, "belongs to something else"),
+    ] {
+        let refused = site.local.run(&[&words[..], &["--socket", "t.sock", "--writable", "over"]].concat());
+        assert_eq!(refused.status.code(), Some(code), "{}", told(&refused));
+        assert!(told(&refused).contains(says), "{}", told(&refused));
+    }
 }

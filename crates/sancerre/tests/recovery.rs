@@ -105,7 +105,7 @@ fn the_page_for_the_worst_day_is_true_word_for_word() {
         return;
     }
     let site = Site::new(server.location(), server.variables(seaweedfs::ADMIN));
-    let guest = Guest(site.path("srv/guests/web01/monitor.sock"));
+    let guests = ["web01", "db01"].map(|vm| Guest(site.path("srv/guests").join(vm).join("monitor.sock")));
     let commands = commands();
     assert!(commands.len() >= 8, "{commands:?}");
     let (exports, rest): (Vec<_>, Vec<_>) =
@@ -115,13 +115,17 @@ fn the_page_for_the_worst_day_is_true_word_for_word() {
     for line in rest {
         said += &told(&site.ran(&format!("{exports}{}", site.put_in_place(line)), false));
     }
-    assert!(said.contains("web01 runs"), "{said}");
+    assert!(said.contains("web01 runs") && said.contains("db01 is up"), "{said}");
     assert!(said.contains("needs the repository no more"), "{said}");
     assert!(said.contains("passed a drill"), "{said}");
     let console = std::fs::read_to_string(site.path("srv/guests/web01/console.log")).unwrap();
     assert!(console.contains("login:"), "{console}");
-    drop(guest);
-    for (image, original) in [("guests/web01/disk0.qcow2", "web01"), ("restored/disk0.qcow2", "db01")] {
+    drop(guests);
+    for (image, original) in [
+        ("guests/web01/disk0.qcow2", "web01"),
+        ("guests/db01/disk0.qcow2", "db01"),
+        ("restored/disk0.qcow2", "db01"),
+    ] {
         let (image, original) = (site.path("srv").join(image), site.path(original));
         let line = format!("qemu-img compare -U -f qcow2 -F raw {} {}", image.display(), original.display());
         assert!(told(&site.ran(&line, false)).contains("identical"));

@@ -1,5 +1,5 @@
 //! Forecasts: what they say is fetched, and the time that takes behind a line of known speed, are what restores then need.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "common/local.rs"]
 mod local;
@@ -67,7 +67,8 @@ fn a_forecast_is_what_restores_then_take_and_a_target_that_cannot_be_met_is_an_a
     let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.starts_with("sancerre-rto")), "{left:?}");
 
-    let all = ["rto", "text:latest", "alike:latest", "--limit-download", LINE, "--probe", "2s", "--json"];
+    std::fs::write(site.path("plan"), "text:latest\nalike:latest --after text\n").unwrap();
+    let all = ["rto", "--plan", "plan", "--limit-download", LINE, "--probe", "2s", "--json"];
     for (target, code) in [("1s", 3), ("1h", 0)] {
         let told_so = site.run(&[&all[..], &["--target", target]].concat());
         assert_eq!(told_so.status.code(), Some(code), "{}", told(&told_so));

@@ -6,9 +6,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-/// What a disk of the guest needs, in the order in which it is loaded.
-const MODULES: [&str; 6] =
-    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"];
+/// What a disk of the guest and its agent need, in the order in which it is loaded.
+const MODULES: [&str; 7] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+];
 /// Programs of busybox that scripts may use.
 const PROGRAMS: [&str; 16] = [
     "sh", "mount", "insmod", "echo", "printf", "dd", "cat", "sleep", "seq", "poweroff", "sync", "md5sum",

@@ -10,7 +10,7 @@ use sancerre_engine::drill::{self, Drilled};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_engine::restore::SnapshotReader;
-use sancerre_engine::select::{Selector, Which};
+use sancerre_engine::select::{Selector, newest_of_each};
 use sancerre_format::certificate::Role;
 use sancerre_format::outcome::MemberKind;
 use serde_json::{Value, json};
@@ -49,10 +49,12 @@ pub(crate) struct Drill {
     /// Which; without any, the newest of every machine: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse)]
     snapshots: Vec<Selector>,
-    /// Words on the serial console that say that the machine is up; may be given several times
-    #[arg(long, value_name = "TEXT", default_value = LOGIN)]
+    /// Words on the serial console that say that the machine is up; may be given several times. Without any: "login:", but
+    /// not beside --agent-runs
+    #[arg(long, value_name = "TEXT")]
     serial: Vec<String>,
-    /// A program in the guest and its arguments, run by its agent, that returns 0 when all is well
+    /// A program in the guest and its arguments, run by its agent, that returns 0 when all is well; it is run again until it
+    /// does
     #[arg(long, value_name = "COMMAND")]
     agent_runs: Option<String>,
     /// A screen that does not change for 30 seconds says it too, once the guest has read 8 MiB of its disks
@@ -72,6 +74,14 @@ pub(crate) struct Drill {
 }
 
 impl Drill {
+    /// What is looked for on the console. Somebody may log in long before a program says that all is well.
+    fn words(&self) -> Vec<String> {
+        match self.serial.is_empty() && self.agent_runs.is_none() {
+            true => vec![LOGIN.to_owned()],
+            false => self.serial.clone(),
+        }
+    }
+
     /// What it writes, in words, and where.
     pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
         self.out.iter().map(|path| ("the folder of the reports", path.clone())).collect()
@@ -94,7 +104,10 @@ pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failu
         // Before a guest is started for an hour.
         repository.signer(Role::ALL)?;
     }
-    let selectors = selectors(&options, &repository, context).await?;
+    let selectors = match options.snapshots.as_slice() {
+        [] => newest_of_each(&repository::load_recent_log(context, &repository).await?)?,
+        named => named.to_vec(),
+    };
     let scratch = Scratch::new(context)?;
     let mut tried = Vec::with_capacity(selectors.len());
     for selector in &selectors {
@@ -115,30 +128,6 @@ pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failu
         ("duration_seconds", json!(seconds(started.elapsed()))),
     ];
     Ok(ended(exit, summary))
-}
-
-/// Those that were named, or the newest of every machine.
-async fn selectors(
-    options: &Drill,
-    repository: &Repository,
-    context: &Context,
-) -> Result<Vec<Selector>, Failure> {
-    if !options.snapshots.is_empty() {
-        return Ok(options.snapshots.clone());
-    }
-    let log = repository::load_recent_log(context, repository).await?;
-    let mut newest = std::collections::BTreeMap::new();
-    for snapshot in log.snapshots() {
-        newest.insert(snapshot.manifest.fields.vm.clone(), snapshot.session());
-    }
-    if newest.is_empty() {
-        return Err(Failure::usage("there is no snapshot yet; see `sancerre snapshots`"));
-    }
-    let by_id = |session: sancerre_format::id::SessionId| Selector {
-        snapshot: Which::Id(session.intent.to_string()),
-        member: None,
-    };
-    Ok(newest.into_values().map(by_id).collect())
 }
 
 async fn try_one(
@@ -200,13 +189,12 @@ async fn watched(
     for file in ["console.log", "screen.png", "report.json"] {
         let _ = std::fs::remove_file(folder.join(file));
     }
-    let all = Selector { snapshot: Which::Id(String::new()), member: None };
-    let members = nbd::members(reader, &all)?;
+    let members = nbd::disks(reader)?;
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    let server = nbd::server(reader, &members, &cache, &monitor, context)?;
+    let server = nbd::server(nbd::exports(reader, &members, &cache, &monitor)?, context);
     let socket = Socket::bind(&scratch.exports())?;
     let when = UpWhen {
-        serial: options.serial.clone(),
+        serial: options.words(),
         agent: true,
         agent_runs: options
             .agent_runs
@@ -235,11 +223,10 @@ fn plan(
     folder: &Path,
     scratch: &Scratch,
 ) -> Result<GuestPlan, Failure> {
-    let disks = reader.body().members.iter().filter(|member| member.kind == MemberKind::Disk);
     let disk = |export: String| GuestDisk { export, overlay: None, needs_export: true };
     Ok(GuestPlan {
         name: format!("drill of {}", reader.vm()),
-        disks: disks.map(|member| disk(member.name.to_string())).collect(),
+        disks: nbd::disks(reader)?.iter().map(|member| disk(member.name.to_string())).collect(),
         bus: options.guest.bus.into(),
         accelerator: options.guest.accelerator(),
         memory_mib: options.guest.memory_mib(),

@@ -8,43 +8,43 @@
 //! moment, where no crash of this program, of the store or of the network reaches it.
 
 mod bring_up;
+mod machine;
+mod order;
+pub(super) mod plan;
 mod state;
 mod steps;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use futures::future::join_all;
 use sancerre_boot::HydrationProgress;
-use sancerre_engine::repository::Repository;
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
-use sancerre_engine::restore::SnapshotReader;
-use sancerre_engine::select::{Selector, Which};
-use sancerre_format::id::SessionId;
-use sancerre_format::outcome::{Member, MemberKind};
-use serde_json::{Value, json};
+use sancerre_engine::select::Selector;
+use serde_json::{Map, Value, json};
 
-use super::{Context, ended, nbd, restore};
+use super::{Context, nbd};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
-use crate::file_names;
 use crate::guests::GuestOptions;
 use crate::interrupt::until_signal;
 use crate::plain;
 use crate::progress::{Progress, Work};
 use crate::repository;
-use crate::socket::{self, Socket};
-use crate::units::{duration, seconds};
-use crate::unreadable;
-use bring_up::{Brought, Disk, Job};
-use state::Recovery;
+use crate::socket::Socket;
+use crate::units::{count, duration, seconds};
+use bring_up::Brought;
+use machine::Machine;
+use order::Order;
+use plan::Line;
 
-/// Start a machine from its snapshot at once, and make its disks whole while it runs.
+/// Start machines from their snapshots at once, and make their disks whole while they run.
 ///
-/// The guest starts within seconds: what it reads comes from the repository, what it writes goes to the storage that is its
+/// A guest starts within seconds: what it reads comes from the repository, what it writes goes to the storage that is its
 /// own from then on. Meanwhile the rest is copied, until its disks need nothing else, and this command ends; the guest runs
 /// on. After any crash, of this program, the store or the host, run the same command again: it goes on, and nothing that the
 /// guest wrote is lost. Needs the passphrase: a writer's key file opens no content.
@@ -54,20 +54,38 @@ In DIR a folder is made that is called like the machine: its disks (NAME.qcow2),
 the sockets monitor.sock (QMP) and screen.sock (VNC). Without a network, unless QEMU is told of
 one behind --.
 
+Several machines at once: --plan names a file with a line for each, the most important first, whose
+disks are filled first. A line is what would stand here for that machine, and may say:
+  --after VM      start when that machine of an earlier line is up; may be given several times
+  --up SIGN       what says that this one is up: serial:WORDS (serial:login: if nothing is said),
+                  agent, port:ADDRESS:PORT, or time:2m
+  --up-limit 10m  after so long those that wait for it are started all the same
+
 Examples:
   sancerre recover web01:latest --to qemu --storage /srv/guests
   sancerre recover web01:latest --to qemu --storage /srv/guests --guest-memory 8G -- -nic bridge,br=br0
-  sancerre recover web01:latest --to qemu --storage /srv/guests --print")]
+  sancerre recover web01:latest --to qemu --storage /srv/guests --print
+  sancerre recover --plan hospital.plan --to qemu --storage /srv/guests, with lines such as
+    db01:latest --guest-memory 16G
+    web01:latest --after db01 -- -nic bridge,br=br0")]
 pub(crate) struct Recover {
     /// The snapshot: see `sancerre --help`
-    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse)]
-    snapshot: Selector,
+    #[arg(
+        value_name = "SNAPSHOT",
+        value_parser = Selector::parse,
+        required_unless_present = "plan",
+        conflicts_with = "plan"
+    )]
+    snapshot: Option<Selector>,
     /// What runs the guest
     #[arg(long, value_name = "WHAT")]
     to: Hypervisor,
     /// A directory for the guest's disks, which stay there
     #[arg(long, value_name = "DIR")]
     storage: PathBuf,
+    /// Several machines, a line for each: see below
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// Say which steps would be taken, as commands for a shell, and do nothing
     #[arg(long)]
     print: bool,
@@ -87,141 +105,112 @@ impl Recover {
     pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
         vec![("the storage", self.storage.clone())]
     }
+
+    /// The machines, in the order in which they matter.
+    fn lines(&self) -> Result<Vec<Line>, Failure> {
+        let lines = match (&self.plan, &self.snapshot) {
+            (Some(_), _) if !plan::is_untouched(&self.guest) => {
+                return Err(Failure::usage(
+                    "with --plan each guest has its own options: write them into its line of the plan",
+                ));
+            }
+            (Some(plan), _) => plan::read(plan)?,
+            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.guest)],
+            (None, None) => return Err(Failure::usage("name a snapshot, or a --plan")),
+        };
+        if lines.iter().any(|line| line.snapshot.member.is_some()) {
+            return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
+        }
+        Ok(lines)
+    }
 }
 
 pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let Hypervisor::Qemu = options.to;
-    if options.snapshot.member.is_some() {
-        return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
-    }
+    let lines = options.lines()?;
     let repository = repository::open(context, Access::Content).await?;
-    let reader = restore::open_in(&repository, &options.snapshot, context).await?;
-    let folder = folder(&options.storage, &reader)?;
-    let (reader, recovery) = found(&repository, reader, &folder, &options, context).await?;
-    let members = nbd::members(&reader, &options.snapshot)?;
-    let disks = disks(&members, &folder);
-    let job =
-        Job { vm: reader.vm().to_string(), disks, folder: folder.clone(), guest: options.guest.clone() };
+    let machines = machine::open_all(&lines, &options.storage, &repository, context).await?;
     if options.print {
-        return steps::print(&reader, &job, context);
+        return steps::print(&machines, context);
     }
-    state::make_folder(&folder)?;
-    // Whoever listens there is the one recovery of this machine.
-    let socket = Socket::bind(&job.exports())?;
-    tell_unreadable(&members, context)?;
-    let recovery = prepare(recovery, &reader, &job)?;
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    let server = nbd::server(&reader, &members, &cache, &monitor, context)?;
+    // All of them, before the first is started: none waits for what the next one must write.
+    let sockets: Vec<_> = machines.iter().map(|machine| machine.prepare(context)).collect();
+    let order = Arc::new(Order::new(machines.iter().map(|machine| machine.place.clone()).collect()));
     let progress = Progress::start(Work::Hydrate, &monitor, &context.output);
-    let counters = monitor.clone();
-    let tell = move |at: HydrationProgress| {
-        counters.counters.total_bytes.store(at.total_bytes, Relaxed);
-        counters.counters.done_bytes.store(at.done_bytes, Relaxed);
-    };
-    let output = Arc::clone(&context.output);
-    let brought = tokio::task::spawn_blocking(move || bring_up::run(&job, &output, tell));
-    let served = until_signal(async {
-        tokio::select! {
-            ended = server.serve(&socket.listener) => Err(match ended {
-                Ok(never) => match never {},
-                Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
-            }),
-            brought = brought => brought.map_err(|error| Failure::failed(error.to_string())).and_then(|brought| brought),
-        }
+    let copied = Copied::new(&machines, &monitor);
+    let (order, copied, cache, is_plan) = (&order, &copied, &cache, machines.len() > 1);
+    let all = machines.iter().zip(sockets).map(|(machine, socket)| async move {
+        let brought = match socket {
+            Ok(socket) => bring_up(machine, &socket, order, copied, cache, context).await,
+            Err(failure) => Err(failure),
+        };
+        // Whatever it was: who waits for this one must learn of it.
+        order.ends(machine.job.number, brought.is_ok());
+        brought.inspect_err(|failure| {
+            if is_plan {
+                context.output.warning(&format!("{}: {}", machine.job.vm, failure.message));
+            }
+        })
     });
-    let brought = served.await.map_err(interrupted)?;
+    let ended = until_signal(async { Ok(join_all(all).await) }).await.map_err(interrupted)?;
     drop(progress);
-    finish(&brought, &recovery, &cache, started, context)
+    finish(&machines, ended, cache, started, context)
 }
 
-/// Where the machine's disks are or will be.
-fn folder(storage: &Path, reader: &SnapshotReader) -> Result<PathBuf, Failure> {
-    let storage = std::path::absolute(storage)
-        .map_err(|error| Failure::usage(format!("{}: {error}; name a directory", plain::path(storage))))?;
-    Ok(storage.join(file_names::of(reader.vm(), &MemberKind::Disk, "")))
-}
-
-/// The snapshot that is recovered: what an earlier run began with, if there was one. `latest` may mean another one by now.
-async fn found(
-    repository: &Repository,
-    reader: SnapshotReader,
-    folder: &Path,
-    options: &Recover,
+/// Serves the disks of a machine until its guest needs them no more.
+async fn bring_up(
+    machine: &Machine,
+    socket: &Socket,
+    order: &Arc<Order>,
+    copied: &Arc<Copied>,
+    cache: &Arc<ChunkCache>,
     context: &Context,
-) -> Result<(SnapshotReader, Option<Recovery>), Failure> {
-    let Some(recovery) = Recovery::read(folder)? else { return Ok((reader, None)) };
-    let begun = recovery.snapshot;
-    if recovery.repository != id(&reader) {
-        return Err(other(folder, &begun, "of another repository"));
-    }
-    if begun == reader.manifest().session {
-        return Ok((reader, Some(recovery)));
-    }
-    if let Which::Id(_) = options.snapshot.snapshot {
-        return Err(other(folder, &begun, "and not this one"));
-    }
+) -> Result<Brought, Failure> {
+    let exports = nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, cache, &copied.monitor)?;
+    let server = nbd::server(exports, context);
+    let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
+    let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
+    let work = move || bring_up::run(&job, &order, &output, |at| copied.tell(number, at));
+    let brought = tokio::select! {
+        ended = server.serve(&socket.listener) => Err(match ended {
+            Ok(never) => match never {},
+            Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
+        }),
+        brought = tokio::task::spawn_blocking(work) =>
+            brought.map_err(|error| Failure::failed(error.to_string())).and_then(|brought| brought),
+    }?;
     context.output.message(&format!(
-        "going on with snapshot {}, which the recovery in {} began with",
-        begun.intent,
-        plain::path(folder)
+        "{} needs the repository no more, after {}: its disks are in {}",
+        brought.vm,
+        duration(started.elapsed()),
+        plain::path(&brought.folder)
     ));
-    let selector = Selector { snapshot: Which::Id(begun.intent.to_string()), member: None };
-    Ok((restore::open_in(repository, &selector, context).await?, Some(recovery)))
+    Ok(brought)
 }
 
-fn other(folder: &Path, begun: &SessionId, what: &str) -> Failure {
-    Failure::failed(format!(
-        "the disks in {} stand on snapshot {}, {what}; nothing was changed. Go on with that one by its id, or name another \
-         storage",
-        plain::path(folder),
-        begun.intent
-    ))
+/// How far the disks of all machines are.
+struct Copied {
+    done: Mutex<Vec<u64>>,
+    monitor: Monitor,
 }
 
-fn id(reader: &SnapshotReader) -> String {
-    reader.frames().repository().keys.trust.repository.to_string()
-}
-
-fn disks(members: &[&Member], folder: &Path) -> Vec<Disk> {
-    let disk = |member: &&Member| Disk {
-        export: member.name.to_string(),
-        size_bytes: member.size_bytes,
-        path: folder.join(file_names::of(&member.name, &member.kind, ".qcow2")),
-    };
-    members.iter().map(disk).collect()
-}
-
-fn tell_unreadable(members: &[&Member], context: &Context) -> Result<(), Failure> {
-    for member in members {
-        unreadable::tell(context, member, nbd::UNREADABLE)?;
+impl Copied {
+    fn new(machines: &[Machine], monitor: &Monitor) -> Arc<Self> {
+        let disks = machines.iter().flat_map(|machine| &machine.job.disks);
+        let total = disks.map(|disk| disk.size_bytes).fold(0, u64::saturating_add);
+        monitor.counters.total_bytes.store(total, Relaxed);
+        Arc::new(Self { done: Mutex::new(vec![0; machines.len()]), monitor: monitor.clone() })
     }
-    Ok(())
-}
 
-/// Writes down what is recovered, then makes the overlays that are not there yet.
-fn prepare(recovery: Option<Recovery>, reader: &SnapshotReader, job: &Job) -> Result<Recovery, Failure> {
-    let mut recovery = recovery.unwrap_or_else(|| Recovery {
-        repository: id(reader),
-        snapshot: reader.manifest().session,
-        is_ready: false,
-    });
-    if !recovery.is_ready {
-        recovery.write(&job.folder)?;
-        for disk in job.disks.iter().filter(|disk| !disk.path.exists()) {
-            let uri = socket::uri(&disk.export, &job.exports());
-            sancerre_boot::make_overlay(&disk.path, &uri, disk.size_bytes)?;
+    fn tell(&self, number: usize, at: HydrationProgress) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(done) = done.get_mut(number) {
+            *done = at.done_bytes;
         }
-        recovery.is_ready = true;
-        recovery.write(&job.folder)?;
-    }
-    match job.disks.iter().find(|disk| !disk.path.exists()) {
-        None => Ok(recovery),
-        Some(lost) => Err(Failure::failed(format!(
-            "{} is not there, and what the guest wrote was in it; nothing was changed. Bring it back, or recover into another \
-             storage",
-            plain::path(&lost.path)
-        ))),
+        let sum = done.iter().copied().fold(0, u64::saturating_add);
+        self.monitor.counters.done_bytes.store(sum, Relaxed);
     }
 }
 
@@ -229,44 +218,68 @@ fn interrupted(failure: Failure) -> Failure {
     match failure.exit {
         Exit::Interrupted => Failure::new(
             Exit::Interrupted,
-            "interrupted. The guest runs on, and waits where it reads what is not there yet: run the same command again, which \
-             goes on",
+            "interrupted. What runs goes on running, and waits where it reads what is not there yet: run the same command \
+             again, which goes on",
         ),
         _ => failure,
     }
 }
 
 fn finish(
-    brought: &Brought,
-    recovery: &Recovery,
+    machines: &[Machine],
+    ended: Vec<Result<Brought, Failure>>,
     cache: &ChunkCache,
     started: Instant,
     context: &Context,
 ) -> Result<Done, Failure> {
+    let is_one = machines.len() == 1;
+    let mut exit = Exit::Done;
+    let (mut reports, mut failures) = (Vec::with_capacity(machines.len()), 0_u64);
+    for (machine, brought) in machines.iter().zip(ended) {
+        match brought {
+            Err(failure) if is_one => return Err(failure),
+            Err(failure) => {
+                exit = if exit == Exit::Done { failure.exit } else { exit };
+                failures = failures.saturating_add(1);
+                reports.push(machine.report([("failed", json!(failure.message))]));
+            }
+            Ok(brought) => reports.push(machine.report(whole(&brought))),
+        }
+    }
     let took = started.elapsed();
-    context.output.message(&format!(
-        "{} needs the repository no more, after {}: its disks are in {}",
-        brought.vm,
-        duration(took),
-        plain::path(&brought.folder)
-    ));
+    if !is_one {
+        context.output.message(&format!(
+            "{} of {} whole after {}",
+            (machines.len() as u64).saturating_sub(failures),
+            count(machines.len() as u64, "machine"),
+            duration(took)
+        ));
+    }
     let (fetched_frames, fetched_bytes) = cache.fetched();
-    let paths: Vec<Value> = brought.disks.iter().map(|path| json!(path.display().to_string())).collect();
-    let summary = [
-        ("snapshot", json!(recovery.snapshot.intent.to_string())),
-        ("vm", json!(brought.vm)),
-        ("folder", json!(brought.folder.display().to_string())),
-        ("disks", json!(paths)),
-        ("was_running", json!(brought.was_running)),
-        ("running_after_seconds", json!(brought.running_after.map(seconds))),
+    let mut summary = match (is_one, reports.pop()) {
+        (true, Some(only)) => only,
+        (_, last) => {
+            reports.extend(last);
+            [("machines".to_owned(), json!(reports))].into_iter().collect::<Map<_, _>>()
+        }
+    };
+    summary.extend(fields([
         ("fetched_frames", json!(fetched_frames)),
         ("fetched_bytes", json!(fetched_bytes)),
         ("duration_seconds", json!(seconds(took))),
-    ];
-    Ok(ended(Exit::Done, summary))
+    ]));
+    Ok(Done { exit, summary })
 }
 
-/// A program's name and its arguments.
-fn command(program: &Path, arguments: Vec<OsString>) -> Vec<OsString> {
-    std::iter::once(program.as_os_str().to_owned()).chain(arguments).collect()
+fn whole(brought: &Brought) -> [(&'static str, Value); 3] {
+    let paths: Vec<Value> = brought.disks.iter().map(|path| json!(path.display().to_string())).collect();
+    [
+        ("disks", json!(paths)),
+        ("was_running", json!(brought.was_running)),
+        ("running_after_seconds", json!(brought.running_after.map(seconds))),
+    ]
+}
+
+fn fields(fields: impl IntoIterator<Item = (&'static str, Value)>) -> impl Iterator<Item = (String, Value)> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value))
 }

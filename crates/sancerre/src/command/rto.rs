@@ -2,7 +2,6 @@
 
 mod probe;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use sancerre_engine::drill::{self, DrillRecord};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::restore::{self as engine, RestoreNeed, RestoreOptions, SnapshotReader};
-use sancerre_engine::select::{Selector, Which};
+use sancerre_engine::select::{Selector, newest_of_each};
 use sancerre_format::outcome::MemberKind;
 use serde_json::{Value, json};
 
-use super::{Context, ended, restore};
+use super::{Context, ended, recover, restore};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
@@ -32,18 +31,22 @@ use probe::Speed;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Two times for each machine: ANSWERS, how long it took to come up from the repository in its last
-drill that passed (`sancerre drill`); and COMPLETE, until its disks are whole, one machine after
-the other in the order in which they are named.
+drill that passed (`sancerre drill`), after those that it waits for in a plan; and COMPLETE, until
+its disks are whole, one machine after the other in the order in which they are named.
 
 Exit codes: 3 a time is over the target.
 
 Examples:
   sancerre rto --storage /srv/guests
-  sancerre rto db01:latest web01:latest --storage /srv/guests --target 4h")]
+  sancerre rto db01:latest web01:latest --storage /srv/guests --target 4h
+  sancerre rto --plan hospital.plan --storage /srv/guests --target 4h")]
 pub(crate) struct Rto {
     /// Which, in the order in which they are restored; without any, the newest of every machine
-    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse)]
+    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse, conflicts_with = "plan")]
     snapshots: Vec<Selector>,
+    /// The machines of a plan, as `recover` takes it
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// Fail when all of them together take longer, such as 4h
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     target: Option<u64>,
@@ -67,6 +70,7 @@ struct Machine {
     vm: String,
     snapshot: String,
     need: RestoreNeed,
+    /// With all that it waits for.
     answers: Option<Duration>,
     complete: Duration,
     /// Until it is whole, with all that are before it.
@@ -115,15 +119,12 @@ async fn measured(
     log: &Log,
     context: &Context,
 ) -> Result<(Vec<Machine>, Speed), Failure> {
-    let selectors = match options.snapshots.as_slice() {
-        [] => newest(log)?,
-        named => named.to_vec(),
-    };
+    let wanted = wanted(options, log)?;
     let drills = drill::records(log);
     let settings = RestoreOptions::new(context.global.memory);
-    let mut machines = Vec::with_capacity(selectors.len());
+    let mut machines = Vec::<Machine>::with_capacity(wanted.len());
     let mut largest: Option<(u64, SnapshotReader, String)> = None;
-    for selector in &selectors {
+    for (selector, after) in &wanted {
         let reader = restore::open_in(repository, selector, context).await?;
         let mut need = RestoreNeed::default();
         let mut disk: Option<(u64, String)> = None;
@@ -134,11 +135,14 @@ async fn measured(
             need.requests = need.requests.saturating_add(of.requests);
             disk = disk.max(Some((of.fetch_bytes, member.name.to_string())));
         }
+        let mut waits = machines.iter().filter(|machine| after.contains(&machine.vm));
+        let waits = waits.try_fold(Duration::ZERO, |most, machine| Some(most.max(machine.answers?)));
+        let drilled = answers(&reader, log, &drills);
         machines.push(Machine {
             vm: reader.vm().to_string(),
             snapshot: reader.manifest().session.intent.to_string(),
             need,
-            answers: answers(&reader, log, &drills),
+            answers: drilled.zip(waits).map(|(drilled, waits)| drilled.saturating_add(waits)),
             complete: Duration::ZERO,
             whole_after: Duration::ZERO,
         });
@@ -156,19 +160,17 @@ async fn measured(
     Ok((machines, speed))
 }
 
-fn newest(log: &Log) -> Result<Vec<Selector>, Failure> {
-    let mut newest = BTreeMap::new();
-    for snapshot in log.snapshots() {
-        newest.insert(snapshot.manifest.fields.vm.clone(), snapshot.session());
+/// Which snapshots, in their order, and the machines that each waits for.
+fn wanted(options: &Rto, log: &Log) -> Result<Vec<(Selector, Vec<String>)>, Failure> {
+    if let Some(plan) = &options.plan {
+        let lines = recover::plan::read(plan)?;
+        return Ok(lines.into_iter().map(|line| (line.snapshot, line.after)).collect());
     }
-    if newest.is_empty() {
-        return Err(Failure::usage("there is no snapshot yet; see `sancerre snapshots`"));
-    }
-    let by_id = |session: sancerre_format::id::SessionId| Selector {
-        snapshot: Which::Id(session.intent.to_string()),
-        member: None,
+    let selectors = match options.snapshots.as_slice() {
+        [] => newest_of_each(log)?,
+        named => named.to_vec(),
     };
-    Ok(newest.into_values().map(by_id).collect())
+    Ok(selectors.into_iter().map(|selector| (selector, Vec::new())).collect())
 }
 
 /// How long the machine took in its last drill that passed, of whichever snapshot.

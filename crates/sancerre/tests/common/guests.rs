@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sancerre_services::guest::Guest;
+use serde_json::json;
 
 use crate::local::{Site, told};
 
@@ -31,13 +32,17 @@ impl<'a> Running<'a> {
     }
 
     fn pid_file(&self) -> PathBuf {
-        self.site.path("qemu.pid")
+        self.folder.with_extension("pid")
     }
 
     /// What QEMU is told besides.
     pub(crate) fn more(&self, guest: &Guest) -> Vec<String> {
-        let pid_file = self.pid_file().display().to_string();
-        sancerre_services::guest::arguments(guest).into_iter().chain(["-pidfile".into(), pid_file]).collect()
+        sancerre_services::guest::arguments(guest).into_iter().chain(self.pid_words()).collect()
+    }
+
+    /// What tells it to say which process it is.
+    pub(crate) fn pid_words(&self) -> [String; 2] {
+        ["-pidfile".into(), self.pid_file().display().to_string()]
     }
 
     /// Starts the program; what it says goes where the test's output goes.
@@ -82,7 +87,7 @@ impl<'a> Running<'a> {
     pub(crate) fn end(&self) {
         let monitor = self.folder.join("monitor.sock");
         let mut qmp = sancerre_boot::Qmp::connect(&monitor).unwrap();
-        qmp.execute("quit", serde_json::json!({})).unwrap();
+        qmp.execute("quit", json!({})).unwrap();
         let started = Instant::now();
         while sancerre_boot::Qmp::connect(&monitor).is_ok() || self.pid_file().exists() {
             assert!(started.elapsed() < PATIENCE, "QEMU does not end");
@@ -94,12 +99,13 @@ impl<'a> Running<'a> {
         self.folder.join(format!("{name}.qcow2")).display().to_string()
     }
 
-    /// A disk's bytes, read from its image alone.
+    /// A disk's bytes, read from its image alone: what that lacks is zeros.
     pub(crate) fn raw(&self, name: &str) -> Vec<u8> {
         let out = self.site.path("read-back.raw");
-        let out_text = out.display().to_string();
+        let file = json!({ "driver": "file", "filename": self.disk(name), "locking": "off" });
+        let image = json!({ "driver": "qcow2", "backing": null, "file": file });
         let read = Command::new("qemu-img")
-            .args(["convert", "-f", "qcow2", "-O", "raw", &self.disk(name), &out_text])
+            .args(["convert", "-O", "raw", &format!("json:{image}"), &out.display().to_string()])
             .output()
             .unwrap();
         assert!(read.status.success(), "{}", told(&read));

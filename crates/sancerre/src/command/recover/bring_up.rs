@@ -9,6 +9,7 @@ use sancerre_boot::{
 };
 use serde_json::{Map, json};
 
+use super::order::{Look, Order, Run};
 use crate::exit::{Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::output::Output;
@@ -25,8 +26,12 @@ pub(super) struct Disk {
 /// What is to be brought up.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
+    /// Its number among those of this command.
+    pub(super) number: usize,
     pub(super) vm: String,
     pub(super) disks: Vec<Disk>,
+    /// Whether its agent will be asked.
+    pub(super) has_agent: bool,
     pub(super) folder: PathBuf,
     pub(super) guest: GuestOptions,
 }
@@ -51,6 +56,14 @@ impl Job {
         self.folder.join("monitor.sock")
     }
 
+    fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+
+    fn agent(&self) -> Option<PathBuf> {
+        self.has_agent.then(|| self.folder.join("agent.sock"))
+    }
+
     /// The guest, with each disk told whether it needs its export.
     pub(super) fn plan(&self, accelerator: Accelerator, needs_export: &[bool]) -> GuestPlan {
         let disk = |(disk, needs_export): (&Disk, &bool)| GuestDisk {
@@ -67,9 +80,9 @@ impl Job {
             processors: self.guest.guest_cpus,
             exports: self.exports(),
             monitor: self.monitor(),
-            console: self.folder.join("console.log"),
+            console: self.console(),
             screen: Some(self.folder.join("screen.sock")),
-            agent: None,
+            agent: self.agent(),
             more: self.guest.more.clone(),
         }
     }
@@ -81,23 +94,49 @@ impl Job {
     }
 }
 
-/// Finds or starts the guest, and waits until its disks are whole.
+/// Finds or starts the guest when its turn comes, and waits until its disks are whole.
 pub(super) fn run(
     job: &Job,
+    order: &Order,
     output: &Arc<Output>,
     mut tell: impl FnMut(HydrationProgress),
 ) -> Result<Brought, Failure> {
-    let started = Instant::now();
     let was_running = is_running(job)?;
     let mut accelerator = job.guest.accelerator();
-    let mut running_after = None;
+    let (mut running_after, mut console_from) = (None, 0);
     if !was_running {
+        order.wait(job.number)?;
+        console_from = Run::length(&job.console());
+        let started = Instant::now();
         accelerator = start(job, accelerator, output)?;
         running_after = Some(started.elapsed());
         announce(job, output);
     }
+    order.runs(job.number, Run { console: job.console(), console_from, agent: job.agent() });
+    let mut look = |at: HydrationProgress| {
+        tell(at);
+        tell_up(job, order, output);
+        order.is_turn(job.number)
+    };
+    let unfinished = hydrate(job, accelerator, output, &mut look)?;
+    linger(job, order, output)?;
+    if !unfinished.is_empty() {
+        return Err(self::unfinished(job, &unfinished));
+    }
+    refuse_parts(job)?;
+    let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
+    Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+}
+
+/// Makes the disks whole; returns those of which some could not be read.
+fn hydrate(
+    job: &Job,
+    mut accelerator: Accelerator,
+    output: &Arc<Output>,
+    look: &mut dyn FnMut(HydrationProgress) -> bool,
+) -> Result<Vec<(usize, String)>, Failure> {
     loop {
-        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), &mut tell);
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), look);
         match (hydrated, job.guest.other(accelerator)) {
             (Err(HydrateError::Processor), Some(other)) => {
                 output.warning(&format!(
@@ -109,14 +148,30 @@ pub(super) fn run(
                 quit(job)?;
                 accelerator = start(job, other, output)?;
             }
-            (Ok(hydration), _) if hydration.unfinished.is_empty() => break,
-            (Ok(hydration), _) => return Err(unfinished(job, &hydration.unfinished)),
+            (Ok(hydration), _) => return Ok(hydration.unfinished),
             (Err(error), _) => return Err(failed(job, &error)),
         }
     }
-    refuse_parts(job)?;
-    let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
-    Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+}
+
+/// Its disks may be whole before it is up, and others wait for that.
+fn linger(job: &Job, order: &Order, output: &Arc<Output>) -> Result<(), Failure> {
+    while order.is_pending(job.number) && is_running(job)? {
+        tell_up(job, order, output);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    Ok(())
+}
+
+fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
+    match order.look(job.number) {
+        Look::Same => {}
+        Look::Up => output.message(&format!("{} is up", job.vm)),
+        Look::Overdue => output.warning(&format!(
+            "nothing says that {} is up, and its --up-limit is over: those that wait for it are started all the same",
+            job.vm
+        )),
+    }
 }
 
 /// Whatever QEMU said: the images themselves must say that they stand on nothing before anybody relies on it.
@@ -166,7 +221,7 @@ fn announce(job: &Job, output: &Arc<Output>) {
     output.message(&format!(
         "{} runs. Its console is in {}, its screen at {} (VNC)",
         job.vm,
-        plain::path(&job.folder.join("console.log")),
+        plain::path(&job.console()),
         plain::path(&job.folder.join("screen.sock"))
     ));
     output.message("Until its disks are whole it needs this command: if it ends, run the same command again");
@@ -192,13 +247,19 @@ fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
         .iter()
         .filter_map(|(number, words)| job.disks.get(*number).map(|disk| format!("{} ({words})", disk.export)))
         .collect();
+    let (named, folder) = (named.join(", "), plain::path(&job.folder));
+    // What QEMU says in the C locale.
+    if disks.iter().any(|(_, words)| words.contains("No space left")) {
+        return Failure::failed(format!(
+            "there is no room for all of {named} in {folder}. The guest runs on and needs the rest from here: make room, and run \
+             the same command again"
+        ));
+    }
     Failure::new(
         Exit::Damaged,
         format!(
-            "parts of {} could not be read, as said above; all else is in {}. The guest runs on and needs them from here: run \
-             the same command again, after `sancerre repair` if something is damaged",
-            named.join(", "),
-            plain::path(&job.folder)
+            "parts of {named} could not be read, as said above; all else is in {folder}. The guest runs on and needs them from \
+             here: run the same command again, after `sancerre repair` if something is damaged"
         ),
     )
 }

@@ -1,26 +1,49 @@
 //! The steps of a recovery as commands for a shell, for whoever wants to take them himself.
 
-use sancerre_engine::restore::SnapshotReader;
-use serde_json::json;
+use std::ffi::OsString;
+use std::path::Path;
 
-use super::bring_up::Job;
-use super::{command, ended};
-use crate::command::Context;
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+use crate::command::{Context, ended};
 use crate::exit::{Done, Exit, Failure};
 use crate::guests::shell;
 use crate::socket;
 
 /// Prints them.
-pub(super) fn print(reader: &SnapshotReader, job: &Job, context: &Context) -> Result<Done, Failure> {
-    let steps = steps(reader, job)?;
-    let text: String = steps.iter().map(|(what, line)| format!("# {what}\n{line}\n")).collect();
+pub(super) fn print(machines: &[Machine], context: &Context) -> Result<Done, Failure> {
+    let (mut text, mut reports) = (String::new(), Vec::with_capacity(machines.len()));
+    for machine in machines {
+        let steps = steps(machine)?;
+        if let [_, _, ..] = machines {
+            text.push_str(&heading(machine, machines));
+        }
+        text.extend(steps.iter().map(|(what, line)| format!("# {what}\n{line}\n")));
+        let lines: Vec<Value> = steps.into_iter().map(|(_, line)| json!(line)).collect();
+        reports.push(json!({ "vm": machine.job.vm, "steps": lines }));
+    }
     context.output.result(&text)?;
-    let lines: Vec<&String> = steps.iter().map(|(_, line)| line).collect();
-    Ok(ended(Exit::Done, [("vm", json!(job.vm)), ("steps", json!(lines))]))
+    Ok(ended(Exit::Done, [("machines", json!(reports))]))
 }
 
-fn steps(reader: &SnapshotReader, job: &Job) -> Result<Vec<(&'static str, String)>, Failure> {
-    let words = |words: Vec<std::ffi::OsString>| shell(words.iter().map(|word| word.as_os_str()));
+/// Which machine, and when.
+fn heading(machine: &Machine, machines: &[Machine]) -> String {
+    let after = machine.place.after.iter().filter_map(|number| machines.get(*number));
+    let after: Vec<&str> = after.map(|other| other.job.vm.as_str()).collect();
+    match after.is_empty() {
+        true => format!("\n## {}\n", machine.job.vm),
+        false => format!("\n## {}, when these are up: {}\n", machine.job.vm, after.join(", ")),
+    }
+}
+
+/// A program's name and its arguments.
+fn command(program: &Path, arguments: Vec<OsString>) -> Vec<OsString> {
+    std::iter::once(program.as_os_str().to_owned()).chain(arguments).collect()
+}
+
+fn steps(Machine { reader, job, .. }: &Machine) -> Result<Vec<(&'static str, String)>, Failure> {
+    let words = |words: Vec<OsString>| shell(words.iter().map(|word| word.as_os_str()));
     let exports = job.exports();
     let mut steps = vec![(
         "the folder of the machine",
