@@ -11,8 +11,11 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::drill::Drill;
 use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
 use crate::command::nbd::Nbd;
+use crate::command::recover::Recover;
+use crate::command::rto::Rto;
 use crate::command::{
     Approve, Backup, ChangeMaps, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
 };
@@ -144,6 +147,12 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
+    /// Start a machine from its snapshot at once, and make its disks whole while it runs
+    Recover(Recover),
+    /// Prove that machines come up: start each from its snapshot, and see
+    Drill(Drill),
+    /// Say how long it would take until machines are back
+    Rto(Rto),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means

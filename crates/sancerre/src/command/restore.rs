@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sancerre_engine::repository::Repository;
 use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
@@ -131,17 +132,25 @@ fn refuse_in_place(options: &Restore) -> Result<(), Failure> {
 
 /// The snapshot that was named, ready to be read.
 pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<SnapshotReader, Failure> {
-    let repository = repository::open(context, Access::Content).await?;
-    let mut log = repository::load_recent_log(context, &repository).await?;
-    let session = match snapshot.resolve(&repository, &log) {
+    open_in(&repository::open(context, Access::Content).await?, snapshot, context).await
+}
+
+/// The same in a repository that is open.
+pub(super) async fn open_in(
+    repository: &Repository,
+    snapshot: &Selector,
+    context: &Context,
+) -> Result<SnapshotReader, Failure> {
+    let mut log = repository::load_recent_log(context, repository).await?;
+    let session = match snapshot.resolve(repository, &log) {
         // What is not among the snapshots may have been one: the whole log says when it was forgotten, and by whom.
         Err(_) if log.start() > 1 => {
-            log = repository::load_log(context, &repository).await?;
-            snapshot.resolve(&repository, &log)?
+            log = repository::load_log(context, repository).await?;
+            snapshot.resolve(repository, &log)?
         }
         session => session?,
     };
-    let reader = restore::open(&repository, Arc::new(log), session).await?;
+    let reader = restore::open(repository, Arc::new(log), session).await?;
     for member in reader.body().members.iter().filter(|member| member.fuzzy) {
         context.output.warning(&format!(
             "{} changed while it was backed up: parts of it are from different moments",
