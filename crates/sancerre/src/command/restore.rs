@@ -251,11 +251,7 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
 }
 
 /// What goes where. Nothing is written before all of it is decided.
-fn plan<'a>(
-    reader: &'a SnapshotReader,
-    task: &Task<'_>,
-    context: &Context,
-) -> Result<Vec<Job<'a>>, Failure> {
+fn plan<'a>(reader: &'a SnapshotReader, task: &Task<'_>, context: &Context) -> Result<Vec<Job<'a>>, Failure> {
     let Task { snapshot, form, target, .. } = task;
     if !is_directory(target) {
         return Ok(vec![Job { member: one(reader, snapshot)?, path: target.to_path_buf() }]);
