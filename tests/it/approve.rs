@@ -198,7 +198,7 @@ async fn the_number_is_raised_by_the_admin_and_lowered_by_the_keepers() {
 async fn a_lone_release_ends_no_hold() {
     let scene = scene(726, 1).await;
     let one = BTreeSet::from([scene.saved[0]]);
-    let vm = BTreeSet::from([sancerre_format::names::Title::new("web01").unwrap()]);
+    let vm = BTreeSet::from([name("web01")]);
     hold(&scene.keepers[0], &one, "court").await.unwrap();
     hold_vms(&scene.keepers[0], &vm, "court").await.unwrap();
     let forget = Kind::Forget(Snapshots { snapshots: vec![scene.saved[0]], reason: "test".into() });

@@ -15,8 +15,6 @@ enum Flaw {
     LeavesNumberFree,
     /// The new key is in force from above the highest number, whatever is free below.
     FromAboveGap,
-    /// A number whose entry is lost is left free.
-    LostNotFilled,
     /// What the old key says of a lost entry goes by the entry's number alone.
     GivesUpByNumber,
     /// Certificates of the old key count, kept or not.
@@ -245,7 +243,7 @@ impl Model for Config {
         let now = if is_late { Abort::Late } else { Abort::Early };
         match action {
             Action::ReadLog => {
-                if state.log[1] == Entry::Lost && !self.has(Flaw::LostNotFilled) {
+                if state.log[1] == Entry::Lost {
                     state.log[1] = Entry::Filler;
                 }
                 let sees_abort = self.gives_up(&state);
@@ -337,7 +335,6 @@ fn each_rule_of_the_chain_is_needed() {
         Flaw::LastLinkStands,
         Flaw::LeavesNumberFree,
         Flaw::FromAboveGap,
-        Flaw::LostNotFilled,
         Flaw::GivesUpByNumber,
         Flaw::KeepsAll,
         Flaw::ContradictedCounts,
