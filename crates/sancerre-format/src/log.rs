@@ -270,7 +270,7 @@ impl Kind {
             "release" => Self::Release(Held::read(text)?),
             "approve" => Self::Approve(Approval::read(text)?),
             "quorum" => {
-                let approvals_needed = approvals_needed(text)?;
+                let approvals_needed = crate::limits::approvals(text.number("approvals-needed")?)?;
                 Self::Quorum(Quorum { approvals_needed, reason: reason(text)? })
             }
             "note" => Self::Note(Note::read(text)?),
@@ -330,18 +330,6 @@ impl Distrust {
             reason: reason(text)?,
         })
     }
-}
-
-/// More keepers than anybody has, asked for once, would keep all that is there for ever.
-pub const APPROVALS_MAX: u32 = 16;
-
-/// How many must approve.
-pub(crate) fn approvals_needed(text: &mut TextReader<'_>) -> Result<u32> {
-    let needed = text.number("approvals-needed")?;
-    ensure(needed <= APPROVALS_MAX, "approvals", || {
-        format!("{needed} are more than the {APPROVALS_MAX} that may be asked for")
-    })?;
-    Ok(needed)
 }
 
 /// Session ids under one key, strictly ascending.

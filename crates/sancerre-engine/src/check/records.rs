@@ -35,7 +35,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
     findings.extend(forked(repository, log, &stranded));
     findings.extend(disputed(repository, log));
     let noted = log.noted();
-    let replaced: BTreeSet<SessionId> = crate::gc::replaced(log, Log::END).collect();
+    let replaced: BTreeSet<SessionId> = log.replaced(Log::END).collect();
     for entry in log.entries() {
         findings.extend(lost(repository, log, entry, &noted).await?);
         findings.extend(check_entry(repository, log, entry, &stranded, &noted).await?);

@@ -2,7 +2,6 @@
 //! garbage.
 
 use sancerre_format::FormatError;
-use sancerre_format::certificate::Signer;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names;
@@ -78,7 +77,7 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             return Err(Error::Hidden { key: names::outcome(zone, &session), entry: witness });
         }
     }
-    if let Some(replaced) = replaced(log, number).next() {
+    if let Some(replaced) = log.replaced(number).next() {
         return Err(Error::Replaced { key: names::outcome(zone, &replaced), session: replaced });
     }
     log.judge();
@@ -88,7 +87,10 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
 
 /// Whoever lies about what stood at a number, what the other needs would look like garbage.
 fn refuse_disputed(repository: &Repository, log: &Log, end: u64) -> Result<()> {
-    let Some(dispute) = log.disputes(end).into_iter().next() else { return Ok(()) };
+    let Some(dispute) = log.disputes(end).into_iter().next() else {
+        // invariant: what nobody disputes stands
+        return Ok(());
+    };
     let claims = dispute.claims.iter().map(|(session, ..)| *session);
     let session = claims.chain(dispute.standing).next();
     let session = session.ok_or_else(|| Error::bug("a number is disputed by nobody"))?;
@@ -131,25 +133,6 @@ fn witnessed(log: &Log, number: u64) -> Vec<(u64, SessionId)> {
         }
     }
     seen
-}
-
-/// Snapshots that a commit saw, and at whose outcome an abort is now: the manifest was lost, and whoever could sign an abort put
-/// that in its place. An abort takes nothing away that was saved: only who may forget it does, or the administrator, who gave up
-/// the lost entry with it.
-pub(crate) fn replaced(log: &Log, number: u64) -> impl Iterator<Item = SessionId> {
-    let retention = log.retention_below(number);
-    let is_replaced = move |session: &SessionId| {
-        let entry = log.entry(session.number).filter(|entry| entry.session == *session);
-        let aborted = entry.filter(|entry| entry.revoked.is_none()).and_then(|entry| match &entry.outcome {
-            Outcome::Abort(abort) => Some(entry.lost.is_none() || abort.signer != Signer::Admin),
-            _ => None,
-        });
-        aborted == Some(true)
-            && retention.forgotten_by(session).is_none()
-            && retention.collected_by(session).is_none()
-    };
-    let seen = log.commits().take_while(move |(gc, ..)| gc.number < number);
-    seen.flat_map(|(_, _, lists)| lists.seen.iter().copied()).filter(is_replaced)
 }
 
 /// A revoked writer's snapshots are void by a signed decision: they are not missing.

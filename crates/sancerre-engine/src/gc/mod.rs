@@ -41,7 +41,6 @@ use crate::repository::session::refuse_revoked;
 use crate::repository::session::{abort_other, append};
 use crate::store::Leftovers;
 pub use abandon::abandon;
-pub(crate) use account::replaced;
 use copy::{Copied, copy};
 use healers::Stock;
 use plan::{Plan, PlanInput};

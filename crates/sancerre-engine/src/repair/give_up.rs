@@ -18,7 +18,7 @@ use super::disputes::is_claim;
 use super::{RepairOptions, is_sound, is_unknown};
 use crate::check::witness;
 use crate::error::{Error, Result, StoreError};
-use crate::gc::{abandon, replaced};
+use crate::gc::abandon;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Outcome, UNKNOWN, filler};
 use crate::repository::session::{append, one_line};
@@ -164,7 +164,7 @@ async fn outcome(
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
     let is_hidden = entry.is_some_and(|entry| is_hidden(log, entry));
     let is_bad = entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Invalid(_)));
-    let is_replaced = replaced(log, Log::END).any(|replaced| replaced == session);
+    let is_replaced = log.replaced(Log::END).any(|replaced| replaced == session);
     if !is_bad && !is_hidden && !is_replaced {
         return usage("is no outcome that is lost, cannot be read, or does not verify");
     }

@@ -23,7 +23,6 @@ use sancerre_format::record;
 
 use crate::check::tolerate;
 use crate::error::{Error, Result};
-use crate::gc::replaced;
 use crate::index::{Whole, key_of, rebuild_index, segments};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -227,7 +226,7 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         );
         report.left.push((key, advice));
     }
-    for session in replaced(log, Log::END) {
+    for session in log.replaced(Log::END) {
         let key = names::outcome(zone, &session);
         let advice = format!(
             "it is an abort, and an earlier gc saw a snapshot there, whose packs stay until then: give it up with --give-up {key}"

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_format::certificate::Signer;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::names::Name;
@@ -134,5 +135,25 @@ impl Log {
         let alone = self.alone.iter().filter(move |(session, claim)| is_heard(session, claim));
         let alone = alone.filter_map(|(session, claim)| Some((*session, claim.lists.as_deref()?)));
         self.doubted().chain(alone)
+    }
+
+    /// Snapshots that a commit saw, and at whose outcome an abort is now: the manifest was lost, and whoever could sign an abort put
+    /// that in its place. An abort takes nothing away that was saved: only who may forget it does, or the administrator, who gave up
+    /// the lost entry with it.
+    pub fn replaced(&self, number: u64) -> impl Iterator<Item = SessionId> {
+        let retention = self.retention_below(number);
+        let is_replaced = move |session: &SessionId| {
+            let entry = self.entry(session.number).filter(|entry| entry.session == *session);
+            let aborted =
+                entry.filter(|entry| entry.revoked.is_none()).and_then(|entry| match &entry.outcome {
+                    Outcome::Abort(abort) => Some(entry.lost.is_none() || abort.signer != Signer::Admin),
+                    _ => None,
+                });
+            aborted == Some(true)
+                && retention.forgotten_by(session).is_none()
+                && retention.collected_by(session).is_none()
+        };
+        let seen = self.commits().take_while(move |(gc, ..)| gc.number < number);
+        seen.flat_map(|(_, _, lists)| lists.seen.iter().copied()).filter(is_replaced)
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use sancerre_engine::forget;
 use sancerre_engine::repository::log::{ApprovalRequest, Pending};
 use sancerre_format::id::SessionId;
-use sancerre_format::log::APPROVALS_MAX;
+use sancerre_format::limits::APPROVALS_MAX;
 use sancerre_format::names::Title;
 use serde_json::{Value, json};
 
