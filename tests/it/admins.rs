@@ -30,16 +30,16 @@ async fn rotated(repo: &TestRepo) -> Rotated {
     keys::rotate(&repo.as_fresh_admin().await, &passphrase(), &BTreeSet::new()).await.unwrap()
 }
 
-async fn saved(repository: &Repository, seed: u64) -> sancerre_format::id::SessionId {
+async fn saved(repository: &Repository, seed: u64) -> SessionId {
     back_up(repository, "web01", MemoryDisk::new(guest(seed, 200_000))).await.unwrap().snapshot.unwrap()
 }
 
-async fn restores(repo: &TestRepo, session: sancerre_format::id::SessionId, seed: u64) {
+async fn restores(repo: &TestRepo, session: SessionId, seed: u64) {
     let repository = repo.reopen().await;
     assert_eq!(restore_bytes(&repository, session, "disk0").await.unwrap(), guest(seed, 200_000));
 }
 
-fn hold(snapshot: sancerre_format::id::SessionId) -> Kind {
+fn hold(snapshot: SessionId) -> Kind {
     Kind::Hold(Held { snapshots: vec![snapshot], vms: Vec::new(), reason: "test".into() })
 }
 
@@ -113,7 +113,7 @@ async fn the_old_key_signs_nothing_that_counts() {
 
 /// A record of the chain that this key signed.
 async fn forged(repo: &TestRepo, number: u16, signer: &SigningKey, seed: u8) -> Vec<u8> {
-    let config = sancerre_format::id::Hash::of(&repo.object("config").await);
+    let config = Hash::of(&repo.object("config").await);
     let new = SigningKey::from_seed([seed; 32]);
     let succession = Succession {
         repository: repo.open.keys.trust.repository,
