@@ -26,14 +26,14 @@ pub(crate) struct Changed {
     /// A map of what changed on a disk since a snapshot: only that is read, the rest is taken over from there. Forms: `diff
     /// --json`, `qemu-img map --output=json`, `rbd diff --format json`; or bitmap:NAME, a dirty bitmap in the qcow2 image or of
     /// the NBD server that the disk is read from; see docs/CHANGED.md
-    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::disk(), conflicts_with = "only_unreadable")]
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::disk(), conflicts_with = "only_unreadable", group = "counted")]
     changed: Vec<DiskSource>,
     /// The snapshot since which that changed, where the map does not say it
     #[arg(long, value_name = "SNAPSHOT", value_parser = Selector::parse, requires = "changed")]
     changed_since: Option<Selector>,
     /// How much of what a map calls unchanged is read and compared all the same, at random; at least 256 places. If it is
     /// not what it was, the whole disk is read, and the exit code is 3 [default: 1%]
-    #[arg(long, value_name = "N%", requires = "changed")]
+    #[arg(long, value_name = "N%", requires = "counted")]
     verify_unchanged: Option<Share>,
 }
 
@@ -109,8 +109,12 @@ impl Changed {
                 }
             }
         }
-        let share = self.verify_unchanged.unwrap_or(Share(MILLIONTHS_PER_PERCENT));
-        Ok(Maps::new(hints, self.changed_since.clone(), share.0))
+        Ok(Maps::new(hints, self.changed_since.clone(), self.verify_millionths()))
+    }
+
+    /// How much of what a map calls unchanged is compared.
+    pub(crate) fn verify_millionths(&self) -> u32 {
+        self.verify_unchanged.unwrap_or(Share(MILLIONTHS_PER_PERCENT)).0
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod approve;
 pub(crate) mod audit;
-mod backup;
+pub(crate) mod backup;
 mod check;
 mod diff;
 pub(crate) mod doctor;

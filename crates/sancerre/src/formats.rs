@@ -63,6 +63,13 @@ pub(crate) struct NamedFormat {
     format: Format,
 }
 
+impl NamedFormat {
+    /// The form of the disk of this name.
+    pub(crate) fn of(name: &Title, format: Format) -> Self {
+        Self { name: Some(name.clone()), format }
+    }
+}
+
 impl FromStr for NamedFormat {
     type Err = String;
 

@@ -7,6 +7,10 @@ fn main() {
     if arguments.nth(1).is_some_and(|word| word == sancerre_confine::SUBCOMMAND) {
         std::process::exit(sancerre_confine::run(arguments, sancerre_image::confined::inside));
     }
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|word| word == sancerre_capture::guard::SUBCOMMAND) {
+        std::process::exit(sancerre_capture::guard::run(arguments));
+    }
     sancerre::prepare();
     let exit_code = sancerre::run(std::env::args_os(), sancerre::Io::process());
     std::process::exit(exit_code);

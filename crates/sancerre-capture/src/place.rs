@@ -1,0 +1,149 @@
+//! The folder of one machine in which a backup keeps what lives as long as it does, and the lock that says whether it lives.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+
+use crate::error::CaptureError;
+
+/// Longest path of a socket (unix(7)).
+const SOCKET_BYTES_MAX: usize = 107;
+const ADVICE: &str = "give a folder that this user may write to with --run-dir";
+
+/// Where sockets and locks lie when nobody says: `runtime` is `XDG_RUNTIME_DIR`.
+pub fn default_run_folder(runtime: Option<PathBuf>) -> PathBuf {
+    match runtime {
+        Some(runtime) if !geteuid().is_root() => runtime.join("sancerre"),
+        _ => PathBuf::from("/run/sancerre"),
+    }
+}
+
+/// A machine's folder, locked: nobody else works on this machine while it lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// Makes the folder of a machine below `base` and locks it. It belongs to `owner`, as whom the machine's process runs.
+    ///
+    /// # Errors
+    /// [`CaptureError::Busy`] when another process has it; what the system says.
+    pub(crate) fn claim(base: &Path, uuid: &str, owner: Option<(u32, u32)>) -> Result<Self, CaptureError> {
+        let failed = |operation, path: &Path, source| CaptureError::File {
+            operation,
+            path: path.to_owned(),
+            source,
+            advice: ADVICE,
+        };
+        // Others may pass through it, and see nothing.
+        make(base, 0o711).map_err(|source| failed("make", base, source))?;
+        let path = base.join(format!("{uuid}.lock"));
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = lock.map_err(|source| failed("open", &path, source))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => CaptureError::Busy {
+                machine: uuid.to_owned(),
+                why: "another sancerre backs this machine up now; wait until it is done".into(),
+            },
+            error => failed("lock", &path, error.into()),
+        })?;
+        let folder = base.join(uuid);
+        make(&folder, 0o700).map_err(|source| failed("make", &folder, source))?;
+        if let Some((user, group)) = owner.filter(|_| geteuid().is_root()) {
+            chown(&folder, Some(user), Some(group))
+                .map_err(|source| failed("change the owner of", &folder, source))?;
+        }
+        let place = Self { folder, _lock: lock };
+        if place.socket().as_os_str().len() > SOCKET_BYTES_MAX {
+            let source = io::Error::from(io::ErrorKind::InvalidFilename);
+            return Err(CaptureError::File {
+                operation: "make",
+                path: place.socket(),
+                source,
+                advice: "the path of a socket may have 107 bytes: give a shorter one with --run-dir",
+            });
+        }
+        Ok(place)
+    }
+
+    /// Where disks are served.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("nbd.sock")
+    }
+
+    /// There while a machine is frozen by us.
+    pub(crate) fn marker(&self) -> PathBuf {
+        self.folder.join("frozen")
+    }
+
+    /// Writes a file that another program is to read.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, CaptureError> {
+        let path = self.folder.join(name);
+        // A machine's description has passwords in it.
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let written =
+            options.open(&path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
+        written.map_err(|source| CaptureError::File {
+            operation: "write",
+            path: path.clone(),
+            source,
+            advice: ADVICE,
+        })?;
+        Ok(path)
+    }
+
+    /// Removes all that lies there.
+    pub(crate) fn empty(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            // What cannot be removed is met again by the next one, who says so when it is in the way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Only if nothing lies there: a marker has still to be seen. The lock stays, or two could hold one each.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_one_place_at_a_time() {
+        let base = tempfile::tempdir().unwrap();
+        let place = Place::claim(base.path(), "u", None).unwrap();
+        assert!(matches!(Place::claim(base.path(), "u", None), Err(CaptureError::Busy { .. })));
+        Place::claim(base.path(), "v", None).unwrap();
+        place.write("x", "y").unwrap();
+        place.empty();
+        drop(place);
+        assert!(!base.path().join("u").exists());
+        Place::claim(base.path(), "u", None).unwrap();
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_said_before_it_is_made() {
+        let base = tempfile::tempdir().unwrap();
+        let long = base.path().join("x".repeat(100));
+        let error = Place::claim(&long, "u", None).unwrap_err();
+        assert!(error.to_string().contains("--run-dir"), "{error}");
+    }
+}

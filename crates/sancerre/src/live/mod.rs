@@ -1,0 +1,162 @@
+//! Machines of a hypervisor: their running disks, one moment of them, and what changed since the last.
+
+mod all;
+mod one;
+mod picture;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use sancerre_capture::{CaptureError, FreezeOptions, Virsh, default_run_folder};
+
+use crate::command::{Backup, Context};
+use crate::exit::{Done, Exit, Failure};
+
+/// What is asked for machines.
+const CONNECTION: &str = "qemu:///system";
+const VIRSH: &str = "virsh";
+/// How long a guest may take to stand still, and how long it stands still at most.
+const FREEZE: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_secs(20);
+
+/// Whom the disks come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hypervisor {
+    /// libvirt of this host
+    Libvirt,
+}
+
+/// Whether file systems are frozen at the moment that is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Freezing {
+    /// Where the guest's agent answers
+    #[default]
+    Try,
+    /// Nothing is saved otherwise
+    Must,
+    /// Not at all
+    Never,
+}
+
+/// Machines of a hypervisor.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Machines of a hypervisor")]
+pub(crate) struct LiveOptions {
+    /// Back up the machine as the hypervisor has it: all its disks at one moment, running or not, reading only what changed
+    #[arg(long, value_enum, group = "counted",
+        conflicts_with_all = ["disks", "stdin", "formats", "machine", "only_unreadable", "expect_min"])]
+    pub(crate) source: Option<Hypervisor>,
+    /// Which libvirt of this host, such as qemu:///session [default: qemu:///system]
+    #[arg(long, value_name = "URI", requires = "source")]
+    connect: Option<String>,
+    /// A disk that is not backed up, by its target, such as vdb; may be given several times
+    #[arg(long = "exclude-disk", value_name = "TARGET", requires = "source")]
+    exclude_disks: Vec<String>,
+    /// Freeze the guest's file systems, by its agent, while the moment is taken
+    #[arg(long, value_enum, default_value_t, requires = "source")]
+    freeze: Freezing,
+    /// Back up every machine of the host, each as its own snapshot; one that fails does not stop the others
+    #[arg(long, requires = "source", conflicts_with_all = ["vm", "public_name", "attach"])]
+    all: bool,
+    /// Of all machines only those of such names; * stands for anything, ? for one letter; may be given several times
+    #[arg(long = "match", value_name = "PATTERN", requires = "all")]
+    matches: Vec<String>,
+    /// Of all machines none of such names; may be given several times
+    #[arg(long, value_name = "PATTERN", requires = "all")]
+    exclude: Vec<String>,
+    /// How many machines are backed up at once
+    #[arg(long, value_name = "N", requires = "all", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: u8,
+    /// Where sockets and locks lie while machines are backed up [default: /run/sancerre]
+    #[arg(long, value_name = "DIRECTORY", requires = "source")]
+    run_dir: Option<PathBuf>,
+    /// Where the hypervisor keeps what guests overwrite meanwhile [default: beside each image; /var/tmp for devices]
+    #[arg(long, value_name = "DIRECTORY", requires = "source")]
+    scratch: Option<PathBuf>,
+}
+
+impl LiveOptions {
+    fn virsh(&self, context: &Context) -> Result<Virsh, Failure> {
+        let uri = self.connect.as_deref().unwrap_or(CONNECTION);
+        Ok(Virsh::new(program(context), uri)?)
+    }
+
+    fn run_folder(&self, context: &Context) -> PathBuf {
+        let usual = || default_run_folder(context.environment.path("XDG_RUNTIME_DIR"));
+        self.run_dir.clone().unwrap_or_else(usual)
+    }
+
+    fn freezing(&self) -> Result<Option<FreezeOptions>, Failure> {
+        if self.freeze == Freezing::Never {
+            return Ok(None);
+        }
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::failed(format!("cannot find this program to start it again: {error}"))
+        })?;
+        Ok(Some(FreezeOptions { program, freeze: FREEZE, hold: HOLD }))
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        let fits = |pattern: &String| fits(pattern, name);
+        (self.matches.is_empty() || self.matches.iter().any(fits)) && !self.exclude.iter().any(fits)
+    }
+}
+
+fn program(context: &Context) -> PathBuf {
+    let folders = context.environment.iter().find(|(name, _)| *name == "PATH").map(|(_, folders)| folders);
+    let folders = std::env::split_paths(folders.unwrap_or_default()).filter(|folder| folder.is_absolute());
+    let mut paths = folders.map(|folder| folder.join(VIRSH));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| VIRSH.into())
+}
+
+/// Whether a name is what a pattern says: `*` for anything, `?` for one letter.
+fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    // Which beginnings of the name the pattern fits so far.
+    let mut fitting: Vec<bool> = (0..=name.len()).map(|length| length == 0).collect();
+    for letter in pattern {
+        let mut next = vec![false; fitting.len()];
+        for at in 0..fitting.len() {
+            next[at] = match letter {
+                '*' => fitting[..=at].contains(&true),
+                '?' => at > 0 && fitting[at - 1],
+                letter => at > 0 && fitting[at - 1] && name[at - 1] == letter,
+            };
+        }
+        fitting = next;
+    }
+    fitting.last() == Some(&true)
+}
+
+/// `backup --source …`.
+pub(crate) async fn run(options: &Backup, context: &Context) -> Result<Done, Failure> {
+    crate::command::backup::refuse_past(options, context)?;
+    match options.live.all {
+        true => all::run(options, context).await,
+        false => one::run(options, context).await,
+    }
+}
+
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, name) in
+            [("*", ""), ("web*", "web01"), ("w?b*1", "web01"), ("*ü*", "Büro"), ("a b", "a b")]
+        {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("", "a"), ("web", "web01"), ("?", ""), ("*a", "ab"), ("[ab]", "a")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
+}
