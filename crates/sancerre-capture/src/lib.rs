@@ -24,6 +24,7 @@
 
 mod agent;
 mod checkpoint;
+mod define;
 mod error;
 pub mod guard;
 mod machine;
@@ -34,6 +35,7 @@ mod room;
 mod virsh;
 mod xml;
 
+pub use define::{Defined, Restored};
 pub use error::CaptureError;
 pub use guard::{Freeze, FreezeOptions, Frozen};
 pub use machine::{Machine, MachineDisk};

@@ -24,6 +24,8 @@ pub struct Machine {
     pub disks: Vec<MachineDisk>,
     /// The file in which its firmware keeps settings.
     pub nvram: Option<PathBuf>,
+    /// Whether it has a TPM that a process of this host plays; its state is none of its files.
+    pub has_tpm: bool,
     /// Whether it has a way to talk to an agent in the guest.
     pub(crate) has_agent: bool,
     /// Whom its process belongs to, where libvirt says that.
@@ -56,11 +58,22 @@ impl Machine {
     /// There is none; libvirt does not answer, or cannot be understood.
     pub fn read(virsh: &Virsh, name: &str) -> Result<Self, CaptureError> {
         // A name may begin with a dash: what follows the option is taken as it is.
-        let (element, xml) = virsh.xml(name, &["dumpxml", "--security-info", "--domain", name])?;
-        Self::parse(&element, xml).ok_or_else(|| CaptureError::Xml {
-            what: name.to_owned(),
-            problem: "it has no name or uuid".into(),
-        })
+        let arguments = ["dumpxml", "--security-info", "--domain", name];
+        let mut machine = Self::of(virsh.call(&arguments)?)
+            .map_err(|problem| CaptureError::Xml { what: name.to_owned(), problem })?;
+        if machine.is_active {
+            // What is saved is without what holds for this run alone.
+            machine.xml = virsh.call(&[&arguments[..], &["--migratable"]].concat())?;
+        }
+        Ok(machine)
+    }
+
+    /// The machine that a description is of.
+    ///
+    /// # Errors
+    /// Why it cannot be understood, in words.
+    pub fn of(xml: String) -> Result<Self, String> {
+        Self::parse(&Element::parse(&xml)?, xml).ok_or_else(|| "it has no name or uuid".into())
     }
 
     fn parse(element: &Element, xml: String) -> Option<Self> {
@@ -73,6 +86,7 @@ impl Machine {
             is_active: element.attribute("id").is_some(),
             disks: disks.filter_map(MachineDisk::parse).collect(),
             nvram: nvram(element),
+            has_tpm: devices.is_some_and(has_tpm),
             has_agent: devices.is_some_and(has_agent),
             owner: owner(element),
             xml,
@@ -83,6 +97,11 @@ impl Machine {
     pub fn taken(&self) -> impl Iterator<Item = &MachineDisk> {
         self.disks.iter().filter(|disk| disk.skipped.is_none())
     }
+}
+
+fn has_tpm(devices: &Element) -> bool {
+    let mut backends = devices.all("tpm").filter_map(|tpm| tpm.child("backend"));
+    backends.any(|backend| backend.attribute("type") == Some("emulator"))
 }
 
 fn has_agent(devices: &Element) -> bool {

@@ -15,6 +15,7 @@ use crate::command::nbd::Nbd;
 use crate::command::{Approve, Backup, Diff, Forget, Gc, Held, Init, Key, Lock, Named, Repair};
 use crate::formats::Format;
 use crate::limits::Limits;
+use crate::live::DefineOptions;
 use crate::named_path;
 use crate::units::parse_size;
 
@@ -194,7 +195,8 @@ Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
   sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
   sancerre restore 3f9a12cc --target /srv/restored/
-  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted")]
+  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted
+  sancerre restore web01:latest --target /srv/vm/web01/ --format qcow2 --to libvirt")]
 pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
@@ -219,6 +221,8 @@ pub(crate) struct Restore {
     /// Go on with what an interrupted restore left: partial files, and files it finished (to a device: use --overwrite)
     #[arg(long)]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) define: DefineOptions,
 }
 
 /// Write one disk, stream or file of a snapshot to standard output.

@@ -17,7 +17,7 @@ mod key;
 mod lock;
 pub(crate) mod nbd;
 mod repair;
-mod restore;
+pub(crate) mod restore;
 mod snapshots;
 mod stats;
 

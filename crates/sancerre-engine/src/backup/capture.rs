@@ -56,13 +56,13 @@ pub(super) async fn take(
 impl Run {
     /// What there is to say of a member besides its bytes.
     pub(super) fn words(&self, kind: &MemberKind, salvage: Option<&Salvage>) -> Result<MemberWords> {
-        let mut words = Vec::new();
-        if let Some(unreadable) = salvage.map(Salvage::found).filter(|found| !found.is_empty()) {
-            words.push(format!("unreadable={unreadable}"));
-        }
-        if let Some(frozen) = self.frozen.as_ref().filter(|_| *kind == MemberKind::Disk) {
-            words.push(format!("{FROZEN}={frozen}"));
-        }
+        let found = salvage.map(Salvage::found);
+        let unreadable = found.as_ref().map(MemberWords::of_unreadable).unwrap_or_default();
+        let Some(frozen) = self.frozen.as_ref().filter(|_| *kind == MemberKind::Disk) else {
+            return Ok(unreadable);
+        };
+        let unreadable = unreadable.get("unreadable").map(|ranges| format!("unreadable={ranges}"));
+        let words = unreadable.into_iter().chain([format!("{FROZEN}={frozen}")]).collect();
         Ok(MemberWords::new(words)?)
     }
 }

@@ -98,6 +98,12 @@ impl MemberWords {
         Ok(Self(words))
     }
 
+    /// The word for what could not be read, and no other; none when there is nothing to say.
+    pub fn of_unreadable(unreadable: &Unreadable) -> Self {
+        let word = format!("{UNREADABLE}={unreadable}");
+        Self(if unreadable.is_empty() { Vec::new() } else { vec![word] })
+    }
+
     /// The value of a word.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

@@ -37,7 +37,8 @@ const CACHE_BYTES: u64 = 2 << 30;
 
 /// Back up the disks of one virtual machine.
 ///
-/// The disks are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md. All of them become one
+/// Disks that are named are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md; or have libvirt keep a
+/// moment of its machines still, with --source. All of them become one
 /// snapshot, or none does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -52,6 +53,8 @@ Examples:
   sancerre backup --vm db01 --stdin dump.sql --stdin-command 'pg_dumpall -U backup'    # fails if pg_dumpall does
   sancerre backup --vm app01 app01.qcow2 data=old.img --format data=vmdk
   sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
+  sancerre backup --source libvirt --vm web01                             # while it runs, and only what changed
+  sancerre backup --source libvirt --all --exclude '*-test'               # all machines of this host
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
@@ -59,8 +62,6 @@ pub(crate) struct Backup {
     /// The machine's name, as the hypervisor has it; everybody who reads the bucket sees it, unless --public-name is given
     #[arg(long, value_name = "NAME", value_parser = parse_title, required_unless_present = "all")]
     pub(crate) vm: Option<Title>,
-    #[command(flatten)]
-    pub(crate) live: LiveOptions,
     /// A pseudonym that stands for the machine's name in all that can be read without a key; always give the same one
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
     pub(crate) public_name: Option<Title>,
@@ -142,6 +143,8 @@ pub(crate) struct Backup {
     /// A file that belongs to the machine, such as its configuration; may be given several times
     #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::attachment())]
     pub(crate) attach: Vec<Attachment>,
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 }
 
 impl Backup {

@@ -1,6 +1,7 @@
 //! Machines of a hypervisor: their running disks, one moment of them, and what changed since the last.
 
 mod all;
+mod define;
 mod one;
 mod picture;
 
@@ -12,6 +13,8 @@ use sancerre_capture::{CaptureError, FreezeOptions, Virsh, default_run_folder};
 
 use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
+
+pub(crate) use define::{DefineOptions, run as define};
 
 /// What is asked for machines.
 const CONNECTION: &str = "qemu:///system";
@@ -116,15 +119,13 @@ fn fits(pattern: &str, name: &str) -> bool {
     // Which beginnings of the name the pattern fits so far.
     let mut fitting: Vec<bool> = (0..=name.len()).map(|length| length == 0).collect();
     for letter in pattern {
-        let mut next = vec![false; fitting.len()];
-        for at in 0..fitting.len() {
-            next[at] = match letter {
-                '*' => fitting[..=at].contains(&true),
-                '?' => at > 0 && fitting[at - 1],
-                letter => at > 0 && fitting[at - 1] && name[at - 1] == letter,
-            };
-        }
-        fitting = next;
+        let before = |at: usize| at.checked_sub(1).and_then(|at| fitting.get(at)) == Some(&true);
+        let next = (0..fitting.len()).map(|at| match letter {
+            '*' => fitting.iter().take(at + 1).any(|fits| *fits),
+            '?' => before(at),
+            letter => before(at) && name.get(at - 1) == Some(&letter),
+        });
+        fitting = next.collect();
     }
     fitting.last() == Some(&true)
 }

@@ -41,6 +41,13 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     let virsh = options.live.virsh(context)?;
     // A name that nobody has should cost nothing.
     let machine = Machine::read(&virsh, name.as_str())?;
+    if machine.name != name.as_str() && machine.uuid != name.as_str() {
+        return Err(Failure::usage(format!(
+            "libvirt takes {name} for the number of the running machine {}; give the id of the one that is meant \
+             (virsh list --all --uuid --name)",
+            machine.name
+        )));
+    }
     refuse_unknown(options, &machine)?;
     let (repository, monitor, _watched) = backup::open(options, context).await?;
     let with = With { options, context, virsh, repository, memory_bytes: context.global.memory };

@@ -136,6 +136,13 @@ pub(super) fn files(machine: &Machine, monitor: &Monitor) -> Result<Vec<BackupSo
         )),
         None => {}
     }
+    if machine.has_tpm {
+        monitor.warn(format!(
+            "the state of the TPM of {} is not in the snapshot: what is sealed to it (BitLocker) needs its recovery key, or a \
+             copy of /var/lib/libvirt/swtpm/{}",
+            machine.name, machine.uuid
+        ));
+    }
     Ok(sources)
 }
 

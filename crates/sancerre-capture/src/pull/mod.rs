@@ -8,11 +8,14 @@
 //! Two checkpoints of ours exist only between `begin` and `end`. Whichever moment the process dies in, the log says which of
 //! them is the base: the newest whose session became a snapshot.
 
+mod base;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::base::{Base, named_in};
 use crate::agent::Agent;
 use crate::checkpoint::{self, Names};
 use crate::error::CaptureError;
@@ -28,8 +31,6 @@ const END: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(50);
 /// Where changes to devices are kept when nobody says.
 const DEVICES: &str = "/var/tmp";
-/// Snapshots whose checkpoint is looked for in the images when libvirt has lost it.
-const LOOKED_FOR: usize = 2;
 
 /// What is asked of a picture.
 #[derive(Debug, Clone, Default)]
@@ -109,9 +110,7 @@ impl Live {
     ) -> Result<Self, CaptureError> {
         let place = Place::claim(run_folder, &machine.uuid, machine.owner)?;
         let live = Self { virsh, machine, place, names: Names::of(repository), scratch, job: None };
-        if live.place.marker().exists() && live.machine.is_active {
-            live.agent().thaw()?;
-        }
+        live.thaw_left();
         match live.running_job()? {
             Some(job) if live.is_ours(&job) => live.end_job()?,
             Some(_) => {
@@ -137,6 +136,14 @@ impl Live {
 
     fn agent(&self) -> Agent<'_> {
         Agent { virsh: &self.virsh, uuid: &self.machine.uuid }
+    }
+
+    /// Thaws what a guard that was killed left frozen. A guest that does not answer was perhaps started anew; one that still
+    /// stands still is frozen for whoever asks next, who says so.
+    fn thaw_left(&self) {
+        if self.place.marker().exists() && self.machine.is_active {
+            let _ = self.agent().thaw();
+        }
     }
 
     /// Takes the picture.
@@ -200,6 +207,8 @@ impl Live {
     }
 
     fn not_frozen(&self, pull: &Pull, why: &str, notes: &mut Vec<String>) -> Result<(), CaptureError> {
+        // A guard that was killed thaws nothing any more.
+        self.thaw_left();
         let said = format!("{} was not frozen: {why}", self.machine.name);
         if pull.must_freeze {
             return Err(CaptureError::Unfit(format!(
@@ -365,97 +374,6 @@ impl Drop for Live {
     }
 }
 
-/// What the changes are since.
-#[derive(Debug)]
-struct Base {
-    checkpoint: String,
-    snapshot: String,
-    marked: Vec<String>,
-}
-
-impl Live {
-    /// Of a machine that does not run: the list of changes that its images keep, if they were closed well, and the snapshot
-    /// that it is since.
-    ///
-    /// # Errors
-    /// What libvirt says.
-    pub fn kept(&self, snapshots: &[String]) -> Result<Option<(String, String)>, CaptureError> {
-        let ours = self.checkpoints()?;
-        let named =
-            snapshots.iter().rev().map(|snapshot| (self.names.checkpoint(snapshot), snapshot.clone()));
-        Ok(named.into_iter().find(|(name, _)| ours.contains(name)))
-    }
-
-    /// The newest checkpoint of ours whose session became a snapshot. The others of ours are deleted, unless nothing is to
-    /// be left changed.
-    fn base(&self, pull: &Pull, notes: &mut Vec<String>) -> Result<Option<Base>, CaptureError> {
-        let ours = self.checkpoints()?;
-        let newest = pull.snapshots.iter().rev();
-        let named = |snapshot: &&String| ours.contains(&self.names.checkpoint(snapshot));
-        let mut found = newest.clone().find(named).cloned();
-        if found.is_none() && pull.session.is_some() {
-            found = newest.take(LOOKED_FOR).find(|snapshot| self.recover(snapshot)).cloned();
-        }
-        let base = found.map(|snapshot| (self.names.checkpoint(&snapshot), snapshot));
-        if pull.session.is_some() {
-            for name in ours.iter().filter(|name| Some(*name) != base.as_ref().map(|(name, _)| name)) {
-                notes.extend(self.delete(name).err().map(|error| error.to_string()));
-            }
-        }
-        let Some((checkpoint, snapshot)) = base else { return Ok(None) };
-        let arguments = ["checkpoint-dumpxml", "--no-domain", "--domain", &self.machine.uuid];
-        let (element, _) =
-            self.virsh.xml("a checkpoint", &[&arguments[..], &["--checkpointname", &checkpoint]].concat())?;
-        Ok(Some(Base { marked: checkpoint::marked(&element), checkpoint, snapshot }))
-    }
-
-    /// Our checkpoints.
-    fn checkpoints(&self) -> Result<Vec<String>, CaptureError> {
-        let text = self.virsh.call(&["checkpoint-list", "--name", "--domain", &self.machine.uuid])?;
-        let names = text.lines().map(str::trim).filter(|name| self.names.is_ours(name));
-        Ok(names.map(str::to_owned).collect())
-    }
-
-    /// Tells libvirt of a checkpoint that it has lost, as a machine does that was moved or defined anew: the lists of changes
-    /// lie in the images, and libvirt looks whether they are there and good.
-    fn recover(&self, snapshot: &str) -> bool {
-        let mut targets: Vec<&str> =
-            self.machine.taken().filter(|disk| disk.keeps_bitmaps).map(|disk| disk.target.as_str()).collect();
-        let Ok(domain) = Element::parse(&self.machine.xml) else { return false };
-        while !targets.is_empty() {
-            let described = checkpoint::described(&self.names.checkpoint(snapshot), &targets);
-            // When it was made nobody knows any more, and nobody asks.
-            let described =
-                described.holding(Element::new("creationTime").saying("1")).holding(domain.clone());
-            let Ok(path) = self.place.write("redefine.xml", &described.written()) else { return false };
-            let path = path.display().to_string();
-            let arguments = ["checkpoint-create", "--redefine", "--redefine-validate", "--xmlfile", &path];
-            match self.virsh.call(&[&arguments[..], &["--domain", &self.machine.uuid]].concat()) {
-                Ok(_) => return true,
-                Err(CaptureError::Refused { said, .. }) => {
-                    let Some(named) = named_in(&said, targets.iter().copied()) else { return false };
-                    let named = named.to_owned();
-                    targets.retain(|target| *target != named);
-                }
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    /// Deletes a checkpoint of ours with its lists; where they are broken, at least its name.
-    fn delete(&self, name: &str) -> Result<(), CaptureError> {
-        let arguments = ["checkpoint-delete", "--domain", &self.machine.uuid, "--checkpointname", name];
-        match self.virsh.call(&arguments) {
-            Ok(_) => Ok(()),
-            Err(CaptureError::Refused { .. }) => {
-                self.virsh.call(&[&arguments[..], &["--metadata"]].concat()).map(drop)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
 /// The name under which the server gives the list of a disk's changes.
 fn bitmap(target: &str) -> String {
     format!("sancerre-{target}")
@@ -472,11 +390,6 @@ fn demote(asked: &mut [Asked<'_>], error: &str, notes: &mut Vec<String>) {
             notes.push(format!("all of {target} is read, for its list of changes is lost: {error}"));
         }
     }
-}
-
-/// The target that an error speaks of.
-fn named_in<'a>(error: &str, mut targets: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    targets.find(|target| error.contains(&format!("disk '{target}'")))
 }
 
 #[cfg(test)]
