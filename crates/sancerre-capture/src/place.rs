@@ -4,14 +4,20 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::error::CaptureError;
 
 /// Longest path of a socket (unix(7)).
 const SOCKET_BYTES_MAX: usize = 107;
+/// Between two looks at a lock.
+const STEP: Duration = Duration::from_millis(50);
 const ADVICE: &str = "give a folder that this user may write to with --run-dir";
 
 /// Where sockets and locks lie when nobody says: `runtime` is `XDG_RUNTIME_DIR`.
@@ -26,15 +32,21 @@ pub fn default_run_folder(runtime: Option<PathBuf>) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Place {
     folder: PathBuf,
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl Place {
-    /// Makes the folder of a machine below `base` and locks it. It belongs to `owner`, as whom the machine's process runs.
+    /// Makes the folder of a machine below `base` and locks it, for which it waits so long. It belongs to `owner`, as whom
+    /// the machine's process runs.
     ///
     /// # Errors
     /// [`CaptureError::Busy`] when another process has it; what the system says.
-    pub(crate) fn claim(base: &Path, uuid: &str, owner: Option<(u32, u32)>) -> Result<Self, CaptureError> {
+    pub(crate) fn claim(
+        base: &Path,
+        uuid: &str,
+        owner: Option<(u32, u32)>,
+        patience: Duration,
+    ) -> Result<Self, CaptureError> {
         let failed = |operation, path: &Path, source| CaptureError::File {
             operation,
             path: path.to_owned(),
@@ -46,20 +58,27 @@ impl Place {
         let path = base.join(format!("{uuid}.lock"));
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|source| failed("open", &path, source))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => CaptureError::Busy {
-                machine: uuid.to_owned(),
-                why: "another sancerre backs this machine up now; wait until it is done".into(),
-            },
-            error => failed("lock", &path, error.into()),
-        })?;
+        let started = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if started.elapsed() < patience => thread::sleep(STEP),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(CaptureError::Busy {
+                        machine: uuid.to_owned(),
+                        why: "another sancerre backs this machine up now; wait until it is done".into(),
+                    });
+                }
+                Err(error) => return Err(failed("lock", &path, error.into())),
+            }
+        }
         let folder = base.join(uuid);
         make(&folder, 0o700).map_err(|source| failed("make", &folder, source))?;
         if let Some((user, group)) = owner.filter(|_| geteuid().is_root()) {
             chown(&folder, Some(user), Some(group))
                 .map_err(|source| failed("change the owner of", &folder, source))?;
         }
-        let place = Self { folder, _lock: lock };
+        let place = Self { folder, lock: Arc::new(lock) };
         if place.socket().as_os_str().len() > SOCKET_BYTES_MAX {
             let source = io::Error::from(io::ErrorKind::InvalidFilename);
             return Err(CaptureError::File {
@@ -70,6 +89,11 @@ impl Place {
             });
         }
         Ok(place)
+    }
+
+    /// What says that somebody works on the machine.
+    pub(crate) fn lock(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
     }
 
     /// Where disks are served.
@@ -129,21 +153,24 @@ mod tests {
     #[test]
     fn a_machine_has_one_place_at_a_time() {
         let base = tempfile::tempdir().unwrap();
-        let place = Place::claim(base.path(), "u", None).unwrap();
-        assert!(matches!(Place::claim(base.path(), "u", None), Err(CaptureError::Busy { .. })));
-        Place::claim(base.path(), "v", None).unwrap();
+        let place = Place::claim(base.path(), "u", None, Duration::ZERO).unwrap();
+        assert!(matches!(
+            Place::claim(base.path(), "u", None, Duration::ZERO),
+            Err(CaptureError::Busy { .. })
+        ));
+        Place::claim(base.path(), "v", None, Duration::ZERO).unwrap();
         place.write("x", "y").unwrap();
         place.empty();
         drop(place);
         assert!(!base.path().join("u").exists());
-        Place::claim(base.path(), "u", None).unwrap();
+        Place::claim(base.path(), "u", None, Duration::ZERO).unwrap();
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_is_said_before_it_is_made() {
         let base = tempfile::tempdir().unwrap();
         let long = base.path().join("x".repeat(100));
-        let error = Place::claim(&long, "u", None).unwrap_err();
+        let error = Place::claim(&long, "u", None, Duration::ZERO).unwrap_err();
         assert!(error.to_string().contains("--run-dir"), "{error}");
     }
 }

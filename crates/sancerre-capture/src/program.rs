@@ -25,13 +25,13 @@ pub(crate) struct Ran {
 /// Runs it in a process group of its own, so that an interrupt at the terminal does not end it half-way.
 ///
 /// Errors: it cannot be started.
-pub(crate) fn run(command: &mut Command, limit: Duration) -> io::Result<Ran> {
+pub(crate) fn run(command: &mut Command, stdin: Stdio, limit: Duration) -> io::Result<Ran> {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with(OURS)) {
             command.env_remove(&name);
         }
     }
-    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("LC_ALL", "C").stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.process_group(0).spawn()?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let status = wait(&mut child, limit)?;

@@ -1,8 +1,11 @@
 //! libvirt, through its own program: it is on every host that has libvirt, and speaks XML both ways.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::CaptureError;
@@ -17,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Virsh {
     program: PathBuf,
     uri: String,
+    /// A lock that each call holds until it is over, also when this process is not there any more. It is the program's
+    /// standard input, which nobody reads.
+    held: Option<Arc<File>>,
 }
 
 impl Virsh {
@@ -27,7 +33,7 @@ impl Virsh {
     pub fn new(program: PathBuf, uri: &str) -> Result<Self, CaptureError> {
         let rest = uri.split_once("://").map(|(_, rest)| rest);
         match rest {
-            Some(rest) if rest.starts_with('/') => Ok(Self { program, uri: uri.to_owned() }),
+            Some(rest) if rest.starts_with('/') => Ok(Self { program, uri: uri.to_owned(), held: None }),
             Some(_) => Err(CaptureError::Unfit(format!(
                 "--connect {uri} names another host; run sancerre on that host, where its machines' disks can be read"
             ))),
@@ -35,6 +41,16 @@ impl Virsh {
                 "--connect {uri} is no connection; give one such as qemu:///system or qemu:///session"
             ))),
         }
+    }
+
+    /// The same, whose calls hold a lock: what is asked of libvirt goes on when the one who asked is killed, and must be over
+    /// before another looks.
+    pub(crate) fn holding(self, lock: Arc<File>) -> Self {
+        Self { held: Some(lock), ..self }
+    }
+
+    fn stdin(&self) -> io::Result<Stdio> {
+        self.held.as_ref().map_or(Ok(Stdio::null()), |lock| Ok(Stdio::from(lock.try_clone()?)))
     }
 
     /// The program, for a process that goes on by itself.
@@ -55,7 +71,8 @@ impl Virsh {
         let what = || format!("virsh {}", arguments.join(" "));
         let mut command = Command::new(&self.program);
         command.arg("--connect").arg(&self.uri).args(arguments.iter().map(OsStr::new));
-        let ran = program::run(&mut command, limit).map_err(|source| CaptureError::Program {
+        let ran = self.stdin().and_then(|stdin| program::run(&mut command, stdin, limit));
+        let ran = ran.map_err(|source| CaptureError::Program {
             program: self.program.display().to_string(),
             source,
             advice: "it is in the package libvirt-clients (Debian, Ubuntu) or libvirt-client (Fedora, SUSE)",

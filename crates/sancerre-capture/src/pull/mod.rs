@@ -29,6 +29,8 @@ use crate::xml::Element;
 /// How long a job may take to end.
 const END: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(50);
+/// What a process that was killed asked of libvirt goes on, and is waited for: to end a job that only begins hangs libvirt.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Where changes to devices are kept when nobody says.
 const DEVICES: &str = "/var/tmp";
 
@@ -108,7 +110,8 @@ impl Live {
         scratch: Option<PathBuf>,
         repository: &str,
     ) -> Result<Self, CaptureError> {
-        let place = Place::claim(run_folder, &machine.uuid, machine.owner)?;
+        let place = Place::claim(run_folder, &machine.uuid, machine.owner, PATIENCE)?;
+        let virsh = virsh.holding(place.lock());
         let live = Self { virsh, machine, place, names: Names::of(repository), scratch, job: None };
         live.thaw_left();
         match live.running_job()? {

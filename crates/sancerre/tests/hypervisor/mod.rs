@@ -38,8 +38,6 @@ pub(crate) struct Guest<'a> {
     pub(crate) blocks: u32,
     /// Eighteenths of a second between two writes.
     pub(crate) ticks: u16,
-    /// Whether the second half of its first disk is full of what cannot be compressed.
-    pub(crate) noise: bool,
     /// More devices.
     pub(crate) devices: &'a str,
 }
@@ -52,7 +50,6 @@ impl Default for Guest<'_> {
             disk_bytes: 64 * MIB,
             blocks: 4096,
             ticks: 0,
-            noise: false,
             devices: "",
         }
     }
@@ -202,7 +199,6 @@ impl Host {
             let mut bytes = vec![0; guest.disk_bytes];
             if number == 0 {
                 bytes[..boot.len()].copy_from_slice(&boot);
-                fill_second_half(guest, &mut bytes);
             }
             fs::write(&raw, bytes).unwrap();
             let made = Command::new("qemu-img")
@@ -343,7 +339,6 @@ impl Host {
             let boot = self.boot(guest);
             disk[..512].copy_from_slice(&boot);
             fill(&mut disk[512..1024], moment);
-            fill_second_half(guest, &mut disk);
         }
         // Each place comes once in as many numbers as there are places; on two disks each number has one of them.
         let first = moment.saturating_sub(guest.blocks * 2);
@@ -406,18 +401,6 @@ fn place(guest: &Guest<'_>, number: u32) -> (usize, usize) {
     let block = number.wrapping_mul(FACTOR) & (guest.blocks - 1);
     let disk = if guest.disks.len() > 1 { number as usize & 1 } else { 0 };
     (disk, FIRST_SECTOR + block as usize * 8)
-}
-
-fn fill_second_half(guest: &Guest<'_>, disk: &mut [u8]) {
-    let half = disk.len() / 2;
-    let mut state = 1_u64;
-    for word in disk[half..].chunks_mut(8).filter(|_| guest.noise) {
-        // xorshift64*
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        word.copy_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
-    }
 }
 
 fn fill(bytes: &mut [u8], number: u32) {
