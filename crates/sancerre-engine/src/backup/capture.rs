@@ -57,7 +57,7 @@ impl Run {
     /// What there is to say of a member besides its bytes.
     pub(super) fn words(&self, kind: &MemberKind, salvage: Option<&Salvage>) -> Result<MemberWords> {
         let found = salvage.map(Salvage::found);
-        let unreadable = found.as_ref().map(MemberWords::of_unreadable).unwrap_or_default();
+        let unreadable = found.as_ref().map_or_else(MemberWords::default, MemberWords::of_unreadable);
         let Some(frozen) = self.frozen.as_ref().filter(|_| *kind == MemberKind::Disk) else {
             return Ok(unreadable);
         };

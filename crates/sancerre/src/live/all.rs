@@ -25,7 +25,7 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     for uuid in virsh.machines()? {
         match Machine::read(&virsh, &uuid) {
             Ok(machine) if options.live.is_wanted(&machine.name) => {
-                wanted.push((machine.name.clone(), Ok(machine)))
+                wanted.push((machine.name.clone(), Ok(machine)));
             }
             Ok(_) => {}
             // Perhaps it is none that was wanted; nobody can tell.

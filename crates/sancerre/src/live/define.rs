@@ -93,7 +93,7 @@ fn restored(done: &Done, name: Option<String>) -> Result<Restored, Failure> {
                         "cannot read {}: {error}; the disks are restored",
                         path.display()
                     ))
-                })?)
+                })?);
             }
             (NVRAM, _) => nvram = Some(path),
             (_, Some(format)) => disks.push((name, path, format)),

@@ -119,7 +119,7 @@ impl With<'_> {
             match is_meant {
                 true => self.context.output.message(&text),
                 false => {
-                    monitor.warn(format!("{text}; --exclude-disk {} says that this is meant", disk.target))
+                    monitor.warn(format!("{text}; --exclude-disk {} says that this is meant", disk.target));
                 }
             }
             all.push(Skipped { target: disk.target.clone(), why, is_meant });
