@@ -19,6 +19,29 @@ from segments import check_segment
 Places = dict[tuple[FrameName, int], tuple[bytes, int]]
 
 
+def generations(zone: Zone, session: Session) -> list[int]:
+    """The generation that a session belongs to; those of the zone, the newest first, where nothing says which it is."""
+    if not session.is_lost and session.kind in ("backup", "gc"):
+        return [session.entry.number("generation")]
+    records = zone.repository.zone_secrets.values()
+    known = sorted((record.number("generation") for record in records if record["zone"] == zone.name), reverse=True)
+    require(bool(known), f"the zone {zone.name} has no secrets")
+    return known
+
+
+def opened(zone: Zone, snapshot: Session, keyring: Keyring) -> Content:
+    """The generation that opens the body of a snapshot."""
+    *others, last = generations(zone, snapshot)
+    for generation in others:
+        try:
+            content = Content(zone, generation, keyring)
+            content.disks(snapshot)
+            return content
+        except Damaged:
+            continue
+    return Content(zone, last, keyring)
+
+
 class Content:
     """One generation of a zone, opened."""
 

@@ -159,7 +159,9 @@ impl Facts {
                 .all(|(chunk, pack)| state.follow_moves(chunk, pack, NOW, NOW) == place(chunk, pack));
             live == self.is_live(id)
                 && (!live || places)
-                && (!live || state.standing(id, NOW) == (self.forgotten.contains(id), self.held.contains(id)))
+                && (!live
+                    || state.retention_below(id, NOW)
+                        == (self.forgotten.contains(id), self.held.contains(id)))
         };
         let open = |id: Id| state.is_decided(id, NOW) != self.open.contains(id);
         state.ids().all(|id| same(id) && open(id)) && state.avoid_set(NOW) == self.avoid_set(state)

@@ -24,7 +24,7 @@ pub mod select;
 pub mod stats;
 
 pub use sancerre_repository::{
-    self as repository, Error, ErrorKind, Result, StoreError, cache, error, frames, host, keys, known, map,
+    self as repository, Error, ErrorKind, Result, StoreError, cache, dedup, error, frames, host, keys, map,
     monitor,
 };
 pub use sancerre_store::{self as store, location};

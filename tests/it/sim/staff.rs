@@ -3,6 +3,7 @@
 
 use sancerre_engine::gc::abandon;
 use sancerre_engine::keys::certify::{NewKey, certify};
+use sancerre_engine::repair::{self, RepairOptions};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
 use sancerre_engine::repository::session::Session;
@@ -171,6 +172,13 @@ impl World {
     /// The newest first, as those below may only be given up then.
     pub(super) async fn give_up(&mut self) {
         let mut log = Log::load(&self.admin).await.unwrap();
+        // Junk below what nobody can read any more: it may have been an entry.
+        for session in log.untold() {
+            let (key, reason) = (names::log(&zone(), session.number), "test".to_owned());
+            let options = RepairOptions { dry_run: false, give_up: Vec::new(), reason };
+            let done = repair::give_up(&self.admin, &mut log, &key, &options).await.unwrap();
+            self.trace.push(done);
+        }
         log.judge();
         let waiting = log.waiting();
         let is_invalid = |entry: &LogEntry| matches!(entry.outcome, Outcome::Invalid(_));

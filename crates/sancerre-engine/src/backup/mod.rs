@@ -12,11 +12,13 @@ mod doubt;
 mod ending;
 mod gate;
 mod hinted;
+mod last_look;
 mod maps;
 mod member;
 mod options;
 mod packer;
 mod region;
+mod regions;
 mod reread;
 mod salvage;
 mod sample;
@@ -52,9 +54,9 @@ use self::scratch::ScratchPool;
 use self::stored::Stored;
 use self::tables::Tables;
 use self::upload::Uploader;
+use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
-use crate::known::Usable;
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -71,7 +73,7 @@ struct Shared {
     monitor: Monitor,
     zone_keys: ZoneKeys,
     frame_bytes: usize,
-    usable: Usable,
+    usable: ReusePolicy,
     index: Index,
     tables: Tables,
     /// Names the snapshot before this one, for who doubts its map.
@@ -208,13 +210,14 @@ async fn save(
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
         gate::before_manifest(repository, log, &uploader, &run).await?;
+        last_look::before_manifest(repository, &uploader, &run).await?;
         Ok(run)
     };
     match done.await {
         Ok(run) => {
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
-            let packs = Moves::below(log, u64::MAX).packs(&run.uses);
+            let packs = Moves::below(log, Log::END).packs(&run.uses);
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
@@ -345,7 +348,7 @@ impl Run {
         if options.dedup == Dedup::Own {
             avoid.all_but(log, &own);
         }
-        let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
+        let usable = ReusePolicy { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
         let base = {
             let (vm, wanted) = (options.public_name(), options.maps.base());

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{self, Decision, Drop, Rules, Verdict};
-use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
+use sancerre_engine::forget::plan::{self, Decision, ForgetReason, Rules, Verdict};
+use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::Selector;
@@ -90,7 +90,7 @@ pub(crate) struct Forget {
     reason: String,
     /// Only say what would happen
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Forget {
@@ -114,14 +114,17 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
-    let wish = if options.snapshots.is_empty() {
-        Wish::Rules { rules, vms: options.vm, tags: options.tags }
+    let selection = if options.snapshots.is_empty() {
+        Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        Wish::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
+        Selection::Named {
+            snapshots: named(&options, &repository, &log, context)?,
+            even_last: options.even_last,
+        }
     };
     let began = context.host.clock.now();
     let settings = ForgetOptions {
-        wish,
+        selection,
         reason: options.reason,
         max_drop_percent: options.max_drop,
         dry_run: options.dry_run,
@@ -198,8 +201,12 @@ fn dropped(report: &ForgetReport) -> usize {
 
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
-    context.output.result(&table(&COLUMNS, &rows))?;
-    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(Drop::Damaged)) {
+    // Cron mails whatever is printed, and each night that would be the same table.
+    if !context.global.quiet || dry_run {
+        context.output.result(&table(&COLUMNS, &rows))?;
+    }
+    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged))
+    {
         context.output.warning(&damaged(decision));
     }
     let dropped = dropped(report);

@@ -43,7 +43,7 @@ pub(crate) enum Freezing {
 }
 
 /// Machines of a hypervisor.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Machines of a hypervisor")]
 pub(crate) struct LiveOptions {
     /// Back up the machine as the hypervisor has it: all its disks at one moment, running or not, reading only what changed
