@@ -1,5 +1,4 @@
-//! QEMU and libvirt, for the tests that back up running machines. QEMU's packages belong together: those of another release
-//! than `qemu-utils` would take that away.
+//! QEMU and libvirt, for the tests that back up running machines.
 
 use crate::setup::apt_get;
 use crate::shell;
@@ -7,22 +6,25 @@ use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::Path;
 
-const PROGRAMS: [&str; 4] = ["qemu-system-x86_64", "libvirtd", "virsh", "qemu-ga"];
-/// Whose files are looked for: with them a guest with a kernel of its own is made.
-const KERNELS: &str = "/lib/modules";
-const LIBVIRT: [&str; 7] = [
+const PROGRAMS: [&str; 8] =
+    ["qemu-system-x86_64", "libvirtd", "virsh", "qemu-ga", "busybox", "cpio", "setpriv", "e2fsck"];
+const LIBVIRT: [&str; 8] = [
     "libvirt-daemon",
     "libvirt-clients",
     "libvirt-daemon-driver-qemu",
-    "linux-image-cloud-amd64",
     "qemu-guest-agent",
-    "busybox",
+    "busybox-static",
     "cpio",
+    "util-linux",
+    "e2fsprogs",
 ];
-const QEMU: [&str; 5] =
-    ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios", "libbrlapi0.8"];
+/// A guest with a kernel of its own is made of its files.
+const KERNEL: &str = "linux-image-cloud-amd64";
+const QEMU: &str = "qemu-system-x86";
 const BACKPORTS: &str = "bookworm-backports";
 const SOURCE: &str = "/etc/apt/sources.list.d/sancerre-backports.sources";
+/// Where Debian is when this machine has it from nowhere else.
+const DEBIAN: &str = "http://deb.debian.org/debian";
 
 /// Installs what is missing.
 pub(crate) fn install() -> Result<()> {
@@ -30,34 +32,43 @@ pub(crate) fn install() -> Result<()> {
     if is_there || !shell::is_installed("apt-get") {
         return Ok(());
     }
-    let utils = shell::output(shell::command("dpkg-query", &["-W", "-f", "${Version}", "qemu-utils"]));
-    let is_backport = utils.unwrap_or_default().contains("bpo12");
+    let is_backport = utils_version().contains("bpo12");
     if is_backport && !Path::new(SOURCE).exists() {
         let text = format!(
             "Types: deb\nURIs: {}\nSuites: {BACKPORTS}\nComponents: main\n\
              Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
-            mirror()?
+            mirror()
         );
         fs::write(SOURCE, text).with_context(|| format!("setup: cannot write {SOURCE}; run it as root"))?;
     }
     apt_get(&["update"])?;
-    let suffix = if is_backport { format!("/{BACKPORTS}") } else { String::new() };
-    let qemu: Vec<String> = QEMU.iter().map(|package| format!("{package}{suffix}")).collect();
-    let packages: Vec<&str> = qemu.iter().map(String::as_str).chain(LIBVIRT).collect();
-    println!("setup: installing {}", packages.join(" "));
-    apt_get(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())
+    let install = ["install", "-y", "--no-install-recommends"];
+    // QEMU's packages belong together: one of another release than `qemu-utils` would take that away.
+    let from: &[&str] = if is_backport { &["-t", BACKPORTS] } else { &[] };
+    println!("setup: installing {QEMU} {} {KERNEL}", LIBVIRT.join(" "));
+    apt_get(&[&install, from, &[QEMU]].concat())?;
+    apt_get(&[&install, LIBVIRT.as_slice(), &[KERNEL]].concat())
 }
 
-/// Where this machine has Debian's packages from.
-fn mirror() -> Result<String> {
-    let files =
-        fs::read_dir("/etc/apt/sources.list.d")?.flatten().map(|file| fs::read_to_string(file.path()));
-    let texts: Vec<String> = files.filter_map(Result::ok).collect();
-    let uris = texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("URIs:"));
-    let found = uris.map(str::trim).find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
-    found.map(str::to_owned).context("setup: no mirror of Debian in /etc/apt/sources.list.d")
+fn utils_version() -> String {
+    shell::output(shell::command("dpkg-query", &["-W", "-f", "${Version}", "qemu-utils"])).unwrap_or_default()
 }
 
+/// Where this machine has Debian's packages from: in either form of such lists.
+fn mirror() -> String {
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let files = folder.map(|file| file.path()).chain(["/etc/apt/sources.list".into()]);
+    let texts: Vec<String> = files.filter_map(|path| fs::read_to_string(path).ok()).collect();
+    let words = texts.iter().flat_map(|text| text.split_whitespace());
+    let mut mirrors =
+        words.filter(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"));
+    mirrors.next().unwrap_or(DEBIAN).to_owned()
+}
+
+/// A kernel, and the modules that belong to it.
 fn has_kernel() -> bool {
-    fs::read_dir(KERNELS).is_ok_and(|mut versions| versions.next().is_some())
+    let kernels = fs::read_dir("/boot").into_iter().flatten().flatten();
+    let names: Vec<String> = kernels.filter_map(|file| file.file_name().into_string().ok()).collect();
+    let mut versions = names.iter().filter_map(|name| name.strip_prefix("vmlinuz-"));
+    versions.any(|version| Path::new("/lib/modules").join(version).join("kernel/drivers").exists())
 }

@@ -1,10 +1,14 @@
-//! The agent in a guest, which freezes its file systems.
+//! The agent in a guest, which freezes its file systems: through libvirt, or at the socket that QEMU was given for it.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::CaptureError;
+use crate::qmp::{Qmp, QmpError};
 use crate::virsh::Virsh;
 
 /// Whoever lives answers at once.
@@ -13,21 +17,54 @@ const PING_SECONDS: u64 = 3;
 const THAW_SECONDS: u64 = 30;
 /// The agent's own time, and then virsh's to give up.
 const MORE: Duration = Duration::from_secs(5);
+/// In place of a connection to libvirt.
+const BY_SOCKET: &str = "socket";
 
 /// The agent of one machine.
-pub(crate) struct Agent<'a> {
-    pub(crate) virsh: &'a Virsh,
-    pub(crate) uuid: &'a str,
+#[derive(Debug, Clone)]
+pub(crate) enum Agent {
+    /// Of this machine of libvirt.
+    Virsh(Virsh, String),
+    /// At this socket.
+    Socket(PathBuf),
 }
 
-impl Agent<'_> {
+impl Agent {
+    /// The same, in words for another process.
+    pub(crate) fn words(&self) -> [OsString; 3] {
+        match self {
+            Self::Virsh(virsh, uuid) => [virsh.program().into(), virsh.uri().into(), uuid.into()],
+            Self::Socket(path) => [path.into(), BY_SOCKET.into(), "".into()],
+        }
+    }
+
+    /// From such words.
+    ///
+    /// # Errors
+    /// They name none.
+    pub(crate) fn of(words: [&OsStr; 3]) -> Result<Self, CaptureError> {
+        let [program, uri, uuid] = words;
+        let text = |word: &OsStr| word.to_str().unwrap_or_default().to_owned();
+        match uri.to_str() {
+            Some(BY_SOCKET) => Ok(Self::Socket(program.into())),
+            _ => Ok(Self::Virsh(Virsh::new(program.into(), &text(uri))?, text(uuid))),
+        }
+    }
+
     fn ask(&self, command: &str, seconds: u64) -> Result<Value, CaptureError> {
-        let (timeout, json) = (seconds.to_string(), format!("{{\"execute\":\"{command}\"}}"));
         let limit = Duration::from_secs(seconds).saturating_add(MORE);
-        let arguments = ["qemu-agent-command", "--timeout", &timeout, "--domain", self.uuid, "--cmd", &json];
-        let answer = self.virsh.call_within(limit, &arguments)?;
-        let answer: Value = serde_json::from_str(answer.trim()).unwrap_or_default();
-        Ok(answer.get("return").cloned().unwrap_or_default())
+        match self {
+            Self::Virsh(virsh, uuid) => {
+                let (timeout, json) = (seconds.to_string(), format!("{{\"execute\":\"{command}\"}}"));
+                let arguments =
+                    ["qemu-agent-command", "--timeout", &timeout, "--domain", uuid, "--cmd", &json];
+                let answer = virsh.call_within(limit, &arguments)?;
+                let answer: Value = serde_json::from_str(answer.trim()).unwrap_or_default();
+                Ok(answer.get("return").cloned().unwrap_or_default())
+            }
+            Self::Socket(path) => ask(path, command, limit)
+                .map_err(|error| CaptureError::Refused { what: command.to_owned(), said: error.to_string() }),
+        }
     }
 
     /// Its version, if it lives.
@@ -53,4 +90,21 @@ impl Agent<'_> {
     pub(crate) fn thaw(&self) -> Result<(), CaptureError> {
         self.ask("guest-fsfreeze-thaw", THAW_SECONDS).map(drop)
     }
+
+    /// Whether the machine does not run any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Virsh(virsh, uuid) => {
+                virsh.call(&["domstate", "--domain", uuid]).is_ok_and(|state| state.trim() == "shut off")
+            }
+            Self::Socket(path) => UnixStream::connect(path).is_err(),
+        }
+    }
+}
+
+fn ask(path: &Path, command: &str, limit: Duration) -> Result<Value, QmpError> {
+    let mut agent = Qmp::agent(path, limit)?;
+    // What it still has to say to somebody who went away is no answer to us.
+    agent.sync(u64::from(std::process::id()))?;
+    agent.execute(command, json!({}))
 }

@@ -1,5 +1,8 @@
 //! A machine that was restored, defined again: its description, with its disks where they are now.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::id;
 
@@ -67,7 +70,9 @@ impl Restored {
             source,
             advice: "make room there",
         };
-        std::fs::write(&path, element.written()).map_err(failed)?;
+        // There are passwords in it.
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(element.written().as_bytes())).map_err(failed)?;
         let defined = virsh.call(&["define", "--file", &path.display().to_string()]);
         // It holds what the restored description holds.
         let _ = std::fs::remove_file(&path);

@@ -6,19 +6,17 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::agent::Agent;
-use crate::virsh::Virsh;
+use crate::deaf::{Guard, say};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__thaw";
@@ -27,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two attempts to thaw, and how long they go on: libvirt may be away meanwhile.
 const AGAIN: Duration = Duration::from_millis(500);
 const PERSISTENCE: Duration = Duration::from_secs(3600);
-/// The guard outlives what ends the backup: a terminal that is closed, a service that is stopped.
-const DEAF: &str = "trap '' HUP INT TERM; exec \"$0\" \"$@\"";
 
 /// How a guest is frozen.
 #[derive(Debug, Clone)]
@@ -55,10 +51,8 @@ pub struct Frozen {
 /// A guest that stands still until this is dropped.
 #[derive(Debug)]
 pub struct Freeze {
-    child: Child,
-    /// Its end thaws.
-    input: Option<ChildStdin>,
-    lines: Receiver<String>,
+    /// The end of its input thaws.
+    guard: Guard,
     file_systems: u64,
     agent: String,
 }
@@ -68,46 +62,27 @@ impl Freeze {
     ///
     /// # Errors
     /// Why it does not, in words.
-    pub(crate) fn begin(
-        virsh: &Virsh,
-        uuid: &str,
-        marker: &Path,
-        options: &FreezeOptions,
-    ) -> Result<Self, String> {
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(DEAF).arg(&options.program).arg(SUBCOMMAND);
-        command.arg(virsh.program()).arg(virsh.uri()).arg(uuid);
-        command.arg(options.freeze.as_secs().to_string()).arg(options.hold.as_secs().to_string()).arg(marker);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        let mut child = command.spawn().map_err(|error| format!("no guard can be started: {error}"))?;
-        let input = child.stdin.take();
-        let (send, lines) = channel();
-        if let Some(output) = child.stdout.take() {
-            thread::spawn(move || {
-                BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
-            });
-        }
-        let mut freeze = Self { child, input, lines, file_systems: 0, agent: String::new() };
-        let line = freeze.line(options.freeze.saturating_add(PATIENCE))?;
+    pub(crate) fn begin(agent: &Agent, marker: &Path, options: &FreezeOptions) -> Result<Self, String> {
+        let mut arguments: Vec<OsString> = vec![SUBCOMMAND.into()];
+        arguments.extend(agent.words());
+        let seconds = [options.freeze, options.hold].map(|time| time.as_secs().to_string().into());
+        arguments.extend(seconds);
+        arguments.push(marker.into());
+        let guard = Guard::start(&options.program, &arguments)?;
+        let line = guard.line(options.freeze.saturating_add(PATIENCE))?;
         let words: Vec<&str> = line.splitn(3, ' ').collect();
         match words.as_slice() {
             ["frozen", number, agent] => {
-                freeze.file_systems = number.parse().unwrap_or(0);
-                (*agent).clone_into(&mut freeze.agent);
-                Ok(freeze)
+                Ok(Self { guard, file_systems: number.parse().unwrap_or(0), agent: (*agent).to_owned() })
             }
             _ => Err(line.strip_prefix("no ").unwrap_or("its guard was not understood").to_owned()),
         }
     }
 
-    fn line(&self, patience: Duration) -> Result<String, String> {
-        self.lines.recv_timeout(patience).map_err(|_| "its guard said nothing more".to_owned())
-    }
-
     /// Thaws it, and says what it was, if it stood still until now.
     pub(crate) fn thaw(mut self, patience: Duration) -> Result<Frozen, String> {
-        drop(self.input.take());
-        let line = self.line(patience.saturating_add(PATIENCE))?;
+        self.guard.tell("");
+        let line = self.guard.line(patience.saturating_add(PATIENCE))?;
         let frozen = |milliseconds: &str| Frozen {
             file_systems: self.file_systems,
             milliseconds: milliseconds.parse().unwrap_or(0),
@@ -120,14 +95,6 @@ impl Freeze {
     }
 }
 
-impl Drop for Freeze {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        // One that still thaws goes on by itself.
-        let _ = self.child.try_wait();
-    }
-}
-
 /// The guard: returns with its exit code once the guest is thawed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -135,20 +102,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         return say("no it was called with other arguments");
     };
     let seconds = |text: &OsString| text.to_str().and_then(|text| text.parse::<u64>().ok());
-    let (Some(uri), Some(uuid), Some(freeze), Some(hold)) =
-        (uri.to_str(), uuid.to_str(), seconds(freeze), seconds(hold))
-    else {
+    let (Some(freeze), Some(hold)) = (seconds(freeze), seconds(hold)) else {
         return say("no it was called with other arguments");
     };
-    let virsh = match Virsh::new(program.into(), uri) {
-        Ok(virsh) => virsh,
-        Err(error) => return say(&format!("no {error}")),
-    };
-    let agent = Agent { virsh: &virsh, uuid };
-    guard(&agent, freeze, Duration::from_secs(hold), Path::new(marker))
+    match Agent::of([program, uri, uuid]) {
+        Ok(agent) => guard(&agent, freeze, Duration::from_secs(hold), Path::new(marker)),
+        Err(error) => say(&format!("no {error}")),
+    }
 }
 
-fn guard(agent: &Agent<'_>, freeze_seconds: u64, hold: Duration, marker: &Path) -> i32 {
+fn guard(agent: &Agent, freeze_seconds: u64, hold: Duration, marker: &Path) -> i32 {
     let version = match agent.version() {
         Ok(version) => version,
         Err(error) => return say(&format!("no {error}")),
@@ -158,7 +121,7 @@ fn guard(agent: &Agent<'_>, freeze_seconds: u64, hold: Duration, marker: &Path) 
         Ok(lock) => lock,
         Err(error) => return say(&format!("no another guard of this guest is still at work ({error})")),
     };
-    if let Err(error) = fs::write(marker, agent.uuid) {
+    if let Err(error) = fs::write(marker, "") {
         return say(&format!("no {} cannot be written: {error}", marker.display()));
     }
     let started = Instant::now();
@@ -200,27 +163,15 @@ fn wait(hold: Duration) -> bool {
 }
 
 /// Thaws until the guest says that it is thawed, or is gone for good.
-fn thaw(agent: &Agent<'_>) {
+fn thaw(agent: &Agent) {
     let started = Instant::now();
     while started.elapsed() < PERSISTENCE {
         if agent.thaw().is_ok() && agent.is_frozen().is_ok_and(|frozen| !frozen) {
             return;
         }
-        if agent
-            .virsh
-            .call(&["domstate", "--domain", agent.uuid])
-            .is_ok_and(|state| state.trim() == "shut off")
-        {
+        if agent.is_gone() {
             return;
         }
         thread::sleep(AGAIN);
     }
-}
-
-/// Says a line to who asked; that one may be dead.
-fn say(line: &str) -> i32 {
-    let mut stdout = io::stdout();
-    let line = line.replace('\n', " ");
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    0
 }

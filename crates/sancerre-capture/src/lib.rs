@@ -23,22 +23,30 @@
 )]
 
 mod agent;
+pub mod around;
 mod checkpoint;
+mod deaf;
 mod define;
 mod error;
+mod freezing;
 pub mod guard;
 mod machine;
 mod place;
 mod program;
 mod pull;
+mod qemu;
+mod qmp;
 mod room;
 mod virsh;
 mod xml;
 
+pub use around::{Around, Commands};
 pub use define::{Defined, Restored};
 pub use error::CaptureError;
 pub use guard::{Freeze, FreezeOptions, Frozen};
 pub use machine::{Machine, MachineDisk};
 pub use place::default_run_folder;
-pub use pull::{Live, Picture, PictureDisk, Pull};
+pub use pull::{Live, Moment, Picture, PictureDisk, Pull};
+pub use qemu::{Qemu, QemuDisk};
+pub use qmp::{Qmp, QmpError};
 pub use virsh::Virsh;

@@ -47,31 +47,7 @@ impl Place {
         owner: Option<(u32, u32)>,
         patience: Duration,
     ) -> Result<Self, CaptureError> {
-        let failed = |operation, path: &Path, source| CaptureError::File {
-            operation,
-            path: path.to_owned(),
-            source,
-            advice: ADVICE,
-        };
-        // Others may pass through it, and see nothing.
-        make(base, 0o711).map_err(|source| failed("make", base, source))?;
-        let path = base.join(format!("{uuid}.lock"));
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let lock = lock.map_err(|source| failed("open", &path, source))?;
-        let started = Instant::now();
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if started.elapsed() < patience => thread::sleep(STEP),
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(CaptureError::Busy {
-                        machine: uuid.to_owned(),
-                        why: "another sancerre backs this machine up now; wait until it is done".into(),
-                    });
-                }
-                Err(error) => return Err(failed("lock", &path, error.into())),
-            }
-        }
+        let lock = lock(base, uuid, patience)?;
         let folder = base.join(uuid);
         make(&folder, 0o700).map_err(|source| failed("make", &folder, source))?;
         if let Some((user, group)) = owner.filter(|_| geteuid().is_root()) {
@@ -89,6 +65,11 @@ impl Place {
             });
         }
         Ok(place)
+    }
+
+    /// What the machine is called here.
+    pub(crate) fn id(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// What says that somebody works on the machine.
@@ -137,6 +118,42 @@ impl Drop for Place {
         // Only if nothing lies there: a marker has still to be seen. The lock stays, or two could hold one each.
         let _ = fs::remove_dir(&self.folder);
     }
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> CaptureError {
+    CaptureError::File { operation, path: path.to_owned(), source, advice: ADVICE }
+}
+
+/// Locks a machine, for which it waits so long; the lock is a file in the folder `base`.
+///
+/// # Errors
+/// [`CaptureError::Busy`] when another process has it; what the system says.
+pub(crate) fn lock(base: &Path, id: &str, patience: Duration) -> Result<File, CaptureError> {
+    // Others may pass through it, and see nothing.
+    make(base, 0o711).map_err(|source| failed("make", base, source))?;
+    let path = base.join(format!("{id}.lock"));
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(|source| failed("open", &path, source))?;
+    let started = Instant::now();
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::WOULDBLOCK) if started.elapsed() < patience => thread::sleep(STEP),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(CaptureError::Busy {
+                    machine: id.to_owned(),
+                    why: "another sancerre backs this machine up now; wait until it is done".into(),
+                });
+            }
+            Err(error) => return Err(failed("lock", &path, error.into())),
+        }
+    }
+}
+
+/// FNV-1a: short, and the same tomorrow.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 fn make(path: &Path, mode: u32) -> io::Result<()> {

@@ -39,7 +39,7 @@ pub(crate) struct Changed {
 
 /// A part of a whole, in millionths; never none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Share(u32);
+pub(crate) struct Share(u32);
 
 impl FromStr for Share {
     type Err = String;
@@ -66,6 +66,20 @@ impl FromStr for Share {
 }
 
 impl Changed {
+    /// The same that was not typed here.
+    pub(crate) fn of(
+        changed: Vec<DiskSource>,
+        changed_since: Option<Selector>,
+        share: Option<Share>,
+    ) -> Self {
+        Self { changed, changed_since, verify_unchanged: share }
+    }
+
+    /// How much is compared, if it was said.
+    pub(crate) fn verify_unchanged(&self) -> Option<Share> {
+        self.verify_unchanged
+    }
+
     /// The bitmaps that are named in place of files.
     pub(crate) fn bitmaps(&self) -> Bitmaps {
         let wanted = |given: &DiskSource| Some((given.name.clone(), bitmaps::named(&given.path)?.to_owned()));

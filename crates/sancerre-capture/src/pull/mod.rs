@@ -19,7 +19,8 @@ use self::base::{Base, named_in};
 use crate::agent::Agent;
 use crate::checkpoint::{self, Names};
 use crate::error::CaptureError;
-use crate::guard::{Freeze, FreezeOptions, Frozen};
+use crate::freezing::Freezing;
+use crate::guard::{FreezeOptions, Frozen};
 use crate::machine::{Machine, MachineDisk};
 use crate::place::Place;
 use crate::room::{self, Room};
@@ -32,7 +33,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// What a process that was killed asked of libvirt goes on, and is waited for: to end a job that only begins hangs libvirt.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Where changes to devices are kept when nobody says.
-const DEVICES: &str = "/var/tmp";
+pub(crate) const DEVICES: &str = "/var/tmp";
 
 /// What is asked of a picture.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +50,22 @@ pub struct Pull {
     pub must_freeze: bool,
 }
 
-/// A picture, which stays until [`Live::end`].
+/// A machine of which a picture can be taken.
+pub trait Moment: Send {
+    /// Takes the picture.
+    ///
+    /// # Errors
+    /// Why there is none; what was begun ends with [`Moment::end`].
+    fn begin(&mut self, pull: &Pull) -> Result<Picture, CaptureError>;
+
+    /// Why the picture was given up before it was read, if it was.
+    fn given_up(&self) -> Option<String>;
+
+    /// Ends the picture. Returns what could not be removed, in words; the next backup tries again.
+    fn end(&mut self, is_saved: bool) -> Vec<String>;
+}
+
+/// A picture, which stays until [`Moment::end`].
 #[derive(Debug)]
 pub struct Picture {
     /// Its disks.
@@ -113,7 +129,9 @@ impl Live {
         let place = Place::claim(run_folder, &machine.uuid, machine.owner, PATIENCE)?;
         let virsh = virsh.holding(place.lock());
         let live = Self { virsh, machine, place, names: Names::of(repository), scratch, job: None };
-        live.thaw_left();
+        if live.machine.is_active {
+            live.freezing().thaw_left();
+        }
         match live.running_job()? {
             Some(job) if live.is_ours(&job) => live.end_job()?,
             Some(_) => {
@@ -137,89 +155,15 @@ impl Live {
         &self.machine
     }
 
-    fn agent(&self) -> Agent<'_> {
-        Agent { virsh: &self.virsh, uuid: &self.machine.uuid }
-    }
-
-    /// Thaws what a guard that was killed left frozen. A guest that does not answer was perhaps started anew; one that still
-    /// stands still is frozen for whoever asks next, who says so.
-    fn thaw_left(&self) {
-        if self.place.marker().exists() && self.machine.is_active {
-            let _ = self.agent().thaw();
-        }
-    }
-
-    /// Takes the picture.
-    ///
-    /// # Errors
-    /// Why there is none; what was begun ends with [`Live::end`].
-    pub fn begin(&mut self, pull: &Pull) -> Result<Picture, CaptureError> {
-        let mut notes = Vec::new();
-        let base = self.base(pull, &mut notes)?;
-        let taken: Vec<MachineDisk> =
-            self.machine.taken().filter(|disk| pull.targets.contains(&disk.target)).cloned().collect();
-        let mut asked: Vec<Asked<'_>> = taken.iter().map(|disk| self.asked(disk, base.as_ref())).collect();
-        let folders: Vec<PathBuf> =
-            asked.iter().filter_map(|asked| asked.scratch.parent().map(Path::to_owned)).collect();
-        if let Some(why) = folders.iter().find_map(|folder| room::too_little(folder)) {
-            return Err(CaptureError::Unfit(why));
-        }
-        let (virsh, uuid) = (self.virsh.clone(), self.machine.uuid.clone());
-        let give_up = move || drop(virsh.call(&["domjobabort", "--domain", &uuid]));
-        let checkpoint = pull.session.as_ref().map(|session| self.names.checkpoint(session));
-        let freeze = self.freeze(pull, &mut notes)?;
-        // From here on there may be something to end.
-        self.job = Some(Job { checkpoint: checkpoint.clone(), room: Room::watch(folders, give_up) });
-        self.ask(&mut asked, base.as_ref(), checkpoint.as_deref(), &mut notes)?;
-        let frozen = self.thaw(pull, freeze, &mut notes)?;
-        let socket = self.place.socket();
-        let disks = asked.iter().map(|asked| PictureDisk {
-            target: asked.disk.target.clone(),
-            socket: socket.clone(),
-            bitmap: asked.is_incremental.then(|| bitmap(&asked.disk.target)),
-        });
-        Ok(Picture { disks: disks.collect(), base: base.map(|base| base.snapshot), frozen, notes })
+    fn freezing(&self) -> Freezing<'_> {
+        let agent = || Agent::Virsh(self.virsh.clone(), self.machine.uuid.clone());
+        let agent = self.machine.has_agent.then(agent);
+        Freezing { agent, marker: self.place.marker(), name: &self.machine.name }
     }
 
     fn asked<'a>(&self, disk: &'a MachineDisk, base: Option<&Base>) -> Asked<'a> {
         let is_incremental = base.is_some_and(|base| base.marked.contains(&disk.target));
         Asked { disk, scratch: self.scratch_of(disk), is_incremental }
-    }
-
-    fn freeze(&self, pull: &Pull, notes: &mut Vec<String>) -> Result<Option<Freeze>, CaptureError> {
-        // A machine that never had an agent is no news each night.
-        let may = self.machine.has_agent || pull.must_freeze;
-        let Some(options) = pull.freeze.as_ref().filter(|_| may) else { return Ok(None) };
-        match Freeze::begin(&self.virsh, &self.machine.uuid, &self.place.marker(), options) {
-            Ok(freeze) => Ok(Some(freeze)),
-            Err(why) => self.not_frozen(pull, &why, notes).map(|()| None),
-        }
-    }
-
-    fn thaw(
-        &self,
-        pull: &Pull,
-        freeze: Option<Freeze>,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Frozen>, CaptureError> {
-        let (Some(freeze), Some(options)) = (freeze, &pull.freeze) else { return Ok(None) };
-        match freeze.thaw(options.hold) {
-            Ok(frozen) => Ok(Some(frozen)),
-            Err(why) => self.not_frozen(pull, &why, notes).map(|()| None),
-        }
-    }
-
-    fn not_frozen(&self, pull: &Pull, why: &str, notes: &mut Vec<String>) -> Result<(), CaptureError> {
-        // A guard that was killed thaws nothing any more.
-        self.thaw_left();
-        let said = format!("{} was not frozen: {why}", self.machine.name);
-        if pull.must_freeze {
-            return Err(CaptureError::Unfit(format!(
-                "{said}. Nothing was saved; install or start the agent in the guest, or leave --freeze must out"
-            )));
-        }
-        notes.push(format!("{said}; its file systems are as after a power cut"));
-        Ok(())
     }
 
     /// Begins the job. A disk whose list of changes is broken is asked for in full: one disk costs one disk.
@@ -285,38 +229,6 @@ impl Live {
         Element::new("domainbackup").with("mode", "pull").holding(server).holding(disks)
     }
 
-    /// Why the picture was given up before it was read, if it was.
-    pub fn given_up(&self) -> Option<String> {
-        self.job.as_ref().and_then(|job| job.room.given_up())
-    }
-
-    /// Ends the picture. Returns what could not be removed, in words; the next backup tries again.
-    pub fn end(&mut self, is_saved: bool) -> Vec<String> {
-        let Some(job) = self.job.take() else { return Vec::new() };
-        let mut notes = Vec::new();
-        match self.running_job() {
-            Ok(Some(running)) if self.is_ours(&running) => {
-                notes.extend(self.end_job().err().map(|error| error.to_string()));
-            }
-            Ok(_) => {}
-            Err(error) => notes.push(error.to_string()),
-        }
-        self.remove_files();
-        let Some(new) = job.checkpoint else { return notes };
-        let ours = match self.checkpoints() {
-            Ok(ours) => ours,
-            Err(error) => {
-                notes.push(error.to_string());
-                return notes;
-            }
-        };
-        // Saved: all that came before it. Not saved: this one.
-        for name in ours.iter().filter(|name| (**name == new) != is_saved) {
-            notes.extend(self.delete(name).err().map(|error| error.to_string()));
-        }
-        notes
-    }
-
     /// The backup that libvirt runs on the machine.
     fn running_job(&self) -> Result<Option<Element>, CaptureError> {
         match self.virsh.xml("a backup", &["backup-dumpxml", "--domain", &self.machine.uuid]) {
@@ -368,6 +280,66 @@ impl Live {
         let beside = disk.path.parent().filter(|_| !disk.is_device);
         let folder = self.scratch.as_deref().or(beside).unwrap_or(Path::new(DEVICES));
         folder.join(format!(".{}{}", disk.target, self.scratch_suffix()))
+    }
+}
+
+impl Moment for Live {
+    fn begin(&mut self, pull: &Pull) -> Result<Picture, CaptureError> {
+        let mut notes = Vec::new();
+        let base = self.base(pull, &mut notes)?;
+        let taken: Vec<MachineDisk> =
+            self.machine.taken().filter(|disk| pull.targets.contains(&disk.target)).cloned().collect();
+        let mut asked: Vec<Asked<'_>> = taken.iter().map(|disk| self.asked(disk, base.as_ref())).collect();
+        let folders: Vec<PathBuf> =
+            asked.iter().filter_map(|asked| asked.scratch.parent().map(Path::to_owned)).collect();
+        if let Some(why) = folders.iter().find_map(|folder| room::too_little(folder)) {
+            return Err(CaptureError::Unfit(why));
+        }
+        let (virsh, uuid) = (self.virsh.clone(), self.machine.uuid.clone());
+        let give_up = move || drop(virsh.call(&["domjobabort", "--domain", &uuid]));
+        let checkpoint = pull.session.as_ref().map(|session| self.names.checkpoint(session));
+        let freeze = self.freezing().freeze(pull, &mut notes)?;
+        // From here on there may be something to end.
+        self.job = Some(Job { checkpoint: checkpoint.clone(), room: Room::watch(folders, give_up) });
+        self.ask(&mut asked, base.as_ref(), checkpoint.as_deref(), &mut notes)?;
+        let frozen = self.freezing().thaw(pull, freeze, &mut notes)?;
+        let socket = self.place.socket();
+        let disks = asked.iter().map(|asked| PictureDisk {
+            target: asked.disk.target.clone(),
+            socket: socket.clone(),
+            bitmap: asked.is_incremental.then(|| bitmap(&asked.disk.target)),
+        });
+        Ok(Picture { disks: disks.collect(), base: base.map(|base| base.snapshot), frozen, notes })
+    }
+
+    fn given_up(&self) -> Option<String> {
+        self.job.as_ref().and_then(|job| job.room.given_up())
+    }
+
+    fn end(&mut self, is_saved: bool) -> Vec<String> {
+        let Some(job) = self.job.take() else { return Vec::new() };
+        let mut notes = Vec::new();
+        match self.running_job() {
+            Ok(Some(running)) if self.is_ours(&running) => {
+                notes.extend(self.end_job().err().map(|error| error.to_string()));
+            }
+            Ok(_) => {}
+            Err(error) => notes.push(error.to_string()),
+        }
+        self.remove_files();
+        let Some(new) = job.checkpoint else { return notes };
+        let ours = match self.checkpoints() {
+            Ok(ours) => ours,
+            Err(error) => {
+                notes.push(error.to_string());
+                return notes;
+            }
+        };
+        // Saved: all that came before it. Not saved: this one.
+        for name in ours.iter().filter(|name| (**name == new) != is_saved) {
+            notes.extend(self.delete(name).err().map(|error| error.to_string()));
+        }
+        notes
     }
 }
 

@@ -3,10 +3,10 @@
 use futures::StreamExt;
 use futures::stream;
 use sancerre_capture::Machine;
-use sancerre_engine::Error;
 use serde_json::{Map, Value, json};
 
-use super::one::With;
+use super::one;
+use super::with::With;
 use crate::command::backup;
 use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
@@ -39,25 +39,29 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     let (repository, monitor, _watched) = backup::open(options, context).await?;
     let parallel = u64::from(options.live.parallel);
     let memory_bytes = context.global.memory.checked_div(parallel).unwrap_or(context.global.memory);
-    let with = With { options, context, virsh, repository, memory_bytes };
+    let with = With { options, context, repository, memory_bytes };
     let work = wanted.into_iter().map(|(name, machine)| {
         let (output, shown) = (context.output.clone(), name.clone());
         let own = monitor.warning_to(move |warning| output.warning(&format!("{shown}: {warning}")));
-        let (with, monitor) = (&with, &monitor);
+        let (with, virsh, monitor) = (&with, &virsh, &monitor);
         async move {
+            context.output.detail(&format!("{name}: begins"));
             let result = match (machine, monitor.check()) {
                 // Whoever asked to stop means all that has not begun.
                 (_, Err(error)) => Err(Failure::from(error)),
                 (Err(failure), Ok(())) => Err(failure),
-                (Ok(machine), Ok(())) => with.back_up(machine, own).await,
+                (Ok(machine), Ok(())) => one::back_up(with, virsh, machine, own).await,
             };
             ended(context, name, result)
         }
     });
     let outcomes: Vec<Outcome> =
         stream::iter(work).buffer_unordered(parallel.try_into().unwrap_or(1)).collect().await;
-    monitor.check().map_err(|_| Failure::from(Error::Interrupted))?;
-    told(context, outcomes)
+    let mut done = told(context, outcomes)?;
+    if monitor.check().is_err() {
+        done.exit = Exit::Interrupted;
+    }
+    Ok(done)
 }
 
 fn ended(context: &Context, name: String, result: Result<(Exit, Map<String, Value>), Failure>) -> Outcome {

@@ -2,25 +2,34 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sancerre_capture::{Restored, Virsh};
 use sancerre_engine::select::Which;
 use sancerre_format::names::Title;
+use sancerre_image::nbd::NbdUri;
 use serde_json::{Value, json};
 
 use super::picture::{DESCRIPTION, NVRAM};
-use super::{CONNECTION, Hypervisor, program};
+use super::{CONNECTION, program};
 use crate::arguments::{Restore, parse_title};
 use crate::command::{Context, restore};
 use crate::exit::{Done, Exit, Failure};
+use crate::files;
+
+/// Where a machine is defined again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Defining {
+    /// libvirt of this host
+    Libvirt,
+}
 
 /// A machine that is defined again.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A machine of a hypervisor")]
 pub(crate) struct DefineOptions {
     /// Define the machine again, with the restored disks, in the directory that --target names; refuses to replace one
-    #[arg(long, value_enum, conflicts_with = "overwrite")]
-    pub(crate) to: Option<Hypervisor>,
+    #[arg(long, value_enum, conflicts_with_all = ["overwrite", "in_place"])]
+    pub(crate) to: Option<Defining>,
     /// Which libvirt of this host [default: qemu:///system]
     #[arg(long, value_name = "URI", requires = "to")]
     connect: Option<String>,
@@ -38,6 +47,13 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let virsh = Virsh::new(program(context), define.connect.as_deref().unwrap_or(CONNECTION))?;
     if options.snapshot.member.is_some() {
         return Err(Failure::usage("--to libvirt takes a whole snapshot; leave the disk's name out"));
+    }
+    let is_directory = |path: &Path| {
+        path.is_dir()
+            || !(path.exists() || path.to_str().is_some_and(NbdUri::is_one) || files::is_stdout(path))
+    };
+    if !is_directory(&options.target) {
+        return Err(Failure::usage("--to libvirt puts the disks into a directory: name one with --target"));
     }
     // What is known to be refused should cost nothing.
     let named = match &options.snapshot.snapshot {

@@ -1,9 +1,12 @@
 //! Machines of a hypervisor: their running disks, one moment of them, and what changed since the last.
 
 mod all;
+mod command;
 mod define;
 mod one;
 mod picture;
+mod qemu;
+mod with;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,12 +25,17 @@ const VIRSH: &str = "virsh";
 /// How long a guest may take to stand still, and how long it stands still at most.
 const FREEZE: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(20);
+const BEGIN_SECONDS: u64 = 60;
 
 /// Whom the disks come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Hypervisor {
     /// libvirt of this host
     Libvirt,
+    /// A QEMU that runs without libvirt: --qmp names its monitor
+    Qemu,
+    /// Commands of yours: --begin makes a still picture and says where it is, --end removes it
+    Command,
 }
 
 /// Whether file systems are frozen at the moment that is saved.
@@ -53,6 +61,21 @@ pub(crate) struct LiveOptions {
     /// Which libvirt of this host, such as qemu:///session [default: qemu:///system]
     #[arg(long, value_name = "URI", requires = "source")]
     connect: Option<String>,
+    /// The socket of QEMU's monitor (-qmp unix:PATH,server=on,wait=off), which nobody else talks to meanwhile
+    #[arg(long, value_name = "SOCKET", requires = "source", conflicts_with_all = ["connect", "all"])]
+    qmp: Option<PathBuf>,
+    /// The socket of the guest's agent, for a QEMU without libvirt
+    #[arg(long, value_name = "SOCKET", requires = "qmp")]
+    agent: Option<PathBuf>,
+    /// Run this with `sh -c`: it makes a still picture of the machine and prints its disks as JSON, see docs/QUIESCE.md
+    #[arg(long, value_name = "COMMAND", requires = "source", requires = "end", conflicts_with_all = ["connect", "all", "qmp"])]
+    begin: Option<String>,
+    /// Run this with `sh -c` when the picture was read, and whatever happens: it removes the picture, and thaws
+    #[arg(long, value_name = "COMMAND", requires = "begin")]
+    end: Option<String>,
+    /// How many seconds the first command may take, in which it may have frozen the guest
+    #[arg(long, value_name = "SECONDS", requires = "begin", default_value_t = BEGIN_SECONDS)]
+    begin_limit: u64,
     /// A disk that is not backed up, by its target, such as vdb; may be given several times
     #[arg(long = "exclude-disk", value_name = "TARGET", requires = "source")]
     exclude_disks: Vec<String>,
@@ -94,16 +117,19 @@ impl LiveOptions {
         if self.freeze == Freezing::Never {
             return Ok(None);
         }
-        let program = std::env::current_exe().map_err(|error| {
-            Failure::failed(format!("cannot find this program to start it again: {error}"))
-        })?;
-        Ok(Some(FreezeOptions { program, freeze: FREEZE, hold: HOLD }))
+        Ok(Some(FreezeOptions { program: this_program()?, freeze: FREEZE, hold: HOLD }))
     }
 
     fn is_wanted(&self, name: &str) -> bool {
         let fits = |pattern: &String| fits(pattern, name);
         (self.matches.is_empty() || self.matches.iter().any(fits)) && !self.exclude.iter().any(fits)
     }
+}
+
+/// This program, for a process that outlives it.
+fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
 
 fn program(context: &Context) -> PathBuf {
@@ -133,9 +159,20 @@ fn fits(pattern: &str, name: &str) -> bool {
 /// `backup --source …`.
 pub(crate) async fn run(options: &Backup, context: &Context) -> Result<Done, Failure> {
     crate::command::backup::refuse_past(options, context)?;
-    match options.live.all {
-        true => all::run(options, context).await,
-        false => one::run(options, context).await,
+    let (live, source) = (&options.live, options.live.source);
+    let is_foreign = match source {
+        Some(Hypervisor::Qemu) => live.begin.is_some(),
+        Some(Hypervisor::Command) => live.qmp.is_some(),
+        _ => live.qmp.is_some() || live.begin.is_some(),
+    };
+    if is_foreign {
+        return Err(Failure::usage("--qmp belongs to --source qemu, and --begin to --source command"));
+    }
+    match source {
+        Some(Hypervisor::Qemu) => qemu::run(options, context).await,
+        Some(Hypervisor::Command) => command::run(options, context).await,
+        _ if live.all => all::run(options, context).await,
+        _ => one::run(options, context).await,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The picture of a running machine, taken when the session has its number.
 
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sancerre_capture::{CaptureError, Frozen, Live, Machine, Pull};
+use sancerre_capture::{CaptureError, Frozen, Machine, Moment, PictureDisk, Pull};
 use sancerre_engine::Error;
 use sancerre_engine::backup::{BackupSource, Capture, Captured, Hint, Input, Maps};
 use sancerre_engine::monitor::Monitor;
@@ -18,8 +18,6 @@ use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 
 /// How QEMU's servers call the context of a list of changes.
 const CONTEXT: &str = "qemu:dirty-bitmap:";
-/// Who kept count, in the manifest.
-const SOURCE: &str = "libvirt";
 /// The machine's own files in a snapshot.
 pub(super) const DESCRIPTION: &str = "libvirt.xml";
 pub(super) const NVRAM: &str = "nvram";
@@ -28,15 +26,15 @@ const NVRAM_BYTES_MAX: u64 = 256 << 20;
 
 /// A machine that both the engine and who started it work on.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Mutex<Live>>);
+pub(super) struct Shared(Arc<Mutex<dyn Moment>>);
 
 impl Shared {
-    pub(super) fn new(live: Live) -> Self {
-        Self(Arc::new(Mutex::new(live)))
+    pub(super) fn new(moment: impl Moment + 'static) -> Self {
+        Self(Arc::new(Mutex::new(moment)))
     }
 
     /// What another thread left behind when it died is still true here.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Live> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, dyn Moment + 'static> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,6 +43,10 @@ impl Shared {
 pub(super) struct Taking {
     pub(super) live: Shared,
     pub(super) pull: Pull,
+    /// Who keeps count, in the manifest.
+    pub(super) source: &'static str,
+    /// Whose description and settings go with it.
+    pub(super) machine: Option<Machine>,
     pub(super) verify_millionths: u32,
     pub(super) monitor: Monitor,
     /// Files that go with it.
@@ -68,12 +70,14 @@ impl Capture for Taking {
         let (mut sources, mut hints) = (Vec::new(), Vec::new());
         for disk in &picture.disks {
             let name = title(&disk.target)?;
-            let (opened, map) = open(&disk.socket, &disk.target, disk.bitmap.as_deref())?;
+            let (opened, map) = open(disk, self.source)?;
             hints.extend(map.map(|map| Hint { disk: name.clone(), map }));
             let input = Input::Disk(Arc::new(opened));
             sources.push(BackupSource { name, kind: MemberKind::Disk, input, least_bytes: 1 });
         }
-        sources.extend(files(live.machine(), &self.monitor)?);
+        if let Some(machine) = &self.machine {
+            sources.extend(files(machine, &self.monitor)?);
+        }
         sources.extend(self.attached);
         let since = picture.base.filter(|_| !hints.is_empty());
         let since = since.map(|id| Selector { snapshot: Which::Id(id), member: None });
@@ -96,11 +100,12 @@ pub(super) fn title(target: &str) -> Result<Title, Error> {
         .map_err(|error| Error::Refused(format!("the disk {target:?} cannot be named: {error}")))
 }
 
-fn open(socket: &Path, export: &str, bitmap: Option<&str>) -> Result<(NbdDisk, Option<ChangeMap>), Error> {
+fn open(disk: &PictureDisk, source: &'static str) -> Result<(NbdDisk, Option<ChangeMap>), Error> {
+    let PictureDisk { target: export, socket, bitmap } = disk;
     let failed = |error: String| Error::Refused(format!("the picture of {export} cannot be read: {error}"));
     let uri = format!("nbd+unix:///{}?socket={}", encoded(export), encoded(&socket.to_string_lossy()));
     let uri = NbdUri::parse(&uri).map_err(|error| failed(error.to_string()))?;
-    let bitmap = bitmap.map(|name| format!("{CONTEXT}{name}"));
+    let bitmap = bitmap.as_ref().map(|name| format!("{CONTEXT}{name}"));
     let is_counted = bitmap.is_some();
     let disk = NbdDisk::open(&uri, &NbdOptions { bitmap, ..NbdOptions::default() });
     let disk = disk.map_err(|error| failed(error.to_string()))?;
@@ -108,7 +113,7 @@ fn open(socket: &Path, export: &str, bitmap: Option<&str>) -> Result<(NbdDisk, O
         return Ok((disk, None));
     }
     let size_bytes = disk.size_bytes();
-    let map = ChangeMap::new(SOURCE, size_bytes, disk.changed_ranges(0..size_bytes)?);
+    let map = ChangeMap::new(source, size_bytes, disk.changed_ranges(0..size_bytes)?);
     Ok((disk, Some(map.map_err(|error| failed(error.to_string()))?)))
 }
 

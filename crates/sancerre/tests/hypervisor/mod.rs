@@ -1,6 +1,6 @@
 //! A libvirt of its own with real QEMU guests, as a user of its own, in a folder that is gone afterwards.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, dead_code, unused_imports)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,6 +9,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+mod linux;
+mod plain;
+#[path = "../template/mod.rs"]
+mod template;
+
+pub(crate) use linux::Linux;
+pub(crate) use plain::Plain;
 
 pub(crate) const MIB: usize = 1 << 20;
 /// Sectors before the blocks of the guest, and blocks.
@@ -58,29 +66,44 @@ impl Default for Guest<'_> {
 impl Host {
     /// None, said loudly, where there is no libvirt; in CI there must be.
     pub(crate) fn start() -> Option<Self> {
-        let needed = ["libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "as", "ld", "setpriv"];
+        let mut host = Self::bare(&["libvirtd", "virsh"])?;
+        host.libvirtd_up();
+        Some(host)
+    }
+
+    /// The same without libvirt; `more` is needed besides.
+    pub(crate) fn bare(more: &[&str]) -> Option<Self> {
+        let needed = ["qemu-system-x86_64", "qemu-img", "as", "ld", "setpriv"];
         let is_there = |program: &&str| {
             let folders = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
         };
-        let missing: Vec<&str> = needed.into_iter().filter(|program| !is_there(program)).collect();
+        let missing: Vec<&str> =
+            needed.iter().chain(more).copied().filter(|program| !is_there(program)).collect();
         if !missing.is_empty() {
-            assert!(std::env::var_os("CI").is_none(), "cannot run here, and CI is set: no {missing:?}");
-            eprintln!("SKIPPED: {missing:?} are not installed");
+            sancerre_services::skip(&format!("{missing:?} are not installed"));
             return None;
         }
         let folder = tempfile::Builder::new().prefix("lv").tempdir_in("/tmp").unwrap();
         let as_root = rustix::process::geteuid().is_root();
-        let mut host = Self { folder, libvirtd: None, as_root };
+        let host = Self { folder, libvirtd: None, as_root };
         fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_sancerre"), host.path("sancerre")).unwrap();
         for name in ["run", "config", "cache", "data", "disks"] {
             fs::create_dir(host.path(name)).unwrap();
-            host.own(&host.path(name));
         }
-        host.own(host.folder.path());
-        host.libvirtd_up();
-        host.succeed(&["init", "--key-file", "w.key", "--writer", "hv1"]);
+        template::copy(host.folder.path(), &host.path("repo"));
+        if as_root {
+            let owner = format!("{NOBODY}:{NOBODY}");
+            assert!(
+                Command::new("chown")
+                    .args(["-R", &owner])
+                    .arg(host.folder.path())
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
         Some(host)
     }
 
@@ -139,7 +162,7 @@ impl Host {
         ] {
             command.env(format!("XDG_{name}"), self.path(folder));
         }
-        command.env("SANCERRE_REPOSITORY", self.path("repo")).env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", self.path("repo")).env("SANCERRE_PASSWORD", template::PASSPHRASE);
         command
     }
 
@@ -190,10 +213,9 @@ impl Host {
         summary(&self.succeed(&self.backup(name)))
     }
 
-    /// Makes the disks of a guest and defines it.
-    pub(crate) fn define(&self, guest: &Guest<'_>) {
+    /// Makes the disks of a guest, the first of which it starts from.
+    fn make_disks(&self, guest: &Guest<'_>) {
         let boot = self.boot(guest);
-        let mut disks = String::new();
         for (number, format) in guest.disks.iter().enumerate() {
             let (raw, path) = (self.path("new.raw"), self.disk(guest.name, number));
             let mut bytes = vec![0; guest.disk_bytes];
@@ -208,6 +230,15 @@ impl Host {
                 .output();
             assert!(made.unwrap().status.success());
             self.own(&path);
+        }
+    }
+
+    /// Makes the disks of a guest and defines it.
+    pub(crate) fn define(&self, guest: &Guest<'_>) {
+        self.make_disks(guest);
+        let mut disks = String::new();
+        for (number, format) in guest.disks.iter().enumerate() {
+            let path = self.disk(guest.name, number);
             let letter = char::from(b'a' + u8::try_from(number).unwrap());
             // The firmware sees only disks that it may boot from.
             disks.push_str(&format!(
@@ -361,6 +392,11 @@ impl Host {
         assert!(!self.virsh(&["backup-dumpxml", name]).status.success(), "a job is left");
         let ours = self.checkpoints(name).iter().filter(|name| name.starts_with("sancerre-")).count();
         assert_eq!(ours, 1, "checkpoints of ours");
+        self.has_no_files();
+    }
+
+    /// No socket and no file of ours is left.
+    pub(crate) fn has_no_files(&self) {
         for entry in fs::read_dir(self.path("disks")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(!name.contains("scratch"), "{name} is left");
@@ -388,6 +424,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if self.libvirtd.is_none() {
+            return;
+        }
         let list = self.virsh(&["list", "--uuid"]);
         for uuid in String::from_utf8_lossy(&list.stdout).split_whitespace() {
             drop(self.virsh(&["destroy", uuid]));
@@ -418,137 +457,4 @@ pub(crate) fn told(output: &Output) -> String {
 pub(crate) fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.lines().last().unwrap_or_else(|| panic!("{}", told(output)))).unwrap()
-}
-
-/// A guest with a kernel, a file system that it writes to all the time, and the agent that freezes it.
-pub(crate) struct Linux {
-    kernel: PathBuf,
-    modules: PathBuf,
-}
-
-impl Linux {
-    /// None, said loudly, where its parts are missing; in CI they must be there.
-    pub(crate) fn find() -> Option<Self> {
-        let newest = |folder: &str, start: &str| {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            let names = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(start));
-            names.map(|entry| entry.path()).max()
-        };
-        let kernel = newest("/boot", "vmlinuz-");
-        let version = kernel
-            .as_ref()
-            .and_then(|path| path.file_name()?.to_str()?.strip_prefix("vmlinuz-").map(str::to_owned));
-        let modules = version.map(|version| Path::new("/lib/modules").join(version).join("kernel/drivers"));
-        let parts = ["/usr/sbin/qemu-ga", "/usr/bin/busybox", "/usr/bin/cpio"];
-        let missing: Vec<&str> = parts.into_iter().filter(|part| !Path::new(part).exists()).collect();
-        match (kernel, modules) {
-            (Some(kernel), Some(modules)) if missing.is_empty() && modules.exists() => {
-                Some(Self { kernel, modules })
-            }
-            _ => {
-                assert!(
-                    std::env::var_os("CI").is_none(),
-                    "cannot run here, and CI is set: a kernel or {missing:?}"
-                );
-                eprintln!("SKIPPED: no kernel with modules in /boot, or {missing:?} are not installed");
-                None
-            }
-        }
-    }
-
-    /// Defines it, starts it and waits for its agent.
-    pub(crate) fn run(&self, host: &Host, name: &str) {
-        self.initrd(host);
-        fs::copy(&self.kernel, host.path("vmlinuz")).unwrap();
-        fs::set_permissions(host.path("vmlinuz"), fs::Permissions::from_mode(0o644)).unwrap();
-        let (raw, disk) = (host.path("fs.raw"), host.disk(name, 0));
-        fs::File::create(&raw).unwrap().set_len(32 << 20).unwrap();
-        assert!(Command::new("mkfs.ext4").arg("-q").arg(&raw).status().unwrap().success());
-        let made = Command::new("qemu-img")
-            .args(["convert", "-f", "raw", "-O", "qcow2"])
-            .arg(&raw)
-            .arg(&disk)
-            .status();
-        assert!(made.unwrap().success());
-        host.own(&disk);
-        let (folder, disk) = (host.folder.path().display(), disk.display());
-        let xml = format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu><cpu mode='maximum'/>\
-             <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{folder}/vmlinuz</kernel><initrd>{folder}/initrd</initrd>\
-             <cmdline>quiet</cmdline></os><features><acpi/></features><devices>\
-             <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>\
-             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
-             <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
-        );
-        fs::write(host.path("domain.xml"), xml).unwrap();
-        host.ask(&["define", "domain.xml"]);
-        host.ask(&["start", name]);
-        let started = Instant::now();
-        while host.frozen(name).is_none() {
-            assert!(started.elapsed() < Duration::from_secs(180), "the agent does not answer");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn initrd(&self, host: &Host) {
-        let root = host.path("initrd.d");
-        for folder in ["bin", "dev", "proc", "sys", "mnt", "run", "m"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        let linked = Command::new("ldd").args(["/usr/sbin/qemu-ga"]).output().unwrap();
-        let linked = String::from_utf8(linked.stdout).unwrap();
-        let libraries = linked.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned);
-        for file in libraries.chain(["/usr/bin/busybox".to_owned()]) {
-            let inside = root.join(file.trim_start_matches('/'));
-            fs::create_dir_all(inside.parent().unwrap()).unwrap();
-            fs::copy(&file, inside).unwrap();
-        }
-        fs::copy("/usr/sbin/qemu-ga", root.join("bin/qemu-ga")).unwrap();
-        let modules = [
-            "virtio/virtio_ring",
-            "virtio/virtio",
-            "virtio/virtio_pci_legacy_dev",
-            "virtio/virtio_pci_modern_dev",
-            "virtio/virtio_pci",
-            "block/virtio_blk",
-            "char/virtio_console",
-        ];
-        let mut load = String::new();
-        for module in modules {
-            let name = module.rsplit('/').next().unwrap();
-            // What is built in has no file.
-            if fs::copy(self.modules.join(format!("{module}.ko")), root.join("m").join(name)).is_ok() {
-                load.push_str(&format!("$B insmod /m/{name}\n"));
-            }
-        }
-        let init = format!(
-            "#!/usr/bin/busybox sh\nB=/usr/bin/busybox\n$B mount -t devtmpfs d /dev\n$B mount -t proc p /proc\n\
-             $B mount -t sysfs s /sys\n{load}$B mount -t ext4 /dev/vda /mnt\n\
-             P=$($B grep -l org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name); P=${{P%/name}}\n\
-             /bin/qemu-ga -d -m virtio-serial -p /dev/${{P##*/}} -f /run/ga.pid -t /run\n\
-             i=0\nwhile :; do i=$((i+1)); echo $i > /mnt/new; $B sync; $B mv /mnt/new /mnt/counter; done\n"
-        );
-        fs::write(root.join("init"), init).unwrap();
-        fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
-        let made = Command::new("sh")
-            .arg("-c")
-            .arg("cd \"$0\" && find . | cpio -o -H newc --quiet > ../initrd")
-            .arg(&root)
-            .status();
-        assert!(made.unwrap().success());
-    }
-}
-
-impl Host {
-    /// Whether a guest's file systems stand still; none if its agent does not answer.
-    pub(crate) fn frozen(&self, name: &str) -> Option<bool> {
-        let answer = self.virsh(&[
-            "qemu-agent-command",
-            "--timeout",
-            "2",
-            name,
-            "{\"execute\":\"guest-fsfreeze-status\"}",
-        ]);
-        answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).contains("frozen"))
-    }
 }
