@@ -45,7 +45,7 @@ impl Restored {
                  undefine that one first",
                 there.name, there.uuid
             ))),
-            Err(CaptureError::Refused { .. }) => Ok(()),
+            Err(CaptureError::NoMachine { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

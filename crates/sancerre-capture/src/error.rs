@@ -35,6 +35,14 @@ pub enum CaptureError {
         /// What it said.
         said: String,
     },
+    /// There is none of this name or id.
+    #[error("libvirt has no machine {name} at {uri}; `virsh --connect {uri} list --all` shows what it has")]
+    NoMachine {
+        /// Which.
+        name: String,
+        /// Where.
+        uri: String,
+    },
     /// Something that cannot be understood.
     #[error("the XML of {what} cannot be understood: {problem}; please report it")]
     Xml {

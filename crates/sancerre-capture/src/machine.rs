@@ -59,8 +59,14 @@ impl Machine {
     pub fn read(virsh: &Virsh, name: &str) -> Result<Self, CaptureError> {
         // A name may begin with a dash: what follows the option is taken as it is.
         let arguments = ["dumpxml", "--security-info", "--domain", name];
-        let mut machine = Self::of(virsh.call(&arguments)?)
-            .map_err(|problem| CaptureError::Xml { what: name.to_owned(), problem })?;
+        let text = virsh.call(&arguments).map_err(|error| match error {
+            CaptureError::Refused { said, .. } if said.starts_with("failed to get domain") => {
+                CaptureError::NoMachine { name: name.to_owned(), uri: virsh.uri().to_owned() }
+            }
+            error => error,
+        })?;
+        let mut machine =
+            Self::of(text).map_err(|problem| CaptureError::Xml { what: name.to_owned(), problem })?;
         if machine.is_active {
             // What is saved is without what holds for this run alone.
             machine.xml = virsh.call(&[&arguments[..], &["--migratable"]].concat())?;

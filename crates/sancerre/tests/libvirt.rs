@@ -14,11 +14,12 @@ use hypervisor::{Guest, Host, Linux, MIB, summary, told};
 #[test]
 fn a_running_machine_is_one_moment_of_all_its_disks_and_then_what_changed() {
     let Some(host) = Host::start() else { return };
-    let guest = Guest::default();
+    let guest = Guest { ticks: 0, disk_bytes: 64 * MIB, ..Guest::default() };
     host.run(&guest);
     // Somebody else's, who counts from another day.
-    fs::write(host.path("c.xml"), "<domaincheckpoint><name>virtnbdbackup.0</name></domaincheckpoint>")
-        .unwrap();
+    let disks = "<disks><disk name='vda'/><disk name='vdb' checkpoint='no'/></disks>";
+    let theirs = format!("<domaincheckpoint><name>virtnbdbackup.0</name>{disks}</domaincheckpoint>");
+    fs::write(host.path("c.xml"), theirs).unwrap();
     host.ask(&["checkpoint-create", guest.name, "c.xml"]);
     let mut moments = Vec::new();
     for night in 0..3 {
@@ -51,10 +52,10 @@ fn a_running_machine_is_one_moment_of_all_its_disks_and_then_what_changed() {
 #[test]
 fn killed_at_any_moment_the_next_night_is_right_and_nothing_is_left() {
     let Some(host) = Host::start() else { return };
-    let guest = Guest::default();
+    let guest = Guest { ticks: 0, ..Guest::default() };
     host.run(&guest);
     host.back_up(guest.name);
-    let number = std::env::var("SANCERRE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let number = std::env::var("SANCERRE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let mut seed =
         std::env::var("SANCERRE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
     eprintln!("seed {seed}, {number} kills");
@@ -193,6 +194,10 @@ fn what_is_of_others_is_never_ended() {
     assert!(told(&output).contains("another program backs it up now"), "{}", told(&output));
     host.ask(&["backup-dumpxml", guest.name]);
     host.ask(&["domjobabort", guest.name]);
+    // A name that nobody has, and an option that means nothing, cost nothing.
+    let output = host.expect(2, &host.backup("nobody"));
+    assert!(told(&output).contains("libvirt has no machine nobody"), "{}", told(&output));
+    host.expect(2, &["backup", "--key-file", "w.key", "--vm", "a", "--qmp", "q.sock", "w.key"]);
     // A disk that is left out is said, and does not count as missing; one that is not there is a mistake.
     let output = host.succeed(&[&host.backup(guest.name)[..], &["--exclude-disk", "vdb"]].concat());
     let skipped: Vec<String> =

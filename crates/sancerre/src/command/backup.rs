@@ -167,7 +167,10 @@ fn parse_machine(text: &str) -> Result<MachineId, String> {
 pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Failure> {
     match options.live.source {
         Some(_) => live::run(&options, context).await,
-        None => given(options, context).await,
+        None => {
+            options.live.refuse_without_source()?;
+            given(options, context).await
+        }
     }
 }
 

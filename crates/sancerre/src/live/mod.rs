@@ -103,6 +103,20 @@ pub(crate) struct LiveOptions {
 }
 
 impl LiveOptions {
+    /// Refuses what means nothing without --source. The parser lets it pass beside disks, which exclude a source.
+    pub(crate) fn refuse_without_source(&self) -> Result<(), Failure> {
+        let texts = [self.connect.is_some(), self.begin.is_some(), self.end.is_some(), self.all];
+        let paths = [&self.qmp, &self.agent, &self.run_dir, &self.scratch].map(Option::is_some);
+        let lists = [&self.exclude_disks, &self.matches, &self.exclude].map(|list| !list.is_empty());
+        let is_given = texts.into_iter().chain(paths).chain(lists).any(|is_given| is_given);
+        match is_given || self.freeze != Freezing::Try {
+            true => Err(Failure::usage(
+                "an option about machines of a hypervisor goes with --source, and disks that are named go without it",
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn virsh(&self, context: &Context) -> Result<Virsh, Failure> {
         let uri = self.connect.as_deref().unwrap_or(CONNECTION);
         Ok(Virsh::new(program(context), uri)?)
@@ -178,7 +192,11 @@ pub(crate) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
 
 impl From<CaptureError> for Failure {
     fn from(error: CaptureError) -> Self {
-        Self::new(Exit::Failed, error.to_string())
+        let exit = match &error {
+            CaptureError::NoMachine { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 

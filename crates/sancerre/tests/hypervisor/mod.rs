@@ -55,9 +55,9 @@ impl Default for Guest<'_> {
         Self {
             name: "web 01",
             disks: &["qcow2", "raw"],
-            disk_bytes: 64 * MIB,
+            disk_bytes: 20 * MIB,
             blocks: 4096,
-            ticks: 0,
+            ticks: 1,
             devices: "",
         }
     }
