@@ -40,6 +40,9 @@ const TEST_TOOLS: &[Tool] = &[
     required("losetup", "mount"),
     required("qemu-img", "qemu-utils"),
     required("qemu-nbd", "qemu-utils"),
+    required("qemu-system-x86_64", "qemu-system-x86"),
+    required("busybox", "busybox-static"),
+    required("dpkg-deb", "dpkg"),
     required("nbdkit", "nbdkit"),
     required("mkfs.btrfs", "btrfs-progs"),
     required("thin_delta", "thin-provisioning-tools"),
@@ -117,17 +120,19 @@ pub(crate) const BENCH_TOOLS: &[Tool] = &[
 
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
+    // First: QEMU's packages must be of one release.
+    hypervisor::install()?;
     install(TEST_TOOLS)?;
     python_venv()?;
     if !has_fusepy() {
         apt_get(&["install", "-y", "--no-install-recommends", "python3-fusepy"])?;
     }
-    hypervisor::install()?;
     services::install_seaweedfs()?;
     if shell::is_installed("npm") {
         services::install_azurite()?;
     }
     services::install_decoder()?;
+    services::install_kernel()?;
     println!("setup: the object stores and what the second decoder needs are installed");
     Ok(())
 }

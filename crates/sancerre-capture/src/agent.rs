@@ -3,12 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sancerre_boot::{Qmp, QmpError};
 use serde_json::{Value, json};
 
 use crate::error::CaptureError;
-use crate::qmp::{Qmp, QmpError};
 use crate::virsh::Virsh;
 
 /// Whoever lives answers at once.
@@ -103,8 +104,9 @@ impl Agent {
 }
 
 fn ask(path: &Path, command: &str, limit: Duration) -> Result<Value, QmpError> {
-    let mut agent = Qmp::agent(path, limit)?;
     // What it still has to say to somebody who went away is no answer to us.
-    agent.sync(u64::from(std::process::id()))?;
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let number = u64::from(std::process::id()).rotate_left(32) | ASKED.fetch_add(1, Ordering::Relaxed);
+    let mut agent = Qmp::agent(path, limit, number)?;
     agent.execute(command, json!({}))
 }

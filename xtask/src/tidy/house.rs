@@ -6,19 +6,20 @@ use super::source::{Source, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each crate may use of the others; the order is that of reading.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("sancerre-format", &[]),
     ("sancerre-confine", &[]),
     ("sancerre-image", &["confine"]),
     ("sancerre-guest", &["confine", "image"]),
-    ("sancerre-capture", &[]),
     ("sancerre-store", &["format"]),
     ("sancerre-repository", &["format", "image", "store"]),
     ("sancerre-serve", &["repository"]),
+    ("sancerre-boot", &[]),
+    ("sancerre-capture", &["boot"]),
     ("sancerre-engine", &["format", "image", "store", "repository"]),
     (
         "sancerre",
-        &["format", "confine", "image", "guest", "capture", "store", "repository", "serve", "engine"],
+        &["format", "confine", "image", "guest", "store", "repository", "serve", "boot", "capture", "engine"],
     ),
 ];
 

@@ -61,6 +61,12 @@ pub trait Moment: Send {
     /// Why the picture was given up before it was read, if it was.
     fn given_up(&self) -> Option<String>;
 
+    /// Why what was read may be of several moments, in words; asked once all is read, and before the end. libvirt takes the disks
+    /// away itself when that happens.
+    fn broken(&self) -> Option<String> {
+        None
+    }
+
     /// Ends the picture. Returns what could not be removed, in words; the next backup tries again.
     fn end(&mut self, is_saved: bool) -> Vec<String>;
 }

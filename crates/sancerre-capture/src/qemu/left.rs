@@ -53,7 +53,7 @@ impl Qemu {
             self.ask("blockdev-del", json!({ "node-name": name }))?;
         }
         self.look()?;
-        for disk in self.disks.clone() {
+        for disk in &self.disks {
             if disk.bitmaps.iter().any(|bitmap| bitmap.name == UNTIL_NOW) {
                 self.remove_list(&disk.node, UNTIL_NOW)?;
             }
@@ -61,12 +61,13 @@ impl Qemu {
         Ok(())
     }
 
-    /// Why what was read may not have been one moment.
-    pub(super) fn is_broken(&self, backups: &[String]) -> Option<String> {
+    /// Whether a job that kept a disk still is not there any more.
+    pub(super) fn ended_early(&self, backups: &[String]) -> Option<String> {
         let jobs = self.ask("query-jobs", json!({})).unwrap_or_default();
-        backups.iter().find(|id| named(&jobs, "id", id).is_none()).map(|id| {
-            format!("QEMU's job {id} ended before the disks were read, so they may be of different moments: forget this snapshot")
-        })
+        backups
+            .iter()
+            .find(|id| named(&jobs, "id", id).is_none())
+            .map(|id| format!("QEMU's job {id} was ended by somebody else before all was read"))
     }
 
     fn all_ours(&self, query: &str, field: &str) -> Result<Vec<String>, CaptureError> {
@@ -91,8 +92,8 @@ impl Qemu {
     /// Removes the lists of ours that are not kept.
     pub(super) fn keep_lists(&mut self, is_kept: impl Fn(&str) -> bool) -> Result<(), CaptureError> {
         self.look()?;
-        for disk in self.disks.clone() {
-            for bitmap in disk.ours(&self.names.clone()).filter(|bitmap| !is_kept(&bitmap.name)) {
+        for disk in &self.disks {
+            for bitmap in disk.ours(&self.names).filter(|bitmap| !is_kept(&bitmap.name)) {
                 self.remove_list(&disk.node, &bitmap.name)?;
             }
         }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sancerre_boot::{Qmp, QmpError};
 use serde_json::{Value, json};
 
 pub use self::disks::QemuDisk;
@@ -26,7 +27,6 @@ use crate::error::CaptureError;
 use crate::freezing::Freezing;
 use crate::place::{self, Place};
 use crate::pull::{DEVICES, Moment, Picture, PictureDisk, Pull};
-use crate::qmp::{Qmp, QmpError};
 use crate::room::{self, Room};
 
 /// What the names of nodes, jobs and exports of ours begin with.
@@ -306,13 +306,13 @@ impl Moment for Qemu {
         self.job.as_ref().and_then(|job| job.room.given_up())
     }
 
+    fn broken(&self) -> Option<String> {
+        self.ended_early(&self.job.as_ref()?.backups)
+    }
+
     fn end(&mut self, is_saved: bool) -> Vec<String> {
         let Some(job) = self.job.take() else { return Vec::new() };
-        let mut notes = Vec::new();
-        if is_saved && job.room.given_up().is_none() {
-            notes.extend(self.is_broken(&job.backups));
-        }
-        notes.extend(self.clear());
+        let mut notes = self.clear();
         if let Some(new) = job.list {
             // Saved: all that came before it. Not saved: this one.
             let kept = self.keep_lists(|name| (name == new) == is_saved);

@@ -35,15 +35,16 @@ pub struct Captured {
     pub frozen: Option<String>,
 }
 
-/// Takes the picture, and makes it what is backed up.
+/// Takes the picture, if one is to be taken, and makes it what is backed up.
 pub(super) async fn take(
     repository: &Repository,
     log: &Log,
     options: &mut BackupOptions,
-    capture: Box<dyn Capture>,
+    capture: Option<Box<dyn Capture>>,
     session: Option<SessionId>,
     monitor: &Monitor,
 ) -> Result<Option<String>> {
+    let Some(capture) = capture else { return Ok(None) };
     let snapshots = maps::snapshots_of(log, options);
     let captured = repository.host.compute(move || capture.take(session, snapshots)).await??;
     options.sources = captured.sources;

@@ -130,10 +130,7 @@ async fn begin(
     if options.dry_run {
         let next = log.end();
         log.complete(repository, next).await?;
-        let frozen = match capture {
-            Some(capture) => capture::take(repository, &log, &mut options, capture, None, monitor).await?,
-            None => None,
-        };
+        let frozen = capture::take(repository, &log, &mut options, capture, None, monitor).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
         (run.maps, run.frozen) = (options.maps, frozen);
         run.members(options.sources, options.allow, None).await?;
@@ -148,18 +145,13 @@ async fn begin(
     log.complete(repository, session.id.number).await?;
     log.refuse_unread(&repository.keys.zone)?;
     log.refuse_opaque(&repository.keys.zone, session.id.number)?;
-    let frozen = match capture {
-        Some(capture) => {
-            let number = Some(session.id);
-            match capture::take(repository, &log, &mut options, capture, number, monitor).await {
-                Ok(frozen) => frozen,
-                Err(error) => {
-                    abort(repository, &session, &error, monitor).await;
-                    return Err(error);
-                }
-            }
+    let frozen = match capture::take(repository, &log, &mut options, capture, Some(session.id), monitor).await
+    {
+        Ok(frozen) => frozen,
+        Err(error) => {
+            abort(repository, &session, &error, monitor).await;
+            return Err(error);
         }
-        None => None,
     };
     save(repository, &mut log, session, options, frozen, monitor).await
 }

@@ -40,9 +40,8 @@ const CACHE_BYTES: u64 = 2 << 30;
 
 /// Back up the disks of one virtual machine.
 ///
-/// Disks that are named are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md; or have libvirt keep a
-/// moment of its machines still, with --source. All of them become one
-/// snapshot, or none does.
+/// Disks that are named are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md; or have the hypervisor keep
+/// a moment of its machines still, with --source. All of them become one snapshot, or none does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A bare PATH is named disk0, the next one disk1, and so on.
@@ -58,6 +57,8 @@ Examples:
   sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
   sancerre backup --source libvirt --vm web01                             # while it runs, and only what changed
   sancerre backup --source libvirt --all --exclude '*-test'               # all machines of this host
+  sancerre backup --source qemu --qmp /run/web03.qmp --vm web03           # the same without libvirt
+  sancerre backup --source command --vm web04 --begin './snapshot web04' --end './remove web04'
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]

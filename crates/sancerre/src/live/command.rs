@@ -26,6 +26,9 @@ use crate::sources::{DiskSource, Planned};
 /// How a machine was frozen of which only a command knows more.
 const FROZEN: &str = "by-command";
 
+/// So many a command is told of: a variable has 128 KiB.
+const SNAPSHOTS_MAX: usize = 100;
+
 /// What the first command printed.
 #[derive(Debug, Default)]
 struct Printed {
@@ -76,12 +79,13 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     Ok(Done { exit, summary })
 }
 
-/// What the machine's snapshots are called: those of its name.
+/// What the machine's newest snapshots are called: those of its name.
 async fn snapshots(with: &With<'_>, name: &Title) -> Result<Vec<String>, Failure> {
     let log = repository::load_recent_log(with.context, &with.repository).await?;
     let public = with.options.public_name.as_ref().unwrap_or(name);
-    let all = log.snapshots().into_iter();
-    Ok(all.filter(|one| one.manifest.fields.vm == *public).map(|one| one.id().to_string()).collect())
+    let of_name = log.snapshots().into_iter().filter(|one| one.manifest.fields.vm == *public);
+    let all: Vec<String> = of_name.map(|one| one.id().to_string()).collect();
+    Ok(all.get(all.len().saturating_sub(SNAPSHOTS_MAX)..).unwrap_or_default().to_vec())
 }
 
 async fn save(

@@ -28,7 +28,7 @@ pub(crate) enum Defining {
 #[command(next_help_heading = "A machine of a hypervisor")]
 pub(crate) struct DefineOptions {
     /// Define the machine again, with the restored disks, in the directory that --target names; refuses to replace one
-    #[arg(long, value_enum, conflicts_with_all = ["overwrite", "in_place"])]
+    #[arg(long, value_enum, conflicts_with_all = ["overwrite", "in_place", "all"])]
     pub(crate) to: Option<Defining>,
     /// Which libvirt of this host [default: qemu:///system]
     #[arg(long, value_name = "URI", requires = "to")]
@@ -45,7 +45,10 @@ pub(crate) struct DefineOptions {
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
     let define = &options.define;
     let virsh = Virsh::new(program(context), define.connect.as_deref().unwrap_or(CONNECTION))?;
-    if options.snapshot.member.is_some() {
+    let [snapshot] = options.snapshots.as_slice() else {
+        return Err(Failure::usage("--to libvirt takes one snapshot at a time"));
+    };
+    if snapshot.member.is_some() {
         return Err(Failure::usage("--to libvirt takes a whole snapshot; leave the disk's name out"));
     }
     let is_directory = |path: &Path| {
@@ -56,7 +59,7 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
         return Err(Failure::usage("--to libvirt puts the disks into a directory: name one with --target"));
     }
     // What is known to be refused should cost nothing.
-    let named = match &options.snapshot.snapshot {
+    let named = match &snapshot.snapshot {
         Which::Latest { vm, .. } => define.name.as_ref().or(vm.as_ref()),
         Which::Id(_) => define.name.as_ref(),
     };

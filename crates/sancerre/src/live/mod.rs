@@ -146,11 +146,9 @@ fn this_program() -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
 
+/// What talks to libvirt; where it is not, that is said when it is started.
 fn program(context: &Context) -> PathBuf {
-    let folders = context.environment.iter().find(|(name, _)| *name == "PATH").map(|(_, folders)| folders);
-    let folders = std::env::split_paths(folders.unwrap_or_default()).filter(|folder| folder.is_absolute());
-    let mut paths = folders.map(|folder| folder.join(VIRSH));
-    paths.find(|path| path.is_file()).unwrap_or_else(|| VIRSH.into())
+    context.environment.program(VIRSH).unwrap_or_else(|| VIRSH.into())
 }
 
 /// Whether a name is what a pattern says: `*` for anything, `?` for one letter.

@@ -121,15 +121,20 @@ impl With<'_> {
         // The hypervisor takes its time, and other machines are backed up meanwhile.
         let ended = self.repository.host.compute(move || {
             let mut live = shared.lock();
-            (live.given_up(), live.end(is_saved))
+            (live.given_up(), live.broken(), live.end(is_saved))
         });
-        let (given_up, left) = ended.await?;
+        let (given_up, broken, left) = ended.await?;
         for left in left {
             monitor.warn(format!("something of this backup is still there, the next one removes it: {left}"));
         }
-        match (result, given_up) {
-            (Err(_), Some(why)) => Err(Failure::failed(format!("{} was given up: {why}", subject.vm))),
-            (result, _) => Ok(result?),
+        let failed = |why| Err(Failure::failed(format!("{}: {why}", subject.vm)));
+        match (result, given_up, broken) {
+            (Err(_), Some(why), _) => failed(format!("the backup was given up: {why}")),
+            // What was given up was read by then: who gives up takes the disks away first.
+            (Ok(report), None, Some(why)) if report.snapshot.is_some() => failed(format!(
+                "a snapshot was saved, and its disks may be of several moments: {why}; forget it"
+            )),
+            (result, ..) => Ok(result?),
         }
     }
 

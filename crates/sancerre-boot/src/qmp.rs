@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 const LINE_BYTES_MAX: u64 = 4 << 20;
 /// Lines that are no answer, before one is given up.
 const EVENTS_MAX: usize = 10_000;
+/// Answers of an agent that somebody else asked for.
+const STALE_MAX: usize = 100;
 /// A monitor that is silent for so long is given up. While a disk waits for its export, QEMU may be busy for a while.
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -61,8 +63,10 @@ impl Qmp {
         Self::connect_within(path, SILENCE)
     }
 
-    /// The same, waiting less for its greeting: one that talks to somebody else gives none.
-    pub(crate) fn connect_within(path: &Path, patience: Duration) -> Result<Self, QmpError> {
+    /// The same, waiting so long for its greeting: one that talks to another program gives none.
+    ///
+    /// Errors: as [`Qmp::connect`].
+    pub fn connect_within(path: &Path, patience: Duration) -> Result<Self, QmpError> {
         let stream = UnixStream::connect(path).map_err(QmpError::Away)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(SILENCE))?;
@@ -76,30 +80,27 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Connects to the agent of a guest, which greets nobody and may not be there yet: no answer is waited for longer.
-    pub(crate) fn agent(path: &Path, patience: Duration) -> Result<Self, QmpError> {
+    /// Connects to the agent of a guest, which greets nobody and may not be there yet: no answer is waited for longer. What it
+    /// still had to say to somebody before is passed over: its first answer must name `id`, which nobody else uses.
+    ///
+    /// Errors: no agent answers.
+    pub fn agent(path: &Path, patience: Duration, id: u64) -> Result<Self, QmpError> {
         let stream = UnixStream::connect(path).map_err(QmpError::Away)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { writer: stream.try_clone()?, reader: BufReader::new(stream) })
-    }
-
-    /// Passes over what is still said to others: answers to us begin after this number.
-    pub(crate) fn sync(&mut self, number: u64) -> Result<(), QmpError> {
-        let question = json!({ "execute": "guest-sync", "arguments": { "id": number } });
-        self.writer.write_all(format!("{question}\n").as_bytes())?;
-        for _ in 0..EVENTS_MAX {
-            if self.line()?.get("return").and_then(Value::as_u64) == Some(number) {
-                return Ok(());
+        let mut agent = Self { writer: stream.try_clone()?, reader: BufReader::new(stream) };
+        agent.ask("guest-sync", &json!({ "id": id }))?;
+        for _ in 0..STALE_MAX {
+            if agent.line()?.get("return").and_then(Value::as_u64) == Some(id) {
+                return Ok(agent);
             }
         }
-        Err(QmpError::Odd("answers to others without an end".into()))
+        Err(QmpError::Odd("answers that nobody asked for, without an end".into()))
     }
 
     /// Asks for something; returns the answer.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let question = json!({ "execute": command, "arguments": arguments });
-        self.writer.write_all(format!("{question}\n").as_bytes())?;
+        self.ask(command, &arguments)?;
         for _ in 0..EVENTS_MAX {
             let mut line = self.line()?;
             if let Some(answer) = line.get_mut("return") {
@@ -114,6 +115,11 @@ impl Qmp {
             }
         }
         Err(QmpError::Odd("events without an end".into()))
+    }
+
+    fn ask(&mut self, command: &str, arguments: &Value) -> io::Result<()> {
+        let question = json!({ "execute": command, "arguments": arguments });
+        self.writer.write_all(format!("{question}\n").as_bytes())
     }
 
     fn line(&mut self) -> Result<Value, QmpError> {
@@ -176,6 +182,25 @@ mod tests {
             assert_eq!(told(words.as_bytes()).unwrap_err().is_gone(), is_gone, "{words}");
         }
         assert!(Qmp::connect(Path::new("/nowhere/q")).is_err_and(|error| error.is_gone()));
+    }
+
+    #[test]
+    fn an_agent_is_heard_from_its_own_answer_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let listener = UnixListener::bind(&path).unwrap();
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // The first two are for somebody who went away.
+            stream.write_all(b"{\"return\": {}}\n{\"return\": 6}\n{\"return\": 7}\n").unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            assert!(lines.next().unwrap().unwrap().contains("guest-sync"));
+            assert!(lines.next().unwrap().unwrap().contains("guest-exec"));
+            stream.write_all(b"{\"return\": {\"pid\": 5}}\n").unwrap();
+        });
+        let mut qmp = Qmp::agent(&path, Duration::from_secs(20), 7).unwrap();
+        assert_eq!(qmp.execute("guest-exec", json!({})).unwrap()["pid"], 5);
+        agent.join().unwrap();
     }
 
     proptest! {
