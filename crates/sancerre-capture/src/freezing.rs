@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::agent::Agent;
 use crate::error::CaptureError;
 use crate::guard::{Freeze, Frozen};
-use crate::pull::Pull;
+use crate::picture::Pull;
 
 /// A guest that may be frozen.
 pub(crate) struct Freezing<'a> {

@@ -1,4 +1,5 @@
-//! Still pictures of running virtual machines, and what changed on their disks: libvirt by its own program, `virsh`.
+//! Still pictures of running virtual machines, and what changed on their disks: of libvirt by its own program, `virsh`, of QEMU by
+//! its monitor, and of anything else by commands of the operator.
 //!
 //! The one idea: nothing is remembered here. A machine's checkpoint is named after the session that saves what it marks,
 //! so the checkpoint's name and the repository's log say which one the next night builds on, after any crash and on any
@@ -31,6 +32,7 @@ mod error;
 mod freezing;
 pub mod guard;
 mod machine;
+mod picture;
 mod place;
 mod program;
 mod pull;
@@ -44,7 +46,8 @@ pub use define::{Defined, Restored};
 pub use error::CaptureError;
 pub use guard::{Freeze, FreezeOptions, Frozen};
 pub use machine::{Machine, MachineDisk};
+pub use picture::{Picture, PictureDisk, Pictured, Pull};
 pub use place::default_run_folder;
-pub use pull::{Live, Moment, Picture, PictureDisk, Pull};
+pub use pull::Live;
 pub use qemu::{Qemu, QemuDisk};
 pub use virsh::Virsh;

@@ -1,8 +1,9 @@
 //! Which night the changes are since: by the names of checkpoints and the log, and by nothing else.
 
-use super::{Live, Pull};
+use super::Live;
 use crate::checkpoint;
 use crate::error::CaptureError;
+use crate::picture::Pull;
 use crate::xml::Element;
 
 /// Snapshots whose checkpoint is looked for in the images when libvirt has lost it.

@@ -25,8 +25,8 @@ use crate::agent::Agent;
 use crate::checkpoint::Names;
 use crate::error::CaptureError;
 use crate::freezing::Freezing;
+use crate::picture::{DEVICES, Picture, PictureDisk, Pictured, Pull};
 use crate::place::{self, Place};
-use crate::pull::{DEVICES, Moment, Picture, PictureDisk, Pull};
 use crate::room::{self, Room};
 
 /// What the names of nodes, jobs and exports of ours begin with.
@@ -264,7 +264,7 @@ impl Qemu {
     }
 }
 
-impl Moment for Qemu {
+impl Pictured for Qemu {
     fn begin(&mut self, pull: &Pull) -> Result<Picture, CaptureError> {
         let base = self.base(pull);
         let list = pull.session.as_ref().map(|session| self.names.checkpoint(session));

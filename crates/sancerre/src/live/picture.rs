@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sancerre_capture::{CaptureError, Frozen, Machine, Moment, PictureDisk, Pull};
+use sancerre_capture::{CaptureError, Frozen, Machine, PictureDisk, Pictured, Pull};
 use sancerre_engine::Error;
 use sancerre_engine::backup::{BackupSource, Capture, Captured, Hint, Input, Maps};
 use sancerre_engine::monitor::Monitor;
@@ -26,15 +26,15 @@ const NVRAM_BYTES_MAX: u64 = 256 << 20;
 
 /// A machine that both the engine and who started it work on.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Mutex<dyn Moment>>);
+pub(super) struct Shared(Arc<Mutex<dyn Pictured>>);
 
 impl Shared {
-    pub(super) fn new(moment: impl Moment + 'static) -> Self {
+    pub(super) fn new(moment: impl Pictured + 'static) -> Self {
         Self(Arc::new(Mutex::new(moment)))
     }
 
     /// What another thread left behind when it died is still true here.
-    pub(super) fn lock(&self) -> MutexGuard<'_, dyn Moment + 'static> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, dyn Pictured + 'static> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sancerre_capture::{Machine, MachineDisk, Moment, Pull, QemuDisk};
+use sancerre_capture::{Machine, MachineDisk, Pictured, Pull, QemuDisk};
 use sancerre_engine::backup::{self as engine, BackupReport, Maps};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -93,7 +93,7 @@ impl With<'_> {
     pub(super) async fn pictured(
         &self,
         subject: &Subject,
-        moment: impl Moment + 'static,
+        moment: impl Pictured + 'static,
         source: &'static str,
         (targets, machine): (Vec<String>, Option<Machine>),
         monitor: &Monitor,
