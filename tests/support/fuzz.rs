@@ -38,7 +38,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -64,6 +64,7 @@ pub const TARGETS: [Target; 25] = [
     ("serve", fuzz_serve::serve),
     ("guest", sancerre_guest::fuzz_disk),
     ("guest_words", sancerre_guest::fuzz_packet),
+    ("machines", machines),
 ];
 
 /// The target of this name.
@@ -360,4 +361,11 @@ fn qcow2(input: &[u8]) {
         disk.read_at(range.start, &mut rebuilt[place]).expect("a part of what could be read");
     }
     assert!(rebuilt == whole, "data outside the ranges");
+}
+
+/// What libvirt says of a machine.
+fn machines(bytes: &[u8]) {
+    if let Ok(machine) = sancerre_capture::Machine::of(String::from_utf8_lossy(bytes).into_owned()) {
+        assert_eq!(machine.uuid.len(), 36);
+    }
 }

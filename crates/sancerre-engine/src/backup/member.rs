@@ -68,8 +68,7 @@ impl Run {
         let regions = self.regions(source, chunking, base.as_ref(), how)?;
         let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
         self.collect(regions, &mut member, base.as_deref(), &watch, uploader).await?;
-        member.words =
-            salvage.map_or_else(MemberWords::default, |salvage| MemberWords::of_unreadable(&salvage.found()));
+        member.words = self.words(&member.kind, salvage.as_deref())?;
         self.judge_member(&member, least_bytes, allow)?;
         self.members.push(member);
         Ok(())
