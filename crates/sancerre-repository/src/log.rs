@@ -14,6 +14,7 @@ mod noted;
 mod read;
 mod snapshot;
 mod standing;
+pub mod suspects;
 mod start;
 mod unread;
 mod verdict;

@@ -20,6 +20,7 @@ mod repair;
 mod restore;
 mod snapshots;
 mod stats;
+mod suspicion;
 
 use std::io::Read;
 use std::path::Path;
@@ -51,6 +52,7 @@ pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 pub(crate) use repair::Repair;
+pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -167,6 +169,8 @@ pub(crate) fn changes(command: &Command) -> bool {
     match command {
         Command::Snapshots(_)
         | Command::Diff(_)
+        | Command::Clean(_)
+        | Command::Explain(_)
         | Command::Dump(_)
         | Command::Nbd(_)
         | Command::Check(_)
@@ -186,6 +190,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Backup(options) => backup::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Diff(options) => diff::run(options, context).await,
+        Command::Clean(options) => suspicion::clean(options, context).await,
+        Command::Explain(options) => suspicion::explain(options, context).await,
+        Command::Clear(options) => suspicion::clear(options, context).await,
+        Command::Suspect(options) => suspicion::suspect(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
@@ -232,5 +240,6 @@ fn member(member: &Member) -> Value {
         "new_bytes": member.new_bytes,
         "fuzzy": member.fuzzy,
         "unreadable": unreadable::json(member),
+        "suspicion": crate::suspicion::of_member(member),
     })
 }

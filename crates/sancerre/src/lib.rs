@@ -32,6 +32,7 @@ mod progress;
 mod repository;
 mod socket;
 mod sources;
+mod suspicion;
 mod units;
 mod unreadable;
 mod used;

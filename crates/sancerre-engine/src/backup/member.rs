@@ -20,14 +20,15 @@ use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::reread;
 use super::salvage::Salvage;
 use super::task::Task;
+use super::noticed::DiskNotice;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
+use super::watch::Watch;
 use super::{BackupSource, Base, Input, Run, Shared, read_region, region_count, region_length};
 use crate::error::{Error, Result, invariant};
-use crate::host::Host;
 use crate::known::{Places, Speaker, Word};
 use crate::map::MapReader;
-use crate::monitor::{Monitor, add};
+use crate::monitor::add;
 use crate::repository::Repository;
 
 /// A region's result and the bytes it covered.
@@ -47,7 +48,9 @@ impl Run {
         let base = self.base_map(&source, &chunking);
         let (disk, least_bytes) = (source.disk(), source.least_bytes);
         let salvage = Salvage::of(&source, allow, &self.shared.monitor);
-        let how = How { salvage: salvage.clone(), partly: self.partly(&source)?, hinted };
+        let earlier = self.noticed.earlier(&source, base.is_some());
+        let mut notice = earlier.as_ref().map(|earlier| earlier.notice());
+        let how = How { salvage: salvage.clone(), partly: self.partly(&source)?, hinted, earlier };
         let mut member = Member {
             name: source.name.clone(),
             kind: source.kind.clone(),
@@ -64,10 +67,14 @@ impl Run {
         };
         let regions = self.regions(source, chunking, base.as_ref(), how)?;
         let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
-        self.collect(regions, &mut member, base.as_deref(), &watch, uploader).await?;
+        let seen = (&watch, &mut notice);
+        self.collect(regions, &mut member, base.as_deref(), seen, uploader).await?;
         member.words =
             salvage.map_or_else(MemberWords::default, |salvage| MemberWords::of_unreadable(&salvage.found()));
         self.judge_member(&member, least_bytes, allow)?;
+        if let Some(notice) = notice {
+            self.noticed.judge(&mut member, notice)?;
+        }
         self.members.push(member);
         Ok(())
     }
@@ -125,7 +132,7 @@ impl Run {
         mut regions: Regions<'_>,
         member: &mut Member,
         base: Option<&MapReader>,
-        watch: &Watch,
+        (watch, notice): (&Watch, &mut Option<DiskNotice>),
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         let shared = Arc::clone(&self.shared);
@@ -141,6 +148,9 @@ impl Run {
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
             member.count(&map, length_bytes)?;
+            if let Some(notice) = notice {
+                notice.region(&map);
+            }
             member.fuzzy |= watch.changed().await?;
             match &mut tree {
                 Some(tree) => {
@@ -199,38 +209,6 @@ impl Count for Member {
         self.chunks += to_u64(map.chunks.len());
         self.new_chunks += map.new_chunks;
         Ok(())
-    }
-}
-
-/// Whether the source stays what it was.
-pub(super) struct Watch {
-    host: Host,
-    monitor: Monitor,
-    disk: Option<Arc<dyn Disk>>,
-    allow_changing: bool,
-}
-
-impl Watch {
-    pub(super) fn new(
-        repository: &Repository,
-        monitor: &Monitor,
-        disk: Option<Arc<dyn Disk>>,
-        allow: Allow,
-    ) -> Self {
-        Self { host: repository.host.clone(), monitor: monitor.clone(), disk, allow_changing: allow.changing }
-    }
-
-    /// True when it changed and that is allowed. Asked by a worker: of a disk that is away even this may wait.
-    ///
-    /// Errors: [`Error::Changed`] when it is not.
-    pub(super) async fn changed(&self) -> Result<bool> {
-        let Some(disk) = self.disk.clone() else { return Ok(false) };
-        let asked = self.host.compute(move || disk.check_unchanged());
-        match self.monitor.unless_interrupted(asked).await? {
-            Ok(()) => Ok(false),
-            Err(_) if self.allow_changing => Ok(true),
-            Err(source) => Err(Error::Changed { source }),
-        }
     }
 }
 
@@ -311,12 +289,16 @@ impl Scanning {
         let base = self.base_chunks(number).await?;
         let input = Arc::new(input);
         let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
-        let How { partly, hinted, .. } = self.how.clone();
+        let How { partly, hinted, earlier, .. } = self.how.clone();
+        let begun = match earlier {
+            Some(earlier) => earlier.begin(input.extent().0, length_bytes, &shared.monitor).await,
+            None => RegionMap::default(),
+        };
         let by = hinted.clone();
         let scan = move |chunker: &Chunker| match (partly, by) {
-            (Some(partly), _) => reread::scan(&shared, chunker, &scanned, &base, &partly),
-            (None, Some(hinted)) => hinted::scan(&shared, chunker, &scanned, &base, &hinted),
-            (None, None) => region::scan(&shared, chunker, &scanned, &base),
+            (Some(partly), _) => reread::scan(&shared, chunker, &scanned, &base, &partly, begun),
+            (None, Some(hinted)) => hinted::scan(&shared, chunker, &scanned, &base, &hinted, begun),
+            (None, None) => region::scan(&shared, chunker, &scanned, &base, begun),
         };
         let mut map = self.work(scan).await?;
         if !map.open.is_empty() {

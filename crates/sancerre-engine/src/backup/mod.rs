@@ -13,6 +13,7 @@ mod gate;
 mod hinted;
 mod maps;
 mod member;
+mod noticed;
 mod options;
 mod packer;
 mod region;
@@ -26,6 +27,7 @@ mod tables;
 mod task;
 mod tree;
 mod upload;
+mod watch;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -36,14 +38,14 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
 use sancerre_format::names::{self, Folder, Title};
-use sancerre_format::outcome::{Body, Member, public_bytes};
+use sancerre_format::outcome::{Annex, Body, Member, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
 use self::base::Base;
 use self::budget::Budget;
 use self::hinted::Hinted;
-use self::member::Watch;
+use self::noticed::Noticed;
 use self::packer::{PackKeys, Packer};
 use self::reread::Reread;
 use self::sample::Sample;
@@ -51,6 +53,7 @@ use self::scratch::ScratchPool;
 use self::stored::Stored;
 use self::tables::Tables;
 use self::upload::Uploader;
+use self::watch::Watch;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
 use crate::known::Usable;
@@ -61,6 +64,7 @@ use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
+use crate::suspicion;
 pub use maps::{Hint, Maps};
 pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
 
@@ -162,6 +166,7 @@ async fn save(
         let mut run = Run::prepare(repository, log, number, Some(keys), &options, monitor).await?;
         run.maps = std::mem::take(&mut options.maps);
         run.members(sources, options.allow, Some(&mut uploader)).await?;
+        run.statistics = run.noticed.store(&run.shared, &mut run.uses)?;
         run.shared.packer.close()?;
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
@@ -170,6 +175,8 @@ async fn save(
     };
     match done.await {
         Ok(run) => {
+            // First, so that no collector sees the snapshot without it.
+            suspicion::note(repository, log, uploader.session.id, &run.members, monitor).await;
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
             let packs = Moves::below(log, u64::MAX).packs(&run.uses);
@@ -230,7 +237,8 @@ async fn commit(
     manifest.retain_until = options.retain_until;
     let session = uploader.session.id;
     let vm = (*options.public_name() != options.vm).then(|| options.vm.clone());
-    let body = Body { vm, tags: options.tags, members: report.members };
+    let annexes = run.statistics.iter().cloned().collect();
+    let body = Body { vm, tags: options.tags, members: report.members, annexes };
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root: RootKey = repository.keys.metadata_root(&session)?;
     let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
@@ -257,6 +265,8 @@ struct Run {
     uses: FrameSet,
     /// New leaves of each member's map, in the order of the members.
     samples: Vec<Sample>,
+    noticed: Noticed,
+    statistics: Option<Annex>,
 }
 
 /// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
@@ -304,6 +314,15 @@ impl Run {
             base::read(repository, log, vm, options.machine, wanted, &usable, monitor)
         };
         let layout = repository.layout;
+        let id_key = repository.keys.zone_secrets()?.keys.id;
+        let noticed = match options.statistics {
+            true => {
+                let vm = options.public_name();
+                let nights = suspicion::stored::nights(repository, log, vm, options.machine);
+                Noticed::begin(base.as_ref(), nights, &id_key, monitor).await
+            }
+            false => Noticed::none(),
+        };
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {
             monitor: monitor.clone(),
@@ -333,6 +352,8 @@ impl Run {
             members: Vec::new(),
             uses: FrameSet::default(),
             samples: Vec::new(),
+            noticed,
+            statistics: None,
         })
     }
 

@@ -43,6 +43,16 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
     if let Some(other) = snapshots.iter().find(|snapshot| standing.held_by(snapshot).is_none()) {
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
+    let is_suspicion = |snapshot: &&SessionId| {
+        !standing.is_held_itself(snapshot) && standing.kept_by_suspicion(snapshot) == standing.held_by(snapshot)
+    };
+    if let Some(other) = snapshots.iter().find(is_suspicion) {
+        return Err(Error::Usage(format!(
+            "snapshot {} stays because a snapshot is suspect; nothing was done. See `sancerre clean`, and end that with \
+             `sancerre clear`",
+            other.intent
+        )));
+    }
     if let Some(other) = snapshots.iter().find(|snapshot| !standing.is_held_itself(snapshot)) {
         return Err(Error::Usage(format!(
             "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",

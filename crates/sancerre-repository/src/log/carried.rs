@@ -7,6 +7,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Entry, Held, Kind};
 use sancerre_format::record::{Cut, Record};
 
+use super::suspects;
 use super::{Avoid, Log, LogEntry, Moves, Standing};
 use crate::error::Result;
 
@@ -118,7 +119,13 @@ impl Carried {
                 }
                 Kind::Approve(approval) => approvals.push((number, &approval.entries)),
                 Kind::Quarantine { .. } if self.touches(entry, moves) => self.entry(number, Cut::Whole),
-                Kind::Note(note) if matter(&standing, &note.snapshots) => self.entry(number, Cut::Whole),
+                Kind::Note(note) if matter(&standing, &note.snapshots) => {
+                    self.entry(number, Cut::Whole);
+                    if note.topic.as_str() == suspects::TOPIC {
+                        // Whose backup it was: also of one that came to nothing.
+                        note.snapshots.iter().for_each(|session| self.entry(session.number, Cut::Head));
+                    }
+                }
                 _ => {}
             }
         }

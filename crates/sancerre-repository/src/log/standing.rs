@@ -8,6 +8,7 @@ use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
+use super::suspects::Suspects;
 use super::approval::{ApprovalRequest, Pending};
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
@@ -29,6 +30,7 @@ pub struct Standing {
     approvals_needed: u32,
     /// What waits for that.
     pending: BTreeMap<SessionId, Pending>,
+    suspects: Suspects,
 }
 
 impl Standing {
@@ -56,8 +58,39 @@ impl Standing {
     }
 
     /// What holds for snapshots to come: the machines that are held, and how many must approve a forget.
-    pub(super) fn to_come(&self) -> (&BTreeMap<Title, u64>, u32) {
-        (&self.held_vms, self.approvals_needed)
+    pub(super) fn to_come(&self) -> (&BTreeMap<Title, u64>, u32, Vec<SessionId>) {
+        (&self.held_vms, self.approvals_needed, self.suspect_machines())
+    }
+
+    /// The note that a snapshot is suspect because of which this one stays: deletion stands still.
+    pub fn kept_by_suspicion(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.keeps(snapshot, |session| self.collected.contains_key(session))
+    }
+
+    /// The note that a snapshot is suspect, if it was not cleared.
+    pub fn suspected_by(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.noted(snapshot)
+    }
+
+    /// The note that cleared a snapshot which was suspect.
+    pub fn cleared_by(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.cleared(snapshot)
+    }
+
+    /// All suspect snapshots that were not cleared, with the public names of their machines.
+    pub fn suspects(&self) -> Vec<(SessionId, Title)> {
+        let is_gone = |session: &SessionId| self.collected.contains_key(session);
+        self.suspects.all(&is_gone).map(|(session, vm)| (session, vm.clone())).collect()
+    }
+
+    /// The suspect snapshots of the machine of this one that were not cleared, ascending.
+    pub fn suspects_of(&self, snapshot: &SessionId) -> Vec<SessionId> {
+        self.suspects.of(snapshot, |session| self.collected.contains_key(session))
+    }
+
+    /// The first suspect snapshot of each machine that has one.
+    pub fn suspect_machines(&self) -> Vec<SessionId> {
+        self.suspects.machines(&|session: &SessionId| self.collected.contains_key(session))
     }
 
     /// Whether an entry that waits for approval would forget it.
@@ -124,10 +157,11 @@ impl Standing {
         self.forgotten.get(snapshot).copied()
     }
 
-    /// The entry that holds it or its machine, if that was not released.
+    /// The entry that holds it or its machine, if that was not released; a suspicion holds too, until it is cleared.
     pub fn held_by(&self, snapshot: &SessionId) -> Option<u64> {
         let of_vm = || self.held_vms.get(self.vms.get(snapshot)?);
-        self.held.get(snapshot).or_else(of_vm).copied()
+        let held = self.held.get(snapshot).or_else(of_vm).copied();
+        held.or_else(|| self.kept_by_suspicion(snapshot))
     }
 
     /// The entry that holds a machine, if that was not released.
@@ -205,6 +239,7 @@ impl Standing {
                 self.held.retain(|snapshot, _| held.snapshots.binary_search(snapshot).is_err());
                 self.held_vms.retain(|vm, _| held.vms.binary_search(vm).is_err());
             }
+            Kind::Note(note) => self.suspects.note(number, record, note),
             _ => {}
         }
     }
@@ -212,7 +247,9 @@ impl Standing {
     /// The machine of a backup, and for how long it is kept: also of one that a later revocation made void, for at the
     /// numbers below that it counted.
     fn apply_backup(&mut self, entry: &LogEntry) {
-        let Some(Kind::Backup(intent)) = entry.announced().map(|record| &record.fields.kind) else { return };
+        let Some(record) = entry.announced() else { return };
+        let Kind::Backup(intent) = &record.fields.kind else { return };
+        self.suspects.backup(entry.session, record);
         self.vms.insert(entry.session, intent.vm.clone());
         let retained = entry.snapshot_below(0).and_then(|snapshot| snapshot.manifest.fields.retain_until);
         self.retained.extend(retained.map(|until| (entry.session, until)));

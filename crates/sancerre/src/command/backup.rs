@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport};
 use sancerre_engine::cache::Cache;
+use sancerre_engine::suspicion::Suspicion;
+use sancerre_engine::suspicion::stored::seen;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ use crate::printed::Ended;
 use crate::progress::Work;
 use crate::repository;
 use crate::sources::{self, Attachment, DiskSource};
+use crate::suspicion;
 use crate::units::{duration, seconds, size};
 use crate::unreadable;
 
@@ -50,6 +53,7 @@ Examples:
   sancerre backup --vm app01 app01.qcow2 data=old.img --format data=vmdk
   sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
+  sancerre backup --vm web01 /dev/vg0/web01-snap --fail-on-suspect || page-somebody
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
@@ -124,6 +128,13 @@ pub(crate) struct Backup {
     /// Fetch all from the store, and keep nothing
     #[arg(long)]
     no_cache: bool,
+    /// Count nothing of what changed on the disks: then nobody can say whether this night looks suspect, and the next one is
+    /// unusual for it
+    #[arg(long)]
+    no_statistics: bool,
+    /// End with 30 if the snapshot, which is saved all the same, looks suspect; see docs/SUSPICION.md
+    #[arg(long, conflicts_with = "no_statistics")]
+    fail_on_suspect: bool,
     /// Write Prometheus metrics to this file, which everybody may read, also when the backup fails
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
@@ -160,7 +171,12 @@ pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Fail
     let is_measured = measure(&options, context, took, result.as_ref().ok());
     let report = result?;
     let is_whole = tell(&options, context, &report, took)?;
-    let exit = if is_whole && is_measured { Exit::Done } else { Exit::NotAsAsked };
+    let is_suspect = verdict(&report) == Some(Suspicion::Suspect);
+    let exit = match is_whole && is_measured {
+        _ if is_suspect && options.fail_on_suspect => Exit::Suspect,
+        true => Exit::Done,
+        false => Exit::NotAsAsked,
+    };
     Ok(ended(exit, summary(&options, &report, took)))
 }
 
@@ -203,6 +219,7 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
         only_unreadable: options.only_unreadable,
         maps,
         dedup: options.dedup.into(),
+        statistics: !options.no_statistics,
         dry_run: options.dry_run,
         memory_bytes: context.global.memory,
     };
@@ -269,6 +286,7 @@ fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>
         data_bytes: report.data_bytes,
         new_bytes: report.new_bytes,
         stored_bytes: report.stored_bytes,
+        suspicion: verdict(report),
     });
     Run { duration, saved }
 }
@@ -299,15 +317,21 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         size(report.stored_bytes),
         duration(took)
     ));
+    report.members.iter().for_each(|member| suspicion::tell(context, member));
     let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
     Ok(!report.fuzzy && report.shrunk.is_empty() && report.belied.is_empty() && is_read && is_restorable)
+}
+
+/// The worst verdict on any of its disks; none without statistics.
+fn verdict(report: &BackupReport) -> Option<Suspicion> {
+    report.members.iter().filter_map(seen).map(|night| night.judgement.verdict).max()
 }
 
 fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 20] {
+fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 21] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -324,6 +348,7 @@ fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'stati
         ("belied", json!(report.belied.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
+        ("verdict", json!(verdict(report).map(Suspicion::word))),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),
