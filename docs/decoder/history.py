@@ -246,7 +246,7 @@ class Zone:
         return id_ not in self.forgotten and self._standing(number).is_live(id_)
 
     def _standing(self, number: int) -> Standing:
-        standing = Standing(self.repository.config.number("approvals-needed"))
+        standing = Standing(self.repository.config.number("approvals-needed"), self.forgotten)
         for session in self._valid(number):
             standing.apply(session)
         return standing

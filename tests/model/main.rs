@@ -26,6 +26,7 @@ mod reader;
 mod records;
 mod state;
 mod store;
+mod suspects;
 mod trust;
 mod view;
 mod writer;
