@@ -31,13 +31,14 @@ use sancerre_image::{Disk, Qcow2Disk};
 use crate::disk::MemoryDisk;
 use crate::fuzz_image;
 use crate::fuzz_serve;
+use crate::fuzz_statistics;
 use crate::repo::{name, zone};
 
 /// A target: its name, and what it does with any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -58,6 +59,7 @@ pub const TARGETS: [Target; 20] = [
     ("qcow2", qcow2),
     ("whole", fuzz_image::whole),
     ("serve", fuzz_serve::serve),
+    ("statistics", fuzz_statistics::statistics),
 ];
 
 /// The target of this name.

@@ -78,6 +78,10 @@ const WITHIN: &[(usize, &[u8])] = &[(4, b"ftyp"), (4, b"\xef\xcd\xab\x89"), (128
 /// A page of PostgreSQL: where its special space begins, its size and the version of its layout.
 const PAGE_AT: usize = 16;
 const PAGE: &[u8] = b"\x00\x20\x04\x20";
+const PAGE_LOWER_AT: usize = 12;
+const PAGE_UPPER_AT: usize = 14;
+const PAGE_HEAD_BYTES: u16 = 24;
+const PAGE_BYTES: u16 = 8192;
 /// What compressed streams begin with: method and flags are the third and fourth byte.
 const GZIP: &[u8] = b"\x1f\x8b\x08";
 
@@ -90,7 +94,14 @@ pub fn signature(block: &[u8]) -> Option<Signature> {
     if is_gzip || is_head || WITHIN.iter().any(|(at, bytes)| is_there(*at, bytes)) {
         return Some(Signature::File);
     }
-    is_there(PAGE_AT, PAGE).then_some(Signature::Page)
+    (is_there(PAGE_AT, PAGE) && is_page(block)).then_some(Signature::Page)
+}
+
+/// Where the free room of a page begins and ends: encrypted it says nothing sensible.
+fn is_page(block: &[u8]) -> bool {
+    let number = |at: usize| block.get(at..)?.first_chunk::<2>().map(|bytes| u16::from_le_bytes(*bytes));
+    let room = number(PAGE_LOWER_AT).zip(number(PAGE_UPPER_AT));
+    room.is_some_and(|(lower, upper)| PAGE_HEAD_BYTES <= lower && lower <= upper && upper <= PAGE_BYTES)
 }
 
 #[cfg(test)]
@@ -114,7 +125,11 @@ mod tests {
             block.fill(0);
         }
         block[PAGE_AT..PAGE_AT + 4].copy_from_slice(PAGE);
+        assert_eq!(signature(&block), None, "no page has room from 0 on");
+        block[12..16].copy_from_slice(&[100, 0, 0, 16]);
         assert_eq!(signature(&block), Some(Signature::Page));
+        block[..16].iter_mut().for_each(|byte| *byte ^= 0xa5);
+        assert_eq!(signature(&block), None, "its first 16 bytes are encrypted");
         assert_eq!(signature(&[0x1f, 0x8b, 8, 8]), Some(Signature::File));
         assert_eq!(signature(&[0x1f, 0x8b, 8, 0xff]), None);
     }

@@ -32,7 +32,7 @@ pub struct Trace {
     extents: Vec<(u64, Counts)>,
     starts: Vec<Start>,
     pending: Option<Pending>,
-    /// Whether the block before this one belongs to a new file that began as files do.
+    /// Whether the block before this one belongs to a new file: to one that did not begin where another began.
     is_under: bool,
     /// Whether the block before this one changed, and something may go on behind it.
     goes_on: bool,
@@ -102,7 +102,8 @@ impl Trace {
         }
         self.starts.extend(now.map(|kind| (number, kind)));
         let is_headless = self.is_headless(block, before);
-        self.is_under = block.is(Block::CHANGED) && (now == Some(Signature::File) || self.is_under);
+        let goes_on = if self.goes_on { self.is_under } else { before.is_none() || !block.is_scrambled() };
+        self.is_under = block.is(Block::CHANGED) && (now == Some(Signature::File) || goes_on);
         let is_under = self.is_under;
         let counts = self.counts(extent);
         count_starts(counts, before, now);
@@ -117,7 +118,6 @@ impl Trace {
             }
         }
         self.goes_on = block.is(Block::CHANGED | Block::FULL);
-        self.is_under = self.is_under && self.goes_on;
     }
 
     /// Whether something begins here that is random from its first byte, where no file began before.
@@ -271,7 +271,7 @@ mod tests {
         let mut before = random(5, 64 * BLOCK);
         for page in before.chunks_mut(2 * BLOCK) {
             page.iter_mut().for_each(|byte| *byte &= 31);
-            page[16..20].copy_from_slice(b"\x00\x20\x04\x20");
+            page[12..20].copy_from_slice(b"\x40\x00\x00\x10\x00\x20\x04\x20");
         }
         let mut after = before.clone();
         encrypt(&mut after, 0, 64 * BLOCK);

@@ -61,6 +61,8 @@ pub struct Thresholds {
     pub unusual_deviations: u64,
     /// How far, in all three of change, novelty and randomness, is suspect.
     pub suspect_deviations: u64,
+    /// What new bytes must be compressed to at least to be called dense, in parts of a thousand.
+    pub dense_per_mille: u64,
     /// Random bytes below which a night is not far from usual, in blocks.
     pub least_random: u64,
 }
@@ -69,14 +71,15 @@ pub struct Thresholds {
 pub const THRESHOLDS: Thresholds = Thresholds {
     lost_files: 5,
     lost_per_mille: 5,
-    lost_pages: 32,
-    pages_per_mille: 5,
+    lost_pages: 64,
+    pages_per_mille: 10,
     covered_percent: 50,
     few: 5,
     nights: 30,
     least_nights: 7,
     unusual_deviations: 4,
     suspect_deviations: 6,
+    dense_per_mille: 600,
     least_random: 256,
 };
 
@@ -103,6 +106,8 @@ pub enum Sign {
     Change,
     /// More random data than usual.
     Random,
+    /// What was new could be compressed far less than usual.
+    Dense,
     /// The night before has no statistics, and an earlier one has.
     Blind,
     /// The statistics do not agree with the sums of the snapshot.
@@ -110,7 +115,7 @@ pub enum Sign {
 }
 
 /// All signs, and their words in a disk line.
-const SIGNS: [(Sign, &str); 12] = [
+const SIGNS: [(Sign, &str); 13] = [
     (Sign::LostFiles, "lost-files"),
     (Sign::LostPages, "lost-pages"),
     (Sign::WholeDisk, "whole-disk"),
@@ -121,6 +126,7 @@ const SIGNS: [(Sign, &str); 12] = [
     (Sign::Covered, "covered"),
     (Sign::Change, "change"),
     (Sign::Random, "random"),
+    (Sign::Dense, "dense"),
     (Sign::Blind, "blind"),
     (Sign::Contradiction, "contradiction"),
 ];
@@ -191,7 +197,7 @@ fn of_files(by: &Thresholds, night: &Counts) -> Vec<Sign> {
     let mut signs = Vec::new();
     if night.lost >= by.lost_files && share(night.lost, night.files_before) >= by.lost_per_mille {
         signs.push(Sign::LostFiles);
-    } else if night.lost > 0 {
+    } else if night.lost > 0 || night.pages_lost > 0 {
         signs.push(Sign::FewLost);
     }
     if night.pages_lost >= by.lost_pages && share(night.pages_lost, night.pages_before) >= by.pages_per_mille
@@ -236,6 +242,8 @@ fn of_history(by: &Thresholds, night: &Counts, past: &Past<'_>) -> Vec<Sign> {
         signs.push(Sign::Flood);
     }
     signs.extend((change > by.unusual_deviations && night.changed >= by.least_random).then_some(Sign::Change));
+    let is_dense = night.new_bytes >= by.least_random.saturating_mul(4096) && density(night) >= by.dense_per_mille;
+    signs.extend((is_dense && away(density, 20) > by.unusual_deviations).then_some(Sign::Dense));
     signs.extend((random > by.unusual_deviations && is_much).then_some(Sign::Random));
     signs
 }
@@ -249,6 +257,11 @@ fn changed(night: &Counts) -> u64 {
 fn novel(night: &Counts) -> u64 {
     let changed_bytes = night.changed.saturating_mul(4096);
     night.new_bytes.saturating_mul(1000).checked_div(changed_bytes).unwrap_or(0).min(1000)
+}
+
+/// What new bytes were compressed to, in parts of a thousand.
+fn density(night: &Counts) -> u64 {
+    night.coded_bytes.saturating_mul(1000).checked_div(night.new_bytes).unwrap_or(0)
 }
 
 /// How many median absolute deviations a number lies above the median of the others. Nights that are alike deviate by

@@ -44,14 +44,18 @@ fn tell(sign: Sign, night: &Counts) -> String {
         Sign::Flood => format!(
             "{share} of the disk changed, nearly none of it was known, and {random} of it is random: far more than on its other nights"
         ),
-        Sign::FewLost => {
-            format!("the starts of {lost} of {files_before} known files became random where they stood")
-        }
+        Sign::FewLost => format!(
+            "the starts of {lost} of {files_before} known files and of {pages_lost} of {pages_before} pages of databases became random where they stood"
+        ),
         Sign::Headless => format!("{headless} new files are random from their first byte"),
         Sign::Vanished => format!("{vanished} of {files_before} known files vanished, more than usual"),
         Sign::Covered => format!("{covered} of {files_before} known files were written over by random data"),
         Sign::Change => format!("{share} of the disk changed, more than usual"),
         Sign::Random => format!("{random} of what changed is random, more than usual"),
+        Sign::Dense => format!(
+            "what was new could be compressed to {} of its size only, less than usual",
+            percent(night.coded_bytes, night.new_bytes)
+        ),
         Sign::Blind => "the snapshot before this one has no statistics, though earlier ones have".into(),
         Sign::Contradiction => "the statistics do not agree with what the snapshot says of itself".into(),
     }

@@ -64,6 +64,7 @@ fn machine(machine: &MachineAudit) -> Value {
             "fate": fate(run.fate),
             "size_bytes": run.size_bytes,
             "stored_bytes": run.stored_bytes,
+            "suspected_by": run.suspected_by,
         })
     });
     json!({ "vm": machine.vm.to_string(), "stale": machine.stale.is_some(), "runs": runs.collect::<Vec<_>>() })
