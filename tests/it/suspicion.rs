@@ -102,7 +102,8 @@ async fn what_is_from_before_a_suspect_night_stays_until_it_is_cleared() {
     let error = release(&scene.keeper, &held, "test").await.unwrap_err();
     assert!(error.to_string().contains("sancerre clear"), "{error}");
 
-    let cleared = suspicion::clear(&scene.keeper, &scene.log().await, &name("web01"), "it was an update").await;
+    let cleared =
+        suspicion::clear(&scene.keeper, &scene.log().await, &name("web01"), "it was an update").await;
     assert_eq!(cleared.unwrap().snapshots, [scene.session(1)]);
     assert_eq!(scene.kept().await, [0; 0]);
     let report = collect(&scene.keeper).await.unwrap();
@@ -120,7 +121,8 @@ async fn a_commit_that_gives_up_what_stays_is_not_believed() {
     scene.suspect(2).await;
     let liar = scene.repo.with_key_file(&scene.repo.certify("liar", Role::Keeper).await).await;
     let lists = GcLists { forgotten: vec![scene.session(0)], ..GcLists::default() };
-    let gc = scene.repo.append_as(&liar, Kind::Gc { generation: 1 }, &GcLists::default().encode().unwrap()).await;
+    let gc =
+        scene.repo.append_as(&liar, Kind::Gc { generation: 1 }, &GcLists::default().encode().unwrap()).await;
     scene.repo.commit_gc_as(&liar, gc, &lists).await;
     scene.model.check(&scene.repo.open).await;
     let error = collect(&scene.keeper).await.unwrap_err().to_string();

@@ -14,7 +14,9 @@ impl Config {
             let late = self.has(Flaw::SuspicionAfterManifest);
             let is_time = |&id: &Id| match late {
                 true => state.session(id).phase == Phase::Confirmed && state.session(id).manifest().is_some(),
-                false => matches!(state.session(id).phase, Phase::Uploaded(_)) && state.session(id).is_backup(),
+                false => {
+                    matches!(state.session(id).phase, Phase::Uploaded(_)) && state.session(id).is_backup()
+                }
             };
             let noted = |&id: &Id| !state.noted(id);
             let chosen = state.ids().filter(is_time).filter(noted);

@@ -14,8 +14,8 @@ mod noted;
 mod read;
 mod snapshot;
 mod standing;
-pub mod suspects;
 mod start;
+pub mod suspects;
 mod unread;
 mod verdict;
 

@@ -12,7 +12,9 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::nbd::Nbd;
-use crate::command::{Approve, Backup, Clean, Clear, Diff, Explain, Forget, Gc, Held, Init, Key, Lock, Named, Repair, Suspect};
+use crate::command::{
+    Approve, Backup, Clean, Clear, Diff, Explain, Forget, Gc, Held, Init, Key, Lock, Named, Repair, Suspect,
+};
 use crate::formats::Format;
 use crate::limits::Limits;
 use crate::named_path;

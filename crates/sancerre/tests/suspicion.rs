@@ -118,7 +118,10 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
         return;
     }
     let (first, _) = site.back_up(&["--fail-on-suspect"], 0);
-    assert_eq!((&first["verdict"], &first["members"][0]["suspicion"]["first"]), (&"normal".into(), &true.into()));
+    assert_eq!(
+        (&first["verdict"], &first["members"][0]["suspicion"]["first"]),
+        (&"normal".into(), &true.into())
+    );
     let (quiet, _) = site.back_up(&["--fail-on-suspect"], 0);
     assert_eq!(quiet["verdict"], "normal");
     assert_eq!(quiet["members"][0]["suspicion"]["files"], DOCUMENTS);
@@ -168,7 +171,9 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
     assert_eq!(left["snapshots"].as_array().unwrap().len(), 1, "{left}");
     site.ends(&["check", "--read-data"], 0);
     site.ends(&["restore", "files01:latest:disk0", "--target", "restored.raw"], 0);
-    assert!(std::fs::read(site.path("restored.raw")).unwrap() == std::fs::read(site.path("disk.raw")).unwrap());
+    assert!(
+        std::fs::read(site.path("restored.raw")).unwrap() == std::fs::read(site.path("disk.raw")).unwrap()
+    );
 }
 
 /// What changes every night, new documents and none at all: nothing of that is suspect.
@@ -183,13 +188,20 @@ fn honest_nights_are_normal_and_a_night_without_statistics_is_told() {
         assert_eq!(done["verdict"], "normal", "{night}: {done}");
         let file = std::fs::OpenOptions::new().write(true).open(site.path("disk.raw")).unwrap();
         for number in 0..4 {
-            file.write_all_at(&document(1000 + night * 4 + number), (30 << 20) + (night * 4 + number) * 32_768).unwrap();
+            file.write_all_at(
+                &document(1000 + night * 4 + number),
+                (30 << 20) + (night * 4 + number) * 32_768,
+            )
+            .unwrap();
         }
     }
     let (done, _) = site.back_up(&["--no-statistics"], 0);
     assert_eq!(done["verdict"], Value::Null);
     let (done, said) = site.back_up(&["--fail-on-suspect"], 0);
-    assert_eq!((&done["verdict"], &done["members"][0]["suspicion"]["signs"][0]), (&"unusual".into(), &"blind".into()));
+    assert_eq!(
+        (&done["verdict"], &done["members"][0]["suspicion"]["signs"][0]),
+        (&"unusual".into(), &"blind".into())
+    );
     assert!(said.contains("has no statistics"), "{said}");
     let (clean, _) = site.ends(&["clean"], 0);
     assert_eq!(clean["machines"][0]["suspect"], false);

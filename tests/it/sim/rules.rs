@@ -276,9 +276,9 @@ impl<'a> Court<'a> {
         assert_eq!(unasked, None, "gc {} gives up what nobody asked to forget", gc.number);
         let stays = |snapshot: &&SessionId| {
             let mut suspects = self.suspects.iter().filter(|(suspect, note)| {
-                !self.given_up.contains(suspect) && **note < gc.number && snapshot.number <= suspect.number
+                !self.given_up.contains(*suspect) && **note < gc.number && snapshot.number <= suspect.number
             });
-            suspects.any(|(suspect, _)| self.machines.get(suspect) == self.machines.get(snapshot))
+            suspects.any(|(suspect, _)| self.machines.get(suspect) == self.machines.get(*snapshot))
         };
         let early = lists.forgotten.iter().find(stays);
         assert_eq!(early, None, "gc {} gives up what is from before a suspect snapshot", gc.number);

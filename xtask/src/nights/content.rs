@@ -39,8 +39,8 @@ impl Dice {
 
     pub(super) fn text(&mut self, length: usize) -> Vec<u8> {
         const WORDS: [&str; 16] = [
-            "patient", "ward", "invoice", "meeting", "the", "of", "and", "result", "report", "pressure", "visit",
-            "dose", "record", "followup", "history", "on",
+            "patient", "ward", "invoice", "meeting", "the", "of", "and", "result", "report", "pressure",
+            "visit", "dose", "record", "followup", "history", "on",
         ];
         let mut text = Vec::with_capacity(length + 16);
         while text.len() < length {
@@ -88,7 +88,10 @@ pub(super) fn document(kind: Use, number: usize, dice: &mut Dice) -> (String, Ve
         Use::Office => office(number, dice),
         Use::Database => (format!("{}", 16_384 + number), pages(dice.between(2, 60), dice)),
         Use::Mail => (format!("{number}.eml"), mail(dice)),
-        Use::Images => (format!("{number}.jpg"), headed(b"\xff\xd8\xff\xe0\0\x10JFIF", dice.between(150_000, 900_000), dice)),
+        Use::Images => (
+            format!("{number}.jpg"),
+            headed(b"\xff\xd8\xff\xe0\0\x10JFIF", dice.between(150_000, 900_000), dice),
+        ),
     }
 }
 
@@ -98,7 +101,8 @@ fn office(number: usize, dice: &mut Dice) -> (String, Vec<u8>) {
         0..4 => (format!("{number}.docx"), headed(b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0", size, dice)),
         4..6 => (format!("{number}.xlsx"), headed(b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0", size, dice)),
         6..8 => {
-            let mut pdf = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n".to_vec();
+            let mut pdf =
+                b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n".to_vec();
             while pdf.len() < size {
                 pdf.extend_from_slice(b"5 0 obj\n<< /Length 3000 /Filter /FlateDecode >>\nstream\n");
                 pdf.extend(dice.bytes(3000));
@@ -134,7 +138,8 @@ fn pages(count: usize, dice: &mut Dice) -> Vec<u8> {
 }
 
 fn mail(dice: &mut Dice) -> Vec<u8> {
-    let mut mail = format!("Return-Path: <ward{}@example.org>\nReceived: from mx\nSubject: ", dice.below(90)).into_bytes();
+    let mut mail = format!("Return-Path: <ward{}@example.org>\nReceived: from mx\nSubject: ", dice.below(90))
+        .into_bytes();
     let length = dice.between(1_000, 9_000);
     mail.extend(dice.text(length));
     if dice.below(3) == 0 {
@@ -156,7 +161,8 @@ pub(super) fn headed(head: &[u8], length: usize, dice: &mut Dice) -> Vec<u8> {
 fn programs(root: &Path, dice: &mut Dice) -> Result<()> {
     let folder = root.join("usr/bin");
     fs::create_dir_all(&folder)?;
-    let mut found: Vec<PathBuf> = fs::read_dir("/usr/bin")?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut found: Vec<PathBuf> =
+        fs::read_dir("/usr/bin")?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.sort();
     let mut room = 12 << 20;
     while room > 0 && !found.is_empty() {

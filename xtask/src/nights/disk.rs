@@ -140,7 +140,8 @@ impl Backups {
         let verdict = suspicion["verdict"].as_str().context("a backup without statistics")?.to_owned();
         let signs = suspicion["signs"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let signs = signs.collect::<Vec<_>>().join("+");
-        let lost = suspicion["lost_files"].as_u64().unwrap_or(0) + suspicion["lost_pages"].as_u64().unwrap_or(0);
+        let lost =
+            suspicion["lost_files"].as_u64().unwrap_or(0) + suspicion["lost_pages"].as_u64().unwrap_or(0);
         Ok(Night { verdict, signs, lost, numbers: suspicion.clone() })
     }
 

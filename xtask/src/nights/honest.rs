@@ -64,9 +64,6 @@ fn rewrite_pages(path: &Path, dice: &mut Dice) -> Result<()> {
 /// What else happens on a night of this kind.
 pub(super) fn happen(root: &Path, what: &str, kind: Use, night: usize, dice: &mut Dice) -> Result<()> {
     let all = files(&root.join("data"))?;
-    let some = |share: usize, dice: &mut Dice| -> Vec<_> {
-        all.iter().filter(|_| dice.below(share) == 0).cloned().collect()
-    };
     match what {
         "upgrade" => {
             for path in files(&root.join("usr"))? {
@@ -80,10 +77,13 @@ pub(super) fn happen(root: &Path, what: &str, kind: Use, night: usize, dice: &mu
                     fs::rename(&new, &path)?;
                 }
             }
-            write(&root.join(format!("var/cache/{night}.deb")), &headed(b"!<arch>\ndebian-binary   ", 900_000, dice))
+            write(
+                &root.join(format!("var/cache/{night}.deb")),
+                &headed(b"!<arch>\ndebian-binary   ", 900_000, dice),
+            )
         }
         "defragmentation" => {
-            for path in some(5, dice) {
+            for path in some(&all, 5, dice) {
                 let new = path.with_extension("defrag");
                 fs::copy(&path, &new)?;
                 fs::rename(&new, &path)?;
@@ -106,6 +106,24 @@ pub(super) fn happen(root: &Path, what: &str, kind: Use, night: usize, dice: &mu
             let size = dice.between(2 << 20, 6 << 20);
             write(&root.join(format!("archive/{night}.zip")), &headed(b"PK\x03\x04\x14\0", size, dice))
         }
+        _ => happen_elsewhere(root, what, &all, night, dice),
+    }
+}
+
+/// One of so many.
+fn some(all: &[std::path::PathBuf], share: usize, dice: &mut Dice) -> Vec<std::path::PathBuf> {
+    all.iter().filter(|_| dice.below(share) == 0).cloned().collect()
+}
+
+/// The same for what does not touch the documents.
+fn happen_elsewhere(
+    root: &Path,
+    what: &str,
+    all: &[std::path::PathBuf],
+    night: usize,
+    dice: &mut Dice,
+) -> Result<()> {
+    match what {
         "media import" => (0..8).try_for_each(|number| {
             let size = dice.between(200_000, 1_500_000);
             let (name, head): (_, &[u8]) = match number % 3 {
@@ -117,14 +135,18 @@ pub(super) fn happen(root: &Path, what: &str, kind: Use, night: usize, dice: &mu
         }),
         "clone of a folder" => {
             let _ = fs::remove_dir_all(root.join("clone"));
-            all.iter().take(all.len() / 10).enumerate().try_for_each(|(number, path)| {
-                write(&root.join(format!("clone/{number}")), &fs::read(path)?)
-            })
+            all.iter()
+                .take(all.len() / 10)
+                .enumerate()
+                .try_for_each(|(number, path)| write(&root.join(format!("clone/{number}")), &fs::read(path)?))
         }
         "log rotation" => {
             let log = root.join("var/log/messages");
             let size = usize::try_from(fs::metadata(&log)?.len())? / 4;
-            write(&root.join(format!("var/log/messages.{night}.gz")), &headed(b"\x1f\x8b\x08\0", size, dice))?;
+            write(
+                &root.join(format!("var/log/messages.{night}.gz")),
+                &headed(b"\x1f\x8b\x08\0", size, dice),
+            )?;
             write(&log, &dice.text(10_000))
         }
         "mail compaction" => {
@@ -143,7 +165,7 @@ pub(super) fn happen(root: &Path, what: &str, kind: Use, night: usize, dice: &mu
             fs::rename(root.join("var/lib/daily.new"), root.join("var/lib/daily.cvd"))?;
             Ok(())
         }
-        "restore of files" => some(10, dice).iter().try_for_each(|path| {
+        "restore of files" => some(all, 10, dice).iter().try_for_each(|path| {
             let bytes = fs::read(path)?;
             fs::remove_file(path)?;
             write(path, &bytes)

@@ -59,7 +59,10 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
 fn nights(options: &Options) -> Result<()> {
     setup::install(setup::NIGHTS_TOOLS)?;
     ensure!(setup::is_root()?, "nights: loop devices and mounts need root");
-    ensure!(options.nights >= NIGHTS_BEFORE, "nights: a machine needs {NIGHTS_BEFORE} nights before an attack");
+    ensure!(
+        options.nights >= NIGHTS_BEFORE,
+        "nights: a machine needs {NIGHTS_BEFORE} nights before an attack"
+    );
     std::fs::create_dir_all(&options.out)?;
     let program = match &options.program {
         Some(program) => program.clone(),
@@ -177,7 +180,8 @@ fn slow(report: &mut Report, backups: &Backups, image: &Image, name: &str, dice:
     for _ in 0..3 {
         hit(&copy, Mode::Whole, 10, dice)?;
         let night = mine.back_up(&copy, false)?;
-        let rank = |night: &Night| ["normal", "unusual", "suspect"].iter().position(|word| *word == night.verdict);
+        let rank =
+            |night: &Night| ["normal", "unusual", "suspect"].iter().position(|word| *word == night.verdict);
         if worst.as_ref().is_none_or(|worst| rank(worst) < rank(&night)) {
             worst = Some(night);
         }
@@ -187,7 +191,13 @@ fn slow(report: &mut Report, backups: &Backups, image: &Image, name: &str, dice:
 }
 
 /// Encryption of the whole disk is switched on.
-fn encrypted(report: &mut Report, backups: &Backups, image: &Image, name: &str, dice: &mut Dice) -> Result<()> {
+fn encrypted(
+    report: &mut Report,
+    backups: &Backups,
+    image: &Image,
+    name: &str,
+    dice: &mut Dice,
+) -> Result<()> {
     let copy = image.copy(image.path.with_file_name("attacked.raw"))?;
     let file = File::options().write(true).open(&copy.path)?;
     let length = file.metadata()?.len();

@@ -24,7 +24,9 @@ impl Table {
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let mut text = String::from("| what happened | documents | normal | unusual | suspect |\n|---|---|---|---|---|\n");
+        let mut text = String::from(
+            "| what happened | documents | normal | unusual | suspect |\n|---|---|---|---|---|\n",
+        );
         for ((_, kind, share), counts) in &self.rows {
             let [normal, unusual, suspect] = counts;
             writeln!(text, "| {kind} | {share} | {normal} | {unusual} | {suspect} |")?;

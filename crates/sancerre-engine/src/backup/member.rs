@@ -15,12 +15,12 @@ use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::hinted::{self, Hinted, How};
+use super::noticed::DiskNotice;
 use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::reread;
 use super::salvage::Salvage;
 use super::task::Task;
-use super::noticed::DiskNotice;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
 use super::watch::Watch;

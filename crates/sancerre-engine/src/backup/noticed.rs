@@ -18,7 +18,7 @@ use super::{BackupSource, Base, Shared};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::suspicion::record::{
-    DiskTable, Named, SPAN_BLOCKS, SPAN_BYTES, Span, encode_counts, encode_starts, encode_table,
+    DiskTable, NamedPiece, SPAN_BLOCKS, SPAN_BYTES, Span, encode_counts, encode_starts, encode_table,
 };
 use crate::suspicion::stored::{self, Nights, SeenNight, StoredStatistics, TOPIC, piece_key};
 use crate::suspicion::{Blocks, Counts, EXTENT_BYTES, Past, Start, Suspicion, Trace, judge};
@@ -100,9 +100,10 @@ impl Noticed {
         let (counts, pieces) = notice.finish(member.size_bytes);
         let nights = wanted.nights.get(&member.name).map(Vec::as_slice).unwrap_or_default();
         let is_blind = nights.last().is_some_and(Option::is_none) && nights.iter().any(Option::is_some);
-        let usual = nights.iter().flatten().filter(|night| {
-            !night.is_first && night.judgement.verdict != Suspicion::Suspect
-        });
+        let usual = nights
+            .iter()
+            .flatten()
+            .filter(|night| !night.is_first && night.judgement.verdict != Suspicion::Suspect);
         let usual: Vec<Counts> = usual.map(|night| night.counts).collect();
         let judgement = judge(&counts, &Past { nights: &usual, is_first, is_blind });
         stored::tell(member, &SeenNight { counts, is_first, judgement })?;
@@ -128,7 +129,7 @@ impl Noticed {
                     [(starts, known.starts, &mut span.starts), (counts, known.counts, &mut span.counts)]
                 {
                     let id = chunk_id(key, bytes);
-                    let is_same = |known: &Named| known.id == id && shared.usable.allows(&known.place);
+                    let is_same = |known: &NamedPiece| known.id == id && shared.usable.allows(&known.place);
                     *slot = known.filter(is_same);
                     if let Some(known) = slot {
                         filler.uses.insert(known.place.frame.frame);
@@ -151,7 +152,7 @@ impl Noticed {
             let place = *filler.placed.get(piece).ok_or_else(none)?;
             let span = tables.get_mut(disk).and_then(|table| table.spans.get_mut(number));
             let span = span.ok_or_else(none)?;
-            *(if is_counts { &mut span.counts } else { &mut span.starts }) = Some(Named { id, place });
+            *(if is_counts { &mut span.counts } else { &mut span.starts }) = Some(NamedPiece { id, place });
         }
         filler.table(key, &encode_table(&tables)?).map(Some)
     }
@@ -167,7 +168,9 @@ impl Earlier {
             let block = to_u64(BLOCK_BYTES);
             match stored.starts(&self.name, start / block, length_bytes.div_ceil(block)).await {
                 Ok(starts) => begun.before = starts,
-                Err(error) => monitor.warn(format!("part of the statistics before these is ignored: {error}")),
+                Err(error) => {
+                    monitor.warn(format!("part of the statistics before these is ignored: {error}"))
+                }
             }
         }
         begun
@@ -191,7 +194,8 @@ impl DiskNotice {
         let Some(seen) = &map.seen else { return };
         self.trace.region(seen, &map.before);
         self.starts.extend(self.trace.take_starts());
-        let end = seen.start().saturating_add(to_u64(seen.blocks().len()).saturating_mul(to_u64(BLOCK_BYTES)));
+        let end =
+            seen.start().saturating_add(to_u64(seen.blocks().len()).saturating_mul(to_u64(BLOCK_BYTES)));
         while end >= (self.span + 1).saturating_mul(SPAN_BYTES) {
             self.close_span(false);
         }

@@ -44,7 +44,8 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
     let is_suspicion = |snapshot: &&SessionId| {
-        !standing.is_held_itself(snapshot) && standing.kept_by_suspicion(snapshot) == standing.held_by(snapshot)
+        !standing.is_held_itself(snapshot)
+            && standing.kept_by_suspicion(snapshot) == standing.held_by(snapshot)
     };
     if let Some(other) = snapshots.iter().find(is_suspicion) {
         return Err(Error::Usage(format!(

@@ -46,9 +46,7 @@ impl Block {
 
     /// Whether it changed into something that looks random, at its start or all over.
     pub fn is_scrambled(self) -> bool {
-        self.is(Self::CHANGED)
-            && self.signature().is_none()
-            && (self.is(Self::RANDOM) || self.is(Self::HEAD))
+        self.is(Self::CHANGED) && self.signature().is_none() && (self.is(Self::RANDOM) || self.is(Self::HEAD))
     }
 }
 
@@ -68,10 +66,10 @@ const HEAD_VALUES: u32 = 96;
 const HEAD_BYTES: usize = 256;
 /// The same where the whole block may be random: random bytes have 162 ± 7.
 const RANDOM_VALUES: u32 = 135;
-/// Below this sum the bytes of a block of 4 KiB are spread evenly: random ones have 255 ± 23.
+/// Below this sum bytes are spread evenly: random ones have 255 ± 23, however many they are.
 const CHI_SQUARE: u64 = 350;
-/// Fewer bytes say nothing.
-const LEAST_BYTES: usize = 1024;
+/// So many bytes are looked at; fewer say nothing.
+const SAMPLE_BYTES: usize = 1024;
 /// So many zeros end a file that does not fill its last block.
 const SLACK_BYTES: usize = 16;
 
@@ -155,23 +153,26 @@ fn look(block: &[u8], compares: bool, is_changed: bool) -> Block {
 
 /// How many different values the first bytes have.
 fn values(block: &[u8]) -> u32 {
-    let mut seen = [0u64; 4];
-    for byte in block.iter().take(HEAD_BYTES) {
-        let word = usize::from(byte >> 6);
-        seen[word] |= 1 << (byte & 63);
-    }
-    seen.iter().map(|word| word.count_ones()).sum()
+    let mut seen = [0u8; 256];
+    block.iter().take(HEAD_BYTES).for_each(|byte| seen[usize::from(*byte)] = 1);
+    seen.iter().map(|seen| u32::from(*seen)).sum()
 }
 
-/// Pearson's test: whether all values are about as frequent.
+/// Pearson's test: whether all values are about as frequent, among as many bytes as it takes to tell.
 fn is_random(block: &[u8]) -> bool {
-    if block.len() < LEAST_BYTES {
-        return false;
+    let Some(block) = block.get(..SAMPLE_BYTES) else { return false };
+    // Two tables: neighbours that are alike need not wait for each other.
+    let mut tables = [[0u16; 256]; 2];
+    let [even, odd] = &mut tables;
+    for pair in block.chunks_exact(2) {
+        if let [one, other] = pair {
+            even[usize::from(*one)] += 1;
+            odd[usize::from(*other)] += 1;
+        }
     }
-    let mut counts = [0u32; 256];
-    block.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let counts = even.iter().zip(odd.iter()).map(|(one, other)| u32::from(one + other));
     // Σ (n − e)² / e with e = length / 256 is 256 · Σ n² / length − length.
-    let squares: u64 = counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
+    let squares: u64 = counts.map(|count| u64::from(count * count)).sum();
     let length = to_u64(block.len());
     (squares * 256 / length).saturating_sub(length) < CHI_SQUARE
 }

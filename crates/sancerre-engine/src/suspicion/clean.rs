@@ -95,7 +95,8 @@ pub fn machines(repository: &Repository, log: &Log) -> Vec<Vec<MachineNight>> {
     let sums: BTreeMap<SessionId, Sums> =
         log.snapshots().iter().map(|snapshot| (snapshot.session(), Sums::of(snapshot))).collect();
     for nights in &mut machines {
-        let of_machine: Vec<Sums> = nights.iter().filter_map(|night| sums.get(&night.session)).copied().collect();
+        let of_machine: Vec<Sums> =
+            nights.iter().filter_map(|night| sums.get(&night.session)).copied().collect();
         for (at, night) in nights.iter_mut().enumerate() {
             night.by_sums = by_sums(of_machine.get(..=at).unwrap_or_default());
         }
@@ -206,9 +207,8 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     repository.signer(KEEPERS)?;
     log.refuse_unread(&repository.keys.zone)?;
     let machines = machines(repository, log);
-    let is_named = |nights: &&Vec<MachineNight>| {
-        nights.iter().any(|night| night.vm == *vm || night.public_name == *vm)
-    };
+    let is_named =
+        |nights: &&Vec<MachineNight>| nights.iter().any(|night| night.vm == *vm || night.public_name == *vm);
     let mut of_vm: Vec<SessionId> = Vec::new();
     for (session, public_name) in log.standing(u64::MAX).suspects() {
         let by_snapshot = machines.iter().filter(is_named).flatten().any(|night| night.session == session);

@@ -16,7 +16,7 @@ const PLACES_MAX: usize = 64;
 
 /// A stretch of a disk where something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct TracePlace {
     /// Where, in bytes.
     pub range: Range<u64>,
     /// What was counted there.
@@ -31,7 +31,7 @@ pub struct Explained {
     /// What is known of the night; none without statistics.
     pub night: Option<SeenNight>,
     /// Where, ascending: of very many places those with the most losses.
-    pub places: Vec<Place>,
+    pub places: Vec<TracePlace>,
 }
 
 /// Reads the statistics of a snapshot; of one disk if it is named.
@@ -46,7 +46,9 @@ pub async fn explain(reader: &SnapshotReader, wanted: Option<&Title>) -> Result<
         .filter(|member| member.kind == MemberKind::Disk && is_wanted(&member.name))
         .collect();
     if let (Some(wanted), true) = (wanted, disks.is_empty()) {
-        return Err(Error::Usage(format!("the snapshot has no disk {wanted}; see `sancerre snapshots --json`")));
+        return Err(Error::Usage(format!(
+            "the snapshot has no disk {wanted}; see `sancerre snapshots --json`"
+        )));
     }
     let stored = StoredStatistics::open(Arc::clone(reader.frames()), body).await?;
     let mut explained = Vec::new();
@@ -72,8 +74,8 @@ fn weight(counts: &Counts) -> (u64, u64) {
 }
 
 /// Extents in a row are one place when files were lost in all of them, or in none.
-fn joined(extents: &[(u64, Counts)], size_bytes: u64) -> Vec<Place> {
-    let mut places: Vec<Place> = Vec::new();
+fn joined(extents: &[(u64, Counts)], size_bytes: u64) -> Vec<TracePlace> {
+    let mut places: Vec<TracePlace> = Vec::new();
     for (extent, counts) in extents {
         let start = extent.saturating_mul(EXTENT_BYTES);
         let range = start..start.saturating_add(EXTENT_BYTES).min(size_bytes).max(start);
@@ -85,7 +87,7 @@ fn joined(extents: &[(u64, Counts)], size_bytes: u64) -> Vec<Place> {
                 last.range.end = range.end;
                 last.counts.add(counts);
             }
-            _ => places.push(Place { range, counts: *counts }),
+            _ => places.push(TracePlace { range, counts: *counts }),
         }
     }
     places

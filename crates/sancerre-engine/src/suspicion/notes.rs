@@ -23,9 +23,8 @@ pub(crate) async fn note(
     members: &[Member],
     monitor: &Monitor,
 ) {
-    let is_suspect = |member: &Member| {
-        seen(member).is_some_and(|night| night.judgement.verdict == Suspicion::Suspect)
-    };
+    let is_suspect =
+        |member: &Member| seen(member).is_some_and(|night| night.judgement.verdict == Suspicion::Suspect);
     if !members.iter().any(is_suspect) {
         return;
     }
@@ -41,10 +40,7 @@ pub(crate) async fn note(
 ///
 /// Errors: [`Error::WrongKey`](crate::Error::WrongKey); the store's.
 pub async fn suspect(repository: &Repository, log: &Log, snapshot: SessionId) -> Result<u64> {
-    let note = Note {
-        topic: Name::new(TOPIC)?,
-        result: Some(Name::new(SUSPECT)?),
-        snapshots: vec![snapshot],
-    };
+    let note =
+        Note { topic: Name::new(TOPIC)?, result: Some(Name::new(SUSPECT)?), snapshots: vec![snapshot] };
     Ok(append(repository, log, Kind::Note(note), &[]).await?.number)
 }

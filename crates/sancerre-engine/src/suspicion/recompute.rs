@@ -35,7 +35,9 @@ pub async fn recompute(
     };
     let disks: Vec<&Member> = reader.body().members.iter().filter(is_wanted).collect();
     if let (Some(wanted), true) = (wanted, disks.is_empty()) {
-        return Err(Error::Usage(format!("the snapshot has no disk {wanted}; see `sancerre snapshots --json`")));
+        return Err(Error::Usage(format!(
+            "the snapshot has no disk {wanted}; see `sancerre snapshots --json`"
+        )));
     }
     let total = disks.iter().fold(0u64, |sum, member| sum.saturating_add(member.size_bytes));
     add(&monitor.counters.total_bytes, total);

@@ -26,7 +26,7 @@ const NAMED_BYTES: usize = 64;
 
 /// A piece, by its id and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedPiece {
     /// A keyed hash of its bytes.
     pub id: ContentId,
     /// Where it lies, in a frame of an annex.
@@ -37,9 +37,9 @@ pub struct Named {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     /// Where files start.
-    pub starts: Option<Named>,
+    pub starts: Option<NamedPiece>,
     /// What was counted that night.
-    pub counts: Option<Named>,
+    pub counts: Option<NamedPiece>,
 }
 
 /// The statistics of one disk.
@@ -82,7 +82,7 @@ fn put_count(bytes: &mut Vec<u8>, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn put_named(bytes: &mut Vec<u8>, Named { id, place }: &Named) {
+fn put_named(bytes: &mut Vec<u8>, NamedPiece { id, place }: &NamedPiece) {
     bytes.extend_from_slice(&id.0);
     bytes.extend_from_slice(&place.frame.frame.pack.session.to_le_bytes());
     let frame = place.frame;
@@ -134,7 +134,7 @@ fn read_disk(reader: &mut Reader<'_>) -> std::result::Result<DiskTable, FormatEr
     Ok(DiskTable { name, size_bytes, spans })
 }
 
-fn read_named(reader: &mut Reader<'_>) -> std::result::Result<Named, FormatError> {
+fn read_named(reader: &mut Reader<'_>) -> std::result::Result<NamedPiece, FormatError> {
     if reader.remaining() < NAMED_BYTES {
         return Err(corrupt("a name of a piece ends early"));
     }
@@ -144,7 +144,7 @@ fn read_named(reader: &mut Reader<'_>) -> std::result::Result<Named, FormatError
     let frame = FrameName { pack, index: reader.u32()? };
     let frame = FramePlace { frame, offset_bytes: reader.u32()?, sealed_bytes: reader.u32()? };
     let place = Place { frame, offset_bytes: reader.u32()?, size_bytes: reader.u32()? };
-    Ok(Named { id, place })
+    Ok(NamedPiece { id, place })
 }
 
 /// Where files start in one GiB, ascending; nothing when there are none.
@@ -248,11 +248,11 @@ mod tests {
 
     use super::*;
 
-    fn named() -> impl Strategy<Value = Named> {
+    fn named() -> impl Strategy<Value = NamedPiece> {
         (any::<[u8; 32]>(), any::<u64>(), any::<[u32; 6]>()).prop_map(|(id, session, [a, b, c, d, e, f])| {
             let frame = FrameName { pack: PackName { session, ordinal: a }, index: b };
             let frame = FramePlace { frame, offset_bytes: c, sealed_bytes: d };
-            Named { id: ContentId(id), place: Place { frame, offset_bytes: e, size_bytes: f } }
+            NamedPiece { id: ContentId(id), place: Place { frame, offset_bytes: e, size_bytes: f } }
         })
     }
 

@@ -72,6 +72,19 @@ const HEADS: &[&[u8]] = &[
     b"PACK\0\0\0",
 ];
 
+/// The bytes that one of them begins with: most blocks begin otherwise.
+const FIRST: [bool; 256] = {
+    let mut first = [false; 256];
+    let mut at = 0;
+    while at < HEADS.len() {
+        if let [byte, ..] = HEADS[at] {
+            first[sancerre_format::bytes::to_usize(u32::from_le_bytes([*byte, 0, 0, 0]))] = true;
+        }
+        at += 1;
+    }
+    first
+};
+
 /// Beginnings that do not stand at the very start, with their offset.
 const WITHIN: &[(usize, &[u8])] = &[(4, b"ftyp"), (4, b"\xef\xcd\xab\x89"), (128, b"DICM"), (257, b"ustar")];
 
@@ -90,7 +103,7 @@ pub fn signature(block: &[u8]) -> Option<Signature> {
     let first = *block.first()?;
     let is_there = |at: usize, bytes: &[u8]| block.get(at..).is_some_and(|rest| rest.starts_with(bytes));
     let is_gzip = is_there(0, GZIP) && block.get(3).is_some_and(|flags| flags & 0xe0 == 0);
-    let is_head = HEADS.iter().any(|head| head.first() == Some(&first) && block.starts_with(head));
+    let is_head = FIRST[usize::from(first)] && HEADS.iter().any(|head| block.starts_with(head));
     if is_gzip || is_head || WITHIN.iter().any(|(at, bytes)| is_there(*at, bytes)) {
         return Some(Signature::File);
     }

@@ -12,7 +12,7 @@ use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::{Body, Member};
 
 use super::extent::Counts;
-use super::record::{self, DiskTable, Named, SPAN_BLOCKS, Span};
+use super::record::{self, DiskTable, NamedPiece, SPAN_BLOCKS, Span};
 use super::trace::Start;
 use super::verdict::{Judgement, Sign, Suspicion, THRESHOLDS};
 use crate::error::Result;
@@ -167,7 +167,7 @@ impl StoredStatistics {
         Ok(extents)
     }
 
-    async fn span_starts(&self, span: u64, named: &Named) -> Result<Arc<Vec<Start>>> {
+    async fn span_starts(&self, span: u64, named: &NamedPiece) -> Result<Arc<Vec<Start>>> {
         let find = |kept: &VecDeque<(ContentId, Arc<Vec<Start>>)>| {
             kept.iter().find(|(id, _)| *id == named.id).map(|(_, starts)| Arc::clone(starts))
         };
@@ -185,7 +185,7 @@ impl StoredStatistics {
         Ok(starts)
     }
 
-    async fn piece(&self, named: &Named) -> Result<Vec<u8>> {
+    async fn piece(&self, named: &NamedPiece) -> Result<Vec<u8>> {
         let raw = self.frames.annex(&named.place.frame).await?;
         let start = to_usize(named.place.offset_bytes);
         let bytes = raw.get(start..start.saturating_add(to_usize(named.place.size_bytes)));

@@ -231,7 +231,9 @@ mod tests {
     fn only_their_first_block_is_enough() {
         let before = documents(40, 3);
         let mut after = before.clone();
-        (0..40).step_by(20).for_each(|number| encrypt(&mut after, number * 3 * BLOCK, (number * 3 + 1) * BLOCK));
+        (0..40)
+            .step_by(20)
+            .for_each(|number| encrypt(&mut after, number * 3 * BLOCK, (number * 3 + 1) * BLOCK));
         let counts = night(&before, &after, 1 << 20);
         assert_eq!((counts.files_before, counts.lost, counts.covered), (40, 2, 0), "{counts:?}");
     }

@@ -220,9 +220,8 @@ fn of_files(by: &Thresholds, night: &Counts) -> Vec<Sign> {
 fn of_history(by: &Thresholds, night: &Counts, past: &Past<'_>) -> Vec<Sign> {
     let from = past.nights.len().saturating_sub(by.nights);
     let nights = past.nights.get(from..).unwrap_or_default();
-    let away = |of: fn(&Counts) -> u64, floor: u64| {
-        deviations(of(night), nights.iter().map(of).collect(), floor)
-    };
+    let away =
+        |of: fn(&Counts) -> u64, floor: u64| deviations(of(night), nights.iter().map(of).collect(), floor);
     let mut signs = Vec::new();
     for (of, sign) in [
         ((|night: &Counts| night.headless) as fn(&Counts) -> u64, Sign::Headless),
@@ -241,8 +240,10 @@ fn of_history(by: &Thresholds, night: &Counts, past: &Past<'_>) -> Vec<Sign> {
     if [change, random, novelty].iter().all(|away| *away > by.suspect_deviations) && is_much {
         signs.push(Sign::Flood);
     }
-    signs.extend((change > by.unusual_deviations && night.changed >= by.least_random).then_some(Sign::Change));
-    let is_dense = night.new_bytes >= by.least_random.saturating_mul(4096) && density(night) >= by.dense_per_mille;
+    signs
+        .extend((change > by.unusual_deviations && night.changed >= by.least_random).then_some(Sign::Change));
+    let is_dense =
+        night.new_bytes >= by.least_random.saturating_mul(4096) && density(night) >= by.dense_per_mille;
     signs.extend((is_dense && away(density, 20) > by.unusual_deviations).then_some(Sign::Dense));
     signs.extend((random > by.unusual_deviations && is_much).then_some(Sign::Random));
     signs
@@ -289,8 +290,8 @@ mod tests {
             data: 100_000,
             changed: 1500,
             random: 300,
-            new_bytes: 5 << 20,
-            coded_bytes: 2 << 20,
+            new_bytes: 1 << 20,
+            coded_bytes: 400 << 10,
             files: 1200,
             files_before: 1190,
             ..Counts::default()

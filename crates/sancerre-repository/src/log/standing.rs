@@ -8,8 +8,8 @@ use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
-use super::suspects::Suspects;
 use super::approval::{ApprovalRequest, Pending};
+use super::suspects::Suspects;
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
 

@@ -114,6 +114,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
+    crate::suspicion::tell_what_stays(context, &log);
     let wish = if options.snapshots.is_empty() {
         Wish::Rules { rules, vms: options.vm, tags: options.tags }
     } else {

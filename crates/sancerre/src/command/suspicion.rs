@@ -7,7 +7,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::restore;
 use sancerre_engine::select::Selector;
-use sancerre_engine::suspicion::explain::{self, Explained, Place};
+use sancerre_engine::suspicion::explain::{self, Explained, TracePlace};
 use sancerre_engine::suspicion::{self, MachineNight, Suspicion, recompute};
 use sancerre_format::names::Title;
 use serde_json::{Value, json};
@@ -254,7 +254,7 @@ pub(crate) async fn explain(options: Explain, context: &Context) -> Result<Done,
 }
 
 fn rows(disk: &Explained) -> Vec<Vec<String>> {
-    let row = |place: &Place| {
+    let row = |place: &TracePlace| {
         let counts = &place.counts;
         vec![
             disk.name.to_string(),
@@ -271,7 +271,7 @@ fn rows(disk: &Explained) -> Vec<Vec<String>> {
 }
 
 fn explained_json(disk: &Explained) -> Value {
-    let place = |place: &Place| {
+    let place = |place: &TracePlace| {
         let counts = &place.counts;
         json!({
             "offset": place.range.start,
