@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from content import Content
+from content import opened
 from framesets import FrameSet
 from history import Zone
 from keyring import Keyring, WrongPassphrase
@@ -81,7 +81,7 @@ def restore(zones: list[Zone], keyring: Keyring, arguments: argparse.Namespace) 
         print(f"{len(found)} snapshots start with {arguments.snapshot}", file=sys.stderr)
         return USAGE
     ((zone, snapshot),) = found
-    content = Content(zone, snapshot.entry.number("generation"), keyring)
+    content = opened(zone, snapshot, keyring)
     disk = next((disk for disk in content.disks(snapshot) if disk.name == arguments.disk), None)
     if disk is None or snapshot.manifest is None:
         print(f"the snapshot has no disk {arguments.disk}", file=sys.stderr)

@@ -57,7 +57,7 @@ class Lists:
         self.moves = _moves(values["move"], session)
         for value in values["seen"] + values["forgotten"]:
             require(re.fullmatch(SESSION, value) is not None, "not a session")
-        self.forgotten = values["forgotten"]
+        self.seen, self.forgotten = values["seen"], values["forgotten"]
 
 
 def _bounded(sets: list[dict[int, Packs]], session: int) -> None:

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Callable, Iterator
 
 from framesets import FrameSet, Lists
-from lost import said, stand_in
+from lost import UNKNOWN, Lost, implied
 from packs import Pack
 from primitives import Damaged, FrameName, SessionId, Unsupported, digest, require
-from records import Record
+from records import Record, Signer
 from standing import Standing
 from repository import Repository
 
@@ -39,6 +39,8 @@ class Session:
     unreadable: bool = False
     # What a commit says.
     lists: Lists | None = None
+    # Its entry is not there: its outcome says what it was.
+    is_lost: bool = False
     # The lowest revocation that makes it void.
     void_by: int | None = None
     packs: dict[int, Listed] = field(default_factory=dict)
@@ -69,14 +71,18 @@ class Zone:
         self.dead: set[tuple[int, int]] = set()
         self.burnt_by: dict[tuple[int, int], int] = {}
         self.forgotten: set[str] = set()
+        # Commits above lost entries that nobody admitted: what they moved may be where they say.
+        self.doubted: dict[int, Session] = {}
         self._read_log()
-        for number, entry in stand_in(self).items():
-            self.sessions[number] = Session(said(self, number), entry)
-        self.sessions = dict(sorted(self.sessions.items()))
         self._revoke()
         for key in repository.under(self.prefix + "outcome/"):
-            self._checked(key, self._read_outcome)
-        self.abandoned = self._abandoned(1 << 64)
+            if self._is_known(key):
+                self._checked(key, self._read_outcome)
+        self._stand_in(Lost(self))
+        for number, session in self.sessions.items():
+            if session.is_void():
+                repository.report(f"{self.prefix}log/{number:016x}", f"its signer {session.entry.signer.name} is revoked")
+        self.abandoned = self.abandoned_below(1 << 64)
         self._follow()
         for key in repository.under(self.prefix + "lists/"):
             self._checked(key, self._read_list)
@@ -91,14 +97,15 @@ class Zone:
     def pack_of(self, frame: FrameName) -> tuple[int, int]:
         """The pack in which a frame lies: that of its name, or the one to which the last commit moved it. If that is not
         there, any to which a commit ever moved it, or a copy of a collector that was abandoned."""
-        places = [self.moves.get(frame, frame[:2]), *reversed(self.claimed.get(frame, [])), frame[:2]]
+        hints = [(number, session.lists.moves[frame]) for number, session in self.doubted.items() if session.lists and frame in session.lists.moves]
+        places = [self.moves.get(frame, frame[:2]), *reversed(self.claimed.get(frame, [])), frame[:2], *hints]
         there = next((place for place in places if self._is_there(*place)), None) or self._copies.get(frame)
         if there is None:
             raise Damaged(f"no pack holds frame {frame}")
         return there
 
     def _is_there(self, number: int, ordinal: int) -> bool:
-        session = self.sessions.get(number)
+        session = self.storing(number)
         listed = session.packs.get(ordinal) if session else None
         return listed is not None and listed.key in self.repository.keys
 
@@ -116,7 +123,9 @@ class Zone:
 
     def read_pack(self, number: int, ordinal: int) -> Pack:
         """A whole pack, checked against the list that names it."""
-        session = self.sessions[number]
+        session = self.storing(number)
+        require(session is not None and ordinal in session.packs, f"no list names pack {number}/{ordinal}")
+        assert session is not None
         listed = session.packs[ordinal]
         data = self.repository.read(listed.key)
         require(len(data) == listed.size, f"{len(data)} bytes instead of {listed.size}")
@@ -128,6 +137,34 @@ class Zone:
         require(("data", "meta", "annex")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
         require(pack.tail_hash.hex() == listed.tail and len(pack.frames) == listed.frames, "another tail than listed")
         return pack
+
+    def storing(self, number: int) -> Session | None:
+        """The session that may have packs of this number."""
+        return self.sessions.get(number) or self.doubted.get(number)
+
+    def _is_known(self, key: str) -> bool:
+        id_ = SessionId.parse(key.rpartition("/")[2])
+        return id_.number in self.sessions and self.sessions[id_.number].id == id_
+
+    def _stand_in(self, lost: Lost) -> None:
+        """Takes outcomes for the entries that are lost; each of these is reported."""
+        outcomes = self.repository.under(self.prefix + "outcome/")
+        for id_, record in lost.stand():
+            self.repository.report(f"{self.prefix}log/{id_.number:016x}", "lost; the outcome of its session stands for it")
+            self.sessions[id_.number] = Session(id_, implied(record), is_lost=True)
+            self.sessions = dict(sorted(self.sessions.items()))
+            self._revoke()
+            self._checked(f"{self.prefix}outcome/{id_}", self._read_outcome)
+        for id_ in lost.ended.values():
+            self.repository.report(f"{self.prefix}log/{id_.number:016x}", "lost; its session ended with nothing")
+        for id_ in lost.unresolved():
+            self.repository.report(f"{self.prefix}log/{id_.number:016x}", "lost, and nothing stands for it: the admin must say what it was")
+        for id_, record in lost.doubted().items():
+            lists = Lists(record.public, id_.number)
+            self.doubted[id_.number] = Session(id_, implied(record), record, lists=lists, is_lost=True)
+        ended = {f"{self.prefix}outcome/{SessionId(number, hash_)}" for number, id_ in lost.ended.items() for hash_ in (id_.hash, UNKNOWN)}
+        for key in (key for key in outcomes if not self._is_known(key) and key not in ended):
+            self.repository.report(key, "an outcome of no session")
 
     def _checked(self, key: str, read: Callable[[str], None]) -> None:
         try:
@@ -158,11 +195,13 @@ class Zone:
         """Marks what a revoked key signed. Its packs stay readable: others' snapshots may need them."""
         for revoke in [session.entry for session in self.sessions.values() if session.kind == "revoke"]:
             for number, session in self.sessions.items():
-                signer, own = session.entry.signer, revoke.number("number")
-                from_ = own if signer.role == "keeper" else revoke.number("from")
-                if signer.name == revoke["writer"] and number >= from_:
-                    self.repository.report(f"{self.prefix}log/{number:016x}", f"its signer {revoke['writer']} is revoked")
+                own = revoke.number("number")
+                if _reaches(revoke, session.entry.signer, number):
                     session.void_by = min(own, session.void_by or own)
+
+    def is_revoked(self, signer: Signer, number: int) -> bool:
+        """Whether what a key signed at a number is not trusted."""
+        return any(session.kind == "revoke" and _reaches(session.entry, signer, number) for session in self.sessions.values())
 
     def _valid(self, below: int = 1 << 64) -> Iterator[Session]:
         return (session for number, session in self.sessions.items() if number < below and not session.is_void())
@@ -171,7 +210,7 @@ class Zone:
         """The snapshots by the entries below a number, revocations too."""
         return (session for number, session in self.sessions.items() if number < below and session.manifest and not session.is_void(below))
 
-    def _abandoned(self, below: int) -> dict[str, int]:
+    def abandoned_below(self, below: int) -> dict[str, int]:
         """The collectors that the admin gave up, each with the number that says so, unless another one may have built on it."""
         abandoned: dict[str, int] = {}
         for record in [session for session in self._valid(below) if session.kind == "abandon"]:
@@ -227,7 +266,7 @@ class Zone:
 
     def _believe(self, gc: Session, lists: Lists) -> None:
         number = gc.id.number
-        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number)]
+        wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number) or self._is_retained(id_, gc)]
         self.forgotten.update(set(lists.forgotten) - set(wrongly))
         remaining = [session for session in self._committed(number) if str(session.id) not in self.forgotten]
         dead = {(session, ordinal) for session, packs in lists.dead.items() for ordinal in packs}
@@ -245,10 +284,18 @@ class Zone:
         """Whether a session is neither gone nor forgotten, or held all the same, by the entries below a number."""
         return id_ not in self.forgotten and self._standing(number).is_live(id_)
 
+    def _is_retained(self, id_: str, gc: Session) -> bool:
+        """Whether a snapshot must be kept for longer than the time of a commit."""
+        session = self.sessions.get(SessionId.parse(id_).number)
+        until = session.manifest["retain-until"] if session and session.manifest and str(session.id) == id_ else "-"
+        return until != "-" and gc.outcome is not None and until > gc.outcome["time"]
+
     def _standing(self, number: int) -> Standing:
         standing = Standing(self.repository.config.number("approvals-needed"), self.forgotten)
-        for session in self._valid(number):
-            standing.apply(session)
+        for session in (session for at, session in self.sessions.items() if at < number):
+            # Whose a backup is it says, whatever a revocation said of it since.
+            if session.kind == "backup" or not session.is_void():
+                standing.apply(session)
         return standing
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:
@@ -261,7 +308,7 @@ class Zone:
         """A list or segment: of the session that its key names, signed by the signer of that session."""
         *_, name, sequence = key.split("/")
         id_ = SessionId.parse(name)
-        session = self.sessions.get(id_.number)
+        session = self.storing(id_.number)
         require(session is not None and session.id == id_, "of no session")
         assert session is not None
         record = self.repository.decode(key, kind)
@@ -300,9 +347,14 @@ class Zone:
                 key = f"{self.prefix}lists/{session.id}/{sequence:08x}"
                 if key not in self.repository.keys:
                     self.repository.report(key, "missing")
-        listed = {pack.key for session in self.sessions.values() for pack in session.packs.values()}
+        listed = {pack.key for session in [*self.sessions.values(), *self.doubted.values()] for pack in session.packs.values()}
         for key in set(self.repository.under(self.prefix + "packs/")) - listed:
             self.repository.report(key, "no list names this pack")
+
+
+def _reaches(revoke: Record, signer: Signer, number: int) -> bool:
+    from_ = revoke.number("number") if signer.role == "keeper" else revoke.number("from")
+    return signer.name == revoke["writer"] and number >= from_
 
 
 def _check_outcome(zone: str, session: Session, record: Record) -> None:

@@ -66,10 +66,14 @@ class Repository:
     def decode(self, key: str, kind: str) -> Record | None:
         """The record at a key, or a report and nothing."""
         try:
-            return decode(self.read(key), kind, self.id, self.admins)
+            return self.verified(key, kind)
         except Damaged as error:
             self.report(key, str(error))
             return None
+
+    def verified(self, key: str, kind: str) -> Record:
+        """The record at a key, which must verify."""
+        return decode(self.read(key), kind, self.id, self.admins)
 
     def _follow(self, key: str) -> None:
         """One step of the chain of admin keys; what is none of it is reported."""

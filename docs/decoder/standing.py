@@ -1,4 +1,4 @@
-"""FORMAT.md §7: what forgets, holds and approvals say of snapshots."""
+"""FORMAT.md §7: what forgets, holds, approvals and suspicions say of snapshots."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Callable, Iterator
 
 from checkpoints import check
-from content import Content, Places
+from content import Content, Places, generations, opened
 from framesets import FrameSet
 from history import Session, Zone
 from keyring import Keyring
-from packs import ANNEX
+from packs import ANNEX, Pack
 from primitives import Damaged
 
 
@@ -30,7 +30,7 @@ def verify(zones: list[Zone], keyring: Keyring | None) -> str:
 
 class _Verification:
     def __init__(self, zone: Zone, keyring: Keyring | None) -> None:
-        self.zone, self.places = zone, Places()
+        self.zone, self.keyring, self.places = zone, keyring, Places()
         self.content: Callable[[int], Content] | None = None
         if keyring:
             self.content = lru_cache(None)(lambda generation: Content(zone, generation, keyring))
@@ -45,7 +45,7 @@ class _Verification:
                 for frame in pack.frames:
                     pack.sealed(frame)
                 if self.content and pack.kind != ANNEX:
-                    self.places.update(self.content(self._generation(session)).check_pack(pack))
+                    self.places.update(self._opened(session, pack))
         for segment in session.segments if self.content else []:
             key = f"{self.zone.prefix}index/{session.id}/{segment.number('sequence'):08x}"
             with self._reporting(key):
@@ -60,8 +60,9 @@ class _Verification:
         key = f"{self.zone.prefix}outcome/{snapshot.id}"
         with self._reporting(key):
             self._packs_are_there(needed)
-            content = self.content(self._generation(snapshot)) if self.content else None
-            for disk in content.disks(snapshot) if content else []:
+            content = opened(self.zone, snapshot, self.keyring) if self.keyring else None
+            disks = content.disks(snapshot) if content else []
+            for disk in disks:
                 assert content is not None
                 chunks, data = 0, 0
                 for chunk in content.chunks(disk, needed):
@@ -72,15 +73,24 @@ class _Verification:
                 if (chunks, data) != (disk.chunks, disk.data):
                     raise Damaged(f"disk {disk.name} has {chunks} chunks of {data} bytes, not {disk.chunks} of {disk.data}")
                 count += chunks
+            if content:
+                content.check_annexes(snapshot, disks, needed)
         return count
 
     def _packs_are_there(self, needed: FrameSet) -> None:
         for frame in needed.frames():
             self.zone.pack_of(frame)
 
-    def _generation(self, session: Session) -> int:
-        generations = [other.entry.number("generation") for other in self.zone.sessions.values() if other.kind == "backup"]
-        return session.entry.number("generation") if session.kind in ("backup", "gc") else max(generations)
+    def _opened(self, session: Session, pack: Pack) -> Places:
+        """What lies in a pack, by the first generation that opens it: that of a lost entry is not known."""
+        assert self.content is not None
+        *others, last = generations(self.zone, session)
+        for generation in others:
+            try:
+                return self.content(generation).check_pack(pack)
+            except Damaged:
+                continue
+        return self.content(last).check_pack(pack)
 
     @contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

@@ -99,7 +99,7 @@ async fn the_old_key_signs_nothing_that_counts() {
     let fresh = repo.reopen().await;
     let log = Log::load(&fresh).await.unwrap();
     assert!(log.entry(entry.number).unwrap().entry.is_err(), "its entry is void");
-    assert_eq!(log.standing(u64::MAX).held_by(&first), None);
+    assert_eq!(log.retention().held_by(&first), None);
     let refused = back_up(&repo.with_key_file(&file).await, "web01", MemoryDisk::new(vec![1; 5000])).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::WrongKey, "its certificate is none");
     let readers = recipients::read(&fresh.store, &fresh.keys.trust).await.unwrap();

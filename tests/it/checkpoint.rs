@@ -141,7 +141,7 @@ async fn a_reader_starts_at_the_newest_and_sees_all() {
     assert!(scene.repo.objects().await.len() > stored);
     scene.model.add_disk(report.snapshot.unwrap(), &disk);
     scene.is_whole().await;
-    assert!(scene.recent().await.standing(u64::MAX).held_by(&first).is_some());
+    assert!(scene.recent().await.retention().held_by(&first).is_some());
 }
 
 /// What was moved by commits below a checkpoint is found, and moves on.
@@ -251,7 +251,7 @@ async fn a_revoked_key_cannot_hide_its_revocation() {
 async fn what_was_given_up_later_is_seen() {
     let scene = Scene::new(935).await;
     let log = Log::load(&scene.repo.open).await.unwrap();
-    let gc = log.entry(log.newest_commit(u64::MAX).unwrap().0).unwrap().session;
+    let gc = log.entry(log.newest_commit(Log::END).unwrap().0).unwrap().session;
     let abandon = sancerre_format::log::Abandon { session: gc, reason: "test".into() };
     scene.repo.append(Kind::Abandon(abandon), &[]).await;
     assert_eq!(scene.recent().await.start(), 1);
@@ -270,7 +270,7 @@ async fn quarantines_are_carried() {
     scene.collect().await;
     let recent = scene.recent().await;
     assert!(recent.start() > session.number);
-    assert!(recent.quarantined(u64::MAX).has_pack(&PackName { session: session.number, ordinal: 0 }));
+    assert!(recent.quarantined(Log::END).has_pack(&PackName { session: session.number, ordinal: 0 }));
     assert_eq!(scene.complaints().await, []);
 }
 

@@ -78,7 +78,7 @@ async fn version_1_opens_lists_and_restores() {
     }
     let repository = open().await;
     let log = Log::load(&repository).await.unwrap();
-    assert!(log.strangers().is_empty() && log.missing().next().is_none());
+    assert!(log.unknown_keys().is_empty() && log.missing().next().is_none());
     let quarantine = log.entry(2).unwrap().entry.as_ref().unwrap();
     assert!(matches!(quarantine.fields.kind, Kind::Quarantine { .. }));
     assert_eq!(log.snapshots().len(), SNAPSHOTS.len());

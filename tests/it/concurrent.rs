@@ -30,7 +30,7 @@ async fn check_log(repo: &TestRepo) {
     let log = Log::load(&repo.open).await.unwrap();
     let numbers: Vec<u64> = log.entries().map(|entry| entry.session.number).collect();
     assert_eq!(numbers, (1..=log.highest()).collect::<Vec<_>>());
-    assert!(log.strangers().is_empty() && log.missing().next().is_none());
+    assert!(log.unknown_keys().is_empty() && log.missing().next().is_none());
     for entry in log.entries() {
         let Kind::Backup(intent) = &entry.entry.as_ref().unwrap().fields.kind else { continue };
         for parent in &intent.parents {

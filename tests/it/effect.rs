@@ -188,12 +188,12 @@ async fn a_commit_above_an_open_session_waits() {
     let lists = GcLists { dead: burnt, forgotten: vec![scene.session(0)], ..GcLists::default() };
     scene.repo.commit_gc_as(&scene.liar, gc, &lists).await;
     let is_gone = async |scene: &Scene| {
-        let standing = scene.log().await.standing(u64::MAX);
-        standing.collected_by(&scene.session(0)).is_some()
+        let retention = scene.log().await.retention();
+        retention.collected_by(&scene.session(0)).is_some()
     };
     let avoids = async |scene: &Scene, at: usize| {
         let pack = PackName { session: scene.session(at).number, ordinal: 0 };
-        scene.log().await.avoid(u64::MAX).unwrap().contains(&FrameName { pack, index: 0 })
+        scene.log().await.avoid(Log::END).unwrap().contains(&FrameName { pack, index: 0 })
     };
     assert!(!is_gone(&scene).await, "it has no effect yet");
     assert!(avoids(&scene, 0).await && avoids(&scene, 1).await, "all that it proposed is left alone");
@@ -318,8 +318,8 @@ async fn what_was_given_up_is_avoided_and_its_forgotten_are_gone() {
     abandon(&scene.repo.as_admin().await, gc.number, "junk").await.unwrap();
     let log = scene.log().await;
     let frame = FrameName { pack: PackName { session: scene.session(0).number, ordinal: 0 }, index: 0 };
-    assert!(log.avoid(u64::MAX).unwrap().contains(&frame));
-    assert_eq!(log.standing(u64::MAX).collected_by(&scene.session(0)), Some(gc.number));
+    assert!(log.avoid(Log::END).unwrap().contains(&frame));
+    assert_eq!(log.retention().collected_by(&scene.session(0)), Some(gc.number));
     let error = undelete(&scene.honest, &BTreeSet::from([scene.session(0)]), "too late").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Forgotten);
     let report = collect(&scene.honest).await.unwrap();
@@ -445,7 +445,7 @@ async fn an_open_gc_of_a_revoked_keeper_stays_open() {
     let gc = scene.propose_as(&scene.liar, &dead).await;
     scene.revoke("liar", 1).await;
     let frame = FrameName { pack: dead.packs().next().unwrap(), index: 0 };
-    assert!(scene.log().await.avoid(u64::MAX).unwrap().contains(&frame));
+    assert!(scene.log().await.avoid(Log::END).unwrap().contains(&frame));
     let report = gc_at_once(&scene.honest).await;
     assert_eq!(report.ended, [gc]);
     scene.all_restores().await;
@@ -500,7 +500,7 @@ async fn what_a_lie_moved_out_of_a_pack_that_goes_is_not_reused() {
     moves.insert(moved);
     let lists = GcLists { dead: dead.clone(), moves: [(0, moves)].into(), ..GcLists::default() };
     let gc = scene.lie(&lists).await;
-    let avoid = async |scene: &Scene| Log::load(&scene.repo.open).await.unwrap().avoid(u64::MAX).unwrap();
+    let avoid = async |scene: &Scene| Log::load(&scene.repo.open).await.unwrap().avoid(Log::END).unwrap();
     let before = avoid(&scene).await;
     assert!(!before.contains(&moved) && before.contains(&kept), "as it says");
     assert!(scene.log().await.flaws().contains_key(&gc.number), "but it is damaged");

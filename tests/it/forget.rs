@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sancerre_engine::forget::plan::{Rules, Verdict};
-use sancerre_engine::forget::{ForgetOptions, ForgetReport, Wish, forget, hold, release, undelete};
+use sancerre_engine::forget::{ForgetOptions, ForgetReport, Selection, forget, hold, release, undelete};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::{Error, ErrorKind};
@@ -27,8 +27,8 @@ fn only(snapshot: SessionId) -> BTreeSet<SessionId> {
 }
 
 fn named(snapshots: BTreeSet<SessionId>) -> ForgetOptions {
-    let wish = Wish::Named { snapshots, even_last: false };
-    ForgetOptions { wish, reason: "test".into(), max_drop_percent: 50, dry_run: false }
+    let selection = Selection::Named { snapshots, even_last: false };
+    ForgetOptions { selection, reason: "test".into(), max_drop_percent: 50, dry_run: false }
 }
 
 pub(crate) async fn decide(
@@ -131,8 +131,8 @@ async fn what_no_gc_recorded_is_kept_by_every_rule() {
     let repo = TestRepo::new(305).await;
     nights(&repo, 3).await;
     let rules = Rules { daily: 1, ..Rules::default() };
-    let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
-    let options = ForgetOptions { wish, ..named(BTreeSet::new()) };
+    let selection = Selection::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { selection, ..named(BTreeSet::new()) };
     let report = decide(&repo.as_keeper().await, &options).await.unwrap();
     assert_eq!((report.entry, report.decisions.len()), (None, 3));
     for decision in report.decisions {

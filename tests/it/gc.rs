@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures::future::join;
 use sancerre_engine::ErrorKind;
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
-use sancerre_engine::forget::plan::{Drop, Rules, Verdict};
-use sancerre_engine::forget::{ForgetOptions, Wish, hold, undelete};
+use sancerre_engine::forget::plan::{ForgetReason, Rules, Verdict};
+use sancerre_engine::forget::{ForgetOptions, Selection, hold, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -45,8 +45,8 @@ pub(crate) async fn drop_snapshot(
     repository: &Repository,
     snapshot: SessionId,
 ) -> sancerre_engine::Result<u64> {
-    let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     Ok(decide(repository, &options).await?.entry.unwrap())
 }
 
@@ -203,13 +203,13 @@ async fn given_up(seed: u64) -> (TestRepo, Repository, Model, SessionId, (String
     repo.tamper(&key, b"junk".to_vec()).await;
     assert_eq!(collect(&keeper).await.unwrap_err().kind(), ErrorKind::Damaged);
     let rules = Rules { last: 1, ..Rules::default() };
-    let wish = Wish::Rules { rules, vms: Vec::new(), tags: Vec::new() };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     let report = decide(&keeper, &options).await.unwrap();
     assert!(report.decisions.iter().all(|one| one.session != damaged), "no rule touches it: {report:?}");
-    let wish = Wish::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
-    let report = decide(&keeper, &ForgetOptions { wish, ..options }).await.unwrap();
-    assert_eq!(report.decisions[0].verdict, Verdict::Drop(Drop::Damaged));
+    let selection = Selection::Named { snapshots: BTreeSet::from([damaged]), even_last: false };
+    let report = decide(&keeper, &ForgetOptions { selection, ..options }).await.unwrap();
+    assert_eq!(report.decisions[0].verdict, Verdict::Drop(ForgetReason::Damaged));
     (repo, keeper, model, damaged, (key, bytes))
 }
 
@@ -337,7 +337,7 @@ async fn crash(call: u64, cut: Cut, left_bytes: u64) -> bool {
     let saved = back_up(&repo.open, "db01", MemoryDisk::new(noise(482, SIZE))).await;
     let saved = saved.unwrap_or_else(|error| panic!("{what}: the next backup: {error}"));
     model.add_disk(saved.snapshot.unwrap(), &noise(482, SIZE));
-    if Log::load(&repo.open).await.unwrap().standing(u64::MAX).is_live(&forgotten) {
+    if Log::load(&repo.open).await.unwrap().retention().is_live(&forgotten) {
         drop_snapshot(&keeper, forgotten).await.unwrap();
     }
     repo.clock.advance(400 * 86_400);

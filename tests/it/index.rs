@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use sancerre_engine::ErrorKind;
 use sancerre_engine::backup::{BackupOptions, BackupReport, backup};
+use sancerre_engine::dedup::{ReusePolicy, Word};
 use sancerre_engine::index::{Index, Lookup, MergeReport, merge_index, rebuild_index};
-use sancerre_engine::known::{Usable, Word};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::catalogue::{Catalogue, Present};
 use sancerre_engine::repository::log::Log;
@@ -65,17 +65,17 @@ fn listening() -> (Monitor, Arc<Mutex<Vec<String>>>) {
     (Monitor::new(move |warning| kept.lock().unwrap().push(warning)), warnings)
 }
 
-async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, Usable) {
+async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, ReusePolicy) {
     let log = Log::load(&repo.open).await.unwrap();
     let catalogue = Arc::new(Catalogue::load_all(&repo.open, &log).await.unwrap().0);
     let present = Present::load(&repo.open).await.unwrap();
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX).unwrap(), catalogue, present };
+    let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = Index::load(&repo.open, &log, &usable, budget_bytes, monitor).await.unwrap();
     (index, usable)
 }
 
 /// What the index says of these ids, and how many it had to read pages for.
-async fn ask(repo: &TestRepo, index: &Index, usable: &Usable, ids: &[ContentId]) -> (Model32, usize) {
+async fn ask(repo: &TestRepo, index: &Index, usable: &ReusePolicy, ids: &[ContentId]) -> (Model32, usize) {
     let mut said = Model32::new();
     let mut open = Vec::new();
     for id in ids {

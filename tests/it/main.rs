@@ -37,6 +37,7 @@ mod healed;
 mod index;
 mod junk;
 mod keys;
+mod late;
 mod lies;
 mod link;
 mod lost;

@@ -65,7 +65,7 @@ impl Scene {
         Repository::open(store, self.repository.host.clone(), keys).await.unwrap()
     }
 
-    /// Everybody goes on, and `check` finds nothing worse than strangers; returns what it names.
+    /// Everybody goes on, and `check` finds nothing worse than unknown keys; returns what it names.
     async fn everything_works(&self) -> BTreeSet<String> {
         let admin = self.as_admin().await;
         assert!(restore_bytes(&admin, self.saved, "disk0").await.unwrap() == self.bytes);

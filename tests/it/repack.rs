@@ -176,7 +176,7 @@ async fn frames_move_again() {
     let log = Log::load(&scene.repo.open).await.unwrap();
     assert!(report.written_packs > 0 && moved(&log) > once, "{report:?}");
     let uses = log.snapshots().last().unwrap().uses().unwrap();
-    let moves = Moves::below(&log, u64::MAX);
+    let moves = Moves::below(&log, Log::END);
     let number = report.number.unwrap();
     let before = Moves::below(&log, number);
     let twice = |frame: &FrameName| {

@@ -73,12 +73,14 @@ async fn a_lost_newest_log_entry_of_a_gc_keeps_its_moves() {
         let before = Log::load(&scene.admin).await.unwrap();
         let gc = before.highest();
         scene.harm(&names::log(&zone(), gc), harm).await;
-        let log = Log::load(&scene.admin).await.unwrap();
-        assert!(matches!(log.entry(gc).unwrap().outcome, Outcome::Commit(..)), "{harm:?}");
-        assert_eq!(log.burnt(u64::MAX), before.burnt(u64::MAX), "{harm:?}");
         scene.everything_restores().await;
         scene.back_up("db01", noise(61, MIB)).await;
         assert_eq!(scene.session(3).number, gc + 1, "{harm:?}");
+        collect(&scene.admin).await.unwrap_err();
+        scene.repair(&[]).await.unwrap();
+        let log = Log::load(&scene.admin).await.unwrap();
+        assert!(matches!(log.entry(gc).unwrap().outcome, Outcome::Commit(..)), "{harm:?}");
+        assert_eq!(log.burnt(Log::END), before.burnt(Log::END), "{harm:?}");
         collect(&scene.admin).await.unwrap();
         scene.everything_restores().await;
     }
@@ -121,6 +123,9 @@ async fn what_fills_the_newest_number_says_what_stood_there() {
     scene.everything_restores().await;
     assert_eq!(scene.findings().await, []);
     assert_eq!(scene.back_up("mail01", noise(993, MIB)).await, 0);
+    // Nobody read the entry itself.
+    collect(&scene.admin).await.unwrap_err();
+    scene.repair(&[]).await.unwrap();
     collect(&scene.admin).await.unwrap();
     scene.everything_restores().await;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sancerre_engine::forget::{ForgetOptions, Wish};
+use sancerre_engine::forget::{ForgetOptions, Selection};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::stats::{Stats, stats};
@@ -54,8 +54,8 @@ async fn what_is_shared_is_nobodys_alone() {
     assert_eq!((stats.garbage_bytes, stats.unread.len()), (0, 0));
 
     // What only the first needed is its map; the rest is db01's alone now.
-    let wish = Wish::Named { snapshots: BTreeSet::from([first]), even_last: true };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Named { snapshots: BTreeSet::from([first]), even_last: true };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     decide(&repo.as_keeper().await, &options).await.unwrap();
     let stats = count(&repo.open).await;
     assert_eq!(stats.machines.len(), 1);

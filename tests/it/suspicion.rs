@@ -2,15 +2,20 @@
 //! somebody who may says that he looked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sancerre_engine::ErrorKind;
 use sancerre_engine::backup::{BackupOptions, backup};
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::forget::release;
+use sancerre_engine::gc::{GcOptions, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, suspects};
-use sancerre_engine::suspicion::{self, Suspicion, stored};
+use sancerre_engine::restore;
+use sancerre_engine::suspicion::stored::StoredStatistics;
+use sancerre_engine::suspicion::{self, Counts, Suspicion, stored};
 use sancerre_format::certificate::Role;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
@@ -18,8 +23,9 @@ use sancerre_format::log::{Kind, Note};
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, name, options};
+use sancerre_tests::store::TestStore;
 
-use crate::gc::{collect, drop_snapshot};
+use crate::gc::{OPTIONS, collect, drop_snapshot};
 
 const SIZE: usize = 2 << 20;
 
@@ -58,9 +64,9 @@ impl Scene {
     async fn kept(&self) -> Vec<usize> {
         let recent = Log::load_recent(&self.repo.open, &Monitor::silent()).await.unwrap();
         let kept = |log: &Log| -> Vec<usize> {
-            let standing = log.standing(u64::MAX);
+            let retention = log.retention();
             let nights = 0..self.model.snapshots.len();
-            nights.filter(|night| standing.kept_by_suspicion(&self.session(*night)).is_some()).collect()
+            nights.filter(|night| retention.kept_by_suspicion(&self.session(*night)).is_some()).collect()
         };
         let (whole, recent) = (kept(&self.log().await), kept(&recent));
         assert_eq!(whole, recent);
@@ -134,20 +140,39 @@ async fn a_commit_that_gives_up_what_stays_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn a_collector_under_way_sees_the_note_of_a_night_below_it() {
     let scene = Scene::new(9120).await;
+    let mut disk = documents(1, 100);
+    backup(&scene.repo.open, with_statistics("web01", disk.clone()), &Monitor::silent()).await.unwrap();
+    disk.chunks_mut(3 * 4096).for_each(|document| document[..4096].copy_from_slice(&noise(98, 4096)));
     drop_snapshot(&scene.keeper, scene.session(0)).await.unwrap();
-    // What a collector does between its plan and its commit is in one call: so the note comes by another hand while it copies.
-    let gc = async { collect(&scene.keeper).await };
-    let noted = async { scene.suspect(2).await };
-    let (report, ()) = futures::future::join(gc, noted).await;
-    let live: Vec<SessionId> = scene.log().await.snapshots().iter().map(|found| found.session()).collect();
-    match report {
-        // The note was there in time, or the collector was done before: then nobody had said anything.
-        Ok(report) if report.deleted_packs > 0 => assert!(!live.contains(&scene.session(0))),
-        report => {
-            assert!(live.contains(&scene.session(0)), "{report:?}");
-            scene.model.check(&scene.repo.open).await;
+    let slow = TestStore::new(scene.repo.memory.clone());
+    let (writer, reader) = (scene.repo.through(slow.clone()), scene.repo.through(scene.repo.memory.clone()));
+    scene.repo.store.pause_before("/log/");
+    slow.pause_before("/packs/");
+    let options = GcOptions { wait_seconds: 3600, ..OPTIONS };
+    let collecting = async { gc(&scene.keeper, &options, &Monitor::silent()).await };
+    let night = async {
+        scene.repo.store.paused().await;
+        backup(&writer, with_statistics("web01", disk), &Monitor::silent()).await.unwrap()
+    };
+    let order = async {
+        slow.paused().await;
+        let own = Log::load(&reader).await.unwrap().highest();
+        scene.repo.store.go_on();
+        while Log::load(&reader).await.unwrap().highest() == own {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-    }
+        slow.go_on();
+        own
+    };
+    let (report, night, own) = futures::join!(collecting, night, order);
+    assert_eq!(night.snapshot.map(|session| session.number), Some(own));
+    let log = scene.log().await;
+    assert_eq!(log.retention().suspects(), [(night.snapshot.unwrap(), name("web01"))]);
+    let first = log.entries().find(|entry| entry.session.number > own).unwrap();
+    assert!(first.is_gc(), "its number lies between the night and the note");
+    assert!(scene.kept().await.contains(&0), "{report:?}");
+    scene.model.check(&scene.repo.open).await;
+    scene.is_sound().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,8 +221,8 @@ async fn more_than_three_suspect_machines_stop_all_forgetting() {
     assert!(report.deleted_packs > 0, "{report:?}");
 }
 
-fn with_statistics(disk: Vec<u8>) -> BackupOptions {
-    BackupOptions { statistics: true, ..options("files01", vec![("disk0", MemoryDisk::new(disk))]) }
+fn with_statistics(vm: &str, disk: Vec<u8>) -> BackupOptions {
+    BackupOptions { statistics: true, ..options(vm, vec![("disk0", MemoryDisk::new(disk))]) }
 }
 
 /// Documents of three blocks with a rest of zeros.
@@ -223,7 +248,8 @@ async fn statistics_go_from_night_to_night_through_collections() {
     for night in 0..4u8 {
         let at = disk.len() - SIZE + usize::from(night) * 5000;
         disk[at..at + 3000].fill(night + 1);
-        let report = backup(&writer, with_statistics(disk.clone()), &Monitor::silent()).await.unwrap();
+        let report =
+            backup(&writer, with_statistics("files01", disk.clone()), &Monitor::silent()).await.unwrap();
         let seen = stored::seen(&report.members[0]).unwrap();
         assert_eq!((seen.is_first, seen.judgement.verdict), (night == 0, Suspicion::Normal), "{seen:?}");
         assert_eq!((seen.counts.files, seen.counts.lost), (200, 0));
@@ -237,21 +263,57 @@ async fn statistics_go_from_night_to_night_through_collections() {
 
     let noise = noise(99, 4096);
     disk[5 * 3 * 4096..][..4096].copy_from_slice(&noise);
-    let few = backup(&writer, with_statistics(disk.clone()), &Monitor::silent()).await.unwrap();
+    let few = backup(&writer, with_statistics("files01", disk.clone()), &Monitor::silent()).await.unwrap();
     assert_eq!(stored::seen(&few.members[0]).unwrap().judgement.verdict, Suspicion::Unusual);
-    assert!(scene.log().await.standing(u64::MAX).suspects().is_empty());
+    assert!(scene.log().await.retention().suspects().is_empty());
     for number in 20..60 {
         disk[number * 3 * 4096..][..4096].copy_from_slice(&noise);
     }
-    let report = backup(&writer, with_statistics(disk.clone()), &Monitor::silent()).await.unwrap();
+    let report = backup(&writer, with_statistics("files01", disk.clone()), &Monitor::silent()).await.unwrap();
     let seen = stored::seen(&report.members[0]).unwrap();
     assert_eq!((seen.judgement.verdict, seen.counts.lost), (Suspicion::Suspect, 40), "{seen:?}");
     // Noted below its manifest, by the writer himself.
     let log = scene.log().await;
     let suspect = report.snapshot.unwrap();
-    assert_eq!(log.standing(u64::MAX).suspects(), [(suspect, name("files01"))]);
+    assert_eq!(log.retention().suspects(), [(suspect, name("files01"))]);
     let machines = suspicion::machines(&scene.repo.open, &log);
     let nights = machines.iter().find(|nights| nights[0].vm == name("files01")).unwrap();
     assert_eq!(suspicion::last_clean(nights).map(|night| night.session), few.snapshot);
     scene.is_sound().await;
+}
+
+/// What is a hole by the gigabyte is not read, and what was there is gone all the same.
+#[tokio::test(start_paused = true)]
+async fn documents_that_become_holes_vanish() {
+    let repo = TestRepo::new(9170).await;
+    let mut disk = documents(1, 100);
+    disk.extend(noise(2, SIZE));
+    backup(&repo.open, with_statistics("files01", disk.clone()), &Monitor::silent()).await.unwrap();
+    disk[..100 * 3 * 4096].fill(0);
+    let report = backup(&repo.open, with_statistics("files01", disk), &Monitor::silent()).await.unwrap();
+    let seen = stored::seen(&report.members[0]).unwrap();
+    let Counts { files_before, vanished, lost, covered, .. } = seen.counts;
+    assert_eq!((files_before, vanished, lost, covered), (100, 100, 0, 0), "{seen:?}");
+    assert_eq!(seen.judgement.verdict, Suspicion::Unusual);
+}
+
+/// Statistics that another key stored are read, and none of its places is named.
+#[tokio::test(start_paused = true)]
+async fn pieces_of_another_key_are_stored_once_more() {
+    let repo = TestRepo::new(9180).await;
+    let disk = documents(1, 100);
+    let hosts = [repo.certify("host1", Role::Writer).await, repo.certify("host2", Role::Writer).await];
+    let (mut sessions, mut stored_by) = (Vec::new(), Vec::new());
+    for key in [&hosts[0], &hosts[0], &hosts[1]] {
+        let host = repo.with_key_file(key).await;
+        let options = with_statistics("files01", disk.clone());
+        let session = backup(&host, options, &Monitor::silent()).await.unwrap().snapshot.unwrap();
+        let log = Arc::new(Log::load(&repo.open).await.unwrap());
+        let reader = restore::open(&repo.open, log, session).await.unwrap();
+        let stored = StoredStatistics::open(Arc::clone(reader.frames()), reader.body()).await.unwrap();
+        let span = stored.unwrap().disk(&name("disk0")).unwrap().spans[&0];
+        sessions.push(session.number);
+        stored_by.push(span.starts.unwrap().place.frame.frame.pack.session);
+    }
+    assert_eq!(stored_by, [sessions[0], sessions[0], sessions[2]]);
 }

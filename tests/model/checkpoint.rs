@@ -171,7 +171,8 @@ impl Facts {
             live == self.is_live(state, id)
                 && (!live || places)
                 && (!live
-                    || state.standing(id, NOW) == (self.forgotten.contains(id), self.is_held(state, id)))
+                    || state.retention_below(id, NOW)
+                        == (self.forgotten.contains(id), self.is_held(state, id)))
         };
         let open = |id: Id| state.is_decided(id, NOW) != self.open.contains(id);
         state.ids().all(|id| same(id) && open(id)) && state.avoid_set(NOW) == self.avoid_set(state)

@@ -38,7 +38,7 @@ impl Config {
     /// the same and a commit that the admin gave up. So does what a newer program wrote.
     fn can_account(&self, state: &State, by: By, limit: u8) -> bool {
         let gave_up = |id: Id| {
-            let (forgotten, held) = state.standing(id, limit);
+            let (forgotten, held) = state.retention_below(id, limit);
             let backup = state.session(id).proposal().is_none() && forgotten && !held;
             backup || state.is_abandoned(id, limit)
         };
@@ -223,8 +223,9 @@ impl Config {
             commit.dead = commit.dead.union(proposal.empty);
         }
         let lower = session.number;
-        let gone =
-            |&other: &Id| state.session(other).is_backup() && state.standing(other, lower) == (true, false);
+        let gone = |&other: &Id| {
+            state.session(other).is_backup() && state.retention_below(other, lower) == (true, false)
+        };
         state.ids().filter(gone).for_each(|other| commit.forgotten.insert(other));
         for other in state.counted(lower) {
             let keeps = state.session(other).record().is_none() || !self.has(Flaw::FoldDropsRecords);

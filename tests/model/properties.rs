@@ -245,7 +245,7 @@ fn only_forgets_remove(state: &State) -> bool {
         // With the collector's own digest: below it intents may have been folded away.
         let number = state.session(gc).number + 1;
         let gone = state.ids().filter(|&id| state.honours(gc, id));
-        gone.into_iter().all(|id| state.standing(id, number) == (true, false))
+        gone.into_iter().all(|id| state.retention_below(id, number) == (true, false))
     })
 }
 

@@ -29,7 +29,7 @@ impl Config {
 
     fn snapshot_actions(&self, state: &State, snapshot: Id, actions: &mut Vec<Action>) {
         let budget = &state.budget;
-        let (forgotten, held) = state.standing(snapshot, NOW);
+        let (forgotten, held) = state.retention_below(snapshot, NOW);
         let possible = [
             (budget.forgets > 0 && !forgotten, Record::Forget(snapshot)),
             (budget.rescues > 0 && forgotten, Record::Undelete(snapshot)),

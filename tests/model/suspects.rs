@@ -32,7 +32,8 @@ impl Config {
     /// snapshot below it that is suspect.
     pub(crate) fn lets_go_of_kept(&self, state: &State, gc: Id) -> bool {
         let lower = state.session(gc).number;
-        let gone = |&id: &Id| state.session(id).is_backup() && state.standing(id, lower) == (true, false);
+        let gone =
+            |&id: &Id| state.session(id).is_backup() && state.retention_below(id, lower) == (true, false);
         !self.has(Flaw::SuspicionAboveNotRead) && state.ids().filter(gone).any(|id| state.is_kept(id, NOW))
     }
 }

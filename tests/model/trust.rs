@@ -106,7 +106,7 @@ impl State {
         let Some(commit) = self.session(gc).commit() else { return false };
         let justified = self.session(gc).by != By::Doubtful
             || self.has(Flaw::ForgottenAsListed)
-            || self.standing(snapshot, self.session(gc).number) == (true, false);
+            || self.retention_below(snapshot, self.session(gc).number) == (true, false);
         commit.forgotten.contains(snapshot) && justified
     }
 
@@ -116,7 +116,7 @@ impl State {
         // What an abandoned collector found forgotten it may have deleted.
         let abandoned = |gc: Id| {
             self.is_abandoned(gc, limit)
-                && self.standing(snapshot, self.session(gc).number) == (true, false)
+                && self.retention_below(snapshot, self.session(gc).number) == (true, false)
                 && !self.has(Flaw::AbandonRevives)
         };
         let mut commits = self.ids().filter(|&gc| self.session(gc).commit().is_some()).filter(lower);

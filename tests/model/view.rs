@@ -125,7 +125,7 @@ impl State {
     }
 
     /// (forgotten, held) according to the records below `limit`.
-    pub(crate) fn standing(&self, snapshot: Id, limit: u8) -> (bool, bool) {
+    pub(crate) fn retention_below(&self, snapshot: Id, limit: u8) -> (bool, bool) {
         let (mut forgotten, mut held) = (false, false);
         for id in self.counted(limit) {
             match self.session(id).record() {
@@ -154,7 +154,7 @@ impl State {
         if self.session(id).manifest().is_none() || !self.counts(id, limit) {
             return false;
         }
-        let (forgotten, held) = self.standing(id, limit);
+        let (forgotten, held) = self.retention_below(id, limit);
         (!forgotten || held) && !self.is_collected(id, limit, limit)
     }
 

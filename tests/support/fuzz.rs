@@ -32,13 +32,14 @@ use crate::disk::MemoryDisk;
 use crate::fuzz_image;
 use crate::fuzz_serve;
 use crate::fuzz_statistics;
+use crate::fuzz_storage;
 use crate::repo::{name, zone};
 
 /// A target: its name, and what it does with any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 26] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -58,8 +59,13 @@ pub const TARGETS: [Target; 21] = [
     ("change_map", fuzz_image::change_map),
     ("qcow2", qcow2),
     ("whole", fuzz_image::whole),
+    ("package", fuzz_storage::package),
+    ("zfs", fuzz_storage::zfs),
+    ("thin", fuzz_storage::thin),
     ("serve", fuzz_serve::serve),
     ("statistics", fuzz_statistics::statistics),
+    ("guest", sancerre_guest::fuzz_disk),
+    ("guest_words", sancerre_guest::fuzz_packet),
 ];
 
 /// The target of this name.

@@ -46,6 +46,8 @@ usage: cargo xtask COMMAND
   sim [SEEDS [FIRST]]  lives of a repository with racing writers, collectors and attackers; 100000 if not said otherwise
   faults [COUNT]       backups and restores through that many injected faults; 100000 if not said otherwise
   bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
+  bench formats [PROGRAM]
+                       a disk in other forms beside raw, and by a change map; 10 GB below target/bench
   bench store FLEET    the same to an S3 server, near and far, with the requests that it costs
 ";
 
@@ -73,6 +75,8 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["demo"] => demo::run(),
         ["dist", options @ ..] => dist::run(options),
         ["bench", "store", fleet] => bench::store::run(fleet),
+        ["bench", "formats"] => bench::formats::run(None),
+        ["bench", "formats", program] => bench::formats::run(Some(program)),
         ["bench", fleet] => bench::run(fleet),
         ["nights", options @ ..] => nights::run(options),
         ["fuzz"] => fuzz::run("all", "60"),

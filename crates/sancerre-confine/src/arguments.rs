@@ -7,6 +7,7 @@ use crate::{ConfineError, Confinement, Limits, Seclusion};
 
 const PARENT: &str = "--parent";
 const READ: &str = "--read";
+const WRITE: &str = "--write";
 const MEMORY: &str = "--address-space";
 const CPU: &str = "--cpu-seconds";
 const FILES: &str = "--open-files";
@@ -30,6 +31,9 @@ impl Confinement {
         let mut words = begin(parent, self.limits, self.sandbox);
         for path in &self.readable {
             words.extend([READ.into(), path.clone().into_os_string()]);
+        }
+        for path in &self.writable {
+            words.extend([WRITE.into(), path.clone().into_os_string()]);
         }
         words.extend(self.listens.then(|| LISTENS.into()));
         words.extend([PROGRAM.into(), self.program.clone().into_os_string()]);
@@ -62,12 +66,13 @@ impl Started {
     /// What [`Confinement::encode`] and [`Seclusion::encode`] wrote, and the parent. Nothing has a default.
     pub(crate) fn decode(words: impl IntoIterator<Item = OsString>) -> Result<(Self, u64), ConfineError> {
         let mut words = words.into_iter();
-        let (mut readable, mut listens, mut sandbox) = (Vec::new(), false, true);
+        let (mut readable, mut writable, mut listens, mut sandbox) = (Vec::new(), Vec::new(), false, true);
         let (mut parent, mut memory, mut cpu, mut files) = (None, None, None, None);
         let is_own = loop {
             let word = words.next().ok_or(ConfineError::Arguments("no program"))?;
             match word.to_str() {
                 Some(READ) => readable.push(PathBuf::from(words.next().unwrap_or_default())),
+                Some(WRITE) => writable.push(PathBuf::from(words.next().unwrap_or_default())),
                 Some(PARENT) => parent = number(words.next()),
                 Some(MEMORY) => memory = number(words.next()),
                 Some(CPU) => cpu = number(words.next()),
@@ -85,14 +90,15 @@ impl Started {
         let parent = parent.ok_or(ConfineError::Arguments("no parent"))?;
         let limits = Limits { address_space_bytes, cpu_seconds, open_files };
         if is_own {
-            let is_clean = readable.is_empty() && !listens && words.next().is_none();
+            let is_clean = readable.is_empty() && writable.is_empty() && !listens && words.next().is_none();
             let own = is_clean.then_some(Self::Own(Seclusion { limits, sandbox }));
             return own.map(|own| (own, parent)).ok_or(ConfineError::Arguments("a word too many"));
         }
         let program = words.next().map(PathBuf::from).filter(|program| program.is_absolute());
         let program = program.ok_or(ConfineError::Arguments("the program has no absolute path"))?;
         let arguments = words.collect();
-        Ok((Self::Program(Confinement { program, arguments, readable, limits, listens, sandbox }), parent))
+        let confinement = Confinement { program, arguments, readable, writable, limits, listens, sandbox };
+        Ok((Self::Program(confinement), parent))
     }
 }
 
@@ -114,6 +120,7 @@ mod tests {
                 program: "/usr/bin/x y".into(),
                 arguments: vec!["--".into(), "--no-sandbox".into(), "".into()],
                 readable: vec!["/a b".into(), "--read".into()],
+                writable: vec!["--write".into(), "/c".into()],
                 limits: Limits { address_space_bytes: u64::MAX, ..Limits::default() },
                 listens,
                 sandbox,
@@ -134,9 +141,14 @@ mod tests {
         for text in ["-- /bin/true", "--own", limits, &format!("{limits} --"), &format!("{limits} -- true")] {
             assert!(Started::decode(words(text)).is_err(), "{text}");
         }
-        for more in
-            ["--cpu-seconds x -- /bin/true", "--own x", "--read /etc --own", "--listens --own", "--allow x"]
-        {
+        for more in [
+            "--cpu-seconds x -- /bin/true",
+            "--own x",
+            "--read /etc --own",
+            "--write /etc --own",
+            "--listens --own",
+            "--allow x",
+        ] {
             assert!(Started::decode(words(&format!("{limits} {more}"))).is_err(), "{more}");
         }
     }

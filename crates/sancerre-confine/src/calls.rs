@@ -1,8 +1,8 @@
 //! seccomp: the system calls that a program needs which reads files and serves a socket that it was given.
 //!
 //! Everything else fails as if the kernel did not know it, which libraries are made for. Not among them: `socket`,
-//! `connect`, `bind`; new processes (a thread is none); `ptrace`, `mount`, `bpf`, `io_uring`, `keyctl` and all that
-//! changes files.
+//! `connect`, `bind`; new processes (a thread is none); `ptrace`, `mount`, `bpf`, `io_uring`, `keyctl` and, where
+//! the program has no file to write, all that changes files.
 
 use std::collections::BTreeMap;
 
@@ -106,6 +106,17 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_rseq,
 ];
 
+/// For a program that has a file to write. What it may open is for Landlock to say.
+const CHANGING: &[libc::c_long] = &[
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+];
+
 /// What this program needs once it is secluded: descriptors that it was sent, memory, threads. It opens nothing.
 const OWN: &[libc::c_long] = &[
     libc::SYS_read,
@@ -171,8 +182,8 @@ const FCNTLS: [u64; 2] = [1, 1030];
 const EXECUTES: u64 = 4;
 
 /// Confines this thread, and what it becomes, for good.
-pub(crate) fn confine() -> Result<(), String> {
-    apply(filter())
+pub(crate) fn confine(writes: bool) -> Result<(), String> {
+    apply(filter(writes))
 }
 
 /// As [`confine`], for this program itself, which needs less.
@@ -188,9 +199,10 @@ fn apply(filter: Result<BpfProgram, seccompiler::BackendError>) -> Result<(), St
     })
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(writes: bool) -> Result<BpfProgram, seccompiler::BackendError> {
+    let changing = if writes { CHANGING } else { &[] };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ANY.iter().chain(OLD).map(|number| (*number, Vec::new())).collect();
+        ANY.iter().chain(OLD).chain(changing).map(|number| (*number, Vec::new())).collect();
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(CLONE_THREAD), CLONE_THREAD)?]);
     rules.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, own)?]);

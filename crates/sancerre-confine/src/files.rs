@@ -1,4 +1,4 @@
-//! Landlock: the files that the program may read, and no others; or none at all.
+//! Landlock: the files that the program may read or write, and no others; or none at all.
 
 use std::path::Path;
 
@@ -60,6 +60,9 @@ fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, Box<dyn std::err
     for path in &confinement.readable {
         let lists = if path.is_dir() { AccessFs::ReadDir.into() } else { BitFlags::EMPTY };
         rules = allow(rules, path, lists | AccessFs::ReadFile)?;
+    }
+    for path in &confinement.writable {
+        rules = allow(rules, path, AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate)?;
     }
     Ok(rules)
 }

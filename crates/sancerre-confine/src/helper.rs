@@ -92,7 +92,7 @@ impl Seclusion {
         let program = || PathBuf::from(OWN);
         let step = |step| move |source| ConfineError::Step { program: program(), step, source };
         descriptors::close_inherited().map_err(step("close inherited descriptors"))?;
-        rights::limit(&self.limits).map_err(step("set limits"))?;
+        rights::limit(&self.limits, false).map_err(step("set limits"))?;
         rights::drop_rights(CapabilitySet::empty()).map_err(step("give up rights"))?;
         rights::end_with(parent).map_err(step("tie it to its caller"))?;
         if self.sandbox {
@@ -118,7 +118,7 @@ impl Confinement {
         if self.listens {
             descriptors::pass_listener().map_err(step("pass the socket"))?;
         }
-        rights::limit(&self.limits).map_err(step("set limits"))?;
+        rights::limit(&self.limits, !self.writable.is_empty()).map_err(step("set limits"))?;
         // Images belong to the hypervisor's user.
         rights::drop_rights(CapabilitySet::DAC_READ_SEARCH).map_err(step("give up rights"))?;
         rights::end_with(parent).map_err(step("tie it to its caller"))?;
@@ -131,7 +131,8 @@ impl Confinement {
         if self.sandbox {
             let program = || self.program.clone();
             files::confine(self).map_err(|problem| ConfineError::Landlock { program: program(), problem })?;
-            calls::confine().map_err(|problem| ConfineError::Seccomp { program: program(), problem })?;
+            calls::confine(!self.writable.is_empty())
+                .map_err(|problem| ConfineError::Seccomp { program: program(), problem })?;
         }
         Ok(command)
     }

@@ -11,9 +11,9 @@
 //!             exec ──> qemu-nbd, which opens the image
 //! ```
 //! What it then has: standard input, output and error as the caller set them, an environment of four variables, a
-//! socket to listen on if it was given one; it reads the files it was given, its own program, and libraries. What it
-//! has not: any other file, any network or new socket, another process, more rights, memory or time than the limits. It
-//! is killed when its caller ends.
+//! socket to listen on if it was given one; it reads the files it was given, its own program, and libraries, and writes
+//! to those that it was given to write. What it has not: any other file, any network or new socket, another process,
+//! more rights, memory or time than the limits. It is killed when its caller ends.
 //!
 //! What this program parses itself goes the same way, only that the process stays what it is ([`Seclusion`]): it
 //! opens nothing at all, and has what is sent to it through its standard input.
@@ -55,6 +55,8 @@ pub struct Confinement {
     pub arguments: Vec<OsString>,
     /// Files that it may read, and directories below which it may read everything.
     pub readable: Vec<PathBuf>,
+    /// Files, which are there, that it may write and cut. With any of them it may also change open files.
+    pub writable: Vec<PathBuf>,
     /// How much of the machine it may use.
     pub limits: Limits,
     /// Standard input is a socket: the program gets it as a service manager would pass it (`LISTEN_FDS`).

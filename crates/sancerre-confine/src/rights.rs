@@ -9,15 +9,19 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::Limits;
 
-/// Sets the limits. Nothing is written, neither files nor cores.
-pub(crate) fn limit(limits: &Limits) -> io::Result<()> {
+/// Sets the limits. No core is written, and nothing else either unless it `writes`.
+pub(crate) fn limit(limits: &Limits, writes: bool) -> io::Result<()> {
+    let file_bytes = if writes { u64::MAX } else { 0 };
     for (resource, value) in [
         (Resource::As, limits.address_space_bytes),
         (Resource::Cpu, limits.cpu_seconds),
         (Resource::Nofile, limits.open_files),
         (Resource::Core, 0),
-        (Resource::Fsize, 0),
+        (Resource::Fsize, file_bytes),
     ] {
+        if value == u64::MAX {
+            continue;
+        }
         // A limit that is lower already cannot be raised, and need not be.
         let most = getrlimit(resource).maximum.map_or(value, |most| most.min(value));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;

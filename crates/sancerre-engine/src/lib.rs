@@ -25,7 +25,7 @@ pub mod stats;
 pub mod suspicion;
 
 pub use sancerre_repository::{
-    self as repository, Error, ErrorKind, Result, StoreError, cache, error, frames, host, keys, known, map,
+    self as repository, Error, ErrorKind, Result, StoreError, cache, dedup, error, frames, host, keys, map,
     monitor,
 };
 pub use sancerre_store::{self as store, location};

@@ -267,5 +267,5 @@ async fn soonest(
 
 /// Packs in which frames lie that snapshots need.
 fn packs<'a>(log: &Log, snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
-    Ok(Moves::below(log, u64::MAX).packs(&needed(snapshots)?))
+    Ok(Moves::below(log, Log::END).packs(&needed(snapshots)?))
 }

@@ -98,9 +98,9 @@ impl Selector {
     pub fn resolve_damaged(&self, repository: &Repository, log: &Log) -> Result<SessionId> {
         match &self.snapshot {
             Which::Id(_) => {
-                let standing = log.standing(u64::MAX);
+                let retention = log.retention();
                 let (mut live, mut ever) = (candidates(log.snapshots()), candidates(log.committed()));
-                live.extend(damaged(log).filter(|damaged| standing.is_live(&damaged.session)));
+                live.extend(damaged(log).filter(|damaged| retention.is_live(&damaged.session)));
                 ever.extend(damaged(log));
                 self.find(log, &live, &ever)
             }
@@ -138,10 +138,10 @@ impl Selector {
     pub fn has_moved(&self, log: &Log, found: &SessionId) -> Option<SessionId> {
         let Which::Latest { .. } = self.snapshot else { return None };
         let of = log.committed().find(|snapshot| snapshot.session() == *found)?.manifest.fields.vm.clone();
-        let standing = log.standing(u64::MAX);
+        let retention = log.retention();
         let is_gone = |snapshot: &Snapshot<'_>| {
             let session = snapshot.session();
-            session.number > found.number && snapshot.manifest.fields.vm == of && !standing.is_live(&session)
+            session.number > found.number && snapshot.manifest.fields.vm == of && !retention.is_live(&session)
         };
         log.committed().find(is_gone).map(|snapshot| snapshot.session())
     }

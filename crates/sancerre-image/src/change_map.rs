@@ -14,11 +14,16 @@
 mod bounded;
 mod builder;
 mod json;
+mod reflink;
+mod thin;
+mod zfs;
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 use serde::Serialize;
+
+pub use reflink::CloneError;
 
 /// What our own form calls itself.
 const FORM: &str = "sancerre-change-map-1";

@@ -22,6 +22,7 @@ mod channel;
 mod disk;
 mod look;
 mod open;
+mod package;
 mod pool;
 mod serve;
 #[cfg(test)]
@@ -35,9 +36,9 @@ use std::time::Duration;
 use sancerre_confine::{Helper, Limits, Seclusion};
 
 use crate::process::{Process, harmless};
-use channel::{Lane, Trouble};
 
 pub use crate::beneath::References;
+pub use channel::{Lane, Trouble, pair};
 pub use disk::ConfinedDisk;
 pub use serve::inside;
 
@@ -70,7 +71,7 @@ impl ConfinedReader {
     }
 
     fn start(&self) -> io::Result<Talk> {
-        let (ours, theirs) = channel::pair()?;
+        let (ours, theirs) = pair()?;
         let mut command = self.helper.own_command(&Seclusion { limits: self.limits, sandbox: self.sandbox });
         command.stdin(theirs);
         let process = Process::start(command)?;

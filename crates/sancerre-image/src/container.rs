@@ -33,8 +33,8 @@ pub fn container(disk: &dyn Disk) -> Result<Option<Container>, ReadError> {
     Ok(by_magic(&head, &foot))
 }
 
-/// Formats that begin with these bytes: the drivers of QEMU, and what hypervisors export.
-const BEGINNINGS: [(&[u8], &str); 15] = [
+/// Formats that begin with these bytes: the drivers of QEMU, what hypervisors export, and what images are packed with.
+const BEGINNINGS: [(&[u8], &str); 23] = [
     (b"QFI\xfb\x00\x00\x00\x01", "qcow"),
     (b"QFI\xfb\x00\x00\x00\x02", "qcow2"),
     (b"QFI\xfb\x00\x00\x00\x03", "qcow2"),
@@ -50,7 +50,17 @@ const BEGINNINGS: [(&[u8], &str); 15] = [
     (b"Bochs Virtual HD Image", "Bochs"),
     (b"VMA\0\0\0\0\x01", "Proxmox VMA"),
     (b"<<< ", "VDI"),
+    (b"\x1f\x8b\x08", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"\x89LZO\0\r\n\x1a\n", "lzop"),
+    (b"\x04\x22\x4d\x18", "LZ4"),
 ];
+/// What follows `BZh` and a digit: the first block.
+const BZIP2: (usize, &[u8]) = (4, b"1AY&SY");
 /// Where a VDI has its signature, behind a line of text that differs between makers.
 const VDI: (usize, &[u8]) = (0x40, b"\x7f\x10\xda\xbe");
 /// A fixed VHD is the raw disk with this footer: cookie, features, and version 1.0 of the format.
@@ -67,11 +77,13 @@ fn by_magic(head: &[u8], foot: &[u8]) -> Option<Container> {
     let begun = BEGINNINGS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
     let name = match begun {
         Some("VDI") => is_at(VDI).then_some("VDI")?,
+        Some("bzip2") => is_at(BZIP2).then_some("bzip2")?,
         Some(name) => name,
         None if is_at(VDI) => "VDI",
         None if foot.starts_with(VHD_FOOTER) => "VHD",
         None if foot.starts_with(DMG_FOOTER) => "DMG",
         None if is_at(TAR) && is_ovf(head) => "OVA",
+        None if is_at(TAR) => "tar",
         None => return None,
     };
     let has_backing = || head.get(QCOW2_BACKING).is_some_and(|place| place.iter().any(|byte| *byte != 0));

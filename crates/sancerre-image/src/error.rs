@@ -329,6 +329,26 @@ pub enum TargetError {
         /// Size of the disk to restore.
         disk_bytes: u64,
     },
+    /// An NBD server does not take the disk.
+    #[error("{source}")]
+    Server {
+        /// What it said.
+        #[source]
+        source: Box<NbdError>,
+    },
+    /// The file is not of the size that the disk has, and is to be written where it lies.
+    #[error(
+        "{} has {found_bytes} bytes and the disk {disk_bytes}, so it cannot be restored in place; restore with --overwrite, \
+         which makes the file anew", path.display()
+    )]
+    OtherSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found_bytes: u64,
+        /// Size of the disk to restore.
+        disk_bytes: u64,
+    },
     /// The format of the target cannot hold the disk.
     #[error(
         "cannot restore to {}: its format holds disks of at most {limit_bytes} bytes, and this one has {disk_bytes}; \

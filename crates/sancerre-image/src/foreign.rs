@@ -7,17 +7,21 @@
 //! A socket in a private directory is made first and passed to the program, which thus needs no right to make one. The
 //! program ends with us, however we end.
 
+mod convert;
 mod error;
 mod program;
 mod watch;
 pub(crate) mod whole;
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use sancerre_confine::{Confinement, Helper, Limits};
 
+pub use convert::{Conversion, ImageWriter};
 pub use error::ImageError;
 pub use whole::{Parts, look};
 
@@ -105,7 +109,44 @@ impl ImageReader {
         let real = fs::canonicalize(image).map_err(fail)?;
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
         ConfinedReader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
-        let confinement = self.confinement(&real, format, allowed);
+        let arguments = ["--format", format.qemu_name(), "--"].map(OsString::from).to_vec();
+        self.start(image, format, self.confinement(&real, arguments, allowed), &real)
+    }
+
+    /// Opens a VMDK that lies in a stretch of a file, such as an OVA. Whether it is whole is for the caller to look at.
+    ///
+    /// # Errors
+    /// As [`ImageReader::open`].
+    pub fn open_inside(&self, file: &Path, place: Range<u64>) -> Result<ImageDisk, ImageError> {
+        let fail = |source| ImageError::Io { path: file.to_owned(), source };
+        let real = fs::canonicalize(file).map_err(fail)?;
+        let size_bytes = place.end.saturating_sub(place.start);
+        let format = ImageFormat::Vmdk;
+        let mut image = OsString::from(format!(
+            "driver={},file.driver=raw,file.offset={},file.size={size_bytes},file.file.driver=file,file.file.filename=",
+            format.qemu_name(),
+            place.start
+        ));
+        // A comma ends a value, and two are one.
+        for (number, part) in real.as_os_str().as_bytes().split(|byte| *byte == b',').enumerate() {
+            image.push(if number > 0 { ",," } else { "" });
+            image.push(OsStr::from_bytes(part));
+        }
+        let mut confinement = self.confinement(&real, vec!["--image-opts".into(), "--".into()], None);
+        confinement.arguments.pop();
+        confinement.arguments.push(image);
+        self.start(file, format, confinement, &real)
+    }
+
+    /// Starts the program, and opens its export.
+    fn start(
+        &self,
+        image: &Path,
+        format: ImageFormat,
+        confinement: Confinement,
+        real: &Path,
+    ) -> Result<ImageDisk, ImageError> {
+        let fail = |source| ImageError::Io { path: image.to_owned(), source };
         let program = Program::start(&self.helper, &confinement).map_err(|source| ImageError::Start {
             path: image.to_owned(),
             program: self.qemu_nbd.clone(),
@@ -124,19 +165,21 @@ impl ImageReader {
                 });
             }
         };
-        let watch = Watch::of(program.id(), &real).map_err(fail)?;
+        let watch = Watch::of(program.id(), real).map_err(fail)?;
         Ok(ImageDisk { path: image.to_owned(), watch, disk, _program: program })
     }
 
-    fn confinement(&self, image: &Path, format: ImageFormat, allowed: Option<PathBuf>) -> Confinement {
+    /// For `qemu-nbd` with these arguments, and the image as the last one.
+    fn confinement(&self, image: &Path, more: Vec<OsString>, allowed: Option<PathBuf>) -> Confinement {
         let shared = self.options.connections.max(1).to_string();
-        let arguments = ["--read-only", "--format", format.qemu_name(), "--shared", &shared, "--"];
-        let mut arguments: Vec<_> = arguments.map(Into::into).to_vec();
+        let mut arguments = ["--read-only", "--shared", &shared].map(OsString::from).to_vec();
+        arguments.extend(more);
         arguments.push(image.as_os_str().to_owned());
         Confinement {
             program: self.qemu_nbd.clone(),
             arguments,
             readable: std::iter::once(image.to_owned()).chain(allowed).collect(),
+            writable: Vec::new(),
             limits: self.limits,
             listens: true,
             sandbox: self.sandbox,

@@ -1,7 +1,7 @@
 //! Who else may write to a disk while it is read: a file system that is mounted for writing, or a running guest.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use rustix::fs::{major, minor};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 const MOUNTS: &str = "/proc/self/mountinfo";
+const SWAPS: &str = "/proc/swaps";
 const DEVICES: &str = "/sys/dev/block";
 const BLOCK: &str = "/sys/block";
 /// A device, its partitions, what LVM and RAID make of them, and so on.
@@ -45,7 +46,11 @@ impl Usage {
         if let Some(place) = self.mounted() {
             return Some(format!("is mounted read-write at {place}"));
         }
-        is_locked(file)
+        let swaps = std::fs::read_to_string(SWAPS).unwrap_or_default();
+        if swaps.lines().filter_map(swap).any(|path| self.is_at(&path, file)) {
+            return Some("is swap space of this machine".to_owned());
+        }
+        (is_locked(file) || is_locked_whole(file))
             .then(|| "is open for writing in another program, as a running guest has it".to_owned())
     }
 
@@ -57,6 +62,15 @@ impl Usage {
         let mounts = std::fs::read_to_string(MOUNTS).ok()?;
         let mut writable = mounts.lines().filter_map(Mount::parse).filter(|mount| mount.is_writable);
         writable.find(|mount| self.is_one(mount)).map(|mount| unescaped(mount.place))
+    }
+
+    /// Whether a path leads to this file, or to one of the devices.
+    fn is_at(&self, path: &Path, file: &File) -> bool {
+        let (Ok(found), Ok(own)) = (path.metadata(), file.metadata()) else { return false };
+        match found.file_type().is_block_device() {
+            true => self.0.contains(&(major(found.rdev()), minor(found.rdev()))),
+            false => (found.dev(), found.ino()) == (own.dev(), own.ino()),
+        }
     }
 
     fn is_one(&self, mount: &Mount<'_>) -> bool {
@@ -92,6 +106,12 @@ impl<'a> Mount<'a> {
         let is_writable = options.split(',').any(|option| option == "rw");
         Some(Self { number, place, source, is_writable })
     }
+}
+
+/// The path in a line of `/proc/swaps`; none in its head.
+fn swap(line: &str) -> Option<PathBuf> {
+    let path = line.split_whitespace().next().filter(|path| path.starts_with('/'))?;
+    Some(PathBuf::from(unescaped(path)))
 }
 
 /// `8:1`, as `/proc` and `/sys` write it.
@@ -145,6 +165,19 @@ fn loops_over(file: &Metadata) -> Vec<Number> {
 fn is_locked(file: &File) -> bool {
     is_held(file, 0, TO_THE_END, FlockType::ReadLock)
         || QEMU_WRITES.iter().any(|byte| is_held(file, *byte, 1, FlockType::WriteLock))
+}
+
+/// Whether somebody has all of it for himself by flock(2), which cannot be asked for without taking it; it is given back at
+/// once.
+pub(crate) fn is_locked_whole(file: &File) -> bool {
+    match file.try_lock_shared() {
+        Ok(()) => {
+            // What cannot be unlocked goes with the descriptor.
+            let _ = file.unlock();
+            false
+        }
+        Err(error) => matches!(error, TryLockError::WouldBlock),
+    }
 }
 
 /// Whether somebody else's lock, of an open file or of a process, is in the way of this one.

@@ -31,14 +31,16 @@ pub mod confined;
 mod container;
 mod disk;
 mod error;
+pub mod export;
 pub mod foreign;
 mod holes;
 mod in_use;
 mod kind;
 pub mod nbd;
 mod open;
+pub mod package;
 mod positional;
-mod process;
+pub mod process;
 mod qcow2;
 mod raw;
 mod target;
@@ -51,4 +53,7 @@ pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;
 pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
-pub use target::{Continue, DiskTarget, Left, OldBytes, Qcow2Compression, Qcow2Target, RawTarget, Rest};
+pub use target::{
+    Continue, DiskTarget, KeepingTarget, Left, NbdTarget, NewFile, OldBytes, Qcow2Compression, Qcow2Target,
+    RawTarget, Rest,
+};

@@ -28,6 +28,7 @@ mod status;
 mod tls;
 mod uri;
 mod wire;
+mod write;
 
 pub use channel::{Channel, Connector};
 pub use disk::NbdDisk;
@@ -35,6 +36,7 @@ pub use error::{Fault, NbdError};
 pub use negotiate::Export;
 pub use tls::TlsFiles;
 pub use uri::{Address, NbdUri};
+pub(crate) use write::Change;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ const WORDS_BYTES_MAX: usize = 2048;
 
 /// A running program, ended when dropped.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Mutex<Child>,
     id: u32,
     words: Mutex<Option<JoinHandle<String>>>,
@@ -23,7 +23,10 @@ pub(crate) struct Process {
 impl Process {
     /// The program is started by a thread that then listens to what it says until it ends: the program would be killed
     /// with the thread that started it, and threads of others may end earlier.
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command) -> io::Result<Self> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let (sender, receiver) = mpsc::channel();
         let words = Builder::new().name("image-reader".to_owned()).spawn(move || {
@@ -39,12 +42,13 @@ impl Process {
         Ok(Self { child: Mutex::new(child), id, words: Mutex::new(Some(words)) })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its number.
+    pub fn id(&self) -> u32 {
         self.id
     }
 
     /// Ends the program and returns what it said; nothing when that was asked before, or when it does not end.
-    pub(crate) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         if self.end().is_none() {
             return String::new();
         }
@@ -52,9 +56,22 @@ impl Process {
         words.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
+    /// Waits until the program has ended itself; none when that is no longer wanted, or nothing is known of it.
+    pub(crate) fn wait(&self, is_wanted: impl Fn() -> bool) -> Option<ExitStatus> {
+        while is_wanted() {
+            match self.child.lock().ok()?.try_wait() {
+                Ok(None) => {}
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
+    }
+
     /// Ends the program, if it has not ended itself, and says how it did; none when it is still there after a while: the
     /// kernel ends nobody who waits for a disk that does not answer, and the caller must not wait with it.
-    pub(crate) fn end(&self) -> Option<ExitStatus> {
+    pub fn end(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().ok()?;
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -93,7 +110,7 @@ fn listen(mut stderr: ChildStderr) -> String {
 }
 
 /// Foreign text without what would move the cursor or turn the line round.
-pub(crate) fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let is_odd = |sign: char| {
         sign.is_control()
             || matches!(sign, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -6,9 +6,13 @@ mod attributes;
 mod device;
 mod disk_target;
 mod in_use;
+mod keeping;
 mod limit;
+mod nbd;
+mod new_file;
 mod old;
 mod partial;
+mod present;
 mod qcow2;
 mod replaced;
 mod rest;
@@ -28,8 +32,12 @@ use crate::positional::{is_inside, length};
 use device::Device;
 use old::Whole;
 use partial::Partial;
+use present::Present;
 
 pub use disk_target::{Continue, DiskTarget, Left};
+pub use keeping::KeepingTarget;
+pub use nbd::NbdTarget;
+pub use new_file::NewFile;
 pub use old::OldBytes;
 pub use qcow2::{Qcow2Compression, Qcow2Target};
 pub use rest::Rest;
@@ -54,6 +62,7 @@ enum Medium {
     File(Partial),
     Device(Device),
     Whole(Whole),
+    Present(Present),
 }
 
 impl RawTarget {
@@ -106,6 +115,17 @@ impl RawTarget {
         }
     }
 
+    /// Prepares to restore over what is at `path`, where it lies: a block device, or a file of exactly that size.
+    ///
+    /// # Errors
+    /// As [`RawTarget::create`]; [`TargetError::OtherSize`].
+    pub fn in_place(path: &Path, size_bytes: u64) -> Result<Self, TargetError> {
+        if is_device(path)? {
+            return Self::create(path, size_bytes, true);
+        }
+        Ok(Self::on(Medium::Present(Present::open(path, size_bytes)?), size_bytes))
+    }
+
     fn replacing(partial: Partial, path: &Path, size_bytes: u64) -> Result<Self, TargetError> {
         let (partial, replaced) = replaced::look(partial, path)?;
         Ok(Self { replaced, ..Self::on(Medium::File(partial), size_bytes) })
@@ -120,10 +140,10 @@ impl RawTarget {
         let own = match &self.medium {
             Medium::File(partial) => partial.is_used(),
             Medium::Device(device) => device.is_used(),
-            Medium::Whole(_) => true,
+            Medium::Whole(_) | Medium::Present(_) => true,
         };
-        let own = own.then(|| OldBytes { file: self.file(), is_in_place: true });
-        let replaced = self.replaced.iter().map(|file| OldBytes { file, is_in_place: false });
+        let own = own.then(|| OldBytes::of_file(self.file(), true));
+        let replaced = self.replaced.iter().map(|file| OldBytes::of_file(file, false));
         own.into_iter().chain(replaced)
     }
 
@@ -155,6 +175,7 @@ impl RawTarget {
         let zeroed = match &self.medium {
             Medium::File(partial) => partial.zero(range.clone()),
             Medium::Device(device) => device.zero(range.clone()),
+            Medium::Present(present) => present.zeroing.zero(&present.file, range.clone()),
             Medium::Whole(whole) => match whole.is_zero(range.clone()) {
                 Ok(true) => Ok(()),
                 Ok(false) => return Err(self.is_another()),
@@ -167,7 +188,7 @@ impl RawTarget {
     /// Bytes of the device behind the end of the disk, which are left as they are; zero for a file.
     pub fn surplus_bytes(&self) -> u64 {
         match &self.medium {
-            Medium::File(_) | Medium::Whole(_) => 0,
+            Medium::File(_) | Medium::Whole(_) | Medium::Present(_) => 0,
             Medium::Device(device) => device.size_bytes().saturating_sub(self.size_bytes),
         }
     }
@@ -193,7 +214,7 @@ impl RawTarget {
     pub fn abandon(self) -> Result<(), TargetError> {
         match self.medium {
             Medium::File(partial) => partial.remove(),
-            Medium::Device(_) | Medium::Whole(_) => Ok(()),
+            Medium::Device(_) | Medium::Whole(_) | Medium::Present(_) => Ok(()),
         }
     }
 
@@ -203,6 +224,7 @@ impl RawTarget {
             Medium::File(partial) => partial.path(),
             Medium::Device(device) => device.path(),
             Medium::Whole(whole) => &whole.path,
+            Medium::Present(present) => &present.path,
         }
     }
 
@@ -211,6 +233,7 @@ impl RawTarget {
             Medium::File(partial) => partial.file(),
             Medium::Device(device) => device.file(),
             Medium::Whole(whole) => &whole.file,
+            Medium::Present(present) => &present.file,
         }
     }
 
@@ -220,6 +243,7 @@ impl RawTarget {
         match &self.medium {
             Medium::File(partial) => (is_written || partial.is_used()).then_some(Continue::Resume),
             Medium::Device(_) => is_written.then_some(Continue::Overwrite),
+            Medium::Present(_) => is_written.then_some(Continue::InPlace),
             Medium::Whole(_) => None,
         }
     }
@@ -252,7 +276,7 @@ impl RawTarget {
             Medium::File(partial) => {
                 fstatvfs(partial.file()).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
             }
-            Medium::Device(_) | Medium::Whole(_) => 0,
+            Medium::Device(_) | Medium::Whole(_) | Medium::Present(_) => 0,
         };
         TargetError::NoSpace {
             path: self.path().to_owned(),

@@ -56,7 +56,10 @@ pub use crate::invariant;
 #[non_exhaustive]
 pub enum Error {
     /// No `config` object.
-    #[error("there is no repository at {location}; check the location, or make one with `sancerre init`")]
+    #[error(
+        "there is no repository at {location}: check the location, and of a folder whether its disk or share is mounted. \
+         `sancerre init` is for a new repository only"
+    )]
     NoRepository {
         /// Where it was looked for.
         location: String,
@@ -70,6 +73,17 @@ pub enum Error {
     ConfigLost {
         /// Where.
         location: String,
+    },
+    /// A log entry is lost, and nothing says what became of its session that a collector may believe.
+    #[error(
+        "log entry {key} is lost, and what session {session} came to is not certain, so nothing is added or deleted. \
+         `sancerre repair` says what can be done; the entry can also be brought back from a copy of the repository"
+    )]
+    Unresolved {
+        /// The entry's key.
+        key: String,
+        /// The session that stood there.
+        session: SessionId,
     },
     /// `init` on an existing repository.
     #[error("{location} holds a repository already; nothing was changed. Use another location for a new one")]
@@ -263,7 +277,7 @@ pub enum Error {
     #[error("a worker stopped unexpectedly; this is a bug, please report it")]
     Worker,
     /// The user asked to stop.
-    #[error("interrupted; what was uploaded is reused by the next backup")]
+    #[error("interrupted")]
     Interrupted,
 }
 
@@ -281,6 +295,7 @@ impl Error {
             Self::ConfigLost { .. }
             | Self::KeyLost(_)
             | Self::Gap { .. }
+            | Self::Unresolved { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }
             | Self::Hidden { .. } => ErrorKind::Missing,

@@ -6,8 +6,8 @@
 mod data;
 mod heads;
 mod places;
-mod recent;
 mod renewal;
+mod single_flight;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -21,14 +21,14 @@ use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use crate::catalogue::Catalogue;
-use crate::ends::{Ends, PackRef};
 use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, LogEntry, Moves};
+use crate::pack_ends::{PackEnds, PackRef};
 use crate::repository::Repository;
 
 pub use data::{Attempts, check_place};
-use recent::Recent;
 use renewal::Missed;
+use single_flight::SingleFlight;
 
 /// Opened metadata frames kept: neighbouring nodes lie in one frame, at most 1 MiB each.
 const METADATA_FRAMES_KEPT: usize = 24;
@@ -75,7 +75,7 @@ pub struct Frames {
     directories: Mutex<HashMap<PackName, Arc<Directory>>>,
     content_roots: Mutex<HashMap<u64, RootKey>>,
     kept: Mutex<VecDeque<(FramePlace, Arc<Vec<u8>>)>>,
-    small_packs: Recent<PackName, Option<Bytes>>,
+    small_packs: SingleFlight<PackName, Option<Bytes>>,
     /// Sessions of which the log does not say what opens their frames.
     told: RwLock<HashMap<u64, heads::Told>>,
 }
@@ -90,7 +90,7 @@ impl Frames {
             directories: Mutex::default(),
             content_roots: Mutex::default(),
             kept: Mutex::default(),
-            small_packs: Recent::new(SMALL_PACKS_KEPT),
+            small_packs: SingleFlight::new(SMALL_PACKS_KEPT),
             told: RwLock::default(),
         }
     }
@@ -192,7 +192,7 @@ impl Frames {
         let key = view.catalogue.key(&self.repository, pack)?;
         let source = PackRef::find(&view.catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
-        let ends = Ends::fetch(&self.repository, source).await?;
+        let ends = PackEnds::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;
         let directory: Directory =
             tail.directory().iter().map(|entry| (entry.frame, entry.place())).collect();

@@ -6,17 +6,17 @@
 
 pub mod cache;
 pub mod catalogue;
-pub mod ends;
+pub mod dedup;
 pub mod error;
 pub mod frames;
 pub mod host;
 pub mod index;
 pub mod keys;
-pub mod known;
 pub mod log;
 pub mod lru;
 pub mod map;
 pub mod monitor;
+pub mod pack_ends;
 mod repository;
 pub mod session;
 pub mod snapshot;

@@ -12,8 +12,9 @@ mod lost;
 mod moves;
 mod noted;
 mod read;
+mod retention;
 mod snapshot;
-mod standing;
+mod stand_in;
 mod start;
 pub mod suspects;
 mod unread;
@@ -37,10 +38,10 @@ pub use avoid::Avoid;
 pub use carried::Carried;
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
-pub use moves::{Marks, Moves};
-pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR};
+pub use moves::{Moves, PackAndFrameSet};
+pub use noted::{HEADER as REPAIR_HEADER, LINE as REPAIR_LINE, REPAIR, SESSION_LINE as REPAIR_SESSION_LINE};
+pub use retention::Retention;
 pub use snapshot::{Snapshot, needed, open_body};
-pub use standing::Standing;
 pub use start::decode as decode_checkpoint;
 pub use unread::Unread;
 pub use verdict::{Complaint, Flaw};
@@ -84,9 +85,11 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     entries: BTreeMap<u64, LogEntry>,
-    strangers: BTreeSet<String>,
-    /// Sessions of which nothing but a signed outcome was found.
-    alone: BTreeSet<SessionId>,
+    unknown_keys: BTreeSet<String>,
+    /// Sessions of which nothing but a signed outcome was found, and what that claims.
+    alone: BTreeMap<SessionId, stand_in::Claim>,
+    /// Commits whose entry is lost and that the administrator has not admitted.
+    doubted: BTreeMap<SessionId, stand_in::StandIn>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.
@@ -100,6 +103,9 @@ pub struct Log {
 }
 
 impl Log {
+    /// Above every number: what lies below it is the whole log.
+    pub const END: u64 = u64::MAX;
+
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
         self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
     }
@@ -160,8 +166,8 @@ impl Log {
     }
 
     /// Keys below `log/` and `outcome/` that belong to nothing, of those that were listed.
-    pub fn strangers(&self) -> &BTreeSet<String> {
-        &self.strangers
+    pub fn unknown_keys(&self) -> &BTreeSet<String> {
+        &self.unknown_keys
     }
 
     /// The highest number taken; 0 in an empty log. Entries that do not verify count while they follow without a gap:
@@ -258,7 +264,7 @@ impl Log {
         let of_vm = self.entries.values().map(|entry| &entry.session).filter(|session| is_of(session));
         let named: BTreeSet<&SessionId> =
             of_vm.filter_map(|session| self.ended(session)).flat_map(|intent| &intent.parents).collect();
-        let heads = self.heads_below(u64::MAX).into_iter();
+        let heads = self.heads_below(Log::END).into_iter();
         heads.filter(|head| is_of(head) && !named.contains(head)).collect()
     }
 
@@ -313,6 +319,6 @@ impl LogEntry {
 
     /// The snapshot this entry became.
     pub fn snapshot(&self) -> Option<Snapshot<'_>> {
-        self.snapshot_below(u64::MAX)
+        self.snapshot_below(Log::END)
     }
 }

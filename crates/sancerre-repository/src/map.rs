@@ -12,7 +12,7 @@ use sancerre_format::outcome::{Member, Root};
 use crate::error::Result;
 use crate::frames::Frames;
 
-/// Decoded nodes kept, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
+/// Decoded nodes, some 4 KiB each: a backup reads the leaves of the regions ahead, and again when it builds the
 /// new map behind them.
 const NODES_KEPT: usize = 256;
 
@@ -29,7 +29,7 @@ pub struct StoredNode {
     pub bytes: Vec<u8>,
 }
 
-type Kept = ((u8, u64), Arc<StoredNode>);
+type CachedNode = ((u8, u64), Arc<StoredNode>);
 
 /// The map of one disk of one snapshot.
 pub struct MapReader {
@@ -37,7 +37,7 @@ pub struct MapReader {
     geometry: Geometry,
     root: Option<Root>,
     node_key: NodeKey,
-    kept: Mutex<VecDeque<Kept>>,
+    cached: Mutex<VecDeque<CachedNode>>,
 }
 
 impl MapReader {
@@ -56,7 +56,7 @@ impl MapReader {
         let layout = frames.repository().layout;
         let geometry = Geometry::new(member.size_bytes, layout.leaf_bytes, layout.region_bytes)?;
         let node_key = NodeKey::derive(id_key);
-        let reader = Self { frames, geometry, root: member.root, node_key, kept: Mutex::default() };
+        let reader = Self { frames, geometry, root: member.root, node_key, cached: Mutex::default() };
         match &reader.root {
             Some(root) if root.level != geometry.levels() => Err(reader.frames.blame(
                 &root.place.frame,
@@ -97,8 +97,8 @@ impl MapReader {
 
     /// The same if it was read lately.
     pub(crate) fn find(&self, level: u8, number: u64) -> Option<Arc<StoredNode>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().find(|(at, _)| *at == (level, number)).map(|(_, node)| Arc::clone(node))
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.iter().find(|(at, _)| *at == (level, number)).map(|(_, node)| Arc::clone(node))
     }
 
     /// The node with this id, from this place.
@@ -121,10 +121,10 @@ impl MapReader {
 
     /// Keeps a node that was verified, wherever it came from.
     pub(crate) fn keep(&self, level: u8, number: u64, node: &Arc<StoredNode>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_back(((level, number), Arc::clone(node)));
-        if kept.len() > NODES_KEPT {
-            kept.pop_front();
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.push_back(((level, number), Arc::clone(node)));
+        if cached.len() > NODES_KEPT {
+            cached.pop_front();
         }
     }
 

@@ -291,7 +291,7 @@ impl Session {
     /// W7: a commit that came after a collector had folded this number away does not count. The manifest itself is
     /// known to be there, so a listing that does not show it yet changes nothing.
     fn confirm(&self, log: &Log) -> Result<()> {
-        let is_gone = log.standing(u64::MAX).collected_by(&self.id).is_some();
+        let is_gone = log.retention().collected_by(&self.id).is_some();
         if !is_gone && !log.closed_by_gc(&self.id) {
             return Ok(());
         }

@@ -12,10 +12,10 @@ use sancerre_format::names;
 use sancerre_format::pack::{PackKind, PackTail};
 
 use crate::catalogue::{Catalogue, Present};
-use crate::ends::{Ends, PackRef, fetch_all};
 use crate::error::Result;
 use crate::log::{Log, UNKNOWN};
 use crate::monitor::Monitor;
+use crate::pack_ends::{PackEnds, PackRef, fetch_all};
 use crate::repository::Repository;
 
 /// Reads the ends of those of the wanted packs that the store lists. Of several objects under one name the one counts whose
@@ -79,7 +79,7 @@ pub fn source(name: PackName, hash: Hash, size_bytes: u64) -> PackRef {
 }
 
 /// What a pack says of itself, and whether its table opens; none if it is not of the session that the log knows.
-fn told(repository: &Repository, log: &Log, ends: &Ends) -> Option<(bool, SessionId, ListedPack)> {
+fn told(repository: &Repository, log: &Log, ends: &PackEnds) -> Option<(bool, SessionId, ListedPack)> {
     let (tail, pack) = ends.decode_unlisted(repository.keys.trust.repository).ok()?;
     let writer = tail.head().writer();
     let entry = log.entry(writer.number);

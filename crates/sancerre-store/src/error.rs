@@ -72,9 +72,9 @@ pub enum StoreError {
         /// What the store says.
         reason: String,
     },
-    /// What was written is not there any more.
+    /// What was there, or was written, is not there any more.
     #[error(
-        "what is at {location} is not what it was when the command began: object {key} was written, and is not there any more. The place was unmounted, moved or replaced meanwhile. Nothing counts as done: see what is mounted there and, once the repository is back, whether the command took effect in it; then run it again"
+        "what is at {location} is not what it was when the command began: object {key} was there, and is not any more. The place, or a part of it, was unmounted, moved or replaced meanwhile, or cleared. Nothing counts as done: see what is mounted there and, once the repository is back, whether the command took effect in it; then run it again"
     )]
     Vanished {
         /// Its key.

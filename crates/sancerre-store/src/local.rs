@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::Access;
+use rustix::io::Errno;
 use sancerre_format::names::Time;
 
 use crate::clock::Random;
@@ -49,7 +51,19 @@ impl Store {
         let failed =
             |operation, source| StoreError::File { operation, path: path.display().to_string(), source };
         let path = std::path::absolute(path).map_err(|source| failed("find", source))?;
+        let refuse = |reason: String| StoreError::Location { location: location.to_owned(), reason };
+        if path.exists() && !path.is_dir() {
+            let reason = "that is no folder: give one, or a path where one can be made. A disk is not written to as it \
+                          is: make a file system on it, mount that, and give a folder in it";
+            return Err(refuse(reason.into()));
+        }
         if create {
+            if let Some(of) = system_folder(&path).filter(|_| !path.is_dir()) {
+                return Err(refuse(format!(
+                    "{of} belongs to the system and lies in memory, so nothing in it outlasts a restart. A device of this name \
+                     is not there; to use a disk, make a file system on it, mount that, and give a folder in it"
+                )));
+            }
             make(&path).map_err(|source| failed("create the folder", source))?;
         } else if !path.is_dir() {
             return Err(StoreError::NoFolder { location: location.to_owned() });
@@ -69,6 +83,22 @@ impl Store {
     pub fn spend_reserve(&self) {
         if let Some(folder) = &self.shared.folder {
             folder.spend_reserve();
+        }
+    }
+
+    /// Fails where nothing at all can be written: before somebody waits in vain.
+    ///
+    /// Errors: [`StoreError::File`] for a folder that is mounted read-only.
+    pub fn refuse_read_only(&self) -> Result<()> {
+        let Some(path) = self.folder_path() else { return Ok(()) };
+        match rustix::fs::access(path, Access::WRITE_OK) {
+            // Rights may differ from folder to folder below it, and are found out there.
+            Err(errno @ Errno::ROFS) => Err(StoreError::File {
+                operation: "write into",
+                path: path.display().to_string(),
+                source: errno.into(),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -118,6 +148,15 @@ impl Store {
         }
         Ok(Leftovers { left, ..Leftovers::of(&cleared) })
     }
+}
+
+/// The folder of the system in which nothing is kept, if a path that is to be made leads into one.
+fn system_folder(path: &Path) -> Option<&'static str> {
+    const OF_SYSTEM: [&str; 3] = ["/dev", "/proc", "/sys"];
+    const SHARED_MEMORY: &str = "/dev/shm";
+    let real = path.ancestors().find_map(|above| above.canonicalize().ok())?;
+    let is_below = |folder: &str| real.starts_with(folder) && !real.starts_with(SHARED_MEMORY);
+    OF_SYSTEM.into_iter().find(|folder| is_below(folder))
 }
 
 fn is_old(modified: Time, now: Time) -> bool {

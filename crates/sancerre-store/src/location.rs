@@ -11,6 +11,8 @@ use crate::causes::with_root_cause;
 use crate::error::{Result, StoreError};
 use crate::{Store, StoreOptions, cloud};
 
+pub use mistakes::of_folder;
+
 /// Opens the store at `location`: a path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 ///
 /// Errors: [`StoreError::Location`], also for what would be a folder here and was surely meant otherwise.

@@ -7,7 +7,7 @@ use sancerre_format::names::Time;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
-use crate::s3::{Retention, Rule};
+use crate::s3::{ObjectRetention, Rule};
 use crate::versions::VersionToRead;
 
 /// The name space of S3's documents.
@@ -117,7 +117,7 @@ impl Store {
     }
 }
 
-fn understood(key: &str, lock: &Retention) -> Result<Lock> {
+fn understood(key: &str, lock: &ObjectRetention) -> Result<Lock> {
     let until = lock.until.ok_or_else(|| {
         StoreError::Refused(format!(
             "the store says in an unknown way until when object {key} is locked: {:?}; `sancerre doctor` tries it out",

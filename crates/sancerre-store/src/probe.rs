@@ -159,7 +159,7 @@ impl Check {
             }
             Self::Retention => "whoever may delete can destroy the repository: set a default retention",
             Self::Overwrite => {
-                "whoever has these credentials can put other bytes in an object's place; versions keep the first"
+                "whoever has these credentials can put other bytes in an object's place; where the store keeps versions, the first stays"
             }
             Self::Delete => "whoever has these credentials can remove what is not locked: give hosts others",
         }

@@ -67,7 +67,7 @@ impl Answer {
 
 /// A lock on an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
+pub struct ObjectRetention {
     /// `COMPLIANCE` or `GOVERNANCE`.
     pub mode: String,
     /// Until when, as the store says.
@@ -196,14 +196,14 @@ impl S3 {
         &self,
         key: &str,
         version: Option<&str>,
-    ) -> Result<std::result::Result<Option<Retention>, String>> {
+    ) -> Result<std::result::Result<Option<ObjectRetention>, String>> {
         let answer = self.get(Some(key), &of_version("retention", version)).await?;
         match answer.status {
             200 => {
                 let found = answer.element("Mode").zip(answer.element("RetainUntilDate"));
                 Ok(Ok(found.map(|(mode, term)| {
                     let until = listing::time(&term).ok();
-                    Retention { mode, term, until }
+                    ObjectRetention { mode, term, until }
                 })))
             }
             400 | 404 => Ok(Ok(None)),

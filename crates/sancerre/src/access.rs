@@ -203,7 +203,7 @@ async fn opened(
     if access != Access::Admin {
         match keys.enter_zone(store).await {
             // The secrets in the key file stand in.
-            Err(lost @ Error::KeyLost(_)) if file.is_some_and(|file| file.zone == *zone) => {
+            Err(lost) if is_of_records(&lost) && file.is_some_and(|file| file.zone == *zone) => {
                 context.output.warning(&lost.to_string());
             }
             entered => entered?,
@@ -213,6 +213,11 @@ async fn opened(
         keys.unlock_admin(store, unlock).await?;
     }
     Ok(keys)
+}
+
+/// Whether records of the zone are lost or do not serve, and nothing is wrong with what opens them.
+fn is_of_records(error: &Error) -> bool {
+    matches!(error, Error::KeyLost(_) | Error::Store(_) | Error::Object { .. })
 }
 
 /// The identities that were given, and the passphrase where it is needed.

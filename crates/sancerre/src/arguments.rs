@@ -11,9 +11,11 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
 use crate::command::nbd::Nbd;
 use crate::command::{
-    Approve, Backup, Clean, Clear, Diff, Explain, Forget, Gc, Held, Init, Key, Lock, Named, Repair, Suspect,
+    Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
+    Lock, Named, Repair, Suspect,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -114,6 +116,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Back up the disks of one virtual machine
     Backup(Box<Backup>),
+    /// Save the machine in an OVA as one snapshot
+    Import(Box<Import>),
     /// List snapshots
     #[command(alias = "list")]
     Snapshots(Snapshots),
@@ -123,10 +127,26 @@ pub(crate) enum Command {
     Clean(Clean),
     /// Say where on its disks a night left its traces
     Explain(Explain),
+    /// Say what changed on a disk, by what its storage knows
+    Map(ChangeMaps),
     /// Restore one disk to a file or device, or a whole snapshot into a directory
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
     Dump(Dump),
+    /// Write a machine, or one disk, as a file that another hypervisor imports
+    Export(Export),
+    /// List what is on the disks of a snapshot: volumes, folders and files
+    Ls(Ls),
+    /// Write a file of a guest to standard output
+    Cat(Cat),
+    /// Bring files and folders of a guest back
+    Get(Get),
+    /// Find files of a guest by their names
+    Find(Find),
+    /// Say how a file of a guest was in each of its snapshots
+    History(History),
+    /// Mount the disks of a snapshot in a directory, read-only
+    Mount(Mount),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
     /// Verify the repository and say what damage costs
@@ -204,18 +224,28 @@ Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
   sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
   sancerre restore 3f9a12cc --target /srv/restored/
-  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted")]
+  sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted
+  sancerre restore web01:latest~1:disk0 --target web01.raw --in-place --keep-damaged damaged.qcow2")]
 pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     pub(crate) snapshot: Selector,
-    /// A file, a block device, a directory (one that exists, or a path that ends in a slash), a pipe, or - for standard output
+    /// A file, a block device, a directory (one that exists, or a path that ends in a slash), an export of an NBD server
+    /// (nbd://, nbds://, nbd+unix://), a pipe, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
     /// Replace what is at the target; what is equal there is kept, and only the rest is fetched (a qcow2 image is
     /// made anew). A file keeps its owner, mode and attributes
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Write over the file or device where it lies: only what differs is fetched and written, and no room is needed for a
+    /// second disk. Until it is done the target is neither the old disk nor the new; interrupted, the same command goes on
+    #[arg(long, conflicts_with_all = ["overwrite", "resume", "format", "compress"])]
+    pub(crate) in_place: bool,
+    /// With --in-place: keep what is replaced in this new file, a qcow2 overlay of the target. It is whole before anything is
+    /// written, and opened it shows the disk as it was
+    #[arg(long, value_name = "FILE", requires = "in_place", conflicts_with = "wipe_rest")]
+    pub(crate) keep_damaged: Option<PathBuf>,
     /// raw, or qcow2: an image that QEMU starts from, and in which holes take no space. Without it a target that ends in
     /// .qcow2 is one
     #[arg(long, value_name = "FORMAT")]

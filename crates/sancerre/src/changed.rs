@@ -21,7 +21,7 @@ const FRACTION_DIGITS: usize = 4;
 const MILLIONTHS_PER_PERCENT: u32 = 10_000;
 
 /// What is read of disks of which somebody kept count.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Changed {
     /// A map of what changed on a disk since a snapshot: only that is read, the rest is taken over from there. Forms: `diff
     /// --json`, `qemu-img map --output=json`, `rbd diff --format json`; or bitmap:NAME, a dirty bitmap in the qcow2 image or of

@@ -7,6 +7,8 @@ mod check;
 mod diff;
 pub(crate) mod doctor;
 mod dump;
+pub(crate) mod export;
+pub(crate) mod files;
 mod forget;
 mod gc;
 mod generate;
@@ -15,6 +17,7 @@ mod index;
 mod init;
 mod key;
 mod lock;
+mod map;
 pub(crate) mod nbd;
 mod repair;
 mod restore;
@@ -44,13 +47,16 @@ use crate::written::{self, Intent};
 
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
+pub(crate) use backup::import::Import;
 pub(crate) use diff::Diff;
+pub(crate) use export::Export;
 pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
+pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
 pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
@@ -63,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) prompt: Box<Prompt>,
     pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
+    stdout_is_lost: bool,
     /// Ends the waiting for the store when a signal comes.
     pub(crate) cancel: Cancel,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
@@ -82,6 +89,7 @@ impl Context {
             prompt: io.prompt,
             stdin_is_terminal: io.stdin_is_terminal,
             stdout_is_terminal: io.stdout_is_terminal,
+            stdout_is_lost: io.stdout_is_lost,
             cancel: Cancel::default(),
             stdin: Mutex::new(Some(io.stdin)),
             store: OnceLock::new(),
@@ -102,6 +110,19 @@ impl Context {
     pub(crate) fn may_write(&self, path: &Path) -> bool {
         let folder = self.store.get().and_then(Store::folder_path);
         folder.is_none_or(|folder| !written::lies_in(path, folder))
+    }
+
+    /// Before data is written to standard output that somebody must get.
+    ///
+    /// Errors: it is closed.
+    pub(crate) fn needs_stdout(&self) -> Result<(), Failure> {
+        match self.stdout_is_lost {
+            false => Ok(()),
+            true => Err(Failure::failed(
+                "standard output is closed, or is /dev/null as if it were, so what is to be written there would be lost. \
+                 Nothing was done; redirect it to a file or a program (to throw it away, > /dev/null)",
+            )),
+        }
     }
 
     /// Standard input; none the second time.
@@ -172,14 +193,23 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::Clean(_)
         | Command::Explain(_)
         | Command::Dump(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Find(_)
+        | Command::History(_)
+        | Command::Mount(_)
         | Command::Nbd(_)
         | Command::Check(_)
         | Command::Doctor(_)
         | Command::Audit(_)
         | Command::Stats
+        | Command::Map(_)
         | Command::Completions { .. }
         | Command::Man { .. } => false,
         Command::Key(options) => options.changes(),
+        Command::Backup(options) => !options.dry_run,
+        Command::Gc(options) => !options.dry_run,
+        Command::Forget(options) => !options.dry_run,
         _ => true,
     }
 }
@@ -188,14 +218,22 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
     match command {
         Command::Init(options) => init::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
+        Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Diff(options) => diff::run(options, context).await,
         Command::Clean(options) => suspicion::clean(options, context).await,
-        Command::Explain(options) => suspicion::explain(options, context).await,
+        Command::Explain(options) => suspicion::explain::run(options, context).await,
         Command::Clear(options) => suspicion::clear(options, context).await,
         Command::Suspect(options) => suspicion::suspect(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
+        Command::Export(options) => export::run(options, context).await,
+        Command::Ls(options) => files::ls::run(options, context).await,
+        Command::Cat(options) => files::cat::run(options, context).await,
+        Command::Get(options) => files::get::run(options, context).await,
+        Command::Find(options) => files::find::run(options, context).await,
+        Command::History(options) => files::history::run(options, context).await,
+        Command::Mount(options) => files::mount::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
@@ -214,6 +252,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Gc(options) => gc::run(options, context).await,
         Command::Repair(options) => repair::run(options, context).await,
         Command::Lock(options) => lock::run(options, context).await,
+        Command::Map(options) => map::run(options, context),
         Command::Completions { shell } => generate::completions(shell, context),
         Command::Man { directory } => generate::man(&directory),
     }

@@ -5,7 +5,7 @@
 //! whole machine.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ const DESCRIPTORS: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/dev/std"];
 const LINKS_MAX: usize = 40;
 /// Names beside a file that are tried.
 const NAMES_MAX: usize = 16;
+/// How much of a file says what it is.
+const BEGINNING: u64 = 1024;
 /// For everybody to read.
 const READABLE: u32 = 0o644;
 /// What group and others may do with a file.
@@ -89,6 +91,23 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
         path = path.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
     }
     Err(io::Error::other("it is a link to itself"))
+}
+
+/// Refuses to replace a plain file that holds anything but what `is_ours` knows by its first bytes.
+///
+/// Errors: it holds something else; those of looking.
+pub(crate) fn refuse_other(path: &Path, is_ours: fn(&[u8]) -> bool) -> io::Result<()> {
+    let Place::File(path) = place(path)? else { return Ok(()) };
+    let mut start = Vec::new();
+    match File::open(&path) {
+        Ok(file) => file.take(BEGINNING).read_to_end(&mut start)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match start.is_empty() || is_ours(&start) {
+        true => Ok(()),
+        false => Err(io::Error::other("it holds something else, which is not replaced")),
+    }
 }
 
 /// Brings what is at `path` up to date.

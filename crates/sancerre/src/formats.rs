@@ -18,7 +18,7 @@ use crate::exit::Failure;
 use crate::plain;
 
 /// The program that reads what we do not read ourselves.
-const QEMU_NBD: &str = "qemu-nbd";
+pub(crate) const QEMU_NBD: &str = "qemu-nbd";
 /// How an image gets the files that it stands on.
 const PARTS: &str = "; --image-parts DIRECTORY names where they are";
 
@@ -141,7 +141,7 @@ impl Formats<'_> {
     fn foreign(&self, path: &Path, format: ImageFormat, context: &Context) -> Result<Arc<dyn Disk>, Failure> {
         let helper = helper()?;
         let reader = ImageReader {
-            qemu_nbd: qemu_nbd(context, path)?,
+            qemu_nbd: program(context, QEMU_NBD, path, "read")?,
             helper,
             limits: sancerre_confine::Limits::default(),
             sandbox: self.sandbox,
@@ -157,7 +157,7 @@ impl Formats<'_> {
     }
 }
 
-fn helper() -> Result<Helper, Failure> {
+pub(crate) fn helper() -> Result<Helper, Failure> {
     Helper::of_this_program()
         .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
@@ -179,14 +179,15 @@ pub(crate) fn of_suffix(path: &Path) -> Option<Format> {
     suffix.parse().ok()
 }
 
-fn qemu_nbd(context: &Context, image: &Path) -> Result<PathBuf, Failure> {
+/// A program of QEMU's, by which a file is `done` something to.
+pub(crate) fn program(context: &Context, name: &str, file: &Path, done: &str) -> Result<PathBuf, Failure> {
     let folders = context.environment.iter().find(|(name, _)| *name == "PATH").map(|(_, folders)| folders);
     let folders = std::env::split_paths(folders.unwrap_or_default()).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(QEMU_NBD)).find(|path| path.is_file()).ok_or_else(|| {
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
         Failure::failed(format!(
-            "{} is read through {QEMU_NBD}, which is not installed; it is in the package qemu-utils (Debian, Ubuntu) or \
+            "{} is {done} through {name}, which is not installed; it is in the package qemu-utils (Debian, Ubuntu) or \
              qemu-img (Fedora, SUSE)",
-            plain::path(image)
+            plain::path(file)
         ))
     })
 }

@@ -100,6 +100,14 @@ impl Opening<'_> {
     }
 
     fn raw(&self, name: &Title, path: &Path) -> Result<Arc<dyn Disk>, Failure> {
+        let is_package = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("ova"));
+        if is_package && self.formats.given(name).is_none() {
+            return Err(Failure::failed(format!(
+                "{} is an OVA by its name, and no raw disk: `sancerre import` saves the machine in it. To save the archive's \
+                 own bytes as they are, give --format raw",
+                path.display()
+            )));
+        }
         let disk = open_raw(path)?;
         let disk = if self.read_holes { disk.reading_holes() } else { disk };
         if self.formats.given(name) != Some(Format::Raw)
@@ -132,8 +140,19 @@ impl Opening<'_> {
     }
 }
 
+/// In what images are packed to be sent: nothing in it can be told from what was there last night.
+const PACKED: [&str; 11] =
+    ["gzip", "Zstandard", "xz", "bzip2", "7-Zip", "ZIP", "lzop", "LZ4", "tar", "OVA", "Proxmox VMA"];
+
 fn refuse_container(path: &Path, name: &str, is_overlay: bool) -> Failure {
-    let (path, article) = (path.display(), if name.starts_with('O') { "an" } else { "a" });
+    let path = path.display();
+    if PACKED.contains(&name) {
+        return Failure::failed(format!(
+            "{path} is packed ({name}) and no raw disk. Unpack it first, and back up the disk that was in it. To save the \
+             packed bytes as they are, give --format raw"
+        ));
+    }
+    let article = if name.starts_with('O') { "an" } else { "a" };
     let missing = match is_overlay {
         true => ", and holds only what differs from its backing file: a backup of it would not hold the disk",
         false => "",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -88,6 +89,8 @@ pub struct Io {
     pub stdout_is_terminal: bool,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
+    /// Whether standard output was closed, or leads nowhere as if it were: what is written there reaches nobody.
+    pub stdout_is_lost: bool,
     /// Asks for a passphrase.
     pub prompt: Box<Prompt>,
 }
@@ -106,7 +109,24 @@ impl Io {
             stdin_is_terminal: std::io::stdin().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             stderr_is_terminal: std::io::stderr().is_terminal(),
+            stdout_is_lost: is_lost(std::io::stdout()),
             prompt: Box::new(|question| rpassword::prompt_password(question).map(Zeroizing::new)),
         }
     }
+}
+
+/// Whether a stream is `/dev/null`, open both ways. Before `main` the standard library opens that in the place of a stream
+/// that is closed; `> /dev/null` in a shell opens it to write alone. Some programs that start others open it both ways too, so
+/// this says only that what is written reaches nobody, which is a mistake where it is data.
+fn is_lost(stream: impl AsFd) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let (Ok(null), Ok(found), Ok(flags)) =
+        (null, rustix::fs::fstat(&stream), rustix::fs::fcntl_getfl(&stream))
+    else {
+        return false;
+    };
+    let is_device =
+        rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::CharacterDevice;
+    is_device && found.st_rdev == null && flags.contains(rustix::fs::OFlags::RDWR)
 }

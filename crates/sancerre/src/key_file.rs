@@ -1,8 +1,8 @@
 //! Private local files: key files and identity files. Made for their owner alone, and not read when others could.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -34,7 +34,15 @@ impl KeyFile {
             return Err(Failure::usage(format!("{what}, or write ./- for one of this name")));
         }
         let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path);
-        match opened {
+        // Whatever the umask takes: the owner must be able to read it.
+        let dressed = opened.and_then(|file| {
+            let has_mode = file.metadata()?.mode() & 0o777 == MODE;
+            if !has_mode {
+                file.set_permissions(Permissions::from_mode(MODE))?;
+            }
+            Ok(file)
+        });
+        match dressed {
             Ok(file) => Ok(Self { path, file }),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::failed(format!(
                 "{} exists; a key file is never replaced. Move it away or name another one, nothing was made",
@@ -107,8 +115,6 @@ fn as_written(bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -131,7 +137,7 @@ mod tests {
         std::fs::write(&path, "secret").unwrap();
         for (mode, is_read) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o660, false)]
         {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let read = read(&path, "key file", "--key-file");
             assert_eq!(read.is_ok(), is_read, "{mode:o}");
             if let Err(failure) = read {
@@ -147,7 +153,7 @@ mod tests {
         let path = folder.path().join("writer.key");
         let of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
             read(&path, "key file", "--key-file").unwrap().to_vec()
         };
         assert_eq!(of("\u{feff}one\r\ntwo\r\n".as_bytes()), b"one\ntwo\n");

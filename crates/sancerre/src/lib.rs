@@ -7,14 +7,21 @@
 
 mod access;
 mod arguments;
+mod beneath;
 mod bitmaps;
 mod changed;
 mod clocks;
 mod command;
 mod exit;
+mod extract;
 mod file_names;
 mod files;
 mod formats;
+mod guest_mount;
+mod guest_mounts;
+mod guest_names;
+mod guest_place;
+mod guest_tar;
 mod inputs;
 mod interrupt;
 mod io;

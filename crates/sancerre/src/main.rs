@@ -4,8 +4,12 @@ fn main() {
     // The helper, which confines itself before anything else has a file open; then it becomes another program, or reads an
     // image.
     let mut arguments = std::env::args_os();
-    if arguments.nth(1).is_some_and(|word| word == sancerre_confine::SUBCOMMAND) {
+    let word = arguments.nth(1);
+    if word.as_ref().is_some_and(|word| word == sancerre_confine::SUBCOMMAND) {
         std::process::exit(sancerre_confine::run(arguments, sancerre_image::confined::inside));
+    }
+    if word.is_some_and(|word| word == sancerre_guest::SUBCOMMAND) {
+        std::process::exit(sancerre_confine::run(arguments, sancerre_guest::inside));
     }
     sancerre::prepare();
     let exit_code = sancerre::run(std::env::args_os(), sancerre::Io::process());

@@ -104,17 +104,21 @@ fn warn(context: &Context, log: &Log) {
     if more > 0 {
         context.output.warning(&format!("{more} more objects of the log cannot be read"));
     }
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let is_void = |entry: &&LogEntry| match &entry.outcome {
-        Outcome::Invalid(_) => !standing.gave_up(entry),
+        Outcome::Invalid(_) => !retention.gave_up(entry),
         _ => entry.entry.is_err(),
     };
     let void = log.entries().filter(is_void);
     let (void, gap) = (void.count(), log.missing().next());
     if void > 0 || gap.is_some() {
-        let missing = gap.map_or_else(String::new, |number| format!(", number {number} is missing"));
-        context.output.warning(&format!(
-            "{void} records of the log do not verify{missing}, so snapshots may be missing from it; run `sancerre check`"
-        ));
+        let void = match void {
+            0 => None,
+            1 => Some("1 record of the log does not verify".to_owned()),
+            more => Some(format!("{more} records of the log do not verify")),
+        };
+        let missing = gap.map(|number| format!("number {number} of the log is missing"));
+        let what = void.into_iter().chain(missing).collect::<Vec<_>>().join(", and ");
+        context.output.warning(&format!("{what}, so snapshots may be missing from it; run `sancerre check`"));
     }
 }

@@ -1,9 +1,5 @@
 //! The verdict on a night, in words and in JSON.
 
-use std::collections::BTreeSet;
-
-use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::log::suspects::MACHINES_MAX;
 use sancerre_engine::suspicion::stored::{SeenNight, seen};
 use sancerre_engine::suspicion::{self, Sign, Suspicion};
 use sancerre_format::outcome::Member;
@@ -21,25 +17,6 @@ pub(crate) fn tell(context: &Context, member: &Member) {
         Suspicion::Suspect => context.output.warning(&text),
         _ => context.output.message(&text),
     }
-}
-
-/// Says that deletion stands still, and for which machines, to who is about to forget.
-pub(crate) fn tell_what_stays(context: &Context, log: &Log) {
-    let standing = log.standing(u64::MAX);
-    let machines = standing.suspect_machines().len();
-    if machines == 0 {
-        return;
-    }
-    let vms: BTreeSet<String> = standing.suspects().iter().map(|(_, vm)| vm.to_string()).collect();
-    let vms: Vec<&str> = vms.iter().map(String::as_str).collect();
-    let what = match machines > MACHINES_MAX {
-        true => "no snapshot of any machine is let go",
-        false => "what is from before their first suspect snapshot is not let go",
-    };
-    context.output.warning(&format!(
-        "{} suspect: {what}, whatever is asked for; see `sancerre clean`, and end that with `sancerre clear`",
-        vms.join(", ")
-    ));
 }
 
 /// The verdict on a member, for JSON; null without statistics.

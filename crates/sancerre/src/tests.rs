@@ -45,6 +45,7 @@ fn sancerre(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
         stdin_is_terminal: false,
         stdout_is_terminal: false,
         stderr_is_terminal: false,
+        stdout_is_lost: false,
         prompt: Box::new(|_: &str| Err(std::io::ErrorKind::NotFound.into())),
     };
     let arguments = ["sancerre"].iter().chain(arguments).map(OsString::from);
@@ -161,6 +162,7 @@ fn nothing_is_dumped_onto_a_terminal() {
         stdin_is_terminal: false,
         stdout_is_terminal: true,
         stderr_is_terminal: false,
+        stdout_is_lost: false,
         prompt: Box::new(|_: &str| Err(std::io::ErrorKind::NotFound.into())),
     };
     assert_eq!(run(["sancerre", "dump", "latest:disk0"].map(OsString::from), io), 2);

@@ -27,7 +27,14 @@ impl Intent {
         let files = match command {
             Command::Init(options) => options.written(context),
             Command::Backup(options) => options.written(context),
-            Command::Restore(options) => vec![("the target", options.target.clone())],
+            Command::Import(options) => options.written(context),
+            Command::Restore(options) => {
+                let kept = options.keep_damaged.clone().map(|path| ("what is replaced", path));
+                std::iter::once(("the target", options.target.clone())).chain(kept).collect()
+            }
+            Command::Export(options) => vec![("the target", options.target.clone())],
+            Command::Get(options) => vec![("the target", options.target.clone())],
+            Command::Mount(options) => vec![("the mount", options.directory.clone())],
             Command::Nbd(options) => vec![("the socket", options.socket.clone())],
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
@@ -69,7 +76,7 @@ impl Intent {
 /// Whether a path leads into a folder, through links and second mounts too.
 pub(crate) fn lies_in(path: &Path, folder: &Path) -> bool {
     // Standard output.
-    if path == Path::new("-") {
+    if path == Path::new("-") || path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one) {
         return false;
     }
     let (Ok(path), Ok(folder)) = (std::path::absolute(path), folder.metadata()) else { return false };

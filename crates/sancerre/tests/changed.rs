@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+mod template;
+
 const MIB: usize = 1 << 20;
 
 struct Site {
@@ -17,7 +19,7 @@ impl Site {
     fn new() -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::write(site.path("web01.raw"), noise(3 * MIB)).unwrap();
-        site.ends(&["init", "--key-file", "w.key", "--writer", "hv1"], 0);
+        template::copy(site.folder.path(), &site.path("repository"));
         site
     }
 
@@ -29,7 +31,7 @@ impl Site {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", template::PASSPHRASE);
         command.output().unwrap()
     }
 

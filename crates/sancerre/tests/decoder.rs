@@ -135,6 +135,10 @@ fn fill(site: &Site) -> Vec<u8> {
     site.sancerre(&["hold", "--vm", "Kasse: öst"], b"");
     site.sancerre(&["gc"], b"");
     site.sancerre(&["release", "--vm", "Kasse: öst"], b"");
+    // So does a suspicion, until somebody looked.
+    site.sancerre(&["suspect", "Kasse: öst:latest"], b"");
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["clear", "Kasse: öst", "--reason", "an update"], b"");
     let report = site.sancerre(&["gc", "--max-unused", "0%", "--json"], b"");
     let report: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     assert!(report["written_packs"].as_u64().unwrap() > 0, "{report}");
@@ -218,4 +222,34 @@ fn the_second_decoder_reads_what_the_program_wrote() {
         with_flip(&site, &pack, || site.decoder(&["restore", "repository", &ids[0], "disk0", "restored"]));
     assert_eq!(code(&output), Some(20), "{}", text(&output));
     assert!(!site.path("restored").exists(), "nothing half restored is left");
+
+    // Of a snapshot whose entry is lost the manifest says what it was.
+    let number = number_of(&site, &ids[2]);
+    fs::remove_file(site.repository().join(format!("zones/default/log/{number}"))).unwrap();
+    assert_restores(&site, &ids[2], "disk0", &fs::read(site.path("night-2")).unwrap());
+    let output = site.decoder(&["verify", "--public", "repository"]);
+    assert_eq!(code(&output), Some(20), "{}", text(&output));
+    assert!(text(&output).contains("lost; the outcome of its session stands for it"), "{}", text(&output));
+}
+
+/// The number of a session, by the key of its outcome.
+fn number_of(site: &Site, snapshot: &str) -> String {
+    let key =
+        site.keys().into_iter().find(|key| key.contains("/outcome/") && key.ends_with(snapshot)).unwrap();
+    key.rsplit('/').next().unwrap().split_once('-').unwrap().0.to_owned()
+}
+
+#[test]
+fn the_second_decoder_keeps_every_rule_of_lost_entries() {
+    let Some(python) = install::decoder_python() else {
+        return skip("the decoder's Python packages are not installed; `cargo xtask setup` does it");
+    };
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(python);
+    command
+        .arg("-B")
+        .arg(here.join("tests/lost_entries.py"))
+        .env("PYTHONPATH", here.join("../../docs/decoder"));
+    let output = command.output().unwrap();
+    assert_eq!(code(&output), Some(0), "{}", text(&output));
 }

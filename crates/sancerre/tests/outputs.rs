@@ -78,7 +78,7 @@ fn reports_and_metrics_are_written_into_what_is_no_file_and_behind_links() {
         "mkfifo pipe page; : > real.prom; ln -s real.prom link.prom; ln -s new.html link.html
          cat pipe > metrics & cat page > read.html & sleep 0.5
          {backup} pipe && {backup} link.prom && {backup} - > metrics.out && {backup} /dev/null \
-         && {audit} page && {audit} link.html && {audit} /dev/stdout > page.html; c=$?; wait; exit $c"
+         && {audit} page && {audit} link.html && {audit} link.html && {audit} /dev/stdout > page.html; c=$?; wait; exit $c"
     ));
     assert!(output.status.success(), "{}", said(&output));
     let text = |name: &str| std::fs::read_to_string(site.path(name)).unwrap();

@@ -3,6 +3,7 @@
 
 #[path = "common/faulty.rs"]
 mod faulty;
+mod template;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -25,8 +26,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap() };
-        let made = site.run(&["init", "--key-file", "w.key", "--writer", "hv1"]);
-        assert!(made.status.success(), "{}", stderr(&made));
+        template::copy(site.folder.path(), &site.path("repository"));
         site
     }
 
@@ -38,7 +38,7 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", template::PASSPHRASE);
         command
     }
 

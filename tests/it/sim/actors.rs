@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use sancerre_engine::Result;
-use sancerre_engine::forget::{Approved, ForgetOptions, Wish, approve, hold, release, undelete};
+use sancerre_engine::forget::{Approved, ForgetOptions, Selection, approve, hold, release, undelete};
 use sancerre_engine::gc::{GcOptions, GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -132,8 +132,8 @@ pub(super) async fn save(
 }
 
 pub(super) async fn drop_one(repository: Repository, snapshot: SessionId) -> Deed {
-    let wish = Wish::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
-    let options = ForgetOptions { wish, reason: "test".into(), max_drop_percent: 100, dry_run: false };
+    let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+    let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     let done = decide(&repository, &options).await.map(|report| report.entry.unwrap());
     Deed::Forget { snapshot, done }
 }

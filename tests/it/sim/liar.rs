@@ -70,10 +70,10 @@ impl Liar {
 
     async fn lists(&mut self, log: &Log, gc: SessionId, proposal: FrameSet, is_own: bool) -> GcLists {
         let snapshots: Vec<_> = log.committed().collect();
-        let standing = log.standing(u64::MAX);
+        let retention = log.retention();
         let all = self.dice.one_in(2);
         let gone = snapshots.iter().map(|snapshot| snapshot.session());
-        let gone = gone.filter(|session| all || !standing.is_live(session)).collect();
+        let gone = gone.filter(|session| all || !retention.is_live(session)).collect();
         let forgotten = if self.dice.one_in(2) { Vec::new() } else { gone };
         let chosen = snapshots.get(self.dice.pick(snapshots.len())).copied();
         let moves = match (self.dice.below(3), chosen) {

@@ -3,6 +3,7 @@
 
 use sancerre_engine::gc::abandon;
 use sancerre_engine::keys::certify::{NewKey, certify};
+use sancerre_engine::repair::{self, RepairOptions};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
 use sancerre_engine::repository::session::Session;
@@ -155,7 +156,7 @@ impl World {
     pub(super) async fn suspect(&mut self) {
         let keeper = &self.keepers[0];
         let log = Log::load(keeper).await.unwrap();
-        let suspects = log.standing(u64::MAX).suspects();
+        let suspects = log.retention().suspects();
         if let (Some((_, vm)), true) = (suspects.first(), self.dice.one_in(2)) {
             let done = suspicion::clear(keeper, &log, vm, "test").await.map_err(|error| error.kind());
             self.trace.push(format!("{vm} is cleared: {:?}", done.map(|cleared| cleared.entry)));
@@ -186,6 +187,13 @@ impl World {
     /// The newest first, as those below may only be given up then.
     pub(super) async fn give_up(&mut self) {
         let mut log = Log::load(&self.admin).await.unwrap();
+        // Junk below what nobody can read any more: it may have been an entry.
+        for session in log.untold() {
+            let (key, reason) = (names::log(&zone(), session.number), "test".to_owned());
+            let options = RepairOptions { dry_run: false, give_up: Vec::new(), reason };
+            let done = repair::give_up(&self.admin, &mut log, &key, &options).await.unwrap();
+            self.trace.push(done);
+        }
         log.judge();
         let waiting = log.waiting();
         let is_invalid = |entry: &LogEntry| matches!(entry.outcome, Outcome::Invalid(_));

@@ -40,7 +40,7 @@ const BYTES: [&str; 3] = [
     "crates/sancerre-repository/src/session.rs",
 ];
 /// Modules there that only weigh what work is worth, with sizes that others state.
-const WEIGHING: [&str; 4] = ["/gc/plan.rs", "/gc/patience.rs", "/backup/budget.rs", "/backup/ending.rs"];
+const WEIGHING: [&str; 4] = ["/gc/plan.rs", "/gc/wait.rs", "/backup/budget.rs", "/backup/ending.rs"];
 const SILENT: &[(&[&str], &str)] = &[
     (&[".", "unwrap_or_default", "("], "`.unwrap_or_default()`"),
     (&[".", "saturating_add", "("], "`.saturating_add()`"),

@@ -6,15 +6,16 @@ use super::source::{Source, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each crate may use of the others; the order is that of reading.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("sancerre-format", &[]),
     ("sancerre-confine", &[]),
     ("sancerre-image", &["confine"]),
+    ("sancerre-guest", &["confine", "image"]),
     ("sancerre-store", &["format"]),
     ("sancerre-repository", &["format", "image", "store"]),
     ("sancerre-serve", &["repository"]),
     ("sancerre-engine", &["format", "image", "store", "repository"]),
-    ("sancerre", &["format", "confine", "image", "store", "repository", "serve", "engine"]),
+    ("sancerre", &["format", "confine", "image", "guest", "store", "repository", "serve", "engine"]),
 ];
 
 /// Circles that are there, each sorted: nobody may add to them, and one that is gone goes from here.

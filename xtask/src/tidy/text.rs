@@ -35,6 +35,7 @@ const HOSTS: &[&str] = &[
     "rust-lang.org",
     "s3.amazonaws.com",
     "s3.eu-central-1.amazonaws.com",
+    "schemas.dmtf.org",
     "semver.org",
     "spdx.org",
     "www.apache.org",
@@ -43,6 +44,7 @@ const HOSTS: &[&str] = &[
     "www.rfc-editor.org",
     "www.rust-lang.org",
     "www.usenix.org",
+    "www.vmware.com",
     "www.w3.org",
 ];
 /// Names and addresses that are reserved for examples, and this computer.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use sancerre_engine::dedup::ReusePolicy;
 use sancerre_engine::host::Host;
 use sancerre_engine::index::{Index, Lookup};
 use sancerre_engine::keys::Keys;
-use sancerre_engine::known::Usable;
 use sancerre_engine::location;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -40,7 +40,7 @@ pub(crate) async fn run(dir: &Path, index_mib: u64) -> Result<()> {
     let catalogue = Arc::new(Catalogue::load_all(&repository, &log).await?.0);
     let present = Present::load(&repository).await?;
     let packs = u64::try_from(catalogue.packs().count())?;
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX)?, catalogue, present };
+    let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END)?, catalogue, present };
     let before = memory_kib("VmRSS")?;
     println!(
         "log, lists and listing of {packs} packs: {:.1} s, {} MiB",
@@ -88,7 +88,7 @@ fn filter(index: &Index, chunks: Chunks) -> Result<()> {
 }
 
 /// With pages: regions of known chunks that lie anywhere, each compared with what was stored.
-async fn pages(repository: &Repository, usable: &Usable, index: &Index, chunks: Chunks) -> Result<()> {
+async fn pages(repository: &Repository, usable: &ReusePolicy, index: &Index, chunks: Chunks) -> Result<()> {
     let started = Instant::now();
     for region in 0..REGIONS {
         let number = |at: u64| (region * REGION_CHUNKS + at).wrapping_mul(0x9e37_79b9_7f4a_7c15) % chunks.0;

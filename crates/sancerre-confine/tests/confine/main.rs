@@ -67,6 +67,7 @@ impl Place {
             program: self.python.clone(),
             arguments: ["-S", "-E", "-c", code].map(OsString::from).to_vec(),
             readable: vec![self.path("image"), self.path("inside")],
+            writable: Vec::new(),
             limits: Limits::default(),
             listens: false,
             sandbox: true,
@@ -94,6 +95,31 @@ fn said(output: &Output) -> String {
 
 fn open(path: &Path) -> String {
     format!("open({:?}).read()", path.to_str().unwrap())
+}
+
+#[test]
+fn it_writes_what_it_was_given_to_write_and_nothing_else() {
+    let Some(place) = Place::new() else { return };
+    let tries = |target: &str, mode: &str| {
+        let path = place.path(target);
+        let code = format!(
+            "import os\ntry:\n f=open({:?},'{mode}')\n f.truncate(1<<20)\n f.flush()\n os.fdatasync(f.fileno())\n \
+             print('said: done')\nexcept OSError as e:\n print('said:', e.strerror)",
+            path.to_str().unwrap()
+        );
+        let confinement =
+            Confinement { writable: vec![place.path("inside/extent")], ..place.confinement(&code) };
+        said(&own_helper().command(&confinement).stdin(Stdio::null()).output().unwrap())
+    };
+    assert_eq!(tries("inside/extent", "r+b"), "done");
+    assert_eq!(fs::metadata(place.path("inside/extent")).unwrap().len(), 1 << 20);
+    for other in ["image", "key", "inside/link", "inside/new"] {
+        assert_ne!(tries(other, "r+b"), "done", "{other}");
+    }
+    assert_eq!(tries("inside/new", "w+b"), "Permission denied");
+    // Without a file to write nothing that is open can be changed either.
+    let code = format!("os.truncate(os.open({:?},os.O_RDONLY),0)", place.path("image").to_str().unwrap());
+    assert_eq!(place.tries(&code), "Function not implemented");
 }
 
 #[test]

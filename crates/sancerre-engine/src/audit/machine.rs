@@ -8,7 +8,7 @@ use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::outcome::Consistency;
 
 use crate::check::CLOCK_SECONDS;
-use crate::repository::log::{Log, LogEntry, Outcome, Standing};
+use crate::repository::log::{Log, LogEntry, Outcome, Retention};
 
 /// A machine and all its backups, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +77,12 @@ impl Fate {
 
 /// Every machine of a zone, by name.
 pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let mut machines: BTreeMap<Title, Vec<Run>> = BTreeMap::new();
     for entry in log.entries() {
         let Some(announced) = entry.announced() else { continue };
         let Kind::Backup(Intent { vm, .. }) = &announced.fields.kind else { continue };
-        let fate = fate(entry, &standing);
+        let fate = fate(entry, &retention);
         let mut run = Run {
             session: entry.session,
             started: announced.fields.time,
@@ -91,7 +91,7 @@ pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
             fate,
             size_bytes: 0,
             stored_bytes: 0,
-            suspected_by: standing.suspected_by(&entry.session),
+            suspected_by: retention.suspected_by(&entry.session),
         };
         if let Outcome::Manifest(manifest) = &entry.outcome {
             let fields = &manifest.fields;
@@ -103,13 +103,13 @@ pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
     machines.into_iter().map(|(vm, runs)| MachineAudit { vm, runs, stale: None }).collect()
 }
 
-fn fate(entry: &LogEntry, standing: &Standing) -> Fate {
+fn fate(entry: &LogEntry, retention: &Retention) -> Fate {
     match &entry.outcome {
         _ if entry.entry.is_err() => Fate::Void,
-        Outcome::Undecided if standing.collected_by(&entry.session).is_some() => Fate::Forgotten,
+        Outcome::Undecided if retention.collected_by(&entry.session).is_some() => Fate::Forgotten,
         Outcome::Undecided => Fate::Open,
         Outcome::Abort(_) => Fate::Aborted,
-        Outcome::Manifest(_) if !standing.is_live(&entry.session) => Fate::Forgotten,
+        Outcome::Manifest(_) if !retention.is_live(&entry.session) => Fate::Forgotten,
         Outcome::Manifest(manifest) => match manifest.fields.consistency {
             Consistency::Fuzzy => Fate::Fuzzy,
             Consistency::Partial => Fate::Partial,

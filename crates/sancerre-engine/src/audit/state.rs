@@ -87,12 +87,12 @@ impl AuditState {
     /// What of a remembered zone is not there any more, or not as it was.
     pub fn compare(&self, zone: &Zone, log: &Log) -> Vec<Finding> {
         let Some(memory) = self.zones.get(zone) else { return Vec::new() };
-        let standing = log.standing(u64::MAX);
+        let retention = log.retention();
         let wrong = |(number, (intent, outcome)): (&u64, &(Hash, Option<Hash>))| {
             let session = SessionId { number: *number, intent: *intent };
             let entry = log.entry(*number);
             let (severity, object, what) =
-                difference(zone, entry, session, *outcome, standing.collected_by(&session).is_some())?;
+                difference(zone, entry, session, *outcome, retention.collected_by(&session).is_some())?;
             let problem = format!(
                 "{what} since the audit of {}: the store was rolled back, cut short or forked",
                 memory.time

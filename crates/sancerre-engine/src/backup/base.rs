@@ -6,8 +6,8 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Title};
 use sancerre_format::outcome::Body;
 
+use crate::dedup::{ReusePolicy, Speaker};
 use crate::frames::Frames;
-use crate::known::{Speaker, Usable};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot, open_body};
@@ -31,7 +31,7 @@ pub(super) fn read(
     vm: &Title,
     machine: Option<MachineId>,
     wanted: Option<SessionId>,
-    usable: &Usable,
+    usable: &ReusePolicy,
     monitor: &Monitor,
 ) -> Option<Base> {
     let is_usable = |snapshot: &Snapshot<'_>| {

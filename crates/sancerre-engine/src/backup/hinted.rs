@@ -23,8 +23,10 @@ use super::reread::Partly;
 use super::salvage::Salvage;
 use crate::error::{Error, Result, invariant};
 
-/// Read ahead of a piece whose end is not known; a chunk has twice as much.
-const STEP_BYTES: usize = 64 << 10;
+/// Read on where a piece goes on behind what was expected; a chunk has at most four times as much.
+const STEP_BYTES: usize = 32 << 10;
+/// Read at once at least.
+const LEAST_BYTES: usize = 16 << 10;
 /// Read at once at most.
 const WINDOW_BYTES: usize = 2 << 20;
 
@@ -195,11 +197,19 @@ impl Rejoin<'_, '_> {
             && inside.is_none_or(|chunk| extent(chunk).end <= at)
     }
 
+    /// Where the old chunk ends that has the byte at `at`; just behind it where it is in none.
+    fn old_end(&self, at: usize) -> usize {
+        let after = self.base.partition_point(|chunk| to_usize(chunk.offset_bytes) <= at);
+        let last = after.checked_sub(1).and_then(|last| self.base.get(last)).map(extent);
+        last.filter(|chunk| chunk.contains(&at)).map_or(at + 1, |chunk| chunk.end)
+    }
+
     /// The piece that begins here, with as much read as it takes to be sure of its end.
     fn piece(&mut self, at: usize) -> Result<Piece> {
         let change = self.changes.iter().find(|change| change.start <= at && at < change.end);
-        let change_bytes = change.map_or(0, |change| change.end - at);
-        let mut wanted = change_bytes.clamp(STEP_BYTES, WINDOW_BYTES.max(STEP_BYTES));
+        // New pieces mostly meet old ones where the old one ends that the change does: no more is read before that is known.
+        let end = self.old_end(change.map_or(at, |change| change.end - 1));
+        let mut wanted = (end + HOLE_BYTES - at).clamp(LEAST_BYTES, WINDOW_BYTES);
         loop {
             let end = self.length_bytes.min(at + wanted);
             let window = self.window.reach(at, end)?;

@@ -18,22 +18,25 @@ use super::hinted::{self, Hinted, How};
 use super::noticed::DiskNotice;
 use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
+use super::regions;
 use super::reread;
 use super::salvage::Salvage;
-use super::task::Task;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
 use super::watch::Watch;
-use super::{BackupSource, Base, Input, Run, Shared, read_region, region_count, region_length};
+use super::{BackupSource, Base, Input, Run, Shared, read_region};
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
-use crate::known::{Places, Speaker, Word};
 use crate::map::MapReader;
 use crate::monitor::add;
 use crate::repository::Repository;
 
+/// Empty regions between two looks whether the disk changed.
+const HOLES_PER_LOOK: u64 = 256;
+
 /// A region's result and the bytes it covered.
-type Scanned = (RegionMap, u64);
-type Regions<'a> = BoxStream<'a, Result<Scanned>>;
+pub(super) type Scanned = (RegionMap, u64);
+pub(super) type Regions<'a> = BoxStream<'a, Result<Scanned>>;
 
 impl Run {
     /// Backs up one source and adds it to the snapshot.
@@ -122,7 +125,7 @@ impl Run {
             how,
         });
         Ok(match source.input {
-            Input::Disk(disk) => disk_regions(scan, disk, self.workers),
+            Input::Disk(disk) => regions::of_disk(scan, disk, self.workers),
             Input::Stream(stream) => stream_regions(scan, stream, source.name),
         })
     }
@@ -151,7 +154,10 @@ impl Run {
             if let Some(notice) = notice {
                 notice.region(&map);
             }
-            member.fuzzy |= watch.changed().await?;
+            // Of a huge disk nearly all is holes, and the question costs more than they do.
+            if !map.chunks.is_empty() || number % HOLES_PER_LOOK == 0 {
+                member.fuzzy |= watch.changed().await?;
+            }
             match &mut tree {
                 Some(tree) => {
                     add_region(tree, number, &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
@@ -213,37 +219,14 @@ impl Count for Member {
 }
 
 /// What the scans of one member share.
-struct Scanning {
-    repository: Repository,
-    shared: Arc<Shared>,
+pub(super) struct Scanning {
+    pub(super) repository: Repository,
+    pub(super) shared: Arc<Shared>,
     chunking: Chunking,
     base: Option<Arc<MapReader>>,
     base_speaker: Speaker,
     workers: Semaphore,
-    how: How,
-}
-
-fn disk_regions<'a>(scanning: Arc<Scanning>, disk: Arc<dyn Disk>, workers: usize) -> Regions<'a> {
-    let region_bytes = scanning.repository.layout.region_bytes;
-    let size = disk.size_bytes();
-    let (last, whole) = (Arc::clone(&scanning), Arc::clone(&disk));
-    let jobs =
-        (0..region_count(size, region_bytes)).map(move |number| {
-            let start = number * u64::from(region_bytes);
-            let length_bytes = region_length(size, start, region_bytes);
-            let salvage = scanning.how.salvage.clone();
-            let input = RegionInput::Disk { disk: Arc::clone(&disk), start, length_bytes, salvage };
-            let scanning = Arc::clone(&scanning);
-            // A task of its own: while the map is built behind it nobody polls this stream, and what one region holds (a file,
-            // a listing that others wait for) the map may need.
-            async move {
-                Task::new(async move { scanning.region(number, input, to_u64(length_bytes)).await }).await
-            }
-        });
-    // Twice the workers: while one region lasts, others may finish behind it.
-    let verified = stream::once(async move { last.verify(&whole).await });
-    let refuted = verified.filter_map(|verified| async move { verified.err().map(Err) });
-    stream::iter(jobs).buffered(workers * 2).chain(refuted).boxed()
+    pub(super) how: How,
 }
 
 fn stream_regions<'a>(
@@ -285,7 +268,7 @@ fn stream_regions<'a>(
 }
 
 impl Scanning {
-    async fn region(&self, number: u64, input: RegionInput, length_bytes: u64) -> Result<Scanned> {
+    pub(super) async fn region(&self, number: u64, input: RegionInput, length_bytes: u64) -> Result<Scanned> {
         let base = self.base_chunks(number).await?;
         let input = Arc::new(input);
         let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
@@ -307,7 +290,9 @@ impl Scanning {
             let (start, _) = input.extent();
             let ids = map.open.iter().filter_map(|open| Some((open.slot, map.chunks.get(open.slot)?.id)));
             let ids: Vec<(usize, ContentId)> = ids.collect();
-            map = self.work(move |chunker| region::settle(&shared, chunker, &input, map, &known)).await?;
+            map = self
+                .work(move |chunker| region::resolve_undecided(&shared, chunker, &input, map, &known))
+                .await?;
             if let Some(hinted) = hinted {
                 hinted.doubt.settled(&ids, &map, start)?;
             }
@@ -317,7 +302,7 @@ impl Scanning {
     }
 
     /// Reads what is left of the sample of what was not read.
-    async fn verify(&self, disk: &Arc<dyn Disk>) -> Result<()> {
+    pub(super) async fn verify(&self, disk: &Arc<dyn Disk>) -> Result<()> {
         let How { hinted: Some(hinted), salvage, .. } = self.how.clone() else { return Ok(()) }; // invariant: no map, no doubt
         let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(disk));
         let verified = move || hinted.doubt.finish(&shared, &disk, salvage.as_ref());
@@ -348,14 +333,14 @@ impl Scanning {
 
     /// Where the chunks that were left open lie for certain: first what was said of them already is put to the proof, then
     /// what the pages of the index say of the others.
-    async fn resolve(&self, map: &RegionMap) -> Result<Places> {
+    async fn resolve(&self, map: &RegionMap) -> Result<PlaceMap> {
         let Shared { index, usable, monitor, tables, .. } = self.shared.as_ref();
         let chunks = map.open.iter().filter_map(|open| Some((map.chunks.get(open.slot)?, open.word)));
         let sizes: HashMap<ContentId, u32> =
             chunks.clone().map(|(chunk, _)| (chunk.id, chunk.place.size_bytes)).collect();
         let said: Vec<(ContentId, Word)> =
             chunks.filter_map(|(chunk, word)| Some((chunk.id, word?))).collect();
-        let mut known = Places::default();
+        let mut known = PlaceMap::default();
         tables.prove(&self.shared, &said, &mut known).await?;
         let rest: Vec<ContentId> = sizes.keys().filter(|id| !known.contains_key(id)).copied().collect();
         if !rest.is_empty() {

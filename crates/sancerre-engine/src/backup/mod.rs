@@ -11,12 +11,14 @@ mod doubt;
 mod ending;
 mod gate;
 mod hinted;
+mod last_look;
 mod maps;
 mod member;
 mod noticed;
 mod options;
 mod packer;
 mod region;
+mod regions;
 mod reread;
 mod salvage;
 mod sample;
@@ -54,9 +56,9 @@ use self::stored::Stored;
 use self::tables::Tables;
 use self::upload::Uploader;
 use self::watch::Watch;
+use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
-use crate::known::Usable;
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -73,7 +75,7 @@ struct Shared {
     monitor: Monitor,
     zone_keys: ZoneKeys,
     frame_bytes: usize,
-    usable: Usable,
+    usable: ReusePolicy,
     index: Index,
     tables: Tables,
     /// Names the snapshot before this one, for who doubts its map.
@@ -171,6 +173,7 @@ async fn save(
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
         gate::before_manifest(repository, log, &uploader, &run).await?;
+        last_look::before_manifest(repository, &uploader, &run).await?;
         Ok(run)
     };
     match done.await {
@@ -179,7 +182,7 @@ async fn save(
             suspicion::note(repository, log, uploader.session.id, &run.members, monitor).await;
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
-            let packs = Moves::below(log, u64::MAX).packs(&run.uses);
+            let packs = Moves::below(log, Log::END).packs(&run.uses);
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
             report.stored_bytes = uploader.stored_bytes;
@@ -307,7 +310,7 @@ impl Run {
         if options.dedup == Dedup::Own {
             avoid.all_but(log, &own);
         }
-        let usable = Usable { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
+        let usable = ReusePolicy { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
         let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
         let base = {
             let (vm, wanted) = (options.public_name(), options.maps.base());

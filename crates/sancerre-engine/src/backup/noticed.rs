@@ -1,6 +1,7 @@
 //! Statistics of a backup under way: what workers saw in each region, in order, becomes counts, a verdict for each disk, and
 //! an annex for the next night (crate::suspicion).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sancerre_format::bytes::{to_u32, to_u64};
@@ -15,10 +16,11 @@ use sancerre_format::pack::PackKind;
 use super::packer::{Frame, places};
 use super::region::RegionMap;
 use super::{BackupSource, Base, Shared};
+use crate::dedup::Speaker;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::suspicion::record::{
-    DiskTable, NamedPiece, SPAN_BLOCKS, SPAN_BYTES, Span, encode_counts, encode_starts, encode_table,
+    DiskTable, NamedPiece, SPAN_BLOCKS, SPAN_EXTENTS, Span, encode_counts, encode_starts, encode_table,
 };
 use crate::suspicion::stored::{self, Nights, SeenNight, StoredStatistics, TOPIC, piece_key};
 use crate::suspicion::{Blocks, Counts, EXTENT_BYTES, Past, Start, Suspicion, Trace, judge};
@@ -33,6 +35,8 @@ pub(super) struct Noticed {
 struct Wanted {
     key: [u8; 32],
     before: Option<Arc<StoredStatistics>>,
+    /// Whether the session's own key stored them.
+    is_own: bool,
     nights: Nights,
 }
 
@@ -47,18 +51,22 @@ pub(super) struct Earlier {
 pub(super) struct DiskNotice {
     earlier: Arc<Earlier>,
     trace: Trace,
-    /// The GiB that is not complete, and what is known of it.
-    span: u64,
-    starts: Vec<Start>,
+    /// Of the GiB whose starts are not complete, and of the one whose counts are not: a file of which the end was not seen yet
+    /// holds back the counts.
+    starts: (u64, Vec<Start>),
+    counts: (u64, Vec<(u64, Counts)>),
     sum: Counts,
-    pieces: Vec<(Vec<u8>, Vec<u8>)>,
+    pieces: Pieces,
 }
+
+/// What there is to say of the GiBs of a disk, by their numbers: where files start, and what was counted.
+type Pieces = BTreeMap<u64, (Vec<u8>, Vec<u8>)>;
 
 /// A disk that was read.
 struct DiskPieces {
     name: Title,
     size_bytes: u64,
-    pieces: Vec<(Vec<u8>, Vec<u8>)>,
+    pieces: Pieces,
 }
 
 impl Noticed {
@@ -83,7 +91,8 @@ impl Noticed {
                 )),
             }
         }
-        Self { wanted: Some(Wanted { key: piece_key(id_key), before, nights }), disks: Vec::new() }
+        let is_own = base.is_some_and(|base| base.speaker == Speaker::Own);
+        Self { wanted: Some(Wanted { key: piece_key(id_key), before, is_own, nights }), disks: Vec::new() }
     }
 
     /// What the night before left of a disk; none where no statistics are made.
@@ -96,14 +105,17 @@ impl Noticed {
     /// Judges a disk that was read, and writes that into its line.
     pub(super) fn judge(&mut self, member: &mut Member, notice: DiskNotice) -> Result<()> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
-        let is_first = !notice.earlier.compares;
+        let compares = notice.earlier.compares;
         let (counts, pieces) = notice.finish(member.size_bytes);
         let nights = wanted.nights.get(&member.name).map(Vec::as_slice).unwrap_or_default();
-        let is_blind = nights.last().is_some_and(Option::is_none) && nights.iter().any(Option::is_some);
+        let is_known = nights.iter().any(Option::is_some);
+        let is_first = !compares && !is_known;
+        let is_blind = is_known && (!compares || nights.last().is_some_and(Option::is_none));
         let usual = nights
             .iter()
             .flatten()
-            .filter(|night| !night.is_first && night.judgement.verdict != Suspicion::Suspect);
+            // What changed is not known where nothing can be compared.
+            .filter(|night| compares && !night.is_first && night.judgement.verdict != Suspicion::Suspect);
         let usual: Vec<Counts> = usual.map(|night| night.counts).collect();
         let judgement = judge(&counts, &Past { nights: &usual, is_first, is_blind });
         stored::tell(member, &SeenNight { counts, is_first, judgement })?;
@@ -113,116 +125,130 @@ impl Noticed {
 
     /// Stores the statistics of all disks. Returns where they are, and adds the frames that they need.
     pub(super) fn store(&mut self, shared: &Shared, uses: &mut FrameSet) -> Result<Option<Annex>> {
-        let Some(Wanted { key, before, .. }) = &self.wanted else { return Ok(None) };
+        let Some(Wanted { key, before, is_own, .. }) = &self.wanted else { return Ok(None) };
         if self.disks.is_empty() {
             return Ok(None);
         }
-        let mut filler = Filler { shared, uses, frame: Vec::new(), pieces: Vec::new(), placed: Vec::new() };
-        let (mut tables, mut waiting) = (Vec::new(), Vec::new());
-        for (disk, read) in std::mem::take(&mut self.disks).into_iter().enumerate() {
-            let old = before.as_ref().and_then(|before| before.disk(&read.name));
-            let mut spans = Vec::with_capacity(read.pieces.len());
-            for (number, (starts, counts)) in read.pieces.iter().enumerate() {
+        let mut filler = Filler::new(shared, *key, uses);
+        let mut filled = Vec::new();
+        for disk in &self.disks {
+            // Another key's word about a place is not taken on trust: its pieces are stored once more.
+            let old = before.as_ref().filter(|_| *is_own).and_then(|before| before.disk(&disk.name));
+            for (number, (starts, counts)) in &disk.pieces {
                 let known = old.and_then(|old| old.spans.get(number)).copied().unwrap_or_default();
-                let mut span = Span::default();
-                for (bytes, known, slot) in
-                    [(starts, known.starts, &mut span.starts), (counts, known.counts, &mut span.counts)]
-                {
-                    let id = chunk_id(key, bytes);
-                    let is_same = |known: &NamedPiece| known.id == id && shared.usable.allows(&known.place);
-                    *slot = known.filter(is_same);
-                    if let Some(known) = slot {
-                        filler.uses.insert(known.place.frame.frame);
-                    }
-                }
-                for (bytes, is_counts) in [(starts, false), (counts, true)] {
-                    let slot = if is_counts { span.counts } else { span.starts };
-                    if slot.is_none() && !bytes.is_empty() {
-                        let id = chunk_id(key, bytes);
-                        waiting.push((disk, number, is_counts, id, filler.add(id, bytes)?));
-                    }
-                }
-                spans.push(span);
+                filled.push((filler.piece(known.starts, starts)?, filler.piece(known.counts, counts)?));
             }
-            tables.push(DiskTable { name: read.name, size_bytes: read.size_bytes, spans });
         }
         filler.flush()?;
-        for (disk, number, is_counts, id, piece) in waiting {
-            let none = || Error::bug(format!("piece {piece} of the statistics was never placed"));
-            let place = *filler.placed.get(piece).ok_or_else(none)?;
-            let span = tables.get_mut(disk).and_then(|table| table.spans.get_mut(number));
-            let span = span.ok_or_else(none)?;
-            *(if is_counts { &mut span.counts } else { &mut span.starts }) = Some(NamedPiece { id, place });
+        let (mut tables, mut filled) = (Vec::with_capacity(self.disks.len()), filled.into_iter());
+        for DiskPieces { name, size_bytes, pieces } in std::mem::take(&mut self.disks) {
+            let mut spans = BTreeMap::new();
+            for (number, (starts, counts)) in pieces.into_keys().zip(filled.by_ref()) {
+                spans.insert(number, Span { starts: filler.find(starts)?, counts: filler.find(counts)? });
+            }
+            tables.push(DiskTable { name, size_bytes, spans });
         }
-        filler.table(key, &encode_table(&tables)?).map(Some)
+        filler.table(&encode_table(&tables)?).map(Some)
     }
 }
 
 impl Earlier {
+    /// Whether files may have started here the night before.
+    pub(super) fn knows(&self, start: u64, length_bytes: u64) -> bool {
+        let (first, blocks) = blocks(start, length_bytes);
+        self.stored.as_ref().is_some_and(|stored| stored.knows(&self.name, first, blocks))
+    }
+
     /// A region's map, still empty, that takes note of what is seen.
     pub(super) async fn begin(&self, start: u64, length_bytes: u64, monitor: &Monitor) -> RegionMap {
         let length = usize::try_from(length_bytes).unwrap_or(usize::MAX);
-        let mut begun =
-            RegionMap { seen: Some(Blocks::new(start, length, self.compares)), ..RegionMap::default() };
-        if let Some(stored) = &self.stored {
-            let block = to_u64(BLOCK_BYTES);
-            match stored.starts(&self.name, start / block, length_bytes.div_ceil(block)).await {
-                Ok(starts) => begun.before = starts,
-                Err(error) => {
-                    monitor.warn(format!("part of the statistics before these is ignored: {error}"))
-                }
+        let seen = Some(Blocks::new(start, length, self.compares));
+        let before = self.starts(start, length_bytes, monitor).await;
+        RegionMap { seen, before, ..RegionMap::default() }
+    }
+
+    async fn starts(&self, start: u64, length_bytes: u64, monitor: &Monitor) -> Vec<Start> {
+        let Some(stored) = &self.stored else { return Vec::new() };
+        let (first, blocks) = blocks(start, length_bytes);
+        match stored.starts(&self.name, first, blocks).await {
+            Ok(starts) => starts,
+            Err(error) => {
+                monitor.warn(format!(
+                    "part of the statistics before these is ignored, so files that were lost there are not noticed tonight: \
+                     {error}"
+                ));
+                Vec::new()
             }
         }
-        begun
     }
 
     pub(super) fn notice(self: &Arc<Self>) -> DiskNotice {
         DiskNotice {
             earlier: Arc::clone(self),
             trace: Trace::default(),
-            span: 0,
-            starts: Vec::new(),
+            starts: (0, Vec::new()),
+            counts: (0, Vec::new()),
             sum: Counts::default(),
-            pieces: Vec::new(),
+            pieces: BTreeMap::new(),
         }
     }
 }
 
+/// The first block of a region, and how many there are.
+fn blocks(start: u64, length_bytes: u64) -> (u64, u64) {
+    let block = to_u64(BLOCK_BYTES);
+    (start / block, length_bytes.div_ceil(block))
+}
+
 impl DiskNotice {
-    /// Takes the next region.
+    /// Takes the next region. Of one of which there is nothing to say its map says nothing.
     pub(super) fn region(&mut self, map: &RegionMap) {
         let Some(seen) = &map.seen else { return };
         self.trace.region(seen, &map.before);
-        self.starts.extend(self.trace.take_starts());
-        let end =
-            seen.start().saturating_add(to_u64(seen.blocks().len()).saturating_mul(to_u64(BLOCK_BYTES)));
-        while end >= (self.span + 1).saturating_mul(SPAN_BYTES) {
-            self.close_span(false);
+        let length_bytes = to_u64(seen.blocks().len()).saturating_mul(to_u64(BLOCK_BYTES));
+        self.take(seen.start().saturating_add(length_bytes) / EXTENT_BYTES);
+    }
+
+    /// Takes what is complete: all starts, and the counts of extents below this one.
+    fn take(&mut self, below: u64) {
+        for start in self.trace.take_starts() {
+            let span = start.0 / SPAN_BLOCKS;
+            if span != self.starts.0 {
+                self.close_starts(span);
+            }
+            self.starts.1.push(start);
+        }
+        for (extent, counts) in self.trace.drain_below(below) {
+            self.sum.add(&counts);
+            let span = extent / SPAN_EXTENTS;
+            if span != self.counts.0 {
+                self.close_counts(span);
+            }
+            if !counts.is_quiet() {
+                self.counts.1.push((extent, counts));
+            }
         }
     }
 
-    /// Completes a GiB. A file whose end was not seen yet counts in the extent in which it starts, if that is not complete.
-    fn close_span(&mut self, is_last: bool) {
-        let next = self.span + 1;
-        let below = next.saturating_mul(SPAN_BYTES / EXTENT_BYTES);
-        let mut extents = self.trace.drain_below(if is_last { u64::MAX } else { below });
-        extents.iter().for_each(|(_, counts)| self.sum.add(counts));
-        extents.retain(|(_, counts)| !counts.is_quiet());
-        let cut = self.starts.partition_point(|(block, _)| *block < next.saturating_mul(SPAN_BLOCKS));
-        let rest = self.starts.split_off(cut);
-        let starts = std::mem::replace(&mut self.starts, rest);
-        self.pieces.push((encode_starts(self.span, &starts), encode_counts(self.span, &extents)));
-        self.span = next;
+    fn close_starts(&mut self, next: u64) {
+        let (span, starts) = std::mem::replace(&mut self.starts, (next, Vec::new()));
+        if !starts.is_empty() {
+            self.pieces.entry(span).or_default().0 = encode_starts(span, &starts);
+        }
     }
 
-    fn finish(mut self, size_bytes: u64) -> (Counts, Vec<(Vec<u8>, Vec<u8>)>) {
-        self.trace.end();
-        let spans = size_bytes.div_ceil(SPAN_BYTES);
-        while self.span < spans {
-            let is_last = self.span + 1 == spans;
-            self.close_span(is_last);
+    fn close_counts(&mut self, next: u64) {
+        let (span, counts) = std::mem::replace(&mut self.counts, (next, Vec::new()));
+        if !counts.is_empty() {
+            self.pieces.entry(span).or_default().1 = encode_counts(span, &counts);
         }
-        self.trace.drain_below(u64::MAX).iter().for_each(|(_, counts)| self.sum.add(counts));
+    }
+
+    fn finish(mut self, size_bytes: u64) -> (Counts, Pieces) {
+        self.trace.end(size_bytes);
+        self.take(u64::MAX);
+        self.close_starts(0);
+        self.close_counts(0);
         (self.sum, self.pieces)
     }
 }
@@ -230,14 +256,53 @@ impl DiskNotice {
 /// Pieces on their way into frames of an annex.
 struct Filler<'a> {
     shared: &'a Shared,
+    key: [u8; 32],
     uses: &'a mut FrameSet,
     frame: Vec<u8>,
     pieces: Vec<(ContentId, u32)>,
     placed: Vec<Place>,
 }
 
-impl Filler<'_> {
-    /// Adds a piece; returns its number.
+/// Where a piece is: known from the night before, or by its number among those that are placed with their frame.
+enum Filled {
+    Known(NamedPiece),
+    New(ContentId, usize),
+}
+
+impl<'a> Filler<'a> {
+    fn new(shared: &'a Shared, key: [u8; 32], uses: &'a mut FrameSet) -> Self {
+        Self { shared, key, uses, frame: Vec::new(), pieces: Vec::new(), placed: Vec::new() }
+    }
+
+    /// A piece as it is already, or adds it; none if there is nothing in it.
+    fn piece(&mut self, known: Option<NamedPiece>, bytes: &[u8]) -> Result<Option<Filled>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let id = chunk_id(&self.key, bytes);
+        let is_same = |known: &NamedPiece| known.id == id && self.shared.usable.allows(&known.place);
+        if let Some(known) = known.filter(is_same) {
+            self.uses.insert(known.place.frame.frame);
+            return Ok(Some(Filled::Known(known)));
+        }
+        Ok(Some(Filled::New(id, self.add(id, bytes)?)))
+    }
+
+    /// Where it is, once all frames are full.
+    fn find(&self, filled: Option<Filled>) -> Result<Option<NamedPiece>> {
+        Ok(match filled {
+            None => None,
+            Some(Filled::Known(known)) => Some(known),
+            Some(Filled::New(id, piece)) => Some(NamedPiece { id, place: self.placed(piece)? }),
+        })
+    }
+
+    fn placed(&self, piece: usize) -> Result<Place> {
+        let none = || Error::bug(format!("piece {piece} of the statistics was never placed"));
+        self.placed.get(piece).copied().ok_or_else(none)
+    }
+
+    /// Returns the number of the piece.
     fn add(&mut self, id: ContentId, bytes: &[u8]) -> Result<usize> {
         if !self.pieces.is_empty() && self.frame.len() + bytes.len() > self.shared.frame_bytes {
             self.flush()?;
@@ -266,10 +331,9 @@ impl Filler<'_> {
         Ok(())
     }
 
-    fn table(&mut self, key: &[u8; 32], bytes: &[u8]) -> Result<Annex> {
-        let piece = self.add(chunk_id(key, bytes), bytes)?;
+    fn table(&mut self, bytes: &[u8]) -> Result<Annex> {
+        let piece = self.add(chunk_id(&self.key, bytes), bytes)?;
         self.flush()?;
-        let none = || Error::bug("the table of the statistics was never placed");
-        Ok(Annex { topic: Name::new(TOPIC)?, place: *self.placed.get(piece).ok_or_else(none)? })
+        Ok(Annex { topic: Name::new(TOPIC)?, place: self.placed(piece)? })
     }
 }

@@ -14,9 +14,9 @@ use super::Shared;
 use super::packer::{Frame, places};
 use super::salvage::{self, Salvage};
 use super::scratch::Scratch;
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
-use crate::known::{Places, Speaker, Word};
 use crate::monitor::add;
 use crate::suspicion::{Blocks, Start};
 
@@ -56,7 +56,7 @@ pub(super) struct RegionMap {
     pub data_bytes: u64,
     pub new_bytes: u64,
     pub new_chunks: u64,
-    /// Chunks that a page of the index must tell of, or a pack's table: [`settle`] finishes them.
+    /// Chunks that a page of the index must tell of, or a pack's table: [`resolve_undecided`] finishes them.
     pub open: Vec<Open>,
     /// What stands in its blocks; none where no statistics are made.
     pub seen: Option<Blocks>,
@@ -173,18 +173,18 @@ pub(super) fn scan(
 
 /// Finishes the chunks that the scan left open: `known` is where they lie for certain. The others seemed known and
 /// are not; they are few, and their bytes are read again.
-pub(super) fn settle(
+pub(super) fn resolve_undecided(
     shared: &Shared,
     chunker: &Chunker,
     input: &RegionInput,
     mut map: RegionMap,
-    known: &Places,
+    known: &PlaceMap,
 ) -> Result<RegionMap> {
     let open = std::mem::take(&mut map.open);
     shared.scratch.with(|scratch| {
         let mut scan = Scan::new(shared, chunker, scratch, map);
         for slot in open {
-            scan.settle(slot.slot, input, known)?;
+            scan.resolve_undecided(slot.slot, input, known)?;
         }
         scan.flush()?;
         Ok(scan.map)
@@ -240,7 +240,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Gives a chunk that was left open its place.
-    fn settle(&mut self, slot: usize, input: &RegionInput, known: &Places) -> Result<()> {
+    fn resolve_undecided(&mut self, slot: usize, input: &RegionInput, known: &PlaceMap) -> Result<()> {
         let none = || Error::bug(format!("chunk {slot} of a region was left open and is not there"));
         let chunk = self.map.chunks.get_mut(slot).ok_or_else(none)?;
         if let Some(place) = known.get(&chunk.id).copied().or_else(|| self.shared.stored.get(&chunk.id)) {

@@ -14,8 +14,8 @@ use sancerre_format::outcome::{Member, Unreadable};
 use super::options::{BackupOptions, BackupSource};
 use super::region::{BaseChunk, RegionInput, RegionMap, Scan};
 use super::{Base, Run, Shared};
+use crate::dedup::Speaker;
 use crate::error::{Error, Result};
-use crate::known::Speaker;
 use crate::monitor::add;
 
 /// The snapshot that is added to.

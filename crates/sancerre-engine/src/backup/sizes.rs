@@ -7,8 +7,8 @@ use sancerre_format::outcome::{Member, MemberKind};
 
 use super::options::{Allow, BackupSource, Input};
 use super::{Base, Run};
+use crate::dedup::Speaker;
 use crate::error::{Error, Result};
-use crate::known::Speaker;
 
 impl Run {
     /// What can be judged before anything is read: the sizes of disks.

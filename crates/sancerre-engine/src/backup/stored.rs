@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use sancerre_format::id::{ContentId, Place};
 
-use crate::known::{BYTES_PER_ENTRY, Places};
+use crate::dedup::{BYTES_PER_ENTRY, PlaceMap};
 
 const SHARDS: usize = 64;
 
 /// Places by id, in shards so that workers seldom meet. Full, it stops growing: what it does not know is stored again.
 pub(super) struct Stored {
-    shards: Vec<Mutex<Places>>,
+    shards: Vec<Mutex<PlaceMap>>,
     room: AtomicU64,
 }
 
@@ -21,7 +21,7 @@ impl Stored {
         Self { shards, room: AtomicU64::new(budget_bytes / BYTES_PER_ENTRY) }
     }
 
-    fn shard(&self, id: &ContentId) -> Option<&Mutex<Places>> {
+    fn shard(&self, id: &ContentId) -> Option<&Mutex<PlaceMap>> {
         // The last byte: the table inside uses the first ones.
         self.shards.get(usize::from(id.0[31]) % SHARDS)
     }

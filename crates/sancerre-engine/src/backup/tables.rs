@@ -16,11 +16,11 @@ use sancerre_format::id::{ContentId, FramePlace, Hash, PackName, Place};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::Shared;
+use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result};
-use crate::known::{Places, Speaker, Word};
 use crate::repository::Repository;
-use crate::repository::ends::{Contents, PackRef, contents};
 use crate::repository::log::{Log, LogEntry};
+use crate::repository::pack_ends::{Contents, PackRef, contents};
 use sancerre_repository::lru::LruCache;
 
 /// Tails read at once, over all regions: each is some 64 KiB.
@@ -72,7 +72,7 @@ impl Tables {
         &self,
         shared: &Shared,
         words: &[(ContentId, Word)],
-        known: &mut Places,
+        known: &mut PlaceMap,
     ) -> Result<()> {
         for (id, word) in words.iter().filter(|(_, word)| word.speaker == Speaker::Own) {
             known.entry(*id).or_insert(word.place);

@@ -12,23 +12,23 @@ use sancerre_format::names::{self, Zone};
 use sancerre_format::record::Record;
 
 use super::report::{Cost, Finding, Severity};
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 use crate::repository::log::Log;
 
 /// One note for each taint and revocation on which a snapshot stands.
-pub(super) fn check(zone: &Zone, log: &Log, subjects: &[Subject]) -> Vec<Finding> {
+pub(super) fn check(zone: &Zone, log: &Log, subjects: &[CheckedSnapshot]) -> Vec<Finding> {
     let valid = log.entries().filter_map(|entry| entry.entry.as_deref().ok());
     valid.filter_map(|entry| note(zone, log, subjects, entry)).collect()
 }
 
-fn note(zone: &Zone, log: &Log, subjects: &[Subject], entry: &Record<Entry>) -> Option<Finding> {
+fn note(zone: &Zone, log: &Log, subjects: &[CheckedSnapshot], entry: &Record<Entry>) -> Option<Finding> {
     let (what, distrust) = match &entry.fields.kind {
         Kind::Taint(distrust) => ("tainted", distrust),
         Kind::Revoke(distrust) => ("revoked", distrust),
         _ => return None,
     };
     let sessions: BTreeSet<u64> = log.sessions_of(&distrust.writer, distrust.from).collect();
-    let stands = |subject: &&Subject| {
+    let stands = |subject: &&CheckedSnapshot| {
         let mut packs = subject.uses.iter().flat_map(|uses| uses.packs());
         packs.any(|PackName { session, .. }| sessions.contains(&session))
     };
@@ -48,7 +48,7 @@ fn problem(what: &str, Distrust { writer, from, .. }: &Distrust, snapshots: usiz
     )
 }
 
-fn concerned(subject: &Subject) -> Cost {
+fn concerned(subject: &CheckedSnapshot) -> Cost {
     let snapshot: SessionId = subject.session;
     Cost { snapshot, vm: subject.vm.clone(), disk: None, ranges: Vec::new() }
 }

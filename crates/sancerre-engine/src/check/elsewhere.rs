@@ -11,7 +11,7 @@ use futures::StreamExt;
 use sancerre_format::id::{ContentId, Place};
 
 use super::packs;
-use super::report::Victim;
+use super::report::Affected;
 use super::run::{Run, tolerate};
 use super::tables::Tables;
 use crate::error::Result;
@@ -87,13 +87,13 @@ impl Elsewhere {
         }));
     }
 
-    /// Whether so much waits that it should be settled.
+    /// Whether so much waits that it should be judged.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() > WAITING_MAX
     }
 
     /// Says of everything that waits what it costs, or that it lies elsewhere too.
-    pub(super) async fn settle(&mut self, run: &mut Run<'_>, tables: &mut Tables) -> Result<()> {
+    pub(super) async fn judge(&mut self, run: &mut Run<'_>, tables: &mut Tables) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         if waiting.is_empty() {
             return Ok(());
@@ -110,7 +110,7 @@ impl Elsewhere {
         }
         for Loss { object, disks, range, id } in waiting {
             for (subject, disk) in disks.iter() {
-                let victim: Victim = (*subject, Some(*disk));
+                let victim: Affected = (*subject, Some(*disk));
                 if healed.contains(&id) {
                     run.findings.heal(&object, victim, range.clone());
                 } else {

@@ -95,8 +95,7 @@ fn commit_problems(log: &Log, commit: &Record<Commit>, expected: Option<SessionI
             told(expected)
         ));
     }
-    let number = commit.fields.session.number;
-    if is_complete(log, number) && commit.fields.records != log.digest(number) {
+    if !agrees_with_records(log, commit) {
         problems.push(
             "the records below it are not those that it saw: one of them was replaced, or added late".into(),
         );
@@ -104,16 +103,22 @@ fn commit_problems(log: &Log, commit: &Record<Commit>, expected: Option<SessionI
     problems
 }
 
+/// Whether the records below a commit are those that it read, as far as they are still there.
+pub(crate) fn agrees_with_records(log: &Log, commit: &Record<Commit>) -> bool {
+    let number = commit.fields.session.number;
+    !is_complete(log, number) || commit.fields.records == log.digest(number)
+}
+
 /// Whether everything that a commit read is still there to be read: manifests of snapshots that were given up may be
 /// gone, and a revocation takes outcomes back.
 fn is_complete(log: &Log, number: u64) -> bool {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let mut below = log.entries().take_while(|entry| entry.session.number < number);
     below.all(|entry| {
         let is_gone = matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
-            && standing.collected_by(&entry.session).is_some();
+            && retention.collected_by(&entry.session).is_some();
         // What was given up, with its log entry or alone, got an outcome that no commit saw.
-        let is_forgotten = standing.forgotten_by(&entry.session).is_some();
+        let is_forgotten = retention.forgotten_by(&entry.session).is_some();
         let is_given_up =
             (entry.lost.is_some() || is_forgotten) && matches!(entry.outcome, Outcome::Abort(_));
         entry.revoked.is_none() && !is_gone && !is_given_up

@@ -168,7 +168,7 @@ pub(crate) async fn missing_lists(repository: &Repository, log: &Log) -> Result<
     }
     let mut missing = BTreeMap::new();
     // Those of a session whose snapshot is gone may be gone too.
-    for snapshot in log.remaining_below(u64::MAX) {
+    for snapshot in log.remaining_below(Log::END) {
         let (manifest, session) = (snapshot.manifest, &snapshot.session());
         let there = found.get(session).map_or(&[][..], Vec::as_slice);
         // Counted up to one more than there are: a claim of a billion lists costs nothing.

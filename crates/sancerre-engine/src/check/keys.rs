@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
-use sancerre_format::names::{self, Folder, Zone};
+use sancerre_format::log::{Entry, Kind};
+use sancerre_format::names::{self, Folder, Name, Zone};
 use sancerre_format::recipient::{AdminKey, RecipientRecord};
-use sancerre_format::record;
+use sancerre_format::record::{self, Fields, Trust};
 
 use super::report::{Finding, Severity};
 use super::run::tolerate;
@@ -25,6 +26,11 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
     let mut listed = repository.store.list(names::KEYS).await?;
     listed.sort_by(|a, b| a.key.cmp(&b.key));
     for Listed { key, size_bytes, .. } in listed {
+        // What systems leave in every folder, or somebody left beside ours: no reader looks at it.
+        if !has_form(&key) {
+            findings.push(finding(Severity::Note, &key, "it belongs to nothing and is ignored".into()));
+            continue;
+        }
         match objects::refuse_size(&key, size_bytes) {
             Ok(()) => keys.push(key),
             Err(problem) => findings.push(finding(Severity::Damaged, &key, problem.to_string())),
@@ -34,8 +40,13 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
     let mut good = BTreeSet::new();
     for key in keys {
         match read(repository, &key).await? {
-            Some(Ok(())) => drop(good.insert(key.clone())),
-            Some(Err(finding)) => findings.push(finding),
+            Some(Read::Good) => drop(good.insert(key.clone())),
+            Some(Read::Bad(finding)) => findings.push(finding),
+            Some(Read::Unread(finding)) => {
+                // It is there: nothing says that it is not what it was.
+                good.insert(key.clone());
+                findings.push(finding);
+            }
             None => continue,
         }
         present.insert(key);
@@ -45,25 +56,50 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
     Ok(findings)
 }
 
+/// What an object is that was read.
+enum Read {
+    Good,
+    Bad(Finding),
+    Unread(Finding),
+}
+
 /// Whether an object is what its key says; none when it is gone since the listing.
-async fn read(repository: &Repository, key: &str) -> Result<Option<std::result::Result<(), Finding>>> {
+async fn read(repository: &Repository, key: &str) -> Result<Option<Read>> {
     let bytes = match repository.store.get(key).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(None),
         Err(error) => {
-            return Ok(Some(Err(finding(Severity::Damaged, key, tolerate(repository, error).await?))));
+            let problem = tolerate(repository, error).await?;
+            return Ok(Some(Read::Unread(finding(Severity::Damaged, key, problem))));
         }
     };
     let (severity, problem) = match verify(repository, key, &bytes) {
-        Some(Ok(())) => return Ok(Some(Ok(()))),
+        Some(Ok(())) => return Ok(Some(Read::Good)),
         Some(Err(error @ FormatError::Unsupported { .. })) => (Severity::Note, error.to_string()),
         Some(Err(error)) if record::is_replaced(&repository.keys.trust, &bytes) => {
             (Severity::Note, error.to_string())
         }
+        // A copy: the log has the revocation itself.
+        Some(Err(error)) if key.starts_with(names::REVOKED) => (Severity::Note, error.to_string()),
         Some(Err(error)) => (Severity::Damaged, error.to_string()),
         None => (Severity::Note, "it belongs to nothing and is ignored".into()),
     };
-    Ok(Some(Err(finding(severity, key, problem))))
+    Ok(Some(Read::Bad(finding(severity, key, problem))))
+}
+
+/// Whether a key below `keys/` is one that a record of ours could stand at. Of folders that this version does not know the
+/// object says more.
+fn has_form(key: &str) -> bool {
+    let is_name = |folder: &str| key.strip_prefix(folder).is_some_and(|name| Name::new(name).is_ok());
+    match key {
+        _ if key.starts_with(names::ADMINS) => is_name(names::ADMINS),
+        _ if key.starts_with(names::SUCCESSIONS) => names::succession_number(key).is_some(),
+        _ if key.starts_with(names::RECIPIENTS) => names::recipient_parts(key).is_some(),
+        _ if key.starts_with(names::IDENTITIES) => names::identity_epoch(key).is_some(),
+        _ if key.starts_with(names::ZONES) => names::zone_parts(key).is_some(),
+        _ if key.starts_with(names::CERTIFICATES) => is_name(names::CERTIFICATES),
+        _ => true,
+    }
 }
 
 fn finding(severity: Severity, key: &str, problem: String) -> Finding {
@@ -89,9 +125,21 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         _ if key.starts_with(names::CERTIFICATES) => {
             objects::decode::<Certificate>(trust, key, bytes).map(drop)
         }
+        _ if key.starts_with(names::REVOKED) => revocation(trust, key, bytes),
         _ => return None,
     };
     Some(verified)
+}
+
+/// Whether an object is the copy of a revocation of the key that it is named after.
+fn revocation(trust: &Trust, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    match &record::decode::<Entry>(trust, bytes)?.fields.kind {
+        Kind::Revoke(distrust) if key == names::revoked(&distrust.writer) => Ok(()),
+        _ => {
+            let detail = "it is no revocation of the key that it is named after".to_owned();
+            Err(FormatError::Forged { what: Entry::KIND, detail })
+        }
+    }
 }
 
 /// Whether an object is one of the chain of admin keys: it was walked when the repository was opened.

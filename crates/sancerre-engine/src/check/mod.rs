@@ -44,14 +44,14 @@ use crate::error::Result;
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Marks};
+use crate::repository::log::{Log, PackAndFrameSet};
 use inventory::Instead;
 use packs::Counted;
 use quarantine::Quarantine;
 use report::Findings;
 use run::Run;
 
-pub(crate) use history::CLOCK_SECONDS;
+pub(crate) use history::{CLOCK_SECONDS, agrees_with_records};
 pub(crate) use inventory::missing_lists;
 pub(crate) use records::{at_log, witness};
 pub(crate) use run::tolerate;
@@ -83,7 +83,7 @@ pub async fn check(
     }
     let mut log = Log::load(repository).await?;
     // What no listing shows, such as a link that leads nowhere, is told when it is read by name.
-    log.settle(repository, u64::MAX).await?;
+    log.settle(repository, Log::END).await?;
     log.judge();
     let log = Arc::new(log);
     check_log(repository, &log, options, monitor).await
@@ -101,8 +101,8 @@ pub(crate) async fn check_log(
     findings.extend(history::check(zone, log, repository.host.clock.now()));
     findings.extend(keys::check(repository, log).await?);
     let named: BTreeSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
-    let strangers = records::strangers(repository, log).await?;
-    findings.extend(strangers.into_iter().filter(|stranger| !named.contains(&stranger.object)));
+    let unknown_keys = records::unknown_keys(repository, log).await?;
+    findings.extend(unknown_keys.into_iter().filter(|stranger| !named.contains(&stranger.object)));
     findings.extend(records::covered(repository));
     findings.extend(checkpoints::check(repository, log).await?);
     findings.extend(records::strange(repository));
@@ -155,7 +155,7 @@ async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc
         inventory,
         subjects,
         findings,
-        lost: Marks::default(),
+        lost: PackAndFrameSet::default(),
         read: BTreeSet::new(),
     })
 }

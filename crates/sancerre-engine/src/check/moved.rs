@@ -29,21 +29,28 @@ pub(super) async fn check(run: &mut Run<'_>, lying: &BTreeMap<PackName, FrameSet
                 lose(run, &key, pack, &lacking, true, problem);
             }
             Err(error) => {
-                let settle = !is_transient(&error);
+                let may_quarantine = !is_transient(&error);
                 let problem = format!("its directory: {}", tolerate(run.repository, error).await?);
-                lose(run, &key, pack, wanted, settle, problem);
+                lose(run, &key, pack, wanted, may_quarantine, problem);
             }
         }
     }
     Ok(())
 }
 
-/// Notes frames as lost; `settle` says whether to quarantine them.
-fn lose(run: &mut Run<'_>, key: &str, pack: &PackName, frames: &FrameSet, settle: bool, problem: String) {
+/// Notes frames as lost; `may_quarantine` says whether to quarantine them.
+fn lose(
+    run: &mut Run<'_>,
+    key: &str,
+    pack: &PackName,
+    frames: &FrameSet,
+    may_quarantine: bool,
+    problem: String,
+) {
     run.lost.extend(frames);
-    let settled = settle && run.quarantine.add_all(frames, pack);
-    if settled {
-        run.findings.blame_settled(key, Severity::Damaged, problem);
+    let is_quarantined = may_quarantine && run.quarantine.add_all(frames, pack);
+    if is_quarantined {
+        run.findings.blame_quarantined(key, Severity::Damaged, problem);
     } else {
         run.findings.blame(key, Severity::Damaged, problem);
     }

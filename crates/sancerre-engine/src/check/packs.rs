@@ -83,9 +83,9 @@ fn lose_pack(run: &mut Run<'_>, pack: PackName) {
     // What no list names cannot be reused anyway.
     let is_named = run.inventory.catalogue.pack(pack).is_some();
     let is_found = run.inventory.catalogue.unlisted().contains(&pack);
-    let settled = is_named && !is_found && run.quarantine.add_pack(pack);
-    if settled {
-        run.findings.blame_settled(&fault.object, fault.severity, fault.problem);
+    let is_quarantined = is_named && !is_found && run.quarantine.add_pack(pack);
+    if is_quarantined {
+        run.findings.blame_quarantined(&fault.object, fault.severity, fault.problem);
     } else {
         run.findings.blame(&fault.object, fault.severity, fault.problem);
     }
@@ -209,7 +209,7 @@ fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
     if verdict.has_table && expected.listed.kind == PackKind::Data {
         run.read.insert(pack);
     }
-    let settled = match verdict.lost {
+    let is_quarantined = match verdict.lost {
         Lost::Nothing if verdict.problem.is_none() => return doubt(run, key, expected),
         Lost::Nothing => run.quarantine.add_pack(pack),
         Lost::Whole => {
@@ -219,15 +219,15 @@ fn judge(run: &mut Run<'_>, key: &str, expected: &Expected, verdict: Verdict) {
         Lost::Frames(mut frames) => {
             // A copy that no gc committed says nothing about the frame.
             frames.retain(|frame| run.inventory.moves.pack(frame) == pack);
-            frames.into_iter().fold(true, |settled, frame| {
+            frames.into_iter().fold(true, |is_quarantined, frame| {
                 run.lost.add(frame);
-                run.quarantine.add(frame, &pack) && settled
+                run.quarantine.add(frame, &pack) && is_quarantined
             })
         }
     };
     let problem = verdict.problem.unwrap_or_default();
-    if settled {
-        run.findings.blame_settled(key, Severity::Damaged, problem);
+    if is_quarantined {
+        run.findings.blame_quarantined(key, Severity::Damaged, problem);
     } else {
         run.findings.blame(key, Severity::Damaged, problem);
     }
@@ -255,7 +255,7 @@ fn doubt(run: &mut Run<'_>, key: &str, expected: &Expected) {
     }
     run.lost.extend(&quarantined);
     let problem = "frames of it are quarantined, and this key cannot open them to see whether they are lost";
-    run.findings.blame_settled(key, Severity::Damaged, problem);
+    run.findings.blame_quarantined(key, Severity::Damaged, problem);
 }
 
 fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, problem: String) {
@@ -264,7 +264,7 @@ fn unreadable(run: &mut Run<'_>, key: &str, pack: PackName, transient: bool, pro
         // Perhaps it can be read tomorrow: nothing is quarantined for that.
         run.findings.blame(key, Severity::Damaged, problem);
     } else if run.quarantine.add_pack(pack) {
-        run.findings.blame_settled(key, Severity::Missing, problem);
+        run.findings.blame_quarantined(key, Severity::Missing, problem);
     } else {
         run.findings.blame(key, Severity::Missing, problem);
     }
@@ -310,7 +310,7 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>, is_st
     // Where something that says what is needed cannot be read, nobody can say that nothing needs a pack.
     let all_known = run.subjects.iter().all(|subject| subject.uses.is_some())
         && !is_stranded
-        && !run.log.damaged().any(|(session, _)| run.log.standing(u64::MAX).is_live(&session))
+        && !run.log.damaged().any(|(session, _)| run.log.retention().is_live(&session))
         && run.log.void_sessions().is_empty();
     let lost: BTreeSet<u64> = run.inventory.lost_lists(&run.repository.keys.zone).collect();
     for pack in run.inventory.present.names() {

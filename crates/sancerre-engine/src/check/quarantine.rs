@@ -6,20 +6,20 @@ use sancerre_format::log::Kind;
 
 use crate::error::Result;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Marks, Moves};
+use crate::repository::log::{Log, Moves, PackAndFrameSet};
 use crate::repository::session;
 
 /// What is quarantined, and what should be.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
-    already: Marks,
-    new: Marks,
+    already: PackAndFrameSet,
+    new: PackAndFrameSet,
 }
 
 impl Quarantine {
     /// What the log's entries quarantine.
     pub(super) fn of(log: &Log) -> Self {
-        Self { already: log.quarantined(u64::MAX), new: Marks::default() }
+        Self { already: log.quarantined(Log::END), new: PackAndFrameSet::default() }
     }
 
     /// Packs of which something is quarantined already.

@@ -102,16 +102,23 @@ async fn lost(
              revocation, that is lost with it: say it again",
             abort.signer, abort.fields.reason
         ),
+        Outcome::Undecided => "its session ended with a commit, which counts once the administrator has admitted it; until then gc \
+                               deletes nothing"
+            .to_owned(),
         _ => "its outcome stands for it, and nothing is lost".to_owned(),
     };
     let (there, _) = at_log(repository, number).await?;
     let is_noted = why != Lost::Missing && noted.contains(&there);
-    if is_noted || why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session)) {
+    let is_open = matches!(entry.outcome, Outcome::Undecided);
+    if !is_open && is_noted
+        || !is_open && why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session))
+    {
         // Nobody can do more about it.
         severity = Severity::Note;
     }
     let way = match why {
         _ if severity == Severity::Note => "",
+        _ if is_open => ". `sancerre repair` looks at it",
         Lost::Missing => ". `sancerre repair`, or whatever is written next, fills its number",
         Lost::Rotten | Lost::Unread => ". `sancerre repair` puts that on record",
     };
@@ -133,7 +140,7 @@ pub(crate) async fn at_log(repository: &Repository, number: u64) -> Result<(Sess
 /// Manifests whose log entry is not there or not as it was, by number.
 async fn stranded(repository: &Repository, log: &Log) -> Result<BTreeMap<u64, Vec<Cost>>> {
     let mut stranded: BTreeMap<u64, Vec<Cost>> = BTreeMap::new();
-    for key in log.strangers() {
+    for key in log.unknown_keys() {
         let Ok(ZoneKey::Outcome(session)) = ZoneKey::parse(&repository.keys.zone, key) else { continue };
         let bytes = match repository.store.get(key).await {
             Ok(bytes) => bytes,
@@ -204,7 +211,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         _ => Vec::new(),
     };
     match &entry.outcome {
-        Outcome::Invalid(error) if log.standing(u64::MAX).gave_up(entry) => {
+        Outcome::Invalid(error) if log.retention().gave_up(entry) => {
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
         }
@@ -229,7 +236,7 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
 /// A later entry that proves that the session had an outcome. After a commit aborts below it may be gone, unless the
 /// commit itself counts the session as a snapshot.
 pub(crate) fn witness(log: &Log, session: &SessionId) -> Option<u64> {
-    if !log.standing(u64::MAX).is_live(session) {
+    if !log.retention().is_live(session) {
         // A commit gave it up, so that its manifest may go, or a keeper did.
         return None;
     }
@@ -253,9 +260,9 @@ pub(crate) fn witness(log: &Log, session: &SessionId) -> Option<u64> {
 }
 
 /// Keys of the zone that belong to nothing.
-pub(super) async fn strangers(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
+pub(super) async fn unknown_keys(repository: &Repository, log: &Log) -> Result<Vec<Finding>> {
     let zone = &repository.keys.zone;
-    let mut keys: BTreeSet<String> = log.strangers().clone();
+    let mut keys: BTreeSet<String> = log.unknown_keys().clone();
     for listed in repository.store.list(&format!("zones/{zone}/")).await? {
         let belongs = match ZoneKey::parse(zone, &listed.key) {
             Ok(ZoneKey::List(session, _) | ZoneKey::Index(session, _)) => log.has(&session),

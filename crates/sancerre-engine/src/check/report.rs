@@ -8,7 +8,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 
 use super::sample::Sampled;
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 
 /// How bad a finding is; the worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,7 +102,7 @@ const HEALED: &str = "; restores find other copies of all that snapshots need of
 const PROBLEMS_TOLD: usize = 3;
 
 /// One disk of one snapshot, by their places in the list of subjects; no disk for all of the snapshot.
-pub(super) type Victim = (usize, Option<usize>);
+pub(super) type Affected = (usize, Option<usize>);
 
 /// A finding in the making.
 #[derive(Debug)]
@@ -111,10 +111,10 @@ struct Draft {
     problems: Vec<String>,
     more: u64,
     /// Everything wrong with it was quarantined by an earlier check.
-    settled: bool,
-    costs: BTreeMap<Victim, Vec<Range<u64>>>,
+    is_quarantined: bool,
+    costs: BTreeMap<Affected, Vec<Range<u64>>>,
     /// What it would cost, were there no other copies.
-    healed: BTreeMap<Victim, Vec<Range<u64>>>,
+    healed: BTreeMap<Affected, Vec<Range<u64>>>,
 }
 
 /// Findings by object.
@@ -124,11 +124,11 @@ pub(super) struct Findings(BTreeMap<String, Draft>);
 impl Findings {
     /// Notes a problem of an object.
     pub(super) fn blame(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
-        self.draft(object, severity, problem.into()).settled = false;
+        self.draft(object, severity, problem.into()).is_quarantined = false;
     }
 
     /// Notes a problem that an earlier check has quarantined: when it costs nothing, it is history.
-    pub(super) fn blame_settled(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
+    pub(super) fn blame_quarantined(&mut self, object: &str, severity: Severity, problem: impl Into<String>) {
         self.draft(object, severity, problem.into());
     }
 
@@ -137,7 +137,7 @@ impl Findings {
             severity,
             problems: Vec::new(),
             more: 0,
-            settled: true,
+            is_quarantined: true,
             costs: BTreeMap::new(),
             healed: BTreeMap::new(),
         });
@@ -153,14 +153,14 @@ impl Findings {
     }
 
     /// Adds what the object's problems cost; ranges of one victim come in ascending order. Nothing without a problem.
-    pub(super) fn cost(&mut self, object: &str, victim: Victim, range: Option<Range<u64>>) {
+    pub(super) fn cost(&mut self, object: &str, victim: Affected, range: Option<Range<u64>>) {
         let Some(draft) = self.0.get_mut(object) else { return };
         let ranges = draft.costs.entry(victim).or_default();
         range.into_iter().for_each(|range| push_merged(ranges, range));
     }
 
     /// Adds what another copy restores although the object's problems would cost it.
-    pub(super) fn heal(&mut self, object: &str, victim: Victim, range: Range<u64>) {
+    pub(super) fn heal(&mut self, object: &str, victim: Affected, range: Range<u64>) {
         let Some(draft) = self.0.get_mut(object) else { return };
         push_merged(draft.healed.entry(victim).or_default(), range);
     }
@@ -179,20 +179,20 @@ impl Findings {
     }
 
     /// The findings, in the order of their keys.
-    pub(super) fn finish(self, subjects: &[Subject]) -> Vec<Finding> {
+    pub(super) fn finish(self, subjects: &[CheckedSnapshot]) -> Vec<Finding> {
         self.0.into_iter().map(|(object, draft)| draft.finish(object, subjects)).collect()
     }
 }
 
 impl Draft {
-    fn finish(self, object: String, subjects: &[Subject]) -> Finding {
-        let told = |victims: BTreeMap<Victim, Vec<Range<u64>>>| -> Vec<Cost> {
+    fn finish(self, object: String, subjects: &[CheckedSnapshot]) -> Finding {
+        let told = |victims: BTreeMap<Affected, Vec<Range<u64>>>| -> Vec<Cost> {
             let victims = victims.into_iter();
             let cost = |((subject, disk), ranges)| cost(subjects.get(subject)?, disk, ranges);
             victims.filter_map(cost).collect()
         };
         let (costs, healed) = (told(self.costs), told(self.healed));
-        let history = self.settled && costs.is_empty() && healed.is_empty();
+        let history = self.is_quarantined && costs.is_empty() && healed.is_empty();
         let mut problem = self.problems.join("; ");
         if self.more > 0 {
             problem.push_str(&format!("; and {} more", self.more));
@@ -215,7 +215,7 @@ impl Draft {
     }
 }
 
-fn cost(subject: &Subject, disk: Option<usize>, ranges: Vec<Range<u64>>) -> Option<Cost> {
+fn cost(subject: &CheckedSnapshot, disk: Option<usize>, ranges: Vec<Range<u64>>) -> Option<Cost> {
     let disk = match disk {
         Some(disk) => Some(subject.members.get(disk)?.name.clone()),
         None => None,

@@ -8,12 +8,12 @@ use sancerre_format::id::PackName;
 use super::inventory::Inventory;
 use super::quarantine::Quarantine;
 use super::report::Findings;
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 use crate::error::{Error, StoreError};
 use crate::frames::Frames;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, Marks};
+use crate::repository::log::{Log, PackAndFrameSet};
 
 pub(crate) use crate::repository::tolerate::tolerate;
 
@@ -24,11 +24,11 @@ pub(super) struct Run<'a> {
     pub(super) log: Arc<Log>,
     pub(super) frames: Arc<Frames>,
     pub(super) inventory: Inventory,
-    pub(super) subjects: Vec<Subject>,
+    pub(super) subjects: Vec<CheckedSnapshot>,
     pub(super) findings: Findings,
     pub(super) quarantine: Quarantine,
     /// Frames and packs that this run found lost; each has a finding.
-    pub(super) lost: Marks,
+    pub(super) lost: PackAndFrameSet,
     /// Data packs that this run read and whose tables it opened.
     pub(super) read: BTreeSet<PackName>,
 }

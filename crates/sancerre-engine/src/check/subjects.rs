@@ -12,7 +12,7 @@ use crate::repository::tolerate::reason;
 
 /// One snapshot.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct CheckedSnapshot {
     /// Its session.
     pub(super) session: SessionId,
     /// Its VM.
@@ -28,7 +28,7 @@ pub(super) struct Subject {
 }
 
 /// Reads every snapshot that is not forgotten; what cannot be read is a finding that costs the snapshot.
-pub(super) fn read(repository: &Repository, log: &Log, findings: &mut Findings) -> Vec<Subject> {
+pub(super) fn read(repository: &Repository, log: &Log, findings: &mut Findings) -> Vec<CheckedSnapshot> {
     let snapshots = log.snapshots();
     let mut subjects = Vec::with_capacity(snapshots.len());
     for (place, snapshot) in snapshots.iter().enumerate() {
@@ -42,7 +42,7 @@ fn read_one(
     snapshot: &Snapshot<'_>,
     place: usize,
     findings: &mut Findings,
-) -> Subject {
+) -> CheckedSnapshot {
     let session = snapshot.session();
     let fields = &snapshot.manifest.fields;
     let key = snapshot.key();
@@ -73,5 +73,5 @@ fn read_one(
         findings.blame(&key, Severity::Damaged, problem);
         findings.cost(&key, (place, None), None);
     }
-    Subject { session, vm: fields.vm.clone(), key, generation, uses: uses.ok(), members }
+    CheckedSnapshot { session, vm: fields.vm.clone(), key, generation, uses: uses.ok(), members }
 }

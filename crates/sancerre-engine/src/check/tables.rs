@@ -13,7 +13,7 @@ use sancerre_format::pack::{FrameChunk, PackTail};
 use super::report::Severity;
 use super::run::{Run, tolerate};
 use crate::error::{Error, Result, StoreError};
-use crate::repository::ends::{Ends, PackRef};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 use sancerre_repository::lru::LruCache;
 
 /// Tables kept: of a disk that is walked from left to right, some packs of each snapshot.
@@ -123,7 +123,7 @@ async fn fetch(run: &Run<'_>, pack: PackName) -> Result<Table> {
     let source = PackRef::find(&run.inventory.catalogue, pack)
         .ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
     let root = repository.keys.metadata_root_in(&source.session, run.log.generation(pack.session))?;
-    let ends = Ends::fetch(repository, source).await?;
+    let ends = PackEnds::fetch(repository, source).await?;
     let tail = ends.decode().map_err(Error::object(&key))?;
     let pieces = tail.open_table(&root).map_err(Error::object(&key))?;
     Ok(Table::new(&tail, pieces))

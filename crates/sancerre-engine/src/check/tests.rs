@@ -13,7 +13,7 @@ use sancerre_format::pack::PackKind;
 
 use super::report::{Findings, Severity, merged};
 use super::select::ReadData;
-use super::subjects::Subject;
+use super::subjects::CheckedSnapshot;
 
 pub(super) fn listed(ordinal: u32) -> (PackName, ListedPack) {
     let name = PackName { session: 3, ordinal };
@@ -106,7 +106,7 @@ fn nonsense_is_refused() {
     }
 }
 
-fn subject(number: u64, disks: &[&str]) -> Subject {
+fn subject(number: u64, disks: &[&str]) -> CheckedSnapshot {
     let member = |name: &&str| Member {
         name: Title::new(name).unwrap(),
         kind: MemberKind::Disk,
@@ -121,7 +121,7 @@ fn subject(number: u64, disks: &[&str]) -> Subject {
         root: None,
         words: sancerre_format::outcome::MemberWords::default(),
     };
-    Subject {
+    CheckedSnapshot {
         session: SessionId { number, intent: Hash::of(&number.to_le_bytes()) },
         vm: Title::new("web01").unwrap(),
         key: format!("outcome-{number}"),
@@ -155,10 +155,10 @@ fn costs_are_told_by_snapshot_and_disk() {
 fn quarantined_damage_that_costs_nothing_is_history() {
     let subjects = [subject(1, &["root"])];
     let mut findings = Findings::default();
-    findings.blame_settled("old", Severity::Damaged, "a");
-    findings.blame_settled("needed", Severity::Damaged, "a");
+    findings.blame_quarantined("old", Severity::Damaged, "a");
+    findings.blame_quarantined("needed", Severity::Damaged, "a");
     findings.cost("needed", (0, Some(0)), Some(0..1));
-    findings.blame_settled("grown", Severity::Damaged, "a");
+    findings.blame_quarantined("grown", Severity::Damaged, "a");
     findings.blame("grown", Severity::Missing, "b");
     let severities: Vec<(String, Severity)> =
         findings.finish(&subjects).into_iter().map(|finding| (finding.object, finding.severity)).collect();

@@ -16,7 +16,7 @@ use sancerre_format::node::{ChildEntry, Geometry, LeafEntry, Node, NodeKey, Node
 use super::elsewhere::{Elsewhere, lies};
 use super::nodes::{NodeFrames, Opened};
 use super::packs;
-use super::report::{Severity, Victim};
+use super::report::{Affected, Severity};
 use super::run::Run;
 use super::tables::Tables;
 use crate::error::Result;
@@ -70,7 +70,7 @@ pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
     for group in &groups {
         walk.group(group).await?;
     }
-    walk.elsewhere.settle(walk.run, &mut walk.tables).await?;
+    walk.elsewhere.judge(walk.run, &mut walk.tables).await?;
     walk.elsewhere.finish(walk.run);
     Ok(())
 }
@@ -258,10 +258,10 @@ impl Walk<'_, '_> {
             None => (format!("frame {}: it was not read", place.frame), true),
         };
         let object = self.object(place);
-        let settled =
+        let is_quarantined =
             !transient && self.run.quarantine.add(place.frame, &self.run.inventory.moves.pack(&place.frame));
-        if settled {
-            self.run.findings.blame_settled(&object, Severity::Damaged, problem);
+        if is_quarantined {
+            self.run.findings.blame_quarantined(&object, Severity::Damaged, problem);
         } else {
             self.run.findings.blame(&object, Severity::Damaged, problem);
         }
@@ -316,7 +316,7 @@ impl Walk<'_, '_> {
             self.elsewhere.lose(&blamed, &shared.disks, lost);
         }
         if self.elsewhere.is_full() {
-            self.elsewhere.settle(self.run, &mut self.tables).await?;
+            self.elsewhere.judge(self.run, &mut self.tables).await?;
         }
         Ok(())
     }
@@ -343,7 +343,7 @@ impl Walk<'_, '_> {
              them again"
         );
         if self.run.quarantine.add(frame, &self.run.inventory.moves.pack(&frame)) {
-            self.run.findings.blame_settled(&holder, Severity::Damaged, problem);
+            self.run.findings.blame_quarantined(&holder, Severity::Damaged, problem);
         } else {
             self.run.findings.blame(&holder, Severity::Damaged, problem);
         }
@@ -401,7 +401,7 @@ impl Walk<'_, '_> {
 
     fn charge(&mut self, object: &str, disks: &[(usize, usize)], ranges: &[Range<u64>]) {
         for (subject, disk) in disks {
-            let victim: Victim = (*subject, Some(*disk));
+            let victim: Affected = (*subject, Some(*disk));
             for range in ranges {
                 self.run.findings.cost(object, victim, Some(range.clone()));
             }

@@ -65,7 +65,7 @@ fn nothing_waits(number: u64) -> Error {
 pub async fn set_quorum(repository: &Repository, approvals_needed: u32, reason: &str) -> Result<(u64, bool)> {
     let log = Log::load(repository).await?;
     log.refuse_unread(&repository.keys.zone)?;
-    let now = log.standing(u64::MAX).approvals_needed();
+    let now = log.retention().approvals_needed();
     if now == approvals_needed {
         return Err(Error::Usage(format!("{now} approvals are needed already; nothing was done")));
     }

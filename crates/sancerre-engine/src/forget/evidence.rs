@@ -139,7 +139,7 @@ impl fmt::Display for Doubt {
 pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Candidate>> {
     let stored = arrivals(repository).await?;
     let records = records(log);
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let (snapshots, now) = (log.snapshots(), repository.host.clock.now());
     let ids = ids(&snapshots);
     let signer = repository.signer(KEEPERS).ok().map(|signer| signer.by.name.clone());
@@ -153,9 +153,9 @@ pub(crate) async fn gather(repository: &Repository, log: &Log) -> Result<Vec<Can
             signed: fields.finished,
             stored: stored.get(&session).copied(),
             record: records.get(&session).copied(),
-            is_held: standing.held_by(&session).is_some(),
+            is_held: retention.held_by(&session).is_some(),
             retained: fields.retain_until.filter(|until| *until > now),
-            asked: signer.as_ref().and_then(|signer| standing.asked_by(signer, &session)),
+            asked: signer.as_ref().and_then(|signer| retention.asked_by(signer, &session)),
         }
     };
     Ok(snapshots.iter().map(candidate).collect())
@@ -183,8 +183,8 @@ pub(crate) fn machine(
 /// What the log entry says of a backup whose outcome does not verify, and that was not given up yet.
 pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
     let (entry, vm) = log.entry(session.number).filter(|entry| entry.session == *session)?.damaged()?;
-    let standing = log.standing(u64::MAX);
-    standing.is_live(session).then(|| Candidate {
+    let retention = log.retention();
+    retention.is_live(session).then(|| Candidate {
         session: *session,
         vm: vm.clone(),
         machine: machine(vm, announced(entry), &ids(&log.snapshots())),
@@ -192,7 +192,7 @@ pub(crate) fn damaged(log: &Log, session: &SessionId) -> Option<Candidate> {
         signed: entry.fields.time,
         stored: None,
         record: None,
-        is_held: standing.held_by(session).is_some(),
+        is_held: retention.held_by(session).is_some(),
         // What its manifest asked for cannot be read.
         retained: None,
         asked: None,

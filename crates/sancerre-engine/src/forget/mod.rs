@@ -25,14 +25,14 @@ use crate::repository::log::{Log, open_body};
 use crate::repository::session::{append, one_line};
 use crate::select::sealed_names;
 use evidence::{Candidate, MachineEvidence};
-use plan::{Decision, Drop, Rules, Verdict};
+use plan::{Decision, ForgetReason, Rules, Verdict};
 
 pub use approve::{Approved, approve, set_quorum};
 pub use records::{hold, hold_vms, release, release_vms, undelete};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub enum Wish {
+pub enum Selection {
     /// Rules, for the snapshots of these VMs that have all these tags; without VMs, of all.
     Rules {
         /// What to keep.
@@ -55,7 +55,7 @@ pub enum Wish {
 #[derive(Debug, Clone)]
 pub struct ForgetOptions {
     /// Which.
-    pub wish: Wish,
+    pub selection: Selection,
     /// Why, for the log.
     pub reason: String,
     /// Most of a machine's snapshots that may go at once, in per cent.
@@ -84,14 +84,14 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
     let next = log.end();
     log.complete(repository, next).await?;
     let all = evidence::gather(repository, &log).await?;
-    let approvals_needed = log.standing(u64::MAX).approvals_needed();
-    let decisions = match &options.wish {
-        Wish::Rules { rules, vms, tags } => {
+    let approvals_needed = log.retention().approvals_needed();
+    let decisions = match &options.selection {
+        Selection::Rules { rules, vms, tags } => {
             rules.validate()?;
             let considered = filtered(repository, &log, &all, vms, tags)?;
             plan::plan(rules, &considered, &all)
         }
-        Wish::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
+        Selection::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
     };
     check_limit(&decisions, &all, options.max_drop_percent)?;
     let dropped: Vec<SessionId> = decisions
@@ -152,7 +152,7 @@ fn named(
     for session in snapshots {
         let (candidate, verdict) = candidate(log, all, session)?;
         let id = plan::short(session);
-        if let Some(note) = log.standing(u64::MAX).kept_by_suspicion(session) {
+        if let Some(note) = log.retention().kept_by_suspicion(session) {
             return Err(Error::Refused(format!(
                 "snapshot {id} stays: by log entry {note} a snapshot is suspect, and what is from before it is not let go \
                  until somebody looked. See `sancerre clean`, then `sancerre clear`"
@@ -185,12 +185,12 @@ fn named(
 }
 
 /// A snapshot that was named, also one that is damaged: nothing else may give that up.
-fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candidate, Drop)> {
+fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candidate, ForgetReason)> {
     if let Some(candidate) = all.iter().find(|candidate| candidate.session == *session) {
-        return Ok((candidate.clone(), Drop::Named));
+        return Ok((candidate.clone(), ForgetReason::Named));
     }
     if let Some(candidate) = evidence::damaged(log, session) {
-        return Ok((candidate, Drop::Damaged));
+        return Ok((candidate, ForgetReason::Damaged));
     }
     log.refuse_forgotten(session)?;
     Err(Error::Usage(format!("there is no snapshot {}; see `sancerre snapshots`", session.intent)))
@@ -205,7 +205,9 @@ fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) 
         (*vm, *of) = (&candidate.vm, of.saturating_add(1));
     }
     // What is damaged is none of the snapshots that are counted here.
-    let goes = |decision: &&Decision| matches!(decision.verdict, Verdict::Drop(Drop::Named | Drop::NoRule));
+    let goes = |decision: &&Decision| {
+        matches!(decision.verdict, Verdict::Drop(ForgetReason::Named | ForgetReason::NoRule))
+    };
     for decision in decisions.iter().filter(goes) {
         let (_, dropped, _) = counts.entry(&decision.machine).or_insert((&decision.vm, 0, 0));
         *dropped = dropped.saturating_add(1);

@@ -33,7 +33,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Fails when nothing is to be kept: that is more likely a mistake than a wish.
+    /// Fails when nothing is to be kept: that is more likely a mistake than a selection.
     pub(crate) fn validate(&self) -> Result<()> {
         match *self == Self::default() {
             true => Err(Error::Usage(
@@ -114,7 +114,7 @@ pub enum Keep {
 
 /// Why a snapshot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drop {
+pub enum ForgetReason {
     /// Named by the user.
     Named,
     /// Named by the user, although its outcome does not verify.
@@ -129,7 +129,7 @@ pub enum Verdict {
     /// It stays, for at least one reason.
     Keep(Vec<Keep>),
     /// It goes.
-    Drop(Drop),
+    Drop(ForgetReason),
 }
 
 /// A snapshot and what becomes of it.
@@ -191,9 +191,9 @@ impl fmt::Display for Verdict {
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 f.write_str(&reasons.join(", "))
             }
-            Self::Drop(Drop::Named) => f.write_str("named"),
-            Self::Drop(Drop::Damaged) => f.write_str("named, and what ended it does not verify"),
-            Self::Drop(Drop::NoRule) => f.write_str("no rule keeps it"),
+            Self::Drop(ForgetReason::Named) => f.write_str("named"),
+            Self::Drop(ForgetReason::Damaged) => f.write_str("named, and what ended it does not verify"),
+            Self::Drop(ForgetReason::NoRule) => f.write_str("no rule keeps it"),
         }
     }
 }
@@ -215,7 +215,8 @@ pub fn plan(rules: &Rules, considered: &[Candidate], all: &[Candidate]) -> Vec<D
     }
     keep_last_of_vm(considered, all, &mut kept);
     let decide = |(candidate, reasons): (&Candidate, Vec<Keep>)| {
-        let verdict = if reasons.is_empty() { Verdict::Drop(Drop::NoRule) } else { Verdict::Keep(reasons) };
+        let verdict =
+            if reasons.is_empty() { Verdict::Drop(ForgetReason::NoRule) } else { Verdict::Keep(reasons) };
         Decision::new(candidate, verdict)
     };
     considered.iter().zip(kept).map(decide).collect()

@@ -25,9 +25,9 @@ pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reas
 /// Errors: as [`hold`]; [`Error::Usage`] for a snapshot that is not forgotten.
 pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let is_neither =
-        |snapshot: &&SessionId| standing.forgotten_by(snapshot).is_none() && !standing.is_asked(snapshot);
+        |snapshot: &&SessionId| retention.forgotten_by(snapshot).is_none() && !retention.is_asked(snapshot);
     if let Some(other) = snapshots.iter().find(is_neither) {
         return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.intent)));
     }
@@ -39,13 +39,13 @@ pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, 
 /// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::WrongKey`]; the store's.
 pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
-    let standing = log.standing(u64::MAX);
-    if let Some(other) = snapshots.iter().find(|snapshot| standing.held_by(snapshot).is_none()) {
+    let retention = log.retention();
+    if let Some(other) = snapshots.iter().find(|snapshot| retention.held_by(snapshot).is_none()) {
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
     let is_suspicion = |snapshot: &&SessionId| {
-        !standing.is_held_itself(snapshot)
-            && standing.kept_by_suspicion(snapshot) == standing.held_by(snapshot)
+        !retention.is_held_itself(snapshot)
+            && retention.kept_by_suspicion(snapshot) == retention.held_by(snapshot)
     };
     if let Some(other) = snapshots.iter().find(is_suspicion) {
         return Err(Error::Usage(format!(
@@ -54,7 +54,7 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
             other.intent
         )));
     }
-    if let Some(other) = snapshots.iter().find(|snapshot| !standing.is_held_itself(snapshot)) {
+    if let Some(other) = snapshots.iter().find(|snapshot| !retention.is_held_itself(snapshot)) {
         return Err(Error::Usage(format!(
             "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",
             other.intent
@@ -79,9 +79,9 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
             "there is no backup of {stranger}; nothing was done. See `sancerre snapshots` for the names"
         )));
     }
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let of_vms = log.committed().filter(|snapshot| vms.contains(&snapshot.manifest.fields.vm));
-    let there = |session: &SessionId| standing.collected_by(session).is_none();
+    let there = |session: &SessionId| retention.collected_by(session).is_none();
     let snapshots = of_vms.map(|snapshot| snapshot.session()).filter(there).collect();
     rescue(repository, log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
 }
@@ -92,8 +92,8 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
 pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
     let log = Log::load(repository).await?;
     log.refuse_unread(&repository.keys.zone)?;
-    let standing = log.standing(u64::MAX);
-    if let Some(other) = vms.iter().find(|vm| standing.vm_held_by(vm).is_none()) {
+    let retention = log.retention();
+    if let Some(other) = vms.iter().find(|vm| retention.vm_held_by(vm).is_none()) {
         return Err(Error::Usage(format!("the machine {other} is not held; nothing was done")));
     }
     Ok(append(repository, &log, Kind::Release(held_vms(vms, reason)), &[]).await?.number)
@@ -110,7 +110,7 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
                 session.intent
             )));
         }
-        if log.standing(u64::MAX).collected_by(session).is_some() {
+        if log.retention().collected_by(session).is_some() {
             log.refuse_forgotten(session)?;
         }
     }
@@ -148,8 +148,8 @@ async fn rescue(
         abort_other(repository, gc, "a snapshot was held or taken back while it ran; run gc again").await?;
     }
     log.settle(repository, number).await?;
-    let standing = log.standing(u64::MAX);
-    if let Some(late) = snapshots.iter().find(|snapshot| standing.collected_by(snapshot).is_some()) {
+    let retention = log.retention();
+    if let Some(late) = snapshots.iter().find(|snapshot| retention.collected_by(snapshot).is_some()) {
         log.refuse_forgotten(late)?;
     }
     log.judge();
@@ -177,7 +177,7 @@ fn in_doubt(log: &Log, snapshots: &BTreeSet<SessionId>, number: u64) -> Option<(
     let below = log.entries().filter(|entry| entry.is_gc() && entry.session.number < number);
     let doubtful = below.filter(|entry| !abandoned.contains_key(&entry.session)).filter(is_doubtful);
     doubtful.map(|entry| entry.session.number).find_map(|gc| {
-        let then = log.standing(gc);
+        let then = log.retention_below(gc);
         let gone = snapshots.iter().find(|snapshot| !then.is_live(snapshot))?;
         Some((gc, *gone))
     })

@@ -17,8 +17,8 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{PackRef, fetch_all};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
+use crate::repository::pack_ends::{PackRef, fetch_all};
 use crate::repository::session::{abort_other, append, one_line};
 
 /// Signs that a gc ended with nothing, whatever its outcome is. Returns the entry's number.
@@ -38,7 +38,7 @@ pub async fn abandon(repository: &Repository, number: u64, reason: &str) -> Resu
     log.settle(repository, next).await?;
     log.judge();
     let session = refuse_sound(&log, number)?;
-    refuse_built_on(&log, session, u64::MAX)?;
+    refuse_built_on(&log, session, Log::END)?;
     refuse_lost(repository, &log, number).await?;
     let kind = Kind::Abandon(Abandon { session, reason: one_line(reason) });
     let own = append(repository, &log, kind, &[]).await?.number;
@@ -109,8 +109,8 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
     let proposal = proposal.map_err(Error::object(&key))?;
     let present = Present::load(repository).await?;
     // What was forgotten at its number is gone then.
-    let at_its_number = log.standing(number);
-    let mut needed_then = log.remaining_below(u64::MAX);
+    let at_its_number = log.retention_below(number);
+    let mut needed_then = log.remaining_below(Log::END);
     needed_then.retain(|snapshot| {
         let session = snapshot.session();
         session.number > number || at_its_number.is_live(&session)
@@ -201,7 +201,7 @@ pub(super) async fn needed_copies(
     if sources.is_empty() {
         return Ok(kept);
     }
-    let needed = needed(log.remaining_below(u64::MAX))?;
+    let needed = needed(log.remaining_below(Log::END))?;
     let mut read = std::pin::pin!(fetch_all(repository, sources, monitor));
     while let Some((source, ends)) = read.try_next().await? {
         let held = ends.and_then(|ends| {

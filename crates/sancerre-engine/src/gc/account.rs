@@ -23,8 +23,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
     if let Some(gap) = log.first_gap(number.min(log.end())) {
         return Err(Error::Store(StoreError::Missing { key: names::log(zone, gap) }));
     }
-    // What needs a newer version may have announced anything.
+    // What needs a newer version may have announced anything, and so may what is lost.
     log.refuse_opaque(zone, number)?;
+    if let Some(session) = log.unresolved(number.min(log.end())).first() {
+        return Err(Error::Unresolved { key: names::log(zone, session.number), session: *session });
+    }
     if let Some((below, entry)) = log.breaks().find(|(_, entry)| entry.fields.number < number) {
         return Err(Error::Broken {
             number: below,
@@ -32,11 +35,24 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             by: entry.fields.by.name.clone(),
         });
     }
-    let (standing, abandoned) = (log.standing(number), log.abandoned());
+    let (retention, abandoned) = (log.retention_below(number), log.abandoned());
+    if let Some((snapshot, entry)) = retention.forgotten_too_early(repository.host.clock.now()) {
+        let by = log
+            .entry(entry)
+            .and_then(|entry| entry.announced())
+            .map(|entry| entry.fields.by.name.to_string());
+        return Err(Error::Refused(format!(
+            "log entry {entry} of {} forgets snapshot {} before the time until which its manifest keeps it, so its clock was \
+             wrong or it lies. Nothing was deleted. `sancerre undelete {}` takes that back; set the clocks (NTP), or revoke that key",
+            by.unwrap_or_else(|| "somebody".to_owned()),
+            snapshot.intent,
+            snapshot.intent
+        )));
+    }
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {
             Outcome::Invalid(error)
-                if !standing.gave_up(entry) && !abandoned.contains_key(&entry.session) =>
+                if !retention.gave_up(entry) && !abandoned.contains_key(&entry.session) =>
             {
                 let key = names::outcome(zone, &entry.session);
                 let backup = entry.damaged().map(|_| Box::new(entry.session));
@@ -51,8 +67,8 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         let is_given_up =
             |entry: &LogEntry| entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_));
         !log.entry(session.number).is_some_and(is_given_up)
-            && standing.forgotten_by(session).is_none()
-            && standing.collected_by(session).is_none()
+            && retention.forgotten_by(session).is_none()
+            && retention.collected_by(session).is_none()
             && !log.entry(session.number).is_some_and(|entry| is_there(entry, session))
     };
     for (witness, session) in witnessed(log, number) {

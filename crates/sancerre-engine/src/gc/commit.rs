@@ -56,9 +56,9 @@ pub(super) fn final_lists(
     let is_new = |at: &u64| log.entry(*at).is_none_or(|entry| !known.contains(&entry.session));
     let given_up: BTreeSet<u64> =
         abandoned.iter().filter(|(_, at)| is_new(at)).map(|(gc, _)| gc.number).collect();
-    let standing = log.standing(number);
+    let retention = log.retention_below(number);
     let is_noted = |pack: &PackName| {
-        log.entry(pack.session).is_some_and(|entry| notes::keeps(log, &standing, entry) == Some(true))
+        log.entry(pack.session).is_some_and(|entry| notes::keeps(log, &retention, entry) == Some(true))
     };
     let is_kept = |pack: &PackName| is_kept(pack) || given_up.contains(&pack.session) || is_noted(pack);
     let mut dead = FrameSet::default();
@@ -68,7 +68,7 @@ pub(super) fn final_lists(
         }
     }
     let ends_here = |session: &SessionId| {
-        session.number < number && !standing.is_live(session) && standing.collected_by(session).is_none()
+        session.number < number && !retention.is_live(session) && retention.collected_by(session).is_none()
     };
     let committed = log.committed_below(number).map(|snapshot| snapshot.session());
     let ended: BTreeSet<SessionId> = committed.chain(log.damaged().map(|(session, _)| session)).collect();

@@ -17,15 +17,15 @@ use sancerre_format::list::ListedPack;
 use sancerre_format::log::KEEPERS;
 use sancerre_format::pack::PackKind;
 
-use super::gather::{Carried, Gathered, Gathering};
+use super::gather::{MovedFrame, PackFiller, PackInMaking};
 use super::plan::Survivors;
 use super::source::read;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::PackRef;
 use crate::repository::log::Moves;
+use crate::repository::pack_ends::PackRef;
 use crate::repository::session::publish_list;
 
 /// Packs read at once, and built and uploaded at once: with what is gathered, eight packs in memory.
@@ -103,11 +103,11 @@ struct Output<'a> {
     repository: &'a Repository,
     session: SessionId,
     monitor: &'a Monitor,
-    data: Gathering,
-    metadata: Gathering,
-    annex: Gathering,
+    data: PackFiller,
+    metadata: PackFiller,
+    annex: PackFiller,
     ordinals: RangeFrom<u32>,
-    waiting: Vec<(u32, Gathered)>,
+    waiting: Vec<(u32, PackInMaking)>,
     listed: Vec<ListedPack>,
     copied: Copied,
 }
@@ -119,9 +119,9 @@ impl<'a> Output<'a> {
             repository,
             session,
             monitor,
-            data: Gathering::new(PackKind::Data, pack_bytes),
-            metadata: Gathering::new(PackKind::Metadata, pack_bytes),
-            annex: Gathering::new(PackKind::Annex, pack_bytes),
+            data: PackFiller::new(PackKind::Data, pack_bytes),
+            metadata: PackFiller::new(PackKind::Metadata, pack_bytes),
+            annex: PackFiller::new(PackKind::Annex, pack_bytes),
             ordinals: 0..,
             waiting: Vec::new(),
             listed: Vec::new(),
@@ -129,7 +129,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    async fn add(&mut self, kind: PackKind, carried: Vec<Carried>) -> Result<()> {
+    async fn add(&mut self, kind: PackKind, carried: Vec<MovedFrame>) -> Result<()> {
         for frame in carried {
             let frame_bytes = u64::from(frame.place.sealed_bytes);
             self.copied.frame_bytes += frame_bytes;
@@ -144,7 +144,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    async fn submit(&mut self, full: Option<Gathered>) -> Result<()> {
+    async fn submit(&mut self, full: Option<PackInMaking>) -> Result<()> {
         // invariant: none means that there was room
         let Some(full) = full else { return Ok(()) };
         let ordinal =

@@ -80,10 +80,10 @@ pub(super) fn before_commit(
     burnt.union(&lists.dead);
     // What is forgotten and not given up can be had back, so it counts. Revocations above do not: by those below this gc
     // everybody judges it.
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let remains = |snapshot: &Snapshot<'_>| {
         let session = snapshot.session();
-        standing.collected_by(&session).is_none() && lists.forgotten.binary_search(&session).is_err()
+        retention.collected_by(&session).is_none() && lists.forgotten.binary_search(&session).is_err()
     };
     let snapshots = log.entries().filter_map(|entry| entry.snapshot_below(gc)).filter(remains);
     prove(repository, log, (&moves, &snapshots.collect::<Vec<_>>()), &doomed(present, &burnt))
@@ -126,15 +126,15 @@ pub(super) async fn before_sweep(
     if ours.is_none_or(|(_, found)| found != lists) {
         return Err(Error::Lost { what: format!("the commit of gc {} as it was made", session.number) });
     }
-    let mut doomed = doomed(present, &log.burnt(u64::MAX));
+    let mut doomed = doomed(present, &log.burnt(Log::END));
     // No frame set names the packs of notes, so no commit that burns one is told from a lie: they are looked at here.
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     doomed.retain(|pack| {
-        let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &standing, entry));
+        let keeps = log.entry(pack.session).and_then(|entry| notes::keeps(log, &retention, entry));
         keeps != Some(true)
     });
-    let remaining = log.remaining_below(u64::MAX);
-    prove(repository, log, (&Moves::below(log, u64::MAX), &remaining), &doomed)?;
+    let remaining = log.remaining_below(Log::END);
+    prove(repository, log, (&Moves::below(log, Log::END), &remaining), &doomed)?;
     Ok(doomed)
 }
 
@@ -143,18 +143,18 @@ pub(super) async fn before_sweep(
 ///
 /// Errors: [`Error::Refused`].
 pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let committed: Vec<Snapshot<'_>> = log.committed().collect();
     let ids = ids(&committed);
     let mut counts: BTreeMap<MachineEvidence, (&Title, usize, usize)> = BTreeMap::new();
     for snapshot in &committed {
         let (session, fields) = (snapshot.session(), &snapshot.manifest.fields);
-        if standing.collected_by(&session).is_none() {
+        if retention.collected_by(&session).is_none() {
             let machine = machine(&fields.vm, fields.machine, &ids);
             let (vm, gone, of) = counts.entry(machine).or_insert((&fields.vm, 0, 0));
             // The newest name is the one that people know.
             *vm = &fields.vm;
-            *gone += usize::from(!standing.is_live(&session));
+            *gone += usize::from(!retention.is_live(&session));
             *of += 1;
         }
     }
@@ -176,7 +176,7 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
 
 /// What announced the snapshots that a commit saw, and that a revocation above the last commit made void.
 fn newly_void(log: &Log) -> impl Iterator<Item = &Intent> {
-    let last = log.newest_commit(u64::MAX).map_or(0, |(gc, _)| gc);
+    let last = log.newest_commit(Log::END).map_or(0, |(gc, _)| gc);
     let seen: BTreeSet<SessionId> =
         log.commits().flat_map(|(.., lists)| lists.seen.iter().copied()).collect();
     // The first revocation that reaches a session is the one that made it void.

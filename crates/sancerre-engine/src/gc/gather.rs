@@ -26,7 +26,7 @@ const FRAMES_MAX: usize = 65_536;
 
 /// A sealed frame on its way.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct MovedFrame {
     /// Its name and its sealed size.
     pub(super) place: FramePlace,
     /// The session that sealed it, and what opens it.
@@ -38,9 +38,9 @@ pub(super) struct Carried {
 
 /// Frames that make one pack.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct PackInMaking {
     kind: PackKind,
-    frames: Vec<Carried>,
+    frames: Vec<MovedFrame>,
     sessions: BTreeMap<u64, SealedSession>,
     /// Of frames, directory and head.
     size_bytes: usize,
@@ -50,38 +50,38 @@ pub(super) struct Gathered {
 
 /// Frames of one kind that wait until they fill a pack.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(super) struct PackFiller {
     pack_bytes: usize,
-    open: Gathered,
+    open: PackInMaking,
 }
 
-impl Gathering {
+impl PackFiller {
     pub(super) fn new(kind: PackKind, pack_bytes: usize) -> Self {
-        Self { pack_bytes, open: Gathered::new(kind) }
+        Self { pack_bytes, open: PackInMaking::new(kind) }
     }
 
     /// Adds a frame; returns what was gathered before when there was no room.
-    pub(super) fn add(&mut self, frame: Carried) -> Option<Gathered> {
+    pub(super) fn add(&mut self, frame: MovedFrame) -> Option<PackInMaking> {
         let full = if self.open.has_room(&frame, self.pack_bytes) { None } else { self.take() };
         self.open.push(frame);
         full
     }
 
     /// What is gathered, if anything.
-    pub(super) fn take(&mut self) -> Option<Gathered> {
-        let empty = Gathered::new(self.open.kind);
+    pub(super) fn take(&mut self) -> Option<PackInMaking> {
+        let empty = PackInMaking::new(self.open.kind);
         Some(std::mem::replace(&mut self.open, empty)).filter(|taken| !taken.frames.is_empty())
     }
 }
 
-impl Gathered {
+impl PackInMaking {
     fn new(kind: PackKind) -> Self {
         let (frames, sessions) = (Vec::new(), BTreeMap::new());
         Self { kind, frames, sessions, size_bytes: FIXED_BYTES, table_bytes: 0 }
     }
 
     /// What a frame adds: to the pack, and to its raw table.
-    fn costs(&self, frame: &Carried) -> (usize, usize) {
+    fn costs(&self, frame: &MovedFrame) -> (usize, usize) {
         let is_known = self.sessions.contains_key(&frame.session.session.number);
         let key = frame.session.sealed_key.len() + SESSION_BYTES;
         let size = frame.sealed.len() + ENTRY_BYTES;
@@ -89,7 +89,7 @@ impl Gathered {
         (if is_known { size } else { size + key }, table)
     }
 
-    fn has_room(&self, frame: &Carried, pack_bytes: usize) -> bool {
+    fn has_room(&self, frame: &MovedFrame, pack_bytes: usize) -> bool {
         let (size, table) = self.costs(frame);
         let table_bytes = self.table_bytes + table;
         let bytes = (self.size_bytes + size) + sealed_bytes(table_bytes);
@@ -99,7 +99,7 @@ impl Gathered {
             && bytes <= pack_bytes
     }
 
-    fn push(&mut self, frame: Carried) {
+    fn push(&mut self, frame: MovedFrame) {
         let (size, table) = self.costs(&frame);
         self.size_bytes += size;
         self.table_bytes += table;

@@ -29,8 +29,8 @@ use crate::map::MapReader;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Contents, Ends, PackRef, fetch_all};
-use crate::repository::log::{Log, Marks, Moves, Snapshot, open_body};
+use crate::repository::log::{Log, Moves, PackAndFrameSet, Snapshot, open_body};
+use crate::repository::pack_ends::{Contents, PackEnds, PackRef, fetch_all};
 
 /// Ids sought at most, some 300 MB: of a repository that lost more, everything stays.
 const WANTED_MAX: usize = 4 << 20;
@@ -54,7 +54,7 @@ pub(super) async fn healers(
     snapshots: &[Snapshot<'_>],
     monitor: &Monitor,
 ) -> Result<BTreeSet<PackName>> {
-    let quarantined = stock.log.quarantined(u64::MAX);
+    let quarantined = stock.log.quarantined(Log::END);
     let lost = stock.lost(&quarantined);
     let candidates = stock.candidates();
     if lost.is_empty() || candidates.is_empty() {
@@ -88,7 +88,7 @@ impl Stock<'_> {
     }
 
     /// Packs of which something is needed and cannot be had, or may be damaged.
-    fn lost(&self, quarantined: &Marks) -> BTreeSet<PackName> {
+    fn lost(&self, quarantined: &PackAndFrameSet) -> BTreeSet<PackName> {
         let is_lost = |(pack, needed): &(&PackName, &FrameSet)| {
             let mut named = needed.packs();
             !self.has(pack)
@@ -124,7 +124,7 @@ struct Pending {
 
 struct Search<'a> {
     stock: &'a Stock<'a>,
-    quarantined: Marks,
+    quarantined: PackAndFrameSet,
     frames: Arc<Frames>,
     monitor: &'a Monitor,
     /// Of everything that is lost.
@@ -141,7 +141,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(stock: &'a Stock<'a>, quarantined: Marks, frames: Arc<Frames>, monitor: &'a Monitor) -> Self {
+    fn new(
+        stock: &'a Stock<'a>,
+        quarantined: PackAndFrameSet,
+        frames: Arc<Frames>,
+        monitor: &'a Monitor,
+    ) -> Self {
         Self {
             stock,
             quarantined,
@@ -310,7 +315,7 @@ impl<'a> Search<'a> {
 }
 
 /// The frames of a pack and what is in each, by its own table.
-async fn table(repository: &Repository, log: &Log, source: PackRef, ends: Ends) -> Result<Contents> {
+async fn table(repository: &Repository, log: &Log, source: PackRef, ends: PackEnds) -> Result<Contents> {
     let root = repository.keys.metadata_root_in(&source.session, log.generation(source.name.session))?;
     let read = move || {
         let tail = ends.decode()?;

@@ -74,13 +74,13 @@ fn dead_sessions(
     (catalogue, present): (&Catalogue, &Present),
     deleted: &BTreeSet<PackName>,
 ) -> BTreeSet<u64> {
-    let burnt = log.burnt(u64::MAX);
+    let burnt = log.burnt(Log::END);
     let is_there = |pack: &PackName| !present.found(*pack).is_empty() && !deleted.contains(pack);
     let listed = catalogue.packs().map(|(pack, _)| pack);
     let packs: BTreeSet<PackName> = listed.chain(present.names()).collect();
     let in_use =
         packs.iter().filter(|pack| is_there(pack) || !burnt.contains_pack(pack)).map(|pack| pack.session);
-    let snapshots = log.remaining_below(u64::MAX).into_iter().map(|snapshot| snapshot.session().number);
+    let snapshots = log.remaining_below(Log::END).into_iter().map(|snapshot| snapshot.session().number);
     let in_use: BTreeSet<u64> = in_use.chain(snapshots).collect();
     let has_ended = |number: &u64| log.entry(*number).is_some_and(LogEntry::has_ended);
     packs

@@ -20,10 +20,10 @@ mod lists;
 mod locks;
 mod moved;
 mod notes;
-mod patience;
 pub mod plan;
 mod source;
 mod sweep;
+mod wait;
 mod weigh;
 
 use std::collections::BTreeSet;
@@ -40,12 +40,13 @@ use crate::repository::log::{Log, Moves, Pending, needed};
 use crate::repository::session::refuse_revoked;
 use crate::repository::session::{abort_other, append};
 use crate::store::Leftovers;
+use crate::suspicion;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use healers::Stock;
-use patience::Patience;
-use plan::{Plan, Sight};
+use plan::{Plan, PlanInput};
 use sweep::Swept;
+use wait::Waiting;
 use weigh::weigh;
 
 /// How to collect.
@@ -117,6 +118,7 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     if options.dry_run {
         return run(repository, options, monitor).await;
     }
+    repository.store.refuse_read_only()?;
     // On a full disk that may be the room for what follows.
     let leftovers = repository.store.clear_leftovers().await?;
     repository.store.spend_reserve();
@@ -140,13 +142,16 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
-    let mut patience = Patience::new(options);
-    account::account(repository, &mut log, u64::MAX)?;
+    if let Some(stays) = suspicion::what_stays(&log) {
+        monitor.warn(stays);
+    }
+    let mut waiting = Waiting::new(options);
+    account::account(repository, &mut log, Log::END)?;
     if !options.dry_run {
         gate::check_drop(&log, options.max_drop_percent)?;
         // Before anything is announced: what is announced as dead, nobody reuses.
         let next = log.end();
-        report.waits_for = patience.run(repository, &mut log, next, monitor, &mut report.ended).await?;
+        report.waits_for = waiting.run(repository, &mut log, next, monitor, &mut report.ended).await?;
         if !report.waits_for.is_empty() {
             return Ok(report);
         }
@@ -158,7 +163,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
-    collect(repository, log, (&catalogue, &present), options, &mut patience, monitor, &mut report).await?;
+    collect(repository, log, (&catalogue, &present), options, &mut waiting, monitor, &mut report).await?;
     Ok(report)
 }
 
@@ -178,10 +183,10 @@ async fn make_plan(
     options: &GcOptions,
     monitor: &Monitor,
 ) -> Result<Plan> {
-    let moves = Moves::below(log, u64::MAX);
+    let moves = Moves::below(log, Log::END);
     // What is forgotten is given up by this very gc.
     let live = log.snapshots();
-    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(u64::MAX)))?;
+    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(Log::END)))?;
     let lying = moves.by_pack(&needed(live.iter().copied())?);
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
@@ -194,7 +199,7 @@ async fn make_plan(
     let healers = healers::healers(repository, &stock, &live, monitor).await?;
     let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
     let generation = repository.keys.generation();
-    let sight = Sight {
+    let input = PlanInput {
         log,
         catalogue,
         present,
@@ -204,7 +209,7 @@ async fn make_plan(
         healers: &healers,
         generation,
     };
-    let mut plan = plan::plan(&sight, options);
+    let mut plan = plan::plan(&input, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     if plan.healing.packs > 0 {
         monitor.warn(format!(
@@ -227,11 +232,11 @@ async fn read_log(repository: &Repository) -> Result<Log> {
 
 /// Something is to be deleted, or there is something that no collection has recorded yet.
 fn is_worth_it(log: &Log, report: &GcReport) -> bool {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let is_given_up =
-        |snapshot: &SessionId| !standing.is_live(snapshot) && standing.collected_by(snapshot).is_none();
+        |snapshot: &SessionId| !retention.is_live(snapshot) && retention.collected_by(snapshot).is_none();
     !report.plan.is_empty()
-        || !commit::unseen(log, u64::MAX).is_empty()
+        || !commit::unseen(log, Log::END).is_empty()
         || log.committed().any(|snapshot| is_given_up(&snapshot.session()))
 }
 
@@ -241,7 +246,7 @@ async fn collect(
     mut log: Log,
     (catalogue, present): (&Catalogue, &Present),
     options: &GcOptions,
-    patience: &mut Patience,
+    waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<()> {
@@ -250,7 +255,7 @@ async fn collect(
     let kind = Kind::Gc { generation: repository.keys.zone_secrets()?.generation };
     let session = append(repository, &log, kind, &proposal.encode()?).await?;
     report.number = Some(session.number);
-    let copied = copy_and_close(repository, &mut log, session, catalogue, patience, monitor, report).await;
+    let copied = copy_and_close(repository, &mut log, session, catalogue, waiting, monitor, report).await;
     let copied = match copied {
         Ok(copied) => copied,
         Err(error) => {
@@ -304,7 +309,7 @@ async fn last_look(
     let lists = commit::final_lists(log, session.number, &proposal.dead, copied, known)?;
     log.refresh(repository).await?;
     // What this key signs above its revocation is void, and nobody waits for it.
-    refuse_revoked(log, repository.signer(KEEPERS)?, u64::MAX)?;
+    refuse_revoked(log, repository.signer(KEEPERS)?, Log::END)?;
     if log.snapshots().iter().any(|snapshot| lists.forgotten.binary_search(&snapshot.session()).is_ok()) {
         // Whoever did that is about to end this gc anyway.
         let reason = "a snapshot was held or taken back while it ran".to_owned();
@@ -322,14 +327,14 @@ async fn copy_and_close(
     log: &mut Log,
     session: SessionId,
     catalogue: &Catalogue,
-    patience: &mut Patience,
+    waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<Copied> {
     log.refresh(repository).await?;
     log.complete(repository, session.number).await?;
     let copied = copy(repository, session, catalogue, &report.plan.moves, monitor).await?;
-    report.waits_for = patience.run(repository, log, session.number, monitor, &mut report.ended).await?;
+    report.waits_for = waiting.run(repository, log, session.number, monitor, &mut report.ended).await?;
     if report.waits_for.is_empty() {
         log.refuse_unread(&repository.keys.zone)?;
         account::account(repository, log, session.number)?;

@@ -16,8 +16,8 @@ use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
-use crate::repository::ends::{Ends, PackRef};
 use crate::repository::log::{Log, Moves, needed};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 
 /// Frames by the pack in which they should lie now.
 type Copies = BTreeMap<PackName, FrameSet>;
@@ -59,10 +59,10 @@ pub(super) async fn keep_unproven(
 /// Of each pack that is to go and that an earlier commit burnt: the frames that snapshots need and that were in it, by
 /// where they lie now.
 fn moved_away(log: &Log, doomed: &BTreeSet<PackName>, own: &GcLists) -> Result<BTreeMap<PackName, Copies>> {
-    let moves = Moves::below(log, u64::MAX);
+    let moves = Moves::below(log, Log::END);
     let asked = |pack: &PackName| doomed.contains(pack) && !own.dead.contains_pack(pack);
     let mut moved = BTreeMap::<PackName, Copies>::new();
-    for (named, members) in needed(log.remaining_below(u64::MAX))?.iter() {
+    for (named, members) in needed(log.remaining_below(Log::END))?.iter() {
         let stops = moves.stops(&named);
         let mut passed = vec![(named, None)];
         passed.extend(stops.iter().map(|(to, ranges)| (*to, Some(ranges))));
@@ -102,7 +102,7 @@ async fn prove(
         PackRef::find(catalogue, pack)
             .ok_or_else(|| Error::Store(StoreError::Missing { key: format!("a list of pack {pack}") }))
     };
-    let ends = Ends::fetch(repository, listed(from)?).await?;
+    let ends = PackEnds::fetch(repository, listed(from)?).await?;
     let directory = ends.decode().map_err(Error::object(&format!("pack {from}")))?;
     let hashes: HashMap<FrameName, Hash> =
         directory.directory().iter().map(|entry| (entry.frame, entry.hash)).collect();

@@ -15,7 +15,7 @@ use sancerre_format::names::Time;
 use super::weigh::Weight;
 use super::{GcOptions, notes};
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::log::{Log, LogEntry, Moves, Outcome, Standing};
+use crate::repository::log::{Log, LogEntry, Moves, Outcome, Retention};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
 const WORTH_PERCENT: u64 = 20;
@@ -109,7 +109,7 @@ impl Plan {
 }
 
 /// What a plan is made from.
-pub(super) struct Sight<'a> {
+pub(super) struct PlanInput<'a> {
     pub(super) log: &'a Log,
     pub(super) catalogue: &'a Catalogue,
     pub(super) present: &'a Present,
@@ -126,33 +126,33 @@ pub(super) struct Sight<'a> {
 }
 
 /// Plans from everything that the log and the listing say.
-pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
-    let log = sight.log;
-    let (burnt, standing, abandoned) = (log.burnt(u64::MAX), log.standing(u64::MAX), log.abandoned());
-    let quarantined = log.quarantined(u64::MAX).touched(&Moves::below(log, u64::MAX));
-    let mut plan = Plan { healers: sight.healers.clone(), ..Plan::default() };
+pub(super) fn plan(input: &PlanInput<'_>, options: &GcOptions) -> Plan {
+    let log = input.log;
+    let (burnt, retention, abandoned) = (log.burnt(Log::END), log.retention(), log.abandoned());
+    let quarantined = log.quarantined(Log::END).touched(&Moves::below(log, Log::END));
+    let mut plan = Plan { healers: input.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
-    for pack in sight.present.names() {
-        let found = sight.present.found(pack);
+    for pack in input.present.names() {
+        let found = input.present.found(pack);
         let entry = log.entry(pack.session);
-        let kept_by_note = entry.and_then(|entry| notes::keeps(log, &standing, entry));
+        let kept_by_note = entry.and_then(|entry| notes::keeps(log, &retention, entry));
         let is_decided = match kept_by_note {
             Some(keeps) => !keeps,
             None => entry
-                .is_some_and(|entry| is_decided(entry, &standing) || abandoned.contains_key(&entry.session)),
+                .is_some_and(|entry| is_decided(entry, &retention) || abandoned.contains_key(&entry.session)),
         };
-        if sight.lying.contains_key(&pack) {
+        if input.lying.contains_key(&pack) {
             plan.live.add(found);
-            let Some(candidate) = candidate(sight, pack) else { continue };
+            let Some(candidate) = candidate(input, pack) else { continue };
             plan.unused_bytes = plan.unused_bytes.saturating_add(candidate.weight.unused_bytes);
-            if is_decided && can_be_rewritten(sight, &quarantined, &pack) {
+            if is_decided && can_be_rewritten(input, &quarantined, &pack) {
                 candidates.push(candidate);
             }
-        } else if sight.healers.contains(&pack) {
+        } else if input.healers.contains(&pack) {
             plan.healing.add(found);
         } else if burnt.contains_pack(&pack) && kept_by_note != Some(true) {
             plan.leftover.add(found);
-        } else if is_decided && !sight.copies.contains(&pack) {
+        } else if is_decided && !input.copies.contains(&pack) {
             plan.dead.insert_pack(pack);
             plan.garbage.add(found);
         } else {
@@ -162,7 +162,7 @@ pub(super) fn plan(sight: &Sight<'_>, options: &GcOptions) -> Plan {
     for one in choose(candidates, plan.live.bytes, plan.unused_bytes, options) {
         let Weight { kept_bytes, unused_bytes } = one.weight;
         let kept = Survivors { frames: one.frames.clone(), bytes: kept_bytes, unused_bytes };
-        plan.rewrite(one.pack, kept, sight.present.found(one.pack));
+        plan.rewrite(one.pack, kept, input.present.found(one.pack));
     }
     plan
 }
@@ -188,20 +188,20 @@ impl Candidate<'_> {
     }
 }
 
-fn candidate<'a>(sight: &Sight<'a>, pack: PackName) -> Option<Candidate<'a>> {
-    let (frames, weight) = (sight.lying.get(&pack)?, *sight.weights.get(&pack)?);
-    Some(Candidate { pack, frames, size_bytes: sight.catalogue.pack(pack)?.size_bytes, weight })
+fn candidate<'a>(input: &PlanInput<'a>, pack: PackName) -> Option<Candidate<'a>> {
+    let (frames, weight) = (input.lying.get(&pack)?, *input.weights.get(&pack)?);
+    Some(Candidate { pack, frames, size_bytes: input.catalogue.pack(pack)?.size_bytes, weight })
 }
 
 /// What can be rewritten at all: what may be damaged is not passed on, but stored anew by backups, and then it is garbage.
-fn can_be_rewritten(sight: &Sight<'_>, quarantined: &FrameSet, pack: &PackName) -> bool {
-    let listed = sight.catalogue.pack(*pack);
-    let made = sight.log.generation(pack.session);
+fn can_be_rewritten(input: &PlanInput<'_>, quarantined: &FrameSet, pack: &PackName) -> bool {
+    let listed = input.catalogue.pack(*pack);
+    let made = input.log.generation(pack.session);
     made.is_some()
-        && made == sight.generation
-        && listed.is_some_and(|listed| sight.present.has(*pack, listed))
+        && made == input.generation
+        && listed.is_some_and(|listed| input.present.has(*pack, listed))
         && !quarantined.contains_pack(pack)
-        && !sight.healers.contains(pack)
+        && !input.healers.contains(pack)
 }
 
 /// The packs that are worth it, those with the most garbage for their size first. `live_bytes` and `unused_bytes` are
@@ -229,14 +229,14 @@ fn choose<'a>(
 /// Only what ended by a record that verifies can be judged, what a keeper gave up, and what a revoked key made: nothing
 /// that this one signs can become a snapshot any more, and nobody reuses it. What was lost with its log entry and given up
 /// ended too.
-fn is_decided(entry: &LogEntry, standing: &Standing) -> bool {
+fn is_decided(entry: &LogEntry, retention: &Retention) -> bool {
     if entry.lost.is_some() && matches!(entry.outcome, Outcome::Abort(_)) {
         return true;
     }
     if let Some(revoked) = &entry.revoked {
         return matches!(revoked.fields.kind, Kind::Backup(_));
     }
-    entry.entry.is_ok() && (entry.has_ended() || standing.gave_up(entry))
+    entry.entry.is_ok() && (entry.has_ended() || retention.gave_up(entry))
 }
 
 #[cfg(test)]

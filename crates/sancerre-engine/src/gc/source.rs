@@ -9,11 +9,11 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::Hash;
 use sancerre_format::pack::{DirectoryEntry, FrameChunk, SealedSession};
 
-use super::gather::Carried;
+use super::gather::MovedFrame;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
-use crate::repository::ends::{Ends, PackRef};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 
 /// Neighbouring frames are read by one request of at most so many bytes.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -34,9 +34,9 @@ pub(super) async fn read(
     source: PackRef,
     wanted: &FrameSet,
     monitor: &Monitor,
-) -> Result<Vec<Carried>> {
+) -> Result<Vec<MovedFrame>> {
     monitor.check()?;
-    let ends = Ends::fetch(repository, source).await?;
+    let ends = PackEnds::fetch(repository, source).await?;
     let root = repository.keys.metadata_root(&source.session)?;
     let names = wanted.clone();
     let find = move || find(&ends, &root, &names);
@@ -46,7 +46,7 @@ pub(super) async fn read(
         monitor.check()?;
         let bytes = repository.store.need_range(&source.key(repository), range.clone()).await?;
         let cut = move || frames.into_iter().map(|frame| frame.cut(&range, &bytes)).collect();
-        let frames: std::result::Result<Vec<Carried>, FormatError> = repository.host.compute(cut).await?;
+        let frames: std::result::Result<Vec<MovedFrame>, FormatError> = repository.host.compute(cut).await?;
         for frame in frames.map_err(Error::object(&source.key(repository)))? {
             add(&monitor.counters.done_bytes, u64::from(frame.place.sealed_bytes));
             carried.push(frame);
@@ -57,7 +57,7 @@ pub(super) async fn read(
 
 /// What the ends of a pack say of the wanted frames, in the order in which they lie in it.
 fn find(
-    ends: &Ends,
+    ends: &PackEnds,
     root: &sancerre_format::seal::RootKey,
     wanted: &FrameSet,
 ) -> std::result::Result<Vec<Wanted>, FormatError> {
@@ -100,7 +100,7 @@ impl Wanted {
     }
 
     /// The frame out of a range that was read.
-    fn cut(self, range: &Range<u64>, bytes: &Bytes) -> std::result::Result<Carried, FormatError> {
+    fn cut(self, range: &Range<u64>, bytes: &Bytes) -> std::result::Result<MovedFrame, FormatError> {
         let start = usize::try_from(self.range().start - range.start).unwrap_or(usize::MAX);
         let end = start + to_usize(self.entry.sealed_bytes);
         let sealed = bytes.get(start..end).filter(|sealed| Hash::of(sealed) == self.entry.hash);
@@ -108,6 +108,6 @@ impl Wanted {
             let detail = format!("frame {} does not fit its hash in the directory", self.entry.frame);
             FormatError::Forged { what: "pack", detail }
         })?;
-        Ok(Carried { place: self.entry.place(), session: self.session, pieces: self.pieces, sealed })
+        Ok(MovedFrame { place: self.entry.place(), session: self.session, pieces: self.pieces, sealed })
     }
 }

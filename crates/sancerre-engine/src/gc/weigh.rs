@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Ends, PackRef, fetch_all};
+use crate::repository::pack_ends::{PackEnds, PackRef, fetch_all};
 
 /// What a pack's sealed frames weigh. What is around them (head, table, directory) is neither needed nor garbage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn is_partial(needed: &FrameSet, frames: u32) -> bool {
     count.is_some_and(|count| count < u64::from(frames))
 }
 
-fn directory_weight(ends: &Ends, needed: &FrameSet) -> std::result::Result<Weight, FormatError> {
+fn directory_weight(ends: &PackEnds, needed: &FrameSet) -> std::result::Result<Weight, FormatError> {
     weight(ends.decode()?.directory(), needed)
 }
 

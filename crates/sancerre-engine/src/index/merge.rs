@@ -62,7 +62,7 @@ pub async fn merge_index(
     monitor: &Monitor,
 ) -> Result<Option<MergeReport>> {
     log.refuse_unread(&repository.keys.zone)?;
-    merge(repository, log, monitor, |sizes| choose(sizes, u64::MAX)).await
+    merge(repository, log, monitor, |sizes| choose(sizes, Log::END)).await
 }
 
 /// After a backup that found `runs` runs and stored `new_chunks`: merges the small ones if they are too many. A
@@ -115,7 +115,7 @@ pub(super) async fn merge(
     repository.signer(Kind::Index.roles())?;
     let mut listed = segments(repository, log).await?;
     // What a writer who is not trusted said is not handed on; what others handed on of it is proven when it is used.
-    retain_heard(log, &log.avoid(u64::MAX)?, &mut listed);
+    retain_heard(log, &log.avoid(Log::END)?, &mut listed);
     let (mut heads, mut sizes) = (Vec::new(), BTreeMap::new());
     let covered = {
         let log = &*log;

@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{Ends, PackRef};
 use crate::repository::log::{Avoid, Log};
+use crate::repository::pack_ends::{PackEnds, PackRef};
 use sancerre_repository::index::SegmentRun;
 use sancerre_repository::index::segments;
 
@@ -74,7 +74,7 @@ pub(super) async fn rebuild(
         return Ok(report);
     }
     add(&monitor.counters.total_bytes, sources.iter().map(|source| source.listed.size_bytes).sum());
-    let avoid = Arc::new(log.avoid(u64::MAX)?);
+    let avoid = Arc::new(log.avoid(Log::END)?);
     let mut writer = Writer {
         repository,
         publisher: Publisher::announce(repository, &mut log).await?,
@@ -124,7 +124,7 @@ async fn read_pack(
     avoid: &Arc<Avoid>,
 ) -> Result<Entries> {
     monitor.check()?;
-    let entries = match Ends::fetch(repository, source).await {
+    let entries = match PackEnds::fetch(repository, source).await {
         Ok(ends) => {
             let root = repository.keys.metadata_root(&source.session)?;
             let (key, avoid) = (source.key(repository), Arc::clone(avoid));
@@ -144,7 +144,7 @@ async fn read_pack(
 /// no gc committed is nobody's.
 fn read_table(
     root: &RootKey,
-    ends: &Ends,
+    ends: &PackEnds,
     pack: PackName,
     avoid: &Avoid,
 ) -> std::result::Result<Vec<IndexEntry>, FormatError> {

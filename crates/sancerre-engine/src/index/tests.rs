@@ -9,7 +9,7 @@ use sancerre_format::names::Folder;
 
 use super::rebuild::rebuild;
 use super::{Whole, key_of, segments};
-use crate::known::{Places, Usable};
+use crate::dedup::{PlaceMap, ReusePolicy};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -40,11 +40,11 @@ async fn names(repository: &Repository) -> Vec<SegmentName> {
     segments(repository, &log).await.unwrap().into_keys().collect()
 }
 
-async fn loaded(repository: &Repository) -> Places {
+async fn loaded(repository: &Repository) -> PlaceMap {
     let log = Log::load(repository).await.unwrap();
     let catalogue = Arc::new(Catalogue::load_all(repository, &log).await.unwrap().0);
     let present = Present::load(repository).await.unwrap();
-    let usable = Usable { own: None, avoid: log.avoid(u64::MAX).unwrap(), catalogue, present };
+    let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = super::Index::load(repository, &log, &usable, 1 << 30, &Monitor::silent()).await.unwrap();
     assert_eq!(index.runs(), 1);
     index.into_places()

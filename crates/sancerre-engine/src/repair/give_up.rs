@@ -62,7 +62,7 @@ async fn entry(
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
     match log.entry(number) {
         Some(entry) if is_sound(entry) => return usage("is there and is what its signer wrote"),
-        Some(entry) if entry.lost.is_some() => {
+        Some(entry) if entry.lost.is_some() && entry.has_ended() => {
             return usage("is lost already, and its outcome stands for it");
         }
         None if number == 0 || number > log.highest() => {
@@ -71,7 +71,9 @@ async fn entry(
         _ => {}
     }
     let session = log.said_of(number);
+    let is_untold = log.untold().iter().any(|untold| untold.number == number);
     if session.is_none()
+        && !is_untold
         && let Some(entry) = log.entry(number).filter(|entry| entry.session.intent != UNKNOWN)
     {
         return match log.noted().contains(&entry.session) {
@@ -165,7 +167,7 @@ async fn outcome(
         }
         return Ok(format!("{key}: given up; that gc ended with nothing"));
     }
-    if !log.standing(u64::MAX).is_live(&session) {
+    if !log.retention().is_live(&session) {
         return usage("was given up already");
     }
     let mut said = "forgotten: it may have been a snapshot, and the next gc deletes what only it needs";
@@ -178,7 +180,7 @@ async fn outcome(
         }
         log.refresh(repository).await?;
     }
-    if log.standing(u64::MAX).approvals_needed() > 0 {
+    if log.retention().approvals_needed() > 0 {
         said = "to be forgotten once other keepers approved it (`sancerre approve`)";
     }
     Ok(format!("{key}: {said}"))

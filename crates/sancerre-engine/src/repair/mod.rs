@@ -9,6 +9,7 @@
 //! Nothing is deleted and nothing is changed. What is written counts because the administrator signed it; every reader
 //! proves content by its ids as ever.
 
+mod admit;
 mod give_up;
 mod lists;
 mod noted;
@@ -81,6 +82,7 @@ pub async fn repair(
     }
     fill(repository, &log, options, &mut report).await?;
     let void = noted::plan(repository, &log, options, &mut report).await?;
+    let admitted = admit::plan(repository, &log, &mut report);
     let anew = lists::plan(repository, &log, &mut report).await?;
     for one in &anew {
         lists::make(repository, &log, one, options, monitor, &mut report).await?;
@@ -88,7 +90,7 @@ pub async fn repair(
     name_lost(repository, &log, &mut report);
     make_index(repository, &log, &anew, options, monitor, &mut report).await?;
     if !options.dry_run && !report.done.is_empty() {
-        report.note = noted::note(repository, &report, &void, monitor).await?;
+        report.note = noted::note(repository, &report, (&void, &admitted), monitor).await?;
     }
     Ok(report)
 }
@@ -145,12 +147,15 @@ async fn fill(
 ) -> Result<()> {
     let missing = log.lost_entries().filter(|(_, why)| *why == Lost::Missing);
     for (session, _) in missing {
+        if log.entry(session.number).is_none_or(|entry| !entry.has_ended()) {
+            continue;
+        }
         let key = names::log(&repository.keys.zone, session.number);
         report.done.push(format!(
             "{key}: filled, so that nobody can put another entry there; its outcome stands for it"
         ));
     }
-    if options.dry_run { Ok(()) } else { log.fill_lost(repository, u64::MAX).await }
+    if options.dry_run { Ok(()) } else { log.fill_lost(repository, Log::END).await }
 }
 
 /// What only the right bytes, or the administrator's word, can help.
@@ -176,13 +181,13 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         );
         report.left.push((key, advice));
     }
-    let (standing, abandoned) = (log.standing(u64::MAX), log.abandoned());
+    let (retention, abandoned) = (log.retention(), log.abandoned());
     let is_given_up = |key: &str| match ZoneKey::parse(zone, key) {
         Ok(ZoneKey::Outcome(session)) => {
             // Nobody waits for one of a session that the log does not have (any more).
             abandoned.contains_key(&session)
                 || !log.has(&session)
-                || log.entry(session.number).is_some_and(|entry| standing.gave_up(entry))
+                || log.entry(session.number).is_some_and(|entry| retention.gave_up(entry))
         }
         _ => false,
     };
@@ -204,7 +209,7 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         report.left.push((key, advice));
     }
     let is_unread = |key: &String| log.unread().iter().any(|unread| unread.key == *key);
-    for (session, vm) in log.damaged().filter(|(session, _)| standing.is_live(session)) {
+    for (session, vm) in log.damaged().filter(|(session, _)| retention.is_live(session)) {
         let key = names::outcome(zone, &session);
         if !is_unread(&key) {
             let advice = format!(

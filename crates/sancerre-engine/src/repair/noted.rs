@@ -15,7 +15,9 @@ use crate::check::at_log;
 use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Lost, REPAIR, REPAIR_HEADER, REPAIR_LINE, filler};
+use crate::repository::log::{
+    Log, LogEntry, Lost, REPAIR, REPAIR_HEADER, REPAIR_LINE, REPAIR_SESSION_LINE, filler,
+};
 use crate::repository::session::{append_by, one_line};
 
 /// What is at numbers whose entry is rotten or cannot be read, and for which something stands; and at those that were just
@@ -63,13 +65,14 @@ fn is_other(entry: &LogEntry, given_up: &BTreeSet<u64>) -> bool {
 pub(super) async fn note(
     repository: &Repository,
     report: &RepairReport,
-    void: &[SessionId],
+    (void, admitted): (&[SessionId], &[SessionId]),
     monitor: &Monitor,
 ) -> Result<Option<u64>> {
     let mut text = REPAIR_HEADER.to_owned();
     let done = report.done.iter().map(|line| format!("did: {}\n", one_line(line)));
     let void = void.iter().map(|there| format!("{REPAIR_LINE}{there}\n"));
-    done.chain(void).for_each(|line| text.push_str(&line));
+    let admitted = admitted.iter().map(|session| format!("{REPAIR_SESSION_LINE}{session}\n"));
+    done.chain(void).chain(admitted).for_each(|line| text.push_str(&line));
     let public = record::compress_public(&text)?;
     let (topic, result) = (Name::new(REPAIR)?, Some(Name::new("done")?));
     let note = Kind::Note(Note { topic, result, snapshots: Vec::new() });

@@ -46,7 +46,7 @@ pub(super) async fn dump(
     let write = write_slices(fetcher, member, &memory, receiver, &mut output);
     let done = try_join(plan_slices(fetcher, member, output_bytes, sender), write).await;
     if done.is_err() {
-        fetcher.settle().await;
+        fetcher.join_work().await;
     }
     done?;
     output.finish(fetcher, member)?;

@@ -160,7 +160,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// Waits until no job runs any more, so that nothing is written behind the caller's back.
-    pub(super) async fn settle(&self) {
+    pub(super) async fn join_work(&self) {
         // An error would mean that the semaphore was closed, which nobody does.
         drop(self.jobs.acquire_many(self.jobs_max).await);
     }

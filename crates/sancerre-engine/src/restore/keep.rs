@@ -18,8 +18,27 @@ use crate::restore::write::Sink;
 /// Chunks compared by one job: some 5 MiB.
 const CHUNKS_PER_JOB: usize = 64;
 
-/// Leaves of a window what must be fetched.
+/// Leaves of a window what must be fetched, and takes what is there.
 pub(super) async fn keep(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, window: Window) -> Result<Window> {
+    compare(fetcher, sink, window, Found::Taken).await
+}
+
+/// What becomes of a chunk that the target holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is in place from then on.
+    Taken,
+    /// Nothing yet.
+    Left,
+}
+
+/// Leaves of a window what the target does not hold.
+pub(super) async fn compare(
+    fetcher: &Fetcher<'_>,
+    sink: &Arc<Sink>,
+    window: Window,
+    found: Found,
+) -> Result<Window> {
     if sink.target.old().is_empty() {
         return Ok(window);
     }
@@ -27,23 +46,23 @@ pub(super) async fn keep(fetcher: &Fetcher<'_>, sink: &Arc<Sink>, window: Window
     let batches: Vec<Window> = window.chunks(CHUNKS_PER_JOB).map(<[_]>::to_vec).collect();
     let jobs = batches.into_iter().map(|chunks| {
         let sink = Arc::clone(sink);
-        fetcher.compute(move || sink.keep(&id_key, chunks))
+        fetcher.compute(move || sink.keep(&id_key, chunks, found))
     });
     let mut jobs = std::pin::pin!(stream::iter(jobs).buffer_unordered(fetcher.jobs_ready()));
     let mut missing = Window::new();
-    while let Some(found) = jobs.try_next().await? {
-        missing.extend(found?);
+    while let Some(batch) = jobs.try_next().await? {
+        missing.extend(batch?);
     }
     Ok(missing)
 }
 
 impl Sink {
     /// Returns the chunks that are not there.
-    fn keep(&self, id_key: &[u8; 32], mut chunks: Window) -> Result<Window> {
+    fn keep(&self, id_key: &[u8; 32], mut chunks: Window, found: Found) -> Result<Window> {
         let mut buffer = Vec::new();
         let mut failed = Ok(());
         chunks.retain(|(_, chunk)| {
-            match self.monitor.check().and_then(|()| self.keep_chunk(id_key, chunk, &mut buffer)) {
+            match self.monitor.check().and_then(|()| self.keep_chunk(id_key, chunk, &mut buffer, found)) {
                 Ok(kept) => !kept,
                 Err(error) => {
                     failed = Err(error);
@@ -54,11 +73,24 @@ impl Sink {
         failed.map(|()| chunks)
     }
 
-    fn keep_chunk(&self, id_key: &[u8; 32], chunk: &Piece, buffer: &mut Vec<u8>) -> Result<bool> {
+    fn keep_chunk(
+        &self,
+        id_key: &[u8; 32],
+        chunk: &Piece,
+        buffer: &mut Vec<u8>,
+        found: Found,
+    ) -> Result<bool> {
+        // What the survey found there is not read again.
+        if found == Found::Taken && self.is_unchanged(&chunk.disk()) {
+            self.count_kept(u64::from(chunk.size_bytes));
+            return Ok(true);
+        }
         buffer.resize(to_usize(chunk.size_bytes), 0);
         for old in self.target.old() {
             if old.read_at(chunk.at, buffer) && chunk_id(id_key, buffer) == chunk.id {
-                self.kept(chunk.at, buffer, old.is_in_place())?;
+                if found == Found::Taken {
+                    self.kept(chunk.at, buffer, old.is_in_place())?;
+                }
                 return Ok(true);
             }
         }

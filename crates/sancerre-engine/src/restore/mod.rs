@@ -19,6 +19,7 @@ mod moved;
 mod open;
 mod plan;
 mod streams;
+mod survey;
 mod walk;
 mod write;
 
@@ -143,6 +144,14 @@ async fn fill(
 ) -> Result<RestoreReport> {
     start(reader, member, &sink.monitor)?;
     let fetcher = Fetcher::new(reader, options, &sink.monitor);
+    if sink.target.wants_survey() {
+        let found = survey::survey(&fetcher, member, sink).await?;
+        let preparing = Arc::clone(sink);
+        let survey = fetcher
+            .compute(move || preparing.target.prepare(found.ranges()).map(|()| found).map_err(Error::from))
+            .await??;
+        sink.survey.set(survey).map_err(|_| Error::bug("a target was surveyed twice"))?;
+    }
     let written = write::write(&fetcher, member, sink).await?;
     let behind = behind::look(sink, member.size_bytes, options.wipe_rest)?;
     Ok(report(&fetcher, member, written, behind))

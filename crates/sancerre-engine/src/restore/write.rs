@@ -1,8 +1,8 @@
 //! Writing a disk to a target: frames in any order, each decoded and written by one job.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures::future::try_join;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
@@ -20,6 +20,7 @@ use crate::restore::keep::keep;
 use crate::restore::open::{open, stretch};
 use crate::restore::plan::{Holes, PackRange, plan, runs};
 use crate::restore::streams::STREAMS_MAX;
+use crate::restore::survey::Survey;
 use crate::restore::walk::Walk;
 
 /// Chunks that may wait for another copy before the index is searched for them: one pass for many.
@@ -39,6 +40,8 @@ pub(super) struct Sink {
     pub(super) monitor: Monitor,
     written_bytes: AtomicU64,
     kept_bytes: AtomicU64,
+    /// Of a target that wanted to know: all that will change. The rest was found there as it is to be.
+    pub(super) survey: OnceLock<Survey>,
 }
 
 /// Bytes of a disk that are in place.
@@ -51,7 +54,13 @@ pub(super) struct Written {
 
 impl Sink {
     pub(super) fn new(target: Box<dyn DiskTarget>, monitor: Monitor) -> Self {
-        Self { target, monitor, written_bytes: AtomicU64::new(0), kept_bytes: AtomicU64::new(0) }
+        let (written_bytes, kept_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { target, monitor, written_bytes, kept_bytes, survey: OnceLock::new() }
+    }
+
+    /// Whether a range was surveyed, and is what it is to be.
+    pub(super) fn is_unchanged(&self, range: &Range<u64>) -> bool {
+        self.survey.get().is_some_and(|survey| survey.within(range).is_empty())
     }
 }
 
@@ -61,7 +70,7 @@ pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, sink: &Arc<Sin
     let (sender, receiver) = mpsc::channel(1);
     let done = try_join(plan_steps(fetcher, member, sink, sender), run_steps(fetcher, sink, receiver)).await;
     if done.is_err() {
-        fetcher.settle().await;
+        fetcher.join_work().await;
     }
     let (mut gone, chunks_gone) = done?;
     // All that could be had is in place: only now it is said what could not.
@@ -191,10 +200,14 @@ impl Sink {
         if !is_in_place {
             self.target.write_at(at, bytes)?;
         }
-        let count = to_u64(bytes.len());
-        add(&self.kept_bytes, count);
-        add(&self.monitor.counters.done_bytes, count);
+        self.count_kept(to_u64(bytes.len()));
         Ok(())
+    }
+
+    /// A chunk is in place that was there before.
+    pub(super) fn count_kept(&self, bytes: u64) {
+        add(&self.kept_bytes, bytes);
+        add(&self.monitor.counters.done_bytes, bytes);
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
@@ -207,6 +220,10 @@ impl Sink {
 
     /// A new file is all zeros already; elsewhere these are requests to the driver or the file system.
     fn zero(&self, gaps: Vec<Range<u64>>) -> Result<()> {
+        let gaps: Vec<Range<u64>> = match self.survey.get() {
+            Some(survey) => gaps.iter().flat_map(|gap| survey.within(gap)).collect(),
+            None => gaps,
+        };
         for mut gap in gaps {
             while !gap.is_empty() {
                 self.monitor.check()?;

@@ -11,8 +11,8 @@ use sancerre_format::seal::RootKey;
 
 use super::{MachineStats, Stats};
 use crate::error::Result;
-use crate::repository::ends::Ends;
 use crate::repository::log::{Log, Moves};
+use crate::repository::pack_ends::PackEnds;
 
 /// Classes of chunk sizes: the first up to 4 KiB, each twice the one before, the last without end.
 pub const CLASSES: usize = 9;
@@ -109,7 +109,7 @@ impl<'a> Count<'a> {
     pub(super) fn pack(
         &mut self,
         name: PackName,
-        ends: &Ends,
+        ends: &PackEnds,
         root: &RootKey,
     ) -> std::result::Result<(), FormatError> {
         let tail = ends.decode()?;

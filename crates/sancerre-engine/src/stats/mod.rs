@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
-use crate::repository::ends::{PackRef, fetch_all};
 use crate::repository::log::Log;
+use crate::repository::pack_ends::{PackRef, fetch_all};
 use count::{Count, Needs};
 
 pub use count::{CLASSES, SizeClass};

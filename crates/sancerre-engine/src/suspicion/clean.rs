@@ -69,7 +69,7 @@ impl MachineNight {
 
 /// The snapshots of all machines with their verdicts, each machine's together, the oldest first.
 pub fn machines(repository: &Repository, log: &Log) -> Vec<Vec<MachineNight>> {
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let mut machines: Vec<Vec<MachineNight>> = Vec::new();
     for snapshot in log.snapshots() {
         let session = snapshot.session();
@@ -83,8 +83,8 @@ pub fn machines(repository: &Repository, log: &Log) -> Vec<Vec<MachineNight>> {
             machine: fields.machine,
             finished: fields.finished,
             disks: body.as_ref().map(|body| disks(body, &snapshot)),
-            noted: standing.suspected_by(&session),
-            cleared: standing.cleared_by(&session),
+            noted: retention.suspected_by(&session),
+            cleared: retention.cleared_by(&session),
             by_sums: Suspicion::Normal,
         };
         match machines.iter_mut().find(|nights| nights.iter().any(|other| other.is_of(&night))) {
@@ -159,7 +159,7 @@ const DEVIATIONS: u64 = 6;
 const NEW_BYTES: u64 = 32 << 20;
 
 /// What a keeper can tell of the last of these nights without any key: far more than usual is new, and it cannot be
-/// compressed. Pack sizes cannot be made up.
+/// compressed.
 fn by_sums(nights: &[Sums]) -> Suspicion {
     let Some((night, before)) = nights.split_last() else { return Suspicion::Normal };
     // The first backup of a machine is all new.
@@ -210,7 +210,7 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     let is_named =
         |nights: &&Vec<MachineNight>| nights.iter().any(|night| night.vm == *vm || night.public_name == *vm);
     let mut of_vm: Vec<SessionId> = Vec::new();
-    for (session, public_name) in log.standing(u64::MAX).suspects() {
+    for (session, public_name) in log.retention().suspects() {
         let by_snapshot = machines.iter().filter(is_named).flatten().any(|night| night.session == session);
         if by_snapshot || public_name == *vm {
             of_vm.push(session);
@@ -230,7 +230,7 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     let text = format!("sancerre-suspicion-v1\ncritical: -\nreason: {}\n", one_line(reason));
     let public = sancerre_format::record::compress_public(&text)?;
     let entry = append_by(repository, log, KEEPERS, Kind::Note(note), &public).await?.number;
-    let left = to_u64(log.standing(u64::MAX).suspects().len()).saturating_sub(to_u64(of_vm.len()));
+    let left = to_u64(log.retention().suspects().len()).saturating_sub(to_u64(of_vm.len()));
     Ok(ClearedSuspects { entry, snapshots: of_vm, left })
 }
 

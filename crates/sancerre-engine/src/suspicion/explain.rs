@@ -8,6 +8,7 @@ use sancerre_format::outcome::MemberKind;
 
 use super::extent::{Counts, EXTENT_BYTES};
 use super::stored::{SeenNight, StoredStatistics, seen};
+use super::trace::Start;
 use crate::error::{Error, Result};
 use crate::restore::SnapshotReader;
 
@@ -66,6 +67,22 @@ pub async fn explain(reader: &SnapshotReader, wanted: Option<&Title>) -> Result<
         explained.push(Explained { name: member.name.clone(), night: seen(member), places });
     }
     Ok(explained)
+}
+
+/// The blocks of a disk at which a file or a page started in the snapshot before, and does not any more, ascending; none where
+/// one of both has no statistics of it.
+///
+/// Errors: statistics that cannot be read.
+pub async fn ended(before: &SnapshotReader, now: &SnapshotReader, disk: &Title) -> Result<Option<Vec<u64>>> {
+    let mut starts = Vec::new();
+    for reader in [before, now] {
+        let stored = StoredStatistics::open(Arc::clone(reader.frames()), reader.body()).await?;
+        let Some(stored) = stored.filter(|stored| stored.disk(disk).is_some()) else { return Ok(None) };
+        starts.push(stored.starts(disk, 0, u64::MAX).await?);
+    }
+    let (Some(now), Some(before)) = (starts.pop(), starts.pop()) else { return Ok(None) };
+    let is_gone = |(block, _): &Start| now.binary_search_by_key(block, |(block, _)| *block).is_err();
+    Ok(Some(before.into_iter().filter(is_gone).map(|(block, _)| block).collect()))
 }
 
 fn weight(counts: &Counts) -> (u64, u64) {

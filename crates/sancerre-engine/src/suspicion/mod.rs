@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use clean::{ClearedSuspects, MachineNight, clear, last_clean, machines};
 pub use extent::{Counts, EXTENT_BYTES};
 pub(crate) use notes::note;
-pub use notes::suspect;
+pub use notes::{suspect, what_stays};
 pub use signatures::{Signature, signature};
 pub use trace::{Start, Trace};
 pub use verdict::{Judgement, Past, Sign, Suspicion, THRESHOLDS, judge};

@@ -90,7 +90,7 @@ async fn compare(
         at = at.saturating_add(to_u64(length));
         add(&monitor.counters.done_bytes, to_u64(length));
     }
-    trace.end();
+    trace.end(disk.size_bytes());
     trace.drain_below(u64::MAX).iter().for_each(|(_, counts)| sum.add(counts));
     Ok(sum)
 }

@@ -1,8 +1,10 @@
 //! The bytes of the statistics (FORMAT.md §5.2): a table that names, for each GiB of each disk, a piece with where files start
 //! and one with what was counted. Pieces that are as the night before are not stored again.
 
+use std::collections::BTreeMap;
+
 use sancerre_format::FormatError;
-use sancerre_format::bytes::{Reader, to_u64};
+use sancerre_format::bytes::Reader;
 use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
 use sancerre_format::names::Title;
 
@@ -15,12 +17,11 @@ use crate::error::Result;
 pub const SPAN_BYTES: u64 = 1 << 30;
 /// Blocks in it.
 pub const SPAN_BLOCKS: u64 = SPAN_BYTES / 4096;
-const SPAN_EXTENTS: u64 = SPAN_BYTES / EXTENT_BYTES;
+/// Extents in it.
+pub const SPAN_EXTENTS: u64 = SPAN_BYTES / EXTENT_BYTES;
 
 const WHAT: &str = "statistics";
 const MAGIC: &[u8; 8] = b"SNCSTAT1";
-/// Most disks and bytes of a disk that are believed.
-const SPANS_MAX: usize = 1 << 20;
 /// Bytes of a piece that is named.
 const NAMED_BYTES: usize = 64;
 
@@ -33,7 +34,7 @@ pub struct NamedPiece {
     pub place: Place,
 }
 
-/// The pieces of one GiB of a disk; none where there is nothing to say.
+/// The pieces of one GiB of a disk, at least one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     /// Where files start.
@@ -49,8 +50,8 @@ pub struct DiskTable {
     pub name: Title,
     /// Its size.
     pub size_bytes: u64,
-    /// Its pieces, one for each GiB.
-    pub spans: Vec<Span>,
+    /// The pieces of each GiB of which there is something to say, by its number.
+    pub spans: BTreeMap<u64, Span>,
 }
 
 fn corrupt(detail: &str) -> FormatError {
@@ -67,7 +68,8 @@ pub fn encode_table(disks: &[DiskTable]) -> Result<Vec<u8>> {
         bytes.extend_from_slice(name.as_bytes());
         bytes.extend_from_slice(&disk.size_bytes.to_le_bytes());
         put_count(&mut bytes, disk.spans.len())?;
-        for span in &disk.spans {
+        for (number, span) in &disk.spans {
+            bytes.extend_from_slice(&number.to_le_bytes());
             bytes.push(u8::from(span.starts.is_some()) | u8::from(span.counts.is_some()) << 1);
             span.starts.iter().chain(&span.counts).for_each(|named| put_named(&mut bytes, named));
         }
@@ -117,19 +119,21 @@ fn read_disk(reader: &mut Reader<'_>) -> std::result::Result<DiskTable, FormatEr
     let name = std::str::from_utf8(reader.take(length)?).map_err(|_| corrupt("a name is no text"))?;
     let name = Title::decode(name)?;
     let size_bytes = reader.u64()?;
-    let count = reader.count(1)?;
-    if count > SPANS_MAX || to_u64(count) != size_bytes.div_ceil(SPAN_BYTES) {
-        return Err(corrupt("a disk has another number of pieces than its size needs"));
-    }
-    let mut spans = Vec::with_capacity(count);
+    let count = reader.count(9 + NAMED_BYTES)?;
+    let (mut spans, mut next) = (BTreeMap::new(), 0);
     for _ in 0..count {
+        let number = reader.u64()?;
+        if number < next || number >= size_bytes.div_ceil(SPAN_BYTES) {
+            return Err(corrupt("pieces are not ascending, or lie beyond their disk"));
+        }
+        next = number + 1;
         let flags = reader.u8()?;
-        if flags > 3 {
+        if !matches!(flags, 1..=3) {
             return Err(corrupt("a piece is of no known kind"));
         }
         let starts = (flags & 1 != 0).then(|| read_named(reader)).transpose()?;
         let counts = (flags & 2 != 0).then(|| read_named(reader)).transpose()?;
-        spans.push(Span { starts, counts });
+        spans.insert(number, Span { starts, counts });
     }
     Ok(DiskTable { name, size_bytes, spans })
 }
@@ -242,8 +246,6 @@ fn number(reader: &mut Reader<'_>) -> std::result::Result<u64, FormatError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -257,13 +259,42 @@ mod tests {
     }
 
     fn disk() -> impl Strategy<Value = DiskTable> {
-        let span = (proptest::option::of(named()), proptest::option::of(named()));
-        let span = span.prop_map(|(starts, counts)| Span { starts, counts });
-        ("[a-z]{1,8}", proptest::collection::vec(span, 0..5)).prop_map(|(name, spans)| DiskTable {
+        let span = (named(), proptest::option::of(named()), any::<bool>());
+        let span = span.prop_map(|(one, other, is_counts)| match is_counts {
+            true => Span { starts: other, counts: Some(one) },
+            false => Span { starts: Some(one), counts: other },
+        });
+        let spans = proptest::collection::btree_map(0u64..1 << 33, span, 0..5);
+        ("[a-z]{1,8}", spans).prop_map(|(name, spans)| DiskTable {
             name: Title::new(&name).unwrap(),
-            size_bytes: spans.len() as u64 * SPAN_BYTES,
+            size_bytes: spans.keys().next_back().map_or(0, |last| last * SPAN_BYTES + 1),
             spans,
         })
+    }
+
+    /// FORMAT.md §5.2, byte for byte.
+    #[test]
+    fn statistics_are_spelled_so_for_ever() {
+        let starts = [(SPAN_BLOCKS, Signature::File), (SPAN_BLOCKS + 100, Signature::Page)];
+        assert_eq!(encode_starts(1, &starts), [0, 0xc7, 1]);
+        let counts = Counts { changed: 300, lost: 1, ..Counts::default() };
+        let spelled = [2, 0, 0xac, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+        assert_eq!(encode_counts(1, &[(SPAN_EXTENTS + 2, counts)]), spelled);
+        let frame = FrameName { pack: PackName { session: 7, ordinal: 2 }, index: 3 };
+        let frame = FramePlace { frame, offset_bytes: 560, sealed_bytes: 304 };
+        let named =
+            NamedPiece { id: ContentId([0xc0; 32]), place: Place { frame, offset_bytes: 5, size_bytes: 6 } };
+        let spans = BTreeMap::from([(1, Span { starts: Some(named), counts: None })]);
+        let disk = DiskTable { name: Title::new("sda").unwrap(), size_bytes: 2 * SPAN_BYTES, spans };
+        let spelled = [
+            &b"SNCSTAT1\x01\0\0\0\x03\0\0\0sda\0\0\0\x80\0\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0\x01"[..],
+            &[0xc0; 32],
+            &[
+                7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 48, 2, 0, 0, 48, 1, 0, 0, 5, 0, 0, 0, 6, 0,
+                0, 0,
+            ],
+        ];
+        assert_eq!(encode_table(&[disk]).unwrap(), spelled.concat());
     }
 
     proptest! {

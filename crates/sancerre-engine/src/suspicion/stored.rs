@@ -1,7 +1,7 @@
 //! What earlier nights left: the pieces of their statistics, and what their disk lines say.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sancerre_format::FormatError;
@@ -12,7 +12,7 @@ use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::{Body, Member};
 
 use super::extent::Counts;
-use super::record::{self, DiskTable, NamedPiece, SPAN_BLOCKS, Span};
+use super::record::{self, DiskTable, NamedPiece, SPAN_BLOCKS};
 use super::trace::Start;
 use super::verdict::{Judgement, Sign, Suspicion, THRESHOLDS};
 use crate::error::Result;
@@ -104,6 +104,11 @@ pub fn nights(repository: &Repository, log: &Log, vm: &Title, machine: Option<Ma
     nights
 }
 
+/// The GiBs in which these blocks are.
+fn spans(first: u64, blocks: u64) -> Range<u64> {
+    first / SPAN_BLOCKS..first.saturating_add(blocks).div_ceil(SPAN_BLOCKS)
+}
+
 /// The statistics of one snapshot.
 pub struct StoredStatistics {
     frames: Arc<Frames>,
@@ -134,6 +139,12 @@ impl StoredStatistics {
         self.tables.iter().find(|disk| disk.name == *name)
     }
 
+    /// Whether files started in the GiBs of a range of blocks of a disk.
+    pub fn knows(&self, disk: &Title, first: u64, blocks: u64) -> bool {
+        let mut spans = self.disk(disk).into_iter().flat_map(|table| table.spans.range(spans(first, blocks)));
+        spans.any(|(_, span)| span.starts.is_some())
+    }
+
     /// Where files started in a range of blocks of a disk, ascending.
     ///
     /// Errors: a piece cannot be read.
@@ -141,10 +152,9 @@ impl StoredStatistics {
         let Some(table) = self.disk(disk) else { return Ok(Vec::new()) };
         let end = first.saturating_add(blocks);
         let mut starts = Vec::new();
-        for span in first / SPAN_BLOCKS..end.div_ceil(SPAN_BLOCKS) {
-            let found = usize::try_from(span).ok().and_then(|span| table.spans.get(span));
-            let Some(Span { starts: Some(named), .. }) = found else { continue };
-            let piece = self.span_starts(span, named).await?;
+        for (span, found) in table.spans.range(spans(first, blocks)) {
+            let Some(named) = &found.starts else { continue };
+            let piece = self.span_starts(*span, named).await?;
             let from = piece.partition_point(|(block, _)| *block < first);
             let to = piece.partition_point(|(block, _)| *block < end);
             starts.extend_from_slice(piece.get(from..to).unwrap_or_default());
@@ -157,11 +167,10 @@ impl StoredStatistics {
     /// Errors: a piece cannot be read.
     pub async fn extents(&self, disk: &Title) -> Result<Vec<(u64, Counts)>> {
         let mut extents = Vec::new();
-        let spans = self.disk(disk).map(|table| table.spans.as_slice()).unwrap_or_default();
-        for (span, found) in (0u64..).zip(spans) {
+        for (span, found) in self.disk(disk).into_iter().flat_map(|table| &table.spans) {
             let Some(named) = &found.counts else { continue };
             let bytes = self.piece(named).await?;
-            let counts = record::decode_counts(span, &bytes);
+            let counts = record::decode_counts(*span, &bytes);
             extents.extend(counts.map_err(|error| self.frames.blame(&named.place.frame, error))?);
         }
         Ok(extents)

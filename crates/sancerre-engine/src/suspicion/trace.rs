@@ -36,12 +36,17 @@ pub struct Trace {
     is_under: bool,
     /// Whether the block before this one changed, and something may go on behind it.
     goes_on: bool,
+    /// The block behind the last one that was seen.
+    next: u64,
 }
 
 impl Trace {
-    /// Adds the next region. `before` are the starts in it the night before, ascending.
+    /// Adds the next region. `before` are the starts in it the night before, ascending. What lies between two regions is a
+    /// hole, and no file started in it.
     pub fn region(&mut self, region: &Blocks, before: &[Start]) {
         let first = region.start() / to_u64(BLOCK_BYTES);
+        self.skip_to(first);
+        self.next = first.saturating_add(to_u64(region.blocks().len()));
         let mut before = before.iter().copied().peekable();
         for (number, block) in (first..).zip(region.blocks().iter().copied()) {
             while before.next_if(|(start, _)| *start < number).is_some() {}
@@ -55,9 +60,16 @@ impl Trace {
         }
     }
 
-    /// The disk ends here.
-    pub fn end(&mut self) {
+    /// The disk has so many bytes, and all of them were seen.
+    pub fn end(&mut self, size_bytes: u64) {
+        self.skip_to(size_bytes.div_ceil(to_u64(BLOCK_BYTES)));
         self.settle(true);
+    }
+
+    fn skip_to(&mut self, block: u64) {
+        if block > self.next {
+            self.block(self.next, Block::default(), None);
+        }
     }
 
     /// Takes the counts of all extents below this one, ascending. Where the end of a file is still to be seen, its own extent
@@ -176,7 +188,8 @@ mod tests {
         disk
     }
 
-    /// The counts of a night from one disk to another, in regions of this size.
+    /// The counts of a night from one disk to another, in regions of this size; of those without a byte nothing is told where
+    /// no file started.
     fn night(before: &[u8], after: &[u8], region_bytes: usize) -> Counts {
         let mut first = Trace::default();
         for (number, region) in before.chunks(region_bytes).enumerate() {
@@ -198,10 +211,13 @@ mod tests {
             let from = (start / BLOCK) as u64;
             let to = from + (region_bytes / BLOCK) as u64;
             let here: Vec<Start> = starts.iter().copied().filter(|(at, _)| (from..to).contains(at)).collect();
+            if here.is_empty() && region.iter().all(|byte| *byte == 0) {
+                continue;
+            }
             trace.region(&blocks, &here);
         }
         let mut sum = Counts::default();
-        trace.end();
+        trace.end(after.len() as u64);
         trace.drain_below(u64::MAX).iter().for_each(|(_, counts)| sum.add(counts));
         sum
     }

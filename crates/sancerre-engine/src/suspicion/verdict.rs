@@ -108,7 +108,7 @@ pub enum Sign {
     Random,
     /// What was new could be compressed far less than usual.
     Dense,
-    /// The night before has no statistics, and an earlier one has.
+    /// The night before has no statistics to compare with, and an earlier one has.
     Blind,
     /// The statistics do not agree with the sums of the snapshot.
     Contradiction,
@@ -158,7 +158,7 @@ pub struct Past<'a> {
     pub nights: &'a [Counts],
     /// Whether this is the first backup of the disk.
     pub is_first: bool,
-    /// Whether the night before has no statistics, though an earlier one has.
+    /// Whether the night before has no statistics to compare with, though an earlier one has.
     pub is_blind: bool,
 }
 

@@ -56,7 +56,9 @@ fn tell(sign: Sign, night: &Counts) -> String {
             "what was new could be compressed to {} of its size only, less than usual",
             percent(night.coded_bytes, night.new_bytes)
         ),
-        Sign::Blind => "the snapshot before this one has no statistics, though earlier ones have".into(),
+        Sign::Blind => {
+            "the snapshot before this one has no statistics that could be compared with, though earlier ones have".into()
+        },
         Sign::Contradiction => "the statistics do not agree with what the snapshot says of itself".into(),
     }
 }

@@ -17,7 +17,7 @@ use super::wire::PACKET_BYTES_MAX;
 
 /// Why nothing more comes from the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// It closed the socket, or is no more.
     Ended,
     /// It took longer than it may.
@@ -39,7 +39,7 @@ impl From<Errno> for Trouble {
 }
 
 /// A socket of which each packet is whole.
-pub(super) struct Lane {
+pub struct Lane {
     socket: OwnedFd,
     packet: Vec<u8>,
     /// How long one answer may take; none for the reader, which waits for questions.
@@ -55,12 +55,19 @@ impl fmt::Debug for Lane {
 }
 
 /// Both ends of a new connection.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+///
+/// # Errors
+/// Of the system.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 impl Lane {
-    pub(super) fn new(socket: OwnedFd, patience: Option<Duration>) -> io::Result<Self> {
+    /// This end, and how long an answer may take.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn new(socket: OwnedFd, patience: Option<Duration>) -> io::Result<Self> {
         if patience.is_some() {
             set_socket_timeout(&socket, Timeout::Recv, patience)?;
             set_socket_timeout(&socket, Timeout::Send, patience)?;
@@ -69,7 +76,10 @@ impl Lane {
     }
 
     /// Sends a packet. What comes next has all its time again.
-    pub(super) fn send(&mut self, packet: &[u8], passed: Option<BorrowedFd<'_>>) -> Result<(), Trouble> {
+    ///
+    /// # Errors
+    /// When nobody is at the other end.
+    pub fn send(&mut self, packet: &[u8], passed: Option<BorrowedFd<'_>>) -> Result<(), Trouble> {
         self.waited = Duration::ZERO;
         let passed: Vec<BorrowedFd<'_>> = passed.into_iter().collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -84,7 +94,10 @@ impl Lane {
     }
 
     /// The next packet of an answer. Descriptors are not taken.
-    pub(super) fn receive(&mut self) -> Result<&[u8], Trouble> {
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn receive(&mut self) -> Result<&[u8], Trouble> {
         let begun = Instant::now();
         let (_, length) = retry_on_intr(|| recv(&self.socket, self.packet.as_mut_slice(), RecvFlags::TRUNC))?;
         self.waited = self.waited.saturating_add(begun.elapsed());
@@ -99,7 +112,10 @@ impl Lane {
     }
 
     /// The next packet, and the descriptor that came along.
-    pub(super) fn receive_passed(&mut self) -> Result<(&[u8], Option<OwnedFd>), Trouble> {
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn receive_passed(&mut self) -> Result<(&[u8], Option<OwnedFd>), Trouble> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
         let received = {

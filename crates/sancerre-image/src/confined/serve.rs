@@ -15,6 +15,7 @@ use super::channel::{Lane, Trouble};
 use super::look;
 use super::wire::{Answer, Ask, BYTES_MAX, Kind, Passed, Place, RUNS_MAX, Role};
 use crate::foreign::{self, ImageError, ImageFormat, Parts};
+use crate::package::read_package;
 use crate::positional::length;
 use crate::qcow2::{self, Files, Run};
 use crate::{Bitmap, Disk, OpenError, Qcow2Disk, RawDisk, ReadError, raw};
@@ -45,6 +46,10 @@ pub(super) fn run(mut control: Lane) -> Result<(), Trouble> {
             let top = opened(named, file);
             let format = look::format(format).ok_or(Trouble::Lie("no format"))?;
             tell_whole(control, &top, format)
+        }
+        Some(Ask::Package { file: named }) => {
+            let archive = opened(named, file);
+            tell_package(control, &archive)
         }
         _ => Err(Trouble::Lie("no work")),
     }
@@ -114,6 +119,38 @@ fn tell_whole(mut control: Lane, top: &RawDisk, format: ImageFormat) -> Result<(
         Err(other) => Answer::Fault { file: 0, text: short(&other.to_string()) }.encode(),
     };
     control.send(&packet, None)
+}
+
+fn tell_package(mut control: Lane, archive: &RawDisk) -> Result<(), Trouble> {
+    let package = match read_package(archive, &|disk| stands_alone(disk)) {
+        Ok(package) => package,
+        Err(fault) => {
+            return control.send(&Answer::Fault { file: 0, text: short(&fault.to_string()) }.encode(), None);
+        }
+    };
+    let has_manifest = package.has_manifest;
+    for member in std::iter::once(package.description).chain(package.disks) {
+        control.send(&Answer::Member(member).encode(), None)?;
+    }
+    control.send(&Answer::Packed { has_manifest }.encode(), None)
+}
+
+/// Whether a VMDK in an archive is whole, and names no other file.
+fn stands_alone(disk: &dyn Disk) -> Result<(), String> {
+    struct Nothing;
+    impl Parts for Nothing {
+        fn named(&mut self, image: &Path, name: &str) -> Result<Option<Arc<dyn Disk>>, ImageError> {
+            Err(ImageError::Parts { path: image.to_owned(), name: name.to_owned() })
+        }
+    }
+    foreign::look(disk, ImageFormat::Vmdk, &mut Nothing).map_err(|error| match error {
+        ImageError::CutShort { needed_bytes, length_bytes, .. } => format!(
+            "it is cut short: by its own tables it has at least {needed_bytes} bytes, and it has {length_bytes}"
+        ),
+        ImageError::Unmeasured { why, .. } => format!("it cannot be told whether it is whole: {why}"),
+        ImageError::Parts { name, .. } => format!("it stands on another file, {name:?}, which is not read"),
+        other => other.to_string(),
+    })
 }
 
 /// The files that the caller gave, by their names, in the order in which they came.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::package::PackageMember;
 use crate::qcow2::Bitmap;
 use crate::{Disk, RawDisk};
 
@@ -24,6 +25,8 @@ pub(super) enum Ask<'a> {
     Qcow2 { backing: bool, data_file: bool, file: Passed<'a> },
     /// Tell whether the file is whole, by its format.
     Whole { format: u8, file: Passed<'a> },
+    /// Tell what is in the archive.
+    Package { file: Passed<'a> },
     /// Here is the file that was asked for.
     Granted(Passed<'a>),
     /// That file is not there.
@@ -67,6 +70,10 @@ pub(super) enum Answer<'a> {
     CutShort { file: usize, needed_bytes: u64 },
     /// That cannot be told.
     Unmeasured { file: usize, why: &'a [u8] },
+    /// A file in the archive: its description comes first, then its disks.
+    Member(PackageMember),
+    /// Those are all.
+    Packed { has_manifest: bool },
     /// Where the next bytes of the range are.
     Runs { is_last: bool, runs: Vec<Place> },
     /// The next bytes of the range.
@@ -124,6 +131,7 @@ impl Ask<'_> {
                 passed(&[b'q', u8::from(*backing), u8::from(*data_file)], file)
             }
             Self::Whole { format, file } => passed(&[b'w', *format], file),
+            Self::Package { file } => passed(b"p", file),
             Self::Granted(file) => passed(b"g", file),
             Self::Gone => vec![b'n'],
             Self::Lane => vec![b'l'],
@@ -144,6 +152,7 @@ impl<'a> Ask<'a> {
                 Self::Qcow2 { backing: fields.flag()?, data_file: fields.flag()?, file: fields.passed()? }
             }
             b'w' => Self::Whole { format: fields.byte()?, file: fields.passed()? },
+            b'p' => Self::Package { file: fields.passed()? },
             b'g' => Self::Granted(fields.passed()?),
             b'n' => Self::Gone,
             b'l' => Self::Lane,
@@ -174,6 +183,8 @@ impl Answer<'_> {
                 [&start(b'C', *file)[..], &needed_bytes.to_le_bytes()].concat()
             }
             Self::Unmeasured { file, why } => [&start(b'U', *file)[..], why].concat(),
+            Self::Member(member) => [&b"A"[..], &member.encode()].concat(),
+            Self::Packed { has_manifest } => vec![b'P', u8::from(*has_manifest)],
             Self::Runs { is_last, runs } => {
                 let mut packet = vec![b'R', u8::from(*is_last)];
                 runs.iter().for_each(|run| run.encode(&mut packet));
@@ -205,6 +216,8 @@ impl<'a> Answer<'a> {
             b'W' => Self::Whole,
             b'C' => Self::CutShort { file: fields.file()?, needed_bytes: fields.long()? },
             b'U' => Self::Unmeasured { file: fields.file()?, why: fields.rest() },
+            b'A' => Self::Member(PackageMember::decode(fields.rest())?),
+            b'P' => Self::Packed { has_manifest: fields.flag()? },
             b'R' => Self::Runs { is_last: fields.flag()?, runs: places(fields.rest())? },
             b'B' => Self::Bytes { is_last: fields.flag()?, bytes: fields.rest() },
             b'M' => Self::Bitmap(Bitmap::decode(fields.rest())?),
@@ -256,6 +269,22 @@ fn places(records: &[u8]) -> Option<Vec<Place>> {
         return None;
     }
     records.iter().map(|record| Place::decode(record)).collect()
+}
+
+impl PackageMember {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.range.start, self.range.end, self.capacity_bytes].map(u64::to_le_bytes);
+        let sum = self.sum.unwrap_or_default();
+        [&numbers.concat()[..], &[u8::from(self.sum.is_some())], &sum, self.name.as_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (range, capacity_bytes) = (fields.range()?, fields.long()?);
+        let (has_sum, sum) = (fields.flag()?, fields.take()?);
+        let name = std::str::from_utf8(fields.0).ok()?.to_owned();
+        Some(Self { name, range, sum: has_sum.then_some(sum), capacity_bytes })
+    }
 }
 
 impl Bitmap {
@@ -351,6 +380,13 @@ mod tests {
             Answer::Named { file: 2, role: Role::Part, name: b"base" },
             Answer::Opened { size_bytes: 1 << 40 },
             Answer::Whole,
+            Answer::Member(PackageMember {
+                name: "a.vmdk".to_owned(),
+                range: 7..u64::MAX,
+                sum: Some([7; 32]),
+                capacity_bytes: 9,
+            }),
+            Answer::Packed { has_manifest: true },
             Answer::CutShort { file: 0, needed_bytes: 9 },
             Answer::Unmeasured { file: 1, why: b"why" },
             Answer::Runs { is_last: true, runs },
@@ -368,6 +404,7 @@ mod tests {
         for ask in [
             Ask::Qcow2 { backing: true, data_file: false, file },
             Ask::Whole { format: 3, file },
+            Ask::Package { file },
             Ask::Granted(file),
             Ask::Gone,
             Ask::Lane,

@@ -61,11 +61,9 @@ fn what_only_resembles_a_container_is_none() {
     text.resize(4096, 0);
     let mut cookie_alone = vec![1; 4096];
     cookie_alone[3584..3592].copy_from_slice(b"conectix");
-    let mut archive = vec![0; 1024];
-    archive[..9].copy_from_slice(b"notes.txt");
-    archive[257..262].copy_from_slice(b"ustar");
+    let bzip = b"BZh9 is how it begins".to_vec();
     let later = b"QFI\xfb\x00\x00\x00\x63".to_vec();
-    for bytes in [Vec::new(), b"Q".to_vec(), b"QFI".to_vec(), later, text, cookie_alone, archive] {
+    for bytes in [Vec::new(), b"Q".to_vec(), b"QFI".to_vec(), later, text, cookie_alone, bzip] {
         fs::write(&path, &bytes).unwrap();
         assert_eq!(container(&open_raw(&path).unwrap()).unwrap(), None, "{:?}", bytes.get(..9));
     }
@@ -77,4 +75,6 @@ fn an_appliance_is_known_by_its_first_file() {
     head[..10].copy_from_slice(b"web01.ovf\0");
     head[257..262].copy_from_slice(b"ustar");
     assert_eq!(by_magic(&head, &[]).map(|found| found.name), Some("OVA"));
+    head[..10].copy_from_slice(b"disk.raw\0\0");
+    assert_eq!(by_magic(&head, &[]).map(|found| found.name), Some("tar"));
 }

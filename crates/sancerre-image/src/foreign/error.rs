@@ -94,4 +94,22 @@ pub enum ImageError {
         /// How that looked from here.
         source: Box<NbdError>,
     },
+    /// An archive holds no machine that can be imported.
+    #[error("cannot import {}: {fault}; nothing was saved", path.display())]
+    Package {
+        /// The archive as it was named.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The program did not write the image.
+    #[error("qemu-img does not write {} as {format}: {said}", path.display())]
+    Unwritten {
+        /// Where it was to be.
+        path: PathBuf,
+        /// The format as QEMU calls it.
+        format: &'static str,
+        /// How it ended and its last words, made harmless.
+        said: String,
+    },
 }

@@ -133,3 +133,20 @@ fn our_own_open_file_is_no_other_program() {
     let _writer = OpenOptions::new().write(true).open(&image).unwrap();
     assert_eq!(is_in_use(&image), None);
 }
+
+#[test]
+fn swap_space_and_what_is_locked_as_a_whole_is_in_use() {
+    assert_eq!(swap("/swap\\040file\tfile\t1024\t0\t-2").unwrap(), Path::new("/swap file"));
+    assert_eq!(swap("Filename\tType\tSize\tUsed\tPriority"), None);
+    let folder = TempDir::new().unwrap();
+    let image = folder.path().join("image");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let holder = File::open(&image).unwrap();
+    holder.lock_shared().unwrap();
+    assert_eq!(is_in_use(&image), None, "others may read too");
+    holder.unlock().unwrap();
+    holder.lock().unwrap();
+    assert!(is_in_use(&image).unwrap().contains("open for writing in another program"));
+    drop(holder);
+    assert_eq!(is_in_use(&image), None);
+}

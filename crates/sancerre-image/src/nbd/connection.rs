@@ -15,6 +15,7 @@ use super::wire::{
 use crate::positional::length;
 
 const READING: &str = "reading";
+const WRITING: &str = "writing";
 /// An error chunk has a number and a text.
 const ERROR_BYTES_MAX: u32 = 4096;
 /// No answer has more errors in it.
@@ -182,6 +183,47 @@ impl Connection {
         let result = self.read(0, buffer);
         self.request_bytes = usual;
         result
+    }
+
+    /// Sends a command that changes the export, and waits until it is done. The range is whole blocks, and no more of them than a
+    /// request may have.
+    pub(super) fn command(
+        &mut self,
+        command: u16,
+        range: &Range<u64>,
+        bytes: &[u8],
+    ) -> Result<Result<(), Failed>, Fault> {
+        self.channel.progress();
+        let length_bytes = u32::try_from(range.end.saturating_sub(range.start));
+        let length_bytes = length_bytes.map_err(|_| Fault::lied("a range too long to be asked for"))?;
+        let cookie = self.ask(0, command, range.start, length_bytes, WRITING)?;
+        send(self.channel.as_mut(), bytes, WRITING)?;
+        let (mut failed, mut errors) = (None, 0_u32);
+        loop {
+            let (head, length_bytes) = self.hear(WRITING)?;
+            let (Head::Simple { cookie: answered, .. } | Head::Chunk { cookie: answered, .. }) = head;
+            if answered != cookie {
+                return Err(Fault::lied("it answers a request that is not under way"));
+            }
+            match head {
+                Head::Simple { error: 0, .. } => return Ok(Ok(())),
+                Head::Simple { error, .. } => return Ok(Err(Failed(Said::errno(error, &[])))),
+                Head::Chunk { is_last: true, kind: CHUNK_NONE, .. } if length_bytes == 0 => {
+                    return Ok(failed.map_or(Ok(()), |said| Err(Failed(said))));
+                }
+                Head::Chunk { is_last, kind, .. } if is_error_chunk(kind) && errors < ERRORS_MAX => {
+                    errors = errors.saturating_add(1);
+                    let said = self.hear_error(kind, length_bytes, WRITING)?;
+                    if is_last {
+                        return Ok(Err(Failed(failed.unwrap_or(said))));
+                    }
+                    failed.get_or_insert(said);
+                }
+                Head::Chunk { kind, .. } => {
+                    return Err(Fault::lied(format!("a chunk of kind {kind} answers a write")));
+                }
+            }
+        }
     }
 
     fn pieces<'b>(&self, mut offset: u64, buffer: &'b mut [u8]) -> VecDeque<Piece<'b>> {

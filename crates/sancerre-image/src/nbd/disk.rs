@@ -103,6 +103,11 @@ impl NbdDisk {
         list().map_err(|fault: Fault| fault.at(&uri.to_string()))
     }
 
+    /// Its connections.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// What was agreed on with the server.
     pub fn export(&self) -> &Export {
         self.pool.export()

@@ -9,8 +9,9 @@ use super::wire::{
     ALLOCATION, CAN_MULTI_CONN, ERROR_TLS_REQUIRED, ERROR_UNKNOWN, ERROR_UNSUPPORTED, FIXED_NEWSTYLE, Fields,
     HAS_FLAGS, INFO_BLOCK_SIZE, INFO_EXPORT, MAGIC, NAME_BYTES_MAX, NO_ZEROES, OLD_MAGIC, OPTION_ABORT,
     OPTION_EXPORT_NAME, OPTION_GO, OPTION_LIST_META_CONTEXT, OPTION_MAGIC, OPTION_REPLY_BYTES,
-    OPTION_SET_META_CONTEXT, OPTION_STARTTLS, OPTION_STRUCTURED_REPLY, REPLY_ACK, REPLY_ERROR, REPLY_INFO,
-    REPLY_META_CONTEXT, SEND_DF, Said, counted, harmless, option, option_reply,
+    OPTION_SET_META_CONTEXT, OPTION_STARTTLS, OPTION_STRUCTURED_REPLY, READ_ONLY, REPLY_ACK, REPLY_ERROR,
+    REPLY_INFO, REPLY_META_CONTEXT, SEND_DF, SEND_FLUSH, SEND_WRITE_ZEROES, Said, counted, harmless, option,
+    option_reply,
 };
 
 const DOING: &str = "agreeing on the protocol";
@@ -36,6 +37,12 @@ pub struct Export {
     pub largest_block_bytes: u32,
     /// Whether several connections see the same bytes.
     pub can_multi_connect: bool,
+    /// Whether it takes no writes.
+    pub is_read_only: bool,
+    /// Whether what was written can be made durable.
+    pub can_flush: bool,
+    /// Whether zeros can be written without sending them.
+    pub can_zero: bool,
     /// Whether answers can be asked for in one piece.
     pub can_unfragment: bool,
     /// Whether answers are structured.
@@ -143,6 +150,9 @@ impl Draft {
             smallest_block_bytes: smallest,
             largest_block_bytes: largest.saturating_sub(beyond),
             can_multi_connect: flags & CAN_MULTI_CONN != 0,
+            is_read_only: flags & READ_ONLY != 0,
+            can_flush: flags & SEND_FLUSH != 0,
+            can_zero: flags & SEND_WRITE_ZEROES != 0,
             can_unfragment: flags & SEND_DF != 0,
             is_structured: false,
             allocation: None,

@@ -37,10 +37,16 @@ pub(super) const INFO_BLOCK_SIZE: u16 = 3;
 
 /// Transmission flags of an export.
 pub(super) const HAS_FLAGS: u16 = 1;
+pub(super) const READ_ONLY: u16 = 1 << 1;
+pub(super) const SEND_FLUSH: u16 = 1 << 2;
+pub(super) const SEND_WRITE_ZEROES: u16 = 1 << 6;
 pub(super) const SEND_DF: u16 = 1 << 7;
 pub(super) const CAN_MULTI_CONN: u16 = 1 << 8;
 
 pub(super) const COMMAND_READ: u16 = 0;
+pub(super) const COMMAND_WRITE: u16 = 1;
+pub(super) const COMMAND_FLUSH: u16 = 3;
+pub(super) const COMMAND_WRITE_ZEROES: u16 = 6;
 pub(super) const COMMAND_DISCONNECT: u16 = 2;
 pub(super) const COMMAND_BLOCK_STATUS: u16 = 7;
 /// Command flags.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Qcow2Fault {
     /// It is something else.
-    #[error("it does not begin as a qcow2 image does; say which format it has")]
+    #[error(
+        "it does not begin as a qcow2 image does; say which format it has; a raw disk of such a name needs --format raw"
+    )]
     NotQcow2,
     /// The file ends inside its header.
     #[error("it ends inside its header; it is cut short, copy it again")]

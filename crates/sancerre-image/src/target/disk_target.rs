@@ -27,6 +27,19 @@ pub trait DiskTarget: Send + Sync {
         Vec::new()
     }
 
+    /// Whether it wants to know what will change before the first of it is written ([`DiskTarget::prepare`]).
+    fn wants_survey(&self) -> bool {
+        false
+    }
+
+    /// All that will be written or zeroed lies in these ranges, which ascend. Only then may the first write come.
+    ///
+    /// # Errors
+    /// What could not be prepared; nothing is written then.
+    fn prepare(&self, _changes: &[Range<u64>]) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     /// What a device holds behind the end of the disk; none for what ends with it.
     ///
     /// # Errors
@@ -90,6 +103,8 @@ pub enum Continue {
     Resume,
     /// By writing over what is there, where it differs.
     Overwrite,
+    /// The same in a file.
+    InPlace,
 }
 
 impl Left {

@@ -1,13 +1,14 @@
 //! Whether somebody works with a file or device now. A virtual machine writes to its disk's file for as long as it runs:
 //! were the file replaced, all that it writes from then on would be lost.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::IFlags;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use crate::TargetError;
+use crate::in_use::is_locked_whole;
 
 /// Fails when another process has a lock on `file`: QEMU locks bytes 100 to 203 of its images, libvirt's lock daemon byte
 /// 0, others all of it. Asking takes no lock, so nobody is kept from anything.
@@ -24,18 +25,6 @@ pub(super) fn refuse_locked(file: &File, path: &Path) -> Result<(), TargetError>
         return Err(TargetError::Locked { path: path.to_owned(), by });
     }
     Ok(())
-}
-
-/// flock(2) is another kind of lock, which cannot be asked for without taking it; it is given back at once.
-fn is_locked_whole(file: &File) -> bool {
-    match file.try_lock_shared() {
-        Ok(()) => {
-            // What cannot be unlocked goes with the descriptor.
-            let _ = file.unlock();
-            false
-        }
-        Err(error) => matches!(error, TryLockError::WouldBlock),
-    }
 }
 
 /// Fails for a file that nobody may replace: `chattr +i` and `+a`.

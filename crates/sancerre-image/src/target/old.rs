@@ -9,18 +9,54 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::nbd::NbdDisk;
 use crate::positional::{length, read_exact};
 use crate::raw::size_of;
-use crate::{TargetError, holes};
+use crate::{Disk, TargetError, holes};
 
 /// Zeros are looked for in pieces of this.
 const PIECE_BYTES: u64 = 1 << 20;
+/// What is not zeros is told in pieces of this.
+const ZERO_PIECE: usize = 64 << 10;
 
 /// Bytes from before, whatever they are: only a comparison tells.
 #[derive(Debug)]
 pub struct OldBytes<'a> {
-    pub(super) file: &'a File,
-    pub(super) is_in_place: bool,
+    source: Source<'a>,
+    is_in_place: bool,
+}
+
+/// Where they are read.
+#[derive(Debug)]
+enum Source<'a> {
+    File(&'a File),
+    Export(&'a NbdDisk),
+}
+
+impl<'a> OldBytes<'a> {
+    pub(super) fn of_file(file: &'a File, is_in_place: bool) -> Self {
+        Self { source: Source::File(file), is_in_place }
+    }
+
+    pub(crate) fn of_disk(disk: &'a NbdDisk, is_in_place: bool) -> Self {
+        Self { source: Source::Export(disk), is_in_place }
+    }
+
+    /// Where there may be data; everywhere if that cannot be told.
+    fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let found = match self.source {
+            Source::File(file) => holes::data_ranges(file, range.clone()).ok(),
+            Source::Export(disk) => disk.data_ranges(range.clone()).ok(),
+        };
+        found.unwrap_or_else(|| vec![range])
+    }
+
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        match self.source {
+            Source::File(file) => read_exact(|bytes, at| file.read_at(bytes, at), offset, buffer).is_ok(),
+            Source::Export(disk) => disk.read_at(offset, buffer).is_ok(),
+        }
+    }
 }
 
 impl OldBytes<'_> {
@@ -32,8 +68,29 @@ impl OldBytes<'_> {
     /// Fills `buffer` from `offset`; false where there is a hole or nothing, or where it cannot be read.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> bool {
         let range = offset..offset.saturating_add(length(buffer));
-        let is_hole = holes::data_ranges(self.file, range).is_ok_and(|found| found.is_empty());
-        !is_hole && read_exact(|bytes, at| self.file.read_at(bytes, at), offset, buffer).is_ok()
+        !self.data(range).is_empty() && self.fill(offset, buffer)
+    }
+
+    /// Where `range` is not zeros, in pieces; where it cannot be read, all of it may not be.
+    pub fn not_zero(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut found: Vec<Range<u64>> = Vec::new();
+        let mut buffer = vec![0; ZERO_PIECE];
+        for data in self.data(range) {
+            let mut at = data.start;
+            while at < data.end {
+                let left = usize::try_from(data.end.saturating_sub(at)).unwrap_or(ZERO_PIECE);
+                let piece = buffer.get_mut(..left.min(ZERO_PIECE)).unwrap_or_default();
+                let end = at.saturating_add(length(piece));
+                if !self.fill(at, piece) || piece.iter().any(|byte| *byte != 0) {
+                    match found.last_mut() {
+                        Some(last) if last.end == at => last.end = end,
+                        _ => found.push(at..end),
+                    }
+                }
+                at = end;
+            }
+        }
+        found
     }
 }
 

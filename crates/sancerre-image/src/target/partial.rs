@@ -97,7 +97,10 @@ impl Partial {
     pub(super) fn publish(self) -> Result<(), TargetError> {
         refuse_used(&self.name, self.overwrite)?;
         if !is_named(&self.file, &self.path) {
-            return Err(TargetError::AnotherRestore { path: self.path });
+            return Err(match fs::symlink_metadata(&self.path) {
+                Err(source) => failed(GONE, &self.path, source),
+                Ok(_) => TargetError::AnotherRestore { path: self.path },
+            });
         }
         fs::rename(&self.path, &self.name).map_err(|source| failed("rename", &self.path, source))?;
         let directory = directory_of(&self.name);
@@ -113,6 +116,9 @@ impl Partial {
         fs::remove_file(&self.path).map_err(|source| failed("remove", &self.path, source))
     }
 }
+
+/// Nobody replaced it: it has no name here any more.
+const GONE: &str = "find again, as it or its folder was moved or removed meanwhile,";
 
 fn size_failed(partial: &Partial, size_bytes: u64, source: io::Error) -> TargetError {
     match source.kind() {

@@ -4,6 +4,7 @@
 //! the file is written at the end, the header last: until then no program takes it for one.
 
 mod assembly;
+mod evidence;
 mod layout;
 mod map;
 
@@ -24,6 +25,8 @@ use crate::positional::{Stop, is_inside, length, read_exact};
 use crate::qcow2::codec::{Codec, compress, decompress};
 use assembly::Assembly;
 use map::{CLUSTER_BYTES, Map, Place};
+
+pub(super) use evidence::Evidence;
 
 /// Programs see disks of whole sectors.
 const SECTOR_BYTES: u64 = 512;
@@ -177,7 +180,7 @@ impl Qcow2Target {
             }
         }
         let (file, state) = (self.partial.file(), self.locked()?);
-        let header = layout::write_tables(file, &state.map, self.virtual_bytes(), self.codec)?;
+        let header = layout::write_tables(file, &state.map, self.virtual_bytes(), self.codec, None)?;
         // The tables must not be lost where the header was kept.
         file.sync_all()?;
         file.write_all_at(&header, 0)?;

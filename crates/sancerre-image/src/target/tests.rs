@@ -186,6 +186,15 @@ fn a_partial_file_of_someone_else_is_left_alone() {
 }
 
 #[test]
+fn a_folder_that_was_moved_meanwhile_is_no_other_restore() {
+    let place = Place::new();
+    let target = RawTarget::create(&place.name(), 100, false).unwrap();
+    fs::rename(place.partial(), place.name().with_extension("moved")).unwrap();
+    let error = target.finish().unwrap_err().to_string();
+    assert!(error.contains("moved or removed meanwhile"), "{error}");
+}
+
+#[test]
 fn an_abandoned_restore_leaves_nothing() {
     let place = Place::new();
     let target = RawTarget::create(&place.name(), MIB, false).unwrap();

@@ -90,12 +90,12 @@ impl<T> Read<T> {
 
 /// What is to be written to the cache.
 #[derive(Default)]
-struct Kept {
+struct ToWrite {
     entries: Vec<(String, Bytes)>,
     bytes: u64,
 }
 
-impl Kept {
+impl ToWrite {
     fn push(&mut self, name: String, bytes: Bytes) {
         self.bytes = self.bytes.saturating_add(to_u64(bytes.len()));
         self.entries.push((name, bytes));
@@ -179,7 +179,7 @@ impl Repository {
         let keys = wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let by_key: std::collections::HashMap<String, Wanted> =
             wanted.into_iter().map(|wanted| (wanted.key.clone(), wanted)).collect();
-        let mut kept = Kept::default();
+        let mut kept = ToWrite::default();
         let mut fetched = std::pin::pin!(self.store.get_each(keys));
         while let Some((key, got)) = fetched.try_next().await? {
             monitor.check()?;

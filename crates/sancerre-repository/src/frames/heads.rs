@@ -12,9 +12,9 @@ use sancerre_format::pack::{DirectoryEntry, PackKind};
 use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
 
 use super::{Frames, sealed};
-use crate::ends::{Ends, PackRef};
 use crate::error::{Error, Result};
 use crate::log::LogEntry;
+use crate::pack_ends::{PackEnds, PackRef};
 
 /// Packs of a session that are asked before it is given up.
 const PACKS_ASKED: usize = 8;
@@ -67,7 +67,7 @@ impl Frames {
         let view = self.view();
         let Some(source) = PackRef::find(&view.catalogue, pack) else { return Ok(false) };
         let key = source.key(&self.repository);
-        let ends = Ends::fetch(&self.repository, source).await?;
+        let ends = PackEnds::fetch(&self.repository, source).await?;
         let tail = ends.decode().map_err(Error::object(&key))?;
         let known =
             view.log.entry(session).filter(|entry| entry.announced().is_some()).map(|entry| entry.session);

@@ -15,8 +15,8 @@ use sancerre_format::names::Folder;
 
 use super::segment::{Segment, Whole, key_of, retain_heard, segments_of};
 use super::uncovered::{Covering, ignored, read_uncovered};
+use crate::dedup::{BYTES_PER_ENTRY, ReusePolicy, Speaker, Word, Words};
 use crate::error::{Error, Result};
-use crate::known::{BYTES_PER_ENTRY, Speaker, Usable, Word, Words};
 use crate::log::Log;
 use crate::lru::LruCache;
 use crate::monitor::Monitor;
@@ -84,7 +84,7 @@ impl Index {
     pub async fn load(
         repository: &Repository,
         log: &Log,
-        usable: &Usable,
+        usable: &ReusePolicy,
         budget_bytes: u64,
         monitor: &Monitor,
     ) -> Result<Self> {
@@ -96,7 +96,7 @@ impl Index {
     pub async fn of(
         repository: &Repository,
         log: &Log,
-        usable: &Usable,
+        usable: &ReusePolicy,
         listed: &[Listed],
         budget_bytes: u64,
         monitor: &Monitor,
@@ -134,7 +134,7 @@ impl Index {
     }
 
     /// What was read whole.
-    pub fn into_places(self) -> crate::known::Places {
+    pub fn into_places(self) -> crate::dedup::PlaceMap {
         self.words.into_iter().map(|(id, packed)| (id, Word::from(packed).place)).collect()
     }
 
@@ -168,7 +168,7 @@ impl Index {
     pub async fn resolve(
         &self,
         repository: &Repository,
-        usable: &Usable,
+        usable: &ReusePolicy,
         monitor: &Monitor,
         ids: &[ContentId],
     ) -> Result<Vec<(ContentId, Word)>> {
@@ -268,7 +268,7 @@ async fn read(
 
 struct Loading<'a> {
     repository: &'a Repository,
-    usable: &'a Usable,
+    usable: &'a ReusePolicy,
     monitor: &'a Monitor,
     words: Words,
     speakers: Vec<String>,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It is a hint: what is missing or damaged costs deduplication and nothing else, and no place is used before
-//! [`Usable`](crate::known::Usable) allows it.
+//! [`ReusePolicy`](crate::dedup::ReusePolicy) allows it.
 
 mod copies;
 mod lookup;

@@ -27,7 +27,7 @@ pub async fn unread_segments(
     }
     let mut listed = segments(repository, log).await?;
     // Who is not trusted covers nothing.
-    retain_heard(log, &log.avoid(u64::MAX)?, &mut listed);
+    retain_heard(log, &log.avoid(Log::END)?, &mut listed);
     let read = |name, size_bytes| Head::read(repository, log, name, size_bytes);
     let covered = read_uncovered((repository, log), monitor, &listed, read, |_: Head| {}).await?;
     let is_of_backup = |number: u64| {

@@ -218,7 +218,7 @@ async fn zones(repository: &Repository) -> Result<BTreeMap<Zone, (u64, Log)>> {
                 Ok(()) | Err(Error::Gap { .. } | Error::Store(StoreError::Missing { .. })) => {}
                 Err(error) => return Err(error),
             }
-            let free = log.first_gap(u64::MAX).unwrap_or(u64::MAX);
+            let free = log.first_gap(Log::END).unwrap_or(u64::MAX);
             match repository.store.get(&names::log(&zone, free)).await? {
                 None => break free,
                 Some(_) => log.refresh(&there).await?,

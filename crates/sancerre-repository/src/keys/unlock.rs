@@ -1,5 +1,6 @@
 //! Opening a repository's own keys with a passphrase or with identities.
 
+mod refused;
 mod signers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use super::sealed::{self, SCRYPT_LOG_N, age_identity, open_by_epoch};
 use super::{Anchored, Keys, SecretString, SignerKey, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use refused::{and_unread, another_admin};
 use sancerre_store::Store;
 use signers::{open_admin, open_writer};
 
@@ -262,9 +264,11 @@ async fn open_identities(
     }
     if identities.is_empty() {
         let lost = LostKey::recipients(left_out.first());
+        let is_unread = |left_out: &&LeftOut| matches!(left_out.why, Error::Store(_));
+        let unread = left_out.iter().find(is_unread).map(|unread| unread.why.to_string());
         return Err(match objects::worst(left_out, any) {
             Some(error) => error,
-            None if any => unlock.fits_none(&records, store),
+            None if any => and_unread(unlock.fits_none(&records, store), unread),
             None => lost.into(),
         });
     }
@@ -344,18 +348,6 @@ fn step(
         return Err(forged("the one before is of another place"));
     }
     Ok(Step::Before(Box::new(former)))
-}
-
-fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Error {
-    Error::WrongKey {
-        what: format!(
-            "the config at {} is of repository {} and its admin key, but the key was sealed for repository {}",
-            store.location(),
-            config.repository,
-            sealed.repository
-        ),
-        advice: "somebody may have replaced objects there: compare the trust anchor with the one you wrote down",
-    }
 }
 
 /// The newest generation of a zone that verifies; none when there is no such zone.

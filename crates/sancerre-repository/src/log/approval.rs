@@ -91,6 +91,6 @@ impl fmt::Display for Pending {
 impl Log {
     /// The entries that wait for approval, ascending.
     pub fn pending(&self) -> Vec<Pending> {
-        self.standing(u64::MAX).pending().cloned().collect()
+        self.retention().pending().cloned().collect()
     }
 }

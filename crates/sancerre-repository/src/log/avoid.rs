@@ -11,14 +11,14 @@ use sancerre_format::record::Record;
 
 use crate::error::{Error, Result};
 
-use super::moves::{Marks, Moves};
+use super::moves::{Moves, PackAndFrameSet};
 use super::{Log, LogEntry, Outcome};
 
 /// Places that a session must not use (FORMAT.md §9.2).
 #[derive(Debug, Clone, Default)]
 pub struct Avoid {
     moves: Moves,
-    marks: Marks,
+    marks: PackAndFrameSet,
     /// The gcs that burn or propose a pack, of packs from or to which something was moved.
     burners: HashMap<PackName, Vec<u64>>,
     sessions: HashSet<u64>,
@@ -95,7 +95,7 @@ impl Log {
     /// Errors: a proposal that a keeper signed and nobody can read; to ignore it could lose data.
     pub fn avoid(&self, number: u64) -> Result<Avoid> {
         // Copies in a collector's pack count when its commit is below: only then do they stay wherever they are moved.
-        let (moves, marks) = (Moves::below(self, number), self.quarantined(u64::MAX));
+        let (moves, marks) = (Moves::below(self, number), self.quarantined(Log::END));
         let kept = self.basis.as_ref().map(|basis| (basis.upto, basis.kept.clone()));
         let mut avoid = Avoid { moves, marks, kept, ..Avoid::default() };
         self.avoid_gcs(&mut avoid, number)?;
@@ -117,6 +117,9 @@ impl Log {
             let is_in_force =
                 !abandoned.contains_key(&entry.session) && !waiting.contains_key(&entry.session.number);
             avoid_gc(avoid, entry, is_in_force)?;
+        }
+        for (gc, lists) in self.doubted().filter(|(gc, _)| gc.number < number) {
+            avoid.add_gc(gc.number, &lists.dead);
         }
         Ok(())
     }

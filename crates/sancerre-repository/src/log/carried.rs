@@ -8,7 +8,7 @@ use sancerre_format::log::{Entry, Held, Kind};
 use sancerre_format::record::{Cut, Record};
 
 use super::suspects;
-use super::{Avoid, Log, LogEntry, Moves, Standing};
+use super::{Avoid, Log, LogEntry, Moves, Retention};
 use crate::error::Result;
 
 /// What a checkpoint is made of: which packs may be used, where frames lie, and which records are carried, by number.
@@ -75,9 +75,9 @@ impl Carried {
 
     /// Snapshots that are not given up, and what the next backup of each machine follows on.
     fn carry_snapshots(&mut self, log: &Log, upto: u64) {
-        let standing = log.standing(upto);
+        let retention = log.retention_below(upto);
         let stay = log.committed().map(|snapshot| snapshot.session());
-        let stay = stay.filter(|session| session.number < upto && standing.collected_by(session).is_none());
+        let stay = stay.filter(|session| session.number < upto && retention.collected_by(session).is_none());
         self.heads = log.heads_below(upto);
         for session in stay.chain(self.heads.clone()) {
             self.entry(session.number, Cut::Head);
@@ -96,7 +96,7 @@ impl Carried {
 
     /// What keepers, the admin and writers said that still has an effect.
     fn carry_words(&mut self, log: &Log, upto: u64, moves: &Moves) {
-        let standing = log.standing(upto);
+        let retention = log.retention_below(upto);
         let speaks = log
             .entries
             .range(..upto)
@@ -109,18 +109,19 @@ impl Carried {
                     self.entry(number, Cut::Head);
                     self.entry(abandon.session.number, Cut::Whole);
                 }
-                Kind::Forget(named) | Kind::Undelete(named) if matter(&standing, &named.snapshots) => {
+                Kind::Forget(named) | Kind::Undelete(named) if matter(&retention, &named.snapshots) => {
                     self.entry(number, Cut::Head);
                 }
                 Kind::Hold(Held { snapshots, vms, .. }) | Kind::Release(Held { snapshots, vms, .. })
-                    if !vms.is_empty() || matter(&standing, snapshots) =>
+                    if !vms.is_empty() || matter(&retention, snapshots) =>
                 {
                     self.entry(number, Cut::Head);
                 }
                 Kind::Approve(approval) => approvals.push((number, &approval.entries)),
                 Kind::Quarantine { .. } if self.touches(entry, moves) => self.entry(number, Cut::Whole),
-                Kind::Note(note) if matter(&standing, &note.snapshots) => {
-                    self.entry(number, Cut::Whole);
+                // Without what it says in public: its signer may make that as long as an entry may be.
+                Kind::Note(note) if matter(&retention, &note.snapshots) => {
+                    self.entry(number, Cut::Head);
                     if note.topic.as_str() == suspects::TOPIC {
                         // Whose backup it was: also of one that came to nothing.
                         note.snapshots.iter().for_each(|session| self.entry(session.number, Cut::Head));
@@ -144,6 +145,6 @@ impl Carried {
 }
 
 /// Whether one of these snapshots may still be had.
-fn matter(standing: &Standing, snapshots: &[SessionId]) -> bool {
-    snapshots.iter().any(|snapshot| standing.collected_by(snapshot).is_none())
+fn matter(retention: &Retention, snapshots: &[SessionId]) -> bool {
+    snapshots.iter().any(|snapshot| retention.collected_by(snapshot).is_none())
 }

@@ -36,14 +36,14 @@ impl Log {
         {
             return Some(format!("it has snapshot {one}, which is none"));
         }
-        let unlike = self.heads_below(u64::MAX) != whole.heads_below(u64::MAX);
+        let unlike = self.heads_below(Log::END) != whole.heads_below(Log::END);
         unlike.then(|| "it names other backups as the newest of a machine".to_owned())
     }
 
     /// Whether a session ended with an abort that stands for what was lost, of the entry or of the outcome. A checkpoint from
     /// before may have what was lost. One whose outcome is rotten was given up without its hash.
     fn was_given_up(&self, session: &SessionId) -> bool {
-        let is_forgotten = || self.standing(u64::MAX).forgotten_by(session).is_some();
+        let is_forgotten = || self.retention().forgotten_by(session).is_some();
         let aborted = self.entry(session.number).filter(|entry| matches!(entry.outcome, Outcome::Abort(_)));
         aborted.is_some_and(|entry| match entry.lost {
             Some(_) => entry.session == *session || entry.session.intent == UNKNOWN,
@@ -53,11 +53,11 @@ impl Log {
 
     /// Snapshots that no commit gave up: their manifests, and which entries forget or hold them.
     fn not_gone(&self) -> BTreeMap<SessionId, (Hash, Option<u64>, Option<u64>)> {
-        let standing = self.standing(u64::MAX);
-        let stay = self.committed().filter(|snapshot| standing.collected_by(&snapshot.session()).is_none());
+        let retention = self.retention();
+        let stay = self.committed().filter(|snapshot| retention.collected_by(&snapshot.session()).is_none());
         stay.map(|snapshot| {
             let session = snapshot.session();
-            (session, (snapshot.manifest.hash, standing.forgotten_by(&session), standing.held_by(&session)))
+            (session, (snapshot.manifest.hash, retention.forgotten_by(&session), retention.held_by(&session)))
         })
         .collect()
     }
@@ -67,7 +67,7 @@ impl Log {
         if unlike {
             return Some("it leaves out that a key is not trusted".to_owned());
         }
-        if self.standing(u64::MAX).to_come() != whole.standing(u64::MAX).to_come() {
+        if self.retention().to_come() != whole.retention().to_come() {
             return Some(
                 "it leaves out that a machine is held, or how many must approve a forget".to_owned(),
             );
@@ -93,9 +93,9 @@ impl Log {
 
     fn unlike_places(&self, whole: &Self, upto: u64) -> Result<Option<String>> {
         let Some(basis) = &self.basis else { return Ok(None) };
-        let (ours, theirs) = (Moves::below(self, u64::MAX), Moves::below(whole, u64::MAX));
-        let standing = whole.standing(u64::MAX);
-        let stay = whole.committed().filter(|snapshot| standing.collected_by(&snapshot.session()).is_none());
+        let (ours, theirs) = (Moves::below(self, Log::END), Moves::below(whole, Log::END));
+        let retention = whole.retention();
+        let stay = whole.committed().filter(|snapshot| retention.collected_by(&snapshot.session()).is_none());
         let needed = needed(stay)?;
         if ours.by_pack(&needed) != theirs.by_pack(&needed) {
             return Ok(Some("it says of frames that they lie elsewhere".to_owned()));
@@ -105,8 +105,8 @@ impl Log {
         if let Some(pack) = basis.kept.packs().find(|pack| avoid.has_pack(pack)) {
             return Ok(Some(format!("it keeps pack {pack}, which a gc gave up")));
         }
-        let damaged = whole.quarantined(u64::MAX).touched(&theirs);
-        let known = self.quarantined(u64::MAX).touched(&ours);
+        let damaged = whole.quarantined(Log::END).touched(&theirs);
+        let known = self.quarantined(Log::END).touched(&ours);
         if let Some(pack) =
             basis.kept.packs().find(|pack| damaged.contains_pack(pack) && !known.contains_pack(pack))
         {

@@ -7,12 +7,12 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 
-use super::standing::{Effect, Standing};
+use super::retention::{Effect, Retention};
 use super::{Log, LogEntry, Outcome, Snapshot};
 
 /// What the entries below a number say, and which commits among them do not count yet.
 pub(super) struct Survey {
-    pub(super) standing: Standing,
+    pub(super) retention: Retention,
     /// The first session that each of these commits did not wait for.
     pub(super) waiting: BTreeMap<u64, SessionId>,
 }
@@ -21,7 +21,7 @@ impl Log {
     /// The sessions of collectors that the admin gave up. They ended with nothing, whatever their outcome is or becomes.
     /// Each with the number of the entry that says so.
     pub fn abandoned(&self) -> BTreeMap<SessionId, u64> {
-        self.abandoned_below(u64::MAX)
+        self.abandoned_below(Log::END)
     }
 
     /// The same by the entries below `number`.
@@ -63,7 +63,7 @@ impl Log {
     /// Commits that have no effect yet, each with the first session below it that had no outcome that can be read, and that
     /// nothing below it gave up.
     pub fn waiting(&self) -> BTreeMap<u64, SessionId> {
-        self.survey(u64::MAX).waiting
+        self.survey(Log::END).waiting
     }
 
     /// What the entries below `number` come to. Each commit is judged by what is below itself alone, so all readers judge
@@ -71,8 +71,8 @@ impl Log {
     pub(super) fn survey(&self, number: u64) -> Survey {
         let abandoned = self.abandoned_below(number);
         let removed = self.removed();
-        let standing = Standing::new(self.approvals_needed);
-        let mut survey = Survey { standing, waiting: BTreeMap::new() };
+        let retention = Retention::new(self.approvals_needed);
+        let mut survey = Survey { retention, waiting: BTreeMap::new() };
         let mut open: Vec<&LogEntry> = Vec::new();
         for (at, entry) in self.entries.range(..number) {
             let mut effect = Effect::Nothing;
@@ -80,14 +80,14 @@ impl Log {
                 effect = Effect::GivenUp;
             } else if entry.commit().is_some() {
                 let is_open = |below: &&&LogEntry| {
-                    !removed.contains(&below.session) && below.is_open_at(*at, &survey.standing, &abandoned)
+                    !removed.contains(&below.session) && below.is_open_at(*at, &survey.retention, &abandoned)
                 };
                 match open.iter().find(is_open) {
                     Some(below) => drop(survey.waiting.insert(*at, below.session)),
                     None => effect = Effect::Commit,
                 }
             }
-            survey.standing.apply(entry, effect);
+            survey.retention.apply(entry, effect);
             // Below a checkpoint all have ended, also those whose outcome it does not carry.
             if *at >= self.start()
                 && matches!(entry.outcome, Outcome::Undecided | Outcome::Invalid(_))
@@ -102,15 +102,18 @@ impl Log {
     /// Sessions without an outcome that some commit gives up, and that records below it forgot. Nothing needs what they
     /// name: their manifests may have been removed since.
     fn removed(&self) -> BTreeSet<SessionId> {
-        let (mut records, mut removed) = (Standing::new(self.approvals_needed), BTreeSet::new());
+        let (mut records, mut removed) = (Retention::new(self.approvals_needed), BTreeSet::new());
         for entry in self.entries.values() {
             let given_up = entry.commit().map_or(&[][..], |(_, lists)| lists.forgotten.as_slice());
-            removed.extend(given_up.iter().filter(|session| {
+            let gone: Vec<SessionId> =
+                given_up.iter().filter(|session| !records.is_live(session)).copied().collect();
+            removed.extend(gone.iter().filter(|session| {
                 let below = self.entries.get(&session.number).filter(|below| below.session == **session);
                 below.is_some_and(|below| matches!(below.outcome, Outcome::Undecided))
-                    && !records.is_live(session)
             }));
             records.apply(entry, Effect::Nothing);
+            // What is gone is not suspect any more, and keeps nothing.
+            records.let_go(entry.session.number, &gone);
         }
         removed
     }
@@ -144,12 +147,12 @@ impl LogEntry {
     }
 
     /// Whether this session, which has no outcome that can be read, may still become something for who asks at `number`.
-    fn is_open_at(&self, number: u64, standing: &Standing, abandoned: &BTreeMap<SessionId, u64>) -> bool {
+    fn is_open_at(&self, number: u64, retention: &Retention, abandoned: &BTreeMap<SessionId, u64>) -> bool {
         let is_backup = self.announced().is_some_and(|entry| matches!(entry.fields.kind, Kind::Backup(_)));
         let given_up = match self.outcome {
             // One whose outcome is there and does not verify is a forgotten snapshot like others.
-            Outcome::Invalid(_) => is_backup && !standing.is_live(&self.session),
-            _ => standing.collected_by(&self.session).is_some(),
+            Outcome::Invalid(_) => is_backup && !retention.is_live(&self.session),
+            _ => retention.collected_by(&self.session).is_some(),
         };
         let abandoned = abandoned.get(&self.session).is_some_and(|at| *at < number);
         !given_up && !abandoned && !self.is_void_below(number)

@@ -1,26 +1,26 @@
 //! Sessions whose log entry is lost, rotten or out of reach (FORMAT.md §7.2).
 //!
-//! What stood at a number the entries above it say: the one that follows on it by the hash of its bytes, others by its
-//! session id. The outcome of that very session is an object of its own, signed by the same key. So a manifest or a commit
-//! stands for its entry, and nothing is lost but the entry; an abort says that whatever stood there came to nothing.
+//! What stood at a number the entries above it say: the one that follows on it by the hash of its bytes, and only if that one
+//! is lost too, others by its session id. The outcome of that very session is an object of its own. A manifest stands for its
+//! entry, and nothing is lost but the entry; an abort says that whatever stood there came to nothing. A commit deletes, so it
+//! counts only once the administrator has said so: until then readers look where it moved frames to, writers keep away from
+//! what it burnt, and collectors stop. They stop as well while nothing says what became of a session that was there.
 //!
-//! That holds only while nobody can make another entry at that number: whoever adds to the log above it fills it first. Of
-//! the newest entry nothing above says what it was; there a signed outcome says it, and what fills the number says which.
+//! A manifest that no commit above it knew of came too late. Nobody can make another entry at that number either: whoever
+//! adds to the log above it fills it first. Of the newest entry nothing above says what it was; there a signed manifest says
+//! it, if it is the only one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sancerre_format::certificate::Signer;
-use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Intent, Kind};
+use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, ZoneKey};
-use sancerre_format::outcome::{Abort, Body, Commit, Manifest};
-use sancerre_format::record::{self, Fields, Record};
-use sancerre_format::seal::{self, UnitKind, UnitName};
+use sancerre_format::record::Fields;
 
-use super::decode::{Verified, family, forged};
+use super::decode::forged;
+use super::stand_in::{Claim, ClaimKind, StandIn, decode};
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
@@ -32,10 +32,10 @@ use sancerre_store::Put;
 const LOST_MAX: usize = 256;
 /// The same of numbers of which no entry says what stood there.
 const UNSAID_MAX: usize = 16;
+/// How far above the highest number an outcome may speak for itself: entries that were lost with all above them.
+const ABOVE_MAX: u64 = 16;
 /// A generation that no zone has: it is not known which one it was.
 pub(super) const GENERATION_UNKNOWN: u16 = 0;
-/// Epochs count from 1.
-const EPOCH_UNKNOWN: u16 = 0;
 /// The hash of an entry whose bytes are not known.
 pub const UNKNOWN: Hash = Hash([0; 32]);
 
@@ -53,12 +53,6 @@ pub enum Lost {
     Unread,
 }
 
-/// What an outcome says of its session.
-struct StandIn {
-    entry: Verified<Box<Record<Entry>>>,
-    outcome: Outcome,
-}
-
 /// What fills a number whose entry is lost: it does not verify, so it is void, and nobody can put anything else there.
 pub fn filler(session: &SessionId) -> Bytes {
     [FILLER, format!("session: {session}\n").as_bytes()].concat().into()
@@ -69,6 +63,7 @@ impl Log {
     ///
     /// Errors: the store's.
     pub(super) async fn stand_in(&mut self, repository: &Repository) -> Result<()> {
+        self.take_admitted(repository);
         self.distrust_revoked();
         loop {
             let (zone, before) = (&repository.keys.zone, self.lost());
@@ -86,18 +81,36 @@ impl Log {
             let wanted =
                 sessions.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
             let decode = |key: &str, bytes: &Bytes| decode(repository, key, bytes);
-            let mut found = BTreeMap::new();
-            // Ascending: what is known of a session comes after what is not.
+            let (mut found, mut doubted) = (BTreeMap::new(), BTreeMap::new());
+            // Ascending: what was given up unseen comes first.
             for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
                 // What stands there and says nothing certain is told as a key that belongs to nothing.
                 if let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) {
-                    self.strangers.remove(&key);
-                    found.insert(session.number, (session, stand_in));
+                    self.unknown_keys.remove(&key);
+                    match &stand_in.outcome {
+                        Outcome::Commit(..) if !self.admitted().contains_key(&session) => {
+                            doubted.insert(session.number, (session, stand_in));
+                        }
+                        // It came too late.
+                        Outcome::Manifest(_) if self.closed_by_gc(&session) => {}
+                        // What the administrator gave up unseen stays so, whatever turns up later.
+                        _ => drop(found.entry(session.number).or_insert((session, stand_in))),
+                    }
                 }
             }
-            let is_done = found.is_empty();
+            self.doubted.retain(|session, _| !found.contains_key(&session.number));
+            doubted.retain(|number, (session, _)| {
+                !found.contains_key(number) && !self.doubted.contains_key(session)
+            });
+            let is_done = found.is_empty() && doubted.is_empty();
             for (session, stand_in) in found.into_values() {
                 self.insert_lost(repository, session, stand_in);
+            }
+            for (session, stand_in) in doubted.into_values() {
+                let entry =
+                    Err(forged(Entry::KIND, "it is lost, and nobody has admitted the commit of its session"));
+                self.insert_lost(repository, session, StandIn { entry, outcome: Outcome::Undecided });
+                self.doubted.insert(session, stand_in);
             }
             self.distrust_revoked();
             if is_done {
@@ -106,12 +119,36 @@ impl Log {
         }
     }
 
+    /// Commits that were doubted, and that the administrator has admitted since.
+    fn take_admitted(&mut self, repository: &Repository) {
+        if self.doubted.is_empty() {
+            return;
+        }
+        for session in self.admitted().into_keys() {
+            if let Some(stand_in) = self.doubted.remove(&session) {
+                self.insert_lost(repository, session, stand_in);
+            }
+        }
+    }
+
+    /// The log as it would be if the administrator admitted this commit, judged; none if nobody doubts it.
+    pub fn as_admitted(&self, repository: &Repository, session: SessionId) -> Option<Self> {
+        let mut log = self.clone();
+        let stand_in = log.doubted.remove(&session)?;
+        log.insert_lost(repository, session, stand_in);
+        log.distrust_revoked();
+        log.judge();
+        Some(log)
+    }
+
     fn insert_lost(&mut self, repository: &Repository, session: SessionId, stand_in: StandIn) {
         let key = names::log(&repository.keys.zone, session.number);
-        let why = match self.entries.contains_key(&session.number) {
-            false => Lost::Missing,
-            true if self.unread.iter().any(|unread| unread.key == key) => Lost::Unread,
-            true => Lost::Rotten,
+        let known = self.entries.get(&session.number).map(|entry| entry.lost);
+        let why = match known {
+            None => Lost::Missing,
+            Some(Some(why)) => why,
+            Some(None) if self.unread.iter().any(|unread| unread.key == key) => Lost::Unread,
+            Some(None) => Lost::Rotten,
         };
         let StandIn { entry, outcome } = stand_in;
         let (revoked, void_by, opaque_by, lost) = (None, None, None, Some(why));
@@ -119,8 +156,8 @@ impl Log {
         self.entries.insert(session.number, entry);
     }
 
-    /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. What the entry
-    /// just above says counts first: it has read the bytes.
+    /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. The entry just above
+    /// has read the bytes: if it is there, nobody else is asked.
     fn lost(&self) -> BTreeMap<u64, SessionId> {
         let mut lost = BTreeMap::new();
         let mut add = |session: SessionId| {
@@ -128,11 +165,11 @@ impl Log {
                 lost.entry(session.number).or_insert(session);
             }
         };
-        for entry in self.valid() {
-            let below = entry.fields.number.checked_sub(1);
-            let previous = below.zip(entry.fields.previous);
-            previous.map(|(number, intent)| SessionId { number, intent }).into_iter().for_each(&mut add);
-        }
+        let is_told = self.told();
+        is_told
+            .iter()
+            .map(|(number, intent)| SessionId { number: *number, intent: *intent })
+            .for_each(&mut add);
         let named = self.valid().filter_map(|entry| match &entry.fields.kind {
             Kind::Backup(intent) => Some((entry.fields.number, &intent.parents)),
             _ => None,
@@ -140,30 +177,125 @@ impl Log {
         let seen =
             self.entries.values().filter_map(|entry| Some((entry.session.number, &entry.commit()?.1.seen)));
         for (number, sessions) in named.chain(seen) {
-            sessions.iter().filter(|session| session.number < number).copied().for_each(&mut add);
+            let below = sessions.iter().filter(|session| session.number < number);
+            below.filter(|session| !is_told.contains_key(&session.number)).copied().for_each(&mut add);
         }
-        self.said_alone().for_each(&mut add);
+        self.said_alone(&is_told).into_iter().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
-        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).collect::<BTreeSet<_>>();
+        let untold = self.untold().into_iter().map(|session| session.number).take(UNSAID_MAX);
+        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).chain(untold);
+        let unsaid = unsaid.collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
         lost
     }
 
+    /// What the valid entries say of the bytes just below them, which they have read. Who read what fills a number for a session
+    /// whose outcome is there did not know of that, and says nothing of it.
+    fn told(&self) -> BTreeMap<u64, Hash> {
+        let told = self
+            .valid()
+            .filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
+        let is_filled = |number: u64, previous: &Hash| {
+            self.claims_at(number).iter().any(|(session, _)| Hash::of(&filler(session)) == *previous)
+        };
+        told.filter(|(number, previous)| !is_filled(*number, previous)).collect()
+    }
+
+    /// From which number on a session whose entry is lost is certain: always by what the entry above read, else from the
+    /// administrator's word on; none while others alone say it. That is good enough to read by, and not to convict.
+    pub(super) fn certain_from(&self, session: &SessionId) -> Option<u64> {
+        match self.told().get(&session.number) == Some(&session.intent) {
+            true => Some(0),
+            false => self.admitted().get(session).and_then(|note| note.checked_add(1)),
+        }
+    }
+
     /// Sessions of which no entry says that they were, but their own signed outcome does. That counts at the highest number
-    /// and above, where nobody could have said it, and where a number was filled because of it: anywhere else it could be
-    /// slipped in below what others built on. For whom the highest number is filled, no other counts there: whoever goes on
-    /// above the filler says that it was this one.
-    fn said_alone(&self) -> impl Iterator<Item = SessionId> + '_ {
+    /// and a little above it, where nobody could have said it; and of a snapshot where the entry that would have said it
+    /// is lost as well. Where there are two nobody can tell which it was, and where it is an abort nothing is lost.
+    fn said_alone(&self, is_told: &BTreeMap<u64, Hash>) -> Vec<SessionId> {
         let highest = self.highest();
-        let filled_for = |session: &SessionId| {
-            self.entries.get(&session.number).is_some_and(|entry| is_filled_for(entry, session))
+        let only = |number: u64| self.claim_at(number).ok().flatten();
+        let above = highest.saturating_add(1)..=highest.saturating_add(ABOVE_MAX);
+        // What fills a number there is no entry either.
+        let follow =
+            above.filter(|number| self.entries.get(number).is_none_or(|entry| entry.announced().is_none()));
+        let newest = std::iter::once(highest).chain(follow).filter_map(only);
+        let below: BTreeSet<u64> = self.alone.keys().map(|session| session.number).collect();
+        let is_snapshot = |session: &SessionId| {
+            self.alone.get(session).is_some_and(|claim| claim.kind == ClaimKind::Manifest)
         };
-        let is_free = !self.alone.iter().any(|session| session.number == highest && filled_for(session));
-        let is_said = move |session: &&SessionId| match self.entries.get(&session.number) {
-            None => session.number > highest,
-            Some(entry) => session.number == highest && is_free || is_filled_for(entry, session),
+        let below = below.into_iter().filter(|number| *number < highest && !is_told.contains_key(number));
+        newest.chain(below.filter_map(only).filter(is_snapshot)).collect()
+    }
+
+    /// The manifests and commits without an entry at a number, by keys that are trusted there.
+    fn claims_at(&self, number: u64) -> Vec<(SessionId, &Claim)> {
+        let at = |hash: u8| SessionId { number, intent: Hash([hash; 32]) };
+        let is_trusted = |claim: &Claim| {
+            let revoked = self.revocations().any(|(_, one)| one.writer == claim.by && one.from <= number);
+            claim.kind != ClaimKind::Abort && !revoked
         };
-        self.alone.iter().filter(is_said).copied()
+        let claims = self.alone.range(at(0)..=at(0xff)).filter(|(_, claim)| is_trusted(claim));
+        claims.map(|(session, claim)| (*session, claim)).collect()
+    }
+
+    /// Which session is claimed at a number: the one for which it was filled, else the least of one signer.
+    ///
+    /// Errors: one of those that several signers claim; nobody can tell which it was.
+    fn claim_at(&self, number: u64) -> std::result::Result<Option<SessionId>, SessionId> {
+        let claims = self.claims_at(number);
+        let filled = self.entries.get(&number).map(|entry| entry.session.intent);
+        if let Some((session, _)) =
+            claims.iter().find(|(session, _)| filled == Some(Hash::of(&filler(session))))
+        {
+            return Ok(Some(*session));
+        }
+        match claims.first() {
+            Some((session, first)) if claims.iter().any(|(_, claim)| claim.by != first.by) => Err(*session),
+            first => Ok(first.map(|(session, _)| *session)),
+        }
+    }
+
+    /// A session that several keys claim at the highest number or above it: whoever adds to the log would take the place of what
+    /// was there.
+    pub fn unclear(&self) -> Option<SessionId> {
+        let highest = self.highest();
+        let is_open = |session: &SessionId| self.is_lost(session);
+        [highest, highest.saturating_add(1)]
+            .into_iter()
+            .filter_map(|at| self.claim_at(at).err())
+            .find(is_open)
+    }
+
+    /// Sessions that were there and of which nothing says what became of them, and commits that nobody has admitted, below
+    /// `end`, ascending: what a collector must not go on above.
+    pub fn unresolved(&self, end: u64) -> Vec<SessionId> {
+        let lost = self.lost().into_values().filter(|session| session.intent != UNKNOWN);
+        let all = lost.chain(self.unclear()).chain(self.doubted.keys().copied()).chain(self.untold());
+        let all: BTreeSet<SessionId> = all.filter(|session| session.number < end).collect();
+        all.into_iter().collect()
+    }
+
+    /// Lost entries that nobody read who is still there: they may have said something else than what stands there now.
+    pub fn untold(&self) -> Vec<SessionId> {
+        let (told, admitted) = (self.told(), self.admitted());
+        let is_given_up =
+            |entry: &LogEntry| matches!(entry.outcome, Outcome::Abort(_)) && entry.session.intent == UNKNOWN;
+        let from = self.start();
+        let below = self.entries.range(from..self.highest().max(from)).map(|(_, entry)| entry);
+        let lost = below.filter(|entry| entry.lost.is_some() || entry.announced().is_none());
+        let lost = lost.filter(|entry| entry.opaque_by.is_none() && !is_given_up(entry));
+        let untold = lost.map(|entry| entry.session).filter(|session| !told.contains_key(&session.number));
+        untold.filter(|session| !admitted.contains_key(session)).collect()
+    }
+
+    /// What commits say that nobody has admitted: hints of where frames lie, and what a writer keeps away from.
+    pub fn doubted(&self) -> impl Iterator<Item = (SessionId, &GcLists)> {
+        self.doubted.iter().filter_map(|(session, stand_in)| match &stand_in.outcome {
+            Outcome::Commit(_, lists) => Some((*session, lists.as_ref())),
+            _ => None,
+        })
     }
 
     /// Numbers whose entry cannot be read, or that were filled without knowing what stood there.
@@ -181,6 +313,9 @@ impl Log {
     fn is_lost(&self, session: &SessionId) -> bool {
         if session.number < self.start() {
             return false;
+        }
+        if self.doubted.contains_key(session) {
+            return true;
         }
         self.entries.get(&session.number).is_none_or(|entry| {
             let is_void = entry.entry.is_err() && entry.revoked.is_none() && entry.opaque_by.is_none();
@@ -246,116 +381,4 @@ impl Log {
         let is_doubtful = |entry: &LogEntry| entry.lost.is_some() && entry.session.intent == UNKNOWN;
         below.find(|(_, entry)| is_doubtful(entry)).map(|(number, _)| *number)
     }
-}
-
-/// Whether what is at a number was put there because this session's outcome stands.
-pub(super) fn is_filled_for(entry: &LogEntry, session: &SessionId) -> bool {
-    entry.session.intent == Hash::of(&filler(session))
-}
-
-/// Whether an outcome could stand for its entry, by itself alone.
-///
-/// Errors: what is wrong with it.
-pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<()> {
-    decode(repository, key, bytes).map(drop)
-}
-
-fn decode(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<StandIn> {
-    let (trust, zone) = (&repository.keys.trust, &repository.keys.zone);
-    let ZoneKey::Outcome(session) = ZoneKey::parse(zone, key)? else {
-        return Err(forged("outcome", "its key is another object's"));
-    };
-    let is_here = |of: SessionId, in_zone: &names::Zone| match of == session && in_zone == zone {
-        true => Ok(()),
-        false => Err(forged("outcome", "it was made for another place")),
-    };
-    match family(bytes) {
-        Some("manifest") => {
-            let manifest = record::decode::<Manifest>(trust, bytes)?;
-            is_here(manifest.fields.session, &manifest.fields.zone)?;
-            of_manifest(repository, manifest)
-        }
-        Some("commit") => {
-            let commit = record::decode::<Commit>(trust, bytes)?;
-            is_here(commit.fields.session, &commit.fields.zone)?;
-            of_commit(commit)
-        }
-        _ => {
-            let abort = record::decode::<Abort>(trust, bytes)?;
-            is_here(abort.fields.session, &abort.fields.zone)?;
-            if session.intent == UNKNOWN && abort.signer != Signer::Admin {
-                return Err(forged(
-                    Abort::KIND,
-                    "only the administrator gives up an entry of which nothing is known",
-                ));
-            }
-            let entry = Err(forged(Entry::KIND, "it is lost, and came to nothing"));
-            Ok(StandIn { entry, outcome: Outcome::Abort(Box::new(abort)) })
-        }
-    }
-}
-
-fn of_manifest(repository: &Repository, manifest: Record<Manifest>) -> Verified<StandIn> {
-    let of = &manifest.fields;
-    if !manifest.signer.is_valid_at(of.started) {
-        return Err(forged(Manifest::KIND, "its signer's certificate had expired"));
-    }
-    let intent = Intent {
-        vm: of.vm.clone(),
-        machine: of.machine,
-        generation: generation(repository, &manifest),
-        epoch: EPOCH_UNKNOWN,
-        commitment: UNKNOWN,
-        parents: of.parents.clone(),
-    };
-    let entry = Entry {
-        repository: of.repository,
-        zone: of.zone.clone(),
-        number: of.session.number,
-        by: of.by.clone(),
-        time: of.started,
-        previous: None,
-        checkpoint: None,
-        kind: Kind::Backup(intent),
-    };
-    let entry = Record::implied(entry, &manifest, of.session.intent, None);
-    Ok(StandIn { entry: Ok(Box::new(entry)), outcome: Outcome::Manifest(Box::new(manifest)) })
-}
-
-/// The generation of the keys at hand that opens the body; which one it was, nothing else says.
-fn generation(repository: &Repository, manifest: &Record<Manifest>) -> u16 {
-    let session = manifest.fields.session;
-    let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
-    let opens = |generation: &u16| {
-        let root = repository.keys.metadata_root_in(&session, Some(*generation));
-        let raw = root
-            .ok()
-            .zip(manifest.sealed().ok())
-            .and_then(|(root, sealed)| seal::open(&root, &name, sealed).ok());
-        raw.is_some_and(|raw| Body::decode(&raw).is_ok())
-    };
-    repository.keys.generations().into_iter().find(opens).unwrap_or(GENERATION_UNKNOWN)
-}
-
-/// What it proposed is not known any more: at least what it burnt.
-fn of_commit(commit: Record<Commit>) -> Verified<StandIn> {
-    let of = &commit.fields;
-    if !commit.signer.is_valid_at(of.time) {
-        return Err(forged(Commit::KIND, "its signer's certificate had expired"));
-    }
-    let lists = GcLists::decode(commit.public()?, of.session.number)?;
-    let proposal = GcLists { dead: FrameSet::clone(&lists.dead), ..GcLists::default() }.encode()?;
-    let entry = Entry {
-        repository: of.repository,
-        zone: of.zone.clone(),
-        number: of.session.number,
-        by: of.by.clone(),
-        time: of.time,
-        previous: None,
-        checkpoint: None,
-        kind: Kind::Gc { generation: GENERATION_UNKNOWN },
-    };
-    let entry = Record::implied(entry, &commit, of.session.intent, Some(proposal));
-    let outcome = Outcome::Commit(Box::new(commit), Box::new(lists));
-    Ok(StandIn { entry: Ok(Box::new(entry)), outcome })
 }

@@ -41,15 +41,17 @@ impl Moves {
 
     /// The same of all commits that are not known to be wrong, also those that have no effect yet: where to look.
     pub fn claimed(log: &Log) -> Self {
-        let mut moves = Self::default();
-        log.claimed_commits().for_each(|(gc, lists)| moves.follow(gc, lists));
-        moves
+        Self::of(log.claimed_commits().chain(doubted(log)))
     }
 
     /// The same of all commits, believed or not.
     pub fn ever(log: &Log) -> Self {
-        let mut moves = Self::default();
-        log.commits().for_each(|(gc, _, lists)| moves.follow(gc.number, lists));
+        Self::of(log.commits().map(|(gc, _, lists)| (gc.number, lists)).chain(doubted(log)))
+    }
+
+    fn of<'a>(commits: impl Iterator<Item = (u64, &'a GcLists)>) -> Self {
+        let (mut moves, commits) = (Self::default(), commits.collect::<BTreeMap<_, _>>());
+        commits.into_iter().for_each(|(gc, lists)| moves.follow(gc, lists));
         moves
     }
 
@@ -161,6 +163,10 @@ impl Moves {
     }
 }
 
+fn doubted(log: &Log) -> impl Iterator<Item = (u64, &GcLists)> {
+    log.doubted().map(|(session, lists)| (session.number, lists))
+}
+
 /// What lies in one place of the frames of one pack.
 enum Lying {
     Whole,
@@ -178,14 +184,14 @@ impl Lying {
 
 /// Packs, and single frames wherever they lie: what was found unusable.
 #[derive(Debug, Clone, Default)]
-pub struct Marks {
+pub struct PackAndFrameSet {
     /// Whole packs only. A set by itself: a marked pack is what lies in it, a marked frame is one wherever it lies.
     packs: FrameSet,
     /// Single frames only.
     frames: FrameSet,
 }
 
-impl Marks {
+impl PackAndFrameSet {
     /// Adds a pack: everything that lies in it.
     pub fn add_pack(&mut self, pack: PackName) {
         self.packs.insert_pack(pack);
@@ -257,8 +263,8 @@ impl Log {
     }
 
     /// What is quarantined below `number`.
-    pub fn quarantined(&self, number: u64) -> Marks {
-        let mut marks = Marks::default();
+    pub fn quarantined(&self, number: u64) -> PackAndFrameSet {
+        let mut marks = PackAndFrameSet::default();
         for (_, entry) in self.entries.range(..number) {
             let Ok(record) = &entry.entry else { continue };
             if matches!(record.fields.kind, Kind::Quarantine { .. }) {
@@ -327,7 +333,7 @@ mod tests {
     #[test]
     fn a_marked_pack_is_what_lies_in_it_and_a_marked_frame_is_one_wherever_it_lies() {
         let moves = moves();
-        let mut marks = Marks::default();
+        let mut marks = PackAndFrameSet::default();
         marks.add_pack(pack(1, 0));
         marks.add_pack(pack(5, 1));
         marks.add(frame(2, 7, 1));

@@ -10,7 +10,8 @@ use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
-use super::{Log, LogEntry, Outcome, UNKNOWN, lost};
+use super::stand_in::{self, Claim};
+use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
 use crate::monitor::{Monitor, add};
@@ -63,7 +64,7 @@ impl Log {
 
     /// A collector waits for all below it: where a listing shows a commit and a session below that is open, it was too old.
     async fn settle_below_commits(&mut self, repository: &Repository) -> Result<()> {
-        match self.newest_commit(u64::MAX) {
+        match self.newest_commit(Log::END) {
             Some((newest, _)) => self.settle(repository, newest).await,
             None => Ok(()),
         }
@@ -85,7 +86,7 @@ impl Log {
         open.map_or(unknown, |(number, _)| *number)
     }
 
-    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are strangers.
+    /// Those whose bytes are not known, or may be others by now. Keys that name nothing are unknown keys.
     fn not_known(&mut self, repository: &Repository, listed: Vec<Listed>, monitor: &Monitor) -> Vec<Wanted> {
         let mut unread = Vec::new();
         for listed in listed {
@@ -93,7 +94,7 @@ impl Log {
                 Ok(ZoneKey::Log(number)) => number < self.start() || self.entries.contains_key(&number),
                 Ok(ZoneKey::Outcome(session)) => session.number < self.start() || self.is_decided(&session),
                 _ => {
-                    self.strangers.insert(listed.key);
+                    self.unknown_keys.insert(listed.key);
                     continue;
                 }
             };
@@ -182,7 +183,7 @@ impl Log {
             }
         }
         self.stand_in(repository).await?;
-        self.settle_gcs(repository, u64::MAX).await?;
+        self.settle_gcs(repository, Log::END).await?;
         self.settle_below_commits(repository).await
     }
 
@@ -257,39 +258,44 @@ impl Log {
         for Read { key, value, unread, .. } in repository.read_all(wanted, monitor, decode).await? {
             self.note_unread(&key, unread);
             let outcome = match (ZoneKey::parse(zone, &key), value) {
-                (Ok(ZoneKey::Outcome(session)), Ok(Some(outcome))) => Some((session, outcome)),
+                (Ok(ZoneKey::Outcome(session)), Ok(Ok(outcome))) => Some((session, outcome)),
                 (Ok(ZoneKey::Outcome(session)), Err(error)) if self.has(&session) => {
                     Some((session, Outcome::Invalid(error)))
                 }
                 // An outcome of an intent that is not in the log belongs to nothing, unless its entry is lost.
-                (Ok(ZoneKey::Outcome(session)), Ok(None)) => {
-                    self.alone.insert(session);
+                (Ok(ZoneKey::Outcome(session)), Ok(Err(claim))) => {
+                    self.alone.insert(session, claim);
                     None
                 }
                 _ => None,
             };
             match outcome {
                 Some((session, outcome)) => {
-                    self.strangers.remove(&key);
+                    self.unknown_keys.remove(&key);
                     self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
                 }
-                None => drop(self.strangers.insert(key)),
+                None => drop(self.unknown_keys.insert(key)),
             }
         }
         Ok(())
     }
 
-    /// None for one that verifies by itself, of a session whose entry is not known.
-    fn decode_outcome(&self, repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Option<Outcome>> {
+    /// Of a session whose entry is not known, what it claims.
+    fn decode_outcome(
+        &self,
+        repository: &Repository,
+        key: &str,
+        bytes: &[u8],
+    ) -> Verified<std::result::Result<Outcome, Claim>> {
         let ZoneKey::Outcome(session) = ZoneKey::parse(&repository.keys.zone, key)? else {
             return Err(forged("outcome", "its key is another object's"));
         };
         let Some(entry) = self.entries.get(&session.number).filter(|entry| entry.session == session) else {
-            return lost::verify(repository, key, bytes).map(|()| None);
+            return stand_in::verify(repository, key, bytes).map(Err);
         };
         // Also of one that was revoked since: commits below the revocation are judged by it.
         match entry.announced() {
-            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes).map(Some),
+            Some(announced) => decode_outcome(&repository.keys.trust, announced, session, bytes).map(Ok),
             _ => Err(forged("outcome", "its log entry is void")),
         }
     }

@@ -3,7 +3,7 @@
 //! with it, forgotten or not, and moves nothing but from packs that it burns.
 //!
 //! Who pays for that: what is given up follows from the entries alone, so every reader knows it
-//! ([`Standing`]). The other two need the frame sets of all snapshots that were there at the commit's
+//! ([`Retention`]). The other two need the frame sets of all snapshots that were there at the commit's
 //! number. A collector and `check` always judge. A restore judges when a frame is not where a commit says
 //! it is. A backup need not: to avoid what a wrong commit calls dead costs space alone, and frames that it
 //! sends astray are found by nobody, so they are stored anew.
@@ -19,7 +19,7 @@ use sancerre_format::outcome::Commit;
 use sancerre_format::record::Record;
 
 use super::moves::Moves;
-use super::{Log, LogEntry, Outcome, Standing};
+use super::{Log, LogEntry, Outcome, Retention};
 
 /// Why a commit burns nothing and moves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +83,9 @@ impl Log {
 
     /// What commits say that is not believed, as far as it was judged.
     pub fn complaints(&self) -> Vec<Complaint> {
-        let standing = self.standing(u64::MAX);
+        let retention = self.retention();
         let complaint = |(gc, commit, _): (SessionId, &Record<Commit>, &GcLists)| {
-            let wrongly = standing.wrongly().get(&gc.number).map(|snapshot| {
+            let wrongly = retention.wrongly().get(&gc.number).map(|snapshot| {
                 format!("it gives up snapshot {snapshot}, which no log entry below it forgets, or one holds")
             });
             let problem = self.flaws().get(&gc.number).map(Flaw::to_string).or(wrongly)?;
@@ -108,21 +108,25 @@ impl Log {
             return;
         }
         self.verdicts = Verdicts { judged: commits, flaws: BTreeMap::new() };
-        let standing = self.standing(u64::MAX);
-        while let Some((number, flaw)) = self.lowest_flaw(&standing) {
+        let retention = self.retention();
+        while let Some((number, flaw)) = self.lowest_flaw(&retention) {
             self.verdicts.flaws.insert(number, flaw);
         }
     }
 
-    fn lowest_flaw(&self, standing: &Standing) -> Option<(u64, Flaw)> {
+    fn lowest_flaw(&self, retention: &Retention) -> Option<(u64, Flaw)> {
         let court = Court::new(self);
         let mut lowest = court.astray(self);
         for entry in self.entries.values() {
             // By the revocations below each commit: what was made void later was a snapshot then.
             let Some(snapshot) = entry.snapshot_below(0) else { continue };
-            let (session, gone) = (snapshot.session(), standing.collected_by(&entry.session));
+            let (session, gone) = (snapshot.session(), retention.collected_by(&entry.session));
+            let certain_from = if entry.lost.is_some() { self.certain_from(&session) } else { Some(0) };
             let counts = |gc: u64| {
-                gc > session.number && !entry.is_void_below(gc) && gone.is_none_or(|gone| gone > gc)
+                gc > session.number
+                    && certain_from.is_some_and(|from| gc >= from)
+                    && !entry.is_void_below(gc)
+                    && gone.is_none_or(|gone| gone > gc)
             };
             // A set that does not decode convicts nobody here; the gate of gc stops at it before anything is deleted.
             for (named, members) in snapshot.uses().unwrap_or_default().iter() {
@@ -159,7 +163,7 @@ impl Court {
         for (number, lists) in log.sound_commits() {
             lists.dead.packs().for_each(|pack| deaths.entry(pack).or_default().push(number));
         }
-        Self { moves: Moves::below(log, u64::MAX), deaths }
+        Self { moves: Moves::below(log, Log::END), deaths }
     }
 
     fn deaths(&self, pack: &PackName) -> &[u64] {

@@ -47,6 +47,10 @@ impl New<'_> {
         let end = log.end();
         let log = dense(repository, log, end).await?;
         log.refuse_opaque(&repository.keys.zone, end)?;
+        if let Some(session) = log.unclear() {
+            let key = names::log(&repository.keys.zone, session.number);
+            return Err(Error::Unresolved { key, session });
+        }
         self.create(repository, &log, end).await
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use sancerre_format::id::ContentId;
 use sancerre_format::node::{Geometry, Node};
 
 use super::SnapshotDisk;
@@ -48,6 +49,15 @@ impl SnapshotDisk {
         extents.close();
         extents.found.truncate(most.max(1));
         Ok(extents.found)
+    }
+
+    /// The chunks that touch a range, by the places where they begin, from the map alone: where they are the same on two disks of
+    /// one zone, the bytes of the range are.
+    ///
+    /// Errors: as [`SnapshotDisk::extents`].
+    pub async fn content_ids(self: &Arc<Self>, range: Range<u64>) -> Result<Vec<(u64, ContentId)>> {
+        let range = self.inside(range.start, range.end.saturating_sub(range.start))?;
+        Ok(self.chunks(range).await?.into_iter().map(|chunk| (chunk.at, chunk.id)).collect())
     }
 
     /// The first leaf of some that may hold data. Whole stretches without any are passed over by the node above them.

@@ -23,11 +23,52 @@ pub(super) fn find(location: &str) -> Option<String> {
     let spaced = || {
         (location.trim() != location).then(|| "there are spaces before or behind it: leave them out".into())
     };
-    odd().or_else(spaced).or_else(|| match location.split_once("://") {
+    let literal = || unseen(location).or_else(|| quoted(location)).or_else(|| assignment(location));
+    odd().or_else(spaced).or_else(literal).or_else(|| match location.split_once("://") {
         Some((scheme, rest)) if !scheme.contains([':', '/']) => {
             of_url(location, &scheme.to_ascii_lowercase(), rest)
         }
         _ => of_path(&shown(location)),
+    })
+}
+
+/// What is wrong with the path of another folder of this machine, such as that of a cache.
+pub fn of_folder(path: &str) -> Option<String> {
+    unseen(path).or_else(|| quoted(path)).or_else(|| of_path(path))
+}
+
+/// A letter that nobody sees, as copying from a page of the web leaves it.
+fn unseen(text: &str) -> Option<String> {
+    let is_unseen = |letter: &char| matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let letter = text.chars().find(is_unseen)?;
+    let without: String = text.chars().filter(|letter| !is_unseen(letter)).collect();
+    let without = shown(&without);
+    Some(format!(
+        "it has a character in it that cannot be seen (U+{:04X}): {without} is probably meant; type it anew",
+        u32::from(letter)
+    ))
+}
+
+/// Quotation marks that no shell took away: `docker --env-file` and units keep them.
+fn quoted(text: &str) -> Option<String> {
+    const MARKS: [char; 7] = ['"', '\'', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}'];
+    let is_one = |letter: char| MARKS.contains(&letter);
+    let (first, last) = (text.chars().next()?, text.chars().next_back()?);
+    let meant = shown(text.trim_matches(is_one));
+    (is_one(first) || is_one(last)).then(|| {
+        format!(
+            "the quotation marks around it would be a part of it: {meant} is probably meant, without them"
+        )
+    })
+}
+
+/// `NAME=value` where the value was to stand.
+fn assignment(text: &str) -> Option<String> {
+    let (name, value) = text.strip_prefix("export ").unwrap_or(text).split_once('=')?;
+    let is_name = name.starts_with("SANCERRE_") || name == "RESTIC_REPOSITORY" || name == "BORG_REPO";
+    let value = shown(value);
+    is_name.then(|| {
+        format!("the name of a variable stands before it: {value} is probably meant, without {name}=")
     })
 }
 
@@ -38,6 +79,15 @@ pub(super) fn shown(location: &str) -> Cow<'_, str> {
         let (_, host) = authority.rsplit_once('@')?;
         let after = rest.get(authority.len()..)?;
         Some(format!("{scheme}://***@{host}{after}"))
+    });
+    // `user:password@host:path`, as other programs take it.
+    let hidden = hidden.or_else(|| {
+        let first = location.split('/').next().filter(|_| !location.contains("://"))?;
+        let (user, host) = first.rsplit_once('@')?;
+        let known = ["sftp:", "ssh:", "scp:", "rsync:"].into_iter().find(|word| user.starts_with(word));
+        let word = known.unwrap_or_default();
+        let (user, _) = user.strip_prefix(word)?.split_once(':')?;
+        Some(format!("{word}{user}:***@{host}{}", location.get(first.len()..)?))
     });
     hidden.map_or(Cow::Borrowed(location), Cow::Owned)
 }
@@ -114,6 +164,12 @@ fn of_word(path: &str, word: &str, rest: &str) -> String {
                 "sftp" | "ssh" | "scp" | "rsync" => rest,
                 _ => path,
             };
+            if remote == path && rest.starts_with('/') && !word.contains('@') {
+                return format!(
+                    "this program speaks neither NFS nor SSH: mount it (mount -t nfs {remote} /mnt/backup, or sshfs {remote} \
+                     /mnt/backup), and give the folder where it is mounted. {literal}"
+                );
+            }
             format!(
                 "this program does not speak SSH: mount it (sshfs {remote} /mnt/backup), and give the folder where it is \
                  mounted. {literal}"
@@ -136,16 +192,50 @@ fn s3(rest: &str) -> String {
     }
 }
 
-/// A name that a shell, a unit or a batch file was to replace: `$HOME`, `${HOME}`, `$(…)`, `%h`, `%HOME%`, `%20`.
+/// A name that a shell, a unit or a batch file was to replace: `$HOME`, `${HOME}`, `$(…)`, `%h`, `%HOME%`, `%20`; or a
+/// template: see [`template`].
 fn unexpanded(path: &str) -> Option<String> {
-    let begins = |sign: char, next: fn(char) -> bool| {
-        path.match_indices(sign)
-            .filter_map(|(at, _)| path.get(at..))
-            .find(|rest| rest.chars().nth(1).is_some_and(next))
+    if let Some(name) = template(path) {
+        return Some(name);
+    }
+    dollar(path).or_else(|| begun(path, '%', |next| next.is_ascii_alphanumeric() || next == '%'))
+}
+
+/// A variable of a shell.
+fn dollar(path: &str) -> Option<String> {
+    begun(path, '$', |next| next.is_ascii_alphabetic() || "_{(".contains(next))
+}
+
+/// What follows a sign up to the next slash, if it goes on so.
+fn begun(path: &str, sign: char, next: fn(char) -> bool) -> Option<String> {
+    let mut found = path.match_indices(sign).filter_map(|(at, _)| path.get(at..));
+    let rest = found.find(|rest| rest.chars().nth(1).is_some_and(next))?;
+    Some(rest.split('/').next().unwrap_or_default().to_owned())
+}
+
+/// A part that a template or a person was to replace: a command in backquotes, `{{ repo }}`, `<repo>`, `__REPO__`, `@REPO@`,
+/// and a `~` behind the first slash.
+fn template(path: &str) -> Option<String> {
+    if path.contains('`') {
+        return Some("command in backquotes".into());
+    }
+    if let Some((_, rest)) = path.split_once("{{") {
+        return Some(format!("{{{{{}}}}}", rest.split_once("}}").map_or(rest, |(name, _)| name)));
+    }
+    let is_between = |part: &str, open: &str, close: &str| {
+        let name = part.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+        name.is_some_and(|name| {
+            !name.is_empty()
+                && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_- .".contains(letter))
+        })
     };
-    let name = |rest: &str| rest.split('/').next().unwrap_or_default().to_owned();
-    let dollar = begins('$', |next| next.is_ascii_alphabetic() || "_{(".contains(next));
-    dollar.or_else(|| begins('%', |next| next.is_ascii_alphanumeric() || next == '%')).map(name)
+    let is_template = |part: &&str| {
+        (*part == "~" && !path.starts_with("./"))
+            || [("<", ">"), ("__", "__"), ("@", "@")]
+                .iter()
+                .any(|(open, close)| is_between(part, open, close))
+    };
+    path.split('/').find(is_template).map(str::to_owned)
 }
 
 /// The URL of a folder of this very name.
@@ -160,6 +250,12 @@ fn of_url(location: &str, scheme: &str, rest: &str) -> Option<String> {
     let is_dots = |part: &str| [".", ".."].contains(&part.to_ascii_lowercase().replace("%2e", ".").as_str());
     match scheme {
         "file" | "s3" | "gs" | "az" => {}
+        "gcs" => return Some(format!("gs://{rest} is probably meant")),
+        "azure" | "abs" => return Some(format!("az://{rest} is probably meant")),
+        "s3a" | "s3n" => return Some(format!("s3://{rest} is probably meant")),
+        "http" | "https" if authority.ends_with(AMAZON) && !authority.contains('@') => {
+            return Some(of_amazon(authority, path));
+        }
         "http" | "https" => {
             let bucket = path.trim_start_matches('/');
             return Some(format!(
@@ -169,6 +265,11 @@ fn of_url(location: &str, scheme: &str, rest: &str) -> Option<String> {
             ));
         }
         _ => return Some(SCHEMES.to_owned()),
+    }
+    // A `file://` URL is how whoever has a folder of such a name says so.
+    let of_template = || template(rest).filter(|_| scheme != "file");
+    if let Some(name) = dollar(rest).or_else(of_template) {
+        return Some(format!("nothing replaced the {name} in it: write what it stands for"));
     }
     let dropped = match () {
         () if rest.contains('\\') => "folders are separated by /, not by \\",
@@ -200,6 +301,24 @@ fn of_url(location: &str, scheme: &str, rest: &str) -> Option<String> {
     Some(dropped.to_owned())
 }
 
+const AMAZON: &str = ".amazonaws.com";
+
+/// What a browser calls a bucket of Amazon: `bucket.s3.region.amazonaws.com/prefix`, or the bucket behind the first slash.
+fn of_amazon(host: &str, path: &str) -> String {
+    let labels: Vec<&str> = host.strip_suffix(AMAZON).unwrap_or(host).split('.').collect();
+    let at =
+        labels.iter().position(|label| *label == "s3" || label.starts_with("s3-")).unwrap_or(labels.len());
+    let bucket = labels.get(..at).unwrap_or_default().join(".");
+    let url = match bucket.is_empty() {
+        true => format!("s3:/{path}"),
+        false => format!("s3://{bucket}{path}"),
+    };
+    match labels.get(at.saturating_add(1)) {
+        Some(region) => format!("{url} with AWS_REGION={region} is probably meant"),
+        None => format!("{url} with AWS_REGION is probably meant"),
+    }
+}
+
 fn is_endpoint(host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     host == "localhost" || host.ends_with(".amazonaws.com") || host.parse::<std::net::Ipv4Addr>().is_ok()
@@ -222,136 +341,4 @@ fn of_file(location: &str, host: &str, path: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_other_programs_call_a_place_is_refused_with_what_was_meant() {
-        let cases = [
-            ("sftp:user@host:/srv/x", "sshfs user@host:/srv/x"),
-            ("user@host:/srv/x", "sshfs user@host:/srv/x"),
-            ("host:/srv/x", "sshfs host:/srv/x"),
-            ("host:x", "sshfs host:x"),
-            ("[::1]:/x", "SSH"),
-            ("s3:bucket/x", "s3://bucket/x is"),
-            ("s3:https://minio:9000/bucket/x", "s3://bucket/x with AWS_ENDPOINT=https://minio:9000"),
-            ("s3:s3.amazonaws.com/bucket/x", "s3://bucket/x with AWS_ENDPOINT=https://s3.amazonaws.com"),
-            ("S3:bucket", "s3://bucket is"),
-            ("b2:bucket:x", "s3://bucket/x with"),
-            ("gs:bucket:/x", "gs://bucket/x"),
-            ("azure:box:/x", "az://box/x"),
-            ("rclone:remote:x", "rclone mount remote:x"),
-            ("rest:http://me:secret@host:8000/", "not supported"),
-            ("s3:http://me:secret@minio/bucket/x", "s3://bucket/x with AWS_ENDPOINT=http://"),
-            ("swift:box:/x", "not supported"),
-            ("file:rel", "the path alone, rel,"),
-            ("file:/srv/x", "file:///srv/x"),
-            ("C:/backup", "drive of Windows"),
-            ("C:\\backup", "separated by /"),
-            ("\\\\nas\\share", "mount -t cifs //nas/share"),
-            ("//nas/share", "mount -t cifs //nas/share"),
-        ];
-        for (location, meant) in cases {
-            let found = find(location).unwrap_or_else(|| panic!("{location} was taken"));
-            assert!(found.contains(meant) && !found.contains("secret"), "{location}: {found}");
-        }
-    }
-
-    #[test]
-    fn what_nothing_replaced_is_refused() {
-        for location in [
-            "~",
-            "~/backup",
-            "~root/x",
-            "$HOME/backup",
-            "${HOME}/x",
-            "/srv/$(hostname)/x",
-            "/srv/$HOST",
-            "%h/backup",
-            "/srv/%H",
-            "%USERPROFILE%/x",
-            "/srv/my%20backup",
-            "/srv/%%",
-            " /srv/x",
-            "/srv/x\n",
-            "/srv/x\r",
-        ] {
-            assert!(find(location).is_some(), "{location:?}");
-        }
-    }
-
-    #[test]
-    fn what_would_be_dropped_is_refused() {
-        for location in [
-            "s3://bucket/x?region=y",
-            "s3://bucket/x#y",
-            "s3://bucket/a/../b",
-            "s3://bucket/a/%2E%2e/b",
-            "s3://bucket/./b",
-            "s3://key:secret@bucket/x",
-            "s3://bucket:9000/x",
-            "s3://bucket//x",
-            "s3:///x",
-            "s3://",
-            "s3://localhost/b",
-            "s3://s3.eu-central-1.amazonaws.com/b",
-            "s3://10.0.0.1/b",
-            "s3://https://h/b",
-            "file://rel/x",
-            "file:///srv/../x",
-            "file:///",
-            "file:////nas/share",
-            "file:///a?b",
-            "file:///a#b",
-            "https://host/bucket",
-            "sftp://host/x",
-            "ssh://host/x",
-            "rclone://x/y",
-            "s3a://bucket/x",
-            "s3://bucket\\x",
-        ] {
-            assert!(find(location).is_some(), "{location}");
-        }
-    }
-
-    #[test]
-    fn what_is_a_place_here_is_taken() {
-        for location in [
-            "/srv/backup",
-            "backup",
-            ".",
-            "..",
-            "../x",
-            "./a:b",
-            "./~/backup",
-            "/srv/a:b",
-            "/srv/50%",
-            "/srv/100% sure",
-            "/srv/a$",
-            "/srv/a$ b",
-            "/srv//x",
-            "s3://bucket",
-            "s3://bucket/x/y",
-            "s3://bucket.example/",
-            "gs://b/x",
-            "az://b/x",
-            "file:///srv/x",
-            "file://localhost/srv/x",
-            "file:///srv/%24HOME",
-            "S3://bucket/x",
-            "/srv/~x",
-            "/a/-b",
-        ] {
-            assert_eq!(find(location), None, "{location}");
-        }
-    }
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(shown("s3://key:secret@bucket/x"), "s3://***@bucket/x");
-        assert_eq!(shown("s3://key:sec@ret@bucket"), "s3://***@bucket");
-        for plain in ["/srv/a@b", "s3://bucket/a@b", "user@host:/x"] {
-            assert_eq!(shown(plain), plain);
-        }
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ pub(crate) async fn run(options: Approve, context: &Context) -> Result<Done, Fai
 async fn list(context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Public).await?;
     let log = repository::load_log(context, &repository).await?;
-    let (standing, pending) = (log.standing(u64::MAX), log.pending());
+    let (retention, pending) = (log.retention(), log.pending());
     for pending in &pending {
         context.output.result(&format!("{pending}\n"))?;
         if let ApprovalRequest::Forget(snapshots) = &pending.request {
@@ -64,7 +64,7 @@ async fn list(context: &Context) -> Result<Done, Failure> {
         context.output.message("nothing waits for approval");
     }
     Ok(done([
-        ("approvals_needed", json!(standing.approvals_needed())),
+        ("approvals_needed", json!(retention.approvals_needed())),
         ("pending", json!(pending.iter().map(describe).collect::<Vec<_>>())),
     ]))
 }

@@ -85,6 +85,9 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
     })?;
     // What is written to standard output must stand there alone.
     let is_stdout = options.report.as_deref().is_some_and(files::is_stdout);
+    if is_stdout {
+        context.needs_stdout()?;
+    }
     let mut stdout = if is_stdout { context.output.take_stdout() } else { None };
     // Before hours of reading: what must be readable, is.
     let key = options.sign.as_deref().map(|path| sign::read(path, context)).transpose()?;
@@ -107,6 +110,8 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
     context.output.result(&words::text(&report, &settings))?;
     remember(&options, &report, context)?;
     if let Some(path) = &options.report {
+        // Hours may have passed.
+        refuse_others(&options)?;
         let page = html::page(&report, &settings, store.location(), took);
         match &mut stdout {
             Some(stdout) if files::is_stdout(path) => {
@@ -187,6 +192,25 @@ fn refuse_odd(options: &Audit) -> Result<(), Failure> {
             "the signature is written beside the report, and {} is no file; name a file with --report",
             path.display()
         ))),
+        None => refuse_others(options),
+    }
+}
+
+/// Only an empty file, an earlier report and its signature are replaced: nothing says that another file may go.
+fn refuse_others(options: &Audit) -> Result<(), Failure> {
+    let Some(report) = &options.report else { return Ok(()) };
+    let refuse = |path: &Path, what: &str, is_ours: fn(&[u8]) -> bool| {
+        files::refuse_other(path, is_ours).map_err(|error| {
+            Failure::usage(format!(
+                "{what} cannot be written to {}: {error}. Name a new file, or one that holds an earlier report, with \
+                 --report; nothing was done",
+                plain::path(path)
+            ))
+        })
+    };
+    refuse(report, "the report", html::is_page)?;
+    match options.sign {
+        Some(_) => refuse(&sign::beside(report), "the report's signature", sign::is_signature),
         None => Ok(()),
     }
 }

@@ -1,11 +1,14 @@
 //! `backup`: all disks of one machine become one snapshot.
 
-use std::path::PathBuf;
+pub(crate) mod import;
+
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport};
+use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
 use sancerre_engine::cache::Cache;
+use sancerre_engine::location;
 use sancerre_engine::suspicion::Suspicion;
 use sancerre_engine::suspicion::stored::seen;
 use sancerre_format::id::SessionId;
@@ -80,7 +83,7 @@ pub(crate) struct Backup {
     tags: Vec<Tag>,
     /// Read and compare everything, but store nothing
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Save even if a disk changes while it is read, is mounted read-write here or open in a running guest; the snapshot is
     /// marked fuzzy, and the exit code is 3
     #[arg(long)]
@@ -153,7 +156,7 @@ pub(crate) struct Backup {
 impl Backup {
     /// What it writes besides the repository, in words, and where.
     pub(crate) fn written(&self, context: &Context) -> Vec<(&'static str, PathBuf)> {
-        let cache = cache_folder(self, context, false).map(|folder| ("the cache", folder));
+        let cache = cache_folder(self, context, false).ok().flatten().map(|folder| ("the cache", folder));
         let metrics = self.metrics_file.clone().map(|path| ("the metrics file", path));
         cache.into_iter().chain(metrics).collect()
     }
@@ -166,7 +169,13 @@ fn parse_machine(text: &str) -> Result<MachineId, String> {
 
 pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
-    let result = save(&options, context).await;
+    let result = save(&options, context).await.map_err(|failure| match failure.exit {
+        Exit::Interrupted if !options.dry_run => {
+            let message = format!("{}; what was uploaded is reused by the next backup", failure.message);
+            Failure { message, ..failure }
+        }
+        _ => failure,
+    });
     let took = started.elapsed();
     let is_measured = measure(&options, context, took, result.as_ref().ok());
     let report = result?;
@@ -200,9 +209,19 @@ async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failu
     let bitmaps = options.changed.bitmaps();
     let sources = options.opening(&bitmaps).all(planned, context)?;
     let maps = options.changed.maps(&sources, &bitmaps, context)?;
+    store(options, sources, maps, context).await
+}
+
+/// Makes a snapshot of sources that are open.
+async fn store(
+    options: &Backup,
+    sources: Vec<BackupSource>,
+    maps: Maps,
+    context: &Context,
+) -> Result<BackupReport, Failure> {
     let mut repository = repository::open(context, Access::Metadata).await?;
     let (monitor, _watched) = context.watched(Work::Backup)?;
-    if let Some(folder) = cache_folder(options, context, repository.store.is_remote()) {
+    if let Some(folder) = cache_folder(options, context, repository.store.is_remote())? {
         context.output.detail(&format!("cache {}", plain::path(&folder)));
         let warned = monitor.clone();
         repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(warning));
@@ -265,18 +284,27 @@ fn refuse_past(options: &Backup, context: &Context) -> Result<(), Failure> {
 }
 
 /// Where to keep what the next backup would fetch again. A repository on this machine needs no copy of itself.
-fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Option<PathBuf> {
+///
+/// Errors: a path that surely was meant otherwise.
+fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Result<Option<PathBuf>, Failure> {
     let variable = |name| context.environment.path(name);
     let given = options.cache_dir.clone().or_else(|| variable("SANCERRE_CACHE_DIR"));
+    let meant = given.as_deref().and_then(Path::to_str).and_then(location::of_folder);
+    if let (Some(path), Some(meant)) = (&given, meant) {
+        return Err(Failure::usage(format!(
+            "cannot use {:?} as a cache (--cache-dir): {meant}",
+            path.display()
+        )));
+    }
     let usual = || {
         let home = || variable("HOME").map(|home| home.join(".cache"));
         Some(variable("XDG_CACHE_HOME").or_else(home)?.join("sancerre"))
     };
-    match given {
+    Ok(match given {
         _ if options.no_cache => None,
         None if is_remote => usual(),
         given => given,
-    }
+    })
 }
 
 fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>) -> Run {

@@ -124,6 +124,10 @@ fn tell(context: &Context, report: &CheckReport, took: Duration) {
         context.output.message("content was not opened: that needs the passphrase or a restore identity");
     }
     context.output.message(&match lost {
+        0 if report.read_packs == 0 && report.packs > 0 => {
+            "no damage found in what was looked at; no pack was read: `--read-data-subset 5%` reads some, `--read-data` all"
+                .to_owned()
+        }
         0 => "no damage found".to_owned(),
         lost => count(lost as u64, "problem"),
     });

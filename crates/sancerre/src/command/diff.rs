@@ -14,6 +14,7 @@ use sancerre_format::outcome::Member;
 use sancerre_image::change_map::ChangeMap;
 use serde_json::{Value, json};
 
+use super::files::{self, Sandbox};
 use super::{Context, done};
 use crate::access::Access;
 use crate::exit::{Done, Failure};
@@ -53,9 +54,17 @@ pub(crate) struct Diff {
     /// The later one
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     after: Selector,
+    /// Say which files of the guest were added, removed, changed or renamed; needs the passphrase
+    #[arg(long)]
+    files: bool,
+    #[command(flatten)]
+    sandbox: Sandbox,
 }
 
 pub(crate) async fn run(options: Diff, context: &Context) -> Result<Done, Failure> {
+    if options.files {
+        return files::diff::run(&options.before, &options.after, options.sandbox, context).await;
+    }
     let started = Instant::now();
     let repository = repository::open(context, Access::Metadata).await?;
     let log = Arc::new(repository::load_recent_log(context, &repository).await?);

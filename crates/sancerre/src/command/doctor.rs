@@ -168,8 +168,8 @@ pub(crate) fn text(report: &Report) -> String {
     let mut text = table(&[("store", Align::Left), ("", Align::Left), ("seen", Align::Left)], &rows);
     let open = report.findings.iter().filter(|finding| finding.verdict != ProbeVerdict::Holds);
     for finding in open {
-        let what = if finding.verdict == ProbeVerdict::Unknown { "if not " } else { "not " };
-        text.push_str(&format!("\n{what}({}): {}", finding.check.title(), finding.check.consequence()));
+        let so = if finding.verdict == ProbeVerdict::Unknown { "not known. If not" } else { "no. So" };
+        text.push_str(&format!("\n{}: {so}, {}.", finding.check.title(), finding.check.consequence()));
     }
     text.push('\n');
     text

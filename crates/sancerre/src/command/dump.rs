@@ -16,6 +16,7 @@ use crate::unreadable;
 
 pub(crate) async fn run(options: Dump, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
+    context.needs_stdout()?;
     // First of all, so that whatever is said goes to standard error and never between the data.
     let Some(mut stdout) = context.output.take_stdout() else {
         return Err(Failure::failed("standard output is in use already; this is a bug, please report it"));

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{self, Decision, Drop, Rules, Verdict};
-use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Wish};
+use sancerre_engine::forget::plan::{self, Decision, ForgetReason, Rules, Verdict};
+use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::Selector;
+use sancerre_engine::suspicion;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, Tag, Title};
 use serde_json::{Value, json};
@@ -90,7 +91,7 @@ pub(crate) struct Forget {
     reason: String,
     /// Only say what would happen
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Forget {
@@ -114,15 +115,20 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
-    crate::suspicion::tell_what_stays(context, &log);
-    let wish = if options.snapshots.is_empty() {
-        Wish::Rules { rules, vms: options.vm, tags: options.tags }
+    if let Some(stays) = suspicion::what_stays(&log) {
+        context.output.warning(&stays);
+    }
+    let selection = if options.snapshots.is_empty() {
+        Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
-        Wish::Named { snapshots: named(&options, &repository, &log, context)?, even_last: options.even_last }
+        Selection::Named {
+            snapshots: named(&options, &repository, &log, context)?,
+            even_last: options.even_last,
+        }
     };
     let began = context.host.clock.now();
     let settings = ForgetOptions {
-        wish,
+        selection,
         reason: options.reason,
         max_drop_percent: options.max_drop,
         dry_run: options.dry_run,
@@ -199,8 +205,12 @@ fn dropped(report: &ForgetReport) -> usize {
 
 fn tell(context: &Context, report: &ForgetReport, dry_run: bool) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = report.decisions.iter().map(row).collect();
-    context.output.result(&table(&COLUMNS, &rows))?;
-    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(Drop::Damaged)) {
+    // Cron mails whatever is printed, and each night that would be the same table.
+    if !context.global.quiet || dry_run {
+        context.output.result(&table(&COLUMNS, &rows))?;
+    }
+    for decision in report.decisions.iter().filter(|one| one.verdict == Verdict::Drop(ForgetReason::Damaged))
+    {
         context.output.warning(&damaged(decision));
     }
     let dropped = dropped(report);

@@ -38,7 +38,7 @@ Examples:
 pub(crate) struct Gc {
     /// Only say what would be deleted
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// How long to wait for backups under way
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "1h")]
     wait: u64,

@@ -100,8 +100,8 @@ fn machines(names: &[Title], repository: &Repository, log: &Log) -> BTreeSet<Tit
 
 /// Those that are held; all where none is, which the engine refuses. A machine may have got a name since it was held.
 fn held(vms: BTreeSet<Title>, log: &Log) -> BTreeSet<Title> {
-    let standing = log.standing(u64::MAX);
-    let held: BTreeSet<Title> = vms.iter().filter(|vm| standing.vm_held_by(vm).is_some()).cloned().collect();
+    let retention = log.retention();
+    let held: BTreeSet<Title> = vms.iter().filter(|vm| retention.vm_held_by(vm).is_some()).cloned().collect();
     if held.is_empty() { vms } else { held }
 }
 

@@ -1,5 +1,6 @@
 //! `init`: a repository, and the key file of its first writer.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -25,6 +26,10 @@ use crate::used;
 /// What to do when the repository is made but its key file cannot be written.
 const INSTEAD: &str =
     "the repository is made: back up with the passphrase, or make another key with `sancerre key add`";
+/// How the object `config` of every repository begins.
+const OF_CONFIG: &[u8; 16] = b"sancerre-config-";
+/// What statfs(2) calls tmpfs and ramfs.
+const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// Where Linux tells the host's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -64,7 +69,11 @@ impl Init {
 }
 
 pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failure> {
+    if let Ok(folder) = repository::folder(context) {
+        refuse_inside(&folder)?;
+    }
     let store = repository::store(context, true)?;
+    warn_of_memory(&store, context);
     if !options.among_other_files {
         refuse_used(&store)?;
     }
@@ -98,6 +107,41 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         (made, None) => made?,
     };
     report(context, store.location(), &new, &made, None)
+}
+
+/// A repository in a folder of another one would be taken for objects of that one.
+fn refuse_inside(folder: &Path) -> Result<(), Failure> {
+    let found = folder.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = found else { return Ok(()) };
+    let is_repository = |above: &&Path| {
+        let mut start = [0; OF_CONFIG.len()];
+        let read =
+            std::fs::File::open(above.join(names::CONFIG)).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == *OF_CONFIG
+    };
+    // `init` where one is says that it exists.
+    let above = if above == folder { real.parent() } else { Some(real.as_path()) };
+    match above.and_then(|above| above.ancestors().find(is_repository)) {
+        None => Ok(()),
+        Some(other) => Err(Failure::usage(format!(
+            "{} lies inside the repository {}, where only the program's own objects belong: name another place. Nothing was \
+             made",
+            plain::path(folder),
+            plain::path(other)
+        ))),
+    }
+}
+
+/// What lies in memory is gone with the next restart, backups too.
+fn warn_of_memory(store: &Store, context: &Context) {
+    let kind =
+        store.folder_path().and_then(|folder| rustix::fs::statfs(folder).ok()).map(|found| found.f_type);
+    if kind.is_some_and(|kind| IN_MEMORY.contains(&kind)) {
+        context.output.warning(
+            "this folder lies in memory (tmpfs or ramfs): the repository, and all backups in it, are gone when this machine \
+             restarts. Use it to try things out, and nothing else",
+        );
+    }
 }
 
 /// A folder in which somebody keeps other things is seldom meant.

@@ -58,6 +58,9 @@ struct Extend {
     dry_run: bool,
 }
 
+/// Refusals that are spelled out for people: a store that refuses one refuses most.
+const REFUSALS_SHOWN: usize = 3;
+
 pub(crate) async fn run(options: Lock, context: &Context) -> Result<Done, Failure> {
     let LockCommand::Extend(options) = options.command;
     let started = Instant::now();
@@ -111,8 +114,12 @@ fn wanted(options: &Extend, now: Time) -> Result<Time, Failure> {
 }
 
 fn tell(context: &Context, options: &Extend, extended: &Extended, short: u64, until: Time) {
-    for refused in &extended.refused {
+    for refused in extended.refused.iter().take(REFUSALS_SHOWN) {
         context.output.warning(refused);
+    }
+    let more = extended.refused.len().saturating_sub(REFUSALS_SHOWN);
+    if more > 0 {
+        context.output.warning(&format!("{} more; --json has all", count(more as u64, "refusal")));
     }
     context.output.message(&match options.dry_run {
         true => format!("{} to extend until {until}; nothing was changed", count(short, "request")),

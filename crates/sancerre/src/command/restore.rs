@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{Continue, Left, RawTarget};
+use sancerre_image::nbd::{NbdOptions, NbdUri};
+use sancerre_image::{Continue, DiskTarget, Left, NbdTarget, RawTarget};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -48,12 +49,15 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     let started = Instant::now();
     let form = form::of(&options)?;
     // Before the repository is opened: what can take no disk should cost nothing.
-    if !is_directory(&options.target) {
+    let export = form::export(&options)?;
+    if options.in_place {
+        refuse_in_place(&options)?;
+    } else if export.is_none() && !is_directory(&options.target) {
         RawTarget::refuse(&options.target, options.overwrite, options.resume)?;
     }
     let reader = open(&options.snapshot, context).await?;
     let jobs = plan(&reader, &options, form, context)?;
-    for job in &jobs {
+    for job in jobs.iter().filter(|_| !options.in_place && export.is_none()) {
         RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
     }
     let (monitor, watched) = context.watched(Work::Restore)?;
@@ -70,12 +74,19 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
             continue;
         }
         context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
-        let target = form.open(&options, job.member, &job.path)?;
+        let target: Box<dyn DiskTarget> = match &export {
+            Some(uri) => {
+                let size_bytes = job.member.size_bytes;
+                Box::new(NbdTarget::open(uri, &NbdOptions::default(), size_bytes, options.overwrite)?)
+            }
+            None => form.open(&options, job.member, &job.path)?,
+        };
         is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
         let done = restore::restore(&reader, job.member, target, &settings, &monitor).await;
         match done.map_err(|failure| told(*failure)) {
             Ok(report) => {
                 device::tell(&job.path, &report.behind, context);
+                tell_kept(&options, context);
                 restored.push(Restored { job, report });
             }
             // What one disk lost is no reason to leave the others.
@@ -101,6 +112,23 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     })
 }
 
+/// One file or device is written over where it lies, and what is kept of it goes into a new file.
+fn refuse_in_place(options: &Restore) -> Result<(), Failure> {
+    if is_directory(&options.target) {
+        return Err(Failure::usage(
+            "--in-place writes over one file or device: name it as the target, and one disk of the snapshot",
+        ));
+    }
+    match &options.keep_damaged {
+        Some(path) if path.metadata().is_ok_and(|found| found.len() > 0) => Err(Failure::failed(format!(
+            "{} exists and is not empty: what is replaced is kept in a new file; name another one, or leave \
+             --keep-damaged out if that file is of this restore, which was interrupted: it is whole. Nothing was done",
+            plain::path(path)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The snapshot that was named, ready to be read.
 pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<SnapshotReader, Failure> {
     let repository = repository::open(context, Access::Content).await?;
@@ -123,19 +151,24 @@ pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<Snaps
     Ok(reader)
 }
 
-/// The one member that is meant: the named one, or the only one.
+/// The one member that is meant: the named one, the only one, or the only disk beside attached files.
 pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<&'a Member, Failure> {
     let members = &reader.body().members;
-    let found = match (&snapshot.member, members.as_slice()) {
-        (Some(name), _) => reader.member(name.as_str()),
-        (None, [only]) => Some(only),
-        (None, _) => None,
+    let disks: Vec<&Member> = members.iter().filter(|member| member.kind == MemberKind::Disk).collect();
+    let found = match (&snapshot.member, members.as_slice(), disks.as_slice()) {
+        (Some(name), ..) => reader.member(name.as_str()),
+        (None, [only], _) => Some(only),
+        (None, _, [only]) => Some(*only),
+        (None, ..) => None,
     };
     found.ok_or_else(|| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let others = (members.len() - disks.len()) as u64;
+        let others =
+            if others > 0 { format!(" and {}", count(others, "other member")) } else { String::new() };
         let what = match &snapshot.member {
             Some(name) => format!("the snapshot has no {name}"),
-            None => format!("the snapshot has {}", count(members.len() as u64, "disk")),
+            None => format!("the snapshot has {}{others}", count(disks.len() as u64, "disk")),
         };
         Failure::usage(format!("{what}; write :NAME behind it, with one of {}", names.join(", ")))
     })
@@ -188,6 +221,9 @@ fn refuse_folded(target: &Path, files: &[String], context: &Context) -> Result<(
 
 /// A directory that exists, or a path that can only be one.
 fn is_directory(target: &Path) -> bool {
+    if target.to_str().is_some_and(NbdUri::is_one) {
+        return false;
+    }
     target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
@@ -245,6 +281,20 @@ fn flag(next: Continue) -> &'static str {
     match next {
         Continue::Resume => "--resume",
         Continue::Overwrite => "--overwrite",
+        Continue::InPlace => "--in-place",
+    }
+}
+
+/// Where what was replaced can be looked at.
+fn tell_kept(options: &Restore, context: &Context) {
+    if let Some(path) = &options.keep_damaged {
+        let bytes = path.metadata().map_or(0, |found| found.len());
+        context.output.message(&format!(
+            "{} ({}) shows the disk as it was, as long as {} is not written to: copy it whole with qemu-img convert first",
+            plain::path(path),
+            size(bytes),
+            plain::path(&options.target)
+        ));
     }
 }
 

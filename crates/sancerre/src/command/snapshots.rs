@@ -60,14 +60,14 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
         repository.keys.zone_secrets()?;
     }
     let log = repository::load_recent_log(context, &repository).await?;
-    let standing = log.standing(u64::MAX);
+    let retention = log.retention();
     let listed: Vec<Listed<'_>> = log
         .snapshots()
         .into_iter()
         .map(|snapshot| Listed {
             snapshot,
             body: body(context, &repository, &snapshot),
-            noted: standing.suspected_by(&snapshot.session()).is_some(),
+            noted: retention.suspected_by(&snapshot.session()).is_some(),
         })
         .filter(|listed| options.vm.as_ref().is_none_or(|vm| listed.is_of(vm)))
         .filter(|listed| has_all(listed.body.as_ref(), &options.tags))

@@ -1,13 +1,14 @@
 //! `clean`, `explain`, `clear` and `suspect`: what the nights looked like, where, and what is done about it.
 
+pub(crate) mod explain;
+
 use std::sync::Arc;
 
 use clap::Args;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::restore;
+use sancerre_engine::restore::{self, SnapshotReader};
 use sancerre_engine::select::Selector;
-use sancerre_engine::suspicion::explain::{self, Explained, TracePlace};
 use sancerre_engine::suspicion::{self, MachineNight, Suspicion, recompute};
 use sancerre_format::names::Title;
 use serde_json::{Value, json};
@@ -19,7 +20,8 @@ use crate::exit::{Done, Failure};
 use crate::output::{Align, table};
 use crate::progress::Work;
 use crate::repository;
-use crate::units::{count, size};
+use crate::units::count;
+pub(crate) use explain::Explain;
 
 /// Say what each night looked like, and which is the newest one before the first suspect one.
 ///
@@ -34,20 +36,6 @@ pub(crate) struct Clean {
     /// Only this machine
     #[arg(value_name = "VM", value_parser = parse_title)]
     vm: Option<Title>,
-}
-
-/// Say where on its disks a night left its traces.
-///
-/// Reads the statistics of the snapshot, and no content: a writer's or keeper's key file is enough.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  sancerre explain files01:latest
-  sancerre explain 3f9a12cc:disk0")]
-pub(crate) struct Explain {
-    /// The snapshot, and one disk of it if only that is meant: see `sancerre --help`
-    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
-    snapshot: Selector,
 }
 
 /// Say that somebody looked at a suspect machine: its earlier snapshots may be let go again.
@@ -112,8 +100,8 @@ pub(crate) async fn clean(options: Clean, context: &Context) -> Result<Done, Fai
         let Some(newest) = nights.last() else { continue };
         context.output.message(&conclusion(nights, newest));
     }
-    let standing = log.standing(u64::MAX);
-    let suspects = standing.suspect_machines().len();
+    let retention = log.retention();
+    let suspects = retention.suspect_machines().len();
     if suspects > sancerre_engine::repository::log::suspects::MACHINES_MAX {
         context.output.warning(&format!(
             "{} are suspect: no snapshot of any machine is let go until fewer are; see `sancerre clear --help`",
@@ -217,89 +205,19 @@ pub(crate) async fn clear(options: Clear, context: &Context) -> Result<Done, Fai
     ]))
 }
 
-const PLACES: [(&str, Align); 8] = [
-    ("disk", Align::Left),
-    ("from", Align::Right),
-    ("bytes", Align::Right),
-    ("changed", Align::Right),
-    ("random", Align::Right),
-    ("lost", Align::Right),
-    ("gone", Align::Right),
-    ("headless", Align::Right),
-];
-
-pub(crate) async fn explain(options: Explain, context: &Context) -> Result<Done, Failure> {
-    let repository = repository::open(context, Access::Metadata).await?;
-    let log = Arc::new(repository::load_recent_log(context, &repository).await?);
-    let session = options.snapshot.resolve(&repository, &log)?;
-    let reader = restore::open(&repository, Arc::clone(&log), session).await?;
-    let explained = explain::explain(&reader, options.snapshot.member.as_ref()).await?;
-    let rows: Vec<Vec<String>> = explained.iter().flat_map(rows).collect();
-    for disk in &explained {
-        let why = disk.night.as_ref().and_then(|night| suspicion::why(&night.judgement, &night.counts));
-        let text = match (&disk.night, why) {
-            (None, _) => "no statistics were made of it".to_owned(),
-            (Some(night), Some(why)) => format!("{}: {why}", night.judgement.verdict),
-            (Some(night), None) => night.judgement.verdict.to_string(),
-        };
-        context.output.message(&format!("{}: {text}", disk.name));
-    }
-    if !rows.is_empty() {
-        context.output.result(&table(&PLACES, &rows))?;
-    }
-    Ok(done([
-        ("snapshot", json!(session.intent.to_string())),
-        ("disks", json!(explained.iter().map(explained_json).collect::<Vec<_>>())),
-    ]))
-}
-
-fn rows(disk: &Explained) -> Vec<Vec<String>> {
-    let row = |place: &TracePlace| {
-        let counts = &place.counts;
-        vec![
-            disk.name.to_string(),
-            place.range.start.to_string(),
-            size(place.range.end.saturating_sub(place.range.start)),
-            size(counts.changed.saturating_mul(4096)),
-            size(counts.random.saturating_mul(4096)),
-            counts.lost.saturating_add(counts.pages_lost).to_string(),
-            counts.vanished.saturating_add(counts.covered).to_string(),
-            counts.headless.to_string(),
-        ]
-    };
-    disk.places.iter().map(row).collect()
-}
-
-fn explained_json(disk: &Explained) -> Value {
-    let place = |place: &TracePlace| {
-        let counts = &place.counts;
-        json!({
-            "offset": place.range.start,
-            "length": place.range.end.saturating_sub(place.range.start),
-            "changed_blocks": counts.changed,
-            "random_blocks": counts.random,
-            "lost_files": counts.lost,
-            "lost_pages": counts.pages_lost,
-            "covered_files": counts.covered,
-            "vanished_files": counts.vanished,
-            "headless_files": counts.headless,
-        })
-    };
-    json!({
-        "name": disk.name.to_string(),
-        "suspicion": disk.night.as_ref().map(crate::suspicion::json),
-        "places": disk.places.iter().map(place).collect::<Vec<_>>(),
-    })
-}
-
 pub(crate) async fn suspect(options: Suspect, context: &Context) -> Result<Done, Failure> {
     if options.recompute {
         return compute(options, context).await;
     }
+    if let Some(disk) = &options.snapshot.member {
+        return Err(Failure::usage(format!(
+            "a snapshot is suspect as a whole: leave :{disk} out; nothing was done"
+        )));
+    }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
     let session = options.snapshot.resolve(&repository, &log)?;
-    if log.standing(u64::MAX).suspected_by(&session).is_some() {
+    if log.retention().suspected_by(&session).is_some() {
         return Err(Failure::usage("that snapshot is suspect already; nothing was done"));
     }
     let entry = suspicion::suspect(&repository, &log, session).await?;
@@ -337,8 +255,8 @@ async fn compute(options: Suspect, context: &Context) -> Result<Done, Failure> {
 async fn before(
     repository: &Repository,
     log: &Arc<Log>,
-    reader: &restore::SnapshotReader,
-) -> Result<Option<restore::SnapshotReader>, Failure> {
+    reader: &SnapshotReader,
+) -> Result<Option<SnapshotReader>, Failure> {
     let fields = reader.manifest();
     let snapshots = log.snapshots();
     let earlier = snapshots.iter().rfind(|snapshot| {

@@ -5,6 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+#[path = "../template/mod.rs"]
+mod template;
+
 pub(crate) const MIB: usize = 1 << 20;
 
 /// A folder of a test, in which its repository and its keys lie.
@@ -24,7 +27,9 @@ impl Site {
 
     /// With a repository, a writer's key and a keeper's.
     pub(crate) fn new() -> Self {
-        Self::empty().made()
+        let site = Self::empty();
+        template::copy(site.folder.path(), &site.place);
+        site
     }
 
     /// Makes the repository and the keys.
@@ -55,7 +60,7 @@ impl Site {
         let mut command = Command::new(all[0]);
         command.args(&all[1..]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.current_dir(&self.folder).stdin(Stdio::null());
-        command.env("SANCERRE_REPOSITORY", &self.place).env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", &self.place).env("SANCERRE_PASSWORD", template::PASSPHRASE);
         command
     }
 

@@ -8,6 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "../template/mod.rs"]
+mod template;
+
 pub(crate) const MIB: usize = 1 << 20;
 
 pub(crate) struct Site {
@@ -17,8 +20,7 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new() -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap() };
-        site.succeed(&["init", "--key-file", "w.key", "--writer", "hv1"]);
-        site.succeed(&["key", "add", "keeper", "vault", "--out", "k.key"]);
+        template::copy(site.folder.path(), &site.path("repository"));
         site
     }
 
@@ -52,7 +54,7 @@ impl Site {
     fn prepare(&self, command: &mut Command) {
         command.env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var("PATH").unwrap_or_default());
-        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", "correct horse");
+        command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", template::PASSPHRASE);
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {

@@ -206,7 +206,7 @@ fn what_only_clocks_keep_is_told_apart() {
     assert!(decide(Verdict::Keep(vec![clocks()])).is_kept_by_clocks());
     assert!(!decide(Verdict::Keep(vec![clocks(), Keep::Held])).is_kept_by_clocks());
     assert!(!decide(Verdict::Keep(vec![Keep::Doubt(Doubt::Unrecorded)])).is_kept_by_clocks());
-    assert!(!decide(Verdict::Drop(super::Drop::NoRule)).is_kept_by_clocks());
+    assert!(!decide(Verdict::Drop(super::ForgetReason::NoRule)).is_kept_by_clocks());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn reasons_are_said_in_words() {
     assert_eq!(periods, ["hourly 2026", "daily 2026", "weekly 2026", "monthly 2026", "yearly 2026"]);
     let kept = Verdict::Keep(vec![Keep::Last(1), Keep::Within, Keep::LastOfVm]).to_string();
     assert_eq!(kept, "new at the last gc that found new ones, within, the last of its machine");
-    assert_eq!(Verdict::Drop(super::Drop::NoRule).to_string(), "no rule keeps it");
+    assert_eq!(Verdict::Drop(super::ForgetReason::NoRule).to_string(), "no rule keeps it");
     let one = session(1);
     assert_eq!(super::short(&one), one.intent.to_string()[..8]);
 }

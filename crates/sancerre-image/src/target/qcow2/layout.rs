@@ -11,6 +11,9 @@ use crate::qcow2::codec::Codec;
 const REFCOUNT_ORDER: u32 = 4;
 const COUNTS: u64 = CLUSTER_BYTES / 2;
 const HEADER_BYTES: u32 = 112;
+/// The extension that names the form of the backing file.
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+const BACKING_BYTES_MAX: usize = 1023;
 const COMPRESSION_FEATURE: u64 = 1 << 3;
 
 /// The clusters that follow all others.
@@ -50,6 +53,7 @@ pub(super) fn write_tables(
     map: &Map,
     virtual_bytes: u64,
     codec: Option<Codec>,
+    backing: Option<&Backing>,
 ) -> io::Result<Vec<u8>> {
     let l1_entries = u64::try_from(map.l1.len()).unwrap_or(u64::MAX);
     let layout = Layout::new(map.next, l1_entries);
@@ -60,7 +64,7 @@ pub(super) fn write_tables(
     });
     file.write_all_at(&l1.collect::<Vec<u8>>(), layout.l1_at.saturating_mul(CLUSTER_BYTES))?;
     write_counts(file, map, &layout)?;
-    Ok(header(&layout, l1_entries, virtual_bytes, codec))
+    Ok(header(&layout, l1_entries, virtual_bytes, codec, backing))
 }
 
 fn write_counts(file: &File, map: &Map, layout: &Layout) -> io::Result<()> {
@@ -79,15 +83,38 @@ fn write_counts(file: &File, map: &Map, layout: &Layout) -> io::Result<()> {
     file.write_all_at(&table, layout.table_at.saturating_mul(CLUSTER_BYTES))
 }
 
-fn header(layout: &Layout, l1_entries: u64, virtual_bytes: u64, codec: Option<Codec>) -> Vec<u8> {
+/// The file, of raw bytes, that an overlay stands on.
+#[derive(Debug)]
+pub(super) struct Backing(Vec<u8>);
+
+impl Backing {
+    /// By its path; none where that is too long for the format.
+    pub(super) fn new(path: &[u8]) -> Option<Self> {
+        (path.len() <= BACKING_BYTES_MAX).then(|| Self(path.to_vec()))
+    }
+}
+
+fn header(
+    layout: &Layout,
+    l1_entries: u64,
+    virtual_bytes: u64,
+    codec: Option<Codec>,
+    backing: Option<&Backing>,
+) -> Vec<u8> {
+    // Behind the header: its form, the end of the extensions, its path.
+    let raw = [&BACKING_FORMAT.to_be_bytes()[..], &3u32.to_be_bytes(), b"raw\0\0\0\0\0"].concat();
+    let (form, path) = backing.map_or((&[][..], &[][..]), |Backing(path)| (&raw[..], &path[..]));
+    let ends_at = u64::from(HEADER_BYTES).saturating_add(crate::positional::length(form)).saturating_add(8);
+    let path_at = if backing.is_some() { ends_at } else { 0 };
+    let path_bytes = u32::try_from(path.len()).unwrap_or_default();
     let is_zstd = codec == Some(Codec::Zstd);
     let in_u32 = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let offset = |cluster: u64| cluster.saturating_mul(CLUSTER_BYTES).to_be_bytes();
-    let fields: [&[u8]; 21] = [
+    let fields: [&[u8]; 23] = [
         b"QFI\xfb",
         &3u32.to_be_bytes(),
-        &0u64.to_be_bytes(), // no backing file
-        &0u32.to_be_bytes(),
+        &path_at.to_be_bytes(),
+        &path_bytes.to_be_bytes(),
         &CLUSTER_BITS.to_be_bytes(),
         &virtual_bytes.to_be_bytes(),
         &0u32.to_be_bytes(), // not encrypted
@@ -104,7 +131,9 @@ fn header(layout: &Layout, l1_entries: u64, virtual_bytes: u64, codec: Option<Co
         &HEADER_BYTES.to_be_bytes(),
         &[u8::from(is_zstd)],
         &[0; 7],
-        &0u64.to_be_bytes(), // no extensions
+        form,
+        &0u64.to_be_bytes(), // no more extensions
+        path,
     ];
     fields.concat()
 }
@@ -125,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_header_has_its_length() {
-        let header = header(&Layout::new(1, 1), 1, 512, None);
+        let header = header(&Layout::new(1, 1), 1, 512, None, None);
         assert_eq!(header.len(), HEADER_BYTES as usize + 8);
     }
 }

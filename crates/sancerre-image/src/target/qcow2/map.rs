@@ -19,6 +19,8 @@ pub(super) const TABLE_COVERS_BYTES: u64 = CLUSTER_BYTES * ENTRIES;
 /// In an L1 or L2 entry: nothing else refers to what it points to.
 pub(super) const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
+/// Of version 3: the cluster reads as zeros.
+const ZERO: u64 = 1;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Where the number of sectors stands in a compressed entry.
 const SECTORS_AT: u32 = 62 - (CLUSTER_BITS - 8);
@@ -114,6 +116,11 @@ impl Map {
         let host = self.hand_out().saturating_mul(CLUSTER_BYTES);
         self.set(file, cluster, &[host | COPIED])?;
         file.write_all_at(bytes, host)
+    }
+
+    /// Makes a cluster zeros, whatever a backing file has there. It must be nowhere yet.
+    pub(super) fn set_zero(&mut self, file: &File, cluster: u64) -> io::Result<()> {
+        self.set(file, cluster, &[ZERO])
     }
 
     /// A place for `length_bytes` of compressed bytes, fewer than a cluster has. It may go over into the next cluster

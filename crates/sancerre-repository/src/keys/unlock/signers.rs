@@ -3,7 +3,7 @@
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, portable};
 use sancerre_format::key::{AdminSecret, IdentitySecret, Secret, WriterSecret};
-use sancerre_format::names::Zone;
+use sancerre_format::names::{self, Zone};
 use sancerre_format::recipient::AdminKey;
 use sancerre_format::record::{Record, SignedBy, Trust};
 use sancerre_format::sign::SigningKey;
@@ -22,7 +22,15 @@ pub(super) async fn open_writer(
     zone: &Zone,
     identities: &[IdentitySecret],
 ) -> Result<Opened<Option<SignerKey>>> {
-    let Found { records, mut left_out } = objects::read::<Certificate>(store, trust).await?;
+    let Found { records, mut left_out } = match objects::read::<Certificate>(store, trust).await {
+        // A folder that cannot be read costs the key that may be kept in it, and of what others open nothing.
+        Err(why @ Error::Store(_)) => {
+            let why = objects::of_one_object(store, why).await?;
+            let left_out = vec![LeftOut { key: names::CERTIFICATES.to_owned(), why }];
+            return Ok(Opened { found: None, left_out });
+        }
+        found => found?,
+    };
     for (record, bytes) in records.iter().filter(|(record, _)| record.fields.zone == *zone) {
         let sealed = record.sealed().map_err(Error::object(&record.fields.key()))?;
         let opened = identities.iter().filter(|_| !sealed.is_empty()).find_map(|identity| {

@@ -7,7 +7,7 @@ use object_store::path::Path;
 
 use super::{Check, ProbeVerdict, Trial};
 use crate::error::Result;
-use crate::s3::{Retention, Rule, S3};
+use crate::s3::{ObjectRetention, Rule, S3};
 use crate::versions;
 
 impl Trial<'_> {
@@ -93,7 +93,7 @@ impl Trial<'_> {
         key: &str,
         version: Option<&str>,
         first: &Bytes,
-        lock: &Option<Retention>,
+        lock: &Option<ObjectRetention>,
     ) -> Result<()> {
         let answer = s3.delete(key, version).await?;
         let is_there = match version {
@@ -130,7 +130,7 @@ impl Trial<'_> {
     fn retention(
         &mut self,
         default: std::result::Result<Option<Rule>, String>,
-        lock: std::result::Result<Option<Retention>, String>,
+        lock: std::result::Result<Option<ObjectRetention>, String>,
     ) {
         match (default, lock) {
             (_, Ok(Some(lock))) => {

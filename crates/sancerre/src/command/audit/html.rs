@@ -40,6 +40,12 @@ pub(super) fn page(report: &AuditReport, options: &AuditOptions, location: &str,
     )
 }
 
+/// Whether a file that begins so is a report of ours.
+pub(super) fn is_page(start: &[u8]) -> bool {
+    let title = b"<title>Audit of repository ";
+    start.starts_with(b"<!doctype html>") && start.windows(title.len()).any(|window| window == title)
+}
+
 /// Text between tags or in an attribute.
 pub(super) fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, letter| {

@@ -47,3 +47,8 @@ pub(super) fn beside(report: &Path) -> PathBuf {
     path.push(".sig");
     PathBuf::from(path)
 }
+
+/// Whether a file that begins so is a signature.
+pub(super) fn is_signature(start: &[u8]) -> bool {
+    start.starts_with(b"-----BEGIN SSH SIGNATURE-----")
+}

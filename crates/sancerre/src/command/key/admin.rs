@@ -10,7 +10,7 @@ use crate::exit::{Done, Failure};
 use crate::interrupt::until_signal;
 use crate::units::count;
 
-/// Make a new signing key for the administrator; the old one signs nothing that counts any more.
+/// Make a new signing key for the administrator; the old one counts for nothing that comes after it.
 ///
 /// The new key is sealed under the passphrase, which stays the same: after a leak of that, `sancerre key passwd` first.
 /// What the old key signed counts on: certificates, identities, recipients and zones, all of which are named; leave out

@@ -56,6 +56,10 @@ struct Sheet {
 }
 
 pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failure> {
+    if options.svg.is_none() {
+        // Before a recipient is made whose only copy would be lost.
+        context.needs_stdout()?;
+    }
     let repository = repository::open(context, Access::Admin).await?;
     let mut svg = options.svg.as_deref().map(reserve).transpose()?;
     let (secret, recipient) = recipients::new_key(&context.host)?;
@@ -162,7 +166,11 @@ impl Sheet {
             format!("repository     {}", trust.repository),
             format!("location       {}", place.shown),
             format!("trust anchor   {anchor}"),
-            format!("made           {}, as {label}", repository.host.clock.now()),
+            format!(
+                "made           {}, as {label}, by {}",
+                repository.host.clock.now(),
+                repository.host.tool
+            ),
             String::new(),
             "recovery code".to_owned(),
             format!("  {secret}"),
@@ -176,7 +184,12 @@ impl Sheet {
             format!("         --trust {anchor}"),
             "       sancerre restore VM:latest --target restored/ --identity code.txt \\".to_owned(),
             format!("         --trust {anchor}"),
-            "  A bucket also needs the provider's own credentials in the environment.".to_owned(),
+            "     VM is a name that the list shows; VM:latest~7 is the one seven nights before the newest."
+                .to_owned(),
+            "     Each disk becomes restored/NAME.raw. To a device: VM:latest:NAME --target /dev/…"
+                .to_owned(),
+            "  A bucket also needs the provider's own credentials, such as AWS_ACCESS_KEY_ID and".to_owned(),
+            "  AWS_SECRET_ACCESS_KEY: ________________________________________________________".to_owned(),
             format!("  If the sheet is lost: sancerre key remove restore {label}"),
         ];
         Ok(Self { lines: lines.iter().flat_map(|line| line.split('\n')).map(str::to_owned).collect(), qr })

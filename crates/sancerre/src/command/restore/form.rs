@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_image::{DiskTarget, Qcow2Compression, Qcow2Target, RawTarget};
+use sancerre_image::nbd::NbdUri;
+use sancerre_image::{DiskTarget, KeepingTarget, Qcow2Compression, Qcow2Target, RawTarget};
 
 use crate::arguments::Restore;
 use crate::exit::Failure;
@@ -23,8 +24,15 @@ pub(super) enum Form {
 /// Errors: forms that are not written here; options that do not go together.
 pub(super) fn of(options: &Restore) -> Result<Form, Failure> {
     let is_device = options.target.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
-    let by_name = if is_device { None } else { of_suffix(&options.target) };
+    let is_export = options.target.to_str().is_some_and(NbdUri::is_one);
+    let by_name = if is_device || is_export { None } else { of_suffix(&options.target) };
     let form = match (options.format, by_name) {
+        (None, Some(Format::Qcow2 | Format::Foreign(_))) if options.in_place => {
+            return Err(Failure::usage(format!(
+                "{} is an image by its name, and only a raw disk can be restored in place",
+                plain::path(&options.target)
+            )));
+        }
         (Some(Format::Raw), _) | (None, None | Some(Format::Raw)) => Form::Raw,
         (Some(Format::Qcow2), _) | (None, Some(Format::Qcow2)) => Form::Qcow2(match options.compress {
             true => Qcow2Compression::Zlib,
@@ -53,6 +61,21 @@ pub(super) fn of(options: &Restore) -> Result<Form, Failure> {
     }
 }
 
+/// The export of an NBD server, if the target is one: the disk's bytes go there as they are.
+///
+/// Errors: options that are for files.
+pub(super) fn export(options: &Restore) -> Result<Option<NbdUri>, Failure> {
+    let Some(text) = options.target.to_str().filter(|text| NbdUri::is_one(text)) else { return Ok(None) };
+    let is_image = options.compress || options.format.is_some_and(|format| format != Format::Raw);
+    if is_image || options.resume || options.in_place || options.wipe_rest {
+        return Err(Failure::usage(format!(
+            "an NBD server takes the disk itself, where it is: of --format, --compress, --resume, --in-place and \
+             --wipe-rest none goes with {text}; --overwrite compares, and writes only what differs"
+        )));
+    }
+    NbdUri::parse(text).map(Some).map_err(|error| Failure::usage(error.to_string()))
+}
+
 impl Form {
     /// What the files of disks end in.
     pub(super) fn suffix(self) -> &'static str {
@@ -71,6 +94,10 @@ impl Form {
     ) -> Result<Box<dyn DiskTarget>, Failure> {
         let size_bytes = member.size_bytes;
         Ok(match self {
+            _ if options.in_place => match &options.keep_damaged {
+                Some(kept) => Box::new(KeepingTarget::create(path, size_bytes, kept)?),
+                None => Box::new(RawTarget::in_place(path, size_bytes)?),
+            },
             Self::Qcow2(compression) if member.kind == MemberKind::Disk => {
                 Box::new(Qcow2Target::create(path, size_bytes, options.overwrite, compression)?)
             }

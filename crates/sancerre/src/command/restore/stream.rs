@@ -47,12 +47,18 @@ pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) ->
             plain::path(&options.target)
         )));
     }
+    if options.in_place {
+        return Err(Failure::usage("--in-place writes over a file or a device, and this is none"));
+    }
     if options.resume || options.wipe_rest {
         return Err(Failure::usage(format!(
             "{} takes a disk from its start to its end, so nothing can be resumed or wiped there; leave --resume and \
              --wipe-rest out",
             plain::path(&options.target)
         )));
+    }
+    if matches!(stream, Stream::Stdout) {
+        context.needs_stdout()?;
     }
     let mut out: Box<dyn Write + Send> = match stream {
         // First of all, so that whatever is said goes to standard error and never between the data.

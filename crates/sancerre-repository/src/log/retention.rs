@@ -15,7 +15,7 @@ use crate::error::{Error, Forgotten, Result};
 
 /// Snapshots by what was decided about them, each with the number of the entry that decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Retention {
     forgotten: BTreeMap<SessionId, u64>,
     held: BTreeMap<SessionId, u64>,
     /// Machines of which everything is held.
@@ -33,7 +33,7 @@ pub struct Standing {
     suspects: Suspects,
 }
 
-impl Standing {
+impl Retention {
     pub(super) fn new(approvals_needed: u32) -> Self {
         Self { approvals_needed, ..Self::default() }
     }
@@ -190,11 +190,32 @@ impl Standing {
         &self.wrongly
     }
 
-    /// What a commit gives up counts only if by then a record forgot it, and none held it.
-    fn collect(&mut self, number: u64, snapshot: &SessionId) {
-        if self.is_live(snapshot) || snapshot.number >= number {
+    /// A snapshot that was forgotten, is not gone, and that its manifest keeps for longer than `now`: whoever forgot it said
+    /// that it was later than it is.
+    pub fn forgotten_too_early(&self, now: Time) -> Option<(SessionId, u64)> {
+        let forgotten = self
+            .forgotten
+            .iter()
+            .filter(|(snapshot, _)| !self.is_live(snapshot) && !self.collected.contains_key(snapshot));
+        let mut early =
+            forgotten.filter(|(snapshot, _)| self.retained.get(snapshot).is_some_and(|until| *until > now));
+        early.next().map(|(snapshot, number)| (*snapshot, *number))
+    }
+
+    /// What a commit gives up counts only if by then a record forgot it, none held it, and its manifest does not keep it for
+    /// longer than the commit's own time.
+    fn collect(&mut self, number: u64, time: Time, snapshot: &SessionId) {
+        let is_retained = self.retained.get(snapshot).is_some_and(|until| *until > time);
+        if self.is_live(snapshot) || snapshot.number >= number || is_retained {
             self.wrongly.entry(number).or_insert(*snapshot);
         } else {
+            self.collected.entry(*snapshot).or_insert(number);
+        }
+    }
+
+    /// Takes note that these are gone, by a commit that is judged elsewhere.
+    pub(super) fn let_go(&mut self, number: u64, snapshots: &[SessionId]) {
+        for snapshot in snapshots {
             self.collected.entry(*snapshot).or_insert(number);
         }
     }
@@ -203,8 +224,9 @@ impl Standing {
     pub(super) fn apply(&mut self, entry: &LogEntry, effect: Effect) {
         let number = entry.session.number;
         match (effect, entry.commit()) {
-            (Effect::Commit, Some((_, lists))) => {
-                lists.forgotten.iter().for_each(|snapshot| self.collect(number, snapshot));
+            (Effect::Commit, Some((commit, lists))) => {
+                let time = commit.fields.time;
+                lists.forgotten.iter().for_each(|snapshot| self.collect(number, time, snapshot));
             }
             // It may have been a commit that its own process read, and that deleted what only these need.
             (Effect::GivenUp, _) => {
@@ -286,25 +308,30 @@ impl Log {
         self.entries.values().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
     }
 
+    /// What all entries say of snapshots.
+    pub fn retention(&self) -> Retention {
+        self.retention_below(Log::END)
+    }
+
     /// What the entries below `number` say of snapshots.
-    pub fn standing(&self, number: u64) -> Standing {
-        self.survey(number).standing
+    pub fn retention_below(&self, number: u64) -> Retention {
+        self.survey(number).retention
     }
 
     /// Every committed snapshot that is not forgotten, or is held, in log order.
     pub fn snapshots(&self) -> Vec<Snapshot<'_>> {
-        self.snapshots_below(u64::MAX)
+        self.snapshots_below(Log::END)
     }
 
     /// The same, by the entries below `number`.
     pub fn snapshots_below(&self, number: u64) -> Vec<Snapshot<'_>> {
-        let standing = self.standing(number);
-        self.committed_below(number).filter(|snapshot| standing.is_live(&snapshot.session())).collect()
+        let retention = self.retention_below(number);
+        self.committed_below(number).filter(|snapshot| retention.is_live(&snapshot.session())).collect()
     }
 
     /// Every committed snapshot, forgotten or not, in log order.
     pub fn committed(&self) -> impl Iterator<Item = Snapshot<'_>> {
-        self.committed_below(u64::MAX)
+        self.committed_below(Log::END)
     }
 
     /// The same by the entries below `number`: revocations above do not count.
@@ -315,19 +342,19 @@ impl Log {
     /// Every committed snapshot below `number` of which no gc there says that it is gone: what is forgotten can be had back
     /// until then.
     pub fn remaining_below(&self, number: u64) -> Vec<Snapshot<'_>> {
-        let standing = self.standing(number);
-        let remains = |snapshot: &Snapshot<'_>| standing.collected_by(&snapshot.session()).is_none();
+        let retention = self.retention_below(number);
+        let remains = |snapshot: &Snapshot<'_>| retention.collected_by(&snapshot.session()).is_none();
         self.committed_below(number).filter(remains).collect()
     }
 
     /// Fails when the snapshot is forgotten, saying by whom, when, and whether it can be had back.
     pub fn refuse_forgotten(&self, snapshot: &SessionId) -> Result<()> {
-        let standing = self.standing(u64::MAX);
-        if standing.is_live(snapshot) {
+        let retention = self.retention();
+        if retention.is_live(snapshot) {
             return Ok(());
         }
-        let collected = standing.collected_by(snapshot);
-        let number = standing.forgotten_by(snapshot).or(collected).unwrap_or_default();
+        let collected = retention.collected_by(snapshot);
+        let number = retention.forgotten_by(snapshot).or(collected).unwrap_or_default();
         let record = self.entry(number).and_then(|entry| entry.entry.as_deref().ok());
         let record = record.ok_or_else(|| Error::Lost { what: format!("log entry {number}") })?;
         let reason = match &record.fields.kind {

@@ -9,14 +9,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 
 /// At most so many values, by key.
-pub(super) struct Recent<K, V> {
+pub(super) struct SingleFlight<K, V> {
     slots: Mutex<VecDeque<(K, Reading<V>)>>,
     most: usize,
 }
 
 type Reading<V> = Shared<BoxFuture<'static, V>>;
 
-impl<K: PartialEq, V: Clone> Recent<K, V> {
+impl<K: PartialEq, V: Clone> SingleFlight<K, V> {
     pub(super) fn new(most: usize) -> Self {
         Self { slots: Mutex::default(), most }
     }
@@ -43,35 +43,35 @@ mod tests {
 
     use super::*;
 
-    fn ask(recent: &Recent<u8, u8>, reads: &Arc<AtomicUsize>, key: u8) -> Reading<u8> {
+    fn ask(single_flight: &SingleFlight<u8, u8>, reads: &Arc<AtomicUsize>, key: u8) -> Reading<u8> {
         let reads = Arc::clone(reads);
         let read = async move {
             tokio::task::yield_now().await;
             reads.fetch_add(1, Ordering::Relaxed);
             key
         };
-        recent.get(key, || read.boxed())
+        single_flight.get(key, || read.boxed())
     }
 
     #[tokio::test]
     async fn many_who_ask_at_once_cost_one_read() {
-        let (recent, reads) = (Recent::new(2), Arc::default());
-        let answers = [1, 2, 1, 1].map(|key| ask(&recent, &reads, key));
+        let (single_flight, reads) = (SingleFlight::new(2), Arc::default());
+        let answers = [1, 2, 1, 1].map(|key| ask(&single_flight, &reads, key));
         assert_eq!(futures::future::join_all(answers).await, [1, 2, 1, 1]);
         assert_eq!(reads.load(Ordering::Relaxed), 2);
         // A third key takes the place of the first.
         for key in [3, 2, 1] {
-            assert_eq!(ask(&recent, &reads, key).await, key);
+            assert_eq!(ask(&single_flight, &reads, key).await, key);
         }
         assert_eq!(reads.load(Ordering::Relaxed), 4);
     }
 
     #[tokio::test]
     async fn nobody_waits_for_one_who_stopped_asking() {
-        let (recent, reads) = (Recent::new(2), Arc::default());
-        let mut first = ask(&recent, &reads, 1);
+        let (single_flight, reads) = (SingleFlight::new(2), Arc::default());
+        let mut first = ask(&single_flight, &reads, 1);
         assert!(futures::poll!(&mut first).is_pending());
-        assert_eq!(ask(&recent, &reads, 1).await, 1);
+        assert_eq!(ask(&single_flight, &reads, 1).await, 1);
         assert_eq!(first.await, 1);
     }
 }

@@ -33,7 +33,7 @@ impl Hasher for IdHasher {
 }
 
 /// Places by id.
-pub type Places = HashMap<ContentId, Place, BuildHasherDefault<IdHasher>>;
+pub type PlaceMap = HashMap<ContentId, Place, BuildHasherDefault<IdHasher>>;
 
 /// Who says where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +100,7 @@ impl From<Packed> for Word {
 pub type Words = HashMap<ContentId, Packed, BuildHasherDefault<IdHasher>>;
 
 /// Which places a session may build on (W2–W4).
-pub struct Usable {
+pub struct ReusePolicy {
     /// Whose words need no proof: the session's own key's.
     pub own: Option<Name>,
     /// What must not be reused.
@@ -111,7 +111,7 @@ pub struct Usable {
     pub present: Present,
 }
 
-impl Usable {
+impl ReusePolicy {
     /// Whether a place may be reused: not avoided, and the pack in which it lies listed and present with its right size.
     pub fn allows(&self, place: &Place) -> bool {
         self.allows_frame(&place.frame.frame)

@@ -35,7 +35,7 @@ pub struct PackRef {
 
 /// The start of a pack with all of its head, and the end with all of its table and directory.
 #[derive(Debug)]
-pub struct Ends {
+pub struct PackEnds {
     source: PackRef,
     trailer: Trailer,
     head: Bytes,
@@ -66,19 +66,19 @@ pub fn fetch_all<'a>(
     repository: &'a Repository,
     sources: Vec<PackRef>,
     monitor: &'a Monitor,
-) -> impl Stream<Item = Result<(PackRef, Result<Ends>)>> + 'a {
+) -> impl Stream<Item = Result<(PackRef, Result<PackEnds>)>> + 'a {
     let total = sources.iter().fold(0u64, |sum, source| sum.saturating_add(source.ends_bytes()));
     add(&monitor.counters.total_bytes, total);
     let fetch = move |source: PackRef| async move {
         monitor.check()?;
-        let ends = Ends::fetch(repository, source).await;
+        let ends = PackEnds::fetch(repository, source).await;
         add(&monitor.counters.done_bytes, source.ends_bytes());
         Ok((source, ends))
     };
     futures::stream::iter(sources).map(fetch).buffer_unordered(PACKS_IN_FLIGHT)
 }
 
-impl Ends {
+impl PackEnds {
     /// Reads both ends: two requests, seldom more.
     pub async fn fetch(repository: &Repository, source: PackRef) -> Result<Self> {
         let (key, size_bytes) = (source.key(repository), source.listed.size_bytes);
@@ -186,7 +186,7 @@ async fn read_contents(
     let read = |head: Bytes| {
         let (tail, root, key) = (tail.clone(), root.clone(), &key);
         async move {
-            let ends = Ends { source, trailer, head, tail };
+            let ends = PackEnds { source, trailer, head, tail };
             let read = move || moved_contents(&ends, &root);
             repository.host.compute(read).await?.map_err(Error::object(key))
         }
@@ -207,7 +207,7 @@ fn own_contents(
     Ok(Told::All(own.into_frames()))
 }
 
-fn moved_contents(ends: &Ends, root: &RootKey) -> std::result::Result<Told, FormatError> {
+fn moved_contents(ends: &PackEnds, root: &RootKey) -> std::result::Result<Told, FormatError> {
     let tail = ends.decode()?;
     let table = tail.open_table(root)?;
     Ok(Told::All(tail.directory().iter().map(DirectoryEntry::place).zip(table).collect()))

@@ -19,20 +19,23 @@ use crate::repository::session::abort_other;
 
 /// Between two looks at the sessions under way.
 const PAUSE_SECONDS: u64 = 10;
+/// Of those that are waited for, so many are named.
+const NAMED_MAX: usize = 3;
 
 /// How long the rest of this run still waits.
-pub(super) struct Patience {
+pub(super) struct Waiting {
     left_seconds: u64,
     silent_seconds: u64,
+    is_told: bool,
 }
 
-impl Patience {
+impl Waiting {
     pub(super) fn new(options: &GcOptions) -> Self {
-        Self { left_seconds: options.wait_seconds, silent_seconds: options.silent_seconds }
+        Self { left_seconds: options.wait_seconds, silent_seconds: options.silent_seconds, is_told: false }
     }
 
     /// Waits until every session below `number` is decided, and ends those that are dead; returns who is still alive
-    /// when patience is over. Afterwards the log has all outcomes below `number`, each read by its name.
+    /// when waiting is over. Afterwards the log has all outcomes below `number`, each read by its name.
     pub(super) async fn run(
         &mut self,
         repository: &Repository,
@@ -56,10 +59,43 @@ impl Patience {
             if self.left_seconds == 0 {
                 return Ok(alive);
             }
+            self.tell(log, &alive, monitor);
             let pause = PAUSE_SECONDS.min(self.left_seconds);
             self.left_seconds = self.left_seconds.saturating_sub(pause);
             tokio::time::sleep(Duration::from_secs(pause)).await;
         }
+    }
+
+    /// Says once for whom, and for how long at most.
+    fn tell(&mut self, log: &Log, alive: &[SessionId], monitor: &Monitor) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let names: Vec<String> = alive
+            .iter()
+            .take(NAMED_MAX)
+            .filter_map(|session| {
+                let fields = &log.entry(session.number)?.entry.as_ref().ok()?.fields;
+                let what = match &fields.kind {
+                    Kind::Backup(intent) => format!("the backup of {}", intent.vm),
+                    _ => "another command".to_owned(),
+                };
+                Some(format!(
+                    "{what} by {} (number {}, begun {})",
+                    fields.by.name, fields.number, fields.time
+                ))
+            })
+            .collect();
+        let more = alive.len().saturating_sub(names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let most = match self.left_seconds {
+            seconds @ ..120 => format!("{seconds} s"),
+            seconds => format!("{} min", seconds.div_ceil(60)),
+        };
+        monitor.warn(format!(
+            "waiting for {}{more}, which may be under way: {most} at most (--wait)",
+            names.join(", ")
+        ));
     }
 
     /// Ends the sessions that are taken for dead; returns the others.

@@ -1,0 +1,183 @@
+//! Files of guests: `ls`, `cat`, `get`, `find`, `history`, `diff --files`. What they have in common: a snapshot whose disks a
+//! confined child looks at.
+
+pub(crate) mod cat;
+pub(crate) mod diff;
+pub(crate) mod find;
+pub(crate) mod get;
+pub(crate) mod history;
+pub(crate) mod ls;
+pub(crate) mod mount;
+pub(super) mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use sancerre_confine::Helper;
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::snapshot_disk::{BlockingSnapshotDisk, ChunkCache, SnapshotDisk};
+use sancerre_engine::restore::SnapshotReader;
+use sancerre_format::outcome::MemberKind;
+use sancerre_guest::{FileNode, Guest, GuestReader, Moment, NodeKind};
+use sancerre_image::Disk;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::Context;
+use crate::exit::Failure;
+use crate::guest_names::shown;
+use crate::interrupt::until_signal;
+
+/// What became of bytes of a disk that was failing.
+const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
+
+/// Options of all that looks into guests.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Sandbox {
+    /// Read file systems without confining what reads them, where this kernel cannot: a guest that was made to do harm may
+    /// then read every file of this user, and keys
+    #[arg(long)]
+    no_sandbox: bool,
+}
+
+/// A snapshot whose disks were looked at.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) guest: Arc<Guest>,
+    /// The names of its disks, in their order.
+    pub(super) disks: Vec<String>,
+    pub(super) snapshot_disks: Vec<Arc<SnapshotDisk>>,
+    pub(super) cache: Arc<ChunkCache>,
+    pub(super) is_whole: bool,
+}
+
+/// Looks at the disks of a snapshot.
+pub(super) async fn open(
+    reader: &SnapshotReader,
+    sandbox: Sandbox,
+    context: &Context,
+) -> Result<Opened, Failure> {
+    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    reader.warn(&monitor);
+    open_with(reader, sandbox, context, cache, &monitor).await
+}
+
+/// The same with a cache that is shared, and warnings of one's own.
+pub(super) async fn open_with(
+    reader: &SnapshotReader,
+    sandbox: Sandbox,
+    context: &Context,
+    cache: Arc<ChunkCache>,
+    monitor: &Monitor,
+) -> Result<Opened, Failure> {
+    let members = reader.body().members.iter().filter(|member| member.kind == MemberKind::Disk);
+    let (mut disks, mut snapshot_disks, mut is_whole) = (Vec::new(), Vec::new(), true);
+    for member in members {
+        is_whole &= crate::unreadable::tell(context, member, UNREADABLE)?;
+        disks.push(member.name.to_string());
+        snapshot_disks.push(SnapshotDisk::open(reader, member, &cache, monitor)?);
+    }
+    if disks.is_empty() {
+        return Err(Failure::usage("the snapshot has no disk; `sancerre dump` gives its streams and files"));
+    }
+    let helper = std::env::current_exe()
+        .map(|program| Helper { program, arguments: vec![sancerre_guest::SUBCOMMAND.into()] })
+        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))?;
+    let reader = GuestReader::new(helper, !sandbox.no_sandbox);
+    let runtime = Handle::current();
+    let blocking: Vec<Arc<dyn Disk>> = snapshot_disks
+        .iter()
+        .map(|disk| -> Arc<dyn Disk> {
+            Arc::new(BlockingSnapshotDisk::new(Arc::clone(disk), runtime.clone()))
+        })
+        .collect();
+    let guest =
+        waiting(move || reader.open(blocking).map_err(|error| Failure::failed(error.to_string()))).await?;
+    Ok(Opened { guest: Arc::new(guest), disks, snapshot_disks, cache, is_whole })
+}
+
+/// Runs what waits for disks and for a child, until a signal comes.
+pub(super) async fn waiting<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    until_signal(async { joined(tokio::task::spawn_blocking(work).await) }).await
+}
+
+/// The same for what has safe points of its own: it is told of the signal, and then waited for.
+pub(super) async fn stopping<T: Send + 'static>(
+    work: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let mut running = tokio::task::spawn_blocking(move || work(&told));
+    let ended = until_signal(async { joined((&mut running).await) }).await;
+    if let Err(failure) = &ended
+        && failure.exit == crate::exit::Exit::Interrupted
+        && !running.is_finished()
+    {
+        stop.store(true, Ordering::Relaxed);
+        // What it left is cleared away then.
+        let _ = running.await;
+    }
+    ended
+}
+
+fn joined<T>(joined: Result<Result<T, Failure>, tokio::task::JoinError>) -> Result<T, Failure> {
+    joined.map_err(|error| {
+        Failure::new(crate::exit::Exit::Bug, format!("reading a guest failed: {error}; please report this"))
+    })?
+}
+
+/// A moment for people.
+pub(super) fn time(moment: Option<Moment>) -> String {
+    moment.map_or_else(
+        || "-".to_owned(),
+        |moment| sancerre_format::names::Time::from_unix_seconds(moment.seconds).to_string(),
+    )
+}
+
+/// As `ls` writes what something is.
+pub(super) fn letter(kind: NodeKind) -> char {
+    match kind {
+        NodeKind::File => '-',
+        NodeKind::Directory => 'd',
+        NodeKind::Link => 'l',
+        NodeKind::Special => 's',
+        NodeKind::Broken => '?',
+    }
+}
+
+/// The name of a kind, for JSON.
+fn kind(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::File => "file",
+        NodeKind::Directory => "directory",
+        NodeKind::Link => "link",
+        NodeKind::Special => "special",
+        NodeKind::Broken => "broken",
+    }
+}
+
+/// A name and what it names, for JSON.
+pub(super) fn entry_json(name: &[u8], node: &FileNode, target: Option<&[u8]>) -> Value {
+    let mut entry = json!({
+        "name": shown(name),
+        "kind": kind(node.kind),
+        "size_bytes": node.size_bytes,
+        "modified": node.modified.map(|moment| json!(time(Some(moment)))),
+        "mode": node.mode.map(|mode| format!("{mode:04o}")),
+        "user": node.owner.map(|(user, _)| user),
+        "group": node.owner.map(|(_, group)| group),
+    });
+    if let Some(fields) = entry.as_object_mut() {
+        if std::str::from_utf8(name).is_err() {
+            let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+            fields.insert("name_hex".to_owned(), json!(hex));
+        }
+        if let Some(target) = target {
+            fields.insert("target".to_owned(), json!(shown(target)));
+        }
+    }
+    entry
+}

@@ -1,0 +1,132 @@
+//! `mount`: the disks of a snapshot as folders and files, until a signal comes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use fuser::{Config, MountOption, Session};
+use sancerre_engine::select::Selector;
+use serde_json::json;
+
+use super::{Context, Sandbox, open};
+use crate::command::{ended, restore};
+use crate::exit::{Done, Exit, Failure};
+use crate::guest_mount::{GuestTree, RAW, folder_name};
+use crate::interrupt::until_signal;
+use crate::plain;
+
+/// How many requests of the kernel are answered at once.
+const THREADS: usize = 8;
+/// How long the kernel may take to give the directory back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Mount the disks of a snapshot in a directory, read-only, until it is interrupted.
+///
+/// No foreign file system is mounted: a confined child reads them, and FUSE shows what it says. Only this user sees it. The
+/// program fusermount3 (package fuse3) is needed where this user is not root. Needs the passphrase.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Below the directory are DISK/disk.raw, the whole disk, and DISK/VOLUME/ with the files of each
+file system. Links are shown as they are: an absolute one leads into this machine.
+
+Examples:
+  sancerre mount web01:latest /mnt/web01
+  rsync -a /mnt/web01/disk0/p1/srv/share/ /srv/share/
+  umount /mnt/web01          # or interrupt the program")]
+pub(crate) struct Mount {
+    /// The snapshot
+    #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse)]
+    snapshot: Selector,
+    /// A directory that is there
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    sandbox: Sandbox,
+}
+
+pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failure> {
+    let directory = plain::path(&options.directory);
+    // Before the repository is opened: what cannot be mounted on should cost nothing.
+    if !options.directory.is_dir() {
+        return Err(Failure::usage(format!("{directory} is no directory; make it first")));
+    }
+    let reader = restore::open(&options.snapshot, context).await?;
+    let opened = open(&reader, options.sandbox, context).await?;
+    let output = Arc::clone(&context.output);
+    let tree =
+        GuestTree::new(Arc::clone(&opened.guest), opened.disks.clone(), move |text| output.warning(&text));
+    let mut session = Session::new(tree, &options.directory, &config()).map_err(|error| {
+        Failure::failed(format!(
+            "cannot mount on {directory}: {error}; /dev/fuse and, but for root, the program fusermount3 (package fuse3) \
+             must be there"
+        ))
+    })?;
+    let mut unmounter = session.unmount_callable();
+    let names: Vec<String> = opened.disks.iter().map(|disk| folder_name(disk)).collect();
+    match context.output.is_json() {
+        true => context.output.status([("mounted".to_owned(), json!(names))].into_iter().collect()),
+        false => context.output.message(&format!(
+            "{} of {} is mounted on {directory} ({}, each with {RAW} and its volumes), until interrupted or unmounted",
+            reader.manifest().session.intent,
+            reader.vm(),
+            names.join(", ")
+        )),
+    }
+    let mut serving = tokio::task::spawn_blocking(move || session.run());
+    let ended_itself = until_signal(async {
+        match (&mut serving).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(Failure::failed(format!("the kernel ended the mount on {directory}: {error}")))
+            }
+            Err(error) => {
+                Err(Failure::new(Exit::Bug, format!("serving a mount failed: {error}; please report this")))
+            }
+        }
+    })
+    .await;
+    match ended_itself {
+        Err(failure) if failure.exit != Exit::Interrupted => return Err(failure),
+        Ok(()) => {}
+        // The signal is the normal end.
+        Err(_) => {
+            unmounter.unmount().map_err(|error| {
+                Failure::failed(format!(
+                    "cannot unmount {directory}: {error}; `umount -l {directory}` does it"
+                ))
+            })?;
+            if tokio::time::timeout(PATIENCE, serving).await.is_err() {
+                context.output.warning(&format!(
+                    "{directory} is still in use; the kernel gives it back when it is not"
+                ));
+            }
+        }
+    }
+    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
+    let (_, fetched_bytes) = opened.cache.fetched();
+    Ok(ended(
+        exit,
+        [
+            ("snapshot", json!(reader.manifest().session.intent.to_string())),
+            ("vm", json!(reader.vm().to_string())),
+            ("fetched_bytes", json!(fetched_bytes)),
+        ],
+    ))
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoAtime,
+        MountOption::FSName("sancerre".to_owned()),
+        MountOption::Subtype("sancerre".to_owned()),
+    ];
+    config.n_threads = Some(THREADS);
+    config.clone_fd = true;
+    config
+}

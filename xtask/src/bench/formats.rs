@@ -1,0 +1,233 @@
+//! `cargo xtask bench formats`: what a disk costs in another form than raw, and what a change map saves.
+//!
+//! Ratios within one run: every form is read from the page cache, in turns, three times; what counts is the median. With a
+//! program named, that one is measured and nothing is built.
+
+use crate::shell;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const MIB: u64 = 1 << 20;
+/// The disk, and how much of it holds data.
+const DISK_BYTES: u64 = 4 << 30;
+const DATA_BYTES: u64 = 1 << 30;
+/// One piece that changed; a hundredth of the data does.
+const PIECE: usize = 64 << 10;
+const PIECES: u64 = DATA_BYTES / 100 / PIECE as u64;
+const ROUNDS: usize = 3;
+/// Name, QEMU's format, its options, and what is asked of its speed.
+const FORMS: [(&str, &str, &str, &str); 6] = [
+    ("a.qcow2", "qcow2", "cluster_size=64k", "0.8"),
+    ("b.qcow2", "qcow2", "cluster_size=2M", "0.8"),
+    ("c.qcow2", "qcow2", "cluster_size=4k", "0.8"),
+    ("d.qcow2", "qcow2", "extended_l2=on,cluster_size=128k", "0.8"),
+    ("e.vhdx", "vhdx", "subformat=dynamic", "0.5"),
+    ("f.vdi", "vdi", "static=off", "0.5"),
+];
+
+/// Measures in `target/bench/formats`, and prints a table.
+pub(crate) fn run(program: Option<&str>) -> Result<()> {
+    let program = match program {
+        Some(program) => std::path::absolute(program)?,
+        None => {
+            shell::run(shell::cargo(&["build", "--release", "--locked", "-p", "sancerre"]))?;
+            shell::target_folder().join("release/sancerre")
+        }
+    };
+    let place = shell::target_folder().join("bench/formats");
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
+    let bench = Bench { program, place };
+    bench.init("repo")?;
+    bench.forms()?;
+    bench.changed()?;
+    bench.sparse()?;
+    fs::remove_dir_all(&bench.place).context("cannot remove what was measured")
+}
+
+struct Bench {
+    program: PathBuf,
+    place: PathBuf,
+}
+
+/// What a backup came to.
+struct Saved {
+    seconds: f64,
+    new_bytes: u64,
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.join(name)
+    }
+
+    fn command(&self, repository: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(&self.place).env("SANCERRE_PASSWORD", "bench");
+        command.env("SANCERRE_REPOSITORY", self.path(repository));
+        command
+    }
+
+    fn init(&self, repository: &str) -> Result<()> {
+        let key = format!("{repository}.key");
+        shell::output(self.command(repository, &["init", "--quiet", "--key-file", &key])).map(drop)
+    }
+
+    fn save(&self, repository: &str, arguments: &[&str]) -> Result<Saved> {
+        let key = format!("{repository}.key");
+        let all = [&["backup", "--json", "--key-file", &key, "--vm", "web01"], arguments].concat();
+        let begun = Instant::now();
+        let text = shell::output(self.command(repository, &all))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let summary: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
+        let new_bytes = summary["new_bytes"].as_u64().context("the summary has no new bytes")?;
+        Ok(Saved { seconds, new_bytes })
+    }
+
+    fn qemu_img(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new("qemu-img");
+        command.args(arguments).current_dir(&self.place);
+        shell::output(command).map(drop)
+    }
+
+    /// Every form of one disk that is known already: how fast it is read, and how much of it is new.
+    fn forms(&self) -> Result<()> {
+        make_disk(&self.path("disk.raw"))?;
+        for (name, format, options, _) in FORMS {
+            self.qemu_img(&["convert", "-f", "raw", "-O", format, "-o", options, "disk.raw", name])?;
+        }
+        self.save("repo", &["disk.raw"])?;
+        let names: Vec<&str> = std::iter::once("disk.raw").chain(FORMS.map(|form| form.0)).collect();
+        let mut new_bytes = vec![0; names.len()];
+        let mut times = vec![Vec::new(); names.len()];
+        for _ in 0..ROUNDS {
+            for (number, name) in names.iter().enumerate() {
+                let saved = self.save("repo", &[name])?;
+                times[number].push(saved.seconds);
+                new_bytes[number] = new_bytes[number].max(saved.new_bytes);
+            }
+        }
+        let medians: Vec<f64> = times.into_iter().map(median).collect();
+        println!("| form | seconds | of raw's speed | goal | new |\n|---|--:|--:|--:|--:|");
+        println!("| raw | {:.2} | 1 | | {} |", medians[0], new_bytes[0]);
+        for (number, (_, format, options, goal)) in FORMS.iter().enumerate() {
+            let (seconds, new) = (medians[number + 1], new_bytes[number + 1]);
+            println!(
+                "| {format} {options} | {seconds:.2} | {:.2} | {goal} | {:.3} % |",
+                medians[0] / seconds,
+                new as f64 * 100.0 / DATA_BYTES as f64
+            );
+        }
+        for (name, ..) in FORMS {
+            fs::remove_file(self.path(name))?;
+        }
+        Ok(())
+    }
+
+    /// A hundredth changed: a backup by a map of that, and one of those bytes alone.
+    fn changed(&self) -> Result<()> {
+        self.init("alone")?;
+        self.save("repo", &["disk.raw"])?;
+        let disk = File::options().write(true).open(self.path("disk.raw"))?;
+        let mut alone = File::create(self.path("alone.raw"))?;
+        let mut ranges = Vec::new();
+        for number in 0..PIECES {
+            let at = number * (DATA_BYTES / PIECES) / PIECE as u64 * PIECE as u64;
+            let bytes = noise(1_000_000 + number, PIECE);
+            disk.write_all_at(&bytes, at)?;
+            alone.write_all(&bytes)?;
+            ranges.push(format!("{{\"offset\":{at},\"length\":{PIECE}}}"));
+        }
+        let map = format!(
+            "{{\"form\":\"sancerre-change-map-1\",\"disk-bytes\":{DISK_BYTES},\"source\":\"bench\",\"changed\":[{}]}}",
+            ranges.join(",")
+        );
+        fs::write(self.path("map"), map)?;
+        let by_map = ["disk.raw", "--changed", "map", "--changed-since", "web01:latest"];
+        let read = self.bytes_read(&[&by_map[..], &["--dry-run"]].concat())?;
+        let mapped = self.save("repo", &by_map)?;
+        let only = self.save("alone", &["alone.raw"])?;
+        let whole = self.save("repo", &["disk.raw"])?;
+        ensure!(whole.new_bytes == 0, "a full read found {} bytes that the map hid", whole.new_bytes);
+        let changed = PIECES * PIECE as u64;
+        println!("\n| {} MiB changed of {} | | goal |\n|---|--:|--:|", changed / MIB, DATA_BYTES / MIB);
+        println!("| seconds by the map | {:.2} | |", mapped.seconds);
+        println!("| of a backup of those bytes alone | {:.2} | 1.3 |", mapped.seconds / only.seconds);
+        match read {
+            Some(read) => {
+                println!("| bytes read of those that changed | {:.2} | 2.5 |", read as f64 / changed as f64);
+            }
+            None => println!("| bytes read | strace is not installed | 2.5 |"),
+        }
+        Ok(())
+    }
+
+    /// What is read of the disk, by the calls of the kernel.
+    fn bytes_read(&self, arguments: &[&str]) -> Result<Option<u64>> {
+        if !shell::is_installed("strace") {
+            return Ok(None);
+        }
+        let inner = self.command("repo", &[]);
+        let mut command = Command::new("strace");
+        command.args(["-f", "-y", "-e", "trace=pread64", "-o", "trace"]).arg(inner.get_program());
+        command.args(["backup", "--quiet", "--key-file", "repo.key", "--vm", "web01"]).args(arguments);
+        command.current_dir(&self.place).env("SANCERRE_PASSWORD", "bench");
+        command.env("SANCERRE_REPOSITORY", self.path("repo"));
+        shell::output(command)?;
+        let trace = fs::read_to_string(self.path("trace"))?;
+        let of_disk = trace.lines().filter(|line| line.contains("disk.raw>") && !line.contains("unfinished"));
+        Ok(Some(of_disk.filter_map(|line| line.rsplit_once("= ")?.1.trim().parse::<u64>().ok()).sum()))
+    }
+
+    /// A huge disk with little in it.
+    fn sparse(&self) -> Result<()> {
+        self.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "small.qcow2"])?;
+        fs::copy(self.path("small.qcow2"), self.path("huge.qcow2"))?;
+        self.qemu_img(&["resize", "-q", "-f", "qcow2", "huge.qcow2", "16T"])?;
+        let time = |name| -> Result<f64> {
+            let rounds: Result<Vec<f64>> =
+                (0..ROUNDS).map(|_| self.save("repo", &[name]).map(|saved| saved.seconds)).collect();
+            Ok(median(rounds?))
+        };
+        let (small, huge) = (time("small.qcow2")?, time("huge.qcow2")?);
+        println!("\nqcow2 with 1 GiB of data: a disk of 4 GiB in {small:.2} s, of 16 TiB in {huge:.2} s");
+        Ok(())
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// A disk whose data are half noise and half of a kind that compresses, in stretches with holes between.
+fn make_disk(path: &Path) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.set_len(DISK_BYTES)?;
+    for number in 0..DATA_BYTES / MIB {
+        let mut bytes = noise(number, MIB as usize);
+        if number % 2 == 1 {
+            bytes.chunks_mut(64).for_each(|piece| piece[8..].fill(b' '));
+        }
+        file.write_all_at(&bytes, number * MIB)?;
+    }
+    Ok(())
+}
+
+/// The same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let words = (0..length / 8).map(|_| {
+        // splitmix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).to_le_bytes()
+    });
+    words.flatten().collect()
+}
