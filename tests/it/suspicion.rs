@@ -302,7 +302,7 @@ async fn documents_that_become_holes_vanish() {
 async fn pieces_of_another_key_are_stored_once_more() {
     let repo = TestRepo::new(9180).await;
     let disk = documents(1, 100);
-    let hosts = [repo.certify("host1", Role::Writer).await, repo.certify("host2", Role::Writer).await];
+    let hosts = [repo.certify("node1", Role::Writer).await, repo.certify("node2", Role::Writer).await];
     let (mut sessions, mut stored_by) = (Vec::new(), Vec::new());
     for key in [&hosts[0], &hosts[0], &hosts[1]] {
         let host = repo.with_key_file(key).await;

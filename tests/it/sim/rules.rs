@@ -150,7 +150,7 @@ impl<'a> Court<'a> {
                     Some("suspect") => {
                         self.suspects.extend(note.snapshots.iter().map(|session| (*session, number)));
                     }
-                    _ => note.snapshots.iter().for_each(|session| drop(self.suspects.remove(session))),
+                    _ => self.suspects.retain(|session, _| note.snapshots.binary_search(session).is_err()),
                 }
             }
             Kind::Forget(named) => self.asked.extend(&named.snapshots),
