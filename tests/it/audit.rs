@@ -26,6 +26,7 @@ pub(crate) fn options(repo: &TestRepo) -> AuditOptions {
         zone: None,
         read_data: ReadData::No,
         max_age_seconds: None,
+        max_drill_age_seconds: None,
         retired: Vec::new(),
         state: None,
     }

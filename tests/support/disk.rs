@@ -167,10 +167,8 @@ pub fn guest(seed: u64, size: usize) -> Vec<u8> {
             1 => disk[at..at + length].copy_from_slice(&noise(salt, length)),
             _ => {
                 let word = format!("patient {salt:x} visite urgence ");
-                disk[at..at + length]
-                    .iter_mut()
-                    .zip(word.bytes().cycle())
-                    .for_each(|(byte, letter)| *byte = letter);
+                let pieces = disk[at..at + length].chunks_mut(word.len());
+                pieces.for_each(|piece| piece.copy_from_slice(&word.as_bytes()[..piece.len()]));
             }
         }
         // Holes of a few blocks are where sparse and dense sources could differ.

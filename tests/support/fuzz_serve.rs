@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join};
-use sancerre_serve::{ClientLimits, ReadFailure, ServedDisk, Server, Stretch, wire};
+use sancerre_serve::{
+    ClientLimits, ReadFailure, ServedDisk, Server, Stretch, WriteFailure, WrittenDisk, wire,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,11 +19,14 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
 
 /// A disk whose every other 4 KiB are zeros.
-struct Stripes;
+struct Stripes {
+    name: &'static str,
+    is_writable: bool,
+}
 
 impl ServedDisk for Stripes {
     fn name(&self) -> &str {
-        "disk0"
+        self.name
     }
 
     fn size_bytes(&self) -> u64 {
@@ -45,26 +50,57 @@ impl ServedDisk for Stripes {
     fn prepare(&self, range: Range<u64>) {
         assert!(range.end <= SIZE);
     }
+
+    fn written(&self) -> Option<&dyn WrittenDisk> {
+        if self.is_writable { Some(self) } else { None }
+    }
+}
+
+impl WrittenDisk for Stripes {
+    fn write(&self, offset: u64, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), WriteFailure>> {
+        self.write_zeroes(offset..offset + bytes.len() as u64)
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> BoxFuture<'_, Result<(), WriteFailure>> {
+        assert!(!range.is_empty() && range.end <= SIZE, "asked for {range:?}");
+        let is_full = range.start > SIZE / 2;
+        let failure = WriteFailure { words: "no room".to_owned(), is_full };
+        async move { if is_full { Err(failure) } else { Ok(()) } }.boxed()
+    }
+
+    fn trim(&self, range: Range<u64>) -> BoxFuture<'_, Result<(), WriteFailure>> {
+        self.write_zeroes(range)
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), WriteFailure>> {
+        async { Ok(()) }.boxed()
+    }
 }
 
 /// Any bytes of a client end in the end of the connection, and in nothing else.
 pub fn serve(input: &[u8]) {
     let _ = (wire::export_name(input), wire::info_request(input), wire::context_queries(input));
-    let go = [&wire::counted("disk0")[..], &[0, 0]].concat();
     let option = |number: u32, content: &[u8]| {
         [b"IHAVEOPT", &number.to_be_bytes()[..], &(content.len() as u32).to_be_bytes(), content].concat()
     };
-    let begun = [&3_u32.to_be_bytes()[..], &option(8, &[]), &option(7, &go)].concat();
     RUNTIME.block_on(async {
         converse(input.to_vec()).await;
-        converse([&begun, input].concat()).await;
+        for name in ["disk0", "written"] {
+            let go = [&wire::counted(name)[..], &[0, 0]].concat();
+            let begun = [&3_u32.to_be_bytes()[..], &option(8, &[]), &option(7, &go)].concat();
+            converse([&begun, input].concat()).await;
+        }
     });
 }
 
 async fn converse(words: Vec<u8>) {
     let is_bug = Arc::new(AtomicBool::new(false));
     let hears = Arc::clone(&is_bug);
-    let server = Server::new(vec![Arc::new(Stripes)], ClientLimits::default(), move |message| {
+    let exports: [Arc<dyn ServedDisk>; 2] = [
+        Arc::new(Stripes { name: "disk0", is_writable: false }),
+        Arc::new(Stripes { name: "written", is_writable: true }),
+    ];
+    let server = Server::new(exports.to_vec(), ClientLimits::default(), move |message| {
         hears.fetch_or(message.contains("bug"), Ordering::Relaxed);
     });
     let (client, stream) = tokio::io::duplex(64 << 10);

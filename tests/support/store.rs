@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,6 +57,7 @@ pub struct TestStore {
     gate: Gate,
     room: Mutex<Option<u64>>,
     denied: Mutex<Vec<String>>,
+    away_ms: AtomicU64,
 }
 
 /// Where writes can be made to wait.
@@ -78,6 +80,7 @@ impl TestStore {
             gate: Gate::default(),
             room: Mutex::new(None),
             denied: Mutex::default(),
+            away_ms: AtomicU64::new(0),
         })
     }
 
@@ -107,6 +110,21 @@ impl TestStore {
     /// This object is listed, and nobody may read it.
     pub fn deny(&self, key: &str) {
         self.denied.lock().unwrap().push(key.to_owned());
+    }
+
+    /// From now on every call takes so long before it begins.
+    pub fn move_away(&self, milliseconds: u64) {
+        self.away_ms.store(milliseconds, Ordering::SeqCst);
+    }
+
+    /// What a call waits for.
+    fn travel(&self) -> impl Future<Output = ()> + Send + 'static {
+        let milliseconds = self.away_ms.load(Ordering::SeqCst);
+        async move {
+            if milliseconds > 0 {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -165,7 +183,14 @@ impl TestStore {
         let count = move |_: &Result<ObjectMeta>| {
             listed.fetch_add(1, Ordering::SeqCst);
         };
-        keys.inspect(count).boxed()
+        let travel = self.travel();
+        futures::stream::once(async move {
+            travel.await;
+            keys
+        })
+        .flatten()
+        .inspect(count)
+        .boxed()
     }
 
     /// Counts a call; says whether it runs, and whether its answer is lost.
@@ -209,6 +234,7 @@ impl ObjectStore for TestStore {
             return Err(object_store::Error::Generic { store: "test", source: "no space left".into() });
         }
         self.wait_at_gate(location).await;
+        self.travel().await;
         lost(is_lost, self.inner.put_opts(location, payload, opts).await)
     }
 
@@ -225,6 +251,7 @@ impl ObjectStore for TestStore {
             let path = location.to_string();
             return Err(object_store::Error::PermissionDenied { path, source: "denied".into() });
         }
+        self.travel().await;
         let got = self.inner.get_opts(location, options).await;
         let received = got.as_ref().map_or(0, |got| got.range.end - got.range.start);
         self.calls.lock().unwrap().received += received;
@@ -236,6 +263,7 @@ impl ObjectStore for TestStore {
         if !runs {
             return Err(down());
         }
+        self.travel().await;
         lost(is_lost, self.inner.get_ranges(location, ranges).await)
     }
 
@@ -269,6 +297,7 @@ impl ObjectStore for TestStore {
         if !runs {
             return Err(down());
         }
+        self.travel().await;
         lost(is_lost, self.inner.list_with_delimiter(prefix).await)
     }
 

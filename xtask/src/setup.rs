@@ -39,6 +39,9 @@ const TEST_TOOLS: &[Tool] = &[
     required("losetup", "mount"),
     required("qemu-img", "qemu-utils"),
     required("qemu-nbd", "qemu-utils"),
+    required("qemu-system-x86_64", "qemu-system-x86"),
+    required("busybox", "busybox-static"),
+    required("dpkg-deb", "dpkg"),
     required("nbdkit", "nbdkit"),
     required("mkfs.btrfs", "btrfs-progs"),
     required("thin_delta", "thin-provisioning-tools"),
@@ -136,6 +139,7 @@ pub(crate) fn run() -> Result<()> {
         services::install_azurite()?;
     }
     services::install_decoder()?;
+    services::install_kernel()?;
     println!("setup: the object stores and what the second decoder needs are installed");
     Ok(())
 }

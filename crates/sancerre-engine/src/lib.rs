@@ -12,6 +12,7 @@ pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod diff;
+pub mod drill;
 pub mod forget;
 pub mod gc;
 pub mod index;

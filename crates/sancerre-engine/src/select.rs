@@ -52,6 +52,11 @@ pub struct NamedSnapshot<'a> {
 }
 
 impl Selector {
+    /// All of the snapshot of this session.
+    pub fn of(session: &SessionId) -> Self {
+        Self { snapshot: Which::Id(session.intent.to_string()), member: None }
+    }
+
     /// Parses what the user typed.
     ///
     /// Errors: [`Error::Usage`] with the forms that are understood.
@@ -151,13 +156,29 @@ impl Selector {
     /// Errors: [`Error::Usage`] saying what there is instead.
     pub fn choose(&self, candidates: &[NamedSnapshot<'_>]) -> Result<SessionId> {
         if candidates.is_empty() {
-            return Err(Error::Usage("there are no snapshots yet; make one with `sancerre backup`".into()));
+            return Err(no_snapshots());
         }
         match &self.snapshot {
             Which::Latest { vm, back } => choose_latest(vm.as_ref(), *back, candidates),
             Which::Id(prefix) => choose_id(prefix, candidates),
         }
     }
+}
+
+/// The newest snapshot of every machine, in the order of their names.
+///
+/// Errors: [`Error::Usage`] where there is none.
+pub fn newest_of_each(log: &Log) -> Result<Vec<Selector>> {
+    let newest: BTreeMap<&Title, SessionId> =
+        candidates(log.snapshots()).iter().map(|candidate| (candidate.vm, candidate.session)).collect();
+    match newest.is_empty() {
+        true => Err(no_snapshots()),
+        false => Ok(newest.values().map(Selector::of).collect()),
+    }
+}
+
+fn no_snapshots() -> Error {
+    Error::Usage("there are no snapshots yet; make one with `sancerre backup`".into())
 }
 
 fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<NamedSnapshot<'a>> {

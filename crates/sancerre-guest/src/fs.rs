@@ -3,6 +3,7 @@
 mod ext;
 mod fat;
 mod ntfs;
+mod walk;
 mod xfs;
 
 use std::ops::Range;

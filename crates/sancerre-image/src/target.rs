@@ -16,6 +16,7 @@ mod present;
 mod qcow2;
 mod replaced;
 mod rest;
+mod write_back;
 mod zero;
 
 use std::fs::File;
@@ -33,6 +34,7 @@ use device::Device;
 use old::Whole;
 use partial::Partial;
 use present::Present;
+use write_back::WriteBack;
 
 pub use disk_target::{Continue, DiskTarget, Left};
 pub use keeping::KeepingTarget;
@@ -55,6 +57,7 @@ pub struct RawTarget {
     size_bytes: u64,
     /// For the message of a full file system.
     written_bytes: AtomicU64,
+    write_back: WriteBack,
 }
 
 #[derive(Debug)]
@@ -132,7 +135,8 @@ impl RawTarget {
     }
 
     fn on(medium: Medium, size_bytes: u64) -> Self {
-        Self { medium, replaced: None, size_bytes, written_bytes: AtomicU64::new(0) }
+        let (written_bytes, write_back) = Default::default();
+        Self { medium, replaced: None, size_bytes, written_bytes, write_back }
     }
 
     /// What was there before, best first. Bytes of it that are what is wanted need not be fetched.
@@ -160,6 +164,7 @@ impl RawTarget {
         }
         self.file().write_all_at(bytes, offset).map_err(|e| self.write_failed(offset, length_bytes, e))?;
         self.written_bytes.fetch_add(length_bytes, Ordering::Relaxed);
+        self.write_back.written(self.file(), length_bytes);
         Ok(())
     }
 
@@ -197,9 +202,10 @@ impl RawTarget {
     ///
     /// # Errors
     /// Any error means that the disk is not restored; a partial file stays until the next restore to this name.
-    pub fn finish(self) -> Result<(), TargetError> {
-        // The first fsync after a failed write-back reports it (fsync(2)); it must succeed before the rename.
-        self.file().sync_all().map_err(|source| match is_full(&source) {
+    pub fn finish(mut self) -> Result<(), TargetError> {
+        // The first fsync after a failed write-back reports it (fsync(2)); all must succeed before the rename.
+        let flushed = self.write_back.end().and_then(|()| self.file().sync_all());
+        flushed.map_err(|source| match is_full(&source) {
             true => self.no_space(),
             false => TargetError::Io { step: "flush", path: self.path().to_owned(), source },
         })?;

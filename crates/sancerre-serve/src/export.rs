@@ -9,6 +9,16 @@ use futures::future::BoxFuture;
 #[error("{0}")]
 pub struct ReadFailure(pub String);
 
+/// Why something was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{words}")]
+pub struct WriteFailure {
+    /// Where, on what, and what to do.
+    pub words: String,
+    /// There is no room.
+    pub is_full: bool,
+}
+
 /// A stretch of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
@@ -18,7 +28,7 @@ pub struct Stretch {
     pub is_data: bool,
 }
 
-/// A disk that never changes. The server asks only for ranges that are not empty and lie inside.
+/// A disk that never changes, unless it says otherwise. The server asks only for ranges that are not empty and lie inside.
 pub trait ServedDisk: Send + Sync {
     /// What clients call it.
     fn name(&self) -> &str;
@@ -34,4 +44,25 @@ pub trait ServedDisk: Send + Sync {
 
     /// The client will want this range: a wish, which need not be granted.
     fn prepare(&self, range: Range<u64>);
+
+    /// The same disk, if clients may write it.
+    fn written(&self) -> Option<&dyn WrittenDisk> {
+        None
+    }
+}
+
+/// A disk that may be written. What was answered is there for every read that begins then, and durable after a flush that
+/// begins then. The server asks only for ranges that are not empty and lie inside.
+pub trait WrittenDisk: Send + Sync {
+    /// Puts `bytes` at `offset`.
+    fn write(&self, offset: u64, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), WriteFailure>>;
+
+    /// Makes zeros of a range.
+    fn write_zeroes(&self, range: Range<u64>) -> BoxFuture<'_, Result<(), WriteFailure>>;
+
+    /// Nobody needs what is in a range any more: it may become zeros.
+    fn trim(&self, range: Range<u64>) -> BoxFuture<'_, Result<(), WriteFailure>>;
+
+    /// Makes durable what was answered before.
+    fn flush(&self) -> BoxFuture<'_, Result<(), WriteFailure>>;
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::export::ServedDisk;
-use crate::wire::{self, ALLOCATION, Broken, OPTION_BYTES_MAX, answer, option};
+use crate::wire::{self, ALLOCATION, Broken, ExportFlags, OPTION_BYTES_MAX, answer, option};
 
 /// No client needs more.
 const OPTIONS_MAX: usize = 256;
+/// Before it asks for TLS a client may ask for this much in vain.
+const CLEAR_OPTIONS_MAX: usize = 16;
 /// Content that is too long is passed over up to here; beyond, the connection ends.
 const SKIPPED_BYTES_MAX: u32 = 1 << 20;
 
@@ -28,6 +30,9 @@ pub enum Rejected {
     /// The connection.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
+    /// What the client showed was not accepted, or the client did not accept ours.
+    #[error("no TLS with the client: {0}")]
+    Tls(io::Error),
     /// The client broke a rule.
     #[error("the client broke a rule of the protocol: {0}")]
     Broken(#[from] Broken),
@@ -42,15 +47,44 @@ pub enum Rejected {
     TooSlow,
 }
 
-/// Talks with a client until it has chosen an export; none when it says goodbye.
-pub(crate) async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    exports: &[Arc<dyn ServedDisk>],
-) -> Result<Option<Agreed>, Rejected> {
+/// The first words; says whether the client wants no padding.
+pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<bool, Rejected> {
     stream.write_all(&wire::HELLO).await?;
     let mut flags = [0; 4];
     stream.read_exact(&mut flags).await?;
-    let no_zeroes = wire::client_flags(flags)?;
+    Ok(wire::client_flags(flags)?)
+}
+
+/// Talks in the clear until the client asks for TLS, and of nothing else; says whether it did.
+pub(crate) async fn until_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<bool, Rejected> {
+    for _ in 0..CLEAR_OPTIONS_MAX {
+        let mut head = [0; 16];
+        stream.read_exact(&mut head).await?;
+        let (option, length) = wire::option_head(&head)?;
+        if length > OPTION_BYTES_MAX || option == option::EXPORT_NAME {
+            return Err(Broken("the client wants to go on without TLS").into());
+        }
+        skip(stream, length).await?;
+        let kind = match option {
+            option::START_TLS if length == 0 => answer::ACK,
+            option::START_TLS => answer::INVALID,
+            option::ABORT => return Ok(false),
+            _ => answer::TLS_REQUIRED,
+        };
+        stream.write_all(&wire::option_reply(option, kind, &[])).await?;
+        if kind == answer::ACK {
+            return Ok(true);
+        }
+    }
+    Err(Broken("the client sent too many options without TLS").into())
+}
+
+/// Talks with a client that was greeted until it has chosen an export; none when it says goodbye.
+pub(crate) async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    no_zeroes: bool,
+    exports: &[Arc<dyn ServedDisk>],
+) -> Result<Option<Agreed>, Rejected> {
     let mut talk = Talk { stream, exports, no_zeroes, is_structured: false, chosen: None };
     for _ in 0..OPTIONS_MAX {
         match talk.option().await? {
@@ -139,9 +173,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         }
     }
 
+    fn flags(&self, export: &Arc<dyn ServedDisk>) -> ExportFlags {
+        ExportFlags { is_structured: self.is_structured, is_writable: export.written().is_some() }
+    }
+
     async fn by_name(&mut self, content: &[u8]) -> Result<Arc<dyn ServedDisk>, Rejected> {
         let export = self.find(wire::export_name(content)?).ok_or(Rejected::NoExport)?;
-        let told = wire::old_export(export.size_bytes(), self.is_structured, self.no_zeroes);
+        let told = wire::old_export(export.size_bytes(), self.flags(&export), self.no_zeroes);
         self.stream.write_all(&told).await?;
         Ok(export)
     }
@@ -163,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             self.reply(option, answer::UNKNOWN, b"there is no such export").await?;
             return Ok(None);
         };
-        let told = wire::info_export(export.size_bytes(), self.is_structured);
+        let told = wire::info_export(export.size_bytes(), self.flags(&export));
         self.reply(option, answer::INFO, &told).await?;
         self.reply(option, answer::INFO, &wire::info_blocks()).await?;
         if wants_name {

@@ -5,7 +5,7 @@
 //!                                  └ wire: bytes to values and back, pure ┘
 //! ```
 //!
-//! The protocol is `doc/proto.md` of <https://github.com/NetworkBlockDevice/nbd>: fixed newstyle, read-only exports, structured
+//! The protocol is `doc/proto.md` of <https://github.com/NetworkBlockDevice/nbd>: fixed newstyle, structured
 //! replies, `base:allocation`. Every number of a client is a claim: lengths have bounds before anything is allocated, and a
 //! client that breaks a rule, stalls or floods costs its own connection and no other.
 
@@ -18,14 +18,16 @@
 mod export;
 mod handshake;
 mod limits;
+mod overlay;
 mod reply;
 mod server;
 mod snapshot;
 mod transmission;
 pub mod wire;
 
-pub use export::{ReadFailure, ServedDisk, Stretch};
+pub use export::{ReadFailure, ServedDisk, Stretch, WriteFailure, WrittenDisk};
 pub use handshake::Rejected;
 pub use limits::ClientLimits;
+pub use overlay::{OverlaidDisk, OverlayError, OverlayFile, OverlayMedium, overlay_bytes};
 pub use server::Server;
 pub use snapshot::SnapshotExport;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::export::{ReadFailure, ServedDisk, Stretch};
 use crate::handshake::Agreed;
@@ -26,7 +26,7 @@ const UNIT_BYTES: u64 = 1 << 10;
 pub(crate) struct Answers<W> {
     agreed: Agreed,
     writer: Mutex<W>,
-    memory: Semaphore,
+    memory: Arc<Semaphore>,
     memory_units: u32,
     tell: Tell,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Answers<W> {
 impl<W: AsyncWrite + Unpin> Answers<W> {
     pub(crate) fn new(agreed: Agreed, writer: W, limits: &ClientLimits, tell: Tell) -> Self {
         let memory_units = units(limits.memory_bytes);
-        let memory = Semaphore::new(usize::try_from(memory_units).unwrap_or(1));
+        let memory = Arc::new(Semaphore::new(usize::try_from(memory_units).unwrap_or(1)));
         Self { agreed, writer: Mutex::new(writer), memory, memory_units, tell }
     }
 
@@ -45,7 +45,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     /// Answers one request.
     ///
     /// Errors: the connection's. What is wrong with the request or the disk is told to the client.
-    pub(crate) async fn answer(&self, request: ClientRequest) -> io::Result<()> {
+    pub(crate) async fn answer(&self, request: ClientRequest, payload: Option<Held>) -> io::Result<()> {
         let ClientRequest { command, flags, cookie, .. } = request;
         let range = self.range(&request);
         match (command, range) {
@@ -59,11 +59,66 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
                 self.export().prepare(range);
                 self.send(&wire::simple_reply(cookie, 0), &[]).await
             }
-            (command::FLUSH, _) if flags == 0 => self.send(&wire::simple_reply(cookie, 0), &[]).await,
-            (command::WRITE | command::TRIM | command::WRITE_ZEROES, _) => {
-                self.refuse(&request, errno::PERM, "a snapshot is read-only", None).await
+            (command::FLUSH | command::WRITE | command::TRIM | command::WRITE_ZEROES, range) => {
+                self.change(&request, range, payload).await
             }
             _ => self.refuse(&request, errno::INVALID, "no such request, or not there", None).await,
+        }
+    }
+
+    /// Room for what a request will write, in memory; none where nothing can be written.
+    pub(crate) async fn room(&self, request: &ClientRequest) -> Option<Held> {
+        let (Some(_), Some(range)) = (self.export().written(), self.range(request)) else { return None };
+        self.hold(&range).await.ok()
+    }
+
+    /// Does what changes the disk.
+    async fn change(
+        &self,
+        request: &ClientRequest,
+        range: Option<Range<u64>>,
+        payload: Option<Held>,
+    ) -> io::Result<()> {
+        let ClientRequest { command, flags, cookie, offset, .. } = *request;
+        let Some(disk) = self.export().written() else {
+            return match command {
+                command::FLUSH if flags == 0 => self.send(&wire::simple_reply(cookie, 0), &[]).await,
+                command::FLUSH => self.refuse(request, errno::INVALID, "no such request", None).await,
+                _ => self.refuse(request, errno::PERM, "a snapshot is read-only", None).await,
+            };
+        };
+        let known = match command {
+            command::FLUSH => 0,
+            command::WRITE_ZEROES => command::FLAG_FUA | command::FLAG_NO_HOLE,
+            _ => command::FLAG_FUA,
+        };
+        let done = match (command, range, payload) {
+            _ if flags & !known != 0 => None,
+            (command::FLUSH, ..) => Some(disk.flush().await),
+            (command::WRITE, Some(_), Some(held)) => Some(disk.write(offset, held.bytes).await),
+            (command::WRITE_ZEROES, Some(range), _) => Some(disk.write_zeroes(range).await),
+            (command::TRIM, Some(range), _) => Some(disk.trim(range).await),
+            _ => None,
+        };
+        let Some(done) = done else {
+            let error = if range_ends(request) > self.export().size_bytes() {
+                errno::NO_SPACE
+            } else {
+                errno::INVALID
+            };
+            return self.refuse(request, error, "no such request, or not there", None).await;
+        };
+        let done = match done {
+            Ok(()) if flags & command::FLAG_FUA != 0 => disk.flush().await,
+            done => done,
+        };
+        match done {
+            Ok(()) => self.send(&wire::simple_reply(cookie, 0), &[]).await,
+            Err(failure) => {
+                (self.tell)(format!("{}: {failure}", self.export().name()));
+                let error = if failure.is_full { errno::NO_SPACE } else { errno::IO };
+                self.refuse(request, error, &failure.words, None).await
+            }
         }
     }
 
@@ -135,15 +190,20 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
         }
     }
 
-    /// Bytes of the export, with the memory that they take.
-    async fn fetch(&self, range: &Range<u64>) -> Result<Fetched<'_>, ReadFailure> {
+    /// Bytes of the export.
+    async fn fetch(&self, range: &Range<u64>) -> Result<Held, ReadFailure> {
+        let mut held = self.hold(range).await?;
+        self.export().read(range.start, &mut held.bytes).await?;
+        Ok(held)
+    }
+
+    /// Memory for a range, as zeros.
+    async fn hold(&self, range: &Range<u64>) -> Result<Held, ReadFailure> {
         let wanted = range.end.saturating_sub(range.start);
         let units = units(wanted).min(self.memory_units);
-        let memory = self.memory.acquire_many(units).await;
+        let memory = Arc::clone(&self.memory).acquire_many_owned(units).await;
         let memory = memory.map_err(|_| ReadFailure("the server ends".to_owned()))?;
-        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
-        self.export().read(range.start, &mut bytes).await?;
-        Ok(Fetched { bytes, _memory: memory })
+        Ok(Held { bytes: vec![0; usize::try_from(wanted).unwrap_or(0)], _memory: memory })
     }
 
     /// Tells the client and the log that the disk cannot be read there.
@@ -175,9 +235,14 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 }
 
-struct Fetched<'a> {
-    bytes: Vec<u8>,
-    _memory: tokio::sync::SemaphorePermit<'a>,
+/// Bytes, with the memory that they take.
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    _memory: OwnedSemaphorePermit,
+}
+
+fn range_ends(request: &ClientRequest) -> u64 {
+    request.offset.saturating_add(u64::from(request.length_bytes))
 }
 
 /// Stretches as pieces of an answer: short holes become data, long data is cut. What an export says beyond the range is

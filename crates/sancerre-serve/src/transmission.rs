@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::handshake::{Agreed, Rejected, skip};
 use crate::limits::{ClientLimits, Tell};
-use crate::reply::Answers;
+use crate::reply::{Answers, Held};
 use crate::wire::{self, Broken, REQUEST_BYTES_MAX, command};
 
 /// Serves requests until the client says goodbye or goes away.
@@ -35,25 +35,43 @@ where
         while let Some(done) = tasks.try_join_next() {
             finished(done)?;
         }
-        match request.command {
+        let payload = match request.command {
             command::DISCONNECT => break,
             command::WRITE if request.length_bytes > REQUEST_BYTES_MAX => {
                 return Err(Broken("a write is far too long").into());
             }
-            command::WRITE => skip(&mut reader, request.length_bytes).await?,
-            _ => {}
-        }
+            command::WRITE => payload(&mut reader, &request, &answers).await?,
+            _ => None,
+        };
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         let answers = Arc::clone(&answers);
         tasks.spawn(async move {
             let _slot = slot;
-            answers.answer(request).await
+            answers.answer(request, payload).await
         });
     }
     while let Some(done) = tasks.join_next().await {
         finished(done)?;
     }
     Ok(())
+}
+
+/// What is to be written; none, and passed over, where nothing is.
+async fn payload<R, W>(
+    reader: &mut R,
+    request: &wire::ClientRequest,
+    answers: &Answers<W>,
+) -> Result<Option<Held>, Rejected>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Some(mut held) = answers.room(request).await else {
+        skip(reader, request.length_bytes).await?;
+        return Ok(None);
+    };
+    reader.read_exact(&mut held.bytes).await?;
+    Ok(Some(held))
 }
 
 /// The next request; none when the client went away between two.

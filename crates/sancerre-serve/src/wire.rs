@@ -19,6 +19,7 @@ pub mod option {
     pub const EXPORT_NAME: u32 = 1;
     pub const ABORT: u32 = 2;
     pub const LIST: u32 = 3;
+    pub const START_TLS: u32 = 5;
     pub const INFO: u32 = 6;
     pub const GO: u32 = 7;
     pub const STRUCTURED_REPLY: u32 = 8;
@@ -36,6 +37,7 @@ pub mod answer {
     const ERROR: u32 = 1 << 31;
     pub const UNSUPPORTED: u32 = ERROR | 1;
     pub const INVALID: u32 = ERROR | 3;
+    pub const TLS_REQUIRED: u32 = ERROR | 5;
     pub const UNKNOWN: u32 = ERROR | 6;
     pub const TOO_BIG: u32 = ERROR | 9;
 }
@@ -59,6 +61,10 @@ pub mod command {
     pub const CACHE: u16 = 5;
     pub const WRITE_ZEROES: u16 = 6;
     pub const BLOCK_STATUS: u16 = 7;
+    /// Flag: durable before it is answered.
+    pub const FLAG_FUA: u16 = 1;
+    /// Flag: zeros that take room.
+    pub const FLAG_NO_HOLE: u16 = 1 << 1;
     /// Flag: the answer in one piece.
     pub const FLAG_DF: u16 = 1 << 2;
     /// Flag: one extent.
@@ -71,11 +77,16 @@ pub mod errno {
     pub const PERM: u32 = 1;
     pub const IO: u32 = 5;
     pub const INVALID: u32 = 22;
+    pub const NO_SPACE: u32 = 28;
     pub const OVERFLOW: u32 = 75;
 }
 
-/// Transmission flags: has flags, read-only, flush, no fragments on request, several connections, cache.
-const EXPORT_FLAGS: u16 = 1 | 1 << 1 | 1 << 2 | 1 << 8 | 1 << 10;
+/// Transmission flags: has flags, flush, several connections, cache.
+const EXPORT_FLAGS: u16 = 1 | 1 << 2 | 1 << 8 | 1 << 10;
+const READ_ONLY: u16 = 1 << 1;
+/// Writes that are durable at once, trim, and zeros without their bytes.
+const WRITABLE: u16 = 1 << 3 | 1 << 5 | 1 << 6;
+/// No fragments on request.
 const SEND_DF: u16 = 1 << 7;
 
 /// The context that says where zeros are; its number on every connection.
@@ -249,13 +260,23 @@ pub fn counted(text: &str) -> Vec<u8> {
     [&short(text.len()).to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-fn flags(is_structured: bool) -> u16 {
-    EXPORT_FLAGS | if is_structured { SEND_DF } else { 0 }
+/// What an export lets its clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportFlags {
+    /// Answers come in pieces.
+    pub is_structured: bool,
+    /// It may be written.
+    pub is_writable: bool,
+}
+
+fn flags(ExportFlags { is_structured, is_writable }: ExportFlags) -> u16 {
+    let pieces = if is_structured { SEND_DF } else { 0 };
+    EXPORT_FLAGS | pieces | if is_writable { WRITABLE } else { READ_ONLY }
 }
 
 /// Size and flags, as an answer to `INFO` and `GO`.
-pub fn info_export(size_bytes: u64, is_structured: bool) -> Vec<u8> {
-    let flags = flags(is_structured).to_be_bytes();
+pub fn info_export(size_bytes: u64, export: ExportFlags) -> Vec<u8> {
+    let flags = flags(export).to_be_bytes();
     [&info::EXPORT.to_be_bytes()[..], &size_bytes.to_be_bytes(), &flags].concat()
 }
 
@@ -278,9 +299,9 @@ pub fn meta_context(name: &str, is_chosen: bool) -> Vec<u8> {
 }
 
 /// The answer to `EXPORT_NAME`.
-pub fn old_export(size_bytes: u64, is_structured: bool, no_zeroes: bool) -> Vec<u8> {
+pub fn old_export(size_bytes: u64, export: ExportFlags, no_zeroes: bool) -> Vec<u8> {
     let zeros = if no_zeroes { 0 } else { 124 };
-    [&size_bytes.to_be_bytes()[..], &flags(is_structured).to_be_bytes(), &vec![0; zeros]].concat()
+    [&size_bytes.to_be_bytes()[..], &flags(export).to_be_bytes(), &vec![0; zeros]].concat()
 }
 
 /// The head of a simple answer; data follows when there is no error.

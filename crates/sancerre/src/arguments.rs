@@ -11,8 +11,11 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
+use crate::command::drill::Drill;
 use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
 use crate::command::nbd::Nbd;
+use crate::command::recover::Recover;
+use crate::command::rto::Rto;
 use crate::command::{
     Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
     Lock, Named, Repair, Suspect,
@@ -149,6 +152,12 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Serve the disks of a snapshot over NBD, for a guest to boot from or a program to read
     Nbd(Nbd),
+    /// Start a machine from its snapshot at once, and make its disks whole while it runs
+    Recover(Recover),
+    /// Prove that machines come up: start each from its snapshot, and see
+    Drill(Drill),
+    /// Say how long it would take until machines are back
+    Rto(Rto),
     /// Verify the repository and say what damage costs
     Check(Check),
     /// Try out the store: what it does, and what that means
@@ -224,12 +233,17 @@ Examples:
   sancerre restore web01:latest:disk0 --target web01.raw
   sancerre restore web01:latest~1 --target /dev/vg0/web01 --overwrite
   sancerre restore 3f9a12cc --target /srv/restored/
+  sancerre restore --all --target /srv/restored/              # the newest of every machine
   sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted
   sancerre restore web01:latest~1:disk0 --target web01.raw --in-place --keep-damaged damaged.qcow2")]
 pub(crate) struct Restore {
-    /// The snapshot, and one disk of it if it has several: see `sancerre --help`
-    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
-    pub(crate) snapshot: Selector,
+    /// The snapshot, and one disk of it if it has several: see `sancerre --help`. Several go into a directory, each into
+    /// one of its own that is called as its machine
+    #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse, required_unless_present = "all")]
+    pub(crate) snapshots: Vec<Selector>,
+    /// The newest snapshot of every machine, as if they were named one by one
+    #[arg(long, conflicts_with = "snapshots")]
+    pub(crate) all: bool,
     /// A file, a block device, a directory (one that exists, or a path that ends in a slash), an export of an NBD server
     /// (nbd://, nbds://, nbd+unix://), a pipe, or - for standard output
     #[arg(long, value_name = "PATH")]

@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drill;
 mod dump;
 pub(crate) mod export;
 pub(crate) mod files;
@@ -19,8 +20,10 @@ mod key;
 mod lock;
 mod map;
 pub(crate) mod nbd;
+pub(crate) mod recover;
 mod repair;
 mod restore;
+pub(crate) mod rto;
 mod snapshots;
 mod stats;
 mod suspicion;
@@ -199,6 +202,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         | Command::History(_)
         | Command::Mount(_)
         | Command::Nbd(_)
+        | Command::Rto(_)
         | Command::Check(_)
         | Command::Doctor(_)
         | Command::Audit(_)
@@ -235,6 +239,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::History(options) => files::history::run(options, context).await,
         Command::Mount(options) => files::mount::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,
+        Command::Rto(options) => rto::run(options, context).await,
+        Command::Drill(options) => drill::run(options, context).await,
+        Command::Recover(options) => recover::run(options, context).await,
         Command::Check(options) => check::run(options, context).await,
         Command::Doctor(options) => doctor::run(options, context).await,
         Command::Audit(options) => audit::run(options, context).await,

@@ -22,6 +22,7 @@ mod guest_mounts;
 mod guest_names;
 mod guest_place;
 mod guest_tar;
+mod guests;
 mod inputs;
 mod interrupt;
 mod io;

@@ -69,7 +69,9 @@ impl Output {
     }
 
     fn of(io: &mut Io, is_json: bool, level: Level) -> Self {
-        let stdout = Some(std::mem::replace(&mut io.stdout, Box::new(std::io::sink())));
+        let stdout = std::mem::replace(&mut io.stdout, Box::new(std::io::sink()));
+        // Lines that nobody would get go where the rest goes.
+        let stdout = Some(stdout).filter(|_| !(is_json && io.stdout_is_lost));
         let stderr = std::mem::replace(&mut io.stderr, Box::new(std::io::sink()));
         Self {
             is_json,

@@ -35,6 +35,8 @@ pub(crate) enum Work {
     Log,
     /// Of the ends of packs.
     Stats,
+    /// Of disks whose guest runs already.
+    Hydrate,
 }
 
 /// Shows progress until it is dropped.
@@ -171,7 +173,7 @@ fn line(work: Work, sample: &Sample) -> String {
         }
         Work::Collect => parts.push(format!("written {}", size(stored))),
         Work::Restore | Work::Check => parts.push(format!("fetched {}", size(stored))),
-        Work::Lock | Work::Log | Work::Stats => {}
+        Work::Lock | Work::Log | Work::Stats | Work::Hydrate => {}
     }
     match sample.left() {
         Some(left) => parts.push(format!("{} left", duration(left))),

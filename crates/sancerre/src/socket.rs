@@ -85,6 +85,11 @@ pub(crate) fn uri(export: &str, path: &Path) -> String {
     format!("nbd+unix:///{}?socket={}", encoded(export.as_bytes()), encoded(path.as_os_str().as_bytes()))
 }
 
+/// The address of an export behind TLS.
+pub(crate) fn tls_uri(export: &str, address: &str) -> String {
+    format!("nbds://{address}/{}", encoded(export.as_bytes()))
+}
+
 fn encoded(bytes: &[u8]) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let one =

@@ -113,6 +113,18 @@ fn data_for_a_closed_output_is_refused_before_anything_is_done() {
 }
 
 #[test]
+fn json_for_a_closed_output_goes_to_standard_error() {
+    let site = Site::with_disk(MIB);
+    let backup = "backup --key-file w.key --vm web01 disk.raw";
+    for (command, code) in [(backup, 0), ("snapshots", 0), ("restore nobody:latest --target x.raw", 2)] {
+        let output = site.shell(&format!("\"$S\" {command} --json >&-"));
+        assert_eq!(output.status.code(), Some(code), "{command}: {}", said(&output));
+        let summary = format!("\"exit_code\":{code}");
+        assert!(said(&output).contains(&summary), "{command}: {}", said(&output));
+    }
+}
+
+#[test]
 fn nothing_was_done_by_a_dry_run_that_cannot_tell_it() {
     let site = Site::with_disk(MIB);
     let output =

@@ -44,8 +44,12 @@ impl Site {
 
     /// Serves a snapshot, and waits until clients may come.
     fn serve(&self, snapshot: &str) -> Serving {
+        self.serve_with(&[snapshot])
+    }
+
+    fn serve_with(&self, words: &[&str]) -> Serving {
         let socket = self.local.path("s.sock");
-        let mut command = self.local.command(&["nbd", snapshot, "--socket", "s.sock", "--json"]);
+        let mut command = self.local.command(&[&["nbd", "--socket", "s.sock", "--json"], words].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut serving = Serving { child: Some(child), socket };
         let started = Instant::now();
@@ -252,4 +256,145 @@ fn what_a_client_does_wrong_costs_itself_alone() {
     assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
     let inside = site.local.run(&["nbd", "web01:latest", "--socket", "repository/s.sock"]);
     assert_eq!(inside.status.code(), Some(2), "{}", told(&inside));
+}
+
+/// An authority, and a certificate of it for each name.
+fn certificates(site: &Site, authority: &str, names: &[&str]) {
+    let at = |name: String| site.local.path(&name).display().to_string();
+    let subject = format!("/CN={authority}");
+    let (root_key, root) = (at(format!("{authority}.key")), at(format!("{authority}.pem")));
+    let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let made = ["-x509", "-days", "2", "-subj", &subject, "-keyout", &root_key, "-out", &root];
+    succeed("openssl", &[&new[..], &made].concat());
+    for name in names {
+        let subject = format!("/CN={name}");
+        let (key, certificate) = (at(format!("{name}.key")), at(format!("{name}.pem")));
+        let made = ["-x509", "-days", "2", "-subj", &subject, "-CA", &root, "-CAkey", &root_key];
+        let is_for =
+            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:false"];
+        let out = ["-keyout", &key, "-out", &certificate];
+        succeed("openssl", &[&new[..], &made, &is_for, &out].concat());
+    }
+}
+
+/// A folder as QEMU and libnbd want it.
+fn client_folder(site: &Site, name: &str, certificate: &str) -> String {
+    let folder = site.local.path(name);
+    std::fs::create_dir(&folder).unwrap();
+    for (from, to) in [("ours.pem", "ca-cert.pem"), (&*format!("{certificate}.pem"), "client-cert.pem")] {
+        std::fs::copy(site.local.path(from), folder.join(to)).unwrap();
+    }
+    std::fs::copy(site.local.path(&format!("{certificate}.key")), folder.join("client-key.pem")).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn over_the_network_only_those_with_a_certificate_read_anything() {
+    if !has("openssl", &["version"]) || !has("qemu-img", &["--version"]) {
+        return;
+    }
+    let site = Site::new();
+    certificates(&site, "ours", &["server", "client"]);
+    certificates(&site, "theirs", &["stranger"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let listen = ["nbd", "web01:latest", "--json", "--listen", &address];
+    let tls = ["--tls-certificate", "server.pem", "--tls-key", "server.key", "--tls-clients", "ours.pem"];
+    let mut command = site.local.command(&[&listen[..], &tls].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let serving = Serving { child: Some(child), socket: PathBuf::new() };
+    let started = Instant::now();
+    while std::net::TcpStream::connect(&address).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (folder, raw) =
+        (client_folder(&site, "tls", "client"), site.local.path("disk.raw").display().to_string());
+    let compare = |folder: Option<&str>| {
+        let mut command = Command::new("qemu-img");
+        command.args(["compare", "--image-opts"]);
+        let mut options = format!("driver=nbd,host=127.0.0.1,port={port},export=disk0");
+        if let Some(folder) = folder {
+            let object = format!("tls-creds-x509,id=t,endpoint=client,dir={folder}");
+            command.args(["--object", &object]);
+            options += ",tls-creds=t";
+        }
+        command.args([&options, &format!("driver=raw,file.filename={raw}")]).output().unwrap()
+    };
+    let same = compare(Some(&folder));
+    assert!(told(&same).contains("identical"), "{}", told(&same));
+    for refused in [compare(None), compare(Some(&client_folder(&site, "strange", "stranger")))] {
+        assert!(!refused.status.success() && !told(&refused).contains("identical"), "{}", told(&refused));
+    }
+    // Nothing is told in the clear: not what there is, and no byte of it.
+    let mut clear = std::net::TcpStream::connect(&address).unwrap();
+    clear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    clear.read_exact(&mut [0; 18]).unwrap();
+    clear.write_all(&3_u32.to_be_bytes()).unwrap();
+    clear.write_all(&option(3, 0, b"")).unwrap();
+    let mut answer = [0; 20];
+    clear.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[12..16], 0x8000_0005_u32.to_be_bytes(), "TLS is required");
+    clear.write_all(&option(1, 5, b"disk0")).unwrap();
+    assert!(!matches!(clear.read(&mut [0; 1]), Ok(1..)), "an export in the clear");
+    assert_eq!(serving.stop().0.code(), Some(0));
+    let half = site.local.run(&["nbd", "web01:latest", "--listen", &address]);
+    assert_eq!(half.status.code(), Some(2), "{}", told(&half));
+}
+
+#[test]
+fn what_clients_flushed_is_there_after_a_kill_and_the_snapshot_is_as_it_was() {
+    if !has("qemu-io", &["--version"]) {
+        return;
+    }
+    let site = Site::new();
+    let words = ["web01:latest:disk0", "--writable", "over"];
+    let write = |serving: &Serving, commands: &[&str]| {
+        let (uri, mut words) = (serving.uri("disk0"), vec!["-f", "raw", "-d", "unmap"]);
+        words.extend(commands.iter().flat_map(|command| ["-c", command]));
+        words.push(&uri);
+        succeed("qemu-io", &words);
+    };
+    let mut expected = site.bytes.clone();
+    let serving = site.serve_with(&words);
+    write(
+        &serving,
+        &[
+            "write -P 0x11 0 65536",
+            "write -P 0x22 5000 3000",
+            "write -z 42000000 500000",
+            "discard 65536 131072",
+            "flush",
+        ],
+    );
+    expected[..65536].fill(0x11);
+    expected[5000..8000].fill(0x22);
+    expected[42_000_000..42_500_000].fill(0);
+    expected[65536..65536 + 131_072].fill(0);
+    let end = expected.len() - 700;
+    // Durable before it is answered: no flush follows, and the server is killed.
+    write(&serving, &[&format!("write -f -P 0x33 {end} 700")]);
+    expected[end..].fill(0x33);
+    drop(serving);
+    let read = |serving: &Serving| {
+        let mut bytes = vec![0; site.bytes.len()];
+        serving.disk("disk0").read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    let again = site.serve_with(&words);
+    assert!(read(&again) == expected, "what was flushed is not all there");
+    let twice = site.local.run(&["nbd", "web01:latest:disk0", "--socket", "t.sock", "--writable", "over"]);
+    assert_eq!(twice.status.code(), Some(1), "{}", told(&twice));
+    assert_eq!(again.stop().0.code(), Some(0));
+    let plain = site.serve("web01:latest:disk0");
+    assert!(read(&plain) == site.bytes, "the snapshot changed");
+    assert_eq!(plain.stop().0.code(), Some(0));
+    for (words, code, says) in [
+        (["nbd", "web01:latest"], 2, "takes one disk"),
+        (["nbd", "web01:latest:data"], 1, "belongs to something else"),
+    ] {
+        let refused = site.local.run(&[&words[..], &["--socket", "t.sock", "--writable", "over"]].concat());
+        assert_eq!(refused.status.code(), Some(code), "{}", told(&refused));
+        assert!(told(&refused).contains(says), "{}", told(&refused));
+    }
 }

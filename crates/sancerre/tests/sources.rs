@@ -168,6 +168,21 @@ fn an_image_that_is_suddenly_empty_or_small_is_refused() {
 }
 
 #[test]
+fn a_disk_that_the_snapshot_before_had_is_missed() {
+    let site = Site::new();
+    ["a.raw", "b.raw"].map(|name| std::fs::write(site.path(name), noise(MIB)).unwrap());
+    site.saves(&["a.raw", "b.raw"], 0);
+    let said = stderr(&site.back_up(&["a.raw"]));
+    assert!(said.contains("also has disk1, which this one will not have"), "{said}");
+    // Said once: the night after has the same disks as the one before it.
+    let said = stderr(&site.back_up(&["a.raw"]));
+    assert!(!said.contains("also has"), "{said}");
+    site.saves(&["a.raw", "b.raw"], 0);
+    let said = stderr(&site.back_up(&["a.raw", "--allow-small"]));
+    assert!(!said.contains("also has"), "{said}");
+}
+
+#[test]
 fn what_is_no_file_is_not_attached_and_named() {
     let site = Site::new();
     std::fs::write(site.path("d.raw"), noise(MIB)).unwrap();

@@ -142,9 +142,10 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
     site.ends(&["suspect", "files01:latest:disk0", "--key-file", "k.key"], 2);
     site.ends(&["suspect", "files01:latest", "--key-file", "k.key"], 2);
     // No writer can clear it.
+    // Without a passphrase, which could clear it.
     let mut writer = site.0.command(&["clear", "files01", "--reason", "nothing", "--key-file", "w.key"]);
     let refused = writer.env_remove("SANCERRE_PASSWORD").output().unwrap();
-    assert!(!refused.status.success() && said(&refused).contains("may not sign this"), "{refused:?}");
+    assert!(!refused.status.success() && local::said(&refused).contains("may not sign this"), "{refused:?}");
     site.ends(&["clear", "files02", "--reason", "nothing", "--key-file", "k.key"], 2);
     site.ends(&["clear", "files01", "--reason", "restored from the night before", "--key-file", "k.key"], 0);
     let (clean, _) = site.ends(&["clean"], 0);

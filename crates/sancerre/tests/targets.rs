@@ -3,6 +3,7 @@
 
 mod local;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use local::{MIB, Site, has, is_root, noise, said, summary};
@@ -231,4 +232,62 @@ fn forms_that_are_not_written_are_refused_before_anything_is_read() {
     refuse(&["a.qcow2", "--resume"], "--resume");
     refuse(&["-", "--format", "qcow2"], "start to its end");
     assert!(!site.path("a.raw").exists() && !site.path("a.qcow2").exists());
+}
+
+/// Of each the newest snapshot, into a directory that is called as the machine.
+#[test]
+fn all_machines_are_restored_at_once() {
+    let site = Site::new();
+    for (seed, vm) in [(1, "web01"), (2, "web01"), (3, "db: \"é\""), (4, "files01")] {
+        std::fs::write(site.path("disk.raw"), noise(seed, MIB)).unwrap();
+        site.back_up(vm);
+    }
+    let output = site.succeed(&["restore", "--all", "--target", "out/", "--json"]);
+    assert_eq!(summary(&output)["machines"].as_array().unwrap().len(), 3);
+    let restored = |folder: &str| std::fs::read(site.path(folder).join("disk0.raw")).unwrap();
+    assert!(restored("out/web01") == noise(2, MIB) && restored("out/files01") == noise(4, MIB));
+    assert!(restored("out/db%3A %22é%22") == noise(3, MIB));
+
+    site.refuse(&["restore", "--all", "--target", "out/"], 1, "3 machines restored");
+    let output = site.succeed(&["restore", "--all", "--target", "out/", "--overwrite"]);
+    assert!(said(&output).contains("3 of 3 machines restored"), "{}", said(&output));
+    site.succeed(&["restore", "web01:latest~1", "files01:latest", "--target", "two/"]);
+    assert!(restored("two/web01") == noise(1, MIB) && restored("two/files01") == noise(4, MIB));
+}
+
+#[test]
+fn what_one_machine_lost_is_no_reason_to_leave_the_others() {
+    let site = Site::new();
+    for (seed, vm) in [(1, "web01"), (2, "db01")] {
+        let packs = || {
+            let found = site.shell("find repository -path '*/packs/*' -type f").stdout;
+            let found = String::from_utf8(found).unwrap();
+            found.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let before = packs();
+        std::fs::write(site.path("disk.raw"), noise(seed, MIB)).unwrap();
+        site.back_up(vm);
+        let of_db01 = packs().into_iter().filter(|pack| vm == "db01" && !before.contains(pack));
+        of_db01.for_each(|pack| std::fs::remove_file(site.path(pack)).unwrap());
+    }
+    let output = site.run(&["restore", "--all", "--target", "out/"]);
+    assert!(matches!(output.status.code(), Some(20 | 21)), "{}", said(&output));
+    assert!(
+        said(&output).contains("db01 was not restored") && said(&output).contains("1 of 2 machines"),
+        "{}",
+        said(&output)
+    );
+    assert!(std::fs::read(site.path("out/web01/disk0.raw")).unwrap() == noise(1, MIB));
+}
+
+#[test]
+fn several_snapshots_need_a_directory_each() {
+    let site = Site::with_disk(MIB);
+    site.refuse(&["restore", "--all", "--target", "disk2.raw"], 2, "is no directory");
+    site.refuse(&["restore", "--all", "--target", "-"], 2, "is no directory");
+    site.refuse(&["restore", "web01:latest", "web01:latest", "--target", "out/"], 2, "two of these");
+    site.refuse(&["restore", "web01:latest", "nobody:latest", "--target", "out/"], 2, "nobody");
+    site.refuse(&["restore", "web01:latest", "--all", "--target", "out/"], 2, "--all");
+    site.refuse(&["restore", "--target", "out/"], 2, "SNAPSHOT");
+    assert!(!site.path("out/web01").exists());
 }

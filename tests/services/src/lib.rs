@@ -8,6 +8,7 @@
 
 pub mod attack;
 pub mod azurite;
+pub mod guest;
 mod http;
 pub mod install;
 pub mod liars;

@@ -126,23 +126,17 @@ impl Tools {
         Ok(timed(&command, &self.work)? + self.sync()?)
     }
 
-    /// Restores each disk to a new file, opened with the passphrase or with the key, and compares it, untimed.
+    /// Restores the newest snapshot of every machine, opened with the passphrase or with the key, and compares, untimed.
     pub(super) fn sancerre_restore(&self, night: &Night, with: Opener) -> Result<Cost> {
         let folder = self.work.join("restored");
         fs::create_dir_all(&folder)?;
-        let mut cost = Cost::default();
-        for disk in &night.disks {
-            let snapshot = format!("{}:latest:disk0", name(disk));
-            let target = folder.join(name(disk));
-            let mut command = self.sancerre(&["restore", &snapshot, "--target"]);
-            command.arg(&target);
-            if with == Opener::Identity {
-                command.args(["--identity", &self.path("identity")]);
-            }
-            cost = cost + timed(&command, &self.work)?;
+        let mut command = self.sancerre(&["restore", "--all", "--target"]);
+        command.arg(&folder);
+        if with == Opener::Identity {
+            command.args(["--identity", &self.path("identity")]);
         }
-        cost = cost + self.sync()?;
-        self.compare_and_remove(night, |disk| folder.join(name(disk)), &folder)?;
+        let cost = timed(&command, &self.work)? + self.sync()?;
+        self.compare_and_remove(night, |disk| folder.join(name(disk)).join("disk0.raw"), &folder)?;
         Ok(cost)
     }
 

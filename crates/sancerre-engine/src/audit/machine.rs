@@ -8,6 +8,7 @@ use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::outcome::Consistency;
 
 use crate::check::CLOCK_SECONDS;
+use crate::drill::{self, DrillRecord};
 use crate::repository::log::{Log, LogEntry, Outcome, Retention};
 
 /// A machine and all its backups, in the order of the log.
@@ -19,6 +20,28 @@ pub struct MachineAudit {
     pub runs: Vec<Run>,
     /// Set when its newest snapshot is older than was allowed.
     pub stale: Option<Stale>,
+    /// The newest drill that counts, and whether it passed.
+    pub drill: Option<Drill>,
+    /// Set when its last drill that passed is older than was allowed.
+    pub undrilled: Option<Undrilled>,
+}
+
+/// A drill of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drill {
+    /// When, as its signer signed.
+    pub time: Time,
+    /// Whether the machine came up.
+    pub is_passed: bool,
+    /// When one last passed.
+    pub passed: Option<Time>,
+}
+
+/// Why a machine's drills are not new enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undrilled {
+    /// When one that counts last passed; none when none did.
+    pub passed: Option<Time>,
 }
 
 /// One backup.
@@ -100,7 +123,22 @@ pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
         }
         machines.entry(vm.clone()).or_default().push(run);
     }
-    machines.into_iter().map(|(vm, runs)| MachineAudit { vm, runs, stale: None }).collect()
+    let drills = drill::records(log);
+    let machine = |(vm, runs): (Title, Vec<Run>)| {
+        let drill = last_drill(&runs, &drills);
+        MachineAudit { vm, runs, stale: None, drill, undrilled: None }
+    };
+    machines.into_iter().map(machine).collect()
+}
+
+/// The newest drill of these backups, by the log's order.
+fn last_drill(runs: &[Run], drills: &[DrillRecord]) -> Option<Drill> {
+    let is_of = |record: &&DrillRecord| runs.iter().any(|run| run.session == record.drilled.snapshot);
+    drills.iter().filter(is_of).fold(None, |before: Option<Drill>, record| {
+        let is_passed = record.drilled.is_passed;
+        let passed = if is_passed { Some(record.time) } else { before.and_then(|before| before.passed) };
+        Some(Drill { time: record.time, is_passed, passed })
+    })
 }
 
 fn fate(entry: &LogEntry, retention: &Retention) -> Fate {
@@ -133,6 +171,18 @@ impl MachineAudit {
         let is_fresh = newest.is_some_and(|newest| newest.unix_seconds() >= oldest);
         self.stale = (!is_fresh && !given_up).then_some(Stale { newest });
     }
+
+    /// Whether it last passed a drill more than `seconds` before `now`. One that is dated in the future counts for nothing, and
+    /// a machine without a snapshot cannot be drilled.
+    pub(super) fn judge_drill(&mut self, now: Time, seconds: u64) {
+        let latest = now.unix_seconds().saturating_add(CLOCK_SECONDS);
+        let oldest = now.unix_seconds().saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let passed = self.drill.and_then(|drill| drill.passed);
+        let passed = passed.filter(|passed| passed.unix_seconds() <= latest);
+        let is_fresh = passed.is_some_and(|passed| passed.unix_seconds() >= oldest);
+        let has_snapshot = self.runs.iter().any(|run| run.fate.is_snapshot());
+        self.undrilled = (!is_fresh && has_snapshot).then_some(Undrilled { passed });
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +203,8 @@ mod tests {
             stored_bytes: 0,
             suspected_by: None,
         };
-        MachineAudit { vm: Title::new("web01").unwrap(), runs: runs.iter().map(run).collect(), stale: None }
+        let runs = runs.iter().map(run).collect();
+        MachineAudit { vm: Title::new("web01").unwrap(), runs, stale: None, drill: None, undrilled: None }
     }
 
     /// The age in hours of what counts as newest, when that is too old.
@@ -188,5 +239,24 @@ mod tests {
         skewed.runs[0].started = Time::from_unix_seconds(NOW + CLOCK_SECONDS);
         skewed.judge(Time::from_unix_seconds(NOW), 60);
         assert_eq!(skewed.stale, None);
+    }
+
+    #[test]
+    fn a_machine_must_have_passed_lately() {
+        let at = |hours: i64| Time::from_unix_seconds(NOW - hours * 3600);
+        let judged = |drill: Option<Drill>, fate: Fate| {
+            let mut machine = MachineAudit { drill, ..machine(&[(1, fate)]) };
+            machine.judge_drill(at(0), 48 * 3600);
+            machine.undrilled
+        };
+        let drill = |time, is_passed, passed| Some(Drill { time, is_passed, passed });
+        assert_eq!(judged(drill(at(47), true, Some(at(47))), Fate::Saved), None);
+        assert_eq!(judged(drill(at(1), false, Some(at(47))), Fate::Saved), None);
+        let old = Some(Undrilled { passed: Some(at(49)) });
+        assert_eq!(judged(drill(at(1), false, Some(at(49))), Fate::Saved), old);
+        let never = Some(Undrilled { passed: None });
+        assert_eq!(judged(None, Fate::Saved), never);
+        assert_eq!(judged(drill(at(-9), true, Some(at(-9))), Fate::Saved), never, "a date in the future");
+        assert_eq!(judged(None, Fate::Aborted), None, "nothing to drill");
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use sancerre_format::names::{self, Time, Title, Zone};
 use sancerre_format::record::Trust;
 
-pub use machine::{Fate, MachineAudit, Run, Stale};
+pub use machine::{Drill, Fate, MachineAudit, Run, Stale, Undrilled};
 pub use state::{AuditState, LogMark};
 
 use crate::check::{CheckOptions, CheckReport, Finding, ReadData, Severity, check_log};
@@ -41,6 +41,8 @@ pub struct AuditOptions {
     pub read_data: ReadData,
     /// How old the newest snapshot of each machine may be.
     pub max_age_seconds: Option<u64>,
+    /// How long ago each machine may have passed a drill.
+    pub max_drill_age_seconds: Option<u64>,
     /// Machines that are not backed up any more.
     pub retired: Vec<Title>,
     /// What earlier audits saw.
@@ -87,9 +89,16 @@ impl AuditReport {
 
     /// Every machine whose newest snapshot is too old.
     pub fn stale(&self) -> impl Iterator<Item = (&Zone, &MachineAudit, &Stale)> {
-        let machines =
-            self.zones.iter().flat_map(|zone| zone.machines.iter().map(move |vm| (&zone.zone, vm)));
-        machines.filter_map(|(zone, machine)| Some((zone, machine, machine.stale.as_ref()?)))
+        self.machines().filter_map(|(zone, machine)| Some((zone, machine, machine.stale.as_ref()?)))
+    }
+
+    /// Every machine that did not pass a drill lately enough.
+    pub fn undrilled(&self) -> impl Iterator<Item = (&Zone, &MachineAudit, &Undrilled)> {
+        self.machines().filter_map(|(zone, machine)| Some((zone, machine, machine.undrilled.as_ref()?)))
+    }
+
+    fn machines(&self) -> impl Iterator<Item = (&Zone, &MachineAudit)> {
+        self.zones.iter().flat_map(|zone| zone.machines.iter().map(move |vm| (&zone.zone, vm)))
     }
 }
 
@@ -213,6 +222,9 @@ async fn audit_zone(
     for machine in machines.iter_mut().filter(|machine| !options.retired.contains(&machine.vm)) {
         if let Some(seconds) = options.max_age_seconds {
             machine.judge(report.time, seconds);
+        }
+        if let Some(seconds) = options.max_drill_age_seconds {
+            machine.judge_drill(report.time, seconds);
         }
     }
     let mark = state.remember(zone, &log, report.time);

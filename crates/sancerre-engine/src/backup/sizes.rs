@@ -2,6 +2,7 @@
 //!
 //! Saved without a word such a snapshot would look like any other, and night by night push out the good ones.
 
+use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
 
@@ -30,7 +31,28 @@ impl Run {
                 self.shared.monitor.warn(told);
             }
         }
+        if !allow.small {
+            self.tell_missing(sources);
+        }
         Ok(())
+    }
+
+    /// A machine may have lost a disk on purpose, and only whoever runs it knows.
+    fn tell_missing(&self, sources: &[BackupSource]) {
+        // invariant: a first snapshot has no disk fewer than another
+        let Some(Base { session, body, .. }) = self.base.as_ref() else { return };
+        let is_named = |member: &Member| sources.iter().any(|source| source.name == member.name);
+        let disks = body.members.iter().filter(|member| member.kind == MemberKind::Disk);
+        let missing: Vec<&str> =
+            disks.filter(|disk| !is_named(disk)).map(|disk| disk.name.as_str()).collect();
+        if !missing.is_empty() {
+            self.shared.monitor.warn(format!(
+                "snapshot {} also has {}, which this one will not have: name it too if the machine still has it; --allow-small \
+                 ends this warning",
+                short(session),
+                missing.join(", ")
+            ));
+        }
     }
 
     /// What can be judged once a member was read.
@@ -91,7 +113,7 @@ impl Run {
         Some(Before {
             size_bytes: member.size_bytes,
             data_bytes: member.data_bytes,
-            snapshot: session.intent.to_string().chars().take(8).collect(),
+            snapshot: short(session),
             is_own: *speaker == Speaker::Own,
         })
     }
@@ -103,6 +125,10 @@ struct Before {
     data_bytes: u64,
     snapshot: String,
     is_own: bool,
+}
+
+fn short(session: &SessionId) -> String {
+    session.intent.to_string().chars().take(8).collect()
 }
 
 /// Less than half as large.

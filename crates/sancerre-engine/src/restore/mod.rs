@@ -14,6 +14,7 @@ mod behind;
 mod dump;
 mod fallback;
 mod fetch;
+mod forecast;
 mod keep;
 mod moved;
 mod open;
@@ -36,6 +37,7 @@ use write::{Sink, Written};
 
 pub use crate::repository::snapshot::{SnapshotReader, open};
 pub use behind::Behind;
+pub use forecast::{RestoreNeed, need};
 
 /// How to restore.
 #[derive(Debug, Clone, Copy)]

@@ -53,6 +53,8 @@ pub struct Thresholds {
     pub covered_percent: u64,
     /// Files that vanished, were written over, or are random from their first byte, at least: unusual.
     pub few: u64,
+    /// The same as a share of all files, in parts of a thousand, while fewer nights are known than say what is usual.
+    pub few_per_mille: u64,
     /// Nights that are looked at.
     pub nights: usize,
     /// Nights before which nothing is called far from usual.
@@ -75,6 +77,7 @@ pub const THRESHOLDS: Thresholds = Thresholds {
     pages_per_mille: 10,
     covered_percent: 50,
     few: 5,
+    few_per_mille: 10,
     nights: 30,
     least_nights: 7,
     unusual_deviations: 4,
@@ -223,15 +226,17 @@ fn of_history(by: &Thresholds, night: &Counts, past: &Past<'_>) -> Vec<Sign> {
     let away =
         |of: fn(&Counts) -> u64, floor: u64| deviations(of(night), nights.iter().map(of).collect(), floor);
     let mut signs = Vec::new();
+    let is_young = nights.len() < by.least_nights;
+    let share = if is_young { night.files_before.saturating_mul(by.few_per_mille) / 1000 } else { 0 };
     for (of, sign) in [
         ((|night: &Counts| night.headless) as fn(&Counts) -> u64, Sign::Headless),
         (|night| night.vanished, Sign::Vanished),
     ] {
-        if of(night) >= by.few && away(of, 1) > by.unusual_deviations {
+        if of(night) >= by.few.max(share) && away(of, 1) > by.unusual_deviations {
             signs.push(sign);
         }
     }
-    if nights.len() < by.least_nights {
+    if is_young {
         return signs;
     }
     let (change, random) = (away(changed, 2000), away(|night| night.random, by.least_random / 4));
@@ -347,6 +352,16 @@ mod tests {
         }
         assert_eq!(Suspicion::parse("suspect"), Some(Suspicion::Suspect));
         assert_eq!(Suspicion::parse("infected"), None);
+    }
+
+    /// Of a disk of which little is known, what a package manager moves about is nothing.
+    #[test]
+    fn a_few_files_that_vanish_on_the_second_night_are_normal() {
+        let night = Counts { vanished: 7, headless: 5, files_before: 4926, ..quiet() };
+        assert_eq!(judged(&night, &[]).verdict, Suspicion::Normal);
+        assert_eq!(judged(&night, &[quiet(); 7]).verdict, Suspicion::Unusual);
+        let more = Counts { vanished: 50, ..night };
+        assert_eq!(judged(&more, &[]).signs, [Sign::Vanished]);
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::walk::content;
 use super::{EachName, FileSystem, Identity, LINK_BYTES_MAX, Piece, PiecePlace, RUNS_MAX, push};
 use crate::bytes::{slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
@@ -125,24 +126,12 @@ impl Ext {
 
     /// The bytes of an inode that are needed whole: a folder's block, a link, a value.
     fn content(&mut self, inode: &Inode, range: Range<u64>) -> Result<Vec<u8>> {
-        let length = to_usize(range.end.saturating_sub(range.start));
         if inode.is_inline() {
-            let all = attributes::inline(self, inode)?;
+            let (all, length) =
+                (attributes::inline(self, inode)?, to_usize(range.end.saturating_sub(range.start)));
             return Ok(slice(&all, to_usize(range.start), length)?.to_vec());
         }
-        let mut bytes = Vec::with_capacity(length.min(1 << 20));
-        let mut at = range.start;
-        while at < range.end {
-            for piece in map::pieces(self, inode, at..range.end)? {
-                let take = to_usize(piece.length_bytes);
-                match piece.place {
-                    PiecePlace::Volume(offset) => bytes.extend(self.read_at(offset, take)?),
-                    _ => bytes.resize(bytes.len().saturating_add(take), 0),
-                }
-                at = at.saturating_add(piece.length_bytes);
-            }
-        }
-        Ok(bytes)
+        content(self, range, |ext, range| map::pieces(ext, inode, range), Self::read_at)
     }
 }
 

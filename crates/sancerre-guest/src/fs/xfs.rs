@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::walk::content;
 use super::{EachName, FileSystem, Identity, LINK_BYTES_MAX, Piece, PiecePlace};
 use crate::bytes::{be16, be32, be64, byte, slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
@@ -183,19 +184,13 @@ impl Xfs {
 
     /// Bytes of a fork at places of the volume: of a folder, a link or attributes.
     fn content(&self, fork: &Fork, range: Range<u64>) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            for piece in map::pieces(self, fork, at..range.end)? {
-                let take = to_usize(piece.length_bytes);
-                match piece.place {
-                    PiecePlace::Volume(offset) => bytes.extend(self.read_at(offset, take)?),
-                    _ => bytes.resize(bytes.len().saturating_add(take), 0),
-                }
-                at = at.saturating_add(piece.length_bytes);
-            }
-        }
-        Ok(bytes)
+        let mut xfs = self;
+        content(
+            &mut xfs,
+            range,
+            |xfs, range| map::pieces(xfs, fork, range),
+            |xfs, at, length| xfs.read_at(at, length),
+        )
     }
 }
 

@@ -184,7 +184,7 @@ impl DiskTarget for Qcow2Target {
     }
 
     /// Without its tables nothing of an image can be read, so a rescued one gets them.
-    fn give_up(self: Box<Self>, is_rescued: bool) -> Left {
+    fn give_up(mut self: Box<Self>, is_rescued: bool) -> Left {
         let path = self.path().to_owned();
         if is_rescued && self.complete().is_ok() {
             return Left::Partial { path, next: None };

@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard};
 use rustix::fs::fstatvfs;
 
 use super::partial::Partial;
+use super::write_back::WriteBack;
 use super::{is_device, is_full, replaced};
 use crate::TargetError;
 use crate::positional::{Stop, is_inside, length, read_exact};
@@ -57,6 +58,7 @@ pub struct Qcow2Target {
     size_bytes: u64,
     codec: Option<Codec>,
     written_bytes: AtomicU64,
+    write_back: WriteBack,
     /// Set when a write failed: pieces of other writes may have been lost with it.
     has_failed: AtomicBool,
     state: Mutex<State>,
@@ -101,6 +103,7 @@ impl Qcow2Target {
             size_bytes,
             codec,
             written_bytes: AtomicU64::new(0),
+            write_back: WriteBack::default(),
             has_failed: AtomicBool::new(false),
             state: Mutex::new(State { map: Map::new(size_bytes), assembly: Assembly::default() }),
         })
@@ -119,6 +122,7 @@ impl Qcow2Target {
         };
         written.map_err(|source| self.write_failed(offset, length_bytes, source))?;
         self.written_bytes.fetch_add(length_bytes, Ordering::Relaxed);
+        self.write_back.written(self.partial.file(), length_bytes);
         Ok(())
     }
 
@@ -160,7 +164,7 @@ impl Qcow2Target {
     ///
     /// # Errors
     /// Also when a write failed before, whatever was done about it since. Any error means that the disk is not restored; a partial file stays until the next restore to this name.
-    pub fn finish(self) -> Result<(), TargetError> {
+    pub fn finish(mut self) -> Result<(), TargetError> {
         self.complete().map_err(|source| match is_full(&source) {
             true => self.no_space(),
             false => TargetError::Io { step: "complete", path: self.path().to_owned(), source },
@@ -168,7 +172,7 @@ impl Qcow2Target {
         replaced::publish(self.partial, self.replaced.as_ref())
     }
 
-    pub(super) fn complete(&self) -> io::Result<()> {
+    pub(super) fn complete(&mut self) -> io::Result<()> {
         if self.has_failed.load(Ordering::SeqCst) {
             return Err(io::Error::other("an earlier write to it failed; restore again"));
         }
@@ -179,6 +183,7 @@ impl Qcow2Target {
                 self.store(codec, cluster, &bytes)?;
             }
         }
+        self.write_back.end()?;
         let (file, state) = (self.partial.file(), self.locked()?);
         let header = layout::write_tables(file, &state.map, self.virtual_bytes(), self.codec, None)?;
         // The tables must not be lost where the header was kept.

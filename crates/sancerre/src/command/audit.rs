@@ -36,7 +36,7 @@ Examples:
   sancerre audit --trust SHA256:fe85… --sample-loss 0.1% --confidence 99%
   sancerre audit --trust SHA256:fe85… --read-data --report audit.html --sign ~/.ssh/id_ed25519
 
-Exit codes: 20 damaged, 21 missing, 3 a machine without a fresh snapshot, 12 another admin key than --trust.")]
+Exit codes: 20 damaged, 21 missing, 3 a machine without a fresh snapshot or drill, 12 another admin key than --trust.")]
 pub(crate) struct Audit {
     /// Read all packs and compare their bytes with what was signed
     #[arg(long, conflicts_with_all = ["read_data_subset", "sample_loss"])]
@@ -54,7 +54,10 @@ pub(crate) struct Audit {
     /// has two
     #[arg(long, value_name = "AGE", value_parser = parse_seconds)]
     max_age: Option<u64>,
-    /// The public name of a machine that is not backed up any more, or not under this name, so --max-age leaves it out; may
+    /// Fail when a machine has not passed a drill for longer (`sancerre drill`)
+    #[arg(long, value_name = "AGE", value_parser = parse_seconds)]
+    max_drill_age: Option<u64>,
+    /// The public name of a machine that is not backed up any more, or not under this name, so --max-age and --max-drill-age leave it out; may
     /// be given several times
     #[arg(long, value_name = "VM", value_parser = parse_title)]
     retired: Vec<Title>,
@@ -99,6 +102,7 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
         zone: context.global.zone.clone(),
         read_data: read_data(&options, context),
         max_age_seconds: options.max_age,
+        max_drill_age_seconds: options.max_drill_age,
         retired: options.retired.clone(),
         state,
     };
@@ -133,7 +137,9 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
 fn exit(report: &AuditReport) -> Exit {
     let findings: Vec<_> = report.all_findings().collect();
     match check::exit(findings) {
-        Exit::Done if report.stale().next().is_some() => Exit::NotAsAsked,
+        Exit::Done if report.stale().next().is_some() || report.undrilled().next().is_some() => {
+            Exit::NotAsAsked
+        }
         exit => exit,
     }
 }

@@ -1,10 +1,14 @@
 //! `nbd`: the disks of a snapshot for QEMU and other clients of NBD, until a signal comes.
 
-use std::path::PathBuf;
+mod listen;
+mod writable;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
@@ -16,18 +20,18 @@ use super::{Context, ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
 use crate::plain;
-use crate::socket::{self, Socket};
 use crate::units::{seconds, size};
 use crate::unreadable;
+use listen::{Listening, TlsOptions};
 
 /// What became of bytes of a disk that was failing.
-const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
+pub(super) const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
 
-/// Serve the disks of a snapshot over NBD, read-only, to clients of this machine.
+/// Serve the disks of a snapshot over NBD to clients of this machine, or to others with a certificate.
 ///
-/// A guest can boot from it through an overlay, and a copier reads it as it reads a disk; holes are told as such. It runs
-/// until it is interrupted, which is its normal end. Only this user may connect. Several clients at once share one cache,
-/// which stays within --memory. Needs the passphrase: a writer's key file opens no content.
+/// A guest can boot from it through an overlay, and a copier reads it as it reads a disk; holes are told as such. It is
+/// read-only, unless --writable names a file for what clients write. It runs until it is interrupted, which is its normal end. Only this user may connect to the socket. Several clients at once share
+/// one cache, which stays within --memory. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each disk is an export of its name; a single one has the empty name too. What is damaged and
@@ -37,20 +41,37 @@ Examples:
   sancerre nbd web01:latest --socket /run/web01.sock
   nbdinfo --list 'nbd+unix:///?socket=/run/web01.sock'
   qemu-img create -f qcow2 -F raw -b 'nbd+unix:///disk0?socket=/run/web01.sock' web01.qcow2
-  nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw")]
+  nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw
+  sancerre nbd web01:latest:disk0 --socket /run/web01.sock --writable /srv/web01.overlay
+  sancerre nbd web01:latest --listen 10.0.0.7:10809 --tls-certificate host.pem \\
+    --tls-key host.key --tls-clients ca.pem")]
 pub(crate) struct Nbd {
     /// The snapshot, and one disk of it if only that is to be served: see `sancerre --help`
     #[arg(value_name = "SNAPSHOT[:DISK]", value_parser = Selector::parse)]
     snapshot: Selector,
     /// Listen on this unix socket, which must not be there yet; it is removed at the end
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "listen")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsOptions,
+    /// Let clients write: what they write goes into this file, which is made if it is not there, and goes with this disk of this
+    /// snapshot alone
+    #[arg(long, value_name = "OVERLAY")]
+    writable: Option<PathBuf>,
+}
+
+impl Nbd {
+    /// What it writes, in words, and where.
+    pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        let socket = self.socket.iter().map(|path| ("the socket", path.clone()));
+        socket.chain(self.writable.iter().map(|path| ("the overlay", path.clone()))).collect()
+    }
 }
 
 pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     // Before the repository is opened: what cannot be listened on should cost nothing.
-    socket::refuse(&options.socket)?;
+    listen::refuse(&options)?;
     let reader = restore::open(&options.snapshot, context).await?;
     let members = members(&reader, &options.snapshot)?;
     let mut is_whole = true;
@@ -58,33 +79,35 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
         is_whole &= unreadable::tell(context, member, UNREADABLE)?;
     }
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    reader.warn(&monitor);
-    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
-    for member in &members {
-        let disk = SnapshotDisk::open(&reader, member, &cache, &monitor)?;
-        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
-    }
-    let output = Arc::clone(&context.output);
-    let server = Server::new(exports, ClientLimits::default(), move |message| output.warning(&message));
-    let socket = Socket::bind(&options.socket)?;
-    announce(&options, &reader, &members, context);
+    let mut exports = exports(&reader, &members, &cache, &monitor)?;
+    let overlay = match &options.writable {
+        Some(path) => Some(writable::over(&reader, &mut exports, path)?),
+        None => None,
+    };
+    let server = server(exports, context);
+    let listening = Listening::open(&options).await?;
+    announce(&listening, &reader, &members, options.writable.as_deref(), context);
     let served = until_signal(async {
-        let ended = server.serve(&socket.listener).await;
+        let ended = listening.serve(&server).await;
         Err::<(), Failure>(match ended {
             Ok(never) => match never {},
             Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
         })
     });
-    match served.await {
-        // The signal is the normal end.
-        Err(failure) if failure.exit != Exit::Interrupted => return Err(failure),
-        _ => drop(socket),
+    // The signal is the normal end.
+    if let Err(failure) = served.await
+        && failure.exit != Exit::Interrupted
+    {
+        return Err(failure);
+    }
+    if let Some(overlay) = overlay {
+        writable::finish(&*overlay).await?;
     }
     let (fetched_frames, fetched_bytes) = cache.fetched();
     let summary = [
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
         ("vm", json!(reader.vm().to_string())),
-        ("exports", exports_json(&options, &members)),
+        ("exports", exports_json(&listening, &members)),
         ("fetched_frames", json!(fetched_frames)),
         ("fetched_bytes", json!(fetched_bytes)),
         ("duration_seconds", json!(seconds(started.elapsed()))),
@@ -92,11 +115,43 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     Ok(ended(if is_whole { Exit::Done } else { Exit::NotAsAsked }, summary))
 }
 
+/// These members of a snapshot, each under its own name.
+pub(super) fn exports(
+    reader: &SnapshotReader,
+    members: &[&Member],
+    cache: &Arc<ChunkCache>,
+    monitor: &Monitor,
+) -> Result<Vec<Arc<dyn ServedDisk>>, Failure> {
+    reader.warn(monitor);
+    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
+    for member in members {
+        let disk = SnapshotDisk::open(reader, member, cache, monitor)?;
+        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
+    }
+    Ok(exports)
+}
+
+/// A server that says in the log what clients do wrong.
+pub(super) fn server(exports: Vec<Arc<dyn ServedDisk>>, context: &Context) -> Arc<Server> {
+    let output = Arc::clone(&context.output);
+    Server::new(exports, ClientLimits::default(), move |message| output.warning(&message))
+}
+
+/// The id of the repository that a snapshot is of.
+pub(super) fn repository_id(reader: &SnapshotReader) -> String {
+    reader.frames().repository().keys.trust.repository.to_string()
+}
+
 /// The member that was named, or all disks.
 fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'a Member>, Failure> {
-    if snapshot.member.is_some() {
-        return Ok(vec![restore::one(reader, snapshot)?]);
+    match snapshot.member {
+        Some(_) => Ok(vec![restore::one(reader, snapshot)?]),
+        None => disks(reader),
     }
+}
+
+/// All disks.
+pub(super) fn disks(reader: &SnapshotReader) -> Result<Vec<&Member>, Failure> {
     let all = reader.body().members.iter();
     let disks: Vec<&Member> = all.filter(|member| member.kind == MemberKind::Disk).collect();
     if disks.is_empty() {
@@ -108,9 +163,15 @@ fn members<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result<Vec<&'
 }
 
 /// Says that clients may come, and how.
-fn announce(options: &Nbd, reader: &SnapshotReader, members: &[&Member], context: &Context) {
+fn announce(
+    listening: &Listening,
+    reader: &SnapshotReader,
+    members: &[&Member],
+    overlay: Option<&Path>,
+    context: &Context,
+) {
     if context.output.is_json() {
-        let fields = [("exports".to_owned(), exports_json(options, members))];
+        let fields = [("exports".to_owned(), exports_json(listening, members))];
         context.output.status(fields.into_iter().collect::<Map<_, _>>());
         return;
     }
@@ -120,24 +181,29 @@ fn announce(options: &Nbd, reader: &SnapshotReader, members: &[&Member], context
             member.name,
             reader.vm(),
             size(member.size_bytes),
-            socket::uri(member.name.as_str(), &options.socket)
+            listening.uri(member.name.as_str())
         ));
     }
-    if let Some(first) = members.first() {
-        let uri = socket::uri(first.name.as_str(), &options.socket);
+    if let Some(path) = overlay {
+        let path = plain::path(path);
+        context
+            .output
+            .message(&format!("what clients write goes into {path}, and is durable there once they flush"));
+    } else if let (Listening::Unix { .. }, Some(first)) = (listening, members.first()) {
+        let uri = listening.uri(first.name.as_str());
         context.output.message(&format!(
             "a guest boots from an overlay: qemu-img create -f qcow2 -F raw -b '{uri}' overlay.qcow2"
         ));
     }
-    context.output.message(&format!("listening on {} until interrupted", plain::path(&options.socket)));
+    context.output.message(&format!("listening on {} until interrupted", listening.place()));
 }
 
-fn exports_json(options: &Nbd, members: &[&Member]) -> Value {
+fn exports_json(listening: &Listening, members: &[&Member]) -> Value {
     let export = |member: &&Member| {
         json!({
             "name": member.name.to_string(),
             "size_bytes": member.size_bytes,
-            "uri": socket::uri(member.name.as_str(), &options.socket),
+            "uri": listening.uri(member.name.as_str()),
             "unreadable": unreadable::json(member),
         })
     };

@@ -1,15 +1,20 @@
-//! `restore`: one disk to a file, device or pipe, or a whole snapshot into a directory.
+//! `restore`: one disk to a file, device or pipe, a whole snapshot into a directory, or several machines at once.
 
 mod device;
 mod form;
+mod many;
 mod stream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
+use sancerre_engine::repository::log::Log;
 use sancerre_engine::restore::{self, RestoreFailure, RestoreOptions, RestoreReport, SnapshotReader};
 use sancerre_engine::{Error, select::Selector};
+use sancerre_format::id::SessionId;
 use sancerre_format::outcome::{Member, MemberKind};
 use sancerre_image::nbd::{NbdOptions, NbdUri};
 use sancerre_image::{Continue, DiskTarget, Left, NbdTarget, RawTarget};
@@ -42,9 +47,31 @@ struct Restored<'a> {
     report: RestoreReport,
 }
 
+/// Where members of one snapshot go, and how.
+struct Task<'a> {
+    options: &'a Restore,
+    /// As it was named.
+    snapshot: &'a Selector,
+    form: Form,
+    export: Option<NbdUri>,
+    target: &'a Path,
+}
+
+/// What became of them.
+struct Outcome<'a> {
+    restored: Vec<Restored<'a>>,
+    /// Some need a newer version of the program.
+    has_skipped: bool,
+    /// All that was on the machine is there.
+    is_whole: bool,
+    /// What damage cost.
+    lost: Option<Failure>,
+}
+
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
+    let [snapshot] = options.snapshots.as_slice() else { return many::run(&options, context).await };
     if let Some(stream) = stream::of(&options.target) {
-        return stream::run(&options, stream, context).await;
+        return stream::run(&options, snapshot, stream, context).await;
     }
     let started = Instant::now();
     let form = form::of(&options)?;
@@ -55,61 +82,92 @@ pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Fai
     } else if export.is_none() && !is_directory(&options.target) {
         RawTarget::refuse(&options.target, options.overwrite, options.resume)?;
     }
-    let reader = open(&options.snapshot, context).await?;
-    let jobs = plan(&reader, &options, form, context)?;
-    for job in jobs.iter().filter(|_| !options.in_place && export.is_none()) {
-        RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
-    }
+    let reader = open(snapshot, context).await?;
+    let task = Task { options: &options, snapshot, form, export, target: &options.target };
     let (monitor, watched) = context.watched(Work::Restore)?;
-    let settings = RestoreOptions { memory_bytes: context.global.memory, wipe_rest: options.wipe_rest };
-    let (mut restored, mut skipped, mut is_whole, mut lost) = (Vec::new(), false, true, None::<Failure>);
-    for job in jobs {
-        // Of a whole snapshot the other members are restored; the engine refuses one that was named.
-        if let (None, MemberKind::Other(kind)) = (&options.snapshot.member, &job.member.kind) {
-            let name = &job.member.name;
-            context
-                .output
-                .warning(&format!("{name} is a {kind} and needs a newer version of sancerre: left out"));
-            skipped = true;
-            continue;
-        }
-        context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
-        let target: Box<dyn DiskTarget> = match &export {
-            Some(uri) => {
-                let size_bytes = job.member.size_bytes;
-                Box::new(NbdTarget::open(uri, &NbdOptions::default(), size_bytes, options.overwrite)?)
-            }
-            None => form.open(&options, job.member, &job.path)?,
-        };
-        is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
-        let done = restore::restore(&reader, job.member, target, &settings, &monitor).await;
-        match done.map_err(|failure| told(*failure)) {
-            Ok(report) => {
-                device::tell(&job.path, &report.behind, context);
-                tell_kept(&options, context);
-                restored.push(Restored { job, report });
-            }
-            // What one disk lost is no reason to leave the others.
-            Err(failure) if matches!(failure.exit, Exit::Damaged | Exit::Missing) => {
-                context.output.detail(&failure.message);
-                lost = Some(joined(lost, failure));
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
+    let outcome = task.run(&reader, &monitor, context).await?;
     drop(watched);
-    if let Some(failure) = lost {
-        if !restored.is_empty() {
-            finish(context, &reader, &restored, started.elapsed());
+    if let Some(failure) = outcome.lost {
+        if !outcome.restored.is_empty() {
+            finish(context, &reader, &outcome.restored, started.elapsed());
         }
         return Err(failure);
     }
-    let done = finish(context, &reader, &restored, started.elapsed());
-    Ok(match (skipped, is_whole) {
-        (true, _) => Done { exit: Exit::Unsupported, ..done },
-        (false, false) => Done { exit: Exit::NotAsAsked, ..done },
-        (false, true) => done,
+    let done = finish(context, &reader, &outcome.restored, started.elapsed());
+    Ok(match outcome.exit() {
+        Exit::Done => done,
+        exit => Done { exit, ..done },
     })
+}
+
+impl Outcome<'_> {
+    /// Of what could be read.
+    fn exit(&self) -> Exit {
+        match (self.has_skipped, self.is_whole) {
+            (true, _) => Exit::Unsupported,
+            (false, false) => Exit::NotAsAsked,
+            (false, true) => Exit::Done,
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Restores one after the other; what one lost is no reason to leave the others.
+    async fn run<'a>(
+        &self,
+        reader: &'a SnapshotReader,
+        monitor: &Monitor,
+        context: &Context,
+    ) -> Result<Outcome<'a>, Failure> {
+        let options = self.options;
+        let jobs = plan(reader, self, context)?;
+        for job in jobs.iter().filter(|_| !options.in_place && self.export.is_none()) {
+            RawTarget::refuse(&job.path, options.overwrite, options.resume)?;
+        }
+        let settings = RestoreOptions { memory_bytes: context.global.memory, wipe_rest: options.wipe_rest };
+        let mut outcome = Outcome { restored: Vec::new(), has_skipped: false, is_whole: true, lost: None };
+        for job in jobs {
+            // Of a whole snapshot the other members are restored; the engine refuses one that was named.
+            if let (None, MemberKind::Other(kind)) = (&self.snapshot.member, &job.member.kind) {
+                let name = &job.member.name;
+                context
+                    .output
+                    .warning(&format!("{name} is a {kind} and needs a newer version of sancerre: left out"));
+                outcome.has_skipped = true;
+                continue;
+            }
+            context.output.detail(&format!("restoring {} to {}", job.member.name, plain::path(&job.path)));
+            let target = self.open(&job)?;
+            outcome.is_whole &= unreadable::tell(context, job.member, UNREADABLE)?;
+            let done = restore::restore(reader, job.member, target, &settings, monitor).await;
+            match done.map_err(|failure| told(*failure)) {
+                Ok(report) => {
+                    device::tell(&job.path, &report.behind, context);
+                    tell_kept(options, context);
+                    outcome.restored.push(Restored { job, report });
+                }
+                Err(failure) if matches!(failure.exit, Exit::Damaged | Exit::Missing) => {
+                    context.output.detail(&failure.message);
+                    outcome.lost = Some(joined(outcome.lost, failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn open(&self, job: &Job<'_>) -> Result<Box<dyn DiskTarget>, Failure> {
+        let size_bytes = job.member.size_bytes;
+        match &self.export {
+            Some(uri) => Ok(Box::new(NbdTarget::open(
+                uri,
+                &NbdOptions::default(),
+                size_bytes,
+                self.options.overwrite,
+            )?)),
+            None => self.form.open(self.options, job.member, &job.path),
+        }
+    }
 }
 
 /// One file or device is written over where it lies, and what is kept of it goes into a new file.
@@ -131,17 +189,35 @@ fn refuse_in_place(options: &Restore) -> Result<(), Failure> {
 
 /// The snapshot that was named, ready to be read.
 pub(super) async fn open(snapshot: &Selector, context: &Context) -> Result<SnapshotReader, Failure> {
-    let repository = repository::open(context, Access::Content).await?;
-    let mut log = repository::load_recent_log(context, &repository).await?;
-    let session = match snapshot.resolve(&repository, &log) {
+    open_in(&repository::open(context, Access::Content).await?, snapshot, context).await
+}
+
+/// The same in a repository that is open.
+pub(super) async fn open_in(
+    repository: &Repository,
+    snapshot: &Selector,
+    context: &Context,
+) -> Result<SnapshotReader, Failure> {
+    let mut log = repository::load_recent_log(context, repository).await?;
+    let session = match snapshot.resolve(repository, &log) {
         // What is not among the snapshots may have been one: the whole log says when it was forgotten, and by whom.
         Err(_) if log.start() > 1 => {
-            log = repository::load_log(context, &repository).await?;
-            snapshot.resolve(&repository, &log)?
+            log = repository::load_log(context, repository).await?;
+            snapshot.resolve(repository, &log)?
         }
         session => session?,
     };
-    let reader = restore::open(&repository, Arc::new(log), session).await?;
+    read(repository, Arc::new(log), session, context).await
+}
+
+/// The snapshot of a session, and a word where it is of more than one moment.
+async fn read(
+    repository: &Repository,
+    log: Arc<Log>,
+    session: SessionId,
+    context: &Context,
+) -> Result<SnapshotReader, Failure> {
+    let reader = restore::open(repository, log, session).await?;
     for member in reader.body().members.iter().filter(|member| member.fuzzy) {
         context.output.warning(&format!(
             "{} changed while it was backed up: parts of it are from different moments",
@@ -175,21 +251,16 @@ pub(super) fn one<'a>(reader: &'a SnapshotReader, snapshot: &Selector) -> Result
 }
 
 /// What goes where. Nothing is written before all of it is decided.
-fn plan<'a>(
-    reader: &'a SnapshotReader,
-    options: &Restore,
-    form: Form,
-    context: &Context,
-) -> Result<Vec<Job<'a>>, Failure> {
-    let target = &options.target;
+fn plan<'a>(reader: &'a SnapshotReader, task: &Task<'_>, context: &Context) -> Result<Vec<Job<'a>>, Failure> {
+    let Task { snapshot, form, target, .. } = task;
     if !is_directory(target) {
-        return Ok(vec![Job { member: one(reader, &options.snapshot)?, path: target.clone() }]);
+        return Ok(vec![Job { member: one(reader, snapshot)?, path: target.to_path_buf() }]);
     }
     std::fs::create_dir_all(target).map_err(|error| {
         Failure::failed(format!("cannot make the directory {}: {error}; check the path", target.display()))
     })?;
-    let members: Vec<&Member> = match options.snapshot.member {
-        Some(_) => vec![one(reader, &options.snapshot)?],
+    let members: Vec<&Member> = match snapshot.member {
+        Some(_) => vec![one(reader, snapshot)?],
         None => reader.body().members.iter().collect(),
     };
     let files: Vec<String> =
@@ -306,6 +377,12 @@ fn kept(report: &RestoreReport) -> String {
 }
 
 fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>], took: Duration) -> Done {
+    tell(context, restored);
+    context.output.message(&format!("done in {}", duration(took)));
+    done(summary(reader, restored).into_iter().chain([("duration_seconds", json!(seconds(took)))]))
+}
+
+fn tell(context: &Context, restored: &[Restored<'_>]) {
     for Restored { job, report, .. } in restored {
         let (path, data, fetched) =
             (plain::path(&job.path), size(report.data_bytes), size(report.fetched_bytes));
@@ -316,30 +393,28 @@ fn finish(context: &Context, reader: &SnapshotReader, restored: &[Restored<'_>],
             kept(report)
         ));
     }
-    context.output.message(&format!("done in {}", duration(took)));
+}
+
+fn summary(reader: &SnapshotReader, restored: &[Restored<'_>]) -> [(&'static str, Value); 8] {
     let sum = |field: fn(&RestoreReport) -> u64| {
         restored.iter().map(|restored| field(&restored.report)).sum::<u64>()
     };
-    let members: Vec<Value> = restored
-        .iter()
-        .map(|Restored { job, report }| {
-            json!({
-                "name": job.member.name.to_string(),
-                "path": job.path.display().to_string(),
-                "surplus_bytes": report.behind.size_bytes,
-                "unreadable": unreadable::json(job.member),
-            })
+    let member = |Restored { job, report }: &Restored<'_>| {
+        json!({
+            "name": job.member.name.to_string(),
+            "path": job.path.display().to_string(),
+            "surplus_bytes": report.behind.size_bytes,
+            "unreadable": unreadable::json(job.member),
         })
-        .collect();
-    done([
+    };
+    [
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
         ("vm", json!(reader.vm().to_string())),
-        ("members", json!(members)),
+        ("members", json!(restored.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(sum(|report| report.size_bytes))),
         ("data_bytes", json!(sum(|report| report.data_bytes))),
         ("kept_bytes", json!(sum(|report| report.kept_bytes))),
         ("fetched_bytes", json!(sum(|report| report.fetched_bytes))),
         ("requests", json!(sum(|report| report.requests))),
-        ("duration_seconds", json!(seconds(took))),
-    ])
+    ]
 }

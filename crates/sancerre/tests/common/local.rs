@@ -124,6 +124,27 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     words.flatten().collect()
 }
 
+/// A first sector that says on the serial console that somebody may log in; assembled by hand.
+pub(crate) fn boot_sector() -> Vec<u8> {
+    let mut sector = vec![
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xbe, 0x15, 0x7c, // mov si, 0x7c15: the words
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8: the first serial port
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x03, // jz end
+        0xee, // out dx, al
+        0xeb, 0xf8, // jmp next
+        0xf4, // end: hlt
+        0xeb, 0xfd, // jmp end
+    ];
+    sector.extend(b"tiny login: \0");
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
 /// All files below a folder.
 pub(crate) fn walk(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::inode::Inode;
-use super::{Ext, Piece, PiecePlace, RUNS_MAX, push};
+use super::{Ext, Piece};
 use crate::bytes::{le16, le32, slice, to_usize};
 use crate::fault::{Fault, Result};
+use crate::fs::walk::Walk;
 
 const EXTENT_MAGIC: u16 = 0xf30a;
 /// No tree of the kernel's is deeper.
@@ -16,63 +17,23 @@ const DIRECT: u64 = 12;
 
 /// The pieces of a range, from its start on.
 pub(super) fn pieces(ext: &mut Ext, inode: &Inode, range: Range<u64>) -> Result<Vec<Piece>> {
-    let block_bytes = ext.block_bytes();
-    let mut walk = Walk { at: range.start, end: range.end, block_bytes, pieces: Vec::new() };
+    let mut walk = Walk::new(range);
     if inode.has_extents() {
         let root = inode.block_area()?.to_vec();
         extents(ext, &root, DEPTH_MAX.saturating_add(1), &mut walk)?;
     } else {
         lists(ext, inode, &mut walk)?;
     }
-    if !walk.is_full() {
-        walk.hole_to(range.end);
-    }
-    walk.pieces.truncate(RUNS_MAX);
-    Ok(walk.pieces)
+    Ok(walk.end())
 }
 
-/// Comes forward in the file, piece by piece.
-struct Walk {
-    at: u64,
-    end: u64,
-    block_bytes: u64,
-    pieces: Vec<Piece>,
-}
-
-impl Walk {
-    fn is_full(&self) -> bool {
-        self.at >= self.end || self.pieces.len() > RUNS_MAX
-    }
-
-    fn hole_to(&mut self, to: u64) {
-        let to = to.min(self.end);
-        push(&mut self.pieces, to.saturating_sub(self.at), PiecePlace::Hole);
-        self.at = self.at.max(to);
-    }
-
-    /// Blocks of the file that are at `start` of the volume; what lies between is a hole.
-    fn blocks(&mut self, blocks: Range<u64>, start: u64, is_written: bool) -> Result<()> {
-        let scale = |blocks: u64| blocks.saturating_mul(self.block_bytes);
-        let (from, to) = (scale(blocks.start), scale(blocks.end));
-        if to <= self.at || self.is_full() {
-            return Ok(());
-        }
-        let place = start.checked_mul(self.block_bytes).ok_or(Fault::Corrupt("a block behind the end"))?;
-        self.hole_to(from);
-        let skip = self.at.saturating_sub(from);
-        let length = to.min(self.end).saturating_sub(self.at);
-        let place = match is_written {
-            true => PiecePlace::Volume(place.saturating_add(skip)),
-            false => PiecePlace::Hole,
-        };
-        push(&mut self.pieces, length, place);
-        self.at = self.at.saturating_add(length);
-        Ok(())
-    }
-
-    fn block(&self) -> u64 {
-        self.at / self.block_bytes
-    }
+/// Blocks of the file that are at `start` of the volume.
+fn blocks(walk: &mut Walk, block_bytes: u64, blocks: Range<u64>, start: u64, is_written: bool) -> Result<()> {
+    let scale = |blocks: u64| blocks.saturating_mul(block_bytes);
+    walk.extent(scale(blocks.start)..scale(blocks.end), || {
+        let place = start.checked_mul(block_bytes).ok_or(Fault::Corrupt("a block behind the end"))?;
+        Ok(is_written.then_some(place))
+    })
 }
 
 /// A node of a tree: deeper nodes have less depth, so that it has an end.
@@ -97,13 +58,13 @@ fn extents(ext: &mut Ext, node: &[u8], above: u16, walk: &mut Walk) -> Result<()
             let length =
                 u64::from(if is_written { length } else { length.saturating_sub(EXTENT_BLOCKS_MAX) });
             let start = u64::from(le16(this, 6)?) << 32 | u64::from(le32(this, 8)?);
-            walk.blocks(first..first.saturating_add(length), start, is_written)?;
+            blocks(walk, ext.block_bytes(), first..first.saturating_add(length), start, is_written)?;
             continue;
         }
         // Whatever the next one covers is not in this one.
         if number.saturating_add(1) < count {
             let next = u64::from(le32(entry(number.saturating_add(1))?, 0)?);
-            if next <= walk.block() {
+            if next <= walk.at() / ext.block_bytes() {
                 continue;
             }
         }
@@ -116,19 +77,20 @@ fn extents(ext: &mut Ext, node: &[u8], above: u16, walk: &mut Walk) -> Result<()
 
 fn lists(ext: &mut Ext, inode: &Inode, walk: &mut Walk) -> Result<()> {
     let area = inode.block_area()?.to_vec();
-    let per_block = walk.block_bytes / 4;
+    let block_bytes = ext.block_bytes();
+    let per_block = block_bytes / 4;
     while !walk.is_full() {
-        let block = walk.block();
+        let block = walk.at() / block_bytes;
         let (place, span) = match block.checked_sub(DIRECT) {
             None => (u64::from(le32(&area, to_usize(block.saturating_mul(4)))?), 1),
             Some(beyond) => indirect(ext, &area, beyond, per_block)?,
         };
         match place {
             0 => {
-                let to = block.saturating_add(span.max(1)).saturating_mul(walk.block_bytes);
+                let to = block.saturating_add(span.max(1)).saturating_mul(block_bytes);
                 walk.hole_to(to);
             }
-            place => walk.blocks(block..block.saturating_add(1), place, true)?,
+            place => blocks(walk, block_bytes, block..block.saturating_add(1), place, true)?,
         }
     }
     Ok(())

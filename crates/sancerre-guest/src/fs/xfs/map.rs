@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::inode::{Fork, Format};
-use super::{Piece, PiecePlace, Xfs};
+use super::{Piece, Xfs};
 use crate::bytes::{be16, be64, slice, to_usize};
 use crate::fault::{Fault, Result};
-use crate::fs::{RUNS_MAX, push};
+use crate::fs::walk::Walk;
 
 const DEPTH_MAX: u16 = 10;
 const HEADER_BYTES: usize = 24;
@@ -27,13 +27,22 @@ fn extent(record: &[u8]) -> Result<Extent> {
     Ok(Extent { blocks: first..first.saturating_add(count), start, is_written: high >> 63 == 0 })
 }
 
+impl Extent {
+    fn meet(&self, xfs: &Xfs, walk: &mut Walk) -> Result<()> {
+        let scale = |blocks: u64| blocks.saturating_mul(xfs.geometry.block_bytes);
+        walk.extent(scale(self.blocks.start)..scale(self.blocks.end), || {
+            self.is_written.then(|| xfs.geometry.block_place(self.start)).transpose()
+        })
+    }
+}
+
 /// The pieces of a range, from its start on.
 pub(super) fn pieces(xfs: &Xfs, fork: &Fork, range: Range<u64>) -> Result<Vec<Piece>> {
-    let mut walk = Walk { at: range.start, end: range.end, pieces: Vec::new() };
+    let mut walk = Walk::new(range);
     match fork.format {
         Format::Extents => {
             for number in 0..fork.listed() {
-                walk.extent(xfs, &extent(slice(&fork.area, number.saturating_mul(16), 16)?)?)?;
+                extent(slice(&fork.area, number.saturating_mul(16), 16)?)?.meet(xfs, &mut walk)?;
             }
         }
         Format::Tree => {
@@ -46,11 +55,7 @@ pub(super) fn pieces(xfs: &Xfs, fork: &Fork, range: Range<u64>) -> Result<Vec<Pi
         }
         Format::Local | Format::None => return Err(Fault::Corrupt("a file without places")),
     }
-    if !walk.is_full() {
-        walk.hole_to(range.end);
-    }
-    walk.pieces.truncate(RUNS_MAX);
-    Ok(walk.pieces)
+    Ok(walk.end())
 }
 
 /// The blocks below a node: keys, then as many places as there is room for.
@@ -70,7 +75,7 @@ fn children(
         }
         let next = number.saturating_add(1);
         // Whatever the next one covers is not in this one.
-        if next < count && key(next)?.saturating_mul(xfs.geometry.block_bytes) <= walk.at {
+        if next < count && key(next)?.saturating_mul(xfs.geometry.block_bytes) <= walk.at() {
             continue;
         }
         let at = header.saturating_add(most.saturating_add(number).saturating_mul(8));
@@ -95,44 +100,7 @@ fn block(xfs: &Xfs, place: u64, level: u16, walk: &mut Walk) -> Result<()> {
     }
     for number in 0..count {
         let record = slice(&bytes, header.saturating_add(number.saturating_mul(16)), 16)?;
-        walk.extent(xfs, &extent(record)?)?;
+        extent(record)?.meet(xfs, walk)?;
     }
     Ok(())
-}
-
-/// Comes forward in the file, piece by piece.
-struct Walk {
-    at: u64,
-    end: u64,
-    pieces: Vec<Piece>,
-}
-
-impl Walk {
-    fn is_full(&self) -> bool {
-        self.at >= self.end || self.pieces.len() > RUNS_MAX
-    }
-
-    fn hole_to(&mut self, to: u64) {
-        let to = to.min(self.end);
-        push(&mut self.pieces, to.saturating_sub(self.at), PiecePlace::Hole);
-        self.at = self.at.max(to);
-    }
-
-    fn extent(&mut self, xfs: &Xfs, extent: &Extent) -> Result<()> {
-        let scale = |blocks: u64| blocks.saturating_mul(xfs.geometry.block_bytes);
-        let (from, to) = (scale(extent.blocks.start), scale(extent.blocks.end));
-        if to <= self.at || self.is_full() {
-            return Ok(());
-        }
-        self.hole_to(from);
-        let skip = self.at.saturating_sub(from);
-        let length = to.min(self.end).saturating_sub(self.at);
-        let place = match extent.is_written {
-            true => PiecePlace::Volume(xfs.geometry.block_place(extent.start)?.saturating_add(skip)),
-            false => PiecePlace::Hole,
-        };
-        push(&mut self.pieces, length, place);
-        self.at = self.at.saturating_add(length);
-        Ok(())
-    }
 }

@@ -171,7 +171,7 @@ fn machines(zone: &ZoneAudit, report: &AuditReport) -> String {
             "<div class=\"machine\"><div class=\"name\">{}</div><div>{}<p{class}>{}</p></div></div>",
             escape(machine.vm.as_str()),
             timeline::draw(machine, &span, &harmed),
-            escape(&words::newest(machine, report.time))
+            escape(&(words::newest(machine, report.time) + &words::drilled(machine, report.time)))
         );
     }
     format!(

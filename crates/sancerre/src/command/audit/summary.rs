@@ -8,12 +8,19 @@ use serde_json::{Value, json};
 use crate::command::check;
 use crate::units::seconds;
 
-pub(super) fn summary(report: &AuditReport, took: Duration) -> [(&'static str, Value); 8] {
+pub(super) fn summary(report: &AuditReport, took: Duration) -> [(&'static str, Value); 9] {
     let stale = report.stale().map(|(zone, machine, stale)| {
         json!({
             "zone": zone.to_string(),
             "vm": machine.vm.to_string(),
             "newest": stale.newest.map(|time| time.to_string()),
+        })
+    });
+    let undrilled = report.undrilled().map(|(zone, machine, undrilled)| {
+        json!({
+            "zone": zone.to_string(),
+            "vm": machine.vm.to_string(),
+            "passed": undrilled.passed.map(|time| time.to_string()),
         })
     });
     [
@@ -22,6 +29,7 @@ pub(super) fn summary(report: &AuditReport, took: Duration) -> [(&'static str, V
         ("audited", json!(report.time.to_string())),
         ("findings", json!(report.all_findings().map(check::finding).collect::<Vec<_>>())),
         ("stale", json!(stale.collect::<Vec<_>>())),
+        ("undrilled", json!(undrilled.collect::<Vec<_>>())),
         ("zones", json!(report.zones.iter().map(zone).collect::<Vec<_>>())),
         ("remembered", json!(report.state.is_some())),
         ("duration_seconds", json!(seconds(took))),
@@ -67,7 +75,19 @@ fn machine(machine: &MachineAudit) -> Value {
             "suspected_by": run.suspected_by,
         })
     });
-    json!({ "vm": machine.vm.to_string(), "stale": machine.stale.is_some(), "runs": runs.collect::<Vec<_>>() })
+    let drill = machine.drill.map(|drill| {
+        json!({
+            "time": drill.time.to_string(),
+            "is_passed": drill.is_passed,
+            "passed": drill.passed.map(|time| time.to_string()),
+        })
+    });
+    json!({
+        "vm": machine.vm.to_string(),
+        "stale": machine.stale.is_some(),
+        "drill": drill,
+        "runs": runs.collect::<Vec<_>>(),
+    })
 }
 
 /// In one word.

@@ -15,6 +15,7 @@ pub(super) struct Verdict {
     pub(super) unsupported: usize,
     pub(super) healed: usize,
     pub(super) stale: usize,
+    pub(super) undrilled: usize,
 }
 
 impl Verdict {
@@ -27,11 +28,12 @@ impl Verdict {
             unsupported: of(Severity::Unsupported),
             healed: of(Severity::Healed),
             stale: report.stale().count(),
+            undrilled: report.undrilled().count(),
         }
     }
 
     pub(super) fn is_good(self) -> bool {
-        self == Self { damaged: 0, missing: 0, unsupported: 0, healed: 0, stale: 0 }
+        self == Self { damaged: 0, missing: 0, unsupported: 0, healed: 0, stale: 0, undrilled: 0 }
     }
 
     /// In a few words.
@@ -42,6 +44,7 @@ impl Verdict {
             (self.unsupported, "object of a newer version", "objects of a newer version"),
             (self.healed, "object lost with another copy", "objects lost with other copies"),
             (self.stale, "machine without a fresh snapshot", "machines without a fresh snapshot"),
+            (self.undrilled, "machine without a fresh drill", "machines without a fresh drill"),
         ]
         .into_iter()
         .filter(|(number, ..)| *number > 0)
@@ -65,7 +68,8 @@ pub(super) fn text(report: &AuditReport, options: &AuditOptions) -> String {
     for zone in &report.zones {
         text.push_str(&format!("\nzone {}: {}\n", zone.zone, contents(zone)));
         for machine in &zone.machines {
-            text.push_str(&format!("  {}: {}\n", machine.vm, newest(machine, report.time)));
+            let drilled = drilled(machine, report.time);
+            text.push_str(&format!("  {}: {}{drilled}\n", machine.vm, newest(machine, report.time)));
         }
         text.push_str(&format!("  {}\n", reading(&zone.check, options)));
         text.push_str(&format!("  {}\n", memory(zone, options)));
@@ -78,8 +82,27 @@ pub(super) fn text(report: &AuditReport, options: &AuditOptions) -> String {
     for (_, machine, _) in report.stale() {
         text.push_str(&format!("too old: {}: {}\n", machine.vm, newest(machine, report.time)));
     }
+    for (_, machine, _) in report.undrilled() {
+        text.push_str(&format!("not drilled: {}{}\n", machine.vm, drilled(machine, report.time)));
+    }
     text.push_str(&format!("\n{}\n", Verdict::of(report).headline()));
     text
+}
+
+/// When a machine last came up in a drill, behind a comma; nothing where nobody ever tried.
+pub(super) fn drilled(machine: &MachineAudit, now: Time) -> String {
+    let Some(drill) = machine.drill else { return String::new() };
+    let ago = |time: Time| match u64::try_from(now.unix_seconds().saturating_sub(time.unix_seconds())) {
+        Ok(seconds) => format!("{} ago", age(seconds)),
+        Err(_) => "dated in the future".into(),
+    };
+    match (drill.is_passed, drill.passed) {
+        (true, _) => format!(", passed a drill {}", ago(drill.time)),
+        (false, Some(passed)) => {
+            format!(", FAILED a drill {}, and passed one {}", ago(drill.time), ago(passed))
+        }
+        (false, None) => format!(", FAILED a drill {}", ago(drill.time)),
+    }
 }
 
 /// What a zone holds.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use sancerre_engine::restore::{self, RestoreOptions};
+use sancerre_engine::select::Selector;
 
 use super::{Job, Restored, UNREADABLE, finish, one, open};
 use crate::arguments::Restore;
@@ -38,7 +39,12 @@ pub(super) fn of(target: &Path) -> Option<Stream> {
 }
 
 /// Writes the disk, or the only one, to it.
-pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) -> Result<Done, Failure> {
+pub(super) async fn run(
+    options: &Restore,
+    snapshot: &Selector,
+    stream: Stream,
+    context: &Context,
+) -> Result<Done, Failure> {
     let started = Instant::now();
     if options.compress || options.format.is_some_and(|format| format != Format::Raw) {
         return Err(Failure::usage(format!(
@@ -70,8 +76,8 @@ pub(super) async fn run(options: &Restore, stream: Stream, context: &Context) ->
     if matches!(stream, Stream::Stdout) && context.stdout_is_terminal {
         return Err(Failure::usage("standard output is a terminal; pipe the disk into a file or a program"));
     }
-    let reader = open(&options.snapshot, context).await?;
-    let member = one(&reader, &options.snapshot)?;
+    let reader = open(snapshot, context).await?;
+    let member = one(&reader, snapshot)?;
     let is_whole = unreadable::tell(context, member, UNREADABLE)?;
     let (monitor, watched) = context.watched(Work::Restore)?;
     let settings = RestoreOptions::new(context.global.memory);

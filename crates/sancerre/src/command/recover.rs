@@ -1,0 +1,285 @@
+//! `recover`: a machine starts from its snapshot at once, on its final storage, and its disks become whole while it runs.
+//!
+//! ```text
+//! recovery.json ──> overlays ──> export (here) ──> QEMU, on its own ──> block-stream ──> nothing needs the export
+//! ```
+//!
+//! Each step finds what an earlier run left, and goes on from there. What the guest writes lies in its overlay from the first
+//! moment, where no crash of this program, of the store or of the network reaches it.
+
+mod bring_up;
+mod machine;
+mod order;
+pub(super) mod plan;
+mod state;
+mod steps;
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use futures::future::join_all;
+use sancerre_boot::HydrationProgress;
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::snapshot_disk::ChunkCache;
+use sancerre_engine::select::Selector;
+use serde_json::{Map, Value, json};
+
+use super::{Context, nbd};
+use crate::access::Access;
+use crate::exit::{Done, Exit, Failure};
+use crate::guests::GuestOptions;
+use crate::interrupt::until_signal;
+use crate::plain;
+use crate::progress::{Progress, Work};
+use crate::repository;
+use crate::socket::Socket;
+use crate::units::{count, duration, seconds};
+use bring_up::Brought;
+use machine::Machine;
+use order::Order;
+use plan::Line;
+
+/// Start machines from their snapshots at once, and make their disks whole while they run.
+///
+/// A guest starts within seconds: what it reads comes from the repository, what it writes goes to the storage that is its
+/// own from then on. Meanwhile the rest is copied, until its disks need nothing else, and this command ends; the guest runs
+/// on. After any crash, of this program, the store or the host, run the same command again: it goes on, and nothing that the
+/// guest wrote is lost. Needs the passphrase: a writer's key file opens no content.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+In DIR a folder is made that is called like the machine: its disks (NAME.qcow2), console.log, and
+the sockets monitor.sock (QMP) and screen.sock (VNC). Without a network, unless QEMU is told of
+one behind --.
+
+Several machines at once: --plan names a file with a line for each, the most important first, whose
+disks are filled first. A line is what would stand here for that machine, and may say:
+  --after VM      start when that machine of an earlier line is up; may be given several times
+  --up SIGN       what says that this one is up: serial:WORDS (serial:login: if nothing is said),
+                  agent, port:ADDRESS:PORT, or time:2m
+  --up-limit 10m  after so long those that wait for it are started all the same
+
+Examples:
+  sancerre recover web01:latest --to qemu --storage /srv/guests
+  sancerre recover web01:latest --to qemu --storage /srv/guests --guest-memory 8G -- -nic bridge,br=br0
+  sancerre recover web01:latest --to qemu --storage /srv/guests --print
+  sancerre recover --plan hospital.plan --to qemu --storage /srv/guests, with lines such as
+    db01:latest --guest-memory 16G
+    web01:latest --after db01 -- -nic bridge,br=br0")]
+pub(crate) struct Recover {
+    /// The snapshot: see `sancerre --help`
+    #[arg(
+        value_name = "SNAPSHOT",
+        value_parser = Selector::parse,
+        required_unless_present = "plan",
+        conflicts_with = "plan"
+    )]
+    snapshot: Option<Selector>,
+    /// What runs the guest
+    #[arg(long, value_name = "WHAT")]
+    to: Hypervisor,
+    /// A directory for the guest's disks, which stay there
+    #[arg(long, value_name = "DIR")]
+    storage: PathBuf,
+    /// Several machines, a line for each: see below
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Say which steps would be taken, as commands for a shell, and do nothing
+    #[arg(long)]
+    print: bool,
+    #[command(flatten)]
+    guest: GuestOptions,
+}
+
+/// What runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Hypervisor {
+    /// A QEMU of its own
+    Qemu,
+}
+
+impl Recover {
+    /// What it writes, in words, and where.
+    pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
+        vec![("the storage", self.storage.clone())]
+    }
+
+    /// The machines, in the order in which they matter.
+    fn lines(&self) -> Result<Vec<Line>, Failure> {
+        let lines = match (&self.plan, &self.snapshot) {
+            (Some(_), _) if !plan::is_untouched(&self.guest) => {
+                return Err(Failure::usage(
+                    "with --plan each guest has its own options: write them into its line of the plan",
+                ));
+            }
+            (Some(plan), _) => plan::read(plan)?,
+            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.guest)],
+            (None, None) => return Err(Failure::usage("name a snapshot, or a --plan")),
+        };
+        if lines.iter().any(|line| line.snapshot.member.is_some()) {
+            return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
+        }
+        Ok(lines)
+    }
+}
+
+pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let Hypervisor::Qemu = options.to;
+    let lines = options.lines()?;
+    let repository = repository::open(context, Access::Content).await?;
+    let machines = machine::open_all(&lines, &options.storage, &repository, context).await?;
+    if options.print {
+        return steps::print(&machines, context);
+    }
+    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    // All of them, before the first is started: none waits for what the next one must write.
+    let sockets: Vec<_> = machines.iter().map(|machine| machine.prepare(context)).collect();
+    let order = Arc::new(Order::new(machines.iter().map(|machine| machine.place.clone()).collect()));
+    let progress = Progress::start(Work::Hydrate, &monitor, &context.output);
+    let copied = Copied::new(&machines, &monitor);
+    let (order, copied, cache, is_plan) = (&order, &copied, &cache, machines.len() > 1);
+    let all = machines.iter().zip(sockets).map(|(machine, socket)| async move {
+        let brought = match socket {
+            Ok(socket) => bring_up(machine, &socket, order, copied, cache, context).await,
+            Err(failure) => Err(failure),
+        };
+        // Whatever it was: who waits for this one must learn of it.
+        order.ends(machine.job.number, brought.is_ok());
+        brought.inspect_err(|failure| {
+            if is_plan {
+                context.output.warning(&format!("{}: {}", machine.job.vm, failure.message));
+            }
+        })
+    });
+    let ended = until_signal(async { Ok(join_all(all).await) }).await.map_err(interrupted)?;
+    drop(progress);
+    finish(&machines, ended, cache, started, context)
+}
+
+/// Serves the disks of a machine until its guest needs them no more.
+async fn bring_up(
+    machine: &Machine,
+    socket: &Socket,
+    order: &Arc<Order>,
+    copied: &Arc<Copied>,
+    cache: &Arc<ChunkCache>,
+    context: &Context,
+) -> Result<Brought, Failure> {
+    let exports = nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, cache, &copied.monitor)?;
+    let server = nbd::server(exports, context);
+    let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
+    let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
+    let work = move || bring_up::run(&job, &order, &output, |at| copied.tell(number, at));
+    let brought = tokio::select! {
+        ended = server.serve(&socket.listener) => Err(match ended {
+            Ok(never) => match never {},
+            Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
+        }),
+        brought = tokio::task::spawn_blocking(work) =>
+            brought.map_err(|error| Failure::failed(error.to_string())).and_then(|brought| brought),
+    }?;
+    context.output.message(&format!(
+        "{} needs the repository no more, after {}: its disks are in {}",
+        brought.vm,
+        duration(started.elapsed()),
+        plain::path(&brought.folder)
+    ));
+    Ok(brought)
+}
+
+/// How far the disks of all machines are.
+struct Copied {
+    done: Mutex<Vec<u64>>,
+    monitor: Monitor,
+}
+
+impl Copied {
+    fn new(machines: &[Machine], monitor: &Monitor) -> Arc<Self> {
+        let disks = machines.iter().flat_map(|machine| &machine.job.disks);
+        let total = disks.map(|disk| disk.size_bytes).fold(0, u64::saturating_add);
+        monitor.counters.total_bytes.store(total, Relaxed);
+        Arc::new(Self { done: Mutex::new(vec![0; machines.len()]), monitor: monitor.clone() })
+    }
+
+    fn tell(&self, number: usize, at: HydrationProgress) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(done) = done.get_mut(number) {
+            *done = at.done_bytes;
+        }
+        let sum = done.iter().copied().fold(0, u64::saturating_add);
+        self.monitor.counters.done_bytes.store(sum, Relaxed);
+    }
+}
+
+fn interrupted(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Interrupted => Failure::new(
+            Exit::Interrupted,
+            "interrupted. What runs goes on running, and waits where it reads what is not there yet: run the same command \
+             again, which goes on",
+        ),
+        _ => failure,
+    }
+}
+
+fn finish(
+    machines: &[Machine],
+    ended: Vec<Result<Brought, Failure>>,
+    cache: &ChunkCache,
+    started: Instant,
+    context: &Context,
+) -> Result<Done, Failure> {
+    let is_one = machines.len() == 1;
+    let mut exit = Exit::Done;
+    let (mut reports, mut failures) = (Vec::with_capacity(machines.len()), 0_u64);
+    for (machine, brought) in machines.iter().zip(ended) {
+        match brought {
+            Err(failure) if is_one => return Err(failure),
+            Err(failure) => {
+                exit = if exit == Exit::Done { failure.exit } else { exit };
+                failures = failures.saturating_add(1);
+                reports.push(machine.report([("failed", json!(failure.message))]));
+            }
+            Ok(brought) => reports.push(machine.report(whole(&brought))),
+        }
+    }
+    let took = started.elapsed();
+    if !is_one {
+        context.output.message(&format!(
+            "{} of {} whole after {}",
+            (machines.len() as u64).saturating_sub(failures),
+            count(machines.len() as u64, "machine"),
+            duration(took)
+        ));
+    }
+    let (fetched_frames, fetched_bytes) = cache.fetched();
+    let mut summary = match (is_one, reports.pop()) {
+        (true, Some(only)) => only,
+        (_, last) => {
+            reports.extend(last);
+            [("machines".to_owned(), json!(reports))].into_iter().collect::<Map<_, _>>()
+        }
+    };
+    summary.extend(fields([
+        ("fetched_frames", json!(fetched_frames)),
+        ("fetched_bytes", json!(fetched_bytes)),
+        ("duration_seconds", json!(seconds(took))),
+    ]));
+    Ok(Done { exit, summary })
+}
+
+fn whole(brought: &Brought) -> [(&'static str, Value); 3] {
+    let paths: Vec<Value> = brought.disks.iter().map(|path| json!(path.display().to_string())).collect();
+    [
+        ("disks", json!(paths)),
+        ("was_running", json!(brought.was_running)),
+        ("running_after_seconds", json!(brought.running_after.map(seconds))),
+    ]
+}
+
+fn fields(fields: impl IntoIterator<Item = (&'static str, Value)>) -> impl Iterator<Item = (String, Value)> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value))
+}

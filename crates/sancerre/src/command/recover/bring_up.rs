@@ -1,0 +1,277 @@
+//! The guest of a recovery: found or started, and its disks made whole. Blocks; the export is served meanwhile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sancerre_boot::{
+    Accelerator, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp, QmpError, StartError,
+};
+use serde_json::{Map, json};
+
+use super::order::{Look, Order, Run};
+use crate::exit::{Exit, Failure};
+use crate::guests::GuestOptions;
+use crate::output::Output;
+use crate::plain;
+
+/// A disk of the machine.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub(super) export: String,
+    pub(super) size_bytes: u64,
+    pub(super) path: PathBuf,
+}
+
+/// What is to be brought up.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    /// Its number among those of this command.
+    pub(super) number: usize,
+    pub(super) vm: String,
+    pub(super) disks: Vec<Disk>,
+    /// Whether its agent will be asked.
+    pub(super) has_agent: bool,
+    pub(super) folder: PathBuf,
+    pub(super) guest: GuestOptions,
+}
+
+/// A guest whose disks are whole.
+pub(super) struct Brought {
+    pub(super) vm: String,
+    pub(super) folder: PathBuf,
+    pub(super) disks: Vec<PathBuf>,
+    /// Whether an earlier run had started it.
+    pub(super) was_running: bool,
+    /// How long it took until it ran.
+    pub(super) running_after: Option<Duration>,
+}
+
+impl Job {
+    pub(super) fn exports(&self) -> PathBuf {
+        self.folder.join("export.sock")
+    }
+
+    pub(super) fn monitor(&self) -> PathBuf {
+        self.folder.join("monitor.sock")
+    }
+
+    fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+
+    fn agent(&self) -> Option<PathBuf> {
+        self.has_agent.then(|| self.folder.join("agent.sock"))
+    }
+
+    /// The guest, with each disk told whether it needs its export.
+    pub(super) fn plan(&self, accelerator: Accelerator, needs_export: &[bool]) -> GuestPlan {
+        let disk = |(disk, needs_export): (&Disk, &bool)| GuestDisk {
+            export: disk.export.clone(),
+            overlay: Some(disk.path.clone()),
+            needs_export: *needs_export,
+        };
+        GuestPlan {
+            name: self.vm.clone(),
+            disks: self.disks.iter().zip(needs_export).map(disk).collect(),
+            bus: self.guest.bus.into(),
+            accelerator,
+            memory_mib: self.guest.memory_mib(),
+            processors: self.guest.guest_cpus,
+            exports: self.exports(),
+            monitor: self.monitor(),
+            console: self.console(),
+            screen: Some(self.folder.join("screen.sock")),
+            agent: self.agent(),
+            more: self.guest.more.clone(),
+        }
+    }
+
+    fn start(&self, accelerator: Accelerator) -> Result<(), StartError> {
+        let needs: Vec<bool> =
+            self.disks.iter().map(|disk| sancerre_boot::has_backing(&disk.path)).collect::<Result<_, _>>()?;
+        sancerre_boot::start(self.guest.qemu.as_os_str(), &self.plan(accelerator, &needs))
+    }
+}
+
+/// Finds or starts the guest when its turn comes, and waits until its disks are whole.
+pub(super) fn run(
+    job: &Job,
+    order: &Order,
+    output: &Arc<Output>,
+    mut tell: impl FnMut(HydrationProgress),
+) -> Result<Brought, Failure> {
+    let was_running = is_running(job)?;
+    let mut accelerator = job.guest.accelerator();
+    let (mut running_after, mut console_from) = (None, 0);
+    if !was_running {
+        order.wait(job.number)?;
+        console_from = Run::length(&job.console());
+        let started = Instant::now();
+        accelerator = start(job, accelerator, output)?;
+        running_after = Some(started.elapsed());
+        announce(job, output);
+    }
+    order.runs(job.number, Run { console: job.console(), console_from, agent: job.agent() });
+    let mut look = |at: HydrationProgress| {
+        tell(at);
+        tell_up(job, order, output);
+        order.is_turn(job.number)
+    };
+    let unfinished = hydrate(job, accelerator, output, &mut look)?;
+    linger(job, order, output)?;
+    if !unfinished.is_empty() {
+        return Err(self::unfinished(job, &unfinished));
+    }
+    refuse_parts(job)?;
+    let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
+    Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+}
+
+/// Makes the disks whole; returns those of which some could not be read.
+fn hydrate(
+    job: &Job,
+    mut accelerator: Accelerator,
+    output: &Arc<Output>,
+    look: &mut dyn FnMut(HydrationProgress) -> bool,
+) -> Result<Vec<(usize, String)>, Failure> {
+    loop {
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), look);
+        match (hydrated, job.guest.other(accelerator)) {
+            (Err(HydrateError::Processor), Some(other)) => {
+                output.warning(&format!(
+                    "the guest stopped with an error of {}: this host's virtualisation does not work. It is started again \
+                     with {}, as after a power cut",
+                    accelerator.word(),
+                    other.word()
+                ));
+                quit(job)?;
+                accelerator = start(job, other, output)?;
+            }
+            (Ok(hydration), _) => return Ok(hydration.unfinished),
+            (Err(error), _) => return Err(failed(job, &error)),
+        }
+    }
+}
+
+/// Its disks may be whole before it is up, and others wait for that.
+fn linger(job: &Job, order: &Order, output: &Arc<Output>) -> Result<(), Failure> {
+    while order.is_pending(job.number) && is_running(job)? {
+        tell_up(job, order, output);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    Ok(())
+}
+
+fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
+    match order.look(job.number) {
+        Look::Same => {}
+        Look::Up => output.message(&format!("{} is up", job.vm)),
+        Look::Overdue => output.warning(&format!(
+            "nothing says that {} is up, and its --up-limit is over: those that wait for it are started all the same",
+            job.vm
+        )),
+    }
+}
+
+/// Whatever QEMU said: the images themselves must say that they stand on nothing before anybody relies on it.
+fn refuse_parts(job: &Job) -> Result<(), Failure> {
+    for disk in &job.disks {
+        if sancerre_boot::has_backing(&disk.path)? {
+            return Err(Failure::new(
+                Exit::Bug,
+                format!(
+                    "QEMU says that {} is whole, and its image still stands on the export; run the same command again, and \
+                     report this",
+                    plain::path(&disk.path)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_running(job: &Job) -> Result<bool, Failure> {
+    match Qmp::connect(&job.monitor()) {
+        Ok(_) => Ok(true),
+        Err(QmpError::Away(_)) => Ok(false),
+        Err(error) => Err(Failure::failed(format!(
+            "the guest in {} runs, but: {error}. Close what else is connected to its monitor.sock, and run this again",
+            plain::path(&job.folder)
+        ))),
+    }
+}
+
+fn start(job: &Job, accelerator: Accelerator, output: &Arc<Output>) -> Result<Accelerator, Failure> {
+    match (job.start(accelerator), job.guest.other(accelerator)) {
+        (Err(error), Some(other)) => {
+            output.warning(&format!("{error}; trying {}", other.word()));
+            job.start(other)?;
+            Ok(other)
+        }
+        (started, _) => Ok(started.map(|()| accelerator)?),
+    }
+}
+
+fn announce(job: &Job, output: &Arc<Output>) {
+    if output.is_json() {
+        let fields = [("vm".to_owned(), json!(job.vm)), ("state".to_owned(), json!("running"))];
+        return output.status(fields.into_iter().collect::<Map<_, _>>());
+    }
+    output.message(&format!(
+        "{} runs. Its console is in {}, its screen at {} (VNC)",
+        job.vm,
+        plain::path(&job.console()),
+        plain::path(&job.folder.join("screen.sock"))
+    ));
+    output.message("Until its disks are whole it needs this command: if it ends, run the same command again");
+}
+
+/// Ends a guest whose processor is dead anyhow.
+fn quit(job: &Job) -> Result<(), Failure> {
+    let asked = Qmp::connect(&job.monitor()).and_then(|mut qmp| qmp.execute("quit", json!({})));
+    match asked {
+        Err(error) if !error.is_gone() => Err(Failure::failed(error.to_string())),
+        _ => {
+            // Its locks of the images go with it.
+            while Qmp::connect(&job.monitor()).is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
+    let named: Vec<String> = disks
+        .iter()
+        .filter_map(|(number, words)| job.disks.get(*number).map(|disk| format!("{} ({words})", disk.export)))
+        .collect();
+    let (named, folder) = (named.join(", "), plain::path(&job.folder));
+    // What QEMU says in the C locale.
+    if disks.iter().any(|(_, words)| words.contains("No space left")) {
+        return Failure::failed(format!(
+            "there is no room for all of {named} in {folder}. The guest runs on and needs the rest from here: make room, and run \
+             the same command again"
+        ));
+    }
+    Failure::new(
+        Exit::Damaged,
+        format!(
+            "parts of {named} could not be read, as said above; all else is in {folder}. The guest runs on and needs them from \
+             here: run the same command again, after `sancerre repair` if something is damaged"
+        ),
+    )
+}
+
+fn failed(job: &Job, error: &HydrateError) -> Failure {
+    Failure::failed(match error {
+        HydrateError::Gone(_) => format!(
+            "the guest in {} was shut down, or its QEMU ended, before its disks were whole: {error}. Run the same command \
+             again: it starts the guest and goes on; what it wrote is there",
+            plain::path(&job.folder)
+        ),
+        HydrateError::Processor => format!("{error}: run the same command again with --accel tcg"),
+        HydrateError::Monitor(_) => format!("{error}; run the same command again, which goes on"),
+    })
+}

@@ -1,0 +1,184 @@
+//! A machine that is to be recovered: what an earlier run began with, and what is there before its guest starts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sancerre_engine::repository::Repository;
+use sancerre_engine::restore::SnapshotReader;
+use sancerre_engine::select::{Selector, Which};
+use sancerre_format::id::SessionId;
+use sancerre_format::outcome::{Member, MemberKind};
+use serde_json::{Map, Value, json};
+
+use super::bring_up::{Disk, Job};
+use super::fields;
+use super::order::{Place, Sign};
+use super::plan::Line;
+use super::state::{self, Recovery};
+use crate::command::{Context, nbd, restore};
+use crate::exit::Failure;
+use crate::file_names;
+use crate::plain;
+use crate::socket::{self, Socket};
+use crate::unreadable;
+
+/// A machine, its snapshot, and its place among others.
+pub(super) struct Machine {
+    pub(super) reader: SnapshotReader,
+    pub(super) job: Job,
+    pub(super) place: Place,
+    /// What an earlier run wrote down.
+    recovery: Option<Recovery>,
+}
+
+/// Opens the snapshots of all machines; changes nothing.
+pub(super) async fn open_all(
+    lines: &[Line],
+    storage: &Path,
+    repository: &Repository,
+    context: &Context,
+) -> Result<Vec<Machine>, Failure> {
+    let mut machines: Vec<Machine> = Vec::with_capacity(lines.len());
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    for (number, line) in lines.iter().enumerate() {
+        let reader = restore::open_in(repository, &line.snapshot, context).await?;
+        let (vm, folder) = (reader.vm().to_string(), folder(storage, &reader)?);
+        let (reader, recovery) = found(repository, reader, &folder, line, context).await?;
+        let job = Job {
+            number,
+            vm: vm.clone(),
+            disks: disks(&nbd::disks(&reader)?, &folder),
+            has_agent: line.up == Sign::Agent,
+            folder,
+            guest: line.guest.clone(),
+        };
+        let place = Place {
+            vm: vm.clone(),
+            after: after(line, &vm, &numbers)?,
+            sign: line.up.clone(),
+            patience: Duration::from_secs(line.up_limit),
+        };
+        if numbers.insert(vm.clone(), number).is_some() {
+            return Err(Failure::usage(format!("{vm} stands twice in the plan; nothing was changed")));
+        }
+        machines.push(Machine { reader, job, place, recovery });
+    }
+    Ok(machines)
+}
+
+/// The numbers of those it waits for.
+fn after(line: &Line, vm: &str, numbers: &BTreeMap<String, usize>) -> Result<Vec<usize>, Failure> {
+    let number = |other: &String| {
+        numbers.get(other).copied().ok_or_else(|| {
+            Failure::usage(format!(
+                "{vm} waits for {other}, which no earlier line of the plan recovers; nothing was changed"
+            ))
+        })
+    };
+    line.after.iter().map(number).collect()
+}
+
+/// Where the machine's disks are or will be.
+fn folder(storage: &Path, reader: &SnapshotReader) -> Result<PathBuf, Failure> {
+    let storage = std::path::absolute(storage)
+        .map_err(|error| Failure::usage(format!("{}: {error}; name a directory", plain::path(storage))))?;
+    Ok(storage.join(file_names::of(reader.vm(), &MemberKind::Disk, "")))
+}
+
+/// The snapshot that is recovered: what an earlier run began with, if there was one. `latest` may mean another one by now.
+async fn found(
+    repository: &Repository,
+    reader: SnapshotReader,
+    folder: &Path,
+    line: &Line,
+    context: &Context,
+) -> Result<(SnapshotReader, Option<Recovery>), Failure> {
+    let Some(recovery) = Recovery::read(folder)? else { return Ok((reader, None)) };
+    let begun = recovery.snapshot;
+    if recovery.repository != nbd::repository_id(&reader) {
+        return Err(other(folder, &begun, "of another repository"));
+    }
+    if begun == reader.manifest().session {
+        return Ok((reader, Some(recovery)));
+    }
+    if let Which::Id(_) = line.snapshot.snapshot {
+        return Err(other(folder, &begun, "and not this one"));
+    }
+    context.output.message(&format!(
+        "going on with snapshot {}, which the recovery in {} began with",
+        begun.intent,
+        plain::path(folder)
+    ));
+    Ok((restore::open_in(repository, &Selector::of(&begun), context).await?, Some(recovery)))
+}
+
+fn other(folder: &Path, begun: &SessionId, what: &str) -> Failure {
+    Failure::failed(format!(
+        "the disks in {} stand on snapshot {}, {what}; nothing was changed. Go on with that one by its id, or name another \
+         storage",
+        plain::path(folder),
+        begun.intent
+    ))
+}
+
+fn disks(members: &[&Member], folder: &Path) -> Vec<Disk> {
+    let disk = |member: &&Member| Disk {
+        export: member.name.to_string(),
+        size_bytes: member.size_bytes,
+        path: folder.join(file_names::of(&member.name, &member.kind, ".qcow2")),
+    };
+    members.iter().map(disk).collect()
+}
+
+impl Machine {
+    /// Makes ready what its guest stands on, and listens for it. Writes down what is recovered, then makes the overlays that are
+    /// not there yet.
+    pub(super) fn prepare(&self, context: &Context) -> Result<Socket, Failure> {
+        let job = &self.job;
+        state::make_folder(&job.folder)?;
+        // Whoever listens there is the one recovery of this machine.
+        let socket = Socket::bind(&job.exports())?;
+        if Recovery::read(&job.folder)? != self.recovery {
+            return Err(Failure::failed(format!(
+                "another recovery of {} came between; run the same command again, which goes on with it",
+                job.vm
+            )));
+        }
+        for member in nbd::disks(&self.reader)? {
+            unreadable::tell(context, member, nbd::UNREADABLE)?;
+        }
+        let mut recovery = self.recovery.clone().unwrap_or_else(|| Recovery {
+            repository: nbd::repository_id(&self.reader),
+            snapshot: self.reader.manifest().session,
+            is_ready: false,
+        });
+        if !recovery.is_ready {
+            recovery.write(&job.folder)?;
+            for disk in job.disks.iter().filter(|disk| !disk.path.exists()) {
+                let uri = socket::uri(&disk.export, &job.exports());
+                sancerre_boot::make_overlay(&disk.path, &uri, disk.size_bytes)?;
+            }
+            recovery.is_ready = true;
+            recovery.write(&job.folder)?;
+        }
+        match job.disks.iter().find(|disk| !disk.path.exists()) {
+            None => Ok(socket),
+            Some(lost) => Err(Failure::failed(format!(
+                "{} is not there, and what the guest wrote was in it; nothing was changed. Bring it back, or recover into \
+                 another storage",
+                plain::path(&lost.path)
+            ))),
+        }
+    }
+
+    /// For JSON, with what came of it.
+    pub(super) fn report(&self, more: impl IntoIterator<Item = (&'static str, Value)>) -> Map<String, Value> {
+        let all = [
+            ("snapshot", json!(self.reader.manifest().session.intent.to_string())),
+            ("vm", json!(self.job.vm)),
+            ("folder", json!(self.job.folder.display().to_string())),
+        ];
+        fields(all.into_iter().chain(more)).collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! What a recovery remembers on its storage, so that after any crash the same command goes on with it.
+//!
+//! The one thing that no other place knows: which snapshot the overlays stand on. An overlay on any other one is garbage, so
+//! that snapshot is written down, durably, before there is an overlay.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use sancerre_format::id::SessionId;
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::plain;
+
+/// Its file in the machine's folder.
+const FILE: &str = "recovery.json";
+/// Version of the file.
+const VERSION: u64 = 1;
+
+/// A recovery under way, or one that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recovery {
+    /// The repository's id.
+    pub(super) repository: String,
+    /// What its overlays stand on.
+    pub(super) snapshot: SessionId,
+    /// Whether all overlays were made: from then on one that is not there was lost, and is not made anew.
+    pub(super) is_ready: bool,
+}
+
+impl Recovery {
+    /// The recovery in a folder; none where none was begun.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, Failure> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return refuse_strange(folder).map(|()| None);
+            }
+            Err(error) => return Err(failed("read", &path, &error)),
+        };
+        let odd = || {
+            Failure::failed(format!(
+                "{} is not what this version wrote: without it nobody knows which snapshot the disks beside it stand on. \
+                 Recover into another storage",
+                plain::path(&path)
+            ))
+        };
+        let value: Value = serde_json::from_str(&text).map_err(|_| odd())?;
+        if value.get("v").and_then(Value::as_u64) != Some(VERSION) {
+            return Err(odd());
+        }
+        let word = |field: &str| value.get(field).and_then(Value::as_str).ok_or_else(odd);
+        Ok(Some(Self {
+            repository: word("repository")?.to_owned(),
+            snapshot: SessionId::parse(word("snapshot")?).map_err(|_| odd())?,
+            is_ready: value.get("ready").and_then(Value::as_bool).ok_or_else(odd)?,
+        }))
+    }
+
+    /// Writes it down, durably.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), Failure> {
+        let path = folder.join(FILE);
+        let value = json!({
+            "v": VERSION, "repository": self.repository, "snapshot": self.snapshot.to_string(),
+            "ready": self.is_ready,
+        });
+        let mut partial: OsString = path.as_os_str().to_owned();
+        partial.push(".sancerre-partial");
+        let partial = PathBuf::from(partial);
+        let written = File::create(&partial).and_then(|mut file| {
+            file.write_all(format!("{value:#}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)?;
+            File::open(folder)?.sync_all()
+        });
+        written.map_err(|error| failed("write", &path, &error))
+    }
+}
+
+/// Makes the folder of a machine, and makes its name durable.
+pub(super) fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let made = fs::create_dir_all(folder).and_then(|()| match folder.parent() {
+        Some(above) => File::open(above)?.sync_all(),
+        None => Ok(()),
+    });
+    made.map_err(|error| failed("make", folder, &error))
+}
+
+/// A folder with images that no recovery put there.
+fn refuse_strange(folder: &Path) -> Result<(), Failure> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("list", folder, &error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(|error| failed("list", folder, &error))?.file_name();
+        if Path::new(&name).extension().is_some_and(|suffix| suffix == "qcow2") {
+            return Err(Failure::failed(format!(
+                "{} has {} already, and no recovery put it there; nothing was changed. Move it away, or name another storage",
+                plain::path(folder),
+                name.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "cannot {what} {}: {error}; check its permissions and its space",
+        plain::path(path)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use sancerre_format::id::Hash;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back_and_all_else_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert_eq!(Recovery::read(folder).unwrap(), None);
+        let session = SessionId { number: 7, intent: Hash::of(b"x") };
+        for is_ready in [false, true] {
+            let recovery = Recovery { repository: "r".into(), snapshot: session, is_ready };
+            recovery.write(folder).unwrap();
+            assert_eq!(Recovery::read(folder).unwrap(), Some(recovery));
+        }
+        for odd in ["", "{}", "{\"v\": 2}", "{\"v\": 1, \"repository\": \"r\", \"snapshot\": \"x\"}"] {
+            fs::write(folder.join(FILE), odd).unwrap();
+            assert!(Recovery::read(folder).is_err(), "{odd}");
+        }
+        fs::remove_file(folder.join(FILE)).unwrap();
+        fs::write(folder.join("disk0.qcow2"), "somebody's").unwrap();
+        assert!(Recovery::read(folder).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! The steps of a recovery as commands for a shell, for whoever wants to take them himself.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+use crate::command::{Context, ended};
+use crate::exit::{Done, Exit, Failure};
+use crate::guests::shell;
+use crate::socket;
+
+/// Prints them.
+pub(super) fn print(machines: &[Machine], context: &Context) -> Result<Done, Failure> {
+    let (mut text, mut reports) = (String::new(), Vec::with_capacity(machines.len()));
+    for machine in machines {
+        let steps = steps(machine)?;
+        if let [_, _, ..] = machines {
+            text.push_str(&heading(machine, machines));
+        }
+        text.extend(steps.iter().map(|(what, line)| format!("# {what}\n{line}\n")));
+        let lines: Vec<Value> = steps.into_iter().map(|(_, line)| json!(line)).collect();
+        reports.push(json!({ "vm": machine.job.vm, "steps": lines }));
+    }
+    context.output.result(&text)?;
+    Ok(ended(Exit::Done, [("machines", json!(reports))]))
+}
+
+/// Which machine, and when.
+fn heading(machine: &Machine, machines: &[Machine]) -> String {
+    let after = machine.place.after.iter().filter_map(|number| machines.get(*number));
+    let after: Vec<&str> = after.map(|other| other.job.vm.as_str()).collect();
+    match after.is_empty() {
+        true => format!("\n## {}\n", machine.job.vm),
+        false => format!("\n## {}, when these are up: {}\n", machine.job.vm, after.join(", ")),
+    }
+}
+
+/// A program's name and its arguments.
+fn command(program: &Path, arguments: Vec<OsString>) -> Vec<OsString> {
+    std::iter::once(program.as_os_str().to_owned()).chain(arguments).collect()
+}
+
+fn steps(Machine { reader, job, .. }: &Machine) -> Result<Vec<(&'static str, String)>, Failure> {
+    let words = |words: Vec<OsString>| shell(words.iter().map(|word| word.as_os_str()));
+    let exports = job.exports();
+    let mut steps = vec![(
+        "the folder of the machine",
+        words(vec!["mkdir".into(), "-p".into(), job.folder.clone().into()]),
+    )];
+    let snapshot = reader.manifest().session.intent.to_string();
+    let serve = words(vec![
+        "sancerre".into(),
+        "nbd".into(),
+        snapshot.into(),
+        "--socket".into(),
+        exports.clone().into(),
+    ]);
+    steps.push(("its disks, served from the repository; leave this running", format!("{serve} &")));
+    for disk in &job.disks {
+        let uri = socket::uri(&disk.export, &exports);
+        let arguments = sancerre_boot::overlay_arguments(&disk.path, &uri, disk.size_bytes);
+        steps.push((
+            "what the guest writes goes here, once; never make it anew",
+            words(command("qemu-img".as_ref(), arguments)),
+        ));
+    }
+    let needs = vec![true; job.disks.len()];
+    let mut arguments = job.plan(job.guest.accelerator(), &needs).arguments()?;
+    arguments.push("-daemonize".into());
+    steps.push(("the guest", words(command(&job.guest.qemu, arguments))));
+    for number in 0..job.disks.len() {
+        let ask = json!({ "execute": "block-stream", "arguments": {
+            "job-id": format!("hydrate-{number}"), "device": format!("disk-{number}") } });
+        let monitor = words(vec![format!("UNIX-CONNECT:{}", job.monitor().display()).into()]);
+        steps.push((
+            "copy the rest of this disk while the guest runs; when query-block-jobs shows nothing any more, it is whole",
+            format!(
+                "(echo '{{\"execute\": \"qmp_capabilities\"}}'; echo '{ask}'; sleep 1) | socat - {monitor}"
+            ),
+        ));
+    }
+    Ok(steps)
+}
