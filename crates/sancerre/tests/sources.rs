@@ -170,7 +170,9 @@ fn an_image_that_is_suddenly_empty_or_small_is_refused() {
 #[test]
 fn a_disk_that_the_snapshot_before_had_is_missed() {
     let site = Site::new();
-    ["a.raw", "b.raw"].map(|name| std::fs::write(site.path(name), noise(MIB)).unwrap());
+    for name in ["a.raw", "b.raw"] {
+        std::fs::write(site.path(name), noise(MIB)).unwrap();
+    }
     site.saves(&["a.raw", "b.raw"], 0);
     let said = stderr(&site.back_up(&["a.raw"]));
     assert!(said.contains("also has disk1, which this one will not have"), "{said}");
