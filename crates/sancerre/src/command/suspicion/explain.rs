@@ -28,6 +28,10 @@ use crate::units::{count, size};
 /// the file systems of the snapshot before, and needs the passphrase or a restore identity.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Of each stretch: what changed and what of that looks random, and how many files (or pages of
+databases) were lost where they stood, are gone (discarded, or something else lies there), and
+begin random where none began.
+
 Examples:
   sancerre explain files01:latest
   sancerre explain 3f9a12cc:disk0
