@@ -107,7 +107,12 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
     let listed = site.0.run(&["snapshots", "--key-file", "w.key"]);
     assert_eq!(String::from_utf8_lossy(&listed.stdout).matches("(suspect)").count(), 1, "{listed:?}");
 
-    // By a key that opens no content: the last clean point, and where it happened.
+    explains(&site, &quiet, hit);
+    stands_still(&site, &first, &quiet);
+}
+
+/// By a key that opens no content: the last clean point, and where it happened.
+fn explains(site: &Site, quiet: &Value, hit: u64) {
     let (clean, _) = site.ends(&["clean", "files01", "--key-file", "k.key"], 0);
     assert_eq!(clean["machines"][0]["clean"], quiet["snapshot"], "{clean}");
     let (explained, _) = site.ends(&["explain", "files01:latest", "--key-file", "w.key"], 0);
@@ -120,16 +125,19 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
     let files = lost["files"].as_array().unwrap();
     assert_eq!((files.len() as u64, &lost["before"]), (hit, &quiet["snapshot"]), "{lost}");
     assert_eq!(files[0]["place"], "disk0:whole/0.docx", "{lost}");
-    let place = format!("{}:{}", id(&quiet), files[0]["place"].as_str().unwrap());
+    let place = format!("{}:{}", id(quiet), files[0]["place"].as_str().unwrap());
     site.0.succeed(&["get", &place, "--target", "0.docx"]);
     assert_eq!(std::fs::read(site.0.path("0.docx")).unwrap(), document(0));
 
     // From content, believing nobody.
     let (computed, _) = site.ends(&["suspect", "files01:latest", "--recompute"], 0);
     assert_eq!(computed["disks"][0]["suspicion"]["lost_files"], hit, "{computed}");
+}
 
+/// Nothing from before it goes until a keeper clears it.
+fn stands_still(site: &Site, first: &Value, quiet: &Value) {
     let keeper = ["--key-file", "k.key", "--max-drop", "100%"];
-    let (_, said) = site.ends(&[&["forget", &id(&first)], &keeper[..]].concat(), 1);
+    let (_, said) = site.ends(&[&["forget", &id(first)], &keeper[..]].concat(), 1);
     assert!(said.contains("sancerre clear"), "{said}");
     let keep = [&["forget", "--keep-last", "1"], &keeper[..]].concat();
     site.ends(&keep, 0);
@@ -150,7 +158,7 @@ fn documents_that_are_encrypted_where_they_stand_are_noticed_the_same_night() {
     site.ends(&["clear", "files01", "--reason", "restored from the night before", "--key-file", "k.key"], 0);
     let (clean, _) = site.ends(&["clean"], 0);
     assert_eq!(clean["machines"][0]["suspect"], false, "{clean}");
-    site.ends(&[&["forget", &id(&first), &id(&quiet)], &keeper[..]].concat(), 0);
+    site.ends(&[&["forget", &id(first), &id(quiet)], &keeper[..]].concat(), 0);
     site.ends(&["gc", "--key-file", "k.key", "--wait", "0s", "--max-drop", "100%"], 0);
     let (left, _) = site.ends(&["snapshots"], 0);
     assert_eq!(left["snapshots"].as_array().unwrap().len(), 1, "{left}");

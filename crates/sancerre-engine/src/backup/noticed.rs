@@ -104,10 +104,10 @@ impl Noticed {
 
     /// Judges a disk that was read, and writes that into its line.
     pub(super) fn judge(&mut self, member: &mut Member, notice: DiskNotice) -> Result<()> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
+        let Some(wanted) = &self.wanted else { return Ok(()) }; // invariant: nobody asked for statistics
         let compares = notice.earlier.compares;
         let (counts, pieces) = notice.finish(member.size_bytes);
-        let nights = wanted.nights.get(&member.name).map(Vec::as_slice).unwrap_or_default();
+        let nights = wanted.nights.get(&member.name).map_or(&[][..], Vec::as_slice);
         let is_known = nights.iter().any(Option::is_some);
         let is_first = !compares && !is_known;
         let is_blind = is_known && (!compares || nights.last().is_some_and(Option::is_none));
@@ -135,7 +135,8 @@ impl Noticed {
             // Another key's word about a place is not taken on trust: its pieces are stored once more.
             let old = before.as_ref().filter(|_| *is_own).and_then(|before| before.disk(&disk.name));
             for (number, (starts, counts)) in &disk.pieces {
-                let known = old.and_then(|old| old.spans.get(number)).copied().unwrap_or_default();
+                let none = Span { starts: None, counts: None };
+                let known = old.and_then(|old| old.spans.get(number)).copied().unwrap_or(none);
                 filled.push((filler.piece(known.starts, starts)?, filler.piece(known.counts, counts)?));
             }
         }
@@ -205,8 +206,8 @@ impl DiskNotice {
     pub(super) fn region(&mut self, map: &RegionMap) {
         let Some(seen) = &map.seen else { return };
         self.trace.region(seen, &map.before);
-        let length_bytes = to_u64(seen.blocks().len()).saturating_mul(to_u64(BLOCK_BYTES));
-        self.take(seen.start().saturating_add(length_bytes) / EXTENT_BYTES);
+        let end = seen.start() + to_u64(seen.blocks().len()) * to_u64(BLOCK_BYTES);
+        self.take(end / EXTENT_BYTES);
     }
 
     /// Takes what is complete: all starts, and the counts of extents below this one.
