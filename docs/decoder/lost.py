@@ -54,7 +54,20 @@ class Lost:
         said = self.said()
         unsaid = [id_ for id_ in self.claims if id_.number not in self.told and id_.number not in said and self._is_lost(id_)]
         unclear = [id_ for id_ in unsaid if len(self._alone(id_.number)) > 1 and self._may_stand_alone(id_.number, id_)]
-        return sorted({*said.values(), *unclear})
+        return sorted({*said.values(), *unclear, *self._disputed()})
+
+    def _disputed(self) -> list[SessionId]:
+        """What claims a number by itself at which something else stands, unless the admin said that this does."""
+        admitted, disputed = self._admitted(), []
+        for id_, record in self.claims.items():
+            if record is None or record.kind == "abort" or self.zone.is_revoked(record.signer, id_.number):
+                continue
+            ended, there = self.ended.get(id_.number), self.zone.sessions.get(id_.number)
+            if ended is not None and (ended.hash == UNKNOWN or str(ended) in admitted) or there is not None and str(there.id) in admitted:
+                continue
+            if ended is not None or (there.id != id_ if there is not None else bool(self._there(id_.number))):
+                disputed.append(id_)
+        return disputed
 
     def doubted(self) -> dict[SessionId, Record]:
         """Commits that nobody admitted: hints of where frames may lie."""
@@ -75,6 +88,8 @@ class Lost:
                     if id_.number < number:
                         named.setdefault(id_.number, id_)
         named |= self.told
+        # The admin's word comes first.
+        named |= {id_.number: id_ for id_ in map(SessionId.parse, sorted(self._admitted(), reverse=True))}
         for number in {id_.number for id_ in self.claims}:
             alone = self._alone(number)
             if number not in named and len(alone) == 1 and self._may_stand_alone(number, alone[0]):
@@ -121,14 +136,16 @@ class Lost:
         return record is not None and record.kind == "manifest" and (above is None or above.is_lost)
 
     def _standing(self, id_: SessionId) -> Record | None:
-        """The outcome that stands for an entry, if one does."""
-        record = self.claims.get(id_)
+        """The outcome that stands for an entry, if one does. What the admin gave up unseen stays so."""
+        record, given_up = self.claims.get(id_), self.claims.get(SessionId(id_.number, UNKNOWN))
+        if given_up is not None:
+            return given_up
         stands = record is not None and {
             "manifest": lambda: not self._is_late(id_),
             "commit": lambda: str(id_) in self._admitted(),
             "abort": lambda: True,
         }[record.kind]()
-        return record if stands else self.claims.get(SessionId(id_.number, UNKNOWN))
+        return record if stands else None
 
     def _is_late(self, id_: SessionId) -> bool:
         """Whether commits above it count, and none knew it."""
@@ -138,7 +155,7 @@ class Lost:
         return bool(counting) and not any(str(id_) in lists.seen + lists.forgotten for lists in counting)
 
     def _admitted(self) -> set[str]:
-        """The commits of which the admin noted that they stand."""
+        """The sessions of which the admin noted that they stand."""
         admitted = set()
         for session in self.zone.sessions.values():
             if session.kind == "note" and session.entry["topic"] == "repair" and session.entry.signer.role == "admin" and not session.is_void():
@@ -146,7 +163,7 @@ class Lost:
                     lines = text_lines(session.entry.public, "sancerre-repair-v1")
                 except (Damaged, Unsupported):
                     continue
-                admitted |= {line.removeprefix("commit: ") for line in lines if line.startswith("commit: ")}
+                admitted |= {line.removeprefix("session: ") for line in lines if line.startswith("session: ")}
         return admitted
 
     def _claim(self, key: str, id_: SessionId) -> None:

@@ -69,7 +69,7 @@ class Admins:
         for line in lines:
             name, _, value = line.partition(": ")
             claims.setdefault(name, value)
-        decimal, session = claims.get("number", ""), re.fullmatch("([0-9a-f]{16})-[0-9a-f]{64}", claims.get("session", ""))
+        decimal, session = claims.get("number", ""), re.fullmatch("([0-9a-f]{16})-(?!0{64})[0-9a-f]{64}", claims.get("session", ""))
         if "zone" not in claims or not (decimal.isdecimal() or ("number" not in claims and session)):
             return len(self.froms)
         number = int(decimal) if decimal else int(session[1], 16) if session else 0

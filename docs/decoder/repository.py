@@ -12,7 +12,7 @@ from shapes import HASH, NAME, ZONE
 
 _FORMS = re.compile(
     rf"config|keys/admins/[0-9a-f]{{4}}|keys/identities/[0-9a-f]{{4}}|keys/recipients/[0-9a-f]{{4}}-{NAME}|keys/admin/{NAME}|keys/zones/{ZONE}-[0-9a-f]{{4}}"
-    rf"|keys/certificates/{NAME}|keys/revoked/{NAME}|zones/{ZONE}/checkpoints/[0-9a-f]{{16}}|zones/{ZONE}/log/[0-9a-f]{{16}}|zones/{ZONE}/outcome/[0-9a-f]{{16}}-{HASH}"
+    rf"|keys/certificates/{NAME}|keys/revoked/{NAME}|keys/quorums/{ZONE}-[0-9a-f]{{16}}|zones/{ZONE}/checkpoints/[0-9a-f]{{16}}|zones/{ZONE}/log/[0-9a-f]{{16}}|zones/{ZONE}/outcome/[0-9a-f]{{16}}-{HASH}"
     rf"|zones/{ZONE}/packs/[0-9a-f]{{16}}/[0-9a-f]{{8}}-{HASH}|zones/{ZONE}/(?:lists|index)/[0-9a-f]{{16}}-{HASH}/[0-9a-f]{{8}}"
 )
 

@@ -18,6 +18,9 @@ class Pending:
     signer: Signer
     needed: int
     snapshots: list[str] = field(default_factory=list)
+    # What is held no longer, rather than forgotten: snapshots and machines.
+    releases: bool = False
+    machines: list[str] = field(default_factory=list)
     quorum: int | None = None
     approvals: list[Signer] = field(default_factory=list)
 
@@ -109,15 +112,19 @@ class Standing:
         elif session.kind == "undelete":
             self.forgotten.difference_update(snapshots)
             for waiting in self.pending.values():
-                waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
+                if not waiting.releases:
+                    waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
         elif session.kind == "hold":
             self.held.update(snapshots)
             self.held_machines.update(entry.values["vm"])
+            for waiting in self.pending.values():
+                if waiting.releases:
+                    waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
+                    waiting.machines = [one for one in waiting.machines if one not in entry.values["vm"]]
         elif session.kind == "note":
             self._note(session)
         elif session.kind == "release":
-            self.held.difference_update(snapshots)
-            self.held_machines.difference_update(entry.values["vm"])
+            self._ask(id_, Pending(entry.signer, self.needed, snapshots=snapshots, releases=True, machines=entry.values["vm"]))
 
     def _ask(self, id_: str, request: Pending) -> None:
         if request.needed == 0:
@@ -126,7 +133,10 @@ class Standing:
             self.pending[id_] = request
 
     def _grant(self, request: Pending) -> None:
-        if request.quorum is None:
+        if request.releases:
+            self.held.difference_update(request.snapshots)
+            self.held_machines.difference_update(request.machines)
+        elif request.quorum is None:
             self.forgotten.update(request.snapshots)
         else:
             self.needed = request.quorum

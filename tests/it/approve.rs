@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use sancerre_engine::forget::{approve, set_quorum, undelete};
+use sancerre_engine::forget::{approve, hold, hold_vms, release, release_vms, set_quorum, undelete};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::revoke::revoke;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Approval, Kind};
+use sancerre_format::log::{Approval, Kind, Snapshots};
+use sancerre_format::names;
 use sancerre_format::record::{self, SignedBy};
 use sancerre_tests::disk::{MemoryDisk, noise};
-use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name, zone};
 
 use crate::gc::{collect, drop_snapshot};
 
@@ -190,4 +191,65 @@ async fn the_number_is_raised_by_the_admin_and_lowered_by_the_keepers() {
     set_quorum(&admin, 3, "more still").await.unwrap();
     assert_eq!(scene.approve(2, lower).await.unwrap_err().kind(), ErrorKind::Usage);
     assert!(first < second);
+}
+
+/// What was held may go once it is released, so that needs as many as a forget does.
+#[tokio::test(start_paused = true)]
+async fn a_lone_release_ends_no_hold() {
+    let scene = scene(726, 1).await;
+    let one = BTreeSet::from([scene.saved[0]]);
+    let vm = BTreeSet::from([name("web01")]);
+    hold(&scene.keepers[0], &one, "court").await.unwrap();
+    hold_vms(&scene.keepers[0], &vm, "court").await.unwrap();
+    let forget = Kind::Forget(Snapshots { snapshots: vec![scene.saved[0]], reason: "test".into() });
+    let number = scene.repo.append_as(&scene.keepers[0], forget, &[]).await.number;
+    scene.approve(1, number).await.unwrap();
+    assert_eq!(scene.live().await, scene.saved, "it is held");
+
+    let released = release(&scene.keepers[0], &one, "over").await.unwrap();
+    assert_eq!(released.approvals_needed, 1);
+    let of_vm = release_vms(&scene.keepers[0], &vm, "over").await.unwrap();
+    assert_eq!(scene.live().await, scene.saved);
+    let report = collect(&scene.keepers[0]).await.unwrap();
+    assert_eq!((report.deleted_packs, report.pending.len()), (0, 2), "{report:?}");
+    assert!(report.pending[0].to_string().contains("release 1 snapshots and 0 machines, 0 of 1 approvals"));
+    release(&scene.keepers[0], &one, "again").await.unwrap_err();
+    scene.approve(0, released.entry).await.unwrap_err();
+    // Who holds it anew means it, whatever was asked for before.
+    hold(&scene.keepers[2], &one, "not over").await.unwrap();
+    assert_eq!(scene.approve(1, released.entry).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(scene.approve(1, of_vm.entry).await.unwrap(), 0);
+    assert_eq!(scene.live().await, scene.saved, "it is held itself");
+    let released = release(&scene.keepers[2], &one, "over").await.unwrap();
+    assert_eq!(scene.approve(0, released.entry).await.unwrap(), 0);
+    assert_eq!(scene.live().await, scene.saved[1..]);
+}
+
+/// How many must approve is kept twice: lost it would let count what was forgotten above it.
+#[tokio::test(start_paused = true)]
+async fn a_lost_number_of_approvals_counts_by_its_copy() {
+    let scene = scene(727, 0).await;
+    let (number, _) = set_quorum(&scene.repo.as_admin().await, 1, "two persons").await.unwrap();
+    let forget = Kind::Forget(Snapshots { snapshots: vec![scene.saved[0]], reason: "theft".into() });
+    scene.repo.append_as(&scene.keepers[0], forget, &[]).await;
+    scene.repo.lose(&[names::log(&zone(), number)]).await;
+    assert_eq!(scene.live().await, scene.saved);
+    assert!(dump_bytes(&scene.repo.open, scene.saved[0], "disk0").await.is_ok());
+    assert_eq!(collect(&scene.keepers[1]).await.unwrap().deleted_packs, 0);
+    assert_eq!(scene.live().await, scene.saved);
+    let log = Log::load(&scene.repo.open).await.unwrap();
+    assert!(log.entry(number).unwrap().lost.is_none(), "whoever adds to the log puts it back");
+}
+
+/// So many that nobody could ever lower them again are none; and a wish for fewer that waits can be withdrawn.
+#[tokio::test(start_paused = true)]
+async fn nobody_asks_for_more_approvals_than_there_can_be() {
+    let scene = scene(728, 1).await;
+    let admin = scene.repo.as_admin().await;
+    assert!(set_quorum(&admin, 17, "theft").await.is_err());
+    let (lower, waits) = set_quorum(&admin, 0, "less").await.unwrap();
+    assert!(waits);
+    set_quorum(&admin, 1, "no").await.unwrap();
+    assert_eq!(scene.approve(1, lower).await.unwrap_err().kind(), ErrorKind::Usage);
+    set_quorum(&admin, 1, "again").await.unwrap_err();
 }

@@ -22,6 +22,7 @@ mod cost;
 mod crash;
 mod decade;
 mod diff;
+mod displaced;
 mod dying;
 mod effect;
 mod faults;

@@ -8,9 +8,11 @@
 // The numbers of states are the result of these tests.
 #![allow(clippy::print_stderr)]
 
+mod chain;
 mod checkpoint;
 mod collector;
 mod config;
+mod dispute;
 mod distrust;
 mod exhaustive;
 mod explore;
@@ -20,6 +22,7 @@ mod mutants;
 mod mutants_of_trust;
 mod notes;
 mod numbering;
+mod persons;
 mod properties;
 mod protocol;
 mod reader;

@@ -119,7 +119,7 @@ impl Fields for Config {
         let repository = text.parsed("repository", RepositoryId::from_hex)?;
         let created = text.parsed("created", Time::parse)?;
         let admin = text.parsed("admin", PublicKey::parse)?;
-        let approvals_needed = text.number("approvals-needed")?;
+        let approvals_needed = crate::limits::approvals(text.number("approvals-needed")?)?;
         let mut size = |key: &str, least: u32, most: u32| -> Result<u32> {
             let value: u32 = text.number(key)?;
             let fits = value.is_power_of_two() && (least..=most).contains(&value);

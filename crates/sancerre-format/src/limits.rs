@@ -51,6 +51,17 @@ pub fn check(key: &str, size_bytes: u64) -> Result<()> {
     ensure(size_bytes <= most, what, || format!("it is too large: {size_bytes} bytes, at most {most}"))
 }
 
+/// More keepers than anybody has, asked for once, would keep all that is there for ever.
+pub const APPROVALS_MAX: u32 = 16;
+
+/// How many must approve, if so many may be asked for.
+pub(crate) fn approvals(needed: u32) -> crate::error::Result<u32> {
+    crate::error::ensure(needed <= APPROVALS_MAX, "approvals", || {
+        format!("{needed} are more than the {APPROVALS_MAX} that may be asked for")
+    })?;
+    Ok(needed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

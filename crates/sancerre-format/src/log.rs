@@ -269,10 +269,10 @@ impl Kind {
             "hold" => Self::Hold(Held::read(text)?),
             "release" => Self::Release(Held::read(text)?),
             "approve" => Self::Approve(Approval::read(text)?),
-            "quorum" => Self::Quorum(Quorum {
-                approvals_needed: text.number("approvals-needed")?,
-                reason: reason(text)?,
-            }),
+            "quorum" => {
+                let approvals_needed = crate::limits::approvals(text.number("approvals-needed")?)?;
+                Self::Quorum(Quorum { approvals_needed, reason: reason(text)? })
+            }
             "note" => Self::Note(Note::read(text)?),
             "quarantine" => Self::Quarantine { reason: reason(text)? },
             "taint" => Self::Taint(Distrust::read(text)?),

@@ -308,6 +308,20 @@ pub fn revoked(writer: &Name) -> String {
     format!("{REVOKED}{writer}")
 }
 
+/// What the key of a copy of an entry that says how many must approve begins with.
+pub const QUORUMS: &str = "keys/quorums/";
+
+/// The copy of such an entry.
+pub fn quorum(zone: &Zone, number: u64) -> String {
+    format!("{QUORUMS}{zone}-{number:016x}")
+}
+
+/// Whether this is the outcome of an entry of whose bytes nothing is known: with an abort there it was given up.
+pub fn is_given_up_unseen(key: &str) -> bool {
+    let unseen = format!("-{}", Hash([0; 32]));
+    key.starts_with(ZONE_FOLDERS) && key.contains("/outcome/") && key.ends_with(&unseen)
+}
+
 /// A pack.
 pub fn pack(zone: &Zone, name: PackName, hash: &Hash) -> String {
     format!("{}{:08x}-{hash}", pack_folder(zone, name.session), name.ordinal)

@@ -294,6 +294,13 @@ pub(crate) fn refuse_replaced(
     }
 }
 
+/// Whether the last admin key of the chain signed the text, or keeps it: what is said of numbers that are long past.
+pub fn is_of_last_admin(trust: &Trust, bytes: &[u8]) -> bool {
+    Unverified::split_head("record", bytes)
+        .and_then(|record| record.verified_signer(trust, trust.last()))
+        .is_ok_and(|signer| signer == Signer::Admin)
+}
+
 /// Whether an admin key, or who was certified by one, signed the text, and that key was replaced since.
 pub fn is_replaced(trust: &Trust, bytes: &[u8]) -> bool {
     Unverified::split_head("record", bytes).is_ok_and(|record| {

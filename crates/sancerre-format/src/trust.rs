@@ -101,12 +101,21 @@ impl Trust {
         let zone = claim(b"zone: ").and_then(|zone| Zone::new(zone).ok());
         let at = match claim(b"number: ") {
             Some(text) => number("record", text).ok(),
-            None => claim(b"session: ").and_then(|id| SessionId::parse(id).ok()).map(|id| id.number),
+            // What ends a number of which nothing is known is said of whatever is lost one day: it has no place of its own.
+            None => claim(b"session: ")
+                .and_then(|id| SessionId::parse(id).ok())
+                .filter(|id| id.intent != Hash([0; 32]))
+                .map(|id| id.number),
         };
         match (zone, at) {
             (Some(zone), Some(at)) => self.in_force_at(&zone, at),
             _ => self.successors.len(),
         }
+    }
+
+    /// The last key of the chain.
+    pub(crate) fn last(&self) -> usize {
+        self.successors.len()
     }
 
     fn in_force_at(&self, zone: &Zone, at: u64) -> usize {
@@ -157,7 +166,7 @@ pub struct Succession {
     pub created: Time,
     /// From which number of each zone's log the new key is in force, ascending. In other zones it always is.
     pub from: Vec<(Zone, u64)>,
-    /// Objects below `keys/` of earlier admin keys that go on to count, ascending: key, and BLAKE3 of text and signature.
+    /// Objects below `keys/` of earlier admin keys, and aborts with which entries were given up, that go on to count, ascending: key, and BLAKE3 of text and signature.
     pub keeps: Vec<(String, Hash)>,
     /// Base64 of the new key's signature: it agrees.
     pub proof: String,
@@ -194,6 +203,11 @@ impl Succession {
     }
 }
 
+/// What an admin signs that has no place in the log: objects below `keys/`, and his word that nothing is known of an entry.
+fn is_kept_kind(key: &str) -> bool {
+    key.starts_with(names::KEYS) || names::is_given_up_unseen(key)
+}
+
 impl Fields for Succession {
     const KIND: &'static str = "sancerre-admin-v1";
 
@@ -220,9 +234,10 @@ impl Fields for Succession {
         let ascending = succession.from.is_sorted_by(|(a, _), (b, _)| a < b)
             && succession.keeps.is_sorted_by(|(a, _), (b, _)| a < b);
         ensure(ascending, Self::KIND, || "its lines are not ascending".into())?;
-        let in_folder =
-            succession.keeps.iter().all(|(key, _)| key.starts_with(names::KEYS) && !key.contains(' '));
-        ensure(in_folder, Self::KIND, || "it keeps what is not below keys/".into())?;
+        let in_folder = succession.keeps.iter().all(|(key, _)| is_kept_kind(key) && !key.contains(' '));
+        ensure(in_folder, Self::KIND, || {
+            "it keeps what is neither below keys/ nor gives an entry up".into()
+        })?;
         ensure(succession.number > 0, Self::KIND, || "the key of config is number 0".into())?;
         Ok(succession)
     }

@@ -70,6 +70,7 @@ fn approvals() {
         f("as many as never", needed("4294967296"), Corrupt, "not a number"),
         f("fewer than none", needed("-1"), Corrupt, "not a number"),
         f("as many as there are", needed("-"), Corrupt, "not a number"),
+        f("more than there can be", needed("17"), Corrupt, "more than the 16"),
     ]);
 }
 

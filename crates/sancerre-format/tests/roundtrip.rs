@@ -160,8 +160,8 @@ fn any_kind() -> impl Strategy<Value = Kind> {
             parents,
         });
     let approval = (any_sessions(1), any_value()).prop_map(|(entries, reason)| Approval { entries, reason });
-    let quorum = (any::<u32>(), any_value())
-        .prop_map(|(approvals_needed, reason)| Quorum { approvals_needed, reason });
+    let quorum =
+        (0..=16u32, any_value()).prop_map(|(approvals_needed, reason)| Quorum { approvals_needed, reason });
     prop_oneof![
         intent.prop_map(Kind::Backup),
         any::<u16>().prop_map(|generation| Kind::Gc { generation }),
@@ -354,7 +354,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn config(created in any_time(), approvals_needed: u32, layout in any_layout(), id: [u8; 16], parts in any_parts()) {
+    fn config(created in any_time(), approvals_needed in 0..=16u32, layout in any_layout(), id: [u8; 16], parts in any_parts()) {
         let repository = RepositoryId(id);
         let config = Config { repository, created, admin: key(ADMIN).public(), approvals_needed, layout };
         let trust = Trust::new(repository, trust().admin);

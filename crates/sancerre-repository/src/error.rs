@@ -85,6 +85,18 @@ pub enum Error {
         /// The session that stood there.
         session: SessionId,
     },
+    /// An abort where a snapshot was seen.
+    #[error(
+        "{key} is an abort, and an earlier gc saw a snapshot there: its manifest was lost, and somebody put that in its place. \
+         Nothing was deleted. Bring the snapshot back from a copy of the repository; if nobody can, give it up with `sancerre \
+         repair --give-up {key}`"
+    )]
+    Replaced {
+        /// The outcome's key.
+        key: String,
+        /// The snapshot that was there.
+        session: SessionId,
+    },
     /// `init` on an existing repository.
     #[error("{location} holds a repository already; nothing was changed. Use another location for a new one")]
     RepositoryExists {
@@ -296,6 +308,7 @@ impl Error {
             | Self::KeyLost(_)
             | Self::Gap { .. }
             | Self::Unresolved { .. }
+            | Self::Replaced { .. }
             | Self::Broken { .. }
             | Self::Lost { .. }
             | Self::Hidden { .. } => ErrorKind::Missing,

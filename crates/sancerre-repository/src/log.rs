@@ -4,7 +4,9 @@ mod approval;
 mod avoid;
 mod basis;
 mod carried;
+mod claims;
 mod compare;
+mod copies;
 mod decode;
 mod digest;
 mod effect;
@@ -36,6 +38,8 @@ use sancerre_store::Listed;
 pub use approval::{ApprovalRequest, Pending};
 pub use avoid::Avoid;
 pub use carried::Carried;
+pub use claims::Dispute;
+pub use copies::{COPIES, copy_key};
 pub use lost::Lost;
 pub use lost::{UNKNOWN, filler};
 pub use moves::{Moves, PackAndFrameSet};
@@ -64,6 +68,8 @@ pub struct LogEntry {
     pub outcome: Outcome,
     /// Why `entry` is what its outcome says of it, and not what its signer wrote: see [`Lost`].
     pub lost: Option<Lost>,
+    /// Whether an admin key signed it that was replaced since.
+    is_of_old_admin: bool,
 }
 
 /// What ended a session.
@@ -90,6 +96,8 @@ pub struct Log {
     alone: BTreeMap<SessionId, stand_in::Claim>,
     /// Commits whose entry is lost and that the administrator has not admitted.
     doubted: BTreeMap<SessionId, stand_in::StandIn>,
+    /// Copies of lost entries, by number.
+    copies: BTreeMap<u64, bytes::Bytes>,
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.
@@ -165,6 +173,11 @@ impl Log {
         self.entries.get(&session.number).is_some_and(|entry| entry.session == *session)
     }
 
+    /// What an entry above a number says of the bytes there: nothing of one of which nobody can tell what it was.
+    pub fn previous_at(&self, number: u64) -> Option<Hash> {
+        if self.dispute(number).is_some() { None } else { self.hash_at(number) }
+    }
+
     /// Keys below `log/` and `outcome/` that belong to nothing, of those that were listed.
     pub fn unknown_keys(&self) -> &BTreeSet<String> {
         &self.unknown_keys
@@ -223,9 +236,11 @@ impl Log {
             }
             // One that does not verify is named for that; who could not read it says nothing of it.
             let found = self.entries.get(&below).filter(|found| found.announced().is_some())?;
-            // Who read what fills the number of a lost one did not replace it.
-            let is_filler =
-                |previous: Hash| found.lost.is_some() && previous == Hash::of(&filler(&found.session));
+            // Who read what fills the number of a lost one did not replace it, nor did who took a lie for it.
+            let is_filler = |previous: Hash| {
+                let was_lied_to = || self.admitted().contains_key(&found.session);
+                found.lost.is_some() && (previous == Hash::of(&filler(&found.session)) || was_lied_to())
+            };
             let differs = entry
                 .fields
                 .previous

@@ -128,3 +128,30 @@ fn two_persons_forget() {
     site.ok("alice.key", &["approve", &lower["entry"].to_string()]);
     assert_eq!(site.summary("hv1.key", &["approve"])["approvals_needed"], 2, "it waits for another one");
 }
+
+/// A release waits as a forget does, and so many keepers as nobody has are not asked for.
+#[test]
+fn two_persons_release() {
+    let site = Site::new(&["--approvals-needed", "1"]);
+    for keeper in ["alice", "bob"] {
+        site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
+    }
+    site.back_up("hv1.key");
+    site.ok("alice.key", &["hold", "web01:latest"]);
+    site.ok("alice.key", &["hold", "--vm", "web01"]);
+    let asked = site.summary("alice.key", &["release", "web01:latest"]);
+    assert_eq!(asked["approvals_needed"], 1);
+    site.refused("alice.key", &["release", "web01:latest"], 1, "waits for approval already");
+    site.summary("alice.key", &["release", "--vm", "web01"]);
+    let listed = site.summary("hv1.key", &["approve"]);
+    let pending = listed["pending"].as_array().unwrap();
+    assert_eq!(
+        (pending[0]["releases"].as_array().unwrap().len(), &pending[1]["releases_vms"][0]),
+        (1, &"web01".into())
+    );
+    for one in pending {
+        site.ok("bob.key", &["approve", &one["entry"].to_string()]);
+    }
+    site.refused("bob.key", &["release", "web01:latest"], 2, "is not held");
+    site.refused("", &["key", "approvals", "17"], 2, "from 0 to 16");
+}

@@ -148,7 +148,10 @@ pub(super) async fn protect(repository: Repository, snapshot: SessionId) -> Deed
 }
 
 pub(super) async fn let_go(repository: Repository, snapshot: SessionId) -> Deed {
-    Deed::Release { snapshot, done: release(&repository, &BTreeSet::from([snapshot]), "test").await }
+    Deed::Release {
+        snapshot,
+        done: release(&repository, &BTreeSet::from([snapshot]), "test").await.map(|released| released.entry),
+    }
 }
 
 /// Approves whatever waits for this keeper.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::Entry;
 use sancerre_format::names::{self, Folder, Name, Zone};
 use sancerre_format::recipient::{AdminKey, RecipientRecord};
 use sancerre_format::record::{self, Fields, Trust};
@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::keys::lost::{self, Needed};
 use crate::keys::{LostKey, objects};
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{COPIES, Log, copy_key};
 use crate::store::Listed;
 
 /// Verifies the key objects, and that those which are in use are there.
@@ -79,8 +79,10 @@ async fn read(repository: &Repository, key: &str) -> Result<Option<Read>> {
         Some(Err(error)) if record::is_replaced(&repository.keys.trust, &bytes) => {
             (Severity::Note, error.to_string())
         }
-        // A copy: the log has the revocation itself.
-        Some(Err(error)) if key.starts_with(names::REVOKED) => (Severity::Note, error.to_string()),
+        // A copy: the log has the entry itself.
+        Some(Err(error)) if COPIES.iter().any(|folder| key.starts_with(folder)) => {
+            (Severity::Note, error.to_string())
+        }
         Some(Err(error)) => (Severity::Damaged, error.to_string()),
         None => (Severity::Note, "it belongs to nothing and is ignored".into()),
     };
@@ -125,18 +127,19 @@ fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Option<std::resul
         _ if key.starts_with(names::CERTIFICATES) => {
             objects::decode::<Certificate>(trust, key, bytes).map(drop)
         }
-        _ if key.starts_with(names::REVOKED) => revocation(trust, key, bytes),
+        _ if COPIES.iter().any(|folder| key.starts_with(folder)) => copy(trust, key, bytes),
         _ => return None,
     };
     Some(verified)
 }
 
-/// Whether an object is the copy of a revocation of the key that it is named after.
-fn revocation(trust: &Trust, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
-    match &record::decode::<Entry>(trust, bytes)?.fields.kind {
-        Kind::Revoke(distrust) if key == names::revoked(&distrust.writer) => Ok(()),
+/// Whether an object is the copy of the log entry that it is named after.
+fn copy(trust: &Trust, key: &str, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    let entry = record::decode::<Entry>(trust, bytes)?.fields;
+    match copy_key(&entry.zone, &entry) {
+        Some(own) if own == key => Ok(()),
         _ => {
-            let detail = "it is no revocation of the key that it is named after".to_owned();
+            let detail = "it is no copy of the log entry that it is named after".to_owned();
             Err(FormatError::Forged { what: Entry::KIND, detail })
         }
     }

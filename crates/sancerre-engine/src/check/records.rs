@@ -33,11 +33,13 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
     }
     findings.extend(breaks(repository, log));
     findings.extend(forked(repository, log, &stranded));
+    findings.extend(disputed(repository, log));
     let noted = log.noted();
+    let replaced: BTreeSet<SessionId> = log.replaced(Log::END).collect();
     for entry in log.entries() {
         findings.extend(lost(repository, log, entry, &noted).await?);
         findings.extend(check_entry(repository, log, entry, &stranded, &noted).await?);
-        findings.extend(check_outcome(repository, log, entry));
+        findings.extend(check_outcome(repository, log, entry, &replaced));
     }
     Ok((findings, !stranded.is_empty()))
 }
@@ -75,6 +77,21 @@ fn forked(repository: &Repository, log: &Log, stranded: &BTreeMap<u64, Vec<Cost>
     forked.map(finding).collect()
 }
 
+/// Numbers without an entry that is whole, and which several sessions claim.
+fn disputed<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item = Finding> + 'a {
+    let is_whole =
+        move |number: u64| log.entry(number).is_some_and(|entry| entry.entry.is_ok() && entry.lost.is_none());
+    let disputes = log.disputes(Log::END).into_iter().filter(move |dispute| !is_whole(dispute.number));
+    disputes.map(|dispute| Finding {
+        severity: Severity::Damaged,
+        object: names::log(&repository.keys.zone, dispute.number),
+        problem: "it is lost, and several signed outcomes say that they stood there: gc deletes nothing until the administrator \
+                  says which; `sancerre repair` names them"
+            .into(),
+        costs: Vec::new(),
+    })
+}
+
 /// A log entry for which its outcome stands.
 async fn lost(
     repository: &Repository,
@@ -102,6 +119,7 @@ async fn lost(
              revocation, that is lost with it: say it again",
             abort.signer, abort.fields.reason
         ),
+        Outcome::Undecided if log.is_copied(number) => "a copy of it stands for it, and nothing is lost".to_owned(),
         Outcome::Undecided => "its session ended with a commit, which counts once the administrator has admitted it; until then gc \
                                deletes nothing"
             .to_owned(),
@@ -109,7 +127,7 @@ async fn lost(
     };
     let (there, _) = at_log(repository, number).await?;
     let is_noted = why != Lost::Missing && noted.contains(&there);
-    let is_open = matches!(entry.outcome, Outcome::Undecided);
+    let is_open = matches!(entry.outcome, Outcome::Undecided) && !log.is_copied(number);
     if !is_open && is_noted
         || !is_open && why == Lost::Rotten && there.intent == Hash::of(&filler(&entry.session))
     {
@@ -203,7 +221,12 @@ async fn check_entry(
     Ok(Some(Finding { severity, object, problem, costs: costs(stranded, number) }))
 }
 
-fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option<Finding> {
+fn check_outcome(
+    repository: &Repository,
+    log: &Log,
+    entry: &LogEntry,
+    replaced: &BTreeSet<SessionId>,
+) -> Option<Finding> {
     let announced = entry.entry.as_deref().ok()?;
     let object = names::outcome(&repository.keys.zone, &entry.session);
     let costs = match &announced.fields.kind {
@@ -211,6 +234,14 @@ fn check_outcome(repository: &Repository, log: &Log, entry: &LogEntry) -> Option
         _ => Vec::new(),
     };
     match &entry.outcome {
+        Outcome::Abort(abort) if replaced.contains(&entry.session) => {
+            let problem = format!(
+                "it is an abort by {}, and an earlier gc saw a snapshot there: the manifest was lost, and this was put in its \
+                 place. gc deletes nothing until that is given up; `sancerre repair` says how",
+                abort.signer
+            );
+            Some(Finding { severity: Severity::Damaged, object, problem, costs })
+        }
         Outcome::Invalid(error) if log.retention().gave_up(entry) => {
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
             Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })

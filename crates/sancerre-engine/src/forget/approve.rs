@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Approval, Kind, Quorum};
+use sancerre_format::names;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
-use crate::repository::log::{Log, Pending};
+use crate::repository::log::{ApprovalRequest, Log, Pending};
 use crate::repository::session::{append, one_line};
 
 /// What an approval came to.
@@ -61,15 +62,24 @@ fn nothing_waits(number: u64) -> Error {
 /// Asks for so many approvals of what is forgotten from now on. More count at once; fewer when as many keepers as are
 /// needed now approved that. Returns the entry's number, and whether it waits.
 ///
-/// Errors: [`Error::Usage`] when so many are needed already; [`Error::WrongKey`] without the admin's key; the store's.
+/// So many as are needed already ends what waits and asks for fewer.
+///
+/// Errors: [`Error::Usage`] when so many are needed already and nothing waits; [`Error::WrongKey`] without the admin's key; the store's.
 pub async fn set_quorum(repository: &Repository, approvals_needed: u32, reason: &str) -> Result<(u64, bool)> {
     let log = Log::load(repository).await?;
     log.refuse_unread(&repository.keys.zone)?;
-    let now = log.retention().approvals_needed();
-    if now == approvals_needed {
+    let retention = log.retention();
+    let now = retention.approvals_needed();
+    let waits = retention.pending().any(|pending| matches!(pending.request, ApprovalRequest::Quorum(_)));
+    if now == approvals_needed && !waits {
         return Err(Error::Usage(format!("{now} approvals are needed already; nothing was done")));
     }
     let quorum = Quorum { approvals_needed, reason: one_line(reason) };
     let entry = append(repository, &log, Kind::Quorum(quorum), &[]).await?.number;
+    // Lost, it would let count what was forgotten above it without anybody's consent.
+    let zone = &repository.keys.zone;
+    let key = names::log(zone, entry);
+    let bytes = repository.store.get(&key).await?.ok_or(Error::Store(StoreError::Missing { key }))?;
+    repository.store.put_new(&names::quorum(zone, entry), bytes).await?;
     Ok((entry, approvals_needed < now))
 }

@@ -28,7 +28,7 @@ use evidence::{Candidate, MachineEvidence};
 use plan::{Decision, ForgetReason, Rules, Verdict};
 
 pub use approve::{Approved, approve, set_quorum};
-pub use records::{hold, hold_vms, release, release_vms, undelete};
+pub use records::{Released, hold, hold_vms, release, release_vms, undelete};
 
 /// What is asked for.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Held, Kind, Snapshots};
+use sancerre_format::log::{Held, KEEPERS, Kind, Snapshots};
 use sancerre_format::names::Title;
 
 use crate::error::{Error, Result};
@@ -34,10 +34,24 @@ pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, 
     rescue(repository, log, snapshots, Kind::Undelete(named(snapshots, reason))).await
 }
 
-/// Ends holds. Returns the entry's number.
+/// What came of a wish to end holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Number of its log entry.
+    pub entry: u64,
+    /// How many other keepers must approve it before it counts.
+    pub approvals_needed: u32,
+}
+
+/// Ends holds, where approvals are needed once there are as many: what was held may go then.
 ///
-/// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::WrongKey`]; the store's.
-pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
+/// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::Refused`] when this key asked for
+/// it already; [`Error::WrongKey`]; the store's.
+pub async fn release(
+    repository: &Repository,
+    snapshots: &BTreeSet<SessionId>,
+    reason: &str,
+) -> Result<Released> {
     let log = known(repository, snapshots).await?;
     let retention = log.retention();
     if let Some(other) = snapshots.iter().find(|snapshot| retention.held_by(snapshot).is_none()) {
@@ -60,7 +74,8 @@ pub async fn release(repository: &Repository, snapshots: &BTreeSet<SessionId>, r
             other.intent
         )));
     }
-    Ok(append(repository, &log, Kind::Release(held(snapshots, reason)), &[]).await?.number)
+    refuse_asked(repository, &log, snapshots, &BTreeSet::new())?;
+    end_holds(repository, &log, held(snapshots, reason)).await
 }
 
 /// Protects all snapshots of machines from every forget, those to come too. Returns the entry's number.
@@ -86,17 +101,40 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
     rescue(repository, log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
 }
 
-/// Ends the holds of machines; snapshots that are held themselves stay so. Returns the entry's number.
+/// Ends the holds of machines as [`release`] does; snapshots that are held themselves stay so.
 ///
-/// Errors: [`Error::Usage`] for a machine that is not held; [`Error::WrongKey`]; the store's.
-pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
+/// Errors: [`Error::Usage`] for a machine that is not held; as [`release`].
+pub async fn release_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<Released> {
     let log = Log::load(repository).await?;
     log.refuse_unread(&repository.keys.zone)?;
     let retention = log.retention();
     if let Some(other) = vms.iter().find(|vm| retention.vm_held_by(vm).is_none()) {
         return Err(Error::Usage(format!("the machine {other} is not held; nothing was done")));
     }
-    Ok(append(repository, &log, Kind::Release(held_vms(vms, reason)), &[]).await?.number)
+    refuse_asked(repository, &log, &BTreeSet::new(), vms)?;
+    end_holds(repository, &log, held_vms(vms, reason)).await
+}
+
+fn refuse_asked(
+    repository: &Repository,
+    log: &Log,
+    snapshots: &BTreeSet<SessionId>,
+    vms: &BTreeSet<Title>,
+) -> Result<()> {
+    let by = &repository.signer(KEEPERS)?.by.name;
+    match log.retention().release_asked_by(by, snapshots, vms) {
+        None => Ok(()),
+        Some(entry) => Err(Error::Refused(format!(
+            "the release of one of them waits for approval already, as log entry {entry}; see `sancerre approve`. Nothing was \
+             done"
+        ))),
+    }
+}
+
+async fn end_holds(repository: &Repository, log: &Log, held: Held) -> Result<Released> {
+    let approvals_needed = log.retention().approvals_needed();
+    let entry = append(repository, log, Kind::Release(held), &[]).await?.number;
+    Ok(Released { entry, approvals_needed })
 }
 
 async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Result<Log> {

@@ -35,6 +35,7 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             by: entry.fields.by.name.clone(),
         });
     }
+    refuse_disputed(repository, log, number.min(log.end()))?;
     let (retention, abandoned) = (log.retention_below(number), log.abandoned());
     if let Some((snapshot, entry)) = retention.forgotten_too_early(repository.host.clock.now()) {
         let by = log
@@ -76,9 +77,24 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             return Err(Error::Hidden { key: names::outcome(zone, &session), entry: witness });
         }
     }
+    if let Some(replaced) = log.replaced(number).next() {
+        return Err(Error::Replaced { key: names::outcome(zone, &replaced), session: replaced });
+    }
     log.judge();
     refuse_waiting(repository, log, number)?;
     refuse_lies(repository, log)
+}
+
+/// Whoever lies about what stood at a number, what the other needs would look like garbage.
+fn refuse_disputed(repository: &Repository, log: &Log, end: u64) -> Result<()> {
+    let Some(dispute) = log.disputes(end).into_iter().next() else {
+        // invariant: what nobody disputes stands
+        return Ok(());
+    };
+    let claims = dispute.claims.iter().map(|(session, ..)| *session);
+    let session = claims.chain(dispute.standing).next();
+    let session = session.ok_or_else(|| Error::bug("a number is disputed by nobody"))?;
+    Err(Error::Unresolved { key: names::log(&repository.keys.zone, dispute.number), session })
 }
 
 /// A commit above an outcome that does not verify has no effect, and would have if the right bytes came back. Nothing can be

@@ -14,7 +14,8 @@ use crate::repository::log::Log;
 /// The commits that count from now on. The others are named, with what speaks against them.
 pub(super) fn plan(repository: &Repository, log: &Log, report: &mut RepairReport) -> Vec<SessionId> {
     let mut admitted = Vec::new();
-    for session in log.untold() {
+    let is_disputed = |session: &SessionId| log.dispute(session.number).is_some();
+    for session in log.untold().into_iter().filter(|session| !is_disputed(session)) {
         let key = names::log(&repository.keys.zone, session.number);
         match log.entry(session.number).and_then(|entry| entry.snapshot()) {
             Some(snapshot) => {
@@ -32,7 +33,7 @@ pub(super) fn plan(repository: &Repository, log: &Log, report: &mut RepairReport
             )),
         }
     }
-    for (session, _) in log.doubted() {
+    for (session, _) in log.doubted().filter(|(session, _)| !is_disputed(session)) {
         let key = names::outcome(&repository.keys.zone, &session);
         match objection(repository, log, session) {
             None => {

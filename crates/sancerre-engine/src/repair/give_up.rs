@@ -14,6 +14,7 @@ use sancerre_format::names::{self, Zone, ZoneKey};
 use sancerre_format::outcome::Abort;
 use sancerre_format::record;
 
+use super::disputes::is_claim;
 use super::{RepairOptions, is_sound, is_unknown};
 use crate::check::witness;
 use crate::error::{Error, Result, StoreError};
@@ -35,6 +36,9 @@ pub async fn give_up(
     let zone = &repository.keys.zone;
     match parse(zone, key) {
         Ok(ZoneKey::Log(number)) => entry(repository, log, number, options).await,
+        Ok(ZoneKey::Outcome(session)) if is_claim(log, &session) => {
+            Ok(format!("{key}: given up; it does not say what stood at its number"))
+        }
         Ok(ZoneKey::Outcome(session)) => outcome(repository, log, session, options).await,
         _ => Err(Error::Usage(format!(
             "{key} is no log entry and no outcome of zone {zone}: only these are given up. Name it as `sancerre check` does, such \
@@ -60,12 +64,13 @@ async fn entry(
 ) -> Result<String> {
     let key = names::log(&repository.keys.zone, number);
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
+    let is_disputed = log.dispute(number).is_some();
     match log.entry(number) {
         Some(entry) if is_sound(entry) => return usage("is there and is what its signer wrote"),
-        Some(entry) if entry.lost.is_some() && entry.has_ended() => {
+        Some(entry) if entry.lost.is_some() && entry.has_ended() && !is_disputed => {
             return usage("is lost already, and its outcome stands for it");
         }
-        None if number == 0 || number > log.highest() => {
+        None if number == 0 || (number > log.highest() && !is_disputed) => {
             return usage("is above all log entries that there are");
         }
         _ => {}
@@ -74,6 +79,7 @@ async fn entry(
     let is_untold = log.untold().iter().any(|untold| untold.number == number);
     if session.is_none()
         && !is_untold
+        && !is_disputed
         && let Some(entry) = log.entry(number).filter(|entry| entry.session.intent != UNKNOWN)
     {
         return match log.noted().contains(&entry.session) {
@@ -84,7 +90,8 @@ async fn entry(
             }
         };
     }
-    let session = session.unwrap_or(SessionId { number, intent: UNKNOWN });
+    // Of several that claim it none stands any more.
+    let session = session.filter(|_| !is_disputed).unwrap_or(SessionId { number, intent: UNKNOWN });
     if !options.dry_run {
         let fill = filler(&session);
         if log.entry(number).is_none()
@@ -157,7 +164,8 @@ async fn outcome(
     let usage = |why: &str| Err(Error::Usage(format!("{key} {why}; nothing was done")));
     let is_hidden = entry.is_some_and(|entry| is_hidden(log, entry));
     let is_bad = entry.is_some_and(|entry| matches!(entry.outcome, Outcome::Invalid(_)));
-    if !is_bad && !is_hidden {
+    let is_replaced = log.replaced(Log::END).any(|replaced| replaced == session);
+    if !is_bad && !is_hidden && !is_replaced {
         return usage("is no outcome that is lost, cannot be read, or does not verify");
     }
     if entry.is_some_and(LogEntry::is_gc) {
@@ -174,11 +182,12 @@ async fn outcome(
     if !options.dry_run {
         let named = Snapshots { snapshots: vec![session], reason: one_line(&options.reason) };
         append(repository, log, Kind::Forget(named), &[]).await?;
-        if is_hidden {
-            // Else a gc would wait for it as for a backup under way.
-            end(repository, session, options).await?;
-        }
         log.refresh(repository).await?;
+        if is_hidden && !log.retention().is_live(&session) {
+            // Else a gc would wait for it as for a backup under way. While others must approve that, it may come back.
+            end(repository, session, options).await?;
+            log.refresh(repository).await?;
+        }
     }
     if log.retention().approvals_needed() > 0 {
         said = "to be forgotten once other keepers approved it (`sancerre approve`)";

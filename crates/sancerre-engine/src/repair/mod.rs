@@ -10,13 +10,14 @@
 //! proves content by its ids as ever.
 
 mod admit;
+mod disputes;
 mod give_up;
 mod lists;
 mod noted;
 
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::Entry;
 use sancerre_format::names::{self, ZoneKey};
 use sancerre_format::record;
 
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::index::{Whole, key_of, rebuild_index, segments};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::log::{Log, LogEntry, Lost, UNKNOWN};
+use crate::repository::log::{COPIES, Log, LogEntry, Lost, UNKNOWN, copy_key};
 use crate::store::Put;
 
 pub use give_up::give_up;
@@ -80,9 +81,14 @@ pub async fn repair(
         let done = give_up(repository, &mut log, key, options).await?;
         report.done.push(done);
     }
+    if !options.dry_run && !options.give_up.is_empty() {
+        // What stood for an entry may be another now.
+        log = Log::load(repository).await?;
+    }
     fill(repository, &log, options, &mut report).await?;
     let void = noted::plan(repository, &log, options, &mut report).await?;
-    let admitted = admit::plan(repository, &log, &mut report);
+    let mut admitted = admit::plan(repository, &log, &mut report);
+    admitted.extend(disputes::plan(repository, &log, options, &mut report).await?);
     let anew = lists::plan(repository, &log, &mut report).await?;
     for one in &anew {
         lists::make(repository, &log, one, options, monitor, &mut report).await?;
@@ -95,7 +101,8 @@ pub async fn repair(
     Ok(report)
 }
 
-/// Revocations are kept twice: what is lost of the log is put back as it was. Whether something was.
+/// Some entries are kept twice: the newest of the log, of which nothing else says that it was there, is put back as it was.
+/// Whether something was.
 async fn bring_back(
     repository: &Repository,
     log: &Log,
@@ -103,7 +110,11 @@ async fn bring_back(
     report: &mut RepairReport,
 ) -> Result<bool> {
     let mut is_changed = false;
-    for listed in repository.store.list(names::REVOKED).await? {
+    let mut copies = Vec::new();
+    for folder in COPIES {
+        copies.extend(repository.store.list(folder).await?);
+    }
+    for listed in copies {
         let bytes = match repository.store.get(&listed.key).await {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => {
@@ -113,8 +124,8 @@ async fn bring_back(
         };
         let Ok(entry) = record::decode::<Entry>(&repository.keys.trust, &bytes) else { continue };
         let session = SessionId { number: entry.fields.number, intent: Hash::of(&bytes) };
-        let is_ours =
-            entry.fields.zone == repository.keys.zone && matches!(entry.fields.kind, Kind::Revoke(_));
+        let is_ours = entry.fields.zone == repository.keys.zone
+            && copy_key(&repository.keys.zone, &entry.fields).as_ref() == Some(&listed.key);
         let is_said = log.said_of(session.number) == Some(session) || is_next(log, &entry.fields);
         if !is_ours || log.entry(session.number).is_some() || !is_said {
             continue;
@@ -126,7 +137,7 @@ async fn bring_back(
                 Put::Occupied(_) => continue,
             }
         }
-        report.done.push(format!("{key}: the revocation, as it is kept at {}", listed.key));
+        report.done.push(format!("{key}: put back, as it is kept at {}", listed.key));
     }
     Ok(is_changed)
 }
@@ -147,10 +158,14 @@ async fn fill(
 ) -> Result<()> {
     let missing = log.lost_entries().filter(|(_, why)| *why == Lost::Missing);
     for (session, _) in missing {
+        let key = names::log(&repository.keys.zone, session.number);
+        if log.is_copied(session.number) {
+            report.done.push(format!("{key}: put back, as its copy below keys/ is"));
+            continue;
+        }
         if log.entry(session.number).is_none_or(|entry| !entry.has_ended()) {
             continue;
         }
-        let key = names::log(&repository.keys.zone, session.number);
         report.done.push(format!(
             "{key}: filled, so that nobody can put another entry there; its outcome stands for it"
         ));
@@ -164,16 +179,19 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
     let advice = |key: &str| {
         format!(
             "nothing says what it said: bring it back from a copy of the repository, or give it up with --give-up {key}. Until \
-             then nothing is added to the log, and nothing is deleted. If it was a hold, a forget, a quarantine, a taint or a \
-             revocation, its effect is lost with it: say it again before the next gc"
+             then nothing is added to the log, and nothing is deleted. If it was a hold, an undelete, a quarantine, a \
+             taint, a revocation or a number of approvals, its effect is lost with it, also on what was signed above it: stop every \
+             gc (timers too) first, and say it again before the next one; look at what is forgotten with `sancerre snapshots`"
         )
     };
-    for number in log.missing().take(NAMED_MAX) {
+    let is_disputed = |number: u64| log.dispute(number).is_some();
+    for number in log.missing().filter(|number| !is_disputed(*number)).take(NAMED_MAX) {
         let key = names::log(zone, number);
         let advice = advice(&key);
         report.left.push((key, format!("it is missing; {advice}")));
     }
-    for session in log.entries().map(|entry| entry.session).filter(|session| is_void(log, session)) {
+    let void = log.entries().map(|entry| entry.session).filter(|session| is_void(log, session));
+    for session in void.filter(|session| !is_disputed(session.number)) {
         let key = names::log(zone, session.number);
         let advice = format!(
             "an entry was there, nothing says what it said, and it is void: bring it back from a copy of the repository, or give \
@@ -205,6 +223,13 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         let key = names::outcome(zone, &entry.session);
         let advice = format!(
             "it is missing, and was a snapshot or an abort: bring it back, or give it up with --give-up {key}"
+        );
+        report.left.push((key, advice));
+    }
+    for session in log.replaced(Log::END) {
+        let key = names::outcome(zone, &session);
+        let advice = format!(
+            "it is an abort, and an earlier gc saw a snapshot there, whose packs stay until then: give it up with --give-up {key}"
         );
         report.left.push((key, advice));
     }

@@ -21,7 +21,7 @@ use super::objects::{self, KeyRecord, LeftOut};
 use super::recipients::{self, Removed};
 use super::{Keys, SecretString, read_config};
 use crate::error::{Error, Result, StoreError};
-use crate::log::Log;
+use crate::log::{Log, UNKNOWN};
 use crate::repository::Repository;
 use sancerre_store::{Listed, Put, Store};
 
@@ -250,6 +250,7 @@ async fn inventory(
         log.is_some_and(|log| log.revocation(&certificate.name).is_some())
     };
     add(store, trust, &mut found, |record: &Record<Certificate>| !is_revoked(&record.fields)).await?;
+    add_given_up(repository, zones, &mut found).await?;
     if let Some(stranger) = drop.iter().find(|key| !found.contains_key(*key)) {
         return Err(Error::Usage(format!("there is no object {stranger} that the admin's key signed")));
     }
@@ -258,6 +259,25 @@ async fn inventory(
     let dropped = dropped.collect();
     let kept = found.into_iter().filter(|(key, (_, kept))| keeps(key, *kept));
     Ok((kept.map(|(key, (hash, _))| (key, hash)).collect(), dropped))
+}
+
+/// With these aborts an admin gave up entries of which nothing is known: without them nobody could go on.
+async fn add_given_up(
+    repository: &Repository,
+    zones: &BTreeMap<Zone, (u64, Log)>,
+    found: &mut BTreeMap<String, (Hash, bool)>,
+) -> Result<()> {
+    for (zone, (_, log)) in zones {
+        let lost = log.lost_entries().map(|(session, _)| session);
+        for session in lost.filter(|session| session.intent == UNKNOWN) {
+            let key = names::outcome(zone, &session);
+            let bytes = repository.store.get(&key).await?;
+            let bytes = bytes.ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
+            let hash = record::head_hash(&bytes).map_err(Error::object(&key))?;
+            found.insert(key, (hash, true));
+        }
+    }
+    Ok(())
 }
 
 async fn add<F: KeyRecord>(

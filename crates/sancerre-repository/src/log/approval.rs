@@ -1,13 +1,14 @@
-//! Entries that count only when other keepers approved them: two persons for forgetting (FORMAT.md §7.1).
+//! Entries that count only when other keepers approved them: two persons for forgetting, and for ending holds
+//! (FORMAT.md §7.1).
 //!
-//! One stolen keeper's key, or the admin's, can then ask that snapshots are forgotten, and no more.
+//! One stolen keeper's key, or the admin's, can then ask that snapshots go, and no more.
 
 use std::fmt;
 
 use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Entry;
-use sancerre_format::names::Name;
+use sancerre_format::names::{Name, Title};
 use sancerre_format::record::Record;
 
 use super::Log;
@@ -17,6 +18,8 @@ use super::Log;
 pub enum ApprovalRequest {
     /// These snapshots go.
     Forget(Vec<SessionId>),
+    /// These snapshots, and these machines, are held no longer.
+    Release(Vec<SessionId>, Vec<Title>),
     /// So few approvals are needed from then on.
     Quorum(u32),
 }
@@ -82,6 +85,9 @@ impl fmt::Display for Pending {
         write!(f, "log entry {} of {}: ", self.session.number, self.by)?;
         match &self.request {
             ApprovalRequest::Forget(snapshots) => write!(f, "forget {} snapshots", snapshots.len())?,
+            ApprovalRequest::Release(snapshots, vms) => {
+                write!(f, "release {} snapshots and {} machines", snapshots.len(), vms.len())?;
+            }
             ApprovalRequest::Quorum(needed) => write!(f, "need {needed} approvals only")?,
         }
         write!(f, ", {} of {} approvals", self.approvals.len(), self.needed)

@@ -118,7 +118,7 @@ impl Log {
                 !abandoned.contains_key(&entry.session) && !waiting.contains_key(&entry.session.number);
             avoid_gc(avoid, entry, is_in_force)?;
         }
-        for (gc, lists) in self.doubted().filter(|(gc, _)| gc.number < number) {
+        for (gc, lists) in self.hinted().filter(|(gc, _)| gc.number < number) {
             avoid.add_gc(gc.number, &lists.dead);
         }
         Ok(())

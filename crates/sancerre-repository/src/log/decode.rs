@@ -19,14 +19,17 @@ pub(super) type Verified<T> = Result<T, FormatError>;
 /// A log entry that belongs to its place, or what it is instead.
 pub(super) enum Found {
     Known(Box<Record<Entry>>),
+    /// The same by an admin key that was replaced since.
+    OfOldAdmin(Box<Record<Entry>>),
     /// Signed by this key for this very place, and of a later version.
     Opaque(Name, FormatError),
 }
 
 impl LogEntry {
     pub(super) fn new(number: u64, intent: Hash, found: Verified<Found>) -> Self {
+        let is_of_old_admin = matches!(found, Ok(Found::OfOldAdmin(_)));
         let (entry, opaque_by) = match found {
-            Ok(Found::Known(entry)) => (Ok(entry), None),
+            Ok(Found::Known(entry) | Found::OfOldAdmin(entry)) => (Ok(entry), None),
             Ok(Found::Opaque(by, error)) => (Err(error), Some(by)),
             Err(error) => (Err(error), None),
         };
@@ -39,6 +42,7 @@ impl LogEntry {
             opaque_by,
             outcome: Outcome::Undecided,
             lost: None,
+            is_of_old_admin,
         }
     }
 }
@@ -56,7 +60,12 @@ pub(super) fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> 
         Err(newer @ FormatError::Unsupported { .. }) => decode_opaque(repository, key, bytes, newer),
         // Nobody can avoid what it proposes, so nobody may collect by it. (A quarantine of nothing harms nobody.)
         Err(damaged) if matches!(entry.fields.kind, Kind::Gc { .. }) => Err(damaged),
-        _ => at_its_place(repository, entry, key).map(Found::Known),
+        _ => {
+            let is_old =
+                entry.signer == Signer::Admin && !record::is_of_last_admin(&repository.keys.trust, bytes);
+            let entry = at_its_place(repository, entry, key)?;
+            Ok(if is_old { Found::OfOldAdmin(entry) } else { Found::Known(entry) })
+        }
     }
 }
 

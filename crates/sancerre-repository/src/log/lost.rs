@@ -20,7 +20,7 @@ use sancerre_format::names::{self, Folder, ZoneKey};
 use sancerre_format::record::Fields;
 
 use super::decode::forged;
-use super::stand_in::{Claim, ClaimKind, StandIn, decode};
+use super::stand_in::{ClaimKind, StandIn, decode};
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
@@ -113,7 +113,7 @@ impl Log {
                 self.doubted.insert(session, stand_in);
             }
             self.distrust_revoked();
-            if is_done {
+            if is_done && !self.stand_copies(repository).await? {
                 return Ok(());
             }
         }
@@ -152,14 +152,15 @@ impl Log {
         };
         let StandIn { entry, outcome } = stand_in;
         let (revoked, void_by, opaque_by, lost) = (None, None, None, Some(why));
-        let entry = LogEntry { session, entry, revoked, void_by, opaque_by, outcome, lost };
+        let is_of_old_admin = false;
+        let entry = LogEntry { session, entry, revoked, void_by, opaque_by, outcome, lost, is_of_old_admin };
         self.entries.insert(session.number, entry);
     }
 
     /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. The entry just above
     /// has read the bytes: if it is there, nobody else is asked.
-    fn lost(&self) -> BTreeMap<u64, SessionId> {
-        let mut lost = BTreeMap::new();
+    pub(super) fn lost(&self) -> BTreeMap<u64, SessionId> {
+        let mut lost: BTreeMap<u64, SessionId> = self.displaced().collect();
         let mut add = |session: SessionId| {
             if lost.len() < LOST_MAX && self.is_lost(&session) {
                 lost.entry(session.number).or_insert(session);
@@ -183,22 +184,36 @@ impl Log {
         self.said_alone(&is_told).into_iter().for_each(&mut add);
         // Of whose bytes nobody says anything: only the administrator can say that they came to nothing.
         let untold = self.untold().into_iter().map(|session| session.number).take(UNSAID_MAX);
-        let unsaid = self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).chain(untold);
+        let disputed = self.disputes(Self::END).into_iter().map(|dispute| dispute.number).take(UNSAID_MAX);
+        let unsaid =
+            self.unsaid_numbers().chain(self.missing().take(UNSAID_MAX)).chain(untold).chain(disputed);
         let unsaid = unsaid.collect::<BTreeSet<_>>();
         unsaid.into_iter().map(|number| SessionId { number, intent: UNKNOWN }).for_each(&mut add);
         lost
     }
 
+    /// Sessions that the administrator admitted, whatever anybody else says, and that do not stand yet. No entry makes way
+    /// that is there and whose signer is trusted.
+    fn displaced(&self) -> impl Iterator<Item = (u64, SessionId)> + '_ {
+        let gives_way = |entry: &LogEntry, session: &SessionId| {
+            let is_sound = entry.lost.is_none() && (entry.entry.is_ok() || entry.opaque_by.is_some());
+            let is_given_up = matches!(entry.outcome, Outcome::Abort(_)) && entry.session.intent == UNKNOWN;
+            entry.session != *session && !is_sound && !is_given_up
+        };
+        let admitted = self.admitted().into_keys().filter(|session| session.number >= self.start());
+        let displaced = admitted.filter(move |session| {
+            self.entries.get(&session.number).is_none_or(|entry| gives_way(entry, session))
+        });
+        displaced.map(|session| (session.number, session))
+    }
+
     /// What the valid entries say of the bytes just below them, which they have read. Who read what fills a number for a session
     /// whose outcome is there did not know of that, and says nothing of it.
-    fn told(&self) -> BTreeMap<u64, Hash> {
+    pub(super) fn told(&self) -> BTreeMap<u64, Hash> {
         let told = self
             .valid()
             .filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
-        let is_filled = |number: u64, previous: &Hash| {
-            self.claims_at(number).iter().any(|(session, _)| Hash::of(&filler(session)) == *previous)
-        };
-        told.filter(|(number, previous)| !is_filled(*number, previous)).collect()
+        told.filter(|(number, previous)| !self.is_filled_by(*number, previous)).collect()
     }
 
     /// From which number on a session whose entry is lost is certain: always by what the entry above read, else from the
@@ -229,45 +244,6 @@ impl Log {
         newest.chain(below.filter_map(only).filter(is_snapshot)).collect()
     }
 
-    /// The manifests and commits without an entry at a number, by keys that are trusted there.
-    fn claims_at(&self, number: u64) -> Vec<(SessionId, &Claim)> {
-        let at = |hash: u8| SessionId { number, intent: Hash([hash; 32]) };
-        let is_trusted = |claim: &Claim| {
-            let revoked = self.revocations().any(|(_, one)| one.writer == claim.by && one.from <= number);
-            claim.kind != ClaimKind::Abort && !revoked
-        };
-        let claims = self.alone.range(at(0)..=at(0xff)).filter(|(_, claim)| is_trusted(claim));
-        claims.map(|(session, claim)| (*session, claim)).collect()
-    }
-
-    /// Which session is claimed at a number: the one for which it was filled, else the least of one signer.
-    ///
-    /// Errors: one of those that several signers claim; nobody can tell which it was.
-    fn claim_at(&self, number: u64) -> std::result::Result<Option<SessionId>, SessionId> {
-        let claims = self.claims_at(number);
-        let filled = self.entries.get(&number).map(|entry| entry.session.intent);
-        if let Some((session, _)) =
-            claims.iter().find(|(session, _)| filled == Some(Hash::of(&filler(session))))
-        {
-            return Ok(Some(*session));
-        }
-        match claims.first() {
-            Some((session, first)) if claims.iter().any(|(_, claim)| claim.by != first.by) => Err(*session),
-            first => Ok(first.map(|(session, _)| *session)),
-        }
-    }
-
-    /// A session that several keys claim at the highest number or above it: whoever adds to the log would take the place of what
-    /// was there.
-    pub fn unclear(&self) -> Option<SessionId> {
-        let highest = self.highest();
-        let is_open = |session: &SessionId| self.is_lost(session);
-        [highest, highest.saturating_add(1)]
-            .into_iter()
-            .filter_map(|at| self.claim_at(at).err())
-            .find(is_open)
-    }
-
     /// Sessions that were there and of which nothing says what became of them, and commits that nobody has admitted, below
     /// `end`, ascending: what a collector must not go on above.
     pub fn unresolved(&self, end: u64) -> Vec<SessionId> {
@@ -285,7 +261,8 @@ impl Log {
         let from = self.start();
         let below = self.entries.range(from..self.highest().max(from)).map(|(_, entry)| entry);
         let lost = below.filter(|entry| entry.lost.is_some() || entry.announced().is_none());
-        let lost = lost.filter(|entry| entry.opaque_by.is_none() && !is_given_up(entry));
+        let is_copied = |entry: &LogEntry| self.is_copied(entry.session.number);
+        let lost = lost.filter(|entry| entry.opaque_by.is_none() && !is_given_up(entry) && !is_copied(entry));
         let untold = lost.map(|entry| entry.session).filter(|session| !told.contains_key(&session.number));
         untold.filter(|session| !admitted.contains_key(session)).collect()
     }
@@ -310,7 +287,7 @@ impl Log {
 
     /// Whether this session stood at its number, and something else or nothing does now. Of bytes that are as they were and
     /// do not verify nothing was lost.
-    fn is_lost(&self, session: &SessionId) -> bool {
+    pub(super) fn is_lost(&self, session: &SessionId) -> bool {
         if session.number < self.start() {
             return false;
         }
@@ -340,7 +317,11 @@ impl Log {
             if folders.contains(&format!("{number:016x}")) {
                 continue;
             }
-            let (key, filler) = (names::log(&repository.keys.zone, *number), filler(&entry.session));
+            // Of several that claim it nobody says which it was.
+            let intent = if self.dispute(*number).is_some() { UNKNOWN } else { entry.session.intent };
+            let filler = filler(&SessionId { number: *number, intent });
+            let filler = self.copies.get(number).cloned().unwrap_or(filler);
+            let key = names::log(&repository.keys.zone, *number);
             match repository.store.put_new(&key, filler.clone()).await {
                 Ok(Put::Occupied(found)) if found != filler => {
                     return Err(Error::Refused(format!(

@@ -164,7 +164,7 @@ impl Moves {
 }
 
 fn doubted(log: &Log) -> impl Iterator<Item = (u64, &GcLists)> {
-    log.doubted().map(|(session, lists)| (session.number, lists))
+    log.hinted().map(|(session, lists)| (session.number, lists))
 }
 
 /// What lies in one place of the frames of one pack.

@@ -135,6 +135,7 @@ impl Log {
     /// Nothing a revoked key signed counts: a writer's from the number that the revocation says, for whoever took its host
     /// over may have signed before it was noticed; a keeper's from the revocation on, for what it deleted before is gone.
     pub(super) fn distrust_revoked(&mut self) {
+        self.distrust_old_admins();
         let mut revoked: HashMap<Name, Vec<(u64, u64)>> = HashMap::new();
         for (number, distrust) in self.revocations() {
             revoked.entry(distrust.writer.clone()).or_default().push((distrust.from, number));
@@ -155,10 +156,27 @@ impl Log {
         }
     }
 
+    /// A number whose entry is lost is free to a key that was replaced above it. What it signs there is none when the next
+    /// entry read another one.
+    fn distrust_old_admins(&mut self) {
+        if !self.entries.values().any(|entry| entry.is_of_old_admin && entry.entry.is_ok()) {
+            return;
+        }
+        let told = self.told();
+        let contradicted = self.entries.values_mut().filter(|entry| {
+            let is_other = told.get(&entry.session.number).is_some_and(|told| *told != entry.session.intent);
+            entry.is_of_old_admin && entry.entry.is_ok() && is_other
+        });
+        for entry in contradicted {
+            let why = "an admin key signed it that was replaced, and the entry above follows on another one";
+            entry.entry = Err(forged(Entry::KIND, why));
+        }
+    }
+
     /// Takes in an entry that this process has just made.
     pub fn add_own(&mut self, repository: &Repository, key: &str, bytes: &[u8]) -> Result<()> {
         let entry = decode_entry(repository, key, bytes).map_err(Error::object(key))?;
-        if let Found::Known(record) = &entry {
+        if let Found::Known(record) | Found::OfOldAdmin(record) = &entry {
             let number = record.fields.number;
             self.entries.insert(number, LogEntry::new(number, Hash::of(bytes), Ok(entry)));
         }

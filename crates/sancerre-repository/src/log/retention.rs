@@ -1,10 +1,10 @@
 //! What the records say of snapshots: which are forgotten, held, or removed for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::certificate::Signer;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Entry, Kind};
+use sancerre_format::log::{Entry, Held, Kind};
 use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
@@ -52,7 +52,7 @@ impl Retention {
     pub fn asked_by(&self, signer: &Name, snapshot: &SessionId) -> Option<u64> {
         let asks = |pending: &&Pending| match &pending.request {
             ApprovalRequest::Forget(snapshots) => pending.by == *signer && snapshots.contains(snapshot),
-            ApprovalRequest::Quorum(_) => false,
+            _ => false,
         };
         self.pending().find(asks).map(|pending| pending.session.number)
     }
@@ -83,11 +83,6 @@ impl Retention {
         self.suspects.all(&is_gone).map(|(session, vm)| (session, vm.clone())).collect()
     }
 
-    /// The suspect snapshots of the machine of this one that were not cleared, ascending.
-    pub fn suspects_of(&self, snapshot: &SessionId) -> Vec<SessionId> {
-        self.suspects.of(snapshot, |session| self.collected.contains_key(session))
-    }
-
     /// The first suspect snapshot of each machine that has one.
     pub fn suspect_machines(&self) -> Vec<SessionId> {
         self.suspects.machines(&|session: &SessionId| self.collected.contains_key(session))
@@ -98,6 +93,23 @@ impl Retention {
         self.pending().any(
             |pending| matches!(&pending.request, ApprovalRequest::Forget(asked) if asked.contains(snapshot)),
         )
+    }
+
+    /// The entry of this signer that would release one of these snapshots or machines and waits for approval.
+    pub fn release_asked_by(
+        &self,
+        signer: &Name,
+        snapshots: &BTreeSet<SessionId>,
+        vms: &BTreeSet<Title>,
+    ) -> Option<u64> {
+        let asks = |pending: &&Pending| match &pending.request {
+            ApprovalRequest::Release(of, of_vms) => {
+                let is_named = of.iter().any(|snapshot| snapshots.contains(snapshot));
+                pending.by == *signer && (is_named || of_vms.iter().any(|vm| vms.contains(vm)))
+            }
+            _ => false,
+        };
+        self.pending().find(asks).map(|pending| pending.session.number)
     }
 
     /// Does at once what needs no approval.
@@ -117,6 +129,10 @@ impl Retention {
         match request {
             ApprovalRequest::Forget(snapshots) => {
                 self.forgotten.extend(snapshots.into_iter().map(|snapshot| (snapshot, number)));
+            }
+            ApprovalRequest::Release(snapshots, vms) => {
+                self.held.retain(|snapshot, _| snapshots.binary_search(snapshot).is_err());
+                self.held_vms.retain(|vm, _| vms.binary_search(vm).is_err());
             }
             ApprovalRequest::Quorum(needed) => {
                 self.approvals_needed = needed;
@@ -142,7 +158,21 @@ impl Retention {
                 asked.retain(stays);
                 !asked.is_empty()
             }
-            ApprovalRequest::Quorum(_) => true,
+            _ => true,
+        });
+    }
+
+    /// A hold is for good, whatever release waits: what it names is asked for anew, by who knows of the hold.
+    fn hold(&mut self, number: u64, held: &Held) {
+        self.held.extend(held.snapshots.iter().map(|snapshot| (*snapshot, number)));
+        self.held_vms.extend(held.vms.iter().map(|vm| (vm.clone(), number)));
+        self.pending.retain(|_, pending| match &mut pending.request {
+            ApprovalRequest::Release(snapshots, vms) => {
+                snapshots.retain(|snapshot| held.snapshots.binary_search(snapshot).is_err());
+                vms.retain(|vm| held.vms.binary_search(vm).is_err());
+                !(snapshots.is_empty() && vms.is_empty())
+            }
+            _ => true,
         });
     }
 
@@ -253,13 +283,10 @@ impl Retention {
             }
             Kind::Approve(approval) => self.approve(&approval.entries, &record.signer),
             Kind::Undelete(named) => self.take_back(&named.snapshots),
-            Kind::Hold(held) => {
-                self.held.extend(held.snapshots.iter().map(|snapshot| (*snapshot, number)));
-                self.held_vms.extend(held.vms.iter().map(|vm| (vm.clone(), number)));
-            }
+            Kind::Hold(held) => self.hold(number, held),
             Kind::Release(held) => {
-                self.held.retain(|snapshot, _| held.snapshots.binary_search(snapshot).is_err());
-                self.held_vms.retain(|vm, _| held.vms.binary_search(vm).is_err());
+                let request = ApprovalRequest::Release(held.snapshots.clone(), held.vms.clone());
+                self.ask(entry.session, record, request);
             }
             Kind::Note(note) => self.suspects.note(number, record, note),
             _ => {}

@@ -24,6 +24,8 @@ const EPOCH_UNKNOWN: u16 = 0;
 pub(super) struct Claim {
     pub(super) by: Name,
     pub(super) kind: ClaimKind,
+    /// Of a commit: what it burns and moves.
+    pub(super) lists: Option<Box<GcLists>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +47,13 @@ pub(super) struct StandIn {
 /// Errors: what is wrong with it.
 pub(super) fn verify(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<Claim> {
     let nobody = || forged("outcome", "it claims nothing");
-    let (by, kind) = match decode(repository, key, bytes)?.outcome {
-        Outcome::Manifest(record) => (record.fields.by.name.clone(), ClaimKind::Manifest),
-        Outcome::Commit(record, _) => (record.fields.by.name.clone(), ClaimKind::Commit),
-        Outcome::Abort(record) => (record.fields.by.name.clone(), ClaimKind::Abort),
+    let (by, kind, lists) = match decode(repository, key, bytes)?.outcome {
+        Outcome::Manifest(record) => (record.fields.by, ClaimKind::Manifest, None),
+        Outcome::Commit(record, lists) => (record.fields.by, ClaimKind::Commit, Some(lists)),
+        Outcome::Abort(record) => (record.fields.by, ClaimKind::Abort, None),
         Outcome::Undecided | Outcome::Invalid(_) => return Err(nobody()),
     };
-    Ok(Claim { by, kind })
+    Ok(Claim { by: by.name, kind, lists })
 }
 
 pub(super) fn decode(repository: &Repository, key: &str, bytes: &[u8]) -> Verified<StandIn> {

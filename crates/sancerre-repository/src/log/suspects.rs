@@ -127,13 +127,6 @@ impl Suspects {
         self.counted(is_gone).map(|(session, backed, _)| (*session, &backed.vm))
     }
 
-    /// The suspects of a snapshot's machine, ascending.
-    pub(super) fn of(&self, snapshot: &SessionId, is_gone: impl Fn(&SessionId) -> bool) -> Vec<SessionId> {
-        let Some(own) = self.backups.get(snapshot) else { return Vec::new() };
-        let of_machine = self.counted(&is_gone).filter(|(_, backed, _)| backed.is_of(own));
-        of_machine.map(|(session, ..)| *session).collect()
-    }
-
     /// One suspect snapshot of each machine that has one.
     pub(super) fn machines(&self, is_gone: &impl Fn(&SessionId) -> bool) -> Vec<SessionId> {
         let mut found: Vec<(&SessionId, &Backed)> = Vec::new();

@@ -12,7 +12,7 @@ use sancerre_format::outcome::Abort;
 use super::refuse_revoked;
 use crate::error::{Error, Result};
 use crate::keys::SignerKey;
-use crate::log::Log;
+use crate::log::{Log, filler};
 use crate::repository::Repository;
 use sancerre_store::Put;
 
@@ -44,10 +44,12 @@ impl New<'_> {
     /// a newer version may have announced anything, so only who ends a key's power may pass it.
     pub(super) async fn take_number(self, repository: &Repository, log: &Log) -> Result<(SessionId, Bytes)> {
         // Also above the last number that there is: below that somebody left a gap, which is named.
-        let end = log.end();
+        let (end, signer_is_admin) = (log.end(), self.signer.role == Role::Admin);
         let log = dense(repository, log, end).await?;
         log.refuse_opaque(&repository.keys.zone, end)?;
-        if let Some(session) = log.unclear() {
+        // The administrator's word is what ends that.
+        let is_word = signer_is_admin && matches!((self.kind)(end), Kind::Note(_));
+        if let Some(session) = log.unclear().filter(|_| !is_word) {
             let key = names::log(&repository.keys.zone, session.number);
             return Err(Error::Unresolved { key, session });
         }
@@ -57,7 +59,7 @@ impl New<'_> {
     /// The same, from this number on.
     async fn create(self, repository: &Repository, log: &Log, mut number: u64) -> Result<(SessionId, Bytes)> {
         let Self { signer, kind, public, sealed } = self;
-        let mut previous = number.checked_sub(1).and_then(|before| log.hash_at(before));
+        let mut previous = number.checked_sub(1).and_then(|before| log.previous_at(before));
         loop {
             refuse_revoked(log, signer, number)?;
             let entry = Entry {
@@ -120,9 +122,32 @@ pub async fn append_revoke(
     let signer = repository.signer(&[Role::Admin])?;
     let end = next(log.highest_but(writer))?;
     let log = dense(repository, log, end).await?;
+    let number = behind_lost(repository, &log, end).await?;
     let new = New { signer, kind: &|number| Kind::Revoke(revoke(number)), public: &[], sealed: &[] };
-    let (session, bytes) = new.create(repository, &log, end).await?;
+    let (session, bytes) = new.create(repository, &log, number).await?;
     Ok((session.number, bytes))
+}
+
+/// The first number from this one on at which nothing was lost: what stood there may be of the very key that is revoked. What
+/// is free and claimed is filled.
+async fn behind_lost(repository: &Repository, log: &Log, mut number: u64) -> Result<u64> {
+    loop {
+        let lost = log.entry(number).and_then(|entry| entry.lost);
+        let claim = log.claimed_free(number);
+        if lost.is_none() && claim.is_none() {
+            return Ok(number);
+        }
+        if let Some(session) = claim {
+            // Whatever is there by now keeps the number as well, but an entry, which is behind all that was lost.
+            let key = names::log(&repository.keys.zone, number);
+            if let Put::Occupied(found) = repository.store.put_new(&key, filler(&session)).await?
+                && sancerre_format::record::is_signed(&repository.keys.trust, &found)
+            {
+                return Ok(number);
+            }
+        }
+        number = next(number)?;
+    }
 }
 
 /// Ends somebody else's session with nothing, unless it ended by itself meanwhile: a keeper's right.

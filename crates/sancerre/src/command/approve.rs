@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use clap::Args;
 use sancerre_engine::forget;
 use sancerre_engine::repository::log::{ApprovalRequest, Pending};
+use sancerre_format::id::SessionId;
+use sancerre_format::limits::APPROVALS_MAX;
+use sancerre_format::names::Title;
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -13,10 +16,10 @@ use crate::exit::{Done, Failure};
 use crate::repository;
 use crate::units::count;
 
-/// Consent to what another keeper wants to forget; without numbers, list what waits for that.
+/// Consent to what another keeper wants to forget or to release; without numbers, list what waits for that.
 ///
-/// In a repository that asks for it (`init --approvals-needed`, `key approvals`) a forget counts only when so many other
-/// keepers approved it. Needs a keeper's key file; whoever signed the forget cannot approve it, nor can the administrator.
+/// In a repository that asks for it (`init --approvals-needed`, `key approvals`) a forget or a release counts only when so
+/// many other keepers approved it. Needs a keeper's key file; whoever signed it cannot approve it, nor can the administrator.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,10 +58,14 @@ async fn list(context: &Context) -> Result<Done, Failure> {
     let (retention, pending) = (log.retention(), log.pending());
     for pending in &pending {
         context.output.result(&format!("{pending}\n"))?;
-        if let ApprovalRequest::Forget(snapshots) = &pending.request {
-            let lines: Vec<String> = snapshots.iter().map(|one| format!("  {}\n", one.intent)).collect();
-            context.output.result(&lines.concat())?;
-        }
+        let (snapshots, vms) = match &pending.request {
+            ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), &[][..]),
+            ApprovalRequest::Release(snapshots, vms) => (snapshots.as_slice(), vms.as_slice()),
+            ApprovalRequest::Quorum(_) => continue,
+        };
+        let vms = vms.iter().map(|vm| format!("  {vm}\n"));
+        let lines = snapshots.iter().map(|one| format!("  {}\n", one.intent)).chain(vms);
+        context.output.result(&lines.collect::<String>())?;
     }
     if pending.is_empty() {
         context.output.message("nothing waits for approval");
@@ -69,30 +76,43 @@ async fn list(context: &Context) -> Result<Done, Failure> {
     ]))
 }
 
+/// How many other keepers must approve.
+pub(crate) fn parse_approvals(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|number| *number <= APPROVALS_MAX);
+    number.ok_or_else(|| format!("give a number of keepers from 0 to {APPROVALS_MAX}"))
+}
+
 /// What waits, for JSON.
 pub(crate) fn describe(pending: &Pending) -> Value {
-    let (snapshots, quorum) = match &pending.request {
-        ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), None),
-        ApprovalRequest::Quorum(needed) => (&[][..], Some(needed)),
+    let none = (&[][..], &[][..], &[][..], None);
+    let (forgets, releases, vms, quorum) = match &pending.request {
+        ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), none.1, none.2, none.3),
+        ApprovalRequest::Release(snapshots, vms) => (none.0, snapshots.as_slice(), vms.as_slice(), none.3),
+        ApprovalRequest::Quorum(needed) => (none.0, none.1, none.2, Some(needed)),
     };
+    let ids = |of: &[SessionId]| of.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>();
     json!({
         "entry": pending.session.number,
         "by": pending.by.to_string(),
-        "forgets": snapshots.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>(),
+        "forgets": ids(forgets),
+        "releases": ids(releases),
+        "releases_vms": vms.iter().map(Title::as_str).collect::<Vec<_>>(),
         "would_need": quorum,
         "approvals_needed": pending.needed,
         "approved_by": pending.approved_by().collect::<Vec<_>>(),
     })
 }
 
-/// Ask for the approval of other keepers before a forget counts.
+/// Ask for the approval of other keepers before a forget or a release counts.
+///
+/// At most 16.
 ///
 /// More approvals are needed at once. Fewer are needed only when as many keepers as now approved that. Whoever has the
 /// administrator's key can make keepers, so look at `key list` and `audit` too. Counts for one zone.
 #[derive(Debug, Args)]
 pub(crate) struct Approvals {
     /// So many other keepers
-    #[arg(value_name = "NUMBER")]
+    #[arg(value_name = "NUMBER", value_parser = parse_approvals)]
     needed: u32,
     /// Why, for the log
     #[arg(long, value_name = "TEXT", default_value = "asked for")]
@@ -105,7 +125,7 @@ pub(crate) async fn set(options: Approvals, context: &Context) -> Result<Done, F
     let (entry, waits) = forget::set_quorum(&repository, options.needed, &options.reason).await?;
     let needed = options.needed;
     context.output.message(&match waits {
-        false => format!("a forget needs {needed} approvals from log entry {entry} on"),
+        false => format!("a forget or a release needs {needed} approvals from log entry {entry} on"),
         true => format!(
             "log entry {entry} asks for {needed} approvals only; it waits for approval itself: `sancerre approve {entry}`"
         ),

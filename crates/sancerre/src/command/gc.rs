@@ -114,7 +114,7 @@ fn tell(options: &Gc, context: &Context, report: &GcReport, took: Duration) {
     for pending in &report.pending {
         context
             .output
-            .message(&format!("{pending}: what it would forget stays until then (`sancerre approve`)"));
+            .message(&format!("{pending}: what it is about stays as it is until then (`sancerre approve`)"));
     }
     for left in report.left.iter().chain(&report.leftovers.left) {
         context.output.warning(&format!("{left}; the next gc tries again"));

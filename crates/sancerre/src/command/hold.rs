@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget;
+use sancerre_engine::forget::{self, Released};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::{Selector, names_of_machines, public_names};
@@ -67,12 +67,30 @@ pub(crate) async fn release(options: Held, context: &Context) -> Result<Done, Fa
     let (repository, log) = open(context).await?;
     if options.vm.is_empty() {
         let snapshots = resolved(&options.snapshots, &repository, &log)?;
-        let entry = forget::release(&repository, &snapshots, &options.reason).await?;
-        return Ok(of_snapshots(context, entry, &snapshots, "released"));
+        let released = forget::release(&repository, &snapshots, &options.reason).await?;
+        let done = of_snapshots(context, released.entry, &snapshots, what(&released));
+        return Ok(waits(context, &released, done));
     }
     let vms = held(machines(&options.vm, &repository, &log), &log);
-    let entry = forget::release_vms(&repository, &vms, &options.reason).await?;
-    Ok(of_machines(context, entry, &vms, "released"))
+    let released = forget::release_vms(&repository, &vms, &options.reason).await?;
+    let done = of_machines(context, released.entry, &vms, what(&released));
+    Ok(waits(context, &released, done))
+}
+
+fn what(released: &Released) -> &'static str {
+    if released.approvals_needed > 0 { "to be released" } else { "released" }
+}
+
+fn waits(context: &Context, released: &Released, mut done: Done) -> Done {
+    let Released { entry, approvals_needed } = released;
+    if *approvals_needed > 0 {
+        context.output.message(&format!(
+            "it counts once {} approved it: `sancerre approve {entry}` with another keeper's key; `sancerre hold` takes it back",
+            count((*approvals_needed).into(), "other keeper"),
+        ));
+    }
+    done.summary.insert("approvals_needed".into(), json!(approvals_needed));
+    done
 }
 
 async fn open(context: &Context) -> Result<(Repository, Log), Failure> {

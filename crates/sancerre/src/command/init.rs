@@ -12,6 +12,7 @@ use sancerre_format::config::Layout;
 use sancerre_format::names::{self, Name};
 use serde_json::json;
 
+use super::approve::parse_approvals;
 use super::{Context, doctor, done};
 use crate::access;
 use crate::arguments::parse_name;
@@ -55,8 +56,8 @@ pub(crate) struct Init {
     /// Make the repository in a folder that holds other things too; they stay, and are left alone
     #[arg(long)]
     among_other_files: bool,
-    /// How many other keepers must approve a forget before it counts; `key approvals` changes it
-    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    /// How many other keepers must approve a forget or a release before it counts; `key approvals` changes it
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true, value_parser = parse_approvals)]
     approvals_needed: u32,
 }
 
