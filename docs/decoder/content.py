@@ -6,11 +6,12 @@ from functools import lru_cache
 from typing import BinaryIO, Iterator
 
 import seals
+from annexes import annexes, check_statistics
 from framesets import FrameSet
 from history import Session, Zone
 from keyring import Keyring, ZoneKeys
 from maps import Child, Disk, Place, parse_body, parse_node
-from packs import DATA, Frame, Pack, parse_table
+from packs import ANNEX, DATA, Frame, Pack, parse_table
 from primitives import MIB, Damaged, FrameName, SessionId, kdf, keyed, require
 from records import Record
 from segments import check_segment
@@ -57,12 +58,23 @@ class Content:
         """The disks of a snapshot, which must add up to what its public part says."""
         manifest = snapshot.manifest
         assert manifest is not None
-        disks = parse_body(seals.open_unit(manifest.sealed, self._root(snapshot.id), seals.BODY, snapshot.id, 0))
+        disks = parse_body(self._body(snapshot))
         require(len(disks) == manifest.number("disks"), "another number of disks than announced")
         require(sum(disk.size for disk in disks) == manifest.number("size-bytes"), "other sizes than announced")
         data = sum(disk.data for disk in disks)
         require(-(-data // MIB) * MIB == manifest.number("data-bytes"), "other data than announced")
         return disks
+
+    def check_annexes(self, snapshot: Session, disks: list[Disk], needed: FrameSet) -> None:
+        """Reads the statistics of a snapshot; what other annexes say this reader does not know."""
+
+        def read(place: Place) -> bytes:
+            require(place.frame in needed, f"the manifest does not name frame {place.frame}")
+            return self._bytes(place)
+
+        for topic, place in annexes(self._body(snapshot)):
+            if topic == "statistics":
+                check_statistics(read, self.keys.id_key, place, disks)
 
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
         """The chunks of a disk by their offsets in it."""
@@ -97,6 +109,10 @@ class Content:
     def check_segment(self, session: Session, segment: Record) -> None:
         """Opens every page of an index segment."""
         check_segment(segment, self._root(session.id), session.id, session.kind)
+
+    def _body(self, snapshot: Session) -> bytes:
+        assert snapshot.manifest is not None
+        return seals.open_unit(snapshot.manifest.sealed, self._root(snapshot.id), seals.BODY, snapshot.id, 0)
 
     def _root(self, session: SessionId) -> bytes:
         return seals.metadata_root(self.keys.metadata_key, session)
@@ -145,4 +161,5 @@ class Content:
 
     def _open(self, pack: Pack, frame: Frame) -> bytes:
         root = self._data_root(pack, frame) if pack.kind == DATA else self._root(frame.session)
-        return seals.open_unit(pack.sealed(frame), root, pack.kind, frame.session, frame.name.ordinal, frame.name.position)
+        kind = seals.ANNEX if pack.kind == ANNEX else pack.kind
+        return seals.open_unit(pack.sealed(frame), root, kind, frame.session, frame.name.ordinal, frame.name.position)

@@ -291,9 +291,11 @@ class Zone:
         return until != "-" and gc.outcome is not None and until > gc.outcome["time"]
 
     def _standing(self, number: int) -> Standing:
-        standing = Standing(self.repository.config.number("approvals-needed"))
-        for session in self._valid(number):
-            standing.apply(session)
+        standing = Standing(self.repository.config.number("approvals-needed"), self.forgotten)
+        for session in (session for at, session in self.sessions.items() if at < number):
+            # Whose a backup is it says, whatever a revocation said of it since.
+            if session.kind == "backup" or not session.is_void():
+                standing.apply(session)
         return standing
 
     def _burns(self, snapshot: Session, dead: set[tuple[int, int]], lists: Lists) -> bool:

@@ -11,14 +11,14 @@ from primitives import MIB, Cursor, FrameName, kdf, keyed, require
 from shapes import HASH, NAME, NUMBER, TITLE
 from titles import title
 
-_PLACE = rf"({NUMBER})/({NUMBER})/({NUMBER})@(?:{NUMBER})\+(?:{NUMBER}):({NUMBER})\+({NUMBER})"
-_ROOT = re.compile(rf"([0-7])/({HASH})/{_PLACE}")
+PLACE = rf"({NUMBER})/({NUMBER})/({NUMBER})@(?:{NUMBER})\+(?:{NUMBER}):({NUMBER})\+({NUMBER})"
+_ROOT = re.compile(rf"([0-7])/({HASH})/{PLACE}")
 _RANGE = rf"(?:{NUMBER})\+(?:{NUMBER})"
 _DISK = re.compile(
     rf"({TITLE}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
     rf"data=({NUMBER}) new=(?:{NUMBER}) chunks=({NUMBER}) new-chunks=(?:{NUMBER}) fuzzy=[01] root=(\S+)"
     r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?"
-    rf"(?: unreadable={_RANGE}(?:,{_RANGE})*)?(?: x-[!-~]+?=[!-~]+)*"
+    rf"(?: unreadable={_RANGE}(?:,{_RANGE})*)?((?: x-[!-~]+?=[!-~]+)*)"
 )
 _TAG = re.compile("tag: (?!-$)[A-Za-z0-9._:=@+/-]{1,128}")
 
@@ -49,6 +49,8 @@ class Disk:
     chunks: int
     level: int
     root: Child | None
+    # Words that may be ignored.
+    extensions: dict[str, str]
 
 
 def parse_body(text: bytes) -> list[Disk]:
@@ -69,15 +71,18 @@ def _disk(line: str) -> Disk:
     require(found is not None and line.startswith("disk: "), "a malformed disk")
     assert found is not None
     size, data, chunks = (int(found[group]) for group in (2, 3, 4))
+    pairs = [word.partition("=")[::2] for word in found[6].split()]
+    extensions = dict(pairs)
+    require(len(extensions) == len(pairs), "a word of a disk stands twice")
     if found[5] == "-":
         require(data == chunks == 0, "a disk with data and no map")
-        return Disk(title(found[1]), size, data, chunks, 0, None)
+        return Disk(title(found[1]), size, data, chunks, 0, None, extensions)
     root = _ROOT.fullmatch(found[5])
     require(root is not None, "a malformed root")
     assert root is not None
     numbers = [int(number) for number in root.groups()[2:]]
     place = Place(FrameName(*numbers[:3]), *numbers[3:])
-    return Disk(title(found[1]), size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place))
+    return Disk(title(found[1]), size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place), extensions)
 
 
 def parse_node(node: bytes, id_key: bytes, leaf_bytes: int, level: int, id_: bytes) -> list[Child]:

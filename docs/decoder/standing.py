@@ -1,4 +1,4 @@
-"""FORMAT.md §7: what forgets, holds and approvals say of snapshots."""
+"""FORMAT.md §7: what forgets, holds, approvals and suspicions say of snapshots."""
 
 from __future__ import annotations
 
@@ -32,11 +32,29 @@ class Pending:
         return len(self.approvals) >= self.needed
 
 
-class Standing:
-    """What the entries say that were applied in their order."""
+@dataclass
+class Backed:
+    """Whose backup a session is."""
 
-    def __init__(self, needed: int) -> None:
+    number: int
+    vm: str
+    machine: str
+    signer: Signer
+
+    def is_of(self, other: Backed) -> bool:
+        if "-" in (self.machine, other.machine):
+            return self.vm == other.vm
+        return self.machine == other.machine
+
+
+class Standing:
+    """What the entries say that were applied in their order. `gone`: snapshots that nothing brings back."""
+
+    def __init__(self, needed: int, gone: set[str]) -> None:
         self.needed = needed
+        self.gone = gone
+        self.backups: dict[str, Backed] = {}
+        self.suspects: set[str] = set()
         self.forgotten: set[str] = set()
         self.held: set[str] = set()
         self.held_machines: set[str] = set()
@@ -45,13 +63,40 @@ class Standing:
         self.pending: dict[str, Pending] = {}
 
     def is_live(self, id_: str) -> bool:
-        return id_ not in self.forgotten or id_ in self.held or self.machines.get(id_) in self.held_machines
+        held = id_ in self.held or self.machines.get(id_) in self.held_machines or self._is_kept(id_)
+        return id_ not in self.forgotten or held
+
+    def _is_kept(self, id_: str) -> bool:
+        """Whether it is suspect, from before its machine's first suspect snapshot, or more than three machines are suspect."""
+        suspects = [self.backups[one] for one in self.suspects if one in self.backups and one not in self.gone]
+        machines: list[Backed] = []
+        for suspect in sorted(suspects, key=lambda suspect: suspect.number):
+            if not any(suspect.is_of(other) for other in machines):
+                machines.append(suspect)
+        if len(machines) > 3:
+            return True
+        own = self.backups.get(id_)
+        numbers = [suspect.number for suspect in suspects if own and suspect.is_of(own)]
+        return bool(own and numbers) and (own.number <= min(numbers) or id_ in self.suspects)
+
+    def _note(self, session: Session) -> None:
+        entry = session.entry
+        if entry["topic"] != "suspicion":
+            return
+        is_keeper = entry.signer.role in ("keeper", "admin")
+        for one in entry.values["snapshot"]:
+            is_own = one in self.backups and self.backups[one].signer.name == entry.signer.name
+            if entry["result"] == "suspect" and (is_keeper or is_own):
+                self.suspects.add(one)
+            elif entry["result"] == "cleared" and is_keeper:
+                self.suspects.discard(one)
 
     def apply(self, session: Session) -> None:
         entry, id_ = session.entry, str(session.id)
         snapshots = entry.values.get("snapshot", [])
         if session.kind == "backup":
             self.machines[id_] = entry["vm"]
+            self.backups[id_] = Backed(session.id.number, entry["vm"], entry["machine"], entry.signer)
             if session.manifest and session.manifest["retain-until"] != "-":
                 self.retained[id_] = session.manifest["retain-until"]
         elif session.kind == "forget":
@@ -76,6 +121,8 @@ class Standing:
                 if waiting.releases:
                     waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
                     waiting.machines = [one for one in waiting.machines if one not in entry.values["vm"]]
+        elif session.kind == "note":
+            self._note(session)
         elif session.kind == "release":
             self._ask(id_, Pending(entry.signer, self.needed, snapshots=snapshots, releases=True, machines=entry.values["vm"]))
 

@@ -61,7 +61,8 @@ class _Verification:
         with self._reporting(key):
             self._packs_are_there(needed)
             content = opened(self.zone, snapshot, self.keyring) if self.keyring else None
-            for disk in content.disks(snapshot) if content else []:
+            disks = content.disks(snapshot) if content else []
+            for disk in disks:
                 assert content is not None
                 chunks, data = 0, 0
                 for chunk in content.chunks(disk, needed):
@@ -72,6 +73,8 @@ class _Verification:
                 if (chunks, data) != (disk.chunks, disk.data):
                     raise Damaged(f"disk {disk.name} has {chunks} chunks of {data} bytes, not {disk.chunks} of {disk.data}")
                 count += chunks
+            if content:
+                content.check_annexes(snapshot, disks, needed)
         return count
 
     def _packs_are_there(self, needed: FrameSet) -> None:

@@ -284,7 +284,7 @@ impl Scene {
 
     /// The manifest and a body with words, lines and a kind of member that nobody knows.
     async fn finish(&self, manifest: &Manifest, root: &RootKey, member: Member, frames: [FramePlace; 2]) {
-        let body = Body { vm: None, tags: Vec::new(), members: vec![member] }.encode();
+        let body = Body { vm: None, tags: Vec::new(), members: vec![member], annexes: Vec::new() }.encode();
         let tape = "disk: tape0 tape reel phase=0 size=5 data=0 new=0 chunks=0 new-chunks=0 fuzzy=0 root=- x-reel=9\n";
         let body = body.trim_end().to_owned() + " x-later=1 x-map=radar\n" + tape + "x-mood: good\n";
         let unit = UnitName { kind: UnitKind::Body, session: manifest.session, a: 0, b: 0 };

@@ -57,6 +57,7 @@ mod sim;
 mod snapshot_disk;
 mod stats;
 mod stores;
+mod suspicion;
 mod versions;
 
 /// Runs a future on a clock that jumps over every pause: retries cost nothing.

@@ -132,7 +132,7 @@ impl Scene {
         let mut manifest = session.manifest(host);
         (manifest.disks, manifest.size_bytes, manifest.data_bytes) =
             (1, member.size_bytes, member.data_bytes);
-        let body = Body { vm: None, tags: Vec::new(), members: vec![member] };
+        let body = Body { vm: None, tags: Vec::new(), members: vec![member], annexes: Vec::new() };
         let unit = UnitName { kind: UnitKind::Body, session: session.id, a: 0, b: 0 };
         let body = seal_raw(&root, &unit, 3, body.encode().as_bytes()).unwrap();
         session.commit(host, &mut log, &manifest, &uses.encode().unwrap(), &body).await.unwrap();

@@ -19,6 +19,7 @@ pub(crate) struct Facts {
     collected: Set,
     forgotten: Set,
     held: Set,
+    suspects: Set,
     burnt: Set,
     /// Where the frame of a chunk lies that once lay in the pack of a session.
     places: [[Id; SESSIONS]; CHUNKS],
@@ -42,6 +43,7 @@ impl Facts {
             collected: none,
             forgotten: none,
             held: none,
+            suspects: none,
             burnt: none,
             places,
             quarantined: none,
@@ -74,7 +76,7 @@ impl Facts {
         match state.session(id).outcome {
             Outcome::None => self.open.insert(id),
             Outcome::Manifest(_) if !self.collected.contains(id) => self.snapshots.insert(id),
-            Outcome::Commit(commit) => self.commit(id, commit),
+            Outcome::Commit(commit) => self.commit(state, id, commit),
             _ => {}
         }
     }
@@ -106,11 +108,20 @@ impl Facts {
                     self.open.remove(id);
                 });
             }
+            Record::Suspect(snapshot) => self.suspects.insert(snapshot),
+            Record::Clear(snapshot) => self.suspects.remove(snapshot),
             Record::Abandon(_) | Record::Checkpoint | Record::Note(_) => {}
         }
     }
 
-    fn commit(&mut self, gc: Id, commit: Commit) {
+    /// Held, or from before a suspect snapshot.
+    fn is_held(&self, state: &State, id: Id) -> bool {
+        let number = state.session(id).number;
+        let mut suspects = self.suspects.iter();
+        self.held.contains(id) || suspects.any(|suspect| state.session(suspect).number >= number)
+    }
+
+    fn commit(&mut self, state: &State, gc: Id, commit: Commit) {
         self.burnt = self.burnt.union(commit.dead);
         for (chunk, row) in self.places.iter_mut().enumerate() {
             for place in row.iter_mut().filter(|place| usize::from(**place) < SESSIONS) {
@@ -123,15 +134,15 @@ impl Facts {
         }
         for snapshot in commit.forgotten.iter() {
             // Judged by what is known at the commit's own number: that is why no gc below may be open.
-            if self.forgotten.contains(snapshot) && !self.held.contains(snapshot) {
+            if self.forgotten.contains(snapshot) && !self.is_held(state, snapshot) {
                 self.collected.insert(snapshot);
                 self.snapshots.remove(snapshot);
             }
         }
     }
 
-    fn is_live(&self, id: Id) -> bool {
-        let stands = !self.forgotten.contains(id) || self.held.contains(id);
+    fn is_live(&self, state: &State, id: Id) -> bool {
+        let stands = !self.forgotten.contains(id) || self.is_held(state, id);
         self.snapshots.contains(id) && stands
     }
 
@@ -157,11 +168,11 @@ impl Facts {
             let places = uses
                 .iter()
                 .all(|(chunk, pack)| state.follow_moves(chunk, pack, NOW, NOW) == place(chunk, pack));
-            live == self.is_live(id)
+            live == self.is_live(state, id)
                 && (!live || places)
                 && (!live
                     || state.retention_below(id, NOW)
-                        == (self.forgotten.contains(id), self.held.contains(id)))
+                        == (self.forgotten.contains(id), self.is_held(state, id)))
         };
         let open = |id: Id| state.is_decided(id, NOW) != self.open.contains(id);
         state.ids().all(|id| same(id) && open(id)) && state.avoid_set(NOW) == self.avoid_set(state)
@@ -190,6 +201,7 @@ impl Config {
         match self.flaw {
             Some(Flaw::CheckpointOmitsOpen) => facts.open = Set::default(),
             Some(Flaw::CheckpointOmitsHolds) => facts.held = Set::default(),
+            Some(Flaw::CheckpointOmitsSuspicions) => facts.suspects = Set::default(),
             Some(Flaw::CheckpointOmitsMoves) => facts.places = Facts::nothing().places,
             Some(Flaw::CheckpointOmitsForgets) => facts.forgotten = Set::default(),
             _ => {}

@@ -111,6 +111,7 @@ impl Config {
         state.log_is_complete(number)
             && (!state.is_void(id, number) || self.has(Flaw::RevokedCollectorGoesOn))
             && self.can_account(state, by, number)
+            && !self.lets_go_of_kept(state, id)
             && state.ids().all(|other| decided(other) || blind(other))
     }
 

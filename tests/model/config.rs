@@ -166,6 +166,13 @@ pub(crate) enum Flaw {
     AbandonedCopiesNotRead,
     /// What was forgotten below an abandoned gc can be had back.
     AbandonRevives,
+    /// Suspicions hold nothing.
+    SuspicionHoldsNothing,
+    /// Collectors don't look at suspicions above their number.
+    SuspicionAboveNotRead,
+    /// Writers say that a snapshot is suspect once it is saved.
+    SuspicionAfterManifest,
+    CheckpointOmitsSuspicions,
 }
 
 /// One exploration.

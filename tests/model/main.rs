@@ -29,6 +29,7 @@ mod reader;
 mod records;
 mod state;
 mod store;
+mod suspects;
 mod trust;
 mod unsaid;
 mod unsaid_log;

@@ -36,6 +36,8 @@ pub(crate) const BELIEVED: &str = "a commit of the doubtful key burns packs";
 pub(crate) const ANNEXES: &str = "the pack of a note is deleted";
 pub(crate) const NEWER: &str = "a newer program succeeds";
 pub(crate) const COPIES: &str = "only an abandoned collector has the frame of a live snapshot";
+pub(crate) const KEPT: &str = "what is from before a suspect snapshot stays";
+pub(crate) const KEPTS: &str = "a suspicion keeps a forgotten snapshot";
 pub(crate) const NUMBERS: &str = "numbers are dense and unique";
 
 pub(crate) fn all() -> Vec<Property<Config>> {
@@ -78,6 +80,8 @@ pub(crate) fn all() -> Vec<Property<Config>> {
             newer.into_iter().any(|s| s.first == First::Success)
         }),
         Property::sometimes(COPIES, |_, state: &State| a_copy_is_all_there_is(state)),
+        Property::always(KEPT, |_, state: &State| crate::suspects::the_clean_points_stay(state)),
+        Property::sometimes(KEPTS, |_, state: &State| crate::suspects::a_suspicion_keeps(state)),
         Property::always(NUMBERS, |_, state: &State| numbers_are_dense_and_unique(state)),
         Property::sometimes(COMMITS, |_, state: &State| a_snapshot_commits(state)),
         Property::sometimes(DELETES, |_, state: &State| {

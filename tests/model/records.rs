@@ -18,6 +18,7 @@ impl Config {
             actions.extend(uploaders.map(|id| Action::StartRecord(Record::Taint(id))));
         }
         self.distrust_actions(state, actions);
+        self.suspect_actions(state, actions);
         for id in state.ids().filter(|&id| state.session(id).phase == Phase::Announced) {
             let concludes = state.session(id).record().is_some() && !state.is_note(id);
             if concludes && self.may_conclude(state, id) {
@@ -106,6 +107,8 @@ impl Config {
             Record::Abandon(_) => budget.abandons -= 1,
             Record::Checkpoint => budget.checkpoints -= 1,
             Record::Note(_) => budget.notes -= 1,
+            Record::Suspect(_) => budget.suspects -= 1,
+            Record::Clear(_) => budget.clears -= 1,
         }
         self.begin(state, Kind::Record(record), By::Sound, Set::default());
     }

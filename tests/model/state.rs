@@ -112,6 +112,10 @@ pub(crate) enum Record {
     Checkpoint,
     /// Owns packs of its own, as long as this snapshot lives.
     Note(Id),
+    /// This backup is suspect: nothing from before it is let go.
+    Suspect(Id),
+    /// It is not any more.
+    Clear(Id),
 }
 
 /// Who runs a session.
@@ -317,6 +321,9 @@ pub(crate) struct Budget {
     pub(crate) abandons: u8,
     pub(crate) checkpoints: u8,
     pub(crate) notes: u8,
+    /// Notes that a snapshot is suspect, and that it is not.
+    pub(crate) suspects: u8,
+    pub(crate) clears: u8,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -136,7 +136,7 @@ impl State {
                 _ => {}
             }
         }
-        (forgotten, held)
+        (forgotten, held || self.is_kept(snapshot, limit))
     }
 
     /// Live because of a hold or undelete.
@@ -145,7 +145,8 @@ impl State {
             Some(Record::Hold(s) | Record::Undelete(s)) => s == snapshot,
             _ => false,
         };
-        self.counted(limit).any(rescues) && self.is_live(snapshot, limit)
+        let is_rescued = self.counted(limit).any(rescues) || self.is_kept(snapshot, limit);
+        is_rescued && self.is_live(snapshot, limit)
     }
 
     /// A committed snapshot that nobody forgot, or that is held.

@@ -31,6 +31,7 @@ use sancerre_image::{Disk, Qcow2Disk};
 use crate::disk::MemoryDisk;
 use crate::fuzz_image;
 use crate::fuzz_serve;
+use crate::fuzz_statistics;
 use crate::fuzz_storage;
 use crate::repo::{name, zone};
 
@@ -38,7 +39,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 27] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -62,6 +63,7 @@ pub const TARGETS: [Target; 26] = [
     ("zfs", fuzz_storage::zfs),
     ("thin", fuzz_storage::thin),
     ("serve", fuzz_serve::serve),
+    ("statistics", fuzz_statistics::statistics),
     ("guest", sancerre_guest::fuzz_disk),
     ("guest_words", sancerre_guest::fuzz_packet),
     ("machines", machines),

@@ -14,6 +14,7 @@ pub mod forge;
 pub mod fuzz;
 pub mod fuzz_image;
 pub mod fuzz_serve;
+pub mod fuzz_statistics;
 pub mod fuzz_storage;
 pub mod host;
 pub mod ledger;

@@ -238,6 +238,7 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         only_unreadable: false,
         maps: Maps::default(),
         dedup: Dedup::Zone,
+        statistics: false,
         dry_run: false,
         memory_bytes: 300 << 20,
     }

@@ -13,6 +13,7 @@ mod fleet;
 mod fuzz;
 mod hypervisor;
 mod long;
+mod nights;
 mod probe;
 mod services;
 mod setup;
@@ -38,6 +39,8 @@ usage: cargo xtask COMMAND
   fleet OUT [NIGHTS]   virtual disks of a small hospital, 4 nights of 5 real Debian guests; needs root
   fleet --mini OUT [NIGHTS]
                        the same in small: 2 nights of 2 guests, without root
+  nights OUT [--nights N] [--seed S] [--binary FILE] [--only WORD]
+                       attacks and honest nights over real file systems, and what backups say of them; needs root
   fuzz [TARGET|all [SECONDS]]
                        the parsers under a fuzzer, a minute each if not said otherwise; installs cargo-fuzz
   probe rclone|radosgw what `sancerre doctor` says of a real server that lies; radosgw needs root
@@ -76,6 +79,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["bench", "formats"] => bench::formats::run(None),
         ["bench", "formats", program] => bench::formats::run(Some(program)),
         ["bench", fleet] => bench::run(fleet),
+        ["nights", options @ ..] => nights::run(options),
         ["fuzz"] => fuzz::run("all", "60"),
         ["fuzz", target] => fuzz::run(target, "60"),
         ["fuzz", target, seconds] => fuzz::run(target, seconds),

@@ -83,6 +83,16 @@ pub(crate) const FLEET_TOOLS: &[Tool] = &[
     required("python3", "python3"),
 ];
 
+/// For `cargo xtask nights`.
+pub(crate) const NIGHTS_TOOLS: &[Tool] = &[
+    required("mkfs.ext4", "e2fsprogs"),
+    required("mkfs.xfs", "xfsprogs"),
+    required("mkfs.ntfs", "ntfs-3g"),
+    required("ntfs-3g", "ntfs-3g"),
+    required("mount", "mount"),
+    required("fstrim", "util-linux"),
+];
+
 /// For `cargo xtask probe radosgw`.
 pub(crate) const CEPH_TOOLS: &[Tool] = &[
     required("ceph-mon", "ceph-mon"),

@@ -23,6 +23,7 @@ pub mod restore;
 pub mod revoke;
 pub mod select;
 pub mod stats;
+pub mod suspicion;
 
 pub use sancerre_repository::{
     self as repository, Error, ErrorKind, Result, StoreError, cache, dedup, error, frames, host, keys, map,

@@ -13,7 +13,7 @@ use crate::names::{MachineId, Name, Time, Title, Zone};
 use crate::record::{Fields, SignedBy, read_zone, signer_fits, write_zone};
 use crate::text::{TextReader, TextWriter, optional, or_dash};
 
-pub use body::{Body, Chunking, Member, MemberKind, MemberWords, Root};
+pub use body::{Annex, Body, Chunking, Member, MemberKind, MemberWords, Root};
 pub use unreadable::Unreadable;
 
 /// What the source did while it was read.

@@ -16,8 +16,9 @@ use common::samples::{self, FRAMES_TEXT, Sample, Shape};
 use sancerre_format::checkpoint::CheckpointState;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
+use sancerre_format::id::{FramePlace, Place};
 use sancerre_format::log::Entry;
-use sancerre_format::outcome::{Body, Manifest};
+use sancerre_format::outcome::{Annex, Body, Manifest};
 use sancerre_format::record::{self, Unverified};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, open};
 
@@ -84,8 +85,8 @@ fn format_md_names_no_kind_without_golden_bytes() {
     starts.insert("sancerre-admin-proof-v1".into());
     // What fills a number of the log verifies as nothing.
     starts.insert("sancerre-lost-v1".into());
-    // The text in a note of the administrator; the note has golden bytes.
-    starts.insert("sancerre-repair-v1".into());
+    // The texts in notes of the administrator and of keepers; the note has golden bytes.
+    starts.extend(["sancerre-repair-v1", "sancerre-suspicion-v1"].map(String::from));
     assert!(named.len() >= 16, "only {named:?}");
     for kind in named {
         assert!(starts.contains(kind), "{kind} has no golden file");
@@ -112,6 +113,23 @@ fn parts_hold_what_was_meant() {
     let root = RootKey::metadata(&samples::zone_keys().metadata, &unit.session);
     let body = Body::decode(&open(&root, &unit, manifest.sealed().unwrap()).unwrap()).unwrap();
     assert_eq!(body, common::body());
+}
+
+/// A line of an annex, and words of a disk that may be ignored: they are there, and what does not read as one is nothing.
+#[test]
+fn annexes_of_a_snapshot_are_spelled_so_for_ever() {
+    let mut body = common::body();
+    let frame = FramePlace { frame: common::frame(7, 2, 0), offset_bytes: 560, sealed_bytes: 304 };
+    let place = Place { frame, offset_bytes: 48, size_bytes: 139 };
+    body.annexes = vec![Annex { topic: common::name("statistics"), place }];
+    body.members[0].words.push("x-verdict", "normal").unwrap();
+    assert!(body.members[0].words.push("role", "data").is_err(), "that may not be ignored");
+    let text = body.encode();
+    assert!(text.ends_with("\nx-annex: statistics 7/2/0@560+304:48+139\n"), "{text}");
+    assert!(text.contains(" serial=QM00001 x-bus-slot=3 x-verdict=normal\n"), "{text}");
+    assert_eq!(Body::decode(text.as_bytes()).unwrap(), body);
+    let odd = text.replace("48+139", "48+139+1");
+    assert_eq!(Body::decode(odd.as_bytes()).unwrap().annexes, []);
 }
 
 fn assert_refused(sample: &Sample, changed: &[u8], how: &dyn std::fmt::Display) {

@@ -330,6 +330,7 @@ fn any_body() -> impl Strategy<Value = Body> {
         vm,
         tags,
         members,
+        annexes: Vec::new(),
     })
 }
 

@@ -273,7 +273,12 @@ impl Frames {
 
     /// Opens a sealed metadata frame.
     pub fn open_metadata(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
-        let name = self.unit(UnitKind::Metadata, place)?;
+        self.open_unit(UnitKind::Metadata, place, sealed)
+    }
+
+    /// Opens a unit that is sealed under the metadata root of its session.
+    fn open_unit(&self, kind: UnitKind, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
+        let name = self.unit(kind, place)?;
         let keys = &self.repository.keys;
         let open = |generation: Option<u16>| {
             let root = keys.metadata_root_in(&name.session, generation)?;
@@ -291,10 +296,19 @@ impl Frames {
 
     /// Fetches and opens a metadata frame, or takes it from the few kept.
     pub async fn metadata(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>> {
+        self.read_unit(UnitKind::Metadata, place).await
+    }
+
+    /// The same of a frame of an annex.
+    pub async fn annex(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>> {
+        self.read_unit(UnitKind::Annex, place).await
+    }
+
+    async fn read_unit(&self, kind: UnitKind, place: &FramePlace) -> Result<Arc<Vec<u8>>> {
         if let Some(raw) = self.kept(place) {
             return Ok(raw);
         }
-        let open = |sealed: Bytes| async move { self.open_metadata(place, &sealed) };
+        let open = |sealed: Bytes| async move { self.open_unit(kind, place, &sealed) };
         let read = |located: PackedFrame, key: String| async move {
             let range = sealed(&located.place);
             if let Some(pack) = self.small_pack(located.pack, &key).await

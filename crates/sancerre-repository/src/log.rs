@@ -18,6 +18,7 @@ mod retention;
 mod snapshot;
 mod stand_in;
 mod start;
+pub mod suspects;
 mod unread;
 mod verdict;
 

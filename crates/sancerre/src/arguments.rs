@@ -17,7 +17,8 @@ use crate::command::nbd::Nbd;
 use crate::command::recover::Recover;
 use crate::command::rto::Rto;
 use crate::command::{
-    Approve, Backup, ChangeMaps, Diff, Export, Forget, Gc, Held, Import, Init, Key, Lock, Named, Repair,
+    Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
+    Lock, Named, Repair, Suspect,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -51,8 +52,8 @@ Exit codes (scripts must take any other code for a failure):
     2  wrong usage                     20  something in the repository is damaged
     3  done, but not as asked          21  something in the repository is missing
    10  no repository there             22  the snapshot was forgotten
-   70  a bug; nothing was made final   23  something needs a newer version
-                                      130  interrupted
+   30  saved, and suspect              23  something needs a newer version
+   70  a bug; nothing was made final  130  interrupted
 
 Names of snapshots:
   latest, latest~2                    the newest, the third newest, of the only machine
@@ -126,6 +127,10 @@ pub(crate) enum Command {
     Snapshots(Snapshots),
     /// Say what changed between two snapshots
     Diff(Diff),
+    /// Say which nights look suspect, and which is the newest one before
+    Clean(Clean),
+    /// Say where on its disks a night left its traces
+    Explain(Explain),
     /// Say what changed on a disk, by what its storage knows
     Map(ChangeMaps),
     /// Restore one disk to a file or device, or a whole snapshot into a directory
@@ -172,6 +177,10 @@ pub(crate) enum Command {
     Hold(Held),
     /// End the hold of snapshots or machines
     Release(Held),
+    /// Say that a suspect machine was looked at, so that deletion goes on
+    Clear(Clear),
+    /// Call a snapshot suspect, or compute from content how it looks
+    Suspect(Suspect),
     /// Delete what no snapshot needs
     Gc(Gc),
     /// Write anew what small lost records said, and give up what cannot be had back

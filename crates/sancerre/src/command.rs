@@ -26,6 +26,7 @@ pub(crate) mod restore;
 pub(crate) mod rto;
 mod snapshots;
 mod stats;
+mod suspicion;
 
 use std::io::Read;
 use std::path::Path;
@@ -60,6 +61,7 @@ pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
+pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
 /// What every command is handed.
 pub(crate) struct Context {
@@ -191,6 +193,8 @@ pub(crate) fn changes(command: &Command) -> bool {
     match command {
         Command::Snapshots(_)
         | Command::Diff(_)
+        | Command::Clean(_)
+        | Command::Explain(_)
         | Command::Dump(_)
         | Command::Ls(_)
         | Command::Cat(_)
@@ -221,6 +225,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,
         Command::Diff(options) => diff::run(options, context).await,
+        Command::Clean(options) => suspicion::clean(options, context).await,
+        Command::Explain(options) => suspicion::explain::run(options, context).await,
+        Command::Clear(options) => suspicion::clear(options, context).await,
+        Command::Suspect(options) => suspicion::suspect(options, context).await,
         Command::Restore(options) => restore::run(options, context).await,
         Command::Dump(options) => dump::run(options, context).await,
         Command::Export(options) => export::run(options, context).await,
@@ -278,5 +286,6 @@ fn member(member: &Member) -> Value {
         "new_bytes": member.new_bytes,
         "fuzzy": member.fuzzy,
         "unreadable": unreadable::json(member),
+        "suspicion": crate::suspicion::of_member(member),
     })
 }

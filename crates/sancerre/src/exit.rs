@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Forgotten = 22,
     /// Something in the repository needs a newer version of the program.
     Unsupported = 23,
+    /// Saved, and it looks suspect: only where that was asked for.
+    Suspect = 30,
     /// What the program takes for impossible happened; it stopped before it could cost anything. sysexits' EX_SOFTWARE.
     Bug = 70,
     /// Stopped by a signal.

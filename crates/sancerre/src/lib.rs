@@ -41,6 +41,7 @@ mod progress;
 mod repository;
 mod socket;
 mod sources;
+mod suspicion;
 mod units;
 mod unreadable;
 mod used;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::host::Host;
+use sancerre_engine::suspicion::Suspicion;
 use sancerre_format::names::Title;
 
 use crate::exit::Failure;
@@ -28,9 +29,10 @@ const SIZE: &str = "sancerre_backup_size_bytes";
 const DATA: &str = "sancerre_backup_data_bytes";
 const NEW: &str = "sancerre_backup_new_bytes";
 const STORED: &str = "sancerre_backup_stored_bytes";
+const SUSPICION: &str = "sancerre_backup_suspicion";
 
 /// Every metric: name and help.
-const METRICS: [(&str, &str); 7] = [
+const METRICS: [(&str, &str); 8] = [
     (LAST_SUCCESS, "When the last backup that was saved ended."),
     (RUN_SUCCESS, "Whether the last backup was saved."),
     (DURATION, "How long the last backup took."),
@@ -38,6 +40,7 @@ const METRICS: [(&str, &str); 7] = [
     (DATA, "Of that, without holes."),
     (NEW, "Of that, not known to the repository before."),
     (STORED, "What the last saved backup added to the repository."),
+    (SUSPICION, "How the last saved backup looks: 0 normal, 1 unusual, 2 suspect."),
 ];
 
 /// What a run did.
@@ -56,6 +59,8 @@ pub(crate) struct Saved {
     pub(crate) data_bytes: u64,
     pub(crate) new_bytes: u64,
     pub(crate) stored_bytes: u64,
+    /// None without statistics.
+    pub(crate) suspicion: Option<Suspicion>,
 }
 
 /// Values by metric and machine, as text; the machine as a label spells it.
@@ -174,6 +179,15 @@ fn is_metric(line: &str) -> bool {
     !name.is_empty() && is_number && is_time && words.next().is_none()
 }
 
+/// The verdict as a number.
+fn level(verdict: Suspicion) -> u8 {
+    match verdict {
+        Suspicion::Normal => 0,
+        Suspicion::Unusual => 1,
+        Suspicion::Suspect => 2,
+    }
+}
+
 fn set(values: &mut Values, vm: &Title, run: &Run) {
     let label = vm.as_str().replace('\\', "\\\\").replace('"', "\\\"");
     let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), label.clone()), value);
@@ -185,6 +199,11 @@ fn set(values: &mut Values, vm: &Title, run: &Run) {
         put(DATA, saved.data_bytes.to_string());
         put(NEW, saved.new_bytes.to_string());
         put(STORED, saved.stored_bytes.to_string());
+        match saved.suspicion.map(level) {
+            Some(level) => drop(put(SUSPICION, level.to_string())),
+            // What an earlier run said is not true of this one.
+            None => drop(values.remove(&(SUSPICION.to_owned(), label.clone()))),
+        }
     }
 }
 
@@ -216,6 +235,7 @@ mod tests {
         data_bytes: 30,
         new_bytes: 20,
         stored_bytes: 10,
+        suspicion: Some(Suspicion::Normal),
     };
     const OTHER: &str =
         "# HELP other_total Of another program.\nother_total 3\nother{a=\"}\"} 1.5 1700000000000\n";

@@ -135,6 +135,10 @@ fn fill(site: &Site) -> Vec<u8> {
     site.sancerre(&["hold", "--vm", "Kasse: öst"], b"");
     site.sancerre(&["gc"], b"");
     site.sancerre(&["release", "--vm", "Kasse: öst"], b"");
+    // So does a suspicion, until somebody looked.
+    site.sancerre(&["suspect", "Kasse: öst:latest"], b"");
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["clear", "Kasse: öst", "--reason", "an update"], b"");
     let report = site.sancerre(&["gc", "--max-unused", "0%", "--json"], b"");
     let report: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     assert!(report["written_packs"].as_u64().unwrap() > 0, "{report}");

@@ -11,7 +11,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, Hash, PackName, SessionId};
 use sancerre_format::log::{Distrust, Entry, Kind};
-use sancerre_format::names::{Name, ZoneKey};
+use sancerre_format::names::{Name, Title, ZoneKey};
 use sancerre_format::outcome::{Abort, Commit, Manifest};
 use sancerre_format::pack::Pack;
 use sancerre_format::record::{self, Fields, Record};
@@ -56,6 +56,9 @@ struct Court<'a> {
     /// Taints and revocations, with their numbers.
     distrust: Vec<(u64, Distrust)>,
     revoked: Vec<(u64, Distrust)>,
+    /// The machine of each backup, and those that a keeper calls suspect, with the number of the note.
+    machines: BTreeMap<SessionId, Title>,
+    suspects: BTreeMap<SessionId, u64>,
     /// Whether a thief committed something: then only what is stored is the measure, and no list.
     lied: bool,
 }
@@ -82,6 +85,8 @@ impl<'a> Court<'a> {
             asked: BTreeSet::new(),
             distrust: Vec::new(),
             revoked: Vec::new(),
+            machines: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             lied: false,
         }
     }
@@ -136,6 +141,18 @@ impl<'a> Court<'a> {
         }
         self.signers.insert(number, entry.fields.by.name.clone());
         match &entry.fields.kind {
+            Kind::Backup(intent) => {
+                let session = SessionId { number, intent: Hash::of(bytes) };
+                self.machines.insert(session, intent.vm.clone());
+            }
+            Kind::Note(note) if note.topic.as_str() == "suspicion" => {
+                match note.result.as_ref().map(Name::as_str) {
+                    Some("suspect") => {
+                        self.suspects.extend(note.snapshots.iter().map(|session| (*session, number)));
+                    }
+                    _ => self.suspects.retain(|session, _| note.snapshots.binary_search(session).is_err()),
+                }
+            }
             Kind::Forget(named) => self.asked.extend(&named.snapshots),
             Kind::Taint(distrust) => self.distrust.push((number, distrust.clone())),
             Kind::Revoke(distrust) => {
@@ -267,6 +284,14 @@ impl<'a> Court<'a> {
         let is_moved = |frame: &FrameName| lists.moves.values().any(|frames| frames.contains(frame));
         let unasked = lists.forgotten.iter().find(|snapshot| !self.asked.contains(snapshot));
         assert_eq!(unasked, None, "gc {} gives up what nobody asked to forget", gc.number);
+        let stays = |snapshot: &&SessionId| {
+            let mut suspects = self.suspects.iter().filter(|(suspect, note)| {
+                !self.given_up.contains(*suspect) && **note < gc.number && snapshot.number <= suspect.number
+            });
+            suspects.any(|(suspect, _)| self.machines.get(suspect) == self.machines.get(*snapshot))
+        };
+        let early = lists.forgotten.iter().find(stays);
+        assert_eq!(early, None, "gc {} gives up what is from before a suspect snapshot", gc.number);
         self.given_up.extend(lists.forgotten.iter().copied());
         let kept = self.needing().filter(|(snapshot, _)| snapshot.number < gc.number && !self.lied);
         for frame in kept.flat_map(|(_, uses)| uses.frames()) {

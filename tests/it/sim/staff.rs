@@ -8,7 +8,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, LogEntry, Outcome};
 use sancerre_engine::repository::session::Session;
 use sancerre_engine::revoke::revoke;
-use sancerre_engine::{Error, ErrorKind};
+use sancerre_engine::{Error, ErrorKind, suspicion};
 use sancerre_format::certificate::Role;
 use sancerre_format::log::{Distrust, Entry, Kind, Note};
 use sancerre_format::names::{self, Name, Time};
@@ -150,6 +150,21 @@ impl World {
         self.repo.annex_as(&writer.repository, session).await;
         self.trace.push(format!("{by} says something of {} in {}", snapshot.number, session.number));
         self.truth.notes.push((session.number, by, snapshot));
+    }
+
+    /// A keeper finds a snapshot suspect, or has looked at a machine of which one was.
+    pub(super) async fn suspect(&mut self) {
+        let keeper = &self.keepers[0];
+        let log = Log::load(keeper).await.unwrap();
+        let suspects = log.retention().suspects();
+        if let (Some((_, vm)), true) = (suspects.first(), self.dice.one_in(2)) {
+            let done = suspicion::clear(keeper, &log, vm, "test").await.map_err(|error| error.kind());
+            self.trace.push(format!("{vm} is cleared: {:?}", done.map(|cleared| cleared.entry)));
+            return;
+        }
+        let Some(snapshot) = self.choose(&[Fate::Kept, Fate::Held, Fate::AskedFor]) else { return };
+        let done = suspicion::suspect(&self.keepers[0], &log, snapshot).await.map_err(|error| error.kind());
+        self.trace.push(format!("{} is suspect: {done:?}", snapshot.number));
     }
 
     /// The keeper who lies is found out, and what he and others broke is given up.

@@ -33,7 +33,7 @@ const LONG_SECONDS: i64 = 400 * 86_400;
 pub(super) struct World {
     pub(super) repo: Arc<TestRepo>,
     pub(super) admin: Repository,
-    keepers: [Repository; 2],
+    pub(super) keepers: [Repository; 2],
     pub(super) writers: Vec<Writer>,
     /// So many keys were made.
     pub(super) hired: u64,
@@ -90,7 +90,7 @@ impl World {
         if !self.newer.is_empty() && self.dice.one_in(2) {
             self.end_the_future().await;
         }
-        match self.dice.below(24) {
+        match self.dice.below(25) {
             0..3 => self.edit(),
             3 => self.jump(),
             4 => self.quarantine().await,
@@ -102,6 +102,7 @@ impl World {
             10 => self.annotate().await,
             11 => self.come_from_the_future().await,
             12 if self.liar.is_some() => self.judge().await,
+            13 => self.suspect().await,
             _ => self.act_at_once().await,
         }
         self.note_objects().await;

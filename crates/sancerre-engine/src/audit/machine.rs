@@ -61,6 +61,8 @@ pub struct Run {
     pub size_bytes: u64,
     /// Bytes it added to the store.
     pub stored_bytes: u64,
+    /// The log entry that calls it suspect, if none cleared it.
+    pub suspected_by: Option<u64>,
 }
 
 /// What became of a backup.
@@ -112,6 +114,7 @@ pub(super) fn machines(log: &Log) -> Vec<MachineAudit> {
             fate,
             size_bytes: 0,
             stored_bytes: 0,
+            suspected_by: retention.suspected_by(&entry.session),
         };
         if let Outcome::Manifest(manifest) = &entry.outcome {
             let fields = &manifest.fields;
@@ -198,6 +201,7 @@ mod tests {
             fate: *fate,
             size_bytes: 0,
             stored_bytes: 0,
+            suspected_by: None,
         };
         let runs = runs.iter().map(run).collect();
         MachineAudit { vm: Title::new("web01").unwrap(), runs, stale: None, drill: None, undrilled: None }

@@ -17,6 +17,7 @@ use sancerre_image::change_map::ChangeMap;
 
 use super::Shared;
 use super::doubt::Doubt;
+use super::noticed::Earlier;
 use super::region::{BaseChunk, RegionInput, RegionMap, Scan};
 use super::reread::Partly;
 use super::salvage::Salvage;
@@ -35,6 +36,8 @@ pub(super) struct How {
     pub(super) salvage: Option<Arc<Salvage>>,
     pub(super) partly: Option<Arc<Partly>>,
     pub(super) hinted: Option<Arc<Hinted>>,
+    /// What the night before left, where statistics are made.
+    pub(super) earlier: Option<Arc<Earlier>>,
 }
 
 impl How {
@@ -94,13 +97,14 @@ pub(super) fn scan(
     input: &RegionInput,
     base: &[BaseChunk],
     hinted: &Hinted,
+    begun: RegionMap,
 ) -> Result<RegionMap> {
     let changes = hinted.within(input);
     let data = if changes.is_empty() { Vec::new() } else { input.data_ranges()? };
     shared.scratch.with(|scratch| {
         let length_bytes = input.extent().1;
         let window = Window { input, data, bytes: Vec::new(), start: 0 };
-        let scan = Scan::new(shared, chunker, scratch, RegionMap::default());
+        let scan = Scan::new(shared, chunker, scratch, begun);
         let mut rejoin =
             Rejoin { shared, chunker, base, changes: &changes, length_bytes, window, scan, seen: Vec::new() };
         let kept = rejoin.run()?;

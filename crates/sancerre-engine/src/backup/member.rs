@@ -1,6 +1,7 @@
 //! One disk or stream: regions to workers, their results in order to the tree.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
@@ -15,6 +16,7 @@ use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::hinted::{self, Hinted, How};
+use super::noticed::DiskNotice;
 use super::options::Allow;
 use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::regions;
@@ -22,12 +24,12 @@ use super::reread;
 use super::salvage::Salvage;
 use super::tree::{Grown, Tree};
 use super::upload::Uploader;
-use super::{BackupSource, Base, Input, Run, Shared, read_region};
+use super::watch::Watch;
+use super::{BackupSource, Base, Input, Run, Shared};
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
-use crate::host::Host;
 use crate::map::MapReader;
-use crate::monitor::{Monitor, add};
+use crate::monitor::add;
 use crate::repository::Repository;
 
 /// Empty regions between two looks whether the disk changed.
@@ -50,7 +52,9 @@ impl Run {
         let base = self.base_map(&source, &chunking);
         let (disk, least_bytes) = (source.disk(), source.least_bytes);
         let salvage = Salvage::of(&source, allow, &self.shared.monitor);
-        let how = How { salvage: salvage.clone(), partly: self.partly(&source)?, hinted };
+        let earlier = self.noticed.earlier(&source, base.is_some());
+        let mut notice = earlier.as_ref().map(|earlier| earlier.notice());
+        let how = How { salvage: salvage.clone(), partly: self.partly(&source)?, hinted, earlier };
         let mut member = Member {
             name: source.name.clone(),
             kind: source.kind.clone(),
@@ -67,9 +71,13 @@ impl Run {
         };
         let regions = self.regions(source, chunking, base.as_ref(), how)?;
         let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
-        self.collect(regions, &mut member, base.as_deref(), &watch, uploader).await?;
+        let seen = (&watch, &mut notice);
+        self.collect(regions, &mut member, base.as_deref(), seen, uploader).await?;
         member.words = self.words(&member.kind, salvage.as_deref())?;
         self.judge_member(&member, least_bytes, allow)?;
+        if let Some(notice) = notice {
+            self.noticed.judge(&mut member, notice)?;
+        }
         self.members.push(member);
         Ok(())
     }
@@ -127,7 +135,7 @@ impl Run {
         mut regions: Regions<'_>,
         member: &mut Member,
         base: Option<&MapReader>,
-        watch: &Watch,
+        (watch, notice): (&Watch, &mut Option<DiskNotice>),
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         let shared = Arc::clone(&self.shared);
@@ -143,6 +151,9 @@ impl Run {
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
             member.count(&map, length_bytes)?;
+            if let Some(notice) = notice {
+                notice.region(&map);
+            }
             // Of a huge disk nearly all is holes, and the question costs more than they do.
             if !map.chunks.is_empty() || number % HOLES_PER_LOOK == 0 {
                 member.fuzzy |= watch.changed().await?;
@@ -207,38 +218,6 @@ impl Count for Member {
     }
 }
 
-/// Whether the source stays what it was.
-pub(super) struct Watch {
-    host: Host,
-    monitor: Monitor,
-    disk: Option<Arc<dyn Disk>>,
-    allow_changing: bool,
-}
-
-impl Watch {
-    pub(super) fn new(
-        repository: &Repository,
-        monitor: &Monitor,
-        disk: Option<Arc<dyn Disk>>,
-        allow: Allow,
-    ) -> Self {
-        Self { host: repository.host.clone(), monitor: monitor.clone(), disk, allow_changing: allow.changing }
-    }
-
-    /// True when it changed and that is allowed. Asked by a worker: of a disk that is away even this may wait.
-    ///
-    /// Errors: [`Error::Changed`] when it is not.
-    pub(super) async fn changed(&self) -> Result<bool> {
-        let Some(disk) = self.disk.clone() else { return Ok(false) };
-        let asked = self.host.compute(move || disk.check_unchanged());
-        match self.monitor.unless_interrupted(asked).await? {
-            Ok(()) => Ok(false),
-            Err(_) if self.allow_changing => Ok(true),
-            Err(source) => Err(Error::Changed { source }),
-        }
-    }
-}
-
 /// What the scans of one member share.
 pub(super) struct Scanning {
     pub(super) repository: Repository,
@@ -250,11 +229,7 @@ pub(super) struct Scanning {
     pub(super) how: How,
 }
 
-fn stream_regions<'a>(
-    scanning: Arc<Scanning>,
-    stream: Box<dyn std::io::Read + Send>,
-    name: Title,
-) -> Regions<'a> {
+fn stream_regions<'a>(scanning: Arc<Scanning>, stream: Box<dyn Read + Send>, name: Title) -> Regions<'a> {
     let region_bytes = scanning.repository.layout.region_bytes;
     let stream = Arc::new(Mutex::new(stream));
     let read = move |number: u64| {
@@ -293,12 +268,16 @@ impl Scanning {
         let base = self.base_chunks(number).await?;
         let input = Arc::new(input);
         let (shared, scanned) = (Arc::clone(&self.shared), Arc::clone(&input));
-        let How { partly, hinted, .. } = self.how.clone();
+        let How { partly, hinted, earlier, .. } = self.how.clone();
+        let begun = match earlier {
+            Some(earlier) => earlier.begin(input.extent().0, length_bytes, &shared.monitor).await,
+            None => RegionMap::default(),
+        };
         let by = hinted.clone();
         let scan = move |chunker: &Chunker| match (partly, by) {
-            (Some(partly), _) => reread::scan(&shared, chunker, &scanned, &base, &partly),
-            (None, Some(hinted)) => hinted::scan(&shared, chunker, &scanned, &base, &hinted),
-            (None, None) => region::scan(&shared, chunker, &scanned, &base),
+            (Some(partly), _) => reread::scan(&shared, chunker, &scanned, &base, &partly, begun),
+            (None, Some(hinted)) => hinted::scan(&shared, chunker, &scanned, &base, &hinted, begun),
+            (None, None) => region::scan(&shared, chunker, &scanned, &base, begun),
         };
         let mut map = self.work(scan).await?;
         if !map.open.is_empty() {
@@ -424,4 +403,12 @@ async fn add_region(
     }
     invariant!(chunks.is_empty(), "{} chunks lie behind the end of their region", chunks.len());
     Ok(())
+}
+
+/// Reads one region of a stream; shorter only at its end.
+fn read_region(stream: &mut dyn Read, region_bytes: u32) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = u64::from(region_bytes);
+    stream.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

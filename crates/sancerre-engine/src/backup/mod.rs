@@ -15,6 +15,7 @@ mod hinted;
 mod last_look;
 mod maps;
 mod member;
+mod noticed;
 mod options;
 mod packer;
 mod region;
@@ -29,8 +30,8 @@ mod tables;
 mod task;
 mod tree;
 mod upload;
+mod watch;
 
-use std::io::Read;
 use std::sync::Arc;
 
 use sancerre_format::bytes::{to_u32, to_usize};
@@ -39,14 +40,14 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::key::ZoneKeys;
 use sancerre_format::names::{self, Folder, Title};
-use sancerre_format::outcome::{Body, Member, public_bytes};
+use sancerre_format::outcome::{Annex, Body, Member, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
 use sancerre_image::Disk;
 
 use self::base::Base;
 use self::budget::Budget;
 use self::hinted::Hinted;
-use self::member::Watch;
+use self::noticed::Noticed;
 use self::packer::{PackKeys, Packer};
 use self::reread::Reread;
 use self::sample::Sample;
@@ -54,6 +55,7 @@ use self::scratch::ScratchPool;
 use self::stored::Stored;
 use self::tables::Tables;
 use self::upload::Uploader;
+use self::watch::Watch;
 use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
@@ -64,6 +66,7 @@ use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
+use crate::suspicion;
 pub use capture::{Capture, Captured};
 pub use maps::{Hint, Maps};
 pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
@@ -198,6 +201,7 @@ async fn save(
         run.maps = std::mem::take(&mut options.maps);
         run.frozen = frozen;
         run.members(sources, options.allow, Some(&mut uploader)).await?;
+        run.statistics = run.noticed.store(&run.shared, &mut run.uses)?;
         run.shared.packer.close()?;
         uploader.submit(run.shared.packer.take_finished()).await?;
         uploader.finish().await?;
@@ -207,6 +211,8 @@ async fn save(
     };
     match done.await {
         Ok(run) => {
+            // First, so that no collector sees the snapshot without it.
+            suspicion::note(repository, log, uploader.session.id, &run.members, monitor).await;
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
             let packs = Moves::below(log, Log::END).packs(&run.uses);
@@ -271,7 +277,8 @@ async fn commit(
     manifest.retain_until = options.retain_until;
     let session = uploader.session.id;
     let vm = (*options.public_name() != options.vm).then(|| options.vm.clone());
-    let body = Body { vm, tags: options.tags, members: report.members };
+    let annexes = run.statistics.iter().cloned().collect();
+    let body = Body { vm, tags: options.tags, members: report.members, annexes };
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root: RootKey = repository.keys.metadata_root(&session)?;
     let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
@@ -300,6 +307,8 @@ struct Run {
     uses: FrameSet,
     /// New leaves of each member's map, in the order of the members.
     samples: Vec<Sample>,
+    noticed: Noticed,
+    statistics: Option<Annex>,
 }
 
 /// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
@@ -347,6 +356,7 @@ impl Run {
             base::read(repository, log, vm, options.machine, wanted, &usable, monitor)
         };
         let layout = repository.layout;
+        let noticed = Noticed::of(repository, log, options, base.as_ref(), monitor).await?;
         let zone_keys = repository.keys.zone_secrets()?.keys.clone();
         let shared = Shared {
             monitor: monitor.clone(),
@@ -377,6 +387,8 @@ impl Run {
             members: Vec::new(),
             uses: FrameSet::default(),
             samples: Vec::new(),
+            noticed,
+            statistics: None,
         })
     }
 
@@ -424,22 +436,4 @@ impl Run {
             members: self.members.clone(),
         }
     }
-}
-
-/// A region's number of bytes.
-fn region_length(size_bytes: u64, start: u64, region_bytes: u32) -> usize {
-    to_usize(region_bytes).min(usize::try_from(size_bytes - start).unwrap_or(usize::MAX))
-}
-
-/// How many regions cover a disk.
-fn region_count(size_bytes: u64, region_bytes: u32) -> u64 {
-    size_bytes.div_ceil(u64::from(region_bytes).max(1))
-}
-
-/// Reads one region of a stream; shorter only at its end.
-fn read_region(stream: &mut dyn Read, region_bytes: u32) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = u64::from(region_bytes);
-    stream.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

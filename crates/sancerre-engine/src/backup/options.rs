@@ -86,6 +86,8 @@ pub struct BackupOptions {
     pub maps: Maps,
     /// Whose packs may be built on.
     pub dedup: Dedup,
+    /// Count what changed on the disks, for a verdict on this night and the next.
+    pub statistics: bool,
     /// Only count.
     pub dry_run: bool,
     /// Memory to stay within.

@@ -32,13 +32,14 @@ struct Open {
     entries: Vec<IndexEntry>,
 }
 
-/// One open pack of data and one of metadata, shared by all workers.
+/// One open pack of each kind, shared by all workers.
 pub(super) struct Packer {
     keys: Option<PackKeys>,
     pack_bytes: usize,
     ordinals: AtomicU32,
     data: Mutex<Option<Open>>,
     metadata: Mutex<Option<Open>>,
+    annex: Mutex<Option<Open>>,
     finished: Mutex<Vec<ReadyPack>>,
     sealed_bytes: AtomicU64,
 }
@@ -62,6 +63,7 @@ impl Packer {
             ordinals: AtomicU32::default(),
             data: Mutex::default(),
             metadata: Mutex::default(),
+            annex: Mutex::default(),
             finished: Mutex::default(),
             sealed_bytes: AtomicU64::default(),
         }
@@ -76,7 +78,7 @@ impl Packer {
         let slot = match frame.kind {
             PackKind::Data => &self.data,
             PackKind::Metadata => &self.metadata,
-            PackKind::Annex => return Err(Error::Refused("no backup makes annexes".into())),
+            PackKind::Annex => &self.annex,
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let full = slot.take_if(|open| !open.builder.has_room(size, frame.pieces.len(), self.pack_bytes));
@@ -117,7 +119,7 @@ impl Packer {
     pub(super) fn close(&self) -> Result<()> {
         // invariant: without keys this is a dry run, and no pack was begun
         let Some(keys) = &self.keys else { return Ok(()) };
-        for slot in [&self.data, &self.metadata] {
+        for slot in [&self.data, &self.metadata, &self.annex] {
             let open = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.finish(keys, open)?;
         }
@@ -141,7 +143,10 @@ impl Open {
         let root = if frame.kind == PackKind::Data { &keys.content } else { &keys.metadata };
         let sealed = seal(root, &name, frame.codec, frame.raw_bytes, frame.coded)?;
         let place = self.builder.append(&sealed, frame.pieces)?;
-        self.entries.extend(places(place, frame.pieces).map(|(id, place)| IndexEntry { id, place }));
+        // What lies in an annex is no chunk and no node: the index must not know it.
+        if frame.kind != PackKind::Annex {
+            self.entries.extend(places(place, frame.pieces).map(|(id, place)| IndexEntry { id, place }));
+        }
         Ok(place)
     }
 }

@@ -18,6 +18,7 @@ use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
 use crate::index::Lookup;
 use crate::monitor::add;
+use crate::suspicion::{Blocks, Start};
 
 /// Bytes of the disk in memory at once: fits the second-level cache and four of the largest chunks.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -57,6 +58,10 @@ pub(super) struct RegionMap {
     pub new_chunks: u64,
     /// Chunks that a page of the index must tell of, or a pack's table: [`resolve_undecided`] finishes them.
     pub open: Vec<Open>,
+    /// What stands in its blocks; none where no statistics are made.
+    pub seen: Option<Blocks>,
+    /// Where files started in it the night before.
+    pub before: Vec<Start>,
 }
 
 /// A chunk whose place is not certain.
@@ -142,15 +147,16 @@ impl RegionInput {
     }
 }
 
-/// Scans one region.
+/// Scans one region. `begun`: its map, still empty.
 pub(super) fn scan(
     shared: &Shared,
     chunker: &Chunker,
     input: &RegionInput,
     base: &[BaseChunk],
+    begun: RegionMap,
 ) -> Result<RegionMap> {
     shared.scratch.with(|scratch| {
-        let mut scan = Scan::new(shared, chunker, scratch, RegionMap::default());
+        let mut scan = Scan::new(shared, chunker, scratch, begun);
         let mut base = base.iter().peekable();
         let mut ranges = input.data_ranges()?;
         if !chunker.ends_at_holes() && !ranges.is_empty() {
@@ -216,6 +222,10 @@ impl<'a> Scan<'a> {
     /// built on is left open: it is found elsewhere, or read.
     pub(super) fn keep(&mut self, chunk: &BaseChunk) -> Result<()> {
         let BaseChunk { offset_bytes, id, word } = *chunk;
+        if let Some(seen) = &mut self.map.seen {
+            let start = to_usize(offset_bytes);
+            seen.keep(start..start + to_usize(word.place.size_bytes));
+        }
         self.map.data_bytes += u64::from(word.place.size_bytes);
         let slot = self.map.chunks.len();
         let place = match word.speaker {
@@ -326,6 +336,9 @@ impl<'a> Scan<'a> {
         let size_bytes = to_u32("chunk", chunk.len())?;
         let offset_bytes = to_u32("chunk", at)?;
         self.map.data_bytes += u64::from(size_bytes);
+        if let Some(seen) = &mut self.map.seen {
+            seen.read(at, chunk, base.is_none());
+        }
         let counters = &self.shared.monitor.counters;
         add(&counters.data_bytes, u64::from(size_bytes));
         let base = base.filter(|word| self.shared.usable.allows(&word.place));
@@ -394,6 +407,17 @@ impl<'a> Scan<'a> {
         }
         let raw_bytes = self.scratch.frame.len();
         let (codec, coded) = self.scratch.compress()?;
+        if let Some(seen) = &mut self.map.seen {
+            let mut told = 0;
+            for (slot, piece) in &self.waiting {
+                // Each piece once, at the chunk that it was made for.
+                let (Some(chunk), true) = (self.map.chunks.get(*slot), *piece == told) else { continue };
+                told += 1;
+                let size_bytes = u64::from(chunk.place.size_bytes);
+                let share = to_u64(coded.len()) * size_bytes / to_u64(raw_bytes).max(1);
+                seen.store(to_usize(chunk.offset_bytes), size_bytes, share);
+            }
+        }
         let frame = Frame { kind: PackKind::Data, codec, raw_bytes, coded, pieces: &self.pieces };
         let placed: Vec<(ContentId, Place)> =
             places(self.shared.packer.append(&frame)?, &self.pieces).collect();

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
-use sancerre_format::bytes::to_u64;
+use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_image::Disk;
 
 use super::hinted::How;
 use super::member::{Regions, Scanned, Scanning};
 use super::region::{RegionInput, RegionMap};
 use super::task::Task;
-use super::{region_count, region_length};
 use crate::error::Result;
 use crate::monitor::add;
 
@@ -51,7 +50,7 @@ async fn data(
     disk: Arc<dyn Disk>,
     regions: Range<u64>,
 ) -> Result<Option<Vec<Range<u64>>>> {
-    if !matches!(scanning.how, How { salvage: None, partly: None, hinted: None }) {
+    if !matches!(scanning.how, How { salvage: None, partly: None, hinted: None, .. }) {
         return Ok(None);
     }
     let region_bytes = u64::from(scanning.repository.layout.region_bytes);
@@ -74,7 +73,7 @@ fn region(
     let is_hole = |data: &Vec<Range<u64>>| !data.iter().any(|data| data.start < end && start < data.end);
     if data.and_then(Option::as_ref).is_some_and(is_hole) {
         add(&scanning.shared.monitor.counters.done_bytes, to_u64(length_bytes));
-        return std::future::ready(Ok((RegionMap::default(), to_u64(length_bytes)))).boxed();
+        return hole(scanning, start, to_u64(length_bytes));
     }
     let salvage = scanning.how.salvage.clone();
     let input = RegionInput::Disk { disk: Arc::clone(disk), start, length_bytes, salvage };
@@ -83,4 +82,25 @@ fn region(
     // a listing that others wait for) the map may need.
     async move { Task::new(async move { scanning.region(number, input, to_u64(length_bytes)).await }).await }
         .boxed()
+}
+
+/// A region without data: there is something to say of it only where files started the night before.
+fn hole(scanning: &Scanning, start: u64, length_bytes: u64) -> BoxFuture<'static, Result<Scanned>> {
+    let earlier = scanning.how.earlier.clone().filter(|earlier| earlier.knows(start, length_bytes));
+    let Some(earlier) = earlier else {
+        return std::future::ready(Ok((RegionMap::default(), length_bytes))).boxed();
+    };
+    let monitor = scanning.shared.monitor.clone();
+    let begun = async move { Ok((earlier.begin(start, length_bytes, &monitor).await, length_bytes)) };
+    async move { Task::new(begun).await }.boxed()
+}
+
+/// A region's number of bytes.
+fn region_length(size_bytes: u64, start: u64, region_bytes: u32) -> usize {
+    to_usize(region_bytes).min(usize::try_from(size_bytes - start).unwrap_or(usize::MAX))
+}
+
+/// How many regions cover a disk.
+fn region_count(size_bytes: u64, region_bytes: u32) -> u64 {
+    size_bytes.div_ceil(u64::from(region_bytes).max(1))
 }

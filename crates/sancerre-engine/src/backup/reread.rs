@@ -129,11 +129,12 @@ pub(super) fn scan(
     input: &RegionInput,
     base: &[BaseChunk],
     partly: &Partly,
+    begun: RegionMap,
 ) -> Result<RegionMap> {
     let bad = partly.within(input);
     let stretches = stretches(&bad, base);
     shared.scratch.with(|scratch| {
-        let mut scan = Scan::new(shared, chunker, scratch, RegionMap::default());
+        let mut scan = Scan::new(shared, chunker, scratch, begun);
         let mut kept =
             base.iter().filter(|chunk| !stretches.iter().any(|bad| meet(bad, &extent(chunk)))).peekable();
         for stretch in &stretches {

@@ -87,7 +87,7 @@ impl Uploader {
             let advice = "another process uses this session; run the backup again";
             let bytes = Bytes::from(ready.pack.bytes);
             repository.store.put_own(&key, bytes.clone(), advice).await?;
-            if ready.pack.kind == PackKind::Metadata && listed.size_bytes <= SMALL_PACK_BYTES {
+            if ready.pack.kind != PackKind::Data && listed.size_bytes <= SMALL_PACK_BYTES {
                 // The next backup of this machine begins with it.
                 repository.keep(&key, bytes).await?;
             }

@@ -152,6 +152,12 @@ fn named(
     for session in snapshots {
         let (candidate, verdict) = candidate(log, all, session)?;
         let id = plan::short(session);
+        if let Some(note) = log.retention().kept_by_suspicion(session) {
+            return Err(Error::Refused(format!(
+                "snapshot {id} stays: by log entry {note} a snapshot is suspect, and what is from before it is not let go \
+                 until somebody looked. See `sancerre clean`, then `sancerre clear`"
+            )));
+        }
         if candidate.is_held {
             return Err(Error::Refused(format!(
                 "snapshot {id} is held; `sancerre release {id}` first, or --vm if its machine is held"

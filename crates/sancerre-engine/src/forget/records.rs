@@ -57,6 +57,17 @@ pub async fn release(
     if let Some(other) = snapshots.iter().find(|snapshot| retention.held_by(snapshot).is_none()) {
         return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
     }
+    let is_suspicion = |snapshot: &&SessionId| {
+        !retention.is_held_itself(snapshot)
+            && retention.kept_by_suspicion(snapshot) == retention.held_by(snapshot)
+    };
+    if let Some(other) = snapshots.iter().find(is_suspicion) {
+        return Err(Error::Usage(format!(
+            "snapshot {} stays because a snapshot is suspect; nothing was done. See `sancerre clean`, and end that with \
+             `sancerre clear`",
+            other.intent
+        )));
+    }
     if let Some(other) = snapshots.iter().find(|snapshot| !retention.is_held_itself(snapshot)) {
         return Err(Error::Usage(format!(
             "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",

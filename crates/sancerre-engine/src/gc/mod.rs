@@ -40,6 +40,7 @@ use crate::repository::log::{Log, Moves, Pending, needed};
 use crate::repository::session::refuse_revoked;
 use crate::repository::session::{abort_other, append};
 use crate::store::Leftovers;
+use crate::suspicion;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use healers::Stock;
@@ -141,6 +142,9 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut report = GcReport::default();
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
+    if let Some(stays) = suspicion::what_stays(&log) {
+        monitor.warn(stays);
+    }
     let mut waiting = Waiting::new(options);
     account::account(repository, &mut log, Log::END)?;
     if !options.dry_run {

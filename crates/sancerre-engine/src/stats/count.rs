@@ -136,7 +136,7 @@ impl<'a> Count<'a> {
                 machine.exclusive_bytes = machine.exclusive_bytes.saturating_add(sealed_bytes);
             }
         }
-        if kind == PackKind::Metadata {
+        if kind != PackKind::Data {
             self.stats.maps_bytes = self.stats.maps_bytes.saturating_add(sealed_bytes);
             return;
         }

@@ -104,6 +104,16 @@ impl MemberWords {
         Self(if unreadable.is_empty() { Vec::new() } else { vec![word] })
     }
 
+    /// Adds an ignorable word, whose key begins with `x-`.
+    pub fn push(&mut self, key: &str, value: &str) -> Result<()> {
+        let mut words = self.0.clone();
+        words.push(format!("{key}={value}"));
+        let is_ignorable = key.starts_with("x-");
+        ensure(is_ignorable, BODY, || format!("the word {key} of a disk line may not be ignored"))?;
+        *self = Self::new(words)?;
+        Ok(())
+    }
+
     /// The value of a word.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
@@ -150,6 +160,15 @@ pub struct Member {
     pub words: MemberWords,
 }
 
+/// Where bytes of an annex lie that belong to a snapshot (FORMAT.md §5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annex {
+    /// What they say.
+    pub topic: Name,
+    /// The piece that says it, or says where the others are.
+    pub place: Place,
+}
+
 /// The sealed body of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
@@ -159,8 +178,11 @@ pub struct Body {
     pub tags: Vec<Tag>,
     /// Members, in the user's order.
     pub members: Vec<Member>,
+    /// What else belongs to it. A line that does not read as one is ignored, as every `x-` line may be.
+    pub annexes: Vec<Annex>,
 }
 
+const ANNEX: &str = "x-annex: ";
 const BODY: &str = "sancerre-body-v1";
 /// Highest level of a map's node (FORMAT.md §10.1).
 const LEVEL_MAX: u8 = 7;
@@ -168,7 +190,7 @@ const LEVEL_MAX: u8 = 7;
 impl Body {
     /// The raw bytes to be sealed.
     pub fn encode(&self) -> String {
-        self.text(&[])
+        self.text(&self.annexes.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     fn text(&self, extensions: &[String]) -> String {
@@ -182,12 +204,14 @@ impl Body {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut text = TextReader::new(BODY, bytes)?;
         text.no_features()?;
-        let body = Self {
+        let mut body = Self {
             vm: text.parsed("vm", |value| optional(value, Title::decode))?,
             tags: text.repeated("tag", Tag::new)?,
             members: text.repeated("disk", Member::parse)?,
+            annexes: Vec::new(),
         };
         let extensions = text.extensions()?;
+        body.annexes = extensions.iter().filter_map(|line| Annex::parse(line)).collect();
         text.finish()?;
         let mut names: Vec<&Title> = body.members.iter().map(|member| &member.name).collect();
         names.sort();
@@ -195,6 +219,26 @@ impl Body {
         ensure(body.text(&extensions).as_bytes() == bytes, BODY, || "not in its one spelling".into())?;
         Ok(body)
     }
+}
+
+impl fmt::Display for Annex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ANNEX}{} ", self.topic)?;
+        write_place(f, &self.place)
+    }
+}
+
+impl Annex {
+    fn parse(line: &str) -> Option<Self> {
+        let (topic, place) = line.strip_prefix(ANNEX)?.split_once(' ')?;
+        Some(Self { topic: Name::new(topic).ok()?, place: parse_place(place)? })
+    }
+}
+
+/// `<n>/<k>/<i>@<offset>+<sealed>:<offset>+<size>`
+fn write_place(f: &mut fmt::Formatter<'_>, place: &Place) -> fmt::Result {
+    let FramePlace { frame, offset_bytes, sealed_bytes } = place.frame;
+    write!(f, "{frame}@{offset_bytes}+{sealed_bytes}:{}+{}", place.offset_bytes, place.size_bytes)
 }
 
 impl fmt::Display for Member {
@@ -206,9 +250,8 @@ impl fmt::Display for Member {
         match &self.root {
             None => f.write_str(" root=-")?,
             Some(Root { level, id, place }) => {
-                let FramePlace { frame, offset_bytes, sealed_bytes } = place.frame;
-                write!(f, " root={level}/{id}/{frame}@{offset_bytes}+{sealed_bytes}")?;
-                write!(f, ":{}+{}", place.offset_bytes, place.size_bytes)?;
+                write!(f, " root={level}/{id}/")?;
+                write_place(f, place)?;
             }
         }
         self.words.0.iter().try_for_each(|word| write!(f, " {word}"))
@@ -248,14 +291,20 @@ impl Member {
     }
 }
 
-/// `<level>/<id>/<n>/<k>/<i>@<offset>+<sealed>:<offset>+<size>`
+/// `<level>/<id>/<place>`
 fn parse_root(text: &str) -> Option<Root> {
-    fn num<T: std::str::FromStr>(text: &str) -> Option<T> {
-        number(BODY, text).ok()
-    }
-    let mut parts = text.splitn(5, '/');
+    let mut parts = text.splitn(3, '/');
     let level = num(parts.next()?).filter(|level| *level <= LEVEL_MAX)?;
     let id = ContentId::from_hex(parts.next()?).ok()?;
+    Some(Root { level, id, place: parse_place(parts.next()?)? })
+}
+
+fn num<T: std::str::FromStr>(text: &str) -> Option<T> {
+    number(BODY, text).ok()
+}
+
+fn parse_place(text: &str) -> Option<Place> {
+    let mut parts = text.splitn(3, '/');
     let pack = PackName { session: num(parts.next()?)?, ordinal: num(parts.next()?)? };
     let (index, rest) = parts.next()?.split_once('@')?;
     let (sealed, raw) = rest.split_once(':')?;
@@ -263,5 +312,5 @@ fn parse_root(text: &str) -> Option<Root> {
     let frame = FrameName { pack, index: num(index)? };
     let frame = FramePlace { frame, offset_bytes: num(offset)?, sealed_bytes: num(size)? };
     let (offset, size) = raw.split_once('+')?;
-    Some(Root { level, id, place: Place { frame, offset_bytes: num(offset)?, size_bytes: num(size)? } })
+    Some(Place { frame, offset_bytes: num(offset)?, size_bytes: num(size)? })
 }

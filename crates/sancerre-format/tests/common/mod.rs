@@ -265,6 +265,7 @@ pub(crate) fn body() -> Body {
             member("dump", MemberKind::Stream),
             member("domain.xml", MemberKind::File),
         ],
+        annexes: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Entry, Held, Kind};
 use sancerre_format::record::{Cut, Record};
 
+use super::suspects;
 use super::{Avoid, Log, LogEntry, Moves, Retention};
 use crate::error::Result;
 
@@ -119,7 +120,13 @@ impl Carried {
                 Kind::Approve(approval) => approvals.push((number, &approval.entries)),
                 Kind::Quarantine { .. } if self.touches(entry, moves) => self.entry(number, Cut::Whole),
                 // Without what it says in public: its signer may make that as long as an entry may be.
-                Kind::Note(note) if matter(&retention, &note.snapshots) => self.entry(number, Cut::Head),
+                Kind::Note(note) if matter(&retention, &note.snapshots) => {
+                    self.entry(number, Cut::Head);
+                    if note.topic.as_str() == suspects::TOPIC {
+                        // Whose backup it was: also of one that came to nothing.
+                        note.snapshots.iter().for_each(|session| self.entry(session.number, Cut::Head));
+                    }
+                }
                 _ => {}
             }
         }

@@ -105,12 +105,15 @@ impl Log {
         let (mut records, mut removed) = (Retention::new(self.approvals_needed), BTreeSet::new());
         for entry in self.entries.values() {
             let given_up = entry.commit().map_or(&[][..], |(_, lists)| lists.forgotten.as_slice());
-            removed.extend(given_up.iter().filter(|session| {
+            let gone: Vec<SessionId> =
+                given_up.iter().filter(|session| !records.is_live(session)).copied().collect();
+            removed.extend(gone.iter().filter(|session| {
                 let below = self.entries.get(&session.number).filter(|below| below.session == **session);
                 below.is_some_and(|below| matches!(below.outcome, Outcome::Undecided))
-                    && !records.is_live(session)
             }));
             records.apply(entry, Effect::Nothing);
+            // What is gone is not suspect any more, and keeps nothing.
+            records.let_go(entry.session.number, &gone);
         }
         removed
     }

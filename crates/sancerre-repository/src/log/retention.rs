@@ -9,6 +9,7 @@ use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
 use super::approval::{ApprovalRequest, Pending};
+use super::suspects::Suspects;
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
 
@@ -29,6 +30,7 @@ pub struct Retention {
     approvals_needed: u32,
     /// What waits for that.
     pending: BTreeMap<SessionId, Pending>,
+    suspects: Suspects,
 }
 
 impl Retention {
@@ -56,8 +58,34 @@ impl Retention {
     }
 
     /// What holds for snapshots to come: the machines that are held, and how many must approve a forget.
-    pub(super) fn to_come(&self) -> (&BTreeMap<Title, u64>, u32) {
-        (&self.held_vms, self.approvals_needed)
+    pub(super) fn to_come(&self) -> (&BTreeMap<Title, u64>, u32, Vec<SessionId>) {
+        (&self.held_vms, self.approvals_needed, self.suspect_machines())
+    }
+
+    /// The note that a snapshot is suspect because of which this one stays: deletion stands still.
+    pub fn kept_by_suspicion(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.keeps(snapshot, |session| self.collected.contains_key(session))
+    }
+
+    /// The note that a snapshot is suspect, if it was not cleared.
+    pub fn suspected_by(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.noted(snapshot)
+    }
+
+    /// The note that cleared a snapshot which was suspect.
+    pub fn cleared_by(&self, snapshot: &SessionId) -> Option<u64> {
+        self.suspects.cleared(snapshot)
+    }
+
+    /// All suspect snapshots that were not cleared, with the public names of their machines.
+    pub fn suspects(&self) -> Vec<(SessionId, Title)> {
+        let is_gone = |session: &SessionId| self.collected.contains_key(session);
+        self.suspects.all(&is_gone).map(|(session, vm)| (session, vm.clone())).collect()
+    }
+
+    /// The first suspect snapshot of each machine that has one.
+    pub fn suspect_machines(&self) -> Vec<SessionId> {
+        self.suspects.machines(&|session: &SessionId| self.collected.contains_key(session))
     }
 
     /// Whether an entry that waits for approval would forget it.
@@ -159,10 +187,11 @@ impl Retention {
         self.forgotten.get(snapshot).copied()
     }
 
-    /// The entry that holds it or its machine, if that was not released.
+    /// The entry that holds it or its machine, if that was not released; a suspicion holds too, until it is cleared.
     pub fn held_by(&self, snapshot: &SessionId) -> Option<u64> {
         let of_vm = || self.held_vms.get(self.vms.get(snapshot)?);
-        self.held.get(snapshot).or_else(of_vm).copied()
+        let held = self.held.get(snapshot).or_else(of_vm).copied();
+        held.or_else(|| self.kept_by_suspicion(snapshot))
     }
 
     /// The entry that holds a machine, if that was not released.
@@ -214,6 +243,13 @@ impl Retention {
         }
     }
 
+    /// Takes note that these are gone, by a commit that is judged elsewhere.
+    pub(super) fn let_go(&mut self, number: u64, snapshots: &[SessionId]) {
+        for snapshot in snapshots {
+            self.collected.entry(*snapshot).or_insert(number);
+        }
+    }
+
     /// Adds an entry, and what the outcome of a gc means for snapshots.
     pub(super) fn apply(&mut self, entry: &LogEntry, effect: Effect) {
         let number = entry.session.number;
@@ -252,6 +288,7 @@ impl Retention {
                 let request = ApprovalRequest::Release(held.snapshots.clone(), held.vms.clone());
                 self.ask(entry.session, record, request);
             }
+            Kind::Note(note) => self.suspects.note(number, record, note),
             _ => {}
         }
     }
@@ -259,7 +296,9 @@ impl Retention {
     /// The machine of a backup, and for how long it is kept: also of one that a later revocation made void, for at the
     /// numbers below that it counted.
     fn apply_backup(&mut self, entry: &LogEntry) {
-        let Some(Kind::Backup(intent)) = entry.announced().map(|record| &record.fields.kind) else { return };
+        let Some(record) = entry.announced() else { return };
+        let Kind::Backup(intent) = &record.fields.kind else { return };
+        self.suspects.backup(entry.session, record);
         self.vms.insert(entry.session, intent.vm.clone());
         let retained = entry.snapshot_below(0).and_then(|snapshot| snapshot.manifest.fields.retain_until);
         self.retained.extend(retained.map(|until| (entry.session, until)));

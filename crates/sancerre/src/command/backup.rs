@@ -1,9 +1,10 @@
 //! `backup`: all disks of one machine become one snapshot.
 
 pub(crate) mod import;
+mod told;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
@@ -11,11 +12,10 @@ use sancerre_engine::cache::Cache;
 use sancerre_engine::location;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_format::id::SessionId;
+use sancerre_engine::suspicion::Suspicion;
 use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
-use serde_json::{Value, json};
 
-use super::{Context, Watched, ended, member};
+use super::{Context, Watched, ended};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
 use crate::bitmaps::Bitmaps;
@@ -25,15 +25,14 @@ use crate::exit::{Done, Exit, Failure};
 use crate::formats::{Formats, NamedFormat};
 use crate::inputs::{ExpectMin, Opening};
 use crate::live::{self, LiveOptions};
-use crate::metrics::{self, Run, Saved};
 use crate::named_path;
 use crate::plain;
 use crate::printed::Ended;
 use crate::progress::Work;
 use crate::repository;
 use crate::sources::{self, Attachment, DiskSource};
-use crate::units::{duration, seconds, size};
-use crate::unreadable;
+
+pub(crate) use told::{measure, summary, tell};
 
 /// Most that the cache takes: the page tables of an index of 100 TB.
 const CACHE_BYTES: u64 = 2 << 30;
@@ -60,6 +59,7 @@ Examples:
   sancerre backup --source qemu --qmp /run/web03.qmp --vm web03           # the same without libvirt
   sancerre backup --source command --vm web04 --begin './snapshot web04' --end './remove web04'
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
+  sancerre backup --vm web01 /dev/vg0/web01-snap --fail-on-suspect || page-somebody
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
@@ -134,6 +134,13 @@ pub(crate) struct Backup {
     /// Fetch all from the store, and keep nothing
     #[arg(long)]
     no_cache: bool,
+    /// Count nothing of what changed on the disks: then nobody can say whether this night looks suspect, and the next one is
+    /// unusual for it
+    #[arg(long)]
+    no_statistics: bool,
+    /// End with 30 if the snapshot, which is saved all the same, looks suspect; see docs/SUSPICION.md
+    #[arg(long, conflicts_with = "no_statistics")]
+    fail_on_suspect: bool,
     /// Write Prometheus metrics to this file, which everybody may read, also when the backup fails
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
@@ -184,7 +191,7 @@ async fn given(options: Backup, context: &Context) -> Result<Done, Failure> {
     let is_measured = measure(&options, &subject, context, took, result.as_ref().ok());
     let report = result?;
     let is_whole = tell(&subject, context, &report, took)?;
-    let exit = if is_whole && is_measured { Exit::Done } else { Exit::NotAsAsked };
+    let exit = options.exit(&report, is_whole && is_measured);
     Ok(ended(exit, summary(&options, &subject, &report, took)))
 }
 
@@ -208,24 +215,6 @@ fn no_name() -> Failure {
 pub(crate) struct Subject {
     pub(crate) vm: Title,
     pub(crate) machine: Option<MachineId>,
-}
-
-/// Writes the metrics, if asked to. A failure is only warned of: whatever the backup did, it did.
-pub(crate) fn measure(
-    options: &Backup,
-    subject: &Subject,
-    context: &Context,
-    took: Duration,
-    report: Option<&BackupReport>,
-) -> bool {
-    let path = options.metrics_file.as_ref().filter(|path| !options.dry_run && context.may_write(path));
-    let Some(path) = path else { return true };
-    let run = measured(context, took, report);
-    let written = metrics::update(path, &subject.vm, &run, &context.host, &context.output);
-    if let Err(failure) = &written {
-        context.output.warning(&failure.message);
-    }
-    written.is_ok()
 }
 
 async fn save(options: &Backup, subject: &Subject, context: &Context) -> Result<BackupReport, Failure> {
@@ -305,8 +294,18 @@ impl Backup {
             only_unreadable: self.only_unreadable,
             maps,
             dedup: self.dedup.into(),
+            statistics: !self.no_statistics,
             dry_run: self.dry_run,
             memory_bytes,
+        }
+    }
+
+    /// How a backup that saved something ends.
+    pub(crate) fn exit(&self, report: &BackupReport, is_as_asked: bool) -> Exit {
+        match is_as_asked {
+            _ if self.fail_on_suspect && told::verdict(report) == Some(Suspicion::Suspect) => Exit::Suspect,
+            true => Exit::Done,
+            false => Exit::NotAsAsked,
         }
     }
 
@@ -362,86 +361,4 @@ fn cache_folder(options: &Backup, context: &Context, is_remote: bool) -> Result<
         None if is_remote => usual(),
         given => given,
     })
-}
-
-fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>) -> Run {
-    let saved = report.map(|report| Saved {
-        unix_seconds: context.host.clock.now().unix_seconds(),
-        size_bytes: report.size_bytes,
-        data_bytes: report.data_bytes,
-        new_bytes: report.new_bytes,
-        stored_bytes: report.stored_bytes,
-    });
-    Run { duration, saved }
-}
-
-/// Says what it came to; false when that is not what was asked for.
-pub(crate) fn tell(
-    subject: &Subject,
-    context: &Context,
-    report: &BackupReport,
-    took: Duration,
-) -> Result<bool, Failure> {
-    if report.fuzzy {
-        let changed: Vec<&str> =
-            report.members.iter().filter(|member| member.fuzzy).map(|member| member.name.as_str()).collect();
-        context.output.warning(&format!(
-            "{} changed or was in use while read, so parts of it may be from different moments and a guest may not start from \
-             it; the snapshot is marked fuzzy; docs/QUIESCE.md has recipes",
-            changed.join(", ")
-        ));
-    }
-    let mut is_read = true;
-    for member in &report.members {
-        is_read &= unreadable::tell(context, member, "could not be read, and are zeros in the snapshot")?;
-    }
-    let what = match &report.snapshot {
-        Some(session) => format!("snapshot {} of {}", short(session), subject.vm),
-        None => format!("{}, nothing stored", subject.vm),
-    };
-    context.output.message(&format!(
-        "{what}: {} of data, {} new, {} stored, in {}",
-        size(report.data_bytes),
-        size(report.new_bytes),
-        size(report.stored_bytes),
-        duration(took)
-    ));
-    let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
-    Ok(!report.fuzzy && report.shrunk.is_empty() && report.belied.is_empty() && is_read && is_restorable)
-}
-
-fn short(session: &SessionId) -> String {
-    session.intent.to_string().chars().take(8).collect()
-}
-
-pub(crate) fn summary(
-    options: &Backup,
-    subject: &Subject,
-    report: &BackupReport,
-    took: Duration,
-) -> [(&'static str, Value); 21] {
-    let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
-    [
-        ("snapshot", json!(id(&report.snapshot))),
-        ("parent", json!(id(&report.parent))),
-        ("vm", json!(subject.vm.to_string())),
-        ("public_name", json!(options.public_name.as_ref().unwrap_or(&subject.vm).to_string())),
-        ("machine", json!(subject.machine.map(|id| id.to_string()))),
-        ("class", json!(options.class.as_ref().map(ToString::to_string))),
-        ("retain_until", json!(options.retain_until.map(|until| until.to_string()))),
-        ("tags", json!(options.tags.iter().map(ToString::to_string).collect::<Vec<_>>())),
-        ("dry_run", json!(options.dry_run)),
-        ("fuzzy", json!(report.fuzzy)),
-        ("frozen", json!(report.frozen)),
-        ("scan", json!(report.scan)),
-        ("belied", json!(report.belied.iter().map(ToString::to_string).collect::<Vec<_>>())),
-        ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
-        ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
-        ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
-        ("size_bytes", json!(report.size_bytes)),
-        ("data_bytes", json!(report.data_bytes)),
-        ("new_bytes", json!(report.new_bytes)),
-        ("stored_bytes", json!(report.stored_bytes)),
-        ("duration_seconds", json!(seconds(took))),
-    ]
 }

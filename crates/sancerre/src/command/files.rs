@@ -8,6 +8,7 @@ pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod ls;
 pub(crate) mod mount;
+pub(super) mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,7 @@ use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::select::Selector;
+use sancerre_engine::suspicion;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, Tag, Title};
 use serde_json::{Value, json};
@@ -114,6 +115,9 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
     }
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
+    if let Some(stays) = suspicion::what_stays(&log) {
+        context.output.warning(&stays);
+    }
     let selection = if options.snapshots.is_empty() {
         Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {

@@ -2,6 +2,7 @@
 
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Snapshot, open_body};
+use sancerre_engine::suspicion::{Suspicion, stored};
 use sancerre_format::names::{Tag, Title};
 use sancerre_format::outcome::{Body, Consistency};
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ struct Listed<'a> {
     snapshot: Snapshot<'a>,
     /// None for a key of another zone, or of another generation of its keys.
     body: Option<Body>,
+    /// Whether the log says that it is suspect, and nobody cleared it.
+    noted: bool,
 }
 
 impl Listed<'_> {
@@ -57,10 +60,15 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
         repository.keys.zone_secrets()?;
     }
     let log = repository::load_recent_log(context, &repository).await?;
+    let retention = log.retention();
     let listed: Vec<Listed<'_>> = log
         .snapshots()
         .into_iter()
-        .map(|snapshot| Listed { snapshot, body: body(context, &repository, &snapshot) })
+        .map(|snapshot| Listed {
+            snapshot,
+            body: body(context, &repository, &snapshot),
+            noted: retention.suspected_by(&snapshot.session()).is_some(),
+        })
         .filter(|listed| options.vm.as_ref().is_none_or(|vm| listed.is_of(vm)))
         .filter(|listed| has_all(listed.body.as_ref(), &options.tags))
         .collect();
@@ -105,7 +113,9 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
     // Not all of it was read, and on whose word.
     let mut scan = manifest.scan.split(' ');
     let by_map = (scan.next() == Some("map")).then(|| format!("(map {})", scan.next().unwrap_or_default()));
-    let marks = flaw.into_iter().chain(by_map);
+    let verdict = suspicion_of(listed).filter(|verdict| *verdict != Suspicion::Normal);
+    let verdict = verdict.map(|verdict| format!("({verdict})"));
+    let marks = flaw.into_iter().chain(by_map).chain(verdict);
     let tags: Vec<String> = match &listed.body {
         Some(body) => body.tags.iter().map(ToString::to_string).chain(marks).collect(),
         None => std::iter::once(SEALED.to_owned()).chain(marks).collect(),
@@ -122,6 +132,15 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
         size(manifest.stored_bytes),
         tags.join(" "),
     ]
+}
+
+/// What its writer thought of the night; a note that it is suspect goes before, one that it was cleared too.
+fn suspicion_of(listed: &Listed<'_>) -> Option<Suspicion> {
+    let told = listed.body.as_ref().and_then(stored::worst);
+    match listed.noted {
+        true => Some(Suspicion::Suspect),
+        false => told.map(|told| told.min(Suspicion::Unusual)),
+    }
 }
 
 fn describe(listed: &Listed<'_>) -> Value {
@@ -149,6 +168,7 @@ fn describe(listed: &Listed<'_>) -> Value {
         "fuzzy": manifest.consistency == Consistency::Fuzzy,
         "scan": manifest.scan,
         "consistency": manifest.consistency.to_string(),
+        "verdict": suspicion_of(listed).map(Suspicion::word),
         "tags": tags,
     })
 }

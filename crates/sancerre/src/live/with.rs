@@ -160,7 +160,7 @@ impl With<'_> {
         let report = result?;
         let is_whole = backup::tell(subject, context, &report, took)?;
         let is_all = skipped.iter().all(|skipped| skipped.is_meant);
-        let exit = if is_whole && is_measured && is_all { Exit::Done } else { Exit::NotAsAsked };
+        let exit = options.exit(&report, is_whole && is_measured && is_all);
         let fields = backup::summary(options, subject, &report, took);
         let mut summary: Map<_, _> =
             fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -118,6 +118,7 @@ impl TestRepo {
             only_unreadable: false,
             maps: Maps::default(),
             dedup: Dedup::Zone,
+            statistics: false,
             dry_run: false,
             memory_bytes: 300 << 20,
         };

@@ -72,6 +72,7 @@ fn machine(machine: &MachineAudit) -> Value {
             "fate": fate(run.fate),
             "size_bytes": run.size_bytes,
             "stored_bytes": run.stored_bytes,
+            "suspected_by": run.suspected_by,
         })
     });
     let drill = machine.drill.map(|drill| {

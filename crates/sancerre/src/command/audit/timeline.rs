@@ -43,8 +43,10 @@ pub(super) fn draw(machine: &MachineAudit, span: &Span, harmed: &BTreeSet<Sessio
 fn told(run: &Run, is_harmed: bool) -> String {
     let id: String = run.session.intent.to_string().chars().take(8).collect();
     let harmed = if is_harmed { ", lost or damaged" } else { "" };
+    let suspect =
+        run.suspected_by.map_or_else(String::new, |entry| format!(", suspect by log entry {entry}"));
     format!(
-        "{} {}, session {}, {id}, by {}{harmed}",
+        "{} {}, session {}, {id}, by {}{suspect}{harmed}",
         run.started,
         fate(run.fate),
         run.session.number,

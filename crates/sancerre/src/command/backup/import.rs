@@ -106,6 +106,8 @@ impl Import {
             dedup: self.dedup,
             cache_dir: self.cache_dir.clone(),
             no_cache: self.no_cache,
+            no_statistics: false,
+            fail_on_suspect: false,
             metrics_file: None,
             stdin: None,
             stdin_command: None,

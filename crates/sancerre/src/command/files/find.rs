@@ -8,20 +8,18 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_format::id::SessionId;
-use sancerre_guest::{FileNode, Moment, NodeKind};
+use sancerre_guest::{FileNode, FolderEntry, Moment};
 use serde_json::{Value, json};
 
 use super::history::nights;
-use super::{Context, Opened, Sandbox, entry_json, open, open_with, time, waiting};
+use super::{Context, Opened, Sandbox, entry_json, open, open_with, time, waiting, walk};
 use crate::access::Access;
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
-use crate::guest_names::{fits, shown};
-use crate::guest_place::{Place, Spot, is_folded, readable, root};
+use crate::guest_names::fits;
+use crate::guest_place::{Place, Spot, is_folded};
 use crate::repository;
 
-/// Folders that are open at once, and within each other.
-const DEPTH_MAX: usize = 1000;
 const ID_DIGITS: usize = 8;
 
 /// Find files of a guest by their names.
@@ -199,56 +197,31 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
 
 impl Search {
     fn all(&mut self, place: &Place, opened: &Opened) -> Result<(), Failure> {
-        let disk = match place.find(&opened.guest, &opened.disks, true)? {
-            Spot::FolderEntry(spotted) => {
-                let base = place.rest.trim_end_matches(['/', '\\']).to_owned();
-                self.folder(opened, spotted.volume, spotted.node.id, &base, 0);
-                return Ok(());
+        let spot = place.find(&opened.guest, &opened.disks, true)?;
+        let (pattern, hits) = (&self.pattern, &mut self.hits);
+        let mut look = |volume: u16, place: &str, entry: &FolderEntry| {
+            if is_wanted(pattern, &entry.name, is_folded(&opened.guest, volume)) {
+                let (name, node) = (entry.name.clone(), entry.node.clone());
+                hits.push(Hit { place: place.to_owned(), name, node });
             }
-            Spot::Disk(disk) => Some(disk),
-            Spot::Guest => None,
         };
-        for volume in readable(&opened.guest, disk) {
-            let Some(info) = opened.guest.volumes().get(usize::from(volume)) else { continue };
-            let on = info.disk.or(disk).unwrap_or(0);
-            let name = opened.disks.get(usize::from(on)).cloned().unwrap_or_default();
-            let base = format!("{name}:{}", info.name);
-            self.folder(opened, volume, root(&opened.guest, volume)?, &base, 0);
-        }
+        let faults = match spot {
+            Spot::FolderEntry(spotted) => {
+                let base = place.rest.trim_end_matches(['/', '\\']);
+                walk::below(opened, (spotted.volume, spotted.node.id), base, &mut look)
+            }
+            Spot::Disk(disk) => walk::everything(opened, Some(disk), &mut look)?,
+            Spot::Guest => walk::everything(opened, None, &mut look)?,
+        };
+        self.faults.extend(faults);
         Ok(())
     }
+}
 
-    fn folder(&mut self, opened: &Opened, volume: u16, id: u64, base: &str, depth: usize) {
-        if depth > DEPTH_MAX {
-            self.faults.push(format!("{base}: folders that are deeper than can be"));
-            return;
-        }
-        let mut entries = Vec::new();
-        if let Err(error) = opened.guest.list(volume, id, &mut |entry| entries.push(entry)) {
-            self.faults.push(format!("{base}: {error}"));
-        }
-        entries.sort_by(|one, other| one.name.cmp(&other.name));
-        let folds = is_folded(&opened.guest, volume);
-        for entry in entries {
-            let place = format!("{base}/{}", shown(&entry.name));
-            if self.is_wanted(&entry.name, folds) {
-                self.hits.push(Hit {
-                    place: place.clone(),
-                    name: entry.name.clone(),
-                    node: entry.node.clone(),
-                });
-            }
-            if entry.node.kind == NodeKind::Directory {
-                self.folder(opened, volume, entry.node.id, &place, depth.saturating_add(1));
-            }
-        }
+fn is_wanted(pattern: &[u8], name: &[u8], folds: bool) -> bool {
+    if !folds {
+        return fits(pattern, name);
     }
-
-    fn is_wanted(&self, name: &[u8], folds: bool) -> bool {
-        if !folds {
-            return fits(&self.pattern, name);
-        }
-        let lower = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_lowercase();
-        fits(lower(&self.pattern).as_bytes(), lower(name).as_bytes())
-    }
+    let lower = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_lowercase();
+    fits(lower(pattern).as_bytes(), lower(name).as_bytes())
 }
