@@ -68,7 +68,7 @@ fn no_parser_panics_on_changed_golden_bytes() {
 fn no_reader_of_disks_panics_on_changed_seeds() {
     let seeds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut dice = Dice::new(2);
-    for name in ["nbd", "change_map", "whole", "serve", "package", "zfs", "thin"] {
+    for name in ["nbd", "change_map", "whole", "serve", "package", "zfs", "thin", "machines"] {
         let paths = std::fs::read_dir(seeds.join(name)).unwrap().map(|entry| entry.unwrap().path());
         let mut seeds: Vec<Vec<u8>> = paths.map(|path| std::fs::read(path).unwrap()).collect();
         seeds.sort();

@@ -7,7 +7,7 @@ use sancerre_engine::backup::{BackupOptions, backup};
 use sancerre_engine::forget::{hold, undelete};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::log::{Log, filler};
+use sancerre_engine::repository::log::{Log, UNKNOWN, filler};
 use sancerre_engine::repository::session::append;
 use sancerre_engine::revoke::revoke;
 use sancerre_engine::{Error, ErrorKind};
@@ -149,7 +149,8 @@ async fn a_manifest_for_a_lost_record_accuses_nobody() {
     scene.everything_restores().await;
 }
 
-/// Who followed on a number has read what is there, and no other word about it counts.
+/// Who followed on a number has read what is there, and no other word about it is believed: it is a dispute, which only the
+/// administrator ends.
 #[tokio::test(start_paused = true)]
 async fn what_the_next_entry_read_is_not_overridden() {
     let scene = Scene::new(2006).await;
@@ -164,7 +165,9 @@ async fn what_the_next_entry_read_is_not_overridden() {
     let gc = scene.repo.append_as(&thief, gc, &GcLists::default().encode().unwrap()).await;
     scene.repo.commit_gc_as(&thief, gc, &GcLists { seen: vec![lie], ..GcLists::default() }).await;
     let log = Log::load(&scene.admin).await.unwrap();
-    assert!(log.lost_entries().next().is_none() && log.said_of(number).is_none());
+    assert!(log.lost_entries().next().is_none());
+    assert_eq!(log.said_of(number), Some(SessionId { number, intent: UNKNOWN }));
+    assert_eq!(log.dispute(number).map(|dispute| dispute.claims.len()), Some(1));
     scene.everything_restores().await;
 }
 

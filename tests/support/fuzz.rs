@@ -39,7 +39,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 27] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -66,6 +66,7 @@ pub const TARGETS: [Target; 26] = [
     ("statistics", fuzz_statistics::statistics),
     ("guest", sancerre_guest::fuzz_disk),
     ("guest_words", sancerre_guest::fuzz_packet),
+    ("machines", machines),
 ];
 
 /// The target of this name.
@@ -362,4 +363,11 @@ fn qcow2(input: &[u8]) {
         disk.read_at(range.start, &mut rebuilt[place]).expect("a part of what could be read");
     }
     assert!(rebuilt == whole, "data outside the ranges");
+}
+
+/// What libvirt says of a machine.
+fn machines(bytes: &[u8]) {
+    if let Ok(machine) = sancerre_capture::Machine::of(String::from_utf8_lossy(bytes).into_owned()) {
+        assert_eq!(machine.uuid.len(), 36);
+    }
 }

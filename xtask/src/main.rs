@@ -11,6 +11,7 @@ mod deny;
 mod dist;
 mod fleet;
 mod fuzz;
+mod hypervisor;
 mod long;
 mod nights;
 mod probe;

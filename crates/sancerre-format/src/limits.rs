@@ -55,8 +55,8 @@ pub fn check(key: &str, size_bytes: u64) -> Result<()> {
 pub const APPROVALS_MAX: u32 = 16;
 
 /// How many must approve, if so many may be asked for.
-pub(crate) fn approvals(needed: u32) -> crate::error::Result<u32> {
-    crate::error::ensure(needed <= APPROVALS_MAX, "approvals", || {
+pub(crate) fn approvals(needed: u32) -> Result<u32> {
+    ensure(needed <= APPROVALS_MAX, "approvals", || {
         format!("{needed} are more than the {APPROVALS_MAX} that may be asked for")
     })?;
     Ok(needed)

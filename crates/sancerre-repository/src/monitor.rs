@@ -47,6 +47,11 @@ impl Monitor {
         Self { counters: Arc::default(), warn: Arc::new(warn), interrupt: Arc::default() }
     }
 
+    /// One that counts and stops with this one, and passes its warnings elsewhere: for one of several works of a command.
+    pub fn warning_to(&self, warn: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self { warn: Arc::new(warn), ..self.clone() }
+    }
+
     /// A monitor that drops warnings: for tests and for embedding.
     pub fn silent() -> Self {
         Self::new(|_| {})

@@ -22,6 +22,7 @@ use crate::command::{
 };
 use crate::formats::Format;
 use crate::limits::Limits;
+use crate::live::DefineOptions;
 use crate::named_path;
 use crate::units::parse_size;
 
@@ -235,7 +236,8 @@ Examples:
   sancerre restore 3f9a12cc --target /srv/restored/
   sancerre restore --all --target /srv/restored/              # the newest of every machine
   sancerre restore 3f9a12cc --target /srv/restored/ --resume    # after it was interrupted
-  sancerre restore web01:latest~1:disk0 --target web01.raw --in-place --keep-damaged damaged.qcow2")]
+  sancerre restore web01:latest~1:disk0 --target web01.raw --in-place --keep-damaged damaged.qcow2
+  sancerre restore web01:latest --target /srv/vm/web01/ --format qcow2 --to libvirt    # defines the machine, too")]
 pub(crate) struct Restore {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`. Several go into a directory, each into
     /// one of its own that is called as its machine
@@ -273,6 +275,8 @@ pub(crate) struct Restore {
     /// Go on with what an interrupted restore left: partial files, and files it finished (to a device: use --overwrite)
     #[arg(long)]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) define: DefineOptions,
 }
 
 /// Write one disk, stream or file of a snapshot to standard output.

@@ -26,20 +26,20 @@ pub(crate) struct Changed {
     /// A map of what changed on a disk since a snapshot: only that is read, the rest is taken over from there. Forms: `diff
     /// --json`, `qemu-img map --output=json`, `rbd diff --format json`; or bitmap:NAME, a dirty bitmap in the qcow2 image or of
     /// the NBD server that the disk is read from; see docs/CHANGED.md
-    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::disk(), conflicts_with = "only_unreadable")]
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::disk(), conflicts_with = "only_unreadable", group = "counted")]
     changed: Vec<DiskSource>,
     /// The snapshot since which that changed, where the map does not say it
     #[arg(long, value_name = "SNAPSHOT", value_parser = Selector::parse, requires = "changed")]
     changed_since: Option<Selector>,
     /// How much of what a map calls unchanged is read and compared all the same, at random; at least 256 places. If it is
     /// not what it was, the whole disk is read, and the exit code is 3 [default: 1%]
-    #[arg(long, value_name = "N%", requires = "changed")]
+    #[arg(long, value_name = "N%", requires = "counted")]
     verify_unchanged: Option<Share>,
 }
 
 /// A part of a whole, in millionths; never none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Share(u32);
+pub(crate) struct Share(u32);
 
 impl FromStr for Share {
     type Err = String;
@@ -66,6 +66,20 @@ impl FromStr for Share {
 }
 
 impl Changed {
+    /// The same that was not typed here.
+    pub(crate) fn of(
+        changed: Vec<DiskSource>,
+        changed_since: Option<Selector>,
+        share: Option<Share>,
+    ) -> Self {
+        Self { changed, changed_since, verify_unchanged: share }
+    }
+
+    /// How much is compared, if it was said.
+    pub(crate) fn verify_unchanged(&self) -> Option<Share> {
+        self.verify_unchanged
+    }
+
     /// The bitmaps that are named in place of files.
     pub(crate) fn bitmaps(&self) -> Bitmaps {
         let wanted = |given: &DiskSource| Some((given.name.clone(), bitmaps::named(&given.path)?.to_owned()));
@@ -109,8 +123,12 @@ impl Changed {
                 }
             }
         }
-        let share = self.verify_unchanged.unwrap_or(Share(MILLIONTHS_PER_PERCENT));
-        Ok(Maps::new(hints, self.changed_since.clone(), share.0))
+        Ok(Maps::new(hints, self.changed_since.clone(), self.verify_millionths()))
+    }
+
+    /// How much of what a map calls unchanged is compared.
+    pub(crate) fn verify_millionths(&self) -> u32 {
+        self.verify_unchanged.unwrap_or(Share(MILLIONTHS_PER_PERCENT)).0
     }
 }
 

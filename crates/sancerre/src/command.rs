@@ -2,7 +2,7 @@
 
 mod approve;
 pub(crate) mod audit;
-mod backup;
+pub(crate) mod backup;
 mod check;
 mod diff;
 pub(crate) mod doctor;
@@ -22,7 +22,7 @@ mod map;
 pub(crate) mod nbd;
 pub(crate) mod recover;
 mod repair;
-mod restore;
+pub(crate) mod restore;
 pub(crate) mod rto;
 mod snapshots;
 mod stats;

@@ -63,6 +63,13 @@ pub(crate) struct NamedFormat {
     format: Format,
 }
 
+impl NamedFormat {
+    /// The form of the disk of this name.
+    pub(crate) fn of(name: &Title, format: Format) -> Self {
+        Self { name: Some(name.clone()), format }
+    }
+}
+
 impl FromStr for NamedFormat {
     type Err = String;
 
@@ -181,9 +188,7 @@ pub(crate) fn of_suffix(path: &Path) -> Option<Format> {
 
 /// A program of QEMU's, by which a file is `done` something to.
 pub(crate) fn program(context: &Context, name: &str, file: &Path, done: &str) -> Result<PathBuf, Failure> {
-    let folders = context.environment.iter().find(|(name, _)| *name == "PATH").map(|(_, folders)| folders);
-    let folders = std::env::split_paths(folders.unwrap_or_default()).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+    context.environment.program(name).ok_or_else(|| {
         Failure::failed(format!(
             "{} is {done} through {name}, which is not installed; it is in the package qemu-utils (Debian, Ubuntu) or \
              qemu-img (Fedora, SUSE)",

@@ -50,6 +50,13 @@ impl Environment {
         (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes.to_vec())))
     }
 
+    /// Where a program of this name is; folders below the current one do not count.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let folders = self.variables.get("PATH")?;
+        let folders = std::env::split_paths(folders).filter(|folder| folder.is_absolute());
+        folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+    }
+
     /// Whether it is set, be it to nothing.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.variables.contains_key(name)

@@ -28,6 +28,7 @@ mod interrupt;
 mod io;
 mod key_file;
 mod limits;
+mod live;
 mod metrics;
 mod named_path;
 mod output;

@@ -8,8 +8,14 @@ fn main() {
     if word.as_ref().is_some_and(|word| word == sancerre_confine::SUBCOMMAND) {
         std::process::exit(sancerre_confine::run(arguments, sancerre_image::confined::inside));
     }
-    if word.is_some_and(|word| word == sancerre_guest::SUBCOMMAND) {
+    if word.as_ref().is_some_and(|word| word == sancerre_guest::SUBCOMMAND) {
         std::process::exit(sancerre_confine::run(arguments, sancerre_guest::inside));
+    }
+    if word.as_ref().is_some_and(|word| word == sancerre_capture::guard::SUBCOMMAND) {
+        std::process::exit(sancerre_capture::guard::run(arguments));
+    }
+    if word.is_some_and(|word| word == sancerre_capture::around::SUBCOMMAND) {
+        std::process::exit(sancerre_capture::around::run(arguments));
     }
     sancerre::prepare();
     let exit_code = sancerre::run(std::env::args_os(), sancerre::Io::process());

@@ -78,6 +78,7 @@ fn files(stage: &Stage, release: &Release, version: &str) -> Result<Tree> {
     for text in ["AUDIT.md", "FORMAT.md", "GUARANTEES.md", "QUIESCE.md", "SCHEDULE.md", "STORES.md"] {
         tree.add(format!("{doc}/{text}.gz"), gzip(&source(&format!("docs/{text}"))?)?);
     }
+    tree.add_program(format!("{doc}/examples/reflink.sh"), source("docs/pictures/reflink.sh")?);
     tree.add("usr/share/lintian/overrides/sancerre", source("xtask/dist/lintian-overrides")?);
     Ok(tree)
 }

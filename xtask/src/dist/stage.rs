@@ -113,6 +113,7 @@ impl Stage {
         for file in [UNITS.as_slice(), &["example.conf"]].concat() {
             tree.add(format!("{name}/systemd/{file}"), source(&format!("docs/systemd/{file}"))?);
         }
+        tree.add_program(format!("{name}/pictures/reflink.sh"), source("docs/pictures/reflink.sh")?);
         let folder = scratch("tarball");
         tree.write(&folder)?;
         let mtime = format!("--mtime=@{}", release.epoch_seconds);

@@ -6,7 +6,7 @@ use super::source::{Source, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each crate may use of the others; the order is that of reading.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("sancerre-format", &[]),
     ("sancerre-confine", &[]),
     ("sancerre-image", &["confine"]),
@@ -15,8 +15,12 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("sancerre-repository", &["format", "image", "store"]),
     ("sancerre-serve", &["repository"]),
     ("sancerre-boot", &[]),
+    ("sancerre-capture", &["boot"]),
     ("sancerre-engine", &["format", "image", "store", "repository"]),
-    ("sancerre", &["format", "confine", "image", "guest", "store", "repository", "serve", "boot", "engine"]),
+    (
+        "sancerre",
+        &["format", "confine", "image", "guest", "store", "repository", "serve", "boot", "capture", "engine"],
+    ),
 ];
 
 /// Circles that are there, each sorted: nobody may add to them, and one that is gone goes from here.

@@ -17,6 +17,7 @@ const HOSTS: &[&str] = &[
     "c2sp.org",
     "crates.io",
     "datatracker.ietf.org",
+    "deb.debian.org",
     "doc.rust-lang.org",
     "docs.aws.amazon.com",
     "docs.kernel.org",

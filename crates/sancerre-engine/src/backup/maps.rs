@@ -21,7 +21,7 @@ use crate::dedup::Speaker;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
-use crate::repository::log::Log;
+use crate::repository::log::{Log, Snapshot};
 use crate::select::{Selector, Which};
 
 /// A change map, and the disk that it is of.
@@ -118,14 +118,17 @@ fn by_id(repository: &Repository, log: &Log, id: &str) -> Result<SessionId> {
     Selector { snapshot: Which::Id(id.to_ascii_lowercase()), member: None }.resolve(repository, log)
 }
 
-fn of_machine(log: &Log, base: SessionId, options: &BackupOptions) -> Result<()> {
-    let snapshots = log.snapshots();
-    let snapshot = snapshots.iter().find(|snapshot| snapshot.session() == base);
-    let fields = snapshot.map(|snapshot| &snapshot.manifest.fields);
-    let is_of = fields.is_some_and(|fields| {
+/// The live snapshots of the machine that is backed up, in the order of the log.
+pub(super) fn snapshots_of(log: &Log, options: &BackupOptions) -> Vec<SessionId> {
+    let is_of = |snapshot: &Snapshot<'_>| {
+        let fields = &snapshot.manifest.fields;
         fields.vm == *options.public_name() || (fields.machine.is_some() && fields.machine == options.machine)
-    });
-    match is_of {
+    };
+    log.snapshots().into_iter().filter(is_of).map(|snapshot| snapshot.session()).collect()
+}
+
+fn of_machine(log: &Log, base: SessionId, options: &BackupOptions) -> Result<()> {
+    match snapshots_of(log, options).contains(&base) {
         true => Ok(()),
         false => Err(Error::Usage(format!(
             "the change map is since snapshot {}, which is none of this machine; see `sancerre snapshots`",

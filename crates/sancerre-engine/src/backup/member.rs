@@ -72,8 +72,7 @@ impl Run {
         let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
         let seen = (&watch, &mut notice);
         self.collect(regions, &mut member, base.as_deref(), seen, uploader).await?;
-        member.words =
-            salvage.map_or_else(MemberWords::default, |salvage| MemberWords::of_unreadable(&salvage.found()));
+        member.words = self.words(&member.kind, salvage.as_deref())?;
         self.judge_member(&member, least_bytes, allow)?;
         if let Some(notice) = notice {
             self.noticed.judge(&mut member, notice)?;

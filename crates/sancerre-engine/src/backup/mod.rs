@@ -7,6 +7,7 @@
 
 mod base;
 mod budget;
+mod capture;
 mod doubt;
 mod ending;
 mod gate;
@@ -67,6 +68,7 @@ use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
 use crate::store::Listed;
 use crate::suspicion;
+pub use capture::{Capture, Captured};
 pub use maps::{Hint, Maps};
 pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
 
@@ -100,10 +102,31 @@ impl Shared {
 /// what was uploaded before a failure is reused by the next backup.
 pub async fn backup(
     repository: &Repository,
-    mut options: BackupOptions,
+    options: BackupOptions,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
     check_names(&options)?;
+    begin(repository, options, None, monitor).await
+}
+
+/// The same for a machine whose picture is taken once the session has its number; `options` name no sources.
+///
+/// Errors: as [`backup`], and why there is no picture.
+pub async fn backup_captured(
+    repository: &Repository,
+    options: BackupOptions,
+    capture: Box<dyn Capture>,
+    monitor: &Monitor,
+) -> Result<BackupReport> {
+    begin(repository, options, Some(capture), monitor).await
+}
+
+async fn begin(
+    repository: &Repository,
+    mut options: BackupOptions,
+    capture: Option<Box<dyn Capture>>,
+    monitor: &Monitor,
+) -> Result<BackupReport> {
     let mut log = Log::load_recent(repository, monitor).await?;
     log.refuse_unread(&repository.keys.zone)?;
     ending::warn_of_end(repository, &log, &options.vm, monitor);
@@ -111,8 +134,9 @@ pub async fn backup(
     if options.dry_run {
         let next = log.end();
         log.complete(repository, next).await?;
+        let frozen = capture::take(repository, &log, &mut options, capture, None, monitor).await?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
-        run.maps = options.maps;
+        (run.maps, run.frozen) = (options.maps, frozen);
         run.members(options.sources, options.allow, None).await?;
         return Ok(run.report(None));
     }
@@ -125,7 +149,15 @@ pub async fn backup(
     log.complete(repository, session.id.number).await?;
     log.refuse_unread(&repository.keys.zone)?;
     log.refuse_opaque(&repository.keys.zone, session.id.number)?;
-    save(repository, &mut log, session, options, monitor).await
+    let frozen = match capture::take(repository, &log, &mut options, capture, Some(session.id), monitor).await
+    {
+        Ok(frozen) => frozen,
+        Err(error) => {
+            abort(repository, &session, &error, monitor).await;
+            return Err(error);
+        }
+    };
+    save(repository, &mut log, session, options, frozen, monitor).await
 }
 
 fn check_names(options: &BackupOptions) -> Result<()> {
@@ -151,6 +183,7 @@ async fn save(
     log: &mut Log,
     session: Session,
     mut options: BackupOptions,
+    frozen: Option<String>,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
     let sources = std::mem::take(&mut options.sources);
@@ -167,6 +200,7 @@ async fn save(
     let done = async {
         let mut run = Run::prepare(repository, log, number, Some(keys), &options, monitor).await?;
         run.maps = std::mem::take(&mut options.maps);
+        run.frozen = frozen;
         run.members(sources, options.allow, Some(&mut uploader)).await?;
         run.statistics = run.noticed.store(&run.shared, &mut run.uses)?;
         run.shared.packer.close()?;
@@ -214,7 +248,11 @@ async fn give_up(repository: &Repository, uploader: &mut Uploader, error: &Error
     if let Err(second) = uploader.salvage().await {
         monitor.warn(format!("what was uploaded could not be published for the next backup: {second}"));
     }
-    if let Err(second) = uploader.session.abort(repository, &error.to_string()).await {
+    abort(repository, &uploader.session, error, monitor).await;
+}
+
+async fn abort(repository: &Repository, session: &Session, error: &Error, monitor: &Monitor) {
+    if let Err(second) = session.abort(repository, &error.to_string()).await {
         monitor.warn(format!("the session could not be closed, which does no harm: {second}"));
     }
 }
@@ -263,6 +301,8 @@ struct Run {
     belied: Vec<Title>,
     /// Members that are much smaller than they were, and were saved all the same.
     shrunk: Vec<Title>,
+    /// How the file systems of the machine were frozen.
+    frozen: Option<String>,
     base: Option<Base>,
     members: Vec<Member>,
     uses: FrameSet,
@@ -351,6 +391,7 @@ impl Run {
             hinted: Vec::new(),
             belied: Vec::new(),
             shrunk: Vec::new(),
+            frozen: None,
             base,
             members: Vec::new(),
             uses: FrameSet::default(),
@@ -396,6 +437,7 @@ impl Run {
             new_bytes: sum(|member| member.new_bytes),
             stored_bytes: self.shared.packer.sealed_bytes(),
             fuzzy: self.members.iter().any(|member| member.fuzzy),
+            frozen: self.frozen.clone(),
             shrunk: self.shrunk.clone(),
             belied: self.belied.clone(),
             scan: self.scan(),

@@ -119,6 +119,8 @@ pub struct BackupReport {
     pub stored_bytes: u64,
     /// Whether a source changed while it was read.
     pub fuzzy: bool,
+    /// How the machine's file systems were frozen at the moment that was saved.
+    pub frozen: Option<String>,
     /// Streams and files that are empty or much smaller than in the snapshot before this one.
     pub shrunk: Vec<Title>,
     /// Disks whose change map called unchanged what did change; they were read whole.
@@ -137,6 +139,7 @@ impl BackupReport {
                 Consistency::Partial
             }
             true => Consistency::Fuzzy,
+            false if self.frozen.is_some() => Consistency::Frozen,
             false => Consistency::Crash,
         }
     }

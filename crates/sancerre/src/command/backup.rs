@@ -9,13 +9,15 @@ use clap::Args;
 use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
 use sancerre_engine::cache::Cache;
 use sancerre_engine::location;
+use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
 use sancerre_engine::suspicion::Suspicion;
 use sancerre_engine::suspicion::stored::seen;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
 use serde_json::{Value, json};
 
-use super::{Context, ended, member};
+use super::{Context, Watched, ended, member};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
 use crate::bitmaps::Bitmaps;
@@ -24,6 +26,7 @@ use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
 use crate::formats::{Formats, NamedFormat};
 use crate::inputs::{ExpectMin, Opening};
+use crate::live::{self, LiveOptions};
 use crate::metrics::{self, Run, Saved};
 use crate::named_path;
 use crate::plain;
@@ -40,8 +43,8 @@ const CACHE_BYTES: u64 = 2 << 30;
 
 /// Back up the disks of one virtual machine.
 ///
-/// The disks are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md. All of them become one
-/// snapshot, or none does.
+/// Disks that are named are read as they are: give snapshots or quiesced disks, see docs/QUIESCE.md; or have the hypervisor keep
+/// a moment of its machines still, with --source. All of them become one snapshot, or none does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A bare PATH is named disk0, the next one disk1, and so on.
@@ -55,17 +58,21 @@ Examples:
   sancerre backup --vm db01 --stdin dump.sql --stdin-command 'pg_dumpall -U backup'    # fails if pg_dumpall does
   sancerre backup --vm app01 app01.qcow2 data=old.img --format data=vmdk
   sancerre backup --vm app02 'nbd+unix:///?socket=/run/app02.sock'
+  sancerre backup --source libvirt --vm web01                             # while it runs, and only what changed
+  sancerre backup --source libvirt --all --exclude '*-test'               # all machines of this host
+  sancerre backup --source qemu --qmp /run/web03.qmp --vm web03           # the same without libvirt
+  sancerre backup --source command --vm web04 --begin './snapshot web04' --end './remove web04'
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
   sancerre backup --vm web01 /dev/vg0/web01-snap --fail-on-suspect || page-somebody
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
 pub(crate) struct Backup {
     /// The machine's name, as the hypervisor has it; everybody who reads the bucket sees it, unless --public-name is given
-    #[arg(long, value_name = "NAME", value_parser = parse_title)]
-    vm: Title,
+    #[arg(long, value_name = "NAME", value_parser = parse_title, required_unless_present = "all")]
+    pub(crate) vm: Option<Title>,
     /// A pseudonym that stands for the machine's name in all that can be read without a key; always give the same one
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
-    public_name: Option<Title>,
+    pub(crate) public_name: Option<Title>,
     /// The hypervisor's id of the machine, which everybody sees; with it the history goes on when the machine is renamed
     #[arg(long, value_name = "UUID", value_parser = parse_machine)]
     machine: Option<MachineId>,
@@ -76,8 +83,8 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "TIME", value_parser = parse_until)]
     retain_until: Option<Time>,
     /// Its disks: files, block devices, or exports of NBD servers (nbd://, nbds://, nbd+unix://)
-    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach"], value_parser = named_path::disk())]
-    disks: Vec<DiskSource>,
+    #[arg(value_name = "[NAME=]PATH", required_unless_present_any = ["stdin", "attach", "source"], value_parser = named_path::disk())]
+    pub(crate) disks: Vec<DiskSource>,
     /// A label for the snapshot; may be given several times
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
     tags: Vec<Tag>,
@@ -101,11 +108,11 @@ pub(crate) struct Backup {
     #[arg(long, requires = "allow_unreadable")]
     only_unreadable: bool,
     #[command(flatten)]
-    changed: Changed,
+    pub(crate) changed: Changed,
     /// In what form the disks are: raw, qcow2, vmdk, vhd, vhdx, vdi, parallels or qed; NAME=FORMAT for one of them. Without
     /// it the suffix of the name says it, and what has no such suffix is raw
     #[arg(long = "format", value_name = "[NAME=]FORMAT")]
-    formats: Vec<NamedFormat>,
+    pub(crate) formats: Vec<NamedFormat>,
     /// Where the files may lie that an image stands on: backing files, data files, extents. Without it an image that names
     /// others is refused
     #[arg(long, value_name = "DIRECTORY")]
@@ -113,13 +120,13 @@ pub(crate) struct Backup {
     /// Read images without confining what reads them, where this kernel cannot: an image that was made to do harm may then
     /// read every file of this user, and keys
     #[arg(long)]
-    no_sandbox: bool,
+    pub(crate) no_sandbox: bool,
     /// Read what the file system calls holes, too; for one that is wrong about them
     #[arg(long)]
     read_holes: bool,
     /// Save nothing if a disk or stream has fewer bytes, such as 10G; NAME=SIZE for one of them, may be given several times
     #[arg(long, value_name = "[NAME=]SIZE")]
-    expect_min: Vec<ExpectMin>,
+    pub(crate) expect_min: Vec<ExpectMin>,
     /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
     /// can have spoiled
     #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
@@ -140,17 +147,19 @@ pub(crate) struct Backup {
     fail_on_suspect: bool,
     /// Write Prometheus metrics to this file, which everybody may read, also when the backup fails
     #[arg(long, value_name = "FILE")]
-    metrics_file: Option<PathBuf>,
+    pub(crate) metrics_file: Option<PathBuf>,
     /// Back up standard input under this name
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
-    stdin: Option<Title>,
+    pub(crate) stdin: Option<Title>,
     /// Run this with `sh -c` and back up what it prints, in place of standard input; if it fails nothing is saved. It can ask
     /// nothing at the terminal, and ends when the backup does
     #[arg(long, value_name = "COMMAND", requires = "stdin")]
     stdin_command: Option<String>,
     /// A file that belongs to the machine, such as its configuration; may be given several times
     #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::attachment())]
-    attach: Vec<Attachment>,
+    pub(crate) attach: Vec<Attachment>,
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 }
 
 impl Backup {
@@ -168,100 +177,160 @@ fn parse_machine(text: &str) -> Result<MachineId, String> {
 }
 
 pub(crate) async fn run(options: Backup, context: &Context) -> Result<Done, Failure> {
+    match options.live.source {
+        Some(_) => live::run(&options, context).await,
+        None => {
+            options.live.refuse_without_source()?;
+            given(options, context).await
+        }
+    }
+}
+
+/// Backs up the disks that were named.
+async fn given(options: Backup, context: &Context) -> Result<Done, Failure> {
+    let subject = Subject { vm: options.vm.clone().ok_or_else(no_name)?, machine: options.machine };
     let started = Instant::now();
-    let result = save(&options, context).await.map_err(|failure| match failure.exit {
+    let result = save(&options, &subject, context).await.map_err(|failure| interrupted(&options, failure));
+    let took = started.elapsed();
+    let is_measured = measure(&options, &subject, context, took, result.as_ref().ok());
+    let report = result?;
+    let is_whole = tell(&subject, context, &report, took)?;
+    let exit = exit(&options, &report, is_whole && is_measured);
+    Ok(ended(exit, summary(&options, &subject, &report, took)))
+}
+
+/// Nothing of an interrupted backup was in vain.
+pub(crate) fn interrupted(options: &Backup, failure: Failure) -> Failure {
+    match failure.exit {
         Exit::Interrupted if !options.dry_run => {
             let message = format!("{}; what was uploaded is reused by the next backup", failure.message);
             Failure { message, ..failure }
         }
         _ => failure,
-    });
-    let took = started.elapsed();
-    let is_measured = measure(&options, context, took, result.as_ref().ok());
-    let report = result?;
-    let is_whole = tell(&options, context, &report, took)?;
-    let is_suspect = verdict(&report) == Some(Suspicion::Suspect);
-    let exit = match is_whole && is_measured {
-        _ if is_suspect && options.fail_on_suspect => Exit::Suspect,
-        true => Exit::Done,
-        false => Exit::NotAsAsked,
-    };
-    Ok(ended(exit, summary(&options, &report, took)))
+    }
+}
+
+fn no_name() -> Failure {
+    Failure::usage("which machine? Give its name with --vm")
+}
+
+/// The machine that is backed up.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) vm: Title,
+    pub(crate) machine: Option<MachineId>,
 }
 
 /// Writes the metrics, if asked to. A failure is only warned of: whatever the backup did, it did.
-fn measure(options: &Backup, context: &Context, took: Duration, report: Option<&BackupReport>) -> bool {
+pub(crate) fn measure(
+    options: &Backup,
+    subject: &Subject,
+    context: &Context,
+    took: Duration,
+    report: Option<&BackupReport>,
+) -> bool {
     let path = options.metrics_file.as_ref().filter(|path| !options.dry_run && context.may_write(path));
     let Some(path) = path else { return true };
     let run = measured(context, took, report);
-    let written = metrics::update(path, &options.vm, &run, &context.host, &context.output);
+    let written = metrics::update(path, &subject.vm, &run, &context.host, &context.output);
     if let Err(failure) = &written {
         context.output.warning(&failure.message);
     }
     written.is_ok()
 }
 
-async fn save(options: &Backup, context: &Context) -> Result<BackupReport, Failure> {
+async fn save(options: &Backup, subject: &Subject, context: &Context) -> Result<BackupReport, Failure> {
     refuse_past(options, context)?;
     // Whatever happens from here on, no command is left behind.
     let _ended = Ended;
     let planned = sources::plan(&options.disks, options.stdin.as_ref(), &options.attach)?;
     let bitmaps = options.changed.bitmaps();
-    let sources = options.opening(&bitmaps).all(planned, context)?;
+    let sources = options.opening(&bitmaps, &options.formats).all(planned, context)?;
     let maps = options.changed.maps(&sources, &bitmaps, context)?;
-    store(options, sources, maps, context).await
+    store(options, subject, sources, maps, context).await
 }
 
 /// Makes a snapshot of sources that are open.
 async fn store(
     options: &Backup,
+    subject: &Subject,
     sources: Vec<BackupSource>,
     maps: Maps,
     context: &Context,
 ) -> Result<BackupReport, Failure> {
+    let (repository, monitor, _watched) = open(options, context).await?;
+    let began = context.host.clock.now();
+    let options = options.engine(subject, sources, maps, context.global.memory);
+    let report = backup::backup(&repository, options, &monitor).await?;
+    compare_clocks(context, &repository, &report, began).await;
+    Ok(report)
+}
+
+/// The repository with its cache, and what shows progress.
+pub(crate) async fn open(
+    options: &Backup,
+    context: &Context,
+) -> Result<(Repository, Monitor, Watched), Failure> {
     let mut repository = repository::open(context, Access::Metadata).await?;
-    let (monitor, _watched) = context.watched(Work::Backup)?;
+    let (monitor, watched) = context.watched(Work::Backup)?;
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote())? {
         context.output.detail(&format!("cache {}", plain::path(&folder)));
         let warned = monitor.clone();
         repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(warning));
     }
-    let options = BackupOptions {
-        vm: options.vm.clone(),
-        public_name: options.public_name.clone(),
-        machine: options.machine,
-        class: options.class.clone(),
-        retain_until: options.retain_until,
-        sources,
-        tags: options.tags.clone(),
-        allow: options.allow(),
-        only_unreadable: options.only_unreadable,
-        maps,
-        dedup: options.dedup.into(),
-        statistics: !options.no_statistics,
-        dry_run: options.dry_run,
-        memory_bytes: context.global.memory,
-    };
-    let began = context.host.clock.now();
-    let report = backup::backup(&repository, options, &monitor).await?;
+    Ok((repository, monitor, watched))
+}
+
+/// Says so if the store's clock is another one.
+pub(crate) async fn compare_clocks(
+    context: &Context,
+    repository: &Repository,
+    report: &BackupReport,
+    began: Time,
+) {
     if let Some(session) = &report.snapshot {
         let zone = &repository.keys.zone;
         let keys = [names::log(zone, session.number), names::outcome(zone, session)];
-        clocks::compare(context, &repository, &keys, began).await;
+        clocks::compare(context, repository, &keys, began).await;
     }
-    Ok(report)
 }
 
 impl Backup {
+    /// What the engine is asked to do with these sources.
+    pub(crate) fn engine(
+        &self,
+        subject: &Subject,
+        sources: Vec<BackupSource>,
+        maps: Maps,
+        memory_bytes: u64,
+    ) -> BackupOptions {
+        BackupOptions {
+            vm: subject.vm.clone(),
+            public_name: self.public_name.clone(),
+            machine: subject.machine,
+            class: self.class.clone(),
+            retain_until: self.retain_until,
+            sources,
+            tags: self.tags.clone(),
+            allow: self.allow(),
+            only_unreadable: self.only_unreadable,
+            maps,
+            dedup: self.dedup.into(),
+            statistics: !self.no_statistics,
+            dry_run: self.dry_run,
+            memory_bytes,
+        }
+    }
+
     fn allow(&self) -> Allow {
         Allow { changing: self.allow_changing, small: self.allow_small, unreadable: self.allow_unreadable }
     }
 
-    fn opening<'a>(&'a self, bitmaps: &'a Bitmaps) -> Opening<'a> {
+    pub(crate) fn opening<'a>(&'a self, bitmaps: &'a Bitmaps, formats: &'a [NamedFormat]) -> Opening<'a> {
         Opening {
             allow: self.allow(),
             formats: Formats {
-                given: &self.formats,
+                given: formats,
                 parts: self.image_parts.as_deref(),
                 sandbox: !self.no_sandbox,
                 bitmaps,
@@ -274,7 +343,7 @@ impl Backup {
 }
 
 /// A year too early would keep nothing, and nobody would notice.
-fn refuse_past(options: &Backup, context: &Context) -> Result<(), Failure> {
+pub(crate) fn refuse_past(options: &Backup, context: &Context) -> Result<(), Failure> {
     match options.retain_until {
         Some(until) if until <= context.host.clock.now() => {
             Err(Failure::usage(format!("--retain-until {until} is over; give a time to come")))
@@ -320,7 +389,12 @@ fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>
 }
 
 /// Says what it came to; false when that is not what was asked for.
-fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Duration) -> Result<bool, Failure> {
+pub(crate) fn tell(
+    subject: &Subject,
+    context: &Context,
+    report: &BackupReport,
+    took: Duration,
+) -> Result<bool, Failure> {
     if report.fuzzy {
         let changed: Vec<&str> =
             report.members.iter().filter(|member| member.fuzzy).map(|member| member.name.as_str()).collect();
@@ -335,8 +409,8 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
         is_read &= unreadable::tell(context, member, "could not be read, and are zeros in the snapshot")?;
     }
     let what = match &report.snapshot {
-        Some(session) => format!("snapshot {} of {}", short(session), options.vm),
-        None => format!("{}, nothing stored", options.vm),
+        Some(session) => format!("snapshot {} of {}", short(session), subject.vm),
+        None => format!("{}, nothing stored", subject.vm),
     };
     context.output.message(&format!(
         "{what}: {} of data, {} new, {} stored, in {}",
@@ -350,6 +424,15 @@ fn tell(options: &Backup, context: &Context, report: &BackupReport, took: Durati
     Ok(!report.fuzzy && report.shrunk.is_empty() && report.belied.is_empty() && is_read && is_restorable)
 }
 
+/// How a backup ends that was saved.
+pub(crate) fn exit(options: &Backup, report: &BackupReport, is_as_asked: bool) -> Exit {
+    match is_as_asked {
+        _ if options.fail_on_suspect && verdict(report) == Some(Suspicion::Suspect) => Exit::Suspect,
+        true => Exit::Done,
+        false => Exit::NotAsAsked,
+    }
+}
+
 /// The worst verdict on any of its disks; none without statistics.
 fn verdict(report: &BackupReport) -> Option<Suspicion> {
     report.members.iter().filter_map(seen).map(|night| night.judgement.verdict).max()
@@ -359,19 +442,25 @@ fn short(session: &SessionId) -> String {
     session.intent.to_string().chars().take(8).collect()
 }
 
-fn summary(options: &Backup, report: &BackupReport, took: Duration) -> [(&'static str, Value); 21] {
+pub(crate) fn summary(
+    options: &Backup,
+    subject: &Subject,
+    report: &BackupReport,
+    took: Duration,
+) -> [(&'static str, Value); 22] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
         ("parent", json!(id(&report.parent))),
-        ("vm", json!(options.vm.to_string())),
-        ("public_name", json!(options.public_name.as_ref().unwrap_or(&options.vm).to_string())),
-        ("machine", json!(options.machine.map(|id| id.to_string()))),
+        ("vm", json!(subject.vm.to_string())),
+        ("public_name", json!(options.public_name.as_ref().unwrap_or(&subject.vm).to_string())),
+        ("machine", json!(subject.machine.map(|id| id.to_string()))),
         ("class", json!(options.class.as_ref().map(ToString::to_string))),
         ("retain_until", json!(options.retain_until.map(|until| until.to_string()))),
         ("tags", json!(options.tags.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("dry_run", json!(options.dry_run)),
         ("fuzzy", json!(report.fuzzy)),
+        ("frozen", json!(report.frozen)),
         ("scan", json!(report.scan)),
         ("belied", json!(report.belied.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),

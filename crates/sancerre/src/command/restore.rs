@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::arguments::Restore;
 use crate::exit::{Done, Exit, Failure};
 use crate::file_names;
+use crate::live;
 use crate::plain;
 use crate::progress::Work;
 use crate::repository;
@@ -69,6 +70,14 @@ struct Outcome<'a> {
 }
 
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
+    match options.define.to {
+        Some(_) => live::define(options, context).await,
+        None => disks(options, context).await,
+    }
+}
+
+/// Disks, and whatever else is in the snapshot.
+pub(crate) async fn disks(options: Restore, context: &Context) -> Result<Done, Failure> {
     let [snapshot] = options.snapshots.as_slice() else { return many::run(&options, context).await };
     if let Some(stream) = stream::of(&options.target) {
         return stream::run(&options, snapshot, stream, context).await;

@@ -17,12 +17,13 @@ use sancerre_image::nbd::NbdOptions;
 use sancerre_image::package::{Package, has_its_sum};
 use sancerre_image::{Disk, RawDisk};
 
-use super::{Backup, parse_machine, refuse_past, store, summary, tell};
+use super::{Backup, Subject, parse_machine, refuse_past, store, summary, tell};
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until};
 use crate::changed::Changed;
 use crate::command::{Context, ended};
 use crate::exit::{Done, Exit, Failure};
 use crate::formats;
+use crate::live::LiveOptions;
 use crate::plain;
 
 /// What the description is called in the snapshot.
@@ -83,7 +84,7 @@ impl Import {
     /// As a backup, which it is but for its sources.
     fn backup(&self) -> Backup {
         Backup {
-            vm: self.vm.clone(),
+            vm: Some(self.vm.clone()),
             public_name: self.public_name.clone(),
             machine: self.machine,
             class: self.class.clone(),
@@ -111,6 +112,7 @@ impl Import {
             stdin: None,
             stdin_command: None,
             attach: Vec::new(),
+            live: LiveOptions::default(),
         }
     }
 
@@ -129,11 +131,12 @@ pub(crate) async fn run(import: Import, context: &Context) -> Result<Done, Failu
     let (file, package) = reader.package(&import.file).map_err(|error| failed(&error))?;
     compare(&import, &file, &package, context)?;
     let sources = sources(&import, &file, &package, context)?;
-    let report = store(&options, sources, Maps::default(), context).await?;
+    let subject = Subject { vm: import.vm.clone(), machine: import.machine };
+    let report = store(&options, &subject, sources, Maps::default(), context).await?;
     let took = started.elapsed();
-    let is_whole = tell(&options, context, &report, took)?;
+    let is_whole = tell(&subject, context, &report, took)?;
     let exit = if is_whole { Exit::Done } else { Exit::NotAsAsked };
-    Ok(ended(exit, summary(&options, &report, took)))
+    Ok(ended(exit, summary(&options, &subject, &report, took)))
 }
 
 /// Compares what is in the archive with its manifest.
