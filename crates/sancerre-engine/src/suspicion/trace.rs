@@ -143,8 +143,8 @@ impl Trace {
         let counts = self.counts(extent);
         match kind {
             Signature::Page if !is_under => counts.pages_lost += 1,
-            Signature::File if !is_under && !(is_full && is_border) => counts.lost += 1,
-            Signature::File => counts.covered += 1,
+            Signature::File if is_under || is_full && is_border => counts.covered += 1,
+            Signature::File => counts.lost += 1,
             Signature::Page => {}
         }
     }

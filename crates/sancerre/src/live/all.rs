@@ -83,12 +83,13 @@ fn told(context: &Context, mut outcomes: Vec<Outcome>) -> Result<Done, Failure> 
         .map(|outcome| outcome.exit)
         .max_by_key(|exit| severity(*exit))
         .unwrap_or(Exit::Failed);
-    let saved = outcomes.iter().filter(|outcome| severity(outcome.exit) <= 1).count();
+    let saved = outcomes.iter().filter(|outcome| severity(outcome.exit) <= 2).count();
     let mut lines = String::new();
     for outcome in &outcomes {
         let word = match outcome.exit {
             Exit::Done => "saved",
             Exit::NotAsAsked => "saved, with warnings",
+            Exit::Suspect => "saved, and SUSPECT",
             _ => "NOT SAVED",
         };
         lines.push_str(&format!("{}: {word} (exit code {})\n", outcome.name, outcome.exit.code()));
@@ -110,12 +111,13 @@ fn told(context: &Context, mut outcomes: Vec<Outcome>) -> Result<Done, Failure> 
     Ok(Done { exit: worst, summary: fields.into_iter().collect() })
 }
 
-/// Which code is worse: saved, saved with something to look at, not saved, the program's own error.
+/// Which code is worse: saved, saved with something to look at, saved and suspect, not saved, the program's own error.
 fn severity(exit: Exit) -> i32 {
     match exit {
         Exit::Done => 0,
         Exit::NotAsAsked => 1,
-        Exit::Bug => 3,
-        _ => 2,
+        Exit::Suspect => 2,
+        Exit::Bug => 4,
+        _ => 3,
     }
 }
