@@ -29,6 +29,7 @@ pages! {
     a_restore_drill_runs_as_printed: "docs/DRILL.md",
     what_brings_files_back_runs_as_printed: "docs/FILES.md",
     what_changes_formats_runs_as_printed: "docs/FORMATS.md",
+    hosts_that_come_and_go_run_as_printed: "docs/HOSTS.md",
     an_installation_runs_as_printed: "docs/INSTALL.md",
     monitoring_runs_as_printed: "docs/MONITORING.md",
     nights_to_a_bucket_run_as_printed: "docs/NIGHTLY-BUCKET.md",

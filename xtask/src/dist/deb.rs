@@ -13,7 +13,7 @@ pub(super) const UNITS: [&str; 2] = ["sancerre-backup@.service", "sancerre-backu
 /// An example in comments: the one file of the package that an administrator may edit.
 const EXAMPLE: &str = "etc/sancerre/example.conf";
 /// What an administrator and an auditor read, in `docs`.
-const PAGES: [&str; 21] = [
+const PAGES: [&str; 22] = [
     "AUDIT.md",
     "AUDITOR.md",
     "CHANGED.md",
@@ -24,6 +24,7 @@ const PAGES: [&str; 21] = [
     "FORMATS.md",
     "GLOSSARY.md",
     "GUARANTEES.md",
+    "HOSTS.md",
     "INSTALL.md",
     "MONITORING.md",
     "NIGHTLY-BUCKET.md",
