@@ -68,8 +68,9 @@ pub(crate) fn run(page: &str) {
 /// Whether the programs that pages type are here; in CI they must be.
 fn programs_are_here() -> bool {
     let is_missing = |program: &&&str| {
-        let found = Command::new("sh").args(["-c", "command -v \"$0\" > /dev/null", program]).status();
-        !found.is_ok_and(|status| status.success())
+        let mut found = Command::new("sh");
+        found.args(["-c", "command -v \"$0\" > /dev/null", program]).env("PATH", shell::search_path());
+        !found.status().is_ok_and(|status| status.success())
     };
     let missing: Vec<_> = words::PROGRAMS.iter().filter(is_missing).collect();
     if !missing.is_empty() {

@@ -7,6 +7,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 /// Stands around the exit code, behind what was printed.
 const MARK: u8 = 0x1e;
 
+/// Where programs are, those for administrators too.
+pub(crate) fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
 pub(crate) struct Shell {
     child: Child,
     input: ChildStdin,
@@ -28,8 +33,7 @@ impl Shell {
     pub(crate) fn new(folder: &Path) -> Self {
         let mut command = Command::new("setsid");
         command.args(["--wait", "bash", "--noprofile", "--norc"]).current_dir(folder).env_clear();
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}/.bin:{path}", folder.display()));
+        command.env("PATH", format!("{}/.bin:{}", folder.display(), search_path()));
         command.env("HOME", folder).env("LANG", "C.UTF-8").env("TZ", "UTC");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
