@@ -285,7 +285,7 @@ pub(crate) struct Restore {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sancerre dump web01:latest:disk0 | qemu-img convert -f raw -O qcow2 /dev/stdin web01.qcow2
+  sancerre dump web01:latest:disk0 | zstd > web01.raw.zst
   sancerre dump db01:latest:dump.sql | psql")]
 pub(crate) struct Dump {
     /// The snapshot, and one disk of it if it has several: see `sancerre --help`

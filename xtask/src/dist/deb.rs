@@ -12,6 +12,31 @@ use std::path::Path;
 pub(super) const UNITS: [&str; 2] = ["sancerre-backup@.service", "sancerre-backup@.timer"];
 /// An example in comments: the one file of the package that an administrator may edit.
 const EXAMPLE: &str = "etc/sancerre/example.conf";
+/// What an administrator and an auditor read, in `docs`.
+const PAGES: [&str; 22] = [
+    "AUDIT.md",
+    "AUDITOR.md",
+    "CHANGED.md",
+    "COPY.md",
+    "DRILL.md",
+    "FILES.md",
+    "FORMAT.md",
+    "FORMATS.md",
+    "GLOSSARY.md",
+    "GUARANTEES.md",
+    "HOSTS.md",
+    "INSTALL.md",
+    "MONITORING.md",
+    "NIGHTLY-BUCKET.md",
+    "NIGHTLY-FOLDER.md",
+    "QUIESCE.md",
+    "RETENTION.md",
+    "SCHEDULE.md",
+    "SIZING.md",
+    "STORES.md",
+    "TROUBLESHOOTING.md",
+    "WORST-DAY.md",
+];
 /// Keys lie here: only root may look.
 const PRIVATE: &str = "etc/sancerre";
 /// What runs when the package is installed and removed, in `xtask/dist`.
@@ -75,7 +100,7 @@ fn files(stage: &Stage, release: &Release, version: &str) -> Result<Tree> {
     tree.add(format!("{doc}/third-party-licenses.txt.gz"), gzip(stage.licences.as_bytes())?);
     tree.add(format!("{doc}/changelog.gz"), gzip(&source("CHANGELOG.md")?)?);
     tree.add(format!("{doc}/changelog.Debian.gz"), gzip(changelog(release, version).as_bytes())?);
-    for text in ["AUDIT.md", "FORMAT.md", "GUARANTEES.md", "QUIESCE.md", "SCHEDULE.md", "STORES.md"] {
+    for text in PAGES {
         tree.add(format!("{doc}/{text}.gz"), gzip(&source(&format!("docs/{text}"))?)?);
     }
     tree.add_program(format!("{doc}/examples/reflink.sh"), source("docs/pictures/reflink.sh")?);

@@ -99,7 +99,7 @@ fn not_a_key(number: usize, line: &str) -> Error {
     } else if line.starts_with("-----BEGIN ") {
         "starts a kind of key that is not used here; ssh-keygen -t ed25519 makes one that is".to_owned()
     } else {
-        format!("does not start with {SECRET}")
+        "does not start with AGE-SECRET-KEY-, in capital letters".to_owned()
     };
     unusable(format!("line {number} {why}"))
 }

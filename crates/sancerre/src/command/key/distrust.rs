@@ -79,8 +79,8 @@ pub(super) async fn revoke_key(command: Revoke, context: &Context) -> Result<Don
     let lost = lost(&log, name, from);
     context.output.message(&format!(
         "nothing that {role} {name} signed or signs at log numbers from {from} on is trusted (log entry {number}); {lost} of \
-         its snapshots are void, and {} was ended",
-        count(ended.len() as u64, "session under way"),
+         its snapshots are void, and this ended {}",
+        count(ended.len() as u64, "open session"),
     ));
     context.output.message(&format!(
         "its key still reads what it could read: sizes and layout of zone {}. `sancerre key taint writer {}` has its \

@@ -1,0 +1,2 @@
+. .run/site
+unset SANCERRE_KEY_FILE

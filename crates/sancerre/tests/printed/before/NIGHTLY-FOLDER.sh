@@ -1,0 +1,2 @@
+# Typed at the terminal.
+export SANCERRE_PASSWORD='correct horse battery'

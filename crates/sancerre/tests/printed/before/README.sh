@@ -1,0 +1,1 @@
+cp /var/lib/libvirt/images/web01.raw .
