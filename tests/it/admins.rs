@@ -208,7 +208,7 @@ async fn the_old_key_gives_up_no_lost_entry() {
     let second = saved(&repo.open, 2).await;
     let old = repo.as_admin().await;
     let key = names::log(&zone(), record.number);
-    repo.lose(&[key.clone()]).await;
+    repo.lose(std::slice::from_ref(&key)).await;
     // Something lies at its own outcome, so it ends at zeros.
     repo.tamper(&names::outcome(&zone(), &record), b"junk".to_vec()).await;
     let options = RepairOptions { give_up: vec![key], reason: "gone".into(), ..RepairOptions::default() };

@@ -194,7 +194,7 @@ async fn by_an_abort_where_a_manifest_was() {
     collect(&scene.admin).await.unwrap();
     let keeper = scene.repo.with_key_file(&scene.repo.certify("vault", Role::Keeper).await).await;
     let key = names::outcome(&zone(), &snapshot);
-    scene.repo.lose(&[key.clone()]).await;
+    scene.repo.lose(std::slice::from_ref(&key)).await;
     let signer = keeper.signer(&[Role::Keeper]).unwrap();
     let abort = Abort {
         repository: keeper.keys.trust.repository,

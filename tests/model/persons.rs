@@ -124,7 +124,7 @@ impl View {
         for (at, entry) in log.iter().enumerate() {
             let is_carols = entry.by.person() == Key::Carol;
             let is_void = is_carols && view.is_revoked && config.flaw != Flaw::RevokedApproves;
-            if !is_void && !(entry.is_lost && config.flaw == Flaw::NotKeptTwice) {
+            if !(is_void || entry.is_lost && config.flaw == Flaw::NotKeptTwice) {
                 view.apply(config, at, *entry);
             }
         }

@@ -126,15 +126,18 @@ fn fill(site: &Site) -> Vec<u8> {
         site.sancerre(&["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")], b"");
     }
     site.sancerre(&["key", "approvals", "1"], b"");
-    let forget = ["forget", "Kasse: öst:latest~1", "--max-drop", "100%", "--json", "--key-file", "alice.key"];
-    let asked: serde_json::Value =
-        serde_json::from_str(site.sancerre(&forget, b"").lines().last().unwrap()).unwrap();
+    let asked = |request: &[&str]| -> String {
+        let asked = site.sancerre(&[request, &["--json", "--key-file", "alice.key"]].concat(), b"");
+        serde_json::from_str::<serde_json::Value>(asked.lines().last().unwrap()).unwrap()["entry"].to_string()
+    };
+    let forget = asked(&["forget", "Kasse: öst:latest~1", "--max-drop", "100%"]);
     site.sancerre(&["gc"], b"");
-    site.sancerre(&["approve", &asked["entry"].to_string(), "--key-file", "bob.key"], b"");
-    // A hold over the machine keeps it until its release.
+    site.sancerre(&["approve", &forget, "--key-file", "bob.key"], b"");
+    // A hold over the machine keeps it until its release, which takes two persons as well.
     site.sancerre(&["hold", "--vm", "Kasse: öst"], b"");
     site.sancerre(&["gc"], b"");
-    site.sancerre(&["release", "--vm", "Kasse: öst"], b"");
+    let release = asked(&["release", "--vm", "Kasse: öst"]);
+    site.sancerre(&["approve", &release, "--key-file", "bob.key"], b"");
     // So does a suspicion, until somebody looked.
     site.sancerre(&["suspect", "Kasse: öst:latest"], b"");
     site.sancerre(&["gc"], b"");

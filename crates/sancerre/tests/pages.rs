@@ -53,11 +53,11 @@ fn every_block_of_every_page_says_what_it_is() {
                 Err(problem) => problems.push(format!("{page}:{}: {problem}", block.line)),
                 Ok(Kind::Text) => {}
                 Ok(Kind::NotHere(word)) => {
-                    not_run.push(format!("{page}:{} ({word}: {})", block.line, words::need(word)))
+                    not_run.push(format!("{page}:{} ({word}: {})", block.line, words::need(word)));
                 }
                 Ok(_) if RUN.contains(&page.as_str()) => run += 1,
                 Ok(_) => {
-                    problems.push(format!("{page}:{}: no test runs this page: add it to RUN", block.line))
+                    problems.push(format!("{page}:{}: no test runs this page: add it to RUN", block.line));
                 }
             }
         }
