@@ -6,6 +6,7 @@ mod guests;
 #[path = "common/local.rs"]
 mod local;
 
+use std::cell::RefCell;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -179,11 +180,19 @@ fn damage_is_an_error_of_the_guest_at_its_place_and_costs_no_more() {
     let output = site.run(&[&words[..], &more].concat());
     assert_eq!(output.status.code(), Some(20), "{}", told(&output));
     assert!(told(&output).contains("parts of disk0"), "{}", told(&output));
-    // It needs the command for what is left, and the command says the same again.
-    let mut again = running.begin(&[&words[..], &more].concat());
-    running.wait_until(|console| console.contains("the rest is there"));
+    // It needs the command for what is left, and the command says the same again, as often as it is run: it may be at its end
+    // before the guest is so far that it reads.
+    let again = RefCell::new(running.begin(&[&words[..], &more].concat()));
+    running.wait_until(|console| {
+        let ended = again.borrow_mut().try_wait().unwrap();
+        if let Some(status) = ended {
+            assert_eq!(status.code(), Some(20));
+            again.replace(running.begin(&[&words[..], &more].concat()));
+        }
+        console.contains("the rest is there")
+    });
     assert!(running.console().contains("an error was told"), "{}", running.console());
-    assert_eq!(again.wait().unwrap().code(), Some(20));
+    assert_eq!(again.into_inner().wait().unwrap().code(), Some(20));
     assert!(running.has_backing("disk0"));
     running.end();
     let found = running.raw("disk0");
