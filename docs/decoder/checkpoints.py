@@ -51,7 +51,7 @@ class _State:
             for line in lines[kind]:
                 records = self._carried(kind, line, records, into)
         require(not records, "records too many")
-        require(set(lines["head"]) <= self.outcomes and lines["head"] == sorted(set(lines["head"])), "heads out of order, or without outcomes")
+        require(set(lines["head"]) <= self.entries and lines["head"] == sorted(set(lines["head"])), "heads out of order, or without entries")
 
     def _moves(self, lines: list[str]) -> dict[FrameName, tuple[int, int]]:
         by_pack: dict[tuple[int, int], list[str]] = {}
@@ -92,6 +92,8 @@ class _State:
         zone = self.zone
         below = zone.sessions.get(self.upto - 1)
         require(below is not None and below.id.hash.hex() == self.previous, "it follows on another log entry")
+        gone = {id_ for id_, number in zone.given_up_by.items() if number < self.upto}
+        require(not self.outcomes & gone, "it carries a manifest that a commit gave up")
         for snapshot in zone.snapshots():
             if snapshot.id.number < self.upto:
                 require(str(snapshot.id) in self.entries & self.outcomes, f"it leaves out snapshot {snapshot.id}")

@@ -71,6 +71,8 @@ class Zone:
         self.dead: set[tuple[int, int]] = set()
         self.burnt_by: dict[tuple[int, int], int] = {}
         self.forgotten: set[str] = set()
+        # Of these, by which commit.
+        self.given_up_by: dict[str, int] = {}
         # Commits above lost entries that nobody admitted: what they moved may be where they say.
         self.doubted: dict[int, Session] = {}
         self._read_log()
@@ -267,7 +269,9 @@ class Zone:
     def _believe(self, gc: Session, lists: Lists) -> None:
         number = gc.id.number
         wrongly = [id_ for id_ in lists.forgotten if SessionId.parse(id_).number >= number or self._is_live(id_, number) or self._is_retained(id_, gc)]
-        self.forgotten.update(set(lists.forgotten) - set(wrongly))
+        rightly = set(lists.forgotten) - set(wrongly)
+        self.forgotten.update(rightly)
+        self.given_up_by = {id_: number for id_ in rightly} | self.given_up_by
         remaining = [session for session in self._committed(number) if str(session.id) not in self.forgotten]
         dead = {(session, ordinal) for session, packs in lists.dead.items() for ordinal in packs}
         burnt = any(self._burns(session, dead, lists) for session in remaining)

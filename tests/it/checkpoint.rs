@@ -1,12 +1,14 @@
 //! Checkpoints: who starts at one sees what one sees who reads all, at a cost that the length of the log does not change;
 //! and nothing that somebody puts in their place stops or misleads anybody for good.
 
+use std::collections::BTreeSet;
+
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
 use sancerre_engine::forget::hold;
 use sancerre_engine::gc::{GcReport, gc};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::log::Log;
+use sancerre_engine::repository::log::{Log, Snapshot};
 use sancerre_engine::revoke::revoke;
 use sancerre_format::certificate::Role;
 use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
@@ -20,7 +22,7 @@ use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, name, small_layout, zone};
 
-use crate::gc::{OPTIONS, drop_snapshot};
+use crate::gc::{OPTIONS, drop_all, drop_snapshot};
 
 const SIZE: usize = 3 << 20;
 
@@ -142,6 +144,32 @@ async fn a_reader_starts_at_the_newest_and_sees_all() {
     scene.model.add_disk(report.snapshot.unwrap(), &disk);
     scene.is_whole().await;
     assert!(scene.recent().await.retention().held_by(&first).is_some());
+}
+
+/// The newest snapshot of a machine that goes on, and all of one that is retired.
+#[tokio::test(start_paused = true)]
+async fn what_a_commit_gave_up_is_not_there() {
+    let mut scene = Scene::new(965).await;
+    let log = scene.recent().await;
+    let newest = log.latest(&name("web01")).unwrap().session();
+    let goes = |snapshot: &Snapshot<'_>| {
+        snapshot.session() == newest || snapshot.manifest.fields.vm.as_str() == "db01"
+    };
+    let gone = log.snapshots().into_iter().filter(goes).map(|snapshot| snapshot.session());
+    let gone: BTreeSet<SessionId> = gone.collect();
+    drop_all(&scene.keeper, gone.clone(), true).await.unwrap();
+    scene.model.snapshots.retain(|(session, _)| !gone.contains(session));
+    let gc = scene.collect().await.number.unwrap();
+    scene.is_whole().await;
+    let (recent, whole) = (scene.recent().await, Log::load(&scene.repo.open).await.unwrap());
+    assert_eq!(recent.start(), gc + 1);
+    for vm in ["web01", "db01"].map(name) {
+        let heads = recent.heads(&vm, None);
+        assert!(heads == whole.heads(&vm, None) && gone.contains(&heads[0]), "{heads:?}");
+    }
+    assert_eq!(scene.complaints().await, []);
+    scene.night(970).await;
+    scene.is_whole().await;
 }
 
 /// What was moved by commits below a checkpoint is found, and moves on.

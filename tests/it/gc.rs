@@ -45,7 +45,16 @@ pub(crate) async fn drop_snapshot(
     repository: &Repository,
     snapshot: SessionId,
 ) -> sancerre_engine::Result<u64> {
-    let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: false };
+    drop_all(repository, BTreeSet::from([snapshot]), false).await
+}
+
+/// With `even_last` also of a machine of which nothing is left then.
+pub(crate) async fn drop_all(
+    repository: &Repository,
+    snapshots: BTreeSet<SessionId>,
+    even_last: bool,
+) -> sancerre_engine::Result<u64> {
+    let selection = Selection::Named { snapshots, even_last };
     let options = ForgetOptions { selection, reason: "test".into(), max_drop_percent: 100, dry_run: false };
     Ok(decide(repository, &options).await?.entry.unwrap())
 }

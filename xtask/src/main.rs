@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod demo;
 mod deny;
+mod dice;
 mod dist;
 mod fleet;
 mod fuzz;

@@ -47,7 +47,8 @@ pub struct CheckpointState {
     pub kept: FrameSet,
     /// Frames that lie elsewhere than in the pack of their name, by the pack of `kept` in which they lie.
     pub moves: BTreeMap<PackName, FrameSet>,
-    /// The newest outcomes of each machine that no later session names as a parent, ascending; all are in `outcomes`.
+    /// The newest outcomes of each machine that no later session names as a parent, ascending; all are in `entries`, and in
+    /// `outcomes` those that no commit gave up.
     pub heads: Vec<SessionId>,
     /// Log entries, ascending.
     pub entries: Vec<CarriedRecord>,
@@ -194,8 +195,8 @@ impl CheckpointState {
             })?;
             ensure(frames.is_single_frames(), WHAT, || "only single frames can move".into())?;
         }
-        let is_carried = |head: &SessionId| self.outcomes.iter().any(|outcome| outcome.session == *head);
-        ensure(self.heads.iter().all(is_carried), WHAT, || "a head has no outcome".into())?;
+        let is_carried = |head: &SessionId| self.entries.iter().any(|entry| entry.session == *head);
+        ensure(self.heads.iter().all(is_carried), WHAT, || "a head has no entry".into())?;
         for records in [&self.entries, &self.outcomes] {
             let ascend = records.is_sorted_by(|one, next| one.session.number < next.session.number);
             ensure(ascend, WHAT, || "its records do not ascend".into())?;

@@ -179,7 +179,7 @@ fn states_of_checkpoints() {
         state("a whole pack moved", "kept: 8 0\nmove: 8 0 3 0\n", b"", "only single frames"),
         state("a move without frames", "kept: 8 0\nmove: 8 0\n", b"", "is not a move"),
         state("moved frames of later sessions", "kept: 8 0\nmove: 8 0 9 0:1\n", b"", "comes later"),
-        state("a head without its outcome", &format!("head: {three}\n"), b"", "has no outcome"),
+        state("a head without its entry", &format!("head: {three}\n"), b"", "has no entry"),
         state("entries do not ascend", &[entry(&seven), entry(&three)].concat(), b"abcd", "do not ascend"),
         state("an entry twice", &[entry(&three), entry(&three)].concat(), b"abcd", "do not ascend"),
         state("an entry at its number", &entry(&nine), b"ab", "does not speak of"),

@@ -287,7 +287,9 @@ impl Log {
     fn ended(&self, session: &SessionId) -> Option<&Intent> {
         let entry = self.entries.get(&session.number).filter(|entry| entry.session == *session)?;
         let Kind::Backup(intent) = &entry.entry.as_deref().ok()?.fields.kind else { return None };
-        matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_)).then_some(intent)
+        // Below a checkpoint all have ended, also those whose outcome it does not carry.
+        let has_ended = matches!(entry.outcome, Outcome::Manifest(_) | Outcome::Abort(_));
+        (has_ended || session.number < self.start()).then_some(intent)
     }
 
     /// The backups below `number` that have ended and that no later one under the same name and id names as a parent.

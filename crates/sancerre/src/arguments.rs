@@ -133,7 +133,7 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Say what changed on a disk, by what its storage knows
     Map(ChangeMaps),
-    /// Restore one disk to a file or device, or a whole snapshot into a directory
+    /// Restore one disk to a file or device, a whole snapshot or several machines into a directory
     Restore(Restore),
     /// Write one disk, stream or file of a snapshot to standard output
     Dump(Dump),
@@ -220,7 +220,7 @@ pub(crate) struct Snapshots {
     pub(crate) tags: Vec<Tag>,
 }
 
-/// Restore one disk to a file or device, or a whole snapshot into a directory.
+/// Restore one disk to a file or device, a whole snapshot or several machines into a directory.
 ///
 /// A file gets its name only when it is whole; until then it is NAME.sancerre-partial. What is at the target already and
 /// verifies is not fetched. Needs the passphrase: a writer's key file opens no content.

@@ -1,5 +1,6 @@
 //! What the small fleet's users write: documents that repeat from a seed, and the machine's own files.
 
+use crate::dice::Dice;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,33 +32,8 @@ const WORDS: [&str; 24] = [
     "pulse",
 ];
 
-/// SplitMix64: eight lines, good enough for content, and the same for ever.
-pub(super) struct Random(u64);
-
-impl Random {
-    /// The same `label` gives the same numbers.
-    pub(super) fn new(label: &str) -> Self {
-        let fold = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        Self(label.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number under `limit`, which is small beside 2^64.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % (limit as u64)).unwrap_or(0)
-    }
-
-    fn bytes(&mut self, length_bytes: usize) -> Vec<u8> {
-        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(length_bytes).collect()
-    }
-
-    fn text(&mut self, length_bytes: usize) -> Vec<u8> {
+impl Dice {
+    fn clinical_text(&mut self, length_bytes: usize) -> Vec<u8> {
         let mut text = String::with_capacity(length_bytes + 16);
         while text.len() < length_bytes {
             text.push_str(WORDS[self.below(WORDS.len())]);
@@ -78,17 +54,17 @@ pub(super) struct Document {
 }
 
 /// A document of 1 to 400 KB, three of five text, the others as dense as scans and packed spreadsheets are.
-pub(super) fn document(random: &mut Random, folder: &str) -> Document {
+pub(super) fn document(random: &mut Dice, folder: &str) -> Document {
     let length_bytes = 1000 + random.below(20_000) * (1 + random.below(20));
     let is_text = random.below(5) < 3;
-    let bytes = if is_text { random.text(length_bytes) } else { random.bytes(length_bytes) };
+    let bytes = if is_text { random.clinical_text(length_bytes) } else { random.bytes(length_bytes) };
     let ending = if is_text { "txt" } else { "pdf" };
     let (ward, subject) = (WORDS[random.below(WORDS.len())], WORDS[random.below(WORDS.len())]);
     Document { path: format!("{folder}/{ward}/{subject}-{:08x}.{ending}", random.below(1 << 32)), bytes }
 }
 
 /// Lines as a web server logs them.
-pub(super) fn log(random: &mut Random, lines: usize) -> Vec<u8> {
+pub(super) fn log(random: &mut Dice, lines: usize) -> Vec<u8> {
     let mut text = String::new();
     for _ in 0..lines {
         let (host, page, size) = (random.below(255), random.below(5000), random.below(90_000));

@@ -2,7 +2,8 @@
 //!
 //! Generated contents and their order repeat exactly; the machine's own files and inode change times do not.
 
-use super::content::{self, Document, Random};
+use super::content::{self, Document};
+use crate::dice::Dice;
 use crate::shell;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
@@ -115,7 +116,7 @@ fn first_night(guest: &Guest, stage: &Path, image: &Path, truth: &mut Truth) -> 
             put(stage, &document, truth)?;
         }
     }
-    let mut random = Random::new(&format!("{} night 0", guest.name));
+    let mut random = Dice::new(0, &format!("{} night 0", guest.name));
     for _ in 0..guest.documents {
         put(stage, &content::document(&mut random, "/srv"), truth)?;
     }
@@ -124,7 +125,7 @@ fn first_night(guest: &Guest, stage: &Path, image: &Path, truth: &mut Truth) -> 
 
 /// Users write new documents and replace old ones, a log is written.
 fn next_night(guest: &Guest, night: u32, stage: &Path, image: &Path, truth: &mut Truth) -> Result<()> {
-    let mut random = Random::new(&format!("{} night {night}", guest.name));
+    let mut random = Dice::new(0, &format!("{} night {night}", guest.name));
     let old: Vec<String> = truth.keys().filter(|path| path.starts_with("/srv/")).cloned().collect();
     let mut script = String::new();
     for _ in 0..guest.changed_documents {

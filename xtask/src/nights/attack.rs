@@ -1,6 +1,6 @@
 //! What attackers do to documents, over a mounted file system.
 
-use super::content::Dice;
+use crate::dice::Dice;
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;

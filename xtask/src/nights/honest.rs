@@ -1,6 +1,7 @@
 //! What happens on a machine on nights on which nobody attacks it.
 
-use super::content::{Dice, Use, document, files, headed, write};
+use super::content::{Use, document, files, headed, write};
+use crate::dice::Dice;
 use anyhow::Result;
 use std::fs;
 use std::io::Write;

@@ -9,10 +9,11 @@ mod disk;
 mod honest;
 mod table;
 
+use crate::dice::Dice;
 use crate::{setup, shell};
 use anyhow::{Context, Result, ensure};
 use attack::{MODES, Mode};
-use content::{Dice, USES, Use};
+use content::{USES, Use};
 use disk::{Backups, Image, Night, SYSTEMS, System};
 use std::fs::File;
 use std::io::Write;

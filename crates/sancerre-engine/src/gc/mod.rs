@@ -213,8 +213,8 @@ async fn make_plan(
     locks::leave_locked(repository, present, &mut plan).await?;
     if plan.healing.packs > 0 {
         monitor.warn(format!(
-            "{} packs that no snapshot names stay: they hold other copies of what snapshots need from packs that are \
-             missing or quarantined; they go when those snapshots are forgotten",
+            "packs that no snapshot names stay ({} of them): they hold other copies of what snapshots need from packs that \
+             are missing or quarantined; they go when those snapshots are forgotten",
             plan.healing.packs
         ));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, ZoneKey};
 
-use super::give_up::parse;
+use super::give_up::named;
 use super::{RepairOptions, RepairReport};
 use crate::error::Result;
 use crate::repository::Repository;
@@ -29,14 +29,10 @@ pub(super) async fn plan(
     report: &mut RepairReport,
 ) -> Result<Vec<SessionId>> {
     let zone = &repository.keys.zone;
-    let given_up: BTreeSet<SessionId> = options
-        .give_up
-        .iter()
-        .filter_map(|key| match parse(zone, key) {
-            Ok(ZoneKey::Outcome(session)) => Some(session),
-            _ => None,
-        })
-        .collect();
+    let given_up = named(zone, &options.give_up, |key| match key {
+        ZoneKey::Outcome(session) => Some(session),
+        _ => None,
+    });
     let mut chosen = Vec::new();
     for dispute in log.disputes(log.end()) {
         let key = names::log(zone, dispute.number);

@@ -49,11 +49,16 @@ pub async fn give_up(
 }
 
 /// A key as messages have it, or without the folder of the zone.
-pub(super) fn parse(zone: &Zone, key: &str) -> std::result::Result<ZoneKey, FormatError> {
+fn parse(zone: &Zone, key: &str) -> std::result::Result<ZoneKey, FormatError> {
     match key.starts_with(names::ZONE_FOLDERS) {
         true => ZoneKey::parse(zone, key),
         false => ZoneKey::parse(zone, &format!("{}{key}", names::zone_folder(zone))),
     }
+}
+
+/// Whatever of one kind is named to be given up.
+pub(super) fn named<T: Ord>(zone: &Zone, keys: &[String], of: impl Fn(ZoneKey) -> Option<T>) -> BTreeSet<T> {
+    keys.iter().filter_map(|key| of(parse(zone, key).ok()?)).collect()
 }
 
 async fn entry(

@@ -9,7 +9,7 @@ use sancerre_format::log::{Kind, Note};
 use sancerre_format::names::{self, Name, ZoneKey};
 use sancerre_format::record;
 
-use super::give_up::parse;
+use super::give_up::named;
 use super::{RepairOptions, RepairReport, is_sound};
 use crate::check::at_log;
 use crate::error::{Error, Result, StoreError};
@@ -29,14 +29,10 @@ pub(super) async fn plan(
     report: &mut RepairReport,
 ) -> Result<Vec<SessionId>> {
     let (zone, known) = (&repository.keys.zone, log.noted());
-    let given_up: BTreeSet<u64> = options
-        .give_up
-        .iter()
-        .filter_map(|key| match parse(zone, key) {
-            Ok(ZoneKey::Log(number)) => Some(number),
-            _ => None,
-        })
-        .collect();
+    let given_up = named(zone, &options.give_up, |key| match key {
+        ZoneKey::Log(number) => Some(number),
+        _ => None,
+    });
     let mut void = Vec::new();
     for entry in log.entries().filter(|entry| is_other(entry, &given_up)) {
         let number = entry.session.number;

@@ -81,7 +81,10 @@ impl Carried {
         self.heads = log.heads_below(upto);
         for session in stay.chain(self.heads.clone()) {
             self.entry(session.number, Cut::Head);
-            self.outcomes.insert(session.number, Cut::Sealed);
+            // With its outcome a head that was given up would look like a snapshot that is there.
+            if retention.collected_by(&session).is_none() {
+                self.outcomes.insert(session.number, Cut::Sealed);
+            }
         }
         let epochs = log.entries.range(..upto).filter_map(|(number, entry)| {
             match &entry.entry.as_deref().ok()?.fields.kind {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sancerre_engine::Error;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::{Selector, newest_of_each};
@@ -40,10 +41,15 @@ struct Ended {
 
 pub(super) async fn run(options: &Restore, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
-    if !is_directory(&options.target) || options.in_place {
+    if options.in_place {
+        return Err(Failure::usage(
+            "--in-place writes over one file or device: name one disk of one snapshot",
+        ));
+    }
+    if !is_directory(&options.target) {
         return Err(Failure::usage(format!(
             "{} is no directory, and several snapshots go into one, each into a directory of its own: end it with a slash if it is \
-             to be made, and leave --in-place out",
+             to be made",
             plain::path(&options.target)
         )));
     }
@@ -55,7 +61,7 @@ pub(super) async fn run(options: &Restore, context: &Context) -> Result<Done, Fa
         all.push(machine.restore(options, form, &monitor, context).await?);
     }
     drop(watched);
-    Ok(told(all, started, context))
+    told(all, started, context)
 }
 
 /// Opens them all; what cannot be opened has ended.
@@ -150,9 +156,10 @@ fn failed(name: &str, failure: Failure, context: &Context) -> Result<Ended, Fail
     Ok(Ended { exit: failure.exit, fields: fields.into_iter().collect() })
 }
 
-fn told(all: Vec<Ended>, started: Instant, context: &Context) -> Done {
+fn told(all: Vec<Ended>, started: Instant, context: &Context) -> Result<Done, Failure> {
     let took = started.elapsed();
-    let exit = all.iter().map(|ended| ended.exit).max_by_key(|exit| severity(*exit)).unwrap_or(Exit::Done);
+    let worst = all.iter().map(|ended| ended.exit).max_by_key(|exit| severity(*exit));
+    let exit = worst.ok_or_else(|| Error::bug("a restore of no machine came to its end"))?;
     let of = all.len();
     let whole = all.iter().filter(|ended| severity(ended.exit) <= severity(Exit::Unsupported)).count();
     context.output.message(&format!(
@@ -165,7 +172,7 @@ fn told(all: Vec<Ended>, started: Instant, context: &Context) -> Done {
         Value::Object(ended.fields)
     };
     let machines: Vec<Value> = all.into_iter().map(machine).collect();
-    ended(exit, [("machines", json!(machines)), ("duration_seconds", json!(seconds(took)))])
+    Ok(ended(exit, [("machines", json!(machines)), ("duration_seconds", json!(seconds(took)))]))
 }
 
 /// Of several ends the worst is the end of all.
