@@ -17,7 +17,7 @@ use super::packer::{Frame, places};
 use super::region::RegionMap;
 use super::{BackupOptions, BackupSource, Base, Shared};
 use crate::dedup::Speaker;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invariant};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::Log;
@@ -154,6 +154,7 @@ impl Noticed {
         let (mut tables, mut filled) = (Vec::with_capacity(self.disks.len()), filled.into_iter());
         for DiskPieces { name, size_bytes, pieces } in std::mem::take(&mut self.disks) {
             let mut spans = BTreeMap::new();
+            invariant!(filled.len() >= pieces.len(), "the statistics of {name} were not all filled");
             for (number, (starts, counts)) in pieces.into_keys().zip(filled.by_ref()) {
                 spans.insert(number, Span { starts: filler.find(starts)?, counts: filler.find(counts)? });
             }
