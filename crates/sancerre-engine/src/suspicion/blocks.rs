@@ -44,6 +44,12 @@ impl Block {
         }
     }
 
+    /// Whether it holds what it held, and nothing that was seen starts here.
+    pub fn is_as_it_was(self) -> bool {
+        let (told, seen) = (Self::KEPT | Self::DATA, Self::CHANGED | Self::FILE | Self::PAGE);
+        self.0 & told != 0 && self.0 & seen == 0
+    }
+
     /// Whether it changed into something that looks random, at its start or all over.
     pub fn is_scrambled(self) -> bool {
         self.is(Self::CHANGED) && self.signature().is_none() && (self.is(Self::RANDOM) || self.is(Self::HEAD))

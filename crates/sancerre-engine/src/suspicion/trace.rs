@@ -48,10 +48,23 @@ impl Trace {
         self.skip_to(first);
         self.next = first.saturating_add(to_u64(region.blocks().len()));
         let mut before = before.iter().copied().peekable();
-        for (number, block) in (first..).zip(region.blocks().iter().copied()) {
+        let mut rest = region.blocks();
+        while let [block, behind @ ..] = rest {
+            let number = self.next.saturating_sub(to_u64(rest.len()));
             while before.next_if(|(start, _)| *start < number).is_some() {}
             let start = before.next_if(|(start, _)| *start == number).map(|(_, kind)| kind);
-            self.block(number, block, start);
+            self.block(number, *block, start);
+            // Most blocks are as they were, many in a row, and nothing starts in them: they are counted together.
+            let end = before
+                .peek()
+                .map_or(u64::MAX, |(start, _)| *start)
+                .min((number / EXTENT_BLOCKS + 1) * EXTENT_BLOCKS);
+            let run =
+                behind.iter().zip(number + 1..end).take_while(|(block, _)| block.is_as_it_was()).count();
+            if run > 0 {
+                self.kept(number, to_u64(run));
+            }
+            rest = behind.get(run..).unwrap_or_default();
         }
         for (extent, sizes) in region.sizes() {
             let counts = self.counts(*extent);
@@ -91,12 +104,9 @@ impl Trace {
     fn block(&mut self, number: u64, block: Block, before: Option<Signature>) {
         let extent = number / EXTENT_BLOCKS;
         if block.is(Block::KEPT) {
-            self.settle(false);
-            (self.is_under, self.goes_on) = (false, false);
+            self.kept(number, 1);
             self.starts.extend(before.map(|kind| (number, kind)));
-            let counts = self.counts(extent);
-            counts.data += 1;
-            count_starts(counts, before, before);
+            count_starts(self.counts(extent), before, before);
             return;
         }
         let now = block.signature();
@@ -130,6 +140,13 @@ impl Trace {
             }
         }
         self.goes_on = block.is(Block::CHANGED | Block::FULL);
+    }
+
+    /// Blocks of one extent are as they were.
+    fn kept(&mut self, number: u64, blocks: u64) {
+        self.settle(false);
+        (self.is_under, self.goes_on) = (false, false);
+        self.counts(number / EXTENT_BLOCKS).data += blocks;
     }
 
     /// Whether something begins here that is random from its first byte, where no file began before.
