@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 #[path = "../template/mod.rs"]
 mod template;
 
+pub(crate) use template::PASSPHRASE;
+
 pub(crate) const MIB: usize = 1 << 20;
 
 /// A folder of a test, in which its repository and its keys lie.
