@@ -88,7 +88,7 @@ fn decoder_reads(site: &Site, disks: &[(&String, u64)]) -> bool {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(&python);
         command.arg("-B").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/decoder")).args(arguments);
-        command.env("SANCERRE_PASSWORD", local::PASSPHRASE).current_dir(&site.folder);
+        command.env("SANCERRE_PASSWORD", local::template::PASSPHRASE).current_dir(&site.folder);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", told(&output));
     };
@@ -175,7 +175,7 @@ fn renewed_by_a_later_program() {
     let later = |arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir(&site.folder);
-        command.env("SANCERRE_REPOSITORY", &site.place).env("SANCERRE_PASSWORD", local::PASSPHRASE);
+        command.env("SANCERRE_REPOSITORY", &site.place).env("SANCERRE_PASSWORD", local::template::PASSPHRASE);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", told(&output));
         output
@@ -206,5 +206,7 @@ fn renewed_by_a_later_program() {
     let _ = fs::remove_dir_all(site.place.join("reserve"));
     let copied = Command::new("cp").arg("-r").arg(&site.place).arg(MADE).status().unwrap();
     assert!(copied.success());
-    FILES.iter().for_each(|name| drop(fs::copy(site.path(name), Path::new(MADE).join(name)).unwrap()));
+    for name in FILES {
+        fs::copy(site.path(name), Path::new(MADE).join(name)).unwrap();
+    }
 }

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 #[path = "../template/mod.rs"]
-mod template;
-
-pub(crate) use template::PASSPHRASE;
+pub(crate) mod template;
 
 pub(crate) const MIB: usize = 1 << 20;
 
