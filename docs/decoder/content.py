@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import BinaryIO, Iterator
+from functools import cached_property, lru_cache
+from typing import BinaryIO, Callable, Iterator, TypeVar
 
 import seals
 from annexes import annexes, check_statistics
@@ -14,7 +14,9 @@ from maps import Child, Disk, Place, parse_body, parse_node
 from packs import ANNEX, DATA, Frame, Pack, parse_table
 from primitives import MIB, Damaged, FrameName, SessionId, kdf, keyed, require
 from records import Record
-from segments import check_segment
+from segments import Entry, check_segment
+
+T = TypeVar("T")
 
 # What starts at an offset in the raw text of a frame: its id and size.
 Places = dict[tuple[FrameName, int], tuple[bytes, int]]
@@ -47,12 +49,16 @@ class Content:
     """One generation of a zone, opened."""
 
     def __init__(self, zone: Zone, generation: int, keyring: Keyring) -> None:
-        self.zone, self.keyring = zone, keyring
+        self.zone, self.generation, self.keyring = zone, generation, keyring
         self.keys: ZoneKeys = keyring.zone(zone.name, generation)
         self.leaf_bytes = zone.repository.config.number("leaf-bytes")
         self.session_key = lru_cache(256)(lambda number: keyring.session_key(zone.sessions[number]))
-        self.read_pack = lru_cache(4)(zone.read_pack)
+        self.read_pack = lru_cache(4)(lambda number, ordinal: zone.read_pack(number, ordinal, is_whole=False))
         self.frame = lru_cache(64)(self._frame)
+        # Frames that are lost or damaged.
+        self.lost: dict[FrameName, Damaged] = {}
+        # Those of them for which copies stand.
+        self.healed: set[FrameName] = set()
 
     def disks(self, snapshot: Session) -> list[Disk]:
         """The disks of a snapshot, which must add up to what its public part says."""
@@ -88,10 +94,18 @@ class Content:
         """Writes a disk to an empty file; holes stay holes."""
         target.truncate(disk.size)
         for chunk in self.chunks(disk, needed):
-            data = self._bytes(chunk.place)
-            require(keyed(self.keys.id_key, data) == chunk.id, f"the chunk at {chunk.position} is another than the map says")
+            data = self.chunk(chunk)
             target.seek(chunk.position)
             target.write(data)
+
+    def chunk(self, chunk: Child) -> bytes:
+        """The bytes of a chunk, wherever they are what its id says."""
+
+        def proven(data: bytes) -> bytes:
+            require(keyed(self.keys.id_key, data) == chunk.id, f"the chunk at {chunk.position} is another than the map says")
+            return data
+
+        return self._find(chunk, proven)[0]
 
     def check_pack(self, pack: Pack) -> Places:
         """Opens all of a pack; what lies where in it."""
@@ -106,9 +120,40 @@ class Content:
             require(at == len(text), f"frame {frame.name} holds more than its table says")
         return found
 
-    def check_segment(self, session: Session, segment: Record) -> None:
-        """Opens every page of an index segment."""
-        check_segment(segment, self._root(session.id), session.id, session.kind)
+    def check_segment(self, session: Session, segment: Record) -> list[Entry]:
+        """Opens every page of an index segment; what it says."""
+        return check_segment(segment, self._root(session.id), session.id, session.kind)
+
+    @cached_property
+    def _copies(self) -> dict[bytes, list[Place]]:
+        """Where chunks and nodes lie by all segments that open, covered ones too, the newest first."""
+        found: dict[bytes, list[Place]] = {}
+        for _, session in sorted(self.zone.sessions.items(), reverse=True):
+            for segment in sorted(session.segments, key=lambda segment: segment.number("sequence"), reverse=True):
+                try:
+                    entries = self.check_segment(session, segment) if segment.number("generation") == self.generation else []
+                except Damaged:
+                    continue
+                for id_, place in entries:
+                    found.setdefault(id_, []).append(place)
+        return found
+
+    def _find(self, child: Child, read: Callable[[bytes], T]) -> tuple[T, bool]:
+        """What `read` makes of the bytes at a place, or of a copy that the index knows, and whether it was one. What its id
+        does not fit `read` refuses."""
+        try:
+            return read(self._bytes(child.place)), False
+        except Damaged as error:
+            for copy in self._copies.get(child.id, []):
+                try:
+                    found = read(self._bytes(copy))
+                except Damaged:
+                    continue
+                if child.place.frame not in self.healed:
+                    self.healed.add(child.place.frame)
+                    self.zone.repository.report(f"frame {child.place.frame}", f"{error}; what it held is taken from copies, the first from frame {copy.frame}")
+                return found, True
+            raise
 
     def _body(self, snapshot: Session) -> bytes:
         assert snapshot.manifest is not None
@@ -125,17 +170,20 @@ class Content:
         ids = text[: 8 + entry * int.from_bytes(text[4:8], "little")]
         return keyed(kdf("sancerre v1 node id", self.keys.id_key), ids)
 
-    def _walk(self, disk: Disk, node: Child, level: int, needed: FrameSet) -> Iterator[Child]:
-        require(node.place.frame in needed, f"the manifest does not name frame {node.place.frame}")
+    def _walk(self, disk: Disk, node: Child, level: int, needed: FrameSet | None) -> Iterator[Child]:
+        """The chunks below a node. A copy of a node says where its own session had things, which the manifest does not name."""
+        require(needed is None or node.place.frame in needed, f"the manifest does not name frame {node.place.frame}")
         width = 1 if level == 0 else self.leaf_bytes << 8 * (level - 1)
-        for child in parse_node(self._bytes(node.place), self.keys.id_key, self.leaf_bytes, level, node.id):
+        children, is_copy = self._find(node, lambda raw: parse_node(raw, self.keys.id_key, self.leaf_bytes, level, node.id))
+        needed = None if is_copy else needed
+        for child in children:
             placed = Child(node.position + child.position * width, child.id, child.place)
             require(placed.position < disk.size, "the map goes on after the disk's end")
             if level:
                 yield from self._walk(disk, placed, level - 1, needed)
                 continue
             require(placed.position + placed.place.size <= disk.size, "a chunk crosses the disk's end")
-            require(placed.place.frame in needed, f"the manifest does not name frame {placed.place.frame}")
+            require(needed is None or placed.place.frame in needed, f"the manifest does not name frame {placed.place.frame}")
             yield placed
 
     def _bytes(self, place: Place) -> bytes:
@@ -144,6 +192,8 @@ class Content:
         return data
 
     def _frame(self, name: FrameName) -> bytes:
+        if name in self.lost:
+            raise self.lost[name]
         try:
             pack = self.read_pack(*self.zone.pack_of(name))
             frame = next((frame for frame in pack.frames if frame.name == name), None)
@@ -151,7 +201,8 @@ class Content:
             assert frame is not None
             return self._open(pack, frame)
         except Damaged as error:
-            raise Damaged(f"frame {name}: {error}") from error
+            self.lost[name] = Damaged(f"frame {name}: {error}")
+            raise self.lost[name] from error
 
     def _data_root(self, pack: Pack, frame: Frame) -> bytes:
         session = self.zone.sessions.get(frame.name.number)

@@ -41,6 +41,8 @@ class Session:
     lists: Lists | None = None
     # Its entry is not there: its outcome says what it was.
     is_lost: bool = False
+    # An admin key signed it that was replaced since.
+    is_of_old_admin: bool = False
     # The lowest revocation that makes it void.
     void_by: int | None = None
     packs: dict[int, Listed] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Zone:
         # Commits above lost entries that nobody admitted: what they moved may be where they say.
         self.doubted: dict[int, Session] = {}
         self._read_log()
+        self._distrust_old_admins()
         self._revoke()
         for key in repository.under(self.prefix + "outcome/"):
             if self._is_known(key):
@@ -109,7 +112,17 @@ class Zone:
     def _is_there(self, number: int, ordinal: int) -> bool:
         session = self.storing(number)
         listed = session.packs.get(ordinal) if session else None
-        return listed is not None and listed.key in self.repository.keys
+        return listed.key in self.repository.keys if listed else (number, ordinal) in self._unlisted
+
+    @cached_property
+    def _unlisted(self) -> dict[tuple[int, int], list[str]]:
+        """Packs that no list names, by the names that their keys give them."""
+        listed = {pack.key for session in [*self.sessions.values(), *self.doubted.values()] for pack in session.packs.values()}
+        found: dict[tuple[int, int], list[str]] = {}
+        for key in (key for key in self.repository.under(self.prefix + "packs/") if key not in listed):
+            number, name = key.split("/")[-2:]
+            found.setdefault((int(number, 16), int(name[:8], 16)), []).append(key)
+        return found
 
     @cached_property
     def _copies(self) -> dict[FrameName, tuple[int, int]]:
@@ -123,22 +136,36 @@ class Zone:
                     continue
         return copies
 
-    def read_pack(self, number: int, ordinal: int) -> Pack:
-        """A whole pack, checked against the list that names it."""
+    def read_pack(self, number: int, ordinal: int, is_whole: bool = True) -> Pack:
+        """A pack, checked against the list that names it; where not all of it is asked for, only what its tail proves."""
         session = self.storing(number)
-        require(session is not None and ordinal in session.packs, f"no list names pack {number}/{ordinal}")
-        assert session is not None
-        listed = session.packs[ordinal]
+        listed = session.packs.get(ordinal) if session else None
+        if session is None or listed is None:
+            return self._read_unlisted(number, ordinal)
         data = self.repository.read(listed.key)
         require(len(data) == listed.size, f"{len(data)} bytes instead of {listed.size}")
-        require(listed.key.endswith("-" + digest(data).hex()), "the bytes are not those of its name")
-        require(hashlib.sha256(data).hexdigest() == listed.sha256, "the SHA-256 is another than listed")
+        if is_whole:
+            require(listed.key.endswith("-" + digest(data).hex()), "the bytes are not those of its name")
+            require(hashlib.sha256(data).hexdigest() == listed.sha256, "the SHA-256 is another than listed")
         pack = Pack(data)
         require(pack.repository.hex() == self.repository.id, "a pack of another repository")
         require((pack.session, pack.ordinal) == (session.id, ordinal), "a pack of another session")
         require(("data", "meta", "annex")[pack.kind - 1] == listed.kind, "a pack of another kind than listed")
         require(pack.tail_hash.hex() == listed.tail and len(pack.frames) == listed.frames, "another tail than listed")
         return pack
+
+    def _read_unlisted(self, number: int, ordinal: int) -> Pack:
+        """A pack that no list names, by what it says itself; the ids of what is in it prove the rest."""
+        session = self.storing(number)
+        for key in self._unlisted.get((number, ordinal), []):
+            try:
+                pack = Pack(self.repository.read(key))
+            except (Damaged, Unsupported):
+                continue
+            fits = (pack.repository.hex(), pack.session.number, pack.ordinal) == (self.repository.id, number, ordinal)
+            if fits and (session is None or pack.session == session.id):
+                return pack
+        raise Damaged(f"no list names pack {number}/{ordinal}")
 
     def storing(self, number: int) -> Session | None:
         """The session that may have packs of this number."""
@@ -151,12 +178,15 @@ class Zone:
     def _stand_in(self, lost: Lost) -> None:
         """Takes outcomes for the entries that are lost; each of these is reported."""
         outcomes = self.repository.under(self.prefix + "outcome/")
-        for id_, record in lost.stand():
-            self.repository.report(f"{self.prefix}log/{id_.number:016x}", "lost; the outcome of its session stands for it")
-            self.sessions[id_.number] = Session(id_, implied(record), is_lost=True)
-            self.sessions = dict(sorted(self.sessions.items()))
-            self._revoke()
-            self._checked(f"{self.prefix}outcome/{id_}", self._read_outcome)
+        is_new = True
+        while is_new:
+            for id_, record in lost.stand():
+                self._stand(Session(id_, implied(record), is_lost=True), "the outcome of its session")
+                self._checked(f"{self.prefix}outcome/{id_}", self._read_outcome)
+            copies = lost.copies()
+            for id_, record in copies:
+                self._stand(Session(id_, record, is_lost=True), "a copy of it")
+            is_new = bool(copies)
         for id_ in lost.ended.values():
             self.repository.report(f"{self.prefix}log/{id_.number:016x}", "lost; its session ended with nothing")
         for id_ in lost.unresolved():
@@ -167,6 +197,13 @@ class Zone:
         ended = {f"{self.prefix}outcome/{SessionId(number, hash_)}" for number, id_ in lost.ended.items() for hash_ in (id_.hash, UNKNOWN)}
         for key in (key for key in outcomes if not self._is_known(key) and key not in ended):
             self.repository.report(key, "an outcome of no session")
+
+    def _stand(self, session: Session, what: str) -> None:
+        """Takes in what stands for a lost entry."""
+        self.repository.report(f"{self.prefix}log/{session.id.number:016x}", f"lost; {what} stands for it")
+        self.sessions[session.id.number] = session
+        self.sessions = dict(sorted(self.sessions.items()))
+        self._revoke()
 
     def _checked(self, key: str, read: Callable[[str], None]) -> None:
         try:
@@ -183,7 +220,8 @@ class Zone:
             before = number
             record = self.repository.decode(key, "log")
             if record and (record["zone"], record.number("number")) == (self.name, number):
-                session = Session(SessionId(number, digest(record.data)), record)
+                is_old = record.signer.role == "admin" and not self.repository.admins.is_of_last(record.data)
+                session = Session(SessionId(number, digest(record.data)), record, is_of_old_admin=is_old)
                 try:
                     if session.kind == "gc":
                         Lists(record.public, number)
@@ -192,6 +230,19 @@ class Zone:
                     self.repository.report(key, f"no proposal: {error}")
             elif record:
                 self.repository.report(key, "an entry of another place")
+
+    def _distrust_old_admins(self) -> None:
+        """FORMAT.md §4.6: takes out what a replaced admin key signed where the next entry has read other bytes, unless that
+        one is revoked, by an entry of which nobody says the like."""
+        if any(session.is_of_old_admin for session in self.sessions.values()):
+            lost = Lost(self)
+            others = [number for number, session in self.sessions.items() if session.is_of_old_admin and lost.is_contradicted(session.id)]
+            revokes = [session.entry for number, session in self.sessions.items() if session.kind == "revoke" and number not in others]
+            signers = {number: self.sessions[number + 1].entry.signer for number in others}
+            for number, signer in signers.items():
+                if not any(_reaches(revoke, signer, number + 1) for revoke in revokes):
+                    self.repository.report(f"{self.prefix}log/{number:016x}", "signed by an admin key that was replaced, and the next entry read another one")
+                    del self.sessions[number]
 
     def _revoke(self) -> None:
         """Marks what a revoked key signed. Its packs stay readable: others' snapshots may need them."""
@@ -351,8 +402,7 @@ class Zone:
                 key = f"{self.prefix}lists/{session.id}/{sequence:08x}"
                 if key not in self.repository.keys:
                     self.repository.report(key, "missing")
-        listed = {pack.key for session in [*self.sessions.values(), *self.doubted.values()] for pack in session.packs.values()}
-        for key in set(self.repository.under(self.prefix + "packs/")) - listed:
+        for key in (key for keys in self._unlisted.values() for key in keys):
             self.repository.report(key, "no list names this pack")
 
 

@@ -29,8 +29,8 @@ class Lost:
         self.ended: dict[int, SessionId] = {}
         # By previous entries: what stood at numbers, or that nothing did.
         self.told: dict[int, SessionId] = {}
-        places = [key.rpartition("/")[2] for key in self.repository.under(zone.prefix + "log/")]
-        self.highest = max((int(place, 16) for place in places), default=0)
+        self.places = [int(key.rpartition("/")[2], 16) for key in self.repository.under(zone.prefix + "log/")]
+        self.highest = max(self.places, default=0)
         for key in self.repository.under(zone.prefix + "outcome/"):
             self._claim(key, SessionId.parse(key.rpartition("/")[2]))
 
@@ -54,7 +54,20 @@ class Lost:
         said = self.said()
         unsaid = [id_ for id_ in self.claims if id_.number not in self.told and id_.number not in said and self._is_lost(id_)]
         unclear = [id_ for id_ in unsaid if len(self._alone(id_.number)) > 1 and self._may_stand_alone(id_.number, id_)]
-        return sorted({*said.values(), *unclear, *self._disputed()})
+        return sorted({*said.values(), *unclear, *self._disputed(), *self._untold()})
+
+    def _untold(self) -> list[SessionId]:
+        """What stands, or lies, at numbers where nothing verifies and nobody read what stood there."""
+        admitted, top = self._admitted(), max(self.zone.sessions, default=0)
+        found = []
+        for number in sorted({*self.places, *self.zone.sessions, *self.ended}):
+            session, ended = self.zone.sessions.get(number), self.ended.get(number)
+            standing = session.id if session else ended or SessionId(number, UNKNOWN)
+            is_whole = session is not None and not session.is_lost
+            is_given_up = ended is not None and ended.hash == UNKNOWN
+            if number < top and not (is_whole or is_given_up or number in self.told or str(standing) in admitted):
+                found.append(standing)
+        return found
 
     def _disputed(self) -> list[SessionId]:
         """What claims a number by itself at which something else stands, unless the admin said that this does."""
@@ -80,8 +93,9 @@ class Lost:
         self.told = {}
         named: dict[int, SessionId] = {}
         for number, session in sorted(self.zone.sessions.items()):
-            if not session.is_void() and session.entry["previous"] != "-":
-                self.told[number - 1] = SessionId(number - 1, bytes.fromhex(session.entry["previous"]))
+            id_ = self._read_by(session)
+            if id_ is not None and not session.is_void():
+                self.told[number - 1] = id_
         for line in ("parent", "seen"):
             for number, session in sorted(self.zone.sessions.items()):
                 for id_ in map(SessionId.parse, _names(session, line)):
@@ -99,6 +113,33 @@ class Lost:
                 # The admin gave up what nobody knows of.
                 named.setdefault(id_.number, id_)
         return {number: id_ for number, id_ in named.items() if self._is_lost(id_)}
+
+    def _read_by(self, session: Session) -> SessionId | None:
+        """What an entry says of the number before it. What fills that for a session whose outcome is there says nothing."""
+        number, previous = session.id.number - 1, session.entry["previous"]
+        claims = [id_ for id_, record in self.claims.items() if id_.number == number and (record is None or record.kind != "abort")]
+        standing = self.zone.sessions.get(number)
+        claims += [standing.id] if standing and standing.is_lost else []
+        is_filler = any(digest(filler(id_)).hex() == previous for id_ in claims)
+        return None if previous == "-" or is_filler else SessionId(number, bytes.fromhex(previous))
+
+    def is_contradicted(self, id_: SessionId) -> bool:
+        """Whether the entry above, trusted or not, has read other bytes than this entry's."""
+        above = self.zone.sessions.get(id_.number + 1)
+        return above is not None and self._read_by(above) not in (None, id_)
+
+    def copies(self) -> list[tuple[SessionId, Record]]:
+        """FORMAT.md §4.7: entries that are lost and of whose bytes there is a copy."""
+        lost = {id_.hash: id_ for id_ in self.said().values() if id_.hash != UNKNOWN}
+        found = []
+        for key in [*self.repository.under("keys/revoked/"), *self.repository.under("keys/quorums/")]:
+            try:
+                data = self.repository.read(key)
+                if digest(data) in lost:
+                    found.append((lost[digest(data)], self.repository.verified(key, "log")))
+            except (Damaged, Unsupported):
+                continue
+        return found
 
     def _is_lost(self, id_: SessionId) -> bool:
         """Nothing verifies at its key, and what is there is not what stood there: that was never an entry. Nor was there
@@ -132,8 +173,8 @@ class Lost:
     def _may_stand_alone(self, number: int, id_: SessionId) -> bool:
         if number >= self.highest:
             return all(len(self._alone(below)) == 1 for below in range(self.highest + 1, number))
-        record, above = self.claims[id_], self.zone.sessions.get(number + 1)
-        return record is not None and record.kind == "manifest" and (above is None or above.is_lost)
+        record = self.claims[id_]
+        return record is not None and record.kind == "manifest" and number not in self.told
 
     def _standing(self, id_: SessionId) -> Record | None:
         """The outcome that stands for an entry, if one does. What the admin gave up unseen stays so."""

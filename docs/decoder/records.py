@@ -85,6 +85,12 @@ class Admins:
         kept = made >= in_force or digest(head).hex() in self.keeps[in_force - 1]
         require(kept, "signed by an admin key that was replaced")
 
+    def is_of_last(self, data: bytes) -> bool:
+        """Whether the last key of the chain made this record of an admin, or keeps it."""
+        _, signature, rest = _split(data)
+        kept = bool(self.keeps) and digest(data[: len(data) - len(rest)]).hex() in self.keeps[-1]
+        return kept or self.keys[-1] in signature
+
     def follow(self, record: Record) -> None:
         """Goes on to the key that a record of the chain hands over to."""
         key, number = ssh_key(record["admin"]), record.number("number")

@@ -21,6 +21,11 @@ def metadata_root(metadata_key: bytes, session: SessionId) -> bytes:
 
 def open_unit(sealed: bytes, root: bytes, kind: int, session: SessionId, a: int, b: int = 0) -> bytes:
     """The raw bytes of a unit, checked against its key and its place."""
+    return _unwrap(decrypted(sealed, root, kind, session, a, b))
+
+
+def decrypted(sealed: bytes, root: bytes, kind: int, session: SessionId, a: int, b: int = 0) -> bytes:
+    """What is sealed in a unit, padding and all."""
     inner_size = len(sealed) - 48
     require(256 <= inner_size <= 18 * MIB and inner_size % 256 == 0, "no unit has this size")
     associated = struct.pack("<4sBBxxQ32sIIIxxxx", b"SNC1", kind, SUITE, *session, a, b, inner_size)
@@ -31,7 +36,7 @@ def open_unit(sealed: bytes, root: bytes, kind: int, session: SessionId, a: int,
     except InvalidTag as error:
         raise Damaged("a sealed unit does not open") from error
     require(keyed(kdf("sancerre v1 seal salt", root), associated + inner) == salt, "S is not the hash of what it seals")
-    return _unwrap(inner)
+    return inner
 
 
 def _unwrap(inner: bytes) -> bytes:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import filters
 import seals
-from primitives import Cursor, SessionId, digest, require
+from maps import Place
+from primitives import Cursor, FrameName, SessionId, digest, require
 from records import Record
 
 
-def check_segment(record: Record, root: bytes, session: SessionId, log_kind: str) -> int:
-    """Opens every page of a segment; how many entries it has."""
+# An id, and where the index says that it lies.
+Entry = tuple[bytes, Place]
+
+
+def check_segment(record: Record, root: bytes, session: SessionId, log_kind: str) -> list[Entry]:
+    """Opens every page of a segment; its entries."""
     sequence, merged = record.number("sequence"), log_kind != "backup"
     require(merged or not record.values["covers"], "a backup's segment that covers others")
     size, hash_ = record["table"].split(" ")
@@ -22,22 +27,22 @@ def check_segment(record: Record, root: bytes, session: SessionId, log_kind: str
     require(kind or filter_size == 0, "a filter of no kind")
     filter_ = table.take(filter_size)
     entries, last, fence, at = 0, b"", 0, 0
-    pages: list[list[bytes]] = []
+    pages: list[list[Entry]] = []
     for page in range(table.number("I")):
         first, offset, sealed_size, count, page_hash = table.fields("QQII32s")
         require(first >= fence and offset == at and count >= 1, "pages out of order")
         sealed = rest[at : at + sealed_size]
         require(digest(sealed) == page_hash, "a page was changed")
         raw = seals.open_unit(sealed, root, seals.INDEX_PAGE, session, sequence, page)
-        pages.append(_page(Cursor(raw), first, count, last, len(sessions)))
-        last = pages[-1][-1]
+        pages.append(_page(Cursor(raw), first, count, last, sessions))
+        last = pages[-1][-1][0]
         entries, fence, at = entries + count, first, at + sealed_size
     table.end()
     require(at == len(rest) and entries >= 1, "bytes that no page has")
     require(entries == record.number("entries"), "another number of entries than announced")
     if kind == filters.GOLOMB:
-        _check_filter(filter_, pages)
-    return entries
+        _check_filter(filter_, [[id_ for id_, _ in page] for page in pages])
+    return [entry for page in pages for entry in page]
 
 
 def _check_filter(filter_: bytes, pages: list[list[bytes]]) -> None:
@@ -56,15 +61,15 @@ def _sessions(table: Cursor) -> list[int]:
     return sessions
 
 
-def _page(page: Cursor, fence: int, count: int, last: bytes, sessions: int) -> list[bytes]:
-    """Checks a page; its ids."""
-    ids = []
+def _page(page: Cursor, fence: int, count: int, last: bytes, sessions: list[int]) -> list[Entry]:
+    """Checks a page; its entries."""
+    entries = []
     for number in range(count):
-        id_, session, _k, _i, _at, _sealed, _offset, size = page.fields("32sIIIIIII")
+        id_, session, ordinal, index, _at, _sealed, offset, size = page.fields("32sIIIIIII")
         require(id_ > last, "ids out of order")
         require(number > 0 or int.from_bytes(id_[:8], "big") == fence, "a fence is not the start of its page")
-        require(session < sessions and size >= 1, "a malformed entry")
+        require(session < len(sessions) and size >= 1, "a malformed entry")
         last = id_
-        ids.append(id_)
+        entries.append((id_, Place(FrameName(sessions[session], ordinal, index), offset, size)))
     page.end()
-    return ids
+    return entries

@@ -15,22 +15,23 @@ use sancerre_engine::repository::session::append;
 use sancerre_engine::revoke::revoke;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::{Held, Kind};
+use sancerre_format::log::{Entry, Held, Kind, Note};
 use sancerre_format::names;
 use sancerre_format::outcome::Abort;
 use sancerre_format::record;
 use sancerre_format::sign::SigningKey;
 use sancerre_format::trust::Succession;
 use sancerre_tests::disk::{MemoryDisk, guest};
+use sancerre_tests::forge::signed_with;
 use sancerre_tests::repo::{TestRepo, back_up, name, passphrase, restore_bytes, zone};
 
 use crate::gc::{collect, drop_snapshot};
 
-async fn rotated(repo: &TestRepo) -> Rotated {
+pub(crate) async fn rotated(repo: &TestRepo) -> Rotated {
     keys::rotate(&repo.as_fresh_admin().await, &passphrase(), &BTreeSet::new()).await.unwrap()
 }
 
-async fn saved(repository: &Repository, seed: u64) -> SessionId {
+pub(crate) async fn saved(repository: &Repository, seed: u64) -> SessionId {
     back_up(repository, "web01", MemoryDisk::new(guest(seed, 200_000))).await.unwrap().snapshot.unwrap()
 }
 
@@ -39,7 +40,7 @@ async fn restores(repo: &TestRepo, session: SessionId, seed: u64) {
     assert_eq!(restore_bytes(&repository, session, "disk0").await.unwrap(), guest(seed, 200_000));
 }
 
-fn hold(snapshot: SessionId) -> Kind {
+pub(crate) fn hold(snapshot: SessionId) -> Kind {
     Kind::Hold(Held { snapshots: vec![snapshot], vms: Vec::new(), reason: "test".into() })
 }
 
@@ -109,6 +110,52 @@ async fn the_old_key_signs_nothing_that_counts() {
     assert!(readers.iter().all(|record| record.fields.label != name("thief")));
     saved(&repo.as_writer().await, 2).await;
     restores(&repo, first, 1).await;
+}
+
+/// Who signs an entry says what he has read, and a stolen key may lie: of what a replaced admin key signed just below only
+/// until the liar is revoked.
+#[tokio::test(start_paused = true)]
+async fn what_a_revoked_liar_read_voids_nothing_of_the_old_key() {
+    let repo = TestRepo::new(706).await;
+    let first = saved(&repo.open, 1).await;
+    let record = repo.append(hold(first), &[]).await;
+    let thief = repo.with_key_file(&repo.certify("thief", Role::Writer).await).await;
+    let signer = thief.writer().unwrap();
+    let note = Kind::Note(Note { topic: name("drill"), result: None, snapshots: Vec::new() });
+    let entry = repo.next_entry(note).await;
+    let (number, previous) = (entry.number, Some(Hash([9; 32])));
+    let entry = Entry { by: signer.by.clone(), previous, ..entry };
+    let bytes = record::encode(&entry, "sancerre test", &signer.key, &[], &[]).unwrap();
+    repo.put_log(number, bytes).await;
+    rotated(&repo).await;
+
+    let admin = repo.as_fresh_admin().await;
+    let mut log = Log::load(&admin).await.unwrap();
+    assert_eq!(log.retention().held_by(&first), None, "he says that another entry was there");
+    revoke(&admin, &mut log, &name("thief"), Some(number), "stolen").await.unwrap();
+    let log = Log::load(&repo.reopen().await).await.unwrap();
+    assert_eq!(log.retention().held_by(&first), Some(record.number));
+}
+
+/// Nor does it stop anybody with an entry that needs a newer version.
+#[tokio::test(start_paused = true)]
+async fn the_old_key_stops_nobody_where_an_entry_is_lost() {
+    let repo = TestRepo::new(707).await;
+    let first = saved(&repo.open, 1).await;
+    let (old, second) = (repo.as_admin().await, saved(&repo.open, 2).await);
+    saved(&repo.open, 3).await;
+    rotated(&repo).await;
+    let signer = old.signer(&[Role::Admin]).unwrap();
+    let entry = repo.next_entry(hold(first)).await;
+    let entry = Entry { by: signer.by.clone(), number: second.number, previous: Some(first.intent), ..entry };
+    let later = |text: String| text.replacen("critical: -", "critical: teleport", 1);
+    let bytes = signed_with(&entry, &signer.key, &[], later);
+    repo.lose(&[names::log(&zone(), second.number)]).await;
+    repo.put_log(second.number, bytes).await;
+    restores(&repo, second, 2).await;
+    saved(&repo.as_writer().await, 4).await;
+    collect(&repo.as_fresh_admin().await).await.unwrap();
+    restores(&repo, second, 2).await;
 }
 
 /// A record of the chain that this key signed.

@@ -53,6 +53,7 @@ mod repack;
 mod resume;
 mod rotten;
 mod roundtrip;
+mod second;
 mod sim;
 mod snapshot_disk;
 mod stats;

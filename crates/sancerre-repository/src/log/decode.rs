@@ -21,16 +21,16 @@ pub(super) enum Found {
     Known(Box<Record<Entry>>),
     /// The same by an admin key that was replaced since.
     OfOldAdmin(Box<Record<Entry>>),
-    /// Signed by this key for this very place, and of a later version.
-    Opaque(Name, FormatError),
+    /// Signed by this key for this very place, and of a later version; whether it is an admin's that was replaced since.
+    Opaque(Name, FormatError, bool),
 }
 
 impl LogEntry {
     pub(super) fn new(number: u64, intent: Hash, found: Verified<Found>) -> Self {
-        let is_of_old_admin = matches!(found, Ok(Found::OfOldAdmin(_)));
+        let is_of_old_admin = matches!(found, Ok(Found::OfOldAdmin(_) | Found::Opaque(_, _, true)));
         let (entry, opaque_by) = match found {
             Ok(Found::Known(entry) | Found::OfOldAdmin(entry)) => (Ok(entry), None),
-            Ok(Found::Opaque(by, error)) => (Err(error), Some(by)),
+            Ok(Found::Opaque(by, error, _)) => (Err(error), Some(by)),
             Err(error) => (Err(error), None),
         };
         let session = SessionId { number, intent };
@@ -61,8 +61,7 @@ pub(super) fn decode_entry(repository: &Repository, key: &str, bytes: &[u8]) -> 
         // Nobody can avoid what it proposes, so nobody may collect by it. (A quarantine of nothing harms nobody.)
         Err(damaged) if matches!(entry.fields.kind, Kind::Gc { .. }) => Err(damaged),
         _ => {
-            let is_old =
-                entry.signer == Signer::Admin && !record::is_of_last_admin(&repository.keys.trust, bytes);
+            let is_old = is_of_old_admin(repository, &entry.signer, bytes);
             let entry = at_its_place(repository, entry, key)?;
             Ok(if is_old { Found::OfOldAdmin(entry) } else { Found::Known(entry) })
         }
@@ -127,7 +126,12 @@ fn decode_opaque(repository: &Repository, key: &str, bytes: &[u8], newer: Format
     if !(is_here && is_valid && in_time) {
         return Err(elsewhere(Entry::KIND));
     }
-    Ok(Found::Opaque(Name::new(signer.name())?, newer))
+    let is_old = is_of_old_admin(repository, &signer, bytes);
+    Ok(Found::Opaque(Name::new(signer.name())?, newer, is_old))
+}
+
+fn is_of_old_admin(repository: &Repository, signer: &Signer, bytes: &[u8]) -> bool {
+    *signer == Signer::Admin && !record::is_of_last_admin(&repository.keys.trust, bytes)
 }
 
 fn elsewhere(what: &'static str) -> FormatError {

@@ -17,7 +17,7 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, ZoneKey};
-use sancerre_format::record::Fields;
+use sancerre_format::record::{Fields, Record};
 
 use super::decode::forged;
 use super::stand_in::{ClaimKind, StandIn, decode};
@@ -210,9 +210,16 @@ impl Log {
     /// What the valid entries say of the bytes just below them, which they have read. Who read what fills a number for a session
     /// whose outcome is there did not know of that, and says nothing of it.
     pub(super) fn told(&self) -> BTreeMap<u64, Hash> {
-        let told = self
-            .valid()
-            .filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
+        self.told_by(self.valid())
+    }
+
+    /// The same of these entries.
+    pub(super) fn told_by<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a Record<Entry>>,
+    ) -> BTreeMap<u64, Hash> {
+        let told =
+            entries.filter_map(|entry| Some((entry.fields.number.checked_sub(1)?, entry.fields.previous?)));
         told.filter(|(number, previous)| !self.is_filled_by(*number, previous)).collect()
     }
 

@@ -1,13 +1,13 @@
 //! Reading the log: listings, then the entries and outcomes that are new, each verified and at its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
-use sancerre_format::log::Entry;
+use sancerre_format::log::{Distrust, Entry};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
-use sancerre_format::record::Fields;
+use sancerre_format::record::{Fields, Record};
 
 use super::decode::{Found, Verified, decode_entry, decode_outcome, forged};
 use super::stand_in::{self, Claim};
@@ -20,6 +20,12 @@ use sancerre_store::Listed;
 
 /// Entries that are read one after the other, before many are read at once.
 const NAMED_MAX: u32 = 16;
+
+/// Whether a revocation, whose own number comes first, makes an entry void.
+fn reaches(own: u64, revoke: &Distrust, entry: &Record<Entry>) -> bool {
+    let from = if entry.signer.role() == Role::Keeper { own } else { revoke.from };
+    entry.fields.by.name == revoke.writer && entry.fields.number >= from
+}
 
 impl Log {
     /// Reads the whole log: two listings, then every entry and outcome.
@@ -159,18 +165,34 @@ impl Log {
     /// A number whose entry is lost is free to a key that was replaced above it. What it signs there is none when the next
     /// entry read another one.
     fn distrust_old_admins(&mut self) {
-        if !self.entries.values().any(|entry| entry.is_of_old_admin && entry.entry.is_ok()) {
-            return;
-        }
-        let told = self.told();
-        let contradicted = self.entries.values_mut().filter(|entry| {
-            let is_other = told.get(&entry.session.number).is_some_and(|told| *told != entry.session.intent);
-            entry.is_of_old_admin && entry.entry.is_ok() && is_other
-        });
-        for entry in contradicted {
+        for number in self.contradicted() {
             let why = "an admin key signed it that was replaced, and the entry above follows on another one";
-            entry.entry = Err(forged(Entry::KIND, why));
+            let forged = forged(Entry::KIND, why);
+            self.entries.entry(number).and_modify(|entry| {
+                (entry.entry, entry.opaque_by) = (Err(forged), None);
+            });
         }
+    }
+
+    /// The numbers of such entries. Who is revoked says nothing, but no revocation is heard in its own matter, of which the
+    /// same is said.
+    fn contradicted(&self) -> Vec<u64> {
+        let counts = |entry: &LogEntry| entry.entry.is_ok() || entry.opaque_by.is_some();
+        let is_old = |entry: &LogEntry| entry.is_of_old_admin && counts(entry);
+        if !self.entries.values().any(is_old) {
+            return Vec::new();
+        }
+        let told = self.told_by(self.entries.values().filter_map(LogEntry::announced));
+        let is_other =
+            |session: &SessionId| told.get(&session.number).is_some_and(|told| *told != session.intent);
+        let old = self.entries.values().filter(|entry| is_old(entry) && is_other(&entry.session));
+        let old: BTreeSet<u64> = old.map(|entry| entry.session.number).collect();
+        let heard: Vec<_> = self.revocations().filter(|(own, _)| !old.contains(own)).collect();
+        let speaks = |number: &u64| {
+            let above = number.checked_add(1).and_then(|above| self.entries.get(&above)?.announced());
+            above.is_some_and(|above| !heard.iter().any(|(own, revoke)| reaches(*own, revoke, above)))
+        };
+        old.iter().copied().filter(speaks).collect()
     }
 
     /// Takes in an entry that this process has just made.

@@ -7,6 +7,7 @@ from unittest import mock
 
 import zstandard
 
+import history
 import lost
 from framesets import Lists
 from history import Session
@@ -40,6 +41,9 @@ class Repository:
     def read(self, key: str) -> bytes:
         return self.objects[key]
 
+    def report(self, key: str, message: str) -> None:
+        pass
+
     def verified(self, key: str, kind: str) -> Record:
         if key not in self.records:
             raise Damaged("no signature")
@@ -61,7 +65,7 @@ class Zone:
         self.repository.objects[f"{self.prefix}log/{number:016x}"] = data
         return digest(data)
 
-    def entry(self, number: int, kind: str, previous: bytes | None = None, signer: Signer = WRITER, public: bytes = b"", **values: list[str]) -> Session:
+    def entry(self, number: int, kind: str, /, previous: bytes | None = None, signer: Signer = WRITER, public: bytes = b"", **values: list[str]) -> Session:
         """An entry that is there; the hash of what is below by default."""
         below = self.sessions.get(number - 1)
         hash_ = previous if previous is not None else below.id.hash if below else None
@@ -149,10 +153,12 @@ class LostEntries(unittest.TestCase):
 
     def test_what_fills_a_number_says_nothing(self) -> None:
         self.zone.entry(3, "hold", self.zone.junk(2, filler(self.h)))
-        self.zone.outcome(self.h, "manifest")
-        self.assertEqual((self.stands(), self.unresolved()), (None, [self.h]))
-        del self.zone.repository.objects["zones/default/log/0000000000000002"]
         self.assertEqual((self.stands(), self.unresolved()), (None, []))
+        self.zone.outcome(self.h, "manifest")
+        self.assertEqual((self.stands(), self.unresolved()), (self.h, [self.h]))
+        self.zone.sessions.pop(2)
+        del self.zone.repository.objects["zones/default/log/0000000000000002"]
+        self.assertEqual((self.stands(), self.unresolved()), (self.h, [self.h]))
 
     def test_the_newest_speaks_for_itself_if_it_is_alone(self) -> None:
         self.zone.outcome(self.h, "manifest")
@@ -205,10 +211,55 @@ class LostEntries(unittest.TestCase):
         self.zone.outcome(self.other, "manifest", Signer("other", "writer", b"other", "default"))
         self.assertEqual((self.stands(), self.unresolved()), (None, [self.h, self.other]))
 
-    def test_it_does_not_where_that_entry_is_there_and_says_nothing(self) -> None:
+    def test_it_does_so_where_that_entry_says_nothing_and_no_collector_goes_on(self) -> None:
         self.zone.entry(3, "hold")
         self.zone.outcome(self.h, "manifest")
-        self.assertEqual((self.stands(), self.unresolved()), (None, []))
+        self.assertEqual((self.stands(), self.unresolved()), (self.h, [self.h]))
+        self.zone.admit(4, self.h)
+        self.assertEqual(self.unresolved(), [])
+
+    def test_nobody_read_what_is_rotten_and_no_collector_goes_on(self) -> None:
+        self.zone.junk(2)
+        self.zone.entry(3, "hold")
+        self.assertEqual(self.unresolved(), [SessionId(2, UNKNOWN)])
+
+    def test_a_copy_of_its_very_bytes_is_the_entry(self) -> None:
+        copy = b"a revocation"
+        self.zone.entry(3, "hold", digest(copy))
+        self.zone.repository.objects["keys/revoked/thief"] = copy
+        self.assertEqual(Lost(self.zone).copies(), [])
+        self.zone.repository.records["keys/revoked/thief"] = Record(copy, "log", ADMIN, b"", b"", {"kind": ["revoke"]})
+        ((id_, record),) = Lost(self.zone).copies()
+        self.assertEqual((id_, record["kind"]), (SessionId(2, digest(copy)), "revoke"))
+        self.zone.repository.objects["keys/revoked/thief"] = b"another"
+        self.assertEqual(Lost(self.zone).copies(), [])
+
+    def old(self, kind: str, **values: list[str]) -> bool:
+        """Whether an entry of a replaced admin key counts at a number of which the next entry read another one."""
+        self.zone.entry(2, kind, signer=ADMIN, **values).is_of_old_admin = True
+        self.zone.entry(3, "hold", H)
+        history.Zone._distrust_old_admins(self.zone)
+        return 2 in self.zone.sessions
+
+    def revoke(self, number: int) -> dict[str, list[str]]:
+        return {"number": [str(number)], "writer": ["writer"], "from": ["2"]}
+
+    def test_a_replaced_admin_key_signs_nothing_where_the_next_entry_read_another_one(self) -> None:
+        self.assertFalse(self.old("hold"))
+
+    def test_a_revoked_liar_takes_nothing_from_it(self) -> None:
+        self.zone.entry(4, "revoke", H, ADMIN, **self.revoke(4))
+        self.assertTrue(self.old("hold"))
+
+    def test_and_it_revokes_nobody_who_speaks_against_it(self) -> None:
+        self.assertFalse(self.old("revoke", **self.revoke(2)))
+
+    def test_what_filled_the_number_speaks_against_nobody(self) -> None:
+        self.zone.outcome(self.other, "manifest")
+        self.zone.entry(2, "hold", signer=ADMIN).is_of_old_admin = True
+        self.zone.entry(3, "hold", digest(filler(self.other)))
+        history.Zone._distrust_old_admins(self.zone)
+        self.assertIn(2, self.zone.sessions)
 
     def test_a_manifest_below_a_commit_that_did_not_know_it_is_late(self) -> None:
         self.zone.entry(3, "hold", H)

@@ -20,6 +20,7 @@ mod hypervisor;
 mod in_place;
 mod keys;
 mod killed;
+mod later;
 mod libvirt;
 mod lock;
 mod lost_keys;
