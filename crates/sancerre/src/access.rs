@@ -13,8 +13,10 @@ use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::names::Zone;
 
+use crate::arguments::{Global, parse_fingerprint};
 use crate::command::Context;
 use crate::exit::{Exit, Failure};
+use crate::io::Environment;
 use crate::key_file;
 use crate::passphrase::{self, OF_REPOSITORY};
 use crate::plain;
@@ -22,6 +24,8 @@ use crate::repository;
 
 /// Variable that stands in for `--key-file`.
 const KEY_FILE: &str = "SANCERRE_KEY_FILE";
+/// Variable that stands in for `--trust`.
+pub(crate) const TRUST: &str = "SANCERRE_TRUST";
 /// The zone when nobody names one.
 const ZONE: &str = "default";
 
@@ -40,6 +44,19 @@ pub(crate) enum Access {
     Keeper,
     /// Sign what only the admin may; the zone is not opened, and need not exist.
     Admin,
+}
+
+/// Takes the trust anchor from the variable where the option is not given.
+///
+/// Errors: the variable holds something else.
+pub(crate) fn trust_from(environment: &Environment, global: &mut Global) -> Result<(), Failure> {
+    if let (None, Some(text)) = (&global.trust, environment.setting(TRUST)?) {
+        let parsed = parse_fingerprint(text).map_err(|error| {
+            Failure::usage(format!("the variable {TRUST} holds {text:?}: {error}; set it again, or unset it"))
+        })?;
+        global.trust = Some(parsed);
+    }
+    Ok(())
 }
 
 /// The key file's path, from the option or the variable.
@@ -289,7 +306,7 @@ fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
             Err(Failure::new(
                 Exit::WrongKey,
                 format!(
-                    "the trust anchor here is {found}, not {wanted} as given with --trust: this is another repository, \
+                    "the trust anchor here is {found}, not {wanted} as given with --trust or {TRUST}: this is another repository, \
                  or somebody replaced its config; check the location, and the anchor you wrote down"
                 ),
             ))
@@ -299,7 +316,7 @@ fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
             if !keys.is_anchored() {
                 context.output.warning(&format!(
                     "the trust anchor {found} is taken on first sight, as an identity cannot vouch for it; give the \
-                     one you wrote down with --trust"
+                     one you wrote down with --trust or {TRUST}"
                 ));
             }
             Ok(())

@@ -42,6 +42,7 @@ Passphrase, the first of these that is set:
 Other variables:
   SANCERRE_REPOSITORY                 instead of --repo
   SANCERRE_KEY_FILE                   instead of --key-file
+  SANCERRE_TRUST                      instead of --trust
   SANCERRE_CACHE_DIR                  instead of --cache-dir of backup
   AWS_*, GOOGLE_*, AZURE_*            of the provider, for s3://, gs:// and az://
   NO_COLOR                            no colours in this help
@@ -92,7 +93,7 @@ pub(crate) struct Global {
     /// A restore recipient's secret: an age identity file, or an OpenSSH Ed25519 key; may be given several times
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
-    /// The trust anchor that `init` printed: refuse a repository of any other administrator
+    /// The trust anchor that `init` printed: refuse a repository of any other administrator [env: SANCERRE_TRUST]
     #[arg(long, global = true, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
     pub(crate) trust: Option<String>,
     /// The zone: hosts of one zone deduplicate against each other [default: default, or the key file's]
@@ -407,7 +408,7 @@ pub(crate) fn parse_until(text: &str) -> Result<Time, String> {
         .map_err(|_| "give a day such as 2027-12-31, or a time such as 2027-12-31T12:00:00Z".into())
 }
 
-fn parse_fingerprint(text: &str) -> Result<String, String> {
+pub(crate) fn parse_fingerprint(text: &str) -> Result<String, String> {
     let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
     match text.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == FINGERPRINT_DIGITS) {
         true => Ok(text.to_owned()),
