@@ -18,7 +18,7 @@ use crate::command::recover::Recover;
 use crate::command::rto::Rto;
 use crate::command::{
     Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
-    Lock, Named, Repair, Suspect,
+    Lock, MetricsFile, Named, Repair, Suspect,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -315,6 +315,8 @@ pub(crate) struct Check {
     /// Write down what was lost, so that the next backup stores it again
     #[arg(long)]
     pub(crate) quarantine: bool,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsFile,
 }
 
 /// Work on the index, a cache that is made of the packs.

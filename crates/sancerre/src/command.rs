@@ -16,6 +16,7 @@ mod generate;
 mod hold;
 mod index;
 mod init;
+pub(crate) mod job;
 mod key;
 mod lock;
 mod map;
@@ -31,6 +32,7 @@ mod suspicion;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use sancerre_engine::host::Host;
 use sancerre_engine::monitor::Monitor;
@@ -48,6 +50,7 @@ use crate::progress::{Progress, Work};
 use crate::unreadable;
 use crate::written::{self, Intent};
 
+
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
 pub(crate) use backup::import::Import;
@@ -57,6 +60,8 @@ pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
+use job::Job;
+pub(crate) use job::MetricsFile;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 pub(crate) use map::Map as ChangeMaps;
@@ -178,7 +183,12 @@ pub(crate) struct Watched {
 /// Runs a command, and tells what it asked of the store.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Failure> {
     let _ = context.intent.set(Intent::of(&command, context));
+    let (job, started) = (Job::of(&command), Instant::now());
     let result = dispatch(command, context).await;
+    let result = match job {
+        Some(job) => job.note(context, started.elapsed(), result),
+        None => result,
+    };
     let Some(store) = context.store.get() else { return result };
     let totals = store.traffic().totals();
     context.output.detail(&limits::line(&totals));
