@@ -18,7 +18,7 @@ use crate::command::recover::Recover;
 use crate::command::rto::Rto;
 use crate::command::{
     Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
-    Lock, MetricsFile, Named, Repair, Suspect,
+    Lock, MetricsFile, Named, Repair, Setup, Suspect,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -88,6 +88,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, value_name = "LOCATION", value_parser = named_path::location())]
     pub(crate) repo: Option<String>,
     /// A writer's or keeper's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
+    /// [default: ~/.config/sancerre/writer.key or /etc/sancerre/writer.key, if it is there and of this repository]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// A restore recipient's secret: an age identity file, or an OpenSSH Ed25519 key; may be given several times
@@ -119,6 +120,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make a repository and the key file of its first writer
     Init(Init),
+    /// Set up a machine's nightly backup: repository, key file, configuration, schedule, first backup, test restore
+    Setup(Setup),
     /// Back up the disks of one virtual machine
     Backup(Box<Backup>),
     /// Save the machine in an OVA as one snapshot

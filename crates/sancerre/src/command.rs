@@ -25,6 +25,7 @@ pub(crate) mod recover;
 mod repair;
 pub(crate) mod restore;
 pub(crate) mod rto;
+mod setup;
 mod snapshots;
 mod stats;
 mod suspicion;
@@ -66,6 +67,7 @@ pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
+pub(crate) use setup::Setup;
 pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
 /// What every command is handed.
@@ -100,6 +102,24 @@ impl Context {
             stdout_is_lost: io.stdout_is_lost,
             cancel: Cancel::default(),
             stdin: Mutex::new(Some(io.stdin)),
+            store: OnceLock::new(),
+            intent: OnceLock::new(),
+        }
+    }
+
+    /// What another command is handed that is a part of this one: it asks nobody, and has a store of its own.
+    fn step(&self, global: Global, environment: Environment) -> Self {
+        Self {
+            global,
+            environment,
+            output: self.output.clone(),
+            host: self.host.clone(),
+            prompt: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+            stdin_is_terminal: false,
+            stdout_is_terminal: self.stdout_is_terminal,
+            stdout_is_lost: self.stdout_is_lost,
+            cancel: self.cancel.clone(),
+            stdin: Mutex::new(None),
             store: OnceLock::new(),
             intent: OnceLock::new(),
         }
@@ -224,6 +244,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         Command::Backup(options) => !options.dry_run,
         Command::Gc(options) => !options.dry_run,
         Command::Forget(options) => !options.dry_run,
+        Command::Setup(options) => !options.dry_run,
         _ => true,
     }
 }
@@ -231,6 +252,7 @@ pub(crate) fn changes(command: &Command) -> bool {
 async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> {
     match command {
         Command::Init(options) => init::run(options, context).await,
+        Command::Setup(options) => setup::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
         Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,

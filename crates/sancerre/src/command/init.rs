@@ -231,7 +231,7 @@ fn advice(location: &str, key: Option<&str>) -> String {
 }
 
 /// This host's name, as far as it can be one here.
-fn host_name() -> Name {
+pub(super) fn host_name() -> Name {
     let text = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
     to_name(text.trim())
 }
