@@ -51,7 +51,6 @@ use crate::progress::{Progress, Work};
 use crate::unreadable;
 use crate::written::{self, Intent};
 
-
 pub(crate) use approve::Approve;
 pub(crate) use backup::Backup;
 pub(crate) use backup::import::Import;

@@ -119,12 +119,7 @@ pub(crate) fn update_job(path: &Path, run: &JobRun<'_>, host: &Host, output: &Ou
 /// node exporter is another user. What is no plain file gets this run's metrics alone.
 ///
 /// Errors: a file that holds something else than metrics is not touched.
-fn change(
-    path: &Path,
-    host: &Host,
-    output: &Output,
-    set: impl FnOnce(&mut Values),
-) -> Result<(), Failure> {
+fn change(path: &Path, host: &Host, output: &Output, set: impl FnOnce(&mut Values)) -> Result<(), Failure> {
     let shown = plain::path(path);
     let failed = |error: std::io::Error| {
         Failure::failed(format!(

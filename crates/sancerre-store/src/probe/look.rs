@@ -92,7 +92,11 @@ impl Look<'_> {
             false => {
                 self.found(Check::List, ProbeVerdict::Holds, "objects that are there are listed");
             }
-            true => self.found(Check::List, ProbeVerdict::Absent, format!("nothing is listed below {}", names::KEYS)),
+            true => self.found(
+                Check::List,
+                ProbeVerdict::Absent,
+                format!("nothing is listed below {}", names::KEYS),
+            ),
         }
         Ok(())
     }
@@ -121,8 +125,12 @@ impl Look<'_> {
         let (verdict, seen) =
             match self.store.shared.patience.during(key, || versions::first(s3, key).boxed()).await {
                 Ok(Some(_)) => (ProbeVerdict::Holds, "versions of an object can be listed".to_owned()),
-                Ok(None) => (ProbeVerdict::Lies, "no version of an object that is there is listed".to_owned()),
-                Err(error) => (ProbeVerdict::Absent, format!("versions cannot be listed: {}", explain(&error))),
+                Ok(None) => {
+                    (ProbeVerdict::Lies, "no version of an object that is there is listed".to_owned())
+                }
+                Err(error) => {
+                    (ProbeVerdict::Absent, format!("versions cannot be listed: {}", explain(&error)))
+                }
             };
         self.found(Check::VersionOrder, verdict, seen);
     }

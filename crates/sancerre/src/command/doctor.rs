@@ -85,7 +85,9 @@ async fn tell(context: &Context, store: &Store, report: &Report, read_only: bool
     let not_tried: Vec<Check> = if read_only { report.not_tried().collect() } else { Vec::new() };
     if read_only {
         let titles: Vec<&str> = not_tried.iter().map(|check| check.title()).collect();
-        context.output.message(&format!("nothing was written, so these were not tried: {}", titles.join("; ")));
+        context
+            .output
+            .message(&format!("nothing was written, so these were not tried: {}", titles.join("; ")));
     }
     let locks = if locks_objects(report) { locks(context, store, report).await? } else { Locks::default() };
     let exit = if report.unsafe_findings().next().is_some() {

@@ -208,7 +208,8 @@ fn a_new_passphrase_is_not_short_and_an_old_one_may_be() {
 #[test]
 fn what_is_short_or_says_the_same_again_is_weak() {
     let is_weak = |text: &str| weakness(&SecretString::from(text.to_owned())).is_some();
-    for weak in ["12345678", "correct horse", "aaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabc", "Summer2026!"] {
+    for weak in ["12345678", "correct horse", "aaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabc", "Summer2026!"]
+    {
         assert!(is_weak(weak), "{weak}");
     }
     for strong in [OFFERED, "correct horse battery", "bhn3y4Vd0Yq3sJ5mJ0mX8ZQr"] {

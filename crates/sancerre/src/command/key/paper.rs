@@ -106,7 +106,11 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
     ));
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     // The code itself is never in JSON, which ends in log files.
-    Ok(done([("label", json!(label.to_string())), ("svg", json!(shown(options.svg))), ("out", json!(shown(options.out)))]))
+    Ok(done([
+        ("label", json!(label.to_string())),
+        ("svg", json!(shown(options.svg))),
+        ("out", json!(shown(options.out))),
+    ]))
 }
 
 fn reserve(path: &Path) -> Result<std::fs::File, Failure> {

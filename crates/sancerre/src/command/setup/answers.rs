@@ -32,7 +32,11 @@ pub(super) struct Answers {
 impl Answers {
     /// The options of a command that is a part of this one.
     pub(super) fn global(&self, context: &Context, key: Option<&Path>) -> Global {
-        Global { repo: Some(self.location.clone()), key_file: key.map(Path::to_owned), ..context.global.clone() }
+        Global {
+            repo: Some(self.location.clone()),
+            key_file: key.map(Path::to_owned),
+            ..context.global.clone()
+        }
     }
 
     /// The folder of the repository; none for one elsewhere.
@@ -74,7 +78,11 @@ pub(super) fn complete(options: &Setup, context: &Context) -> Result<Answers, Fa
         None => person.ask("What is the machine called?", ("--vm", None), parse_name)?,
     };
     let disks = match options.disks.as_slice() {
-        [] => person.ask("Where are its disks? Paths, with blanks between them", ("its disks", None), parse_disks)?,
+        [] => person.ask(
+            "Where are its disks? Paths, with blanks between them",
+            ("its disks", None),
+            parse_disks,
+        )?,
         disks => disks.to_vec(),
     };
     let at = match options.at {
@@ -83,11 +91,19 @@ pub(super) fn complete(options: &Setup, context: &Context) -> Result<Answers, Fa
     };
     let by = match options.by {
         Some(by) => by,
-        None => person.or_usual("Who starts it: systemd, cron or nobody?", usual_by(&options.root), |text| {
-            clap::ValueEnum::from_str(text, true)
-        })?,
+        None => {
+            person.or_usual("Who starts it: systemd, cron or nobody?", usual_by(&options.root), |text| {
+                clap::ValueEnum::from_str(text, true)
+            })?
+        }
     };
-    let answers = Answers { location: whole(&location)?, vm, disks: disks.into_iter().map(whole_disk).collect::<Result<_, _>>()?, at, by };
+    let answers = Answers {
+        location: whole(&location)?,
+        vm,
+        disks: disks.into_iter().map(whole_disk).collect::<Result<_, _>>()?,
+        at,
+        by,
+    };
     refuse_odd(&answers)?;
     Ok(answers)
 }
@@ -113,7 +129,10 @@ fn whole(location: &str) -> Result<String, Failure> {
     }
     let folder = sancerre_engine::location::folder(location)?;
     let text = folder.to_str().ok_or_else(|| {
-        Failure::usage(format!("{} is not text in UTF-8; make a symbolic link to it, and give that", plain::path(&folder)))
+        Failure::usage(format!(
+            "{} is not text in UTF-8; make a symbolic link to it, and give that",
+            plain::path(&folder)
+        ))
     })?;
     Ok(text.to_owned())
 }
@@ -142,7 +161,8 @@ fn refuse_odd(answers: &Answers) -> Result<(), Failure> {
 
 /// Whether a word means itself in every file that is written.
 pub(super) fn is_plain(word: &str) -> bool {
-    !word.is_empty() && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-+:=@,?&~[]".contains(letter))
+    !word.is_empty()
+        && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-+:=@,?&~[]".contains(letter))
 }
 
 /// Who is asked.
@@ -190,7 +210,9 @@ impl<'a> Person<'a> {
             let answer = self.line()?;
             let answer = if answer.is_empty() { usual.unwrap_or_default() } else { &answer };
             match parse(answer) {
-                _ if answer.is_empty() => self.context.output.message("please give an answer, or end with Ctrl-C"),
+                _ if answer.is_empty() => {
+                    self.context.output.message("please give an answer, or end with Ctrl-C")
+                }
                 Ok(parsed) => return Ok(parsed),
                 Err(problem) => self.context.output.message(&problem),
             }
@@ -199,7 +221,8 @@ impl<'a> Person<'a> {
     }
 
     fn line(&mut self) -> Result<String, Failure> {
-        let failed = |why: String| Failure::failed(format!("cannot read the answer: {why}; nothing was done"));
+        let failed =
+            |why: String| Failure::failed(format!("cannot read the answer: {why}; nothing was done"));
         if self.stdin.is_none() {
             self.stdin = self.context.take_stdin();
         }
@@ -215,6 +238,8 @@ impl<'a> Person<'a> {
                 Err(error) => return Err(failed(error.to_string())),
             }
         }
-        String::from_utf8(line).map(|line| line.trim().to_owned()).map_err(|_| failed("it is not text".into()))
+        String::from_utf8(line)
+            .map(|line| line.trim().to_owned())
+            .map_err(|_| failed("it is not text".into()))
     }
 }

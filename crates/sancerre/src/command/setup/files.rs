@@ -112,9 +112,10 @@ pub(super) fn make_folders(path: &Path) -> Result<(), Failure> {
     for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
         let is_private = folder.file_name().is_some_and(|name| name == PRIVATE);
         let mode = if is_private { PRIVATE_MODE } else { USUAL_MODE };
-        let made = DirBuilder::new().mode(mode).create(folder).and_then(|()| {
-            File::open(folder)?.set_permissions(Permissions::from_mode(mode))
-        });
+        let made = DirBuilder::new()
+            .mode(mode)
+            .create(folder)
+            .and_then(|()| File::open(folder)?.set_permissions(Permissions::from_mode(mode)));
         made.map_err(|error| {
             Failure::failed(format!("cannot make the folder {}: {error}; be root", plain::path(folder)))
         })?;
@@ -144,5 +145,8 @@ pub(super) fn json(written: &[Written]) -> Value {
         Fate::There => "there",
         Fate::Other => "other",
     };
-    written.iter().map(|file| json!({ "path": file.path.display().to_string(), "state": word(file.fate) })).collect()
+    written
+        .iter()
+        .map(|file| json!({ "path": file.path.display().to_string(), "state": word(file.fate) }))
+        .collect()
 }

@@ -103,7 +103,12 @@ pub(crate) async fn run(options: Setup, context: &Context) -> Result<Done, Failu
     }
     let answers = answers::complete(&options, context)?;
     let key = files::below(&options.root, &key_place(context));
-    let plan = Plan { state: state(context, &answers, &key).await?, files: schedule::plan(&options, &answers, context)?, key, answers };
+    let plan = Plan {
+        state: state(context, &answers, &key).await?,
+        files: schedule::plan(&options, &answers, context)?,
+        key,
+        answers,
+    };
     match options.dry_run {
         true => plan.show(&options, context),
         false => plan.carry_out(&options, context).await,

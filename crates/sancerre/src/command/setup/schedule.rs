@@ -34,7 +34,8 @@ pub(super) fn parse_at(text: &str) -> Result<At, String> {
         let is_short = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u8>().ok().filter(|number| is_short && *number <= most)
     };
-    let parsed = text.split_once(':').and_then(|(hour, minute)| Some((number(hour, 23)?, number(minute, 59)?)));
+    let parsed =
+        text.split_once(':').and_then(|(hour, minute)| Some((number(hour, 23)?, number(minute, 59)?)));
     parsed.map(|(hour, minute)| At { hour, minute }).ok_or_else(|| "give a time such as 01:15".to_owned())
 }
 
@@ -107,15 +108,13 @@ fn script(vm: &str, key: &str) -> Result<String, Failure> {
 }
 
 fn cron(at: At, night: &str) -> String {
-    format!(
-        "{MADE_BY}PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{} {} * * * root {night}\n",
-        at.minute, at.hour
-    )
+    format!("{MADE_BY}PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{} {} * * * root {night}\n", at.minute, at.hour)
 }
 
 fn service(answers: &Answers, key: &str) -> String {
     let folder = answers.folder().map(Path::display);
-    let mount = folder.as_ref().map_or_else(String::new, |folder| format!("[Unit]\nRequiresMountsFor={folder}\n"));
+    let mount =
+        folder.as_ref().map_or_else(String::new, |folder| format!("[Unit]\nRequiresMountsFor={folder}\n"));
     let write = folder.map_or_else(String::new, |folder| format!("ReadWritePaths={folder}\n"));
     format!("{MADE_BY}{mount}[Service]\n{write}LoadCredential=\nLoadCredential=writer.key:{key}\n")
 }
@@ -129,8 +128,9 @@ fn timer(at: At) -> String {
 
 /// This program, where it is.
 fn program() -> Result<String, Failure> {
-    let own = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("cannot find where this program is: {error}; mount /proc")))?;
+    let own = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("cannot find where this program is: {error}; mount /proc"))
+    })?;
     plain_path(&own)
 }
 
@@ -170,7 +170,9 @@ pub(super) fn start(
         context.output.message(&format!("\n$ {line}"));
         let ended = words.split_first().map(|(program, rest)| Command::new(program).args(rest).status());
         if !matches!(&ended, Some(Ok(status)) if status.success()) {
-            context.output.warning(&format!("`{line}` failed, so nothing starts the backup yet; see what it said above"));
+            context.output.warning(&format!(
+                "`{line}` failed, so nothing starts the backup yet; see what it said above"
+            ));
             return Ok(false);
         }
     }
