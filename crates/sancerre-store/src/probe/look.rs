@@ -59,7 +59,7 @@ impl Look<'_> {
 
     async fn range(&mut self, expected: Option<&[u8]>) -> Result<()> {
         match self.store.need_range(names::CONFIG, PART.start as u64..PART.end as u64).await {
-            Ok(part) if Some(&part[..]) == expected => {
+            Ok(part) if Some(part.as_ref()) == expected => {
                 self.found(Check::Range, ProbeVerdict::Holds, "the part that was asked for came back");
             }
             Ok(_) => {
