@@ -142,6 +142,11 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     assert_eq!(done["files"][0]["state"], "there");
     host.text("root/etc/cron.d/sancerre-db_01");
     assert!(!host.path("none").exists(), "a sheet is made with the repository alone");
+    // A share that is not mounted is no place for a second repository.
+    std::fs::rename(host.path("repository"), host.path("elsewhere")).unwrap();
+    let unmounted = host.run(&CRON);
+    assert_eq!(unmounted.status.code(), Some(2), "{}", said(&unmounted));
+    assert!(said(&unmounted).contains("not mounted") && !host.path("repository").exists());
 }
 
 #[test]

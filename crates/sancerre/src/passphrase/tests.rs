@@ -162,7 +162,7 @@ fn a_strong_passphrase_is_offered_first_and_typed_again() {
 
 #[test]
 fn every_letter_is_offered_and_none_twice_as_often() {
-    let letters: std::collections::BTreeSet<char> = LETTERS.chars().collect();
+    let letters: BTreeSet<char> = LETTERS.chars().collect();
     assert_eq!((letters.len(), LETTERS.len()), (32, 32));
     assert!("ilou".chars().all(|letter| !letters.contains(&letter)));
     let (one, other) = (generate(&Host::real("test")), generate(&Host::real("test")));

@@ -211,7 +211,7 @@ impl<'a> Person<'a> {
             let answer = if answer.is_empty() { usual.unwrap_or_default() } else { &answer };
             match parse(answer) {
                 _ if answer.is_empty() => {
-                    self.context.output.message("please give an answer, or end with Ctrl-C")
+                    self.context.output.message("please give an answer, or end with Ctrl-C");
                 }
                 Ok(parsed) => return Ok(parsed),
                 Err(problem) => self.context.output.message(&problem),

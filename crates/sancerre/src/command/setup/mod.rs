@@ -133,8 +133,8 @@ async fn state(context: &Context, answers: &Answers, key: &Path) -> Result<State
         (true, false) => Ok(State::Foreign),
         (false, false) => Ok(State::New),
         (false, true) => Err(Failure::usage(format!(
-            "there is no repository at {} yet, and a key file {} already, which belongs to another one: name another with \
-             --key-file. Nothing was done",
+            "there is no repository at {}, and a key file {} is there: either the disk or share with the repository is not \
+             mounted, or the key file belongs to another one; then name another with --key-file. Nothing was done",
             plain::line(&answers.location),
             plain::path(key)
         ))),
