@@ -125,7 +125,10 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     assert!(said(&again).contains("has a snapshot already"), "{}", said(&again));
     assert_eq!(tree(host.site.folder.path()), before, "nothing is made twice");
 
-    // Somebody's own changes stay.
+    what_somebody_changed_stays_and_the_next_machine_joins(&host);
+}
+
+fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
     let conf = "root/etc/sancerre/web01.conf";
     let own = format!("{}# mine\n", host.text(conf));
     std::fs::write(host.path(conf), &own).unwrap();

@@ -42,7 +42,7 @@ Exit code 3: all is made, but something was there already and says something els
 Examples:
   sancerre setup
   sancerre setup --dry-run -r /mnt/nas/backup --vm web01 /dev/vg0/web01
-  sancerre setup -r s3://bucket/backup --vm web01 --at 01:15 --by cron --sheet /root/sheet.txt system=/dev/vg0/web01")]
+  sancerre setup -r s3://bucket/backup --vm web01 --at 01:15 --by cron --sheet sheet.txt system=/dev/vg0/web01")]
 pub(crate) struct Setup {
     /// The machine's name: letters, digits, dots, dashes and underscores
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
