@@ -31,9 +31,8 @@ pub async fn look(store: &Store, clock: &dyn Clock) -> Result<Option<Report>> {
         }
         Err(error) => return Err(error),
     };
-    look.found(Check::Read, ProbeVerdict::Holds, "the repository's own objects were read");
-    look.range(config.get(PART)).await?;
     look.list().await?;
+    look.range(config.get(PART)).await?;
     if let Some(s3) = store.s3() {
         look.versions(s3).await?;
         look.retention(s3, time.unix_seconds()).await?;
@@ -76,28 +75,17 @@ impl Look<'_> {
 
     /// Whether the folder of keys, in which something is from the start, can be listed.
     async fn list(&mut self) -> Result<()> {
-        let listed = match self.store.list(names::KEYS).await {
-            Ok(listed) => listed,
+        let (verdict, seen) = match self.store.list(names::KEYS).await {
+            Ok(listed) if listed.is_empty() => {
+                (ProbeVerdict::Absent, format!("nothing is listed below {}", names::KEYS))
+            }
+            Ok(_) => (ProbeVerdict::Holds, "the repository's own objects were read and listed".to_owned()),
             Err(StoreError::Failed { source, .. }) if is_refused(&source) => {
-                self.found(
-                    Check::List,
-                    ProbeVerdict::Absent,
-                    format!("{} cannot be listed: {}", names::KEYS, explain(&source)),
-                );
-                return Ok(());
+                (ProbeVerdict::Absent, format!("{} cannot be listed: {}", names::KEYS, explain(&source)))
             }
             Err(error) => return Err(error),
         };
-        match listed.is_empty() {
-            false => {
-                self.found(Check::List, ProbeVerdict::Holds, "objects that are there are listed");
-            }
-            true => self.found(
-                Check::List,
-                ProbeVerdict::Absent,
-                format!("nothing is listed below {}", names::KEYS),
-            ),
-        }
+        self.found(Check::Read, verdict, seen);
         Ok(())
     }
 
@@ -120,18 +108,15 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// Whether versions can be listed; whether in their order, only a trial shows.
     async fn order(&mut self, s3: &S3) {
         let key = names::CONFIG;
-        let (verdict, seen) =
-            match self.store.shared.patience.during(key, || versions::first(s3, key).boxed()).await {
-                Ok(Some(_)) => (ProbeVerdict::Holds, "versions of an object can be listed".to_owned()),
-                Ok(None) => {
-                    (ProbeVerdict::Lies, "no version of an object that is there is listed".to_owned())
-                }
-                Err(error) => {
-                    (ProbeVerdict::Absent, format!("versions cannot be listed: {}", explain(&error)))
-                }
-            };
+        let first = self.store.shared.patience.during(key, || versions::first(s3, key).boxed()).await;
+        let (verdict, seen) = match first {
+            Ok(Some(_)) => return,
+            Ok(None) => (ProbeVerdict::Lies, "no version of an object that is there is listed".to_owned()),
+            Err(error) => (ProbeVerdict::Absent, format!("versions cannot be listed: {}", explain(&error))),
+        };
         self.found(Check::VersionOrder, verdict, seen);
     }
 
