@@ -21,6 +21,8 @@ class Pending:
     # What is held no longer, rather than forgotten: snapshots and machines.
     releases: bool = False
     machines: list[str] = field(default_factory=list)
+    # What is not suspect any more.
+    clears: bool = False
     quorum: int | None = None
     approvals: list[Signer] = field(default_factory=list)
 
@@ -84,12 +86,17 @@ class Standing:
         if entry["topic"] != "suspicion":
             return
         is_keeper = entry.signer.role in ("keeper", "admin")
-        for one in entry.values["snapshot"]:
-            is_own = one in self.backups and self.backups[one].signer.name == entry.signer.name
-            if entry["result"] == "suspect" and (is_keeper or is_own):
-                self.suspects.add(one)
-            elif entry["result"] == "cleared" and is_keeper:
-                self.suspects.discard(one)
+        snapshots = entry.values["snapshot"]
+        if entry["result"] == "cleared" and is_keeper:
+            self._ask(str(session.id), Pending(entry.signer, self.needed, snapshots=snapshots, clears=True))
+        elif entry["result"] == "suspect":
+            signer = entry.signer.name
+            own = [one for one in snapshots if one in self.backups and self.backups[one].signer.name == signer]
+            counted = snapshots if is_keeper else own
+            self.suspects.update(counted)
+            for waiting in self.pending.values():
+                if waiting.clears:
+                    waiting.snapshots = [one for one in waiting.snapshots if one not in counted]
 
     def apply(self, session: Session) -> None:
         entry, id_ = session.entry, str(session.id)
@@ -112,7 +119,7 @@ class Standing:
         elif session.kind == "undelete":
             self.forgotten.difference_update(snapshots)
             for waiting in self.pending.values():
-                if not waiting.releases:
+                if not waiting.releases and not waiting.clears:
                     waiting.snapshots = [one for one in waiting.snapshots if one not in snapshots]
         elif session.kind == "hold":
             self.held.update(snapshots)
@@ -136,6 +143,8 @@ class Standing:
         if request.releases:
             self.held.difference_update(request.snapshots)
             self.held_machines.difference_update(request.machines)
+        elif request.clears:
+            self.suspects.difference_update(request.snapshots)
         elif request.quorum is None:
             self.forgotten.update(request.snapshots)
         else:

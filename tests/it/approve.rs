@@ -1,4 +1,4 @@
-//! Two persons for forgetting: what one keeper asks for counts when others approved it.
+//! Two persons for forgetting, for ending holds and for clearing what is suspect: what one keeper asks for counts when others approved it.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use sancerre_engine::forget::{approve, hold, hold_vms, release, release_vms, set
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::revoke::revoke;
+use sancerre_engine::suspicion::{clear, suspect};
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::id::SessionId;
@@ -223,6 +224,40 @@ async fn a_lone_release_ends_no_hold() {
     let released = release(&scene.keepers[2], &one, "over").await.unwrap();
     assert_eq!(scene.approve(0, released.entry).await.unwrap(), 0);
     assert_eq!(scene.live().await, scene.saved[1..]);
+}
+
+/// What stays because of a suspect night may go once that is cleared, so clearing needs as many as a forget does.
+#[tokio::test(start_paused = true)]
+async fn a_lone_clear_does_not_end_that_deletion_stands_still() {
+    let scene = scene(729, 1).await;
+    let (alice, bob) = (&scene.keepers[0], &scene.keepers[1]);
+    let log = async || Log::load(&scene.repo.open).await.unwrap();
+    let forget = Kind::Forget(Snapshots { snapshots: vec![scene.saved[0]], reason: "test".into() });
+    let number = scene.repo.append_as(alice, forget, &[]).await.number;
+    suspect(alice, &log().await, scene.saved[1]).await.unwrap();
+    scene.approve(1, number).await.unwrap();
+    assert_eq!(scene.live().await, scene.saved, "it stays because of the night after it");
+
+    let asked = clear(alice, &log().await, &name("web01"), "it was an update").await.unwrap();
+    assert_eq!((asked.approvals_needed, asked.snapshots.as_slice()), (1, &scene.saved[1..]));
+    assert!(log().await.retention().suspected_by(&scene.saved[1]).is_some());
+    let report = collect(alice).await.unwrap();
+    assert_eq!((report.deleted_packs, report.pending.len()), (0, 1), "{report:?}");
+    assert!(report.pending[0].to_string().contains("clear 1 suspect snapshots, 0 of 1 approvals"));
+    let again = clear(alice, &log().await, &name("web01"), "again").await.unwrap_err();
+    assert!(again.to_string().contains("waits for approval already"), "{again}");
+    scene.approve(0, asked.entry).await.unwrap_err();
+    // Who calls it suspect anew means it, whatever was asked for before.
+    suspect(bob, &log().await, scene.saved[1]).await.unwrap();
+    assert_eq!(scene.approve(1, asked.entry).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(scene.live().await, scene.saved);
+
+    let asked = clear(bob, &log().await, &name("web01"), "looked at").await.unwrap();
+    assert_eq!(scene.approve(2, asked.entry).await.unwrap(), 0);
+    assert_eq!(log().await.retention().suspected_by(&scene.saved[1]), None);
+    assert_eq!(log().await.retention().cleared_by(&scene.saved[1]), Some(asked.entry));
+    assert_eq!(scene.live().await, scene.saved[1..]);
+    assert!(collect(alice).await.unwrap().deleted_packs > 0);
 }
 
 /// How many must approve is kept twice: lost it would let count what was forgotten above it.

@@ -1,4 +1,4 @@
-//! Two persons for forgetting and for ending holds (FORMAT.md §7.1): one snapshot, three keepers and the administrator, one of
+//! Two persons for forgetting, for ending holds and for clearing what is suspect (FORMAT.md §7.1): one snapshot, three keepers and the administrator, one of
 //! whose keys is stolen. A number of approvals that the administrator asked for may be lost from the log.
 //!
 //! The rules are in [`View`], as readers have them; what must come of them is told by persons, in the properties.
@@ -13,6 +13,8 @@ enum Flaw {
     ForgetAlone,
     /// A release counts at once.
     ReleaseAlone,
+    /// A clear counts at once.
+    ClearAlone,
     /// Who asked may approve.
     OwnApproval,
     /// A key under two names is two.
@@ -27,6 +29,8 @@ enum Flaw {
     UndeleteKeepsAsked,
     /// A hold leaves releases that wait as they are.
     HoldKeepsAsked,
+    /// A suspicion leaves clears that wait as they are.
+    SuspectKeepsAsked,
     /// Fewer approvals are needed as soon as the administrator says so.
     LowerAlone,
     /// More approvals leave a wish for fewer as it is.
@@ -58,6 +62,9 @@ enum What {
     Release,
     Undelete,
     Hold,
+    /// What was saved looks suspect, so deletion stands still.
+    Suspect,
+    Clear,
     /// Of the entry at this place.
     Approve(usize),
     Quorum(u8),
@@ -112,6 +119,7 @@ struct View {
     asked: Vec<Asked>,
     is_forgotten: bool,
     is_held: bool,
+    is_suspect: bool,
     is_gone: bool,
     is_revoked: bool,
     /// A number of approvals fell though fewer than it had agreed.
@@ -132,7 +140,7 @@ impl View {
     }
 
     fn is_live(&self) -> bool {
-        !self.is_gone && (!self.is_forgotten || self.is_held)
+        !self.is_gone && (!self.is_forgotten || self.is_held || self.is_suspect)
     }
 
     fn apply(&mut self, config: &Config, at: usize, Entry { by, what, .. }: Entry) {
@@ -140,14 +148,15 @@ impl View {
         let is_alone = match what {
             What::Forget => flaw == Flaw::ForgetAlone,
             What::Release => flaw == Flaw::ReleaseAlone,
+            What::Clear => flaw == Flaw::ClearAlone,
             What::Quorum(more) => more >= self.needed || flaw == Flaw::LowerAlone,
             _ => false,
         };
         match what {
-            What::Forget | What::Release | What::Quorum(_) if is_alone || self.needed == 0 => {
+            What::Forget | What::Release | What::Clear | What::Quorum(_) if is_alone || self.needed == 0 => {
                 self.grant(flaw, what, 0);
             }
-            What::Forget | What::Release | What::Quorum(_) => {
+            What::Forget | What::Release | What::Clear | What::Quorum(_) => {
                 self.asked.push(Asked { at, by, what, needed: self.needed, approved: Vec::new() });
             }
             What::Approve(of) => self.approve(flaw, of, by),
@@ -161,6 +170,12 @@ impl View {
                 self.is_held = true;
                 if flaw != Flaw::HoldKeepsAsked {
                     self.asked.retain(|asked| asked.what != What::Release);
+                }
+            }
+            What::Suspect => {
+                self.is_suspect = true;
+                if flaw != Flaw::SuspectKeepsAsked {
+                    self.asked.retain(|asked| asked.what != What::Clear);
                 }
             }
             What::Revoke => self.is_revoked = true,
@@ -189,6 +204,7 @@ impl View {
         match what {
             What::Forget => self.is_forgotten = true,
             What::Release => self.is_held = false,
+            What::Clear => self.is_suspect = false,
             What::Quorum(needed) => {
                 self.fell_alone |= needed < self.needed && approvals < usize::from(self.needed);
                 self.needed = needed;
@@ -214,10 +230,15 @@ impl Config {
             _ if !self.is_honest(by) => true,
             What::Forget => view.is_live() && !asks(what),
             What::Release => view.is_held && !asks(what),
+            What::Clear => view.is_suspect && !asks(what),
             What::Undelete => !view.is_gone,
             What::Hold => {
                 let waits = view.asked.iter().any(|asked| asked.what == What::Release);
                 !view.is_gone && (!view.is_held || waits)
+            }
+            What::Suspect => {
+                let waits = view.asked.iter().any(|asked| asked.what == What::Clear);
+                !view.is_gone && (!view.is_suspect || waits)
             }
             What::Approve(of) => {
                 view.asked.iter().any(|asked| asked.at == of && asked.by.person() != by.person())
@@ -260,7 +281,9 @@ impl Config {
         let forgets = self.consents(state, What::Forget, self.last(state, What::Undelete));
         let held = self.last(state, What::Hold);
         let releases = held.is_none() || self.consents(state, What::Release, held) > 0;
-        forgets > 0 && releases
+        let suspect = self.last(state, What::Suspect);
+        let clears = suspect.is_none() || self.consents(state, What::Clear, suspect) > 0;
+        forgets > 0 && releases && clears
     }
 }
 
@@ -375,14 +398,14 @@ fn agrees(config: &Config, state: &State, at: usize, entry: &Entry) -> bool {
 }
 
 fn asks(what: What) -> bool {
-    matches!(what, What::Forget | What::Release | What::Quorum(_))
+    matches!(what, What::Forget | What::Release | What::Clear | What::Quorum(_))
 }
 
 fn same_kind(one: What, other: What) -> bool {
     std::mem::discriminant(&one) == std::mem::discriminant(&other)
 }
 
-/// One stolen key forgets nothing and ends no hold.
+/// One stolen key forgets nothing, ends no hold, and clears nothing.
 const ALONE: &str = "nobody alone takes a snapshot away";
 /// Each of them another keeper, whose key was good when he said it.
 const ENOUGH: &str = "as many others approved as are needed";
@@ -415,6 +438,18 @@ const HOLDS: &[(Key, What)] = &[
     (Key::Alice, APPROVE),
     (Key::Bob, APPROVE),
     (Key::Bob, What::Hold),
+    (Key::Bob, What::Commit),
+];
+
+const CLEARS: &[(Key, What)] = &[
+    (Key::Carol, What::Forget),
+    (Key::Carol, What::Clear),
+    (Key::Alias, APPROVE),
+    (Key::Alice, What::Suspect),
+    (Key::Alice, What::Clear),
+    (Key::Alice, APPROVE),
+    (Key::Bob, APPROVE),
+    (Key::Bob, What::Suspect),
     (Key::Bob, What::Commit),
 ];
 
@@ -456,7 +491,7 @@ fn broken(config: Config) -> Option<&'static str> {
 
 #[test]
 fn one_person_takes_nothing_away() {
-    for words in [FORGETS, HOLDS, NUMBERS] {
+    for words in [FORGETS, HOLDS, CLEARS, NUMBERS] {
         for stolen in [Key::Carol, Key::Admin] {
             assert_eq!(broken(config(words, stolen, Flaw::None)), None);
         }
@@ -464,7 +499,7 @@ fn one_person_takes_nothing_away() {
     assert_eq!(broken(Config { needed: 2, ..config(FORGETS, Key::Carol, Flaw::None) }), None);
     assert_eq!(broken(lost_number(Flaw::None)), None);
     if std::env::var_os("SANCERRE_MODEL").is_some_and(|value| value == "deep") {
-        for words in [FORGETS, HOLDS, NUMBERS] {
+        for words in [FORGETS, HOLDS, CLEARS, NUMBERS] {
             assert_eq!(broken(Config { length: 9, ..config(words, Key::Carol, Flaw::None) }), None);
         }
     }
@@ -484,6 +519,8 @@ fn each_rule_of_approvals_is_needed() {
         (FORGETS, Key::Carol, Flaw::UndeleteKeepsAsked),
         (HOLDS, Key::Carol, Flaw::ReleaseAlone),
         (HOLDS, Key::Carol, Flaw::HoldKeepsAsked),
+        (CLEARS, Key::Carol, Flaw::ClearAlone),
+        (CLEARS, Key::Carol, Flaw::SuspectKeepsAsked),
     ];
     for (words, stolen, flaw) in alone {
         assert_eq!(broken(config(words, stolen, flaw)), Some(ALONE), "{flaw:?}");

@@ -5,6 +5,7 @@
 //! deleted again, and what is locked goes when its lock runs out.
 
 mod checks;
+mod look;
 
 use sancerre_format::names::Time;
 
@@ -12,12 +13,16 @@ use crate::Store;
 use crate::clock::{Clock, Random};
 use crate::error::Result;
 
+pub use look::look;
+
 /// Keys of the objects that a probe writes.
 pub const PREFIX: &str = "probe";
 
 /// Something that a store does or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
+    /// The credentials can read what is there.
+    Read,
     /// The credentials can write.
     Write,
     /// An object that is there is not replaced by a create-only request.
@@ -85,9 +90,28 @@ impl ProbeVerdict {
 }
 
 impl Check {
+    /// All that is tried out by writing.
+    const TRIED: [Self; 14] = [
+        Self::Write,
+        Self::CreateOnly,
+        Self::Race,
+        Self::ReadBack,
+        Self::Range,
+        Self::List,
+        Self::Checksum,
+        Self::Clock,
+        Self::Flush,
+        Self::Versions,
+        Self::VersionOrder,
+        Self::Retention,
+        Self::Overwrite,
+        Self::Delete,
+    ];
+
     /// A few words for a table.
     pub fn title(self) -> &'static str {
         match self {
+            Self::Read => "credentials can read",
             Self::Write => "credentials can write",
             Self::CreateOnly => "create-only is honoured",
             Self::Race => "one winner of a race",
@@ -108,6 +132,7 @@ impl Check {
     /// A word for JSON.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Read => "read",
             Self::Write => "write",
             Self::CreateOnly => "create_only",
             Self::Race => "race",
@@ -128,7 +153,8 @@ impl Check {
     /// How much it matters.
     pub fn weight(self) -> Weight {
         match self {
-            Self::Write
+            Self::Read
+            | Self::Write
             | Self::CreateOnly
             | Self::Race
             | Self::ReadBack
@@ -142,6 +168,7 @@ impl Check {
     /// What it means where it does not hold.
     pub fn consequence(self) -> &'static str {
         match self {
+            Self::Read => "nothing can be checked or restored with these credentials",
             Self::Write => "nothing can be backed up with these credentials",
             Self::CreateOnly | Self::Race => {
                 "two hosts can take one number in the log, and one snapshot replaces another: use another store"
@@ -195,6 +222,12 @@ impl Report {
             finding.check.weight() == Weight::Required && finding.verdict != ProbeVerdict::Holds
         };
         self.findings.iter().filter(is_bad)
+    }
+
+    /// What was not looked at, because that would write.
+    pub fn not_tried(&self) -> impl Iterator<Item = Check> {
+        let is_found = |check: &Check| self.findings.iter().any(|finding| finding.check == *check);
+        Check::TRIED.into_iter().filter(move |check| !is_found(check))
     }
 
     /// What the store claims and does not do, or should do and does not, short of being unsafe.

@@ -13,8 +13,10 @@ use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::names::Zone;
 
+use crate::arguments::{Global, parse_fingerprint};
 use crate::command::Context;
 use crate::exit::{Exit, Failure};
+use crate::io::Environment;
 use crate::key_file;
 use crate::passphrase::{self, OF_REPOSITORY};
 use crate::plain;
@@ -22,6 +24,12 @@ use crate::repository;
 
 /// Variable that stands in for `--key-file`.
 const KEY_FILE: &str = "SANCERRE_KEY_FILE";
+/// Variable that stands in for `--trust`.
+pub(crate) const TRUST: &str = "SANCERRE_TRUST";
+/// Where a key file is when nobody names one: below the folder of this user's configuration, else below /etc.
+const USUAL_KEY_FILE: &str = "sancerre/writer.key";
+/// The same of the whole machine.
+pub(crate) const MACHINE_KEY_FILE: &str = "/etc/sancerre/writer.key";
 /// The zone when nobody names one.
 const ZONE: &str = "default";
 
@@ -42,9 +50,50 @@ pub(crate) enum Access {
     Admin,
 }
 
-/// The key file's path, from the option or the variable.
+/// Takes the trust anchor from the variable where the option is not given.
+///
+/// Errors: the variable holds something else.
+pub(crate) fn trust_from(environment: &Environment, global: &mut Global) -> Result<(), Failure> {
+    if let (None, Some(text)) = (&global.trust, environment.setting(TRUST)?) {
+        let parsed = parse_fingerprint(text).map_err(|error| {
+            Failure::usage(format!("the variable {TRUST} holds {text:?}: {error}; set it again, or unset it"))
+        })?;
+        global.trust = Some(parsed);
+    }
+    Ok(())
+}
+
+/// The path of the key file that was named, by the option or the variable.
 pub(crate) fn key_file(context: &Context) -> Option<PathBuf> {
     context.global.key_file.clone().or_else(|| context.environment.path(KEY_FILE))
+}
+
+/// The key file that is used where none is named: the first that is there and can be read.
+fn usual_key_file(environment: &Environment) -> Option<PathBuf> {
+    let home = || environment.path("HOME").map(|home| home.join(".config"));
+    let own = environment.path("XDG_CONFIG_HOME").or_else(home).map(|folder| folder.join(USUAL_KEY_FILE));
+    let all = own.into_iter().chain([PathBuf::from(MACHINE_KEY_FILE)]);
+    all.filter(|path| path.is_file()).find(|path| std::fs::File::open(path).is_ok())
+}
+
+/// The key file that was named, else the one in its usual place if it belongs to this repository.
+async fn find_key_file(context: &Context, store: &Store, access: Access) -> Result<Option<Keys>, Failure> {
+    if key_file(context).is_some() {
+        return read_key_file(context, access);
+    }
+    let Some(path) = usual_key_file(&context.environment) else { return Ok(None) };
+    let keys = open_key_file(context, &path)?;
+    match Anchored::read(store, None).await {
+        Ok(anchored) if anchored.trust.repository != keys.trust.repository => {
+            context.output.detail(&format!(
+                "the key file {} belongs to another repository, so it is not used",
+                plain::path(&path)
+            ));
+            Ok(None)
+        }
+        // What else is wrong is told where it matters.
+        _ => Ok(Some(keys)),
+    }
 }
 
 /// The zone that was asked for.
@@ -72,7 +121,7 @@ pub(crate) async fn repository_as_admin(context: &Context) -> Result<(Repository
 }
 
 async fn open(context: &Context, store: &Store, access: Access) -> Result<(Keys, Unlock), Failure> {
-    let file = read_key_file(context, access)?;
+    let file = find_key_file(context, store, access).await?;
     let (keys, unlock) = match file {
         Some(keys) if is_enough(context, &keys, access) => {
             // What is compared here is not only the key of the file.
@@ -112,7 +161,7 @@ async fn by_trust(context: &Context, store: &Store) -> Result<Keys, Failure> {
 /// What is public of a zone, asking nobody for a secret: the trust anchor of the key file or of `--trust`, else as it is
 /// found.
 pub(crate) async fn public_keys(context: &Context, store: &Store, zone: Zone) -> Result<Keys, Failure> {
-    let keys = match read_key_file(context, Access::Public)? {
+    let keys = match find_key_file(context, store, Access::Public).await? {
         Some(keys) => Keys::public(keys.anchored(store).await?.trust, zone),
         None => first_sight(store, zone).await?,
     };
@@ -272,14 +321,18 @@ fn read_key_file(context: &Context, access: Access) -> Result<Option<Keys>, Fail
         ));
         return Ok(None);
     }
-    let bytes = key_file::read(&path, "key file", &format!("--key-file or {KEY_FILE}"))?;
+    open_key_file(context, &path).map(Some)
+}
+
+fn open_key_file(context: &Context, path: &Path) -> Result<Keys, Failure> {
+    let bytes = key_file::read(path, "key file", &format!("--key-file or {KEY_FILE}"))?;
     let keys = Keys::from_key_file(&bytes).map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{}: {}", path.display(), failure.message))
     })?;
     let who = keys.describe_signer().unwrap_or_default();
-    context.output.detail(&format!("key file {} of {who}, zone {}", plain::path(&path), keys.zone));
-    Ok(Some(keys))
+    context.output.detail(&format!("key file {} of {who}, zone {}", plain::path(path), keys.zone));
+    Ok(keys)
 }
 
 fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
@@ -289,7 +342,7 @@ fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
             Err(Failure::new(
                 Exit::WrongKey,
                 format!(
-                    "the trust anchor here is {found}, not {wanted} as given with --trust: this is another repository, \
+                    "the trust anchor here is {found}, not {wanted} as given with --trust or {TRUST}: this is another repository, \
                  or somebody replaced its config; check the location, and the anchor you wrote down"
                 ),
             ))
@@ -299,7 +352,7 @@ fn check_anchor(context: &Context, keys: &Keys) -> Result<(), Failure> {
             if !keys.is_anchored() {
                 context.output.warning(&format!(
                     "the trust anchor {found} is taken on first sight, as an identity cannot vouch for it; give the \
-                     one you wrote down with --trust"
+                     one you wrote down with --trust or {TRUST}"
                 ));
             }
             Ok(())

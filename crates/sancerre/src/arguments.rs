@@ -18,7 +18,7 @@ use crate::command::recover::Recover;
 use crate::command::rto::Rto;
 use crate::command::{
     Approve, Backup, ChangeMaps, Clean, Clear, Diff, Explain, Export, Forget, Gc, Held, Import, Init, Key,
-    Lock, Named, Repair, Suspect,
+    Lock, MetricsFile, Named, Repair, Setup, Suspect,
 };
 use crate::formats::Format;
 use crate::limits::Limits;
@@ -42,6 +42,7 @@ Passphrase, the first of these that is set:
 Other variables:
   SANCERRE_REPOSITORY                 instead of --repo
   SANCERRE_KEY_FILE                   instead of --key-file
+  SANCERRE_TRUST                      instead of --trust
   SANCERRE_CACHE_DIR                  instead of --cache-dir of backup
   AWS_*, GOOGLE_*, AZURE_*            of the provider, for s3://, gs:// and az://
   NO_COLOR                            no colours in this help
@@ -87,12 +88,13 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, value_name = "LOCATION", value_parser = named_path::location())]
     pub(crate) repo: Option<String>,
     /// A writer's or keeper's key file: enough to back up, to list and to check, not to restore [env: SANCERRE_KEY_FILE]
+    /// [default: ~/.config/sancerre/writer.key or /etc/sancerre/writer.key, if it is there and of this repository]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// A restore recipient's secret: an age identity file, or an OpenSSH Ed25519 key; may be given several times
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
-    /// The trust anchor that `init` printed: refuse a repository of any other administrator
+    /// The trust anchor that `init` printed: refuse a repository of any other administrator [env: SANCERRE_TRUST]
     #[arg(long, global = true, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
     pub(crate) trust: Option<String>,
     /// The zone: hosts of one zone deduplicate against each other [default: default, or the key file's]
@@ -118,6 +120,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make a repository and the key file of its first writer
     Init(Init),
+    /// Set up a machine's nightly backup: repository, key file, configuration, schedule, first backup, test restore
+    Setup(Setup),
     /// Back up the disks of one virtual machine
     Backup(Box<Backup>),
     /// Save the machine in an OVA as one snapshot
@@ -314,6 +318,8 @@ pub(crate) struct Check {
     /// Write down what was lost, so that the next backup stores it again
     #[arg(long)]
     pub(crate) quarantine: bool,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsFile,
 }
 
 /// Work on the index, a cache that is made of the packs.
@@ -407,7 +413,7 @@ pub(crate) fn parse_until(text: &str) -> Result<Time, String> {
         .map_err(|_| "give a day such as 2027-12-31, or a time such as 2027-12-31T12:00:00Z".into())
 }
 
-fn parse_fingerprint(text: &str) -> Result<String, String> {
+pub(crate) fn parse_fingerprint(text: &str) -> Result<String, String> {
     let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\u{feff}');
     match text.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == FINGERPRINT_DIGITS) {
         true => Ok(text.to_owned()),

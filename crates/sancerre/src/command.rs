@@ -16,6 +16,7 @@ mod generate;
 mod hold;
 mod index;
 mod init;
+pub(crate) mod job;
 mod key;
 mod lock;
 mod map;
@@ -24,6 +25,7 @@ pub(crate) mod recover;
 mod repair;
 pub(crate) mod restore;
 pub(crate) mod rto;
+mod setup;
 mod snapshots;
 mod stats;
 mod suspicion;
@@ -31,6 +33,7 @@ mod suspicion;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use sancerre_engine::host::Host;
 use sancerre_engine::monitor::Monitor;
@@ -57,10 +60,13 @@ pub(crate) use forget::Forget;
 pub(crate) use gc::Gc;
 pub(crate) use hold::{Held, Named};
 pub(crate) use init::Init;
+use job::Job;
+pub(crate) use job::MetricsFile;
 pub(crate) use key::Key;
 pub(crate) use lock::Lock;
 pub(crate) use map::Map as ChangeMaps;
 pub(crate) use repair::Repair;
+pub(crate) use setup::Setup;
 pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
 /// What every command is handed.
@@ -95,6 +101,24 @@ impl Context {
             stdout_is_lost: io.stdout_is_lost,
             cancel: Cancel::default(),
             stdin: Mutex::new(Some(io.stdin)),
+            store: OnceLock::new(),
+            intent: OnceLock::new(),
+        }
+    }
+
+    /// What another command is handed that is a part of this one: it asks nobody, and has a store of its own.
+    fn step(&self, global: Global, environment: Environment) -> Self {
+        Self {
+            global,
+            environment,
+            output: self.output.clone(),
+            host: self.host.clone(),
+            prompt: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+            stdin_is_terminal: false,
+            stdout_is_terminal: self.stdout_is_terminal,
+            stdout_is_lost: self.stdout_is_lost,
+            cancel: self.cancel.clone(),
+            stdin: Mutex::new(None),
             store: OnceLock::new(),
             intent: OnceLock::new(),
         }
@@ -178,7 +202,12 @@ pub(crate) struct Watched {
 /// Runs a command, and tells what it asked of the store.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Done, Failure> {
     let _ = context.intent.set(Intent::of(&command, context));
+    let (job, started) = (Job::of(&command), Instant::now());
     let result = dispatch(command, context).await;
+    let result = match job {
+        Some(job) => job.note(context, started.elapsed(), result),
+        None => result,
+    };
     let Some(store) = context.store.get() else { return result };
     let totals = store.traffic().totals();
     context.output.detail(&limits::line(&totals));
@@ -214,6 +243,7 @@ pub(crate) fn changes(command: &Command) -> bool {
         Command::Backup(options) => !options.dry_run,
         Command::Gc(options) => !options.dry_run,
         Command::Forget(options) => !options.dry_run,
+        Command::Setup(options) => !options.dry_run,
         _ => true,
     }
 }
@@ -221,6 +251,7 @@ pub(crate) fn changes(command: &Command) -> bool {
 async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> {
     match command {
         Command::Init(options) => init::run(options, context).await,
+        Command::Setup(options) => setup::run(options, context).await,
         Command::Backup(options) => backup::run(*options, context).await,
         Command::Import(options) => backup::import::run(*options, context).await,
         Command::Snapshots(options) => snapshots::run(options, context).await,

@@ -57,6 +57,13 @@ impl Environment {
         folders.map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
+    /// These variables, and another.
+    pub(crate) fn with(&self, name: &str, value: impl Into<OsString>) -> Self {
+        let mut with = self.clone();
+        with.variables.insert(name.to_owned(), value.into());
+        with
+    }
+
     /// Whether it is set, be it to nothing.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.variables.contains_key(name)

@@ -80,9 +80,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, io: Io) -> i32 {
     }
 }
 
-fn execute(arguments: Arguments, mut io: Io) -> Exit {
+fn execute(mut arguments: Arguments, mut io: Io) -> Exit {
     let changes = command::changes(&arguments.command);
     let output = Output::new(&arguments.global, &mut io, changes);
+    if let Err(failure) = access::trust_from(&io.environment, &mut arguments.global) {
+        return output.finish(Err(failure));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,6 +1,6 @@
-//! Metrics of backups as a Prometheus text file, for the node exporter's textfile collector.
+//! Metrics of backups and of a keeper's jobs as a Prometheus text file, for the node exporter's textfile collector.
 //!
-//! One file may hold several machines: what it says of others stays, and a failure leaves the time of the last
+//! One file may hold several machines and jobs: what it says of others stays, and a failure leaves the time of the last
 //! success, so "no good backup since yesterday" can raise an alarm.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use sancerre_engine::host::Host;
 use sancerre_engine::suspicion::Suspicion;
 use sancerre_format::names::Title;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::files::{self, Place, Readers};
 use crate::output::Output;
 use crate::plain;
@@ -31,8 +31,13 @@ const NEW: &str = "sancerre_backup_new_bytes";
 const STORED: &str = "sancerre_backup_stored_bytes";
 const SUSPICION: &str = "sancerre_backup_suspicion";
 
-/// Every metric: name and help.
-const METRICS: [(&str, &str); 8] = [
+const JOB_LAST_SUCCESS: &str = "sancerre_job_last_success_timestamp_seconds";
+const JOB_RUN_SUCCESS: &str = "sancerre_job_last_run_success";
+const JOB_EXIT_CODE: &str = "sancerre_job_last_exit_code";
+const JOB_DURATION: &str = "sancerre_job_duration_seconds";
+
+/// Every metric of a backup: name and help.
+const BACKUP: [(&str, &str); 8] = [
     (LAST_SUCCESS, "When the last backup that was saved ended."),
     (RUN_SUCCESS, "Whether the last backup was saved."),
     (DURATION, "How long the last backup took."),
@@ -42,6 +47,25 @@ const METRICS: [(&str, &str); 8] = [
     (STORED, "What the last saved backup added to the repository."),
     (SUSPICION, "How the last saved backup looks: 0 normal, 1 unusual, 2 suspect."),
 ];
+
+/// Every metric of a job.
+const JOB: [(&str, &str); 4] = [
+    (JOB_LAST_SUCCESS, "When the last run that did all that was asked ended."),
+    (JOB_RUN_SUCCESS, "Whether the last run did all that was asked."),
+    (JOB_EXIT_CODE, "Exit code of the last run."),
+    (JOB_DURATION, "How long the last run took."),
+];
+
+/// A job of a keeper, and how a run of it ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobRun<'a> {
+    pub(crate) name: &'a str,
+    /// Where it is, as it was given: one host may look after several.
+    pub(crate) repository: &'a str,
+    pub(crate) exit: Exit,
+    pub(crate) unix_seconds: i64,
+    pub(crate) duration: Duration,
+}
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +87,7 @@ pub(crate) struct Saved {
     pub(crate) suspicion: Option<Suspicion>,
 }
 
-/// Values by metric and machine, as text; the machine as a label spells it.
+/// Values by metric and labels, as text.
 type Values = BTreeMap<(String, String), String>;
 
 /// What a file says.
@@ -75,10 +99,7 @@ struct Known {
     others: String,
 }
 
-/// Brings the file up to date: what it says of other machines and of other programs stays. Anybody may read it, for the
-/// node exporter is another user. What is no plain file gets this run's metrics alone.
-///
-/// Errors: a file that holds something else than metrics is not touched.
+/// Writes down what a backup of a machine did, as [`change`].
 pub(crate) fn update(
     path: &Path,
     vm: &Title,
@@ -86,6 +107,19 @@ pub(crate) fn update(
     host: &Host,
     output: &Output,
 ) -> Result<(), Failure> {
+    change(path, host, output, |values| set(values, vm, run))
+}
+
+/// Writes down what a job did, as [`change`].
+pub(crate) fn update_job(path: &Path, run: &JobRun<'_>, host: &Host, output: &Output) -> Result<(), Failure> {
+    change(path, host, output, |values| set_job(values, run))
+}
+
+/// Brings the file up to date: what it says of other machines, of other jobs and of other programs stays. Anybody may read it, for the
+/// node exporter is another user. What is no plain file gets this run's metrics alone.
+///
+/// Errors: a file that holds something else than metrics is not touched.
+fn change(path: &Path, host: &Host, output: &Output, set: impl FnOnce(&mut Values)) -> Result<(), Failure> {
     let shown = plain::path(path);
     let failed = |error: std::io::Error| {
         Failure::failed(format!(
@@ -106,7 +140,7 @@ pub(crate) fn update(
             Err(error) => return Err(failed(error)),
         };
     }
-    set(&mut known.values, vm, run);
+    set(&mut known.values);
     let written = files::write(path, render(&known).as_bytes(), Readers::All, host, output);
     drop(turn);
     written.map_err(failed)
@@ -139,7 +173,7 @@ impl Turn {
     }
 }
 
-/// Lines `name{vm="…"} value` of the metrics above; other programs' lines are kept.
+/// Lines `name{labels} value` of the metrics above; other programs' lines are kept.
 ///
 /// Errors: the number of the first line that is neither a metric nor a comment.
 fn parse(text: &str) -> Result<Known, usize> {
@@ -147,7 +181,7 @@ fn parse(text: &str) -> Result<Known, usize> {
     for (number, line) in (1..).zip(text.lines()) {
         let name = line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE ")).unwrap_or(line);
         let name: &str = name.split(['{', ' ']).next().unwrap_or_default();
-        match (METRICS.iter().any(|(ours, _)| *ours == name), ours(line)) {
+        match (all().any(|(ours, _)| *ours == name), ours(line)) {
             (true, Some((key, value))) => drop(known.values.insert(key, value)),
             // Our own comments are written anew.
             (true, None) if line.starts_with('#') => {}
@@ -162,9 +196,19 @@ fn parse(text: &str) -> Result<Known, usize> {
 }
 
 fn ours(line: &str) -> Option<((String, String), String)> {
-    let (name, rest) = line.split_once("{vm=\"")?;
-    let (vm, value) = rest.rsplit_once("\"} ")?;
-    Some(((name.to_owned(), vm.to_owned()), value.to_owned()))
+    let (name, rest) = line.split_once('{')?;
+    let (labels, value) = rest.rsplit_once("\"} ")?;
+    Some(((name.to_owned(), format!("{labels}\"")), value.to_owned()))
+}
+
+fn all() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    BACKUP.iter().chain(&JOB)
+}
+
+/// A value as a label spells it.
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{name}=\"{value}\"")
 }
 
 /// `name value` or `name{labels} value`, perhaps with a time behind it.
@@ -189,7 +233,7 @@ fn level(verdict: Suspicion) -> u8 {
 }
 
 fn set(values: &mut Values, vm: &Title, run: &Run) {
-    let label = vm.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+    let label = label("vm", vm.as_str());
     let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), label.clone()), value);
     put(RUN_SUCCESS, u8::from(run.saved.is_some()).to_string());
     put(DURATION, format!("{:.3}", run.duration.as_secs_f64()));
@@ -207,16 +251,28 @@ fn set(values: &mut Values, vm: &Title, run: &Run) {
     }
 }
 
+fn set_job(values: &mut Values, run: &JobRun<'_>) {
+    let labels = format!("{},{}", label("job_name", run.name), label("repository", run.repository));
+    let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), labels.clone()), value);
+    let is_done = run.exit == Exit::Done;
+    put(JOB_RUN_SUCCESS, u8::from(is_done).to_string());
+    put(JOB_EXIT_CODE, run.exit.code().to_string());
+    put(JOB_DURATION, format!("{:.3}", run.duration.as_secs_f64()));
+    if is_done {
+        put(JOB_LAST_SUCCESS, run.unix_seconds.to_string());
+    }
+}
+
 fn render(known: &Known) -> String {
     let mut text = known.others.clone();
-    for (metric, help) in METRICS {
+    for (metric, help) in all() {
         let of_metric: Vec<_> = known.values.iter().filter(|((name, _), _)| name == metric).collect();
         if of_metric.is_empty() {
             continue;
         }
         text.push_str(&format!("# HELP {metric} {help}\n# TYPE {metric} gauge\n"));
-        for ((_, vm), value) in of_metric {
-            text.push_str(&format!("{metric}{{vm=\"{vm}\"}} {value}\n"));
+        for ((_, labels), value) in of_metric {
+            text.push_str(&format!("{metric}{{{labels}}} {value}\n"));
         }
     }
     text
@@ -305,7 +361,39 @@ mod tests {
             "{text}"
         );
         assert!(text.starts_with(OTHER), "{text}");
-        assert_eq!(text.matches("# TYPE").count(), METRICS.len());
+        assert_eq!(text.matches("# TYPE").count(), BACKUP.len());
+        assert_eq!(render(&parse(&text).unwrap()), text);
+    }
+
+    #[test]
+    fn jobs_stand_beside_machines_and_keep_the_time_of_their_last_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sancerre.prom");
+        updated(&path, "web01", Some(SAVED)).unwrap();
+        let job = JobRun {
+            name: "gc",
+            repository: "/mnt/\"nas\"",
+            exit: Exit::Done,
+            unix_seconds: 1_700_000_000,
+            duration: Duration::from_millis(1500),
+        };
+        let write = |job: &JobRun<'_>| {
+            update_job(&path, job, &Host::real("test"), &Output::json(&mut Io::process())).unwrap();
+        };
+        write(&job);
+        write(&JobRun { repository: "s3://b", ..job });
+        write(&JobRun { exit: Exit::Missing, unix_seconds: 1_800_000_000, ..job });
+        let text = std::fs::read_to_string(&path).unwrap();
+        let labels = r#"{job_name="gc",repository="/mnt/\"nas\""}"#;
+        for line in [
+            format!("sancerre_job_last_success_timestamp_seconds{labels} 1700000000\n"),
+            format!("sancerre_job_last_run_success{labels} 0\n"),
+            format!("sancerre_job_last_exit_code{labels} 21\n"),
+            "sancerre_job_last_run_success{job_name=\"gc\",repository=\"s3://b\"} 1\n".to_owned(),
+            "sancerre_backup_last_run_success{vm=\"web01\"} 1\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
         assert_eq!(render(&parse(&text).unwrap()), text);
     }
 

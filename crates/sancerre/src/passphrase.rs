@@ -1,6 +1,7 @@
 //! Where the passphrase comes from: the first of five places that is set. Never an argument, which every user of the
 //! machine could read.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::io::{Environment, Prompt};
 use crate::key_file;
 use crate::plain;
+use crate::units::count;
 use crate::variables::AROUND;
 
 /// The passphrase itself.
@@ -31,6 +33,12 @@ const LETTERS: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 const GENERATED_LETTERS: usize = 24;
 /// Letters between two dashes.
 const GROUP_LETTERS: usize = 4;
+
+/// A new passphrase has at least so many bytes.
+const BYTES_MIN: usize = 8;
+/// One with fewer characters, or fewer different ones, is called weak.
+const STRONG_LETTERS: usize = 15;
+const STRONG_DIFFERENT: usize = 8;
 
 /// Whose passphrase most commands need.
 pub(crate) const OF_REPOSITORY: &str = "the repository";
@@ -52,7 +60,7 @@ pub(crate) fn find_first(
     host: &Host,
 ) -> Result<SecretString, Failure> {
     match unattended(environment)? {
-        Some(secret) => Ok(secret),
+        Some(secret) => long_enough(secret),
         None => choose(prompt, host),
     }
 }
@@ -60,7 +68,7 @@ pub(crate) fn find_first(
 /// A new passphrase: the first line of a file, or chosen on the terminal.
 pub(crate) fn find_new(file: Option<&Path>, prompt: &Prompt, host: &Host) -> Result<SecretString, Failure> {
     match file {
-        Some(path) => from_file(path, "--new-password-file"),
+        Some(path) => from_file(path, "--new-password-file").and_then(long_enough),
         None => choose(prompt, host),
     }
 }
@@ -75,12 +83,37 @@ fn choose(prompt: &Prompt, host: &Host) -> Result<SecretString, Failure> {
     ));
     let typed = ask(prompt, &question)?;
     let chosen = if typed.is_empty() { generated } else { typed };
-    let chosen = secret(&chosen, "the passphrase that was typed")?;
+    let chosen = long_enough(secret(&chosen, "the passphrase that was typed")?)?;
     let second = ask(prompt, "The same passphrase again: ")?;
     match *second == chosen.expose_secret() {
         true => Ok(chosen),
         false => Err(Failure::failed("the two passphrases differ; nothing was made, run the command again")),
     }
+}
+
+/// What is shorter is tried out in no time, whatever it is.
+fn long_enough(new: SecretString) -> Result<SecretString, Failure> {
+    match new.expose_secret().trim_matches(AROUND).len() {
+        BYTES_MIN.. => Ok(new),
+        bytes => Err(Failure::usage(format!(
+            "a passphrase of {} is too short: give at least {BYTES_MIN}, better {STRONG_LETTERS} and more. Nothing was made",
+            count(bytes as u64, "byte")
+        ))),
+    }
+}
+
+/// What is weak about a new passphrase, as far as its length and its different characters tell.
+pub(crate) fn weakness(new: &SecretString) -> Option<String> {
+    let text = new.expose_secret().trim_matches(AROUND);
+    let (letters, different) = (text.chars().count(), text.chars().collect::<BTreeSet<_>>().len());
+    (letters < STRONG_LETTERS || different < STRONG_DIFFERENT).then(|| {
+        format!(
+            "the passphrase is weak ({}, {different} different): whoever can read the repository can try passphrases for years, \
+             and nobody would notice. One of {STRONG_LETTERS} characters and more, at random, is safe, such as the one that is \
+             offered where none is given; `sancerre key passwd` replaces it",
+            count(letters as u64, "character")
+        )
+    })
 }
 
 /// 120 random bits, in groups that people can read to each other.

@@ -53,6 +53,11 @@ pub(crate) fn folder(context: &Context) -> Result<PathBuf, Failure> {
     Ok(location::folder(given(context)?)?)
 }
 
+/// The location that was given, to name the repository by; nothing where none was.
+pub(crate) fn named(context: &Context) -> String {
+    given(context).unwrap_or_default().to_owned()
+}
+
 /// The location that was given, without the line end that a file or another program left behind it.
 fn given(context: &Context) -> Result<&str, Failure> {
     let (given, place) = match context.global.repo.as_deref() {

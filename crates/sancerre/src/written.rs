@@ -10,6 +10,7 @@ use sancerre_engine::store::Store;
 
 use crate::arguments::Command;
 use crate::command::Context;
+use crate::command::job::Job;
 use crate::exit::Failure;
 
 /// What a command does to the world, as far as it is known before the repository is opened.
@@ -41,7 +42,7 @@ impl Intent {
             Command::Rto(options) => options.written(),
             Command::Audit(options) => options.written(),
             Command::Key(options) => options.written(),
-            _ => Vec::new(),
+            other => Job::of(other).iter().map(Job::written).collect(),
         };
         let spends_reserve = matches!(
             command,

@@ -69,7 +69,7 @@ impl Bench {
 
     fn command(&self, repository: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(arguments).current_dir(&self.place).env("SANCERRE_PASSWORD", "bench");
+        command.args(arguments).current_dir(&self.place).env("SANCERRE_PASSWORD", "only a benchmark");
         command.env("SANCERRE_REPOSITORY", self.path(repository));
         command
     }
@@ -177,7 +177,7 @@ impl Bench {
         let mut command = Command::new("strace");
         command.args(["-f", "-y", "-e", "trace=pread64", "-o", "trace"]).arg(inner.get_program());
         command.args(["backup", "--quiet", "--key-file", "repo.key", "--vm", "web01"]).args(arguments);
-        command.current_dir(&self.place).env("SANCERRE_PASSWORD", "bench");
+        command.current_dir(&self.place).env("SANCERRE_PASSWORD", "only a benchmark");
         command.env("SANCERRE_REPOSITORY", self.path("repo"));
         shell::output(command)?;
         let trace = fs::read_to_string(self.path("trace"))?;

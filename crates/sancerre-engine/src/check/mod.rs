@@ -131,6 +131,7 @@ pub(crate) async fn check_log(
         pack_bytes: counted.pack_bytes,
         read_packs: counted.read_packs,
         read_bytes: counted.read_bytes,
+        readable_packs: counted.readable_packs,
         sampled: counted.sampled,
         content_opened: counted.content_opened,
         findings,

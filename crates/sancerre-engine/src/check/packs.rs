@@ -33,6 +33,7 @@ pub(super) struct Counted {
     pub(super) pack_bytes: u64,
     pub(super) read_packs: u64,
     pub(super) read_bytes: u64,
+    pub(super) readable_packs: u64,
     pub(super) sampled: Option<Sampled>,
     pub(super) content_opened: bool,
 }
@@ -100,7 +101,7 @@ pub(super) async fn read(
     counted: &mut Counted,
 ) -> Result<()> {
     let sample = draw(run, read_data, needed, counted);
-    let jobs = choose(run, read_data, &sample, needed);
+    let jobs = choose(run, read_data, &sample, needed, counted);
     counted.content_opened = *read_data != ReadData::No && run.repository.keys.can_open_content();
     let total: u64 = jobs.iter().fold(0, |sum, job| sum.saturating_add(job.expected.listed.size_bytes));
     add(&run.monitor.counters.total_bytes, total);
@@ -174,17 +175,24 @@ fn choose(
     read_data: &ReadData,
     sample: &BTreeSet<PackName>,
     needed: &BTreeSet<PackName>,
+    counted: &mut Counted,
 ) -> Vec<Job> {
     let quarantined = run.quarantine.packs(&run.inventory.moves);
     let doubtful = |pack: &PackName| needed.contains(pack) && quarantined.contains_pack(pack);
     let catalogue = Arc::clone(&run.inventory.catalogue);
-    let wanted = |(pack, listed): &(PackName, &ListedPack)| {
+    let readable = |(pack, listed): &(PackName, &ListedPack)| {
         let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
-        run.inventory.present.has(*pack, listed)
-            && !history
-            && (read_data.selects(*pack, listed) || sample.contains(pack) || doubtful(pack))
+        run.inventory.present.has(*pack, listed) && !history
     };
-    let jobs = catalogue.packs().filter(wanted).filter_map(|(name, listed)| {
+    let stand_in = read_data.stand_in(catalogue.packs().filter(readable));
+    let wanted = |(pack, listed): &(PackName, &ListedPack)| {
+        let is_drawn = read_data.selects(*pack, listed) || sample.contains(pack) || stand_in == Some(*pack);
+        is_drawn || doubtful(pack)
+    };
+    let all = catalogue.packs().filter(readable).inspect(|_| {
+        counted.readable_packs = counted.readable_packs.saturating_add(1);
+    });
+    let jobs = all.filter(wanted).filter_map(|(name, listed)| {
         let session = catalogue.session(name.session)?;
         let keys = &run.repository.keys;
         let generation = run.log.generation(name.session).filter(|made| keys.zone_keys(*made).is_ok());

@@ -78,6 +78,8 @@ pub struct CheckReport {
     pub read_packs: u64,
     /// Bytes of those.
     pub read_bytes: u64,
+    /// Packs that could be read: listed, there, and of their right size, needed or not.
+    pub readable_packs: u64,
     /// How they were drawn, if they were.
     pub sampled: Option<Sampled>,
     /// Whether data frames were opened and their chunks' ids recomputed.

@@ -14,14 +14,14 @@ pub enum ReadData {
     No,
     /// Every pack.
     All,
-    /// About so many per cent of the packs, drawn at random.
+    /// About so many per cent of the packs, drawn at random; where there are any, at least one.
     Percent {
         /// Above 0, at most 100.
         percent: f64,
         /// Another seed draws other packs.
         seed: [u8; 32],
     },
-    /// One of `of` parts, numbered from 1: every pack is in exactly one of them.
+    /// One of `of` parts, numbered from 1: every pack is in exactly one of them. For a part that is empty one pack stands in.
     Part {
         /// Which part.
         part: u32,
@@ -61,6 +61,30 @@ impl ReadData {
                 draw(&Hash::of(text.as_bytes())).checked_rem(of) == part.checked_sub(1)
             }
         }
+    }
+}
+
+impl ReadData {
+    /// The one pack that is read where a share or a part of these would be none, as of a repository with few packs.
+    pub(super) fn stand_in<'a>(
+        &self,
+        packs: impl Iterator<Item = (PackName, &'a ListedPack)>,
+    ) -> Option<PackName> {
+        let salt = match *self {
+            Self::Percent { seed, .. } => seed.to_vec(),
+            Self::Part { part, .. } => part.to_le_bytes().to_vec(),
+            Self::No | Self::All | Self::Sample(_) => return None,
+        };
+        let ticket = |pack: &ListedPack| Hash::of(&[salt.as_slice(), &pack.hash.0].concat());
+        let mut first: Option<(Hash, PackName)> = None;
+        for (name, pack) in packs {
+            if self.selects(name, pack) {
+                return None;
+            }
+            let this = (ticket(pack), name);
+            first = Some(first.map_or(this, |best| best.min(this)));
+        }
+        first.map(|(_, name)| name)
     }
 }
 

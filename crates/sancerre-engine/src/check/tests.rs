@@ -3,6 +3,7 @@
 // A vector of one range is what a merge gives.
 #![allow(clippy::single_range_in_vec_init, clippy::type_complexity)]
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use sancerre_format::id::{Hash, PackName, SessionId};
@@ -164,4 +165,24 @@ fn quarantined_damage_that_costs_nothing_is_history() {
         findings.finish(&subjects).into_iter().map(|finding| (finding.object, finding.severity)).collect();
     let expected = [("grown", Severity::Damaged), ("needed", Severity::Damaged), ("old", Severity::Note)];
     assert_eq!(severities, expected.map(|(object, severity)| (object.to_owned(), severity)));
+}
+
+#[test]
+fn a_subset_of_few_packs_is_one_and_of_many_needs_no_stand_in() {
+    let few: Vec<_> = (0..2).map(listed).collect();
+    let packs = || few.iter().map(|(name, pack)| (*name, pack));
+    for part in 1..=30 {
+        let choice = ReadData::Part { part, of: 30 };
+        let chosen = packs().filter(|(name, pack)| choice.selects(*name, pack)).count();
+        assert_eq!(chosen == 0, choice.stand_in(packs()).is_some(), "part {part}");
+    }
+    let drawn: BTreeSet<u32> = (0..60)
+        .filter_map(|seed| ReadData::Percent { percent: 0.001, seed: [seed; 32] }.stand_in(packs()))
+        .map(|name| name.ordinal)
+        .collect();
+    assert_eq!(drawn.len(), 2, "a seed decides which");
+    assert_eq!(ReadData::Percent { percent: 5.0, seed: [1; 32] }.stand_in(std::iter::empty()), None);
+    for choice in [ReadData::No, ReadData::All] {
+        assert_eq!(choice.stand_in(packs()), None, "{choice:?}");
+    }
 }

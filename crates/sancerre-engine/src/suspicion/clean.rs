@@ -196,13 +196,16 @@ pub struct ClearedSuspects {
     pub entry: u64,
     /// The snapshots that are not suspect any more.
     pub snapshots: Vec<SessionId>,
-    /// How many snapshots of all machines are suspect still.
+    /// How many snapshots of all machines are suspect still, or would be.
     pub left: u64,
+    /// How many other keepers must approve it before it counts.
+    pub approvals_needed: u32,
 }
 
-/// Says that somebody looked at a machine: its suspect snapshots hold nothing any more.
+/// Says that somebody looked at a machine: its suspect snapshots hold nothing any more, where approvals are needed once there
+/// are as many.
 ///
-/// Errors: [`Error::Usage`] when none of it is suspect; [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+/// Errors: [`Error::Usage`] when none of it is suspect; [`Error::Refused`] when this key asked for it already; [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
 pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str) -> Result<ClearedSuspects> {
     repository.signer(KEEPERS)?;
     log.refuse_unread(&repository.keys.zone)?;
@@ -222,6 +225,12 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
         )));
     }
     of_vm.sort_unstable();
+    let retention = log.retention();
+    if let Some(entry) = retention.clear_asked_by(&repository.signer(KEEPERS)?.by.name, &of_vm) {
+        return Err(Error::Refused(format!(
+            "that {vm} is cleared waits for approval already, as log entry {entry}; see `sancerre approve`. Nothing was done"
+        )));
+    }
     let note = Note {
         topic: Name::new(suspects::TOPIC)?,
         result: Some(Name::new(suspects::CLEARED)?),
@@ -230,8 +239,9 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     let text = format!("sancerre-suspicion-v1\ncritical: -\nreason: {}\n", one_line(reason));
     let public = sancerre_format::record::compress_public(&text)?;
     let entry = append_by(repository, log, KEEPERS, Kind::Note(note), &public).await?.number;
-    let left = to_u64(log.retention().suspects().len()).saturating_sub(to_u64(of_vm.len()));
-    Ok(ClearedSuspects { entry, snapshots: of_vm, left })
+    let left = to_u64(retention.suspects().len()).saturating_sub(to_u64(of_vm.len()));
+    let approvals_needed = retention.approvals_needed();
+    Ok(ClearedSuspects { entry, snapshots: of_vm, left, approvals_needed })
 }
 
 #[cfg(test)]

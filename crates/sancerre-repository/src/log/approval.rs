@@ -1,5 +1,5 @@
-//! Entries that count only when other keepers approved them: two persons for forgetting, and for ending holds
-//! (FORMAT.md §7.1).
+//! Entries that count only when other keepers approved them: two persons for forgetting, for ending holds, and for clearing
+//! what is suspect (FORMAT.md §7.1).
 //!
 //! One stolen keeper's key, or the admin's, can then ask that snapshots go, and no more.
 
@@ -20,6 +20,8 @@ pub enum ApprovalRequest {
     Forget(Vec<SessionId>),
     /// These snapshots, and these machines, are held no longer.
     Release(Vec<SessionId>, Vec<Title>),
+    /// These snapshots are not suspect any more.
+    Clear(Vec<SessionId>),
     /// So few approvals are needed from then on.
     Quorum(u32),
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Pending {
             ApprovalRequest::Release(snapshots, vms) => {
                 write!(f, "release {} snapshots and {} machines", snapshots.len(), vms.len())?;
             }
+            ApprovalRequest::Clear(snapshots) => write!(f, "clear {} suspect snapshots", snapshots.len())?,
             ApprovalRequest::Quorum(needed) => write!(f, "need {needed} approvals only")?,
         }
         write!(f, ", {} of {} approvals", self.approvals.len(), self.needed)

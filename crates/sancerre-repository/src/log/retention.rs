@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::certificate::Signer;
 use sancerre_format::id::SessionId;
-use sancerre_format::log::{Entry, Held, Kind};
+use sancerre_format::log::{Entry, Held, Kind, Note};
 use sancerre_format::names::{Name, Time, Title};
 use sancerre_format::record::Record;
 
 use super::approval::{ApprovalRequest, Pending};
-use super::suspects::Suspects;
+use super::suspects::{Said, Suspects};
 use super::{Log, LogEntry, Outcome, Snapshot};
 use crate::error::{Error, Forgotten, Result};
 
@@ -112,6 +112,24 @@ impl Retention {
         self.pending().find(asks).map(|pending| pending.session.number)
     }
 
+    /// The entry of this signer that would clear one of these snapshots and waits for approval.
+    pub fn clear_asked_by(&self, signer: &Name, snapshots: &[SessionId]) -> Option<u64> {
+        let asks = |pending: &&Pending| match &pending.request {
+            ApprovalRequest::Clear(of) => {
+                pending.by == *signer && of.iter().any(|one| snapshots.contains(one))
+            }
+            _ => false,
+        };
+        self.pending().find(asks).map(|pending| pending.session.number)
+    }
+
+    /// Whether an entry that waits for approval would clear it.
+    pub fn is_clear_asked(&self, snapshot: &SessionId) -> bool {
+        self.pending().any(
+            |pending| matches!(&pending.request, ApprovalRequest::Clear(asked) if asked.contains(snapshot)),
+        )
+    }
+
     /// Does at once what needs no approval.
     fn ask(&mut self, session: SessionId, entry: &Record<Entry>, request: ApprovalRequest) {
         let needed = match request {
@@ -134,6 +152,7 @@ impl Retention {
                 self.held.retain(|snapshot, _| snapshots.binary_search(snapshot).is_err());
                 self.held_vms.retain(|vm, _| vms.binary_search(vm).is_err());
             }
+            ApprovalRequest::Clear(snapshots) => self.suspects.clear(number, &snapshots),
             ApprovalRequest::Quorum(needed) => {
                 self.approvals_needed = needed;
                 self.pending.retain(|_, pending| !matches!(pending.request, ApprovalRequest::Quorum(_)));
@@ -288,8 +307,23 @@ impl Retention {
                 let request = ApprovalRequest::Release(held.snapshots.clone(), held.vms.clone());
                 self.ask(entry.session, record, request);
             }
-            Kind::Note(note) => self.suspects.note(number, record, note),
+            Kind::Note(note) => self.note(entry.session, record, note),
             _ => {}
+        }
+    }
+
+    /// What lets things go again is asked for; what keeps them counts at once, and against what was asked for before.
+    fn note(&mut self, session: SessionId, entry: &Record<Entry>, note: &Note) {
+        match self.suspects.note(session.number, entry, note) {
+            Said::Nothing => {}
+            Said::Suspect(suspect) => self.pending.retain(|_, pending| match &mut pending.request {
+                ApprovalRequest::Clear(asked) => {
+                    asked.retain(|one| !suspect.contains(one));
+                    !asked.is_empty()
+                }
+                _ => true,
+            }),
+            Said::Clear => self.ask(session, entry, ApprovalRequest::Clear(note.snapshots.clone())),
         }
     }
 

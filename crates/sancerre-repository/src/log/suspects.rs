@@ -36,6 +36,17 @@ impl Backed {
     }
 }
 
+/// What came of a note.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Nothing that counts.
+    Nothing,
+    /// These are suspect.
+    Suspect(Vec<SessionId>),
+    /// What it names is to be cleared.
+    Clear,
+}
+
 /// Snapshots that are suspect and were not cleared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suspects {
@@ -56,29 +67,37 @@ impl Suspects {
         }
     }
 
-    /// Takes note of what a note says. Who made a backup may call it suspect, and keepers and the admin may; only they may
-    /// clear one.
-    pub(super) fn note(&mut self, number: u64, entry: &Record<Entry>, note: &Note) {
+    /// Takes note of what a note says. Who made a backup may call it suspect, and keepers and the admin may; only they may ask
+    /// that one is cleared, which the caller does.
+    pub(super) fn note(&mut self, number: u64, entry: &Record<Entry>, note: &Note) -> Said {
         let is_keeper = match &entry.signer {
             Signer::Admin => true,
             Signer::Certified(certificate) => certificate.role() == Role::Keeper,
         };
-        if note.topic.as_str() != TOPIC {
-            return;
-        }
-        for session in &note.snapshots {
-            let is_own = self.backups.get(session).is_some_and(|backed| backed.by == entry.fields.by.name);
-            match note.result.as_ref().map(Name::as_str) {
-                Some(SUSPECT) if is_keeper || is_own => {
+        match note.result.as_ref().map(Name::as_str) {
+            _ if note.topic.as_str() != TOPIC => Said::Nothing,
+            Some(CLEARED) if is_keeper => Said::Clear,
+            Some(SUSPECT) => {
+                let is_own = |session: &SessionId| {
+                    self.backups.get(session).is_some_and(|backed| backed.by == entry.fields.by.name)
+                };
+                let counted: Vec<SessionId> =
+                    note.snapshots.iter().filter(|session| is_keeper || is_own(session)).copied().collect();
+                for session in &counted {
                     self.suspects.entry(*session).or_insert(number);
                     self.cleared.remove(session);
                 }
-                Some(CLEARED) if is_keeper => {
-                    self.suspects.remove(session);
-                    self.cleared.insert(*session, number);
-                }
-                _ => {}
+                Said::Suspect(counted)
             }
+            _ => Said::Nothing,
+        }
+    }
+
+    /// These are not suspect any more.
+    pub(super) fn clear(&mut self, number: u64, snapshots: &[SessionId]) {
+        for session in snapshots {
+            self.suspects.remove(session);
+            self.cleared.insert(*session, number);
         }
     }
 

@@ -16,10 +16,10 @@ use crate::exit::{Done, Failure};
 use crate::repository;
 use crate::units::count;
 
-/// Consent to what another keeper wants to forget or to release; without numbers, list what waits for that.
+/// Consent to what another keeper wants to forget, to release or to clear; without numbers, list what waits for that.
 ///
-/// In a repository that asks for it (`init --approvals-needed`, `key approvals`) a forget or a release counts only when so
-/// many other keepers approved it. Needs a keeper's key file; whoever signed it cannot approve it, nor can the administrator.
+/// In a repository that asks for it (`init --approvals-needed`, `key approvals`) a forget, a release or a clear counts only
+/// when so many other keepers approved it. Needs a keeper's key file; whoever signed it cannot approve it, nor can the administrator.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -61,6 +61,7 @@ async fn list(context: &Context) -> Result<Done, Failure> {
         let (snapshots, vms) = match &pending.request {
             ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), &[][..]),
             ApprovalRequest::Release(snapshots, vms) => (snapshots.as_slice(), vms.as_slice()),
+            ApprovalRequest::Clear(snapshots) => (snapshots.as_slice(), &[][..]),
             ApprovalRequest::Quorum(_) => continue,
         };
         let vms = vms.iter().map(|vm| format!("  {vm}\n"));
@@ -84,11 +85,17 @@ pub(crate) fn parse_approvals(text: &str) -> Result<u32, String> {
 
 /// What waits, for JSON.
 pub(crate) fn describe(pending: &Pending) -> Value {
-    let none = (&[][..], &[][..], &[][..], None);
-    let (forgets, releases, vms, quorum) = match &pending.request {
-        ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), none.1, none.2, none.3),
-        ApprovalRequest::Release(snapshots, vms) => (none.0, snapshots.as_slice(), vms.as_slice(), none.3),
-        ApprovalRequest::Quorum(needed) => (none.0, none.1, none.2, Some(needed)),
+    let none: &[SessionId] = &[];
+    let (forgets, releases, clears) = match &pending.request {
+        ApprovalRequest::Forget(snapshots) => (snapshots.as_slice(), none, none),
+        ApprovalRequest::Release(snapshots, _) => (none, snapshots.as_slice(), none),
+        ApprovalRequest::Clear(snapshots) => (none, none, snapshots.as_slice()),
+        ApprovalRequest::Quorum(_) => (none, none, none),
+    };
+    let (vms, quorum) = match &pending.request {
+        ApprovalRequest::Release(_, vms) => (vms.as_slice(), None),
+        ApprovalRequest::Quorum(needed) => (&[][..], Some(needed)),
+        ApprovalRequest::Forget(_) | ApprovalRequest::Clear(_) => (&[][..], None),
     };
     let ids = |of: &[SessionId]| of.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>();
     json!({
@@ -97,13 +104,14 @@ pub(crate) fn describe(pending: &Pending) -> Value {
         "forgets": ids(forgets),
         "releases": ids(releases),
         "releases_vms": vms.iter().map(Title::as_str).collect::<Vec<_>>(),
+        "clears": ids(clears),
         "would_need": quorum,
         "approvals_needed": pending.needed,
         "approved_by": pending.approved_by().collect::<Vec<_>>(),
     })
 }
 
-/// Ask for the approval of other keepers before a forget or a release counts.
+/// Ask for the approval of other keepers before a forget, a release or a clear counts.
 ///
 /// At most 16.
 ///
@@ -125,7 +133,7 @@ pub(crate) async fn set(options: Approvals, context: &Context) -> Result<Done, F
     let (entry, waits) = forget::set_quorum(&repository, options.needed, &options.reason).await?;
     let needed = options.needed;
     context.output.message(&match waits {
-        false => format!("a forget or a release needs {needed} approvals from log entry {entry} on"),
+        false => format!("a forget, a release or a clear needs {needed} approvals from log entry {entry} on"),
         true => format!(
             "log entry {entry} asks for {needed} approvals only; it waits for approval itself: `sancerre approve {entry}`"
         ),

@@ -84,7 +84,7 @@ impl Audit {
 pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let trust = context.global.trust.clone().ok_or_else(|| {
-        Failure::usage("give the trust anchor with --trust: the fingerprint that `sancerre init` printed")
+        Failure::usage("give the trust anchor with --trust or SANCERRE_TRUST: the fingerprint that `sancerre init` printed")
     })?;
     // What is written to standard output must stand there alone.
     let is_stdout = options.report.as_deref().is_some_and(files::is_stdout);

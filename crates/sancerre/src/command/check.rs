@@ -123,22 +123,28 @@ fn tell(context: &Context, report: &CheckReport, took: Duration) {
     if report.read_packs > 0 && !report.content_opened {
         context.output.message("content was not opened: that needs the passphrase or a restore identity");
     }
-    context.output.message(&match lost {
-        0 if report.read_packs == 0 && report.packs > 0 => {
-            "no damage found in what was looked at; no pack was read: `--read-data-subset 5%` reads some, `--read-data` all"
-                .to_owned()
-        }
-        0 => "no damage found".to_owned(),
-        lost => count(lost as u64, "problem"),
-    });
     if let Some(number) = report.quarantined {
         context
             .output
             .message(&format!("quarantined as log entry {number}: the next backups store it again"));
     }
+    context.output.message(&conclusion(report, lost as u64));
 }
 
-fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 10] {
+/// The last line: what was found, and in how much.
+fn conclusion(report: &CheckReport, lost: u64) -> String {
+    let found = if lost == 0 { "no damage found".to_owned() } else { count(lost, "problem") };
+    match (report.read_packs, report.readable_packs) {
+        (0, 0) => found,
+        (0, _) if lost == 0 => format!(
+            "{found} in what was looked at; no pack was read: `--read-data-subset 5%` reads some, `--read-data` all"
+        ),
+        (0, all) => format!("{found}; none of {} was read", count(all, "pack")),
+        (read, all) => format!("{found}; {read} of {} read", count(all, "pack")),
+    }
+}
+
+fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 11] {
     [
         ("snapshots", json!(report.snapshots)),
         ("disks", json!(report.disks)),
@@ -146,6 +152,7 @@ fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 10] 
         ("pack_bytes", json!(report.pack_bytes)),
         ("read_packs", json!(report.read_packs)),
         ("read_bytes", json!(report.read_bytes)),
+        ("readable_packs", json!(report.readable_packs)),
         ("content_opened", json!(report.content_opened)),
         ("findings", json!(report.findings.iter().map(finding).collect::<Vec<_>>())),
         ("quarantined", json!(report.quarantined)),

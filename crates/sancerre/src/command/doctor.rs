@@ -28,6 +28,9 @@ use crate::units::{age, count};
 /// Writes a few small objects under probe/, races for them, and tries to overwrite and to delete them, with the
 /// credentials at hand. Needs no key. Run it with the credentials of each host: a writer's should not be able to delete.
 ///
+/// With --read-only nothing is written: what objects of the repository tell by being read is shown, and what only a trial
+/// would show is named. That is for an auditor, whose credentials only read.
+///
 /// Where the store locks objects and a repository is there, it also asks for the lock of every object that a live snapshot
 /// needs (a request each), and shows until when each snapshot cannot be removed by anybody.
 #[derive(Debug, Args)]
@@ -37,10 +40,18 @@ runs out of its lock soon.
 
 Examples:
   sancerre doctor -r s3://bucket/backup
+  sancerre doctor -r s3://bucket/backup --read-only
   sancerre doctor --json | jq '.findings[] | select(.verdict != \"yes\")'")]
-pub(crate) struct Doctor {}
+pub(crate) struct Doctor {
+    /// Write nothing: look only at what is there, and name what was not tried
+    #[arg(long)]
+    read_only: bool,
+}
 
-pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
+pub(crate) async fn run(options: Doctor, context: &Context) -> Result<Done, Failure> {
+    if options.read_only {
+        return look(context).await;
+    }
     let (store, made) = open(context)?;
     let probed =
         until_signal(async { Ok(probe::probe(&store, &*context.host.clock, &*context.host.random).await?) })
@@ -49,10 +60,36 @@ pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
         // If something stayed in it, that is told by what it held up.
         let _ = std::fs::remove_dir(folder);
     }
-    let report = probed?;
-    context.output.result(&text(&report))?;
-    let locks =
-        if locks_objects(&report) { locks(context, &store, &report).await? } else { Locks::default() };
+    tell(context, &store, &probed?, false).await
+}
+
+/// Without writing.
+async fn look(context: &Context) -> Result<Done, Failure> {
+    let store = repository::store(context, false)?;
+    let looked = until_signal(async { Ok(probe::look(&store, &*context.host.clock).await?) }).await?;
+    let report = looked.ok_or_else(|| {
+        Failure::new(
+            Exit::NoRepository,
+            format!(
+                "there is no repository at {}, and nothing but one can be looked at without writing; check --repo, or leave \
+                 --read-only out to try the place out",
+                store.location()
+            ),
+        )
+    })?;
+    tell(context, &store, &report, true).await
+}
+
+async fn tell(context: &Context, store: &Store, report: &Report, read_only: bool) -> Result<Done, Failure> {
+    context.output.result(&text(report))?;
+    let not_tried: Vec<Check> = if read_only { report.not_tried().collect() } else { Vec::new() };
+    if read_only {
+        let titles: Vec<&str> = not_tried.iter().map(|check| check.title()).collect();
+        context
+            .output
+            .message(&format!("nothing was written, so these were not tried: {}", titles.join("; ")));
+    }
+    let locks = if locks_objects(report) { locks(context, store, report).await? } else { Locks::default() };
     let exit = if report.unsafe_findings().next().is_some() {
         Exit::Failed
     } else if report.doubtful_findings().next().is_some() || locks.short > 0 {
@@ -62,7 +99,9 @@ pub(crate) async fn run(_: Doctor, context: &Context) -> Result<Done, Failure> {
     };
     let fields = [
         ("location", json!(store.location())),
-        ("findings", findings(&report)),
+        ("findings", findings(report)),
+        ("read_only", json!(read_only)),
+        ("not_tried", not_tried.iter().map(|check| json!(check.name())).collect()),
         ("locks", locks.snapshots.map_or(Value::Null, |locks| locks.iter().map(lock::describe).collect())),
     ];
     Ok(ended(exit, fields))

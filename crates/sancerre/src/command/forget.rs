@@ -13,7 +13,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, Tag, Title};
 use serde_json::{Value, json};
 
-use super::{Context, ended};
+use super::{Context, MetricsFile, ended};
 use crate::access::Access;
 use crate::arguments::{parse_tag, parse_title};
 use crate::clocks;
@@ -92,6 +92,8 @@ pub(crate) struct Forget {
     /// Only say what would happen
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsFile,
 }
 
 impl Forget {

@@ -9,7 +9,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names;
 use serde_json::{Value, json};
 
-use super::{Context, approve, done, ended};
+use super::{Context, MetricsFile, approve, done, ended};
 use crate::access::{self, Access};
 use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
@@ -60,6 +60,15 @@ pub(crate) struct Gc {
     /// Why it is abandoned, for the log
     #[arg(long, value_name = "TEXT", requires = "abandon", default_value = "by the administrator")]
     reason: String,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsFile,
+}
+
+impl Gc {
+    /// Whether it is more than a look, or the end of another one.
+    pub(crate) fn collects(&self) -> bool {
+        !self.dry_run && self.abandon.is_none()
+    }
 }
 
 pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure> {

@@ -56,7 +56,7 @@ pub(crate) struct Init {
     /// Make the repository in a folder that holds other things too; they stay, and are left alone
     #[arg(long)]
     among_other_files: bool,
-    /// How many other keepers must approve a forget or a release before it counts; `key approvals` changes it
+    /// How many other keepers must approve a forget, a release or a clear before it counts; `key approvals` changes it
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true, value_parser = parse_approvals)]
     approvals_needed: u32,
 }
@@ -86,8 +86,12 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         until_signal(async { Ok(probe::probe(&store, &*context.host.clock, &*context.host.random).await?) })
             .await?;
     judge(&seen, options.allow_unsafe_store, context)?;
+    let passphrase = passphrase::find_first(&context.environment, &context.prompt, &context.host)?;
+    if let Some(weakness) = passphrase::weakness(&passphrase) {
+        context.output.warning(&weakness);
+    }
     let new = NewRepository {
-        passphrase: passphrase::find_first(&context.environment, &context.prompt, &context.host)?,
+        passphrase,
         zone: access::zone(context)?,
         writer: options.writer.unwrap_or_else(host_name),
         approvals_needed: options.approvals_needed,
@@ -227,7 +231,7 @@ fn advice(location: &str, key: Option<&str>) -> String {
 }
 
 /// This host's name, as far as it can be one here.
-fn host_name() -> Name {
+pub(super) fn host_name() -> Name {
     let text = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
     to_name(text.trim())
 }

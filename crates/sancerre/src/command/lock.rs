@@ -8,7 +8,7 @@ use sancerre_engine::lock::{Extended, Needs, SnapshotLock};
 use sancerre_format::names::Time;
 use serde_json::{Value, json};
 
-use super::{Context, ended};
+use super::{Context, MetricsFile, ended};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::output::{Align, table};
@@ -56,6 +56,16 @@ struct Extend {
     /// Only ask, and say what would be extended
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    metrics: MetricsFile,
+}
+
+impl Lock {
+    /// Where its metrics go; none if it changes nothing.
+    pub(super) fn metrics(&self) -> Option<&MetricsFile> {
+        let LockCommand::Extend(options) = &self.command;
+        (!options.dry_run).then_some(&options.metrics)
+    }
 }
 
 /// Refusals that are spelled out for people: a store that refuses one refuses most.

@@ -4,7 +4,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Snapshot, open_body};
 use sancerre_engine::suspicion::{Suspicion, stored};
 use sancerre_format::names::{Tag, Title};
-use sancerre_format::outcome::{Body, Consistency};
+use sancerre_format::outcome::{Body, Consistency, MemberKind};
 use serde_json::{Value, json};
 
 use super::{Context, done};
@@ -18,11 +18,12 @@ use crate::units::{count, size};
 /// Digits of an id in the table: enough for `restore`.
 const ID_DIGITS: usize = 8;
 
-const COLUMNS: [(&str, Align); 8] = [
+const COLUMNS: [(&str, Align); 9] = [
     ("id", Align::Left),
     ("time (UTC)", Align::Left),
     ("vm", Align::Left),
     ("disks", Align::Right),
+    ("files", Align::Right),
     ("size", Align::Right),
     ("new", Align::Right),
     ("stored", Align::Right),
@@ -43,6 +44,14 @@ impl Listed<'_> {
     fn vm(&self) -> &Title {
         let sealed = self.body.as_ref().and_then(|body| body.vm.as_ref());
         sealed.unwrap_or(&self.snapshot.manifest.fields.vm)
+    }
+
+    /// How many disks it has, and how many files were attached or streamed; none for a key that does not open that: what
+    /// is public is their sum.
+    fn counts(&self) -> Option<(usize, usize)> {
+        let members = &self.body.as_ref().filter(|body| !body.members.is_empty())?.members;
+        let disks = members.iter().filter(|member| member.kind == MemberKind::Disk).count();
+        Some((disks, members.len().saturating_sub(disks)))
     }
 
     fn is_of(&self, vm: &Title) -> bool {
@@ -120,13 +129,18 @@ fn row(listed: &Listed<'_>) -> Vec<String> {
         Some(body) => body.tags.iter().map(ToString::to_string).chain(marks).collect(),
         None => std::iter::once(SEALED.to_owned()).chain(marks).collect(),
     };
+    let (disks, files) = match listed.counts() {
+        Some((disks, files)) => (disks.to_string(), files.to_string()),
+        None => (format!("{} in all", manifest.disks), SEALED.to_owned()),
+    };
     // 2026-11-23T21:10:28Z, for people.
     let time = manifest.finished.to_string().replace('T', " ").replace('Z', "");
     vec![
         short(&listed.snapshot),
         time,
         listed.vm().to_string(),
-        manifest.disks.to_string(),
+        disks,
+        files,
         size(manifest.size_bytes),
         size(manifest.new_bytes),
         size(manifest.stored_bytes),
@@ -147,6 +161,7 @@ fn describe(listed: &Listed<'_>) -> Value {
     let manifest = &listed.snapshot.manifest.fields;
     let body = listed.body.as_ref();
     let members = body.map(|body| body.members.iter().map(super::member).collect::<Vec<_>>());
+    let counts = listed.counts();
     let tags = body.map(|body| body.tags.iter().map(ToString::to_string).collect::<Vec<_>>());
     json!({
         "id": listed.snapshot.id().to_string(),
@@ -161,6 +176,8 @@ fn describe(listed: &Listed<'_>) -> Value {
         "writer": manifest.by.name.to_string(),
         "parents": manifest.parents.iter().map(|parent| parent.intent.to_string()).collect::<Vec<_>>(),
         "members": members,
+        "disks": counts.map(|(disks, _)| disks),
+        "files": counts.map(|(_, files)| files),
         "size_bytes": manifest.size_bytes,
         "data_bytes": manifest.data_bytes,
         "new_bytes": manifest.new_bytes,

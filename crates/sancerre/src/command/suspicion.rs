@@ -40,7 +40,8 @@ pub(crate) struct Clean {
 
 /// Say that somebody looked at a suspect machine: its earlier snapshots may be let go again.
 ///
-/// Signed by a keeper or the administrator, for ever in the log.
+/// Signed by a keeper or the administrator, for ever in the log. Where approvals are needed (`key approvals`) it counts once
+/// other keepers approved it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -187,12 +188,16 @@ pub(crate) async fn clear(options: Clear, context: &Context) -> Result<Done, Fai
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
     let cleared = suspicion::clear(&repository, &log, &options.vm, &options.reason).await?;
-    context.output.message(&format!(
-        "{} of {} cleared, as log entry {}; what was kept because of that may be forgotten again",
-        count(cleared.snapshots.len() as u64, "suspect snapshot"),
-        options.vm,
-        cleared.entry
-    ));
+    let (entry, needed) = (cleared.entry, cleared.approvals_needed);
+    let what = format!("{} of {}", count(cleared.snapshots.len() as u64, "suspect snapshot"), options.vm);
+    context.output.message(&match needed {
+        0 => format!("{what} cleared, as log entry {entry}; what was kept because of that may be forgotten again"),
+        _ => format!(
+            "{what} to be cleared, as log entry {entry}; it counts once {} approved it: `sancerre approve {entry}` with another \
+             keeper's key; `sancerre suspect` takes it back",
+            count(needed.into(), "other keeper")
+        ),
+    });
     if cleared.left > 0 {
         context
             .output
@@ -202,6 +207,7 @@ pub(crate) async fn clear(options: Clear, context: &Context) -> Result<Done, Fai
         ("entry", json!(cleared.entry)),
         ("snapshots", json!(cleared.snapshots.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>())),
         ("left", json!(cleared.left)),
+        ("approvals_needed", json!(needed)),
     ]))
 }
 
@@ -217,7 +223,9 @@ pub(crate) async fn suspect(options: Suspect, context: &Context) -> Result<Done,
     let repository = repository::open(context, Access::Keeper).await?;
     let log = repository::load_log(context, &repository).await?;
     let session = options.snapshot.resolve(&repository, &log)?;
-    if log.retention().suspected_by(&session).is_some() {
+    let retention = log.retention();
+    // Said anew it takes back that it is to be cleared.
+    if retention.suspected_by(&session).is_some() && !retention.is_clear_asked(&session) {
         return Err(Failure::usage("that snapshot is suspect already; nothing was done"));
     }
     let entry = suspicion::suspect(&repository, &log, session).await?;

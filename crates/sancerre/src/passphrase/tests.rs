@@ -153,8 +153,8 @@ fn a_strong_passphrase_is_offered_first_and_typed_again() {
         chosen.map_err(|failure| (failure.exit, failure.message))
     };
     assert_eq!(chosen(["", OFFERED]).unwrap(), OFFERED);
-    assert_eq!(chosen(["my own", "my own"]).unwrap(), "my own");
-    for differs in [["my own", "my owm"], ["", ""], ["", "my own"]] {
+    assert_eq!(chosen(["my own own", "my own own"]).unwrap(), "my own own");
+    for differs in [["my own own", "my own owm"], ["", ""], ["", "my own own"]] {
         assert!(chosen(differs).unwrap_err().1.contains("differ"), "{differs:?}");
     }
     assert_eq!(chosen(["\u{feff}\r", "x"]).unwrap_err().0, Exit::Usage);
@@ -162,7 +162,7 @@ fn a_strong_passphrase_is_offered_first_and_typed_again() {
 
 #[test]
 fn every_letter_is_offered_and_none_twice_as_often() {
-    let letters: std::collections::BTreeSet<char> = LETTERS.chars().collect();
+    let letters: BTreeSet<char> = LETTERS.chars().collect();
     assert_eq!((letters.len(), LETTERS.len()), (32, 32));
     assert!("ilou".chars().all(|letter| !letters.contains(&letter)));
     let (one, other) = (generate(&Host::real("test")), generate(&Host::real("test")));
@@ -171,8 +171,8 @@ fn every_letter_is_offered_and_none_twice_as_often() {
 
 #[test]
 fn what_is_set_is_not_asked_for() {
-    let given = [(VALUE, "given")].into_iter().collect();
-    assert_eq!(find_first(&given, &no_terminal, &host()).unwrap().expose_secret(), "given");
+    let given = [(VALUE, "it is given")].into_iter().collect();
+    assert_eq!(find_first(&given, &no_terminal, &host()).unwrap().expose_secret(), "it is given");
     let empty = find(&Environment::default(), &|_: &str| Ok(Zeroizing::new(String::new())), OF_REPOSITORY);
     assert_eq!(empty.err().unwrap().exit, Exit::Usage);
 }
@@ -192,4 +192,27 @@ fn the_command_does_not_see_the_passphrase() {
     let environment = [(VALUE, "secret"), ("PATH", path.as_str())].into_iter().collect();
     let seen = from_command("echo \"saw ${SANCERRE_PASSWORD-nothing}\"", &environment).unwrap();
     assert_eq!(seen.expose_secret(), "saw nothing");
+}
+
+#[test]
+fn a_new_passphrase_is_not_short_and_an_old_one_may_be() {
+    for short in ["a", "1234567", "\u{feff}1234567\r", "äöü"] {
+        let given = [(VALUE, short)].into_iter().collect();
+        let failure = find_first(&given, &no_terminal, &host()).err().unwrap();
+        assert!(failure.exit == Exit::Usage && failure.message.contains("at least 8"), "{}", failure.message);
+        assert_eq!(found(&given).unwrap(), short, "who has one opens the repository with it");
+    }
+    find_first(&[(VALUE, "12345678")].into_iter().collect(), &no_terminal, &host()).unwrap();
+}
+
+#[test]
+fn what_is_short_or_says_the_same_again_is_weak() {
+    let is_weak = |text: &str| weakness(&SecretString::from(text.to_owned())).is_some();
+    for weak in ["12345678", "correct horse", "aaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabc", "Summer2026!"]
+    {
+        assert!(is_weak(weak), "{weak}");
+    }
+    for strong in [OFFERED, "correct horse battery", "bhn3y4Vd0Yq3sJ5mJ0mX8ZQr"] {
+        assert!(!is_weak(strong), "{strong}");
+    }
 }

@@ -138,10 +138,12 @@ fn fill(site: &Site) -> Vec<u8> {
     site.sancerre(&["gc"], b"");
     let release = asked(&["release", "--vm", "Kasse: öst"]);
     site.sancerre(&["approve", &release, "--key-file", "bob.key"], b"");
-    // So does a suspicion, until somebody looked.
+    // So does a suspicion, until somebody looked and another one agrees.
     site.sancerre(&["suspect", "Kasse: öst:latest"], b"");
     site.sancerre(&["gc"], b"");
-    site.sancerre(&["clear", "Kasse: öst", "--reason", "an update"], b"");
+    let clear = asked(&["clear", "Kasse: öst", "--reason", "an update"]);
+    site.sancerre(&["gc"], b"");
+    site.sancerre(&["approve", &clear, "--key-file", "bob.key"], b"");
     let report = site.sancerre(&["gc", "--max-unused", "0%", "--json"], b"");
     let report: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
     assert!(report["written_packs"].as_u64().unwrap() > 0, "{report}");

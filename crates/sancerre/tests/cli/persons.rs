@@ -153,3 +153,30 @@ fn two_persons_release() {
     site.refused("bob.key", &["release", "web01:latest"], 2, "is not held");
     site.refused("", &["key", "approvals", "17"], 2, "from 0 to 16");
 }
+
+/// That deletion stands still is ended by two persons, too.
+#[test]
+fn two_persons_clear() {
+    let site = Site::new(&["--approvals-needed", "1"]);
+    for keeper in ["alice", "bob"] {
+        site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
+    }
+    let night = site.back_up("hv1.key");
+    site.ok("alice.key", &["suspect", &night]);
+    let clear = ["clear", "web01", "--reason", "it was an update"];
+    let asked = site.summary("alice.key", &clear);
+    assert_eq!((&asked["approvals_needed"], &asked["snapshots"][0]), (&1.into(), &night.as_str().into()));
+    site.refused("alice.key", &clear, 1, "waits for approval already");
+    let entry = asked["entry"].to_string();
+    site.refused("alice.key", &["approve", &entry], 1, "another keeper");
+    let listed = site.summary("hv1.key", &["approve"]);
+    assert_eq!(listed["pending"][0]["clears"][0], night);
+    assert_eq!(site.summary("hv1.key", &["clean"])["machines"][0]["suspect"], true);
+    // Said anew it takes that back.
+    site.ok("bob.key", &["suspect", &night]);
+    site.refused("bob.key", &["approve", &entry], 2, "waits for no approval");
+    site.refused("bob.key", &["suspect", &night], 2, "suspect already");
+    let asked = site.summary("bob.key", &clear);
+    site.ok("alice.key", &["approve", &asked["entry"].to_string()]);
+    assert_eq!(site.summary("hv1.key", &["clean"])["machines"][0]["suspect"], false);
+}

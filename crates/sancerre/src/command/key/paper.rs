@@ -30,11 +30,15 @@ use crate::variables;
 #[command(after_help = "\
 Examples:
   sancerre key paper | lp
+  sancerre key paper --out sheet.txt
   sancerre key paper --svg sheet.svg")]
 pub(crate) struct Paper {
     /// Write the sheet as a picture to this new file, and not to standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
     svg: Option<PathBuf>,
+    /// Write the sheet to this new file, which only you can read, and not to standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Where Linux tells the host's name.
@@ -45,7 +49,12 @@ const PLACES: [&str; 3] = ["ENDPOINT", "REGION", "ACCOUNT_NAME"];
 impl Paper {
     /// What it writes besides the repository, in words, and where.
     pub(super) fn written(&self) -> Vec<(&'static str, PathBuf)> {
-        self.svg.clone().map(|path| ("the recovery sheet", path)).into_iter().collect()
+        self.file().map(|path| ("the recovery sheet", path.to_owned())).into_iter().collect()
+    }
+
+    /// Where it goes; none for standard output.
+    fn file(&self) -> Option<&Path> {
+        self.svg.as_deref().or(self.out.as_deref())
     }
 }
 
@@ -56,25 +65,31 @@ struct Sheet {
 }
 
 pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failure> {
-    if options.svg.is_none() {
+    if options.file().is_none() {
         // Before a recipient is made whose only copy would be lost.
         context.needs_stdout()?;
+        if context.output.is_json() {
+            return Err(Failure::usage(
+                "a sheet is no part of JSON, which ends in log files: name a file with --out or --svg. Nothing was made",
+            ));
+        }
     }
     let repository = repository::open(context, Access::Admin).await?;
-    let mut svg = options.svg.as_deref().map(reserve).transpose()?;
+    let mut file = options.file().map(reserve).transpose()?;
     let (secret, recipient) = recipients::new_key(&context.host)?;
     let label = label(&recipient)?;
     let sheet = Sheet::new(&repository, &label, &secret, &context.environment)?;
     let to = To::Key(Opener::Age(recipient));
     let added = until_signal(async { Ok(recipients::add(&repository, &label, &to).await?) }).await;
-    if let (Err(_), Some(path)) = (&added, &options.svg) {
+    if let (Err(_), Some(path)) = (&added, options.file()) {
         // Empty; if it stays, the next attempt says that it exists.
         let _ = std::fs::remove_file(path);
     }
     added?;
-    match &mut svg {
+    match &mut file {
         Some(file) => {
-            file.write_all(sheet.svg().as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+            let text = if options.svg.is_some() { sheet.svg() } else { sheet.text() };
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
                 Failure::failed(format!(
                     "the sheet cannot be written: {error}; `sancerre key remove restore {label}`"
                 ))
@@ -89,9 +104,13 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
     context.output.message(&format!(
         "{label} can restore every snapshot: print the sheet, then remove every copy of it from computers"
     ));
-    let path = options.svg.map(|path| path.display().to_string());
+    let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     // The code itself is never in JSON, which ends in log files.
-    Ok(done([("label", json!(label.to_string())), ("svg", json!(path))]))
+    Ok(done([
+        ("label", json!(label.to_string())),
+        ("svg", json!(shown(options.svg))),
+        ("out", json!(shown(options.out))),
+    ]))
 }
 
 fn reserve(path: &Path) -> Result<std::fs::File, Failure> {

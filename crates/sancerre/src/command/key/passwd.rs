@@ -31,6 +31,9 @@ pub(crate) struct Passwd {
 pub(super) async fn run(options: Passwd, context: &Context) -> Result<Done, Failure> {
     let (repository, old) = access::repository_as_admin(context).await?;
     let new = passphrase::find_new(options.new_password_file.as_deref(), &context.prompt, &context.host)?;
+    if let Some(weakness) = passphrase::weakness(&new) {
+        context.output.warning(&weakness);
+    }
     let work = async { Ok(recipients::replace_passphrase(&repository, &old, &new).await?) };
     let (label, removed) = until_signal(work).await?;
     context

@@ -1,0 +1,301 @@
+//! `setup`: by options and by answers, shown only, twice, beside what is there; and the key file's usual place.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::{MIB, Site, has, noise, said, summary};
+
+const STRONG: &str = "fsd2-9kd3-mm4x-77qa-z1vb";
+
+/// A folder that stands for a machine, with a disk, and no repository yet.
+struct Host {
+    site: Site,
+}
+
+impl Host {
+    fn new() -> Self {
+        let site = Site::new();
+        std::fs::remove_dir_all(site.path("repository")).unwrap();
+        std::fs::write(site.path("disk.raw"), noise(1, 4 * MIB)).unwrap();
+        std::fs::create_dir_all(site.path("root/etc/cron.d")).unwrap();
+        Self { site }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.site.path(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.site.command(&["setup", "--root", "root"]);
+        command.args(arguments).env("SANCERRE_PASSWORD", STRONG);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        self.path(name).metadata().unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode()
+            & 0o7777
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+/// All files below a folder, with what would show that somebody changed them.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let seen = path.symlink_metadata().unwrap();
+        found.insert(path.clone(), (seen.mode(), seen.ino(), seen.mtime(), seen.mtime_nsec()));
+        if seen.is_dir() {
+            found.extend(tree(&path));
+        }
+    }
+    found
+}
+
+const CRON: [&str; 7] = ["--vm", "web01", "--at", "01:15", "--by", "cron", "disk.raw"];
+
+#[test]
+fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
+    let host = Host::new();
+    let before = tree(host.site.folder.path());
+    let shown = host.run(&[&CRON[..], &["--dry-run"]].concat());
+    assert_eq!(shown.status.code(), Some(0), "{}", said(&shown));
+    for part in [
+        "sancerre init --key-file-out",
+        "sancerre key paper",
+        "15 1 * * * root",
+        "SANCERRE_REPOSITORY=",
+        "mode 600",
+    ] {
+        assert!(said(&shown).contains(part), "{part}: {}", said(&shown));
+    }
+    assert_eq!(tree(host.site.folder.path()), before, "only shown");
+
+    let made = host.run(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    assert!(
+        said(&made).contains("disk0 came back whole") && said(&made).contains("every byte is as on the disk"),
+        "{}",
+        said(&made)
+    );
+    for (name, mode) in [
+        ("root/etc/sancerre", 0o700),
+        ("root/etc/sancerre/writer.key", 0o600),
+        ("root/etc/sancerre/web01.conf", 0o600),
+        ("root/etc/sancerre/night-web01", 0o700),
+        ("root/etc/cron.d/sancerre-web01", 0o644),
+        ("sheet.txt", 0o600),
+    ] {
+        assert_eq!(host.mode(name), mode, "{name}");
+    }
+    assert!(host.text("sheet.txt").contains("AGE-SECRET-KEY-"));
+    assert!(
+        host.text("root/etc/cron.d/sancerre-web01").contains("\n15 1 * * * root /etc/sancerre/night-web01\n")
+    );
+    assert!(!said(&made).contains("AGE-SECRET-KEY-") && !said(&made).contains(STRONG));
+
+    // The night that cron starts, at its place below the other root.
+    let root = host.path("root/etc/sancerre").display().to_string();
+    std::fs::write(
+        host.path("night"),
+        host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root),
+    )
+    .unwrap();
+    let mut night = Command::new("sh");
+    night.arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin");
+    let night = night.output().unwrap();
+    assert!(night.status.success() && said(&night).is_empty(), "{}", said(&night));
+
+    let before = tree(host.site.folder.path());
+    let again = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+    assert!(said(&again).contains("has a snapshot already"), "{}", said(&again));
+    assert_eq!(tree(host.site.folder.path()), before, "nothing is made twice");
+
+    what_somebody_changed_stays_and_the_next_machine_joins(&host);
+}
+
+fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
+    let conf = "root/etc/sancerre/web01.conf";
+    let own = format!("{}# mine\n", host.text(conf));
+    std::fs::write(host.path(conf), &own).unwrap();
+    let kept = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
+    assert_eq!(kept.status.code(), Some(3), "{}", said(&kept));
+    assert!(said(&kept).contains("web01.conf was there already"), "{}", said(&kept));
+    assert_eq!(host.text(conf), own);
+    // Another machine of the same host, with the key that is there.
+    std::fs::write(host.path("other.raw"), noise(2, MIB)).unwrap();
+    let other = host.run(&["--vm", "db.01", "--by", "cron", "--json", "--sheet", "none", "data=other.raw"]);
+    assert_eq!(other.status.code(), Some(0), "{}", said(&other));
+    let done = summary(&other);
+    assert_eq!((&done["first_backup"], &done["restored_bytes"]), (&true.into(), &MIB.into()), "{done}");
+    assert_eq!(done["files"][0]["state"], "there");
+    host.text("root/etc/cron.d/sancerre-db_01");
+    assert!(!host.path("none").exists(), "a sheet is made with the repository alone");
+    // A share that is not mounted is no place for a second repository.
+    std::fs::rename(host.path("repository"), host.path("elsewhere")).unwrap();
+    let unmounted = host.run(&CRON);
+    assert_eq!(unmounted.status.code(), Some(2), "{}", said(&unmounted));
+    assert!(said(&unmounted).contains("not mounted") && !host.path("repository").exists());
+}
+
+#[test]
+fn systemd_gets_units_that_it_understands() {
+    let host = Host::new();
+    let arguments = ["--vm", "web01", "--at", "2:05", "--by", "systemd", "--sheet", "sheet.txt", "disk.raw"];
+    let made = host.run(&arguments);
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    let units = "root/etc/systemd/system";
+    let timer = host.text(&format!("{units}/sancerre-backup@web01.timer.d/setup.conf"));
+    assert!(timer.contains("OnCalendar=\nOnCalendar=*-*-* 02:05:00\n"), "{timer}");
+    let service = host.text(&format!("{units}/sancerre-backup@web01.service.d/setup.conf"));
+    let repository = host.path("repository").display().to_string();
+    assert!(service.contains(&format!("ReadWritePaths={repository}\n")), "{service}");
+    let packaged = host.text(&format!("{units}/sancerre-backup@.service"));
+    assert!(packaged.contains(&format!("ExecStart={} backup", env!("CARGO_BIN_EXE_sancerre"))), "{packaged}");
+    assert_eq!(host.mode(&format!("{units}/sancerre-backup@.timer")), 0o644);
+    if has("systemd-analyze") {
+        // Beside the unit, since its drop-ins are looked for where it lies.
+        for unit in ["sancerre-backup@web01.service", "sancerre-backup@web01.timer"] {
+            let kind = unit.rsplit('.').next().unwrap();
+            let folder = host.path(units);
+            std::fs::copy(folder.join(format!("sancerre-backup@.{kind}")), folder.join(unit)).unwrap();
+            let mut verify = Command::new("systemd-analyze");
+            // The colon at the end: and where systemd looks anyway.
+            verify
+                .args(["verify", "--man=no", unit])
+                .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.display()));
+            let verified = verify.output().unwrap();
+            assert!(
+                verified.status.success() && said(&verified).trim().is_empty(),
+                "{unit}: {}",
+                said(&verified)
+            );
+        }
+    }
+    // Those of a package stay what they are.
+    let host = Host::new();
+    let packaged = host.path("root/usr/lib/systemd/system");
+    std::fs::create_dir_all(&packaged).unwrap();
+    for kind in ["service", "timer"] {
+        std::fs::write(packaged.join(format!("sancerre-backup@.{kind}")), "").unwrap();
+    }
+    let made = host.run(&arguments);
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    assert!(!host.path(&format!("{units}/sancerre-backup@.service")).exists());
+}
+
+#[test]
+fn who_sits_at_a_terminal_is_asked() {
+    if !has("script") {
+        return;
+    }
+    let host = Host::new();
+    let program = env!("CARGO_BIN_EXE_sancerre");
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{program} setup --root root --sheet sheet.txt"), "/dev/null"]);
+    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("SHELL", "/bin/sh");
+    command.env("SANCERRE_PASSWORD", STRONG).current_dir(&host.site.folder);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut answers = child.stdin.take().unwrap();
+    // What makes no sense is asked for again, and where there is a usual answer Enter takes it.
+    answers.write_all(b"repository\nweb 01\nweb01\ndisk.raw\n\ncron\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(answers);
+    assert!(output.status.success(), "{}", said(&output));
+    for question in [
+        "Where is the repository",
+        "machine called",
+        "Where are its disks",
+        "When, each night? [01:00]",
+        "Who starts it",
+    ] {
+        assert!(said(&output).contains(question), "{question}: {}", said(&output));
+    }
+    assert!(host.text("root/etc/cron.d/sancerre-web01").contains("\n0 1 * * * root"));
+}
+
+#[test]
+fn a_host_joins_a_repository_that_is_there() {
+    let host = Host::new();
+    let site = Site::new();
+    let repository = site.path("repository").display().to_string();
+    let arguments = [
+        "-r",
+        &repository,
+        "--vm",
+        "web02",
+        "--by",
+        "nobody",
+        "--writer",
+        "hv2",
+        "--sheet",
+        "none",
+        "disk.raw",
+    ];
+    let refused = host.run(&arguments);
+    assert_eq!(refused.status.code(), Some(12), "another passphrase: {}", said(&refused));
+    let joined = host.command(&arguments).env("SANCERRE_PASSWORD", "correct horse").output().unwrap();
+    assert_eq!(joined.status.code(), Some(0), "{}", said(&joined));
+    assert!(said(&joined).contains("writer hv2 may work"), "{}", said(&joined));
+    assert_eq!(site.snapshots().len(), 1);
+    assert!(!host.path("none").exists());
+}
+
+#[test]
+fn what_is_missing_or_odd_is_named_and_nothing_is_made() {
+    let host = Host::new();
+    let before = tree(host.site.folder.path());
+    let refused = |arguments: &[&str], says: &str| {
+        let output = host.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(says), "{arguments:?}: {}", said(&output));
+    };
+    refused(&["disk.raw"], "--vm");
+    refused(&["--vm", "web01"], "its disks");
+    refused(&["--vm", "web01", "a disk.raw"], "holds a blank");
+    refused(&["--vm", "web01", "disk$HOME.raw"], "means something");
+    refused(&["--vm", "web 01", "disk.raw"], "web 01");
+    refused(&["--vm", "web01", "--at", "25:00", "disk.raw"], "such as 01:15");
+    refused(&["--vm", "web01", "--json", "disk.raw"], "--sheet");
+    assert_eq!(tree(host.site.folder.path()), before);
+}
+
+#[test]
+fn a_key_file_in_its_usual_place_is_used_for_its_own_repository_alone() {
+    let site = Site::with_disk(MIB);
+    std::fs::create_dir_all(site.path("home/.config/sancerre")).unwrap();
+    std::fs::copy(site.path("w.key"), site.path("home/.config/sancerre/writer.key")).unwrap();
+    let home = |arguments: &[&str]| {
+        let mut command = site.command(arguments);
+        command.env("HOME", site.path("home")).env_remove("SANCERRE_PASSWORD");
+        command
+    };
+    let listed = home(&["snapshots"]).output().unwrap();
+    assert!(listed.status.success() && said(&listed).contains("web01"), "{}", said(&listed));
+    assert!(home(&["backup", "--vm", "web01", "disk.raw"]).output().unwrap().status.success());
+    // Of another repository nothing is made of it.
+    let other = ["-r", "other"];
+    let made =
+        home(&["init", "--writer", "hv9", "-r", "other"]).env("SANCERRE_PASSWORD", STRONG).output().unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let listed =
+        home(&[&["snapshots"][..], &other].concat()).env("SANCERRE_PASSWORD", STRONG).output().unwrap();
+    assert!(listed.status.success(), "{}", said(&listed));
+    let listed = home(&[&["snapshots"][..], &other].concat()).output().unwrap();
+    assert_eq!(listed.status.code(), Some(12), "{}", said(&listed));
+    let anchor = summary(
+        &home(&["check", "--json", "-v", "-r", "other"]).env("SANCERRE_PASSWORD", STRONG).output().unwrap(),
+    );
+    assert_eq!(anchor["snapshots"], 0);
+}
