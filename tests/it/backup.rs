@@ -99,7 +99,7 @@ async fn a_certificate_that_ends_soon_is_warned_of() {
     let soon = writer_for(&repo, "soon", 9 * DAY + 5000).await;
     let told = warned(&soon, "web01").await;
     let [told] = told.as_slice() else { panic!("{told:?}") };
-    for part in ["writer soon", "in 9 days", "sancerre key add writer"] {
+    for part in ["writer soon", "in 9 days", "`certify`"] {
         assert!(told.contains(part), "{told}");
     }
     // The last backup of this machine took longer than the certificate has left, however long that is.

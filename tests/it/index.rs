@@ -208,7 +208,10 @@ async fn damaged_pages_cost_deduplication_only() {
                 assert!(said.iter().all(|(id, word)| model[id] == word.place));
                 assert!(said.len() > 77_000 && said.len() < 80_000, "{}", said.len());
                 assert_eq!(warnings.len(), 1, "{warnings:?}");
-                assert!(warnings[0].contains(&key) && warnings[0].contains("index rebuild"), "{warnings:?}");
+                assert!(
+                    warnings[0].contains(&key) && warnings[0].contains("`rebuild_index`"),
+                    "{warnings:?}"
+                );
                 let again = index.resolve(&repo.open, &usable, &Monitor::silent(), &open).await.unwrap();
                 assert!(again.is_empty(), "a damaged segment is left alone");
             }

@@ -2,6 +2,7 @@
 
 use age::secrecy::SecretString;
 use bytes::Bytes;
+use sancerre_advice::Verb::Init;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, IdentityRecord, Layout, ZoneRecord};
 use sancerre_format::id::RepositoryId;
@@ -128,8 +129,10 @@ async fn write_keys(
             .put_own(
                 &key,
                 bytes,
-                "another `sancerre init` is at work at this location, or an earlier one stopped halfway: look again in a \
-                 minute, and if no repository is there then, empty the location or use another",
+                &format!(
+                    "another {Init} is at work at this location, or an earlier one stopped halfway: look again in a minute, \
+                     and if no repository is there then, empty the location or use another"
+                ),
             )
             .await
     };

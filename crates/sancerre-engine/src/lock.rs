@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use sancerre_advice::Verb::ExtendLocks;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Folder, Time, Title, ZoneKey};
 
@@ -241,7 +242,7 @@ pub(crate) async fn warn_after_backup(
     let soonest = soonest(repository, packs, catalogue).await;
     if let Some((until, key)) = soonest.filter(|(until, _)| *until < soon) {
         monitor.warn(format!(
-            "snapshots need object {key}, which is locked only until {until}; have a keeper run `sancerre lock extend`, \
+            "snapshots need object {key}, which is locked only until {until}; have a keeper run {ExtendLocks}, \
              docs/STORES.md"
         ));
     }

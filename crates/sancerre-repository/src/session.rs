@@ -5,6 +5,7 @@ mod append;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sancerre_advice::Verb::AddKey;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
@@ -339,7 +340,7 @@ pub fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> 
                 "{signer} was revoked from log number {} on ({}): nothing it signs is trusted",
                 revoked.from, revoked.reason
             ),
-            advice: "have the administrator make a new key with `sancerre key add`",
+            advice: format!("have the administrator make a new key with {AddKey}"),
         }),
         _ => Ok(()),
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use object_store::client::HttpError;
+use sancerre_advice::Setting::RetryFor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -148,7 +149,7 @@ impl RetryPolicy {
         {
             outage.is_told = true;
             (self.options.notice)(format!(
-                "the store does not answer ({}); trying again for up to {} s (--retry-for)",
+                "the store does not answer ({}); trying again for up to {} s ({RetryFor})",
                 explain(error),
                 self.options.retry_for.as_secs()
             ));

@@ -147,8 +147,10 @@ async fn open(store: &Store, fingerprint: &str) -> Result<(Trust, Time)> {
                 "the trust anchor does not fit: you gave {fingerprint}, the configuration at {} names {found}, and no admin key that followed it is that",
                 store.location()
             ),
-            advice: "if the location is the right one, somebody replaced the configuration: compare with the \
-                     fingerprint that was written down when the repository was made, and trust nothing there",
+            advice:
+                "if the location is the right one, somebody replaced the configuration: compare with the \
+                     fingerprint that was written down when the repository was made, and trust nothing there"
+                    .into(),
         });
     }
     Ok((trust, config.created))

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sancerre_advice::Setting::ChangedSince;
+use sancerre_advice::Verb::Snapshots;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Chunking, Member, MemberKind};
@@ -95,7 +97,7 @@ pub(super) fn resolve(
         };
         let Some(base) = base else {
             return Err(Error::Usage(format!(
-                "the change map of {disk} does not say since when; give --changed-since with the snapshot that it is of. \
+                "the change map of {disk} does not say since when; give {ChangedSince} with the snapshot that it is of. \
                  A map of another moment would lose what changed in between"
             )));
         };
@@ -131,7 +133,7 @@ fn of_machine(log: &Log, base: SessionId, options: &BackupOptions) -> Result<()>
     match snapshots_of(log, options).contains(&base) {
         true => Ok(()),
         false => Err(Error::Usage(format!(
-            "the change map is since snapshot {}, which is none of this machine; see `sancerre snapshots`",
+            "the change map is since snapshot {}, which is none of this machine; see {Snapshots}",
             base.intent
         ))),
     }

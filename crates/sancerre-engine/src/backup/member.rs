@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Setting::OnlyUnreadable;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
@@ -109,7 +110,7 @@ impl Run {
         if how.partly.is_some() && base.is_none() {
             let name = &source.name;
             return Err(Error::Refused(format!(
-                "the map of {name} in the last snapshot cannot be read; leave --only-unreadable out"
+                "the map of {name} in the last snapshot cannot be read; leave {OnlyUnreadable} out"
             )));
         }
         if let (Some(hinted), None) = (&how.hinted, base) {

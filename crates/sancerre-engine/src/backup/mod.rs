@@ -34,6 +34,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::bytes::{to_u32, to_usize};
 use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
@@ -340,7 +341,7 @@ impl Run {
         let listed = list_stored(repository, log).await?;
         let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
         for list in bad {
-            monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
+            monitor.warn(format!("pack list {} is ignored: {}; run {Check}", list.key, list.error));
         }
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::{Check, TaintKey};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, FramePlace, Hash, PackName, Place};
 use tokio::sync::{OnceCell, Semaphore};
@@ -130,7 +131,7 @@ impl Tables {
                 if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(pack) {
                     shared.monitor.warn(format!(
                         "the table of pack {key} cannot be read, so what others say of it is stored again: {error}; run \
-                         `sancerre check`"
+                         {Check}"
                     ));
                 }
                 Ok(None)
@@ -150,7 +151,7 @@ impl Tables {
         };
         shared.monitor.warn(format!(
             "{who}, says of chunks in pack {pack} what the pack's own table does not; they are stored again. Ask who \
-             made it; `sancerre key taint` ends what a writer's words are worth"
+             made it; {TaintKey} ends what a writer's words are worth"
         ));
     }
 }

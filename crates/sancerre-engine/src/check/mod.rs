@@ -34,6 +34,7 @@ mod walk;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sancerre_advice::Verb::Repair;
 use sancerre_format::names::ZoneKey;
 
 pub use report::{CheckReport, Cost, Finding, Severity};
@@ -184,7 +185,7 @@ fn blame_lists(run: &mut Run<'_>) {
             Instead::Found(packs) => {
                 let problem = format!(
                     "{problem}: {packs} packs that snapshots need are named by no other list. They are there, and restores find \
-                     them; `sancerre repair` writes the list anew, so that backups build on them again"
+                     them; {Repair} writes the list anew, so that backups build on them again"
                 );
                 run.findings.blame(&key, severity, problem);
             }

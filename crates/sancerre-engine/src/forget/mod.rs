@@ -15,6 +15,8 @@ mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Setting::{EvenLast, MaxDrop, PlanOfAll, Vm};
+use sancerre_advice::Verb::{Approve, Clean, Clear, Release, Snapshots as ListSnapshots};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Snapshots};
 use sancerre_format::names::{Tag, Title};
@@ -122,7 +124,7 @@ fn filtered(
         candidate.vm == *vm || sealed.get(&candidate.session).is_some_and(|sealed| sealed == vm)
     };
     if let Some(stranger) = vms.iter().find(|vm| !all.iter().any(|candidate| is_of(candidate, vm))) {
-        return Err(Error::Usage(format!("there are no snapshots of {stranger}; see `sancerre snapshots`")));
+        return Err(Error::Usage(format!("there are no snapshots of {stranger}; see {ListSnapshots}")));
     }
     let of_vm = all.iter().filter(|candidate| vms.is_empty() || vms.iter().any(|vm| is_of(candidate, vm)));
     if tags.is_empty() {
@@ -155,17 +157,18 @@ fn named(
         if let Some(note) = log.retention().kept_by_suspicion(session) {
             return Err(Error::Refused(format!(
                 "snapshot {id} stays: by log entry {note} a snapshot is suspect, and what is from before it is not let go \
-                 until somebody looked. See `sancerre clean`, then `sancerre clear`"
+                 until somebody looked. See {Clean}, then {Clear}"
             )));
         }
         if candidate.is_held {
             return Err(Error::Refused(format!(
-                "snapshot {id} is held; `sancerre release {id}` first, or --vm if its machine is held"
+                "snapshot {id} is held; {} first, or {Vm} if its machine is held",
+                Release(id.clone())
             )));
         }
         if let Some(entry) = candidate.asked {
             return Err(Error::Refused(format!(
-                "that snapshot {id} is forgotten waits for approval already, as log entry {entry}; see `sancerre approve`"
+                "that snapshot {id} is forgotten waits for approval already, as log entry {entry}; see {Approve}"
             )));
         }
         if let Some(until) = candidate.retained {
@@ -175,7 +178,7 @@ fn named(
         }
         if !even_last && !left.contains_key(&candidate.machine) {
             return Err(Error::Refused(format!(
-                "no snapshot of {} would be left; if that is what you want, say --even-last",
+                "no snapshot of {} would be left; if that is what you want, say {EvenLast}",
                 candidate.vm
             )));
         }
@@ -193,7 +196,7 @@ fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candi
         return Ok((candidate, ForgetReason::Damaged));
     }
     log.refuse_forgotten(session)?;
-    Err(Error::Usage(format!("there is no snapshot {}; see `sancerre snapshots`", session.intent)))
+    Err(Error::Usage(format!("there is no snapshot {}; see {ListSnapshots}", session.intent)))
 }
 
 /// A wrong rule or a lying host must not empty a repository in one run.
@@ -219,7 +222,7 @@ fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) 
         None => Ok(()),
         Some((vm, dropped, of)) => Err(Error::Refused(format!(
             "{dropped} of {of} snapshots of {vm} would be forgotten, more than {max_drop_percent}%; nothing was done. \
-             Look at the plan with --dry-run --max-drop 100%, then allow it with --max-drop"
+             Look at the plan with {PlanOfAll}, then allow it with {MaxDrop}"
         ))),
     }
 }

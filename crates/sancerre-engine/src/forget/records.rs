@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Setting::Vm;
+use sancerre_advice::Verb::{Approve, Clean, Clear, Snapshots as ListSnapshots};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Held, KEEPERS, Kind, Snapshots};
 use sancerre_format::names::Title;
@@ -63,14 +65,14 @@ pub async fn release(
     };
     if let Some(other) = snapshots.iter().find(is_suspicion) {
         return Err(Error::Usage(format!(
-            "snapshot {} stays because a snapshot is suspect; nothing was done. See `sancerre clean`, and end that with \
-             `sancerre clear`",
+            "snapshot {} stays because a snapshot is suspect; nothing was done. See {Clean}, and end that with \
+             {Clear}",
             other.intent
         )));
     }
     if let Some(other) = snapshots.iter().find(|snapshot| !retention.is_held_itself(snapshot)) {
         return Err(Error::Usage(format!(
-            "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",
+            "snapshot {} is held because its machine is; nothing was done. Release the machine with {Vm}",
             other.intent
         )));
     }
@@ -91,7 +93,7 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
     };
     if let Some(stranger) = vms.iter().find(|vm| !announced(vm)) {
         return Err(Error::Usage(format!(
-            "there is no backup of {stranger}; nothing was done. See `sancerre snapshots` for the names"
+            "there is no backup of {stranger}; nothing was done. See {ListSnapshots} for the names"
         )));
     }
     let retention = log.retention();
@@ -125,7 +127,7 @@ fn refuse_asked(
     match log.retention().release_asked_by(by, snapshots, vms) {
         None => Ok(()),
         Some(entry) => Err(Error::Refused(format!(
-            "the release of one of them waits for approval already, as log entry {entry}; see `sancerre approve`. Nothing was \
+            "the release of one of them waits for approval already, as log entry {entry}; see {Approve}. Nothing was \
              done"
         ))),
     }
@@ -144,7 +146,7 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
         let entry = log.entry(session.number).filter(|entry| entry.session == *session);
         if !entry.is_some_and(|entry| entry.snapshot().is_some() || entry.damaged().is_some()) {
             return Err(Error::Usage(format!(
-                "there is no snapshot {}; see `sancerre snapshots`",
+                "there is no snapshot {}; see {ListSnapshots}",
                 session.intent
             )));
         }

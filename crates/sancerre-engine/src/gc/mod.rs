@@ -28,6 +28,7 @@ mod weigh;
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
@@ -170,7 +171,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
 async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
     let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
     for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+        monitor.warn(format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
     }
     Ok(catalogue)
 }
@@ -191,7 +192,7 @@ async fn make_plan(
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
         monitor.warn(format!(
-            "{gone} packs that snapshots need are missing from the store: run `sancerre check` before anything else is forgotten"
+            "{gone} packs that snapshots need are missing from the store: run {Check} before anything else is forgotten"
         ));
     }
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;

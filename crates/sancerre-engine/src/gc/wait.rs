@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use sancerre_advice::Setting::Wait;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Folder, Name, Title, ZoneKey};
@@ -93,7 +94,7 @@ impl Waiting {
             seconds => format!("{} min", seconds.div_ceil(60)),
         };
         monitor.warn(format!(
-            "waiting for {}{more}, which may be under way: {most} at most (--wait)",
+            "waiting for {}{more}, which may be under way: {most} at most ({Wait})",
             names.join(", ")
         ));
     }

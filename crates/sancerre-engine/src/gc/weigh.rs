@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::frames::{FrameSet, Members};
@@ -51,7 +52,7 @@ pub(super) async fn weigh(
         match weighed {
             Ok(weight) => drop(weights.insert(source.name, weight)),
             Err(error) if error.is_damage() => {
-                monitor.warn(format!("pack {} is left as it is: {error}; run `sancerre check`", source.name));
+                monitor.warn(format!("pack {} is left as it is: {error}; run {Check}", source.name));
             }
             Err(error) => return Err(error),
         }

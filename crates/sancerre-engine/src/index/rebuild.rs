@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{PackName, Place};
@@ -65,7 +66,7 @@ pub(super) async fn rebuild(
     let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
     for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
+        monitor.warn(format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
     }
     let present = Present::load(repository).await?;
     let sources = sources(repository, &log, &catalogue, &present);

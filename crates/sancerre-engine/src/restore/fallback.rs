@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, FramePlace, Place};
 use sancerre_format::names::ZoneKey;
@@ -109,7 +110,7 @@ fn tell(fetcher: &Fetcher<'_>, failed: &[Failed]) {
     }
     let more = fresh.len().saturating_sub(TOLD_MAX);
     if more > 0 {
-        fetcher.monitor.warn(format!("and {more} more like that; `sancerre check` names all"));
+        fetcher.monitor.warn(format!("and {more} more like that; {Check} names all"));
     }
 }
 

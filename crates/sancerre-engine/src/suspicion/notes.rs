@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::{Clean, Clear};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Note};
 use sancerre_format::names::Name;
@@ -66,7 +67,7 @@ pub fn what_stays(log: &Log) -> Option<String> {
         named.push(format!("{} more", vms.len().saturating_sub(NAMED_MAX)));
     }
     Some(format!(
-        "suspect: {}; {what}, whatever is asked for. See `sancerre clean`, and end that with `sancerre clear`",
+        "suspect: {}; {what}, whatever is asked for. See {Clean}, and end that with {Clear}",
         named.join(", ")
     ))
 }

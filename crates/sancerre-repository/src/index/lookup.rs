@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use sancerre_advice::Setting::Memory;
+use sancerre_advice::Verb::MergeIndex;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{ContentId, Place};
@@ -340,9 +342,9 @@ impl Loading<'_> {
         }
         let Some(room) = self.room_bytes.checked_sub(segment.reader().memory_bytes()) else {
             if !std::mem::replace(&mut self.told, true) {
-                self.monitor.warn(
-                    "the index does not fit into --memory; some known data will be stored again. `sancerre index merge`, or more memory, helps",
-                );
+                self.monitor.warn(format!(
+                    "the index does not fit into {Memory}; some known data will be stored again. {MergeIndex}, or more memory, helps"
+                ));
             }
             return;
         };

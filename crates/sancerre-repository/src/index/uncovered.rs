@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
+use sancerre_advice::Verb::RebuildIndex;
 use sancerre_format::FormatError;
 use sancerre_format::index::{SegmentFields, SegmentName};
 use sancerre_format::limits;
@@ -126,5 +127,5 @@ impl Covered {
 
 /// What to tell of a damaged segment.
 pub fn ignored(key: &str, error: &dyn std::fmt::Display) -> String {
-    format!("index segment {key} is ignored: {error}; `sancerre index rebuild` makes a new one")
+    format!("index segment {key} is ignored: {error}; {RebuildIndex} makes a new one")
 }
