@@ -83,7 +83,7 @@ async fn writer_for(repo: &TestRepo, label: &str, seconds: i64) -> Repository {
 async fn warned(repository: &Repository, vm: &str) -> Vec<String> {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&warnings);
-    let monitor = Monitor::new(move |warning| heard.lock().unwrap().push(warning));
+    let monitor = Monitor::new(move |event| heard.lock().unwrap().push(event.message));
     let disk = MemoryDisk::new(noise(20, 100_000));
     backup(repository, options(vm, vec![("disk0", disk)]), &monitor).await.unwrap();
     std::mem::take(&mut warnings.lock().unwrap())

@@ -62,7 +62,7 @@ async fn overlapping(repo: &TestRepo, ranges: &[std::ops::Range<u32>]) -> Model3
 fn listening() -> (Monitor, Arc<Mutex<Vec<String>>>) {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&warnings);
-    (Monitor::new(move |warning| kept.lock().unwrap().push(warning)), warnings)
+    (Monitor::new(move |event| kept.lock().unwrap().push(event.message)), warnings)
 }
 
 async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, ReusePolicy) {

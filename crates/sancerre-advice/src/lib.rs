@@ -160,6 +160,24 @@ pub enum Setting {
     Wait,
 }
 
+/// One step that a caller can take: most often the next one after an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advice {
+    /// Do this.
+    Do(Verb),
+    /// Ask again, with this said.
+    Set(Setting),
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Do(verb) => verb.fmt(f),
+            Self::Set(setting) => setting.fmt(f),
+        }
+    }
+}
+
 /// How a program calls what its users can do.
 pub trait Spelling: Send + Sync {
     /// A noun: messages say "run …" or "… shows that".

@@ -24,7 +24,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::monitor::Warn;
 use crate::repository::Repository;
 
 pub use objects::{Read, Wanted};
@@ -45,7 +44,7 @@ struct Folder {
     used_bytes: Mutex<Option<u64>>,
     /// Set when it cannot be written to, which is told once.
     is_off: AtomicBool,
-    warn: Arc<Warn>,
+    warn: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Cache {

@@ -1,5 +1,7 @@
 //! What can go wrong, in kinds that tell the caller what to do.
 
+mod next;
+
 use sancerre_advice::Setting::AllowChanging;
 use sancerre_advice::Verb::{
     Abandon, Check, ForgetOne, GiveUp, Init, Repair, RevokeKey, Snapshots, UndeleteOne,
@@ -9,6 +11,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
+pub use sancerre_advice::{Advice, Setting, Verb};
 pub use sancerre_store::StoreError;
 
 use crate::keys::LostKey;
@@ -387,16 +390,21 @@ fn unverified(source: &FormatError, number: u64, backup: Option<&SessionId>) -> 
     let bring = "Nothing was deleted. Bring the right bytes back";
     match backup {
         None => format!("{bring}, or have the administrator end it with {}", Abandon(number)),
-        Some(session) => {
-            let id: String = session.intent.to_string().chars().take(8).collect();
-            format!("It may have been a snapshot. {bring}, or give it up for good with {}", ForgetOne(id))
-        }
+        Some(session) => format!(
+            "It may have been a snapshot. {bring}, or give it up for good with {}",
+            ForgetOne(short(session))
+        ),
     }
+}
+
+/// The beginning of a snapshot's id, as commands take it.
+fn short(session: &SessionId) -> String {
+    session.intent.to_string().chars().take(8).collect()
 }
 
 /// By whom and when a snapshot was forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", self.id(), self.advice())]
+#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", short(snapshot), self.way())]
 pub struct Forgotten {
     /// Which.
     pub snapshot: SessionId,
@@ -413,14 +421,10 @@ pub struct Forgotten {
 }
 
 impl Forgotten {
-    fn id(&self) -> String {
-        self.snapshot.intent.to_string().chars().take(8).collect()
-    }
-
-    fn advice(&self) -> String {
+    fn way(&self) -> String {
         match self.collected {
             Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
-            None => format!("{} takes that back, until gc has run", UndeleteOne(self.id())),
+            None => format!("{} takes that back, until gc has run", UndeleteOne(short(&self.snapshot))),
         }
     }
 }

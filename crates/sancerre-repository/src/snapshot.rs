@@ -13,7 +13,7 @@ use crate::catalogue::{BadList, Catalogue};
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::log::{Log, LogEntry, Moves, open_body};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::unlisted;
 
@@ -145,11 +145,12 @@ impl SnapshotReader {
     /// Tells which pack lists were left out, and that packs were found without one.
     pub fn warn(&self, monitor: &Monitor) {
         for bad in &self.bad_lists {
-            monitor.warn(format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
+            monitor
+                .warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
         }
         let found = self.frames.catalogue().unlisted().len();
         if found > 0 {
-            monitor.warn(format!(
+            monitor.warn(Topic::Damage, format!(
                 "{found} packs are named by no pack list that can be read: they were found in the store's listing, and what is \
                  in them is proven by its ids; {Repair} writes the lists anew"
             ));

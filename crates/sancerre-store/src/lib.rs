@@ -5,6 +5,7 @@
 //! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; [`s3`] makes the few S3
 //! requests that `object_store` has no name for.
 
+mod cancel;
 mod causes;
 pub mod clock;
 mod cloud;
@@ -48,12 +49,12 @@ use strange::Strange;
 use traffic::{RequestKind, Traffic};
 use versions::{VersionToRead, Versions};
 
+pub use cancel::Cancel;
 pub use error::{Result, StoreError};
 pub use local::Leftovers;
 pub use messages::explain;
 pub use options::StoreOptions;
 pub use reader::RangeReader;
-pub use retry::Cancel;
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]

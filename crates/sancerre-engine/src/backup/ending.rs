@@ -4,7 +4,7 @@ use sancerre_advice::Verb::AddWriter;
 use sancerre_format::names::{Time, Title};
 
 use crate::keys::SignerKey;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 
@@ -31,7 +31,7 @@ pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monito
         ),
         false => String::new(),
     };
-    monitor.warn(format!(
+    monitor.warn(Topic::Policy, format!(
         "the certificate of {writer} ends {} ({expires}){during}. After that nothing is saved from here: have the \
          administrator make a new key with {AddWriter}, and use that file here",
         in_words(left)

@@ -21,7 +21,7 @@ use super::upload::Uploader;
 use super::{Base, Run};
 use crate::dedup::Speaker;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot};
 use crate::select::{Selector, Which};
@@ -87,7 +87,7 @@ pub(super) fn resolve(
             Some(base) => match by_id(repository, log, base) {
                 Ok(base) => Some(base),
                 Err(error) => {
-                    monitor.warn(format!(
+                    monitor.warn(Topic::Hint, format!(
                         "the change map of {disk} is since snapshot {base}, which cannot be used, so all disks are read whole: {error}"
                     ));
                     return Ok(());
@@ -175,7 +175,10 @@ impl Run {
             false => "",
         };
         let monitor = &self.shared.monitor;
-        monitor.warn(format!("all of {disk} is read, for its change map cannot be used: {why}{advice}"));
+        monitor.warn(
+            Topic::Hint,
+            format!("all of {disk} is read, for its change map cannot be used: {why}{advice}"),
+        );
         add(&monitor.counters.total_bytes, size_bytes);
         if *is_lie {
             self.belied.push(disk.clone());
@@ -204,10 +207,10 @@ impl Run {
                 Hinted::new(member, map, self.maps.verify_millionths(), seed).map(Some)
             }
             Err(why) => {
-                self.shared.monitor.warn(format!(
-                    "all of {} is read, for its change map cannot be used: {why}",
-                    source.name
-                ));
+                self.shared.monitor.warn(
+                    Topic::Hint,
+                    format!("all of {} is read, for its change map cannot be used: {why}", source.name),
+                );
                 Ok(None)
             }
         }

@@ -30,7 +30,7 @@ use super::{BackupSource, Base, Input, Run, Shared};
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
 use crate::map::MapReader;
-use crate::monitor::add;
+use crate::monitor::{Topic, add};
 use crate::repository::Repository;
 
 /// Empty regions between two looks whether the disk changed.
@@ -91,9 +91,10 @@ impl Run {
         match MapReader::new(Arc::clone(frames), member) {
             Ok(map) => Some(Arc::new(map)),
             Err(error) => {
-                self.shared
-                    .monitor
-                    .warn(format!("the map of {} before this one is ignored: {error}", source.name));
+                self.shared.monitor.warn(
+                    Topic::Hint,
+                    format!("the map of {} before this one is ignored: {error}", source.name),
+                );
                 None
             }
         }
@@ -363,7 +364,9 @@ impl Scanning {
                 Err(error) if self.how.partly.is_some() => return Err(error),
                 Err(error) if self.how.hinted.is_some() => return Err(self.how.unread(error)),
                 Err(error) => {
-                    self.shared.monitor.warn(format!("part of the map before this one is ignored: {error}"));
+                    self.shared
+                        .monitor
+                        .warn(Topic::Hint, format!("part of the map before this one is ignored: {error}"));
                     None
                 }
             };

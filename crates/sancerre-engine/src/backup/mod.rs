@@ -61,7 +61,7 @@ use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
 use crate::lock;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
@@ -141,10 +141,13 @@ async fn begin(
         return Ok(run.report(None));
     }
     if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
-        monitor.warn(format!("no room can be kept with which a full disk could be emptied: {error}"));
+        monitor.warn(
+            Topic::Aside,
+            format!("no room can be kept with which a full disk could be emptied: {error}"),
+        );
     }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
-    session.lost_keys.iter().for_each(|lost| monitor.warn(lost.to_string()));
+    session.lost_keys.iter().for_each(|lost| monitor.warn(Topic::Damage, lost.to_string()));
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     log.refuse_unread(&repository.keys.zone)?;
@@ -246,14 +249,17 @@ fn budget(repository: &Repository, options: &BackupOptions) -> Budget {
 /// Publishes what is durable and ends the session. Best effort: the error that led here is what the user must see.
 async fn give_up(repository: &Repository, uploader: &mut Uploader, error: &Error, monitor: &Monitor) {
     if let Err(second) = uploader.salvage().await {
-        monitor.warn(format!("what was uploaded could not be published for the next backup: {second}"));
+        monitor.warn(
+            Topic::Aside,
+            format!("what was uploaded could not be published for the next backup: {second}"),
+        );
     }
     abort(repository, &uploader.session, error, monitor).await;
 }
 
 async fn abort(repository: &Repository, session: &Session, error: &Error, monitor: &Monitor) {
     if let Err(second) = session.abort(repository, &error.to_string()).await {
-        monitor.warn(format!("the session could not be closed, which does no harm: {second}"));
+        monitor.warn(Topic::Aside, format!("the session could not be closed, which does no harm: {second}"));
     }
 }
 
@@ -341,7 +347,10 @@ impl Run {
         let listed = list_stored(repository, log).await?;
         let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
         for list in bad {
-            monitor.warn(format!("pack list {} is ignored: {}; run {Check}", list.key, list.error));
+            monitor.warn(
+                Topic::Damage,
+                format!("pack list {} is ignored: {}; run {Check}", list.key, list.error),
+            );
         }
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;

@@ -11,6 +11,7 @@ use super::options::{Allow, BackupSource, Input};
 use super::{Base, Run};
 use crate::dedup::Speaker;
 use crate::error::{Error, Result};
+use crate::monitor::Topic;
 
 impl Run {
     /// What can be judged before anything is read: the sizes of disks.
@@ -29,7 +30,7 @@ impl Run {
             if is_much_smaller(size_bytes, before.size_bytes) {
                 self.refuse(&source.name, told, &before, allow)?;
             } else if size_bytes < before.size_bytes {
-                self.shared.monitor.warn(told);
+                self.shared.monitor.warn(Topic::Source, told);
             }
         }
         if !allow.small {
@@ -47,7 +48,7 @@ impl Run {
         let missing: Vec<&str> =
             disks.filter(|disk| !is_named(disk)).map(|disk| disk.name.as_str()).collect();
         if !missing.is_empty() {
-            self.shared.monitor.warn(format!(
+            self.shared.monitor.warn(Topic::Source, format!(
                 "snapshot {} also has {}, which this one will not have: name it too if the machine still has it; {AllowSmall} \
                  ends this warning",
                 short(session),
@@ -81,7 +82,7 @@ impl Run {
         let is_stream = *kind == MemberKind::Stream;
         let is_small = is_stream && is_much_smaller(*size_bytes, before.size_bytes);
         if !allow.small && (is_small || (*size_bytes == 0 && before.size_bytes > 0)) {
-            self.shared.monitor.warn(format!(
+            self.shared.monitor.warn(Topic::Source, format!(
                 "{name} has {size_bytes} bytes, and had {} in snapshot {}; it is saved as it is. See whether it is whole: \
                  {LeastBytes} sets a lower bound, {AllowSmall} ends this warning",
                 before.size_bytes, before.snapshot
@@ -95,7 +96,7 @@ impl Run {
     fn refuse(&mut self, name: &Title, told: String, before: &Before, allow: Allow) -> Result<()> {
         const LOOK: &str = "see whether this is the right disk, and its storage is there";
         if allow.small {
-            self.shared.monitor.warn(told);
+            self.shared.monitor.warn(Topic::Source, told);
             return Ok(());
         }
         if before.is_own {
@@ -103,7 +104,7 @@ impl Run {
                 "{told}. Nothing was saved: {LOOK}. If it was made smaller or emptied on purpose, run once with {AllowSmall}"
             )));
         }
-        self.shared.monitor.warn(format!("{told}, by another writer's word; {LOOK}"));
+        self.shared.monitor.warn(Topic::Source, format!("{told}, by another writer's word; {LOOK}"));
         self.shrunk.push(name.clone());
         Ok(())
     }

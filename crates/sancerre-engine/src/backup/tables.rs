@@ -19,6 +19,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::Shared;
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result};
+use crate::monitor::Topic;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::repository::pack_ends::{Contents, PackRef, contents};
@@ -129,7 +130,7 @@ impl Tables {
             Err(error) if error.is_damage() => {
                 let key = source.key(&self.repository);
                 if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(pack) {
-                    shared.monitor.warn(format!(
+                    shared.monitor.warn(Topic::Damage, format!(
                         "the table of pack {key} cannot be read, so what others say of it is stored again: {error}; run \
                          {Check}"
                     ));
@@ -149,7 +150,7 @@ impl Tables {
             Speaker::Segment(number) => shared.index.speaker(number),
             Speaker::Own | Speaker::Base => &shared.base_speaker,
         };
-        shared.monitor.warn(format!(
+        shared.monitor.warn(Topic::Damage, format!(
             "{who}, says of chunks in pack {pack} what the pack's own table does not; they are stored again. Ask who \
              made it; {TaintKey} ends what a writer's words are worth"
         ));

@@ -34,7 +34,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::{Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, Pending, needed};
@@ -125,13 +125,14 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     repository.store.spend_reserve();
     let report = match run(repository, options, monitor).await {
         Err(error) if error.is_full() && options.max_repack_bytes > 0 => {
-            monitor.warn(format!("no pack is rewritten this time, for there is no room: {error}"));
+            monitor
+                .warn(Topic::Aside, format!("no pack is rewritten this time, for there is no room: {error}"));
             run(repository, &GcOptions { max_repack_bytes: 0, ..*options }, monitor).await?
         }
         report => report?,
     };
     if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
-        monitor.warn(format!("no room is left for the next gc on a full disk: {error}"));
+        monitor.warn(Topic::Aside, format!("no room is left for the next gc on a full disk: {error}"));
     }
     Ok(GcReport { leftovers, ..report })
 }
@@ -144,7 +145,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
     if let Some(stays) = suspicion::what_stays(&log) {
-        monitor.warn(stays);
+        monitor.warn(Topic::Policy, stays);
     }
     let mut waiting = Waiting::new(options);
     account::account(repository, &mut log, Log::END)?;
@@ -171,7 +172,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
 async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
     let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
     for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
+        monitor.warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
     }
     Ok(catalogue)
 }
@@ -191,7 +192,7 @@ async fn make_plan(
     let lying = moves.by_pack(&needed(live.iter().copied())?);
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
-        monitor.warn(format!(
+        monitor.warn(Topic::Damage, format!(
             "{gone} packs that snapshots need are missing from the store: run {Check} before anything else is forgotten"
         ));
     }
@@ -213,7 +214,7 @@ async fn make_plan(
     let mut plan = plan::plan(&input, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     if plan.healing.packs > 0 {
-        monitor.warn(format!(
+        monitor.warn(Topic::Damage, format!(
             "packs that no snapshot names stay ({} of them): they hold other copies of what snapshots need from packs that \
              are missing or quarantined; they go when those snapshots are forgotten",
             plan.healing.packs
@@ -346,6 +347,9 @@ async fn copy_and_close(
 /// An open proposal keeps writers from reusing its packs, so it is not left behind.
 async fn give_up(repository: &Repository, session: SessionId, reason: &str, monitor: &Monitor) {
     if let Err(error) = abort_other(repository, session, reason).await {
-        monitor.warn(format!("gc {} could not be closed, which does no harm: {error}", session.number));
+        monitor.warn(
+            Topic::Aside,
+            format!("gc {} could not be closed, which does no harm: {error}", session.number),
+        );
     }
 }

@@ -23,7 +23,7 @@ use super::merge::{SEGMENT_ENTRIES, merge};
 use super::publish::Publisher;
 use crate::check::tolerate;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Avoid, Log};
@@ -66,7 +66,7 @@ pub(super) async fn rebuild(
     let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
     for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
+        monitor.warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
     }
     let present = Present::load(repository).await?;
     let sources = sources(repository, &log, &catalogue, &present);

@@ -11,7 +11,7 @@ use sancerre_format::outcome::Member;
 use super::stored::seen;
 use super::verdict::Suspicion;
 use crate::error::Result;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::repository::log::suspects::{MACHINES_MAX, SUSPECT, TOPIC};
@@ -35,7 +35,7 @@ pub(crate) async fn note(
         return;
     }
     if let Err(error) = suspect(repository, log, session).await {
-        monitor.warn(format!(
+        monitor.warn(Topic::Policy, format!(
             "the night is suspect, and that could not be written into the log, so nothing keeps earlier snapshots from being \
              forgotten: {error}"
         ));

@@ -21,7 +21,7 @@ use crate::dedup::{BYTES_PER_ENTRY, ReusePolicy, Speaker, Word, Words};
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::lru::LruCache;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use sancerre_store::Listed;
 
@@ -219,7 +219,7 @@ impl Index {
             }
             Err(error) if error.is_damage() => {
                 if !paged.damaged.swap(true, Ordering::Relaxed) {
-                    monitor.warn(ignored(&paged.segment.key, &error));
+                    monitor.warn(Topic::Hint, ignored(&paged.segment.key, &error));
                 }
                 Ok(Page::default())
             }
@@ -331,7 +331,7 @@ impl Loading<'_> {
             Ok(())
         };
         if let Err(error) = add(&mut self.words) {
-            self.monitor.warn(ignored(&key, &error));
+            self.monitor.warn(Topic::Hint, ignored(&key, &error));
         }
     }
 
@@ -342,7 +342,7 @@ impl Loading<'_> {
         }
         let Some(room) = self.room_bytes.checked_sub(segment.reader().memory_bytes()) else {
             if !std::mem::replace(&mut self.told, true) {
-                self.monitor.warn(format!(
+                self.monitor.warn(Topic::Hint, format!(
                     "the index does not fit into {Memory}; some known data will be stored again. {MergeIndex}, or more memory, helps"
                 ));
             }

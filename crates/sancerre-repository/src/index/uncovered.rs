@@ -12,7 +12,7 @@ use sancerre_format::limits;
 use super::segment::{Head, key_of};
 use crate::error::{Error, Result, StoreError};
 use crate::log::Log;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 
 /// Segments read at once.
@@ -65,7 +65,7 @@ pub async fn read_uncovered<T: Covering, F: Future<Output = Result<Option<T>>>>(
                 }
                 Some(Err(error)) if error.is_damage() => {
                     refuse(repository, log, name, listed, &error).await?;
-                    monitor.warn(ignored(&key_of(repository, log, name)?, &error));
+                    monitor.warn(Topic::Hint, ignored(&key_of(repository, log, name)?, &error));
                 }
                 Some(Err(error)) => return Err(error),
             }
