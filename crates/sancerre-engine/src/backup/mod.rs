@@ -100,18 +100,34 @@ impl Shared {
 ///
 /// Errors: whatever kept it from being saved. Nothing is half-saved: a snapshot exists once its manifest does, and
 /// what was uploaded before a failure is reused by the next backup.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # let (store, host, monitor) = (Store::in_memory(), Host::real("example 1.0"), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
+/// use sancerre_engine::{BackupOptions, BackupSource, Title, backup};
+///
+/// let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"what is on the disk"[..]));
+/// let report = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// assert_eq!(report.size_bytes, 19);
+/// assert!(report.snapshot.is_some());
+/// # Ok(()) }
+/// ```
 pub async fn backup(
     repository: &Repository,
     options: BackupOptions,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
-    check_names(&options)?;
+    options.check_names()?;
     begin(repository, options, None, monitor).await
 }
 
 /// The same for a machine whose picture is taken once the session has its number; `options` name no sources.
 ///
-/// Errors: as [`backup`], and why there is no picture.
+/// Errors: as [`backup()`], and why there is no picture.
 pub async fn backup_captured(
     repository: &Repository,
     options: BackupOptions,
@@ -161,23 +177,6 @@ async fn begin(
         }
     };
     save(repository, &mut log, session, options, frozen, monitor).await
-}
-
-fn check_names(options: &BackupOptions) -> Result<()> {
-    let mut names: Vec<&Title> = options.sources.iter().map(|source| &source.name).collect();
-    names.sort();
-    if names.is_empty() {
-        return Err(Error::Usage(
-            "there is nothing to back up: name at least one disk, for example disk0=/path/web01.raw".into(),
-        ));
-    }
-    match names.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(pair) => Err(Error::Usage(format!(
-            "two disks are named {:?}; give each its own name",
-            pair.first().map(|name| name.as_str())
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// Runs an announced session to its outcome.

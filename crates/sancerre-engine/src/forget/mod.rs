@@ -66,6 +66,13 @@ pub struct ForgetOptions {
     pub dry_run: bool,
 }
 
+impl ForgetOptions {
+    /// So, but not more than half of a machine's snapshots at once.
+    pub fn new(selection: Selection, reason: &str) -> Self {
+        Self { selection, reason: reason.to_owned(), max_drop_percent: 50, dry_run: false }
+    }
+}
+
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgetReport {
@@ -81,6 +88,40 @@ pub struct ForgetReport {
 ///
 /// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{ForgetOptions, Log, Selection, forget};
+///
+/// let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+/// // The only snapshot of its machine is all of them.
+/// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(selection, "not needed any more") };
+/// let report = forget(&repository, Log::load(&repository).await?, &options).await?;
+/// assert!(report.entry.is_some());
+/// assert!(Log::load(&repository).await?.snapshots().is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
     log.refuse_unread(&repository.keys.zone)?;
     let next = log.end();

@@ -72,6 +72,21 @@ pub struct GcOptions {
     pub checkpoint_after_entries: u64,
 }
 
+/// As the command line collects when it is told nothing else.
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            wait_seconds: 60 * 60,
+            silent_seconds: 12 * 60 * 60,
+            max_repack_bytes: 64 << 30,
+            max_unused_percent: 5,
+            max_drop_percent: 50,
+            checkpoint_after_entries: CHECKPOINT_AFTER_ENTRIES,
+        }
+    }
+}
+
 /// Entries since the last checkpoint from which a new one is worth it: two requests each for who reads them one by one.
 pub const CHECKPOINT_AFTER_ENTRIES: u64 = 16;
 
@@ -114,6 +129,40 @@ pub struct GcReport {
 /// Errors: [`StoreError::Missing`](crate::StoreError::Missing) or an object's damage when what the repository says does not add
 /// up, before anything is deleted; [`Error::WrongKey`] without a keeper's or the admin's key;
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{ForgetOptions, GcOptions, Log, Selection, forget, gc};
+///
+/// let named = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+/// // The only snapshot of its machine is all of them.
+/// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "not needed any more") };
+/// forget(&repository, Log::load(&repository).await?, &options).await?;
+/// let report = gc(&repository, &GcOptions { max_drop_percent: 100, ..GcOptions::default() }, &monitor).await?;
+/// assert!(report.committed && report.freed_bytes > 0);
+/// # Ok(()) }
+/// ```
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     repository.signer(KEEPERS)?;
     if options.dry_run {
