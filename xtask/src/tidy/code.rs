@@ -55,6 +55,13 @@ const COMMAND_LINE: &str = "crates/sancerre/";
 /// Programs of others, whose flags messages may name.
 const OTHER_PROGRAMS: [&str; 5] = ["virsh ", "qemu-img ", "rbd ", "blockdev ", "nbdinfo "];
 
+/// Who may delete objects: collectors, what replaces keys, and the probe its own.
+const REMOVERS: [&str; 3] = [
+    "crates/sancerre-store/src/",
+    "crates/sancerre-engine/src/gc/",
+    "crates/sancerre-repository/src/keys/recipients.rs",
+];
+
 const LEFTOVERS: &[(&[&str], &str)] =
     &[(&["todo", "!"], "`todo!`"), (&["unimplemented", "!"], "`unimplemented!`"), (&["dbg", "!"], "`dbg!`")];
 
@@ -87,6 +94,7 @@ pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
         findings.extend(waiting(path, source));
         findings.extend(silent_defaults(path, source));
         findings.extend(spelled(path, source));
+        findings.extend(removal(path, source));
     }
     findings
 }
@@ -172,6 +180,14 @@ fn silent_defaults(path: &str, source: &Source) -> Vec<Finding> {
             Finding::new(path, line, format!("{what} on the path of bytes: {advice}"))
         })
         .collect()
+}
+
+fn removal(path: &str, source: &Source) -> Vec<Finding> {
+    if REMOVERS.iter().any(|prefix| path.starts_with(prefix)) {
+        return Vec::new();
+    }
+    let found = product_hits(source, &[(&["Removal"], "`Removal`")]).into_iter();
+    found.map(|(line, what)| Finding::new(path, line, format!("{what}: only collectors delete"))).collect()
 }
 
 /// Sentences of a library that name flags or commands of our command line.

@@ -90,6 +90,14 @@ fn a_library_names_no_flag_and_no_command_of_ours() {
 }
 
 #[test]
+fn only_collectors_delete() {
+    let import = "use crate::store::Removal;\n";
+    only(&check(ENGINE, import), 2, "only collectors delete");
+    assert_eq!(check("crates/sancerre-engine/src/gc/sweep.rs", import), []);
+    assert_eq!(check("crates/sancerre-engine/src/backup/a.rs", "// Removal\n"), []);
+}
+
+#[test]
 fn nothing_is_made_up_on_the_path_of_bytes() {
     const GATHER: &str = "crates/sancerre-engine/src/gc/gather.rs";
     for (code, what) in [

@@ -193,7 +193,7 @@ async fn save(
     let keys = PackKeys {
         repository: repository.keys.trust.repository,
         session: session.id,
-        content: session.key.root(),
+        content: session.content_root(),
         metadata: repository.keys.metadata_root(&session.id)?,
         sealed_key: session.sealed_key.clone(),
     };

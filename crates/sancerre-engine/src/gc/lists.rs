@@ -16,6 +16,7 @@ use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry};
+use crate::store::Removal;
 
 /// Deletes in flight at once.
 const DELETES_IN_FLIGHT: usize = 32;

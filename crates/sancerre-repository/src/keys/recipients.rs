@@ -31,7 +31,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::host::Host;
 use crate::log::Log;
 use crate::repository::Repository;
-use sancerre_store::{Listed, Put, Store};
+use sancerre_store::{Listed, Put, Removal, Store};
 
 /// The label of the passphrase with which a repository is made.
 pub const INIT_LABEL: &str = "passphrase";
