@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sancerre_advice::Verb::{Check, Repair, Snapshots};
+use sancerre_advice::Verb::{Repair, Snapshots};
 use sancerre_format::FormatError;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Title};
@@ -144,10 +144,7 @@ impl SnapshotReader {
 
     /// Tells which pack lists were left out, and that packs were found without one.
     pub fn warn(&self, monitor: &Monitor) {
-        for bad in &self.bad_lists {
-            monitor
-                .warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
-        }
+        self.bad_lists.iter().for_each(|bad| bad.tell(monitor));
         let found = self.frames.catalogue().unlisted().len();
         if found > 0 {
             monitor.warn(Topic::Damage, format!(

@@ -34,7 +34,6 @@ mod watch;
 
 use std::sync::Arc;
 
-use sancerre_advice::Verb::Check;
 use sancerre_format::bytes::{to_u32, to_usize};
 use sancerre_format::chunk::Chunker;
 use sancerre_format::frames::FrameSet;
@@ -345,12 +344,7 @@ impl Run {
         let budget = budget(repository, options);
         let listed = list_stored(repository, log).await?;
         let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
-        for list in bad {
-            monitor.warn(
-                Topic::Damage,
-                format!("pack list {} is ignored: {}; run {Check}", list.key, list.error),
-            );
-        }
+        bad.iter().for_each(|bad| bad.tell(monitor));
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;
         avoid.nothing_above(number);

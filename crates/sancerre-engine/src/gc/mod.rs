@@ -220,9 +220,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
 
 async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
     let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
-    for bad in &bad_lists {
-        monitor.warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
-    }
+    bad_lists.iter().for_each(|bad| bad.tell(monitor));
     Ok(catalogue)
 }
 

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{PackName, Place};
@@ -23,7 +22,7 @@ use super::merge::{SEGMENT_ENTRIES, merge};
 use super::publish::Publisher;
 use crate::check::tolerate;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, Topic, add};
+use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Avoid, Log};
@@ -80,9 +79,7 @@ pub(super) async fn rebuild(
     // of packs that are read below.
     let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
-    for bad in &bad_lists {
-        monitor.warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", bad.key, bad.error));
-    }
+    bad_lists.iter().for_each(|bad| bad.tell(monitor));
     let present = Present::load(repository).await?;
     let sources = sources(repository, &log, &catalogue, &present);
     let mut report = RebuildReport { packs: 0, entries: 0, unreadable: Vec::new() };
