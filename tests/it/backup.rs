@@ -83,7 +83,7 @@ async fn writer_for(repo: &TestRepo, label: &str, seconds: i64) -> Repository {
 async fn warned(repository: &Repository, vm: &str) -> Vec<String> {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&warnings);
-    let monitor = Monitor::new(move |warning| heard.lock().unwrap().push(warning));
+    let monitor = Monitor::new(move |event| heard.lock().unwrap().push(event.message));
     let disk = MemoryDisk::new(noise(20, 100_000));
     backup(repository, options(vm, vec![("disk0", disk)]), &monitor).await.unwrap();
     std::mem::take(&mut warnings.lock().unwrap())
@@ -99,7 +99,7 @@ async fn a_certificate_that_ends_soon_is_warned_of() {
     let soon = writer_for(&repo, "soon", 9 * DAY + 5000).await;
     let told = warned(&soon, "web01").await;
     let [told] = told.as_slice() else { panic!("{told:?}") };
-    for part in ["writer soon", "in 9 days", "sancerre key add writer"] {
+    for part in ["writer soon", "in 9 days", "`certify`"] {
         assert!(told.contains(part), "{told}");
     }
     // The last backup of this machine took longer than the certificate has left, however long that is.

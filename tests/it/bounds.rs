@@ -257,7 +257,7 @@ fn junk_is_fetched_once_and_named_every_time() {
 
 fn listening(warnings: &Arc<std::sync::Mutex<Vec<String>>>) -> Monitor {
     let warnings = Arc::clone(warnings);
-    Monitor::new(move |warning| warnings.lock().unwrap().push(warning))
+    Monitor::new(move |event| warnings.lock().unwrap().push(event.message))
 }
 
 /// The mark of junk is bound to what was there: other bytes are looked at.

@@ -135,7 +135,7 @@ fn a_folder_that_takes_nothing_is_a_warning() {
         fs::write(case.folder.path().join("cache"), "a file where the folder should be").unwrap();
         case.night(true).await;
         let warnings = case.warnings.lock().unwrap();
-        assert!(warnings.len() == 1 && warnings[0].contains("--no-cache"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("`no_cache`"), "{warnings:?}");
     });
 }
 

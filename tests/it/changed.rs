@@ -40,7 +40,7 @@ fn by_map(disk: Arc<dyn Disk>, map: ChangeMap, since: Option<&str>) -> BackupOpt
 async fn told(repository: &Repository, options: BackupOptions) -> (Result<BackupReport>, String) {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&warnings);
-    let monitor = Monitor::new(move |warning| heard.lock().unwrap().push(warning));
+    let monitor = Monitor::new(move |event| heard.lock().unwrap().push(event.message));
     let result = backup(repository, options, &monitor).await;
     let told = warnings.lock().unwrap().join("\n");
     (result, told)

@@ -212,7 +212,7 @@ async fn harmed_segments_and_keys_are_named_and_cost_nothing() {
         }
         let finding = of(report, key);
         assert_eq!((finding.severity, finding.costs.len()), (Severity::Damaged, 0));
-        assert!(finding.problem.contains("sancerre index rebuild"), "{}", finding.problem);
+        assert!(finding.problem.contains("`rebuild_index`"), "{}", finding.problem);
     })
     .await;
     for key in scene.keys("keys").await {

@@ -59,7 +59,7 @@ async fn what_reads_is_saved_and_what_does_not_is_named() {
     let refused = save(&repo.open, MemoryDisk::dying(bytes.clone(), &BAD), Allow::default(), false).await;
     let refused = refused.unwrap_err();
     assert!(matches!(refused, Error::Read(_)), "{refused}");
-    assert!(refused.to_string().contains("--allow-unreadable"), "{refused}");
+    assert!(refused.to_string().contains("`allow.unreadable`"), "{refused}");
 
     let report = save(&repo.open, MemoryDisk::dying(bytes.clone(), &BAD), UNREADABLE, false).await.unwrap();
     assert_eq!(report.members[0].unreadable().unwrap().ranges(), BAD);
@@ -170,7 +170,7 @@ async fn a_disk_that_lost_most_of_itself_is_refused_until_somebody_says_that_it_
     for small in [Vec::new(), bytes[..MIB as usize].to_vec(), zeros] {
         let error = save(&repo.open, MemoryDisk::new(small), NONE, false).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
-        assert!(error.to_string().contains("--allow-small"), "{error}");
+        assert!(error.to_string().contains("`allow.small`"), "{error}");
     }
     assert_eq!(Log::load(&repo.open).await.unwrap().snapshots().len(), 1);
     // A little less is no reason to refuse.
@@ -204,7 +204,7 @@ async fn a_stream_that_delivers_too_little_is_no_snapshot() {
     let error = backup(&repo.open, stream(b"", 1), &monitor).await.unwrap_err();
     assert!(error.to_string().contains("nothing came through standard input for dump"), "{error}");
     let error = backup(&repo.open, stream(&[1; 99], 100), &monitor).await.unwrap_err();
-    assert!(error.to_string().contains("99 bytes, fewer than the 100 of --expect-min"), "{error}");
+    assert!(error.to_string().contains("99 bytes, fewer than the 100 of `least_bytes`"), "{error}");
     assert!(Log::load(&repo.open).await.unwrap().snapshots().is_empty());
 
     let report = backup(&repo.open, stream(&[1; 100], 100), &monitor).await.unwrap();

@@ -247,11 +247,11 @@ async fn what_stands_on_a_commit_that_must_go_is_given_up_before_it() {
     let log = scene.log().await;
     assert_eq!(log.waiting().keys().copied().collect::<Vec<_>>(), [waiting.number]);
     let error = collect(&scene.honest).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("gc --abandon {}", waiting.number)), "{error}");
+    assert!(error.contains(&format!("`abandon({})`", waiting.number)), "{error}");
     let admin = scene.repo.as_admin().await;
     for gc in above.iter().rev() {
         let error = abandon(&admin, waiting.number, "nobody waited").await.unwrap_err().to_string();
-        assert!(error.contains(&format!("`sancerre gc --abandon {}`", gc.number)), "{error}");
+        assert!(error.contains(&format!("`abandon({})`", gc.number)), "{error}");
         abandon(&admin, gc.number, "it stands on it").await.unwrap();
     }
     abandon(&admin, waiting.number, "nobody waited").await.unwrap();
@@ -296,7 +296,7 @@ async fn a_rotten_commit_on_which_others_stand_is_given_up_after_them() {
     scene.repo.tamper(&names::outcome(&zone(), &gcs[0]), b"rotten".to_vec()).await;
     let admin = scene.repo.as_admin().await;
     let error = abandon(&admin, gcs[0].number, "rotten").await.unwrap_err();
-    assert!(error.to_string().contains(&format!("gc --abandon {}", gcs[1].number)), "{error}");
+    assert!(error.to_string().contains(&format!("`abandon({})`", gcs[1].number)), "{error}");
     for gc in gcs.iter().rev() {
         abandon(&admin, gc.number, "rotten").await.unwrap();
         scene.all_restores().await;

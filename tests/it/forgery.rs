@@ -217,7 +217,7 @@ async fn every_forged_record_is_named_and_none_is_believed() {
             scene.repo.tamper(&key, bytes).await;
             assert!(damaged(checked(&scene, ReadData::No).await.iter(), &key), "{name}: check says nothing");
             let options = options(&scene.repo);
-            match audit::audit(&scene.repo.open.store, &scene.repo.host, &options, &Monitor::silent()).await {
+            match audit(&scene.repo.open.store, &scene.repo.host, &options, &Monitor::silent()).await {
                 Ok(report) => assert!(damaged(report.all_findings(), &key), "{name}: audit says nothing"),
                 Err(error) => {
                     assert_eq!(what, "config", "{name}: {error}");

@@ -68,7 +68,7 @@ async fn limits_refuse_and_change_nothing() {
     let two: BTreeSet<_> = saved[..2].iter().copied().collect();
     refused(decide(&keeper, &named(two)).await.unwrap_err(), "2 of 3 snapshots of web01");
     let all: BTreeSet<_> = saved.iter().copied().collect();
-    refused(decide(&keeper, &named(all)).await.unwrap_err(), "--even-last");
+    refused(decide(&keeper, &named(all)).await.unwrap_err(), "`even_last`");
     hold(&keeper, &only(saved[0]), "trial").await.unwrap();
     refused(decide(&keeper, &named(only(saved[0]))).await.unwrap_err(), "is held");
     let writer = repo.as_writer().await;

@@ -197,7 +197,7 @@ async fn junk_at_an_outcome_stops_gc() {
     let error = collect(&keeper).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     let id = &model.snapshots[0].0.intent.to_string()[..8];
-    assert!(error.to_string().contains(&format!("sancerre forget {id}")), "{error}");
+    assert!(error.to_string().contains(&format!("`forget({id})`")), "{error}");
     repo.tamper(&key, bytes).await;
     collect(&keeper).await.unwrap();
     model.check(&repo.open).await;

@@ -29,12 +29,12 @@ async fn a_lost_entry_for_which_nothing_stands_is_given_up_by_name() {
             back_up(&scene.admin, "web01", MemoryDisk::new(scene.disk.clone())).await.unwrap_err(),
             collect(&scene.admin).await.unwrap_err(),
         ] {
-            assert!(error.to_string().contains("sancerre repair"), "{error}");
+            assert!(error.to_string().contains("`repair`"), "{error}");
         }
         assert_eq!(scene.repo.objects().await, before, "nothing was written");
         let report = scene.repair(&[]).await.unwrap();
         assert!(
-            report.left.iter().any(|(object, advice)| *object == key && advice.contains("--give-up")),
+            report.left.iter().any(|(object, advice)| *object == key && advice.contains("`give_up`")),
             "{report:?}"
         );
         for other in [names::log(&zone(), 1), names::log(&zone(), 99), names::list(&zone(), &session, 0)] {
@@ -103,7 +103,7 @@ async fn an_unreadable_outcome_stops_collectors_alone_and_is_given_up() {
     scene.everything_restores().await;
     assert_eq!(scene.back_up("web01", scene.disk.clone()).await, 0);
     let error = collect(&scene.admin).await.unwrap_err();
-    assert!(error.to_string().contains("sancerre forget"), "{error}");
+    assert!(error.to_string().contains("`forget("), "{error}");
     let report = scene.repair(&[&key]).await.unwrap();
     assert!(report.left.is_empty() && report.done[0].contains("forgotten"), "{report:?}");
     collect(&scene.admin).await.unwrap();

@@ -62,7 +62,7 @@ async fn overlapping(repo: &TestRepo, ranges: &[std::ops::Range<u32>]) -> Model3
 fn listening() -> (Monitor, Arc<Mutex<Vec<String>>>) {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&warnings);
-    (Monitor::new(move |warning| kept.lock().unwrap().push(warning)), warnings)
+    (Monitor::new(move |event| kept.lock().unwrap().push(event.message)), warnings)
 }
 
 async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, ReusePolicy) {
@@ -208,7 +208,10 @@ async fn damaged_pages_cost_deduplication_only() {
                 assert!(said.iter().all(|(id, word)| model[id] == word.place));
                 assert!(said.len() > 77_000 && said.len() < 80_000, "{}", said.len());
                 assert_eq!(warnings.len(), 1, "{warnings:?}");
-                assert!(warnings[0].contains(&key) && warnings[0].contains("index rebuild"), "{warnings:?}");
+                assert!(
+                    warnings[0].contains(&key) && warnings[0].contains("`rebuild_index`"),
+                    "{warnings:?}"
+                );
                 let again = index.resolve(&repo.open, &usable, &Monitor::silent(), &open).await.unwrap();
                 assert!(again.is_empty(), "a damaged segment is left alone");
             }

@@ -72,7 +72,7 @@ async fn a_commit_for_a_number_that_was_filled_gives_nothing_up() {
     assert!(matches!(error, Error::Unresolved { session, .. } if session.number == number), "{error}");
     let key = names::log(&zone(), number);
     let left = scene.repair(&[]).await.unwrap().left;
-    assert!(left.iter().any(|(_, advice)| advice.contains(&format!("--give-up {key}"))), "{left:?}");
+    assert!(left.iter().any(|(_, advice)| advice.contains(&format!("`give_up` {key}"))), "{left:?}");
     scene.repair(&[&key]).await.unwrap();
     collect(&scene.admin).await.unwrap();
     scene.everything_restores().await;
@@ -99,7 +99,7 @@ async fn a_commit_for_a_lost_record_stops_gc_and_burns_nothing() {
     assert!(matches!(error, Error::Unresolved { session, .. } if session == record), "{error}");
     let left = scene.repair(&[]).await.unwrap().left;
     let key = names::log(&zone(), record.number);
-    let named = |(_, advice): &(String, String)| advice.contains(&format!("--give-up {key}"));
+    let named = |(_, advice): &(String, String)| advice.contains(&format!("`give_up` {key}"));
     assert!(left.iter().any(named), "{left:?}");
     scene.repair(&[&key]).await.unwrap();
     collect(&scene.admin).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_forget_that_lies_about_its_time_deletes_nothing() {
     let bytes = record::encode(&entry, "test", &scene.repo.admin_key().await, &[], &[]).unwrap();
     scene.repo.put_log(entry.number, bytes).await;
     let error = collect(&scene.admin).await.unwrap_err();
-    assert!(error.to_string().contains("sancerre undelete"), "{error}");
+    assert!(error.to_string().contains("`undelete("), "{error}");
     // Nor by a collector that lies as well, as long as it says its true time.
     let gc = scene.repo.propose(&FrameSet::default()).await;
     scene.repo.commit_gc(gc, &GcLists { forgotten: vec![snapshot], ..GcLists::default() }).await;

@@ -231,7 +231,7 @@ async fn a_gc_that_ended_in_junk_is_abandoned() {
     let gc = repo.append_as(honest, GC, &proposal.encode().unwrap()).await;
     repo.tamper(&names::outcome(&zone(), &gc), b"junk".to_vec()).await;
     let error = collect(honest).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("sancerre gc --abandon {}", gc.number)), "{error}");
+    assert!(error.contains(&format!("`abandon({})`", gc.number)), "{error}");
     assert_eq!(abandon(honest, gc.number, "junk").await.unwrap_err().kind(), ErrorKind::WrongKey);
     let admin = repo.as_admin().await;
     assert_eq!(abandon(&admin, 1, "no gc").await.unwrap_err().kind(), ErrorKind::Usage);

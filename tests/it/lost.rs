@@ -130,7 +130,7 @@ async fn a_lost_pack_list_costs_no_restore_and_is_made_anew() {
             (found.len(), found[0].object.as_str(), found[0].severity),
             (1, key.as_str(), severity(harm))
         );
-        assert!(found[0].costs.is_empty() && found[0].problem.contains("sancerre repair"), "{found:?}");
+        assert!(found[0].costs.is_empty() && found[0].problem.contains("`repair`"), "{found:?}");
         // Collectors leave what they do not know, and backups store it anew.
         let packs = scene.repo.keys_with("/packs/0000000000000001/").await;
         collect(&scene.admin).await.unwrap();

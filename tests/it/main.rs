@@ -25,6 +25,7 @@ mod diff;
 mod displaced;
 mod dying;
 mod effect;
+mod examples;
 mod faults;
 mod flip;
 mod forgery;

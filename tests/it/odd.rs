@@ -232,7 +232,7 @@ async fn a_manifest_that_the_disk_did_not_confirm_is_not_called_saved() {
     let error = back_up(&through, "web01", MemoryDisk::new(bytes.clone())).await.unwrap_err();
     let told = error.to_string();
     assert!(matches!(error, Error::Undecided { .. }) && told.contains("did not confirm"), "{told}");
-    assert!(told.contains("sancerre snapshots"), "{told}");
+    assert!(told.contains("`snapshots`"), "{told}");
     // Anything else that is not flushed is no part of a snapshot.
     for part in ["/log/", "/packs/", "/lists/"] {
         let odd = OddStore::new(repo.memory.clone());

@@ -123,7 +123,7 @@ async fn a_store_that_is_away_for_good_costs_the_time_once() {
     let took = started.elapsed();
     assert!(failed.to_string().contains("check the connection"), "{failed}");
     assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(8), "{took:?}");
-    assert!(heard.lock().unwrap().iter().any(|text| text.contains("--retry-for")), "{heard:?}");
+    assert!(heard.lock().unwrap().iter().any(|text| text.contains("`retry_for`")), "{heard:?}");
     proxy.calm();
     back_up(&repository, "web01", MemoryDisk::new(disk)).await.unwrap();
     assert!(heard.lock().unwrap().iter().any(|text| text == "the store answers again"), "{heard:?}");

@@ -65,7 +65,7 @@ impl Scene {
     async fn save(&self, host: &Repository, vm: &str, dedup: Dedup, bytes: &[u8]) -> BackupReport {
         let options = options(vm, vec![("disk0", MemoryDisk::new(bytes.to_vec()))]);
         let heard = Arc::clone(&self.warnings);
-        let monitor = Monitor::new(move |warning| heard.lock().unwrap().push(warning));
+        let monitor = Monitor::new(move |event| heard.lock().unwrap().push(event.message));
         backup(host, BackupOptions { dedup, ..options }, &monitor).await.unwrap()
     }
 

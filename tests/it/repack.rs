@@ -342,7 +342,7 @@ async fn a_damaged_pack_is_left_as_it_is() {
     scene.repo.tamper(&keys[0], damaged).await;
     let warnings = Arc::new(std::sync::Mutex::new(Vec::new()));
     let told = Arc::clone(&warnings);
-    let monitor = Monitor::new(move |warning| told.lock().unwrap().push(warning));
+    let monitor = Monitor::new(move |event| told.lock().unwrap().push(event.message));
     let report = gc(&scene.keeper, &OPTIONS, &monitor).await.unwrap();
     assert_eq!(report.dead_packs + 1, report.plan.rewritten.packs + report.plan.garbage.packs);
     let warnings = warnings.lock().unwrap().join("\n");

@@ -210,9 +210,9 @@ async fn two_lost_newest_entries_are_not_taken_again() {
     scene.everything_restores().await;
     let refused = back_up(&scene.admin, "web01", MemoryDisk::new(scene.disk.clone())).await.unwrap_err();
     assert!(matches!(refused, Error::Gap { number, .. } if number == below.number), "{refused}");
-    assert!(refused.to_string().contains("sancerre repair"), "{refused}");
+    assert!(refused.to_string().contains("`repair`"), "{refused}");
     let left = scene.repair(&[]).await.unwrap().left;
-    assert!(left.iter().any(|(key, advice)| *key == keys[0] && advice.contains("--give-up")), "{left:?}");
+    assert!(left.iter().any(|(key, advice)| *key == keys[0] && advice.contains("`give_up`")), "{left:?}");
     scene.repair(&[&keys[0]]).await.unwrap();
     scene.back_up("web01", scene.disk.clone()).await;
     collect(&scene.admin).await.unwrap();
@@ -287,7 +287,7 @@ async fn junk_in_the_log_is_put_on_record_by_name() {
     scene.repo.tamper(&key, b"junk".to_vec()).await;
     scene.back_up("web01", scene.disk.clone()).await;
     let found = scene.findings().await;
-    assert!(found.len() == 1 && found[0].problem.contains(&format!("--give-up {key}")), "{found:?}");
+    assert!(found.len() == 1 && found[0].problem.contains(&format!("`give_up({key})`")), "{found:?}");
     assert_eq!(scene.repair(&[]).await.unwrap(), RepairReport::default());
     scene.repair(&[&key]).await.unwrap();
     assert_eq!(scene.findings().await, []);
@@ -355,7 +355,7 @@ async fn whoever_gives_up_a_lost_outcome_goes_on_and_check_is_content() {
     scene.harm(&key, Harm::Gone).await;
     scene.model.snapshots.remove(0);
     let error = collect(&scene.admin).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("sancerre repair --give-up {key}")), "{error}");
+    assert!(error.to_string().contains(&format!("`give_up({key})`")), "{error}");
     gives_up_and_goes_on(&mut scene, "outcome").await;
     assert_eq!(alarms(&scene).await, []);
 }
@@ -372,7 +372,7 @@ async fn gives_up_and_goes_on(scene: &mut Scene, what: &str) {
     loop {
         let left = repair_now(scene, &[], what).await.left;
         let named = |advice: &str| {
-            Some(advice.split_once("--give-up ")?.1.split([' ', ',', '.', ':']).next()?.to_owned())
+            Some(advice.split_once("`give_up` ")?.1.split([' ', ',', '.', ':']).next()?.to_owned())
         };
         let keys: Vec<String> = left.iter().filter_map(|(_, advice)| named(advice)).collect();
         if keys.is_empty() {

@@ -183,7 +183,7 @@ async fn a_reader_in_order_is_read_ahead_of() {
 fn listening() -> (Monitor, Arc<Mutex<Vec<String>>>) {
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let hears = Arc::clone(&told);
-    (Monitor::new(move |message| hears.lock().unwrap().push(message)), told)
+    (Monitor::new(move |event| hears.lock().unwrap().push(event.message)), told)
 }
 
 /// The packs with a snapshot's data.

@@ -94,7 +94,7 @@ async fn what_is_from_before_a_suspect_night_stays_until_it_is_cleared() {
     scene.suspect(1).await;
     assert_eq!(scene.kept().await, [0, 1]);
     let error = drop_snapshot(&scene.keeper, scene.session(1)).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Failed && error.to_string().contains("sancerre clear"), "{error}");
+    assert!(error.kind() == ErrorKind::Failed && error.to_string().contains("`clear`"), "{error}");
     // What came after, and other machines, may go.
     drop_snapshot(&scene.keeper, scene.session(3)).await.unwrap();
     let report = collect(&scene.keeper).await.unwrap();
@@ -106,7 +106,7 @@ async fn what_is_from_before_a_suspect_night_stays_until_it_is_cleared() {
     scene.is_sound().await;
     let held = BTreeSet::from([scene.session(0)]);
     let error = release(&scene.keeper, &held, "test").await.unwrap_err();
-    assert!(error.to_string().contains("sancerre clear"), "{error}");
+    assert!(error.to_string().contains("`clear`"), "{error}");
 
     let cleared =
         suspicion::clear(&scene.keeper, &scene.log().await, &name("web01"), "it was an update").await;

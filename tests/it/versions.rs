@@ -5,7 +5,7 @@ use sancerre_engine::gc::gc;
 use sancerre_engine::keys::Unlock;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::store::{Put, Store, StoreOptions};
+use sancerre_engine::store::{Put, Removal, Store, StoreOptions};
 use sancerre_engine::{ErrorKind, StoreError, location};
 use sancerre_services::seaweedfs::{ADMIN, Bucket, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};

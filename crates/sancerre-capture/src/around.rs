@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sancerre_advice::Setting::Begin;
 use serde_json::Value;
 
 use crate::deaf::{Guard, say};
@@ -133,7 +134,7 @@ fn input() -> String {
 
 fn picture(printed: &str) -> Result<Value, String> {
     serde_json::from_str(printed)
-        .map_err(|error| format!("what the --begin command printed is not one value of JSON: {error}"))
+        .map_err(|error| format!("what the {Begin} command printed is not one value of JSON: {error}"))
 }
 
 /// Runs a command of the operator. Returns what it printed.

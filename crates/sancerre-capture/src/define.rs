@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::id;
 
+use sancerre_advice::Setting::MachineName;
+
 use crate::error::CaptureError;
 use crate::machine::Machine;
 use crate::virsh::Virsh;
@@ -41,7 +43,7 @@ impl Restored {
     pub fn refuse_existing(virsh: &Virsh, name: &str) -> Result<(), CaptureError> {
         match Machine::read(virsh, name) {
             Ok(there) => Err(CaptureError::Unfit(format!(
-                "there is a machine {} ({}) already, which is left as it is; give the restored one another name with --as, or \
+                "there is a machine {} ({}) already, which is left as it is; give the restored one another name with {MachineName}, or \
                  undefine that one first",
                 there.name, there.uuid
             ))),
@@ -68,7 +70,7 @@ impl Restored {
             operation: "write",
             path: path.clone(),
             source,
-            advice: "make room there",
+            advice: "make room there".into(),
         };
         // There are passwords in it.
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);

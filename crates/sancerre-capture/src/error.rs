@@ -72,6 +72,6 @@ pub enum CaptureError {
         /// What the system said.
         source: io::Error,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sancerre_advice::Setting::FreezeMust;
+
 use crate::agent::Agent;
 use crate::error::CaptureError;
 use crate::guard::{Freeze, Frozen};
@@ -72,7 +74,7 @@ impl Freezing<'_> {
         let said = format!("{} was not frozen: {why}", self.name);
         if pull.must_freeze {
             return Err(CaptureError::Unfit(format!(
-                "{said}. Nothing was saved; install or start the agent in the guest, or leave --freeze must out"
+                "{said}. Nothing was saved; install or start the agent in the guest, or leave {FreezeMust} out"
             )));
         }
         notes.push(format!("{said}; its file systems are as after a power cut"));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use sancerre_advice::Setting::RunFolder;
 
 use crate::error::CaptureError;
 
@@ -18,7 +19,6 @@ use crate::error::CaptureError;
 const SOCKET_BYTES_MAX: usize = 107;
 /// Between two looks at a lock.
 const STEP: Duration = Duration::from_millis(50);
-const ADVICE: &str = "give a folder that this user may write to with --run-dir";
 
 /// Where sockets and locks lie when nobody says: `runtime` is `XDG_RUNTIME_DIR`.
 pub fn default_run_folder(runtime: Option<PathBuf>) -> PathBuf {
@@ -61,7 +61,9 @@ impl Place {
                 operation: "make",
                 path: place.socket(),
                 source,
-                advice: "the path of a socket may have 107 bytes: give a shorter one with --run-dir",
+                advice: format!(
+                    "the path of a socket may have 107 bytes: give a shorter one with {RunFolder}"
+                ),
             });
         }
         Ok(place)
@@ -99,7 +101,7 @@ impl Place {
             operation: "write",
             path: path.clone(),
             source,
-            advice: ADVICE,
+            advice: advice(),
         })?;
         Ok(path)
     }
@@ -121,7 +123,11 @@ impl Drop for Place {
 }
 
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> CaptureError {
-    CaptureError::File { operation, path: path.to_owned(), source, advice: ADVICE }
+    CaptureError::File { operation, path: path.to_owned(), source, advice: advice() }
+}
+
+fn advice() -> String {
+    format!("give a folder that this user may write to with {RunFolder}")
 }
 
 /// Locks a machine, for which it waits so long; the lock is a file in the folder `base`.
@@ -188,6 +194,6 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let long = base.path().join("x".repeat(100));
         let error = Place::claim(&long, "u", None, Duration::ZERO).unwrap_err();
-        assert!(error.to_string().contains("--run-dir"), "{error}");
+        assert!(error.to_string().contains("run_folder"), "{error}");
     }
 }

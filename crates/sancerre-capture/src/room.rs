@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::statvfs;
+use sancerre_advice::Setting::Scratch;
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(200);
@@ -59,7 +60,7 @@ pub(crate) fn too_little(folder: &Path) -> Option<String> {
     (free < reserve).then(|| {
         format!(
             "{} has {} MiB left, which is too little for what the guest overwrites meanwhile; make room there, or name \
-             another folder with --scratch",
+             another folder with {Scratch}",
             folder.display(),
             free >> 20
         )

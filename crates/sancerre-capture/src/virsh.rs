@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sancerre_advice::Setting::Connection;
+
 use crate::error::CaptureError;
 use crate::program;
 use crate::xml::Element;
@@ -35,10 +37,10 @@ impl Virsh {
         match rest {
             Some(rest) if rest.starts_with('/') => Ok(Self { program, uri: uri.to_owned(), held: None }),
             Some(_) => Err(CaptureError::Unfit(format!(
-                "--connect {uri} names another host; run sancerre on that host, where its machines' disks can be read"
+                "{Connection} {uri} names another host; run sancerre on that host, where its machines' disks can be read"
             ))),
             None => Err(CaptureError::Unfit(format!(
-                "--connect {uri} is no connection; give one such as qemu:///system or qemu:///session"
+                "{Connection} {uri} is no connection; give one such as qemu:///system or qemu:///session"
             ))),
         }
     }

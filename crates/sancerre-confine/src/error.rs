@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use sancerre_advice::Setting::NoSandbox;
+
 /// Why a program was not started: it then has seen nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,7 +25,7 @@ pub enum ConfineError {
     /// The kernel cannot keep the program away from files.
     #[error(
         "cannot confine {}: Landlock does not work here ({problem}); it needs Linux 5.13 with \"landlock\" in the \
-         list of security modules (lsm=). --no-sandbox goes on without: an image that was made to do harm may then \
+         list of security modules (lsm=). {NoSandbox} goes on without: an image that was made to do harm may then \
          read every file that this user may read", program.display()
     )]
     Landlock {
@@ -34,7 +36,7 @@ pub enum ConfineError {
     },
     /// The kernel cannot keep the program away from system calls.
     #[error(
-        "cannot confine {}: seccomp does not work here ({problem}); --no-sandbox goes on without: an image that was \
+        "cannot confine {}: seccomp does not work here ({problem}); {NoSandbox} goes on without: an image that was \
          made to do harm may then use the network", program.display()
     )]
     Seccomp {

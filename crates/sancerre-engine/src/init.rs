@@ -2,6 +2,7 @@
 
 use age::secrecy::SecretString;
 use bytes::Bytes;
+use sancerre_advice::Verb::Init;
 use sancerre_format::certificate::{Certificate, Role, portable};
 use sancerre_format::config::{Config, IdentityRecord, Layout, ZoneRecord};
 use sancerre_format::id::RepositoryId;
@@ -32,6 +33,13 @@ pub struct NewRepository {
     pub layout: Layout,
 }
 
+impl NewRepository {
+    /// One with the usual sizes, in which nobody needs to approve a forget.
+    pub fn new(passphrase: SecretString, zone: Zone, writer: Name) -> Self {
+        Self { passphrase, zone, writer, approvals_needed: 0, layout: Layout::default() }
+    }
+}
+
 /// What the user must keep.
 pub struct Made {
     /// Repository and admin key.
@@ -56,6 +64,20 @@ const GENERATION: u16 = 1;
 /// Makes a repository. `config` is written last: before it there is no repository.
 ///
 /// Errors: [`Error::RepositoryExists`]; [`StoreError::Occupied`](crate::StoreError::Occupied) when an earlier `init` stopped halfway.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use sancerre_engine::{Host, Name, NewRepository, SecretString, Store, Zone, init};
+///
+/// let store = Store::in_memory();
+/// let passphrase = SecretString::from("correct horse".to_owned());
+/// let new = NewRepository::new(passphrase, Zone::new("default")?, Name::new("host1")?);
+/// let made = init(&store, &Host::real("example 1.0"), &new).await?;
+/// // To be kept apart from the repository: whom to trust, and what this host signs with.
+/// assert!(made.trust.admin.fingerprint().starts_with("SHA256:"));
+/// assert!(!made.key_file.is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Made> {
     let exists = || Error::RepositoryExists { location: store.location().to_owned() };
     if store.get(names::CONFIG).await?.is_some() {
@@ -128,8 +150,10 @@ async fn write_keys(
             .put_own(
                 &key,
                 bytes,
-                "another `sancerre init` is at work at this location, or an earlier one stopped halfway: look again in a \
-                 minute, and if no repository is there then, empty the location or use another",
+                &format!(
+                    "another {Init} is at work at this location, or an earlier one stopped halfway: look again in a minute, \
+                     and if no repository is there then, empty the location or use another"
+                ),
             )
             .await
     };

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use sancerre_advice::Verb::ExtendLocks;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Folder, Time, Title, ZoneKey};
 
 use crate::error::{Error, Result, StoreError};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::{Log, Moves, Outcome, Snapshot, needed};
@@ -240,8 +241,8 @@ pub(crate) async fn warn_after_backup(
     let soon = Time::from_unix_seconds(now.saturating_add(short_seconds(Some(usual_seconds))));
     let soonest = soonest(repository, packs, catalogue).await;
     if let Some((until, key)) = soonest.filter(|(until, _)| *until < soon) {
-        monitor.warn(format!(
-            "snapshots need object {key}, which is locked only until {until}; have a keeper run `sancerre lock extend`, \
+        monitor.warn(Topic::Policy, format!(
+            "snapshots need object {key}, which is locked only until {until}; have a keeper run {ExtendLocks}, \
              docs/STORES.md"
         ));
     }

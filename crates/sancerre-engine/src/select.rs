@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Verb::{Backup, Snapshots};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Title};
 
@@ -178,7 +179,7 @@ pub fn newest_of_each(log: &Log) -> Result<Vec<Selector>> {
 }
 
 fn no_snapshots() -> Error {
-    Error::Usage("there are no snapshots yet; make one with `sancerre backup`".into())
+    Error::Usage(format!("there are no snapshots yet; make one with {Backup}"))
 }
 
 fn candidates<'a>(snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Vec<NamedSnapshot<'a>> {
@@ -250,7 +251,7 @@ fn is_id(text: &str) -> bool {
 fn not_understood(text: &str) -> Error {
     let advice = match Title::typed(text) {
         Ok(vm) => format!("if it is a virtual machine, write {vm}:latest"),
-        Err(_) => "see `sancerre snapshots`".into(),
+        Err(_) => format!("see {Snapshots}"),
     };
     Error::Usage(format!(
         "{text:?} does not name a snapshot; write latest, VM:latest, VM:latest~1, or at least {ID_DIGITS_MIN} digits \
@@ -294,7 +295,7 @@ fn choose_id(prefix: &str, candidates: &[NamedSnapshot<'_>]) -> Result<SessionId
             let is_vm = candidates.iter().any(|candidate| candidate.vm.as_str() == prefix);
             let advice = match is_vm {
                 true => format!("for the machine of this name write {prefix}:latest"),
-                false => "see `sancerre snapshots`".into(),
+                false => format!("see {Snapshots}"),
             };
             Err(Error::Usage(format!("no snapshot's id begins with {prefix}; {advice}")))
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use sancerre_advice::Setting::{AllowUnreadable, Overwrite};
+
 use crate::Qcow2Fault;
 use crate::nbd::{Fault, NbdError};
 
@@ -26,7 +28,7 @@ pub enum OpenError {
         /// What it is instead.
         kind: &'static str,
         /// What to do about it.
-        advice: &'static str,
+        advice: String,
     },
     /// The path is no file.
     #[error("cannot read {}: it is a {kind}; {advice}", path.display())]
@@ -36,7 +38,7 @@ pub enum OpenError {
         /// What it is instead.
         kind: &'static str,
         /// What to do about it.
-        advice: &'static str,
+        advice: String,
     },
     /// An image that is not read, or one that it stands on.
     #[error("cannot read {} as a qcow2 image: {fault}", path.display())]
@@ -84,7 +86,7 @@ pub enum ReadError {
     /// A block of the disk cannot be read, even alone.
     #[error(
         "cannot read {} at offset {offset} ({length_bytes} bytes): {source}; \
-         look for a failing device in the kernel log. --allow-unreadable saves all that can be read, and says what is missing",
+         look for a failing device in the kernel log. {AllowUnreadable} saves all that can be read, and says what is missing",
         path.display()
     )]
     Unreadable {
@@ -237,7 +239,7 @@ pub enum ChangedError {
 #[non_exhaustive]
 pub enum TargetError {
     /// A file that is not empty has the name already.
-    #[error("{} exists and is not empty; choose another name, or replace it with --overwrite", path.display())]
+    #[error("{} exists and is not empty; choose another name, or replace it with {Overwrite}", path.display())]
     Exists {
         /// The target.
         path: PathBuf,
@@ -250,7 +252,7 @@ pub enum TargetError {
         /// What it is.
         kind: &'static str,
         /// What to do about it.
-        advice: &'static str,
+        advice: String,
     },
     /// The device is mounted, or held by RAID, LVM, swap or another program.
     #[error(
@@ -307,7 +309,7 @@ pub enum TargetError {
     },
     /// The device holds something.
     #[error(
-        "{} is not empty (data at offset {offset}); if it may be destroyed, restore with --overwrite",
+        "{} is not empty (data at offset {offset}); if it may be destroyed, restore with {Overwrite}",
         path.display()
     )]
     HoldsData {
@@ -338,7 +340,7 @@ pub enum TargetError {
     },
     /// The file is not of the size that the disk has, and is to be written where it lies.
     #[error(
-        "{} has {found_bytes} bytes and the disk {disk_bytes}, so it cannot be restored in place; restore with --overwrite, \
+        "{} has {found_bytes} bytes and the disk {disk_bytes}, so it cannot be restored in place; restore with {Overwrite}, \
          which makes the file anew", path.display()
     )]
     OtherSize {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
+use sancerre_advice::Setting::{Attach, Stdin};
 
 use crate::{OpenError, kind};
 
@@ -47,18 +48,18 @@ pub(crate) fn refuse_other_kinds(path: &Path, metadata: &Metadata, wanted: Wante
         Wanted::File if file_type.is_file() => Ok(()),
         Wanted::Disk => {
             let advice = match () {
-                () if file_type.is_fifo() => "pass what comes from a pipe with --stdin",
-                () if file_type.is_dir() => "name the disk images in it",
-                () if file_type.is_char_device() => "name the block device of the disk",
-                () => "name a raw image file or a block device",
+                () if file_type.is_fifo() => format!("pass what comes from a pipe with {Stdin}"),
+                () if file_type.is_dir() => "name the disk images in it".into(),
+                () if file_type.is_char_device() => "name the block device of the disk".into(),
+                () => "name a raw image file or a block device".into(),
             };
             Err(OpenError::NotADisk { path, kind, advice })
         }
         Wanted::File => {
             let advice = match () {
-                () if file_type.is_block_device() => "name it as a disk, without --attach",
-                () if file_type.is_dir() => "name each file in it, or a tar archive of it",
-                () => "write what comes from it to a file first",
+                () if file_type.is_block_device() => format!("name it as a disk, without {Attach}"),
+                () if file_type.is_dir() => "name each file in it, or a tar archive of it".into(),
+                () => "write what comes from it to a file first".into(),
             };
             Err(OpenError::NotAFile { path, kind, advice })
         }

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use archive::Members;
 use description::Description;
+use sancerre_advice::Setting::Format;
 use sha2::{Digest, Sha256};
 
 use crate::positional::{is_inside, length};
@@ -109,7 +110,7 @@ pub fn read_package(file: &dyn Disk, whole: &LooksWhole<'_>) -> Result<Package, 
         if !disk.file.to_ascii_lowercase().ends_with(SUFFIX) {
             return Err(PackageFault::new(format!(
                 "{shown} is no VMDK by its name, and disks of other forms in an OVA are not read; unpack it with tar, and \
-                 back up the disks with --format"
+                 back up the disks with {Format}"
             )));
         }
         if length_bytes % archive::SECTOR_BYTES != 0 {

@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use sancerre_advice::Setting::{CacheFolder, NoCache};
 use sancerre_format::bytes::to_u64;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::monitor::Warn;
 use crate::repository::Repository;
 
 pub use objects::{Read, Wanted};
@@ -44,7 +44,7 @@ struct Folder {
     used_bytes: Mutex<Option<u64>>,
     /// Set when it cannot be written to, which is told once.
     is_off: AtomicBool,
-    warn: Arc<Warn>,
+    warn: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Cache {
@@ -171,8 +171,8 @@ impl Folder {
             && !self.is_off.swap(true, Ordering::Relaxed)
         {
             (self.warn)(format!(
-                "the cache {} cannot be written to: {error}; the next backup will fetch more (--cache-dir names another \
-                 folder, --no-cache does without)",
+                "the cache {} cannot be written to: {error}; the next backup will fetch more ({CacheFolder} names another \
+                 folder, {NoCache} does without)",
                 self.path.display()
             ));
         }
@@ -316,6 +316,6 @@ mod tests {
         folder.put(&name(2), "salt", &[1; 5]);
         assert!(folder.read(&name(1), at(1)).is_none());
         let warnings = warnings.lock().unwrap();
-        assert!(warnings.len() == 1 && warnings[0].contains("--no-cache"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("no_cache"), "{warnings:?}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Signer;
 use sancerre_format::id::{Hash, PackName, SessionId};
@@ -14,7 +15,7 @@ use sancerre_format::record::{self, Record};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::log::{Log, LogEntry};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use sancerre_store::Listed;
 
@@ -46,6 +47,14 @@ pub struct BadList {
     pub error: FormatError,
     /// Why it cannot be read, if that is all that is known of it.
     pub unread: Option<String>,
+}
+
+impl BadList {
+    /// Says that the work goes on without it.
+    pub fn tell(&self, monitor: &Monitor) {
+        monitor
+            .warn(Topic::Damage, format!("pack list {} is ignored: {}; run {Check}", self.key, self.error));
+    }
 }
 
 impl Catalogue {

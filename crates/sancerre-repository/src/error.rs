@@ -1,10 +1,17 @@
 //! What can go wrong, in kinds that tell the caller what to do.
 
+mod next;
+
+use sancerre_advice::Setting::AllowChanging;
+use sancerre_advice::Verb::{
+    Abandon, Check, ForgetOne, GiveUp, Init, Repair, RevokeKey, Snapshots, UndeleteOne,
+};
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
+pub use sancerre_advice::{Advice, Setting, Verb};
 pub use sancerre_store::StoreError;
 
 use crate::keys::LostKey;
@@ -58,7 +65,7 @@ pub enum Error {
     /// No `config` object.
     #[error(
         "there is no repository at {location}: check the location, and of a folder whether its disk or share is mounted. \
-         `sancerre init` is for a new repository only"
+         {Init} is for a new repository only"
     )]
     NoRepository {
         /// Where it was looked for.
@@ -77,7 +84,7 @@ pub enum Error {
     /// A log entry is lost, and nothing says what became of its session that a collector may believe.
     #[error(
         "log entry {key} is lost, and what session {session} came to is not certain, so nothing is added or deleted. \
-         `sancerre repair` says what can be done; the entry can also be brought back from a copy of the repository"
+         {Repair} says what can be done; the entry can also be brought back from a copy of the repository"
     )]
     Unresolved {
         /// The entry's key.
@@ -88,8 +95,8 @@ pub enum Error {
     /// An abort where a snapshot was seen.
     #[error(
         "{key} is an abort, and an earlier gc saw a snapshot there: its manifest was lost, and somebody put that in its place. \
-         Nothing was deleted. Bring the snapshot back from a copy of the repository; if nobody can, give it up with `sancerre \
-         repair --give-up {key}`"
+         Nothing was deleted. Bring the snapshot back from a copy of the repository; if nobody can, give it up with {}",
+        GiveUp(key.clone())
     )]
     Replaced {
         /// The outcome's key.
@@ -109,7 +116,7 @@ pub enum Error {
         /// What did not open.
         what: String,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// An object is not what the format says.
     #[error("object {key}: {source}; {}", advice(source))]
@@ -124,7 +131,7 @@ pub enum Error {
     KeyLost(Box<LostKey>),
     /// A log entry is missing below one that verifies.
     #[error(
-        "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; if it is gone for good, `sancerre repair` says what can be done; or, if {by} was taken over and signed a number far above all others, run `sancerre key revoke` for that key"
+        "log entry {number} is missing: entry {above} of {by} is above it, and nothing can be added to the log. Bring it back; if it is gone for good, {Repair} says what can be done; or, if {by} was taken over and signed a number far above all others, run {RevokeKey} for that key"
     )]
     Gap {
         /// The first number that is missing.
@@ -136,7 +143,7 @@ pub enum Error {
     },
     /// Two log entries do not follow on each other.
     #[error(
-        "log entry {above} of {by} follows on another entry {number} than stands there: somebody replaced that, or {by} lies. Nothing was deleted. Bring entry {number} back; or, if {by} was taken over, run `sancerre key revoke` for that key"
+        "log entry {above} of {by} follows on another entry {number} than stands there: somebody replaced that, or {by} lies. Nothing was deleted. Bring entry {number} back; or, if {by} was taken over, run {RevokeKey} for that key"
     )]
     Broken {
         /// The entry that is another one than was read.
@@ -155,7 +162,7 @@ pub enum Error {
         source: FormatError,
     },
     /// Something that the repository should hold cannot be found in it.
-    #[error("{what} is missing from the repository; run `sancerre check` to see what depends on it")]
+    #[error("{what} is missing from the repository; run {Check} to see what depends on it")]
     Lost {
         /// What.
         what: String,
@@ -175,7 +182,7 @@ pub enum Error {
     },
     /// An object is there and cannot be read, though the store works.
     #[error(
-        "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again; if it is gone for good, `sancerre repair` says what can be done"
+        "object {key} cannot be read: {reason}. Without it nothing can be written or deleted safely, so nothing was; restore and other reading commands go on without it. Make it readable or bring it back, then run again; if it is gone for good, {Repair} says what can be done"
     )]
     Unread {
         /// Its key.
@@ -205,7 +212,8 @@ pub enum Error {
     },
     /// An outcome that somebody saw is neither there nor forgotten.
     #[error(
-        "object {key} is missing: log entry {entry} knew it, and nobody forgot it. Somebody hides or removed it; nothing was deleted. Bring it back (on a store with versions, remove the delete marker), and run `sancerre check`; if it is gone for good, `sancerre repair --give-up {key}`"
+        "object {key} is missing: log entry {entry} knew it, and nobody forgot it. Somebody hides or removed it; nothing was deleted. Bring it back (on a store with versions, remove the delete marker), and run {Check}; if it is gone for good, {}",
+        GiveUp(key.clone())
     )]
     Hidden {
         /// Its key.
@@ -227,7 +235,7 @@ pub enum Error {
     },
     /// The store went away at the commit point.
     #[error(
-        "the store went away while snapshot {session} was being committed: {reason}; `sancerre snapshots` shows whether it was saved once the store is back"
+        "the store went away while snapshot {session} was being committed: {reason}; {Snapshots} shows whether it was saved once the store is back"
     )]
     Undecided {
         /// Which.
@@ -252,7 +260,7 @@ pub enum Error {
     Read(#[from] ReadError),
     /// A disk changed while it was read.
     #[error(
-        "{source}. Nothing was saved. docs/QUIESCE.md has recipes; --allow-changing saves it all the same, marked fuzzy"
+        "{source}. Nothing was saved. docs/QUIESCE.md has recipes; {AllowChanging} saves it all the same, marked fuzzy"
     )]
     Changed {
         /// How.
@@ -366,10 +374,12 @@ fn of_store(error: &StoreError) -> ErrorKind {
     }
 }
 
-fn advice(source: &FormatError) -> &'static str {
+fn advice(source: &FormatError) -> String {
     match source {
-        FormatError::Unsupported { .. } => "nothing is wrong with it: use a newer version of sancerre",
-        _ => "run `sancerre check` to see what depends on it",
+        FormatError::Unsupported { .. } => {
+            "nothing is wrong with it: use a newer version of sancerre".to_owned()
+        }
+        _ => format!("run {Check} to see what depends on it"),
     }
 }
 
@@ -379,19 +389,22 @@ fn unverified(source: &FormatError, number: u64, backup: Option<&SessionId>) -> 
     }
     let bring = "Nothing was deleted. Bring the right bytes back";
     match backup {
-        None => format!("{bring}, or have the administrator end it with `sancerre gc --abandon {number}`"),
-        Some(session) => {
-            let id: String = session.intent.to_string().chars().take(8).collect();
-            format!(
-                "It may have been a snapshot. {bring}, or give it up for good with `sancerre forget {id}`"
-            )
-        }
+        None => format!("{bring}, or have the administrator end it with {}", Abandon(number)),
+        Some(session) => format!(
+            "It may have been a snapshot. {bring}, or give it up for good with {}",
+            ForgetOne(short(session))
+        ),
     }
+}
+
+/// The beginning of a snapshot's id, as commands take it.
+fn short(session: &SessionId) -> String {
+    session.intent.to_string().chars().take(8).collect()
 }
 
 /// By whom and when a snapshot was forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", self.id(), self.advice())]
+#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", short(snapshot), self.way())]
 pub struct Forgotten {
     /// Which.
     pub snapshot: SessionId,
@@ -408,14 +421,10 @@ pub struct Forgotten {
 }
 
 impl Forgotten {
-    fn id(&self) -> String {
-        self.snapshot.intent.to_string().chars().take(8).collect()
-    }
-
-    fn advice(&self) -> String {
+    fn way(&self) -> String {
         match self.collected {
             Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
-            None => format!("`sancerre undelete {}` takes that back, until gc has run", self.id()),
+            None => format!("{} takes that back, until gc has run", UndeleteOne(short(&self.snapshot))),
         }
     }
 }

@@ -132,13 +132,14 @@ impl Sealer for AgeSealer {
             fill(&mut random);
             let key = hybrid::HybridRecipient::new(recipient, random).ok_or_else(|| Error::WrongKey {
                 what: "a recipient that starts with age1pq1 is cut short or mistyped".into(),
-                advice: "give the whole line that age-keygen -pq printed",
+                advice: "give the whole line that age-keygen -pq printed".into(),
             })?;
             return age::encrypt(&key, secret).map_err(|error| seal_failed(&error));
         }
         let recipient = age::x25519::Recipient::from_str(recipient).map_err(|reason| Error::WrongKey {
             what: format!("{recipient:?} is not an age recipient: {reason}"),
-            advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)",
+            advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)"
+                .into(),
         })?;
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
     }
@@ -152,5 +153,5 @@ impl Sealer for AgeSealer {
 }
 
 fn seal_failed(error: &age::EncryptError) -> Error {
-    Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it" }
+    Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it".into() }
 }

@@ -5,6 +5,7 @@ mod append;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sancerre_advice::Verb::AddKey;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
@@ -14,7 +15,7 @@ use sancerre_format::log::{Intent, Kind};
 use sancerre_format::names::{self, MachineId, Time, Title};
 use sancerre_format::outcome::{Abort, Manifest};
 use sancerre_format::record;
-use sancerre_format::seal::SessionKey;
+use sancerre_format::seal::{RootKey, SessionKey};
 
 use crate::error::{Error, Result, StoreError};
 use crate::index::{WHOLE_BYTES, sign_segment};
@@ -32,8 +33,6 @@ use append::New;
 pub struct Session {
     /// Number and hash.
     pub id: SessionId,
-    /// Seals its data; in memory only.
-    pub key: SessionKey,
     /// The key, sealed to the repository identity: goes into every data pack.
     pub sealed_key: Vec<u8>,
     /// When it was announced.
@@ -48,6 +47,8 @@ pub struct Session {
     pub lock_until: Option<Time>,
     /// Objects below `keys/` that were not there when it was announced.
     pub lost_keys: Vec<LostKey>,
+    /// Seals its data; in memory only.
+    key: SessionKey,
     writer: SignerKey,
     lists: u32,
     segments: u32,
@@ -132,6 +133,11 @@ impl Session {
         }
         self.segments += 1;
         Ok(())
+    }
+
+    /// What its data is sealed with.
+    pub fn content_root(&self) -> RootKey {
+        self.key.root()
     }
 
     /// Number of index segments published.
@@ -339,7 +345,7 @@ pub fn refuse_revoked(log: &Log, signer: &SignerKey, number: u64) -> Result<()> 
                 "{signer} was revoked from log number {} on ({}): nothing it signs is trusted",
                 revoked.from, revoked.reason
             ),
-            advice: "have the administrator make a new key with `sancerre key add`",
+            advice: format!("have the administrator make a new key with {AddKey}"),
         }),
         _ => Ok(()),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sancerre_advice::Verb::{Repair, Snapshots};
 use sancerre_format::FormatError;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::names::{self, Title};
@@ -12,7 +13,7 @@ use crate::catalogue::{BadList, Catalogue};
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::log::{Log, LogEntry, Moves, open_body};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::unlisted;
 
@@ -32,7 +33,7 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
     let snapshot = snapshot.ok_or_else(|| {
-        Error::Usage(format!("there is no snapshot {}; `sancerre snapshots` lists all", session.intent))
+        Error::Usage(format!("there is no snapshot {}; {Snapshots} lists all", session.intent))
     })?;
     log.refuse_forgotten(&session)?;
     let body = open_body(repository, &snapshot)?;
@@ -130,7 +131,7 @@ impl SnapshotReader {
         if !self.frames.repository().keys.can_open_content() {
             return Err(Error::WrongKey {
                 what: "this key cannot open the content of backups".into(),
-                advice: "use the repository's passphrase or a restore identity",
+                advice: "use the repository's passphrase or a restore identity".into(),
             });
         }
         if let MemberKind::Other(kind) = &member.kind {
@@ -143,14 +144,12 @@ impl SnapshotReader {
 
     /// Tells which pack lists were left out, and that packs were found without one.
     pub fn warn(&self, monitor: &Monitor) {
-        for bad in &self.bad_lists {
-            monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
-        }
+        self.bad_lists.iter().for_each(|bad| bad.tell(monitor));
         let found = self.frames.catalogue().unlisted().len();
         if found > 0 {
-            monitor.warn(format!(
+            monitor.warn(Topic::Damage, format!(
                 "{found} packs are named by no pack list that can be read: they were found in the store's listing, and what is \
-                 in them is proven by its ids; `sancerre repair` writes the lists anew"
+                 in them is proven by its ids; {Repair} writes the lists anew"
             ));
         }
     }

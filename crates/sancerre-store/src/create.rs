@@ -122,10 +122,10 @@ impl Store {
     /// Writes an object whose key nobody else uses.
     ///
     /// Errors: [`StoreError::Occupied`] when the key holds other bytes.
-    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &'static str) -> Result<()> {
+    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &str) -> Result<()> {
         match self.put_new(key, bytes).await? {
             Put::Created => Ok(()),
-            Put::Occupied(_) => Err(StoreError::Occupied { key: key.to_owned(), advice }),
+            Put::Occupied(_) => Err(StoreError::Occupied { key: key.to_owned(), advice: advice.to_owned() }),
         }
     }
 }

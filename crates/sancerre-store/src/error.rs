@@ -1,5 +1,6 @@
 //! What can go wrong with a store.
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 
 use crate::messages::{self, explain};
@@ -49,7 +50,7 @@ pub enum StoreError {
     #[error("{0}")]
     Refused(String),
     /// An object that must be there is not.
-    #[error("object {key} is missing; run `sancerre check` to see what depends on it")]
+    #[error("object {key} is missing; run {Check} to see what depends on it")]
     Missing {
         /// Its key.
         key: String,
@@ -64,7 +65,7 @@ pub enum StoreError {
     },
     /// An object is there and cannot be read, though the store works: nothing says that it rotted.
     #[error(
-        "object {key} cannot be read: {reason}; the store as such works, so it is this object alone. Make it readable again, or see with `sancerre check` what depends on it"
+        "object {key} cannot be read: {reason}; the store as such works, so it is this object alone. Make it readable again, or see with {Check} what depends on it"
     )]
     Withheld {
         /// Its key.
@@ -104,7 +105,7 @@ pub enum StoreError {
         /// Its key.
         key: String,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
 }
 

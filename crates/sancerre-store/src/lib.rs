@@ -2,9 +2,10 @@
 //!
 //! Writes are in `create`. On a store with versions `versions` says which of them is the object. Below [`Store`] lie `retry`
 //! (a store that is away is waited for), `transport` (HTTP whose time-outs count lack of progress, with limits of speed)
-//! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; [`s3`] makes the few S3
+//! and [`traffic`] (what was asked and moved). [`probe`] finds out what a store really does; `s3` makes the few S3
 //! requests that `object_store` has no name for.
 
+mod cancel;
 mod causes;
 pub mod clock;
 mod cloud;
@@ -21,8 +22,9 @@ mod options;
 pub mod probe;
 mod rate_limit;
 mod reader;
+mod removal;
 mod retry;
-pub mod s3;
+mod s3;
 mod strange;
 pub mod traffic;
 mod transport;
@@ -35,7 +37,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::limits;
 use sancerre_format::names::{self, Time};
@@ -48,12 +50,13 @@ use strange::Strange;
 use traffic::{RequestKind, Traffic};
 use versions::{VersionToRead, Versions};
 
+pub use cancel::Cancel;
 pub use error::{Result, StoreError};
 pub use local::Leftovers;
 pub use messages::explain;
 pub use options::StoreOptions;
 pub use reader::RangeReader;
-pub use retry::Cancel;
+pub use removal::Removal;
 
 /// What a create-only write found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,7 +218,7 @@ impl Store {
     }
 
     /// The requests that only S3 has; none for other stores.
-    pub fn s3(&self) -> Option<&s3::S3> {
+    pub(crate) fn s3(&self) -> Option<&s3::S3> {
         self.shared.s3.as_ref()
     }
 
@@ -355,26 +358,6 @@ impl Store {
         self.account(RequestKind::List, 0, 0).await;
         let folders = self.inner.list_with_delimiter(Some(&folder_path(prefix)?)).await?.common_prefixes;
         Ok(folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect())
-    }
-
-    /// Removes an object with all its versions, or finds that it is gone. What replaces keys calls this, and `gc` for
-    /// packs in committed lists.
-    ///
-    /// Errors: [`StoreError::DeleteRefused`] for a version that the store does not delete.
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        if let Some(s3) = self.history().await? {
-            return self.delete_versions(s3, key).await;
-        }
-        let removed = self.shared.patience.during(key, || self.try_delete(key).boxed()).await;
-        match removed {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(StoreError::Failed { operation: "remove", key: key.to_owned(), source }),
-        }
-    }
-
-    async fn try_delete(&self, key: &str) -> object_store::Result<()> {
-        self.account(RequestKind::Delete, 0, 0).await;
-        self.inner.delete(&path(key)?).await
     }
 
     /// Reads many objects, many at a time, ascending by key.

@@ -39,6 +39,11 @@ impl Leftovers {
 }
 
 impl Store {
+    /// An empty store in memory, which ends with the process: for tests and to try things out.
+    pub fn in_memory() -> Self {
+        Self::new(Arc::new(object_store::memory::InMemory::new()), "memory")
+    }
+
     /// Opens a folder of this machine; with `create`, makes it first.
     ///
     /// Errors: [`StoreError::NoFolder`] where no folder is; [`StoreError::File`].

@@ -3,6 +3,7 @@
 //! A lock is of one version, and what counts is that of the earliest, which is the object.
 
 use bytes::Bytes;
+use sancerre_advice::Verb::Probe;
 use sancerre_format::names::Time;
 
 use crate::Store;
@@ -120,7 +121,7 @@ impl Store {
 fn understood(key: &str, lock: &ObjectRetention) -> Result<Lock> {
     let until = lock.until.ok_or_else(|| {
         StoreError::Refused(format!(
-            "the store says in an unknown way until when object {key} is locked: {:?}; `sancerre doctor` tries it out",
+            "the store says in an unknown way until when object {key} is locked: {:?}; {Probe} tries it out",
             lock.term
         ))
     })?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 
 use quick_xml::escape::unescape;
+use sancerre_advice::Verb::{Forget, Gc};
 
 use crate::causes::with_root_cause;
 use crate::causes::{self, FOLDER, of_kernel};
@@ -34,22 +35,24 @@ pub fn explain(error: &object_store::Error) -> String {
 }
 
 /// What to do about it.
-pub(crate) fn advice(error: &object_store::Error) -> &'static str {
+pub(crate) fn advice(error: &object_store::Error) -> Cow<'static, str> {
     if causes::find::<Refused>(error).is_some_and(|refused| matches!(refused, Refused::NoCreate { .. })) {
-        return "mount it in a way that has hard links, or use another place (docs/STORES.md)";
+        return "mount it in a way that has hard links, or use another place (docs/STORES.md)".into();
     }
     match of_kernel(error).filter(|_| causes::is_of_a_folder(error)) {
-        Some(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
-            "the quota of this user or folder is used up. Raise it; or run `sancerre forget` and then `sancerre gc`, which \
-             need no room there; then run again"
-        }
-        Some(error) if causes::is_full(error) => {
-            "the disk is full, or has no room for one more file. Run `sancerre forget` and then `sancerre gc`, which can \
-             empty a full disk, or make room otherwise; then run again"
-        }
-        Some(error) => of_a_folder(error.kind()),
-        None if causes::is_of_a_folder(error) => "see what is mounted there, then run again",
-        None => of_a_provider(&with_root_cause(error)),
+        Some(error) if error.kind() == io::ErrorKind::QuotaExceeded => format!(
+            "the quota of this user or folder is used up. Raise it; or run {Forget} and then {Gc}, which need no room there; \
+             then run again"
+        )
+        .into(),
+        Some(error) if causes::is_full(error) => format!(
+            "the disk is full, or has no room for one more file. Run {Forget} and then {Gc}, which can empty a full disk, or \
+             make room otherwise; then run again"
+        )
+        .into(),
+        Some(error) => of_a_folder(error.kind()).into(),
+        None if causes::is_of_a_folder(error) => "see what is mounted there, then run again".into(),
+        None => of_a_provider(&with_root_cause(error)).into(),
     }
 }
 

@@ -6,13 +6,12 @@
 //! time once, not once for each of the objects that are still to be written.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use object_store::client::HttpError;
-use tokio::sync::Notify;
+use sancerre_advice::Setting::RetryFor;
 use tokio::time::Instant;
 
 use crate::causes::{FOLDER, NoTls, Refusal, Untrusted, find, transient};
@@ -27,35 +26,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 /// The user hears of an outage when it has lasted so long.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// The user asked to stop: nobody waits for the store any longer.
-#[derive(Clone, Default)]
-pub struct Cancel(Arc<Signal>);
-
-#[derive(Default)]
-struct Signal {
-    is_set: AtomicBool,
-    changed: Notify,
-}
-
-impl Cancel {
-    /// Ends all waiting, now and from now on.
-    pub fn now(&self) {
-        self.0.is_set.store(true, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.is_set.load(Ordering::SeqCst)
-    }
-
-    async fn wait(&self) {
-        let changed = self.0.changed.notified();
-        if !self.is_set() {
-            changed.await;
-        }
-    }
-}
 
 impl Store {
     /// The same store for reads that are worth one attempt and no waiting.
@@ -148,7 +118,7 @@ impl RetryPolicy {
         {
             outage.is_told = true;
             (self.options.notice)(format!(
-                "the store does not answer ({}); trying again for up to {} s (--retry-for)",
+                "the store does not answer ({}); trying again for up to {} s ({RetryFor})",
                 explain(error),
                 self.options.retry_for.as_secs()
             ));

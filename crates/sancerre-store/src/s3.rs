@@ -11,7 +11,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::FutureExt;
-use object_store::HeaderMap;
 use object_store::aws::AmazonS3;
 use object_store::client::{HttpClient, HttpRequest};
 use object_store::path::Path;
@@ -23,13 +22,13 @@ use crate::error::{Result, StoreError};
 use crate::messages;
 use crate::retry::RetryPolicy;
 
-pub use listing::{Page, Version};
+pub(crate) use listing::{Page, Version};
 
 /// For how long a signature holds: an upload must begin within.
 const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// A bucket's own interface.
-pub struct S3 {
+pub(crate) struct S3 {
     store: Arc<AmazonS3>,
     client: HttpClient,
     prefix: Path,
@@ -38,28 +37,26 @@ pub struct S3 {
 
 /// What a request came back with.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status code.
-    pub status: u16,
-    /// The header.
-    pub headers: HeaderMap,
+    pub(crate) status: u16,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// Whether it was done.
-    pub fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
     /// The text of the first XML element of this name that has no attributes.
-    pub fn element(&self, name: &str) -> Option<String> {
+    pub(crate) fn element(&self, name: &str) -> Option<String> {
         messages::element(&String::from_utf8_lossy(&self.body), name).map(str::to_owned)
     }
 
     /// Status, and the provider's word for it.
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let code = self.element("Code").unwrap_or_default();
         format!("{} {code}", self.status).trim_end().to_owned()
     }
@@ -67,27 +64,27 @@ impl Answer {
 
 /// A lock on an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectRetention {
+pub(crate) struct ObjectRetention {
     /// `COMPLIANCE` or `GOVERNANCE`.
-    pub mode: String,
+    pub(crate) mode: String,
     /// Until when, as the store says.
-    pub term: String,
+    pub(crate) term: String,
     /// The same, if it can be read.
-    pub until: Option<Time>,
+    pub(crate) until: Option<Time>,
 }
 
 /// A bucket's lock on every new object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// `COMPLIANCE` or `GOVERNANCE`.
-    pub mode: String,
+    pub(crate) mode: String,
     /// For how many days.
-    pub days: u32,
+    pub(crate) days: u32,
 }
 
 impl Rule {
     /// The days in seconds.
-    pub fn seconds(&self) -> i64 {
+    pub(crate) fn seconds(&self) -> i64 {
         i64::from(self.days).saturating_mul(86_400)
     }
 }
@@ -103,7 +100,7 @@ impl S3 {
     }
 
     /// Sends a request about the object `key` of the repository, or about the bucket when there is none.
-    pub async fn request(
+    pub(crate) async fn request(
         &self,
         method: Method,
         key: Option<&str>,
@@ -158,7 +155,7 @@ impl S3 {
         };
         let (parts, body) = self.client.execute(request).await.map_err(failed)?.into_parts();
         let body = body.bytes().await.map_err(failed)?;
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(Answer { status: parts.status.as_u16(), body })
     }
 
     pub(crate) async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
@@ -168,7 +165,7 @@ impl S3 {
     /// Whether the bucket keeps versions: `Enabled`, `Suspended`, or none if it never did.
     ///
     /// Errors: the inner one is the store's refusal to tell.
-    pub async fn versioning(&self) -> Result<std::result::Result<Option<String>, String>> {
+    pub(crate) async fn versioning(&self) -> Result<std::result::Result<Option<String>, String>> {
         let answer = self.get(None, &[("versioning", "")]).await?;
         Ok(if answer.is_success() { Ok(answer.element("Status")) } else { Err(answer.reason()) })
     }
@@ -176,7 +173,7 @@ impl S3 {
     /// The lock that the bucket puts on every new object.
     ///
     /// Errors: the inner one is the store's refusal to tell.
-    pub async fn default_retention(&self) -> Result<std::result::Result<Option<Rule>, String>> {
+    pub(crate) async fn default_retention(&self) -> Result<std::result::Result<Option<Rule>, String>> {
         let answer = self.get(None, &[("object-lock", "")]).await?;
         if answer.status == 404 {
             return Ok(Ok(None));
@@ -192,7 +189,7 @@ impl S3 {
     /// The lock on one version of an object, or on the current one.
     ///
     /// Errors: the inner one is the store's refusal to tell.
-    pub async fn retention(
+    pub(crate) async fn retention(
         &self,
         key: &str,
         version: Option<&str>,
@@ -212,7 +209,12 @@ impl S3 {
     }
 
     /// Sets the lock on one version of an object, or on the current one.
-    pub async fn set_retention(&self, key: &str, version: Option<&str>, body: Bytes) -> Result<Answer> {
+    pub(crate) async fn set_retention(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        body: Bytes,
+    ) -> Result<Answer> {
         // Required of requests about locks, and not made by what signs them.
         let checksum = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&body));
         let headers = [("x-amz-checksum-sha256", checksum.as_str())];
@@ -254,7 +256,7 @@ impl S3 {
     }
 
     /// Asks to delete one version of an object for good; without a version, what a delete does by default.
-    pub async fn delete(&self, key: &str, version: Option<&str>) -> Result<Answer> {
+    pub(crate) async fn delete(&self, key: &str, version: Option<&str>) -> Result<Answer> {
         let query: Vec<_> = version.iter().map(|version| ("versionId", *version)).collect();
         self.request(Method::DELETE, Some(key), &query, &[], Bytes::new()).await
     }

@@ -181,7 +181,7 @@ impl Context {
     /// A monitor that warns on the output, without progress or signals.
     pub(crate) fn monitor(&self) -> Monitor {
         let output = self.output.clone();
-        Monitor::new(move |message| output.warning(&message))
+        Monitor::new(move |event| output.warning(&event.message))
     }
 
     /// A monitor for a long command, and what shows its progress and passes it signals while it lives.

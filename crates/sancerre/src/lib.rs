@@ -41,6 +41,7 @@ mod progress;
 mod repository;
 mod socket;
 mod sources;
+mod spelling;
 mod suspicion;
 mod units;
 mod unreadable;
@@ -63,6 +64,7 @@ use output::Output;
 
 pub use io::{Environment, Io, Prompt};
 pub use process::prepare;
+pub use spelling::spell;
 
 /// Program and version, as signed records carry it.
 const TOOL: &str = concat!("sancerre ", env!("CARGO_PKG_VERSION"));
@@ -73,6 +75,7 @@ const SHUTDOWN: Duration = Duration::from_millis(200);
 ///
 /// `arguments` starts with the program's name. A second interrupt signal ends the process from in here.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, io: Io) -> i32 {
+    spell();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Arguments::try_parse_from(&arguments) {
         Ok(parsed) => execute(parsed, io).code(),

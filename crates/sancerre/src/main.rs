@@ -1,6 +1,8 @@
 //! The `sancerre` program.
 
 fn main() {
+    // Before helpers as well: what they say is shown to the same user.
+    sancerre::spell();
     // The helper, which confines itself before anything else has a file open; then it becomes another program, or reads an
     // image.
     let mut arguments = std::env::args_os();

@@ -50,6 +50,18 @@ const SILENT: &[(&[&str], &str)] = &[
     (&["debug_assert", "!"], "`debug_assert!`"),
 ];
 
+/// The package that knows how its users call things; all others name a `Verb` or a `Setting`.
+const COMMAND_LINE: &str = "crates/sancerre/";
+/// Programs of others, whose flags messages may name.
+const OTHER_PROGRAMS: [&str; 5] = ["virsh ", "qemu-img ", "rbd ", "blockdev ", "nbdinfo "];
+
+/// Who may delete objects: collectors, what replaces keys, and the probe its own.
+const REMOVERS: [&str; 3] = [
+    "crates/sancerre-store/src/",
+    "crates/sancerre-engine/src/gc/",
+    "crates/sancerre-repository/src/keys/recipients.rs",
+];
+
 const LEFTOVERS: &[(&[&str], &str)] =
     &[(&["todo", "!"], "`todo!`"), (&["unimplemented", "!"], "`unimplemented!`"), (&["dbg", "!"], "`dbg!`")];
 
@@ -81,6 +93,8 @@ pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
         findings.extend(ambient(path, source));
         findings.extend(waiting(path, source));
         findings.extend(silent_defaults(path, source));
+        findings.extend(spelled(path, source));
+        findings.extend(removal(path, source));
     }
     findings
 }
@@ -166,6 +180,46 @@ fn silent_defaults(path: &str, source: &Source) -> Vec<Finding> {
             Finding::new(path, line, format!("{what} on the path of bytes: {advice}"))
         })
         .collect()
+}
+
+fn removal(path: &str, source: &Source) -> Vec<Finding> {
+    if REMOVERS.iter().any(|prefix| path.starts_with(prefix)) {
+        return Vec::new();
+    }
+    let found = product_hits(source, &[(&["Removal"], "`Removal`")]).into_iter();
+    found.map(|(line, what)| Finding::new(path, line, format!("{what}: only collectors delete"))).collect()
+}
+
+/// Sentences of a library that name flags or commands of our command line.
+fn spelled(path: &str, source: &Source) -> Vec<Finding> {
+    if path.starts_with(COMMAND_LINE) {
+        return Vec::new();
+    }
+    let places = source.tokens.iter().enumerate();
+    let texts = places.filter(|(index, token)| {
+        // The text of a `///` is a literal too.
+        let is_doc = index.checked_sub(2).is_some_and(|before| source.matches(before, &["doc", "="]));
+        token.text.contains('"') && !is_doc && !source.is_test_line(token.line)
+    });
+    let named = texts.filter(|(_, token)| {
+        let is_foreign = OTHER_PROGRAMS.iter().any(|program| token.text.contains(program));
+        token.text.contains("`sancerre ") || has_flag(&token.text) && !is_foreign
+    });
+    let advice = "name a `Verb` or a `Setting` of sancerre-advice, which the program spells";
+    named
+        .map(|(_, token)| {
+            Finding::new(path, token.line, format!("a flag or command in a library's text: {advice}"))
+        })
+        .collect()
+}
+
+/// Whether a text of several words has one that begins as a flag does. A flag alone is an argument of another program.
+fn has_flag(text: &str) -> bool {
+    let is_flag = |word: &str| {
+        let name = word.trim_start_matches(['"', '(', '`']).strip_prefix("--");
+        name.is_some_and(|name| name.starts_with(|letter: char| letter.is_ascii_lowercase()))
+    };
+    text.split_whitespace().nth(1).is_some() && text.split_whitespace().any(is_flag)
 }
 
 fn leftovers(path: &str, source: &Source) -> Vec<Finding> {

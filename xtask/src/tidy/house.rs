@@ -6,20 +6,33 @@ use super::source::{Source, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each crate may use of the others; the order is that of reading.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("sancerre-advice", &[]),
     ("sancerre-format", &[]),
-    ("sancerre-confine", &[]),
-    ("sancerre-image", &["confine"]),
+    ("sancerre-confine", &["advice"]),
+    ("sancerre-image", &["advice", "confine"]),
     ("sancerre-guest", &["confine", "image"]),
-    ("sancerre-store", &["format"]),
-    ("sancerre-repository", &["format", "image", "store"]),
+    ("sancerre-store", &["advice", "format"]),
+    ("sancerre-repository", &["advice", "format", "image", "store"]),
     ("sancerre-serve", &["repository"]),
     ("sancerre-boot", &[]),
-    ("sancerre-capture", &["boot"]),
-    ("sancerre-engine", &["format", "image", "store", "repository"]),
+    ("sancerre-capture", &["advice", "boot"]),
+    ("sancerre-engine", &["advice", "format", "image", "store", "repository"]),
     (
         "sancerre",
-        &["format", "confine", "image", "guest", "store", "repository", "serve", "boot", "capture", "engine"],
+        &[
+            "advice",
+            "format",
+            "confine",
+            "image",
+            "guest",
+            "store",
+            "repository",
+            "serve",
+            "boot",
+            "capture",
+            "engine",
+        ],
     ),
 ];
 

@@ -75,6 +75,29 @@ fn product_code_does_not_panic() {
 }
 
 #[test]
+fn a_library_names_no_flag_and_no_command_of_ours() {
+    for text in
+        ["run `sancerre check`", "restore with --overwrite", "replace it (--overwrite)", "--memory is short"]
+    {
+        only(&check(ENGINE, &format!("const A: &str = \"{text}\";\n")), 2, "`Verb` or a `Setting`");
+        assert_eq!(check(ENGINE, &format!("/// {text}\nconst A: u8 = 1; // {text}\n")), []);
+        assert_eq!(check(ENGINE, &format!("#[test]\nfn a() {{\nb(\"{text}\");\n}}\n")), []);
+        assert_eq!(check("crates/sancerre/src/a.rs", &format!("const A: &str = \"{text}\";\n")), []);
+    }
+    for text in ["--domain", "a -- b", "run {Check}", "`virsh list --all` shows them", "nothing--at all"] {
+        assert_eq!(check(ENGINE, &format!("const A: &str = \"{text}\";\n")), []);
+    }
+}
+
+#[test]
+fn only_collectors_delete() {
+    let import = "use crate::store::Removal;\n";
+    only(&check(ENGINE, import), 2, "only collectors delete");
+    assert_eq!(check("crates/sancerre-engine/src/gc/sweep.rs", import), []);
+    assert_eq!(check("crates/sancerre-engine/src/backup/a.rs", "// Removal\n"), []);
+}
+
+#[test]
 fn nothing_is_made_up_on_the_path_of_bytes() {
     const GATHER: &str = "crates/sancerre-engine/src/gc/gather.rs";
     for (code, what) in [

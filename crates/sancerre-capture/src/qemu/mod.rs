@@ -91,7 +91,7 @@ impl Qemu {
             operation: "find the monitor",
             path: monitor.to_owned(),
             source,
-            advice: "start QEMU with -qmp unix:PATH,server=on,wait=off, and name that socket",
+            advice: "start QEMU with -qmp unix:PATH,server=on,wait=off, and name that socket".into(),
         };
         let found = fs::metadata(monitor).map_err(away)?;
         let path = fs::canonicalize(monitor).map_err(away)?;

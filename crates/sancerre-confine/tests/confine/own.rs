@@ -139,7 +139,7 @@ fn this_program_does_nothing_where_it_cannot_be_secluded() {
         let output = run(call, true);
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(71) && text.contains(name), "{output:?}");
-        assert!(text.contains("--no-sandbox") && text.contains("the reader of images"), "{text}");
+        assert!(text.contains("`no_sandbox`") && text.contains("the reader of images"), "{text}");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("said: "), "{output:?}");
         assert_eq!(run(call, false).status.code(), Some(0));
     }

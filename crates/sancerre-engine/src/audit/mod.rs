@@ -6,7 +6,7 @@
 //!                                       └──> state: is everything still there that an earlier audit saw
 //! ```
 //!
-//! The verification itself is that of [`check`](crate::check), with no keys at hand. What only an audit does is here:
+//! The verification itself is that of [`check`](mod@crate::check), with no keys at hand. What only an audit does is here:
 //! it looks at all zones, remembers, and asks how old the newest snapshots are.
 
 mod machine;
@@ -47,6 +47,21 @@ pub struct AuditOptions {
     pub retired: Vec<Title>,
     /// What earlier audits saw.
     pub state: Option<AuditState>,
+}
+
+impl AuditOptions {
+    /// Everything in all zones, but the data of packs; nothing is remembered from before.
+    pub fn new(trust: String) -> Self {
+        Self {
+            trust,
+            zone: None,
+            read_data: ReadData::No,
+            max_age_seconds: None,
+            max_drill_age_seconds: None,
+            retired: Vec::new(),
+            state: None,
+        }
+    }
 }
 
 /// What an audit found.
@@ -106,6 +121,31 @@ impl AuditReport {
 ///
 /// Errors: [`Error::WrongKey`] when the repository's admin key is not the one of the fingerprint; a store that does not
 /// answer; an interrupt; [`Error::Usage`] for options that make no sense. Damage is no error but a finding.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// use sancerre_engine::{AuditOptions, audit};
+///
+/// // All that an auditor needs is the fingerprint of the admin's key.
+/// let report = audit(&store, &host, &AuditOptions::new(made.trust.admin.fingerprint()), &monitor).await?;
+/// assert_eq!(report.zones.len(), 1);
+/// assert_eq!(report.stale().count(), 0);
+/// # Ok(()) }
+/// ```
 pub async fn audit(
     store: &Store,
     host: &Host,
@@ -147,8 +187,10 @@ async fn open(store: &Store, fingerprint: &str) -> Result<(Trust, Time)> {
                 "the trust anchor does not fit: you gave {fingerprint}, the configuration at {} names {found}, and no admin key that followed it is that",
                 store.location()
             ),
-            advice: "if the location is the right one, somebody replaced the configuration: compare with the \
-                     fingerprint that was written down when the repository was made, and trust nothing there",
+            advice:
+                "if the location is the right one, somebody replaced the configuration: compare with the \
+                     fingerprint that was written down when the repository was made, and trust nothing there"
+                    .into(),
         });
     }
     Ok((trust, config.created))

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use sancerre_advice::Setting::StateFile;
+use sancerre_advice::Verb::Audit;
 use sancerre_format::id::{Hash, RepositoryId, SessionId};
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Time, Zone};
@@ -65,7 +67,7 @@ impl AuditState {
             return Ok(());
         }
         Err(Error::Usage(format!(
-            "the state file remembers repository {} ({}), not {} ({}); give each repository its own with --state",
+            "the state file remembers repository {} ({}), not {} ({}); give each repository its own with {StateFile}",
             self.repository,
             self.anchor,
             trust.repository,
@@ -118,7 +120,7 @@ impl AuditState {
     pub fn decode(text: &str) -> Result<Self> {
         read(text).filter(|state| state.encode() == text).ok_or_else(|| {
             Error::Usage(format!(
-                "the state file is not one that `sancerre audit` wrote: its first line should be {FIRST_LINE}, and \
+                "the state file is not one that {Audit} wrote: its first line should be {FIRST_LINE}, and \
                  the rest as it was; give its backup, or another path to start anew"
             ))
         })

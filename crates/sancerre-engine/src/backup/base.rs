@@ -8,7 +8,7 @@ use sancerre_format::outcome::Body;
 
 use crate::dedup::{ReusePolicy, Speaker};
 use crate::frames::Frames;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot, open_body};
 
@@ -50,9 +50,12 @@ pub(super) fn read(
     let body = match open_body(repository, snapshot) {
         Ok(body) => body,
         Err(error) => {
-            monitor.warn(format!(
-                "the snapshot before this one cannot be used, all is compared with the index: {error}"
-            ));
+            monitor.warn(
+                Topic::Hint,
+                format!(
+                    "the snapshot before this one cannot be used, all is compared with the index: {error}"
+                ),
+            );
             return None;
         }
     };

@@ -4,10 +4,10 @@
 use sancerre_format::id::SessionId;
 use sancerre_format::outcome::{MemberKind, MemberWords};
 
+use super::Run;
 use super::maps::{self, Maps};
 use super::options::{BackupOptions, BackupSource};
 use super::salvage::Salvage;
-use super::{Run, check_names};
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -49,7 +49,7 @@ pub(super) async fn take(
     let captured = repository.host.compute(move || capture.take(session, snapshots)).await??;
     options.sources = captured.sources;
     options.maps = captured.maps;
-    check_names(options)?;
+    options.check_names()?;
     maps::resolve(repository, log, options, monitor)?;
     Ok(captured.frozen)
 }

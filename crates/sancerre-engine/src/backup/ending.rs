@@ -1,9 +1,10 @@
 //! A certificate that ends soon, said while there is time: the night after it ended nothing is saved any more.
 
+use sancerre_advice::Verb::AddWriter;
 use sancerre_format::names::{Time, Title};
 
 use crate::keys::SignerKey;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 
@@ -30,9 +31,9 @@ pub(super) fn warn_of_end(repository: &Repository, log: &Log, vm: &Title, monito
         ),
         false => String::new(),
     };
-    monitor.warn(format!(
+    monitor.warn(Topic::Policy, format!(
         "the certificate of {writer} ends {} ({expires}){during}. After that nothing is saved from here: have the \
-         administrator make a new key with `sancerre key add writer NEW-NAME --out FILE`, and use that file here",
+         administrator make a new key with {AddWriter}, and use that file here",
         in_words(left)
     ));
 }

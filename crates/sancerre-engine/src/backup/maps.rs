@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sancerre_advice::Setting::ChangedSince;
+use sancerre_advice::Verb::Snapshots;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Chunking, Member, MemberKind};
@@ -19,7 +21,7 @@ use super::upload::Uploader;
 use super::{Base, Run};
 use crate::dedup::Speaker;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot};
 use crate::select::{Selector, Which};
@@ -85,7 +87,7 @@ pub(super) fn resolve(
             Some(base) => match by_id(repository, log, base) {
                 Ok(base) => Some(base),
                 Err(error) => {
-                    monitor.warn(format!(
+                    monitor.warn(Topic::Hint, format!(
                         "the change map of {disk} is since snapshot {base}, which cannot be used, so all disks are read whole: {error}"
                     ));
                     return Ok(());
@@ -95,7 +97,7 @@ pub(super) fn resolve(
         };
         let Some(base) = base else {
             return Err(Error::Usage(format!(
-                "the change map of {disk} does not say since when; give --changed-since with the snapshot that it is of. \
+                "the change map of {disk} does not say since when; give {ChangedSince} with the snapshot that it is of. \
                  A map of another moment would lose what changed in between"
             )));
         };
@@ -131,7 +133,7 @@ fn of_machine(log: &Log, base: SessionId, options: &BackupOptions) -> Result<()>
     match snapshots_of(log, options).contains(&base) {
         true => Ok(()),
         false => Err(Error::Usage(format!(
-            "the change map is since snapshot {}, which is none of this machine; see `sancerre snapshots`",
+            "the change map is since snapshot {}, which is none of this machine; see {Snapshots}",
             base.intent
         ))),
     }
@@ -173,7 +175,10 @@ impl Run {
             false => "",
         };
         let monitor = &self.shared.monitor;
-        monitor.warn(format!("all of {disk} is read, for its change map cannot be used: {why}{advice}"));
+        monitor.warn(
+            Topic::Hint,
+            format!("all of {disk} is read, for its change map cannot be used: {why}{advice}"),
+        );
         add(&monitor.counters.total_bytes, size_bytes);
         if *is_lie {
             self.belied.push(disk.clone());
@@ -202,10 +207,10 @@ impl Run {
                 Hinted::new(member, map, self.maps.verify_millionths(), seed).map(Some)
             }
             Err(why) => {
-                self.shared.monitor.warn(format!(
-                    "all of {} is read, for its change map cannot be used: {why}",
-                    source.name
-                ));
+                self.shared.monitor.warn(
+                    Topic::Hint,
+                    format!("all of {} is read, for its change map cannot be used: {why}", source.name),
+                );
                 Ok(None)
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Setting::OnlyUnreadable;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
@@ -29,7 +30,7 @@ use super::{BackupSource, Base, Input, Run, Shared};
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result, invariant};
 use crate::map::MapReader;
-use crate::monitor::add;
+use crate::monitor::{Topic, add};
 use crate::repository::Repository;
 
 /// Empty regions between two looks whether the disk changed.
@@ -90,9 +91,10 @@ impl Run {
         match MapReader::new(Arc::clone(frames), member) {
             Ok(map) => Some(Arc::new(map)),
             Err(error) => {
-                self.shared
-                    .monitor
-                    .warn(format!("the map of {} before this one is ignored: {error}", source.name));
+                self.shared.monitor.warn(
+                    Topic::Hint,
+                    format!("the map of {} before this one is ignored: {error}", source.name),
+                );
                 None
             }
         }
@@ -109,7 +111,7 @@ impl Run {
         if how.partly.is_some() && base.is_none() {
             let name = &source.name;
             return Err(Error::Refused(format!(
-                "the map of {name} in the last snapshot cannot be read; leave --only-unreadable out"
+                "the map of {name} in the last snapshot cannot be read; leave {OnlyUnreadable} out"
             )));
         }
         if let (Some(hinted), None) = (&how.hinted, base) {
@@ -362,7 +364,9 @@ impl Scanning {
                 Err(error) if self.how.partly.is_some() => return Err(error),
                 Err(error) if self.how.hinted.is_some() => return Err(self.how.unread(error)),
                 Err(error) => {
-                    self.shared.monitor.warn(format!("part of the map before this one is ignored: {error}"));
+                    self.shared
+                        .monitor
+                        .warn(Topic::Hint, format!("part of the map before this one is ignored: {error}"));
                     None
                 }
             };

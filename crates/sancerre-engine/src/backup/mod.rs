@@ -60,7 +60,7 @@ use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
 use crate::index::{self, Index, Lookup};
 use crate::lock;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
@@ -99,18 +99,34 @@ impl Shared {
 ///
 /// Errors: whatever kept it from being saved. Nothing is half-saved: a snapshot exists once its manifest does, and
 /// what was uploaded before a failure is reused by the next backup.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # let (store, host, monitor) = (Store::in_memory(), Host::real("example 1.0"), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
+/// use sancerre_engine::{BackupOptions, BackupSource, Title, backup};
+///
+/// let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"what is on the disk"[..]));
+/// let report = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// assert_eq!(report.size_bytes, 19);
+/// assert!(report.snapshot.is_some());
+/// # Ok(()) }
+/// ```
 pub async fn backup(
     repository: &Repository,
     options: BackupOptions,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
-    check_names(&options)?;
+    options.check_names()?;
     begin(repository, options, None, monitor).await
 }
 
 /// The same for a machine whose picture is taken once the session has its number; `options` name no sources.
 ///
-/// Errors: as [`backup`], and why there is no picture.
+/// Errors: as [`backup()`], and why there is no picture.
 pub async fn backup_captured(
     repository: &Repository,
     options: BackupOptions,
@@ -140,10 +156,13 @@ async fn begin(
         return Ok(run.report(None));
     }
     if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
-        monitor.warn(format!("no room can be kept with which a full disk could be emptied: {error}"));
+        monitor.warn(
+            Topic::Aside,
+            format!("no room can be kept with which a full disk could be emptied: {error}"),
+        );
     }
     let session = Session::announce(repository, &mut log, options.public_name(), options.machine).await?;
-    session.lost_keys.iter().for_each(|lost| monitor.warn(lost.to_string()));
+    session.lost_keys.iter().for_each(|lost| monitor.warn(Topic::Damage, lost.to_string()));
     // W2: below our number nothing can be added any more, so what was not read yet is read by name.
     log.complete(repository, session.id.number).await?;
     log.refuse_unread(&repository.keys.zone)?;
@@ -157,23 +176,6 @@ async fn begin(
         }
     };
     save(repository, &mut log, session, options, frozen, monitor).await
-}
-
-fn check_names(options: &BackupOptions) -> Result<()> {
-    let mut names: Vec<&Title> = options.sources.iter().map(|source| &source.name).collect();
-    names.sort();
-    if names.is_empty() {
-        return Err(Error::Usage(
-            "there is nothing to back up: name at least one disk, for example disk0=/path/web01.raw".into(),
-        ));
-    }
-    match names.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(pair) => Err(Error::Usage(format!(
-            "two disks are named {:?}; give each its own name",
-            pair.first().map(|name| name.as_str())
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// Runs an announced session to its outcome.
@@ -190,7 +192,7 @@ async fn save(
     let keys = PackKeys {
         repository: repository.keys.trust.repository,
         session: session.id,
-        content: session.key.root(),
+        content: session.content_root(),
         metadata: repository.keys.metadata_root(&session.id)?,
         sealed_key: session.sealed_key.clone(),
     };
@@ -245,14 +247,17 @@ fn budget(repository: &Repository, options: &BackupOptions) -> Budget {
 /// Publishes what is durable and ends the session. Best effort: the error that led here is what the user must see.
 async fn give_up(repository: &Repository, uploader: &mut Uploader, error: &Error, monitor: &Monitor) {
     if let Err(second) = uploader.salvage().await {
-        monitor.warn(format!("what was uploaded could not be published for the next backup: {second}"));
+        monitor.warn(
+            Topic::Aside,
+            format!("what was uploaded could not be published for the next backup: {second}"),
+        );
     }
     abort(repository, &uploader.session, error, monitor).await;
 }
 
 async fn abort(repository: &Repository, session: &Session, error: &Error, monitor: &Monitor) {
     if let Err(second) = session.abort(repository, &error.to_string()).await {
-        monitor.warn(format!("the session could not be closed, which does no harm: {second}"));
+        monitor.warn(Topic::Aside, format!("the session could not be closed, which does no harm: {second}"));
     }
 }
 
@@ -339,9 +344,7 @@ impl Run {
         let budget = budget(repository, options);
         let listed = list_stored(repository, log).await?;
         let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
-        for list in bad {
-            monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", list.key, list.error));
-        }
+        bad.iter().for_each(|bad| bad.tell(monitor));
         let present = Present::of(repository, &listed);
         let mut avoid = log.avoid(number)?;
         avoid.nothing_above(number);

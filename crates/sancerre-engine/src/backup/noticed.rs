@@ -18,7 +18,7 @@ use super::region::RegionMap;
 use super::{BackupOptions, BackupSource, Base, Shared};
 use crate::dedup::Speaker;
 use crate::error::{Error, Result, invariant};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::suspicion::record::{
@@ -95,7 +95,7 @@ impl Noticed {
         if let Some(base) = base {
             match StoredStatistics::open(Arc::clone(&base.frames), &base.body).await {
                 Ok(found) => before = found.map(Arc::new),
-                Err(error) => monitor.warn(format!(
+                Err(error) => monitor.warn(Topic::Hint, format!(
                     "the statistics of the snapshot before this one cannot be read, so files that were lost since are not \
                      noticed tonight: {error}"
                 )),
@@ -185,7 +185,7 @@ impl Earlier {
         match stored.starts(&self.name, first, blocks).await {
             Ok(starts) => starts,
             Err(error) => {
-                monitor.warn(format!(
+                monitor.warn(Topic::Hint, format!(
                     "part of the statistics before these is ignored, so files that were lost there are not noticed tonight: \
                      {error}"
                 ));

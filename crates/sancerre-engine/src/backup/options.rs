@@ -9,6 +9,7 @@ use sancerre_format::outcome::{Consistency, Member, MemberKind};
 use sancerre_image::Disk;
 
 use super::maps::Maps;
+use crate::error::{Error, Result};
 use crate::keys::LostKey;
 
 /// Where the bytes of a member come from.
@@ -32,6 +33,16 @@ pub struct BackupSource {
 }
 
 impl BackupSource {
+    /// A disk.
+    pub fn of_disk(name: Title, disk: Arc<dyn Disk>) -> Self {
+        Self { name, kind: MemberKind::Disk, input: Input::Disk(disk), least_bytes: 0 }
+    }
+
+    /// A stream, read to its end.
+    pub fn of_stream(name: Title, stream: Box<dyn Read + Send>) -> Self {
+        Self { name, kind: MemberKind::Stream, input: Input::Stream(stream), least_bytes: 0 }
+    }
+
     pub(super) fn disk(&self) -> Option<Arc<dyn Disk>> {
         match &self.input {
             Input::Disk(disk) => Some(Arc::clone(disk)),
@@ -94,7 +105,49 @@ pub struct BackupOptions {
     pub memory_bytes: u64,
 }
 
+/// Enough for eight workers.
+const MEMORY_BYTES: u64 = 300 << 20;
+
 impl BackupOptions {
+    /// All of these, read whole, and nothing allowed that is not as it should be.
+    pub fn new(vm: Title, sources: Vec<BackupSource>) -> Self {
+        Self {
+            vm,
+            public_name: None,
+            machine: None,
+            class: None,
+            retain_until: None,
+            sources,
+            tags: Vec::new(),
+            allow: Allow::default(),
+            only_unreadable: false,
+            maps: Maps::default(),
+            dedup: Dedup::default(),
+            statistics: false,
+            dry_run: false,
+            memory_bytes: MEMORY_BYTES,
+        }
+    }
+
+    /// Fails when there is nothing to save, or two of it have the same name.
+    pub(super) fn check_names(&self) -> Result<()> {
+        let mut names: Vec<&Title> = self.sources.iter().map(|source| &source.name).collect();
+        names.sort();
+        if names.is_empty() {
+            return Err(Error::Usage(
+                "there is nothing to back up: name at least one disk, for example disk0=/path/web01.raw"
+                    .into(),
+            ));
+        }
+        match names.windows(2).find(|pair| pair.first() == pair.last()) {
+            Some(pair) => Err(Error::Usage(format!(
+                "two disks are named {:?}; give each its own name",
+                pair.first().map(|name| name.as_str())
+            ))),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn public_name(&self) -> &Title {
         self.public_name.as_ref().unwrap_or(&self.vm)
     }

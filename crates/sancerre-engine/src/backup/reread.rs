@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sancerre_advice::Setting::OnlyUnreadable;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::chunk::{BLOCK_BYTES, Chunker};
 use sancerre_format::id::SessionId;
@@ -44,10 +45,9 @@ pub(super) fn of(options: &BackupOptions, base: Option<&Base>) -> Result<Option<
             taken_bytes: AtomicU64::new(0),
             sampled_bytes: AtomicU64::new(0),
         }))),
-        _ => Err(Error::Usage(
-            "there is no snapshot of this machine by this writer to add to; leave --only-unreadable out"
-                .into(),
-        )),
+        _ => Err(Error::Usage(format!(
+            "there is no snapshot of this machine by this writer to add to; leave {OnlyUnreadable} out"
+        ))),
     }
 }
 
@@ -69,9 +69,9 @@ impl Run {
         let is_partly = |source: &BackupSource| Ok(self.partly(source)?.is_some());
         let found = sources.iter().map(is_partly).collect::<Result<Vec<bool>>>()?;
         if self.reread.is_some() && !found.contains(&true) {
-            return Err(Error::Usage(
-                "all of these disks could be read in the last snapshot; leave --only-unreadable out".into(),
-            ));
+            return Err(Error::Usage(format!(
+                "all of these disks could be read in the last snapshot; leave {OnlyUnreadable} out"
+            )));
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Run {
         }
         if before.size_bytes != disk.size_bytes() {
             return Err(Error::Refused(format!(
-                "{} has {} bytes and had {} in the last snapshot, so it is another disk; leave --only-unreadable out",
+                "{} has {} bytes and had {} in the last snapshot, so it is another disk; leave {OnlyUnreadable} out",
                 source.name,
                 disk.size_bytes(),
                 before.size_bytes
@@ -190,11 +190,10 @@ impl Partly {
             return Ok(());
         }
         if chunk_id(&shared.zone_keys.id, &bytes) != chunk.id {
-            return Err(Error::Refused(
+            return Err(Error::Refused(format!(
                 "the disk was written to since the last snapshot, so what was read then is not what stands there now. \
-                 Nothing was saved; leave --only-unreadable out"
-                    .into(),
-            ));
+                 Nothing was saved; leave {OnlyUnreadable} out"
+            )));
         }
         add(&self.reread.sampled_bytes, to_u64(bytes.len()));
         Ok(())

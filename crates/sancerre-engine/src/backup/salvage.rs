@@ -11,7 +11,7 @@ use sancerre_image::{Disk, ReadError};
 
 use super::options::{Allow, BackupSource};
 use crate::error::Result;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 
 /// Ranges kept one by one at most; then neighbours are joined, as the record would join them.
 const RANGES_MAX: usize = 1 << 16;
@@ -50,7 +50,7 @@ impl Salvage {
                 Some(now_bytes) => format!("was cut to {now_bytes} bytes while it was read, and "),
                 None => String::new(),
             };
-            self.monitor.warn(format!(
+            self.monitor.warn(Topic::Source, format!(
                 "{} ({}) {why}cannot be read at offset {}; going on, what else cannot be read is told at the end",
                 self.name,
                 disk.path().display(),

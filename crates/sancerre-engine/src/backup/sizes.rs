@@ -2,6 +2,7 @@
 //!
 //! Saved without a word such a snapshot would look like any other, and night by night push out the good ones.
 
+use sancerre_advice::Setting::{AllowSmall, LeastBytes};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
@@ -10,6 +11,7 @@ use super::options::{Allow, BackupSource, Input};
 use super::{Base, Run};
 use crate::dedup::Speaker;
 use crate::error::{Error, Result};
+use crate::monitor::Topic;
 
 impl Run {
     /// What can be judged before anything is read: the sizes of disks.
@@ -28,7 +30,7 @@ impl Run {
             if is_much_smaller(size_bytes, before.size_bytes) {
                 self.refuse(&source.name, told, &before, allow)?;
             } else if size_bytes < before.size_bytes {
-                self.shared.monitor.warn(told);
+                self.shared.monitor.warn(Topic::Source, told);
             }
         }
         if !allow.small {
@@ -46,8 +48,8 @@ impl Run {
         let missing: Vec<&str> =
             disks.filter(|disk| !is_named(disk)).map(|disk| disk.name.as_str()).collect();
         if !missing.is_empty() {
-            self.shared.monitor.warn(format!(
-                "snapshot {} also has {}, which this one will not have: name it too if the machine still has it; --allow-small \
+            self.shared.monitor.warn(Topic::Source, format!(
+                "snapshot {} also has {}, which this one will not have: name it too if the machine still has it; {AllowSmall} \
                  ends this warning",
                 short(session),
                 missing.join(", ")
@@ -80,9 +82,9 @@ impl Run {
         let is_stream = *kind == MemberKind::Stream;
         let is_small = is_stream && is_much_smaller(*size_bytes, before.size_bytes);
         if !allow.small && (is_small || (*size_bytes == 0 && before.size_bytes > 0)) {
-            self.shared.monitor.warn(format!(
+            self.shared.monitor.warn(Topic::Source, format!(
                 "{name} has {size_bytes} bytes, and had {} in snapshot {}; it is saved as it is. See whether it is whole: \
-                 --expect-min sets a lower bound, --allow-small ends this warning",
+                 {LeastBytes} sets a lower bound, {AllowSmall} ends this warning",
                 before.size_bytes, before.snapshot
             ));
             self.shrunk.push(name.clone());
@@ -94,15 +96,15 @@ impl Run {
     fn refuse(&mut self, name: &Title, told: String, before: &Before, allow: Allow) -> Result<()> {
         const LOOK: &str = "see whether this is the right disk, and its storage is there";
         if allow.small {
-            self.shared.monitor.warn(told);
+            self.shared.monitor.warn(Topic::Source, told);
             return Ok(());
         }
         if before.is_own {
             return Err(Error::Refused(format!(
-                "{told}. Nothing was saved: {LOOK}. If it was made smaller or emptied on purpose, run once with --allow-small"
+                "{told}. Nothing was saved: {LOOK}. If it was made smaller or emptied on purpose, run once with {AllowSmall}"
             )));
         }
-        self.shared.monitor.warn(format!("{told}, by another writer's word; {LOOK}"));
+        self.shared.monitor.warn(Topic::Source, format!("{told}, by another writer's word; {LOOK}"));
         self.shrunk.push(name.clone());
         Ok(())
     }
@@ -145,11 +147,11 @@ fn too_small(name: &Title, kind: &MemberKind, now_bytes: u64, least_bytes: u64) 
     Error::Refused(match now_bytes {
         0 if is_stream => format!(
             "nothing came through standard input for {name}: it is closed, or the program before the pipe failed. Nothing was \
-             saved; {why}. If nothing is right, give --allow-small"
+             saved; {why}. If nothing is right, give {AllowSmall}"
         ),
-        0 => format!("{name} has 0 bytes. Nothing was saved; {why}. If that is right, give --allow-small"),
+        0 => format!("{name} has 0 bytes. Nothing was saved; {why}. If that is right, give {AllowSmall}"),
         _ => format!(
-            "{name} has {now_bytes} bytes, fewer than the {least_bytes} of --expect-min. Nothing was saved; {why}"
+            "{name} has {now_bytes} bytes, fewer than the {least_bytes} of {LeastBytes}. Nothing was saved; {why}"
         ),
     })
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::{Check, TaintKey};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::{ContentId, FramePlace, Hash, PackName, Place};
 use tokio::sync::{OnceCell, Semaphore};
@@ -18,6 +19,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::Shared;
 use crate::dedup::{PlaceMap, Speaker, Word};
 use crate::error::{Error, Result};
+use crate::monitor::Topic;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::repository::pack_ends::{Contents, PackRef, contents};
@@ -128,9 +130,9 @@ impl Tables {
             Err(error) if error.is_damage() => {
                 let key = source.key(&self.repository);
                 if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(pack) {
-                    shared.monitor.warn(format!(
+                    shared.monitor.warn(Topic::Damage, format!(
                         "the table of pack {key} cannot be read, so what others say of it is stored again: {error}; run \
-                         `sancerre check`"
+                         {Check}"
                     ));
                 }
                 Ok(None)
@@ -148,9 +150,9 @@ impl Tables {
             Speaker::Segment(number) => shared.index.speaker(number),
             Speaker::Own | Speaker::Base => &shared.base_speaker,
         };
-        shared.monitor.warn(format!(
+        shared.monitor.warn(Topic::Damage, format!(
             "{who}, says of chunks in pack {pack} what the pack's own table does not; they are stored again. Ask who \
-             made it; `sancerre key taint` ends what a writer's words are worth"
+             made it; {TaintKey} ends what a writer's words are worth"
         ));
     }
 }

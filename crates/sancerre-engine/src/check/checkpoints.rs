@@ -1,6 +1,7 @@
 //! Checkpoints: whoever starts at one must see what one sees who reads all. A wrong one costs no data, but hides it.
 
 use bytes::Bytes;
+use sancerre_advice::Verb::RevokeKey;
 use sancerre_format::checkpoint::Checkpoint;
 use sancerre_format::names::{Folder, ZoneKey};
 use sancerre_format::record;
@@ -38,7 +39,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
                     Severity::Damaged,
                     format!(
                         "{why}. Whoever starts at it is misled: {} signed it; find out why, and end that key with \
-                         `sancerre key revoke`",
+                         {RevokeKey}",
                         checkpoint.signer
                     ),
                 ),

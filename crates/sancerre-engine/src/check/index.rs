@@ -1,5 +1,6 @@
 //! Index segments: a damaged one costs nothing but deduplication.
 
+use sancerre_advice::Verb::RebuildIndex;
 use sancerre_format::FormatError;
 use sancerre_format::index::SegmentName;
 
@@ -23,7 +24,7 @@ pub(super) async fn check(run: &mut Run<'_>) -> Result<()> {
         };
         if let Some(problem) = problem {
             let problem = format!(
-                "{problem}; no snapshot needs it, but known data is stored again: `sancerre index rebuild` makes a new one"
+                "{problem}; no snapshot needs it, but known data is stored again: {RebuildIndex} makes a new one"
             );
             // One of a session that came to nothing nobody hears any more.
             let is_heard = run.log.entry(name.session).is_some_and(|entry| entry.announced().is_some());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::Repair;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::PackName;
 use sancerre_format::limits;
@@ -348,7 +349,7 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>, is_st
     if packs > 0 {
         let problem = format!(
             "of {packs} packs of {bytes} bytes it cannot be said whether a snapshot needs them, for a record that would say \
-             so is lost: leave them where they are. `sancerre repair` says what can be made anew"
+             so is lost: leave them where they are. {Repair} says what can be made anew"
         );
         run.findings.blame(&folder, Severity::Note, problem);
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use sancerre_advice::Verb::{Gc, GiveUp, Repair};
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Title, ZoneKey};
@@ -26,8 +27,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
         findings.push(Finding {
             severity: Severity::Missing,
             object: names::log(&repository.keys.zone, number),
-            problem: "it is missing: the log has higher numbers; `sancerre repair` says what can be done"
-                .into(),
+            problem: format!("it is missing: the log has higher numbers; {Repair} says what can be done"),
             costs: costs(&stranded, number),
         });
     }
@@ -85,9 +85,10 @@ fn disputed<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item 
     disputes.map(|dispute| Finding {
         severity: Severity::Damaged,
         object: names::log(&repository.keys.zone, dispute.number),
-        problem: "it is lost, and several signed outcomes say that they stood there: gc deletes nothing until the administrator \
-                  says which; `sancerre repair` names them"
-            .into(),
+        problem: format!(
+            "it is lost, and several signed outcomes say that they stood there: gc deletes nothing until the administrator \
+             says which; {Repair} names them"
+        ),
         costs: Vec::new(),
     })
 }
@@ -135,10 +136,10 @@ async fn lost(
         severity = Severity::Note;
     }
     let way = match why {
-        _ if severity == Severity::Note => "",
-        _ if is_open => ". `sancerre repair` looks at it",
-        Lost::Missing => ". `sancerre repair`, or whatever is written next, fills its number",
-        Lost::Rotten | Lost::Unread => ". `sancerre repair` puts that on record",
+        _ if severity == Severity::Note => String::new(),
+        _ if is_open => format!(". {Repair} looks at it"),
+        Lost::Missing => format!(". {Repair}, or whatever is written next, fills its number"),
+        Lost::Rotten | Lost::Unread => format!(". {Repair} puts that on record"),
     };
     Ok(Some(Finding { severity, object, problem: format!("{what}; {stands}{way}"), costs: Vec::new() }))
 }
@@ -211,11 +212,12 @@ async fn check_entry(
     let way = match (is_known, log.said_of(number)) {
         (true, _) => String::new(),
         (false, Some(_)) => format!(
-            ", though an entry was there: bring it back, or give it up with `sancerre repair --give-up {object}`"
+            ", though an entry was there: bring it back, or give it up with {}",
+            GiveUp(object.clone())
         ),
-        (false, None) => format!(
-            "; if no right bytes will come back, put that on record with `sancerre repair --give-up {object}`"
-        ),
+        (false, None) => {
+            format!("; if no right bytes will come back, put that on record with {}", GiveUp(object.clone()))
+        }
     };
     let problem = format!("{error}; the entry is void{way}");
     Ok(Some(Finding { severity, object, problem, costs: costs(stranded, number) }))
@@ -237,7 +239,7 @@ fn check_outcome(
         Outcome::Abort(abort) if replaced.contains(&entry.session) => {
             let problem = format!(
                 "it is an abort by {}, and an earlier gc saw a snapshot there: the manifest was lost, and this was put in its \
-                 place. gc deletes nothing until that is given up; `sancerre repair` says how",
+                 place. gc deletes nothing until that is given up; {Repair} says how",
                 abort.signer
             );
             Some(Finding { severity: Severity::Damaged, object, problem, costs })
@@ -257,7 +259,7 @@ fn check_outcome(
         Outcome::Undecided => {
             let witness = witness(log, &entry.session)?;
             let problem =
-                format!("it is missing: log entry {witness} saw it; `sancerre repair` says what can be done");
+                format!("it is missing: log entry {witness} saw it; {Repair} says what can be done");
             Some(Finding { severity: Severity::Missing, object, problem, costs })
         }
         _ => None,
@@ -337,7 +339,7 @@ pub(super) async fn leftovers(repository: &Repository) -> Result<Option<Finding>
         (format!("{} files", found.files), "are")
     };
     let problem = format!(
-        "{files} of {} bytes {verb} of writes that are under way, or died; `sancerre gc` removes what is older than a day",
+        "{files} of {} bytes {verb} of writes that are under way, or died; {Gc} removes what is older than a day",
         found.bytes
     );
     Ok(Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() }))

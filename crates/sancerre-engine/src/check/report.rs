@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use sancerre_advice::Verb::Quarantine;
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
@@ -98,8 +99,13 @@ impl CheckReport {
 }
 
 /// What is said of a loss that costs no snapshot anything.
-const HEALED: &str = "; restores find other copies of all that snapshots need of it, and gc keeps these while it is missing or \
-                      quarantined (`sancerre check --quarantine`). Restore once to be sure; new backups use the copies";
+fn said_of_healed() -> String {
+    format!(
+        "; restores find other copies of all that snapshots need of it, and gc keeps these while it is missing or quarantined \
+         ({Quarantine}). Restore once to be sure; new backups use the copies"
+    )
+}
+
 /// Most problems spelled out for one object.
 const PROBLEMS_TOLD: usize = 3;
 
@@ -206,7 +212,7 @@ impl Draft {
         match (costs.is_empty(), healed.is_empty() || severity == Severity::Note) {
             (_, true) => Finding { severity, object, problem, costs },
             (true, false) => {
-                problem.push_str(HEALED);
+                problem.push_str(&said_of_healed());
                 Finding { severity: Severity::Healed, object, problem, costs: healed }
             }
             (false, false) => {

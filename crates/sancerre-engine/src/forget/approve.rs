@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::Approve;
 use sancerre_format::certificate::{Role, Signer};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Approval, Kind, Quorum};
@@ -55,7 +56,7 @@ pub async fn approve(repository: &Repository, numbers: &BTreeSet<u64>, reason: &
 
 fn nothing_waits(number: u64) -> Error {
     Error::Usage(format!(
-        "log entry {number} waits for no approval; `sancerre approve` without a number lists what does. Nothing was done"
+        "log entry {number} waits for no approval; {Approve} without a number lists what does. Nothing was done"
     ))
 }
 

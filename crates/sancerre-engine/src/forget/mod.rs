@@ -15,6 +15,8 @@ mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Setting::{EvenLast, MaxDrop, PlanOfAll, Vm};
+use sancerre_advice::Verb::{Approve, Clean, Clear, Release, Snapshots as ListSnapshots};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Snapshots};
 use sancerre_format::names::{Tag, Title};
@@ -64,6 +66,13 @@ pub struct ForgetOptions {
     pub dry_run: bool,
 }
 
+impl ForgetOptions {
+    /// So, but not more than half of a machine's snapshots at once.
+    pub fn new(selection: Selection, reason: &str) -> Self {
+        Self { selection, reason: reason.to_owned(), max_drop_percent: 50, dry_run: false }
+    }
+}
+
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgetReport {
@@ -79,6 +88,40 @@ pub struct ForgetReport {
 ///
 /// Errors: [`Error::Refused`] when more would go than may; [`Error::Usage`] for snapshots that cannot be forgotten;
 /// [`Error::WrongKey`] without a keeper's or the admin's key; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{ForgetOptions, Log, Selection, forget};
+///
+/// let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+/// // The only snapshot of its machine is all of them.
+/// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(selection, "not needed any more") };
+/// let report = forget(&repository, Log::load(&repository).await?, &options).await?;
+/// assert!(report.entry.is_some());
+/// assert!(Log::load(&repository).await?.snapshots().is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
     log.refuse_unread(&repository.keys.zone)?;
     let next = log.end();
@@ -122,7 +165,7 @@ fn filtered(
         candidate.vm == *vm || sealed.get(&candidate.session).is_some_and(|sealed| sealed == vm)
     };
     if let Some(stranger) = vms.iter().find(|vm| !all.iter().any(|candidate| is_of(candidate, vm))) {
-        return Err(Error::Usage(format!("there are no snapshots of {stranger}; see `sancerre snapshots`")));
+        return Err(Error::Usage(format!("there are no snapshots of {stranger}; see {ListSnapshots}")));
     }
     let of_vm = all.iter().filter(|candidate| vms.is_empty() || vms.iter().any(|vm| is_of(candidate, vm)));
     if tags.is_empty() {
@@ -155,17 +198,18 @@ fn named(
         if let Some(note) = log.retention().kept_by_suspicion(session) {
             return Err(Error::Refused(format!(
                 "snapshot {id} stays: by log entry {note} a snapshot is suspect, and what is from before it is not let go \
-                 until somebody looked. See `sancerre clean`, then `sancerre clear`"
+                 until somebody looked. See {Clean}, then {Clear}"
             )));
         }
         if candidate.is_held {
             return Err(Error::Refused(format!(
-                "snapshot {id} is held; `sancerre release {id}` first, or --vm if its machine is held"
+                "snapshot {id} is held; {} first, or {Vm} if its machine is held",
+                Release(id.clone())
             )));
         }
         if let Some(entry) = candidate.asked {
             return Err(Error::Refused(format!(
-                "that snapshot {id} is forgotten waits for approval already, as log entry {entry}; see `sancerre approve`"
+                "that snapshot {id} is forgotten waits for approval already, as log entry {entry}; see {Approve}"
             )));
         }
         if let Some(until) = candidate.retained {
@@ -175,7 +219,7 @@ fn named(
         }
         if !even_last && !left.contains_key(&candidate.machine) {
             return Err(Error::Refused(format!(
-                "no snapshot of {} would be left; if that is what you want, say --even-last",
+                "no snapshot of {} would be left; if that is what you want, say {EvenLast}",
                 candidate.vm
             )));
         }
@@ -193,7 +237,7 @@ fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candi
         return Ok((candidate, ForgetReason::Damaged));
     }
     log.refuse_forgotten(session)?;
-    Err(Error::Usage(format!("there is no snapshot {}; see `sancerre snapshots`", session.intent)))
+    Err(Error::Usage(format!("there is no snapshot {}; see {ListSnapshots}", session.intent)))
 }
 
 /// A wrong rule or a lying host must not empty a repository in one run.
@@ -219,7 +263,7 @@ fn check_limit(decisions: &[Decision], all: &[Candidate], max_drop_percent: u8) 
         None => Ok(()),
         Some((vm, dropped, of)) => Err(Error::Refused(format!(
             "{dropped} of {of} snapshots of {vm} would be forgotten, more than {max_drop_percent}%; nothing was done. \
-             Look at the plan with --dry-run --max-drop 100%, then allow it with --max-drop"
+             Look at the plan with {PlanOfAll}, then allow it with {MaxDrop}"
         ))),
     }
 }

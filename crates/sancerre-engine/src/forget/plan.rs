@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use sancerre_advice::Setting::Keep as KeepRules;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time, Title};
 
@@ -36,9 +37,9 @@ impl Rules {
     /// Fails when nothing is to be kept: that is more likely a mistake than a selection.
     pub(crate) fn validate(&self) -> Result<()> {
         match *self == Self::default() {
-            true => Err(Error::Usage(
-                "say what to keep, for example --keep-daily 7 --keep-weekly 4, or name the snapshots that may go".into(),
-            )),
+            true => Err(Error::Usage(format!(
+                "say what to keep, for example {KeepRules}, or name the snapshots that may go"
+            ))),
             false => Ok(()),
         }
     }

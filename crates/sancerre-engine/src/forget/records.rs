@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Setting::Vm;
+use sancerre_advice::Verb::{Approve, Clean, Clear, Snapshots as ListSnapshots};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Held, KEEPERS, Kind, Snapshots};
 use sancerre_format::names::Title;
@@ -15,6 +17,39 @@ use crate::repository::session::{abort_other, append, one_line};
 ///
 /// Errors: [`Error::Forgotten`] when a gc gave one up already; [`Error::Refused`] when nobody knows yet whether one did;
 /// [`Error::WrongKey`]; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{Error, ForgetOptions, Log, Selection, forget, hold};
+///
+/// let snapshots = BTreeSet::from([snapshot]);
+/// hold(&repository, &snapshots, "the case is open").await?;
+/// let options = ForgetOptions::new(Selection::Named { snapshots, even_last: true }, "not needed any more");
+/// let refused = forget(&repository, Log::load(&repository).await?, &options).await;
+/// assert!(matches!(refused, Err(Error::Refused(_))));
+/// # Ok(()) }
+/// ```
 pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
     rescue(repository, log, snapshots, Kind::Hold(held(snapshots, reason))).await
@@ -23,6 +58,40 @@ pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reas
 /// Takes a forget back. Returns the entry's number.
 ///
 /// Errors: as [`hold`]; [`Error::Usage`] for a snapshot that is not forgotten.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{ForgetOptions, Log, Selection, forget, undelete};
+///
+/// let snapshots = BTreeSet::from([snapshot]);
+/// let named = Selection::Named { snapshots: snapshots.clone(), even_last: true };
+/// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "by mistake") };
+/// forget(&repository, Log::load(&repository).await?, &options).await?;
+/// undelete(&repository, &snapshots, "it is needed").await?;
+/// assert_eq!(Log::load(&repository).await?.snapshots().len(), 1);
+/// # Ok(()) }
+/// ```
 pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
     let log = known(repository, snapshots).await?;
     let retention = log.retention();
@@ -47,6 +116,38 @@ pub struct Released {
 ///
 /// Errors: [`Error::Usage`] for a snapshot that is not held, or whose machine is; [`Error::Refused`] when this key asked for
 /// it already; [`Error::WrongKey`]; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{hold, release};
+///
+/// let snapshots = BTreeSet::from([snapshot]);
+/// hold(&repository, &snapshots, "the case is open").await?;
+/// let released = release(&repository, &snapshots, "the case is closed").await?;
+/// assert_eq!(released.approvals_needed, 0);
+/// # Ok(()) }
+/// ```
 pub async fn release(
     repository: &Repository,
     snapshots: &BTreeSet<SessionId>,
@@ -63,14 +164,14 @@ pub async fn release(
     };
     if let Some(other) = snapshots.iter().find(is_suspicion) {
         return Err(Error::Usage(format!(
-            "snapshot {} stays because a snapshot is suspect; nothing was done. See `sancerre clean`, and end that with \
-             `sancerre clear`",
+            "snapshot {} stays because a snapshot is suspect; nothing was done. See {Clean}, and end that with \
+             {Clear}",
             other.intent
         )));
     }
     if let Some(other) = snapshots.iter().find(|snapshot| !retention.is_held_itself(snapshot)) {
         return Err(Error::Usage(format!(
-            "snapshot {} is held because its machine is; nothing was done. Release the machine with --vm",
+            "snapshot {} is held because its machine is; nothing was done. Release the machine with {Vm}",
             other.intent
         )));
     }
@@ -91,7 +192,7 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
     };
     if let Some(stranger) = vms.iter().find(|vm| !announced(vm)) {
         return Err(Error::Usage(format!(
-            "there is no backup of {stranger}; nothing was done. See `sancerre snapshots` for the names"
+            "there is no backup of {stranger}; nothing was done. See {ListSnapshots} for the names"
         )));
     }
     let retention = log.retention();
@@ -125,7 +226,7 @@ fn refuse_asked(
     match log.retention().release_asked_by(by, snapshots, vms) {
         None => Ok(()),
         Some(entry) => Err(Error::Refused(format!(
-            "the release of one of them waits for approval already, as log entry {entry}; see `sancerre approve`. Nothing was \
+            "the release of one of them waits for approval already, as log entry {entry}; see {Approve}. Nothing was \
              done"
         ))),
     }
@@ -144,7 +245,7 @@ async fn known(repository: &Repository, snapshots: &BTreeSet<SessionId>) -> Resu
         let entry = log.entry(session.number).filter(|entry| entry.session == *session);
         if !entry.is_some_and(|entry| entry.snapshot().is_some() || entry.damaged().is_some()) {
             return Err(Error::Usage(format!(
-                "there is no snapshot {}; see `sancerre snapshots`",
+                "there is no snapshot {}; see {ListSnapshots}",
                 session.intent
             )));
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
+use sancerre_advice::Verb;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
@@ -94,8 +95,10 @@ fn refuse_built_on(log: &Log, gc: SessionId, below: u64) -> Result<()> {
     Err(Error::Usage(format!(
         "gc {} cannot be given up: gc {} above it has a commit, or an outcome that cannot be read, and may have built on what it \
          moved and deleted. If the right bytes of what cannot be read will not come back, give up those above it first, the \
-         highest first: `sancerre gc --abandon {highest}`. Nothing is lost by that; what they moved is stored anew by and by",
-        gc.number, above.number
+         highest first: {}. Nothing is lost by that; what they moved is stored anew by and by",
+        gc.number,
+        above.number,
+        Verb::Abandon(highest)
     )))
 }
 

@@ -1,6 +1,7 @@
 //! G1, first half: everything that must be there is there, and no commit lies. A hidden manifest must never look like
 //! garbage.
 
+use sancerre_advice::Verb::{Abandon, RevokeKeeper, UndeleteOne};
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
@@ -44,10 +45,10 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             .map(|entry| entry.fields.by.name.to_string());
         return Err(Error::Refused(format!(
             "log entry {entry} of {} forgets snapshot {} before the time until which its manifest keeps it, so its clock was \
-             wrong or it lies. Nothing was deleted. `sancerre undelete {}` takes that back; set the clocks (NTP), or revoke that key",
+             wrong or it lies. Nothing was deleted. {} takes that back; set the clocks (NTP), or revoke that key",
             by.unwrap_or_else(|| "somebody".to_owned()),
             snapshot.intent,
-            snapshot.intent
+            UndeleteOne(snapshot.intent.to_string())
         )));
     }
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
@@ -112,9 +113,9 @@ fn refuse_waiting(repository: &Repository, log: &Log, number: u64) -> Result<()>
     let entry = entry.ok_or_else(|| Error::Store(StoreError::Missing { key: names::log(zone, *gc) }))?;
     let detail = format!(
         "it was signed while the outcome of session {below} could not be read, which no collector does, and has no effect. \
-         Nothing was deleted. Bring back the right bytes of {}, or have the administrator give it up with `sancerre gc \
-         --abandon {gc}`",
-        names::outcome(zone, below)
+         Nothing was deleted. Bring back the right bytes of {}, or have the administrator give it up with {}",
+        names::outcome(zone, below),
+        Abandon(*gc)
     );
     let source = FormatError::Forged { what: Commit::KIND, detail };
     Err(Error::Object { key: names::outcome(zone, &entry.session), source })
@@ -150,8 +151,9 @@ fn refuse_lies(repository: &Repository, log: &Log) -> Result<()> {
         return Ok(());
     };
     let detail = format!(
-        "{problem}. It is not believed, and nothing was deleted. Find out who signed it, and `sancerre key revoke keeper \
-         {by}`, or bring back what is missing"
+        "{problem}. It is not believed, and nothing was deleted. Find out who signed it, and {}, or \
+         bring back what is missing",
+        RevokeKeeper(by.to_string())
     );
     let source = FormatError::Forged { what: Commit::KIND, detail };
     Err(Error::Object { key: names::outcome(&repository.keys.zone, &gc), source })

@@ -14,11 +14,11 @@ use sancerre_format::record::{self, Cut};
 
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Carried, Log, LogEntry, Outcome, decode_checkpoint};
-use crate::store::Put;
+use crate::store::{Put, Removal};
 
 /// Checkpoints that stay besides the new one: a reader may be about to read the last, and one may be damaged.
 const KEPT: usize = 3;
@@ -33,9 +33,10 @@ pub(super) async fn follow(
     monitor: &Monitor,
 ) {
     if let Err(error) = write(repository, log, gc, after_entries).await {
-        monitor.warn(format!(
-            "no checkpoint of the log was written, so that it is read from further back: {error}"
-        ));
+        monitor.warn(
+            Topic::Aside,
+            format!("no checkpoint of the log was written, so that it is read from further back: {error}"),
+        );
     }
 }
 

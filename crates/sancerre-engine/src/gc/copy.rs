@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeFrom;
 
 use futures::{StreamExt, TryStreamExt};
+use sancerre_advice::Verb::Check;
 use sancerre_format::bytes::to_usize;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc;
@@ -21,7 +22,7 @@ use super::gather::{MovedFrame, PackFiller, PackInMaking};
 use super::plan::Survivors;
 use super::source::read;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::Moves;
@@ -90,7 +91,10 @@ pub(super) async fn copy(
         match carried {
             Ok(carried) => output.add(source.listed.kind, carried).await?,
             Err(error) if error.is_damage() => {
-                monitor.warn(format!("pack {} is left as it is: {error}; run `sancerre check`", source.name));
+                monitor.warn(
+                    Topic::Damage,
+                    format!("pack {} is left as it is: {error}; run {Check}", source.name),
+                );
             }
             Err(error) => return Err(error),
         }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Setting::MaxDrop;
+use sancerre_advice::Verb::{Audit, Undelete};
 use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
@@ -168,8 +170,8 @@ pub(super) fn check_drop(log: &Log, max_drop_percent: u8) -> Result<()> {
         None => Ok(()),
         Some((vm, gone, of)) => Err(Error::Refused(format!(
             "{gone} of {of} snapshots of {vm} went since the last gc, more than {max_drop_percent}%: forgotten, or void \
-             because a key was revoked. Nothing was deleted. Look at the log with `sancerre audit`; take a forget back with \
-             `sancerre undelete`, or allow it with --max-drop"
+             because a key was revoked. Nothing was deleted. Look at the log with {Audit}; take a forget back with \
+             {Undelete}, or allow it with {MaxDrop}"
         ))),
     }
 }

@@ -12,10 +12,11 @@ use sancerre_format::names::{Folder, ZoneKey};
 
 use crate::error::{Error, Result, StoreError};
 use crate::index::unread_segments;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry};
+use crate::store::Removal;
 
 /// Deletes in flight at once.
 const DELETES_IN_FLIGHT: usize = 32;
@@ -30,7 +31,7 @@ pub(super) async fn sweep(
     monitor: &Monitor,
 ) {
     if let Err(error) = try_sweep(repository, log, (catalogue, present), deleted, monitor).await {
-        monitor.warn(format!("lists and index segments that nobody needs were left: {error}"));
+        monitor.warn(Topic::Aside, format!("lists and index segments that nobody needs were left: {error}"));
     }
 }
 

@@ -28,12 +28,13 @@ mod weigh;
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::{Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, Pending, needed};
@@ -69,6 +70,21 @@ pub struct GcOptions {
     pub max_drop_percent: u8,
     /// A checkpoint is written when the log has grown by so many entries since the last one.
     pub checkpoint_after_entries: u64,
+}
+
+/// As the command line collects when it is told nothing else.
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            wait_seconds: 60 * 60,
+            silent_seconds: 12 * 60 * 60,
+            max_repack_bytes: 64 << 30,
+            max_unused_percent: 5,
+            max_drop_percent: 50,
+            checkpoint_after_entries: CHECKPOINT_AFTER_ENTRIES,
+        }
+    }
 }
 
 /// Entries since the last checkpoint from which a new one is worth it: two requests each for who reads them one by one.
@@ -113,6 +129,40 @@ pub struct GcReport {
 /// Errors: [`StoreError::Missing`](crate::StoreError::Missing) or an object's damage when what the repository says does not add
 /// up, before anything is deleted; [`Error::WrongKey`] without a keeper's or the admin's key;
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use std::collections::BTreeSet;
+/// use sancerre_engine::{ForgetOptions, GcOptions, Log, Selection, forget, gc};
+///
+/// let named = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
+/// // The only snapshot of its machine is all of them.
+/// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "not needed any more") };
+/// forget(&repository, Log::load(&repository).await?, &options).await?;
+/// let report = gc(&repository, &GcOptions { max_drop_percent: 100, ..GcOptions::default() }, &monitor).await?;
+/// assert!(report.committed && report.freed_bytes > 0);
+/// # Ok(()) }
+/// ```
 pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor) -> Result<GcReport> {
     repository.signer(KEEPERS)?;
     if options.dry_run {
@@ -124,13 +174,14 @@ pub async fn gc(repository: &Repository, options: &GcOptions, monitor: &Monitor)
     repository.store.spend_reserve();
     let report = match run(repository, options, monitor).await {
         Err(error) if error.is_full() && options.max_repack_bytes > 0 => {
-            monitor.warn(format!("no pack is rewritten this time, for there is no room: {error}"));
+            monitor
+                .warn(Topic::Aside, format!("no pack is rewritten this time, for there is no room: {error}"));
             run(repository, &GcOptions { max_repack_bytes: 0, ..*options }, monitor).await?
         }
         report => report?,
     };
     if let Err(error) = repository.store.keep_reserve(repository.host.random.clone()).await {
-        monitor.warn(format!("no room is left for the next gc on a full disk: {error}"));
+        monitor.warn(Topic::Aside, format!("no room is left for the next gc on a full disk: {error}"));
     }
     Ok(GcReport { leftovers, ..report })
 }
@@ -143,7 +194,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     let mut log = read_log(repository).await?;
     report.pending = log.pending();
     if let Some(stays) = suspicion::what_stays(&log) {
-        monitor.warn(stays);
+        monitor.warn(Topic::Policy, stays);
     }
     let mut waiting = Waiting::new(options);
     account::account(repository, &mut log, Log::END)?;
@@ -169,9 +220,7 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
 
 async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
     let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
-    for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
-    }
+    bad_lists.iter().for_each(|bad| bad.tell(monitor));
     Ok(catalogue)
 }
 
@@ -190,8 +239,8 @@ async fn make_plan(
     let lying = moves.by_pack(&needed(live.iter().copied())?);
     let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
     if gone > 0 {
-        monitor.warn(format!(
-            "{gone} packs that snapshots need are missing from the store: run `sancerre check` before anything else is forgotten"
+        monitor.warn(Topic::Damage, format!(
+            "{gone} packs that snapshots need are missing from the store: run {Check} before anything else is forgotten"
         ));
     }
     let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
@@ -212,7 +261,7 @@ async fn make_plan(
     let mut plan = plan::plan(&input, options);
     locks::leave_locked(repository, present, &mut plan).await?;
     if plan.healing.packs > 0 {
-        monitor.warn(format!(
+        monitor.warn(Topic::Damage, format!(
             "packs that no snapshot names stay ({} of them): they hold other copies of what snapshots need from packs that \
              are missing or quarantined; they go when those snapshots are forgotten",
             plan.healing.packs
@@ -345,6 +394,9 @@ async fn copy_and_close(
 /// An open proposal keeps writers from reusing its packs, so it is not left behind.
 async fn give_up(repository: &Repository, session: SessionId, reason: &str, monitor: &Monitor) {
     if let Err(error) = abort_other(repository, session, reason).await {
-        monitor.warn(format!("gc {} could not be closed, which does no harm: {error}", session.number));
+        monitor.warn(
+            Topic::Aside,
+            format!("gc {} could not be closed, which does no harm: {error}", session.number),
+        );
     }
 }

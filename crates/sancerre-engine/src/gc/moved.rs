@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::frames::{FrameSet, Members, Ranges};
 use sancerre_format::gc::GcLists;
@@ -47,7 +48,7 @@ pub(super) async fn keep_unproven(
                 let who = signers(log, copies.keys());
                 kept.push(format!(
                     "pack {from} stays: a snapshot needs what was in it, and {who} signed that it lies elsewhere, but: \
-                     {error}; run `sancerre check`"
+                     {error}; run {Check}"
                 ));
             }
             Err(error) => return Err(error),

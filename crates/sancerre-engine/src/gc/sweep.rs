@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
+use crate::store::Removal;
 
 /// Deletes in flight at once.
 const DELETES_IN_FLIGHT: usize = 32;

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use sancerre_advice::Setting::Wait;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names::{self, Folder, Name, Title, ZoneKey};
@@ -12,7 +13,7 @@ use sancerre_format::names::{self, Folder, Name, Title, ZoneKey};
 use super::GcOptions;
 use super::account::account;
 use crate::error::Result;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::repository::session::abort_other;
@@ -92,10 +93,13 @@ impl Waiting {
             seconds @ ..120 => format!("{seconds} s"),
             seconds => format!("{} min", seconds.div_ceil(60)),
         };
-        monitor.warn(format!(
-            "waiting for {}{more}, which may be under way: {most} at most (--wait)",
-            names.join(", ")
-        ));
+        monitor.warn(
+            Topic::Waiting,
+            format!(
+                "waiting for {}{more}, which may be under way: {most} at most ({Wait})",
+                names.join(", ")
+            ),
+        );
     }
 
     /// Ends the sessions that are taken for dead; returns the others.

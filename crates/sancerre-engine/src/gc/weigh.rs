@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::frames::{FrameSet, Members};
@@ -13,7 +14,7 @@ use sancerre_format::id::PackName;
 use sancerre_format::pack::DirectoryEntry;
 
 use crate::error::{Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::pack_ends::{PackEnds, PackRef, fetch_all};
@@ -51,7 +52,10 @@ pub(super) async fn weigh(
         match weighed {
             Ok(weight) => drop(weights.insert(source.name, weight)),
             Err(error) if error.is_damage() => {
-                monitor.warn(format!("pack {} is left as it is: {error}; run `sancerre check`", source.name));
+                monitor.warn(
+                    Topic::Damage,
+                    format!("pack {} is left as it is: {error}; run {Check}", source.name),
+                );
             }
             Err(error) => return Err(error),
         }

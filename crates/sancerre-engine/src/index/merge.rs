@@ -18,7 +18,7 @@ use sancerre_format::log::Kind;
 
 use super::publish::Publisher;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use crate::repository::log::{Avoid, Log};
 use sancerre_repository::index::{Head, Segment, ignored, read_uncovered, retain_heard, segments};
@@ -79,9 +79,10 @@ pub(crate) async fn merge_after_backup(
     }
     let limit = AFTER_BACKUP_ENTRIES.saturating_add(new_chunks.saturating_mul(2));
     if let Err(error) = merge(repository, log, monitor, |sizes| choose(sizes, limit)).await {
-        monitor.warn(format!(
-            "the snapshot is saved, but small segments of the index could not be merged: {error}"
-        ));
+        monitor.warn(
+            Topic::Hint,
+            format!("the snapshot is saved, but small segments of the index could not be merged: {error}"),
+        );
     }
 }
 
@@ -194,7 +195,7 @@ async fn open(repository: &Repository, monitor: &Monitor, head: Head) -> Result<
     match head.open(repository).await {
         Ok(segment) => Ok(Some(segment)),
         Err(error) if error.is_damage() => {
-            monitor.warn(ignored(&key, &error));
+            monitor.warn(Topic::Hint, ignored(&key, &error));
             Ok(None)
         }
         Err(error) => Err(error),
@@ -270,7 +271,7 @@ impl Input {
             self.next_page = numbers.end;
             let read = match self.segment.pages(repository, numbers.clone()).await {
                 Err(error) if error.is_damage() => {
-                    monitor.warn(ignored(&self.segment.key, &error));
+                    monitor.warn(Topic::Hint, ignored(&self.segment.key, &error));
                     continue;
                 }
                 read => read?,
@@ -279,7 +280,7 @@ impl Input {
             for page in read {
                 match page {
                     Ok(page) => entries.extend(page),
-                    Err(error) => monitor.warn(ignored(&self.segment.key, &error)),
+                    Err(error) => monitor.warn(Topic::Hint, ignored(&self.segment.key, &error)),
                 }
             }
             add(&monitor.counters.done_bytes, self.segment.pages_bytes(numbers));

@@ -47,6 +47,21 @@ pub struct RebuildReport {
 /// Reads the tables of all packs that are listed and present, and publishes them as a new index.
 ///
 /// Reads the ends of packs, not their frames. Errors: [`Error::WrongKey`] without a key that signs; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # let (store, host, monitor) = (Store::in_memory(), Host::real("example 1.0"), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// let report = sancerre_engine::rebuild_index(&repository, &monitor).await?;
+/// assert_eq!(report.unreadable.len(), 0);
+/// # Ok(()) }
+/// ```
 pub async fn rebuild_index(repository: &Repository, monitor: &Monitor) -> Result<RebuildReport> {
     rebuild(repository, monitor, SEGMENT_ENTRIES).await
 }
@@ -64,9 +79,7 @@ pub(super) async fn rebuild(
     // of packs that are read below.
     let old = segments(repository, &log).await?.into_keys().collect();
     let (catalogue, bad_lists) = Catalogue::load_all(repository, &log).await?;
-    for bad in &bad_lists {
-        monitor.warn(format!("pack list {} is ignored: {}; run `sancerre check`", bad.key, bad.error));
-    }
+    bad_lists.iter().for_each(|bad| bad.tell(monitor));
     let present = Present::load(repository).await?;
     let sources = sources(repository, &log, &catalogue, &present);
     let mut report = RebuildReport { packs: 0, entries: 0, unreadable: Vec::new() };

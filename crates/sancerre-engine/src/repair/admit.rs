@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Setting::GivenUp;
 use sancerre_format::id::SessionId;
 use sancerre_format::names;
 
@@ -27,7 +28,7 @@ pub(super) fn plan(repository: &Repository, log: &Log, report: &mut RepairReport
                 key.clone(),
                 format!(
                     "it is no entry, and the entry above it is lost as well, so nothing says whether one was there: bring it back \
-                     from a copy of the repository, or give it up with --give-up {key}. If it was a hold, a forget, a quarantine, \
+                     from a copy of the repository, or give it up with {GivenUp} {key}. If it was a hold, a forget, a quarantine, \
                      a taint or a revocation, say it again"
                 ),
             )),
@@ -44,7 +45,7 @@ pub(super) fn plan(repository: &Repository, log: &Log, report: &mut RepairReport
                 key,
                 format!(
                     "it is a commit whose log entry is lost, and it does not count: {why}. Bring the entry back from a copy of \
-                     the repository, or give it up with --give-up {}",
+                     the repository, or give it up with {GivenUp} {}",
                     names::log(&repository.keys.zone, session.number)
                 ),
             )),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Setting::GivenUp;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{self, ZoneKey};
 
@@ -88,8 +89,8 @@ fn advice(repository: &Repository, dispute: &Dispute, key: &str) -> String {
     format!(
         "several sessions claim this number, and only one can have stood there: {}. Until you say which, gc deletes nothing. \
          Somebody lies with a stolen key, or copies of the repository that went on by themselves were put together: find out, \
-         revoke the key from number {} on, or give up each that is not so with --give-up. If none is, give up the number with \
-         --give-up {key}",
+         revoke the key from number {} on, or give up each that is not so with {GivenUp}. If none is, give up the number with \
+         {GivenUp} {key}",
         all.join(", "),
         dispute.number
     )

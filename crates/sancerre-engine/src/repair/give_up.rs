@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::{Approve, Check};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::SessionId;
@@ -41,7 +42,7 @@ pub async fn give_up(
         }
         Ok(ZoneKey::Outcome(session)) => outcome(repository, log, session, options).await,
         _ => Err(Error::Usage(format!(
-            "{key} is no log entry and no outcome of zone {zone}: only these are given up. Name it as `sancerre check` does, such \
+            "{key} is no log entry and no outcome of zone {zone}: only these are given up. Name it as {Check} does, such \
              as {}",
             names::log(zone, 1)
         ))),
@@ -143,7 +144,7 @@ async fn end(repository: &Repository, session: SessionId, options: &RepairOption
             Ok(Put::Occupied(_)) => {
                 return Err(Error::Store(StoreError::Occupied {
                     key,
-                    advice: "nothing more can be done about it",
+                    advice: "nothing more can be done about it".into(),
                 }));
             }
             Err(error) => return Err(error.into()),
@@ -183,7 +184,8 @@ async fn outcome(
     if !log.retention().is_live(&session) {
         return usage("was given up already");
     }
-    let mut said = "forgotten: it may have been a snapshot, and the next gc deletes what only it needs";
+    let mut said =
+        "forgotten: it may have been a snapshot, and the next gc deletes what only it needs".to_owned();
     if !options.dry_run {
         let named = Snapshots { snapshots: vec![session], reason: one_line(&options.reason) };
         append(repository, log, Kind::Forget(named), &[]).await?;
@@ -195,7 +197,7 @@ async fn outcome(
         }
     }
     if log.retention().approvals_needed() > 0 {
-        said = "to be forgotten once other keepers approved it (`sancerre approve`)";
+        said = format!("to be forgotten once other keepers approved it ({Approve})");
     }
     Ok(format!("{key}: {said}"))
 }

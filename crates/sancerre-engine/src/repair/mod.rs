@@ -15,6 +15,8 @@ mod give_up;
 mod lists;
 mod noted;
 
+use sancerre_advice::Setting::GivenUp;
+use sancerre_advice::Verb::Snapshots;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::Entry;
@@ -62,6 +64,35 @@ pub struct RepairReport {
 ///
 /// Errors: [`Error::WrongKey`] without the admin's key, but in a dry run; [`Error::Usage`] for an object that is named and is
 /// not lost; the store's.
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// use sancerre_engine::{RepairOptions, RepairReport, repair};
+///
+/// let options = RepairOptions { reason: "after the fire".into(), ..RepairOptions::default() };
+/// assert_eq!(repair(&repository, &options, &monitor).await?, RepairReport::default());
+/// # Ok(()) }
+/// ```
 pub async fn repair(
     repository: &Repository,
     options: &RepairOptions,
@@ -178,10 +209,10 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
     let zone = &repository.keys.zone;
     let advice = |key: &str| {
         format!(
-            "nothing says what it said: bring it back from a copy of the repository, or give it up with --give-up {key}. Until \
+            "nothing says what it said: bring it back from a copy of the repository, or give it up with {GivenUp} {key}. Until \
              then nothing is added to the log, and nothing is deleted. If it was a hold, an undelete, a quarantine, a \
              taint, a revocation or a number of approvals, its effect is lost with it, also on what was signed above it: stop every \
-             gc (timers too) first, and say it again before the next one; look at what is forgotten with `sancerre snapshots`"
+             gc (timers too) first, and say it again before the next one; look at what is forgotten with {Snapshots}"
         )
     };
     let is_disputed = |number: u64| log.dispute(number).is_some();
@@ -195,7 +226,7 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         let key = names::log(zone, session.number);
         let advice = format!(
             "an entry was there, nothing says what it said, and it is void: bring it back from a copy of the repository, or give \
-             it up with --give-up {key}. If it was a hold, a forget, a quarantine, a taint or a revocation, say it again"
+             it up with {GivenUp} {key}. If it was a hold, a forget, a quarantine, a taint or a revocation, say it again"
         );
         report.left.push((key, advice));
     }
@@ -215,21 +246,21 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
                 continue;
             }
             Ok(ZoneKey::Log(_)) => advice(&unread.key),
-            _ => format!("make it readable again, or give it up with --give-up {}", unread.key),
+            _ => format!("make it readable again, or give it up with {GivenUp} {}", unread.key),
         };
         report.left.push((unread.key.clone(), format!("it cannot be read ({}); {advice}", unread.reason)));
     }
     for entry in log.entries().filter(|entry| is_hidden(log, entry)) {
         let key = names::outcome(zone, &entry.session);
         let advice = format!(
-            "it is missing, and was a snapshot or an abort: bring it back, or give it up with --give-up {key}"
+            "it is missing, and was a snapshot or an abort: bring it back, or give it up with {GivenUp} {key}"
         );
         report.left.push((key, advice));
     }
     for session in log.replaced(Log::END) {
         let key = names::outcome(zone, &session);
         let advice = format!(
-            "it is an abort, and an earlier gc saw a snapshot there, whose packs stay until then: give it up with --give-up {key}"
+            "it is an abort, and an earlier gc saw a snapshot there, whose packs stay until then: give it up with {GivenUp} {key}"
         );
         report.left.push((key, advice));
     }
@@ -238,7 +269,7 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         let key = names::outcome(zone, &session);
         if !is_unread(&key) {
             let advice = format!(
-                "it may have been a snapshot of {vm}: bring the right bytes back, or give it up with --give-up {key}"
+                "it may have been a snapshot of {vm}: bring the right bytes back, or give it up with {GivenUp} {key}"
             );
             report.left.push((key, advice));
         }

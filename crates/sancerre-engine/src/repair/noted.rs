@@ -13,7 +13,7 @@ use super::give_up::named;
 use super::{RepairOptions, RepairReport, is_sound};
 use crate::check::at_log;
 use crate::error::{Error, Result, StoreError};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::{
     Log, LogEntry, Lost, REPAIR, REPAIR_HEADER, REPAIR_LINE, REPAIR_SESSION_LINE, filler,
@@ -78,7 +78,7 @@ pub(super) async fn note(
         Err(
             error @ (Error::Gap { .. } | Error::Store(StoreError::Missing { .. }) | Error::Unread { .. }),
         ) => {
-            monitor.warn(format!("what was done could not be noted in the log: {error}"));
+            monitor.warn(Topic::Aside, format!("what was done could not be noted in the log: {error}"));
             Ok(None)
         }
         Err(error) => Err(error),

@@ -3,6 +3,7 @@
 use sancerre_image::Rest;
 
 use crate::error::Result;
+use crate::monitor::Topic;
 use crate::restore::write::Sink;
 
 /// Bytes wiped between two looks at whether the user wants to stop.
@@ -30,8 +31,10 @@ pub(super) fn look(sink: &Sink, disk_bytes: u64, wipe: bool) -> Result<Behind> {
     let rest = match target.rest() {
         Err(error) if wipe => return Err(error.into()),
         Err(error) => {
-            sink.monitor
-                .warn(format!("{error}; whether old data lies behind the end of the disk is not known"));
+            sink.monitor.warn(
+                Topic::Aside,
+                format!("{error}; whether old data lies behind the end of the disk is not known"),
+            );
             None
         }
         Ok(rest) => rest,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
 use sancerre_format::id::{ContentId, FramePlace, Place};
 use sancerre_format::names::ZoneKey;
@@ -15,6 +16,7 @@ use sancerre_format::pack::refuse_newer;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::index::find_copies;
+use crate::monitor::Topic;
 use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::plan::{Piece, WantedFrame};
 
@@ -43,7 +45,9 @@ impl<'a> Copies<'a> {
             Ok(found) => found,
             Err(error @ Error::Interrupted) => return Err(error),
             Err(error) => {
-                fetcher.monitor.warn(format!("the index cannot be searched for other copies: {error}"));
+                fetcher
+                    .monitor
+                    .warn(Topic::Damage, format!("the index cannot be searched for other copies: {error}"));
                 HashMap::new()
             }
         };
@@ -105,11 +109,11 @@ impl<'a> Copies<'a> {
 fn tell(fetcher: &Fetcher<'_>, failed: &[Failed]) {
     let fresh = fetcher.not_told(failed.iter().map(|failed| failed.error.to_string()));
     for problem in fresh.iter().take(TOLD_MAX) {
-        fetcher.monitor.warn(format!("{problem}; looking for another copy"));
+        fetcher.monitor.warn(Topic::Damage, format!("{problem}; looking for another copy"));
     }
     let more = fresh.len().saturating_sub(TOLD_MAX);
     if more > 0 {
-        fetcher.monitor.warn(format!("and {more} more like that; `sancerre check` names all"));
+        fetcher.monitor.warn(Topic::Damage, format!("and {more} more like that; {Check} names all"));
     }
 }
 

@@ -131,7 +131,7 @@ fn an_id_must_be_the_only_one_that_begins_so() {
     let error = chosen("1a2b", &all).unwrap_err();
     assert_eq!(error, "1a2b could be 1a2b3c4d (web01), 1a2b9900 (db01); give more digits");
     let error = chosen("dddd", &all).unwrap_err();
-    assert_eq!(error, "no snapshot's id begins with dddd; see `sancerre snapshots`");
+    assert_eq!(error, "no snapshot's id begins with dddd; see `snapshots`");
     let error = chosen("db01", &all).unwrap_err();
     assert!(error.ends_with("write db01:latest"), "{error}");
     let whole = ids[1].intent.to_string();

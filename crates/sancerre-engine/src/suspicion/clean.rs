@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sancerre_advice::Verb::Clean;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{KEEPERS, Kind, Note};
@@ -221,7 +222,7 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     }
     if of_vm.is_empty() {
         return Err(Error::Usage(format!(
-            "nothing of {vm} is suspect, or it was cleared already; `sancerre clean` shows all machines"
+            "nothing of {vm} is suspect, or it was cleared already; {Clean} shows all machines"
         )));
     }
     of_vm.sort_unstable();

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use sancerre_advice::Verb::SnapshotDetails;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
 
@@ -47,9 +48,7 @@ pub async fn explain(reader: &SnapshotReader, wanted: Option<&Title>) -> Result<
         .filter(|member| member.kind == MemberKind::Disk && is_wanted(&member.name))
         .collect();
     if let (Some(wanted), true) = (wanted, disks.is_empty()) {
-        return Err(Error::Usage(format!(
-            "the snapshot has no disk {wanted}; see `sancerre snapshots --json`"
-        )));
+        return Err(Error::Usage(format!("the snapshot has no disk {wanted}; see {SnapshotDetails}")));
     }
     let stored = StoredStatistics::open(Arc::clone(reader.frames()), body).await?;
     let mut explained = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::{Clean, Clear};
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{Kind, Note};
 use sancerre_format::names::Name;
@@ -10,7 +11,7 @@ use sancerre_format::outcome::Member;
 use super::stored::seen;
 use super::verdict::Suspicion;
 use crate::error::Result;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::repository::log::suspects::{MACHINES_MAX, SUSPECT, TOPIC};
@@ -34,7 +35,7 @@ pub(crate) async fn note(
         return;
     }
     if let Err(error) = suspect(repository, log, session).await {
-        monitor.warn(format!(
+        monitor.warn(Topic::Policy, format!(
             "the night is suspect, and that could not be written into the log, so nothing keeps earlier snapshots from being \
              forgotten: {error}"
         ));
@@ -66,7 +67,7 @@ pub fn what_stays(log: &Log) -> Option<String> {
         named.push(format!("{} more", vms.len().saturating_sub(NAMED_MAX)));
     }
     Some(format!(
-        "suspect: {}; {what}, whatever is asked for. See `sancerre clean`, and end that with `sancerre clear`",
+        "suspect: {}; {what}, whatever is asked for. See {Clean}, and end that with {Clear}",
         named.join(", ")
     ))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sancerre_advice::Verb::SnapshotDetails;
 use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::BLOCK_BYTES;
 use sancerre_format::names::Title;
@@ -35,9 +36,7 @@ pub async fn recompute(
     };
     let disks: Vec<&Member> = reader.body().members.iter().filter(is_wanted).collect();
     if let (Some(wanted), true) = (wanted, disks.is_empty()) {
-        return Err(Error::Usage(format!(
-            "the snapshot has no disk {wanted}; see `sancerre snapshots --json`"
-        )));
+        return Err(Error::Usage(format!("the snapshot has no disk {wanted}; see {SnapshotDetails}")));
     }
     let total = disks.iter().fold(0u64, |sum, member| sum.saturating_add(member.size_bytes));
     add(&monitor.counters.total_bytes, total);

@@ -1,5 +1,7 @@
 //! Why, in one sentence: what an administrator reads at three in the morning.
 
+use sancerre_advice::Verb::{Clean, Clear, Explain};
+
 use super::extent::Counts;
 use super::verdict::{Judgement, Sign, Suspicion};
 
@@ -15,14 +17,14 @@ pub fn why(judgement: &Judgement, night: &Counts) -> Option<String> {
 }
 
 /// What to do, once it was said what there is; none for a normal night.
-pub fn advice(verdict: Suspicion) -> Option<&'static str> {
+pub fn advice(verdict: Suspicion) -> Option<String> {
     match verdict {
         Suspicion::Normal => None,
-        Suspicion::Unusual => Some("if nobody knows why, look at `sancerre explain` of this snapshot"),
-        Suspicion::Suspect => Some(
-            "look at the machine before anything else is written to it; `sancerre clean` names the newest night before, and \
-             `sancerre explain` says where on the disk. Snapshots from before are not let go until `sancerre clear`",
-        ),
+        Suspicion::Unusual => Some(format!("if nobody knows why, look at {Explain} of this snapshot")),
+        Suspicion::Suspect => Some(format!(
+            "look at the machine before anything else is written to it; {Clean} names the newest night before, and {Explain} \
+             says where on the disk. Snapshots from before are not let go until {Clear}"
+        )),
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
         let sentence = why(&judgement, &night).unwrap();
         assert!(sentence.starts_with("the starts of 1173 of 1173 known files"), "{sentence}");
         assert!(!sentence.contains("infected"));
-        assert!(advice(judgement.verdict).unwrap().contains("sancerre clean"));
+        assert!(advice(judgement.verdict).unwrap().contains("`clean`"));
         assert_eq!(why(&Judgement::default(), &night), None);
     }
 

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use sancerre_advice::Setting::RawFormat;
+
 /// Why an image is not read. The bytes are foreign: nothing in them is believed, repaired or passed over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Qcow2Fault {
     /// It is something else.
     #[error(
-        "it does not begin as a qcow2 image does; say which format it has; a raw disk of such a name needs --format raw"
+        "it does not begin as a qcow2 image does; say which format it has; a raw disk of such a name needs {RawFormat}"
     )]
     NotQcow2,
     /// The file ends inside its header.

@@ -140,7 +140,7 @@ fn what_is_not_a_disk_is_refused_with_advice() {
     let socket = directory.path().join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     let cases = [
-        (pipe.as_path(), "it is a pipe", "--stdin"),
+        (pipe.as_path(), "it is a pipe", "`stdin`"),
         (socket.as_path(), "it is a socket", "raw image file or a block device"),
         (directory.path(), "it is a directory", "name the disk images in it"),
         (Path::new("/dev/null"), "it is a character device", "block device"),

@@ -57,7 +57,7 @@ impl Device {
             return Err(TargetError::NotATarget {
                 path: path.to_owned(),
                 kind: kind::name(file_type),
-                advice,
+                advice: advice.into(),
             });
         }
         in_use::refuse_locked(&file, path)?;

@@ -34,7 +34,7 @@ pub(super) fn refuse_immutable(file: &File, path: &Path) -> Result<(), TargetErr
         Ok(flags) if flags.intersects(fixed) => Err(TargetError::NotATarget {
             path: path.to_owned(),
             kind: "file that nobody may replace (chattr +i or +a)",
-            advice: "take the flag away, or name another file",
+            advice: "take the flag away, or name another file".into(),
         }),
         // Most file systems have no flags.
         _ => Ok(()),

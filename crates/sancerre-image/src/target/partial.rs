@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::retry_on_intr;
 use rustix::process::geteuid;
+use sancerre_advice::Setting::Resume;
 
 use super::limit;
 use super::zero::Zeroing;
@@ -190,7 +191,7 @@ fn refuse_foreign(file: &File, path: &Path) -> Result<(), TargetError> {
         false => Err(TargetError::NotATarget {
             path: path.to_owned(),
             kind: "file that others can read or own",
-            advice: "remove it, or restore without --resume, which replaces it",
+            advice: format!("remove it, or restore without {Resume}, which replaces it"),
         }),
     }
 }
@@ -235,7 +236,11 @@ fn directory_of(name: &Path) -> &Path {
 }
 
 fn not_a_target(path: &Path, metadata: &Metadata, advice: &'static str) -> TargetError {
-    TargetError::NotATarget { path: path.to_owned(), kind: kind::name(metadata.file_type()), advice }
+    TargetError::NotATarget {
+        path: path.to_owned(),
+        kind: kind::name(metadata.file_type()),
+        advice: advice.into(),
+    }
 }
 
 fn failed(step: &'static str, path: &Path, source: io::Error) -> TargetError {

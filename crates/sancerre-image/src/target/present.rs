@@ -31,7 +31,7 @@ impl Present {
         if !metadata.is_file() {
             let advice = "name a file or a block device";
             let kind = kind::name(metadata.file_type());
-            return Err(TargetError::NotATarget { path: path.to_owned(), kind, advice });
+            return Err(TargetError::NotATarget { path: path.to_owned(), kind, advice: advice.into() });
         }
         refuse_in_use(&file, path)?;
         // Where there are no locks the look for those of others is all there is.

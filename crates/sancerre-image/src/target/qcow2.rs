@@ -85,7 +85,11 @@ impl Qcow2Target {
     ) -> Result<Self, TargetError> {
         if is_device(path)? {
             let advice = "an image goes into a file; name one, or restore the disk raw";
-            return Err(TargetError::NotATarget { path: path.to_owned(), kind: "block device", advice });
+            return Err(TargetError::NotATarget {
+                path: path.to_owned(),
+                kind: "block device",
+                advice: advice.into(),
+            });
         }
         if size_bytes > DISK_BYTES_MAX {
             let (path, limit_bytes) = (path.to_owned(), DISK_BYTES_MAX);

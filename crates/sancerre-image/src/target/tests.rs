@@ -82,7 +82,7 @@ fn an_existing_file_is_replaced_only_on_request_and_only_at_the_end() {
     fs::write(place.name(), "precious").unwrap();
     let error = RawTarget::create(&place.name(), MIB, false).unwrap_err();
     assert!(
-        matches!(error, TargetError::Exists { .. }) && error.to_string().contains("--overwrite"),
+        matches!(error, TargetError::Exists { .. }) && error.to_string().contains("`overwrite`"),
         "{error}"
     );
     assert_eq!(place.entries(), 1);
@@ -464,7 +464,7 @@ fn a_partial_file_that_others_can_read_is_not_taken_up() {
     drop(RawTarget::create(&place.name(), MIB, false).unwrap());
     fs::set_permissions(place.partial(), fs::Permissions::from_mode(0o640)).unwrap();
     let error = RawTarget::resume(&place.name(), MIB, false).unwrap_err();
-    assert!(error.to_string().contains("without --resume"), "{error}");
+    assert!(error.to_string().contains("without `resume`"), "{error}");
     fs::set_permissions(place.partial(), fs::Permissions::from_mode(0o600)).unwrap();
     fs::hard_link(place.partial(), place.directory.path().join("other")).unwrap();
     RawTarget::resume(&place.name(), MIB, false).unwrap_err();

@@ -11,7 +11,7 @@ use sancerre_format::index::SegmentName;
 use super::segment::{Segment, segments};
 use crate::error::Result;
 use crate::log::Log;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::tolerate::tolerate;
 
@@ -41,7 +41,7 @@ pub async fn find_copies(
             }
             Err(error) => {
                 let why = tolerate(repository, error).await?;
-                monitor.warn(format!("index segment {name} is ignored: {why}"));
+                monitor.warn(Topic::Hint, format!("index segment {name} is ignored: {why}"));
             }
         }
     }

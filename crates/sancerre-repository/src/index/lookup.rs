@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use sancerre_advice::Setting::Memory;
+use sancerre_advice::Verb::MergeIndex;
 use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{ContentId, Place};
@@ -19,7 +21,7 @@ use crate::dedup::{BYTES_PER_ENTRY, ReusePolicy, Speaker, Word, Words};
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::lru::LruCache;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use sancerre_store::Listed;
 
@@ -217,7 +219,7 @@ impl Index {
             }
             Err(error) if error.is_damage() => {
                 if !paged.damaged.swap(true, Ordering::Relaxed) {
-                    monitor.warn(ignored(&paged.segment.key, &error));
+                    monitor.warn(Topic::Hint, ignored(&paged.segment.key, &error));
                 }
                 Ok(Page::default())
             }
@@ -329,7 +331,7 @@ impl Loading<'_> {
             Ok(())
         };
         if let Err(error) = add(&mut self.words) {
-            self.monitor.warn(ignored(&key, &error));
+            self.monitor.warn(Topic::Hint, ignored(&key, &error));
         }
     }
 
@@ -340,9 +342,9 @@ impl Loading<'_> {
         }
         let Some(room) = self.room_bytes.checked_sub(segment.reader().memory_bytes()) else {
             if !std::mem::replace(&mut self.told, true) {
-                self.monitor.warn(
-                    "the index does not fit into --memory; some known data will be stored again. `sancerre index merge`, or more memory, helps",
-                );
+                self.monitor.warn(Topic::Hint, format!(
+                    "the index does not fit into {Memory}; some known data will be stored again. {MergeIndex}, or more memory, helps"
+                ));
             }
             return;
         };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
+use sancerre_advice::Verb::RebuildIndex;
 use sancerre_format::FormatError;
 use sancerre_format::index::{SegmentFields, SegmentName};
 use sancerre_format::limits;
@@ -11,7 +12,7 @@ use sancerre_format::limits;
 use super::segment::{Head, key_of};
 use crate::error::{Error, Result, StoreError};
 use crate::log::Log;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 
 /// Segments read at once.
@@ -64,7 +65,7 @@ pub async fn read_uncovered<T: Covering, F: Future<Output = Result<Option<T>>>>(
                 }
                 Some(Err(error)) if error.is_damage() => {
                     refuse(repository, log, name, listed, &error).await?;
-                    monitor.warn(ignored(&key_of(repository, log, name)?, &error));
+                    monitor.warn(Topic::Hint, ignored(&key_of(repository, log, name)?, &error));
                 }
                 Some(Err(error)) => return Err(error),
             }
@@ -126,5 +127,5 @@ impl Covered {
 
 /// What to tell of a damaged segment.
 pub fn ignored(key: &str, error: &dyn std::fmt::Display) -> String {
-    format!("index segment {key} is ignored: {error}; `sancerre index rebuild` makes a new one")
+    format!("index segment {key} is ignored: {error}; {RebuildIndex} makes a new one")
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use sancerre_advice::Setting::DropObjects;
 use sancerre_format::FormatError;
 use sancerre_format::certificate::{Certificate, Role};
 use sancerre_format::config::{Config, IdentityRecord, ZoneRecord};
@@ -158,7 +159,7 @@ pub async fn rotate(
 fn replaced() -> Error {
     Error::WrongKey {
         what: "the admin's key at hand was replaced: what it signs does not count".into(),
-        advice: "use the passphrase that opens the present one",
+        advice: "use the passphrase that opens the present one".into(),
     }
 }
 
@@ -175,7 +176,7 @@ fn refuse_unknown(anchored: &Anchored) -> Result<()> {
 async fn put(store: &Store, tool: &str, trust: &Trust, old: &SigningKey, new: Succession) -> Result<()> {
     let key = names::succession(new.number);
     let bytes = record::encode(&new, tool, old, &[], &[])?;
-    let too_many = "it names too many objects: let some go with --drop";
+    let too_many = format!("it names too many objects: let some go with {DropObjects}");
     sancerre_format::limits::check(&key, sancerre_format::bytes::to_u64(bytes.len())).map_err(|error| {
         Error::Usage(format!("the record of the new admin key cannot be made: {error}; {too_many}"))
     })?;
@@ -186,7 +187,9 @@ async fn put(store: &Store, tool: &str, trust: &Trust, old: &SigningKey, new: Su
         Put::Created => Ok(()),
         Put::Occupied(_) => Err(Error::Store(StoreError::Occupied {
             key,
-            advice: "somebody else hands over at the same time, or put something there; run the command again",
+            advice:
+                "somebody else hands over at the same time, or put something there; run the command again"
+                    .into(),
         })),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sancerre_advice::Verb::{AddKey, Init};
 use sancerre_format::certificate::Signer;
 use sancerre_format::key::{KeyFile, Secret};
 use sancerre_format::record::SignedBy;
@@ -16,7 +17,7 @@ impl Keys {
     pub fn from_key_file(bytes: &[u8]) -> Result<Self> {
         let unusable = |detail: String| Error::WrongKey {
             what: format!("the key file cannot be used: {detail}"),
-            advice: "give a key file that `sancerre init` or `sancerre key add` wrote, whole and unchanged",
+            advice: format!("give a key file that {Init} or {AddKey} wrote, whole and unchanged"),
         };
         let file = KeyFile::decode(bytes).map_err(|error| unusable(error.to_string()))?;
         let signer = file.signer().map_err(|error| unusable(error.to_string()))?;

@@ -127,13 +127,13 @@ fn open_age(file: &[u8], passphrase: &SecretString) -> Result<Zeroizing<Vec<u8>>
 pub(super) fn wrong_passphrase() -> Error {
     Error::WrongKey {
         what: "the passphrase does not open the identity file".into(),
-        advice: "it must be the identity file's own passphrase, not the repository's",
+        advice: "it must be the identity file's own passphrase, not the repository's".into(),
     }
 }
 
 pub(super) fn unusable(detail: String) -> Error {
     Error::WrongKey {
         what: format!("the identity file cannot be used: {detail}"),
-        advice: "give a file that age-keygen or `ssh-keygen -t ed25519` made",
+        advice: "give a file that age-keygen or `ssh-keygen -t ed25519` made".into(),
     }
 }

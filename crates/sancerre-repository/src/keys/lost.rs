@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Setting::{Identity, KeyFile};
+use sancerre_advice::Verb::ListKeys;
 use sancerre_format::certificate::{Certificate, Signer};
 use sancerre_format::config::ZoneRecord;
 use sancerre_format::log::Kind;
@@ -53,7 +55,7 @@ impl LostKey {
         let words = format!(
             "it holds the secrets of generation {generation} of zone {zone}, without which the passphrase or an identity alone \
              restores nothing of it, and no key can be added. A key file of that generation holds them too: backups with it go \
-             on, and with --key-file besides the passphrase restore and dump do. {BRING}"
+             on, and with {KeyFile} besides the passphrase restore and dump do. {BRING}"
         );
         Self { object: names::zone(zone, generation), words, is_needed_to_restore: true }
     }
@@ -97,7 +99,7 @@ impl LostKey {
     pub fn passphrase() -> Self {
         let words = format!(
             "the passphrase that the repository was made with opens nothing. The other restore recipients open it \
-             (--identity; `sancerre key list` shows them), and backups with key files go on. {BRING}"
+             ({Identity}; {ListKeys} shows them), and backups with key files go on. {BRING}"
         );
         let object = format!("{}{FIRST:04x}-{INIT_LABEL}", names::RECIPIENTS);
         Self { object, words, is_needed_to_restore: false }
@@ -260,7 +262,7 @@ pub async fn has_admin(store: &Store, trust: &Trust, there: &BTreeSet<String>) -
 pub async fn no_zone(store: &Store, trust: &Trust, zone: &Zone) -> Error {
     match is_used(store, trust, zone).await {
         Ok(true) => LostKey::zone(zone, FIRST).into(),
-        Ok(false) => Error::Usage(format!("there is no zone {zone}; `sancerre key list` shows all")),
+        Ok(false) => Error::Usage(format!("there is no zone {zone}; {ListKeys} shows all")),
         Err(error) => error,
     }
 }

@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A passphrase: wiped from memory, never shown, read only where `ExposeSecret` says so.
 pub use age::secrecy::{ExposeSecret, SecretString};
+use sancerre_advice::Setting::{Identity, KeyFile};
+use sancerre_advice::Verb::{AddKey, Init};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Config;
@@ -253,7 +255,7 @@ impl Keys {
     pub fn zone_secrets(&self) -> Result<&ZoneSecrets> {
         self.secrets.as_ref().ok_or_else(|| Error::WrongKey {
             what: format!("this key reads only what is public of zone {}", self.zone),
-            advice: "use a key file of that zone, the repository's passphrase or a restore identity",
+            advice: "use a key file of that zone, the repository's passphrase or a restore identity".into(),
         })
     }
 
@@ -288,7 +290,7 @@ impl Keys {
             true => LostKey::zone(&self.zone, generation).into(),
             false => Error::WrongKey {
                 what: format!("this key does not open generation {generation} of the keys of zone {}", self.zone),
-                advice: "use the repository's passphrase, a restore identity (--identity), or a key file of that generation",
+                advice: format!("use the repository's passphrase, a restore identity ({Identity}), or a key file of that generation"),
             },
         })
     }
@@ -332,7 +334,7 @@ impl Keys {
         match signer.expires {
             Some(expires) if expires < now => Err(Error::WrongKey {
                 what: format!("the certificate of {} {} expired at {expires}", signer.role, signer.by.name),
-                advice: "have the administrator make a new key with `sancerre key add`",
+                advice: format!("have the administrator make a new key with {AddKey}"),
             }),
             _ => Ok(signer),
         }
@@ -346,9 +348,9 @@ impl Keys {
             None => needed,
         };
         let advice = match roles.contains(&Role::Admin) {
-            true => "use a fitting key file (--key-file), or the administrator's passphrase",
+            true => format!("use a fitting key file ({KeyFile}), or the administrator's passphrase"),
             false => {
-                "use a writer's key file (--key-file), or the passphrase if `sancerre init` made a writer here"
+                format!("use a writer's key file ({KeyFile}), or the passphrase if {Init} made a writer here")
             }
         };
         Error::WrongKey { what, advice }
@@ -398,7 +400,7 @@ impl Keys {
         };
         Error::WrongKey {
             what: format!("{who} cannot open the content of backups"),
-            advice: "use the repository's passphrase or a restore identity (--identity)",
+            advice: format!("use the repository's passphrase or a restore identity ({Identity})"),
         }
     }
 }
@@ -436,7 +438,7 @@ fn not_trusted(store: &Store, trust: &Trust, bytes: &[u8], error: FormatError) -
                 other.repository,
                 store.location()
             ),
-            advice: "use this repository's own key file or passphrase; if that is what you use, somebody replaced its config",
+            advice: "use this repository's own key file or passphrase; if that is what you use, somebody replaced its config".into(),
         },
         None => Error::object(names::CONFIG)(error),
     }

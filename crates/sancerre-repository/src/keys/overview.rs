@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Verb::ListKeys;
 use sancerre_format::certificate::Certificate;
 use sancerre_format::config::{IdentityRecord, ZoneRecord};
 use sancerre_format::log::{Distrust, Kind};
@@ -160,8 +161,7 @@ pub async fn certificate(repository: &Repository, name: &Name) -> Result<(Certif
     let Some(bytes) = repository.store.get(&key).await? else {
         let signed = lost::signed_certificate(repository, name).await?;
         let signed = signed.map(|certificate| (certificate, Some(LostKey::certificate(name))));
-        return signed
-            .ok_or_else(|| Error::Usage(format!("there is no key {name}; `sancerre key list` shows all")));
+        return signed.ok_or_else(|| Error::Usage(format!("there is no key {name}; {ListKeys} shows all")));
     };
     let record = objects::decode::<Certificate>(&repository.keys.trust, &key, &bytes);
     Ok((record.map_err(Error::object(&key))?.fields, None))

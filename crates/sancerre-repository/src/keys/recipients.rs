@@ -17,6 +17,8 @@ use sancerre_format::recipient::{AdminKey, Opener, RecipientRecord};
 use sancerre_format::record::{self, Record, Trust};
 use sancerre_format::sign::SigningKey;
 
+use sancerre_advice::Setting::Label;
+use sancerre_advice::Verb::ListKeys;
 use zeroize::Zeroizing;
 
 use super::certify::sign;
@@ -29,7 +31,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::host::Host;
 use crate::log::Log;
 use crate::repository::Repository;
-use sancerre_store::{Listed, Put, Store};
+use sancerre_store::{Listed, Put, Removal, Store};
 
 /// The label of the passphrase with which a repository is made.
 pub const INIT_LABEL: &str = "passphrase";
@@ -209,7 +211,7 @@ pub async fn add(repository: &Repository, label: &Name, to: &To) -> Result<()> {
 }
 
 fn label_taken(label: &Name) -> Error {
-    Error::Usage(format!("there is a restore recipient {label}, or there was; give another --label"))
+    Error::Usage(format!("there is a restore recipient {label}, or there was; give another {Label}"))
 }
 
 /// Keeps a recipient from what is saved from now on, by a new epoch for all others, and removes its objects where the
@@ -321,9 +323,7 @@ async fn carried_over(
     let records = read(&repository.store, &repository.keys.trust).await?;
     let current: Vec<_> = records.iter().filter(|record| record.fields.epoch == newest).collect();
     if !current.iter().any(|record| record.fields.label == *label) {
-        return Err(Error::Usage(format!(
-            "there is no restore recipient {label}; `sancerre key list` shows all"
-        )));
+        return Err(Error::Usage(format!("there is no restore recipient {label}; {ListKeys} shows all")));
     }
     let mut stay = Vec::new();
     for record in current.into_iter().filter(|record| record.fields.label != *label) {
@@ -374,7 +374,7 @@ async fn start_epoch(repository: &Repository, stay: &[(Name, To)]) -> Result<u16
 fn occupied(key: String) -> Error {
     Error::Store(StoreError::Occupied {
         key,
-        advice: "somebody else changes recipients at the same time; run the command again",
+        advice: "somebody else changes recipients at the same time; run the command again".into(),
     })
 }
 

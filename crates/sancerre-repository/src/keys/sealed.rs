@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::str::FromStr;
 
+use sancerre_advice::Verb::ListKeys;
 use sancerre_format::FormatError;
 use sancerre_format::key::IdentitySecret;
 use sancerre_format::names;
@@ -133,7 +134,7 @@ pub(super) fn open_by_epoch(
     let identity = identities.iter().find(|identity| identity.epoch == epoch);
     let identity = identity.ok_or_else(|| Error::WrongKey {
         what: format!("object {key} is sealed to identity epoch {epoch}, which this key does not open"),
-        advice: "use a passphrase or identity that is a restore recipient of that epoch: `sancerre key list`",
+        advice: format!("use a passphrase or identity that is a restore recipient of that epoch: {ListKeys}"),
     })?;
     let forged = |_| FormatError::Forged { what: "sealed secret", detail: "it does not open".into() };
     open(&age_identity(identity)?, sealed).map_err(forged).map_err(Error::object(key))

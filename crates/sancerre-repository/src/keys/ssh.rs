@@ -41,7 +41,8 @@ impl SshRecipient {
     pub fn new(text: &str, ephemeral: [u8; 32]) -> Result<Self> {
         let bad = |why: &str| Error::WrongKey {
             what: format!("{text:?} cannot be a restore recipient: {why}"),
-            advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)",
+            advice: "give an age recipient (age1…) or the line of an Ed25519 key's .pub file (ssh-ed25519 …)"
+                .into(),
         };
         let key = ssh_key::PublicKey::from_openssh(text).map_err(|error| bad(&error.to_string()))?;
         let ed25519 = key.key_data().ed25519().ok_or_else(|| bad("it is no Ed25519 key"))?;

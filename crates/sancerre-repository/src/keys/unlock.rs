@@ -5,6 +5,8 @@ mod signers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sancerre_advice::Setting::{Identity, Passphrase};
+use sancerre_advice::Verb::{ListKeys, RemoveRecipient};
 use sancerre_format::FormatError;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::{IdentityRecord, ZoneRecord};
@@ -107,8 +109,10 @@ impl Unlock {
                 self.what(),
                 store.location()
             ),
-            advice: "use a recipient that `sancerre key list` shows. If this was one, it was removed with `sancerre key remove \
-                     restore`, or its object below keys/recipients/ was lost: bring that back from a copy",
+            advice: format!(
+                "use a recipient that {ListKeys} shows. If this was one, it was removed with {RemoveRecipient}, or its object \
+                 below keys/recipients/ was lost: bring that back from a copy"
+            ),
         }
     }
 
@@ -117,11 +121,9 @@ impl Unlock {
         Error::WrongKey {
             what: format!("{} {verb} {what} at {}", self.what(), store.location()),
             advice: match self.passphrase {
-                Some(_) => {
-                    "check SANCERRE_PASSWORD, SANCERRE_PASSWORD_FILE or SANCERRE_PASSWORD_COMMAND, and the location"
-                }
+                Some(_) => format!("check {Passphrase}, and the location"),
                 None => {
-                    "give the identity (--identity) of a restore recipient; `sancerre key list` shows them"
+                    format!("give the identity ({Identity}) of a restore recipient; {ListKeys} shows them")
                 }
             },
         }
@@ -192,7 +194,9 @@ impl Keys {
         let found = self.identities.iter().find(|identity| identity.epoch == epoch);
         found.ok_or_else(|| Error::WrongKey {
             what: format!("this key does not open the repository's identity of epoch {epoch}"),
-            advice: "use the passphrase or identity (--identity) of a present restore recipient: `sancerre key list`",
+            advice: format!(
+                "use the passphrase or identity ({Identity}) of a present restore recipient: {ListKeys}"
+            ),
         })
     }
 
@@ -216,7 +220,7 @@ fn recipient_of(secret: &IdentitySecret) -> Result<String> {
 fn newest(identities: &[IdentitySecret]) -> Result<&IdentitySecret> {
     identities.iter().max_by_key(|identity| identity.epoch).ok_or_else(|| Error::WrongKey {
         what: "this key does not open the repository's identity".into(),
-        advice: "use the repository's passphrase or a restore identity (--identity)",
+        advice: format!("use the repository's passphrase or a restore identity ({Identity})"),
     })
 }
 
@@ -434,6 +438,6 @@ pub fn identity_from_random(host: &Host) -> Result<(Zeroizing<String>, String)> 
     let seed = Zeroizing::new(host.random::<32>());
     hybrid::HybridIdentity::of_seed(&seed).ok_or_else(|| Error::WrongKey {
         what: "cannot make an age identity".into(),
-        advice: "please report it",
+        advice: "please report it".into(),
     })
 }

@@ -14,7 +14,7 @@ use super::stand_in::{self, Claim};
 use super::{Log, LogEntry, Outcome, UNKNOWN};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
-use crate::monitor::{Monitor, add};
+use crate::monitor::{Monitor, Topic, add};
 use crate::repository::Repository;
 use sancerre_store::Listed;
 
@@ -131,7 +131,7 @@ impl Log {
             let entry = LogEntry::new(number, hash, value);
             if let (Some(by), Err(error)) = (&entry.opaque_by, &entry.entry) {
                 let goes_on = "what is known without it is read; nothing is added or deleted";
-                monitor.warn(format!("log entry {number} of {by}: {error}; {goes_on}"));
+                monitor.warn(Topic::Damage, format!("log entry {number} of {by}: {error}; {goes_on}"));
             }
             self.entries.insert(number, entry);
         }

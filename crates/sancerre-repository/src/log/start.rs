@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use sancerre_advice::Verb::Check;
 use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
@@ -14,7 +15,7 @@ use super::decode::{carried_entry, carried_outcome};
 use super::{Log, LogEntry, Outcome};
 use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result, StoreError};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use sancerre_store::Listed;
 
@@ -54,9 +55,10 @@ impl Log {
                     return Ok(Some(log));
                 }
                 Some(why) => {
-                    monitor.warn(format!(
-                        "a checkpoint is not used, the whole log is read: {why}; run `sancerre check`"
-                    ));
+                    monitor.warn(
+                        Topic::Damage,
+                        format!("a checkpoint is not used, the whole log is read: {why}; run {Check}"),
+                    );
                     return Ok(None);
                 }
             }
@@ -224,7 +226,7 @@ async fn read(
     match value {
         Ok(log) => Ok(Some(log)),
         Err(error) => {
-            monitor.warn(format!("checkpoint {key} is not used: {error}; run `sancerre check`"));
+            monitor.warn(Topic::Damage, format!("checkpoint {key} is not used: {error}; run {Check}"));
             Ok(None)
         }
     }

@@ -13,6 +13,7 @@ use super::{Chunk, SnapshotDisk};
 use crate::error::{Error, Result};
 use crate::index::find_copies;
 use crate::map::{StoredNode, child};
+use crate::monitor::Topic;
 
 impl SnapshotDisk {
     /// Chunks that are not in the frame that should hold them, each from the first copy that is what it should be.
@@ -54,7 +55,7 @@ impl SnapshotDisk {
     /// Looks for copies of chunks, and remembers for each the first that is what it should be, or that there is none.
     async fn search(self: Arc<Self>, ids: BTreeSet<ContentId>, bad: FramePlace, why: &Error) -> Result<()> {
         self.frames.log().refuse_forgotten(&self.session)?;
-        self.monitor.warn(format!("{}: {why}; looking for another copy", self.name));
+        self.monitor.warn(Topic::Damage, format!("{}: {why}; looking for another copy", self.name));
         let places = find_copies(self.frames.repository(), &self.frames.log(), &ids, &self.monitor).await?;
         for id in ids {
             let mut copy = None;
@@ -119,7 +120,10 @@ impl SnapshotDisk {
             read => return read,
         };
         self.frames.log().refuse_forgotten(&self.session)?;
-        self.monitor.warn(format!("{}: {why}; looking for another copy of a node of its map", self.name));
+        self.monitor.warn(
+            Topic::Damage,
+            format!("{}: {why}; looking for another copy of a node of its map", self.name),
+        );
         let ids = BTreeSet::from([*id]);
         let places = find_copies(self.frames.repository(), &self.frames.log(), &ids, &self.monitor).await?;
         let others = places.into_values().flatten().filter(|other| other.frame != place.frame);

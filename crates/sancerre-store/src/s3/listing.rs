@@ -5,15 +5,15 @@ use serde::Deserialize;
 
 /// A version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub(crate) struct Version {
     /// The object's key.
-    pub key: String,
+    pub(crate) key: String,
     /// What the store calls the version.
-    pub id: String,
+    pub(crate) id: String,
     /// Its size; 0 for a delete marker.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// When the store saw it written, by the store's clock.
-    pub modified: Time,
+    pub(crate) modified: Time,
 }
 
 /// Where the next page begins.
@@ -25,13 +25,13 @@ pub(super) struct Next {
 
 /// A page.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// By key ascending; of one key the newest first.
-    pub versions: Vec<Version>,
+    pub(crate) versions: Vec<Version>,
     /// Delete markers, in the same order.
-    pub markers: Vec<Version>,
+    pub(crate) markers: Vec<Version>,
     /// What keys begin with up to the delimiter, where one was asked for.
-    pub folders: Vec<String>,
+    pub(crate) folders: Vec<String>,
     pub(super) next: Option<Next>,
 }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
 use sancerre_engine::cache::Cache;
 use sancerre_engine::location;
-use sancerre_engine::monitor::Monitor;
+use sancerre_engine::monitor::{Monitor, Topic};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::suspicion::Suspicion;
 use sancerre_format::names::{self, MachineId, Name, Tag, Time, Title};
@@ -254,7 +254,7 @@ pub(crate) async fn open(
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote())? {
         context.output.detail(&format!("cache {}", plain::path(&folder)));
         let warned = monitor.clone();
-        repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(warning));
+        repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(Topic::Hint, warning));
     }
     Ok((repository, monitor, watched))
 }

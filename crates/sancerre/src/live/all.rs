@@ -42,7 +42,7 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     let with = With { options, context, repository, memory_bytes };
     let work = wanted.into_iter().map(|(name, machine)| {
         let (output, shown) = (context.output.clone(), name.clone());
-        let own = monitor.warning_to(move |warning| output.warning(&format!("{shown}: {warning}")));
+        let own = monitor.telling(move |event| output.warning(&format!("{shown}: {event}")));
         let (with, virsh, monitor) = (&with, &virsh, &monitor);
         async move {
             context.output.detail(&format!("{name}: begins"));

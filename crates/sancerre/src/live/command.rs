@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sancerre_capture::{Around, Commands};
 use sancerre_engine::Error;
 use sancerre_engine::backup::{self as engine, BackupReport, Capture, Captured};
-use sancerre_engine::monitor::Monitor;
+use sancerre_engine::monitor::{Monitor, Topic};
 use sancerre_engine::select::{Selector, Which};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Title};
@@ -73,7 +73,7 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     let ended = with.repository.host.compute(move || around.end(saved.as_deref())).await?;
     let (mut exit, summary) = with.ended(&subject, &[], started, result)?;
     if let Some(why) = ended {
-        monitor.warn(format!("the picture may still be there: {why}"));
+        monitor.warn(Topic::Aside, format!("the picture may still be there: {why}"));
         exit = if exit == Exit::Done { Exit::NotAsAsked } else { exit };
     }
     Ok(Done { exit, summary })

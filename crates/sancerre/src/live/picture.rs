@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sancerre_capture::{CaptureError, Frozen, Machine, PictureDisk, Pictured, Pull};
 use sancerre_engine::Error;
 use sancerre_engine::backup::{BackupSource, Capture, Captured, Hint, Input, Maps};
-use sancerre_engine::monitor::Monitor;
+use sancerre_engine::monitor::{Monitor, Topic};
 use sancerre_engine::select::{Selector, Which};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
@@ -66,7 +66,7 @@ impl Capture for Taking {
         };
         let mut live = self.live.lock();
         let picture = live.begin(&pull).map_err(refused)?;
-        picture.notes.iter().for_each(|note| self.monitor.warn(note.clone()));
+        picture.notes.iter().for_each(|note| self.monitor.warn(Topic::Source, note.clone()));
         let (mut sources, mut hints) = (Vec::new(), Vec::new());
         for disk in &picture.disks {
             let name = title(&disk.target)?;
@@ -134,15 +134,18 @@ pub(super) fn files(machine: &Machine, monitor: &Monitor) -> Result<Vec<BackupSo
     let mut sources = vec![file(DESCRIPTION, machine.xml.clone().into_bytes())?];
     match machine.nvram.as_ref().map(|path| (path, read(path))) {
         Some((_, Ok(bytes))) => sources.push(file(NVRAM, bytes)?),
-        Some((path, Err(error))) => monitor.warn(format!(
-            "the firmware's settings of {} ({}) are not in the snapshot: {error}; make the file readable",
-            machine.name,
-            path.display()
-        )),
+        Some((path, Err(error))) => monitor.warn(
+            Topic::Source,
+            format!(
+                "the firmware's settings of {} ({}) are not in the snapshot: {error}; make the file readable",
+                machine.name,
+                path.display()
+            ),
+        ),
         None => {}
     }
     if machine.has_tpm {
-        monitor.warn(format!(
+        monitor.warn(Topic::Source, format!(
             "the state of the TPM of {} is not in the snapshot: what is sealed to it (BitLocker) needs its recovery key, or a \
              copy of /var/lib/libvirt/swtpm/{}",
             machine.name, machine.uuid

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sancerre_capture::{Machine, MachineDisk, Pictured, Pull, QemuDisk};
 use sancerre_engine::backup::{self as engine, BackupReport, Maps};
-use sancerre_engine::monitor::Monitor;
+use sancerre_engine::monitor::{Monitor, Topic};
 use sancerre_engine::repository::Repository;
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,10 @@ impl With<'_> {
             match is_meant {
                 true => self.context.output.message(&text),
                 false => {
-                    monitor.warn(format!("{text}; --exclude-disk {target} says that this is meant"));
+                    monitor.warn(
+                        Topic::Source,
+                        format!("{text}; --exclude-disk {target} says that this is meant"),
+                    );
                 }
             }
             all.push(Skipped { target: (*target).to_owned(), why: why.to_owned(), is_meant });
@@ -125,7 +128,10 @@ impl With<'_> {
         });
         let (given_up, broken, left) = ended.await?;
         for left in left {
-            monitor.warn(format!("something of this backup is still there, the next one removes it: {left}"));
+            monitor.warn(
+                Topic::Aside,
+                format!("something of this backup is still there, the next one removes it: {left}"),
+            );
         }
         let failed = |why| Err(Failure::failed(format!("{}: {why}", subject.vm)));
         match (result, given_up, broken) {

@@ -53,7 +53,7 @@ pub(crate) struct TestRepo {
 fn warner() -> (Monitor, Arc<Mutex<Vec<String>>>) {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&warnings);
-    (Monitor::new(move |warning| kept.lock().unwrap().push(warning)), warnings)
+    (Monitor::new(move |event| kept.lock().unwrap().push(event.message)), warnings)
 }
 
 impl TestRepo {

@@ -32,7 +32,11 @@ impl Evidence {
         let failed = |step, path: &Path, source| TargetError::Io { step, path: path.to_owned(), source };
         if is_device(path)? {
             let advice = "what is replaced is kept in a file; name a new one";
-            return Err(TargetError::NotATarget { path: path.to_owned(), kind: "block device", advice });
+            return Err(TargetError::NotATarget {
+                path: path.to_owned(),
+                kind: "block device",
+                advice: advice.into(),
+            });
         }
         let disk = disk.canonicalize().map_err(|source| failed("look up", disk, source))?;
         let backing = Backing::new(disk.as_os_str().as_bytes()).ok_or_else(|| {

@@ -1,5 +1,6 @@
 //! Why nothing that was given opens a repository.
 
+use sancerre_advice::Verb::ListKeys;
 use sancerre_format::record::Trust;
 
 use crate::error::Error;
@@ -10,7 +11,7 @@ pub(super) fn and_unread(error: Error, unread: Option<String>) -> Error {
     match (error, unread) {
         (Error::WrongKey { what, .. }, Some(unread)) => Error::WrongKey {
             what: format!("{what}. But one that may be meant was not tried: {unread}"),
-            advice: "make that readable, or use another recipient that `sancerre key list` shows",
+            advice: format!("make that readable, or use another recipient that {ListKeys} shows"),
         },
         (error, _) => error,
     }
@@ -24,6 +25,8 @@ pub(super) fn another_admin(store: &Store, config: &Trust, sealed: &Trust) -> Er
             config.repository,
             sealed.repository
         ),
-        advice: "somebody may have replaced objects there: compare the trust anchor with the one you wrote down",
+        advice:
+            "somebody may have replaced objects there: compare the trust anchor with the one you wrote down"
+                .into(),
     }
 }

@@ -1,0 +1,96 @@
+//! The shortest way from a repository to a snapshot and to one of its disks.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::repository::Repository;
+use crate::repository::log::Log;
+use crate::repository::snapshot::{SnapshotReader, open};
+use crate::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
+use crate::select::Selector;
+
+/// Opens the snapshot that people call so: `latest`, `VM:latest`, `VM:latest~1`, or the beginning of its id.
+///
+/// Errors: [`Error::Usage`] when there is none of that name, [`Error::Forgotten`]; as [`restore::open`](crate::restore::open).
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let new = NewRepository::new("correct horse".to_owned().into(), Zone::new("default")?, Name::new("host1")?);
+/// # let made = init(&store, &host, &new).await?;
+/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
+/// # backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// let snapshot = open_snapshot(&repository, "web01:latest", &monitor).await?;
+/// assert_eq!(snapshot.member("disk0").unwrap().size_bytes, 5);
+/// assert!(open_snapshot(&repository, "db01:latest", &monitor).await.is_err());
+/// # Ok(()) }
+/// ```
+pub async fn open_snapshot(
+    repository: &Repository,
+    which: &str,
+    monitor: &Monitor,
+) -> Result<SnapshotReader> {
+    let log = Log::load_recent(repository, monitor).await?;
+    let session = Selector::parse(which)?.resolve(repository, &log)?;
+    open(repository, Arc::new(log), session).await
+}
+
+/// Opens a disk of a snapshot for reads at any offset, with a cache of its own. Every byte is compared with its id.
+///
+/// [`SnapshotDisk::open`] takes a cache that several disks share, and
+/// [`BlockingSnapshotDisk`](crate::BlockingSnapshotDisk) makes it a [`Disk`](crate::Disk) for threads.
+///
+/// Errors: [`Error::Usage`] for a name that is not in the snapshot; as [`SnapshotDisk::open`].
+///
+/// ```
+/// # use sancerre_engine::*;
+/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// # struct Quick;
+/// # impl host::Sealer for Quick {
+/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
+/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
+/// #         let mut to = age::scrypt::Recipient::new(word.clone());
+/// #         to.set_work_factor(2);
+/// #         Ok(age::encrypt(&to, secret).unwrap())
+/// #     }
+/// # }
+/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
+/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
+/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
+/// # init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # let keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
+/// # let repository = Repository::open(store, host, keys).await?;
+/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"0123456789"[..]));
+/// # backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// let snapshot = open_snapshot(&repository, "latest", &monitor).await?;
+/// let disk = open_disk(&snapshot, "disk0", 64 << 20, &monitor)?;
+/// let mut bytes = [0; 3];
+/// disk.read(4, &mut bytes).await?;
+/// assert_eq!(&bytes, b"456");
+/// # Ok(()) }
+/// ```
+pub fn open_disk(
+    snapshot: &SnapshotReader,
+    name: &str,
+    cache_bytes: u64,
+    monitor: &Monitor,
+) -> Result<Arc<SnapshotDisk>> {
+    let member = snapshot.member(name).ok_or_else(|| {
+        let names: Vec<&str> = snapshot.body().members.iter().map(|member| member.name.as_str()).collect();
+        Error::Usage(format!("the snapshot has no disk {name}, but {}", names.join(", ")))
+    })?;
+    SnapshotDisk::open(snapshot, member, &ChunkCache::new(cache_bytes), monitor)
+}
