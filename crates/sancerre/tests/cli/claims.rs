@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{MIB, Site, noise, said, summary};
+use crate::support::{MIB, Site, noise, summary, told};
 
 fn last_line(output: &std::process::Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
@@ -15,15 +15,15 @@ fn last_line(output: &std::process::Output) -> String {
 fn a_subset_of_few_packs_is_not_none() {
     let site = Site::new();
     let empty = site.run(&["check", "--read-data-subset", "5%"]);
-    assert_eq!(empty.status.code(), Some(3), "{}", said(&empty));
+    assert_eq!(empty.status.code(), Some(3), "{}", told(&empty));
     assert!(
-        last_line(&empty).starts_with("1 problem") && !said(&empty).contains("packs read"),
+        last_line(&empty).starts_with("1 problem") && !told(&empty).contains("packs read"),
         "{}",
-        said(&empty)
+        told(&empty)
     );
     let site = Site::with_disk(MIB);
     let none = site.succeed(&["check"]);
-    assert!(last_line(&none).contains("no pack was read"), "{}", said(&none));
+    assert!(last_line(&none).contains("no pack was read"), "{}", told(&none));
     for subset in ["5%", "0.001%", "1/30", "17/30", "30/30"] {
         let output = site.succeed(&["check", "--json", "--key-file", "w.key", "--read-data-subset", subset]);
         let report = summary(&output);
@@ -45,19 +45,19 @@ fn a_weak_passphrase_is_warned_of_and_a_short_one_refused() {
         command.env("SANCERRE_PASSWORD", passphrase).output().unwrap()
     };
     let short = init("short", "a");
-    assert_eq!(short.status.code(), Some(2), "{}", said(&short));
-    assert!(said(&short).contains("1 byte is too short"), "{}", said(&short));
+    assert_eq!(short.status.code(), Some(2), "{}", told(&short));
+    assert!(told(&short).contains("1 byte is too short"), "{}", told(&short));
     assert!(!site.path("short/config").exists());
     let weak = init("weak", "Summer2026!");
-    assert!(weak.status.success() && said(&weak).contains("passphrase is weak"), "{}", said(&weak));
+    assert!(weak.status.success() && told(&weak).contains("passphrase is weak"), "{}", told(&weak));
     let strong = init("strong", "correct horse battery");
-    assert!(strong.status.success() && !said(&strong).contains("weak"), "{}", said(&strong));
+    assert!(strong.status.success() && !told(&strong).contains("weak"), "{}", told(&strong));
     // A file that others can read is not even read.
     std::fs::write(site.path("new"), "aaaaaaaaaaaaaaaaaaaa\n").unwrap();
     let passwd = ["key", "passwd", "--new-password-file", "new"];
     assert!(site.refuse(&passwd, 12, "chmod 600").contains("other users"));
     assert!(site.shell("chmod 600 new").status.success());
-    assert!(said(&site.succeed(&passwd)).contains("1 different"), "the same letter again and again");
+    assert!(told(&site.succeed(&passwd)).contains("1 different"), "the same letter again and again");
 }
 
 #[test]
@@ -68,15 +68,15 @@ fn the_trust_anchor_has_a_variable() {
         site.command(arguments).env("SANCERRE_TRUST", value).env_remove("SANCERRE_PASSWORD").output().unwrap()
     };
     let audited = with(&format!("{trust}\n"), &["audit"]);
-    assert!(audited.status.success(), "{}", said(&audited));
+    assert!(audited.status.success(), "{}", told(&audited));
     let other = format!("SHA256:{}", "A".repeat(43));
     let refused = with(&other, &["snapshots", "--key-file", "w.key"]);
-    assert_eq!(refused.status.code(), Some(12), "{}", said(&refused));
-    assert!(said(&refused).contains("SANCERRE_TRUST"), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(12), "{}", told(&refused));
+    assert!(told(&refused).contains("SANCERRE_TRUST"), "{}", told(&refused));
     assert!(with(&other, &["snapshots", "--key-file", "w.key", "--trust", &trust]).status.success());
     let odd = with("b3f", &["snapshots", "--key-file", "w.key"]);
-    assert_eq!(odd.status.code(), Some(2), "{}", said(&odd));
-    assert!(said(&odd).contains("SANCERRE_TRUST"), "{}", said(&odd));
+    assert_eq!(odd.status.code(), Some(2), "{}", told(&odd));
+    assert!(told(&odd).contains("SANCERRE_TRUST"), "{}", told(&odd));
     assert!(with("", &["snapshots", "--key-file", "w.key"]).status.success(), "set to nothing it is not set");
 }
 
@@ -103,7 +103,7 @@ fn a_doctor_who_only_looks_writes_nothing_and_says_what_he_did_not_try() {
     for part in
         ["credentials can read", "ranged reads", "not tried: credentials can write", "deleting is refused"]
     {
-        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+        assert!(told(&output).contains(part), "{part}: {}", told(&output));
     }
     let report = summary(&site.succeed(&["doctor", "--read-only", "--json"]));
     assert_eq!((&report["read_only"], &report["findings"][0]["check"]), (&true.into(), &"read".into()));
@@ -145,7 +145,7 @@ fn disks_and_attached_files_are_counted_apart() {
     let trust = site.trust();
     let public =
         site.command(&["snapshots", "--trust", &trust]).env_remove("SANCERRE_PASSWORD").output().unwrap();
-    assert!(public.status.success() && said(&public).contains("3 in all"), "{}", said(&public));
+    assert!(public.status.success() && told(&public).contains("3 in all"), "{}", told(&public));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn jobs_of_a_keeper_leave_metrics_behind() {
     let run = |arguments: &[&str], code: i32| {
         let all = [arguments, &["--metrics-file", "jobs.prom"]].concat();
         let output = site.command(&all).env_remove("SANCERRE_PASSWORD").output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
     };
     let text = || std::fs::read_to_string(site.path("jobs.prom")).unwrap();
     run(&["check", "--key-file", "w.key"], 0);

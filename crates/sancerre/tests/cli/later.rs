@@ -171,7 +171,9 @@ fn renewed_by_a_later_program() {
     let later = |arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir(&site.folder);
-        command.env("SANCERRE_REPOSITORY", &site.place).env("SANCERRE_PASSWORD", crate::support::template::PASSPHRASE);
+        command
+            .env("SANCERRE_REPOSITORY", &site.place)
+            .env("SANCERRE_PASSWORD", crate::support::template::PASSPHRASE);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", told(&output));
         output

@@ -18,7 +18,7 @@ impl Mounted {
         if !has(&format!("mkfs.{kind}")) {
             return None;
         }
-        let (image, place) = (site.path(&format!("{kind}.img")), site.path(kind));
+        let (image, place) = (site.path(format!("{kind}.img")), site.path(kind));
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         fs::create_dir(&place).unwrap();
         let made = quiet(Command::new(format!("mkfs.{kind}")).arg(&image))

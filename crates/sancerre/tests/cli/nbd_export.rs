@@ -162,7 +162,7 @@ fn clients_of_all_kinds_read_the_disk() {
     }
     if has("nbdcopy") {
         let copies = (0..4).map(|number| {
-            let out = site.local.path(&format!("copy{number}"));
+            let out = site.local.path(format!("copy{number}"));
             let child = Command::new("nbdcopy").arg(&uri).arg(&out).spawn().unwrap();
             (child, out)
         });
@@ -280,7 +280,7 @@ fn client_folder(site: &Site, name: &str, certificate: &str) -> String {
     for (from, to) in [("ours.pem", "ca-cert.pem"), (&*format!("{certificate}.pem"), "client-cert.pem")] {
         std::fs::copy(site.local.path(from), folder.join(to)).unwrap();
     }
-    std::fs::copy(site.local.path(&format!("{certificate}.key")), folder.join("client-key.pem")).unwrap();
+    std::fs::copy(site.local.path(format!("{certificate}.key")), folder.join("client-key.pem")).unwrap();
     folder.display().to_string()
 }
 

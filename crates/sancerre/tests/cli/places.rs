@@ -194,9 +194,9 @@ fn of_several_inits_at_one_place_one_makes_the_repository() {
     let won: Vec<usize> = (0..4).filter(|number| outputs[*number].status.success()).collect();
     assert_eq!(won.len(), 1, "{:?}", outputs.iter().map(told).collect::<Vec<_>>());
     for number in 0..4 {
-        assert_eq!(site.path(&format!("{number}.key")).exists(), won == [number], "{number}");
+        assert_eq!(site.path(format!("{number}.key")).exists(), won == [number], "{number}");
     }
-    std::fs::rename(site.path(&format!("{}.key", won[0])), site.path("w.key")).unwrap();
+    std::fs::rename(site.path(format!("{}.key", won[0])), site.path("w.key")).unwrap();
     assert!(site.back_up(1, MIB).status.success());
     site.comes_back();
     site.succeed(&["check"]);

@@ -181,7 +181,7 @@ fn damage_is_an_error_of_the_guest_at_its_place_and_costs_no_more() {
         let ended = again.borrow_mut().try_wait().unwrap();
         if let Some(status) = ended {
             assert_eq!(status.code(), Some(20));
-            again.replace(running.begin(&[&words[..], &more].concat()));
+            *again.borrow_mut() = running.begin(&[&words[..], &more].concat());
         }
         console.contains("the rest is there")
     });

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{MIB, Site, has, noise, said, summary};
+use crate::support::{MIB, Site, has, noise, summary, told};
 
 const STRONG: &str = "fsd2-9kd3-mm4x-77qa-z1vb";
 
@@ -69,7 +69,7 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     let host = Host::new();
     let before = tree(host.site.folder.path());
     let shown = host.run(&[&CRON[..], &["--dry-run"]].concat());
-    assert_eq!(shown.status.code(), Some(0), "{}", said(&shown));
+    assert_eq!(shown.status.code(), Some(0), "{}", told(&shown));
     for part in [
         "sancerre init --key-file-out",
         "sancerre key paper",
@@ -77,16 +77,16 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
         "SANCERRE_REPOSITORY=",
         "mode 600",
     ] {
-        assert!(said(&shown).contains(part), "{part}: {}", said(&shown));
+        assert!(told(&shown).contains(part), "{part}: {}", told(&shown));
     }
     assert_eq!(tree(host.site.folder.path()), before, "only shown");
 
     let made = host.run(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
-    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    assert_eq!(made.status.code(), Some(0), "{}", told(&made));
     assert!(
-        said(&made).contains("disk0 came back whole") && said(&made).contains("every byte is as on the disk"),
+        told(&made).contains("disk0 came back whole") && told(&made).contains("every byte is as on the disk"),
         "{}",
-        said(&made)
+        told(&made)
     );
     for (name, mode) in [
         ("root/etc/sancerre", 0o700),
@@ -102,7 +102,7 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     assert!(
         host.text("root/etc/cron.d/sancerre-web01").contains("\n15 1 * * * root /etc/sancerre/night-web01\n")
     );
-    assert!(!said(&made).contains("AGE-SECRET-KEY-") && !said(&made).contains(STRONG));
+    assert!(!told(&made).contains("AGE-SECRET-KEY-") && !told(&made).contains(STRONG));
 
     // The night that cron starts, at its place below the other root.
     let root = host.path("root/etc/sancerre").display().to_string();
@@ -114,12 +114,12 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     let mut night = Command::new("sh");
     night.arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin");
     let night = night.output().unwrap();
-    assert!(night.status.success() && said(&night).is_empty(), "{}", said(&night));
+    assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
 
     let before = tree(host.site.folder.path());
     let again = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
-    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
-    assert!(said(&again).contains("has a snapshot already"), "{}", said(&again));
+    assert_eq!(again.status.code(), Some(0), "{}", told(&again));
+    assert!(told(&again).contains("has a snapshot already"), "{}", told(&again));
     assert_eq!(tree(host.site.folder.path()), before, "nothing is made twice");
 
     what_somebody_changed_stays_and_the_next_machine_joins(&host);
@@ -130,13 +130,13 @@ fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
     let own = format!("{}# mine\n", host.text(conf));
     std::fs::write(host.path(conf), &own).unwrap();
     let kept = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
-    assert_eq!(kept.status.code(), Some(3), "{}", said(&kept));
-    assert!(said(&kept).contains("web01.conf was there already"), "{}", said(&kept));
+    assert_eq!(kept.status.code(), Some(3), "{}", told(&kept));
+    assert!(told(&kept).contains("web01.conf was there already"), "{}", told(&kept));
     assert_eq!(host.text(conf), own);
     // Another machine of the same host, with the key that is there.
     std::fs::write(host.path("other.raw"), noise(2, MIB)).unwrap();
     let other = host.run(&["--vm", "db.01", "--by", "cron", "--json", "--sheet", "none", "data=other.raw"]);
-    assert_eq!(other.status.code(), Some(0), "{}", said(&other));
+    assert_eq!(other.status.code(), Some(0), "{}", told(&other));
     let done = summary(&other);
     assert_eq!((&done["first_backup"], &done["restored_bytes"]), (&true.into(), &MIB.into()), "{done}");
     assert_eq!(done["files"][0]["state"], "there");
@@ -145,8 +145,8 @@ fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
     // A share that is not mounted is no place for a second repository.
     std::fs::rename(host.path("repository"), host.path("elsewhere")).unwrap();
     let unmounted = host.run(&CRON);
-    assert_eq!(unmounted.status.code(), Some(2), "{}", said(&unmounted));
-    assert!(said(&unmounted).contains("not mounted") && !host.path("repository").exists());
+    assert_eq!(unmounted.status.code(), Some(2), "{}", told(&unmounted));
+    assert!(told(&unmounted).contains("not mounted") && !host.path("repository").exists());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn systemd_gets_units_that_it_understands() {
     let host = Host::new();
     let arguments = ["--vm", "web01", "--at", "2:05", "--by", "systemd", "--sheet", "sheet.txt", "disk.raw"];
     let made = host.run(&arguments);
-    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    assert_eq!(made.status.code(), Some(0), "{}", told(&made));
     let units = "root/etc/systemd/system";
     let timer = host.text(&format!("{units}/sancerre-backup@web01.timer.d/setup.conf"));
     assert!(timer.contains("OnCalendar=\nOnCalendar=*-*-* 02:05:00\n"), "{timer}");
@@ -177,9 +177,9 @@ fn systemd_gets_units_that_it_understands() {
                 .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.display()));
             let verified = verify.output().unwrap();
             assert!(
-                verified.status.success() && said(&verified).trim().is_empty(),
+                verified.status.success() && told(&verified).trim().is_empty(),
                 "{unit}: {}",
-                said(&verified)
+                told(&verified)
             );
         }
     }
@@ -191,7 +191,7 @@ fn systemd_gets_units_that_it_understands() {
         std::fs::write(packaged.join(format!("sancerre-backup@.{kind}")), "").unwrap();
     }
     let made = host.run(&arguments);
-    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    assert_eq!(made.status.code(), Some(0), "{}", told(&made));
     assert!(!host.path(&format!("{units}/sancerre-backup@.service")).exists());
 }
 
@@ -212,7 +212,7 @@ fn who_sits_at_a_terminal_is_asked() {
     answers.write_all(b"repository\nweb 01\nweb01\ndisk.raw\n\ncron\n").unwrap();
     let output = child.wait_with_output().unwrap();
     drop(answers);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", told(&output));
     for question in [
         "Where is the repository",
         "machine called",
@@ -220,7 +220,7 @@ fn who_sits_at_a_terminal_is_asked() {
         "When, each night? [01:00]",
         "Who starts it",
     ] {
-        assert!(said(&output).contains(question), "{question}: {}", said(&output));
+        assert!(told(&output).contains(question), "{question}: {}", told(&output));
     }
     assert!(host.text("root/etc/cron.d/sancerre-web01").contains("\n0 1 * * * root"));
 }
@@ -244,10 +244,10 @@ fn a_host_joins_a_repository_that_is_there() {
         "disk.raw",
     ];
     let refused = host.run(&arguments);
-    assert_eq!(refused.status.code(), Some(12), "another passphrase: {}", said(&refused));
+    assert_eq!(refused.status.code(), Some(12), "another passphrase: {}", told(&refused));
     let joined = host.command(&arguments).env("SANCERRE_PASSWORD", "correct horse").output().unwrap();
-    assert_eq!(joined.status.code(), Some(0), "{}", said(&joined));
-    assert!(said(&joined).contains("writer hv2 may work"), "{}", said(&joined));
+    assert_eq!(joined.status.code(), Some(0), "{}", told(&joined));
+    assert!(told(&joined).contains("writer hv2 may work"), "{}", told(&joined));
     assert_eq!(site.snapshots().len(), 1);
     assert!(!host.path("none").exists());
 }
@@ -258,8 +258,8 @@ fn what_is_missing_or_odd_is_named_and_nothing_is_made() {
     let before = tree(host.site.folder.path());
     let refused = |arguments: &[&str], says: &str| {
         let output = host.run(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
-        assert!(said(&output).contains(says), "{arguments:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", told(&output));
+        assert!(told(&output).contains(says), "{arguments:?}: {}", told(&output));
     };
     refused(&["disk.raw"], "--vm");
     refused(&["--vm", "web01"], "its disks");
@@ -282,18 +282,18 @@ fn a_key_file_in_its_usual_place_is_used_for_its_own_repository_alone() {
         command
     };
     let listed = home(&["snapshots"]).output().unwrap();
-    assert!(listed.status.success() && said(&listed).contains("web01"), "{}", said(&listed));
+    assert!(listed.status.success() && told(&listed).contains("web01"), "{}", told(&listed));
     assert!(home(&["backup", "--vm", "web01", "disk.raw"]).output().unwrap().status.success());
     // Of another repository nothing is made of it.
     let other = ["-r", "other"];
     let made =
         home(&["init", "--writer", "hv9", "-r", "other"]).env("SANCERRE_PASSWORD", STRONG).output().unwrap();
-    assert!(made.status.success(), "{}", said(&made));
+    assert!(made.status.success(), "{}", told(&made));
     let listed =
         home(&[&["snapshots"][..], &other].concat()).env("SANCERRE_PASSWORD", STRONG).output().unwrap();
-    assert!(listed.status.success(), "{}", said(&listed));
+    assert!(listed.status.success(), "{}", told(&listed));
     let listed = home(&[&["snapshots"][..], &other].concat()).output().unwrap();
-    assert_eq!(listed.status.code(), Some(12), "{}", said(&listed));
+    assert_eq!(listed.status.code(), Some(12), "{}", told(&listed));
     let anchor = summary(
         &home(&["check", "--json", "-v", "-r", "other"]).env("SANCERRE_PASSWORD", STRONG).output().unwrap(),
     );
