@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sancerre_advice::Verb::Clean;
+use sancerre_advice::Verb::{Approve, Clean};
 use sancerre_format::bytes::to_u64;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::{KEEPERS, Kind, Note};
@@ -229,7 +229,7 @@ pub async fn clear(repository: &Repository, log: &Log, vm: &Title, reason: &str)
     let retention = log.retention();
     if let Some(entry) = retention.clear_asked_by(&repository.signer(KEEPERS)?.by.name, &of_vm) {
         return Err(Error::Refused(format!(
-            "that {vm} is cleared waits for approval already, as log entry {entry}; see `sancerre approve`. Nothing was done"
+            "that {vm} is cleared waits for approval already, as log entry {entry}; see {Approve}. Nothing was done"
         )));
     }
     let note = Note {
