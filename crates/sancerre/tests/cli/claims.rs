@@ -162,7 +162,7 @@ fn jobs_of_a_keeper_leave_metrics_behind() {
     run(&["forget", "--key-file", "k.key", "--keep-daily", "7"], 0);
     run(&["lock", "extend", "--key-file", "k.key", "--for", "1d"], 3);
     for (job, code) in [("check", 0), ("gc", 0), ("forget", 0), ("lock-extend", 3)] {
-        let labels = format!("{{job_name=\"{job}\",repository=\"repository\"}}");
+        let labels = format!("{{job_name=\"{job}\",repository=\"{}\"}}", site.place.display());
         assert!(
             text().contains(&format!("sancerre_job_last_exit_code{labels} {code}\n")),
             "{job}: {}",
@@ -178,7 +178,7 @@ fn jobs_of_a_keeper_leave_metrics_behind() {
     run(&["gc", "--key-file", "k.key", "--dry-run"], 0);
     assert_eq!(text(), before);
     run(&["gc", "--key-file", "w.key"], 12);
-    let labels = "{job_name=\"gc\",repository=\"repository\"}";
+    let labels = format!("{{job_name=\"gc\",repository=\"{}\"}}", site.place.display());
     assert!(text().contains(&format!("sancerre_job_last_exit_code{labels} 12\n")), "{}", text());
     assert!(text().contains(&format!("sancerre_job_last_success_timestamp_seconds{labels} ")), "{}", text());
     // Not into the repository, and not over something else.
