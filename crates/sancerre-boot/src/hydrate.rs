@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::guest::{export, node};
 use crate::qmp::{Qmp, QmpError};
 
+/// What names of jobs begin with.
+const JOB: &str = "hydrate-";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 /// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
@@ -121,7 +123,7 @@ impl Stream {
     }
 
     fn job(&self) -> String {
-        format!("hydrate-{}", self.number)
+        format!("{JOB}{}", self.number)
     }
 
     /// Looks where it is, and starts what is to be started.
@@ -167,8 +169,22 @@ impl Stream {
     }
 }
 
+/// What a program that was killed did not look at. QEMU 10.0 dies when it lists its nodes after a job that streams has ended
+/// and before it was dismissed: the job's filter has lost its child then. What could not be read is found again by the next.
+fn dismiss_ended(qmp: &mut Qmp) -> Result<(), QmpError> {
+    let jobs = qmp.execute("query-jobs", json!({}))?;
+    for job in jobs.as_array().into_iter().flatten() {
+        let word = |field: &str| job.get(field).and_then(Value::as_str).unwrap_or_default();
+        if word("id").starts_with(JOB) && word("status") == "concluded" {
+            qmp.execute("job-dismiss", json!({ "id": word("id") }))?;
+        }
+    }
+    Ok(())
+}
+
 /// What QEMU says of a disk's node. Not "flat": then it would say of every disk that it stands on nothing.
 fn found(qmp: &mut Qmp, number: usize) -> Result<Value, QmpError> {
+    dismiss_ended(qmp)?;
     let name = json!(node(number));
     let nodes = qmp.execute("query-named-block-nodes", json!({}))?;
     let nodes = nodes.as_array().cloned().unwrap_or_default();

@@ -82,6 +82,7 @@ pub mod gc;
 pub mod index;
 pub mod init;
 pub mod lock;
+mod notes;
 mod open;
 pub mod repair;
 pub mod restore;

@@ -15,27 +15,14 @@ use crate::select::Selector;
 /// Errors: [`Error::Usage`] when there is none of that name, [`Error::Forgotten`]; as [`restore::open`](crate::restore::open).
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let new = NewRepository::new("correct horse".to_owned().into(), Zone::new("default")?, Name::new("host1")?);
-/// # let made = init(&store, &host, &new).await?;
-/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// let snapshot = open_snapshot(&repository, "web01:latest", &monitor).await?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_host().await?, &scene.monitor);
+/// # save(&repository).await?;
+/// let snapshot = open_snapshot(&repository, "web01:latest", monitor).await?;
 /// assert_eq!(snapshot.member("disk0").unwrap().size_bytes, 5);
-/// assert!(open_snapshot(&repository, "db01:latest", &monitor).await.is_err());
+/// assert!(open_snapshot(&repository, "db01:latest", monitor).await.is_err());
 /// # Ok(()) }
 /// ```
 pub async fn open_snapshot(
@@ -56,30 +43,16 @@ pub async fn open_snapshot(
 /// Errors: [`Error::Usage`] for a name that is not in the snapshot; as [`SnapshotDisk::open`].
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"0123456789"[..]));
-/// # backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// let snapshot = open_snapshot(&repository, "latest", &monitor).await?;
-/// let disk = open_disk(&snapshot, "disk0", 64 << 20, &monitor)?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_reader().await?, &scene.monitor);
+/// # save(&repository).await?;
+/// let snapshot = open_snapshot(&repository, "latest", monitor).await?;
+/// let disk = open_disk(&snapshot, "disk0", 64 << 20, monitor)?;
 /// let mut bytes = [0; 3];
-/// disk.read(4, &mut bytes).await?;
-/// assert_eq!(&bytes, b"456");
+/// disk.read(1, &mut bytes).await?;
+/// assert_eq!(&bytes, b"yte");
 /// # Ok(()) }
 /// ```
 pub fn open_disk(

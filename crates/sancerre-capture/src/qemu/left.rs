@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{OURS, Qemu, UNTIL_NOW, named, waited};
 use crate::error::CaptureError;
@@ -40,12 +40,10 @@ impl Qemu {
         if is_ours && others.as_array().is_none_or(Vec::is_empty) {
             self.ask("nbd-server-stop", json!({}))?;
         }
-        for id in self.all_ours("query-jobs", "id")? {
-            // One that has ended meanwhile is no failure; one that has not is waited for.
-            let _ = self.ask("block-job-cancel", json!({"device": id, "force": true}));
-            let _ = self.ask("job-dismiss", json!({ "id": id }));
+        self.end_jobs()?;
+        if let Some(job) = self.stream()? {
+            return Err(CaptureError::Refused { what: "query-named-block-nodes".into(), said: beside(&job) });
         }
-        self.wait_gone("query-jobs", "id")?;
         let mut nodes = self.all_ours("query-named-block-nodes", "node-name")?;
         // What lies on a file goes before it.
         nodes.sort_by_key(|name| !name.contains("overlay"));
@@ -59,6 +57,33 @@ impl Qemu {
             }
         }
         Ok(())
+    }
+
+    /// Ends all jobs of ours. A job that makes a file cannot be cancelled, and one can be dismissed only once it has ended: so
+    /// each is told again until it is gone.
+    fn end_jobs(&self) -> Result<(), CaptureError> {
+        let started = Instant::now();
+        loop {
+            let ids = self.all_ours("query-jobs", "id")?;
+            if ids.is_empty() {
+                return Ok(());
+            }
+            for id in ids {
+                // One that has ended meanwhile is no failure; one that has not is told again.
+                let _ = self.ask("block-job-cancel", json!({"device": id, "force": true}));
+                let _ = self.ask("job-dismiss", json!({ "id": id }));
+            }
+            waited(started, "query-jobs")?;
+        }
+    }
+
+    /// A job of somebody else that streams. QEMU 10.0 dies when it lists its nodes after such a job has ended and before it was
+    /// dismissed: the job's filter has lost its child, and nobody looks whether there is one. So no nodes are listed beside one.
+    pub(super) fn stream(&self) -> Result<Option<String>, CaptureError> {
+        let jobs = self.ask("query-jobs", json!({}))?;
+        let stream = |job: &&Value| job.get("type").is_some_and(|kind| kind == "stream");
+        let id = |job: &Value| job.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(jobs.as_array().into_iter().flatten().find(stream).map(id))
     }
 
     /// Whether a job that kept a disk still is not there any more.
@@ -99,4 +124,12 @@ impl Qemu {
         }
         Ok(())
     }
+}
+
+/// Why nothing can be done while this job is there.
+pub(super) fn beside(job: &str) -> String {
+    format!(
+        "a job {job} of somebody else streams, or has ended and was not dismissed (`job-dismiss`): QEMU may die when its disks \
+         are looked at beside one. Wait until it is gone, then run again"
+    )
 }

@@ -107,6 +107,12 @@ impl Qemu {
         let is_given = |uuid: &&str| uuid.bytes().any(|byte| byte != b'0' && byte != b'-');
         qemu.uuid = uuid.filter(is_given).map(str::to_owned);
         qemu.freezing().thaw_left();
+        if let Some(job) = qemu.stream()? {
+            return Err(CaptureError::Busy {
+                machine: monitor.display().to_string(),
+                why: left::beside(&job),
+            });
+        }
         qemu.look()?;
         if let Some(left) = qemu.clear().into_iter().next() {
             return Err(CaptureError::Busy {

@@ -123,21 +123,10 @@ impl AuditReport {
 /// answer; an interrupt; [`Error::Usage`] for options that make no sense. Damage is no error but a finding.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let Scene { store, host, monitor, made, .. } = scene;
 /// use sancerre_engine::{AuditOptions, audit};
 ///
 /// // All that an auditor needs is the fingerprint of the admin's key.

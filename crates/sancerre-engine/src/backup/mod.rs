@@ -101,16 +101,14 @@ impl Shared {
 /// what was uploaded before a failure is reused by the next backup.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # let (store, host, monitor) = (Store::in_memory(), Host::real("example 1.0"), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_host().await?, &scene.monitor);
 /// use sancerre_engine::{BackupOptions, BackupSource, Title, backup};
 ///
 /// let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"what is on the disk"[..]));
-/// let report = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
+/// let report = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), monitor).await?;
 /// assert_eq!(report.size_bytes, 19);
 /// assert!(report.snapshot.is_some());
 /// # Ok(()) }

@@ -74,28 +74,14 @@ pub struct CheckOptions {
 /// that signs. Damage is no error but a finding.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_host().await?, &scene.monitor);
+/// # save(&repository).await?;
 /// use sancerre_engine::{CheckOptions, ReadData, check};
 ///
-/// let report = check(&repository, &CheckOptions { read_data: ReadData::All, quarantine: false }, &monitor).await?;
+/// let report = check(&repository, &CheckOptions { read_data: ReadData::All, quarantine: false }, monitor).await?;
 /// assert_eq!((report.snapshots, report.worst()), (1, None));
 /// # Ok(()) }
 /// ```

@@ -21,6 +21,7 @@ use super::verify::{self, Expected, Lost, Verdict};
 use crate::error::Result;
 use crate::error::StoreError;
 use crate::monitor::add;
+use crate::notes;
 
 /// Bytes of packs in memory at once.
 const IN_FLIGHT_BYTES: u64 = 256 << 20;
@@ -322,12 +323,14 @@ pub(super) fn note_orphans(run: &mut Run<'_>, needed: &BTreeSet<PackName>, is_st
         && !run.log.damaged().any(|(session, _)| run.log.retention().is_live(&session))
         && run.log.void_sessions().is_empty();
     let lost: BTreeSet<u64> = run.inventory.lost_lists(&run.repository.keys.zone).collect();
+    let retention = run.log.retention();
     for pack in run.inventory.present.names() {
         let entry = run.log.entry(pack.session);
         let committed = entry.is_some_and(|entry| entry.snapshot().is_some() || entry.commit().is_some());
+        let is_kept = entry.is_some_and(|entry| notes::keeps(&run.log, &retention, entry) == Some(true));
         for (hash, size_bytes) in run.inventory.present.found(pack) {
             let listed = run.inventory.catalogue.pack(pack).is_some_and(|listed| listed.hash == *hash);
-            if listed && (committed || needed.contains(&pack)) {
+            if listed && (committed || is_kept || needed.contains(&pack)) {
                 continue;
             }
             let is_sure = all_known && !lost.contains(&pack.session);

@@ -19,27 +19,11 @@ use crate::repository::session::{abort_other, append, one_line};
 /// [`Error::WrongKey`]; the store's.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_admin().await?, &scene.monitor);
+/// # let snapshot = save(&repository).await?;
 /// use std::collections::BTreeSet;
 /// use sancerre_engine::{Error, ForgetOptions, Log, Selection, forget, hold};
 ///
@@ -60,27 +44,11 @@ pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reas
 /// Errors: as [`hold`]; [`Error::Usage`] for a snapshot that is not forgotten.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_admin().await?, &scene.monitor);
+/// # let snapshot = save(&repository).await?;
 /// use std::collections::BTreeSet;
 /// use sancerre_engine::{ForgetOptions, Log, Selection, forget, undelete};
 ///
@@ -118,27 +86,11 @@ pub struct Released {
 /// it already; [`Error::WrongKey`]; the store's.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_admin().await?, &scene.monitor);
+/// # let snapshot = save(&repository).await?;
 /// use std::collections::BTreeSet;
 /// use sancerre_engine::{hold, release};
 ///

@@ -12,8 +12,8 @@ use sancerre_format::outcome::{Abort, Commit};
 use sancerre_format::record;
 
 use super::copy::Copied;
-use super::notes;
 use crate::error::{Error, Result, StoreError};
+use crate::notes;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
 use crate::store::Put;

@@ -15,9 +15,9 @@ use sancerre_format::names::{self, Name, Title};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
-use super::notes;
 use crate::error::{Error, Result, StoreError};
 use crate::forget::evidence::{MachineEvidence, ids, machine};
+use crate::notes;
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Log, LogEntry, Moves, Snapshot, needed};

@@ -19,7 +19,6 @@ mod healers;
 mod lists;
 mod locks;
 mod moved;
-mod notes;
 pub mod plan;
 mod source;
 mod sweep;
@@ -131,27 +130,11 @@ pub struct GcReport {
 /// [`Error::SessionEnded`] when somebody ended it; the store's.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let mut keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # keys.unlock_admin(&store, &Unlock::default().with_passphrase(passphrase)).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_admin().await?, &scene.monitor);
+/// # let snapshot = save(&repository).await?;
 /// use std::collections::BTreeSet;
 /// use sancerre_engine::{ForgetOptions, GcOptions, Log, Selection, forget, gc};
 ///
@@ -159,7 +142,7 @@ pub struct GcReport {
 /// // The only snapshot of its machine is all of them.
 /// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "not needed any more") };
 /// forget(&repository, Log::load(&repository).await?, &options).await?;
-/// let report = gc(&repository, &GcOptions { max_drop_percent: 100, ..GcOptions::default() }, &monitor).await?;
+/// let report = gc(&repository, &GcOptions { max_drop_percent: 100, ..GcOptions::default() }, monitor).await?;
 /// assert!(report.committed && report.freed_bytes > 0);
 /// # Ok(()) }
 /// ```

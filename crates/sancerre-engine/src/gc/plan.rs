@@ -12,8 +12,9 @@ use sancerre_format::id::{Hash, PackName};
 use sancerre_format::log::Kind;
 use sancerre_format::names::Time;
 
+use super::GcOptions;
 use super::weigh::Weight;
-use super::{GcOptions, notes};
+use crate::notes;
 use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, Retention};
 

@@ -49,16 +49,12 @@ pub struct RebuildReport {
 /// Reads the ends of packs, not their frames. Errors: [`Error::WrongKey`] without a key that signs; the store's.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # let (store, host, monitor) = (Store::in_memory(), Host::real("example 1.0"), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let repository = Repository::open(store, host, Keys::from_key_file(made.key_file.as_bytes())?).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
-/// let report = sancerre_engine::rebuild_index(&repository, &monitor).await?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_host().await?, &scene.monitor);
+/// # save(&repository).await?;
+/// let report = sancerre_engine::rebuild_index(&repository, monitor).await?;
 /// assert_eq!(report.unreadable.len(), 0);
 /// # Ok(()) }
 /// ```

@@ -106,34 +106,19 @@ fn start(reader: &SnapshotReader, member: &Member, monitor: &Monitor) -> Result<
 /// and no other copy is known: for chunks after all others were tried, for nodes of the map at once; the target's.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_reader().await?, &scene.monitor);
+/// # save(&repository).await?;
 /// # let folder = tempfile::tempdir()?;
 /// use sancerre_engine::{RawTarget, RestoreOptions, open_snapshot, restore};
 ///
-/// let snapshot = open_snapshot(&repository, "web01:latest", &monitor).await?;
+/// let snapshot = open_snapshot(&repository, "web01:latest", monitor).await?;
 /// let disk = snapshot.member("disk0").ok_or("no such disk")?;
 /// let target = RawTarget::create(&folder.path().join("disk0.raw"), disk.size_bytes, false)?;
 /// let options = RestoreOptions::new(64 << 20);
-/// restore(&snapshot, disk, Box::new(target), &options, &monitor).await.map_err(Error::from)?;
+/// restore(&snapshot, disk, Box::new(target), &options, monitor).await.map_err(Error::from)?;
 /// assert_eq!(std::fs::read(folder.path().join("disk0.raw"))?, b"bytes");
 /// # Ok(()) }
 /// ```
@@ -197,31 +182,16 @@ async fn fill(
 /// Errors: as [`restore()`], but at the first chunk that cannot be had; [`Error::File`] when `out` fails.
 ///
 /// ```
-/// # use sancerre_engine::*;
-/// # #[tokio::main] async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-/// # struct Quick;
-/// # impl host::Sealer for Quick {
-/// #     fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> { Host::real("").sealer.seal(to, secret) }
-/// #     fn seal_with_passphrase(&self, word: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-/// #         let mut to = age::scrypt::Recipient::new(word.clone());
-/// #         to.set_work_factor(2);
-/// #         Ok(age::encrypt(&to, secret).unwrap())
-/// #     }
-/// # }
-/// # let host = Host { sealer: std::sync::Arc::new(Quick), ..Host::real("example 1.0") };
-/// # let (store, monitor) = (Store::in_memory(), Monitor::silent());
-/// # let (zone, passphrase) = (Zone::new("default")?, SecretString::from("correct horse".to_owned()));
-/// # let made = init(&store, &host, &NewRepository::new(passphrase.clone(), zone.clone(), Name::new("host1")?)).await?;
-/// # let keys = Keys::from_passphrase(&store, &zone, &passphrase).await?;
-/// # let repository = Repository::open(store, host, keys).await?;
-/// # let disk = BackupSource::of_stream(Title::new("disk0")?, Box::new(&b"bytes"[..]));
-/// # let saved = backup(&repository, BackupOptions::new(Title::new("web01")?, vec![disk]), &monitor).await?;
-/// # let snapshot = saved.snapshot.ok_or("a dry run")?;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/scene.in"));
+/// # #[tokio::main] async fn main() -> Shown {
+/// # let scene = Scene::new().await?;
+/// # let (repository, monitor) = (scene.by_reader().await?, &scene.monitor);
+/// # save(&repository).await?;
 /// use sancerre_engine::{RestoreOptions, dump, open_snapshot};
 ///
-/// let snapshot = open_snapshot(&repository, "web01:latest", &monitor).await?;
+/// let snapshot = open_snapshot(&repository, "web01:latest", monitor).await?;
 /// let (disk, mut out) = (snapshot.member("disk0").ok_or("no such disk")?, Vec::new());
-/// dump(&snapshot, disk, &mut out, &RestoreOptions::new(64 << 20), &monitor).await?;
+/// dump(&snapshot, disk, &mut out, &RestoreOptions::new(64 << 20), monitor).await?;
 /// assert_eq!(out, b"bytes");
 /// # Ok(()) }
 /// ```

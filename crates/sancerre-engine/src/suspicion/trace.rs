@@ -54,16 +54,21 @@ impl Trace {
             while before.next_if(|(start, _)| *start < number).is_some() {}
             let start = before.next_if(|(start, _)| *start == number).map(|(_, kind)| kind);
             self.block(number, *block, start);
-            // Most blocks are as they were, many in a row, and nothing starts in them: they are counted together.
-            let end = before
-                .peek()
-                .map_or(u64::MAX, |(start, _)| *start)
-                .min((number / EXTENT_BLOCKS + 1) * EXTENT_BLOCKS);
-            let run =
-                behind.iter().zip(number + 1..end).take_while(|(block, _)| block.is_as_it_was()).count();
-            if run > 0 {
-                self.kept(number, to_u64(run));
-            }
+            // Most blocks are holes, or as they were, many in a row, and nothing starts in them: they are counted together.
+            let next = before.peek().map_or(u64::MAX, |(start, _)| *start);
+            let run = |end: u64, is_like: fn(Block) -> bool| {
+                behind.iter().zip(number + 1..end).take_while(|(block, _)| is_like(**block)).count()
+            };
+            let run = if *block == Block::default() {
+                // The first one has ended whatever stood before it.
+                run(next, |block| block == Block::default())
+            } else {
+                let run = run(next.min((number / EXTENT_BLOCKS + 1) * EXTENT_BLOCKS), Block::is_as_it_was);
+                if run > 0 {
+                    self.kept(number, to_u64(run));
+                }
+                run
+            };
             rest = behind.get(run..).unwrap_or_default();
         }
         for (extent, sizes) in region.sizes() {
@@ -258,6 +263,21 @@ mod tests {
             assert_eq!((counts.files_before, counts.lost, counts.covered), (40, 40, 0), "{counts:?}");
             assert_eq!((counts.files, counts.headless, counts.data), (0, 0, 120), "{counts:?}");
         }
+    }
+
+    #[test]
+    fn blocks_that_are_as_they_were_belong_to_their_own_extents() {
+        let blocks = 2 * usize::try_from(EXTENT_BLOCKS).unwrap() + 452;
+        let mut region = Blocks::new(0, blocks * BLOCK, true);
+        (0..blocks).for_each(|at| region.read(at * BLOCK, &[b'x'; BLOCK], false));
+        let mut trace = Trace::default();
+        trace.region(&region, &[(700, Signature::File), (1024, Signature::File)]);
+        trace.end((blocks * BLOCK) as u64);
+        let found = trace.drain_below(u64::MAX);
+        let data: Vec<(u64, u64)> = found.iter().map(|(extent, counts)| (*extent, counts.data)).collect();
+        assert_eq!(data, [(0, 1024), (1, 1024), (2, 452)]);
+        let before: Vec<u64> = found.iter().map(|(_, counts)| counts.files_before).collect();
+        assert_eq!(before, [1, 1, 0]);
     }
 
     #[test]

@@ -174,8 +174,8 @@ impl Log {
         }
     }
 
-    /// The numbers of such entries. Who is revoked says nothing, but no revocation is heard in its own matter, of which the
-    /// same is said.
+    /// The numbers of such entries. An entry that a revocation makes void says nothing of the one below it; but a revocation
+    /// that is contradicted in this way itself makes nothing void here.
     fn contradicted(&self) -> Vec<u64> {
         let counts = |entry: &LogEntry| entry.entry.is_ok() || entry.opaque_by.is_some();
         let is_old = |entry: &LogEntry| entry.is_of_old_admin && counts(entry);

@@ -312,7 +312,7 @@ impl Retention {
         }
     }
 
-    /// What lets things go again is asked for; what keeps them counts at once, and against what was asked for before.
+    /// A note that clears waits for approval. A note that suspects counts at once, and takes what it names out of those that wait.
     fn note(&mut self, session: SessionId, entry: &Record<Entry>, note: &Note) {
         match self.suspects.note(session.number, entry, note) {
             Said::Nothing => {}

@@ -175,7 +175,10 @@ fn describe(plan: &Plan) -> String {
         parts.push(format!("{} left over by earlier collections", tally(&plan.leftover)));
     }
     if plan.pinned.packs > 0 {
-        parts.push(format!("{} of sessions that are open or do not verify", tally(&plan.pinned)));
+        parts.push(format!(
+            "{} of sessions that are open or do not verify, or kept by notes",
+            tally(&plan.pinned)
+        ));
     }
     if plan.healing.packs > 0 {
         parts.push(format!("{} kept as other copies of what was lost", tally(&plan.healing)));

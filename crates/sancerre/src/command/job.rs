@@ -1,4 +1,4 @@
-//! Jobs of a keeper leave metrics behind, as backups do: that one never ran, or has failed since, is seen from outside.
+//! Jobs of a keeper leave metrics behind, as backups do, so that a monitor sees the job that never ran, or that fails since.
 
 use std::path::PathBuf;
 use std::time::Duration;

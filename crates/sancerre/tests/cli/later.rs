@@ -61,7 +61,8 @@ fn restores(site: &Site, snapshot: &str, expected: &[u8]) {
 }
 
 fn is_sound(site: &Site) {
-    site.succeed(&["check", "--read-data"]);
+    let checked = told(&site.succeed(&["check", "--read-data"]));
+    assert!(!checked.contains("belong to no snapshot"), "an annex of a note that stays: {checked}");
     let trust = fs::read_to_string(site.path("trust")).unwrap();
     site.succeed(&["audit", "--read-data", "--trust", trust.trim()]);
 }
@@ -165,8 +166,9 @@ fn a_kind_of_entry_that_only_a_later_program_knows_stops_who_adds_and_who_delete
 
 /// Makes the repository anew with the program that `SANCERRE_LATER` names; nothing else.
 #[test]
+#[ignore = "writes testdata/later"]
 fn renewed_by_a_later_program() {
-    let Some(program) = std::env::var_os("SANCERRE_LATER") else { return };
+    let program = std::env::var_os("SANCERRE_LATER").unwrap();
     let site = Site::empty();
     let later = |arguments: &[&str]| {
         let mut command = Command::new(&program);

@@ -94,6 +94,28 @@ fn what_is_wrong_with_a_monitor_is_said() {
     qemu.is_clean(&host);
 }
 
+/// QEMU 10.0 dies when it lists its nodes beside an ended job that streams: a guest is never asked for them then.
+#[test]
+fn a_guest_beside_a_stream_that_has_ended_lives() {
+    let Some(host) = Host::bare(&[]) else { return };
+    let guest = Guest { disks: &["qcow2"], ..Guest::default() };
+    Plain::make(&host, &guest);
+    let qemu = Plain::start(&host, &guest, &[]);
+    let theirs = json!({"job-id": "theirs", "device": "node-vda", "auto-dismiss": false});
+    qemu.ask(json!({"execute": "block-stream", "arguments": theirs}));
+    let started = Instant::now();
+    while !qemu.ask(json!({"execute": "query-jobs"})).to_string().contains("concluded") {
+        assert!(started.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = host.expect(1, &BACKUP);
+    assert!(told(&output).contains("a job theirs of somebody else streams"), "{}", told(&output));
+    qemu.ask(json!({"execute": "job-dismiss", "arguments": {"id": "theirs"}}));
+    host.succeed(&BACKUP);
+    host.is_a_moment(&guest, "latest");
+    qemu.is_clean(&host);
+}
+
 #[test]
 fn a_guest_of_a_plain_qemu_is_frozen_for_one_moment() {
     let (Some(linux), Some(host)) = (Linux::find(), Host::bare(&[])) else { return };

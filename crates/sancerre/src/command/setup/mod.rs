@@ -168,8 +168,9 @@ impl Plan {
     }
 
     fn backup(&self) -> Vec<String> {
-        let disks = self.answers.disk_words();
-        ["backup".to_owned(), "--vm".into(), self.answers.vm.to_string()].into_iter().chain(disks).collect()
+        let (key, vm) = (self.key.display().to_string(), self.answers.vm.to_string());
+        let words = ["backup".to_owned(), "--key-file".into(), key, "--vm".into(), vm];
+        words.into_iter().chain(self.answers.disk_words()).collect()
     }
 
     fn sheet(options: &Setup) -> Vec<String> {

@@ -99,7 +99,7 @@ fn configuration(answers: &Answers, context: &Context) -> Result<String, Failure
 
 fn script(vm: &str, key: &str) -> Result<String, Failure> {
     Ok(format!(
-        "#!/bin/sh\n{MADE_BY}set -eu\nset -a; . /etc/sancerre/{vm}.conf; set +a\n\
+        "#!/bin/sh\n{MADE_BY}set -euf\nset -a; . /etc/sancerre/{vm}.conf; set +a\n\
          # What takes a snapshot of the disks goes here: docs/QUIESCE.md has a recipe for each kind of storage.\n\
          # shellcheck disable=SC2086\n\
          exec {} backup -q --key-file {key} --vm {vm} $DISKS\n",

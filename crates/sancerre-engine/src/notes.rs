@@ -7,7 +7,7 @@ use crate::repository::log::{Log, LogEntry, Outcome, Retention};
 
 /// Whether the packs of a note stay; none for any other entry. What is said here of a snapshot once, holds for ever: one that
 /// is gone, ended with nothing or void never comes back. So a note that names none owns nothing.
-pub(super) fn keeps(log: &Log, retention: &Retention, entry: &LogEntry) -> Option<bool> {
+pub(crate) fn keeps(log: &Log, retention: &Retention, entry: &LogEntry) -> Option<bool> {
     let Kind::Note(note) = &entry.announced()?.fields.kind else { return None };
     let may_be_had = |session: &SessionId| {
         let named = log.entry(session.number).filter(|named| named.session == *session);
