@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::{Loop, MIB, Site, has, quiet, told, walk};
+use crate::support::{FIRST_LINK_WAITS, Loop, MIB, Site, has, quiet, told, walk};
 
 /// Whatever a mount says to a hard link: a repository works there, and a second one is not made over it.
 #[test]
@@ -178,18 +178,7 @@ fn a_file_that_is_cleared_away_while_it_is_written_is_written_again() {
     }
     let site = Site::new();
     // The first link waits; meanwhile everything that is under way is removed.
-    let strace = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=linkat",
-        "-e",
-        "inject=linkat:delay_enter=3000000:when=1",
-    ];
-    let mut add = site.command_behind(&strace, &["key", "add", "writer", "hv2", "--out", "x.key"]);
+    let mut add = site.command_behind(&FIRST_LINK_WAITS, &["key", "add", "writer", "hv2", "--out", "x.key"]);
     let add = add.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     let staged = || {

@@ -6,23 +6,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Loop, MIB, Site, told, walk};
+use crate::support::{FIRST_LINK_WAITS, Loop, MIB, Site, told, walk};
 
 /// Moves the disk of a repository away while `arguments` run, between the moment when their first object is written and
 /// the moment when it gets its name. Returns what they said, and what was written into the folder that was left.
 fn taken_away_while(site: &Site, arguments: &[&str]) -> (Output, usize) {
-    let strace = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=linkat",
-        "-e",
-        "inject=linkat:delay_enter=2000000:when=1",
-    ];
-    let mut command = site.command_behind(&strace, arguments);
+    let mut command = site.command_behind(&FIRST_LINK_WAITS, arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     let is_staged = || walk(&site.place).iter().any(|path| path.to_string_lossy().contains('#'));

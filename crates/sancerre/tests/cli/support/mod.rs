@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 pub(crate) use mounted::Loop;
-pub(crate) use site::Site;
+pub(crate) use site::{FIRST_LINK_WAITS, Site};
 
 pub(crate) const MIB: usize = 1 << 20;
 

@@ -5,6 +5,19 @@ use std::process::{Command, Output, Stdio};
 
 use super::{has, noise, summary, template, told};
 
+/// Has the first object of a command wait for three seconds, written, before it gets its name.
+pub(crate) const FIRST_LINK_WAITS: [&str; 9] = [
+    "strace",
+    "-f",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "-e",
+    "trace=linkat",
+    "-e",
+    "inject=linkat:delay_enter=3000000:when=1",
+];
+
 /// A folder of a test, in which its repository and its keys lie.
 pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
