@@ -194,8 +194,13 @@ fn folding(config: Config, fold: Fold) -> Config {
 
 #[test]
 fn folding_of_aborts() {
-    let budget = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 2, 1) };
-    assert_holds(folding(Config::new("ABORTs folded, 2 writers, 2 collectors", budget), Fold::Aborts));
+    let few = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 1, 1) };
+    assert_holds(folding(Config::new("ABORTs folded, 2 writers, 1 collector", few), Fold::Aborts));
+    let more = Budget { late_puts: 1, lost_acks: 1, ..budget(2, 2, 1) };
+    assert_holds_when_deep(folding(
+        Config::new("ABORTs folded, 2 writers, 2 collectors", more),
+        Fold::Aborts,
+    ));
 }
 
 #[test]

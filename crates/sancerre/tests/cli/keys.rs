@@ -1,5 +1,6 @@
 //! Keys as an administrator handles them: the built program with key files, `age-keygen` and `ssh-keygen`.
 
+use crate::support::template;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -19,7 +20,8 @@ impl Site {
         let noise: Vec<u8> =
             (0..60_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         std::fs::write(site.path("web01.raw"), noise).unwrap();
-        site.admin(&["init", "--key-file", &site.path("hv1.key"), "--writer", "hv1"]).ok();
+        let at = site.folder.path();
+        template::make(&at.join("repository"), &at.join("hv1.key"), PASSPHRASE, 0);
         site
     }
 

@@ -1,5 +1,6 @@
 //! A backup that is killed without a chance to clean up, and the nights around it.
 
+use crate::support::template;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -51,7 +52,7 @@ fn kill_in_the_middle(folder: &Path, mut backup: Child) {
 fn nothing_is_lost_and_the_next_night_succeeds() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    run(folder, &["init", "--key-file", "writer.key", "--writer", "hv1"]);
+    template::make(&folder.join("repository"), &folder.join("writer.key"), "correct horse", 0);
     write_disk(&folder.join("first.raw"), 1, 1 << 20);
     run(folder, &["backup", "--vm", "web01", "disk0=first.raw"]);
     write_disk(&folder.join("second.raw"), 2, NOISE_BYTES);

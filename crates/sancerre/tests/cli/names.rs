@@ -1,5 +1,6 @@
 //! Names as people have them, and what else a backup says of itself: the built program, from the shell to the files.
 
+use crate::support::template;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -22,7 +23,8 @@ impl Site {
     fn new() -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::write(site.path("disk"), noise(1)).unwrap();
-        site.succeed(&["init", "--key-file", "hv1.key", "--writer", "hv1"]);
+        let at = site.folder.path();
+        template::make(&at.join("repository"), &at.join("hv1.key"), PASSPHRASE, 0);
         site.succeed(&["key", "add", "keeper", "vault", "--out", "vault.key"]);
         site
     }

@@ -1,5 +1,6 @@
 //! Admins that change, and snapshots that two persons forget: the built program.
 
+use crate::support::template;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -9,13 +10,12 @@ struct Site {
 }
 
 impl Site {
-    fn new(init: &[&str]) -> Self {
+    fn new(approvals_needed: u32) -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap() };
         let noise: Vec<u8> =
             (0..60_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         std::fs::write(site.path("web01.raw"), noise).unwrap();
-        let words = ["init", "--key-file", "hv1.key", "--writer", "hv1"];
-        site.ok("", &[&words[..], init].concat());
+        template::make(&site.path("repository"), &site.path("hv1.key"), "correct horse", approvals_needed);
         site
     }
 
@@ -67,7 +67,7 @@ impl Site {
 
 #[test]
 fn another_admin_key_takes_over() {
-    let site = Site::new(&[]);
+    let site = Site::new(0);
     site.back_up("hv1.key");
     site.ok("", &["key", "add", "writer", "odd", "--out", "odd.key"]);
     let old = site.summary("", &["key", "list"]);
@@ -97,7 +97,7 @@ fn another_admin_key_takes_over() {
 
 #[test]
 fn two_persons_forget() {
-    let site = Site::new(&["--approvals-needed", "1"]);
+    let site = Site::new(1);
     for keeper in ["alice", "bob"] {
         site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
     }
@@ -130,7 +130,7 @@ fn two_persons_forget() {
 /// A release waits as a forget does, and so many keepers as nobody has are not asked for.
 #[test]
 fn two_persons_release() {
-    let site = Site::new(&["--approvals-needed", "1"]);
+    let site = Site::new(1);
     for keeper in ["alice", "bob"] {
         site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
     }
@@ -157,7 +157,7 @@ fn two_persons_release() {
 /// That deletion stands still is ended by two persons, too.
 #[test]
 fn two_persons_clear() {
-    let site = Site::new(&["--approvals-needed", "1"]);
+    let site = Site::new(1);
     for keeper in ["alice", "bob"] {
         site.ok("", &["key", "add", "keeper", keeper, "--out", &format!("{keeper}.key")]);
     }

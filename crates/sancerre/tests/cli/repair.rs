@@ -1,6 +1,6 @@
 //! The built program on a folder in which one small thing is lost or cannot be read: the kernel says EIO for one path, or the
 //! file is gone. Nobody else is stopped, and `repair` helps.
-use crate::support::MIB;
+use crate::support::{MIB, template};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -21,7 +21,7 @@ impl Site {
             words.flatten().collect()
         };
         let site = Self { folder: tempfile::tempdir().unwrap(), disks: [noise(1), noise(2)] };
-        site.succeed(&["init", "--key-file", "w.key"]);
+        template::make(&site.path("r"), &site.path("w.key"), "correct horse", 0);
         std::fs::write(site.path("web01.raw"), [&site.disks[0][..MIB], &vec![0; MIB]].concat()).unwrap();
         site.back_up("web01");
         for (at, vm) in ["web01", "db01"].into_iter().enumerate() {

@@ -7,7 +7,7 @@ use sancerre_services::Seaweedfs;
 use sancerre_services::seaweedfs::{ADMIN, Bucket, Credentials, READER, WRITER};
 use serde_json::Value;
 
-use super::{MIB, noise, summary};
+use super::{MIB, noise, summary, template, walk};
 
 /// Who uses the bucket for what.
 pub(crate) struct Roles {
@@ -30,10 +30,17 @@ impl Site {
     /// With a writer's key and a keeper's.
     pub(crate) fn new(server: &'static Seaweedfs, kind: Bucket) -> Self {
         let roles = Roles { writer: WRITER, reader: READER, keeper: ADMIN };
-        Self::of(server, server.bucket(kind).unwrap(), roles)
+        let (bucket, folder) = (server.bucket(kind).unwrap(), tempfile::tempdir().unwrap());
+        let made = folder.path().join("made");
+        template::copy(folder.path(), &made);
+        for path in walk(&made).into_iter().filter(|path| !path.starts_with(made.join("reserve"))) {
+            let key = path.strip_prefix(&made).unwrap().to_str().unwrap();
+            server.overwrite(WRITER, &bucket, key, &std::fs::read(&path).unwrap()).unwrap();
+        }
+        Self { roles, server, bucket, folder, trust: template::trust(), nights: 0 }
     }
 
-    /// The same in a bucket that is there.
+    /// The same made by the program, by these roles and in a bucket that is there.
     pub(crate) fn of(server: &'static Seaweedfs, bucket: String, roles: Roles) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut site = Self { roles, server, bucket, folder, trust: String::new(), nights: 0 };
