@@ -42,6 +42,7 @@ class Backed:
     vm: str
     machine: str
     signer: Signer
+    void_by: int | None = None
 
     def is_of(self, other: Backed) -> bool:
         if "-" in (self.machine, other.machine):
@@ -90,9 +91,9 @@ class Standing:
         if entry["result"] == "cleared" and is_keeper:
             self._ask(str(session.id), Pending(entry.signer, self.needed, snapshots=snapshots, clears=True))
         elif entry["result"] == "suspect":
-            signer = entry.signer.name
-            own = [one for one in snapshots if one in self.backups and self.backups[one].signer.name == signer]
-            counted = snapshots if is_keeper else own
+            known = [(one, self.backups[one]) for one in snapshots if one in self.backups]
+            known = [(one, backed) for one, backed in known if backed.void_by is None or backed.void_by >= session.id.number]
+            counted = [one for one, backed in known if is_keeper or backed.signer.name == entry.signer.name]
             self.suspects.update(counted)
             for waiting in self.pending.values():
                 if waiting.clears:
@@ -103,7 +104,8 @@ class Standing:
         snapshots = entry.values.get("snapshot", [])
         if session.kind == "backup":
             self.machines[id_] = entry["vm"]
-            self.backups[id_] = Backed(session.id.number, entry["vm"], entry["machine"], entry.signer)
+            if not (session.outcome and session.outcome.kind == "abort"):
+                self.backups[id_] = Backed(session.id.number, entry["vm"], entry["machine"], entry.signer, session.void_by)
             if session.manifest and session.manifest["retain-until"] != "-":
                 self.retained[id_] = session.manifest["retain-until"]
         elif session.kind == "forget":

@@ -14,6 +14,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::{Log, suspects};
 use sancerre_engine::restore;
+use sancerre_engine::revoke::revoke;
 use sancerre_engine::suspicion::stored::StoredStatistics;
 use sancerre_engine::suspicion::{self, Counts, Suspicion, stored};
 use sancerre_format::certificate::Role;
@@ -58,6 +59,11 @@ impl Scene {
 
     async fn suspect(&self, night: usize) {
         suspicion::suspect(&self.keeper, &self.log().await, self.session(night)).await.unwrap();
+    }
+
+    async fn revoke(&self, key: &str, from: u64) {
+        let (admin, mut log) = (self.repo.as_admin().await, self.log().await);
+        revoke(&admin, &mut log, &name(key), Some(from), "test").await.unwrap();
     }
 
     /// As a reader of the whole log sees it, and one who starts at a checkpoint.
@@ -118,6 +124,30 @@ async fn what_is_from_before_a_suspect_night_stays_until_it_is_cleared() {
     left.check(&scene.repo.open).await;
     assert_eq!(scene.kept().await, [0; 0]);
     scene.is_sound().await;
+}
+
+/// Who starts at a checkpoint above knows nothing of what was gone, or void, before the note: it is suspect for nobody.
+#[tokio::test(start_paused = true)]
+async fn what_was_gone_or_void_before_the_note_keeps_nothing() {
+    let scene = Scene::new(9120).await;
+    // The newest of its machine, which a checkpoint names as what the next backup follows on.
+    drop_snapshot(&scene.keeper, scene.session(2)).await.unwrap();
+    let stolen = |of: &'static str| async {
+        let thief = scene.repo.with_key_file(&scene.repo.certify(of, Role::Writer).await).await;
+        back_up(&thief, "db01", MemoryDisk::new(noise(9121, SIZE))).await.unwrap().snapshot.unwrap()
+    };
+    let (early, late) = (stolen("early").await, stolen("late").await);
+    scene.revoke("early", early.number).await;
+    scene.repo.append(note(suspects::SUSPECT, late), &[]).await;
+    scene.revoke("late", late.number).await;
+    assert_eq!(scene.kept().await, [3, 4], "by what was made void after the note");
+    assert!(collect(&scene.keeper).await.unwrap().committed);
+    assert_eq!(scene.kept().await, [3, 4]);
+    suspicion::clear(&scene.keeper, &scene.log().await, &name("db01"), "it was a thief").await.unwrap();
+    for session in [scene.session(2), early, late] {
+        suspicion::suspect(&scene.keeper, &scene.log().await, session).await.unwrap();
+        assert_eq!(scene.kept().await, [0; 0], "{session}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

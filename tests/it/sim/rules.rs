@@ -284,11 +284,15 @@ impl<'a> Court<'a> {
         let is_moved = |frame: &FrameName| lists.moves.values().any(|frames| frames.contains(frame));
         let unasked = lists.forgotten.iter().find(|snapshot| !self.asked.contains(snapshot));
         assert_eq!(unasked, None, "gc {} gives up what nobody asked to forget", gc.number);
+        // Of several suspect ones of a machine the first counts, and each stays itself.
         let stays = |snapshot: &&SessionId| {
+            let counts =
+                |suspect: &SessionId, note: u64| !self.given_up.contains(suspect) && note < gc.number;
             let mut suspects = self.suspects.iter().filter(|(suspect, note)| {
-                !self.given_up.contains(*suspect) && **note < gc.number && snapshot.number <= suspect.number
+                counts(suspect, **note) && self.machines.get(*suspect) == self.machines.get(*snapshot)
             });
-            suspects.any(|(suspect, _)| self.machines.get(suspect) == self.machines.get(*snapshot))
+            suspects.next().is_some_and(|(first, _)| snapshot.number <= first.number)
+                || self.suspects.get(*snapshot).is_some_and(|note| counts(snapshot, *note))
         };
         let early = lists.forgotten.iter().find(stays);
         assert_eq!(early, None, "gc {} gives up what is from before a suspect snapshot", gc.number);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{PackName, SessionId};
-use sancerre_format::log::{Entry, Held, Kind};
+use sancerre_format::log::{Entry, Held, Kind, Note};
 use sancerre_format::record::{Cut, Record};
 
 use super::suspects;
-use super::{Avoid, Log, LogEntry, Moves, Retention};
+use super::{Avoid, Log, LogEntry, Moves, Outcome, Retention};
 use crate::error::Result;
 
 /// What a checkpoint is made of: which packs may be used, where frames lie, and which records are carried, by number.
@@ -126,8 +126,7 @@ impl Carried {
                 Kind::Note(note) if matter(&retention, &note.snapshots) => {
                     self.entry(number, Cut::Head);
                     if note.topic.as_str() == suspects::TOPIC {
-                        // Whose backup it was: also of one that came to nothing.
-                        note.snapshots.iter().for_each(|session| self.entry(session.number, Cut::Head));
+                        self.carry_suspects(log, &retention, note);
                     }
                 }
                 _ => {}
@@ -136,6 +135,20 @@ impl Carried {
         for (number, of) in approvals {
             if of.iter().any(|entry| self.entries.contains_key(&entry.number)) {
                 self.entry(number, Cut::Head);
+            }
+        }
+    }
+
+    /// Whose backups a note calls suspect. One that a revocation made void since is no snapshot, and is suspect all the same:
+    /// its outcome tells it from one that is gone.
+    fn carry_suspects(&mut self, log: &Log, retention: &Retention, note: &Note) {
+        let suspects = note.snapshots.iter().filter(|session| {
+            retention.suspected_by(session).is_some() && retention.collected_by(session).is_none()
+        });
+        for session in suspects {
+            self.entry(session.number, Cut::Head);
+            if log.entry(session.number).is_some_and(|entry| matches!(entry.outcome, Outcome::Manifest(_))) {
+                self.outcomes.insert(session.number, Cut::Sealed);
             }
         }
     }

@@ -71,7 +71,7 @@ impl Log {
     pub(super) fn survey(&self, number: u64) -> Survey {
         let abandoned = self.abandoned_below(number);
         let removed = self.removed();
-        let retention = Retention::new(self.approvals_needed);
+        let retention = Retention::new(self.approvals_needed, self.start());
         let mut survey = Survey { retention, waiting: BTreeMap::new() };
         let mut open: Vec<&LogEntry> = Vec::new();
         for (at, entry) in self.entries.range(..number) {
@@ -102,7 +102,8 @@ impl Log {
     /// Sessions without an outcome that some commit gives up, and that records below it forgot. Nothing needs what they
     /// name: their manifests may have been removed since.
     fn removed(&self) -> BTreeSet<SessionId> {
-        let (mut records, mut removed) = (Retention::new(self.approvals_needed), BTreeSet::new());
+        let (mut records, mut removed) =
+            (Retention::new(self.approvals_needed, self.start()), BTreeSet::new());
         for entry in self.entries.values() {
             let given_up = entry.commit().map_or(&[][..], |(_, lists)| lists.forgotten.as_slice());
             let gone: Vec<SessionId> =

@@ -31,11 +31,13 @@ pub struct Retention {
     /// What waits for that.
     pending: BTreeMap<SessionId, Pending>,
     suspects: Suspects,
+    /// From which number on the log was read. What is known from below it without an outcome came to nothing, or is gone.
+    start: u64,
 }
 
 impl Retention {
-    pub(super) fn new(approvals_needed: u32) -> Self {
-        Self { approvals_needed, ..Self::default() }
+    pub(super) fn new(approvals_needed: u32, start: u64) -> Self {
+        Self { approvals_needed, start, ..Self::default() }
     }
 
     /// How many other keepers must approve a forget from here on.
@@ -332,7 +334,14 @@ impl Retention {
     fn apply_backup(&mut self, entry: &LogEntry) {
         let Some(record) = entry.announced() else { return };
         let Kind::Backup(intent) = &record.fields.kind else { return };
-        self.suspects.backup(entry.session, record);
+        let came_to_nothing = match entry.outcome {
+            Outcome::Abort(_) => true,
+            Outcome::Undecided => entry.session.number < self.start,
+            _ => false,
+        };
+        if !came_to_nothing {
+            self.suspects.backup(entry.session, record, entry.void_by);
+        }
         self.vms.insert(entry.session, intent.vm.clone());
         let retained = entry.snapshot_below(0).and_then(|snapshot| snapshot.manifest.fields.retain_until);
         self.retained.extend(retained.map(|until| (entry.session, until)));

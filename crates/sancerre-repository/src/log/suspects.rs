@@ -24,6 +24,8 @@ struct Backed {
     vm: Title,
     machine: Option<MachineId>,
     by: Name,
+    /// The number of the revocation that made it void.
+    void_by: Option<u64>,
 }
 
 impl Backed {
@@ -58,11 +60,11 @@ pub struct Suspects {
 }
 
 impl Suspects {
-    /// Takes note of whose backup a session is.
-    pub(super) fn backup(&mut self, session: SessionId, entry: &Record<Entry>) {
+    /// Takes note of whose backup a session is, and of what made it void.
+    pub(super) fn backup(&mut self, session: SessionId, entry: &Record<Entry>, void_by: Option<u64>) {
         if let Kind::Backup(intent) = &entry.fields.kind {
             let by = entry.fields.by.name.clone();
-            let backed = Backed { vm: intent.vm.clone(), machine: intent.machine, by };
+            let backed = Backed { vm: intent.vm.clone(), machine: intent.machine, by, void_by };
             self.backups.insert(session, backed);
         }
     }
@@ -78,11 +80,14 @@ impl Suspects {
             _ if note.topic.as_str() != TOPIC => Said::Nothing,
             Some(CLEARED) if is_keeper => Said::Clear,
             Some(SUSPECT) => {
-                let is_own = |session: &SessionId| {
-                    self.backups.get(session).is_some_and(|backed| backed.by == entry.fields.by.name)
+                // What was void already is none: who starts at a checkpoint above that knows nothing of it.
+                let counts = |session: &&SessionId| {
+                    self.backups.get(*session).is_some_and(|backed| {
+                        let is_void = backed.void_by.is_some_and(|by| by < number);
+                        !is_void && (is_keeper || backed.by == entry.fields.by.name)
+                    })
                 };
-                let counted: Vec<SessionId> =
-                    note.snapshots.iter().filter(|session| is_keeper || is_own(session)).copied().collect();
+                let counted: Vec<SessionId> = note.snapshots.iter().filter(counts).copied().collect();
                 for session in &counted {
                     self.suspects.entry(*session).or_insert(number);
                     self.cleared.remove(session);
@@ -101,7 +106,7 @@ impl Suspects {
         }
     }
 
-    /// The suspects that count: not those that are gone, and none of which nobody knows whose backup it was.
+    /// The suspects that count: not those that are gone.
     fn counted<'a>(
         &'a self,
         is_gone: &'a impl Fn(&SessionId) -> bool,
