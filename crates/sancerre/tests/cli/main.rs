@@ -8,6 +8,7 @@ mod audit;
 mod careless;
 mod changed;
 mod claims;
+mod clean_locks;
 mod cleared;
 mod cloud;
 mod decoder;
