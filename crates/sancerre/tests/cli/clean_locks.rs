@@ -5,15 +5,15 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::support::bucket::Site;
+use crate::support::bucket::{Roles, Site};
 use crate::support::{noise, summary, told};
-use sancerre_services::seaweedfs::{Bucket, Credentials};
+use sancerre_services::seaweedfs::{ADMIN, Bucket, Credentials, READER};
 use sancerre_services::{Seaweedfs, seaweedfs};
 
 const DOCUMENTS: u64 = 200;
 const DOCUMENT_BYTES: usize = 3 * 4096;
 
-/// A disk of nothing but documents; the first block of some is encrypted where it stands.
+/// A disk of documents behind one other block; the first block of some is encrypted where it stands.
 fn documents(encrypted: u64) -> Vec<u8> {
     let document = |number: u64| {
         let mut document = noise(number + 1, DOCUMENT_BYTES);
@@ -24,7 +24,7 @@ fn documents(encrypted: u64) -> Vec<u8> {
         }
         document
     };
-    (0..DOCUMENTS).flat_map(document).collect()
+    std::iter::repeat_n(b'x', 4096).chain((0..DOCUMENTS).flat_map(document)).collect()
 }
 
 fn back_up(site: &Site, encrypted: u64) -> Output {
@@ -86,7 +86,8 @@ fn server_and_bucket(kind: Bucket) -> Option<(&'static Seaweedfs, String)> {
 #[test]
 fn a_suspect_night_keeps_the_last_clean_snapshot_locked() {
     let Some(server) = seaweedfs() else { return };
-    let site = Site::new(server, Bucket::LockedByDefault(1));
+    let roles = Roles { writer: ADMIN, reader: READER, keeper: ADMIN };
+    let site = Site::of(server, server.bucket(Bucket::LockedByDefault(1)).unwrap(), roles);
     let clean = quiet_nights(&site);
     assert!(locked_for(&site, site.roles.reader, 2).is_empty());
 

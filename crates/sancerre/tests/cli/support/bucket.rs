@@ -97,9 +97,9 @@ impl Site {
         output
     }
 
-    /// Backs up a disk that differs from all before.
+    /// Backs up a disk that differs from all before, also in its size: of what the night before stored nothing is needed.
     pub(crate) fn back_up(&mut self) -> Output {
-        let disk = noise(self.nights as u64 + 1, 3 * MIB);
+        let disk = noise(self.nights as u64 + 1, 3 * MIB + self.nights * 4096);
         std::fs::write(self.path(&format!("{}.raw", self.nights)), disk).unwrap();
         let disk = format!("disk0={}.raw", self.nights);
         self.nights += 1;
