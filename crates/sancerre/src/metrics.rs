@@ -326,8 +326,14 @@ mod tests {
             text.contains("sancerre_backup_last_success_timestamp_seconds{repository=\"/nas\",vm=\"web01\"} 1700000000\n"),
             "{text}"
         );
-        assert!(text.contains("sancerre_backup_last_run_success{repository=\"/nas\",vm=\"web01\"} 0\n"), "{text}");
-        assert!(text.contains("sancerre_backup_duration_seconds{repository=\"/nas\",vm=\"web01\"} 1.500\n"), "{text}");
+        assert!(
+            text.contains("sancerre_backup_last_run_success{repository=\"/nas\",vm=\"web01\"} 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("sancerre_backup_duration_seconds{repository=\"/nas\",vm=\"web01\"} 1.500\n"),
+            "{text}"
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         assert_eq!(path.metadata().unwrap().mode() & 0o444, 0o444, "the node exporter is another user");
     }
@@ -338,7 +344,8 @@ mod tests {
         let path = folder.path().join("sancerre.prom");
         updated(&path, "web01", Some(SAVED)).unwrap();
         let other = Run { repository: "s3://b", ..run(None) };
-        update(&path, &name("web01"), &other, &Host::real("test"), &Output::json(&mut Io::process())).unwrap();
+        update(&path, &name("web01"), &other, &Host::real("test"), &Output::json(&mut Io::process()))
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         for (labels, success) in
             [(r#"{repository="/nas",vm="web01"}"#, 1), (r#"{repository="s3://b",vm="web01"}"#, 0)]
@@ -360,7 +367,10 @@ mod tests {
         let mut known = Known::default();
         set(&mut known.values, &name("Büro \"2\"} \\ 1"), &run(None));
         let text = render(&known);
-        assert!(text.contains("last_run_success{repository=\"/nas\",vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"), "{text}");
+        assert!(
+            text.contains("last_run_success{repository=\"/nas\",vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"),
+            "{text}"
+        );
         assert_eq!(render(&parse(&text).unwrap()), text);
     }
 

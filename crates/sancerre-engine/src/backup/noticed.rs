@@ -24,9 +24,7 @@ use crate::repository::log::Log;
 use crate::suspicion::record::{
     DiskTable, NamedPiece, SPAN_BLOCKS, SPAN_EXTENTS, Span, encode_counts, encode_starts, encode_table,
 };
-use crate::suspicion::stored::{
-    self, COUNTS_TOPIC, Nights, SeenNight, StoredStatistics, TOPIC, piece_key,
-};
+use crate::suspicion::stored::{self, COUNTS_TOPIC, Nights, SeenNight, StoredStatistics, TOPIC, piece_key};
 use crate::suspicion::{Blocks, Counts, EXTENT_BYTES, Past, Start, Suspicion, Trace, judge};
 
 /// What is known of the nights before, and what was seen in this one.
@@ -145,9 +143,11 @@ impl Noticed {
         let before = before.as_deref().filter(|_| *is_own);
         let disks = std::mem::take(&mut self.disks);
         let mut filler = Filler::new(shared, *key, uses);
-        let starts = filler.spans(&disks, |(starts, _)| starts, |disk, span| {
-            before?.disk(disk)?.spans.get(&span)?.starts
-        })?;
+        let starts = filler.spans(
+            &disks,
+            |(starts, _)| starts,
+            |disk, span| before?.disk(disk)?.spans.get(&span)?.starts,
+        )?;
         let counts = filler.spans(&disks, |(_, counts)| counts, |_, _| None)?;
         filler.flush()?;
         let starts = filler.tables(&disks, starts, |starts| Span { starts: Some(starts), counts: None })?;

@@ -126,7 +126,9 @@ struct Term {
 async fn term(repository: &Repository, entry: u64) -> Result<Option<Term>> {
     let Some(usual) = repository.store.default_lock().await? else { return Ok(None) };
     let newest = names::log(&repository.keys.zone, entry);
-    let Some(until) = repository.store.lock_of(&newest).await?.map(|lock| lock.until) else { return Ok(None) };
+    let Some(until) = repository.store.lock_of(&newest).await?.map(|lock| lock.until) else {
+        return Ok(None);
+    };
     // Should somebody have locked that entry for longer, this does not follow.
     let now = repository.host.clock.now().unix_seconds();
     let most = now.saturating_add(usual.seconds).saturating_add(AHEAD_SECONDS);

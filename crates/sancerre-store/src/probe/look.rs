@@ -6,7 +6,7 @@
 use futures::FutureExt;
 use sancerre_format::names;
 
-use super::{Check, checks, ProbeFinding, ProbeVerdict, Report};
+use super::{Check, ProbeFinding, ProbeVerdict, Report, checks};
 use crate::clock::Clock;
 use crate::error::{Result, StoreError};
 use crate::s3::S3;

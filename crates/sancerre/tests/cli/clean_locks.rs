@@ -29,16 +29,8 @@ fn documents(encrypted: u64) -> Vec<u8> {
 
 fn back_up(site: &Site, encrypted: u64) -> Output {
     std::fs::write(site.path("disk.raw"), documents(encrypted)).unwrap();
-    let arguments = [
-        "backup",
-        "--json",
-        "--fail-on-suspect",
-        "--key-file",
-        "w.key",
-        "--vm",
-        "files01",
-        "disk0=disk.raw",
-    ];
+    let arguments =
+        ["backup", "--json", "--fail-on-suspect", "--key-file", "w.key", "--vm", "files01", "disk0=disk.raw"];
     site.run(site.roles.writer, &arguments)
 }
 
@@ -109,7 +101,11 @@ fn a_suspect_night_keeps_the_last_clean_snapshot_locked() {
     let again = summary(&back_up(&site, 41));
     assert_eq!(again["verdict"], "unusual");
     let collected = collected(&site);
-    assert_eq!((&collected["snapshots"][0], &collected["extended"]), (&clean.into(), &0.into()), "{collected}");
+    assert_eq!(
+        (&collected["snapshots"][0], &collected["extended"]),
+        (&clean.into(), &0.into()),
+        "{collected}"
+    );
 }
 
 /// The policy of docs/STORES.md lets no host extend locks: the night is saved and says so, and the keeper's next `gc` does it,

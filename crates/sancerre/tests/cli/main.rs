@@ -17,6 +17,7 @@ mod durable;
 mod exports;
 mod folders;
 mod formats;
+mod goals;
 mod guest_files;
 mod hypervisor;
 mod in_place;

@@ -323,7 +323,7 @@ fn a_machine_is_set_up_on_a_bucket() {
     let made = on_bucket(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
     assert_eq!(made.status.code(), Some(0), "{}", told(&made));
     assert!(!told(&made).contains(roles.writer.secret_key), "{}", told(&made));
-    assert!(host.text("sheet.txt").contains(&format!("export AWS_ENDPOINT='{}'", server.endpoint())));
+    assert!(host.text("sheet.txt").contains(&format!("AWS_ENDPOINT='{}' \\\n", server.endpoint())));
     let configuration = host.text("root/etc/sancerre/web01.conf");
     assert!(configuration.contains(roles.writer.secret_key), "{configuration}");
     assert_eq!(host.mode("root/etc/sancerre/web01.conf"), 0o600);
@@ -366,7 +366,11 @@ fn systemd_is_told_once_of_what_is_new() {
         command.args(["-m", "sh", "-uc", script, "sh", program, "setup", "--vm", "web01"]);
         command.args(["--at", "01:15", "--sheet", "sheet.txt", "disk.raw"]);
         let path = format!("{}:{}", host.path("bin").display(), std::env::var("PATH").unwrap());
-        command.env_clear().env("PATH", path).env("SANCERRE_PASSWORD", STRONG).env("SANCERRE_REPOSITORY", "repository");
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("SANCERRE_PASSWORD", STRONG)
+            .env("SANCERRE_REPOSITORY", "repository");
         let made = command.current_dir(&host.site.folder).stdin(Stdio::null()).output().unwrap();
         assert_eq!(made.status.code(), Some(ends), "{}", told(&made));
         let asked = std::fs::read_to_string(&told_to).unwrap();

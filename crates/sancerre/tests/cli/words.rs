@@ -182,7 +182,9 @@ fn whoever_only_looks_at_a_bucket_hears_of_another_clock() {
         return;
     }
     let site = crate::support::bucket::Site::new(server, Bucket::Plain);
-    for (clock, says) in [("-8m", "s ahead of this host"), ("+8m", "s behind this host"), ("+0m", "the same time")] {
+    for (clock, says) in
+        [("-8m", "s ahead of this host"), ("+8m", "s behind this host"), ("+0m", "the same time")]
+    {
         let arguments = ["-f", clock, env!("CARGO_BIN_EXE_sancerre"), "doctor", "--read-only"];
         let looked = site.run_program("faketime", READER, &arguments);
         assert!(told(&looked).contains(says), "{clock}: {}", told(&looked));

@@ -153,7 +153,10 @@ fn whole_disk(disk: DiskSource) -> Result<DiskSource, Failure> {
 fn whole_file(file: &Attachment) -> Result<Attachment, Failure> {
     let path = whole_path(&file.path)?;
     std::fs::File::open(&path).map_err(|error| {
-        Failure::usage(format!("cannot read {}: {error}; check the path. Nothing was done", plain::path(&path)))
+        Failure::usage(format!(
+            "cannot read {}: {error}; check the path. Nothing was done",
+            plain::path(&path)
+        ))
     })?;
     Ok(Attachment { name: file.name.clone(), path })
 }

@@ -86,7 +86,12 @@ impl Site {
     /// Another program with the same environment, for one that runs ours.
     pub(crate) fn run_program(&self, program: &str, who: Credentials, arguments: &[&str]) -> Output {
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir(&self.folder).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", format!("s3://{}", self.bucket));
         command.env("SANCERRE_PASSWORD", "correct horse").envs(self.server.variables(who)).output().unwrap()
     }
