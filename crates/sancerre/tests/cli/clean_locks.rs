@@ -91,8 +91,7 @@ fn a_suspect_night_keeps_the_last_clean_snapshot_locked() {
     assert!(locks["objects"].as_u64().unwrap() > 5, "{locks}");
     // The first was extended to see whether that is allowed, before the others were asked for.
     assert_eq!(locks["extended"], locks["objects"].as_u64().unwrap() - 1, "{locks}");
-    let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("{words}: {said}"));
-    assert!(at("requests to ask for them") < at("that the last clean snapshot needs extended"), "{said}");
+    assert!(said.contains("requests to ask for them, and at most as many to extend them"), "{said}");
     // That one, and not the night before it, nor for longer than the bucket locks what is new.
     assert!(locked_for(&site, site.roles.reader, 29).contains(&clean));
     assert!(locked_for(&site, site.roles.reader, 31).is_empty());
