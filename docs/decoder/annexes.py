@@ -26,15 +26,25 @@ def annexes(body: bytes) -> list[tuple[str, Place]]:
     return [(topic, Place(FrameName(*numbers[:3]), *numbers[3:])) for topic, numbers in lines]
 
 
-def check_statistics(read: Callable[[Place], bytes], id_key: bytes, place: Place, disks: list[Disk]) -> None:
-    """Reads all pieces of a snapshot's statistics: they are what their table names, and add up to what the disks say."""
+def check_statistics(read: Callable[[Place], bytes], id_key: bytes, places: list[Place], disks: list[Disk]) -> None:
+    """Reads all pieces of a snapshot's statistics: they are what their tables name, and add up to what the disks say."""
     key, sums = keyed(id_key, b"sancerre v1 statistics"), {}
-    table = Cursor(read(place))
+    for place in places:
+        _table(Cursor(read(place)), read, key, disks, sums)
+    for disk in disks:
+        seen = disk.extensions.get("x-seen", "")
+        if disk.name in sums and _SEEN.fullmatch(seen):
+            numbers = [int(number) for number in seen.split(",")]
+            require(all(numbers[at] == sums[disk.name][at] for at in _LOUD), f"the extents of {disk.name} add up to something else")
+
+
+def _table(table: Cursor, read: Callable[[Place], bytes], key: bytes, disks: list[Disk], sums: dict[str, list[int]]) -> None:
     require(table.take(8) == b"SNCSTAT1", "statistics that begin otherwise")
     for _ in range(table.number("I")):
         name, size = _name(table.take(table.number("I"))), table.number("Q")
         require(any(disk.name == name and disk.size == size for disk in disks), "statistics of another disk")
-        sums[name], last = [0] * COUNTS, -1
+        sums.setdefault(name, [0] * COUNTS)
+        last = -1
         for _ in range(table.number("I")):
             span, flags = table.fields("QB")
             require(last < span < -(-size // SPAN) and 1 <= flags <= 3, "pieces out of order, or of no known kind")
@@ -44,11 +54,6 @@ def check_statistics(read: Callable[[Place], bytes], id_key: bytes, place: Place
             if flags & 2:
                 _counts(_piece(table, read, key), sums[name])
     table.end()
-    for disk in disks:
-        seen = disk.extensions.get("x-seen", "")
-        if disk.name in sums and _SEEN.fullmatch(seen):
-            numbers = [int(number) for number in seen.split(",")]
-            require(all(numbers[at] == sums[disk.name][at] for at in _LOUD), f"the extents of {disk.name} add up to something else")
 
 
 def _name(encoded: bytes) -> str:

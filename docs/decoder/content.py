@@ -78,9 +78,8 @@ class Content:
             require(place.frame in needed, f"the manifest does not name frame {place.frame}")
             return self._bytes(place)
 
-        for topic, place in annexes(self._body(snapshot)):
-            if topic == "statistics":
-                check_statistics(read, self.keys.id_key, place, disks)
+        places = [place for topic, place in annexes(self._body(snapshot)) if topic in ("statistics", "counts")]
+        check_statistics(read, self.keys.id_key, places, disks)
 
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
         """The chunks of a disk by their offsets in it."""

@@ -327,6 +327,32 @@ async fn documents_that_become_holes_vanish() {
     assert_eq!(seen.judgement.verdict, Suspicion::Unusual);
 }
 
+/// Where files start is named where the night before stored it, and there is nothing to count.
+#[tokio::test(start_paused = true)]
+async fn a_night_on_which_nothing_changed_stores_nothing() {
+    let scene = Scene::new(9175).await;
+    let writer = scene.repo.as_writer().await;
+    let mut disk = documents(1, 100);
+    let mut last = None;
+    for _ in 0..3 {
+        let options = with_statistics("files01", disk.clone());
+        let report = backup(&writer, options, &Monitor::silent()).await.unwrap();
+        assert_eq!(report.stored_bytes > 0, last.is_none(), "{report:?}");
+        assert_eq!(stored::seen(&report.members[0]).unwrap().counts.files, 100);
+        last = report.snapshot;
+    }
+    let explained = async |session| {
+        let reader = restore::open(&scene.repo.open, Arc::new(scene.log().await), session).await.unwrap();
+        suspicion::explain::explain(&reader, None).await.unwrap().remove(0).places
+    };
+    assert!(explained(last.unwrap()).await.is_empty());
+    // What changes is counted, and with it only what is new is stored.
+    disk[4096..8192].fill(b'x');
+    let changed = backup(&writer, with_statistics("files01", disk), &Monitor::silent()).await.unwrap();
+    assert_eq!(explained(changed.snapshot.unwrap()).await.len(), 1);
+    scene.is_sound().await;
+}
+
 /// Statistics that another key stored are read, and none of its places is named.
 #[tokio::test(start_paused = true)]
 async fn pieces_of_another_key_are_stored_once_more() {

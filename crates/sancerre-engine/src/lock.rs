@@ -6,6 +6,9 @@
 //! ```
 //!
 //! A pack is locked when it is uploaded, and later snapshots go on needing it when that lock has run out. So a keeper extends.
+//! [`clean`] does so by itself for the last clean snapshots of suspect machines.
+
+pub mod clean;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,11 +93,21 @@ pub struct Extended {
 }
 
 impl Needs {
-    /// Reads which objects the live snapshots of a zone need.
+    /// Reads which objects the live snapshots of a zone need, and its log.
     pub async fn load(repository: &Repository, log: Arc<Log>) -> Result<Self> {
-        let zone = &repository.keys.zone;
         let (catalogue, _) = Catalogue::load_all(repository, &log).await?;
         let packs = packs(&log, log.snapshots())?;
+        Self::of(repository, &log, &packs, &catalogue).await
+    }
+
+    /// The keys, the log, and these packs with their lists.
+    async fn of(
+        repository: &Repository,
+        log: &Arc<Log>,
+        packs: &BTreeSet<PackName>,
+        catalogue: &Catalogue,
+    ) -> Result<Self> {
+        let zone = &repository.keys.zone;
         let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
         let small = |part, key| Object { part, key, bytes: 1 };
         let mut objects = vec![small(Part::Keys, names::CONFIG.to_owned())];
@@ -122,7 +135,13 @@ impl Needs {
             key: names::pack(zone, pack, &listed.hash),
             bytes: listed.size_bytes,
         }));
-        Ok(Self { repository: repository.clone(), log, objects })
+        Ok(Self { repository: repository.clone(), log: Arc::clone(log), objects })
+    }
+
+    /// Of these only what some snapshots need.
+    fn only(mut self, parts: &BTreeSet<Part>) -> Self {
+        self.objects.retain(|object| parts.contains(&object.part));
+        self
     }
 
     /// How many objects there are: so many requests it takes to ask for their locks, and at most as many to extend them.
@@ -175,13 +194,10 @@ impl Locks {
         }
         let lock = |snapshot: Snapshot<'_>| {
             let session = snapshot.session();
-            let packs = packs(&self.needs.log, [snapshot])?;
-            let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
-            let own = [Part::Keys, Part::Entry(session.number), Part::Outcome(session.number)];
-            let others = sessions.iter().flat_map(|session| [Part::Entry(*session), Part::List(*session)]);
-            let parts = own.into_iter().chain(others).chain(packs.into_iter().map(Part::Pack));
-            let held =
-                parts.map(|part| weakest.get(&part).copied().unwrap_or((None, "something that is missing")));
+            let parts = parts(&self.needs.log, snapshot)?;
+            let held = parts
+                .into_iter()
+                .map(|part| weakest.get(&part).copied().unwrap_or((None, "something that is missing")));
             let (until, key) = held.min().unwrap_or((None, names::CONFIG));
             let fields = &snapshot.manifest.fields;
             let (vm, finished) = (fields.vm.clone(), fields.finished);
@@ -194,11 +210,16 @@ impl Locks {
     ///
     /// Errors: an interrupt. What the store refuses is in the result.
     pub async fn extend(&self, wanted: Time, monitor: &Monitor) -> Result<Extended> {
+        self.extend_short_of(wanted, wanted, monitor).await
+    }
+
+    /// Locks until then the objects that are not locked until `enough`.
+    async fn extend_short_of(&self, enough: Time, wanted: Time, monitor: &Monitor) -> Result<Extended> {
         let store = &self.needs.repository.store;
         let usual = store.default_lock().await?.map_or(Mode::Compliance, |lock| lock.mode);
-        let all = self.short(wanted).fold(0, |sum: u64, (object, _)| sum.saturating_add(object.bytes));
+        let all = self.short(enough).fold(0, |sum: u64, (object, _)| sum.saturating_add(object.bytes));
         add(&monitor.counters.total_bytes, all);
-        let extended = self.short(wanted).map(|(object, lock)| async move {
+        let extended = self.short(enough).map(|(object, lock)| async move {
             monitor.check()?;
             let mode = lock.map_or(usual, |lock| lock.mode);
             store.lock(&object.key, Lock { until: wanted, mode }).await?;
@@ -269,4 +290,13 @@ async fn soonest(
 /// Packs in which frames lie that snapshots need.
 fn packs<'a>(log: &Log, snapshots: impl IntoIterator<Item = Snapshot<'a>>) -> Result<BTreeSet<PackName>> {
     Ok(Moves::below(log, Log::END).packs(&needed(snapshots)?))
+}
+
+/// What one snapshot needs: its own records, those of the sessions that stored its packs, the packs, and the keys.
+fn parts(log: &Log, snapshot: Snapshot<'_>) -> Result<BTreeSet<Part>> {
+    let session = snapshot.session();
+    let packs = packs(log, [snapshot])?;
+    let own = [Part::Keys, Part::Entry(session.number), Part::Outcome(session.number)];
+    let others = packs.iter().flat_map(|pack| [Part::Entry(pack.session), Part::List(pack.session)]);
+    Ok(own.into_iter().chain(others).chain(packs.iter().copied().map(Part::Pack)).collect())
 }

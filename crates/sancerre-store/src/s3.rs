@@ -6,7 +6,7 @@
 mod listing;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The body.
     pub(crate) body: Bytes,
+    /// When the server sent it, by its clock.
+    pub(crate) date: Option<Time>,
 }
 
 impl Answer {
@@ -155,7 +157,7 @@ impl S3 {
         };
         let (parts, body) = self.client.execute(request).await.map_err(failed)?.into_parts();
         let body = body.bytes().await.map_err(failed)?;
-        Ok(Answer { status: parts.status.as_u16(), body })
+        Ok(Answer { status: parts.status.as_u16(), body, date: date(&parts.headers) })
     }
 
     pub(crate) async fn get(&self, key: Option<&str>, query: &[(&str, &str)]) -> Result<Answer> {
@@ -168,6 +170,11 @@ impl S3 {
     pub(crate) async fn versioning(&self) -> Result<std::result::Result<Option<String>, String>> {
         let answer = self.get(None, &[("versioning", "")]).await?;
         Ok(if answer.is_success() { Ok(answer.element("Status")) } else { Err(answer.reason()) })
+    }
+
+    /// What the server's clock says; none where its answers have no date.
+    pub(crate) async fn time(&self) -> Result<Option<Time>> {
+        Ok(self.get(None, &[("versioning", "")]).await?.date)
     }
 
     /// The lock that the bucket puts on every new object.
@@ -260,6 +267,12 @@ impl S3 {
         let query: Vec<_> = version.iter().map(|version| ("versionId", *version)).collect();
         self.request(Method::DELETE, Some(key), &query, &[], Bytes::new()).await
     }
+}
+
+fn date(headers: &http::HeaderMap) -> Option<Time> {
+    let text = headers.get(http::header::DATE)?.to_str().ok()?;
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Time::from_unix_seconds(i64::try_from(since.as_secs()).ok()?))
 }
 
 fn of_version<'a>(what: &'a str, version: Option<&'a str>) -> Vec<(&'a str, &'a str)> {

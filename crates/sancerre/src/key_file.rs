@@ -26,7 +26,22 @@ pub(crate) struct KeyFile {
     file: File,
 }
 
+fn exists(path: &Path) -> Failure {
+    Failure::failed(format!(
+        "{} exists; a key file is never replaced. Move it away or name another one, nothing was made",
+        path.display()
+    ))
+}
+
 impl KeyFile {
+    /// Says so before a passphrase is asked for.
+    pub(crate) fn refuse_existing(path: &Path) -> Result<(), Failure> {
+        match path.symlink_metadata() {
+            Ok(_) => Err(exists(path)),
+            Err(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn reserve(path: PathBuf) -> Result<Self, Failure> {
         if path == Path::new("-") {
             let what =
@@ -44,10 +59,7 @@ impl KeyFile {
         });
         match dressed {
             Ok(file) => Ok(Self { path, file }),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::failed(format!(
-                "{} exists; a key file is never replaced. Move it away or name another one, nothing was made",
-                path.display()
-            ))),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists(&path)),
             Err(error) => Err(Failure::failed(format!(
                 "cannot make the key file {}: {error}; nothing was made, check the path and its permissions",
                 path.display()

@@ -67,9 +67,11 @@ pub(crate) struct JobRun<'a> {
     pub(crate) duration: Duration,
 }
 
-/// What a run did.
+/// What a backup did.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Run {
+pub(crate) struct Run<'a> {
+    /// Where it went, as it was given: one machine may be saved to several.
+    pub(crate) repository: &'a str,
     pub(crate) duration: Duration,
     /// None when nothing was saved.
     pub(crate) saved: Option<Saved>,
@@ -103,7 +105,7 @@ struct Known {
 pub(crate) fn update(
     path: &Path,
     vm: &Title,
-    run: &Run,
+    run: &Run<'_>,
     host: &Host,
     output: &Output,
 ) -> Result<(), Failure> {
@@ -232,9 +234,9 @@ fn level(verdict: Suspicion) -> u8 {
     }
 }
 
-fn set(values: &mut Values, vm: &Title, run: &Run) {
-    let label = label("vm", vm.as_str());
-    let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), label.clone()), value);
+fn set(values: &mut Values, vm: &Title, run: &Run<'_>) {
+    let labels = format!("{},{}", label("repository", run.repository), label("vm", vm.as_str()));
+    let mut put = |metric: &str, value: String| values.insert((metric.to_owned(), labels.clone()), value);
     put(RUN_SUCCESS, u8::from(run.saved.is_some()).to_string());
     put(DURATION, format!("{:.3}", run.duration.as_secs_f64()));
     if let Some(saved) = run.saved {
@@ -246,7 +248,7 @@ fn set(values: &mut Values, vm: &Title, run: &Run) {
         match saved.suspicion.map(level) {
             Some(level) => drop(put(SUSPICION, level.to_string())),
             // What an earlier run said is not true of this one.
-            None => drop(values.remove(&(SUSPICION.to_owned(), label.clone()))),
+            None => drop(values.remove(&(SUSPICION.to_owned(), labels.clone()))),
         }
     }
 }
@@ -296,8 +298,8 @@ mod tests {
     const OTHER: &str =
         "# HELP other_total Of another program.\nother_total 3\nother{a=\"}\"} 1.5 1700000000000\n";
 
-    fn run(saved: Option<Saved>) -> Run {
-        Run { duration: Duration::from_millis(1500), saved }
+    fn run(saved: Option<Saved>) -> Run<'static> {
+        Run { repository: "/nas", duration: Duration::from_millis(1500), saved }
     }
 
     fn name(text: &str) -> Title {
@@ -321,20 +323,42 @@ mod tests {
         updated(&path, "web01", Some(SAVED)).unwrap();
         let text = text_after(&path, "web01", None);
         assert!(
-            text.contains("sancerre_backup_last_success_timestamp_seconds{vm=\"web01\"} 1700000000\n"),
+            text.contains("sancerre_backup_last_success_timestamp_seconds{repository=\"/nas\",vm=\"web01\"} 1700000000\n"),
             "{text}"
         );
-        assert!(text.contains("sancerre_backup_last_run_success{vm=\"web01\"} 0\n"), "{text}");
-        assert!(text.contains("sancerre_backup_duration_seconds{vm=\"web01\"} 1.500\n"), "{text}");
+        assert!(
+            text.contains("sancerre_backup_last_run_success{repository=\"/nas\",vm=\"web01\"} 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("sancerre_backup_duration_seconds{repository=\"/nas\",vm=\"web01\"} 1.500\n"),
+            "{text}"
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         assert_eq!(path.metadata().unwrap().mode() & 0o444, 0o444, "the node exporter is another user");
+    }
+
+    #[test]
+    fn one_machine_in_two_repositories_has_two_series() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sancerre.prom");
+        updated(&path, "web01", Some(SAVED)).unwrap();
+        let other = Run { repository: "s3://b", ..run(None) };
+        update(&path, &name("web01"), &other, &Host::real("test"), &Output::json(&mut Io::process()))
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (labels, success) in
+            [(r#"{repository="/nas",vm="web01"}"#, 1), (r#"{repository="s3://b",vm="web01"}"#, 0)]
+        {
+            assert!(text.contains(&format!("last_run_success{labels} {success}\n")), "{text}");
+        }
     }
 
     #[test]
     fn a_first_failure_claims_no_success() {
         let folder = tempfile::tempdir().unwrap();
         let text = text_after(&folder.path().join("sancerre.prom"), "web01", None);
-        assert!(text.contains("last_run_success{vm=\"web01\"} 0"), "{text}");
+        assert!(text.contains("last_run_success{repository=\"/nas\",vm=\"web01\"} 0"), "{text}");
         assert!(!text.contains("last_success_timestamp"), "{text}");
     }
 
@@ -343,7 +367,10 @@ mod tests {
         let mut known = Known::default();
         set(&mut known.values, &name("Büro \"2\"} \\ 1"), &run(None));
         let text = render(&known);
-        assert!(text.contains("last_run_success{vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"), "{text}");
+        assert!(
+            text.contains("last_run_success{repository=\"/nas\",vm=\"Büro \\\"2\\\"} \\\\ 1\"} 0\n"),
+            "{text}"
+        );
         assert_eq!(render(&parse(&text).unwrap()), text);
     }
 
@@ -356,7 +383,7 @@ mod tests {
         let text = text_after(&path, "db01", None);
         assert!(
             text.contains(
-                "last_run_success{vm=\"db01\"} 0\nsancerre_backup_last_run_success{vm=\"web01\"} 1\n"
+                "last_run_success{repository=\"/nas\",vm=\"db01\"} 0\nsancerre_backup_last_run_success{repository=\"/nas\",vm=\"web01\"} 1\n"
             ),
             "{text}"
         );
@@ -390,7 +417,7 @@ mod tests {
             format!("sancerre_job_last_run_success{labels} 0\n"),
             format!("sancerre_job_last_exit_code{labels} 21\n"),
             "sancerre_job_last_run_success{job_name=\"gc\",repository=\"s3://b\"} 1\n".to_owned(),
-            "sancerre_backup_last_run_success{vm=\"web01\"} 1\n".to_owned(),
+            "sancerre_backup_last_run_success{repository=\"/nas\",vm=\"web01\"} 1\n".to_owned(),
         ] {
             assert!(text.contains(&line), "{line}{text}");
         }

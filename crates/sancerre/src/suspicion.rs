@@ -1,11 +1,13 @@
 //! The verdict on a night, in words and in JSON.
 
+use sancerre_engine::lock::clean::CleanLocks;
 use sancerre_engine::suspicion::stored::{SeenNight, seen};
 use sancerre_engine::suspicion::{self, Sign, Suspicion};
 use sancerre_format::outcome::Member;
 use serde_json::{Value, json};
 
 use crate::command::Context;
+use crate::units::count;
 
 /// Says what is not normal of a disk that was saved.
 pub(crate) fn tell(context: &Context, member: &Member) {
@@ -17,6 +19,28 @@ pub(crate) fn tell(context: &Context, member: &Member) {
         Suspicion::Suspect => context.output.warning(&text),
         _ => context.output.message(&text),
     }
+}
+
+/// Says what was done about the locks of the last clean snapshots. What that costs was said before.
+pub(crate) fn tell_locks(context: &Context, locks: Option<&CleanLocks>) {
+    let Some(locks) = locks else { return };
+    context.output.message(&format!(
+        "{} of {} that the last clean snapshot needs extended until {}",
+        count(locks.extended.objects, "lock"),
+        count(locks.objects, "object"),
+        locks.until
+    ));
+}
+
+/// The same for JSON; null where nothing is suspect, and where the store locks nothing by itself.
+pub(crate) fn locks(locks: Option<&CleanLocks>) -> Value {
+    json!(locks.map(|locks| json!({
+        "snapshots": locks.snapshots.iter().map(|one| one.intent.to_string()).collect::<Vec<_>>(),
+        "objects": locks.objects,
+        "until": locks.until.to_string(),
+        "extended": locks.extended.objects,
+        "refused": locks.extended.refused,
+    })))
 }
 
 /// The verdict on a member, for JSON; null without statistics.

@@ -148,7 +148,7 @@ fn a_failed_backup_is_in_the_metrics() {
         ["backup", "--vm", "web01", "/nonexistent/disk", "--metrics-file", metrics.to_str().unwrap()];
     assert_eq!(sancerre(&arguments, &[]).code, 1);
     let text = std::fs::read_to_string(&metrics).unwrap();
-    assert!(text.contains("sancerre_backup_last_run_success{vm=\"web01\"} 0"), "{text}");
+    assert!(text.contains("sancerre_backup_last_run_success{repository=\"\",vm=\"web01\"} 0"), "{text}");
 }
 
 #[test]

@@ -44,8 +44,9 @@ impl Image {
         Ok(Self { system, path })
     }
 
-    /// A copy of it, as it is now.
+    /// A copy of it, as it is now. In a new file: the loop device of an earlier one may be there still, with what it has read.
     pub(super) fn copy(&self, path: PathBuf) -> Result<Self> {
+        let _ = std::fs::remove_file(&path);
         let (from, to) = (self.path.display().to_string(), path.display().to_string());
         quietly(&["cp", "--sparse=always", &from, &to])?;
         Ok(Self { system: self.system, path })

@@ -160,7 +160,8 @@ fn happen_elsewhere(
         }
         "antivirus update" => {
             // A head of its own that nobody knows, and compressed behind it.
-            let mut base = headed(b"ClamAV-VDB:29 Nov 2026:27000:2060000", 3 << 20, dice);
+            let size = dice.between(5 << 19, 7 << 19);
+            let mut base = headed(b"ClamAV-VDB:29 Nov 2026:27000:2060000", size, dice);
             base[40..512].fill(b' ');
             write(&root.join("var/lib/daily.new"), &base)?;
             fs::rename(root.join("var/lib/daily.new"), root.join("var/lib/daily.cvd"))?;

@@ -213,11 +213,16 @@ async fn save(
         Ok(run) => {
             // First, so that no collector sees the snapshot without it.
             suspicion::note(repository, log, uploader.session.id, &run.members, monitor).await;
+            let (vm, machine) = (options.public_name().clone(), options.machine);
             commit(repository, log, &uploader, &run, options).await?;
             let catalogue = &run.shared.usable.catalogue;
             let packs = Moves::below(log, Log::END).packs(&run.uses);
             lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
             let mut report = run.report(Some(uploader.session.id));
+            if suspicion::is_suspect(&run.members) {
+                let (whose, entry) = (lock::clean::Whose::Of(&vm, machine), uploader.session.id.number);
+                report.clean_locks = lock::clean::keep(repository, log, whose, entry, monitor).await;
+            }
             report.stored_bytes = uploader.stored_bytes;
             report.lost_keys.clone_from(&uploader.session.lost_keys);
             let runs = run.shared.index.runs() + to_usize(uploader.session.segments());
@@ -280,7 +285,7 @@ async fn commit(
     manifest.retain_until = options.retain_until;
     let session = uploader.session.id;
     let vm = (*options.public_name() != options.vm).then(|| options.vm.clone());
-    let annexes = run.statistics.iter().cloned().collect();
+    let annexes = run.statistics.clone();
     let body = Body { vm, tags: options.tags, members: report.members, annexes };
     let name = UnitName { kind: UnitKind::Body, session, a: 0, b: 0 };
     let root: RootKey = repository.keys.metadata_root(&session)?;
@@ -311,7 +316,7 @@ struct Run {
     /// New leaves of each member's map, in the order of the members.
     samples: Vec<Sample>,
     noticed: Noticed,
-    statistics: Option<Annex>,
+    statistics: Vec<Annex>,
 }
 
 /// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
@@ -389,7 +394,7 @@ impl Run {
             uses: FrameSet::default(),
             samples: Vec::new(),
             noticed,
-            statistics: None,
+            statistics: Vec::new(),
         })
     }
 
@@ -434,6 +439,7 @@ impl Run {
             belied: self.belied.clone(),
             scan: self.scan(),
             lost_keys: Vec::new(),
+            clean_locks: None,
             members: self.members.clone(),
         }
     }

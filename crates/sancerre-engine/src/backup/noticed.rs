@@ -17,14 +17,14 @@ use super::packer::{Frame, places};
 use super::region::RegionMap;
 use super::{BackupOptions, BackupSource, Base, Shared};
 use crate::dedup::Speaker;
-use crate::error::{Error, Result, invariant};
+use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::log::Log;
 use crate::suspicion::record::{
     DiskTable, NamedPiece, SPAN_BLOCKS, SPAN_EXTENTS, Span, encode_counts, encode_starts, encode_table,
 };
-use crate::suspicion::stored::{self, Nights, SeenNight, StoredStatistics, TOPIC, piece_key};
+use crate::suspicion::stored::{self, COUNTS_TOPIC, Nights, SeenNight, StoredStatistics, TOPIC, piece_key};
 use crate::suspicion::{Blocks, Counts, EXTENT_BYTES, Past, Start, Suspicion, Trace, judge};
 
 /// What is known of the nights before, and what was seen in this one.
@@ -134,33 +134,34 @@ impl Noticed {
     }
 
     /// Stores the statistics of all disks. Returns where they are, and adds the frames that they need.
-    pub(super) fn store(&mut self, shared: &Shared, uses: &mut FrameSet) -> Result<Option<Annex>> {
-        let Some(Wanted { key, before, is_own, .. }) = &self.wanted else { return Ok(None) };
+    pub(super) fn store(&mut self, shared: &Shared, uses: &mut FrameSet) -> Result<Vec<Annex>> {
+        let Some(Wanted { key, before, is_own, .. }) = &self.wanted else { return Ok(Vec::new()) };
         if self.disks.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
+        // Another key's word about a place is not taken on trust: its pieces are stored once more.
+        let before = before.as_deref().filter(|_| *is_own);
+        let disks = std::mem::take(&mut self.disks);
         let mut filler = Filler::new(shared, *key, uses);
-        let mut filled = Vec::new();
-        for disk in &self.disks {
-            // Another key's word about a place is not taken on trust: its pieces are stored once more.
-            let old = before.as_ref().filter(|_| *is_own).and_then(|before| before.disk(&disk.name));
-            for (number, (starts, counts)) in &disk.pieces {
-                let none = Span { starts: None, counts: None };
-                let known = old.and_then(|old| old.spans.get(number)).copied().unwrap_or(none);
-                filled.push((filler.piece(known.starts, starts)?, filler.piece(known.counts, counts)?));
-            }
+        let starts = filler.spans(
+            &disks,
+            |(starts, _)| starts,
+            |disk, span| before?.disk(disk)?.spans.get(&span)?.starts,
+        )?;
+        let counts = filler.spans(&disks, |(_, counts)| counts, |_, _| None)?;
+        filler.flush()?;
+        let starts = filler.tables(&disks, starts, |starts| Span { starts: Some(starts), counts: None })?;
+        let counts = filler.tables(&disks, counts, |counts| Span { starts: None, counts: Some(counts) })?;
+        let known = before.map(StoredStatistics::table);
+        let mut annexes = vec![(TOPIC, filler.piece(known, &encode_table(&starts)?)?)];
+        if counts.iter().any(|disk| !disk.spans.is_empty()) {
+            annexes.push((COUNTS_TOPIC, filler.piece(None, &encode_table(&counts)?)?));
         }
         filler.flush()?;
-        let (mut tables, mut filled) = (Vec::with_capacity(self.disks.len()), filled.into_iter());
-        for DiskPieces { name, size_bytes, pieces } in std::mem::take(&mut self.disks) {
-            let mut spans = BTreeMap::new();
-            invariant!(filled.len() >= pieces.len(), "the statistics of {name} were not all filled");
-            for (number, (starts, counts)) in pieces.into_keys().zip(filled.by_ref()) {
-                spans.insert(number, Span { starts: filler.find(starts)?, counts: filler.find(counts)? });
-            }
-            tables.push(DiskTable { name, size_bytes, spans });
-        }
-        filler.table(&encode_table(&tables)?).map(Some)
+        let annex = |(topic, filled): (&str, Filled)| {
+            Ok(Annex { topic: Name::new(topic)?, place: filler.find(filled)?.place })
+        };
+        annexes.into_iter().map(annex).collect()
     }
 }
 
@@ -286,26 +287,55 @@ impl<'a> Filler<'a> {
         Self { shared, key, uses, frame: Vec::new(), pieces: Vec::new(), placed: Vec::new() }
     }
 
-    /// A piece as it is already, or adds it; none if there is nothing in it.
-    fn piece(&mut self, known: Option<NamedPiece>, bytes: &[u8]) -> Result<Option<Filled>> {
-        if bytes.is_empty() {
-            return Ok(None);
+    /// One kind of pieces of all disks, in order; `known` are those that are stored already.
+    fn spans(
+        &mut self,
+        disks: &[DiskPieces],
+        kind: impl Fn(&(Vec<u8>, Vec<u8>)) -> &Vec<u8>,
+        known: impl Fn(&Title, u64) -> Option<NamedPiece>,
+    ) -> Result<Vec<Vec<(u64, Filled)>>> {
+        let mut filled = Vec::with_capacity(disks.len());
+        for disk in disks {
+            let mut spans = Vec::new();
+            for (number, pieces) in disk.pieces.iter().filter(|(_, pieces)| !kind(pieces).is_empty()) {
+                spans.push((*number, self.piece(known(&disk.name, *number), kind(pieces))?));
+            }
+            filled.push(spans);
         }
+        Ok(filled)
+    }
+
+    /// The tables of these disks, once all frames with their pieces are full.
+    fn tables(
+        &self,
+        disks: &[DiskPieces],
+        filled: Vec<Vec<(u64, Filled)>>,
+        span: impl Fn(NamedPiece) -> Span,
+    ) -> Result<Vec<DiskTable>> {
+        let table = |(disk, filled): (&DiskPieces, Vec<(u64, Filled)>)| {
+            let spans = filled.into_iter().map(|(number, filled)| Ok((number, span(self.find(filled)?))));
+            let spans = spans.collect::<Result<_>>()?;
+            Ok(DiskTable { name: disk.name.clone(), size_bytes: disk.size_bytes, spans })
+        };
+        disks.iter().zip(filled).map(table).collect()
+    }
+
+    /// A piece as it is already, or adds it.
+    fn piece(&mut self, known: Option<NamedPiece>, bytes: &[u8]) -> Result<Filled> {
         let id = chunk_id(&self.key, bytes);
         let is_same = |known: &NamedPiece| known.id == id && self.shared.usable.allows(&known.place);
         if let Some(known) = known.filter(is_same) {
             self.uses.insert(known.place.frame.frame);
-            return Ok(Some(Filled::Known(known)));
+            return Ok(Filled::Known(known));
         }
-        Ok(Some(Filled::New(id, self.add(id, bytes)?)))
+        Ok(Filled::New(id, self.add(id, bytes)?))
     }
 
     /// Where it is, once all frames are full.
-    fn find(&self, filled: Option<Filled>) -> Result<Option<NamedPiece>> {
+    fn find(&self, filled: Filled) -> Result<NamedPiece> {
         Ok(match filled {
-            None => None,
-            Some(Filled::Known(known)) => Some(known),
-            Some(Filled::New(id, piece)) => Some(NamedPiece { id, place: self.placed(piece)? }),
+            Filled::Known(known) => known,
+            Filled::New(id, piece) => NamedPiece { id, place: self.placed(piece)? },
         })
     }
 
@@ -341,11 +371,5 @@ impl<'a> Filler<'a> {
         self.uses.insert(place.frame);
         self.placed.extend(places(place, &pieces).map(|(_, place)| place));
         Ok(())
-    }
-
-    fn table(&mut self, bytes: &[u8]) -> Result<Annex> {
-        let piece = self.add(chunk_id(&self.key, bytes), bytes)?;
-        self.flush()?;
-        Ok(Annex { topic: Name::new(TOPIC)?, place: self.placed(piece)? })
     }
 }

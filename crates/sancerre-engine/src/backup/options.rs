@@ -11,6 +11,7 @@ use sancerre_image::Disk;
 use super::maps::Maps;
 use crate::error::{Error, Result};
 use crate::keys::LostKey;
+use crate::lock::clean::CleanLocks;
 
 /// Where the bytes of a member come from.
 pub enum Input {
@@ -182,6 +183,8 @@ pub struct BackupReport {
     pub scan: String,
     /// Objects below `keys/` that were not there.
     pub lost_keys: Vec<LostKey>,
+    /// What was done about the locks of the last clean snapshot, when this one is suspect.
+    pub clean_locks: Option<CleanLocks>,
 }
 
 impl BackupReport {

@@ -33,6 +33,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::{Error, Result};
+use crate::lock::clean::{self, CleanLocks, Whose};
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, Present};
@@ -121,6 +122,8 @@ pub struct GcReport {
     pub waits_for: Vec<SessionId>,
     /// Files of writes that died, which were removed.
     pub leftovers: Leftovers,
+    /// What was done about the locks of the last clean snapshots of suspect machines.
+    pub clean_locks: Option<CleanLocks>,
 }
 
 /// Deletes what no snapshot needs. Any number of backups, restores and collections may run meanwhile.
@@ -178,6 +181,10 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
     report.pending = log.pending();
     if let Some(stays) = suspicion::what_stays(&log) {
         monitor.warn(Topic::Policy, stays);
+    }
+    if !options.dry_run {
+        let newest = log.highest();
+        report.clean_locks = clean::keep(repository, &log, Whose::AllSuspect, newest, monitor).await;
     }
     let mut waiting = Waiting::new(options);
     account::account(repository, &mut log, Log::END)?;

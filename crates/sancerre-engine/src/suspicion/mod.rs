@@ -24,7 +24,7 @@ mod words;
 pub use blocks::Blocks;
 pub use clean::{ClearedSuspects, MachineNight, clear, last_clean, machines};
 pub use extent::{Counts, EXTENT_BYTES};
-pub(crate) use notes::note;
+pub(crate) use notes::{is_suspect, note};
 pub use notes::{suspect, what_stays};
 pub use signatures::{Signature, signature};
 pub use trace::{Start, Trace};

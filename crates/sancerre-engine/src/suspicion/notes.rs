@@ -20,6 +20,12 @@ use crate::repository::session::append;
 /// Of machines that are suspect, so many are named.
 const NAMED_MAX: usize = 5;
 
+/// Whether one of these disks is.
+pub(crate) fn is_suspect(members: &[Member]) -> bool {
+    let mut seen = members.iter().filter_map(seen);
+    seen.any(|night| night.judgement.verdict == Suspicion::Suspect)
+}
+
 /// Notes that the snapshot to come is suspect, if one of its disks is. That it cannot is warned of: the snapshot is worth
 /// more than the note.
 pub(crate) async fn note(
@@ -29,9 +35,7 @@ pub(crate) async fn note(
     members: &[Member],
     monitor: &Monitor,
 ) {
-    let is_suspect =
-        |member: &Member| seen(member).is_some_and(|night| night.judgement.verdict == Suspicion::Suspect);
-    if !members.iter().any(is_suspect) {
+    if !is_suspect(members) {
         return;
     }
     if let Err(error) = suspect(repository, log, session).await {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sancerre_format::FormatError;
 use sancerre_format::bytes::to_usize;
-use sancerre_format::id::ContentId;
+use sancerre_format::id::{ContentId, Place};
 use sancerre_format::names::{MachineId, Title};
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::{Body, Member};
@@ -20,8 +20,11 @@ use crate::frames::Frames;
 use crate::repository::Repository;
 use crate::repository::log::{Log, Snapshot, open_body};
 
-/// The topic of the annex.
+/// The topic of the annex with the table of where files start. It is the same on nights on which no file comes or goes, and then
+/// it is not stored again.
 pub const TOPIC: &str = "statistics";
+/// The topic of the one with what was counted; a night on which nothing changed has none.
+pub const COUNTS_TOPIC: &str = "counts";
 /// Words of a disk line.
 const COUNTS: &str = "x-seen";
 const VERDICT: &str = "x-verdict";
@@ -114,6 +117,9 @@ pub struct StoredStatistics {
     frames: Arc<Frames>,
     key: [u8; 32],
     tables: Vec<DiskTable>,
+    /// The table as it is stored.
+    table: NamedPiece,
+    counts: Option<Place>,
     kept: Mutex<VecDeque<(ContentId, Arc<Vec<Start>>)>>,
 }
 
@@ -122,16 +128,19 @@ impl StoredStatistics {
     ///
     /// Errors: it cannot be read.
     pub async fn open(frames: Arc<Frames>, body: &Body) -> Result<Option<Self>> {
-        let Some(annex) = body.annexes.iter().find(|annex| annex.topic.as_str() == TOPIC) else {
-            return Ok(None);
-        };
+        let annex = |topic: &str| body.annexes.iter().find(|annex| annex.topic.as_str() == topic);
+        let Some(place) = annex(TOPIC).map(|annex| annex.place) else { return Ok(None) };
+        let counts = annex(COUNTS_TOPIC).map(|annex| annex.place);
         let key = piece_key(&frames.repository().keys.zone_secrets()?.keys.id);
-        let raw = frames.annex(&annex.place.frame).await?;
-        let start = to_usize(annex.place.offset_bytes);
-        let bytes = raw.get(start..start.saturating_add(to_usize(annex.place.size_bytes)));
-        let tables = record::decode_table(bytes.unwrap_or_default())
-            .map_err(|error| frames.blame(&annex.place.frame, error))?;
-        Ok(Some(Self { frames, key, tables, kept: Mutex::default() }))
+        let bytes = bytes(&frames, &place).await?;
+        let table = NamedPiece { id: chunk_id(&key, &bytes), place };
+        let tables = record::decode_table(&bytes).map_err(|error| frames.blame(&place.frame, error))?;
+        Ok(Some(Self { frames, key, tables, table, counts, kept: Mutex::default() }))
+    }
+
+    /// The table of where files start, as it is stored.
+    pub fn table(&self) -> NamedPiece {
+        self.table
     }
 
     /// The table of a disk.
@@ -166,8 +175,18 @@ impl StoredStatistics {
     ///
     /// Errors: a piece cannot be read.
     pub async fn extents(&self, disk: &Title) -> Result<Vec<(u64, Counts)>> {
+        let apart = match &self.counts {
+            None => None,
+            Some(place) => {
+                let bytes = bytes(&self.frames, place).await?;
+                let tables = record::decode_table(&bytes);
+                Some(tables.map_err(|error| self.frames.blame(&place.frame, error))?)
+            }
+        };
+        let tables = apart.as_ref().unwrap_or(&self.tables);
+        let table = tables.iter().find(|table| table.name == *disk);
         let mut extents = Vec::new();
-        for (span, found) in self.disk(disk).into_iter().flat_map(|table| &table.spans) {
+        for (span, found) in table.into_iter().flat_map(|table| &table.spans) {
             let Some(named) = &found.counts else { continue };
             let bytes = self.piece(named).await?;
             let counts = record::decode_counts(*span, &bytes);
@@ -195,15 +214,19 @@ impl StoredStatistics {
     }
 
     async fn piece(&self, named: &NamedPiece) -> Result<Vec<u8>> {
-        let raw = self.frames.annex(&named.place.frame).await?;
-        let start = to_usize(named.place.offset_bytes);
-        let bytes = raw.get(start..start.saturating_add(to_usize(named.place.size_bytes)));
-        match bytes.filter(|bytes| chunk_id(&self.key, bytes) == named.id) {
-            Some(bytes) => Ok(bytes.to_vec()),
-            None => {
-                let detail = "a piece of the statistics is not what their table names".to_owned();
-                Err(self.frames.blame(&named.place.frame, FormatError::Forged { what: "annex", detail }))
-            }
+        let bytes = bytes(&self.frames, &named.place).await?;
+        if chunk_id(&self.key, &bytes) == named.id {
+            return Ok(bytes);
         }
+        let detail = "a piece of the statistics is not what their table names".to_owned();
+        Err(self.frames.blame(&named.place.frame, FormatError::Forged { what: "annex", detail }))
     }
+}
+
+/// What lies at a place in an annex; nothing where the frame is shorter, which nobody takes for a table or a piece.
+async fn bytes(frames: &Frames, place: &Place) -> Result<Vec<u8>> {
+    let raw = frames.annex(&place.frame).await?;
+    let start = to_usize(place.offset_bytes);
+    let bytes = raw.get(start..start.saturating_add(to_usize(place.size_bytes)));
+    Ok(bytes.unwrap_or_default().to_vec())
 }

@@ -3,6 +3,9 @@
 //! A file whose start is random today was either encrypted in place, or deleted and its blocks given to something else. File
 //! systems tell them apart without being asked: the last block of a file is filled up with zeros. Encrypted in place a file
 //! ends where it ended. What is written over deleted files begins with its own start, or fills their last blocks too.
+//!
+//! Pages of databases fill their blocks, and so do encrypted ones: where random blocks end in one that is filled up with zeros, a
+//! new file ends, and the pages beneath it were deleted before.
 
 use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::BLOCK_BYTES;
@@ -26,12 +29,25 @@ struct Pending {
     is_full: bool,
 }
 
+/// A run of random blocks that goes on, in which pages of databases began the night before.
+#[derive(Debug, Default)]
+struct PageRun {
+    /// How many, by extents.
+    pages: Vec<(u64, u64)>,
+    /// Whether its last block so far is full.
+    is_full: bool,
+}
+
+/// A run that goes on for longer, in extents (1 GiB), is judged by what was seen of it.
+const RUN_EXTENTS_MAX: usize = 256;
+
 /// The counts of a disk in the making.
 #[derive(Debug, Default)]
 pub struct Trace {
     extents: Vec<(u64, Counts)>,
     starts: Vec<Start>,
     pending: Option<Pending>,
+    pages: PageRun,
     /// Whether the block before this one belongs to a new file: to one that did not begin where another began.
     is_under: bool,
     /// Whether the block before this one changed, and something may go on behind it.
@@ -82,6 +98,7 @@ impl Trace {
     pub fn end(&mut self, size_bytes: u64) {
         self.skip_to(size_bytes.div_ceil(to_u64(BLOCK_BYTES)));
         self.settle(true);
+        self.end_run();
     }
 
     fn skip_to(&mut self, block: u64) {
@@ -90,10 +107,11 @@ impl Trace {
         }
     }
 
-    /// Takes the counts of all extents below this one, ascending. Where the end of a file is still to be seen, its own extent
-    /// stays.
+    /// Takes the counts of all extents below this one, ascending. Where the end of a file or of a run is still to be seen, its own
+    /// extents stay.
     pub fn drain_below(&mut self, extent: u64) -> Vec<(u64, Counts)> {
         let extent = self.pending.map_or(extent, |pending| pending.extent.min(extent));
+        let extent = self.pages.pages.first().map_or(extent, |(first, _)| extent.min(*first));
         let (mut taken, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.extents).into_iter().partition(|(number, _)| *number < extent);
         self.extents = rest;
@@ -123,6 +141,10 @@ impl Trace {
         } else {
             self.settle(is_border);
         }
+        match block.is_scrambled() {
+            true => self.pages.is_full = block.is(Block::FULL),
+            false => self.end_run(),
+        }
         if block == Block::default() && before.is_none() {
             (self.is_under, self.goes_on) = (false, false);
             return;
@@ -130,7 +152,9 @@ impl Trace {
         self.starts.extend(now.map(|kind| (number, kind)));
         let is_headless = self.is_headless(block, before);
         let goes_on = if self.goes_on { self.is_under } else { before.is_none() || !block.is_scrambled() };
-        self.is_under = block.is(Block::CHANGED) && (now == Some(Signature::File) || goes_on);
+        // Around what changed a chunk has blocks that did not. A page that is where it was is beneath nothing.
+        let stands = now == Some(Signature::Page) && before == now;
+        self.is_under = block.is(Block::CHANGED) && !stands && (now == Some(Signature::File) || goes_on);
         let is_under = self.is_under;
         let counts = self.counts(extent);
         count_starts(counts, before, now);
@@ -150,6 +174,7 @@ impl Trace {
     /// Blocks of one extent are as they were.
     fn kept(&mut self, number: u64, blocks: u64) {
         self.settle(false);
+        self.end_run();
         (self.is_under, self.goes_on) = (false, false);
         self.counts(number / EXTENT_BLOCKS).data += blocks;
     }
@@ -162,12 +187,30 @@ impl Trace {
     /// Judges the file of which the end was seen. `is_border`: another file begins behind it, or the disk ends.
     fn settle(&mut self, is_border: bool) {
         let Some(Pending { extent, kind, is_under, is_full }) = self.pending.take() else { return };
-        let counts = self.counts(extent);
         match kind {
-            Signature::Page if !is_under => counts.pages_lost += 1,
-            Signature::File if is_under || is_full && is_border => counts.covered += 1,
-            Signature::File => counts.lost += 1,
-            Signature::Page => {}
+            Signature::Page if is_under => {}
+            Signature::Page => self.page(extent),
+            Signature::File if is_under || is_full && is_border => self.counts(extent).covered += 1,
+            Signature::File => self.counts(extent).lost += 1,
+        }
+    }
+
+    /// A page more of the run.
+    fn page(&mut self, extent: u64) {
+        match self.pages.pages.last_mut() {
+            Some((last, pages)) if *last == extent => *pages += 1,
+            _ => self.pages.pages.push((extent, 1)),
+        }
+        if self.pages.pages.len() > RUN_EXTENTS_MAX {
+            self.end_run();
+        }
+    }
+
+    /// Judges the pages of a run of which the end was seen.
+    fn end_run(&mut self) {
+        let PageRun { pages, is_full } = std::mem::take(&mut self.pages);
+        for (extent, pages) in pages.into_iter().filter(|_| is_full) {
+            self.counts(extent).pages_lost += pages;
         }
     }
 
@@ -333,6 +376,52 @@ mod tests {
         let counts = night(&before, &after, 1 << 20);
         assert_eq!((counts.pages_before, counts.pages_lost), (32, 32), "{counts:?}");
         assert_eq!(night(&before, &before, 1 << 20).pages_lost, 0);
+    }
+
+    /// 32 pages of two blocks.
+    fn pages() -> Vec<u8> {
+        let mut pages = random(5, 64 * BLOCK);
+        for page in pages.chunks_mut(2 * BLOCK) {
+            page.iter_mut().for_each(|byte| *byte = *byte & 31 | 1);
+            page[12..20].copy_from_slice(b"\x40\x00\x00\x10\x00\x20\x04\x20");
+        }
+        pages
+    }
+
+    /// The same disk in one chunk that is another than the night before, as far as anybody sees.
+    fn chunk(before: &[u8], after: &[u8]) -> Counts {
+        let mut first = Trace::default();
+        let mut blocks = Blocks::new(0, before.len(), false);
+        blocks.read(0, before, true);
+        first.region(&blocks, &[]);
+        let mut blocks = Blocks::new(0, after.len(), true);
+        blocks.read(0, after, true);
+        let mut trace = Trace::default();
+        trace.region(&blocks, &first.take_starts());
+        trace.end(after.len() as u64);
+        let mut sum = Counts::default();
+        trace.drain_below(u64::MAX).iter().for_each(|(_, counts)| sum.add(counts));
+        sum
+    }
+
+    #[test]
+    fn single_pages_are_lost_among_others_that_stand() {
+        let before = pages();
+        let mut after = before.clone();
+        for page in [3, 10, 11] {
+            encrypt(&mut after, page * 2 * BLOCK, (page * 2 + 1) * BLOCK);
+        }
+        assert_eq!(chunk(&before, &after).pages_lost, 3);
+    }
+
+    #[test]
+    fn deleted_pages_under_a_new_file_are_not_lost() {
+        let before = pages();
+        let mut after = before.clone();
+        let mut file = random(99, 21 * BLOCK);
+        file[21 * BLOCK - 1000..].fill(0);
+        after[7 * BLOCK..28 * BLOCK].copy_from_slice(&file);
+        assert_eq!(chunk(&before, &after).pages_lost, 0);
     }
 
     proptest! {

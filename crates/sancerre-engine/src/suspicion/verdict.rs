@@ -47,8 +47,8 @@ pub struct Thresholds {
     pub lost_per_mille: u64,
     /// Pages of databases lost where they stood, at least: suspect.
     pub lost_pages: u64,
-    /// The same as a share of all pages, in parts of a thousand.
-    pub pages_per_mille: u64,
+    /// The same as a share of all pages, in parts of ten thousand.
+    pub pages_per_myriad: u64,
     /// Files that were written over, of all, in per cent, where most of the disk became random: encryption of the disk.
     pub covered_percent: u64,
     /// Files that vanished, were written over, or are random from their first byte, at least: unusual.
@@ -71,10 +71,10 @@ pub struct Thresholds {
 
 /// The thresholds in use.
 pub const THRESHOLDS: Thresholds = Thresholds {
-    lost_files: 5,
-    lost_per_mille: 5,
-    lost_pages: 64,
-    pages_per_mille: 10,
+    lost_files: 3,
+    lost_per_mille: 2,
+    lost_pages: 4,
+    pages_per_myriad: 5,
     covered_percent: 50,
     few: 5,
     few_per_mille: 10,
@@ -196,14 +196,17 @@ fn judge_by(by: &Thresholds, night: &Counts, past: &Past<'_>) -> Judgement {
 
 /// What the starts of files say. It needs no history.
 fn of_files(by: &Thresholds, night: &Counts) -> Vec<Sign> {
-    let share = |part: u64, whole: u64| part.saturating_mul(1000).checked_div(whole).unwrap_or(0);
+    let is_share = |part: u64, whole: u64, parts: u64, of: u64| {
+        part.saturating_mul(of) >= whole.saturating_mul(parts) && whole > 0
+    };
     let mut signs = Vec::new();
-    if night.lost >= by.lost_files && share(night.lost, night.files_before) >= by.lost_per_mille {
+    if night.lost >= by.lost_files && is_share(night.lost, night.files_before, by.lost_per_mille, 1000) {
         signs.push(Sign::LostFiles);
     } else if night.lost > 0 || night.pages_lost > 0 {
         signs.push(Sign::FewLost);
     }
-    if night.pages_lost >= by.lost_pages && share(night.pages_lost, night.pages_before) >= by.pages_per_mille
+    if night.pages_lost >= by.lost_pages
+        && is_share(night.pages_lost, night.pages_before, by.pages_per_myriad, 10_000)
     {
         signs.push(Sign::LostPages);
     }
@@ -319,8 +322,18 @@ mod tests {
     #[test]
     fn a_few_lost_files_of_many_are_unusual_and_more_are_suspect() {
         let night = |lost| Counts { lost, ..quiet() };
-        for (lost, verdict) in [(0, Suspicion::Normal), (1, Suspicion::Unusual), (5, Suspicion::Unusual)] {
+        for (lost, verdict) in [(0, Suspicion::Normal), (2, Suspicion::Unusual), (3, Suspicion::Suspect)] {
             assert_eq!(judged(&night(lost), &[quiet(); 30]).verdict, verdict, "{lost}");
+        }
+        let of_many = Counts { lost: 3, files_before: 1501, ..quiet() };
+        assert_eq!(judged(&of_many, &[quiet(); 30]).verdict, Suspicion::Unusual);
+        let pages = |pages_lost, pages_before| Counts { pages_lost, pages_before, ..quiet() };
+        for (night, verdict) in [
+            (pages(3, 5000), Suspicion::Unusual),
+            (pages(4, 8000), Suspicion::Suspect),
+            (pages(4, 8001), Suspicion::Unusual),
+        ] {
+            assert_eq!(judged(&night, &[quiet(); 30]).verdict, verdict, "{night:?}");
         }
         // On the very first night that has one before it, too.
         for nights in [&[][..], &[quiet(); 30]] {

@@ -35,6 +35,17 @@ struct Trial<'a> {
     locked_until: Option<Time>,
 }
 
+/// What it means that the store's clock is so many seconds ahead of this host's.
+pub(super) fn clocks(skew: i64) -> (ProbeVerdict, String) {
+    let verdict = if skew.abs() > SKEW_SECONDS_MAX { ProbeVerdict::Absent } else { ProbeVerdict::Holds };
+    let seen = match skew {
+        -2..=2 => "the same time as here".into(),
+        _ if skew > 0 => format!("the store is {skew} s ahead of this host"),
+        _ => format!("the store is {} s behind this host", -skew),
+    };
+    (verdict, seen)
+}
+
 /// What was found, and until when a new object is locked.
 pub(super) async fn run(
     store: &Store,
@@ -309,12 +320,7 @@ impl Trial<'_> {
 
     fn clock(&mut self, head: &ObjectMeta) {
         let skew = head.last_modified.timestamp().saturating_sub(self.clock.now().unix_seconds());
-        let verdict = if skew.abs() > SKEW_SECONDS_MAX { ProbeVerdict::Absent } else { ProbeVerdict::Holds };
-        let seen = match skew {
-            -2..=2 => "the same time as here".into(),
-            _ if skew > 0 => format!("the store is {skew} s ahead of this host"),
-            _ => format!("the store is {} s behind this host", -skew),
-        };
+        let (verdict, seen) = clocks(skew);
         self.found(Check::Clock, verdict, seen);
     }
 

@@ -6,7 +6,7 @@
 use futures::FutureExt;
 use sancerre_format::names;
 
-use super::{Check, ProbeFinding, ProbeVerdict, Report};
+use super::{Check, ProbeFinding, ProbeVerdict, Report, checks};
 use crate::clock::Clock;
 use crate::error::{Result, StoreError};
 use crate::s3::S3;
@@ -34,6 +34,7 @@ pub async fn look(store: &Store, clock: &dyn Clock) -> Result<Option<Report>> {
     look.list().await?;
     look.range(config.get(PART)).await?;
     if let Some(s3) = store.s3() {
+        look.clock(s3, clock).await?;
         look.versions(s3).await?;
         look.retention(s3, time.unix_seconds()).await?;
     }
@@ -86,6 +87,16 @@ impl Look<'_> {
             Err(error) => return Err(error),
         };
         self.found(Check::Read, verdict, seen);
+        Ok(())
+    }
+
+    /// What the server's clock says in an answer. Of a folder nothing tells it but a file that is written.
+    async fn clock(&mut self, s3: &S3, clock: &dyn Clock) -> Result<()> {
+        if let Some(time) = s3.time().await? {
+            let (verdict, seen) =
+                checks::clocks(time.unix_seconds().saturating_sub(clock.now().unix_seconds()));
+            self.found(Check::Clock, verdict, seen);
+        }
         Ok(())
     }
 

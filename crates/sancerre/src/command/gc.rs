@@ -16,6 +16,7 @@ use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
 use crate::progress::Work;
 use crate::repository;
+use crate::suspicion;
 use crate::units::{age, count, duration, parse_seconds, parse_share, parse_size, seconds, size};
 
 /// Delete what no snapshot needs.
@@ -108,6 +109,7 @@ async fn abandon(number: u64, reason: &str, context: &Context) -> Result<Done, F
 }
 
 fn tell(options: &Gc, context: &Context, report: &GcReport, took: Duration) {
+    suspicion::tell_locks(context, report.clean_locks.as_ref());
     for session in &report.ended {
         context.output.message(&format!("session {} had stopped and was ended", session.number));
     }
@@ -189,7 +191,7 @@ fn describe(plan: &Plan) -> String {
     parts.join(", ")
 }
 
-fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 23] {
+fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, Value); 24] {
     let plan = &report.plan;
     let tally = |tally: &Tally| json!({ "packs": tally.packs, "bytes": tally.bytes });
     let numbers = |sessions: &[SessionId]| sessions.iter().map(|session| session.number).collect::<Vec<_>>();
@@ -213,6 +215,7 @@ fn summary(options: &Gc, report: &GcReport, took: Duration) -> [(&'static str, V
         ("written_bytes", json!(report.written_bytes)),
         ("written_frame_bytes", json!(report.moved_bytes)),
         ("left", json!(report.left)),
+        ("clean_locks", suspicion::locks(report.clean_locks.as_ref())),
         ("leftovers", json!({ "files": report.leftovers.files, "bytes": report.leftovers.bytes })),
         ("pending", json!(report.pending.iter().map(approve::describe).collect::<Vec<_>>())),
         ("sessions", json!({ "ended": numbers(&report.ended), "under_way": numbers(&report.waits_for) })),

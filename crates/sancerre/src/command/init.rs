@@ -86,6 +86,8 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         until_signal(async { Ok(probe::probe(&store, &*context.host.clock, &*context.host.random).await?) })
             .await?;
     judge(&seen, options.allow_unsafe_store, context)?;
+    let path = options.key_file_out.or_else(|| access::key_file(context));
+    path.as_deref().map_or(Ok(()), KeyFile::refuse_existing)?;
     let passphrase = passphrase::find_first(&context.environment, &context.prompt, &context.host)?;
     if let Some(weakness) = passphrase::weakness(&passphrase) {
         context.output.warning(&weakness);
@@ -97,7 +99,6 @@ pub(crate) async fn run(options: Init, context: &Context) -> Result<Done, Failur
         approvals_needed: options.approvals_needed,
         layout: Layout::default(),
     };
-    let path = options.key_file_out.or_else(|| access::key_file(context));
     let key_file = path.map(KeyFile::reserve).transpose()?;
     let made = until_signal(async { Ok(init::init(&store, &context.host, &new).await?) }).await;
     let made = match (made, key_file) {

@@ -1,5 +1,6 @@
 //! `lock`: how long the store keeps what live snapshots need.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -68,7 +69,7 @@ impl Lock {
     }
 }
 
-/// Refusals that are spelled out for people: a store that refuses one refuses most.
+/// Reasons that are spelled out for people.
 const REFUSALS_SHOWN: usize = 3;
 
 pub(crate) async fn run(options: Lock, context: &Context) -> Result<Done, Failure> {
@@ -124,12 +125,16 @@ fn wanted(options: &Extend, now: Time) -> Result<Time, Failure> {
 }
 
 fn tell(context: &Context, options: &Extend, extended: &Extended, short: u64, until: Time) {
-    for refused in extended.refused.iter().take(REFUSALS_SHOWN) {
-        context.output.warning(refused);
+    // A store that refuses one refuses most, and for one reason.
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    extended.refused.iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
+    for (reason, times) in reasons.iter().take(REFUSALS_SHOWN) {
+        let objects = if *times > 1 { format!(" ({times} objects)") } else { String::new() };
+        context.output.warning(&format!("{reason}{objects}"));
     }
-    let more = extended.refused.len().saturating_sub(REFUSALS_SHOWN);
+    let more = reasons.len().saturating_sub(REFUSALS_SHOWN);
     if more > 0 {
-        context.output.warning(&format!("{} more; --json has all", count(more as u64, "refusal")));
+        context.output.warning(&format!("{} more; --json has all", count(more as u64, "reason")));
     }
     context.output.message(&match options.dry_run {
         true => format!("{} to extend until {until}; nothing was changed", count(short, "request")),

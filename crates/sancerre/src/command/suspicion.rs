@@ -5,6 +5,7 @@ pub(crate) mod explain;
 use std::sync::Arc;
 
 use clap::Args;
+use sancerre_engine::lock::clean::{self as clean_locks, Whose};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::restore::{self, SnapshotReader};
@@ -229,11 +230,20 @@ pub(crate) async fn suspect(options: Suspect, context: &Context) -> Result<Done,
         return Err(Failure::usage("that snapshot is suspect already; nothing was done"));
     }
     let entry = suspicion::suspect(&repository, &log, session).await?;
+    let log = repository::load_log(context, &repository).await?;
+    let (monitor, watched) = context.watched(Work::Lock)?;
+    let locks = clean_locks::keep(&repository, &log, Whose::AllSuspect, entry, &monitor).await;
+    drop(watched);
     context.output.message(&format!(
         "the snapshot is suspect from log entry {entry} on: nothing of its machine from before it is let go until \
          `sancerre clear`"
     ));
-    Ok(done([("entry", json!(entry)), ("snapshot", json!(session.intent.to_string()))]))
+    crate::suspicion::tell_locks(context, locks.as_ref());
+    Ok(done([
+        ("entry", json!(entry)),
+        ("snapshot", json!(session.intent.to_string())),
+        ("clean_locks", crate::suspicion::locks(locks.as_ref())),
+    ]))
 }
 
 async fn compute(options: Suspect, context: &Context) -> Result<Done, Failure> {

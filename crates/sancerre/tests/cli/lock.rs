@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::bucket::{Roles, Site};
+use crate::support::bucket::Site;
 use crate::support::summary;
 use sancerre_services::seaweedfs::{ADMIN, Bucket, HYPERVISOR, KEEPER, READER, RESTORER, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};
@@ -134,10 +134,7 @@ fn a_backup_warns_of_locks_that_end_soon() {
     let claimed = seconds(claimed);
     assert!((claimed - now_seconds() - DAY_SECONDS).abs() < 600, "{claimed}");
     // From now on objects are locked for a month, so a day is little.
-    let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
-    let place = format!("/{}", site.bucket);
-    let set = server.request(ADMIN, ("PUT", &place, "object-lock="), &[], rule.as_bytes()).unwrap();
-    assert_eq!(set.status, 200, "{}", set.text());
+    site.lock_new_objects(30);
     assert!(warns(&site.back_up()));
     assert_eq!(diagnosed(&site).1, 3);
     site.succeed(ADMIN, &["lock", "extend", "--key-file", "k.key", "--for", "30d"]);
@@ -180,16 +177,7 @@ fn gc_deletes_every_version_once_the_lock_is_over() {
 fn the_policy_gives_each_role_what_it_needs() {
     let Some(server) = seaweedfs() else { return };
     let bucket = server.bucket(Bucket::LockedByDefault(1)).unwrap();
-    let document = include_str!("../../../../docs/STORES.md");
-    let (_, policy) = document.split_once("```json policy\n").unwrap();
-    let policy =
-        policy.split_once("```").unwrap().0.replace("BUCKET", &bucket).replace("ACCOUNT", "000000000000");
-    let place = format!("/{bucket}");
-    let set = server.request(ADMIN, ("PUT", &place, "policy="), &[], policy.as_bytes()).unwrap();
-    assert_eq!(set.status, 204, "{}", set.text());
-
-    let roles = Roles { writer: HYPERVISOR, reader: RESTORER, keeper: KEEPER };
-    let mut site = Site::of(server, bucket, roles);
+    let mut site = Site::under_the_policy(server, bucket);
     site.back_up();
     site.back_up();
     site.is_whole();

@@ -6,7 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{MIB, Site, has, noise, summary, told};
+use crate::support::{MIB, Site, has, is_root, noise, summary, told};
+use sancerre_services::seaweedfs;
+use sancerre_services::seaweedfs::Bucket;
 
 const STRONG: &str = "fsd2-9kd3-mm4x-77qa-z1vb";
 
@@ -84,7 +86,7 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     let made = host.run(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
     assert_eq!(made.status.code(), Some(0), "{}", told(&made));
     assert!(
-        told(&made).contains("disk0 came back whole") && told(&made).contains("every byte is as on the disk"),
+        told(&made).contains("disk0 came back whole") && told(&made).contains("every byte is as it is there"),
         "{}",
         told(&made)
     );
@@ -298,4 +300,117 @@ fn a_key_file_in_its_usual_place_is_used_for_its_own_repository_alone() {
         &home(&["check", "--json", "-v", "-r", "other"]).env("SANCERRE_PASSWORD", STRONG).output().unwrap(),
     );
     assert_eq!(anchor["snapshots"], 0);
+}
+
+/// With credentials that may do what STORES.md gives a host, and nothing else: what is written works by itself, and shows no
+/// secret to anybody but root.
+#[test]
+fn a_machine_is_set_up_on_a_bucket() {
+    let Some(server) = seaweedfs() else { return };
+    let bucket = server.bucket(Bucket::LockedByDefault(1)).unwrap();
+    let roles = crate::support::bucket::set_policy(server, &bucket);
+    let host = Host::new();
+    let location = format!("s3://{bucket}/backup");
+    let on_bucket = |arguments: &[&str]| {
+        let all = [&["-r", &location], arguments].concat();
+        host.command(&all).envs(server.variables(roles.writer)).output().unwrap()
+    };
+    let shown = on_bucket(&[&CRON[..], &["--dry-run"]].concat());
+    assert_eq!(shown.status.code(), Some(0), "{}", told(&shown));
+    assert!(told(&shown).contains("AWS_SECRET_ACCESS_KEY=…"), "{}", told(&shown));
+    assert!(!told(&shown).contains(roles.writer.secret_key), "{}", told(&shown));
+
+    let made = on_bucket(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", told(&made));
+    assert!(!told(&made).contains(roles.writer.secret_key), "{}", told(&made));
+    assert!(host.text("sheet.txt").contains(&format!("AWS_ENDPOINT='{}' \\\n", server.endpoint())));
+    let configuration = host.text("root/etc/sancerre/web01.conf");
+    assert!(configuration.contains(roles.writer.secret_key), "{configuration}");
+    assert_eq!(host.mode("root/etc/sancerre/web01.conf"), 0o600);
+    // The night, from what is in the files alone.
+    let root = host.path("root/etc/sancerre").display().to_string();
+    let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
+    std::fs::write(host.path("night"), script).unwrap();
+    let mut night = Command::new("sh");
+    night.arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", host.path("home"));
+    let night = night.output().unwrap();
+    assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
+
+    // The next machine, by systemd: nothing on this host needs to be written but metrics.
+    std::fs::write(host.path("other.raw"), noise(2, MIB)).unwrap();
+    let other = on_bucket(&["--vm", "db01", "--by", "systemd", "--sheet", "none", "other.raw"]);
+    assert_eq!(other.status.code(), Some(0), "{}", told(&other));
+    let service = host.text("root/etc/systemd/system/sancerre-backup@db01.service.d/setup.conf");
+    assert!(!service.contains("ReadWritePaths") && !service.contains("RequiresMountsFor"), "{service}");
+}
+
+/// What systemd is told, by a `systemctl` that writes it down; on a system of its own, where nothing but the folder that says
+/// so shows that systemd runs.
+#[test]
+fn systemd_is_told_once_of_what_is_new() {
+    if !is_root() || !has("unshare") {
+        return;
+    }
+    for (code, ends) in [(0, 0), (1, 3)] {
+        let host = Host::new();
+        std::fs::create_dir(host.path("bin")).unwrap();
+        let told_to = host.path("told");
+        let systemctl = format!("#!/bin/sh\necho \"$*\" >> {}\nexit {code}\n", told_to.display());
+        std::fs::write(host.path("bin/systemctl"), systemctl).unwrap();
+        std::fs::set_permissions(host.path("bin/systemctl"), PermissionsExt::from_mode(0o755)).unwrap();
+        let script = "mount -t tmpfs none /etc; mount -t tmpfs none /run
+            mkdir -p /run/systemd/system /etc/systemd/system
+            \"$@\"; first=$?; \"$@\"; echo again $?; find /etc -type f | sort; exit $first";
+        let program = env!("CARGO_BIN_EXE_sancerre");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-uc", script, "sh", program, "setup", "--vm", "web01"]);
+        command.args(["--at", "01:15", "--sheet", "sheet.txt", "disk.raw"]);
+        let path = format!("{}:{}", host.path("bin").display(), std::env::var("PATH").unwrap());
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("SANCERRE_PASSWORD", STRONG)
+            .env("SANCERRE_REPOSITORY", "repository");
+        let made = command.current_dir(&host.site.folder).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(made.status.code(), Some(ends), "{}", told(&made));
+        let asked = std::fs::read_to_string(&told_to).unwrap();
+        let said = String::from_utf8_lossy(&made.stdout).into_owned();
+        match code {
+            0 => {
+                assert_eq!(asked, "daemon-reload\nenable --now sancerre-backup@web01.timer\n");
+                assert!(said.contains("\nagain 0\n"), "{said}");
+            }
+            _ => {
+                assert_eq!(asked, "daemon-reload\n");
+                assert!(told(&made).contains("nothing starts the backup yet"), "{}", told(&made));
+            }
+        }
+        for file in ["/etc/sancerre/web01.conf", "/etc/sancerre/writer.key", "web01.timer.d/setup.conf"] {
+            assert!(said.contains(&format!("{file}\n")), "{file}: {said}");
+        }
+    }
+}
+
+#[test]
+fn files_that_belong_to_the_machine_go_with_it_every_night() {
+    let host = Host::new();
+    std::fs::write(host.path("web01.xml"), "<domain/>").unwrap();
+    let attach = ["--attach", "web01.xml", "--attach", "net=disk.raw"];
+    let missing = host.run(&[&CRON[..], &["--attach", "nothing.xml"]].concat());
+    assert_eq!(missing.status.code(), Some(2), "{}", told(&missing));
+    let made = host.run(&[&CRON[..], &attach, &["--sheet", "sheet.txt"]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", told(&made));
+    assert_eq!(told(&made).matches("every byte is as it is there").count(), 3, "{}", told(&made));
+    let named = format!("--attach=web01.xml={}", host.path("web01.xml").display());
+    assert!(host.text("root/etc/sancerre/web01.conf").contains(&named));
+    let root = host.path("root/etc/sancerre").display().to_string();
+    let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
+    std::fs::write(host.path("night"), script).unwrap();
+    let night = Command::new("sh").arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin").output();
+    let night = night.unwrap();
+    assert!(night.status.success(), "{}", told(&night));
+    let mut restore = host.site.command(&["restore", "web01:latest:web01.xml", "--target", "restored.xml"]);
+    let restored = restore.env("SANCERRE_PASSWORD", STRONG).output().unwrap();
+    assert!(restored.status.success(), "{}", told(&restored));
+    assert_eq!(host.text("restored.xml"), "<domain/>");
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
 use crate::support::{MIB, Site, has, noise, summary, told};
+use sancerre_services::seaweedfs::{Bucket, READER};
 
 const LATIN: &[u8] = b"b\xe4ckup.raw";
 
@@ -170,6 +171,25 @@ fn whoever_writes_with_another_clock_than_the_store_is_told() {
                 "{clock} {command}: {told}"
             );
         }
+    }
+}
+
+/// A bucket says what time it is in every answer, so nothing needs to be written to hear of it.
+#[test]
+fn whoever_only_looks_at_a_bucket_hears_of_another_clock() {
+    let Some(server) = sancerre_services::seaweedfs() else { return };
+    if !has("faketime") {
+        return;
+    }
+    let site = crate::support::bucket::Site::new(server, Bucket::Plain);
+    for (clock, says) in
+        [("-8m", "s ahead of this host"), ("+8m", "s behind this host"), ("+0m", "the same time")]
+    {
+        let arguments = ["-f", clock, env!("CARGO_BIN_EXE_sancerre"), "doctor", "--read-only"];
+        let looked = site.run_program("faketime", READER, &arguments);
+        assert!(told(&looked).contains(says), "{clock}: {}", told(&looked));
+        let code = if says.contains("host") { 3 } else { 0 };
+        assert_eq!(looked.status.code(), Some(code), "{clock}: {}", told(&looked));
     }
 }
 

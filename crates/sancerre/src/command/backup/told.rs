@@ -12,6 +12,7 @@ use super::{Backup, Subject};
 use crate::command::{Context, member};
 use crate::exit::Failure;
 use crate::metrics::{self, Run, Saved};
+use crate::repository;
 use crate::suspicion;
 use crate::units::{duration, seconds, size};
 use crate::unreadable;
@@ -26,7 +27,8 @@ pub(crate) fn measure(
 ) -> bool {
     let path = options.metrics_file.as_ref().filter(|path| !options.dry_run && context.may_write(path));
     let Some(path) = path else { return true };
-    let run = measured(context, took, report);
+    let repository = repository::named(context);
+    let run = measured(context, &repository, took, report);
     let written = metrics::update(path, &subject.vm, &run, &context.host, &context.output);
     if let Err(failure) = &written {
         context.output.warning(&failure.message);
@@ -34,7 +36,12 @@ pub(crate) fn measure(
     written.is_ok()
 }
 
-fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>) -> Run {
+fn measured<'a>(
+    context: &Context,
+    repository: &'a str,
+    duration: Duration,
+    report: Option<&BackupReport>,
+) -> Run<'a> {
     let saved = report.map(|report| Saved {
         unix_seconds: context.host.clock.now().unix_seconds(),
         size_bytes: report.size_bytes,
@@ -43,7 +50,7 @@ fn measured(context: &Context, duration: Duration, report: Option<&BackupReport>
         stored_bytes: report.stored_bytes,
         suspicion: verdict(report),
     });
-    Run { duration, saved }
+    Run { repository, duration, saved }
 }
 
 /// Says what it came to; false when that is not what was asked for.
@@ -78,6 +85,7 @@ pub(crate) fn tell(
         duration(took)
     ));
     report.members.iter().for_each(|member| suspicion::tell(context, member));
+    suspicion::tell_locks(context, report.clean_locks.as_ref());
     let is_restorable = !report.lost_keys.iter().any(|lost| lost.is_needed_to_restore);
     Ok(!report.fuzzy && report.shrunk.is_empty() && report.belied.is_empty() && is_read && is_restorable)
 }
@@ -96,7 +104,7 @@ pub(crate) fn summary(
     subject: &Subject,
     report: &BackupReport,
     took: Duration,
-) -> [(&'static str, Value); 22] {
+) -> [(&'static str, Value); 23] {
     let id = |session: &Option<SessionId>| session.as_ref().map(|session| session.intent.to_string());
     [
         ("snapshot", json!(id(&report.snapshot))),
@@ -115,6 +123,7 @@ pub(crate) fn summary(
         ("shrunk", json!(report.shrunk.iter().map(ToString::to_string).collect::<Vec<_>>())),
         ("lost_keys", json!(report.lost_keys.iter().map(|lost| &lost.object).collect::<Vec<_>>())),
         ("verdict", json!(verdict(report).map(Suspicion::word))),
+        ("clean_locks", suspicion::locks(report.clean_locks.as_ref())),
         ("members", json!(report.members.iter().map(member).collect::<Vec<_>>())),
         ("size_bytes", json!(report.size_bytes)),
         ("data_bytes", json!(report.data_bytes)),

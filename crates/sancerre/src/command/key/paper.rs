@@ -1,11 +1,13 @@
 //! `key paper`: a sheet for the safe, from which everything can be restored with nothing else.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use qrcodegen::{QrCode, QrCodeEcc};
+use rustix::fs::{FileType, Mode};
 use sancerre_engine::keys::recipients::{self, To};
 use sancerre_engine::repository::Repository;
 use sancerre_format::names::Name;
@@ -45,6 +47,10 @@ pub(crate) struct Paper {
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// What the names of those variables hold that say where a provider is, and no secret.
 const PLACES: [&str; 3] = ["ENDPOINT", "REGION", "ACCOUNT_NAME"];
+/// And of those that are one.
+const SECRETS: [&str; 5] = ["KEY", "SECRET", "TOKEN", "SERVICE_ACCOUNT", "CREDENTIAL"];
+/// In its place on the sheet.
+const BLANK: &str = "__________________________________________";
 
 impl Paper {
     /// What it writes besides the repository, in words, and where.
@@ -68,6 +74,7 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
     if options.file().is_none() {
         // Before a recipient is made whose only copy would be lost.
         context.needs_stdout()?;
+        keep_to_owner(std::io::stdout())?;
         if context.output.is_json() {
             return Err(Failure::usage(
                 "a sheet is no part of JSON, which ends in log files: name a file with --out or --svg. Nothing was made",
@@ -113,6 +120,23 @@ pub(super) async fn run(options: Paper, context: &Context) -> Result<Done, Failu
     ]))
 }
 
+/// A file that a shell made for the sheet is often one that everybody may read.
+fn keep_to_owner(stream: impl AsFd) -> Result<(), Failure> {
+    let failed = |error: rustix::io::Errno| {
+        Failure::failed(format!(
+            "others can read the file that the sheet would go to, and that cannot be changed: {error}; nothing was made. Name a \
+             new file with --out, or pass the sheet to a printer"
+        ))
+    };
+    let found = rustix::fs::fstat(&stream).map_err(failed)?;
+    let mode = Mode::from_raw_mode(found.st_mode);
+    let is_shared = mode.intersects(Mode::RWXG | Mode::RWXO);
+    if FileType::from_raw_mode(found.st_mode).is_file() && is_shared {
+        rustix::fs::fchmod(&stream, mode & Mode::RWXU).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn reserve(path: &Path) -> Result<std::fs::File, Failure> {
     std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
         Failure::failed(format!("cannot make {}: {error}; nothing was made, name a new file", path.display()))
@@ -128,7 +152,10 @@ fn label(recipient: &str) -> Result<Name, Failure> {
 /// Where the repository is, for somebody who stands before another machine in ten years.
 struct Place {
     shown: String,
+    /// One command, with blanks for what is secret.
     exports: String,
+    /// What to do about the blanks.
+    advice: Option<&'static str>,
 }
 
 impl Place {
@@ -152,13 +179,28 @@ impl Place {
             _ => whole.clone(),
         };
         let mut exports = format!("       export SANCERRE_REPOSITORY={}", quoted(&whole));
-        for (name, value) in variables::cloud(environment)? {
-            let is_place = PLACES.iter().any(|part| name.contains(part));
-            if is_url && is_place && repository.store.settings().contains(&name) {
-                exports.push_str(&format!("\n       export {name}={}", quoted(&value)));
-            }
+        let used = |name: &String| is_url && repository.store.settings().contains(name);
+        let mut has_blanks = false;
+        for (name, value) in variables::cloud(environment)?.into_iter().filter(|(name, _)| used(name)) {
+            let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+            let value = match (has(&PLACES), has(&SECRETS)) {
+                (true, _) => quoted(&value),
+                (false, true) => BLANK.to_owned(),
+                (false, false) => continue,
+            };
+            has_blanks |= value == BLANK;
+            exports.push_str(&format!(" \\\n         {name}={value}"));
         }
-        Ok(Self { shown: plain::line(&shown).into_owned(), exports })
+        let advice = match (is_url, has_blanks) {
+            (false, _) => None,
+            (true, true) => Some(
+                "  Fill in the blanks, here and now: credentials of whoever may read all, and nothing else.",
+            ),
+            (true, false) => {
+                Some("  A bucket also needs the provider's own credentials: ____________________________")
+            }
+        };
+        Ok(Self { shown: plain::line(&shown).into_owned(), exports, advice })
     }
 }
 
@@ -207,8 +249,11 @@ impl Sheet {
                 .to_owned(),
             "     Each disk becomes restored/NAME.raw. To a device: VM:latest:NAME --target /dev/…"
                 .to_owned(),
-            "  A bucket also needs the provider's own credentials, such as AWS_ACCESS_KEY_ID and".to_owned(),
-            "  AWS_SECRET_ACCESS_KEY: ________________________________________________________".to_owned(),
+            place.advice.unwrap_or_default().to_owned(),
+            "  The program is one file that needs nothing else. Copies of it, and of its source, are at:"
+                .to_owned(),
+            "     __________________________________________________________________________".to_owned(),
+            "  Notes: ______________________________________________________________________".to_owned(),
             format!("  If the sheet is lost: sancerre key remove restore {label}"),
         ];
         Ok(Self { lines: lines.iter().flat_map(|line| line.split('\n')).map(str::to_owned).collect(), qr })

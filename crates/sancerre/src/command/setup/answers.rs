@@ -12,7 +12,7 @@ use crate::command::Context;
 use crate::exit::Failure;
 use crate::plain;
 use crate::repository;
-use crate::sources::DiskSource;
+use crate::sources::{Attachment, DiskSource};
 
 /// How often something that makes no sense is asked for again.
 const TRIES: usize = 3;
@@ -25,6 +25,8 @@ pub(super) struct Answers {
     pub(super) location: String,
     pub(super) vm: Name,
     pub(super) disks: Vec<DiskSource>,
+    /// Files that go with it.
+    pub(super) attached: Vec<Attachment>,
     pub(super) at: At,
     pub(super) by: By,
 }
@@ -54,9 +56,11 @@ impl Answers {
         self.disks.iter().map(|disk| (name(disk), disk.path.as_path())).collect()
     }
 
-    /// The disks as they are typed.
-    pub(super) fn disk_words(&self) -> Vec<String> {
-        self.named_disks().into_iter().map(|(name, path)| format!("{name}={}", path.display())).collect()
+    /// Disks and files as a backup takes them.
+    pub(super) fn source_words(&self) -> Vec<String> {
+        let disks = self.named_disks().into_iter().map(|(name, path)| format!("{name}={}", path.display()));
+        let attached = |file: &Attachment| format!("--attach={}={}", file.name, file.path.display());
+        disks.chain(self.attached.iter().map(attached)).collect()
     }
 }
 
@@ -101,6 +105,7 @@ pub(super) fn complete(options: &Setup, context: &Context) -> Result<Answers, Fa
         location: whole(&location)?,
         vm,
         disks: disks.into_iter().map(whole_disk).collect::<Result<_, _>>()?,
+        attached: options.attach.iter().map(whole_file).collect::<Result<_, _>>()?,
         at,
         by,
     };
@@ -141,15 +146,30 @@ fn whole_disk(disk: DiskSource) -> Result<DiskSource, Failure> {
     if disk.path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one) {
         return Ok(disk);
     }
-    let path: PathBuf = std::path::absolute(&disk.path).map_err(|error| {
-        Failure::usage(format!("cannot find {}: {error}; check the path", plain::path(&disk.path)))
+    Ok(DiskSource { path: whole_path(&disk.path)?, ..disk })
+}
+
+/// A file that nobody could read would only be missed at night.
+fn whole_file(file: &Attachment) -> Result<Attachment, Failure> {
+    let path = whole_path(&file.path)?;
+    std::fs::File::open(&path).map_err(|error| {
+        Failure::usage(format!(
+            "cannot read {}: {error}; check the path. Nothing was done",
+            plain::path(&path)
+        ))
     })?;
-    Ok(DiskSource { path, ..disk })
+    Ok(Attachment { name: file.name.clone(), path })
+}
+
+fn whole_path(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::usage(format!("cannot find {}: {error}; check the path", plain::path(path)))
+    })
 }
 
 /// What would mean something else to systemd, to cron or to a shell.
 fn refuse_odd(answers: &Answers) -> Result<(), Failure> {
-    let all = answers.disk_words().into_iter().chain([answers.location.clone()]);
+    let all = answers.source_words().into_iter().chain([answers.location.clone()]);
     match all.into_iter().find(|word| !is_plain(word)) {
         None => Ok(()),
         Some(odd) => Err(Failure::usage(format!(

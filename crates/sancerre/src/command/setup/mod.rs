@@ -24,7 +24,7 @@ use crate::named_path;
 use crate::passphrase::{self, OF_REPOSITORY, VALUE};
 use crate::plain;
 use crate::repository;
-use crate::sources::DiskSource;
+use crate::sources::{Attachment, DiskSource};
 use answers::Answers;
 use files::{Planned, Written};
 
@@ -42,7 +42,8 @@ Exit code 3: all is made, but something was there already and says something els
 Examples:
   sancerre setup
   sancerre setup --dry-run -r /mnt/nas/backup --vm web01 /dev/vg0/web01
-  sancerre setup -r s3://bucket/backup --vm web01 --at 01:15 --by cron --sheet sheet.txt system=/dev/vg0/web01")]
+  sancerre setup -r s3://bucket/backup --vm web01 --at 01:15 --by cron --sheet sheet.txt system=/dev/vg0/web01
+  sancerre setup -r /mnt/nas/backup --vm web01 --attach /etc/libvirt/qemu/web01.xml /dev/vg0/web01")]
 pub(crate) struct Setup {
     /// The machine's name: letters, digits, dots, dashes and underscores
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
@@ -50,6 +51,9 @@ pub(crate) struct Setup {
     /// Its disks: files or block devices that nobody writes to while they are read
     #[arg(value_name = "[NAME=]PATH", value_parser = named_path::disk())]
     disks: Vec<DiskSource>,
+    /// A file that belongs to the machine, such as its configuration; may be given several times
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = named_path::attachment())]
+    attach: Vec<Attachment>,
     /// When, each night
     #[arg(long, value_name = "HH:MM", value_parser = schedule::parse_at)]
     at: Option<schedule::At>,
@@ -170,7 +174,7 @@ impl Plan {
     fn backup(&self) -> Vec<String> {
         let (key, vm) = (self.key.display().to_string(), self.answers.vm.to_string());
         let words = ["backup".to_owned(), "--key-file".into(), key, "--vm".into(), vm];
-        words.into_iter().chain(self.answers.disk_words()).collect()
+        words.into_iter().chain(self.answers.source_words()).collect()
     }
 
     fn sheet(options: &Setup) -> Vec<String> {

@@ -93,7 +93,7 @@ fn configuration(answers: &Answers, context: &Context) -> Result<String, Failure
             text.push_str(&format!("{name}=\"{value}\"\n"));
         }
     }
-    text.push_str(&format!("DISKS=\"{}\"\n", answers.disk_words().join(" ")));
+    text.push_str(&format!("DISKS=\"{}\"\n", answers.source_words().join(" ")));
     Ok(text)
 }
 

@@ -39,7 +39,9 @@ pub(super) async fn restore(context: &Context, answers: &Answers) -> Result<Comp
     let mut told = Vec::new();
     for member in &reader.body().members {
         let disk = answers.named_disks().into_iter().find(|(name, _)| *name == member.name.as_str());
-        let mut beside = Beside::of(disk.and_then(|(_, disk)| raw(disk)));
+        let attached = answers.attached.iter().find(|file| file.name == member.name);
+        let source = disk.and_then(|(_, disk)| raw(disk));
+        let mut beside = Beside::of(source.or_else(|| File::open(&attached?.path).ok()));
         let report = restore::dump(&reader, member, &mut beside, &settings, &monitor).await?;
         compared.bytes = compared.bytes.saturating_add(report.size_bytes);
         compared.is_equal &= beside.differs_at.is_none();
@@ -49,7 +51,7 @@ pub(super) async fn restore(context: &Context, answers: &Answers) -> Result<Comp
     for (name, bytes, beside) in told {
         let what = format!("{name} came back whole, {}", size(bytes));
         match (beside.differs_at, beside.disk.is_some()) {
-            (None, true) => context.output.message(&format!("{what}: every byte is as on the disk")),
+            (None, true) => context.output.message(&format!("{what}: every byte is as it is there")),
             (None, false) => context.output.message(&format!("{what}: every chunk is what its id says")),
             (Some(at), _) => context.output.warning(&format!(
                 "{what}, and from byte {at} on it is not as the disk is now: somebody writes to the disk. The snapshot is what \

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use sancerre_services::Seaweedfs;
-use sancerre_services::seaweedfs::{ADMIN, Bucket, Credentials, READER, WRITER};
+use sancerre_services::seaweedfs::{
+    ADMIN, Bucket, Credentials, HYPERVISOR, KEEPER, READER, RESTORER, WRITER,
+};
 use serde_json::Value;
 
 use super::{MIB, noise, summary, template, walk};
@@ -14,6 +16,18 @@ pub(crate) struct Roles {
     pub(crate) writer: Credentials,
     pub(crate) reader: Credentials,
     pub(crate) keeper: Credentials,
+}
+
+/// Gives a bucket the policy of docs/STORES.md as it stands there. Returns those that it names, who may do nothing else.
+pub(crate) fn set_policy(server: &Seaweedfs, bucket: &str) -> Roles {
+    let document = include_str!("../../../../../docs/STORES.md");
+    let (_, policy) = document.split_once("```json policy\n").unwrap();
+    let policy =
+        policy.split_once("```").unwrap().0.replace("BUCKET", bucket).replace("ACCOUNT", "000000000000");
+    let place = format!("/{bucket}");
+    let set = server.request(ADMIN, ("PUT", &place, "policy="), &[], policy.as_bytes()).unwrap();
+    assert_eq!(set.status, 204, "{}", set.text());
+    Roles { writer: HYPERVISOR, reader: RESTORER, keeper: KEEPER }
 }
 
 /// A repository in a bucket of its own, and the disks of each night.
@@ -51,13 +65,40 @@ impl Site {
         site
     }
 
+    /// With credentials that may do what docs/STORES.md says, and nothing else.
+    pub(crate) fn under_the_policy(server: &'static Seaweedfs, bucket: String) -> Self {
+        let roles = set_policy(server, &bucket);
+        Self::of(server, bucket, roles)
+    }
+
+    /// From now on the bucket locks what is new for so many days.
+    pub(crate) fn lock_new_objects(&self, days: u32) {
+        let rule = format!(
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+             <Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+        );
+        let place = format!("/{}", self.bucket);
+        let set = self.server.request(ADMIN, ("PUT", &place, "object-lock="), &[], rule.as_bytes()).unwrap();
+        assert_eq!(set.status, 200, "{}", set.text());
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     pub(crate) fn run(&self, who: Credentials, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        self.run_program(env!("CARGO_BIN_EXE_sancerre"), who, arguments)
+    }
+
+    /// Another program with the same environment, for one that runs ours.
+    pub(crate) fn run_program(&self, program: &str, who: Credentials, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", format!("s3://{}", self.bucket));
         command.env("SANCERRE_PASSWORD", "correct horse").envs(self.server.variables(who)).output().unwrap()
     }
@@ -68,9 +109,9 @@ impl Site {
         output
     }
 
-    /// Backs up a disk that differs from all before.
+    /// Backs up a disk that differs from all before, also in its size: of what the night before stored nothing is needed.
     pub(crate) fn back_up(&mut self) -> Output {
-        let disk = noise(self.nights as u64 + 1, 3 * MIB);
+        let disk = noise(self.nights as u64 + 1, 3 * MIB + self.nights * 4096);
         std::fs::write(self.path(&format!("{}.raw", self.nights)), disk).unwrap();
         let disk = format!("disk0={}.raw", self.nights);
         self.nights += 1;
