@@ -341,6 +341,20 @@ fn give_up(qmp: &Mutex<Qmp>, backups: &[String]) {
             // What is left of it is removed with the rest.
             let _ = ask(qmp, "block-job-cancel", json!({"device": id, "force": true}));
         }
+        go_on(qmp, backups);
+    }
+}
+
+/// A guest whose write was refused for want of room writes it again, once nothing is kept aside any more.
+fn go_on(qmp: &Mutex<Qmp>, backups: &[String]) {
+    let started = Instant::now();
+    let is_there = |jobs: Value| backups.iter().any(|id| named(&jobs, "id", id).is_some());
+    while ask(qmp, "query-jobs", json!({})).is_ok_and(is_there) && started.elapsed() < END {
+        thread::sleep(STEP);
+    }
+    let status = ask(qmp, "query-status", json!({})).unwrap_or_default();
+    if status.get("status").and_then(Value::as_str) == Some("io-error") {
+        let _ = ask(qmp, "cont", json!({}));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
 
 pub(crate) use define::{DefineOptions, run as define};
+pub(crate) use picture::{DESCRIPTION, NVRAM};
 
 /// What is asked for machines.
 const CONNECTION: &str = "qemu:///system";
@@ -118,8 +119,7 @@ impl LiveOptions {
     }
 
     fn virsh(&self, context: &Context) -> Result<Virsh, Failure> {
-        let uri = self.connect.as_deref().unwrap_or(CONNECTION);
-        Ok(Virsh::new(program(context), uri)?)
+        virsh(context, self.connect.as_deref())
     }
 
     fn run_folder(&self, context: &Context) -> PathBuf {
@@ -149,6 +149,11 @@ fn this_program() -> Result<PathBuf, Failure> {
 /// What talks to libvirt; where it is not, that is said when it is started.
 fn program(context: &Context) -> PathBuf {
     context.environment.program(VIRSH).unwrap_or_else(|| VIRSH.into())
+}
+
+/// libvirt of this host, by this connection or the usual one.
+pub(crate) fn virsh(context: &Context, connect: Option<&str>) -> Result<Virsh, Failure> {
+    Ok(Virsh::new(program(context), connect.unwrap_or(CONNECTION))?)
 }
 
 /// Whether a name is what a pattern says: `*` for anything, `?` for one letter.

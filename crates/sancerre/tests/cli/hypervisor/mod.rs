@@ -335,6 +335,11 @@ impl Host {
                 fs::read(target.join(format!("vd{letter}.raw"))).unwrap()
             })
             .collect();
+        self.is_of_a_moment(guest, &disks, snapshot)
+    }
+
+    /// The same of disks that were read.
+    pub(crate) fn is_of_a_moment(&self, guest: &Guest<'_>, disks: &[Vec<u8>], what: &str) -> u32 {
         let moment = dword(&disks[0], 512);
         for (number, disk) in disks.iter().enumerate() {
             let wanted = self.expected(guest, number, moment);
@@ -353,7 +358,7 @@ impl Host {
                         && !(fits(at) && disk[range].chunks(4).all(|word| dword(word, 0) == moment + 1))
                 })
             });
-            assert_eq!(wrong, None, "disk {number} of {snapshot} is none of moment {moment}");
+            assert_eq!(wrong, None, "disk {number} of {what} is none of moment {moment}");
             assert_eq!(disk.len(), wanted.len());
         }
         moment

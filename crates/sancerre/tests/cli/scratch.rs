@@ -1,0 +1,98 @@
+//! What a guest overwrites while it is backed up is kept aside. When there is no room for that, or nobody reads it any more, it is
+//! the backup that ends, and the guest goes on.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::hypervisor::{Guest, Host, Plain};
+use crate::support::mounted::Loop;
+use crate::support::{MIB, noise, told};
+use serde_json::json;
+
+/// So slowly that the guest overwrites more than there is room for before all is stored.
+const SLOWLY: [&str; 4] = ["--limit-upload", "300KB", "--scratch", "mounted"];
+
+/// A disk of noise takes a while to be stored.
+fn devices(host: &Host) -> String {
+    let path = host.path("disks/noise.raw");
+    fs::write(&path, noise(71, 10 * MIB)).unwrap();
+    host.own(&path);
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vdc' bus='virtio'/></disk>",
+        path.display()
+    )
+}
+
+fn small(host: &Host) -> Option<Loop> {
+    let mounted = Loop::new(host.folder.path(), 8, &[])?;
+    host.own(&mounted.mountpoint);
+    Some(mounted)
+}
+
+#[test]
+fn a_full_scratch_disk_ends_the_backup_and_not_the_guest() {
+    let Some(host) = Host::start() else { return };
+    let Some(_mounted) = small(&host) else { return };
+    let devices = devices(&host);
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    let only_two = [&host.backup(guest.name)[..], &["--exclude-disk", "vdc"]].concat();
+    host.succeed(&only_two);
+    let output = host.expect(1, &[&host.backup(guest.name)[..], &SLOWLY].concat());
+    assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));
+    host.wait_for_writes(&guest, 20);
+    host.is_clean(guest.name);
+    assert_eq!(fs::read_dir(host.path("mounted")).unwrap().count(), 1, "only lost+found");
+    host.back_up(guest.name);
+    host.is_a_moment(&guest, "latest");
+    host.is_clean(guest.name);
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_no_job_that_could_fill_its_scratch_disk() {
+    let Some(host) = Host::start() else { return };
+    let devices = devices(&host);
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    let words = [&host.backup(guest.name)[..], &SLOWLY[..2]].concat();
+    let mut child = host.sancerre(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let has_job = || host.virsh(&["backup-dumpxml", guest.name]).status.success();
+    let wait = |is_there: bool, what: &str| {
+        let started = Instant::now();
+        while has_job() != is_there {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait(true, "it does not begin");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait(false, "the job is left");
+    host.wait_for_writes(&guest, 20);
+    host.back_up(guest.name);
+    host.is_a_moment(&guest, "latest");
+    host.is_clean(guest.name);
+}
+
+#[test]
+fn a_full_scratch_disk_beside_a_monitor_ends_the_backup_and_not_the_guest() {
+    let Some(host) = Host::bare(&[]) else { return };
+    let Some(_mounted) = small(&host) else { return };
+    let guest = Guest { ticks: 0, disk_bytes: 20 * MIB, ..Guest::default() };
+    Plain::make(&host, &guest);
+    devices(&host);
+    let path = host.path("disks/noise.raw");
+    let drive = json!({"driver": "raw", "node-name": "noise", "file": {"driver": "file", "filename": path}});
+    let drive = drive.to_string();
+    let more = ["-blockdev", &drive, "-device", "virtio-blk-pci,drive=noise,id=vdc"];
+    let _qemu = Plain::start(&host, &guest, &more);
+    let words = [
+        "backup", "--key-file", "w.key", "--source", "qemu", "--qmp", "qmp.sock", "--json", "--vm", "web 01",
+    ];
+    let output = host.expect(1, &[&words[..], &SLOWLY].concat());
+    assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));
+    host.wait_for_writes(&guest, 20);
+    host.succeed(&words);
+    host.is_a_moment(&guest, "latest");
+}
