@@ -133,6 +133,25 @@ fn what_libvirt_or_qemu_forgot_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn a_machine_that_moves_to_another_host_while_it_runs_goes_on_where_it_was() {
+    let Some(mut host) = Host::start() else { return };
+    let guest = Guest { disks: &["qcow2", "qcow2"], ..Guest::default() };
+    host.run(&guest);
+    host.back_up(guest.name);
+    host.wait_for_writes(&guest, 3);
+    host.migrate(guest.name);
+    host.wait_for_writes(&guest, 3);
+    for _ in 0..2 {
+        // Its new host knows nothing of the checkpoint; the lists moved with the disks.
+        let saved = host.back_up(guest.name);
+        assert!(saved["scan"].as_str().unwrap().starts_with("map libvirt "), "{saved}");
+        host.is_a_moment(&guest, "latest");
+        host.is_clean(guest.name);
+        host.wait_for_writes(&guest, 3);
+    }
+}
+
+#[test]
 fn a_list_that_lies_is_found_and_the_disk_is_read() {
     let Some(host) = Host::start() else { return };
     let guest = Guest { disks: &["qcow2"], ..Guest::default() };

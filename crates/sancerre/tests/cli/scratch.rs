@@ -2,12 +2,12 @@
 //! the backup that ends, and the guest goes on.
 
 use std::fs;
-use std::process::Stdio;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::{Guest, Host, Plain};
-use crate::support::mounted::Loop;
-use crate::support::{MIB, noise, told};
+use crate::support::{Loop, MIB, noise, told};
 use serde_json::json;
 
 /// So slowly that the guest overwrites more than there is room for before all is stored.
@@ -95,4 +95,55 @@ fn a_full_scratch_disk_beside_a_monitor_ends_the_backup_and_not_the_guest() {
     host.wait_for_writes(&guest, 20);
     host.succeed(&words);
     host.is_a_moment(&guest, "latest");
+}
+
+/// A loop device over a file, which goes with this; and the group that it was of.
+struct Device(String, u32);
+
+impl Device {
+    /// None, loudly, where there is none to be had.
+    fn over(host: &Host, file: &str) -> Option<Self> {
+        let made = Command::new("losetup").args(["-f", "--show"]).arg(host.path(file)).output();
+        let Some(made) = made.ok().filter(|made| made.status.success()) else {
+            sancerre_services::skip("no loop device can be made");
+            return None;
+        };
+        let path = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        let group = fs::metadata(&path).unwrap().gid();
+        host.own(path.as_ref());
+        let device = Self(path, group);
+        Some(device)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        chown(&self.0, Some(0), Some(self.1)).unwrap();
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_of_a_running_machine_is_of_the_same_moment_and_read_whole() {
+    let Some(host) = Host::start() else { return };
+    fs::write(host.path("device.img"), noise(72, 4 * MIB)).unwrap();
+    let Some(device) = Device::over(&host, "device.img") else { return };
+    let devices = format!(
+        "<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{}'/><target dev='vdc' bus='virtio'/></disk>",
+        device.0
+    );
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    for _ in 0..2 {
+        host.back_up(guest.name);
+        host.is_a_moment(&guest, "latest");
+        assert!(fs::read(host.path("restored/vdc.raw")).unwrap() == noise(72, 4 * MIB));
+        host.is_clean(guest.name);
+    }
+    let uuid = host.ask(&["domuuid", guest.name]);
+    let left = fs::read_dir("/var/tmp").unwrap().flatten().map(|entry| entry.file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains(uuid.trim())).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Before its device is taken away.
+    host.ask(&["destroy", guest.name]);
 }
