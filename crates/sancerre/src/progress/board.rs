@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use sancerre_engine::monitor::{Counters, Monitor};
 use serde_json::{Map, Value, json};
 
-use super::{Counted, LOG, REDRAW, Sample, Work, bar, columns, line, rows, status};
+use super::{Counted, LOG, REDRAW, Sample, bar, columns, rows, status};
 use crate::output::Output;
-use crate::units::duration;
+use crate::units::{duration, size};
 
 /// Columns of a machine's name.
 const NAME: usize = 20;
@@ -158,12 +158,12 @@ impl Entry {
     fn drawn(&self) -> Option<String> {
         let State::Runs { sample, .. } = &self.state else { return None };
         let name = cut(&self.name, NAME);
-        Some(format!("{name:<NAME$} {} {}", bar(&sample.counted), line(Work::Backup, sample)))
+        Some(format!("{name:<NAME$} {} {}", bar(&sample.counted), line(sample)))
     }
 
     fn logged(&self) -> Option<String> {
         let State::Runs { sample, .. } = &self.state else { return None };
-        Some(format!("{}: {}", self.name, line(Work::Backup, sample)))
+        Some(format!("{}: {}", self.name, line(sample)))
     }
 
     fn json(&self) -> Value {
@@ -179,6 +179,20 @@ impl Entry {
             "new_bytes": counted.new, "seconds_left": left.map(|left: Duration| left.as_secs()),
         })
     }
+}
+
+/// How far one is; what matters most comes first, for a narrow terminal cuts the rest.
+fn line(sample: &Sample) -> String {
+    let Counted { total, done, new, .. } = sample.counted;
+    let far = match sample.counted.share() {
+        Some(share) => format!("{:.1}% of {}", share * 100.0, size(total)),
+        None => size(done),
+    };
+    let time = match sample.left() {
+        Some(left) => format!("{} left", duration(left)),
+        None => duration(sample.elapsed),
+    };
+    format!("{far}, {}/s, {time}, new {}", size(sample.bytes_per_second as u64), size(new))
 }
 
 /// At most so many letters, and said if there were more.

@@ -132,7 +132,8 @@ impl Host {
 
     /// Moves a running machine to another libvirt, with its disks where they are; from now on that is the one that is asked.
     pub(crate) fn migrate(&mut self, name: &str) {
-        let first = std::mem::replace(&mut self.base, self.path("second"));
+        let second = self.path("second");
+        let first = std::mem::replace(&mut self.base, second);
         let uuid = "host_uuid = \"11111111-2222-4333-8444-555555555555\"\n";
         for folder in ["run", "config/libvirt", "cache", "data"] {
             fs::create_dir_all(self.base.join(folder)).unwrap();
@@ -145,8 +146,8 @@ impl Host {
         }
         let libvirtd = self.libvirtd.take();
         self.libvirtd_up();
-        let second = self.base.join("run/libvirt/libvirt-sock");
-        let to = format!("qemu+unix:///session?socket={}", second.display());
+        let socket = self.base.join("run/libvirt/libvirt-sock");
+        let to = format!("qemu+unix:///session?socket={}", socket.display());
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let how = ["--live", "--persistent", "--undefinesource", "--unsafe"];
         let mut virsh = self.command("virsh");
