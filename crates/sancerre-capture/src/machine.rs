@@ -49,6 +49,8 @@ pub struct MachineDisk {
     pub skipped: Option<String>,
     /// Whether it holds nothing of the machine's own: an empty drive, a medium.
     pub is_medium: bool,
+    /// Whether its image stands on what another process serves: it is being recovered, and is not whole.
+    pub(crate) is_on_export: bool,
 }
 
 impl Machine {
@@ -156,10 +158,12 @@ impl MachineDisk {
             ("disk", kind, _) => Some(format!("it is of the type {kind}")),
             (device, _, _) => Some(format!("it is a {device} that is passed through")),
         };
+        let backing = element.child("backingStore").and_then(|backing| backing.attribute("type"));
         let is_written = element.child("readonly").is_none() && element.child("transient").is_none();
         Some(Self {
             keeps_bitmaps: format == "qcow2" && is_written,
             is_medium: matches!(device, "cdrom" | "floppy"),
+            is_on_export: backing == Some("network"),
             path: path.unwrap_or_default().into(),
             is_device: kind == "block",
             format: format.to_owned(),

@@ -96,17 +96,19 @@ impl Live {
     }
 
     /// A disk that is being made whole. QEMU 10.0 dies when it is asked for its nodes after such a job ended and before libvirt
-    /// looked at that, and libvirt asks for them when a picture begins.
+    /// looked at that, and libvirt asks for them when a picture begins. Nor could that disk be made whole meanwhile.
     fn refuse_pull(&self) -> Result<(), CaptureError> {
-        let running = self.machine.taken().filter(|_| self.machine.is_active);
-        for disk in running {
-            let job = BlockJob::find(&self.virsh, &self.machine.uuid, &disk.target)?;
-            if job.is_some_and(|job| job.is_pull()) {
+        for disk in self.machine.taken() {
+            let job = match self.machine.is_active {
+                true => BlockJob::find(&self.virsh, &self.machine.uuid, &disk.target)?,
+                false => None,
+            };
+            if disk.is_on_export || job.is_some_and(|job| job.is_pull()) {
                 return Err(CaptureError::Busy {
                     machine: self.machine.name.clone(),
                     why: format!(
-                        "its disk {} is being made whole (a block pull, as of a recovery), and a backup beside that can end the guest; \
-                         run again once it is done",
+                        "its disk {} is being made whole (a recovery, a block pull), and a backup beside that can end the guest; \
+                         run again once it is whole",
                         disk.target
                     ),
                 });
@@ -332,6 +334,7 @@ mod tests {
             keeps_bitmaps: true,
             skipped: None,
             is_medium: false,
+            is_on_export: false,
         };
         let disks = [disk("vda"), disk("vdb")];
         let asked = || -> Vec<Asked<'_>> {

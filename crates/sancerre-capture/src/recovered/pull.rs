@@ -78,7 +78,7 @@ impl BlockJob {
 
 impl Recovering {
     /// Lets the disks become their own, one after the other; `sizes` are theirs in bytes. `look` is told again and again how far
-    /// it is, and says whether it is this machine's turn: until then nothing is begun.
+    /// it is, and says whether it is this machine's turn: until then nothing is begun. `say` is told what is waited for.
     ///
     /// # Errors
     /// The machine does not run any more; what libvirt says.
@@ -86,12 +86,13 @@ impl Recovering {
         &mut self,
         sizes: &[u64],
         look: &mut dyn FnMut(HydrationProgress) -> bool,
+        say: &mut dyn FnMut(String),
     ) -> Result<Hydration, PullError> {
         let mut hydration = Hydration::default();
         let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
         let (disks, mut before) = (self.recovered.restored.disks.clone(), 0_u64);
         for (number, ((target, path, _), size)) in disks.iter().zip(sizes).enumerate() {
-            let mut passes = 0;
+            let (mut passes, mut told) = (0, None);
             loop {
                 if !stands_on_something(path)? {
                     break;
@@ -102,7 +103,17 @@ impl Recovering {
                 let is_turn =
                     look(HydrationProgress { total_bytes, done_bytes: before.saturating_add(of_disk) });
                 match job {
-                    Some(job) => self.refuse_foreign(target, &job)?,
+                    Some(job) if job.is_pull() => told = None,
+                    // The guest needs the export until that is over, too.
+                    Some(job) => {
+                        if told.as_ref() != Some(&job.kind) {
+                            say(format!(
+                                "another program works on {target} of {} ({}): the rest of it is copied once that is done",
+                                self.name, job.kind
+                            ));
+                        }
+                        told = Some(job.kind);
+                    }
                     None if !is_turn => {}
                     None if passes >= PASSES => {
                         hydration.unfinished.push((number, "libvirt's block pull ended before its end".into()));
@@ -128,19 +139,6 @@ impl Recovering {
             // The one that just ended is still being taken away.
             Err(CaptureError::Refused { said, .. }) if said.contains("already in active block job") => Ok(()),
             begun => begun.map(drop),
-        }
-    }
-
-    fn refuse_foreign(&self, target: &str, job: &BlockJob) -> Result<(), CaptureError> {
-        match job.is_pull() {
-            true => Ok(()),
-            false => Err(CaptureError::Busy {
-                machine: self.name.clone(),
-                why: format!(
-                    "another program works on its disk {target} ({}); wait until that is done, and run the same command again",
-                    job.kind
-                ),
-            }),
         }
     }
 

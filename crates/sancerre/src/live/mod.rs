@@ -8,7 +8,7 @@ mod picture;
 mod qemu;
 mod with;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -124,7 +124,11 @@ impl LiveOptions {
 
     fn run_folder(&self, context: &Context) -> PathBuf {
         let usual = || default_run_folder(context.environment.path("XDG_RUNTIME_DIR"));
-        self.run_dir.clone().unwrap_or_else(usual)
+        self.run_dir.as_deref().map_or_else(usual, absolute)
+    }
+
+    fn scratch_folder(&self) -> Option<PathBuf> {
+        self.scratch.as_deref().map(absolute)
     }
 
     fn freezing(&self) -> Result<Option<FreezeOptions>, Failure> {
@@ -149,6 +153,11 @@ fn this_program() -> Result<PathBuf, Failure> {
 /// What talks to libvirt; where it is not, that is said when it is started.
 fn program(context: &Context) -> PathBuf {
     context.environment.program(VIRSH).unwrap_or_else(|| VIRSH.into())
+}
+
+/// As another process must be told it, which has another working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// libvirt of this host, by this connection or the usual one.

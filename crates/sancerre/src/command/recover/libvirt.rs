@@ -233,14 +233,15 @@ fn pull(
         bring_up::tell_up(job, order, output);
         order.is_turn(job.number)
     };
-    let mut pulled = machine.pull(&sizes, &mut look);
+    let mut say = |text: String| output.warning(&text);
+    let mut pulled = machine.pull(&sizes, &mut look, &mut say);
     if matches!(pulled, Err(PullError::Died)) {
         output.warning(&format!(
             "the QEMU of {} died. It is started again, as after a power cut: what it flushed is there",
             job.vm
         ));
         machine.start(&job.folder)?;
-        pulled = machine.pull(&sizes, &mut look);
+        pulled = machine.pull(&sizes, &mut look, &mut say);
     }
     match pulled {
         Ok(hydration) if hydration.unfinished.is_empty() => Ok(()),
