@@ -1,4 +1,4 @@
-//! A process of its own beside a picture of libvirt's: when the backup is killed it ends the job. A job that nobody reads keeps
+//! A process of its own beside a picture of libvirt's or QEMU's: when the backup is killed it ends the job. A job that nobody reads keeps
 //! aside what the guest overwrites until there is no room for it, and then the guest stands still.
 //!
 //! It waits for the end of its input. A word before that end says that all is over; an end without one, that nobody is there any
@@ -21,6 +21,8 @@ use crate::xml::Element;
 pub const SUBCOMMAND: &str = "__keep";
 /// What says that all is over.
 const OVER: &str = "over";
+/// In place of a connection to libvirt.
+const BY_MONITOR: &str = "qmp";
 /// How long a job may take to end.
 const END: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(50);
@@ -51,9 +53,25 @@ impl Keeper {
         scratch: &[PathBuf],
     ) -> Result<Self, String> {
         let mut arguments: Vec<OsString> = vec![SUBCOMMAND.into(), job.virsh.program().into()];
-        arguments.extend([job.virsh.uri().into(), job.uuid.clone().into(), job.socket.clone().into()]);
-        arguments.push(run_folder.into());
+        arguments.extend([job.virsh.uri().into(), job.uuid.clone().into(), run_folder.into()]);
+        arguments.push(job.socket.clone().into());
         arguments.extend(scratch.iter().map(OsString::from));
+        Guard::start(program, &arguments).map(Self)
+    }
+
+    /// The same for what is about to begin at a monitor of QEMU's; `id` is what its machine is called in the run folder. The next
+    /// backup removes what else is left.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words.
+    pub(crate) fn of_qemu(
+        program: &Path,
+        monitor: &Path,
+        id: &str,
+        run_folder: &Path,
+    ) -> Result<Self, String> {
+        let arguments: [OsString; 5] =
+            [SUBCOMMAND.into(), monitor.into(), BY_MONITOR.into(), id.into(), run_folder.into()];
         Guard::start(program, &arguments).map(Self)
     }
 
@@ -66,22 +84,30 @@ impl Keeper {
 /// The keeper: returns with its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let [program, uri, uuid, socket, folder, scratch @ ..] = arguments.as_slice() else { return 2 };
+    let [program, uri, id, folder, more @ ..] = arguments.as_slice() else { return 2 };
     let mut told = String::new();
     // One that died says nothing.
     let _ = io::stdin().lock().read_to_string(&mut told);
     if told == OVER {
         return 0;
     }
-    let (Some(uri), Some(uuid)) = (uri.to_str(), uuid.to_str()) else { return 2 };
-    let Ok(_lock) = place::lock(Path::new(folder), uuid, PATIENCE) else { return 1 };
-    let Ok(virsh) = Virsh::new(program.into(), uri) else { return 2 };
-    let job = PullJob { virsh, uuid: uuid.to_owned(), socket: socket.into() };
-    let ended = job.end();
-    for path in scratch.iter().filter(|_| ended.is_ok()) {
+    let (Some(uri), Some(id)) = (uri.to_str(), id.to_str()) else { return 2 };
+    let Ok(_lock) = place::lock(Path::new(folder), id, PATIENCE) else { return 1 };
+    let ended = match uri {
+        BY_MONITOR => crate::qemu::end_left(Path::new(program)),
+        uri => end_pull(program, uri, id, more),
+    };
+    if ended.is_ok() { 0 } else { 1 }
+}
+
+fn end_pull(program: &OsString, uri: &str, uuid: &str, more: &[OsString]) -> Result<(), CaptureError> {
+    let [socket, scratch @ ..] = more else { return Ok(()) };
+    let virsh = Virsh::new(program.into(), uri)?;
+    PullJob { virsh, uuid: uuid.to_owned(), socket: socket.into() }.end()?;
+    for path in scratch {
         let _ = fs::remove_file(path);
     }
-    if ended.is_ok() { 0 } else { 1 }
+    Ok(())
 }
 
 impl PullJob {

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use sancerre_advice::Setting::MachineName;
 
 pub use self::description::Lacking;
-pub use self::pull::PullError;
 use self::description::{point_at_images, without_interfaces};
 pub(crate) use self::pull::BlockJob;
+pub use self::pull::PullError;
 use crate::agent::Agent;
 use crate::define::{Restored, define_text};
 use crate::error::CaptureError;

@@ -79,13 +79,7 @@ impl Output {
             unheard: Exit::Failed,
             is_terminal: io.stderr_is_terminal,
             clock: sancerre_engine::host::Host::real(crate::TOOL).clock,
-            streams: Mutex::new(Streams {
-                stdout,
-                stderr,
-                drawn: 0,
-                lost: None,
-                alike: BTreeMap::new(),
-            }),
+            streams: Mutex::new(Streams { stdout, stderr, drawn: 0, lost: None, alike: BTreeMap::new() }),
         }
     }
 

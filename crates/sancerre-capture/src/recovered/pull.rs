@@ -116,7 +116,9 @@ impl Recovering {
                     }
                     None if !is_turn => {}
                     None if passes >= PASSES => {
-                        hydration.unfinished.push((number, "libvirt's block pull ended before its end".into()));
+                        hydration
+                            .unfinished
+                            .push((number, "libvirt's block pull ended before its end".into()));
                         break;
                     }
                     None => {

@@ -125,7 +125,8 @@ impl Board {
     /// For JSON: the sum, and each machine.
     fn status(&self) -> Map<String, Value> {
         let (sum, machines) = self.with(|entries| {
-            let sum = entries.iter().map(|entry| entry.state.counted()).fold(Counted::default(), Counted::plus);
+            let sum =
+                entries.iter().map(|entry| entry.state.counted()).fold(Counted::default(), Counted::plus);
             (sum, entries.iter().map(Entry::json).collect::<Vec<_>>())
         });
         let elapsed = self.started.elapsed();
@@ -228,7 +229,11 @@ mod tests {
     fn those_that_run_have_a_line_and_the_others_one_together() {
         let lines = board().drawn(80, 24);
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].starts_with("web 01               [####............] 25.0% of 4.0 GiB"), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with("web 01               [####............] 25.0% of 4.0 GiB"),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].starts_with("a machine with qu... [####"), "{}", lines[1]);
         assert_eq!(lines[2], "2 running, 1 waiting, 0 saved, 1 NOT SAVED, 0:00; next: db01");
         assert!(lines.iter().all(|line| line.chars().count() < 80));

@@ -311,7 +311,8 @@ fn a_restored_machine_is_defined_again_and_none_is_replaced() {
 /// What a program says at a terminal of so many rows and columns.
 fn at_a_terminal(host: &Host, arguments: &[&str]) -> String {
     let quoted: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
-    let line = format!("stty rows 24 cols 100; exec {} {}", host.path("sancerre").display(), quoted.join(" "));
+    let line =
+        format!("stty rows 24 cols 100; exec {} {}", host.path("sancerre").display(), quoted.join(" "));
     let mut command = host.command("script");
     let output = command.args(["-qec", &line, "/dev/null"]).output().unwrap();
     assert!(output.status.success(), "{}", told(&output));

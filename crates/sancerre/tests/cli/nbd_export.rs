@@ -447,7 +447,8 @@ fn what_was_fetched_is_not_fetched_again_after_a_kill_and_what_is_spoilt_is() {
     let (_, summary) = serving.stop();
     assert!(summary["fetched_frames"].as_u64().is_some_and(|frames| (1..4).contains(&frames)), "{summary}");
     // It is of this disk alone, and of one server at a time.
-    for (snapshot, says) in [("web01:latest:data", "belongs to something else"), ("web01:latest", "one disk")] {
+    for (snapshot, says) in [("web01:latest:data", "belongs to something else"), ("web01:latest", "one disk")]
+    {
         let words = ["nbd", snapshot, "--socket", "t.sock", "--spool", "spool"];
         let refused = site.local.run(&words);
         assert!(told(&refused).contains(says), "{}", told(&refused));

@@ -117,13 +117,17 @@ fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
     let third = host.path("guests/web 01/vdc.qcow2");
     assert!(!sancerre_boot::has_backing(&third).unwrap());
     let raw = host.path("third.raw");
-    let made = host.command("qemu-img").args(["convert", "-O", "raw"]).arg(&third).arg(&raw).output().unwrap();
+    let made =
+        host.command("qemu-img").args(["convert", "-O", "raw"]).arg(&third).arg(&raw).output().unwrap();
     assert!(made.status.success(), "{}", told(&made));
     assert!(fs::read(raw).unwrap() == noise(61, THIRD), "the third disk is not what was saved");
     // What gives it its network back is a machine with the same disks.
     host.ask(&["define", host.path("guests/web 01/with-network.xml").to_str().unwrap()]);
     let defined = host.ask(&["dumpxml", "web 01"]);
-    assert!(defined.contains("52:54:00:11:22:33") && defined.contains("guests/web 01/vda.qcow2"), "{defined}");
+    assert!(
+        defined.contains("52:54:00:11:22:33") && defined.contains("guests/web 01/vda.qcow2"),
+        "{defined}"
+    );
     host.ask(&["start", "web 01"]);
     wait_for_writes(&host);
 }

@@ -88,7 +88,16 @@ fn a_full_scratch_disk_beside_a_monitor_ends_the_backup_and_not_the_guest() {
     let more = ["-blockdev", &drive, "-device", "virtio-blk-pci,drive=noise,id=vdc"];
     let _qemu = Plain::start(&host, &guest, &more);
     let words = [
-        "backup", "--key-file", "w.key", "--source", "qemu", "--qmp", "qmp.sock", "--json", "--vm", "web 01",
+        "backup",
+        "--key-file",
+        "w.key",
+        "--source",
+        "qemu",
+        "--qmp",
+        "qmp.sock",
+        "--json",
+        "--vm",
+        "web 01",
     ];
     let output = host.expect(1, &[&words[..], &SLOWLY].concat());
     assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));

@@ -120,7 +120,8 @@ pub(super) fn run(
         running_after = Some(started.elapsed());
         announce(job, output);
     }
-    let agent = job.agent().map(|path| -> AgentAnswers { Arc::new(move || sancerre_boot::agent_answers(&path)) });
+    let agent =
+        job.agent().map(|path| -> AgentAnswers { Arc::new(move || sancerre_boot::agent_answers(&path)) });
     order.runs(job.number, Run { console: job.console(), console_from, agent });
     let mut look = |at: HydrationProgress| {
         tell(at);

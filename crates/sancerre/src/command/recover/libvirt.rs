@@ -105,7 +105,10 @@ impl Libvirt {
     /// Lets QEMU come to the disks and the exports of a machine, whoever it runs as.
     pub(super) fn let_in(&self, folder: &Path, exports: &Path) -> Result<(), Failure> {
         let failed = |path: &Path, error: &std::io::Error| {
-            Failure::failed(format!("cannot let QEMU in to {}: {error}; check its permissions", plain::path(path)))
+            Failure::failed(format!(
+                "cannot let QEMU in to {}: {error}; check its permissions",
+                plain::path(path)
+            ))
         };
         fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
             .map_err(|error| failed(folder, &error))?;
@@ -293,6 +296,8 @@ fn failed(job: &Job, error: &PullError) -> Failure {
                 job.vm
             ),
         ),
-        PullError::Libvirt(error) => Failure::failed(format!("{error}; run the same command again, which goes on")),
+        PullError::Libvirt(error) => {
+            Failure::failed(format!("{error}; run the same command again, which goes on"))
+        }
     }
 }

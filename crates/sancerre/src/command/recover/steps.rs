@@ -97,10 +97,7 @@ fn of_libvirt(job: &Job, libvirt: &Libvirt) -> Result<Vec<(&'static str, String)
     let file = job.folder.join("domain.xml").display().to_string();
     let text = shell([OsStr::new(&xml)]);
     let mut steps = vec![
-        (
-            "what libvirt is told of the machine",
-            format!("printf %s {text} >{}", words(&[&file])),
-        ),
+        ("what libvirt is told of the machine", format!("printf %s {text} >{}", words(&[&file]))),
         ("the machine, without its network", words(&["virsh", "define", &file])),
         ("the machine runs", words(&["virsh", "start", &name])),
     ];
