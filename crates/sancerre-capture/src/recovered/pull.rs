@@ -93,38 +93,20 @@ impl Recovering {
         let (disks, mut before) = (self.recovered.restored.disks.clone(), 0_u64);
         for (number, ((target, path, _), size)) in disks.iter().zip(sizes).enumerate() {
             let (mut passes, mut told) = (0, None);
-            loop {
-                if !stands_on_something(path)? {
-                    break;
-                }
+            while stands_on_something(path)? {
                 self.keep_running()?;
                 let job = BlockJob::find(&self.virsh, &self.uuid, target)?;
                 let of_disk = job.as_ref().map_or(0, |job| job.part_of(*size));
                 let is_turn =
                     look(HydrationProgress { total_bytes, done_bytes: before.saturating_add(of_disk) });
-                match job {
-                    Some(job) if job.is_pull() => told = None,
-                    // The guest needs the export until that is over, too.
-                    Some(job) => {
-                        if told.as_ref() != Some(&job.kind) {
-                            say(format!(
-                                "another program works on {target} of {} ({}): the rest of it is copied once that is done",
-                                self.name, job.kind
-                            ));
-                        }
-                        told = Some(job.kind);
-                    }
-                    None if !is_turn => {}
-                    None if passes >= PASSES => {
-                        hydration
-                            .unfinished
-                            .push((number, "libvirt's block pull ended before its end".into()));
+                if self.is_free(target, job, &mut told, say) && is_turn {
+                    if passes >= PASSES {
+                        let words = "libvirt's block pull ended before its end".to_owned();
+                        hydration.unfinished.push((number, words));
                         break;
                     }
-                    None => {
-                        passes = passes.saturating_add(1);
-                        self.begin(target, path)?;
-                    }
+                    passes = passes.saturating_add(1);
+                    self.begin(target, path)?;
                 }
                 sleep(LOOK);
             }
@@ -132,6 +114,26 @@ impl Recovering {
         }
         look(HydrationProgress { total_bytes, done_bytes: before });
         Ok(hydration)
+    }
+
+    /// Whether no job works on a disk. One of another program is waited for, and said once: the guest needs the export until then,
+    /// too.
+    fn is_free(
+        &self,
+        target: &str,
+        job: Option<BlockJob>,
+        told: &mut Option<String>,
+        say: &mut dyn FnMut(String),
+    ) -> bool {
+        let other = job.as_ref().filter(|job| !job.is_pull()).map(|job| job.kind.clone());
+        if let Some(kind) = other.as_ref().filter(|_| *told != other) {
+            say(format!(
+                "another program works on {target} of {} ({kind}): the rest of it is copied once that is done",
+                self.name
+            ));
+        }
+        *told = other;
+        job.is_none()
     }
 
     /// Asks for a disk to be made whole. It may have become so meanwhile.
