@@ -212,6 +212,14 @@ impl Recovering {
         Arc::new(move || agent.version().is_ok())
     }
 
+    /// Whether it has a network, as it is defined.
+    ///
+    /// # Errors
+    /// What virsh said.
+    pub fn has_network(&self) -> Result<bool, CaptureError> {
+        Ok(without_interfaces(&mut self.defined()?))
+    }
+
     /// Its description as it is defined, with what is secret in it.
     fn defined(&self) -> Result<Element, CaptureError> {
         let arguments = ["dumpxml", "--inactive", "--security-info", "--domain", &self.uuid];

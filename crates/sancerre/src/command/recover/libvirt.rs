@@ -260,7 +260,8 @@ fn describe_network(
     machine: &Recovering,
     output: &Arc<Output>,
 ) -> Result<(), Failure> {
-    let Some(text) = libvirt.recovered.with_network(machine.uuid())? else { return Ok(()) };
+    let text = libvirt.recovered.with_network(machine.uuid())?;
+    let Some(text) = text.filter(|_| !machine.has_network().unwrap_or(false)) else { return Ok(()) };
     let path = job.folder.join(WITH_NETWORK);
     write(&path, text.as_bytes())?;
     output.message(&format!(
