@@ -260,8 +260,10 @@ fn describe_network(
     machine: &Recovering,
     output: &Arc<Output>,
 ) -> Result<(), Failure> {
-    let text = libvirt.recovered.with_network(machine.uuid())?;
-    let Some(text) = text.filter(|_| !machine.has_network().unwrap_or(false)) else { return Ok(()) };
+    let Some(text) = libvirt.recovered.with_network(machine.uuid())? else { return Ok(()) };
+    if machine.has_network()? {
+        return Ok(());
+    }
     let path = job.folder.join(WITH_NETWORK);
     write(&path, text.as_bytes())?;
     output.message(&format!(
