@@ -4,7 +4,7 @@
 //! It waits for the end of its input. A word before that end says that all is over; an end without one, that nobody is there any
 //! more. Signals that end programs do not end it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     if ended.is_ok() { 0 } else { 1 }
 }
 
-fn end_pull(program: &OsString, uri: &str, uuid: &str, more: &[OsString]) -> Result<(), CaptureError> {
+fn end_pull(program: &OsStr, uri: &str, uuid: &str, more: &[OsString]) -> Result<(), CaptureError> {
     let [socket, scratch @ ..] = more else { return Ok(()) };
     let virsh = Virsh::new(program.into(), uri)?;
     PullJob { virsh, uuid: uuid.to_owned(), socket: socket.into() }.end()?;

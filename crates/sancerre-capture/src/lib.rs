@@ -47,7 +47,7 @@ pub use around::{Around, Commands};
 pub use define::{Defined, Restored};
 pub use error::CaptureError;
 pub use guard::{Freeze, FreezeOptions, Frozen};
-pub use machine::{Machine, MachineDisk};
+pub use machine::{EXPORTS, Machine, MachineDisk};
 pub use picture::{Picture, PictureDisk, Pictured, Pull};
 pub use place::default_run_folder;
 pub use pull::Live;

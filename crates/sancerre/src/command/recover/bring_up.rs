@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sancerre_boot::{
     Accelerator, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp, QmpError, StartError,
 };
+use sancerre_capture::EXPORTS;
 use serde_json::{Map, json};
 
 use super::libvirt::{self, Libvirt};
@@ -54,7 +55,7 @@ pub(super) struct Brought {
 
 impl Job {
     pub(super) fn exports(&self) -> PathBuf {
-        self.folder.join("export.sock")
+        self.folder.join(EXPORTS)
     }
 
     pub(super) fn monitor(&self) -> PathBuf {

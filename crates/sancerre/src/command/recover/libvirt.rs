@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use clap::Args;
 use sancerre_boot::{Accelerator, HydrationProgress};
-use sancerre_capture::{MachineState, PullError, Recovered, Recovering, Restored, Virsh};
+use sancerre_capture::{EXPORTS, MachineState, PullError, Recovered, Recovering, Restored, Virsh};
 use sancerre_engine::restore::{self, RestoreOptions, SnapshotReader};
 use sancerre_format::names::Title;
 use serde_json::{Map, json};
@@ -91,7 +91,7 @@ impl Libvirt {
         };
         let recovered = Recovered {
             restored,
-            exports: folder.join("export.sock"),
+            exports: folder.join(EXPORTS),
             has_network: line.identity.network,
             is_in_software: line.guest.accelerator() == Accelerator::Tcg,
             console: matches!(line.up, Sign::Serial(_)).then(|| folder.join("console.log")),
