@@ -65,20 +65,7 @@ impl Restored {
         if let Some(uuid) = element.text_of("uuid") {
             Self::refuse_existing(virsh, uuid)?;
         }
-        let path = folder.join(format!(".sancerre-{}.xml", id()));
-        let failed = |source| CaptureError::File {
-            operation: "write",
-            path: path.clone(),
-            source,
-            advice: "make room there".into(),
-        };
-        // There are passwords in it.
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(element.written().as_bytes())).map_err(failed)?;
-        let defined = virsh.call(&["define", "--file", &path.display().to_string()]);
-        // It holds what the restored description holds.
-        let _ = std::fs::remove_file(&path);
-        defined?;
+        define_text(virsh, folder, &element.written())?;
         if start {
             virsh.call(&["start", "--domain", &name])?;
         }
@@ -86,7 +73,7 @@ impl Restored {
     }
 
     /// Returns the disks that are left out.
-    fn change(&self, element: &mut Element) -> Vec<String> {
+    pub(crate) fn change(&self, element: &mut Element) -> Vec<String> {
         element.attributes.retain(|(name, _)| name != "id");
         // libvirt gives labels anew.
         element
@@ -148,6 +135,24 @@ impl Restored {
         }
         true
     }
+}
+
+/// Tells libvirt of a machine by a file in a folder, which is removed again: there are passwords in it.
+pub(crate) fn define_text(virsh: &Virsh, folder: &Path, text: &str) -> Result<(), CaptureError> {
+    let path = folder.join(format!(".sancerre-{}.xml", id()));
+    let failed = |source| CaptureError::File {
+        operation: "write",
+        path: path.clone(),
+        source,
+        advice: "make room there".into(),
+    };
+    // Of a process that was killed and had this number.
+    let _ = std::fs::remove_file(&path);
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)?;
+    let defined = virsh.call(&["define", "--file", &path.display().to_string()]);
+    let _ = std::fs::remove_file(&path);
+    defined.map(drop)
 }
 
 fn set_text(element: &mut Element, name: &str, text: &str) {

@@ -1,6 +1,6 @@
 //! A machine as libvirt describes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::CaptureError;
 use crate::virsh::Virsh;
@@ -8,6 +8,9 @@ use crate::xml::Element;
 
 /// What the channel to an agent is called.
 const AGENT: &str = "org.qemu.guest_agent.0";
+
+/// What the socket is called at which a recovery serves disks.
+pub const EXPORTS: &str = "export.sock";
 
 /// A machine of the host.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ pub struct MachineDisk {
     pub skipped: Option<String>,
     /// Whether it holds nothing of the machine's own: an empty drive, a medium.
     pub is_medium: bool,
+    /// Whether its image stands on an export: it is being recovered, and is not whole.
+    pub(crate) is_on_export: bool,
 }
 
 impl Machine {
@@ -136,6 +141,13 @@ fn owner(element: &Element) -> Option<(u32, u32)> {
     Some((number(user)?, number(group)?))
 }
 
+/// Whether an image stands on an export of a recovery of ours.
+fn is_on_export(disk: &Element) -> bool {
+    let source = disk.child("backingStore").and_then(|backing| backing.child("source"));
+    let socket = source.and_then(|source| source.child("host")?.attribute("socket"));
+    socket.is_some_and(|socket| Path::new(socket).file_name() == Some(EXPORTS.as_ref()))
+}
+
 impl MachineDisk {
     fn parse(element: &Element) -> Option<Self> {
         let target = element.child("target")?.attribute("dev")?.to_owned();
@@ -160,6 +172,7 @@ impl MachineDisk {
         Some(Self {
             keeps_bitmaps: format == "qcow2" && is_written,
             is_medium: matches!(device, "cdrom" | "floppy"),
+            is_on_export: is_on_export(element),
             path: path.unwrap_or_default().into(),
             is_device: kind == "block",
             format: format.to_owned(),
@@ -206,6 +219,18 @@ mod tests {
         assert_eq!((read.nvram, read.owner), (Some("/n.fd".into()), Some((64055, 107))));
         let read = machine("<os><nvram type='file'><source file='/m.fd'/></nvram></os>").unwrap();
         assert_eq!((read.nvram, read.owner, read.is_active), (Some("/m.fd".into()), None, true));
+    }
+
+    #[test]
+    fn a_disk_that_is_being_recovered_is_told_from_one_on_a_base_image() {
+        let on = |socket: &str| {
+            let host = format!("<host transport='unix' socket='{socket}'/>");
+            let backing =
+                format!("<backingStore type='network'><source protocol='nbd'>{host}</source></backingStore>");
+            let disk = format!("<disk type='file'><source file='/a'/>{backing}<target dev='vda'/></disk>");
+            machine(&format!("<devices>{disk}</devices>")).unwrap().disks[0].is_on_export
+        };
+        assert_eq!([on("/srv/web01/export.sock"), on("/run/base.sock")], [true, false]);
     }
 
     #[test]

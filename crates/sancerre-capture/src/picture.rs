@@ -15,6 +15,8 @@ pub struct Pull {
     pub session: Option<String>,
     /// The ids of the machine's snapshots, the newest last.
     pub snapshots: Vec<String>,
+    /// This program, which starts itself to end the picture should this process be killed; none goes without.
+    pub program: Option<PathBuf>,
     /// The targets of the disks that are wanted.
     pub targets: Vec<String>,
     /// How it is frozen; none leaves it running.

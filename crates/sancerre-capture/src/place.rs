@@ -69,6 +69,11 @@ impl Place {
         Ok(place)
     }
 
+    /// The folder of all machines.
+    pub(crate) fn base(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// What the machine is called here.
     pub(crate) fn id(&self) -> String {
         self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()

@@ -90,9 +90,9 @@ impl Monitor {
         Self { counters: Arc::default(), listener: Arc::new(listener), cancel: Cancel::default() }
     }
 
-    /// One that counts and stops with this one, and passes its events elsewhere: for one of several works of a command.
-    pub fn telling(&self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { listener: Arc::new(listener), ..self.clone() }
+    /// One that stops with this one, counts for itself, and passes its events elsewhere: for one of several works of a command.
+    pub fn counting_apart(&self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { counters: Arc::default(), listener: Arc::new(listener), ..self.clone() }
     }
 
     /// A monitor that drops events: for tests and for embedding.

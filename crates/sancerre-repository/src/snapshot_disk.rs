@@ -14,6 +14,7 @@ mod extents;
 mod flights;
 mod heal;
 mod sequence;
+mod spool;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -41,6 +42,8 @@ use sequence::Sequences;
 pub use blocking::BlockingSnapshotDisk;
 pub use cache::ChunkCache;
 pub use extents::Extent;
+pub use spool::Spool;
+use spool::Spooled;
 
 /// Frames and leaves that one read fetches at once.
 const IN_FLIGHT: usize = 16;
@@ -63,6 +66,7 @@ pub struct SnapshotDisk {
     /// Where a copy of a chunk lies whose own place is damaged; none if there is none.
     healed: Mutex<LruCache<ContentId, Option<Place>>>,
     sequences: Mutex<Sequences>,
+    spooled: Option<Spooled>,
 }
 
 /// A chunk of the disk.
@@ -95,6 +99,19 @@ impl SnapshotDisk {
         cache: &Arc<ChunkCache>,
         monitor: &Monitor,
     ) -> Result<Arc<Self>> {
+        Self::open_spooled(reader, member, cache, monitor, None)
+    }
+
+    /// The same, which keeps in `spool` what was fetched, and reads from there what it has.
+    ///
+    /// Errors: as [`SnapshotDisk::open`].
+    pub fn open_spooled(
+        reader: &SnapshotReader,
+        member: &Member,
+        cache: &Arc<ChunkCache>,
+        monitor: &Monitor,
+        spool: Option<Arc<dyn Spool>>,
+    ) -> Result<Arc<Self>> {
         reader.refuse_unreadable(member)?;
         let frames = Arc::clone(reader.frames());
         let id_key = frames.repository().keys.zone_secrets()?.keys.id;
@@ -112,6 +129,7 @@ impl SnapshotDisk {
             searches: Flights::default(),
             healed: Mutex::new(LruCache::new(HEALED_KEPT)),
             sequences: Mutex::default(),
+            spooled: spool.map(Spooled::new),
         }))
     }
 
@@ -167,13 +185,21 @@ impl SnapshotDisk {
     }
 
     async fn fetch_ahead(self: Arc<Self>, range: Range<u64>) {
-        let Ok(chunks) = self.chunks(range).await else { return };
-        let (cache, frames) = (&self.cache, &self.frames);
+        let Ok(mut chunks) = self.chunks(range).await else { return };
+        chunks.retain(|chunk| !self.is_spooled([chunk].into_iter()));
         // Map order: what will be wanted first comes first.
         let mut seen = BTreeSet::new();
-        let places = chunks.iter().map(|chunk| chunk.place.frame).filter(|place| seen.insert(*place));
-        let fetch = |place: FramePlace| async move { cache.read_ahead(frames, &place).await };
-        stream::iter(places).for_each_concurrent(AHEAD_IN_FLIGHT, fetch).await;
+        let first = chunks.iter().filter(|chunk| seen.insert(chunk.place.frame));
+        let disk = &self;
+        let fetch = |chunk: &Chunk| {
+            let (place, near) = (chunk.place.frame, chunk.at);
+            async move {
+                if let Some(frame) = disk.cache.read_ahead(&disk.frames, &place).await {
+                    disk.keep(place, &frame, near).await;
+                }
+            }
+        };
+        stream::iter(first).for_each_concurrent(AHEAD_IN_FLIGHT, fetch).await;
     }
 
     fn inside(&self, offset: u64, length_bytes: u64) -> Result<Range<u64>> {
@@ -254,13 +280,19 @@ impl SnapshotDisk {
         place: FramePlace,
         chunks: Vec<Chunk>,
     ) -> Result<Vec<(Chunk, Arc<Frame>)>> {
+        let (mut found, chunks) = self.from_spool(chunks).await;
+        let Some(near) = chunks.first().map(|chunk| chunk.at) else { return Ok(found) };
         let frame = match self.cache.frame(&self.frames, &place).await {
-            Err(error) if error.is_damage() => return self.heal(chunks, Arc::new(error)).await,
+            Err(error) if error.is_damage() => {
+                found.extend(self.heal(chunks, Arc::new(error)).await?);
+                return Ok(found);
+            }
             frame => frame?,
         };
+        self.keep(place, &frame, near).await;
         let has = |chunk: &Chunk| frame.chunk(&self.id_key, &chunk.id, &chunk.place).is_some();
         let (good, bad): (Vec<Chunk>, Vec<Chunk>) = chunks.into_iter().partition(has);
-        let mut found: Vec<_> = good.into_iter().map(|chunk| (chunk, Arc::clone(&frame))).collect();
+        found.extend(good.into_iter().map(|chunk| (chunk, Arc::clone(&frame))));
         if let Some(first) = bad.first() {
             let why = Arc::new(self.forged(first));
             found.extend(self.heal(bad, why).await?);

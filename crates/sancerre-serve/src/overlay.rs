@@ -9,6 +9,7 @@
 
 mod bits;
 mod medium;
+mod spool;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use crate::export::{ReadFailure, ServedDisk, Stretch, WriteFailure, WrittenDisk};
 use bits::Bits;
 pub use medium::{OverlayError, OverlayFile, OverlayMedium};
+pub use spool::SpoolFile;
 
 /// The unit that is taken over from the disk below as a whole.
 pub(crate) const BLOCK_BYTES: u64 = 4096;

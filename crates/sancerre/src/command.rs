@@ -47,7 +47,7 @@ use crate::interrupt::{self, Watch};
 use crate::io::{Environment, Io, Prompt};
 use crate::limits;
 use crate::output::Output;
-use crate::progress::{Progress, Work};
+use crate::progress::{Board, Progress, Work};
 use crate::unreadable;
 use crate::written::{self, Intent};
 
@@ -189,6 +189,14 @@ impl Context {
         let monitor = self.monitor();
         let signals = interrupt::watch(&monitor, &self.cancel, &self.output)?;
         let progress = Progress::start(work, &monitor, &self.output);
+        Ok((monitor, Watched { _progress: progress, _signals: signals }))
+    }
+
+    /// The same for several machines, each of which counts for itself.
+    pub(crate) fn watched_machines(&self, board: &Arc<Board>) -> Result<(Monitor, Watched), Failure> {
+        let monitor = self.monitor();
+        let signals = interrupt::watch(&monitor, &self.cancel, &self.output)?;
+        let progress = Progress::of_machines(board, &self.output);
         Ok((monitor, Watched { _progress: progress, _signals: signals }))
     }
 }

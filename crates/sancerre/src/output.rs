@@ -42,8 +42,8 @@ struct Streams {
     /// None once a command took it for data.
     stdout: Option<Box<dyn Write + Send>>,
     stderr: Box<dyn Write + Send>,
-    /// Whether a progress line stands on the terminal.
-    has_line: bool,
+    /// Progress lines that stand on the terminal.
+    drawn: usize,
     /// Why a line of JSON could not be written.
     lost: Option<std::io::Error>,
     /// Warnings by what they have in common: how many, and the last.
@@ -79,13 +79,7 @@ impl Output {
             unheard: Exit::Failed,
             is_terminal: io.stderr_is_terminal,
             clock: sancerre_engine::host::Host::real(crate::TOOL).clock,
-            streams: Mutex::new(Streams {
-                stdout,
-                stderr,
-                has_line: false,
-                lost: None,
-                alike: BTreeMap::new(),
-            }),
+            streams: Mutex::new(Streams { stdout, stderr, drawn: 0, lost: None, alike: BTreeMap::new() }),
         }
     }
 
@@ -190,17 +184,24 @@ impl Output {
         self.line("status", fields);
     }
 
-    /// Draws the progress line anew.
-    pub(crate) fn redraw(&self, line: &str) {
+    /// Draws the progress lines anew.
+    pub(crate) fn redraw(&self, lines: &[String]) {
         self.with(|streams| {
+            let mut text = up(streams.drawn);
+            for (number, line) in lines.iter().enumerate() {
+                let end = if number > 0 { "\n" } else { "" };
+                text.push_str(&format!("{end}\r{}\x1b[K", plain::line(line)));
+            }
+            if lines.len() < streams.drawn {
+                text.push_str("\x1b[J");
+            }
             // A terminal that went away is no reason to stop a backup.
-            let _ =
-                write!(streams.stderr, "\r{}\x1b[K", plain::line(line)).and_then(|()| streams.stderr.flush());
-            streams.has_line = true;
+            let _ = write!(streams.stderr, "{text}").and_then(|()| streams.stderr.flush());
+            streams.drawn = lines.len();
         });
     }
 
-    /// Removes the progress line.
+    /// Removes the progress lines.
     pub(crate) fn clear(&self) {
         self.with(Streams::clear);
     }
@@ -279,9 +280,19 @@ impl Output {
 
 impl Streams {
     fn clear(&mut self) {
-        if std::mem::take(&mut self.has_line) {
-            let _ = write!(self.stderr, "\r\x1b[K").and_then(|()| self.stderr.flush());
+        let drawn = std::mem::take(&mut self.drawn);
+        if drawn > 0 {
+            let erase = if drawn > 1 { "\r\x1b[J" } else { "\r\x1b[K" };
+            let _ = write!(self.stderr, "{}{erase}", up(drawn)).and_then(|()| self.stderr.flush());
         }
+    }
+}
+
+/// From the last of some lines to the first.
+fn up(lines: usize) -> String {
+    match lines.saturating_sub(1) {
+        0 => String::new(),
+        above => format!("\x1b[{above}A"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Progress of a long command: a line on a terminal, now and then a line elsewhere, numbers for JSON.
 
+mod board;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::output::Output;
 use crate::units::{duration, seconds, size};
+pub(crate) use board::Board;
 
 /// Between two drawings on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -17,8 +20,9 @@ const REDRAW: Duration = Duration::from_millis(200);
 const LOG: Duration = Duration::from_secs(10);
 /// Width of the bar.
 const BAR: usize = 16;
-/// Columns of a terminal that does not say how many it has.
+/// Columns and rows of a terminal that does not say how many it has.
 const COLUMNS: usize = 80;
+const ROWS: usize = 24;
 /// Weight of the newest interval in the rate that time left is reckoned with.
 const SMOOTHING: f64 = 0.1;
 
@@ -54,6 +58,15 @@ impl Progress {
         });
         Self { task, output: output.clone() }
     }
+
+    /// Starts to watch several machines; nothing with `--quiet`.
+    pub(crate) fn of_machines(board: &Arc<Board>, output: &Arc<Output>) -> Self {
+        let task = output.progress().map(|redraws| {
+            let (board, output) = (board.clone(), output.clone());
+            tokio::spawn(async move { board.show(&output, redraws).await })
+        });
+        Self { task, output: output.clone() }
+    }
 }
 
 impl Drop for Progress {
@@ -74,7 +87,7 @@ async fn show(work: Work, counters: &Counters, output: &Output, redraws: bool) {
         ticks.tick().await;
         sample = sample.next(Counted::of(counters), started.elapsed());
         match (redraws, output.is_json()) {
-            (true, _) => output.redraw(&drawn(work, &sample, columns())),
+            (true, _) => output.redraw(&[drawn(work, &sample, columns())]),
             (false, true) => output.status(status(&sample)),
             (false, false) => output.message(&line(work, &sample)),
         }
@@ -99,6 +112,16 @@ impl Counted {
             data: counters.data_bytes.load(Relaxed),
             new: counters.new_bytes.load(Relaxed),
             stored: counters.stored_bytes.load(Relaxed),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total.saturating_add(other.total),
+            done: self.done.saturating_add(other.done),
+            data: self.data.saturating_add(other.data),
+            new: self.new.saturating_add(other.new),
+            stored: self.stored.saturating_add(other.stored),
         }
     }
 
@@ -141,6 +164,12 @@ impl Sample {
 fn columns() -> usize {
     let told = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
     if told == 0 { COLUMNS } else { told }
+}
+
+/// Its rows, now.
+fn rows() -> usize {
+    let told = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_row));
+    if told == 0 { ROWS } else { told }
 }
 
 /// The line, with a bar before it where there is room. It leaves the last column free: a line that fills all of them

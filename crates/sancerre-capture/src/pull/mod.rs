@@ -12,24 +12,22 @@ mod base;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::base::{Base, named_in};
 use crate::agent::Agent;
 use crate::checkpoint::{self, Names};
 use crate::error::CaptureError;
 use crate::freezing::Freezing;
+use crate::keeper::{Keeper, PullJob};
 use crate::machine::{Machine, MachineDisk};
 use crate::picture::{DEVICES, Picture, PictureDisk, Pictured, Pull};
 use crate::place::Place;
+use crate::recovered::BlockJob;
 use crate::room::{self, Room};
 use crate::virsh::Virsh;
 use crate::xml::Element;
 
-/// How long a job may take to end.
-const END: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_millis(50);
 /// What a process that was killed asked of libvirt goes on, and is waited for: to end a job that only begins hangs libvirt.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A running machine that nobody else backs up meanwhile.
@@ -48,6 +46,8 @@ pub struct Live {
 struct Job {
     checkpoint: Option<String>,
     room: Room,
+    /// Ends it when this process is killed.
+    keeper: Option<Keeper>,
 }
 
 /// A disk of a picture to be.
@@ -75,8 +75,9 @@ impl Live {
         if live.machine.is_active {
             live.freezing().thaw_left();
         }
-        match live.running_job()? {
-            Some(job) if live.is_ours(&job) => live.end_job()?,
+        let ours = live.pull_job();
+        match ours.running()? {
+            Some(job) if ours.is_ours(&job) => ours.end()?,
             Some(_) => {
                 return Err(CaptureError::Busy {
                     machine: live.machine.name.clone(),
@@ -89,8 +90,31 @@ impl Live {
             }
             None => {}
         }
+        live.refuse_pull()?;
         live.remove_files();
         Ok(live)
+    }
+
+    /// A disk that is being made whole. QEMU 10.0 dies when it is asked for its nodes after such a job ended and before libvirt
+    /// looked at that, and libvirt asks for them when a picture begins. Nor could that disk be made whole meanwhile.
+    fn refuse_pull(&self) -> Result<(), CaptureError> {
+        for disk in self.machine.taken() {
+            let job = match self.machine.is_active {
+                true => BlockJob::find(&self.virsh, &self.machine.uuid, &disk.target)?,
+                false => None,
+            };
+            if disk.is_on_export || job.is_some_and(|job| job.is_pull()) {
+                return Err(CaptureError::Busy {
+                    machine: self.machine.name.clone(),
+                    why: format!(
+                        "its disk {} is being made whole (a recovery, a block pull), and a backup beside that can end the guest; \
+                         run again once it is whole",
+                        disk.target
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The machine.
@@ -102,6 +126,14 @@ impl Live {
         let agent = || Agent::Virsh(self.virsh.clone(), self.machine.uuid.clone());
         let agent = self.machine.has_agent.then(agent);
         Freezing { agent, marker: self.place.marker(), name: &self.machine.name }
+    }
+
+    /// Who ends the job when this process is killed.
+    fn keeper(&self, pull: &Pull, asked: &[Asked<'_>]) -> Result<Option<Keeper>, CaptureError> {
+        let Some(program) = &pull.program else { return Ok(None) };
+        let scratch: Vec<PathBuf> = asked.iter().map(|asked| asked.scratch.clone()).collect();
+        let keeper = Keeper::start(program, &self.pull_job(), self.place.base(), &scratch);
+        keeper.map(Some).map_err(CaptureError::Unfit)
     }
 
     fn asked<'a>(&self, disk: &'a MachineDisk, base: Option<&Base>) -> Asked<'a> {
@@ -172,31 +204,10 @@ impl Live {
         Element::new("domainbackup").with("mode", "pull").holding(server).holding(disks)
     }
 
-    /// The backup that libvirt runs on the machine.
-    fn running_job(&self) -> Result<Option<Element>, CaptureError> {
-        match self.virsh.xml("a backup", &["backup-dumpxml", "--domain", &self.machine.uuid]) {
-            Ok((job, _)) => Ok(Some(job)),
-            Err(CaptureError::Refused { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn is_ours(&self, job: &Element) -> bool {
-        let socket = job.child("server").and_then(|server| server.attribute("socket"));
-        socket.is_some_and(|socket| Path::new(socket) == self.place.socket())
-    }
-
-    fn end_job(&self) -> Result<(), CaptureError> {
-        let started = Instant::now();
-        self.virsh.call(&["domjobabort", "--domain", &self.machine.uuid])?;
-        while self.running_job()?.is_some_and(|job| self.is_ours(&job)) {
-            if started.elapsed() > END {
-                let what = format!("virsh domjobabort --domain {}", self.machine.uuid);
-                return Err(CaptureError::Slow { what, seconds: END.as_secs() });
-            }
-            thread::sleep(STEP);
-        }
-        Ok(())
+    /// The job of ours, if it runs.
+    fn pull_job(&self) -> PullJob {
+        let (virsh, uuid) = (self.virsh.clone(), self.machine.uuid.clone());
+        PullJob { virsh, uuid, socket: self.place.socket() }
     }
 
     /// What lies in our folder, and what the guest overwrote meanwhile.
@@ -238,12 +249,13 @@ impl Pictured for Live {
         if let Some(why) = folders.iter().find_map(|folder| room::too_little(folder)) {
             return Err(CaptureError::Unfit(why));
         }
-        let (virsh, uuid) = (self.virsh.clone(), self.machine.uuid.clone());
-        let give_up = move || drop(virsh.call(&["domjobabort", "--domain", &uuid]));
+        let ours = self.pull_job();
+        let give_up = move || drop(ours.end());
         let checkpoint = pull.session.as_ref().map(|session| self.names.checkpoint(session));
         let freeze = self.freezing().freeze(pull, &mut notes)?;
         // From here on there may be something to end.
-        self.job = Some(Job { checkpoint: checkpoint.clone(), room: Room::watch(folders, give_up) });
+        let (keeper, room) = (self.keeper(pull, &asked)?, Room::watch(folders, give_up));
+        self.job = Some(Job { checkpoint: checkpoint.clone(), room, keeper });
         self.ask(&mut asked, base.as_ref(), checkpoint.as_deref(), &mut notes)?;
         let frozen = self.freezing().thaw(pull, freeze, &mut notes)?;
         let socket = self.place.socket();
@@ -262,13 +274,11 @@ impl Pictured for Live {
     fn end(&mut self, is_saved: bool) -> Vec<String> {
         let Some(job) = self.job.take() else { return Vec::new() };
         let mut notes = Vec::new();
-        match self.running_job() {
-            Ok(Some(running)) if self.is_ours(&running) => {
-                notes.extend(self.end_job().err().map(|error| error.to_string()));
-            }
-            Ok(_) => {}
-            Err(error) => notes.push(error.to_string()),
+        let ended = self.pull_job().end();
+        if let (Ok(()), Some(keeper)) = (&ended, job.keeper) {
+            keeper.let_go();
         }
+        notes.extend(ended.err().map(|error| error.to_string()));
         self.remove_files();
         let Some(new) = job.checkpoint else { return notes };
         let ours = match self.checkpoints() {
@@ -324,6 +334,7 @@ mod tests {
             keeps_bitmaps: true,
             skipped: None,
             is_medium: false,
+            is_on_export: false,
         };
         let disks = [disk("vda"), disk("vdb")];
         let asked = || -> Vec<Asked<'_>> {

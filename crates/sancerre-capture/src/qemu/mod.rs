@@ -25,6 +25,7 @@ use crate::agent::Agent;
 use crate::checkpoint::Names;
 use crate::error::CaptureError;
 use crate::freezing::Freezing;
+use crate::keeper::Keeper;
 use crate::picture::{DEVICES, Picture, PictureDisk, Pictured, Pull};
 use crate::place::{self, Place};
 use crate::room::{self, Room};
@@ -43,6 +44,7 @@ const GREETING: Duration = Duration::from_secs(10);
 /// A running QEMU that nobody else of us backs up meanwhile.
 pub struct Qemu {
     qmp: Arc<Mutex<Qmp>>,
+    monitor: PathBuf,
     place: Place,
     names: Names,
     scratch: Option<PathBuf>,
@@ -59,6 +61,8 @@ struct Job {
     /// What is copied before it is overwritten ends with it.
     backups: Vec<String>,
     room: Room,
+    /// Ends them when this process is killed.
+    keeper: Option<Keeper>,
 }
 
 /// A disk of a picture to be.
@@ -101,7 +105,18 @@ impl Qemu {
         let place = Place::claim(run_folder, &id, Some((found.uid(), found.gid())), PATIENCE)?;
         let qmp = Qmp::connect_within(&path, GREETING).map_err(|error| connecting(monitor, error))?;
         let (qmp, names) = (Arc::new(Mutex::new(qmp)), Names::of(repository));
-        let mut qemu = Self { qmp, place, names, scratch, uuid: None, agent, disks: Vec::new(), job: None };
+        let monitor_path = path.clone();
+        let mut qemu = Self {
+            qmp,
+            monitor: monitor_path,
+            place,
+            names,
+            scratch,
+            uuid: None,
+            agent,
+            disks: Vec::new(),
+            job: None,
+        };
         let uuid = qemu.ask("query-uuid", json!({}))?;
         let uuid = uuid.get("UUID").and_then(Value::as_str);
         let is_given = |uuid: &&str| uuid.bytes().any(|byte| byte != b'0' && byte != b'-');
@@ -132,6 +147,11 @@ impl Qemu {
     /// All that it has as a disk, taken or not.
     pub fn disks(&self) -> &[QemuDisk] {
         &self.disks
+    }
+
+    fn keeper(&self, program: &Path) -> Result<Keeper, CaptureError> {
+        Keeper::of_qemu(program, &self.monitor, &self.place.id(), self.place.base())
+            .map_err(CaptureError::Unfit)
     }
 
     fn freezing(&self) -> Freezing<'_> {
@@ -289,7 +309,8 @@ impl Pictured for Qemu {
         let (qmp, ended) = (Arc::clone(&self.qmp), backups.clone());
         let room = Room::watch(folders, move || give_up(&qmp, &ended));
         // From here on there may be something to end.
-        self.job = Some(Job { list: list.clone(), backups, room });
+        let keeper = pull.program.as_ref().map(|program| self.keeper(program)).transpose()?;
+        self.job = Some(Job { list: list.clone(), backups, room, keeper });
         for one in &asked {
             self.make_scratch(one)?;
         }
@@ -319,6 +340,9 @@ impl Pictured for Qemu {
     fn end(&mut self, is_saved: bool) -> Vec<String> {
         let Some(job) = self.job.take() else { return Vec::new() };
         let mut notes = self.clear();
+        if let (true, Some(keeper)) = (notes.is_empty(), job.keeper) {
+            keeper.let_go();
+        }
         if let Some(new) = job.list {
             // Saved: all that came before it. Not saved: this one.
             let kept = self.keep_lists(|name| (name == new) == is_saved);
@@ -334,6 +358,23 @@ impl Drop for Qemu {
     }
 }
 
+/// Ends what a process that was killed has QEMU keep aside.
+///
+/// # Errors
+/// What QEMU says.
+pub(crate) fn end_left(monitor: &Path) -> Result<(), CaptureError> {
+    let qmp = Qmp::connect_within(monitor, GREETING).map_err(|error| connecting(monitor, error))?;
+    let qmp = Mutex::new(qmp);
+    let jobs = ask(&qmp, "query-jobs", json!({}))?;
+    let ids = jobs.as_array().into_iter().flatten().filter_map(|job| job.get("id")?.as_str());
+    let ours: Vec<String> = ids.filter(|id| id.starts_with(OURS)).map(str::to_owned).collect();
+    // Without one there is nothing of ours that grows, and a server may be somebody else's.
+    if !ours.is_empty() {
+        give_up(&qmp, &ours);
+    }
+    Ok(())
+}
+
 /// Ends a picture that is read: nobody may read on once the disks do not stand still any more, so the server goes first.
 fn give_up(qmp: &Mutex<Qmp>, backups: &[String]) {
     if ask(qmp, "nbd-server-stop", json!({})).is_ok() {
@@ -341,6 +382,20 @@ fn give_up(qmp: &Mutex<Qmp>, backups: &[String]) {
             // What is left of it is removed with the rest.
             let _ = ask(qmp, "block-job-cancel", json!({"device": id, "force": true}));
         }
+        go_on(qmp, backups);
+    }
+}
+
+/// A guest whose write was refused for want of room writes it again, once nothing is kept aside any more.
+fn go_on(qmp: &Mutex<Qmp>, backups: &[String]) {
+    let started = Instant::now();
+    let is_there = |jobs: Value| backups.iter().any(|id| named(&jobs, "id", id).is_some());
+    while ask(qmp, "query-jobs", json!({})).is_ok_and(is_there) && started.elapsed() < END {
+        thread::sleep(STEP);
+    }
+    let status = ask(qmp, "query-status", json!({})).unwrap_or_default();
+    if status.get("status").and_then(Value::as_str) == Some("io-error") {
+        let _ = ask(qmp, "cont", json!({}));
     }
 }
 

@@ -60,6 +60,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Of these bytes, none of which is proven yet.
+    pub(super) fn new(raw: Vec<u8>) -> Self {
+        Self { raw, proven: Mutex::default() }
+    }
+
     /// The bytes at this place, if they are those of this chunk.
     pub(super) fn chunk(&self, id_key: &[u8; 32], id: &ContentId, place: &Place) -> Option<&[u8]> {
         let start = to_usize(place.offset_bytes);
@@ -148,11 +153,16 @@ impl ChunkCache {
     }
 
     /// A frame that may be wanted soon: one attempt, and not before those that came first.
-    pub(super) async fn read_ahead(self: &Arc<Self>, frames: &Arc<Frames>, place: &FramePlace) {
-        let Ok(id) = id_of(frames, place) else { return };
-        if self.kept(&id).is_none() {
+    pub(super) async fn read_ahead(
+        self: &Arc<Self>,
+        frames: &Arc<Frames>,
+        place: &FramePlace,
+    ) -> Option<Arc<Frame>> {
+        let id = id_of(frames, place).ok()?;
+        match self.kept(&id) {
             // What is wrong with it will be said when somebody wants it.
-            drop(self.fly(id, frames, place, Attempts::One).await);
+            None => self.fly(id, frames, place, Attempts::One).await.ok(),
+            kept => kept,
         }
     }
 
@@ -190,7 +200,7 @@ impl ChunkCache {
         self.fetched_frames.fetch_add(1, Ordering::Relaxed);
         self.fetched_bytes.fetch_add(u64::from(place.sealed_bytes), Ordering::Relaxed);
         let bytes = to_u64(raw.len()).saturating_add(to_u64(raw.len()) / 8).saturating_add(OVERHEAD_BYTES);
-        let frame = Arc::new(Frame { raw, proven: Mutex::default() });
+        let frame = Arc::new(Frame::new(raw));
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(id, Arc::clone(&frame), bytes);
         Ok(frame)
     }

@@ -4,6 +4,7 @@ pub(crate) mod import;
 mod told;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -28,7 +29,7 @@ use crate::live::{self, LiveOptions};
 use crate::named_path;
 use crate::plain;
 use crate::printed::Ended;
-use crate::progress::Work;
+use crate::progress::{Board, Work};
 use crate::repository;
 use crate::sources::{self, Attachment, DiskSource};
 
@@ -249,14 +250,34 @@ pub(crate) async fn open(
     options: &Backup,
     context: &Context,
 ) -> Result<(Repository, Monitor, Watched), Failure> {
-    let mut repository = repository::open(context, Access::Metadata).await?;
+    let repository = repository::open(context, Access::Metadata).await?;
     let (monitor, watched) = context.watched(Work::Backup)?;
+    Ok((cached(options, context, repository, &monitor)?, monitor, watched))
+}
+
+/// The same for several machines.
+pub(crate) async fn open_all(
+    options: &Backup,
+    context: &Context,
+    board: &Arc<Board>,
+) -> Result<(Repository, Monitor, Watched), Failure> {
+    let repository = repository::open(context, Access::Metadata).await?;
+    let (monitor, watched) = context.watched_machines(board)?;
+    Ok((cached(options, context, repository, &monitor)?, monitor, watched))
+}
+
+fn cached(
+    options: &Backup,
+    context: &Context,
+    mut repository: Repository,
+    monitor: &Monitor,
+) -> Result<Repository, Failure> {
     if let Some(folder) = cache_folder(options, context, repository.store.is_remote())? {
         context.output.detail(&format!("cache {}", plain::path(&folder)));
         let warned = monitor.clone();
         repository.cache = Cache::new(folder, CACHE_BYTES, move |warning| warned.warn(Topic::Hint, warning));
     }
-    Ok((repository, monitor, watched))
+    Ok(repository)
 }
 
 /// Says so if the store's clock is another one.

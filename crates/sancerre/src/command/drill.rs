@@ -191,7 +191,7 @@ async fn watched(
     }
     let members = nbd::disks(reader)?;
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    let server = nbd::server(nbd::exports(reader, &members, &cache, &monitor)?, context);
+    let server = nbd::server(nbd::exports(reader, &members, &cache, &monitor, None)?, context);
     let socket = Socket::bind(&scratch.exports())?;
     let when = UpWhen {
         serial: options.words(),

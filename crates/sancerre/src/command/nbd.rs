@@ -1,6 +1,7 @@
 //! `nbd`: the disks of a snapshot for QEMU and other clients of NBD, until a signal comes.
 
 mod listen;
+mod spool;
 mod writable;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use clap::Args;
 use sancerre_engine::monitor::Monitor;
-use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
+use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk, Spool};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
 use sancerre_format::outcome::{Member, MemberKind};
@@ -43,6 +44,7 @@ Examples:
   qemu-img create -f qcow2 -F raw -b 'nbd+unix:///disk0?socket=/run/web01.sock' web01.qcow2
   nbdcopy 'nbd+unix:///disk0?socket=/run/web01.sock' web01.raw
   sancerre nbd web01:latest:disk0 --socket /run/web01.sock --writable /srv/web01.overlay
+  sancerre nbd web01:latest:disk0 --socket /run/web01.sock --spool /var/cache/web01.spool
   sancerre nbd web01:latest --listen 10.0.0.7:10809 --tls-certificate host.pem \\
     --tls-key host.key --tls-clients ca.pem")]
 pub(crate) struct Nbd {
@@ -58,13 +60,20 @@ pub(crate) struct Nbd {
     /// snapshot alone
     #[arg(long, value_name = "OVERLAY")]
     writable: Option<PathBuf>,
+    /// Keep what was fetched in this file, which is made if it is not there, so that it is not fetched again after a restart. It
+    /// holds the guest's data unencrypted, readable by this user alone, may become as large as the disk's data, and goes with
+    /// this disk of this snapshot alone; delete it when it is not needed any more
+    #[arg(long, value_name = "FILE")]
+    spool: Option<PathBuf>,
 }
 
 impl Nbd {
     /// What it writes, in words, and where.
     pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
         let socket = self.socket.iter().map(|path| ("the socket", path.clone()));
-        socket.chain(self.writable.iter().map(|path| ("the overlay", path.clone()))).collect()
+        let overlay = self.writable.iter().map(|path| ("the overlay", path.clone()));
+        let spool = self.spool.iter().map(|path| ("the spool", path.clone()));
+        socket.chain(overlay).chain(spool).collect()
     }
 }
 
@@ -79,7 +88,8 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
         is_whole &= unreadable::tell(context, member, UNREADABLE)?;
     }
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    let mut exports = exports(&reader, &members, &cache, &monitor)?;
+    let spool = options.spool.as_deref().map(|path| spool::open(&reader, &members, path)).transpose()?;
+    let mut exports = exports(&reader, &members, &cache, &monitor, spool)?;
     let overlay = match &options.writable {
         Some(path) => Some(writable::over(&reader, &mut exports, path)?),
         None => None,
@@ -115,17 +125,18 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     Ok(ended(if is_whole { Exit::Done } else { Exit::NotAsAsked }, summary))
 }
 
-/// These members of a snapshot, each under its own name.
+/// These members of a snapshot, each under its own name; what is fetched of an only one is kept in `spool`.
 pub(super) fn exports(
     reader: &SnapshotReader,
     members: &[&Member],
     cache: &Arc<ChunkCache>,
     monitor: &Monitor,
+    spool: Option<Arc<dyn Spool>>,
 ) -> Result<Vec<Arc<dyn ServedDisk>>, Failure> {
     reader.warn(monitor);
     let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
     for member in members {
-        let disk = SnapshotDisk::open(reader, member, cache, monitor)?;
+        let disk = SnapshotDisk::open_spooled(reader, member, cache, monitor, spool.clone())?;
         exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
     }
     Ok(exports)

@@ -1,13 +1,14 @@
 //! `recover`: a machine starts from its snapshot at once, on its final storage, and its disks become whole while it runs.
 //!
 //! ```text
-//! recovery.json ──> overlays ──> export (here) ──> QEMU, on its own ──> block-stream ──> nothing needs the export
+//! recovery.json ──> overlays ──> export (here) ──> QEMU, on its own or of libvirt ──> block-stream ──> nothing needs the export
 //! ```
 //!
 //! Each step finds what an earlier run left, and goes on from there. What the guest writes lies in its overlay from the first
 //! moment, where no crash of this program, of the store or of the network reaches it.
 
 mod bring_up;
+mod libvirt;
 mod machine;
 mod order;
 pub(super) mod plan;
@@ -32,12 +33,14 @@ use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::interrupt::until_signal;
+use crate::live;
 use crate::plain;
 use crate::progress::{Progress, Work};
 use crate::repository;
 use crate::socket::Socket;
 use crate::units::{count, duration, seconds};
 use bring_up::Brought;
+use libvirt::Identity;
 use machine::Machine;
 use order::Order;
 use plan::Line;
@@ -50,9 +53,15 @@ use plan::Line;
 /// guest wrote is lost. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-In DIR a folder is made that is called like the machine: its disks (NAME.qcow2), console.log, and
-the sockets monitor.sock (QMP) and screen.sock (VNC). Without a network, unless QEMU is told of
-one behind --.
+In DIR a folder is made that is called like the machine, with its disks (NAME.qcow2).
+
+--to qemu starts a guest of its own: console.log, monitor.sock (QMP) and screen.sock (VNC) are in
+that folder. It has no network, unless QEMU is told of one behind --.
+
+--to libvirt defines the machine as it was and starts it; it stays defined. It has no network
+without --network, and nothing that was passed through from its old host. with-network.xml in that
+folder is what gives it its network back. It replaces no machine: --as NAME gives it another name,
+id and network addresses.
 
 Several machines at once: --plan names a file with a line for each, the most important first, whose
 disks are filled first. A line is what would stand here for that machine, and may say:
@@ -62,6 +71,8 @@ disks are filled first. A line is what would stand here for that machine, and ma
   --up-limit 10m  after so long those that wait for it are started all the same
 
 Examples:
+  sancerre recover web01:latest --to libvirt --storage /srv/guests
+  sancerre recover web01:latest --to libvirt --storage /srv/guests --as web01-test
   sancerre recover web01:latest --to qemu --storage /srv/guests
   sancerre recover web01:latest --to qemu --storage /srv/guests --guest-memory 8G -- -nic bridge,br=br0
   sancerre recover web01:latest --to qemu --storage /srv/guests --print
@@ -80,6 +91,9 @@ pub(crate) struct Recover {
     /// What runs the guest
     #[arg(long, value_name = "WHAT")]
     to: Hypervisor,
+    /// Which libvirt of this host [default: qemu:///system]
+    #[arg(long, value_name = "URI")]
+    connect: Option<String>,
     /// A directory for the guest's disks, which stay there
     #[arg(long, value_name = "DIR")]
     storage: PathBuf,
@@ -90,12 +104,16 @@ pub(crate) struct Recover {
     #[arg(long)]
     print: bool,
     #[command(flatten)]
+    identity: Identity,
+    #[command(flatten)]
     guest: GuestOptions,
 }
 
 /// What runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Hypervisor {
+    /// libvirt of this host: the machine as it was, of a snapshot by `backup --source libvirt`
+    Libvirt,
     /// A QEMU of its own
     Qemu,
 }
@@ -109,28 +127,46 @@ impl Recover {
     /// The machines, in the order in which they matter.
     fn lines(&self) -> Result<Vec<Line>, Failure> {
         let lines = match (&self.plan, &self.snapshot) {
-            (Some(_), _) if !plan::is_untouched(&self.guest) => {
+            (Some(_), _) if !plan::is_untouched(&self.guest) || self.identity.is_said() => {
                 return Err(Failure::usage(
                     "with --plan each guest has its own options: write them into its line of the plan",
                 ));
             }
             (Some(plan), _) => plan::read(plan)?,
-            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.guest)],
+            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.identity, &self.guest)],
             (None, None) => return Err(Failure::usage("name a snapshot, or a --plan")),
         };
         if lines.iter().any(|line| line.snapshot.member.is_some()) {
             return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
         }
+        lines.iter().try_for_each(|line| self.refuse_foreign(line))?;
         Ok(lines)
+    }
+
+    /// Options that mean nothing to what runs the guest.
+    fn refuse_foreign(&self, line: &Line) -> Result<(), Failure> {
+        match self.to {
+            Hypervisor::Qemu if line.identity.is_said() || self.connect.is_some() => {
+                Err(Failure::usage("--as, --network and --connect belong to --to libvirt"))
+            }
+            Hypervisor::Libvirt if !plan::is_described(&line.guest) => Err(Failure::usage(
+                "with --to libvirt the machine is as it was, and of the guest's options only --accel is known; change it with \
+                 `virsh edit` afterwards",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
 pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
-    let Hypervisor::Qemu = options.to;
     let lines = options.lines()?;
+    let virsh = match options.to {
+        Hypervisor::Libvirt => Some(live::virsh(context, options.connect.as_deref())?),
+        Hypervisor::Qemu => None,
+    };
     let repository = repository::open(context, Access::Content).await?;
-    let machines = machine::open_all(&lines, &options.storage, &repository, context).await?;
+    let machines = machine::open_all(&lines, &options.storage, virsh.as_ref(), &repository, context).await?;
     if options.print {
         return steps::print(&machines, context);
     }
@@ -168,7 +204,7 @@ async fn bring_up(
     cache: &Arc<ChunkCache>,
     context: &Context,
 ) -> Result<Brought, Failure> {
-    let exports = nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, cache, &copied.monitor)?;
+    let exports = nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, cache, &copied.monitor, None)?;
     let server = nbd::server(exports, context);
     let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
     let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
@@ -243,7 +279,11 @@ fn finish(
                 failures = failures.saturating_add(1);
                 reports.push(machine.report([("failed", json!(failure.message))]));
             }
-            Ok(brought) => reports.push(machine.report(whole(&brought))),
+            Ok(brought) => {
+                let lacks = brought.defined.as_ref().is_some_and(|defined| defined.lacks);
+                exit = if exit == Exit::Done && lacks { Exit::NotAsAsked } else { exit };
+                reports.push(machine.report(whole(&brought)));
+            }
         }
     }
     let took = started.elapsed();
@@ -271,12 +311,13 @@ fn finish(
     Ok(Done { exit, summary })
 }
 
-fn whole(brought: &Brought) -> [(&'static str, Value); 3] {
+fn whole(brought: &Brought) -> [(&'static str, Value); 4] {
     let paths: Vec<Value> = brought.disks.iter().map(|path| json!(path.display().to_string())).collect();
     [
         ("disks", json!(paths)),
         ("was_running", json!(brought.was_running)),
         ("running_after_seconds", json!(brought.running_after.map(seconds))),
+        ("defined", json!(brought.defined.as_ref().map(|defined| &defined.name))),
     ]
 }
 

@@ -1,5 +1,8 @@
 //! Every machine of the host: each its own snapshot, and one that fails stops no other.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
 use futures::StreamExt;
 use futures::stream;
 use sancerre_capture::Machine;
@@ -10,6 +13,8 @@ use super::with::With;
 use crate::command::backup;
 use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
+use crate::progress::Board;
+use crate::units::{duration, size};
 
 /// What one machine came to.
 struct Outcome {
@@ -36,23 +41,34 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
         return Err(Failure::usage("no machine of this host is of such a name; nothing was backed up"));
     }
     wanted.sort_by(|one, other| one.0.cmp(&other.0));
-    let (repository, monitor, _watched) = backup::open(options, context).await?;
+    let board = Board::new(wanted.iter().map(|(name, _)| name.as_str()));
+    let (repository, monitor, _watched) = backup::open_all(options, context, &board).await?;
     let parallel = u64::from(options.live.parallel);
     let memory_bytes = context.global.memory.checked_div(parallel).unwrap_or(context.global.memory);
     let with = With { options, context, repository, memory_bytes };
-    let work = wanted.into_iter().map(|(name, machine)| {
+    let work = wanted.into_iter().enumerate().map(|(number, (name, machine))| {
         let (output, shown) = (context.output.clone(), name.clone());
-        let own = monitor.telling(move |event| output.warning(&format!("{shown}: {event}")));
-        let (with, virsh, monitor) = (&with, &virsh, &monitor);
+        let own = monitor.counting_apart(move |event| output.warning(&format!("{shown}: {event}")));
+        let (with, virsh, monitor, board) = (&with, &virsh, &monitor, &board);
         async move {
-            context.output.detail(&format!("{name}: begins"));
+            let started = Instant::now();
+            board.begins(number, &own);
+            context.output.message(&format!("{name}: begins"));
+            let counters = own.counters.clone();
             let result = match (machine, monitor.check()) {
                 // Whoever asked to stop means all that has not begun.
                 (_, Err(error)) => Err(Failure::from(error)),
                 (Err(failure), Ok(())) => Err(failure),
                 (Ok(machine), Ok(())) => one::back_up(with, virsh, machine, own).await,
             };
-            ended(context, name, result)
+            let outcome = ended(context, name, result);
+            board.ends(number, is_saved(&outcome));
+            if is_saved(&outcome) {
+                let new = size(counters.new_bytes.load(Relaxed));
+                let took = duration(started.elapsed());
+                context.output.message(&format!("{}: saved after {took}, {new} of new data", outcome.name));
+            }
+            outcome
         }
     });
     let outcomes: Vec<Outcome> =
@@ -83,7 +99,7 @@ fn told(context: &Context, mut outcomes: Vec<Outcome>) -> Result<Done, Failure> 
         .map(|outcome| outcome.exit)
         .max_by_key(|exit| severity(*exit))
         .unwrap_or(Exit::Failed);
-    let saved = outcomes.iter().filter(|outcome| severity(outcome.exit) <= 2).count();
+    let saved = outcomes.iter().filter(|outcome| is_saved(outcome)).count();
     let mut lines = String::new();
     for outcome in &outcomes {
         let word = match outcome.exit {
@@ -109,6 +125,10 @@ fn told(context: &Context, mut outcomes: Vec<Outcome>) -> Result<Done, Failure> 
         ("failed".to_owned(), json!(all.saturating_sub(saved))),
     ];
     Ok(Done { exit: worst, summary: fields.into_iter().collect() })
+}
+
+fn is_saved(outcome: &Outcome) -> bool {
+    severity(outcome.exit) <= 2
 }
 
 /// Which code is worse: saved, saved with something to look at, saved and suspect, not saved, the program's own error.

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use sancerre_capture::{Restored, Virsh};
+use sancerre_capture::Restored;
 use sancerre_engine::select::Which;
 use sancerre_format::names::Title;
 use sancerre_image::nbd::NbdUri;
 use serde_json::{Value, json};
 
 use super::picture::{DESCRIPTION, NVRAM};
-use super::{CONNECTION, program};
 use crate::arguments::{Restore, parse_title};
 use crate::command::{Context, restore};
 use crate::exit::{Done, Exit, Failure};
@@ -44,7 +43,7 @@ pub(crate) struct DefineOptions {
 /// Restores the disks, then defines the machine.
 pub(crate) async fn run(options: Restore, context: &Context) -> Result<Done, Failure> {
     let define = &options.define;
-    let virsh = Virsh::new(program(context), define.connect.as_deref().unwrap_or(CONNECTION))?;
+    let virsh = super::virsh(context, define.connect.as_deref())?;
     let [snapshot] = options.snapshots.as_slice() else {
         return Err(Failure::usage("--to libvirt takes one snapshot at a time"));
     };

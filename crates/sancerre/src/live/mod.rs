@@ -8,7 +8,7 @@ mod picture;
 mod qemu;
 mod with;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -18,6 +18,7 @@ use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
 
 pub(crate) use define::{DefineOptions, run as define};
+pub(crate) use picture::{DESCRIPTION, NVRAM};
 
 /// What is asked for machines.
 const CONNECTION: &str = "qemu:///system";
@@ -118,13 +119,16 @@ impl LiveOptions {
     }
 
     fn virsh(&self, context: &Context) -> Result<Virsh, Failure> {
-        let uri = self.connect.as_deref().unwrap_or(CONNECTION);
-        Ok(Virsh::new(program(context), uri)?)
+        virsh(context, self.connect.as_deref())
     }
 
     fn run_folder(&self, context: &Context) -> PathBuf {
         let usual = || default_run_folder(context.environment.path("XDG_RUNTIME_DIR"));
-        self.run_dir.clone().unwrap_or_else(usual)
+        self.run_dir.as_deref().map_or_else(usual, absolute)
+    }
+
+    fn scratch_folder(&self) -> Option<PathBuf> {
+        self.scratch.as_deref().map(absolute)
     }
 
     fn freezing(&self) -> Result<Option<FreezeOptions>, Failure> {
@@ -149,6 +153,16 @@ fn this_program() -> Result<PathBuf, Failure> {
 /// What talks to libvirt; where it is not, that is said when it is started.
 fn program(context: &Context) -> PathBuf {
     context.environment.program(VIRSH).unwrap_or_else(|| VIRSH.into())
+}
+
+/// As another process must be told it, which has another working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// libvirt of this host, by this connection or the usual one.
+pub(crate) fn virsh(context: &Context, connect: Option<&str>) -> Result<Virsh, Failure> {
+    Ok(Virsh::new(program(context), connect.unwrap_or(CONNECTION))?)
 }
 
 /// Whether a name is what a pattern says: `*` for anything, `?` for one letter.

@@ -83,7 +83,7 @@ async fn save(
     let began = with.context.host.clock.now();
     let live = &with.options.live;
     let (run_folder, scratch, is_active) =
-        (live.run_folder(with.context), live.scratch.clone(), machine.is_active);
+        (live.run_folder(with.context), live.scratch_folder(), machine.is_active);
     let repository = with.repository.keys.trust.repository.to_string();
     let (virsh, claimed) = (virsh.clone(), machine.clone());
     // What a killed backup asked of libvirt is waited for, and other machines are backed up meanwhile.

@@ -19,8 +19,8 @@ use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 /// How QEMU's servers call the context of a list of changes.
 const CONTEXT: &str = "qemu:dirty-bitmap:";
 /// The machine's own files in a snapshot.
-pub(super) const DESCRIPTION: &str = "libvirt.xml";
-pub(super) const NVRAM: &str = "nvram";
+pub(crate) const DESCRIPTION: &str = "libvirt.xml";
+pub(crate) const NVRAM: &str = "nvram";
 /// More is no firmware's settings.
 const NVRAM_BYTES_MAX: u64 = 256 << 20;
 

@@ -24,7 +24,7 @@ pub(super) async fn run(options: &Backup, context: &Context) -> Result<Done, Fai
     let with = With { options, context, repository, memory_bytes: context.global.memory };
     let started = Instant::now();
     let (socket, live) = (socket.clone(), &options.live);
-    let (run_folder, scratch) = (live.run_folder(context), live.scratch.clone());
+    let (run_folder, scratch) = (live.run_folder(context), live.scratch_folder());
     let repository = with.repository.keys.trust.repository.to_string();
     let agent = live.agent.clone();
     let claimed =

@@ -103,6 +103,7 @@ impl With<'_> {
     ) -> Result<BackupReport, Failure> {
         let live = &self.options.live;
         let pull = Pull {
+            program: Some(super::this_program()?),
             targets,
             freeze: live.freezing()?,
             must_freeze: live.freeze == Freezing::Must,

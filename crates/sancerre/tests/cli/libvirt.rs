@@ -133,6 +133,25 @@ fn what_libvirt_or_qemu_forgot_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn a_machine_that_moves_to_another_host_while_it_runs_goes_on_where_it_was() {
+    let Some(mut host) = Host::start() else { return };
+    let guest = Guest { disks: &["qcow2", "qcow2"], ..Guest::default() };
+    host.run(&guest);
+    host.back_up(guest.name);
+    host.wait_for_writes(&guest, 3);
+    host.migrate(guest.name);
+    host.wait_for_writes(&guest, 3);
+    for _ in 0..2 {
+        // Its new host knows nothing of the checkpoint; the lists moved with the disks.
+        let saved = host.back_up(guest.name);
+        assert!(saved["scan"].as_str().unwrap().starts_with("map libvirt "), "{saved}");
+        host.is_a_moment(&guest, "latest");
+        host.is_clean(guest.name);
+        host.wait_for_writes(&guest, 3);
+    }
+}
+
+#[test]
 fn a_list_that_lies_is_found_and_the_disk_is_read() {
     let Some(host) = Host::start() else { return };
     let guest = Guest { disks: &["qcow2"], ..Guest::default() };
@@ -287,4 +306,53 @@ fn a_restored_machine_is_defined_again_and_none_is_replaced() {
     host.succeed(&restore("first/"));
     assert_eq!(host.ask(&["domuuid", guest.name]), uuid);
     assert_eq!(host.ask(&["domstate", guest.name]).trim(), "shut off");
+}
+
+/// What a program says at a terminal of so many rows and columns.
+fn at_a_terminal(host: &Host, arguments: &[&str]) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+    let line =
+        format!("stty rows 24 cols 100; exec {} {}", host.path("sancerre").display(), quoted.join(" "));
+    let mut command = host.command("script");
+    let output = command.args(["-qec", &line, "/dev/null"]).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_terminal_shows_each_machine_and_a_log_has_plain_lines() {
+    let Some(host) = Host::start() else { return };
+    let small =
+        |name| Guest { name, disks: &["qcow2"], disk_bytes: 8 * MIB, blocks: 256, ..Guest::default() };
+    for name in ["web01", "web02", "web03"] {
+        host.define(&small(name));
+        let path = host.disk(name, 0);
+        fs::write(host.path("noise"), crate::support::noise(u64::from(name.as_bytes()[4]), 2 * MIB)).unwrap();
+        let made = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2"])
+            .arg(host.path("noise"))
+            .arg(&path)
+            .status();
+        assert!(made.unwrap().success());
+        host.own(&path);
+    }
+    let all =
+        ["backup", "--key-file", "w.key", "--source", "libvirt", "--connect", "qemu:///session", "--all"];
+    // So slowly that something is drawn.
+    let slowly = [&all[..], &["--parallel", "2", "--limit-upload", "1MB"]].concat();
+    if crate::support::has("script") {
+        let shown = at_a_terminal(&host, &slowly);
+        for there in ["web01                [", "2 running, 1 waiting, 0 saved", "next: web03", "\x1b[2A"] {
+            assert!(shown.contains(there), "{there}: {shown}");
+        }
+        assert!(shown.contains("web03: saved after "), "{shown}");
+        assert!(shown.contains("3 of 3 machines saved"), "{shown}");
+    }
+    let output = host.succeed(&all);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!log.contains('\x1b') && !log.contains('\r'), "{log}");
+    for name in ["web01", "web02", "web03"] {
+        assert!(log.contains(&format!("{name}: begins\n")), "{log}");
+        assert!(log.contains(&format!("{name}: saved after ")), "{log}");
+    }
 }

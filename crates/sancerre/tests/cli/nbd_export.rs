@@ -394,3 +394,66 @@ fn what_clients_flushed_is_there_after_a_kill_and_the_snapshot_is_as_it_was() {
         assert!(told(&refused).contains(says), "{}", told(&refused));
     }
 }
+
+/// Waits until nothing more comes into a spool.
+fn settled(spool: &PathBuf) -> u64 {
+    let (mut before, mut blocks) = (0, spool.metadata().unwrap().blocks());
+    while before != blocks || blocks == 0 {
+        before = blocks;
+        std::thread::sleep(Duration::from_millis(300));
+        blocks = spool.metadata().unwrap().blocks();
+    }
+    blocks * 512
+}
+
+#[test]
+fn what_was_fetched_is_not_fetched_again_after_a_kill_and_what_is_spoilt_is() {
+    let site = Site::new();
+    let spool = site.local.path("spool");
+    let words = ["web01:latest:disk0", "--spool", "spool"];
+    let first_part = |serving: &Serving| {
+        let mut bytes = vec![0; 3 * MIB];
+        serving.disk("disk0").read_at(0, &mut bytes).unwrap();
+        assert!(bytes == site.bytes[..3 * MIB]);
+    };
+    let mut serving = site.serve_with(&words);
+    first_part(&serving);
+    settled(&spool);
+    serving.signal(Signal::KILL);
+    serving.ended();
+    assert_eq!(spool.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    let serving = site.serve_with(&words);
+    first_part(&serving);
+    let (_, summary) = serving.stop();
+    assert_eq!(summary["fetched_frames"], 0, "{summary}");
+    // The rest comes once.
+    let serving = site.serve_with(&words);
+    assert!(whole(&serving.disk("disk0")) == site.bytes);
+    assert!(settled(&spool) >= 8 * MIB as u64);
+    let (_, summary) = serving.stop();
+    assert_ne!(summary["fetched_frames"], 0, "{summary}");
+    let serving = site.serve_with(&words);
+    assert!(whole(&serving.disk("disk0")) == site.bytes);
+    let (_, summary) = serving.stop();
+    assert_eq!(summary["fetched_frames"], 0, "{summary}");
+    // Nobody believes what stands there.
+    let mut bytes = std::fs::read(&spool).unwrap();
+    let middle = bytes.windows(64).position(|window| window == &site.bytes[MIB..MIB + 64]).unwrap();
+    bytes[middle] ^= 1;
+    std::fs::write(&spool, bytes).unwrap();
+    let serving = site.serve_with(&words);
+    assert!(whole(&serving.disk("disk0")) == site.bytes);
+    let (_, summary) = serving.stop();
+    assert!(summary["fetched_frames"].as_u64().is_some_and(|frames| (1..4).contains(&frames)), "{summary}");
+    // It is of this disk alone, and of one server at a time.
+    for (snapshot, says) in [("web01:latest:data", "belongs to something else"), ("web01:latest", "one disk")]
+    {
+        let words = ["nbd", snapshot, "--socket", "t.sock", "--spool", "spool"];
+        let refused = site.local.run(&words);
+        assert!(told(&refused).contains(says), "{}", told(&refused));
+    }
+    let _serving = site.serve_with(&words);
+    let refused = site.local.run(&["nbd", words[0], "--socket", "t.sock", "--spool", "spool"]);
+    assert!(told(&refused).contains("another server has it open"), "{}", told(&refused));
+}

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use sancerre_boot::{
     Accelerator, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp, QmpError, StartError,
 };
+use sancerre_capture::EXPORTS;
 use serde_json::{Map, json};
 
-use super::order::{Look, Order, Run};
+use super::libvirt::{self, Libvirt};
+use super::order::{AgentAnswers, Look, Order, Run};
 use crate::exit::{Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::output::Output;
@@ -34,6 +36,8 @@ pub(super) struct Job {
     pub(super) has_agent: bool,
     pub(super) folder: PathBuf,
     pub(super) guest: GuestOptions,
+    /// What runs it; none for a QEMU of its own.
+    pub(super) libvirt: Option<Libvirt>,
 }
 
 /// A guest whose disks are whole.
@@ -45,18 +49,20 @@ pub(super) struct Brought {
     pub(super) was_running: bool,
     /// How long it took until it ran.
     pub(super) running_after: Option<Duration>,
+    /// What libvirt has of it; none for a QEMU of its own.
+    pub(super) defined: Option<libvirt::Defined>,
 }
 
 impl Job {
     pub(super) fn exports(&self) -> PathBuf {
-        self.folder.join("export.sock")
+        self.folder.join(EXPORTS)
     }
 
     pub(super) fn monitor(&self) -> PathBuf {
         self.folder.join("monitor.sock")
     }
 
-    fn console(&self) -> PathBuf {
+    pub(super) fn console(&self) -> PathBuf {
         self.folder.join("console.log")
     }
 
@@ -101,6 +107,9 @@ pub(super) fn run(
     output: &Arc<Output>,
     mut tell: impl FnMut(HydrationProgress),
 ) -> Result<Brought, Failure> {
+    if let Some(libvirt) = &job.libvirt {
+        return libvirt::run(job, libvirt, order, output, &mut tell);
+    }
     let was_running = is_running(job)?;
     let mut accelerator = job.guest.accelerator();
     let (mut running_after, mut console_from) = (None, 0);
@@ -112,20 +121,23 @@ pub(super) fn run(
         running_after = Some(started.elapsed());
         announce(job, output);
     }
-    order.runs(job.number, Run { console: job.console(), console_from, agent: job.agent() });
+    let agent =
+        job.agent().map(|path| -> AgentAnswers { Arc::new(move || sancerre_boot::agent_answers(&path)) });
+    order.runs(job.number, Run { console: job.console(), console_from, agent });
     let mut look = |at: HydrationProgress| {
         tell(at);
         tell_up(job, order, output);
         order.is_turn(job.number)
     };
     let unfinished = hydrate(job, accelerator, output, &mut look)?;
-    linger(job, order, output)?;
+    linger(job, order, output, || is_running(job))?;
     if !unfinished.is_empty() {
         return Err(self::unfinished(job, &unfinished));
     }
     refuse_parts(job)?;
     let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
-    Ok(Brought { vm: job.vm.clone(), folder: job.folder.clone(), disks, was_running, running_after })
+    let (vm, folder) = (job.vm.clone(), job.folder.clone());
+    Ok(Brought { vm, folder, disks, was_running, running_after, defined: None })
 }
 
 /// Makes the disks whole; returns those of which some could not be read.
@@ -155,15 +167,20 @@ fn hydrate(
 }
 
 /// Its disks may be whole before it is up, and others wait for that.
-fn linger(job: &Job, order: &Order, output: &Arc<Output>) -> Result<(), Failure> {
-    while order.is_pending(job.number) && is_running(job)? {
+pub(super) fn linger(
+    job: &Job,
+    order: &Order,
+    output: &Arc<Output>,
+    is_running: impl Fn() -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    while order.is_pending(job.number) && is_running()? {
         tell_up(job, order, output);
         std::thread::sleep(Duration::from_millis(300));
     }
     Ok(())
 }
 
-fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
+pub(super) fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
     match order.look(job.number) {
         Look::Same => {}
         Look::Up => output.message(&format!("{} is up", job.vm)),
@@ -175,7 +192,7 @@ fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
 }
 
 /// Whatever QEMU said: the images themselves must say that they stand on nothing before anybody relies on it.
-fn refuse_parts(job: &Job) -> Result<(), Failure> {
+pub(super) fn refuse_parts(job: &Job) -> Result<(), Failure> {
     for disk in &job.disks {
         if sancerre_boot::has_backing(&disk.path)? {
             return Err(Failure::new(
@@ -191,7 +208,7 @@ fn refuse_parts(job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_running(job: &Job) -> Result<bool, Failure> {
+pub(super) fn is_running(job: &Job) -> Result<bool, Failure> {
     match Qmp::connect(&job.monitor()) {
         Ok(_) => Ok(true),
         Err(QmpError::Away(_)) => Ok(false),
@@ -242,7 +259,7 @@ fn quit(job: &Job) -> Result<(), Failure> {
     }
 }
 
-fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
+pub(super) fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
     let named: Vec<String> = disks
         .iter()
         .filter_map(|(number, words)| job.disks.get(*number).map(|disk| format!("{} ({words})", disk.export)))

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sancerre_capture::Virsh;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::{Selector, Which};
 use sancerre_format::id::SessionId;
+use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
 use serde_json::{Map, Value, json};
 
 use super::bring_up::{Disk, Job};
 use super::fields;
+use super::libvirt::{self, Libvirt};
 use super::order::{Place, Sign};
 use super::plan::Line;
 use super::state::{self, Recovery};
@@ -30,12 +33,15 @@ pub(super) struct Machine {
     pub(super) place: Place,
     /// What an earlier run wrote down.
     recovery: Option<Recovery>,
+    /// Its firmware's settings, where libvirt needs them as a file.
+    nvram: Option<Vec<u8>>,
 }
 
 /// Opens the snapshots of all machines; changes nothing.
 pub(super) async fn open_all(
     lines: &[Line],
     storage: &Path,
+    virsh: Option<&Virsh>,
     repository: &Repository,
     context: &Context,
 ) -> Result<Vec<Machine>, Failure> {
@@ -43,15 +49,25 @@ pub(super) async fn open_all(
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
     for (number, line) in lines.iter().enumerate() {
         let reader = restore::open_in(repository, &line.snapshot, context).await?;
-        let (vm, folder) = (reader.vm().to_string(), folder(storage, &reader)?);
+        let named = line.identity.name.clone().unwrap_or_else(|| reader.vm().clone());
+        let (vm, folder) = (named.to_string(), folder(storage, &named)?);
         let (reader, recovery) = found(repository, reader, &folder, line, context).await?;
+        let disks = disks(&nbd::disks(&reader)?, &folder);
+        let (libvirt, nvram) = match virsh {
+            Some(virsh) => {
+                let (libvirt, nvram) = Libvirt::open(virsh, &reader, line, &disks, &folder, context).await?;
+                (Some(libvirt), nvram)
+            }
+            None => (None, None),
+        };
         let job = Job {
             number,
             vm: vm.clone(),
-            disks: disks(&nbd::disks(&reader)?, &folder),
+            disks,
             has_agent: line.up == Sign::Agent,
             folder,
             guest: line.guest.clone(),
+            libvirt,
         };
         let place = Place {
             vm: vm.clone(),
@@ -62,7 +78,7 @@ pub(super) async fn open_all(
         if numbers.insert(vm.clone(), number).is_some() {
             return Err(Failure::usage(format!("{vm} stands twice in the plan; nothing was changed")));
         }
-        machines.push(Machine { reader, job, place, recovery });
+        machines.push(Machine { reader, job, place, recovery, nvram });
     }
     Ok(machines)
 }
@@ -80,10 +96,10 @@ fn after(line: &Line, vm: &str, numbers: &BTreeMap<String, usize>) -> Result<Vec
 }
 
 /// Where the machine's disks are or will be.
-fn folder(storage: &Path, reader: &SnapshotReader) -> Result<PathBuf, Failure> {
+fn folder(storage: &Path, named: &Title) -> Result<PathBuf, Failure> {
     let storage = std::path::absolute(storage)
         .map_err(|error| Failure::usage(format!("{}: {error}; name a directory", plain::path(storage))))?;
-    Ok(storage.join(file_names::of(reader.vm(), &MemberKind::Disk, "")))
+    Ok(storage.join(file_names::of(named, &MemberKind::Disk, "")))
 }
 
 /// The snapshot that is recovered: what an earlier run began with, if there was one. `latest` may mean another one by now.
@@ -139,6 +155,9 @@ impl Machine {
         state::make_folder(&job.folder)?;
         // Whoever listens there is the one recovery of this machine.
         let socket = Socket::bind(&job.exports())?;
+        if let Some(libvirt) = &job.libvirt {
+            libvirt.let_in(&job.folder, &job.exports())?;
+        }
         if Recovery::read(&job.folder)? != self.recovery {
             return Err(Failure::failed(format!(
                 "another recovery of {} came between; run the same command again, which goes on with it",
@@ -158,6 +177,9 @@ impl Machine {
             for disk in job.disks.iter().filter(|disk| !disk.path.exists()) {
                 let uri = socket::uri(&disk.export, &job.exports());
                 sancerre_boot::make_overlay(&disk.path, &uri, disk.size_bytes)?;
+            }
+            if let Some(settings) = &self.nvram {
+                libvirt::write_nvram(&job.folder, settings)?;
             }
             recovery.is_ready = true;
             recovery.write(&job.folder)?;

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ impl Sign {
             Self::Serial(words) => {
                 sancerre_boot::console(&run.console, run.console_from).contains(words.as_str())
             }
-            Self::Agent => run.agent.as_deref().is_some_and(sancerre_boot::agent_answers),
+            Self::Agent => run.agent.as_ref().is_some_and(|answers| answers()),
             Self::Port(address) => TcpStream::connect_timeout(address, PORT).is_ok(),
             Self::Time(time) => since.elapsed() >= *time,
         }
@@ -72,13 +72,16 @@ pub(super) struct Place {
     pub(super) patience: Duration,
 }
 
+/// Whether the agent in a guest answers.
+pub(super) type AgentAnswers = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Where to look for the sign of a guest that runs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Run {
     pub(super) console: PathBuf,
     /// What stands before in the console is from an earlier life.
     pub(super) console_from: u64,
-    pub(super) agent: Option<PathBuf>,
+    pub(super) agent: Option<AgentAnswers>,
 }
 
 impl Run {
@@ -89,7 +92,7 @@ impl Run {
 }
 
 /// How far one is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Stage {
     Waits,
     Runs { run: Run, since: Instant },

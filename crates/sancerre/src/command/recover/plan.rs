@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use sancerre_engine::select::Selector;
 
+use super::libvirt::Identity;
 use super::order::Sign;
 use crate::exit::Failure;
 use crate::guests::GuestOptions;
@@ -30,20 +31,29 @@ pub(in crate::command) struct Line {
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "10m")]
     pub(super) up_limit: u64,
     #[command(flatten)]
+    pub(super) identity: Identity,
+    #[command(flatten)]
     pub(super) guest: GuestOptions,
 }
 
 impl Line {
     /// A machine alone, for which nobody waits.
-    pub(super) fn only(snapshot: &Selector, guest: &GuestOptions) -> Self {
+    pub(super) fn only(snapshot: &Selector, identity: &Identity, guest: &GuestOptions) -> Self {
         let (after, up) = (Vec::new(), Sign::Time(Duration::ZERO));
-        Self { snapshot: snapshot.clone(), after, up, up_limit: 0, guest: guest.clone() }
+        let (snapshot, identity) = (snapshot.clone(), identity.clone());
+        Self { snapshot, after, up, up_limit: 0, identity, guest: guest.clone() }
     }
 }
 
 /// Whether nothing was said of a guest.
 pub(super) fn is_untouched(guest: &GuestOptions) -> bool {
     Line::try_parse_from(["latest"]).is_ok_and(|line| line.guest == *guest)
+}
+
+/// Whether nothing was said of a guest but how its processor is made.
+pub(super) fn is_described(guest: &GuestOptions) -> bool {
+    Line::try_parse_from(["latest"])
+        .is_ok_and(|line| GuestOptions { accel: guest.accel, ..line.guest } == *guest)
 }
 
 /// The machines of a file.

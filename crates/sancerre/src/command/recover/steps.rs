@@ -1,10 +1,12 @@
 //! The steps of a recovery as commands for a shell, for whoever wants to take them himself.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::bring_up::Job;
+use super::libvirt::Libvirt;
 use super::machine::Machine;
 use crate::command::{Context, ended};
 use crate::exit::{Done, Exit, Failure};
@@ -66,6 +68,10 @@ fn steps(Machine { reader, job, .. }: &Machine) -> Result<Vec<(&'static str, Str
             words(command("qemu-img".as_ref(), arguments)),
         ));
     }
+    if let Some(libvirt) = &job.libvirt {
+        steps.extend(of_libvirt(job, libvirt)?);
+        return Ok(steps);
+    }
     let needs = vec![true; job.disks.len()];
     let mut arguments = job.plan(job.guest.accelerator(), &needs).arguments()?;
     arguments.push("-daemonize".into());
@@ -79,6 +85,26 @@ fn steps(Machine { reader, job, .. }: &Machine) -> Result<Vec<(&'static str, Str
             format!(
                 "(echo '{{\"execute\": \"qmp_capabilities\"}}'; echo '{ask}'; sleep 1) | socat - {monitor}"
             ),
+        ));
+    }
+    Ok(steps)
+}
+
+/// The steps of a machine that libvirt runs, once its overlays are there.
+fn of_libvirt(job: &Job, libvirt: &Libvirt) -> Result<Vec<(&'static str, String)>, Failure> {
+    let words = |words: &[&str]| shell(words.iter().map(OsStr::new));
+    let (name, (xml, _)) = (libvirt.recovered.name()?, libvirt.recovered.written()?);
+    let file = job.folder.join("domain.xml").display().to_string();
+    let text = shell([OsStr::new(&xml)]);
+    let mut steps = vec![
+        ("what libvirt is told of the machine", format!("printf %s {text} >{}", words(&[&file]))),
+        ("the machine, without its network", words(&["virsh", "define", &file])),
+        ("the machine runs", words(&["virsh", "start", &name])),
+    ];
+    for disk in &job.disks {
+        steps.push((
+            "copy the rest of this disk while the guest runs; it is whole when this ends",
+            words(&["virsh", "blockpull", &name, &disk.export, "--wait", "--verbose"]),
         ));
     }
     Ok(steps)

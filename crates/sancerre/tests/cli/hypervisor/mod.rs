@@ -29,6 +29,8 @@ const NOBODY: u32 = 65534;
 pub(crate) struct Host {
     pub(crate) folder: tempfile::TempDir,
     libvirtd: Option<Child>,
+    /// Where this libvirt has its folders.
+    base: PathBuf,
     as_root: bool,
 }
 
@@ -82,7 +84,8 @@ impl Host {
         }
         let folder = tempfile::Builder::new().prefix("lv").tempdir_in("/tmp").unwrap();
         let as_root = rustix::process::geteuid().is_root();
-        let host = Self { folder, libvirtd: None, as_root };
+        let base = folder.path().to_owned();
+        let host = Self { folder, libvirtd: None, base, as_root };
         fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_sancerre"), host.path("sancerre")).unwrap();
         for name in ["run", "config", "cache", "data", "disks"] {
@@ -127,6 +130,36 @@ impl Host {
         }
     }
 
+    /// Moves a running machine to another libvirt, with its disks where they are; from now on that is the one that is asked.
+    pub(crate) fn migrate(&mut self, name: &str) {
+        let second = self.path("second");
+        let first = std::mem::replace(&mut self.base, second);
+        let uuid = "host_uuid = \"11111111-2222-4333-8444-555555555555\"\n";
+        for folder in ["run", "config/libvirt", "cache", "data"] {
+            fs::create_dir_all(self.base.join(folder)).unwrap();
+        }
+        fs::write(self.base.join("config/libvirt/libvirtd.conf"), uuid).unwrap();
+        if self.as_root {
+            let owner = format!("{NOBODY}:{NOBODY}");
+            let owned = Command::new("chown").args(["-R", &owner]).arg(&self.base).status();
+            assert!(owned.unwrap().success());
+        }
+        let libvirtd = self.libvirtd.take();
+        self.libvirtd_up();
+        let socket = self.base.join("run/libvirt/libvirt-sock");
+        let to = format!("qemu+unix:///session?socket={}", socket.display());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let how = ["--live", "--persistent", "--undefinesource", "--unsafe"];
+        let mut virsh = self.command("virsh");
+        virsh.env("XDG_RUNTIME_DIR", first.join("run")).args(["-c", "qemu:///session", "migrate"]);
+        let moved = virsh.args(how).args([name, &to, &format!("tcp:{free}")]).output().unwrap();
+        assert!(moved.status.success(), "{}", told(&moved));
+        if let Some(mut libvirtd) = libvirtd {
+            libvirtd.kill().unwrap();
+            libvirtd.wait().unwrap();
+        }
+    }
+
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -156,7 +189,7 @@ impl Host {
             ("CACHE_HOME", "cache"),
             ("DATA_HOME", "data"),
         ] {
-            command.env(format!("XDG_{name}"), self.path(folder));
+            command.env(format!("XDG_{name}"), self.base.join(folder));
         }
         command.env("SANCERRE_REPOSITORY", self.path("repo")).env("SANCERRE_PASSWORD", template::PASSPHRASE);
         command
@@ -335,6 +368,11 @@ impl Host {
                 fs::read(target.join(format!("vd{letter}.raw"))).unwrap()
             })
             .collect();
+        self.is_of_a_moment(guest, &disks, snapshot)
+    }
+
+    /// The same of disks that were read.
+    pub(crate) fn is_of_a_moment(&self, guest: &Guest<'_>, disks: &[Vec<u8>], what: &str) -> u32 {
         let moment = dword(&disks[0], 512);
         for (number, disk) in disks.iter().enumerate() {
             let wanted = self.expected(guest, number, moment);
@@ -353,7 +391,7 @@ impl Host {
                         && !(fits(at) && disk[range].chunks(4).all(|word| dword(word, 0) == moment + 1))
                 })
             });
-            assert_eq!(wrong, None, "disk {number} of {snapshot} is none of moment {moment}");
+            assert_eq!(wrong, None, "disk {number} of {what} is none of moment {moment}");
             assert_eq!(disk.len(), wanted.len());
         }
         moment
@@ -397,7 +435,7 @@ impl Host {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(!name.contains("scratch"), "{name} is left");
         }
-        for entry in fs::read_dir(self.path("run/sancerre")).unwrap() {
+        for entry in fs::read_dir(self.base.join("run/sancerre")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(name.ends_with(".lock"), "{name} is left");
         }

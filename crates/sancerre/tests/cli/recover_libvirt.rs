@@ -1,0 +1,175 @@
+//! The built program has a real libvirt run machines from their snapshots, is killed while it does, as are QEMU and libvirt, and
+//! loses nothing that a guest wrote.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::hypervisor::{Guest, Host};
+use crate::support::guests::number_of_kills;
+use crate::support::{MIB, noise, summary, told};
+
+/// A machine that stood still long enough to be saved, with a third disk that takes a while to come.
+const THIRD: usize = 10 * MIB;
+const RECOVER: [&str; 8] =
+    ["recover", "web 01:latest", "--to", "libvirt", "--connect", "qemu:///session", "--storage", "guests"];
+const SLOWLY: [&str; 4] = ["--limit-download", "1500KB", "--accel", "tcg"];
+
+fn devices(host: &Host) -> String {
+    fs::write(host.path("disks/third.raw"), noise(61, THIRD)).unwrap();
+    host.own(&host.path("disks/third.raw"));
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vdc' bus='virtio'/></disk>\
+         <interface type='user'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>",
+        host.path("disks/third.raw").display()
+    )
+}
+
+/// The machine as it is after its recovery: its disks are qcow2, wherever they were.
+fn recovered<'a>(host: &Host, name: &'a str) -> Guest<'a> {
+    for (number, letter) in ["a", "b"].iter().enumerate() {
+        let _ = fs::remove_file(host.disk(name, number));
+        symlink(host.path(format!("guests/{name}/vd{letter}.qcow2")), host.disk(name, number)).unwrap();
+    }
+    Guest { name, disks: &["qcow2", "qcow2"], ..Guest::default() }
+}
+
+/// Saves a machine, and takes it away.
+fn saved(host: &Host) -> u32 {
+    let devices = devices(host);
+    let guest = Guest { devices: &devices, ticks: 0, ..Guest::default() };
+    host.run(&guest);
+    host.back_up(guest.name);
+    let moment = host.is_a_moment(&guest, "latest");
+    host.ask(&["destroy", guest.name]);
+    host.ask(&["undefine", "--checkpoints-metadata", guest.name]);
+    for number in 0..2 {
+        fs::remove_file(host.disk(guest.name, number)).unwrap();
+    }
+    moment
+}
+
+fn begin(host: &Host, arguments: &[&str]) -> Child {
+    host.sancerre(arguments).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap()
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn wait_until_running(host: &Host, name: &str, child: &mut Child) {
+    let started = Instant::now();
+    while String::from_utf8_lossy(&host.virsh(&["domstate", name]).stdout).trim() != "running" {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+        assert!(started.elapsed() < Duration::from_secs(120), "it does not run");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
+    let Some(mut host) = Host::start() else { return };
+    let before = saved(&host);
+    let slowly: Vec<&str> = RECOVER.into_iter().chain(SLOWLY).collect();
+    let mut child = begin(&host, &slowly);
+    wait_until_running(&host, "web 01", &mut child);
+    let guest = recovered(&host, "web 01");
+    let wait_for_writes = |host: &Host| host.wait_for_writes(&guest, 3);
+    wait_for_writes(&host);
+    // Nobody backs it up now: QEMU might not survive that.
+    if sancerre_boot::has_backing(&host.path("guests/web 01/vdc.qcow2")).unwrap() {
+        let refused = host.expect(1, &host.backup("web 01"));
+        assert!(told(&refused).contains("being made whole"), "{}", told(&refused));
+    }
+    for kill in 0..number_of_kills(3) {
+        end(child);
+        std::thread::sleep(Duration::from_millis(u64::from(noise(kill as u64, 1)[0]) * 3));
+        child = begin(&host, &slowly);
+        wait_until_running(&host, "web 01", &mut child);
+        wait_for_writes(&host);
+    }
+    end(child);
+    host.kill("web 01");
+    child = begin(&host, &slowly);
+    wait_until_running(&host, "web 01", &mut child);
+    wait_for_writes(&host);
+    host.libvirtd_kill();
+    let _ = child.wait().unwrap();
+    host.libvirtd_up();
+
+    let output = host.succeed(&[&RECOVER[..], &["--accel", "tcg", "--json"]].concat());
+    let summary = summary(&output);
+    assert_eq!((&summary["was_running"], &summary["defined"]), (&true.into(), &"web 01".into()), "{summary}");
+    // The export is gone for good, and the guest does not notice.
+    wait_for_writes(&host);
+    for defined in [host.ask(&["dumpxml", "web 01"]), host.ask(&["dumpxml", "--inactive", "web 01"])] {
+        assert!(!defined.contains("nbd") && !defined.contains("<interface"), "{defined}");
+    }
+    let defined = host.ask(&["dumpxml", "--inactive", "web 01"]);
+    assert!(!defined.contains("error_policy"), "{defined}");
+    host.back_up("web 01");
+    host.ask(&["destroy", "web 01"]);
+    let disks: Vec<Vec<u8>> = (0..2).map(|number| host.converted(&guest, number)).collect();
+    assert!(host.is_of_a_moment(&guest, &disks, "the recovered machine") > before + 15);
+    let third = host.path("guests/web 01/vdc.qcow2");
+    assert!(!sancerre_boot::has_backing(&third).unwrap());
+    let raw = host.path("third.raw");
+    let made =
+        host.command("qemu-img").args(["convert", "-O", "raw"]).arg(&third).arg(&raw).output().unwrap();
+    assert!(made.status.success(), "{}", told(&made));
+    assert!(fs::read(raw).unwrap() == noise(61, THIRD), "the third disk is not what was saved");
+    // What gives it its network back is a machine with the same disks.
+    host.ask(&["define", host.path("guests/web 01/with-network.xml").to_str().unwrap()]);
+    let defined = host.ask(&["dumpxml", "web 01"]);
+    assert!(
+        defined.contains("52:54:00:11:22:33") && defined.contains("guests/web 01/vda.qcow2"),
+        "{defined}"
+    );
+    host.ask(&["start", "web 01"]);
+    wait_for_writes(&host);
+}
+
+#[test]
+fn it_replaces_no_machine_and_runs_beside_it_under_another_name() {
+    let Some(host) = Host::start() else { return };
+    let guest = Guest::default();
+    host.run(&guest);
+    host.back_up(guest.name);
+    let there = host.expect(1, &[&RECOVER[..], &["--accel", "tcg"]].concat());
+    assert!(told(&there).contains("there is a machine web 01"), "{}", told(&there));
+    assert!(!host.path("guests").exists(), "what is refused changes nothing");
+    for (more, says) in [
+        (&["--guest-memory", "1G"][..], "only --accel is known"),
+        (&["--to", "qemu", "--as", "x"], "belong to --to libvirt"),
+    ] {
+        let words: Vec<&str> = match more.first() {
+            Some(&"--to") => [&RECOVER[..2], more, &["--storage", "guests"]].concat(),
+            _ => [&RECOVER[..], more].concat(),
+        };
+        let refused = host.expect(2, &words);
+        assert!(told(&refused).contains(says), "{}", told(&refused));
+    }
+    let copy = [&RECOVER[..], &["--accel", "tcg", "--as", "copy"]].concat();
+    let printed = told(&host.succeed(&[&copy[..], &["--print"]].concat()));
+    for step in ["sancerre nbd", "qemu-img create", "virsh define", "virsh blockpull copy vda"] {
+        assert!(printed.contains(step), "{step}: {printed}");
+    }
+    assert!(!host.path("guests").exists(), "what is only printed is not done");
+    host.succeed(&copy);
+    let recovered = recovered(&host, "copy");
+    host.wait_for_writes(&recovered, 3);
+    assert_ne!(host.ask(&["domuuid", "copy"]), host.ask(&["domuuid", guest.name]));
+    // It is whole and runs: nothing is left to do.
+    let again = summary(&host.succeed(&[&copy[..], &["--json"]].concat()));
+    assert_eq!(again["was_running"], true, "{again}");
+    // A snapshot that nobody took of a machine has no description.
+    fs::write(host.path("disk.raw"), noise(62, MIB)).unwrap();
+    host.own(&host.path("disk.raw"));
+    let plain = ["backup", "--key-file", "w.key", "--vm", "plain", "--allow-small", "disk0=disk.raw"];
+    host.succeed(&plain);
+    let words = [&["recover", "plain:latest"], &RECOVER[2..]].concat();
+    assert!(told(&host.expect(2, &words)).contains("no description of a machine"));
+}

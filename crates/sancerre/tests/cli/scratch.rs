@@ -1,0 +1,158 @@
+//! What a guest overwrites while it is backed up is kept aside. When there is no room for that, or nobody reads it any more, it is
+//! the backup that ends, and the guest goes on.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::hypervisor::{Guest, Host, Plain};
+use crate::support::{Loop, MIB, noise, told};
+use serde_json::json;
+
+/// So slowly that the guest overwrites more than there is room for before all is read.
+const SLOWLY: [&str; 6] = ["--limit-upload", "500KB", "--memory", "64M", "--scratch", "mounted"];
+
+/// A disk of noise takes a while to be stored, and does not fit into memory.
+fn devices(host: &Host) -> String {
+    let path = host.path("disks/noise.raw");
+    fs::write(&path, noise(71, 96 * MIB)).unwrap();
+    host.own(&path);
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vdc' bus='virtio'/></disk>",
+        path.display()
+    )
+}
+
+fn small(host: &Host) -> Option<Loop> {
+    let mounted = Loop::new(host.folder.path(), 8, &[])?;
+    host.own(&mounted.mountpoint);
+    Some(mounted)
+}
+
+#[test]
+fn a_full_scratch_disk_ends_the_backup_and_not_the_guest() {
+    let Some(host) = Host::start() else { return };
+    let Some(_mounted) = small(&host) else { return };
+    let devices = devices(&host);
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    let only_two = [&host.backup(guest.name)[..], &["--exclude-disk", "vdc"]].concat();
+    host.succeed(&only_two);
+    let output = host.expect(1, &[&host.backup(guest.name)[..], &SLOWLY].concat());
+    assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));
+    host.wait_for_writes(&guest, 20);
+    host.is_clean(guest.name);
+    assert_eq!(fs::read_dir(host.path("mounted")).unwrap().count(), 1, "only lost+found");
+    host.succeed(&only_two);
+    host.is_a_moment(&guest, "latest");
+    host.is_clean(guest.name);
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_no_job_that_could_fill_its_scratch_disk() {
+    let Some(host) = Host::start() else { return };
+    let devices = devices(&host);
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    let words = [&host.backup(guest.name)[..], &SLOWLY[..2]].concat();
+    let mut child = host.sancerre(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let has_job = || host.virsh(&["backup-dumpxml", guest.name]).status.success();
+    let wait = |is_there: bool, what: &str| {
+        let started = Instant::now();
+        while has_job() != is_there {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait(true, "it does not begin");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait(false, "the job is left");
+    host.wait_for_writes(&guest, 20);
+    host.succeed(&[&host.backup(guest.name)[..], &["--exclude-disk", "vdc"]].concat());
+    host.is_a_moment(&guest, "latest");
+    host.is_clean(guest.name);
+}
+
+#[test]
+fn a_full_scratch_disk_beside_a_monitor_ends_the_backup_and_not_the_guest() {
+    let Some(host) = Host::bare(&[]) else { return };
+    let Some(_mounted) = small(&host) else { return };
+    let guest = Guest { ticks: 0, ..Guest::default() };
+    Plain::make(&host, &guest);
+    devices(&host);
+    let path = host.path("disks/noise.raw");
+    let drive = json!({"driver": "raw", "node-name": "noise", "file": {"driver": "file", "filename": path}});
+    let drive = drive.to_string();
+    let more = ["-blockdev", &drive, "-device", "virtio-blk-pci,drive=noise,id=vdc"];
+    let _qemu = Plain::start(&host, &guest, &more);
+    let words = [
+        "backup",
+        "--key-file",
+        "w.key",
+        "--source",
+        "qemu",
+        "--qmp",
+        "qmp.sock",
+        "--json",
+        "--vm",
+        "web 01",
+    ];
+    let output = host.expect(1, &[&words[..], &SLOWLY].concat());
+    assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));
+    host.wait_for_writes(&guest, 20);
+    host.succeed(&[&words[..], &["--exclude-disk", "vdc"]].concat());
+    host.is_a_moment(&guest, "latest");
+}
+
+/// A loop device over a file, which goes with this; and the group that it was of.
+struct Device(String, u32);
+
+impl Device {
+    /// None, loudly, where there is none to be had.
+    fn over(host: &Host, file: &str) -> Option<Self> {
+        let made = Command::new("losetup").args(["-f", "--show"]).arg(host.path(file)).output();
+        let Some(made) = made.ok().filter(|made| made.status.success()) else {
+            sancerre_services::skip("no loop device can be made");
+            return None;
+        };
+        let path = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        let group = fs::metadata(&path).unwrap().gid();
+        host.own(path.as_ref());
+        let device = Self(path, group);
+        Some(device)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        chown(&self.0, Some(0), Some(self.1)).unwrap();
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_of_a_running_machine_is_of_the_same_moment_and_read_whole() {
+    let Some(host) = Host::start() else { return };
+    fs::write(host.path("device.img"), noise(72, 4 * MIB)).unwrap();
+    let Some(device) = Device::over(&host, "device.img") else { return };
+    let devices = format!(
+        "<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{}'/><target dev='vdc' bus='virtio'/></disk>",
+        device.0
+    );
+    let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
+    host.run(&guest);
+    for _ in 0..2 {
+        host.back_up(guest.name);
+        host.is_a_moment(&guest, "latest");
+        assert!(fs::read(host.path("restored/vdc.raw")).unwrap() == noise(72, 4 * MIB));
+        host.is_clean(guest.name);
+    }
+    let uuid = host.ask(&["domuuid", guest.name]);
+    let left = fs::read_dir("/var/tmp").unwrap().flatten().map(|entry| entry.file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains(uuid.trim())).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Before its device is taken away.
+    host.ask(&["destroy", guest.name]);
+}
