@@ -15,6 +15,8 @@ pub enum Chunking {
     Disk,
     /// Anywhere.
     Stream,
+    /// Where its own bytes say so.
+    Pieces,
     /// A word of a later version.
     Other(Name),
 }
@@ -24,6 +26,7 @@ impl Chunking {
         Ok(match text {
             "disk" => Self::Disk,
             "stream" => Self::Stream,
+            "pieces" => Self::Pieces,
             other => Self::Other(Name::new(other)?),
         })
     }
@@ -34,6 +37,7 @@ impl fmt::Display for Chunking {
         f.write_str(match self {
             Self::Disk => "disk",
             Self::Stream => "stream",
+            Self::Pieces => "pieces",
             Self::Other(word) => word.as_str(),
         })
     }
@@ -96,6 +100,11 @@ impl MemberWords {
             least = at.saturating_add(usize::from(at < WORD_KEYS.len()));
         }
         Ok(Self(words))
+    }
+
+    /// The word for what a file is to the machine, and no other.
+    pub fn of_role(role: &Name) -> Self {
+        Self(vec![format!("role={role}")])
     }
 
     /// The word for what could not be read, and no other; none when there is nothing to say.
