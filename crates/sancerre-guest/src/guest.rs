@@ -17,7 +17,7 @@ use checks::{is_name, sanitized};
 
 use crate::bytes::{to_u64, to_usize};
 use crate::error::GuestError;
-use crate::node::{Extra, FileNode, FileRun, FolderEntry, RunPlace};
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, PlacedEntry, RunPlace};
 use crate::wire::{Answer, Ask, BYTES_MAX, VolumeInfo, What};
 
 /// For caches, long folders and journals.
@@ -172,6 +172,40 @@ impl Guest {
                     return Ok(Step::More);
                 }
                 each(entry);
+                Ok(Step::More)
+            }
+            Answer::Done => Ok(Step::Last),
+            _ => Err(Trouble::Lie("an answer that does not fit")),
+        })
+    }
+
+    /// The same with the places of files that lie at no more than `most`, in any order.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn list_placed(
+        &self,
+        volume: u16,
+        folder: u64,
+        most: u16,
+        each: &mut dyn FnMut(PlacedEntry),
+    ) -> Result<()> {
+        let (mut entries, mut text_bytes) = (0_u64, 0_u64);
+        self.ask(volume, folder, What::ListPlaced(most), &mut |answer| match answer {
+            Answer::Placed(placed) => {
+                entries = entries.saturating_add(to_u64(placed.len()));
+                let names = placed.iter().map(|placed| to_u64(placed.entry.name.len()));
+                text_bytes = text_bytes.saturating_add(names.sum());
+                if placed.is_empty() || entries > ENTRIES_MAX || text_bytes > TEXT_BYTES_MAX {
+                    return Err(Trouble::Lie("more names than there can be"));
+                }
+                for placed in placed {
+                    let range = 0..placed.entry.node.size_bytes;
+                    placed.runs.iter().try_for_each(|runs| self.check_runs(runs, &range))?;
+                    if is_name(&placed.entry.name) {
+                        each(placed);
+                    }
+                }
                 Ok(Step::More)
             }
             Answer::Done => Ok(Step::Last),

@@ -44,6 +44,6 @@ pub use error::GuestError;
 pub use file::GuestFile;
 pub use fuzzing::{fuzz_disk, fuzz_packet};
 pub use guest::{Guest, GuestReader};
-pub use node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, RunPlace};
+pub use node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 pub use serve::{SUBCOMMAND, inside};
 pub use wire::{FileSystemInfo, VolumeContent, VolumeInfo};

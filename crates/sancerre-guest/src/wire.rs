@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, RunPlace};
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 
 /// Bytes of a disk or file in one packet.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
@@ -73,6 +73,8 @@ pub(crate) enum Ask<'a> {
 pub(crate) enum What<'a> {
     FileNode,
     List,
+    /// As [`What::List`], with the places of files, of which no more than so many are told.
+    ListPlaced(u16),
     Find(&'a [u8]),
     Runs(&'a [u8], Range<u64>),
     Bytes(&'a [u8], Range<u64>),
@@ -93,6 +95,7 @@ pub(crate) enum Answer<'a> {
     Trying(String),
     Volume(VolumeInfo),
     FolderEntry(FolderEntry),
+    Placed(Vec<PlacedEntry>),
     FileNode(FileNode),
     Runs(Vec<FileRun>),
     Bytes(&'a [u8]),
@@ -185,6 +188,7 @@ impl Ask<'_> {
                 match what {
                     What::FileNode => head(b'n').0,
                     What::List => head(b'l').0,
+                    What::ListPlaced(most) => head(b'p').short(*most).0,
                     What::Find(name) => head(b'f').rest(name),
                     What::Runs(stream, range) => head(b'r').long(range.start).long(range.end).rest(stream),
                     What::Bytes(stream, range) => head(b'b').long(range.start).long(range.end).rest(stream),
@@ -215,6 +219,7 @@ impl<'a> Ask<'a> {
                 let what = match kind {
                     b'n' => What::FileNode,
                     b'l' => What::List,
+                    b'p' => What::ListPlaced(fields.short()?),
                     b'f' => What::Find(fields.0),
                     b'r' => What::Runs(fields.skip(16)?, fields.range()?),
                     b'b' => What::Bytes(fields.skip(16)?, fields.range()?),
@@ -238,6 +243,7 @@ impl Answer<'_> {
             Self::Trying(name) => Packet::new(b'T').rest(name.as_bytes()),
             Self::Volume(volume) => volume.encode(),
             Self::FolderEntry(entry) => Packet::new(b'E').node(&entry.node).rest(&entry.name),
+            Self::Placed(entries) => entries.iter().fold(Packet::new(b'P'), encode_placed).0,
             Self::FileNode(node) => Packet::new(b'I').node(node).0,
             Self::Runs(runs) => runs.iter().fold(Packet::new(b'R'), encode_run).0,
             Self::Bytes(bytes) => Packet::new(b'B').rest(bytes),
@@ -273,6 +279,7 @@ impl<'a> Answer<'a> {
             b'T' => Self::Trying(std::str::from_utf8(rest).ok()?.to_owned()),
             b'V' => Self::Volume(VolumeInfo::decode(&mut fields)?),
             b'E' => Self::FolderEntry(FolderEntry { node: fields.node()?, name: fields.0.to_vec() }),
+            b'P' => Self::Placed(decode_placed(fields)?),
             b'I' => Self::FileNode(fields.node()?),
             b'R' => Self::Runs(decode_runs(rest)?),
             b'B' => Self::Bytes(rest),
@@ -287,24 +294,37 @@ impl<'a> Answer<'a> {
     }
 }
 
+fn encode_placed(packet: Packet, placed: &PlacedEntry) -> Packet {
+    let packet = packet.node(&placed.entry.node).text(&placed.entry.name);
+    match &placed.runs {
+        None => packet.byte(0),
+        Some(runs) => {
+            let runs = runs.get(..usize::from(u16::MAX)).unwrap_or(runs);
+            let packet = packet.byte(1).short(u16::try_from(runs.len()).unwrap_or(u16::MAX));
+            runs.iter().fold(packet, encode_run)
+        }
+    }
+}
+
+fn decode_placed(mut fields: Fields<'_>) -> Option<Vec<PlacedEntry>> {
+    let mut entries = Vec::new();
+    while !fields.0.is_empty() {
+        let (node, name) = (fields.node()?, fields.text()?.to_vec());
+        let runs = match fields.flag()? {
+            false => None,
+            true => Some((0..fields.short()?).map(|_| fields.run()).collect::<Option<_>>()?),
+        };
+        entries.push(PlacedEntry { entry: FolderEntry { name, node }, runs });
+    }
+    Some(entries)
+}
+
 fn decode_runs(bytes: &[u8]) -> Option<Vec<FileRun>> {
     let (records, rest) = bytes.as_chunks::<19>();
     if records.is_empty() || !rest.is_empty() {
         return None;
     }
-    let run = |record: &[u8; 19]| {
-        let mut fields = Fields(record);
-        let (kind, disk, length_bytes, offset) =
-            (fields.byte()?, fields.short()?, fields.long()?, fields.long()?);
-        let place = match kind {
-            0 => RunPlace::Hole,
-            1 => RunPlace::Disk { disk, offset },
-            2 => RunPlace::Held,
-            _ => return None,
-        };
-        (length_bytes > 0).then_some(FileRun { length_bytes, place })
-    };
-    records.iter().map(run).collect()
+    records.iter().map(|record| Fields(record).run()).collect()
 }
 
 impl VolumeInfo {
@@ -389,6 +409,17 @@ impl<'a> Fields<'a> {
 
     fn long(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+
+    fn run(&mut self) -> Option<FileRun> {
+        let (kind, disk, length_bytes, offset) = (self.byte()?, self.short()?, self.long()?, self.long()?);
+        let place = match kind {
+            0 => RunPlace::Hole,
+            1 => RunPlace::Disk { disk, offset },
+            2 => RunPlace::Held,
+            _ => return None,
+        };
+        (length_bytes > 0).then_some(FileRun { length_bytes, place })
     }
 
     fn range(&mut self) -> Option<Range<u64>> {

@@ -97,7 +97,7 @@ pub(crate) fn find(guest: &Guest, disks: &[String], text: &str, follows: bool) -
 }
 
 /// A letter of a drive, and what follows.
-fn windows(text: &str) -> Option<(char, &str)> {
+pub(crate) fn windows(text: &str) -> Option<(char, &str)> {
     let (letter, rest) = text.split_once(':')?;
     let mut letters = letter.chars();
     let first = letters.next().filter(char::is_ascii_alphabetic)?;

@@ -103,8 +103,14 @@ pub struct NamesReader<'a> {
 }
 
 impl<'a> NamesReader<'a> {
-    pub(super) fn new(content: &'a [u8]) -> Self {
+    /// Of the content of a piece.
+    pub fn new(content: &'a [u8]) -> Self {
         Self { content }
+    }
+
+    /// The content of the piece.
+    pub fn content(&self) -> &'a [u8] {
+        self.content
     }
 
     /// Gives each file with its folder to `each`, ascending; of a folder without files none.
@@ -147,14 +153,6 @@ impl<'a> NamesReader<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The path of the first folder.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn first_path(&self) -> Result<Vec<u8>> {
-        joined(&mut Reader::new(WHAT, self.content), b"", PATH_BYTES_MAX)
     }
 }
 

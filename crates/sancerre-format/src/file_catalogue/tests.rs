@@ -187,7 +187,6 @@ proptest! {
         let mut bytes = piece(kind, &content).unwrap();
         if let Ok(CataloguePiece::Names(names)) = CataloguePiece::decode(&bytes) {
             let _ = names.each(&mut |_, _| {});
-            let _ = names.first_path();
         }
         let length = bytes.len();
         bytes[at.0 % length] = at.1;

@@ -169,6 +169,13 @@ pub struct Member {
     pub words: MemberWords,
 }
 
+impl Member {
+    /// Whether it is the file catalogue of the disks beside it (FORMAT.md §5.3).
+    pub fn is_catalogue(&self) -> bool {
+        self.kind == MemberKind::File && self.words.get("role") == Some(crate::file_catalogue::ROLE)
+    }
+}
+
 /// Where bytes of an annex lie that belong to a snapshot (FORMAT.md §5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annex {

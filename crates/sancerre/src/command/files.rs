@@ -81,10 +81,7 @@ pub(super) async fn open_with(
     if disks.is_empty() {
         return Err(Failure::usage("the snapshot has no disk; `sancerre dump` gives its streams and files"));
     }
-    let helper = std::env::current_exe()
-        .map(|program| Helper { program, arguments: vec![sancerre_guest::SUBCOMMAND.into()] })
-        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))?;
-    let reader = GuestReader::new(helper, !sandbox.no_sandbox);
+    let reader = GuestReader::new(helper()?, !sandbox.no_sandbox);
     let runtime = Handle::current();
     let blocking: Vec<Arc<dyn Disk>> = snapshot_disks
         .iter()
@@ -95,6 +92,13 @@ pub(super) async fn open_with(
     let guest =
         waiting(move || reader.open(blocking).map_err(|error| Failure::failed(error.to_string()))).await?;
     Ok(Opened { guest: Arc::new(guest), disks, snapshot_disks, cache, is_whole })
+}
+
+/// This program, as the confined child that reads file systems.
+pub(crate) fn helper() -> Result<Helper, Failure> {
+    std::env::current_exe()
+        .map(|program| Helper { program, arguments: vec![sancerre_guest::SUBCOMMAND.into()] })
+        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
 
 /// Runs what waits for disks and for a child, until a signal comes.
