@@ -79,6 +79,9 @@ class _Verification:
                 if (chunks, data) != (disk.chunks, disk.data):
                     raise Damaged(f"disk {disk.name} has {chunks} chunks of {data} bytes, not {disk.chunks} of {disk.data}")
                 count += chunks
+            for disk in disks:
+                if content and disk.role == "catalogue":
+                    content.catalogue(disk, disks, needed)
             if content:
                 content.check_annexes(snapshot, disks, needed)
         return count

@@ -28,7 +28,7 @@ impl Source for Memory {
 /// Reads all that is on a disk, as the child does: an error or an answer, whatever the bytes are.
 pub fn fuzz_disk(bytes: &[u8]) {
     let blocks = Blocks::new(Box::new(Memory(bytes.to_vec())));
-    for room in disks::explore(&blocks, 1, &mut |_| true) {
+    for room in disks::explore(&blocks, 1, &[], &mut |_| true) {
         let (Content::Files(mut fs), Some(volume)) = (room.content, room.volume) else { continue };
         let mut open = vec![fs.root()];
         let mut left = NAMES_MAX;

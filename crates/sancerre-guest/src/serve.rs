@@ -13,7 +13,7 @@ use crate::disks::{self, Content, Room};
 use crate::fault::{Fault, Result};
 use crate::fs::{FileSystem, PiecePlace, RUNS_MAX};
 use crate::node::{FileNode, FileRun, FolderEntry, NodeKind, PlacedEntry, RunPlace};
-use crate::source::{BLOCK_BYTES, Blocks, Source};
+use crate::source::{BLOCK_BYTES, Blocks, Source, UNLOCKED};
 use crate::volume::Volume;
 use crate::wire::{Answer, Ask, BYTES_MAX, FileSystemInfo, VolumeContent, VolumeInfo, What};
 
@@ -77,7 +77,7 @@ impl Source for Caller {
 
 pub(crate) fn run(mut lane: Lane) -> std::result::Result<(), Trouble> {
     let start = Ask::decode(lane.receive()?);
-    let Some(Ask::Start { sizes, skip }) = start else { return Err(Trouble::Lie("no start")) };
+    let Some(Ask::Start { sizes, skip, secrets }) = start else { return Err(Trouble::Lie("no start")) };
     let line = Line(Rc::new(RefCell::new(lane)));
     let count = u16::try_from(sizes.len()).map_err(|_| Trouble::Lie("too many disks"))?;
     let blocks = Blocks::new(Box::new(Caller { line: line.clone(), sizes }));
@@ -85,7 +85,8 @@ pub(crate) fn run(mut lane: Lane) -> std::result::Result<(), Trouble> {
         let told = line.say(&Answer::Trying(name.to_owned()));
         told.is_ok() && !skip.iter().any(|skipped| skipped == name)
     };
-    let mut rooms = disks::explore(&blocks, count, &mut trying);
+    let mut rooms = disks::explore(&blocks, count, &secrets, &mut trying);
+    drop(secrets);
     for room in &rooms {
         line.say(&Answer::Volume(info(room))).map_err(|_| Trouble::Ended)?;
     }
@@ -156,7 +157,7 @@ fn answer(line: &Line, rooms: &mut [Room], volume: u16, id: u64, what: &What<'_>
             while at < range.end {
                 let length = range.end.saturating_sub(at).min(to_u64(BYTES_MAX));
                 let mut buffer = vec![0; to_usize(length)];
-                fs.read(id, stream, at, &mut buffer)?;
+                read(fs.as_mut(), volume, (id, stream), at, &mut buffer)?;
                 line.say(&Answer::Bytes(&buffer))?;
                 at = at.saturating_add(length);
             }
@@ -185,6 +186,35 @@ fn list(line: &Line, fs: &mut dyn FileSystem, id: u64) -> Result<()> {
     }
     listed?;
     line.say(&Answer::Done)
+}
+
+/// Bytes of a file, wherever they are: those of an encrypted volume nobody else can read.
+fn read(
+    fs: &mut dyn FileSystem,
+    volume: &Volume,
+    (id, stream): (u64, &[u8]),
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<()> {
+    let (mut at, mut rest) = (offset, buffer);
+    while !rest.is_empty() {
+        let pieces = fs.pieces(id, stream, at..at.saturating_add(to_u64(rest.len())))?;
+        if pieces.is_empty() {
+            return Err(Fault::Corrupt("it has no bytes where it should have some"));
+        }
+        for piece in pieces {
+            let length = to_usize(piece.length_bytes).min(rest.len());
+            let (bytes, behind) = std::mem::take(&mut rest).split_at_mut(length);
+            match piece.place {
+                PiecePlace::Hole => bytes.fill(0),
+                PiecePlace::Held => fs.read(id, stream, at, bytes)?,
+                PiecePlace::Volume(start) => volume.read(start, bytes)?,
+            }
+            at = at.saturating_add(to_u64(length));
+            rest = behind;
+        }
+    }
+    Ok(())
 }
 
 /// Files in the order of their numbers, in which their records lie: then few blocks are read twice. Many in one packet.
@@ -263,7 +293,8 @@ fn runs(volume: &Volume, pieces: &[crate::fs::Piece]) -> Result<Vec<FileRun>> {
         while done < piece.length_bytes && runs.len() < RUNS_MAX {
             let (disk, offset, more) = volume.place(start.saturating_add(done))?;
             let length_bytes = more.min(piece.length_bytes.saturating_sub(done));
-            runs.push(FileRun { length_bytes, place: RunPlace::Disk { disk, offset } });
+            let place = if disk < UNLOCKED { RunPlace::Disk { disk, offset } } else { RunPlace::Held };
+            runs.push(FileRun { length_bytes, place });
             done = done.saturating_add(length_bytes);
         }
         if runs.len() >= RUNS_MAX {

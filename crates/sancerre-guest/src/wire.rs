@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
+use zeroize::Zeroizing;
+
 use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 
 /// Bytes of a disk or file in one packet.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
 /// Bytes of a name or text in one packet.
-const TEXT_MAX: usize = 8 << 10;
+pub(crate) const TEXT_MAX: usize = 8 << 10;
 
 /// A file system, or what else is in a part of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +60,8 @@ pub struct FileSystemInfo {
 /// What the reader is told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ask<'a> {
-    /// Look at disks of these sizes, but at none of these volumes.
-    Start { sizes: Vec<u64>, skip: Vec<String> },
+    /// Look at disks of these sizes, but at none of these volumes, and open encrypted ones with these.
+    Start { sizes: Vec<u64>, skip: Vec<String>, secrets: Vec<Zeroizing<Vec<u8>>> },
     /// Tell of something in a volume.
     Of { volume: u16, id: u64, what: What<'a> },
     /// Here are the bytes.
@@ -176,12 +178,14 @@ fn kind_byte(kind: NodeKind) -> u8 {
 impl Ask<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Start { sizes, skip } => {
+            Self::Start { sizes, skip, secrets } => {
                 let count = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
                 let mut packet = Packet::new(b's').short(count(sizes.len()));
                 packet = sizes.iter().fold(packet, |packet, size| packet.long(*size));
                 packet = packet.short(count(skip.len()));
-                skip.iter().fold(packet, |packet, name| packet.text(name.as_bytes())).0
+                packet = skip.iter().fold(packet, |packet, name| packet.text(name.as_bytes()));
+                packet = packet.short(count(secrets.len()));
+                secrets.iter().fold(packet, |packet, secret| packet.text(secret)).0
             }
             Self::Of { volume, id, what } => {
                 let head = |kind: u8| Packet::new(kind).short(*volume).long(*id);
@@ -210,7 +214,9 @@ impl<'a> Ask<'a> {
             b's' => {
                 let sizes = (0..fields.short()?).map(|_| fields.long()).collect::<Option<_>>()?;
                 let skip = (0..fields.short()?).map(|_| fields.string()).collect::<Option<_>>()?;
-                Self::Start { sizes, skip }
+                let secrets = (0..fields.short()?).map(|_| Some(Zeroizing::new(fields.text()?.to_vec())));
+                let secrets = secrets.collect::<Option<_>>()?;
+                Self::Start { sizes, skip, secrets }
             }
             b'd' => Self::Bytes(rest),
             b'u' => Self::Unreadable,

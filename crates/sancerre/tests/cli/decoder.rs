@@ -94,7 +94,7 @@ fn fill(site: &Site) -> Vec<u8> {
     site.sancerre(&["init"], b"");
     let mut backup = vec!["backup", "--vm", "Büro/web 01", "--public-name", "m17", "--machine", MACHINE];
     backup.extend(["vm.raw", "--attach", "Gerät 1.xml=vm.xml", "--tag", "nightly", "--class", "daily"]);
-    backup.extend(["--retain-until", "2199-12-31"]);
+    backup.extend(["--retain-until", "2199-12-31", "--catalogue"]);
     for night in 0..3 {
         site.sancerre(&backup, b"");
         fs::copy(&disk, site.path(&format!("night-{night}"))).unwrap();

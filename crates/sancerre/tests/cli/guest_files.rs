@@ -160,6 +160,54 @@ fn a_stream_is_what_tar_reads() {
     assert_eq!(one.mtime_nsec(), 123_000_000);
 }
 
+/// LUKS 2 with sectors of 4 KiB: made by cryptsetup, filled by Python's own XTS.
+#[test]
+fn an_encrypted_volume_is_opened_with_its_passphrase_and_by_nobody_else() {
+    let Some(python) = sancerre_services::install::decoder_python() else {
+        return sancerre_services::skip("the decoder's Python packages are not installed");
+    };
+    if !(has("cryptsetup") && has("mke2fs") && is_root()) {
+        return;
+    }
+    let site = Site::new();
+    let script = r#"import sys
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+key, plain = open('key', 'rb').read(), open('fs.raw', 'rb').read()
+with open('p2.raw', 'r+b') as to:
+    to.seek(16 << 20)
+    for at in range(0, len(plain), 4096):
+        cipher = Cipher(algorithms.AES(key), modes.XTS((at // 512).to_bytes(16, 'little'))).encryptor()
+        to.write(cipher.update(plain[at : at + 4096]) + cipher.finalize())"#;
+    fs::write(site.path("fill.py"), script).unwrap();
+    shell(
+        &site,
+        &format!(
+            r#"printf 'correct horse' > pw; echo 'correct horse' > line; echo wrong > wrong; head -c 64 /dev/urandom > key; truncate -s 40M p2.raw
+        cryptsetup luksFormat -q --type luks2 --sector-size 4096 --pbkdf argon2id --pbkdf-force-iterations 4 --pbkdf-memory 32768 --volume-key-file key --key-size 512 --key-file pw p2.raw
+        truncate -s 20M fs.raw; mke2fs -q -F -t ext4 fs.raw; mkdir m; mount -o loop fs.raw m; mkdir m/ada; echo secret > m/ada/note; head -c 2000000 /dev/urandom > m/big; cp m/big big; umount m
+        {} fill.py; truncate -s 48M disk.raw; printf 'label: gpt
+,1M
+,
+' | sfdisk -q disk.raw; dd if=p2.raw of=disk.raw bs=1M seek=2 conv=notrunc status=none"#,
+            python.display()
+        ),
+    );
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "disk.raw", "--catalogue"]);
+    assert!(text(&site.succeed(&["ls", "latest"])).contains("LUKS"));
+    let output = site.run(&["ls", "latest:disk0:p2/"]);
+    assert!(output.status.code() == Some(23) && told(&output).contains("--unlock"), "{}", told(&output));
+    let output = site.run(&["cat", "latest:disk0:p2/ada/note", "--unlock", "wrong"]);
+    assert!(output.status.code() == Some(20) && told(&output).contains("none of the passphrases"), "{}", told(&output));
+    let unlock = ["--unlock", "wrong", "--unlock", "line"];
+    let run = |words: &[&str]| site.succeed(&[words, &unlock].concat());
+    assert_eq!(run(&["cat", "latest:disk0:p2/ada/note"]).stdout, b"secret\n");
+    assert_eq!(run(&["cat", "latest:/big"]).stdout, fs::read(site.path("big")).unwrap());
+    let found = summary(&run(&["find", "note", "latest", "--json"]));
+    assert_eq!(found["entries"][0]["place"], "disk0:p2/ada/note");
+    run(&["get", "latest:disk0:p2/", "--target", "out/"]);
+    assert_eq!(fs::read(site.path("out/big")).unwrap(), fs::read(site.path("big")).unwrap());
+}
+
 /// By Info-ZIP, by Python and by libarchive, of which each reads in its own way.
 #[test]
 fn a_zip_is_what_three_programs_read() {

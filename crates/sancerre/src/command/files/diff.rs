@@ -43,12 +43,12 @@ struct Tree {
 pub(crate) async fn run(
     before: &Selector,
     after: &Selector,
-    (catalogue, sandbox): (CatalogueUse, Sandbox),
+    (catalogue, sandbox): (CatalogueUse, &Sandbox),
     context: &Context,
 ) -> Result<Done, Failure> {
     let only = before.member.as_ref().or(after.member.as_ref()).map(ToString::to_string);
     let readers = (restore::open(before, context).await?, restore::open(after, context).await?);
-    let catalogued = match catalogue.no_catalogue {
+    let catalogued = match catalogue.no_catalogue || sandbox.unlocks() {
         true => None,
         false => by_catalogues(&readers, only.as_deref(), context).await?,
     };
@@ -93,7 +93,7 @@ pub(crate) async fn run(
 async fn tree(
     reader: &SnapshotReader,
     only: Option<String>,
-    sandbox: Sandbox,
+    sandbox: &Sandbox,
     context: &Context,
 ) -> Result<Tree, Failure> {
     let opened = open(reader, sandbox, context).await?;

@@ -132,7 +132,7 @@ async fn search(
     memo: &mut Memo<Kept>,
 ) -> Result<Search, Failure> {
     let monitor = context.monitor();
-    if !options.catalogue.no_catalogue {
+    if !options.catalogue.no_catalogue && !options.sandbox.unlocks() {
         match by_catalogue(reader, options, cache, &monitor, memo).await {
             Ok(Some(search)) => return Ok(search),
             Ok(None) => {}
@@ -142,7 +142,7 @@ async fn search(
             Err(error) => return Err(error.into()),
         }
     }
-    let opened = open_with(reader, options.sandbox, context, Arc::clone(cache), &monitor).await?;
+    let opened = open_with(reader, &options.sandbox, context, Arc::clone(cache), &monitor).await?;
     let (place, pattern) = (options.place.clone(), options.pattern.clone().into_bytes());
     waiting(move || {
         let mut search = Search { pattern, is_damaged: !opened.is_whole, ..Search::default() };

@@ -88,7 +88,7 @@ enum Aim {
 pub(crate) async fn run(options: Get, context: &Context) -> Result<Done, Failure> {
     let aim = aim(&options, context)?;
     let reader = restore::open(&options.place.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
+    let opened = open(&reader, &options.sandbox, context).await?;
     let (place, from) = (options.place, opened.clone());
     let account = stopping(move |stop| write(&place, &from, aim, stop)).await?;
     for (what, number, names) in account.lost() {

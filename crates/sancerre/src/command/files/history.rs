@@ -187,7 +187,7 @@ impl Nights<'_> {
     /// The file in one snapshot; none when it is not there.
     async fn look(&mut self, session: SessionId) -> Result<Option<Night>, Failure> {
         let reader = restore::open(&self.repository, Arc::clone(&self.log), session).await?;
-        if !self.options.catalogue.no_catalogue {
+        if !self.options.catalogue.no_catalogue && !self.options.sandbox.unlocks() {
             match self.by_catalogue(&reader).await {
                 Ok(Some(found)) => {
                     self.by_catalogue += 1;
@@ -201,7 +201,7 @@ impl Nights<'_> {
             }
         }
         let (monitor, cache) = (self.context.monitor(), Arc::clone(&self.cache));
-        let opened = open_with(&reader, self.options.sandbox, self.context, cache, &monitor).await?;
+        let opened = open_with(&reader, &self.options.sandbox, self.context, cache, &monitor).await?;
         by_disks(opened, self.path.to_owned()).await
     }
 
