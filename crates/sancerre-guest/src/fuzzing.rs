@@ -75,6 +75,13 @@ fn touch(fs: &mut dyn FileSystem, id: u64, volume: &crate::volume::Volume) -> Re
     Ok(())
 }
 
+/// Reads the header of an encrypted volume: an error or a header, whatever the bytes are.
+pub fn fuzz_luks(bytes: &[u8]) {
+    let length = to_u64(bytes.len());
+    let volume = crate::volume::Volume::of_disk(Blocks::new(Box::new(Memory(bytes.to_vec()))), 0, 0..length);
+    let _ = crate::luks::look(&volume);
+}
+
 /// A packet of a child: it is refused, or says what it says.
 pub fn fuzz_packet(packet: &[u8]) {
     if let Some(answer) = Answer::decode(packet) {

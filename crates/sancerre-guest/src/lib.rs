@@ -43,7 +43,7 @@ mod wire;
 
 pub use error::GuestError;
 pub use file::GuestFile;
-pub use fuzzing::{fuzz_disk, fuzz_packet};
+pub use fuzzing::{fuzz_disk, fuzz_luks, fuzz_packet};
 pub use guest::{Guest, GuestReader, Passphrases};
 pub use node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 pub use serve::{SUBCOMMAND, inside};

@@ -63,6 +63,12 @@ pub(crate) fn unlock(volume: &Volume, secrets: &[Zeroizing<Vec<u8>>]) -> Result<
     Ok(Some(Unlocked { under: volume.clone(), offset: header.offset, size_bytes, cipher }))
 }
 
+/// Reads the header alone.
+pub(crate) fn look(volume: &Volume) -> Result<()> {
+    let header = Header::read(volume)?;
+    header.slots.iter().try_for_each(|slot| slot.area_bytes().map(|_| ()))
+}
+
 /// The key of the volume by one slot, if the passphrase is that slot's.
 fn key_of(volume: &Volume, header: &Header, slot: &Keyslot, secret: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let key = slot.kdf.derive(secret, slot.area_key_bytes)?;

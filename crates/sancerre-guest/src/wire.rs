@@ -479,6 +479,16 @@ mod tests {
         VolumeInfo { name: "p1".into(), disk: Some(3), label: b"x".to_vec(), size_bytes: 9, content }
     }
 
+    fn placed() -> Vec<PlacedEntry> {
+        let entry = |name: &[u8]| FolderEntry { name: name.to_vec(), node: node() };
+        let run = FileRun { length_bytes: 5, place: RunPlace::Disk { disk: 1, offset: 1 << 50 } };
+        vec![
+            PlacedEntry { entry: entry(b"a"), runs: Some(vec![run, run]) },
+            PlacedEntry { entry: entry(b"\xff"), runs: None },
+            PlacedEntry { entry: entry(b"empty"), runs: Some(Vec::new()) },
+        ]
+    }
+
     #[test]
     fn every_word_survives_the_socket() {
         let files = FileSystemInfo {
@@ -503,6 +513,7 @@ mod tests {
             Answer::Link(b"l"),
             Answer::Extra(Extra::Attribute { name: b"user.a".to_vec(), value: vec![0; 9] }),
             Answer::Extra(Extra::Stream { name: b"s".to_vec(), size_bytes: 1 }),
+            Answer::Placed(placed()),
             Answer::Done,
             Answer::Missing,
             Answer::Fault("f".into()),
@@ -512,9 +523,10 @@ mod tests {
         }
         let of = |what| Ask::Of { volume: 2, id: 3, what };
         for ask in [
-            Ask::Start { sizes: vec![1, u64::MAX], skip: vec!["0/p1".into()] },
+            Ask::Start { sizes: vec![1, u64::MAX], skip: vec!["0/p1".into()], secrets: vec![Zeroizing::new(vec![0xff])] },
             of(What::FileNode),
             of(What::List),
+            of(What::ListPlaced(7)),
             of(What::Find(b"name")),
             of(What::Runs(b"stream", 1..2)),
             of(What::Bytes(b"", 0..u64::MAX)),

@@ -177,8 +177,8 @@ impl SectorCipher {
             let counted = self.first.wrapping_add(within).to_le_bytes();
             tweak.iter_mut().zip(counted).for_each(|(byte, other)| *byte = other);
             match &self.xts {
-                Xts::Aes128(xts) => xts.decrypt_sector(sector, tweak),
-                Xts::Aes256(xts) => xts.decrypt_sector(sector, tweak),
+                Xts::Aes128(xts) => xts.decrypt_sector(sector, tweak.into()),
+                Xts::Aes256(xts) => xts.decrypt_sector(sector, tweak.into()),
             }
         }
     }

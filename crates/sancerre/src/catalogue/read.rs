@@ -112,6 +112,17 @@ impl Catalogue {
         }
     }
 
+    /// The disks of which it tells, in the order of their numbers.
+    ///
+    /// Errors: as [`Catalogue::ask`].
+    pub(crate) async fn disks(&self) -> Result<Vec<String>> {
+        let bytes = if self.pieces.is_empty() { Vec::new() } else { self.read(&(0..1)).await? };
+        match CataloguePiece::decode(&bytes).map_err(|error| self.damaged(error))? {
+            CataloguePiece::Head { disks } => Ok(disks),
+            _ => Err(self.damaged(FormatError::Corrupt { what: "file catalogue", detail: "it has no head".to_owned() })),
+        }
+    }
+
     fn damaged(&self, source: FormatError) -> Error {
         Error::Object { key: self.disk.name().to_owned(), source }
     }

@@ -109,6 +109,31 @@ fn a_damaged_catalogue_costs_a_warning() {
     assert_eq!(output.status.code(), Some(20), "{}", told(&output));
 }
 
+/// The largest pack has the large file: a check names it, in each night that has it, by the catalogue.
+#[test]
+fn a_check_names_the_files_that_a_loss_touches() {
+    let Some(site) = guest(&["--catalogue"]) else { return };
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw", "--catalogue"]);
+    let packs = walk(&site.place).into_iter().filter(|path| path.to_string_lossy().contains("/packs/"));
+    let largest = packs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0xaa);
+    fs::set_permissions(&largest, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&largest, bytes).unwrap();
+    let output = site.run(&["check", "--read-data"]);
+    assert_eq!(output.status.code(), Some(20), "{}", told(&output));
+    assert_eq!(told(&output).matches("    of data:whole/big\n").count(), 2, "{}", told(&output));
+    let said = summary(&site.run(&["check", "--read-data", "--json"]));
+    let costs = said["findings"].as_array().unwrap().iter().flat_map(|finding| finding["costs"].as_array().unwrap());
+    let named: Vec<_> = costs.filter(|cost| cost["files"] == serde_json::json!(["data:whole/big"])).collect();
+    assert_eq!(named.len(), 2, "{said}");
+    // Who opens no content learns no names.
+    let mut command = site.command(&["check", "--read-data", "--key-file", "w.key"]);
+    let output = command.env_remove("SANCERRE_PASSWORD").output().unwrap();
+    assert!(output.status.code() == Some(20) && !told(&output).contains("big"), "{}", told(&output));
+}
+
 /// Ten thousand files in two hundred folders; then a night in which some of them changed.
 #[test]
 fn a_night_adds_little_to_the_catalogue_of_the_last_one() {
