@@ -8,7 +8,7 @@ mod read;
 
 use clap::Args;
 
-pub(crate) use build::Building;
+pub(crate) use build::{Building, CatalogueStream};
 pub(crate) use place::{PathStep, Spot, Wanted, file_node, joined};
 pub(crate) use read::{Catalogue, Memo, Said};
 

@@ -8,21 +8,32 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
-use sancerre_engine::{Error, Result};
+use sancerre_engine::{Error, Result, file_catalogue};
 use sancerre_format::FormatError;
-use sancerre_format::chunk::PIECE_BYTES_MAX;
+use sancerre_format::chunk::{PIECE_BYTES_MAX, PIECE_HEAD_BYTES};
 use sancerre_format::file_catalogue::{CataloguePiece, CataloguedVolume, NamesReader};
 use sancerre_format::id::ContentId;
+use sancerre_format::node::chunk_id;
 
 /// Bytes that are read at once, and reads that are under way.
 const READ_BYTES: u64 = 2 << 20;
 const READS: usize = 4;
+/// What messages call one that was made after its backup.
+const LATER: &str = "the catalogue that was made later";
 
 /// The catalogue of a snapshot.
 pub(crate) struct Catalogue {
-    disk: Arc<SnapshotDisk>,
+    source: Source,
     /// Its pieces, by their places and ids.
     pieces: Vec<(u64, ContentId)>,
+}
+
+/// Where its bytes are.
+enum Source {
+    /// In the snapshot.
+    Member(Arc<SnapshotDisk>),
+    /// Here: it was made later, and is not kept in pieces.
+    Later(Vec<u8>),
 }
 
 /// What is known of pieces. `T` is what a question keeps of names.
@@ -76,10 +87,28 @@ impl Catalogue {
         monitor: &Monitor,
     ) -> Result<Option<Self>> {
         let member = reader.body().members.iter().find(|member| member.is_catalogue());
-        let Some(member) = member else { return Ok(None) };
+        let Some(member) = member else { return Self::later(reader).await };
         let disk = SnapshotDisk::open(reader, member, cache, monitor)?;
         let pieces = disk.content_ids(0..disk.size_bytes()).await?;
-        Ok(Some(Self { disk, pieces }))
+        Ok(Some(Self { source: Source::Member(disk), pieces }))
+    }
+
+    /// One that was made after the backup.
+    async fn later(reader: &SnapshotReader) -> Result<Option<Self>> {
+        let (frames, session) = (reader.frames(), reader.manifest().session);
+        let found = file_catalogue::kept(frames.repository(), &frames.log(), session).await?;
+        let Some(bytes) = found else { return Ok(None) };
+        // As chunks of a member are named, so that a question that met a piece there need not read it here.
+        let key = frames.repository().keys.zone_secrets()?.keys.id;
+        let (mut pieces, mut at) = (Vec::new(), 0_usize);
+        while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= PIECE_HEAD_BYTES) {
+            let damaged = |source| Error::Object { key: LATER.to_owned(), source };
+            let Some(length) = CataloguePiece::length(rest).map_err(damaged)? else { break };
+            let piece = rest.get(..length).unwrap_or(rest);
+            pieces.push((at as u64, chunk_id(&key, piece)));
+            at = at.saturating_add(length);
+        }
+        Ok(Some(Self { source: Source::Later(bytes), pieces }))
     }
 
     /// What it says; `keep` is asked of each piece of names that `memo` does not know.
@@ -124,7 +153,11 @@ impl Catalogue {
     }
 
     fn damaged(&self, source: FormatError) -> Error {
-        Error::Object { key: self.disk.name().to_owned(), source }
+        let key = match &self.source {
+            Source::Member(disk) => disk.name(),
+            Source::Later(_) => LATER,
+        };
+        Error::Object { key: key.to_owned(), source }
     }
 
     /// Pieces in a row that are known already, or are to be read at once.
@@ -147,11 +180,23 @@ impl Catalogue {
     async fn read(&self, pieces: &Range<usize>) -> Result<Vec<u8>> {
         let start = self.pieces.get(pieces.start).map_or(0, |(at, _)| *at);
         let last = pieces.end.checked_sub(1).and_then(|last| self.pieces.get(last)).map_or(start, |(at, _)| *at);
-        let most = last.saturating_add(PIECE_BYTES_MAX as u64).min(self.disk.size_bytes());
+        let size_bytes = match &self.source {
+            Source::Member(disk) => disk.size_bytes(),
+            Source::Later(bytes) => bytes.len() as u64,
+        };
+        let most = last.saturating_add(PIECE_BYTES_MAX as u64).min(size_bytes);
         let end = self.pieces.get(pieces.end).map_or(most, |(at, _)| (*at).min(most));
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
-        self.disk.read(start, &mut bytes).await?;
-        Ok(bytes)
+        match &self.source {
+            Source::Member(disk) => {
+                let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
+                disk.read(start, &mut bytes).await?;
+                Ok(bytes)
+            }
+            Source::Later(bytes) => {
+                let within = |at| usize::try_from(at).unwrap_or(usize::MAX);
+                Ok(bytes.get(within(start)..within(end)).unwrap_or_default().to_vec())
+            }
+        }
     }
 }
 

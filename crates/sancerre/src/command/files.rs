@@ -1,7 +1,8 @@
-//! Files of guests: `ls`, `cat`, `get`, `find`, `history`, `diff --files`. What they have in common: a snapshot whose disks a
+//! Files of guests: `ls`, `cat`, `get`, `find`, `history`, `diff --files`, `catalogue`. What they have in common: a snapshot whose disks a
 //! confined child looks at.
 
 pub(crate) mod cat;
+pub(crate) mod catalogue;
 pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod get;

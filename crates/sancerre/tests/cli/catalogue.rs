@@ -109,6 +109,32 @@ fn a_damaged_catalogue_costs_a_warning() {
     assert_eq!(output.status.code(), Some(20), "{}", told(&output));
 }
 
+#[test]
+fn a_catalogue_can_be_made_later_and_only_identities_open_it() {
+    let Some(site) = guest(&[]) else { return };
+    second_night_with(&site, &[]);
+    site.succeed(&["catalogue", "latest", "latest~1"]);
+    let again = site.succeed(&["catalogue", "latest"]);
+    assert!(told(&again).contains("already"), "{}", told(&again));
+    for arguments in
+        [&["find", "*", "latest"][..], &["find", "p*", "latest", "--all"], &["diff", "--files", "latest~1", "latest"]]
+    {
+        let [(one, by), (other, no)] = both(&site, arguments);
+        assert!(by && !no && one == other, "{arguments:?}: {by} {no} {one} {other}");
+    }
+    for path in walk(&site.place).iter().filter(|path| path.is_file()) {
+        let bytes = fs::read(path).unwrap();
+        assert!(!bytes.windows(8).any(|window| window == b"plan.txt"), "{}", path.display());
+    }
+    // Whoever signs notes needs a role that stores; a keeper and a collector leave it whole, and it goes with its snapshot.
+    site.succeed(&["check", "--read-data"]);
+    site.succeed(&["forget", "latest~1", "--max-drop", "100%"]);
+    site.succeed(&["gc"]);
+    let [(_, by), _] = both(&site, &["find", "*", "latest"]);
+    assert!(by);
+    site.succeed(&["check", "--read-data"]);
+}
+
 /// The largest pack has the large file: a check names it, in each night that has it, by the catalogue.
 #[test]
 fn a_check_names_the_files_that_a_loss_touches() {
