@@ -94,6 +94,17 @@ class Content:
         require(set(found.disks) <= {disk.name for disk in disks}, "a catalogue of another disk")
         return found
 
+    def made_later(self, note: Session) -> Catalogue:
+        """A catalogue that was made after the backup: what its annex holds opens under a key of its own."""
+        key, data = self.keyring.session_key_of(note.entry.public), b""
+        for ordinal in sorted(note.packs):
+            pack = self.zone.read_pack(note.id.number, ordinal)
+            for frame in pack.frames:
+                place = frame.session, frame.name.ordinal, frame.name.position
+                inner = seals.open_unit(pack.sealed(frame), self._root(frame.session), seals.ANNEX, *place)
+                data += seals.open_unit(inner, key, seals.DATA, *place)
+        return read_catalogue(data, self.zone.repository.config.number("region-bytes"))
+
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
         """The chunks of a disk by their offsets in it."""
         if disk.root is None:

@@ -253,7 +253,9 @@ fn all_runs(fs: &mut dyn FileSystem, volume: &Volume, node: &FileNode, most: usi
     if node.size_bytes == 0 {
         return Ok(Some(Vec::new()));
     }
-    let found = fs.pieces(node.id, b"", 0..node.size_bytes).and_then(|pieces| runs(volume, &pieces));
+    let work = || fs.pieces(node.id, b"", 0..node.size_bytes).and_then(|pieces| runs(volume, &pieces));
+    // A file that its reader did not expect costs its own places, and no names.
+    let found = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Corrupt("its reader failed")));
     let found = match found {
         Err(Fault::Gone) => return Err(Fault::Gone),
         Err(_) => return Ok(None),
