@@ -13,7 +13,8 @@ pub fn file_catalogues(input: &[u8]) {
         if let Ok(CataloguePiece::Names(names)) = CataloguePiece::decode(piece) {
             let _ = names.each(&mut |folder, file| {
                 assert!(!file.name.is_empty() && !file.name.contains(&b'/') && folder.path.len() <= 32 << 10);
-                let told = file.spots.as_ref().map(|spots| spots.iter().map(|spot| spot.length_bytes).sum::<u64>());
+                let told =
+                    file.spots.as_ref().map(|spots| spots.iter().map(|spot| spot.length_bytes).sum::<u64>());
                 assert!(told.is_none_or(|told| told == file.size_bytes));
             });
         }

@@ -56,7 +56,8 @@ fn packs(
     for part in catalogue.chunks(PART_BYTES) {
         let (a, b) = (open_pack.name().ordinal, open_pack.next_index());
         let inner = seal_raw(content, &UnitName { kind: UnitKind::Data, session, a, b }, ZSTD_LEVEL, part)?;
-        let sealed = seal_raw(metadata, &UnitName { kind: UnitKind::Annex, session, a, b }, ZSTD_LEVEL, &inner)?;
+        let sealed =
+            seal_raw(metadata, &UnitName { kind: UnitKind::Annex, session, a, b }, ZSTD_LEVEL, &inner)?;
         let piece = (ContentId(Hash::of(&inner).0), to_u32("frame", inner.len())?);
         open_pack.append(&sealed, &[piece])?;
         if to_u64(most) < to_u64(open_pack.len_bytes_with(PART_BYTES, 1)) {

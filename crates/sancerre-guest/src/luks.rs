@@ -56,7 +56,10 @@ pub(crate) fn unlock(volume: &Volume, secrets: &[Zeroizing<Vec<u8>>]) -> Result<
         header.slots.iter().find_map(|slot| key_of(volume, &header, slot, secret).transpose())
     });
     let Some(key) = key.transpose()? else { return Ok(None) };
-    let size = volume.size_bytes().checked_sub(header.offset).ok_or(Fault::Corrupt("LUKS: no room for its content"))?;
+    let size = volume
+        .size_bytes()
+        .checked_sub(header.offset)
+        .ok_or(Fault::Corrupt("LUKS: no room for its content"))?;
     let size_bytes = header.size_bytes.map_or(size, |told| told.min(size));
     let size_bytes = size_bytes / header.sector_bytes * header.sector_bytes;
     let cipher = SectorCipher::new(&key, header.sector_bytes, header.first_sector)?;
@@ -70,7 +73,12 @@ pub(crate) fn look(volume: &Volume) -> Result<()> {
 }
 
 /// The key of the volume by one slot, if the passphrase is that slot's.
-fn key_of(volume: &Volume, header: &Header, slot: &Keyslot, secret: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
+fn key_of(
+    volume: &Volume,
+    header: &Header,
+    slot: &Keyslot,
+    secret: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let key = slot.kdf.derive(secret, slot.area_key_bytes)?;
     let mut area = Zeroizing::new(volume.bytes(slot.offset, slot.area_bytes()?)?);
     // Key material is encrypted by sectors of 512 bytes, whatever the volume's have.

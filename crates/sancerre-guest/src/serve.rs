@@ -249,7 +249,12 @@ fn list_placed(line: &Line, fs: &mut dyn FileSystem, volume: &Volume, id: u64, m
 }
 
 /// Where all bytes of a file are; none where that cannot be told in so many places.
-fn all_runs(fs: &mut dyn FileSystem, volume: &Volume, node: &FileNode, most: usize) -> Result<Option<Vec<FileRun>>> {
+fn all_runs(
+    fs: &mut dyn FileSystem,
+    volume: &Volume,
+    node: &FileNode,
+    most: usize,
+) -> Result<Option<Vec<FileRun>>> {
     if node.size_bytes == 0 {
         return Ok(Some(Vec::new()));
     }

@@ -523,7 +523,11 @@ mod tests {
         }
         let of = |what| Ask::Of { volume: 2, id: 3, what };
         for ask in [
-            Ask::Start { sizes: vec![1, u64::MAX], skip: vec!["0/p1".into()], secrets: vec![Zeroizing::new(vec![0xff])] },
+            Ask::Start {
+                sizes: vec![1, u64::MAX],
+                skip: vec!["0/p1".into()],
+                secrets: vec![Zeroizing::new(vec![0xff])],
+            },
             of(What::FileNode),
             of(What::List),
             of(What::ListPlaced(7)),

@@ -12,7 +12,9 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::drill::Drill;
-use crate::command::files::{cat::Cat, catalogue::MakeCatalogue, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
+use crate::command::files::{
+    cat::Cat, catalogue::MakeCatalogue, find::Find, get::Get, history::History, ls::Ls, mount::Mount,
+};
 use crate::command::nbd::Nbd;
 use crate::command::recover::Recover;
 use crate::command::rto::Rto;

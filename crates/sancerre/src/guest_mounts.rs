@@ -86,7 +86,8 @@ impl Places {
             }
         }
         let letter = self.letters.iter().position(|lettered| *lettered == volume);
-        let letter = letter.and_then(|at| u8::try_from(at).ok()?.checked_add(b'C')).filter(u8::is_ascii_uppercase);
+        let letter =
+            letter.and_then(|at| u8::try_from(at).ok()?.checked_add(b'C')).filter(u8::is_ascii_uppercase);
         letter.map_or_else(Vec::new, |letter| vec![letter, b':'])
     }
 }

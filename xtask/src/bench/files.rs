@@ -115,7 +115,9 @@ impl Bench {
     fn million(&self, files: u64) -> Result<()> {
         shell::output(self.sancerre("million", &["init", "--quiet", "--key-file", "w.key"]))?;
         let (inodes, bytes) = (files + files / 8 + 1000, files * 5 / 1000 + 64);
-        self.shell(&format!("truncate -s {bytes}M many.raw; mke2fs -q -F -t ext4 -b 1024 -N {inodes} many.raw"))?;
+        self.shell(&format!(
+            "truncate -s {bytes}M many.raw; mke2fs -q -F -t ext4 -b 1024 -N {inodes} many.raw"
+        ))?;
         self.mounted("many.raw", FILL, &format!("{files} {IN_FOLDER}"))?;
         self.save("million", &["many.raw"])?;
         let (_, without) = self.save("million", &["many.raw"])?;
@@ -124,7 +126,11 @@ impl Bench {
         let seconds = with - without;
         let of = format!("{files} files: a catalogue is made in (s)");
         row(&of, &format!("{seconds:.1}"), "60");
-        row("its size, and what of it is stored (MiB)", &format!("{:.1}, {:.1}", mib(size), mib(stored(&first)?)), "");
+        row(
+            "its size, and what of it is stored (MiB)",
+            &format!("{:.1}, {:.1}", mib(size), mib(stored(&first)?)),
+            "",
+        );
         self.mounted("many.raw", NIGHT, "")?;
         self.save("million", &["many.raw"])?;
         let (second, _) = self.save("million", &["many.raw", "--catalogue"])?;
@@ -147,14 +153,21 @@ impl Bench {
         self.shell("truncate -s 160M year.raw; mke2fs -q -F -t ext4 -b 1024 -N 40000 year.raw")?;
         self.mounted("year.raw", FILL, &format!("{files} {IN_FOLDER}"))?;
         for night in 0..nights {
-            let script = format!("import sys\nopen(f'{{sys.argv[1]}}/share-{:02}/night-{night}', 'wb').write(b'x')", night % 97);
+            let script = format!(
+                "import sys\nopen(f'{{sys.argv[1]}}/share-{:02}/night-{night}', 'wb').write(b'x')",
+                night % 97
+            );
             self.mounted("year.raw", &script, "")?;
             self.save("year", &["year.raw", "--catalogue", "--no-statistics"])?;
         }
         self.said("year", &["find", "night-7", "latest", "--all"])?;
         let (found, seconds) = self.said("year", &["find", "night-7", "latest", "--all"])?;
         ensure!(found["by_catalogue"] == nights, "{} nights were told by catalogues", found["by_catalogue"]);
-        row(&format!("`find --all` over {nights} nights of {files} files, warm (s)"), &format!("{seconds:.1}"), "5");
+        row(
+            &format!("`find --all` over {nights} nights of {files} files, warm (s)"),
+            &format!("{seconds:.1}"),
+            "5",
+        );
         let (_, seconds) = self.said("year", &["history", "web01:/share-07/night-7"])?;
         row("`history` of one file over them (s)", &format!("{seconds:.1}"), "");
         self.shell("rm -r year w.key year.raw")
@@ -162,7 +175,8 @@ impl Bench {
 
     /// One file and one folder of a large disk, cold and from far away.
     fn far(&self) -> Result<()> {
-        let server = sancerre_services::seaweedfs().context("the S3 server is not installed; `cargo xtask setup` does")?;
+        let server = sancerre_services::seaweedfs()
+            .context("the S3 server is not installed; `cargo xtask setup` does")?;
         let bucket = server.bucket(Bucket::Plain)?;
         let near = Near { bench: self, bucket: format!("s3://{bucket}"), port: server.port() };
         near.run(&["init", "--quiet", "--key-file", "w.key"])?;
@@ -176,14 +190,26 @@ impl Bench {
         let link = Link::open(server.port(), FAR)?;
         let far = Near { port: link.port(), ..near };
         for (what, arguments, goal) in [
-            ("a file of 1 MB of a disk of 200 GB behind 30 ms, cold", &["get", "latest:/share/wanted", "--target", "wanted"][..], "10 s, 200 MB"),
-            ("`ls` of a folder of 1,000 files there, with opening", &["ls", "-l", "latest:/many"], "3 s after opening"),
+            (
+                "a file of 1 MB of a disk of 200 GB behind 30 ms, cold",
+                &["get", "latest:/share/wanted", "--target", "wanted"][..],
+                "10 s, 200 MB",
+            ),
+            (
+                "`ls` of a folder of 1,000 files there, with opening",
+                &["ls", "-l", "latest:/many"],
+                "3 s after opening",
+            ),
         ] {
             link.take_counts();
             let begun = Instant::now();
             far.run(arguments)?;
             let (seconds, counts) = (begun.elapsed().as_secs_f64(), link.take_counts());
-            let text = format!("{seconds:.1} s, {:.1} MB, {} requests", counts.bytes as f64 / 1e6, counts.requests());
+            let text = format!(
+                "{seconds:.1} s, {:.1} MB, {} requests",
+                counts.bytes as f64 / 1e6,
+                counts.requests()
+            );
             row(what, &text, goal);
         }
         self.shell("rm w.key large.raw wanted")
@@ -256,7 +282,8 @@ impl Near<'_> {
 
 fn catalogue(saved: &Value, field: &str) -> Result<u64> {
     let members = saved["members"].as_array().context("the summary has no members")?;
-    let found = members.iter().find(|member| member["name"] == "catalogue").context("there is no catalogue")?;
+    let found =
+        members.iter().find(|member| member["name"] == "catalogue").context("there is no catalogue")?;
     found[field].as_u64().with_context(|| format!("the catalogue has no {field}"))
 }
 

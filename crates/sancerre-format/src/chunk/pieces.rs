@@ -14,7 +14,8 @@ const _: () = assert!(PIECE_BYTES_MAX.is_multiple_of(PIECE_GRID) && PIECE_BYTES_
 
 /// Bytes that a piece takes whose content has this size; none when there can be no such piece.
 pub fn piece_bytes(content_bytes: u32) -> Option<usize> {
-    let whole = to_usize(content_bytes).checked_add(PIECE_HEAD_BYTES)?.checked_next_multiple_of(PIECE_GRID)?;
+    let whole =
+        to_usize(content_bytes).checked_add(PIECE_HEAD_BYTES)?.checked_next_multiple_of(PIECE_GRID)?;
     (whole <= PIECE_BYTES_MAX).then_some(whole)
 }
 

@@ -93,7 +93,9 @@ impl<'a> CataloguePiece<'a> {
         let kind = reader.u8()?;
         reader.zeros::<3>()?;
         let is_whole = piece_bytes(content_bytes) == Some(bytes.len());
-        ensure(is_whole, WHAT, || format!("a piece of {} bytes says that it has {content_bytes}", bytes.len()))?;
+        ensure(is_whole, WHAT, || {
+            format!("a piece of {} bytes says that it has {content_bytes}", bytes.len())
+        })?;
         let content = reader.take(crate::bytes::to_usize(content_bytes))?;
         let is_padded = reader.rest().iter().all(|byte| *byte == 0);
         ensure(is_padded, WHAT, || "a piece is filled with something".to_owned())?;
@@ -180,7 +182,9 @@ impl CataloguedVolume {
 
     fn encode(&self) -> Vec<u8> {
         let mut content = Vec::new();
-        [&self.disk, &self.name, &self.content].iter().for_each(|text| put_text(&mut content, text.as_bytes()));
+        [&self.disk, &self.name, &self.content]
+            .iter()
+            .for_each(|text| put_text(&mut content, text.as_bytes()));
         put_text(&mut content, &self.mount);
         content.push(u8::from(self.folds) | u8::from(self.has_names) << 1);
         content

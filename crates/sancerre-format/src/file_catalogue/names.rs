@@ -136,7 +136,9 @@ impl<'a> NamesReader<'a> {
         while reader.remaining() > 0 {
             let before = std::mem::take(&mut folder.path);
             folder.path = joined(&mut reader, &before, PATH_BYTES_MAX)?;
-            ensure(is_first || path_order(&before, &folder.path).is_lt(), WHAT, || "folders are out of order".into())?;
+            ensure(is_first || path_order(&before, &folder.path).is_lt(), WHAT, || {
+                "folders are out of order".into()
+            })?;
             is_first = false;
             let flags = reader.u8()?;
             ensure(flags < 2, WHAT, || format!("a folder has the flags {flags}"))?;
@@ -239,7 +241,8 @@ fn read_spots(reader: &mut Reader<'_>, before: &mut Before, size_bytes: u64) -> 
             (length, _) => return Err(corrupt(WHAT, format!("{length} of {left} bytes lie at a place"))),
         };
         if head & 3 == 3 {
-            before.disk = u16::try_from(reader.number()?).map_err(|_| corrupt(WHAT, "a disk that is none"))?;
+            before.disk =
+                u16::try_from(reader.number()?).map_err(|_| corrupt(WHAT, "a disk that is none"))?;
         }
         let place = match head & 3 {
             0 => SpotPlace::Hole,
@@ -265,8 +268,9 @@ fn read_place(reader: &mut Reader<'_>, before: &mut Before, length_bytes: u64) -
 pub(super) fn put_file(bytes: &mut Vec<u8>, before: &mut Before, file: &CataloguedFile) {
     put_joined(bytes, &before.name, &file.name);
     let spots = file.spots.as_ref().filter(|spots| can_tell(spots, file.size_bytes));
-    let is_as_before =
-        !before.is_first && (file.mode, file.owner) == (before.mode, before.owner) && file.mode.or(file.owner.map(|_| 0)).is_some();
+    let is_as_before = !before.is_first
+        && (file.mode, file.owner) == (before.mode, before.owner)
+        && file.mode.or(file.owner.map(|_| 0)).is_some();
     let mut flags = file.kind.min(KIND_MAX);
     flags |= if is_as_before { AS_BEFORE } else { 0 };
     flags |= if !is_as_before && file.mode.is_some() { HAS_MODE } else { 0 };
@@ -301,7 +305,9 @@ fn can_tell(spots: &[FileSpot], size_bytes: u64) -> bool {
         SpotPlace::Hole | SpotPlace::Held => true,
     };
     let is_length = |spot: &FileSpot| spot.length_bytes > 0 && spot.length_bytes < 1 << 61;
-    spots.len() <= SPOTS_MAX && sum == Some(size_bytes) && spots.iter().all(|spot| is_length(spot) && is_place(spot))
+    spots.len() <= SPOTS_MAX
+        && sum == Some(size_bytes)
+        && spots.iter().all(|spot| is_length(spot) && is_place(spot))
 }
 
 fn put_spots(bytes: &mut Vec<u8>, before: &mut Before, spots: &[FileSpot]) {

@@ -71,7 +71,8 @@ fn file(name: &str, id: u64) -> CataloguedFile {
 /// A server's tree: so many folders of so many files.
 fn server(folders: u64, files: u64) -> Tree {
     let folder = |number: u64| format!("srv/{}/{}", number % 17, number).into_bytes();
-    let names = |number: u64| (0..files).map(move |at| file(&format!("letter-{at:05}.doc"), number * files + at));
+    let names =
+        |number: u64| (0..files).map(move |at| file(&format!("letter-{at:05}.doc"), number * files + at));
     (0..folders).map(|number| (folder(number), names(number).collect())).collect()
 }
 
@@ -93,8 +94,21 @@ fn a_catalogue_is_spelled_so_for_ever() {
             FileSpot { length_bytes: 1808, place: SpotPlace::Held },
         ]),
     };
-    let link = CataloguedFile { name: b"current".to_vec(), id: 12, kind: 2, size_bytes: 7, ..CataloguedFile::default() };
-    let folder = CataloguedFile { name: b"srv".to_vec(), id: 11, kind: 1, mode: Some(0o755), owner: Some((0, 0)), ..CataloguedFile::default() };
+    let link = CataloguedFile {
+        name: b"current".to_vec(),
+        id: 12,
+        kind: 2,
+        size_bytes: 7,
+        ..CataloguedFile::default()
+    };
+    let folder = CataloguedFile {
+        name: b"srv".to_vec(),
+        id: 11,
+        kind: 1,
+        mode: Some(0o755),
+        owner: Some((0, 0)),
+        ..CataloguedFile::default()
+    };
     tree.insert(Vec::new(), vec![link, odd, folder]);
     let bytes = write(&tree, 1 << 20);
     assert_eq!(read(&bytes), tree);
@@ -118,7 +132,8 @@ fn a_night_shares_nearly_all_pieces_with_the_one_before() {
 
 #[test]
 fn a_large_folder_is_cut_and_nothing_crosses_a_region() {
-    let tree = Tree::from([(b"spool".to_vec(), (0..20_000).map(|at| file(&format!("{at:06}"), at)).collect())]);
+    let tree =
+        Tree::from([(b"spool".to_vec(), (0..20_000).map(|at| file(&format!("{at:06}"), at)).collect())]);
     let region_bytes = 1 << 17;
     let bytes = write(&tree, region_bytes);
     assert_eq!(read(&bytes), tree);
@@ -151,7 +166,8 @@ fn any_file() -> impl Strategy<Value = CataloguedFile> {
     let place = prop_oneof![
         Just(SpotPlace::Hole),
         Just(SpotPlace::Held),
-        (0..3u16, 0..1u64 << 40).prop_map(|(disk, sector)| SpotPlace::Disk { disk, offset: sector * SECTOR_BYTES }),
+        (0..3u16, 0..1u64 << 40)
+            .prop_map(|(disk, sector)| SpotPlace::Disk { disk, offset: sector * SECTOR_BYTES }),
     ];
     let spot = (1..1u64 << 40, place).prop_map(|(length_bytes, place)| FileSpot { length_bytes, place });
     let spots = proptest::option::of(proptest::collection::vec(spot, 0..4));
@@ -159,7 +175,8 @@ fn any_file() -> impl Strategy<Value = CataloguedFile> {
     let time = proptest::option::of((any::<i64>(), 0..1_000_000_000u32));
     (any::<u64>(), 0..=4u8, any::<u64>(), rights, time, spots).prop_map(
         |(id, kind, size_bytes, (mode, owner), modified, spots)| {
-            let size_bytes = spots.as_ref().map_or(size_bytes, |spots| spots.iter().map(|spot| spot.length_bytes).sum());
+            let size_bytes =
+                spots.as_ref().map_or(size_bytes, |spots| spots.iter().map(|spot| spot.length_bytes).sum());
             CataloguedFile { name: Vec::new(), id, kind, size_bytes, mode, owner, modified, spots }
         },
     )

@@ -2,8 +2,8 @@
 
 use super::names::{Before, put_file, put_joined};
 use super::{
-    CataloguedFile, CataloguedFolder, CataloguedVolume, END, FILLER, NAME_BYTES_MAX, NAMES, PATH_BYTES_MAX, VOLUME, WHAT,
-    encode_head, piece, put_texts,
+    CataloguedFile, CataloguedFolder, CataloguedVolume, END, FILLER, NAME_BYTES_MAX, NAMES, PATH_BYTES_MAX,
+    VOLUME, WHAT, encode_head, piece, put_texts,
 };
 use crate::bytes::{put_number, to_u64};
 use crate::chunk::{PIECE_BYTES_MAX, PIECE_HEAD_BYTES};
@@ -178,7 +178,9 @@ impl NamesWriter {
 
     fn close(&mut self) {
         // A folder is written where it has files, or to say that it could not be read.
-        let Some(folder) = self.open.take().filter(|folder| self.count > 0 || folder.is_partial) else { return };
+        let Some(folder) = self.open.take().filter(|folder| self.count > 0 || folder.is_partial) else {
+            return;
+        };
         put_joined(&mut self.bytes, self.path.as_deref().unwrap_or_default(), &folder.path);
         self.bytes.push(u8::from(folder.is_partial));
         put_number(&mut self.bytes, folder.id);

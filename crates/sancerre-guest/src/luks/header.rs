@@ -52,7 +52,8 @@ pub(super) struct Keyslot {
 impl Keyslot {
     /// Bytes of the slot's material, in whole sectors.
     pub(super) fn area_bytes(&self) -> Result<usize> {
-        let bytes = self.key_bytes.checked_mul(self.stripes).and_then(|bytes| bytes.checked_next_multiple_of(512));
+        let bytes =
+            self.key_bytes.checked_mul(self.stripes).and_then(|bytes| bytes.checked_next_multiple_of(512));
         bytes.filter(|bytes| *bytes <= MATERIAL_BYTES_MAX).ok_or(CORRUPT)
     }
 }

@@ -80,7 +80,8 @@ impl Derivation {
                     return Err(unsupported("LUKS whose key takes more memory or time than is given to it"));
                 }
                 let bad = |_| Fault::Corrupt("LUKS: numbers of Argon2 that cannot be");
-                let wanted = argon2::Params::new(*memory_kib, *passes, *lanes, Some(key_bytes)).map_err(bad)?;
+                let wanted =
+                    argon2::Params::new(*memory_kib, *passes, *lanes, Some(key_bytes)).map_err(bad)?;
                 let kind = if *is_id { argon2::Algorithm::Argon2id } else { argon2::Algorithm::Argon2i };
                 let argon = argon2::Argon2::new(kind, argon2::Version::V0x13, wanted);
                 argon.hash_password_into(secret, salt, &mut key).map_err(bad)?;

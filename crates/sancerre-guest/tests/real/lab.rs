@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sancerre_confine::Helper;
-use sancerre_guest::{FolderEntry, Guest, GuestError, GuestFile, GuestReader, NodeKind, VolumeContent, inside};
+use sancerre_guest::{
+    FolderEntry, Guest, GuestError, GuestFile, GuestReader, NodeKind, VolumeContent, inside,
+};
 use sancerre_image::{Disk, open_raw};
 
 pub(crate) const MIB: u64 = 1 << 20;

@@ -62,9 +62,20 @@ fn volumes_of_both_versions_are_read_as_what_is_in_them() {
         ("--key-size 256 --hash sha512", String::new()),
         ("--key-size 512 --hash sha1", String::new()),
         ("--key-size 512 --hash sha256", convert.to_owned()),
-        ("--key-size 512 --hash sha256", format!("{convert}; {key} argon2id --pbkdf-force-iterations 4 --pbkdf-memory 32768 x.luks")),
-        ("--key-size 256 --hash sha512", format!("{convert}; {key} argon2i --pbkdf-force-iterations 4 --pbkdf-memory 16384 --pbkdf-parallel 3 x.luks")),
-        ("--key-size 512 --hash sha256", format!("{convert}; {key} pbkdf2 --hash sha512 --pbkdf-force-iterations 1000 x.luks")),
+        (
+            "--key-size 512 --hash sha256",
+            format!("{convert}; {key} argon2id --pbkdf-force-iterations 4 --pbkdf-memory 32768 x.luks"),
+        ),
+        (
+            "--key-size 256 --hash sha512",
+            format!(
+                "{convert}; {key} argon2i --pbkdf-force-iterations 4 --pbkdf-memory 16384 --pbkdf-parallel 3 x.luks"
+            ),
+        ),
+        (
+            "--key-size 512 --hash sha256",
+            format!("{convert}; {key} pbkdf2 --hash sha512 --pbkdf-force-iterations 1000 x.luks"),
+        ),
     ] {
         fill(&lab, format, &change);
         let image = lab.path("x.luks");
@@ -93,7 +104,11 @@ fn what_a_header_asks_for_is_bounded_and_other_ciphers_are_named() {
     let named = content(&open(&lab.path("y.luks"), &[PASSPHRASE]));
     assert!(named.contains("cipher other than"), "{named}");
     // Four thousand million rounds, by the header's word.
-    fill(&lab, "--key-size 512 --hash sha256", "printf '\\377\\377\\377\\377' | dd of=x.luks bs=1 seek=212 conv=notrunc status=none");
+    fill(
+        &lab,
+        "--key-size 512 --hash sha256",
+        "printf '\\377\\377\\377\\377' | dd of=x.luks bs=1 seek=212 conv=notrunc status=none",
+    );
     let refused = content(&open(&lab.path("x.luks"), &[PASSPHRASE]));
     assert!(refused.contains("rounds"), "{refused}");
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use sancerre_engine::backup::FileCatalogues;
 use sancerre_format::file_catalogue::{
-    CatalogueWriter, CataloguedFile, CataloguedFolder, CataloguedVolume, FileSpot, PATH_BYTES_MAX, SPOTS_MAX, SpotPlace,
+    CatalogueWriter, CataloguedFile, CataloguedFolder, CataloguedVolume, FileSpot, PATH_BYTES_MAX, SPOTS_MAX,
+    SpotPlace,
 };
 use sancerre_format::names::Title;
 use sancerre_guest::{
@@ -191,7 +192,8 @@ impl Walk {
     }
 
     fn fault(&mut self, volume: u16, path: &[u8], what: &str) {
-        let name = self.guest.volumes().get(usize::from(volume)).map(|info| info.name.clone()).unwrap_or_default();
+        let name =
+            self.guest.volumes().get(usize::from(volume)).map(|info| info.name.clone()).unwrap_or_default();
         self.writer.fault(&format!("{name}/{}: {what}", shown(path)));
     }
 }

@@ -41,7 +41,12 @@ impl Wanted {
     }
 
     /// Whether a name in a folder may be a step of the path, wherever its volume is mounted.
-    pub(crate) fn step(&self, folder: &CataloguedFolder, file: &CataloguedFile, folds: bool) -> Option<PathStep> {
+    pub(crate) fn step(
+        &self,
+        folder: &CataloguedFolder,
+        file: &CataloguedFile,
+        folds: bool,
+    ) -> Option<PathStep> {
         let is_step = self.parts.iter().enumerate().any(|(at, part)| {
             is_same(part, &file.name, folds) && {
                 let mut before = self.parts.get(..at).unwrap_or_default().iter().rev();
@@ -90,7 +95,11 @@ impl Wanted {
     }
 
     /// The volume that is meant, and how many parts of the path that took.
-    fn volume<T>(&self, said: &Said<T>, volumes: &[(usize, &VolumeNames<T>)]) -> Result<(usize, usize), Spot> {
+    fn volume<T>(
+        &self,
+        said: &Said<T>,
+        volumes: &[(usize, &VolumeNames<T>)],
+    ) -> Result<(usize, usize), Spot> {
         if let Some((letter, _)) = windows(&self.text) {
             let mount = format!("{letter}:");
             let found = volumes.iter().find(|(_, volume)| volume.info.mount == mount.as_bytes());
@@ -157,7 +166,9 @@ pub(crate) fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at.saturating_add(1)..).unwrap_or_default()),
+        Some(at) => {
+            (path.get(..at).unwrap_or_default(), path.get(at.saturating_add(1)..).unwrap_or_default())
+        }
         None => (b"", path),
     }
 }
@@ -187,7 +198,12 @@ mod tests {
 
     use super::*;
 
-    fn volume(disk: &str, name: &str, mount: &str, paths: &[(&str, u8)]) -> (CataloguedVolume, Vec<(String, u8)>) {
+    fn volume(
+        disk: &str,
+        name: &str,
+        mount: &str,
+        paths: &[(&str, u8)],
+    ) -> (CataloguedVolume, Vec<(String, u8)>) {
         let info = CataloguedVolume {
             disk: disk.to_owned(),
             name: name.to_owned(),

@@ -148,7 +148,10 @@ impl Catalogue {
         let bytes = if self.pieces.is_empty() { Vec::new() } else { self.read(&(0..1)).await? };
         match CataloguePiece::decode(&bytes).map_err(|error| self.damaged(error))? {
             CataloguePiece::Head { disks } => Ok(disks),
-            _ => Err(self.damaged(FormatError::Corrupt { what: "file catalogue", detail: "it has no head".to_owned() })),
+            _ => Err(self.damaged(FormatError::Corrupt {
+                what: "file catalogue",
+                detail: "it has no head".to_owned(),
+            })),
         }
     }
 
@@ -179,7 +182,8 @@ impl Catalogue {
 
     async fn read(&self, pieces: &Range<usize>) -> Result<Vec<u8>> {
         let start = self.pieces.get(pieces.start).map_or(0, |(at, _)| *at);
-        let last = pieces.end.checked_sub(1).and_then(|last| self.pieces.get(last)).map_or(start, |(at, _)| *at);
+        let last =
+            pieces.end.checked_sub(1).and_then(|last| self.pieces.get(last)).map_or(start, |(at, _)| *at);
         let size_bytes = match &self.source {
             Source::Member(disk) => disk.size_bytes(),
             Source::Later(bytes) => bytes.len() as u64,
@@ -227,7 +231,9 @@ impl<T> Said<T> {
 
     /// How places name a volume; one that may lie on several disks has the name of the one that was `typed`, or of the first.
     pub(crate) fn place(&self, volume: &VolumeNames<T>, typed: &str) -> String {
-        let on = || self.disks.iter().find(|name| *name == typed).or(self.disks.first()).cloned().unwrap_or_default();
+        let on = || {
+            self.disks.iter().find(|name| *name == typed).or(self.disks.first()).cloned().unwrap_or_default()
+        };
         let disk = if volume.info.disk.is_empty() { on() } else { volume.info.disk.clone() };
         format!("{disk}:{}", volume.info.name)
     }

@@ -301,7 +301,9 @@ impl Backup {
             maps,
             dedup: self.dedup.into(),
             statistics: !self.no_statistics,
-            catalogue: self.catalogue.then(|| -> Box<dyn FileCatalogues> { Box::new(Building { sandbox: !self.no_sandbox }) }),
+            catalogue: self
+                .catalogue
+                .then(|| -> Box<dyn FileCatalogues> { Box::new(Building { sandbox: !self.no_sandbox }) }),
             dry_run: self.dry_run,
             memory_bytes,
         }

@@ -180,7 +180,10 @@ fn summary(report: &CheckReport, files: &LostFiles, took: Duration) -> [(&'stati
         ("read_bytes", json!(report.read_bytes)),
         ("readable_packs", json!(report.readable_packs)),
         ("content_opened", json!(report.content_opened)),
-        ("findings", json!(report.findings.iter().map(|found| finding_with(found, files)).collect::<Vec<_>>())),
+        (
+            "findings",
+            json!(report.findings.iter().map(|found| finding_with(found, files)).collect::<Vec<_>>()),
+        ),
         ("quarantined", json!(report.quarantined)),
         ("duration_seconds", json!(seconds(took))),
     ]

@@ -66,7 +66,13 @@ pub(crate) struct Diff {
 
 pub(crate) async fn run(options: Diff, context: &Context) -> Result<Done, Failure> {
     if options.files {
-        return files::diff::run(&options.before, &options.after, (options.catalogue, &options.sandbox), context).await;
+        return files::diff::run(
+            &options.before,
+            &options.after,
+            (options.catalogue, &options.sandbox),
+            context,
+        )
+        .await;
     }
     let started = Instant::now();
     let repository = repository::open(context, Access::Metadata).await?;

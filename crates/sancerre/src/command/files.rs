@@ -68,7 +68,8 @@ fn passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         Failure::usage(format!("no passphrase can be read from {} (--unlock): {why}", plain::path(path)))
     };
     let most = Passphrases::BYTES_MAX as u64;
-    let (mut bytes, file) = (Zeroizing::new(Vec::new()), File::open(path).map_err(|error| wrong(error.to_string()))?);
+    let (mut bytes, file) =
+        (Zeroizing::new(Vec::new()), File::open(path).map_err(|error| wrong(error.to_string()))?);
     file.take(most + 1).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();

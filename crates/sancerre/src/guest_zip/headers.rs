@@ -169,8 +169,11 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn add(&mut self, member: &Member, method: Method, sizes: Sizes) {
         let numbers = [sizes.plain, sizes.packed, member.offset];
-        let large: Vec<u8> =
-            numbers.iter().filter(|number| **number >= FULL).flat_map(|number| number.to_le_bytes()).collect();
+        let large: Vec<u8> = numbers
+            .iter()
+            .filter(|number| **number >= FULL)
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
         let mut extra = member.extra();
         if !large.is_empty() {
             extra.extend(field(ZIP64, &large));

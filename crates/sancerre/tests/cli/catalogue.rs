@@ -71,11 +71,13 @@ fn a_catalogue_is_sealed_and_comes_back_with_nothing_but_its_name() {
     let output = command.env_remove("SANCERRE_PASSWORD").output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty(), "{}", told(&output));
     site.succeed(&["restore", "latest", "--target", "back/"]);
-    let mut names: Vec<_> = fs::read_dir(site.path("back")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(site.path("back")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["data.raw", "root.raw"]);
     site.succeed(&["check", "--read-data"]);
-    let output = site.run(&["backup", "--key-file", "w.key", "--vm", "web02", "--catalogue", "catalogue=root.raw"]);
+    let output =
+        site.run(&["backup", "--key-file", "w.key", "--vm", "web02", "--catalogue", "catalogue=root.raw"]);
     assert!(output.status.code() == Some(2) && told(&output).contains("catalogue"), "{}", told(&output));
 }
 
@@ -87,10 +89,21 @@ fn stored_bytes(output: &Output) -> u64 {
 fn a_damaged_catalogue_costs_a_warning() {
     let Some(site) = guest(&[]) else { return };
     let before: Vec<_> = walk(&site.place);
-    let saved = site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw", "--catalogue", "--json"]);
+    let saved = site.succeed(&[
+        "backup",
+        "--key-file",
+        "w.key",
+        "--vm",
+        "web01",
+        "root=root.raw",
+        "data=data.raw",
+        "--catalogue",
+        "--json",
+    ]);
     assert!(stored_bytes(&saved) < 64 << 10, "a small catalogue: {}", stored_bytes(&saved));
     let [(_, _), (whole, _)] = both(&site, &["find", "*", "latest"]);
-    let is_new = |path: &std::path::PathBuf| path.to_string_lossy().contains("/packs/") && !before.contains(path);
+    let is_new =
+        |path: &std::path::PathBuf| path.to_string_lossy().contains("/packs/") && !before.contains(path);
     // The only content of this night is the catalogue: the one pack of kind 1.
     let mut packs = walk(&site.place).into_iter().filter(is_new);
     let pack = packs.find(|path| fs::read(path).unwrap()[10] == 1).unwrap();
@@ -116,9 +129,11 @@ fn a_catalogue_can_be_made_later_and_only_identities_open_it() {
     site.succeed(&["catalogue", "latest", "latest~1"]);
     let again = site.succeed(&["catalogue", "latest"]);
     assert!(told(&again).contains("already"), "{}", told(&again));
-    for arguments in
-        [&["find", "*", "latest"][..], &["find", "p*", "latest", "--all"], &["diff", "--files", "latest~1", "latest"]]
-    {
+    for arguments in [
+        &["find", "*", "latest"][..],
+        &["find", "p*", "latest", "--all"],
+        &["diff", "--files", "latest~1", "latest"],
+    ] {
         let [(one, by), (other, no)] = both(&site, arguments);
         assert!(by && !no && one == other, "{arguments:?}: {by} {no} {one} {other}");
     }
@@ -139,7 +154,16 @@ fn a_catalogue_can_be_made_later_and_only_identities_open_it() {
 #[test]
 fn a_check_names_the_files_that_a_loss_touches() {
     let Some(site) = guest(&["--catalogue"]) else { return };
-    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw", "--catalogue"]);
+    site.succeed(&[
+        "backup",
+        "--key-file",
+        "w.key",
+        "--vm",
+        "web01",
+        "root=root.raw",
+        "data=data.raw",
+        "--catalogue",
+    ]);
     let packs = walk(&site.place).into_iter().filter(|path| path.to_string_lossy().contains("/packs/"));
     let largest = packs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     let mut bytes = fs::read(&largest).unwrap();
@@ -151,7 +175,8 @@ fn a_check_names_the_files_that_a_loss_touches() {
     assert_eq!(output.status.code(), Some(20), "{}", told(&output));
     assert_eq!(told(&output).matches("    of data:whole/big\n").count(), 2, "{}", told(&output));
     let said = summary(&site.run(&["check", "--read-data", "--json"]));
-    let costs = said["findings"].as_array().unwrap().iter().flat_map(|finding| finding["costs"].as_array().unwrap());
+    let costs =
+        said["findings"].as_array().unwrap().iter().flat_map(|finding| finding["costs"].as_array().unwrap());
     let named: Vec<_> = costs.filter(|cost| cost["files"] == serde_json::json!(["data:whole/big"])).collect();
     assert_eq!(named.len(), 2, "{said}");
     // Who opens no content learns no names.
@@ -170,7 +195,17 @@ fn a_night_adds_little_to_the_catalogue_of_the_last_one() {
         for d in $(seq 200); do mkdir m/$d; (cd m/$d; touch $(seq -f "report-%04g.txt" 50)); done; umount m"#,
     );
     let save = || {
-        site.succeed(&["backup", "--key-file", "w.key", "--vm", "many", "many.raw", "--catalogue", "--no-statistics", "--json"])
+        site.succeed(&[
+            "backup",
+            "--key-file",
+            "w.key",
+            "--vm",
+            "many",
+            "many.raw",
+            "--catalogue",
+            "--no-statistics",
+            "--json",
+        ])
     };
     let new = |output: &Output| {
         let members = summary(output)["members"].as_array().unwrap().clone();
@@ -179,7 +214,10 @@ fn a_night_adds_little_to_the_catalogue_of_the_last_one() {
     };
     let (first, size) = new(&save());
     assert!(first > 100_000 && first <= size, "{first} of {size}");
-    shell(&site, "mount -o loop many.raw m; echo x > m/77/report-0003.txt; echo y > m/78/new; rm m/100/report-0050.txt; umount m");
+    shell(
+        &site,
+        "mount -o loop many.raw m; echo x > m/77/report-0003.txt; echo y > m/78/new; rm m/100/report-0050.txt; umount m",
+    );
     let (second, _) = new(&save());
     assert!(second > 0 && second * 5 < first, "{second} after {first}");
     let found = text(&site.succeed(&["find", "new", "many:latest", "--all"]));

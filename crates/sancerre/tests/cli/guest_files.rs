@@ -197,7 +197,11 @@ with open('p2.raw', 'r+b') as to:
     let output = site.run(&["ls", "latest:disk0:p2/"]);
     assert!(output.status.code() == Some(23) && told(&output).contains("--unlock"), "{}", told(&output));
     let output = site.run(&["cat", "latest:disk0:p2/ada/note", "--unlock", "wrong"]);
-    assert!(output.status.code() == Some(20) && told(&output).contains("none of the passphrases"), "{}", told(&output));
+    assert!(
+        output.status.code() == Some(20) && told(&output).contains("none of the passphrases"),
+        "{}",
+        told(&output)
+    );
     let unlock = ["--unlock", "wrong", "--unlock", "line"];
     let run = |words: &[&str]| site.succeed(&[words, &unlock].concat());
     assert_eq!(run(&["cat", "latest:disk0:p2/ada/note"]).stdout, b"secret\n");
@@ -214,7 +218,11 @@ fn a_zip_is_what_three_programs_read() {
     let Some(site) = guest(&[]) else { return };
     let output = site.run(&["get", "latest:/home", "--format", "zip", "--target", "home.zip"]);
     assert_eq!(output.status.code(), Some(3), "{}", told(&output));
-    assert!(told(&output).contains("no text") && told(&output).contains("further names"), "{}", told(&output));
+    assert!(
+        told(&output).contains("no text") && told(&output).contains("further names"),
+        "{}",
+        told(&output)
+    );
     let script = r#"import sys, zipfile
 z = zipfile.ZipFile(sys.argv[1])
 assert z.testzip() is None
@@ -227,7 +235,10 @@ print(len(z.namelist()))"#;
     fs::write(site.path("read.py"), script).unwrap();
     assert_eq!(shell(&site, "python3 read.py home.zip"), "9\n");
     if has("unzip") {
-        shell(&site, "unzip -tq home.zip; mkdir u; cd u; unzip -q ../home.zip; test -L home/plan; cmp home/ada/one <(echo one)");
+        shell(
+            &site,
+            "unzip -tq home.zip; mkdir u; cd u; unzip -q ../home.zip; test -L home/plan; cmp home/ada/one <(echo one)",
+        );
         assert_eq!(fs::metadata(site.path("u/home/ada/one")).unwrap().mtime(), 1_565_157_904);
     }
     // As a stream, from its start on.
@@ -235,11 +246,17 @@ print(len(z.namelist()))"#;
     let streamed = site.run(&["get", "latest:/home", "--format", "zip", "--target", "-"]).stdout;
     assert_eq!(streamed, whole);
     if has("bsdtar") {
-        shell(&site, "mkdir b; cat home.zip | bsdtar -x -C b -f -; cmp b/home/ada/sparse u/home/ada/sparse || cmp <(tail -c 4 b/home/ada/sparse) <(echo end)");
+        shell(
+            &site,
+            "mkdir b; cat home.zip | bsdtar -x -C b -f -; cmp b/home/ada/sparse u/home/ada/sparse || cmp <(tail -c 4 b/home/ada/sparse) <(echo end)",
+        );
     }
     let big = site.run(&["get", "latest:/srv/share/big", "--format", "zip", "--target", "big.zip"]);
     assert_eq!(big.status.code(), Some(0), "{}", told(&big));
-    shell(&site, "python3 -c \"import zipfile; open('big2','wb').write(zipfile.ZipFile('big.zip').read('big'))\"; cmp big2 big");
+    shell(
+        &site,
+        "python3 -c \"import zipfile; open('big2','wb').write(zipfile.ZipFile('big.zip').read('big'))\"; cmp big2 big",
+    );
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub(super) async fn touched(
         // Many snapshots have one loss, and nearly one catalogue.
         let mut memo = Memo::default();
         for session in snapshots {
-            let found = of_snapshot((repository, log), session, (&disk, &ranges), &cache, &mut memo, monitor).await;
+            let found =
+                of_snapshot((repository, log), session, (&disk, &ranges), &cache, &mut memo, monitor).await;
             match found {
                 Ok(found) => files.entry((session, disk.clone())).or_default().extend(found),
                 Err(error) if error.is_damage() => {}
@@ -90,7 +91,9 @@ async fn of_snapshot(
     let mut files = Vec::new();
     for volume in &said.volumes {
         let base = said.place(volume, disk.as_str());
-        files.extend(volume.parts.iter().flat_map(|paths| paths.iter()).map(|path| format!("{base}/{}", shown(path))));
+        files.extend(
+            volume.parts.iter().flat_map(|paths| paths.iter()).map(|path| format!("{base}/{}", shown(path))),
+        );
     }
     Ok(files)
 }

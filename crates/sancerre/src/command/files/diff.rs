@@ -106,11 +106,13 @@ async fn by_catalogues(
     only: Option<&str>,
     context: &Context,
 ) -> Result<Option<(Tree, Tree)>, Failure> {
-    let (cache, monitor, mut memo) = (ChunkCache::new(context.global.memory), context.monitor(), Memo::default());
+    let (cache, monitor, mut memo) =
+        (ChunkCache::new(context.global.memory), context.monitor(), Memo::default());
     let mut said = Vec::new();
     for reader in [before, after] {
         let Some(catalogue) = Catalogue::of(reader, &cache, &monitor).await? else { return Ok(None) };
-        let asked = catalogue.ask(&mut memo, &mut |names: &NamesReader<'_>, _| Ok(names.content().to_vec())).await;
+        let asked =
+            catalogue.ask(&mut memo, &mut |names: &NamesReader<'_>, _| Ok(names.content().to_vec())).await;
         match asked {
             Ok(one) if one.volumes.is_empty() => return Ok(None),
             Ok(one) => said.push(one),
@@ -129,11 +131,7 @@ async fn by_catalogues(
 }
 
 /// The names of one catalogue in pieces that the other has not.
-fn catalogued(
-    said: &Said<Vec<u8>>,
-    other: &Said<Vec<u8>>,
-    only: Option<&str>,
-) -> Result<Tree, FormatError> {
+fn catalogued(said: &Said<Vec<u8>>, other: &Said<Vec<u8>>, only: Option<&str>) -> Result<Tree, FormatError> {
     let mut tree = Tree { faults: said.faults.clone(), ..Tree::default() };
     for volume in said.volumes.iter().filter(|volume| volume.info.has_names) {
         let place = said.place(volume, "");

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open_with, time, waiting};
 use crate::access::Access;
-use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Wanted, file_node};
 use crate::catalogue::Spot as CatalogueSpot;
+use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Wanted, file_node};
 use crate::command::ended;
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_place::{self, Spot, Spotted, failure};
@@ -354,7 +354,12 @@ impl Night {
         }
     }
 
-    fn read_places(&self, disks: &[Arc<SnapshotDisk>], offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+    fn read_places(
+        &self,
+        disks: &[Arc<SnapshotDisk>],
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Failure> {
         let (mut start, end) = (0, offset.saturating_add(buffer.len() as u64));
         buffer.fill(0);
         for part in &self.places {
