@@ -149,7 +149,7 @@ async fn begin(
         let next = log.end();
         log.complete(repository, next).await?;
         let frozen = capture::take(repository, &log, &mut options, capture, None, monitor).await?;
-        options.add_catalogue(repository.layout.region_bytes)?;
+        options.add_catalogue(repository.layout.region_bytes, monitor)?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
         (run.maps, run.frozen) = (options.maps, frozen);
         run.members(options.sources, options.allow, None).await?;
@@ -187,7 +187,7 @@ async fn save(
     frozen: Option<String>,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
-    options.add_catalogue(repository.layout.region_bytes)?;
+    options.add_catalogue(repository.layout.region_bytes, monitor)?;
     let sources = std::mem::take(&mut options.sources);
     let budget = budget(repository, &options);
     let keys = PackKeys {

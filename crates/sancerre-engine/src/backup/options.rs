@@ -12,6 +12,7 @@ use sancerre_image::Disk;
 use super::maps::Maps;
 use crate::error::{Error, Result};
 use crate::keys::LostKey;
+use crate::monitor::Monitor;
 
 /// Where the bytes of a member come from.
 pub enum Input {
@@ -26,8 +27,13 @@ pub enum Input {
 /// Makes the file catalogue of the disks that are backed up.
 pub trait FileCatalogues: Send {
     /// The catalogue of these disks, which is read once they were. What it cannot say it says it cannot: an error of the stream
-    /// ends the backup. No piece of it crosses a multiple of `region_bytes`.
-    fn of(self: Box<Self>, disks: Vec<(Title, Arc<dyn Disk>)>, region_bytes: u32) -> Box<dyn Read + Send>;
+    /// ends the backup; and it warns of it. No piece of it crosses a multiple of `region_bytes`.
+    fn of(
+        self: Box<Self>,
+        disks: Vec<(Title, Arc<dyn Disk>)>,
+        region_bytes: u32,
+        monitor: &Monitor,
+    ) -> Box<dyn Read + Send>;
 }
 
 /// One disk, stream or file to back up.
@@ -162,13 +168,13 @@ impl BackupOptions {
     }
 
     /// Adds the file catalogue to what is to be saved, if one is wanted and there is a disk.
-    pub(super) fn add_catalogue(&mut self, region_bytes: u32) -> Result<()> {
+    pub(super) fn add_catalogue(&mut self, region_bytes: u32, monitor: &Monitor) -> Result<()> {
         let Some(maker) = self.catalogue.take() else { return Ok(()) };
         let disks = self.sources.iter().filter(|source| source.kind == MemberKind::Disk);
         let disks: Vec<_> = disks.filter_map(|source| Some((source.name.clone(), source.disk()?))).collect();
         if !disks.is_empty() {
             let name = Title::new(ROLE).map_err(|error| Error::bug(error.to_string()))?;
-            let input = Input::Catalogue(maker.of(disks, region_bytes));
+            let input = Input::Catalogue(maker.of(disks, region_bytes, monitor));
             self.sources.push(BackupSource { name, kind: MemberKind::File, input, least_bytes: 0 });
             self.check_names()?;
         }

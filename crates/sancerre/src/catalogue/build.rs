@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use sancerre_engine::backup::FileCatalogues;
+use sancerre_engine::monitor::{Monitor, Topic};
 use sancerre_format::file_catalogue::{
     CatalogueWriter, CataloguedFile, CataloguedFolder, CataloguedVolume, FileSpot, PATH_BYTES_MAX, SPOTS_MAX,
     SpotPlace,
@@ -22,6 +23,8 @@ use crate::guest_place::is_folded;
 
 /// Made before it is asked for.
 const AHEAD_BYTES: usize = 256 << 10;
+/// What could not be read is named so often.
+const FAULTS_TOLD: usize = 3;
 
 /// How catalogues are made.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +34,13 @@ pub(crate) struct Building {
 }
 
 impl FileCatalogues for Building {
-    fn of(self: Box<Self>, disks: Vec<(Title, Arc<dyn Disk>)>, region_bytes: u32) -> Box<dyn Read + Send> {
-        Box::new(CatalogueStream::new(disks, region_bytes, self.sandbox))
+    fn of(
+        self: Box<Self>,
+        disks: Vec<(Title, Arc<dyn Disk>)>,
+        region_bytes: u32,
+        monitor: &Monitor,
+    ) -> Box<dyn Read + Send> {
+        Box::new(CatalogueStream::new(disks, region_bytes, self.sandbox, monitor.clone()))
     }
 }
 
@@ -41,6 +49,7 @@ pub(crate) struct CatalogueStream {
     state: State,
     ready: Vec<u8>,
     at: usize,
+    monitor: Monitor,
 }
 
 enum State {
@@ -67,8 +76,25 @@ struct Walk {
 }
 
 impl CatalogueStream {
-    pub(crate) fn new(disks: Vec<(Title, Arc<dyn Disk>)>, region_bytes: u32, sandbox: bool) -> Self {
-        Self { state: State::Begin { disks, region_bytes, sandbox }, ready: Vec::new(), at: 0 }
+    pub(crate) fn new(
+        disks: Vec<(Title, Arc<dyn Disk>)>,
+        region_bytes: u32,
+        sandbox: bool,
+        monitor: Monitor,
+    ) -> Self {
+        Self { state: State::Begin { disks, region_bytes, sandbox }, ready: Vec::new(), at: 0, monitor }
+    }
+
+    /// Ends the catalogue, and says what it lacks.
+    fn end(&self, writer: &mut CatalogueWriter) -> io::Result<()> {
+        let faults = writer.faults();
+        for fault in faults.iter().take(FAULTS_TOLD) {
+            self.monitor.warn(Topic::Source, format!("the catalogue of files lacks something: {fault}"));
+        }
+        if let Some(more) = faults.len().checked_sub(FAULTS_TOLD).filter(|more| *more > 0) {
+            self.monitor.warn(Topic::Source, format!("the catalogue of files lacks {more} more such things"));
+        }
+        writer.end().map_err(io::Error::other)
     }
 
     /// Makes some more; false at the end.
@@ -82,7 +108,7 @@ impl CatalogueStream {
                 }
                 let is_last = walk.todo.is_empty();
                 if is_last {
-                    walk.writer.end().map_err(io::Error::other)?;
+                    self.end(&mut walk.writer)?;
                 }
                 self.ready = walk.writer.take();
                 if is_last { State::Ended } else { State::Walk(walk) }
@@ -106,7 +132,7 @@ impl CatalogueStream {
             Ok(guest) => guest,
             Err(error) => {
                 writer.fault(&format!("none of the disks could be looked at: {error}"));
-                writer.end().map_err(io::Error::other)?;
+                self.end(&mut writer)?;
                 self.ready = writer.take();
                 return Ok(State::Ended);
             }

@@ -65,9 +65,10 @@ pub(crate) async fn run(options: MakeCatalogue, context: &Context) -> Result<Don
             return Err(Failure::usage(format!("snapshot {id} has no disk")));
         }
         let (region_bytes, sandbox) = (repository.layout.region_bytes, !options.no_sandbox);
+        let told = monitor.clone();
         let bytes = waiting(move || {
             let mut bytes = Vec::new();
-            let read = CatalogueStream::new(disks, region_bytes, sandbox).read_to_end(&mut bytes);
+            let read = CatalogueStream::new(disks, region_bytes, sandbox, told).read_to_end(&mut bytes);
             read.map_err(|error| Failure::failed(format!("the catalogue cannot be made: {error}")))?;
             Ok(bytes)
         })
