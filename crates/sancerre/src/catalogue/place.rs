@@ -11,7 +11,32 @@ use crate::guest_place::windows;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     text: String,
-    parts: Vec<Vec<u8>>,
+    parts: Vec<Part>,
+}
+
+/// A part of a path: compared with every name of a catalogue, so what it may stand for is worked out once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    typed: Vec<u8>,
+    /// What `ls` writes so.
+    unescaped: Option<Vec<u8>>,
+    lower: String,
+}
+
+impl Part {
+    fn new(typed: &[u8]) -> Self {
+        let lower = String::from_utf8_lossy(typed).to_lowercase();
+        Self { typed: typed.to_vec(), unescaped: unescaped(typed), lower }
+    }
+
+    /// A name as it was typed: exactly, as `ls` shows it, or in another case where that is the same.
+    fn is(&self, name: &[u8], folds: bool) -> bool {
+        let is_folded = || match name.is_ascii() {
+            true => self.lower.as_bytes().eq_ignore_ascii_case(name),
+            false => self.lower == String::from_utf8_lossy(name).to_lowercase(),
+        };
+        self.typed == name || self.unescaped.as_deref() == Some(name) || (folds && is_folded())
+    }
 }
 
 /// A name that may be a step of the path, by its own whole path.
@@ -37,7 +62,7 @@ impl Wanted {
     /// What follows a snapshot or a machine, as it was typed.
     pub(crate) fn new(text: &str) -> Self {
         let parts = text.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".");
-        Self { text: text.to_owned(), parts: parts.map(|part| part.as_bytes().to_vec()).collect() }
+        Self { text: text.to_owned(), parts: parts.map(|part| Part::new(part.as_bytes())).collect() }
     }
 
     /// Whether a name in a folder may be a step of the path, wherever its volume is mounted.
@@ -48,10 +73,10 @@ impl Wanted {
         folds: bool,
     ) -> Option<PathStep> {
         let is_step = self.parts.iter().enumerate().any(|(at, part)| {
-            is_same(part, &file.name, folds) && {
+            part.is(&file.name, folds) && {
                 let mut before = self.parts.get(..at).unwrap_or_default().iter().rev();
                 let above = folder.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).rev();
-                above.into_iter().all(|name| before.next().is_some_and(|part| is_same(part, name, folds)))
+                above.into_iter().all(|name| before.next().is_some_and(|part| part.is(name, folds)))
             }
         });
         is_step.then(|| PathStep { path: joined(&folder.path, &file.name), file: file.clone() })
@@ -59,7 +84,7 @@ impl Wanted {
 
     /// What it means.
     pub(crate) fn find<T>(&self, said: &Said<T>, steps: impl Fn(&T) -> &[PathStep]) -> Spot {
-        if self.parts.iter().any(|part| part == b"..") {
+        if self.parts.iter().any(|part| part.typed == b"..") {
             return Spot::Unknown;
         }
         let readable = |volume: &&(usize, &VolumeNames<T>)| volume.1.info.has_names;
@@ -79,11 +104,11 @@ impl Wanted {
             let folds = volume.info.folds;
             let is_it = |step: &&PathStep| {
                 let (above, name) = split(&step.path);
-                above == path && is_same(part, name, folds)
+                above == path && part.is(name, folds)
             };
             // By the exact name first.
             let mut candidates: Vec<&PathStep> = all.filter(is_it).collect();
-            candidates.sort_by_key(|step| split(&step.path).1 != part.as_slice());
+            candidates.sort_by_key(|step| split(&step.path).1 != part.typed.as_slice());
             let Some(step) = candidates.first() else { return Spot::Missing };
             if step.file.kind == LINK {
                 return Spot::Unknown;
@@ -136,9 +161,13 @@ impl Wanted {
         let parts = |mount: &[u8]| -> Vec<Vec<u8>> {
             mount.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
         };
+        let begins_so = |mount: &[Vec<u8>]| {
+            let own = self.parts.get(..mount.len());
+            own.is_some_and(|own| own.iter().map(|part| &part.typed).eq(mount.iter()))
+        };
         let placed = volumes.iter().filter(|(_, volume)| volume.info.mount.starts_with(b"/"));
         let placed: Vec<_> = placed.map(|(at, volume)| (*at, parts(&volume.info.mount))).collect();
-        let begins = placed.iter().filter(|(_, mount)| self.parts.starts_with(mount));
+        let begins = placed.iter().filter(|(_, mount)| begins_so(mount));
         match (begins.max_by_key(|(_, mount)| mount.len()), volumes) {
             (Some((at, mount)), _) => Ok((*at, mount.len())),
             (None, [(only, _)]) => Ok((*only, 0)),
@@ -152,12 +181,6 @@ const LINK: u8 = 2;
 
 fn is_on(volume: &CataloguedVolume, disk: &str) -> bool {
     volume.disk.is_empty() || volume.disk == disk
-}
-
-/// A name as it was typed: exactly, as `ls` shows it, or in another case where that is the same.
-fn is_same(part: &[u8], name: &[u8], folds: bool) -> bool {
-    let lower = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_lowercase();
-    part == name || unescaped(part).is_some_and(|part| part == name) || (folds && lower(part) == lower(name))
 }
 
 pub(crate) fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
