@@ -11,11 +11,12 @@ use crate::error::{Result, corrupt};
 use crate::seal::padded_bytes;
 
 /// Content from which on a piece of names may end.
-const LEAST_BYTES: usize = 4 << 10;
+const LEAST_BYTES: usize = 1 << 10;
 /// Content from which on it ends with the next name.
 const MOST_BYTES: usize = 40 << 10;
-/// One name in so many ends a piece.
-const CUT_AT: u64 = 256;
+/// One name in so many ends a piece: of some 4 KiB. Where one folder in a hundred changes, smaller ones cost more in the map than
+/// they save, and larger ones more in names.
+const CUT_AT: u64 = 128;
 /// Bytes that are said of what could not be read.
 const FAULT_BYTES_MAX: usize = 200;
 const FAULTS_MAX: usize = 200;
