@@ -7,6 +7,7 @@ from typing import BinaryIO, Callable, Iterator, TypeVar
 
 import seals
 from annexes import annexes, check_statistics
+from catalogues import Catalogue, read_catalogue
 from framesets import FrameSet
 from history import Session, Zone
 from keyring import Keyring, ZoneKeys
@@ -80,6 +81,28 @@ class Content:
 
         places = [place for topic, place in annexes(self._body(snapshot)) if topic in ("statistics", "counts")]
         check_statistics(read, self.keys.id_key, places, disks)
+
+    def catalogue(self, disk: Disk, disks: list[Disk], needed: FrameSet) -> Catalogue:
+        """The file catalogue of a snapshot: its pieces are its chunks, and it names the disks beside it."""
+        data, chunks = bytearray(disk.size), 0
+        for chunk in self.chunks(disk, needed):
+            data[chunk.position : chunk.position + chunk.place.size] = self.chunk(chunk)
+            chunks += 1
+        found = read_catalogue(bytes(data), self.zone.repository.config.number("region-bytes"))
+        require(found.pieces == chunks, "pieces of a catalogue that are no chunks")
+        require(set(found.disks) <= {disk.name for disk in disks}, "a catalogue of another disk")
+        return found
+
+    def made_later(self, note: Session) -> Catalogue:
+        """A catalogue that was made after the backup: what its annex holds opens under a key of its own."""
+        key, data = self.keyring.session_key_of(note.entry.public), b""
+        for ordinal in sorted(note.packs):
+            pack = self.zone.read_pack(note.id.number, ordinal)
+            for frame in pack.frames:
+                place = frame.session, frame.name.ordinal, frame.name.position
+                inner = seals.open_unit(pack.sealed(frame), self._root(frame.session), seals.ANNEX, *place)
+                data += seals.open_unit(inner, key, seals.DATA, *place)
+        return read_catalogue(data, self.zone.repository.config.number("region-bytes"))
 
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
         """The chunks of a disk by their offsets in it."""

@@ -17,7 +17,7 @@ _RANGE = rf"(?:{NUMBER})\+(?:{NUMBER})"
 _DISK = re.compile(
     rf"({TITLE}) {NAME} {NAME} phase=(?:{NUMBER}) size=({NUMBER}) "
     rf"data=({NUMBER}) new=(?:{NUMBER}) chunks=({NUMBER}) new-chunks=(?:{NUMBER}) fuzzy=[01] root=(\S+)"
-    r"(?: role=[!-~]+)?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?"
+    r"(?: role=([!-~]+))?(?: serial=[!-~]+)?(?: bus=[!-~]+)?(?: lsize=[!-~]+)?(?: psize=[!-~]+)?"
     rf"(?: unreadable={_RANGE}(?:,{_RANGE})*)?((?: x-[!-~]+?=[!-~]+)*)"
 )
 _TAG = re.compile("tag: (?!-$)[A-Za-z0-9._:=@+/-]{1,128}")
@@ -51,6 +51,8 @@ class Disk:
     root: Child | None
     # Words that may be ignored.
     extensions: dict[str, str]
+    # What a file is to the machine.
+    role: str | None = None
 
 
 def parse_body(text: bytes) -> list[Disk]:
@@ -71,18 +73,18 @@ def _disk(line: str) -> Disk:
     require(found is not None and line.startswith("disk: "), "a malformed disk")
     assert found is not None
     size, data, chunks = (int(found[group]) for group in (2, 3, 4))
-    pairs = [word.partition("=")[::2] for word in found[6].split()]
+    pairs = [word.partition("=")[::2] for word in found[7].split()]
     extensions = dict(pairs)
     require(len(extensions) == len(pairs), "a word of a disk stands twice")
     if found[5] == "-":
         require(data == chunks == 0, "a disk with data and no map")
-        return Disk(title(found[1]), size, data, chunks, 0, None, extensions)
+        return Disk(title(found[1]), size, data, chunks, 0, None, extensions, found[6])
     root = _ROOT.fullmatch(found[5])
     require(root is not None, "a malformed root")
     assert root is not None
     numbers = [int(number) for number in root.groups()[2:]]
     place = Place(FrameName(*numbers[:3]), *numbers[3:])
-    return Disk(title(found[1]), size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place), extensions)
+    return Disk(title(found[1]), size, data, chunks, int(root[1]), Child(0, bytes.fromhex(root[2]), place), extensions, found[6])
 
 
 def parse_node(node: bytes, id_key: bytes, leaf_bytes: int, level: int, id_: bytes) -> list[Child]:

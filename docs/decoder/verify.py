@@ -48,6 +48,9 @@ class _Verification:
                 if self.content and pack.kind != ANNEX:
                     self.places.update(self._opened(session, pack))
                     self.frames.update(frame.name for frame in pack.frames)
+        if self.content and session.kind == "note" and session.entry["topic"] == "catalogue":
+            with self._reporting(f"{self.zone.prefix}log/{session.id.number:016x}"):
+                self._made_later(session)
         for segment in session.segments if self.content else []:
             key = f"{self.zone.prefix}index/{session.id}/{segment.number('sequence'):08x}"
             with self._reporting(key):
@@ -79,6 +82,9 @@ class _Verification:
                 if (chunks, data) != (disk.chunks, disk.data):
                     raise Damaged(f"disk {disk.name} has {chunks} chunks of {data} bytes, not {disk.chunks} of {disk.data}")
                 count += chunks
+            for disk in disks:
+                if content and disk.role == "catalogue":
+                    content.catalogue(disk, disks, needed)
             if content:
                 content.check_annexes(snapshot, disks, needed)
         return count
@@ -97,6 +103,21 @@ class _Verification:
             except Damaged:
                 continue
         return self.content(last).check_pack(pack)
+
+    def _made_later(self, note: Session) -> None:
+        """The catalogue of a note, unless its packs went with its snapshot."""
+        assert self.content is not None
+        if not all(listed.key in self.zone.repository.keys for listed in note.packs.values()):
+            return
+        *others, last = generations(self.zone, note)
+        for generation in others:
+            try:
+                self.content(generation).made_later(note)
+                return
+            except Damaged:
+                continue
+        if note.packs:
+            self.content(last).made_later(note)
 
     @contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

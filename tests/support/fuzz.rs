@@ -39,7 +39,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 27] = [
+pub const TARGETS: [Target; 29] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -66,6 +66,8 @@ pub const TARGETS: [Target; 27] = [
     ("statistics", fuzz_statistics::statistics),
     ("guest", sancerre_guest::fuzz_disk),
     ("guest_words", sancerre_guest::fuzz_packet),
+    ("luks", sancerre_guest::fuzz_luks),
+    ("file_catalogues", fuzz_statistics::file_catalogues),
     ("machines", machines),
 ];
 

@@ -1,8 +1,26 @@
-//! The statistics of a night, whose pieces any member of the zone may seal.
+//! The statistics of a night and its file catalogue, whose pieces any member of the zone may seal.
 
 use sancerre_engine::suspicion::record::{
     decode_counts, decode_starts, decode_table, encode_counts, encode_starts, encode_table,
 };
+use sancerre_format::file_catalogue::CataloguePiece;
+
+/// A row of pieces, each refused or read.
+pub fn file_catalogues(input: &[u8]) {
+    let mut rest = input;
+    while let Ok(Some(length)) = CataloguePiece::length(rest) {
+        let Some((piece, behind)) = rest.split_at_checked(length) else { return };
+        if let Ok(CataloguePiece::Names(names)) = CataloguePiece::decode(piece) {
+            let _ = names.each(&mut |folder, file| {
+                assert!(!file.name.is_empty() && !file.name.contains(&b'/') && folder.path.len() <= 32 << 10);
+                let told =
+                    file.spots.as_ref().map(|spots| spots.iter().map(|spot| spot.length_bytes).sum::<u64>());
+                assert!(told.is_none_or(|told| told == file.size_bytes));
+            });
+        }
+        rest = behind;
+    }
+}
 
 /// Each form of piece: refused, or of one spelling.
 pub fn statistics(input: &[u8]) {

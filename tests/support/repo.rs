@@ -239,6 +239,7 @@ pub fn options(vm: &str, disks: Vec<(&str, Arc<dyn Disk>)>) -> BackupOptions {
         maps: Maps::default(),
         dedup: Dedup::Zone,
         statistics: false,
+        catalogue: None,
         dry_run: false,
         memory_bytes: 300 << 20,
     }

@@ -50,6 +50,9 @@ usage: cargo xtask COMMAND
   bench FLEET          speed, size and memory beside restic and the physical limits; builds FLEET if it is not there
   bench formats [PROGRAM]
                        a disk in other forms beside raw, and by a change map; 10 GB below target/bench
+  bench files [PROGRAM]
+                       files of guests: a catalogue of a million, a year of nights, one file from far away; 12 GB below
+                       target/bench, as root
   bench store FLEET    the same to an S3 server, near and far, with the requests that it costs
 ";
 
@@ -77,6 +80,8 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["demo"] => demo::run(),
         ["dist", options @ ..] => dist::run(options),
         ["bench", "store", fleet] => bench::store::run(fleet),
+        ["bench", "files"] => bench::files::run(None),
+        ["bench", "files", program] => bench::files::run(Some(program)),
         ["bench", "formats"] => bench::formats::run(None),
         ["bench", "formats", program] => bench::formats::run(Some(program)),
         ["bench", fleet] => bench::run(fleet),

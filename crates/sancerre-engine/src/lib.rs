@@ -77,6 +77,7 @@ pub mod backup;
 pub mod check;
 pub mod diff;
 pub mod drill;
+pub mod file_catalogue;
 pub mod forget;
 pub mod gc;
 pub mod index;

@@ -75,6 +75,41 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
+    /// A number in as many bytes as it needs: seven bits in each, the lowest first; the highest bit of a byte says that more
+    /// follow, and no byte is there in vain.
+    pub fn number(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return match byte == 0 && shift > 0 {
+                    true => Err(corrupt(self.what, "a number is longer than it must be")),
+                    false => Ok(value),
+                };
+            }
+        }
+        Err(corrupt(self.what, "a number is too large"))
+    }
+
+    /// How far a number went since the one before it, forwards or backwards.
+    pub fn moved(&mut self, from: u64) -> Result<u64> {
+        let step = self.number()?;
+        Ok(from.wrapping_add((step >> 1) ^ (step & 1).wrapping_neg()))
+    }
+
+    /// Text or a name, behind its length.
+    pub fn text(&mut self) -> Result<&'a [u8]> {
+        let length = self.number()?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.rest.len());
+        let short = || corrupt(self.what, "a text is longer than what it stands in");
+        self.take(length.ok_or_else(short)?)
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.rest
@@ -92,6 +127,31 @@ impl<'a> Reader<'a> {
             extra => Err(corrupt(self.what, format!("{extra} bytes too many at the end"))),
         }
     }
+}
+
+/// Writes what [`Reader::number`] reads.
+pub fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low & 0x7f);
+            return;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Writes what [`Reader::moved`] reads.
+pub fn put_moved(bytes: &mut Vec<u8>, from: u64, to: u64) {
+    let step = to.wrapping_sub(from);
+    put_number(bytes, (step << 1) ^ (step >> 63).wrapping_neg());
+}
+
+/// Writes what [`Reader::text`] reads.
+pub fn put_text(bytes: &mut Vec<u8>, text: &[u8]) {
+    put_number(bytes, to_u64(text.len()));
+    bytes.extend_from_slice(text);
 }
 
 /// `u32` to `usize`: lossless on every platform this crate supports.

@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod config;
 pub mod error;
+pub mod file_catalogue;
 pub mod frames;
 pub mod gc;
 #[cfg(test)]

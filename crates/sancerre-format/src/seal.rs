@@ -160,7 +160,7 @@ pub fn sealed_bytes(coded_bytes: usize) -> usize {
 
 /// Inner bytes with their padding: Padmé (Nikitin et al., PURBs, 2019) keeps of a size with e bits only its highest
 /// log2(e) + 1, so that a size tells log2(log2(size)) bits of itself; then whole blocks.
-fn padded_bytes(used_bytes: usize) -> usize {
+pub fn padded_bytes(used_bytes: usize) -> usize {
     let exponent = used_bytes.max(2).ilog2();
     let kept = exponent.ilog2().saturating_add(1);
     let step = 1usize.checked_shl(exponent.saturating_sub(kept)).unwrap_or(1).max(PADDING_BYTES);

@@ -2,10 +2,12 @@
 
 use crate::fault::{Fault, Result};
 use crate::fs::{self, FileSystem};
+use crate::luks;
 use crate::lvm;
 use crate::partitions::{self, Partition};
 use crate::source::Blocks;
 use crate::volume::Volume;
+use zeroize::Zeroizing;
 
 /// Volumes of a guest beyond this number are left out.
 const VOLUMES_MAX: usize = 4096;
@@ -35,8 +37,14 @@ pub(crate) enum Content {
 }
 
 /// All volumes of these disks, in the order of disks and partitions; those of LVM come last.
-/// Each is named to `trying` before it is looked at, which says whether it may be.
-pub(crate) fn explore(blocks: &Blocks, disks: u16, trying: &mut dyn FnMut(&str) -> bool) -> Vec<Room> {
+/// Each is named to `trying` before it is looked at, which says whether it may be. Encrypted ones are opened with what fits of
+/// `secrets`.
+pub(crate) fn explore(
+    blocks: &Blocks,
+    disks: u16,
+    secrets: &[Zeroizing<Vec<u8>>],
+    trying: &mut dyn FnMut(&str) -> bool,
+) -> Vec<Room> {
     let mut rooms = Vec::new();
     let mut members = Vec::new();
     for disk in 0..disks {
@@ -53,8 +61,9 @@ pub(crate) fn explore(blocks: &Blocks, disks: u16, trying: &mut dyn FnMut(&str) 
                 continue;
             }
             let volume = Volume::of_disk(blocks.clone(), disk, partition.range.clone());
-            members.extend(lvm::member(&volume).ok().flatten());
-            rooms.push(room(name, Some(disk), partition.label, &volume));
+            let opened = opened(blocks, &volume, secrets);
+            members.extend(lvm::member(opened.as_ref().unwrap_or(&volume)).ok().flatten());
+            rooms.push(room(name, Some(disk), partition.label, opened));
         }
     }
     for logical in lvm::volumes(blocks, &members) {
@@ -64,7 +73,7 @@ pub(crate) fn explore(blocks: &Blocks, disks: u16, trying: &mut dyn FnMut(&str) 
         let may_be = trying(&format!("/{}", logical.name));
         rooms.push(match logical.volume {
             _ if !may_be => ended(logical.name, None),
-            Ok(volume) => room(logical.name, None, Vec::new(), &volume),
+            Ok(volume) => room(logical.name, None, Vec::new(), opened(blocks, &volume, secrets)),
             Err(fault) => Room {
                 name: logical.name,
                 disk: None,
@@ -105,7 +114,36 @@ fn stretches(blocks: &Blocks, disk: u16) -> Vec<(String, Partition)> {
     }
 }
 
-fn room(name: String, disk: Option<u16>, label: Vec<u8>, volume: &Volume) -> Room {
+/// A volume, or what is in it where it is encrypted and one of the passphrases is its own.
+fn opened(
+    blocks: &Blocks,
+    volume: &Volume,
+    secrets: &[Zeroizing<Vec<u8>>],
+) -> std::result::Result<Volume, String> {
+    if secrets.is_empty() || !luks::is_one(volume) {
+        return Ok(volume.clone());
+    }
+    let unlocked = luks::unlock(volume, secrets).map_err(|fault| fault.to_string())?;
+    let unlocked = unlocked.ok_or("LUKS encryption, which none of the passphrases opens")?;
+    let size = unlocked.size_bytes;
+    let number = blocks.add(unlocked).ok_or("more encrypted volumes than can be")?;
+    Ok(Volume::of_disk(blocks.clone(), number, 0..size))
+}
+
+fn room(
+    name: String,
+    disk: Option<u16>,
+    label: Vec<u8>,
+    volume: std::result::Result<Volume, String>,
+) -> Room {
+    let volume = match volume {
+        Ok(volume) => volume,
+        Err(why) => {
+            let content = Content::Broken(why);
+            return Room { name, disk, label, size_bytes: 0, content, volume: None };
+        }
+    };
+    let volume = &volume;
     let content = match fs::open(volume) {
         Ok(Some(fs)) => Content::Files(fs),
         Ok(None) => fs::known(volume).map_or(Content::Unknown, Content::Known),

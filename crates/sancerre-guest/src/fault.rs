@@ -21,3 +21,7 @@ pub(crate) enum Fault {
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Fault>;
+
+pub(crate) fn unsupported(what: &str) -> Fault {
+    Fault::Unsupported(what.to_owned())
+}

@@ -28,7 +28,7 @@ impl Source for Memory {
 /// Reads all that is on a disk, as the child does: an error or an answer, whatever the bytes are.
 pub fn fuzz_disk(bytes: &[u8]) {
     let blocks = Blocks::new(Box::new(Memory(bytes.to_vec())));
-    for room in disks::explore(&blocks, 1, &mut |_| true) {
+    for room in disks::explore(&blocks, 1, &[], &mut |_| true) {
         let (Content::Files(mut fs), Some(volume)) = (room.content, room.volume) else { continue };
         let mut open = vec![fs.root()];
         let mut left = NAMES_MAX;
@@ -73,6 +73,13 @@ fn touch(fs: &mut dyn FileSystem, id: u64, volume: &crate::volume::Volume) -> Re
     }
     assert!(at <= node.size_bytes, "pieces are longer than what was asked for");
     Ok(())
+}
+
+/// Reads the header of an encrypted volume: an error or a header, whatever the bytes are.
+pub fn fuzz_luks(bytes: &[u8]) {
+    let length = to_u64(bytes.len());
+    let volume = crate::volume::Volume::of_disk(Blocks::new(Box::new(Memory(bytes.to_vec()))), 0, 0..length);
+    let _ = crate::luks::look(&volume);
 }
 
 /// A packet of a child: it is refused, or says what it says.

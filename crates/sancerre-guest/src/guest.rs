@@ -12,18 +12,22 @@ use sancerre_confine::{Helper, Limits, Seclusion};
 use sancerre_image::confined::{self, Lane, Trouble};
 use sancerre_image::process::{Process, harmless};
 use sancerre_image::{Disk, ReadError};
+use zeroize::Zeroizing;
 
 use checks::{is_name, sanitized};
 
 use crate::bytes::{to_u64, to_usize};
 use crate::error::GuestError;
-use crate::node::{Extra, FileNode, FileRun, FolderEntry, RunPlace};
-use crate::wire::{Answer, Ask, BYTES_MAX, VolumeInfo, What};
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, PlacedEntry, RunPlace};
+use crate::wire::{Answer, Ask, BYTES_MAX, TEXT_MAX, VolumeInfo, What};
 
 /// For caches, long folders and journals.
 const LIMITS: Limits = Limits { address_space_bytes: 1 << 30, cpu_seconds: 24 * 3600, open_files: 16 };
 /// The child computes, and does not wait for anything but us.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where keys are derived, by rules that are made to take both.
+const UNLOCKING_BYTES: u64 = 4 << 30;
+const UNLOCKING_PATIENCE: Duration = Duration::from_secs(180);
 /// Of one answer altogether, without the time that its bytes took to come.
 const PATIENCES: u32 = 6;
 /// Children that may fail before the guest is given up.
@@ -48,12 +52,46 @@ pub struct GuestReader {
     pub limits: Limits,
     /// How long it may be silent.
     pub patience: Duration,
+    /// What opens encrypted volumes.
+    pub passphrases: Passphrases,
+}
+
+/// Passphrases of encrypted volumes, as somebody gave them for this guest. The child gets them: they open nothing but what it
+/// sees anyway.
+#[derive(Clone, Default)]
+pub struct Passphrases(Vec<Zeroizing<Vec<u8>>>);
+
+impl Passphrases {
+    /// The longest that can be.
+    pub const BYTES_MAX: usize = TEXT_MAX;
+
+    /// These; each at most [`Passphrases::BYTES_MAX`] long, of which the rest would be cut.
+    pub fn new(all: Vec<Zeroizing<Vec<u8>>>) -> Self {
+        Self(all)
+    }
+}
+
+impl fmt::Debug for Passphrases {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passphrases", self.0.len())
+    }
 }
 
 impl GuestReader {
     /// With the limits and the patience that fit every guest.
     pub fn new(helper: Helper, sandbox: bool) -> Self {
-        Self { helper, sandbox, limits: LIMITS, patience: PATIENCE }
+        let passphrases = Passphrases::default();
+        Self { helper, sandbox, limits: LIMITS, patience: PATIENCE, passphrases }
+    }
+
+    /// The same with passphrases, whose derivation takes memory and time.
+    pub fn unlocking(mut self, passphrases: Passphrases) -> Self {
+        if !passphrases.0.is_empty() {
+            self.limits.address_space_bytes = UNLOCKING_BYTES;
+            self.patience = UNLOCKING_PATIENCE;
+        }
+        self.passphrases = passphrases;
+        self
     }
 
     /// Looks at the disks of a guest.
@@ -172,6 +210,40 @@ impl Guest {
                     return Ok(Step::More);
                 }
                 each(entry);
+                Ok(Step::More)
+            }
+            Answer::Done => Ok(Step::Last),
+            _ => Err(Trouble::Lie("an answer that does not fit")),
+        })
+    }
+
+    /// The same with the places of files that lie at no more than `most`, in any order.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn list_placed(
+        &self,
+        volume: u16,
+        folder: u64,
+        most: u16,
+        each: &mut dyn FnMut(PlacedEntry),
+    ) -> Result<()> {
+        let (mut entries, mut text_bytes) = (0_u64, 0_u64);
+        self.ask(volume, folder, What::ListPlaced(most), &mut |answer| match answer {
+            Answer::Placed(placed) => {
+                entries = entries.saturating_add(to_u64(placed.len()));
+                let names = placed.iter().map(|placed| to_u64(placed.entry.name.len()));
+                text_bytes = text_bytes.saturating_add(names.sum());
+                if placed.is_empty() || entries > ENTRIES_MAX || text_bytes > TEXT_BYTES_MAX {
+                    return Err(Trouble::Lie("more names than there can be"));
+                }
+                for placed in placed {
+                    let range = 0..placed.entry.node.size_bytes;
+                    placed.runs.iter().try_for_each(|runs| self.check_runs(runs, &range))?;
+                    if is_name(&placed.entry.name) {
+                        each(placed);
+                    }
+                }
                 Ok(Step::More)
             }
             Answer::Done => Ok(Step::Last),
@@ -340,7 +412,8 @@ impl Guest {
         let sizes = self.disks.iter().map(|disk| disk.size_bytes()).collect();
         let (mut volumes, mut trying) = (Vec::new(), None);
         let mut talk = Talk { lane, process };
-        let start = Ask::Start { sizes, skip: state.skip.clone() };
+        let (skip, secrets) = (state.skip.clone(), self.reader.passphrases.0.clone());
+        let start = Ask::Start { sizes, skip, secrets };
         let told = self.converse(&mut talk, &start, &mut |answer| match answer {
             Answer::Trying(name) => {
                 trying = Some(name);

@@ -65,6 +65,15 @@ pub struct FolderEntry {
     pub node: FileNode,
 }
 
+/// A name in a folder, and where the bytes of what it names are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedEntry {
+    /// The name and what it names.
+    pub entry: FolderEntry,
+    /// Where all bytes of a file are; none for what is no file, of which it cannot be told, or that lies at too many places.
+    pub runs: Option<Vec<FileRun>>,
+}
+
 /// Where the next bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileRun {

@@ -6,10 +6,13 @@ use std::rc::Rc;
 
 use crate::bytes::{to_u64, to_usize};
 use crate::fault::{Fault, Result};
+use crate::luks::Unlocked;
 
 /// What is asked for at once, and kept.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 const BLOCK: u64 = 64 << 10;
+/// Disks from this number on are what is in encrypted volumes: nobody but the child has their bytes.
+pub(crate) const UNLOCKED: u16 = 0x8000;
 /// Blocks that are kept: 48 MiB.
 const KEPT: usize = 768;
 
@@ -29,6 +32,7 @@ pub(crate) struct Blocks(Rc<Inner>);
 struct Inner {
     source: Box<dyn Source>,
     kept: RefCell<Kept>,
+    unlocked: RefCell<Vec<Rc<Unlocked>>>,
 }
 
 /// A block, and when it was used.
@@ -65,11 +69,34 @@ impl Kept {
 
 impl Blocks {
     pub(crate) fn new(source: Box<dyn Source>) -> Self {
-        Self(Rc::new(Inner { source, kept: RefCell::default() }))
+        Self(Rc::new(Inner { source, kept: RefCell::default(), unlocked: RefCell::default() }))
     }
 
     pub(crate) fn size_bytes(&self, disk: u16) -> Option<u64> {
-        self.0.source.size_bytes(disk)
+        match self.unlocked(disk) {
+            Some(unlocked) => Some(unlocked.size_bytes),
+            None => self.0.source.size_bytes(disk),
+        }
+    }
+
+    /// Adds what is in an encrypted volume as one more disk, by whose number it is read; none where there are too many.
+    pub(crate) fn add(&self, unlocked: Unlocked) -> Option<u16> {
+        let mut all = self.0.unlocked.borrow_mut();
+        let number = u16::try_from(all.len()).ok().and_then(|number| number.checked_add(UNLOCKED))?;
+        all.push(Rc::new(unlocked));
+        Some(number)
+    }
+
+    fn unlocked(&self, disk: u16) -> Option<Rc<Unlocked>> {
+        let number = usize::from(disk.checked_sub(UNLOCKED)?);
+        self.0.unlocked.borrow().get(number).cloned()
+    }
+
+    fn fill(&self, disk: u16, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match self.unlocked(disk) {
+            Some(unlocked) => unlocked.read(offset, buffer),
+            None => self.0.source.read(disk, offset, buffer),
+        }
     }
 
     /// Fills `buffer` from inside of a disk.
@@ -99,9 +126,9 @@ impl Blocks {
             Some(block) => block,
             None => {
                 let mut block = vec![0; to_usize(size.saturating_sub(start).min(BLOCK))];
-                match self.0.source.read(disk, start, &mut block) {
+                match self.fill(disk, start, &mut block) {
                     Err(Fault::Unreadable { .. }) => {
-                        return self.0.source.read(disk, start.saturating_add(to_u64(skip)), piece);
+                        return self.fill(disk, start.saturating_add(to_u64(skip)), piece);
                     }
                     read => read?,
                 }

@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
-use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, RunPlace};
+use zeroize::Zeroizing;
+
+use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 
 /// Bytes of a disk or file in one packet.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
 /// Bytes of a name or text in one packet.
-const TEXT_MAX: usize = 8 << 10;
+pub(crate) const TEXT_MAX: usize = 8 << 10;
 
 /// A file system, or what else is in a part of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +60,8 @@ pub struct FileSystemInfo {
 /// What the reader is told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ask<'a> {
-    /// Look at disks of these sizes, but at none of these volumes.
-    Start { sizes: Vec<u64>, skip: Vec<String> },
+    /// Look at disks of these sizes, but at none of these volumes, and open encrypted ones with these.
+    Start { sizes: Vec<u64>, skip: Vec<String>, secrets: Vec<Zeroizing<Vec<u8>>> },
     /// Tell of something in a volume.
     Of { volume: u16, id: u64, what: What<'a> },
     /// Here are the bytes.
@@ -73,6 +75,8 @@ pub(crate) enum Ask<'a> {
 pub(crate) enum What<'a> {
     FileNode,
     List,
+    /// As [`What::List`], with the places of files, of which no more than so many are told.
+    ListPlaced(u16),
     Find(&'a [u8]),
     Runs(&'a [u8], Range<u64>),
     Bytes(&'a [u8], Range<u64>),
@@ -93,6 +97,7 @@ pub(crate) enum Answer<'a> {
     Trying(String),
     Volume(VolumeInfo),
     FolderEntry(FolderEntry),
+    Placed(Vec<PlacedEntry>),
     FileNode(FileNode),
     Runs(Vec<FileRun>),
     Bytes(&'a [u8]),
@@ -173,18 +178,21 @@ fn kind_byte(kind: NodeKind) -> u8 {
 impl Ask<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Start { sizes, skip } => {
+            Self::Start { sizes, skip, secrets } => {
                 let count = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
                 let mut packet = Packet::new(b's').short(count(sizes.len()));
                 packet = sizes.iter().fold(packet, |packet, size| packet.long(*size));
                 packet = packet.short(count(skip.len()));
-                skip.iter().fold(packet, |packet, name| packet.text(name.as_bytes())).0
+                packet = skip.iter().fold(packet, |packet, name| packet.text(name.as_bytes()));
+                packet = packet.short(count(secrets.len()));
+                secrets.iter().fold(packet, |packet, secret| packet.text(secret)).0
             }
             Self::Of { volume, id, what } => {
                 let head = |kind: u8| Packet::new(kind).short(*volume).long(*id);
                 match what {
                     What::FileNode => head(b'n').0,
                     What::List => head(b'l').0,
+                    What::ListPlaced(most) => head(b'p').short(*most).0,
                     What::Find(name) => head(b'f').rest(name),
                     What::Runs(stream, range) => head(b'r').long(range.start).long(range.end).rest(stream),
                     What::Bytes(stream, range) => head(b'b').long(range.start).long(range.end).rest(stream),
@@ -206,7 +214,9 @@ impl<'a> Ask<'a> {
             b's' => {
                 let sizes = (0..fields.short()?).map(|_| fields.long()).collect::<Option<_>>()?;
                 let skip = (0..fields.short()?).map(|_| fields.string()).collect::<Option<_>>()?;
-                Self::Start { sizes, skip }
+                let secrets = (0..fields.short()?).map(|_| Some(Zeroizing::new(fields.text()?.to_vec())));
+                let secrets = secrets.collect::<Option<_>>()?;
+                Self::Start { sizes, skip, secrets }
             }
             b'd' => Self::Bytes(rest),
             b'u' => Self::Unreadable,
@@ -215,6 +225,7 @@ impl<'a> Ask<'a> {
                 let what = match kind {
                     b'n' => What::FileNode,
                     b'l' => What::List,
+                    b'p' => What::ListPlaced(fields.short()?),
                     b'f' => What::Find(fields.0),
                     b'r' => What::Runs(fields.skip(16)?, fields.range()?),
                     b'b' => What::Bytes(fields.skip(16)?, fields.range()?),
@@ -238,6 +249,7 @@ impl Answer<'_> {
             Self::Trying(name) => Packet::new(b'T').rest(name.as_bytes()),
             Self::Volume(volume) => volume.encode(),
             Self::FolderEntry(entry) => Packet::new(b'E').node(&entry.node).rest(&entry.name),
+            Self::Placed(entries) => entries.iter().fold(Packet::new(b'P'), encode_placed).0,
             Self::FileNode(node) => Packet::new(b'I').node(node).0,
             Self::Runs(runs) => runs.iter().fold(Packet::new(b'R'), encode_run).0,
             Self::Bytes(bytes) => Packet::new(b'B').rest(bytes),
@@ -273,6 +285,7 @@ impl<'a> Answer<'a> {
             b'T' => Self::Trying(std::str::from_utf8(rest).ok()?.to_owned()),
             b'V' => Self::Volume(VolumeInfo::decode(&mut fields)?),
             b'E' => Self::FolderEntry(FolderEntry { node: fields.node()?, name: fields.0.to_vec() }),
+            b'P' => Self::Placed(decode_placed(fields)?),
             b'I' => Self::FileNode(fields.node()?),
             b'R' => Self::Runs(decode_runs(rest)?),
             b'B' => Self::Bytes(rest),
@@ -287,24 +300,37 @@ impl<'a> Answer<'a> {
     }
 }
 
+fn encode_placed(packet: Packet, placed: &PlacedEntry) -> Packet {
+    let packet = packet.node(&placed.entry.node).text(&placed.entry.name);
+    match &placed.runs {
+        None => packet.byte(0),
+        Some(runs) => {
+            let runs = runs.get(..usize::from(u16::MAX)).unwrap_or(runs);
+            let packet = packet.byte(1).short(u16::try_from(runs.len()).unwrap_or(u16::MAX));
+            runs.iter().fold(packet, encode_run)
+        }
+    }
+}
+
+fn decode_placed(mut fields: Fields<'_>) -> Option<Vec<PlacedEntry>> {
+    let mut entries = Vec::new();
+    while !fields.0.is_empty() {
+        let (node, name) = (fields.node()?, fields.text()?.to_vec());
+        let runs = match fields.flag()? {
+            false => None,
+            true => Some((0..fields.short()?).map(|_| fields.run()).collect::<Option<_>>()?),
+        };
+        entries.push(PlacedEntry { entry: FolderEntry { name, node }, runs });
+    }
+    Some(entries)
+}
+
 fn decode_runs(bytes: &[u8]) -> Option<Vec<FileRun>> {
     let (records, rest) = bytes.as_chunks::<19>();
     if records.is_empty() || !rest.is_empty() {
         return None;
     }
-    let run = |record: &[u8; 19]| {
-        let mut fields = Fields(record);
-        let (kind, disk, length_bytes, offset) =
-            (fields.byte()?, fields.short()?, fields.long()?, fields.long()?);
-        let place = match kind {
-            0 => RunPlace::Hole,
-            1 => RunPlace::Disk { disk, offset },
-            2 => RunPlace::Held,
-            _ => return None,
-        };
-        (length_bytes > 0).then_some(FileRun { length_bytes, place })
-    };
-    records.iter().map(run).collect()
+    records.iter().map(|record| Fields(record).run()).collect()
 }
 
 impl VolumeInfo {
@@ -391,6 +417,17 @@ impl<'a> Fields<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
+    fn run(&mut self) -> Option<FileRun> {
+        let (kind, disk, length_bytes, offset) = (self.byte()?, self.short()?, self.long()?, self.long()?);
+        let place = match kind {
+            0 => RunPlace::Hole,
+            1 => RunPlace::Disk { disk, offset },
+            2 => RunPlace::Held,
+            _ => return None,
+        };
+        (length_bytes > 0).then_some(FileRun { length_bytes, place })
+    }
+
     fn range(&mut self) -> Option<Range<u64>> {
         Some(self.long()?..self.long()?)
     }
@@ -442,6 +479,16 @@ mod tests {
         VolumeInfo { name: "p1".into(), disk: Some(3), label: b"x".to_vec(), size_bytes: 9, content }
     }
 
+    fn placed() -> Vec<PlacedEntry> {
+        let entry = |name: &[u8]| FolderEntry { name: name.to_vec(), node: node() };
+        let run = FileRun { length_bytes: 5, place: RunPlace::Disk { disk: 1, offset: 1 << 50 } };
+        vec![
+            PlacedEntry { entry: entry(b"a"), runs: Some(vec![run, run]) },
+            PlacedEntry { entry: entry(b"\xff"), runs: None },
+            PlacedEntry { entry: entry(b"empty"), runs: Some(Vec::new()) },
+        ]
+    }
+
     #[test]
     fn every_word_survives_the_socket() {
         let files = FileSystemInfo {
@@ -466,6 +513,7 @@ mod tests {
             Answer::Link(b"l"),
             Answer::Extra(Extra::Attribute { name: b"user.a".to_vec(), value: vec![0; 9] }),
             Answer::Extra(Extra::Stream { name: b"s".to_vec(), size_bytes: 1 }),
+            Answer::Placed(placed()),
             Answer::Done,
             Answer::Missing,
             Answer::Fault("f".into()),
@@ -475,9 +523,14 @@ mod tests {
         }
         let of = |what| Ask::Of { volume: 2, id: 3, what };
         for ask in [
-            Ask::Start { sizes: vec![1, u64::MAX], skip: vec!["0/p1".into()] },
+            Ask::Start {
+                sizes: vec![1, u64::MAX],
+                skip: vec!["0/p1".into()],
+                secrets: vec![Zeroizing::new(vec![0xff])],
+            },
             of(What::FileNode),
             of(What::List),
+            of(What::ListPlaced(7)),
             of(What::Find(b"name")),
             of(What::Runs(b"stream", 1..2)),
             of(What::Bytes(b"", 0..u64::MAX)),

@@ -12,7 +12,9 @@ use sancerre_format::names::{Name, Tag, Time, Title, Zone};
 use crate::command::audit::Audit;
 use crate::command::doctor::Doctor;
 use crate::command::drill::Drill;
-use crate::command::files::{cat::Cat, find::Find, get::Get, history::History, ls::Ls, mount::Mount};
+use crate::command::files::{
+    cat::Cat, catalogue::MakeCatalogue, find::Find, get::Get, history::History, ls::Ls, mount::Mount,
+};
 use crate::command::nbd::Nbd;
 use crate::command::recover::Recover;
 use crate::command::rto::Rto;
@@ -151,6 +153,8 @@ pub(crate) enum Command {
     Get(Get),
     /// Find files of a guest by their names
     Find(Find),
+    /// Make the catalogue of files of a snapshot that was saved without one
+    Catalogue(MakeCatalogue),
     /// Say how a file of a guest was in each of its snapshots
     History(History),
     /// Mount the disks of a snapshot in a directory, read-only

@@ -136,7 +136,7 @@ impl Changed {
 fn meant<'a>(given: &DiskSource, sources: &'a [BackupSource]) -> Result<(&'a Title, &'a dyn Disk), Failure> {
     let mut disks = sources.iter().filter_map(|source| match &source.input {
         Input::Disk(disk) => Some((&source.name, &**disk)),
-        Input::Stream(_) => None,
+        Input::Stream(_) | Input::Catalogue(_) => None,
     });
     match &given.name {
         Some(name) => disks.find(|(disk, _)| *disk == name).ok_or_else(|| {

@@ -275,6 +275,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Done, Failure> 
         Command::Cat(options) => files::cat::run(options, context).await,
         Command::Get(options) => files::get::run(options, context).await,
         Command::Find(options) => files::find::run(options, context).await,
+        Command::Catalogue(options) => files::catalogue::run(options, context).await,
         Command::History(options) => files::history::run(options, context).await,
         Command::Mount(options) => files::mount::run(options, context).await,
         Command::Nbd(options) => nbd::run(options, context).await,

@@ -37,15 +37,7 @@ impl Mounts {
 
     /// The volume with a letter: C is the one with Windows on it, the others follow in the order of partitions.
     pub(crate) fn letter(guest: &Guest, letter: char) -> Result<u16, Failure> {
-        let lettered: Vec<u16> =
-            readable(guest, None).into_iter().filter(|volume| has_letter(guest, *volume)).collect();
-        let has_windows = |volume: &&u16| {
-            let found = root(guest, **volume).map(|root| guest.find(**volume, root, b"Windows").is_ok());
-            found.unwrap_or(false)
-        };
-        let system = lettered.iter().find(has_windows).or(lettered.first()).copied();
-        let others = lettered.iter().copied().filter(|volume| Some(*volume) != system);
-        let all: Vec<u16> = system.into_iter().chain(others).collect();
+        let all = lettered(guest);
         let number = usize::try_from(u32::from(letter).saturating_sub(u32::from('C'))).unwrap_or(usize::MAX);
         let found = all.get(number).copied().filter(|_| letter >= 'C');
         found.ok_or_else(|| {
@@ -55,6 +47,48 @@ impl Mounts {
                 all.len()
             ))
         })
+    }
+}
+
+/// The volumes that have letters, from C on.
+fn lettered(guest: &Guest) -> Vec<u16> {
+    let lettered: Vec<u16> =
+        readable(guest, None).into_iter().filter(|volume| has_letter(guest, *volume)).collect();
+    let has_windows = |volume: &&u16| {
+        let found = root(guest, **volume).map(|root| guest.find(**volume, root, b"Windows").is_ok());
+        found.unwrap_or(false)
+    };
+    let system = lettered.iter().find(has_windows).or(lettered.first()).copied();
+    let others = lettered.iter().copied().filter(|volume| Some(*volume) != system);
+    system.into_iter().chain(others).collect()
+}
+
+/// Where the guest knows its volumes.
+pub(crate) struct Places {
+    linux: Option<Mounts>,
+    letters: Vec<u16>,
+}
+
+impl Places {
+    /// By the guest's table of mounts, and by letters. A table that cannot be read is none.
+    pub(crate) fn of(guest: &Guest) -> Self {
+        Self { linux: Mounts::of_linux(guest).ok().flatten(), letters: lettered(guest) }
+    }
+
+    /// `/srv`, or `C:`; empty where it is not known.
+    pub(crate) fn of_volume(&self, volume: u16) -> Vec<u8> {
+        if let Some(mounts) = &self.linux {
+            let place = mounts.others.iter().find(|(_, mounted)| *mounted == volume);
+            match place {
+                Some((place, _)) => return place.clone(),
+                None if mounts.root == volume => return b"/".to_vec(),
+                None => {}
+            }
+        }
+        let letter = self.letters.iter().position(|lettered| *lettered == volume);
+        let letter =
+            letter.and_then(|at| u8::try_from(at).ok()?.checked_add(b'C')).filter(u8::is_ascii_uppercase);
+        letter.map_or_else(Vec::new, |letter| vec![letter, b':'])
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn find(guest: &Guest, disks: &[String], text: &str, follows: bool) -
 }
 
 /// A letter of a drive, and what follows.
-fn windows(text: &str) -> Option<(char, &str)> {
+pub(crate) fn windows(text: &str) -> Option<(char, &str)> {
     let (letter, rest) = text.split_once(':')?;
     let mut letters = letter.chars();
     let first = letters.next().filter(char::is_ascii_alphabetic)?;
@@ -162,6 +162,10 @@ pub(crate) fn root(guest: &Guest, volume: u16) -> Result<u64, Failure> {
     let info = guest.volumes().get(usize::from(volume));
     match info.map(|info| &info.content) {
         Some(VolumeContent::Files(files)) => Ok(files.root),
+        Some(VolumeContent::Known(what)) if what.starts_with("LUKS") => Err(Failure::new(
+            Exit::Unsupported,
+            format!("it is {what}: --unlock FILE opens it with its passphrase"),
+        )),
         Some(VolumeContent::Known(what)) => Err(Failure::new(
             Exit::Unsupported,
             format!(

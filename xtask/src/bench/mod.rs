@@ -5,6 +5,7 @@
 //! Every number is the median of three runs, each into repositories of its own.
 
 mod cost;
+pub(crate) mod files;
 pub(crate) mod formats;
 mod link;
 mod report;

@@ -1,8 +1,10 @@
 //! A machine that is saved as it was at one moment: its picture is taken once the session has its number, for what counts
 //! changes from that moment on is named after the session. So the next base follows from that name and the log alone.
 
+use sancerre_format::file_catalogue::ROLE;
 use sancerre_format::id::SessionId;
-use sancerre_format::outcome::{MemberKind, MemberWords};
+use sancerre_format::names::Name;
+use sancerre_format::outcome::{Chunking, Member, MemberKind, MemberWords};
 
 use super::Run;
 use super::maps::{self, Maps};
@@ -56,10 +58,13 @@ pub(super) async fn take(
 
 impl Run {
     /// What there is to say of a member besides its bytes.
-    pub(super) fn words(&self, kind: &MemberKind, salvage: Option<&Salvage>) -> Result<MemberWords> {
+    pub(super) fn words(&self, member: &Member, salvage: Option<&Salvage>) -> Result<MemberWords> {
+        if member.chunking == Chunking::Pieces {
+            return Ok(MemberWords::of_role(&Name::new(ROLE)?));
+        }
         let found = salvage.map(Salvage::found);
         let unreadable = found.as_ref().map_or_else(MemberWords::default, MemberWords::of_unreadable);
-        let Some(frozen) = self.frozen.as_ref().filter(|_| *kind == MemberKind::Disk) else {
+        let Some(frozen) = self.frozen.as_ref().filter(|_| member.kind == MemberKind::Disk) else {
             return Ok(unreadable);
         };
         let unreadable = unreadable.get("unreadable").map(|ranges| format!("unreadable={ranges}"));

@@ -49,7 +49,11 @@ impl Run {
         uploader: Option<&mut Uploader>,
         hinted: Option<Arc<Hinted>>,
     ) -> Result<()> {
-        let chunking = if source.kind == MemberKind::Disk { Chunking::Disk } else { Chunking::Stream };
+        let chunking = match (&source.input, &source.kind) {
+            (Input::Catalogue(_), _) => Chunking::Pieces,
+            (_, MemberKind::Disk) => Chunking::Disk,
+            _ => Chunking::Stream,
+        };
         let base = self.base_map(&source, &chunking);
         let (disk, least_bytes) = (source.disk(), source.least_bytes);
         let salvage = Salvage::of(&source, allow, &self.shared.monitor);
@@ -74,7 +78,7 @@ impl Run {
         let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
         let seen = (&watch, &mut notice);
         self.collect(regions, &mut member, base.as_deref(), seen, uploader).await?;
-        member.words = self.words(&member.kind, salvage.as_deref())?;
+        member.words = self.words(&member, salvage.as_deref())?;
         self.judge_member(&member, least_bytes, allow)?;
         if let Some(notice) = notice {
             self.noticed.judge(&mut member, notice)?;
@@ -128,7 +132,7 @@ impl Run {
         });
         Ok(match source.input {
             Input::Disk(disk) => regions::of_disk(scan, disk, self.workers),
-            Input::Stream(stream) => stream_regions(scan, stream, source.name),
+            Input::Stream(stream) | Input::Catalogue(stream) => stream_regions(scan, stream, source.name),
         })
     }
 
@@ -320,6 +324,7 @@ impl Scanning {
             job(match chunking {
                 Chunking::Disk => &shared.disk_chunker,
                 Chunking::Stream => &shared.stream_chunker,
+                Chunking::Pieces => &shared.piece_chunker,
                 Chunking::Other(word) => {
                     return Err(Error::Refused(format!("cannot cut by the rule {word:?}")));
                 }

@@ -69,7 +69,7 @@ use crate::store::Listed;
 use crate::suspicion;
 pub use capture::{Capture, Captured};
 pub use maps::{Hint, Maps};
-pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, Input};
+pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, FileCatalogues, Input};
 
 /// What all workers of a session share.
 struct Shared {
@@ -86,6 +86,7 @@ struct Shared {
     scratch: ScratchPool,
     disk_chunker: Chunker,
     stream_chunker: Chunker,
+    piece_chunker: Chunker,
 }
 
 impl Shared {
@@ -148,6 +149,7 @@ async fn begin(
         let next = log.end();
         log.complete(repository, next).await?;
         let frozen = capture::take(repository, &log, &mut options, capture, None, monitor).await?;
+        options.add_catalogue(repository.layout.region_bytes, monitor)?;
         let mut run = Run::prepare(repository, &log, next, None, &options, monitor).await?;
         (run.maps, run.frozen) = (options.maps, frozen);
         run.members(options.sources, options.allow, None).await?;
@@ -185,6 +187,7 @@ async fn save(
     frozen: Option<String>,
     monitor: &Monitor,
 ) -> Result<BackupReport> {
+    options.add_catalogue(repository.layout.region_bytes, monitor)?;
     let sources = std::mem::take(&mut options.sources);
     let budget = budget(repository, &options);
     let keys = PackKeys {
@@ -376,6 +379,7 @@ impl Run {
             scratch: ScratchPool::default(),
             disk_chunker: Chunker::disk(&zone_keys.cut, layout.disk)?,
             stream_chunker: Chunker::stream(&zone_keys.cut, layout.stream)?,
+            piece_chunker: Chunker::pieces(),
             zone_keys,
         };
         Ok(Self {
@@ -409,7 +413,7 @@ impl Run {
         self.judge_reread(&sources)?;
         let sizes = sources.iter().map(|source| match &source.input {
             Input::Disk(disk) => disk.size_bytes(),
-            Input::Stream(_) => 0,
+            Input::Stream(_) | Input::Catalogue(_) => 0,
         });
         crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
         let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(BackupSource::disk).collect();

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use sancerre_format::file_catalogue::ROLE;
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{MachineId, Name, Tag, Time, Title};
 use sancerre_format::outcome::{Consistency, Member, MemberKind};
@@ -12,6 +13,7 @@ use super::maps::Maps;
 use crate::error::{Error, Result};
 use crate::keys::LostKey;
 use crate::lock::clean::CleanLocks;
+use crate::monitor::Monitor;
 
 /// Where the bytes of a member come from.
 pub enum Input {
@@ -19,6 +21,20 @@ pub enum Input {
     Disk(Arc<dyn Disk>),
     /// A stream of unknown length.
     Stream(Box<dyn Read + Send>),
+    /// The file catalogue of the disks: a stream that says itself where it is cut (FORMAT.md §5.3).
+    Catalogue(Box<dyn Read + Send>),
+}
+
+/// Makes the file catalogue of the disks that are backed up.
+pub trait FileCatalogues: Send {
+    /// The catalogue of these disks, which is read once they were. What it cannot say it says it cannot: an error of the stream
+    /// ends the backup; and it warns of it. No piece of it crosses a multiple of `region_bytes`.
+    fn of(
+        self: Box<Self>,
+        disks: Vec<(Title, Arc<dyn Disk>)>,
+        region_bytes: u32,
+        monitor: &Monitor,
+    ) -> Box<dyn Read + Send>;
 }
 
 /// One disk, stream or file to back up.
@@ -47,7 +63,7 @@ impl BackupSource {
     pub(super) fn disk(&self) -> Option<Arc<dyn Disk>> {
         match &self.input {
             Input::Disk(disk) => Some(Arc::clone(disk)),
-            Input::Stream(_) => None,
+            Input::Stream(_) | Input::Catalogue(_) => None,
         }
     }
 }
@@ -100,6 +116,8 @@ pub struct BackupOptions {
     pub dedup: Dedup,
     /// Count what changed on the disks, for a verdict on this night and the next.
     pub statistics: bool,
+    /// Makes the file catalogue of the disks, which the snapshot then has too.
+    pub catalogue: Option<Box<dyn FileCatalogues>>,
     /// Only count.
     pub dry_run: bool,
     /// Memory to stay within.
@@ -125,6 +143,7 @@ impl BackupOptions {
             maps: Maps::default(),
             dedup: Dedup::default(),
             statistics: false,
+            catalogue: None,
             dry_run: false,
             memory_bytes: MEMORY_BYTES,
         }
@@ -147,6 +166,20 @@ impl BackupOptions {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// Adds the file catalogue to what is to be saved, if one is wanted and there is a disk.
+    pub(super) fn add_catalogue(&mut self, region_bytes: u32, monitor: &Monitor) -> Result<()> {
+        let Some(maker) = self.catalogue.take() else { return Ok(()) };
+        let disks = self.sources.iter().filter(|source| source.kind == MemberKind::Disk);
+        let disks: Vec<_> = disks.filter_map(|source| Some((source.name.clone(), source.disk()?))).collect();
+        if !disks.is_empty() {
+            let name = Title::new(ROLE).map_err(|error| Error::bug(error.to_string()))?;
+            let input = Input::Catalogue(maker.of(disks, region_bytes, monitor));
+            self.sources.push(BackupSource { name, kind: MemberKind::File, input, least_bytes: 0 });
+            self.check_names()?;
+        }
+        Ok(())
     }
 
     pub(super) fn public_name(&self) -> &Title {

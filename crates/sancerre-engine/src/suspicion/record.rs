@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use sancerre_format::FormatError;
-use sancerre_format::bytes::Reader;
+use sancerre_format::bytes::{Reader, put_number};
 use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
 use sancerre_format::names::Title;
 
@@ -168,7 +168,7 @@ pub fn decode_starts(span: u64, bytes: &[u8]) -> std::result::Result<Vec<Start>,
     let first = span.checked_mul(SPAN_BLOCKS).ok_or_else(|| corrupt("a piece lies beyond every disk"))?;
     let (mut reader, mut starts, mut next) = (Reader::new(WHAT, bytes), Vec::new(), 0u64);
     while reader.remaining() > 0 {
-        let word = number(&mut reader)?;
+        let word = reader.number()?;
         let within = next.saturating_add(word >> 1);
         if within >= SPAN_BLOCKS {
             return Err(corrupt("a file starts outside of its piece"));
@@ -198,50 +198,18 @@ pub fn decode_counts(span: u64, bytes: &[u8]) -> std::result::Result<Vec<(u64, C
     let first = span.checked_mul(SPAN_EXTENTS).ok_or_else(|| corrupt("a piece lies beyond every disk"))?;
     let (mut reader, mut counts, mut next) = (Reader::new(WHAT, bytes), Vec::new(), 0u64);
     while reader.remaining() > 0 {
-        let within = next.saturating_add(number(&mut reader)?);
+        let within = next.saturating_add(reader.number()?);
         if within >= SPAN_EXTENTS {
             return Err(corrupt("an extent lies outside of its piece"));
         }
         let mut numbers = [0; NUMBERS];
         for value in &mut numbers {
-            *value = number(&mut reader)?;
+            *value = reader.number()?;
         }
         counts.push((first + within, Counts::of_numbers(numbers)));
         next = within + 1;
     }
     Ok(counts)
-}
-
-/// Seven bits a byte, the lowest first; the highest bit says that more follow.
-fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
-    loop {
-        let [low, ..] = number.to_le_bytes();
-        number >>= 7;
-        if number == 0 {
-            bytes.push(low & 0x7f);
-            return;
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-fn number(reader: &mut Reader<'_>) -> std::result::Result<u64, FormatError> {
-    let mut value = 0u64;
-    for shift in (0..70).step_by(7) {
-        let byte = reader.u8()?;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            break;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return match byte == 0 && shift > 0 {
-                true => Err(corrupt("a number is longer than it must be")),
-                false => Ok(value),
-            };
-        }
-    }
-    Err(corrupt("a number is too large"))
 }
 
 #[cfg(test)]

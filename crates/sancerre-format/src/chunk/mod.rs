@@ -29,13 +29,17 @@
 //! - **Nothing else is looked at.** The end of a data piece depends on its own bytes alone, with one exception:
 //!   the disk profile also ends a piece where zeros or the region's end follow. [`Chunker::confirms`] settles that case.
 //!
-//! The profiles differ in their rule: `disk` cuts at blocks of 4 KiB, as guests write; `stream` at any byte.
+//! The profiles differ in their rule: `disk` cuts at blocks of 4 KiB, as guests write; `stream` at any byte; `pieces` where
+//! the bytes themselves say so.
 //! The numbers behind both: `docs/decisions/0002-chunking.md`.
 
 mod disk;
+mod pieces;
 mod stream;
 #[cfg(test)]
 mod tests;
+
+pub use pieces::{PIECE_BYTES_MAX, PIECE_GRID, PIECE_HEAD_BYTES, piece_bytes};
 
 use crate::config::ProfileSizes;
 use crate::error::{Result, ensure};
@@ -83,6 +87,7 @@ pub struct Chunker {
 enum Rule {
     Disk(disk::DiskRule),
     Stream(Box<stream::StreamRule>),
+    Pieces,
 }
 
 impl Chunker {
@@ -109,6 +114,11 @@ impl Chunker {
         Ok(Self { rule: Rule::Stream(Box::new(stream::StreamRule::new(cut_key, sizes))) })
     }
 
+    /// The `pieces` profile: bytes that say themselves where they are cut.
+    pub fn pieces() -> Self {
+        Self { rule: Rule::Pieces }
+    }
+
     /// Bytes that [`Chunker::next_piece`] and [`Chunker::confirms`] may need to decide: the profile's maximum.
     ///
     /// A shorter window says that the region (or the disk, or the stream) ends with it.
@@ -116,6 +126,7 @@ impl Chunker {
         match &self.rule {
             Rule::Disk(rule) => rule.max_bytes(),
             Rule::Stream(rule) => rule.max_bytes(),
+            Rule::Pieces => PIECE_BYTES_MAX,
         }
     }
 
@@ -143,6 +154,7 @@ impl Chunker {
         Some(Piece::data(match &self.rule {
             Rule::Disk(rule) => rule.data_length(window),
             Rule::Stream(rule) => rule.data_length(window),
+            Rule::Pieces => pieces::data_length(window),
         }))
     }
 
@@ -155,7 +167,7 @@ impl Chunker {
     pub fn confirms(&self, window: &[u8], length_bytes: usize) -> bool {
         match &self.rule {
             Rule::Disk(rule) => rule.confirms(window, length_bytes),
-            Rule::Stream(_) => self.next_piece(window) == Some(Piece::data(length_bytes)),
+            Rule::Stream(_) | Rule::Pieces => self.next_piece(window) == Some(Piece::data(length_bytes)),
         }
     }
 }

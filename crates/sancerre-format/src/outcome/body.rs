@@ -15,6 +15,8 @@ pub enum Chunking {
     Disk,
     /// Anywhere.
     Stream,
+    /// Where its own bytes say so.
+    Pieces,
     /// A word of a later version.
     Other(Name),
 }
@@ -24,6 +26,7 @@ impl Chunking {
         Ok(match text {
             "disk" => Self::Disk,
             "stream" => Self::Stream,
+            "pieces" => Self::Pieces,
             other => Self::Other(Name::new(other)?),
         })
     }
@@ -34,6 +37,7 @@ impl fmt::Display for Chunking {
         f.write_str(match self {
             Self::Disk => "disk",
             Self::Stream => "stream",
+            Self::Pieces => "pieces",
             Self::Other(word) => word.as_str(),
         })
     }
@@ -98,6 +102,11 @@ impl MemberWords {
         Ok(Self(words))
     }
 
+    /// The word for what a file is to the machine, and no other.
+    pub fn of_role(role: &Name) -> Self {
+        Self(vec![format!("role={role}")])
+    }
+
     /// The word for what could not be read, and no other; none when there is nothing to say.
     pub fn of_unreadable(unreadable: &Unreadable) -> Self {
         let word = format!("{UNREADABLE}={unreadable}");
@@ -158,6 +167,13 @@ pub struct Member {
     pub root: Option<Root>,
     /// What else there is to say of it.
     pub words: MemberWords,
+}
+
+impl Member {
+    /// Whether it is the file catalogue of the disks beside it (FORMAT.md §5.3).
+    pub fn is_catalogue(&self) -> bool {
+        self.kind == MemberKind::File && self.words.get("role") == Some(crate::file_catalogue::ROLE)
+    }
 }
 
 /// Where bytes of an annex lie that belong to a snapshot (FORMAT.md §5.1).

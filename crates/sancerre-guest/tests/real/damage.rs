@@ -112,6 +112,33 @@ fn no_image_of_ext_hangs_or_harms_the_caller() {
     torture(&lab.path("fs.img"));
 }
 
+/// Smaller than mkfs.xfs lets anybody have, for each image is in memory.
+#[test]
+fn no_image_of_xfs_hangs_or_harms_the_caller() {
+    if !(has(&["mkfs.xfs"]) && is_root()) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.image("fs.img", 20 * MIB);
+    lab.run(&format!(
+        "mkfs.xfs -q -f --unsupported fs.img 2>/dev/null; mount -o loop fs.img $M; M=$M/x; mkdir $M; {} {LINUX} umount ${{M%/x}}",
+        small()
+    ));
+    torture(&lab.path("fs.img"));
+}
+
+#[test]
+fn no_image_of_exfat_hangs_or_harms_the_caller() {
+    if !(has(&["mkfs.exfat", "mount.exfat-fuse"]) && is_root()) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.image("fs.img", 4 * MIB);
+    lab.run("mkfs.exfat fs.img >/dev/null");
+    lab.with_fuse("mount.exfat-fuse", 512, &small());
+    torture(&lab.path("fs.img"));
+}
+
 #[test]
 fn no_image_of_ntfs_hangs_or_harms_the_caller() {
     if !(has(&["mkntfs", "ntfs-3g"]) && is_root()) {

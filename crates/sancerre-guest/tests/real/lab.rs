@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sancerre_confine::Helper;
-use sancerre_guest::{Guest, GuestFile, GuestReader, NodeKind, VolumeContent, inside};
+use sancerre_guest::{
+    FolderEntry, Guest, GuestError, GuestFile, GuestReader, NodeKind, VolumeContent, inside,
+};
 use sancerre_image::{Disk, open_raw};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -206,6 +208,8 @@ pub(crate) fn of_guest(guest: &Arc<Guest>, volume: u16) -> (Tree, Vec<String>) {
         let mut entries = Vec::new();
         if let Err(error) = guest.list(volume, id, &mut |entry| entries.push(entry)) {
             faults.push(format!("{}: {error}", String::from_utf8_lossy(&folder)));
+        } else if let Err(error) = is_placed_alike(guest, volume, id, &entries) {
+            faults.push(format!("{}, with places: {error}", String::from_utf8_lossy(&folder)));
         }
         for entry in entries {
             let mut name: Vec<u8> = folder.clone();
@@ -246,6 +250,29 @@ pub(crate) fn of_guest(guest: &Arc<Guest>, volume: u16) -> (Tree, Vec<String>) {
         }
     }
     (tree, faults)
+}
+
+/// With places a folder has the same names, and its files lie where they lie when they are asked for one by one.
+fn is_placed_alike(
+    guest: &Guest,
+    volume: u16,
+    folder: u64,
+    entries: &[FolderEntry],
+) -> Result<(), GuestError> {
+    const ASKED: usize = 50;
+    let mut placed = Vec::new();
+    guest.list_placed(volume, folder, 256, &mut |one| placed.push(one))?;
+    let key = |entry: &FolderEntry| (entry.name.clone(), entry.node.id);
+    placed.sort_by_cached_key(|one| key(&one.entry));
+    let mut sorted = entries.to_vec();
+    sorted.sort_by_cached_key(key);
+    assert!(placed.iter().map(|one| &one.entry).eq(sorted.iter()), "{placed:?} {sorted:?}");
+    for one in placed.iter().filter(|one| one.entry.node.size_bytes > 0).take(ASKED) {
+        let Some(runs) = &one.runs else { continue };
+        let node = &one.entry.node;
+        assert_eq!(*runs, guest.runs(volume, node.id, b"", 0..node.size_bytes)?);
+    }
+    Ok(())
 }
 
 fn guest_hash(

@@ -6,6 +6,7 @@ mod damage;
 mod ext;
 mod fat;
 mod lab;
+mod luks;
 mod lvm;
 mod ntfs;
 mod xfs;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, Maps};
+use sancerre_engine::backup::{self, Allow, BackupOptions, BackupReport, BackupSource, FileCatalogues, Maps};
 use sancerre_engine::cache::Cache;
 use sancerre_engine::location;
 use sancerre_engine::monitor::{Monitor, Topic};
@@ -20,6 +20,7 @@ use super::{Context, Watched, ended};
 use crate::access::Access;
 use crate::arguments::{DedupScope, parse_name, parse_tag, parse_title, parse_until, rule};
 use crate::bitmaps::Bitmaps;
+use crate::catalogue::Building;
 use crate::changed::Changed;
 use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
@@ -60,6 +61,7 @@ Examples:
   sancerre backup --source qemu --qmp /run/web03.qmp --vm web03           # the same without libvirt
   sancerre backup --source command --vm web04 --begin './snapshot web04' --end './remove web04'
   sancerre backup --vm web02 /dev/rbd0 --changed web02.map --changed-since web02:latest
+  sancerre backup --vm web01 /dev/vg0/web01-snap --catalogue              # what is on it is found in seconds later
   sancerre backup --vm web01 /dev/vg0/web01-snap --fail-on-suspect || page-somebody
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable                   # a disk that is dying
   sancerre backup --vm nas1 /dev/sdb --allow-unreadable --only-unreadable # once more, only what could not be read")]
@@ -139,6 +141,10 @@ pub(crate) struct Backup {
     /// unusual for it
     #[arg(long)]
     no_statistics: bool,
+    /// Keep a catalogue of the files on the disks in the snapshot, sealed like the disks: `find`, `history` and `diff --files` then
+    /// need not look at the disks
+    #[arg(long)]
+    catalogue: bool,
     /// End with 30 if the snapshot, which is saved all the same, looks suspect; see docs/SUSPICION.md
     #[arg(long, conflicts_with = "no_statistics")]
     fail_on_suspect: bool,
@@ -316,6 +322,9 @@ impl Backup {
             maps,
             dedup: self.dedup.into(),
             statistics: !self.no_statistics,
+            catalogue: self
+                .catalogue
+                .then(|| -> Box<dyn FileCatalogues> { Box::new(Building { sandbox: !self.no_sandbox }) }),
             dry_run: self.dry_run,
             memory_bytes,
         }

@@ -1,10 +1,15 @@
 //! `check`: whether everything is there and whole, and what is lost if not.
 
+mod files;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::check::{self, CheckOptions, CheckReport, Cost, Finding, ReadData, Severity};
+use sancerre_engine::repository::Repository;
 use serde_json::{Value, json};
 
+use self::files::LostFiles;
 use super::{Context, ended};
 use crate::access::Access;
 use crate::arguments::{Check, Subset};
@@ -28,11 +33,27 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
     let report = check::check(&repository, &settings, &monitor).await?;
     drop(watched);
     let took = started.elapsed();
+    let files = lost_files(&report, &repository, context).await?;
     for finding in &report.findings {
-        context.output.result(&describe(finding))?;
+        context.output.result(&describe_with(finding, &files))?;
     }
     tell(context, &report, took);
-    Ok(ended(exit(&report.findings), summary(&report, took)))
+    Ok(ended(exit(&report.findings), summary(&report, &files, took)))
+}
+
+/// The files of guests that losses touch, where a key opens catalogues that tell.
+async fn lost_files(
+    report: &CheckReport,
+    repository: &Repository,
+    context: &Context,
+) -> Result<LostFiles, Failure> {
+    let is_asked = repository.keys.can_open_content()
+        && report.findings.iter().flat_map(|finding| &finding.costs).any(|cost| cost.disk.is_some());
+    if !is_asked {
+        return Ok(LostFiles::new());
+    }
+    let log = Arc::new(repository::load_log(context, repository).await?);
+    files::touched(&report.findings, repository, &log, context.global.memory, &context.monitor()).await
 }
 
 /// What the options mean that `check` and `audit` share.
@@ -81,11 +102,16 @@ pub(super) fn verb(severity: Severity) -> &'static str {
 }
 
 pub(super) fn describe(finding: &Finding) -> String {
+    describe_with(finding, &LostFiles::new())
+}
+
+fn describe_with(finding: &Finding, files: &LostFiles) -> String {
     let line = format!("{}: {}: {}", name(finding.severity), finding.object, finding.problem);
     let mut text = format!("{}\n", plain::line(&line));
     let verb = verb(finding.severity);
     for cost in &finding.costs {
         text.push_str(&format!("  {verb} {}\n", describe_cost(cost)));
+        text.push_str(&files::describe(cost, files));
     }
     text
 }
@@ -144,7 +170,7 @@ fn conclusion(report: &CheckReport, lost: u64) -> String {
     }
 }
 
-fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 11] {
+fn summary(report: &CheckReport, files: &LostFiles, took: Duration) -> [(&'static str, Value); 11] {
     [
         ("snapshots", json!(report.snapshots)),
         ("disks", json!(report.disks)),
@@ -154,28 +180,39 @@ fn summary(report: &CheckReport, took: Duration) -> [(&'static str, Value); 11] 
         ("read_bytes", json!(report.read_bytes)),
         ("readable_packs", json!(report.readable_packs)),
         ("content_opened", json!(report.content_opened)),
-        ("findings", json!(report.findings.iter().map(finding).collect::<Vec<_>>())),
+        (
+            "findings",
+            json!(report.findings.iter().map(|found| finding_with(found, files)).collect::<Vec<_>>()),
+        ),
         ("quarantined", json!(report.quarantined)),
         ("duration_seconds", json!(seconds(took))),
     ]
 }
 
 pub(super) fn finding(finding: &Finding) -> Value {
+    finding_with(finding, &LostFiles::new())
+}
+
+fn finding_with(finding: &Finding, files: &LostFiles) -> Value {
     json!({
         "severity": name(finding.severity),
         "object": finding.object,
         "problem": finding.problem,
-        "costs": finding.costs.iter().map(cost).collect::<Vec<_>>(),
+        "costs": finding.costs.iter().map(|found| cost(found, files)).collect::<Vec<_>>(),
     })
 }
 
-fn cost(cost: &Cost) -> Value {
-    json!({
+fn cost(cost: &Cost, files: &LostFiles) -> Value {
+    let mut described = json!({
         "snapshot": cost.snapshot.intent.to_string(),
         "vm": cost.vm.to_string(),
         "disk": cost.disk.as_ref().map(ToString::to_string),
         "ranges": cost.ranges.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>(),
-    })
+    });
+    if let (Some(fields), Some(found)) = (described.as_object_mut(), files::of_cost(cost, files)) {
+        fields.insert("files".to_owned(), json!(found));
+    }
+    described
 }
 
 #[cfg(test)]

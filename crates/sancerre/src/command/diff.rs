@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::files::{self, Sandbox};
 use super::{Context, done};
 use crate::access::Access;
+use crate::catalogue::CatalogueUse;
 use crate::exit::{Done, Failure};
 use crate::output::{Align, table};
 use crate::progress::Work;
@@ -58,12 +59,20 @@ pub(crate) struct Diff {
     #[arg(long)]
     files: bool,
     #[command(flatten)]
+    catalogue: CatalogueUse,
+    #[command(flatten)]
     sandbox: Sandbox,
 }
 
 pub(crate) async fn run(options: Diff, context: &Context) -> Result<Done, Failure> {
     if options.files {
-        return files::diff::run(&options.before, &options.after, options.sandbox, context).await;
+        return files::diff::run(
+            &options.before,
+            &options.after,
+            (options.catalogue, &options.sandbox),
+            context,
+        )
+        .await;
     }
     let started = Instant::now();
     let repository = repository::open(context, Access::Metadata).await?;

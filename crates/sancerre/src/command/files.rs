@@ -1,7 +1,8 @@
-//! Files of guests: `ls`, `cat`, `get`, `find`, `history`, `diff --files`. What they have in common: a snapshot whose disks a
+//! Files of guests: `ls`, `cat`, `get`, `find`, `history`, `diff --files`, `catalogue`. What they have in common: a snapshot whose disks a
 //! confined child looks at.
 
 pub(crate) mod cat;
+pub(crate) mod catalogue;
 pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod get;
@@ -10,6 +11,9 @@ pub(crate) mod ls;
 pub(crate) mod mount;
 pub(super) mod walk;
 
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,26 +23,62 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::snapshot_disk::{BlockingSnapshotDisk, ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_format::outcome::MemberKind;
-use sancerre_guest::{FileNode, Guest, GuestReader, Moment, NodeKind};
+use sancerre_guest::{FileNode, Guest, GuestReader, Moment, NodeKind, Passphrases};
 use sancerre_image::Disk;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::Context;
 use crate::exit::Failure;
 use crate::guest_names::shown;
 use crate::interrupt::until_signal;
+use crate::plain;
 
 /// What became of bytes of a disk that was failing.
 const UNREADABLE: &str = "could not be read when this was backed up, and are read as zeros";
 
 /// Options of all that looks into guests.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Sandbox {
+    /// The passphrase of an encrypted volume of the guest (LUKS), without the end of its line; may be given several times. It
+    /// is given to what reads the guest, and to nobody else
+    #[arg(long, value_name = "FILE")]
+    unlock: Vec<PathBuf>,
     /// Read file systems without confining what reads them, where this kernel cannot: a guest that was made to do harm may
     /// then read every file of this user, and keys
     #[arg(long)]
     no_sandbox: bool,
+}
+
+impl Sandbox {
+    /// Whether encrypted volumes are to be opened, of which no catalogue knows.
+    pub(super) fn unlocks(&self) -> bool {
+        !self.unlock.is_empty()
+    }
+
+    fn passphrases(&self) -> Result<Passphrases, Failure> {
+        let all = self.unlock.iter().map(|path| passphrase(path));
+        Ok(Passphrases::new(all.collect::<Result<_, _>>()?))
+    }
+}
+
+fn passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(format!("no passphrase can be read from {} (--unlock): {why}", plain::path(path)))
+    };
+    let most = Passphrases::BYTES_MAX as u64;
+    let (mut bytes, file) =
+        (Zeroizing::new(Vec::new()), File::open(path).map_err(|error| wrong(error.to_string()))?);
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    match bytes.len() as u64 {
+        0 => Err(wrong("it is empty".to_owned())),
+        length if length > most => Err(wrong(format!("it has more than {most} bytes"))),
+        _ => Ok(bytes),
+    }
 }
 
 /// A snapshot whose disks were looked at.
@@ -55,7 +95,7 @@ pub(super) struct Opened {
 /// Looks at the disks of a snapshot.
 pub(super) async fn open(
     reader: &SnapshotReader,
-    sandbox: Sandbox,
+    sandbox: &Sandbox,
     context: &Context,
 ) -> Result<Opened, Failure> {
     let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
@@ -66,7 +106,7 @@ pub(super) async fn open(
 /// The same with a cache that is shared, and warnings of one's own.
 pub(super) async fn open_with(
     reader: &SnapshotReader,
-    sandbox: Sandbox,
+    sandbox: &Sandbox,
     context: &Context,
     cache: Arc<ChunkCache>,
     monitor: &Monitor,
@@ -81,10 +121,7 @@ pub(super) async fn open_with(
     if disks.is_empty() {
         return Err(Failure::usage("the snapshot has no disk; `sancerre dump` gives its streams and files"));
     }
-    let helper = std::env::current_exe()
-        .map(|program| Helper { program, arguments: vec![sancerre_guest::SUBCOMMAND.into()] })
-        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))?;
-    let reader = GuestReader::new(helper, !sandbox.no_sandbox);
+    let reader = GuestReader::new(helper()?, !sandbox.no_sandbox).unlocking(sandbox.passphrases()?);
     let runtime = Handle::current();
     let blocking: Vec<Arc<dyn Disk>> = snapshot_disks
         .iter()
@@ -95,6 +132,13 @@ pub(super) async fn open_with(
     let guest =
         waiting(move || reader.open(blocking).map_err(|error| Failure::failed(error.to_string()))).await?;
     Ok(Opened { guest: Arc::new(guest), disks, snapshot_disks, cache, is_whole })
+}
+
+/// This program, as the confined child that reads file systems.
+pub(crate) fn helper() -> Result<Helper, Failure> {
+    std::env::current_exe()
+        .map(|program| Helper { program, arguments: vec![sancerre_guest::SUBCOMMAND.into()] })
+        .map_err(|error| Failure::failed(format!("cannot find this program to start it again: {error}")))
 }
 
 /// Runs what waits for disks and for a child, until a signal comes.

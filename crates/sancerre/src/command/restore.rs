@@ -270,7 +270,8 @@ fn plan<'a>(reader: &'a SnapshotReader, task: &Task<'_>, context: &Context) -> R
     })?;
     let members: Vec<&Member> = match snapshot.member {
         Some(_) => vec![one(reader, snapshot)?],
-        None => reader.body().members.iter().collect(),
+        // The file catalogue is for programs that look for files in the snapshot.
+        None => reader.body().members.iter().filter(|member| !member.is_catalogue()).collect(),
     };
     let files: Vec<String> =
         members.iter().map(|member| file_names::of(&member.name, &member.kind, form.suffix())).collect();

@@ -97,6 +97,10 @@ fn fill(site: &Site) -> Vec<u8> {
     backup.extend(["--retain-until", "2199-12-31"]);
     for night in 0..3 {
         site.sancerre(&backup, b"");
+        if night == 0 {
+            site.sancerre(&["catalogue", "Büro/web 01:latest"], b"");
+            backup.push("--catalogue");
+        }
         fs::copy(&disk, site.path(&format!("night-{night}"))).unwrap();
         add_file(&disk, Path::new(env!("CARGO_BIN_EXE_sancerre")), &format!("night-{night}"));
     }
@@ -216,6 +220,22 @@ fn the_second_decoder_reads_what_the_program_wrote() {
     assert_restores(&site, &ids[2], "disk0", &fs::read(site.path("night-2")).unwrap());
     assert_restores(&site, &ids[2], "Gerät 1.xml", &fs::read(site.path("vm.xml")).unwrap());
     assert_restores(&site, &ids[4], "dump.sql", &dump);
+    // The files of the third night by its catalogue, and by the program that reads the disk.
+    let listed = site.decoder(&["files", "repository", &ids[2][..12]]);
+    assert_eq!(code(&listed), Some(0), "{}", text(&listed));
+    let found = site.sancerre(&["find", "*", &ids[2][..12], "--no-catalogue"], b"");
+    let entry = |line: &str| -> (String, String) {
+        let mut words = line.rsplitn(3, "  ");
+        let path = words.next().unwrap().rsplit("disk0:whole").next().unwrap().to_owned();
+        (words.next().unwrap().trim().to_owned(), path)
+    };
+    let sorted = |text: &str| {
+        let mut entries: Vec<_> = text.lines().map(entry).collect();
+        entries.sort();
+        entries
+    };
+    let listed = sorted(&String::from_utf8(listed.stdout).unwrap());
+    assert!(listed.len() > 100 && listed == sorted(&found), "{} {}", listed.len(), found.lines().count());
 
     for key in one_of_each_public_kind(&site) {
         let output = with_flip(&site, &key, || site.decoder(&["verify", "--public", "repository"]));

@@ -18,7 +18,7 @@ fn is_root() -> bool {
     is_one
 }
 
-fn shell(site: &Site, script: &str) -> String {
+pub(crate) fn shell(site: &Site, script: &str) -> String {
     let script =
         format!("set -e; export PATH=$PATH:/sbin:/usr/sbin; cd {}; {script}", site.folder.path().display());
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
@@ -27,7 +27,7 @@ fn shell(site: &Site, script: &str) -> String {
 }
 
 /// A guest of two disks: on the first a table of partitions with its root and its swap, on the second its data.
-fn guest() -> Option<Site> {
+pub(crate) fn guest(more: &[&str]) -> Option<Site> {
     if !(has("mke2fs") && has("sfdisk") && is_root()) {
         return None;
     }
@@ -47,17 +47,22 @@ fn guest() -> Option<Site> {
         mke2fs -q -F -t ext4 -L data data.raw; mount -o loop data.raw m; echo 'the plan' > m/plan.txt; head -c 3000000 /dev/urandom > m/big; mkdir m/deep; echo x > m/deep/x.XLSX
         cp m/big big; umount m"#,
     );
-    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw"]);
+    save(&site, more);
     Some(site)
 }
 
-fn text(output: &Output) -> String {
+fn save(site: &Site, more: &[&str]) {
+    let arguments = ["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw"];
+    site.succeed(&[&arguments, more].concat());
+}
+
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[test]
 fn what_is_on_the_disks_is_listed() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     let all = text(&site.succeed(&["ls", "web01:latest"]));
     assert!(all.contains("root  p1") && all.contains("data  whole") && all.contains("ext4"), "{all}");
     let listed = summary(&site.succeed(&["ls", "web01:latest", "--json"]));
@@ -83,7 +88,7 @@ fn what_is_on_the_disks_is_listed() {
 
 #[test]
 fn a_file_is_written_to_standard_output_and_links_stay_inside_of_the_guest() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     assert_eq!(site.succeed(&["cat", "latest:/home/plan"]).stdout, b"the plan\n");
     assert_eq!(site.succeed(&["cat", "latest:/srv/share/big"]).stdout, fs::read(site.path("big")).unwrap());
     // The name as it is listed leads to it.
@@ -96,7 +101,7 @@ fn a_file_is_written_to_standard_output_and_links_stay_inside_of_the_guest() {
 
 #[test]
 fn a_tree_comes_back_as_it_was_and_what_could_not_be_kept_is_said() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     let output = site.run(&["get", "latest:/home/ada", "--target", "out/", "--json"]);
     assert_eq!(output.status.code(), Some(3), "{}", told(&output));
     let said = summary(&output);
@@ -128,7 +133,7 @@ fn a_tree_comes_back_as_it_was_and_what_could_not_be_kept_is_said() {
 
 #[test]
 fn one_file_goes_where_it_is_sent() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     site.succeed(&["get", "latest:/srv/share/plan.txt", "--target", "my plan"]);
     assert_eq!(fs::read(site.path("my plan")).unwrap(), b"the plan\n");
     let output = site.run(&["get", "latest:/srv/share/plan.txt", "--target", "my plan"]);
@@ -143,7 +148,7 @@ fn one_file_goes_where_it_is_sent() {
 
 #[test]
 fn a_stream_is_what_tar_reads() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     let output = site.run(&["get", "latest:/home", "--format", "tar", "--target", "home.tar"]);
     assert_eq!(output.status.code(), Some(3), "{}", told(&output));
     shell(
@@ -155,9 +160,108 @@ fn a_stream_is_what_tar_reads() {
     assert_eq!(one.mtime_nsec(), 123_000_000);
 }
 
+/// LUKS 2 with sectors of 4 KiB: made by cryptsetup, filled by Python's own XTS.
+#[test]
+fn an_encrypted_volume_is_opened_with_its_passphrase_and_by_nobody_else() {
+    let Some(python) = sancerre_services::install::decoder_python() else {
+        return sancerre_services::skip("the decoder's Python packages are not installed");
+    };
+    if !(has("cryptsetup") && has("mke2fs") && is_root()) {
+        return;
+    }
+    let site = Site::new();
+    let script = r#"import sys
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+key, plain = open('key', 'rb').read(), open('fs.raw', 'rb').read()
+with open('p2.raw', 'r+b') as to:
+    to.seek(16 << 20)
+    for at in range(0, len(plain), 4096):
+        cipher = Cipher(algorithms.AES(key), modes.XTS((at // 512).to_bytes(16, 'little'))).encryptor()
+        to.write(cipher.update(plain[at : at + 4096]) + cipher.finalize())"#;
+    fs::write(site.path("fill.py"), script).unwrap();
+    shell(
+        &site,
+        &format!(
+            r#"printf 'correct horse' > pw; echo 'correct horse' > line; echo wrong > wrong; head -c 64 /dev/urandom > key; truncate -s 40M p2.raw
+        cryptsetup luksFormat -q --type luks2 --sector-size 4096 --pbkdf argon2id --pbkdf-force-iterations 4 --pbkdf-memory 32768 --volume-key-file key --key-size 512 --key-file pw p2.raw
+        truncate -s 20M fs.raw; mke2fs -q -F -t ext4 fs.raw; mkdir m; mount -o loop fs.raw m; mkdir m/ada; echo secret > m/ada/note; head -c 2000000 /dev/urandom > m/big; cp m/big big; umount m
+        {} fill.py; truncate -s 48M disk.raw; printf 'label: gpt
+,1M
+,
+' | sfdisk -q disk.raw; dd if=p2.raw of=disk.raw bs=1M seek=2 conv=notrunc status=none"#,
+            python.display()
+        ),
+    );
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "disk.raw", "--catalogue"]);
+    assert!(text(&site.succeed(&["ls", "latest"])).contains("LUKS"));
+    let output = site.run(&["ls", "latest:disk0:p2/"]);
+    assert!(output.status.code() == Some(23) && told(&output).contains("--unlock"), "{}", told(&output));
+    let output = site.run(&["cat", "latest:disk0:p2/ada/note", "--unlock", "wrong"]);
+    assert!(
+        output.status.code() == Some(20) && told(&output).contains("none of the passphrases"),
+        "{}",
+        told(&output)
+    );
+    let unlock = ["--unlock", "wrong", "--unlock", "line"];
+    let run = |words: &[&str]| site.succeed(&[words, &unlock].concat());
+    assert_eq!(run(&["cat", "latest:disk0:p2/ada/note"]).stdout, b"secret\n");
+    assert_eq!(run(&["cat", "latest:/big"]).stdout, fs::read(site.path("big")).unwrap());
+    let found = summary(&run(&["find", "note", "latest", "--json"]));
+    assert_eq!(found["entries"][0]["place"], "disk0:p2/ada/note");
+    run(&["get", "latest:disk0:p2/", "--target", "out/"]);
+    assert_eq!(fs::read(site.path("out/big")).unwrap(), fs::read(site.path("big")).unwrap());
+}
+
+/// By Info-ZIP, by Python and by libarchive, of which each reads in its own way.
+#[test]
+fn a_zip_is_what_three_programs_read() {
+    let Some(site) = guest(&[]) else { return };
+    let output = site.run(&["get", "latest:/home", "--format", "zip", "--target", "home.zip"]);
+    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+    assert!(
+        told(&output).contains("no text") && told(&output).contains("further names"),
+        "{}",
+        told(&output)
+    );
+    let script = r#"import sys, zipfile
+z = zipfile.ZipFile(sys.argv[1])
+assert z.testzip() is None
+i = z.getinfo('home/ada/one')
+assert i.external_attr >> 16 == 0o104750 and i.date_time == (2019, 8, 7, 6, 5, 4), i
+assert z.read('home/plan') == b'../srv/share/plan.txt' and z.getinfo('home/plan').external_attr >> 16 == 0o120777
+assert z.read('home/ada/two') == z.read('home/ada/one') == b'one\n'
+assert len(z.read('home/ada/sparse')) == (5 << 20) + 4
+print(len(z.namelist()))"#;
+    fs::write(site.path("read.py"), script).unwrap();
+    assert_eq!(shell(&site, "python3 read.py home.zip"), "9\n");
+    if has("unzip") {
+        shell(
+            &site,
+            "unzip -tq home.zip; mkdir u; cd u; unzip -q ../home.zip; test -L home/plan; cmp home/ada/one <(echo one)",
+        );
+        assert_eq!(fs::metadata(site.path("u/home/ada/one")).unwrap().mtime(), 1_565_157_904);
+    }
+    // As a stream, from its start on.
+    let whole = fs::read(site.path("home.zip")).unwrap();
+    let streamed = site.run(&["get", "latest:/home", "--format", "zip", "--target", "-"]).stdout;
+    assert_eq!(streamed, whole);
+    if has("bsdtar") {
+        shell(
+            &site,
+            "mkdir b; cat home.zip | bsdtar -x -C b -f -; cmp b/home/ada/sparse u/home/ada/sparse || cmp <(tail -c 4 b/home/ada/sparse) <(echo end)",
+        );
+    }
+    let big = site.run(&["get", "latest:/srv/share/big", "--format", "zip", "--target", "big.zip"]);
+    assert_eq!(big.status.code(), Some(0), "{}", told(&big));
+    shell(
+        &site,
+        "python3 -c \"import zipfile; open('big2','wb').write(zipfile.ZipFile('big.zip').read('big'))\"; cmp big2 big",
+    );
+}
+
 #[test]
 fn names_are_found_in_all_file_systems() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     let output = summary(&site.succeed(&["find", "*.XLSX", "web01:latest", "--json"]));
     assert_eq!(output["entries"][0]["place"], "data:whole/deep/x.XLSX");
     let place = format!("latest:{}", output["entries"][0]["place"].as_str().unwrap());
@@ -169,7 +273,7 @@ fn names_are_found_in_all_file_systems() {
 
 #[test]
 fn what_is_lost_of_the_repository_costs_the_files_that_it_held() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     // The largest pack has the large file.
     let packs = crate::support::walk(&site.place)
         .into_iter()
@@ -191,16 +295,20 @@ fn what_is_lost_of_the_repository_costs_the_files_that_it_held() {
 
 /// Another night: one file changed, one moved, one was removed.
 fn second_night(site: &Site) {
+    second_night_with(site, &[]);
+}
+
+pub(crate) fn second_night_with(site: &Site, more: &[&str]) {
     shell(
         site,
         "mount -o loop data.raw m; echo 'another plan' > m/plan.txt; mv m/deep/x.XLSX m/deep/y.XLSX; rm m/big; sync -f m; echo new > m/new; umount m",
     );
-    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw"]);
+    save(site, more);
 }
 
 #[test]
 fn a_file_s_history_is_a_line_a_night_and_unchanged_ones_cost_no_read_of_it() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw"]);
     let states = |output: &Output| -> Vec<String> {
         let told = summary(output);
@@ -227,7 +335,7 @@ fn a_file_s_history_is_a_line_a_night_and_unchanged_ones_cost_no_read_of_it() {
 
 #[test]
 fn what_became_of_files_between_two_nights_is_told() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     second_night(&site);
     let output = text(&site.succeed(&["diff", "--files", "latest~1", "latest"]));
     let mut lines: Vec<&str> = output.lines().collect();
@@ -246,7 +354,7 @@ fn what_became_of_files_between_two_nights_is_told() {
 
 #[test]
 fn ordinary_tools_work_on_a_mount_that_ends_with_a_signal() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     if !Path::new("/dev/fuse").exists() {
         return sancerre_services::skip("no /dev/fuse");
     }
@@ -278,7 +386,7 @@ fn ordinary_tools_work_on_a_mount_that_ends_with_a_signal() {
 
 #[test]
 fn the_night_in_which_a_name_came_and_the_one_in_which_it_went_are_found() {
-    let Some(site) = guest() else { return };
+    let Some(site) = guest(&[]) else { return };
     second_night(&site);
     let told = summary(&site.succeed(&["find", "*.XLSX", "web01:latest", "--all", "--json"]));
     let entries = told["entries"].as_array().unwrap();

@@ -6,6 +6,7 @@ mod around;
 mod attack;
 mod audit;
 mod careless;
+mod catalogue;
 mod changed;
 mod claims;
 mod clean_locks;

@@ -119,6 +119,7 @@ impl TestRepo {
             maps: Maps::default(),
             dedup: Dedup::Zone,
             statistics: false,
+            catalogue: None,
             dry_run: false,
             memory_bytes: 300 << 20,
         };

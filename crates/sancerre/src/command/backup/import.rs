@@ -107,6 +107,7 @@ impl Import {
             cache_dir: self.cache_dir.clone(),
             no_cache: self.no_cache,
             no_statistics: false,
+            catalogue: false,
             fail_on_suspect: false,
             metrics_file: None,
             stdin: None,

@@ -41,7 +41,7 @@ pub(crate) async fn run(options: Cat, context: &Context) -> Result<Done, Failure
         return Err(Failure::failed("standard output is in use already; this is a bug, please report it"));
     };
     let reader = restore::open(&options.place.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
+    let opened = open(&reader, &options.sandbox, context).await?;
     let (place, stream, from) = (options.place, options.stream, opened.clone());
     let size_bytes = waiting(move || write(&place, stream.as_deref(), &from, &mut stdout)).await?;
     let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };

@@ -1,12 +1,18 @@
 //! `diff --files`: which files of a guest are others in another snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
+use sancerre_engine::repository::snapshot_disk::ChunkCache;
+use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
+use sancerre_format::FormatError;
+use sancerre_format::file_catalogue::NamesReader;
 use sancerre_guest::{FileNode, NodeKind};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open, waiting};
+use crate::catalogue::{Catalogue, CatalogueUse, Memo, Said, file_node, joined};
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_names::shown;
@@ -37,12 +43,24 @@ struct Tree {
 pub(crate) async fn run(
     before: &Selector,
     after: &Selector,
-    sandbox: Sandbox,
+    (catalogue, sandbox): (CatalogueUse, &Sandbox),
     context: &Context,
 ) -> Result<Done, Failure> {
     let only = before.member.as_ref().or(after.member.as_ref()).map(ToString::to_string);
-    let (old_id, old) = tree(before, only.clone(), sandbox, context).await?;
-    let (new_id, new) = tree(after, only, sandbox, context).await?;
+    let readers = (restore::open(before, context).await?, restore::open(after, context).await?);
+    let catalogued = match catalogue.no_catalogue || sandbox.unlocks() {
+        true => None,
+        false => by_catalogues(&readers, only.as_deref(), context).await?,
+    };
+    let by_catalogue = catalogued.is_some();
+    let (old, new) = match catalogued {
+        Some(trees) => trees,
+        None => {
+            let old = tree(&readers.0, only.clone(), sandbox, context).await?;
+            (old, tree(&readers.1, only, sandbox, context).await?)
+        }
+    };
+    let id = |reader: &SnapshotReader| reader.manifest().session.intent.to_string();
     let mut changes = Vec::new();
     let empty = Names::new();
     let volumes =
@@ -63,8 +81,9 @@ pub(crate) async fn run(
     Ok(ended(
         exit,
         [
-            ("before", json!(old_id)),
-            ("after", json!(new_id)),
+            ("before", json!(id(&readers.0))),
+            ("after", json!(id(&readers.1))),
+            ("by_catalogue", json!(by_catalogue)),
             ("files", json!(described)),
             ("left_out", json!(faults)),
         ],
@@ -72,15 +91,66 @@ pub(crate) async fn run(
 }
 
 async fn tree(
-    selector: &Selector,
+    reader: &SnapshotReader,
     only: Option<String>,
-    sandbox: Sandbox,
+    sandbox: &Sandbox,
     context: &Context,
-) -> Result<(String, Tree), Failure> {
-    let reader = restore::open(selector, context).await?;
-    let opened = open(&reader, sandbox, context).await?;
-    let tree = waiting(move || read(&opened, only.as_deref())).await?;
-    Ok((reader.manifest().session.intent.to_string(), tree))
+) -> Result<Tree, Failure> {
+    let opened = open(reader, sandbox, context).await?;
+    waiting(move || read(&opened, only.as_deref())).await
+}
+
+/// By the catalogues of both snapshots, of which what they share is left out; none where one has none that can be read.
+async fn by_catalogues(
+    (before, after): &(SnapshotReader, SnapshotReader),
+    only: Option<&str>,
+    context: &Context,
+) -> Result<Option<(Tree, Tree)>, Failure> {
+    let (cache, monitor, mut memo) =
+        (ChunkCache::new(context.global.memory), context.monitor(), Memo::default());
+    let mut said = Vec::new();
+    for reader in [before, after] {
+        let Some(catalogue) = Catalogue::of(reader, &cache, &monitor).await? else { return Ok(None) };
+        let asked =
+            catalogue.ask(&mut memo, &mut |names: &NamesReader<'_>, _| Ok(names.content().to_vec())).await;
+        match asked {
+            Ok(one) if one.volumes.is_empty() => return Ok(None),
+            Ok(one) => said.push(one),
+            Err(error) if error.is_damage() => {
+                context.output.warning(&format!("{error}; the disks are looked at in its place"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let [old, new] = said.as_slice() else { return Ok(None) };
+    let differing = |one: &Said<Vec<u8>>, other: &Said<Vec<u8>>| {
+        catalogued(one, other, only).map_err(|error| Failure::new(Exit::Damaged, error.to_string()))
+    };
+    Ok(Some((differing(old, new)?, differing(new, old)?)))
+}
+
+/// The names of one catalogue in pieces that the other has not.
+fn catalogued(said: &Said<Vec<u8>>, other: &Said<Vec<u8>>, only: Option<&str>) -> Result<Tree, FormatError> {
+    let mut tree = Tree { faults: said.faults.clone(), ..Tree::default() };
+    for volume in said.volumes.iter().filter(|volume| volume.info.has_names) {
+        let place = said.place(volume, "");
+        let same = other.volumes.iter().find(|same| other.place(same, "") == place);
+        let shared: HashSet<*const Vec<u8>> =
+            same.iter().flat_map(|volume| &volume.parts).map(Arc::as_ptr).collect();
+        let disk = place.strip_suffix(&format!(":{}", volume.info.name)).unwrap_or_default();
+        if only.is_some_and(|only| only != disk) {
+            continue;
+        }
+        let mut names = Names::new();
+        for part in volume.parts.iter().filter(|part| !shared.contains(&Arc::as_ptr(part))) {
+            NamesReader::new(part).each(&mut |folder, file| {
+                names.insert(format!("/{}", shown(&joined(&folder.path, &file.name))), file_node(file));
+            })?;
+        }
+        tree.volumes.insert(place, names);
+    }
+    Ok(tree)
 }
 
 fn read(opened: &Opened, only: Option<&str>) -> Result<Tree, Failure> {

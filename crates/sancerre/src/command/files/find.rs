@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
+use sancerre_engine::Error;
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
+use sancerre_engine::restore::SnapshotReader;
 use sancerre_format::id::SessionId;
 use sancerre_guest::{FileNode, FolderEntry, Moment};
 use serde_json::{Value, json};
 
 use super::history::nights;
-use super::{Context, Opened, Sandbox, entry_json, open, open_with, time, waiting, walk};
+use super::{Context, Opened, Sandbox, entry_json, open_with, time, waiting, walk};
 use crate::access::Access;
+use crate::catalogue::Spot as CatalogueSpot;
+use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Said, Wanted, file_node, joined};
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
-use crate::guest_names::fits;
+use crate::guest_names::{fits, shown};
 use crate::guest_place::{Place, Spot, is_folded};
 use crate::repository;
 
@@ -24,7 +29,7 @@ const ID_DIGITS: usize = 8;
 
 /// Find files of a guest by their names.
 ///
-/// Reads the folders of the snapshot, and no content. Needs the passphrase: a writer's key file opens no content.
+/// Reads the catalogue of the snapshot (backup --catalogue), or its folders, and no content. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 In a pattern, * stands for any letters and ? for one. Where a file system takes upper and lower
@@ -45,7 +50,16 @@ pub(crate) struct Find {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
+    catalogue: CatalogueUse,
+    #[command(flatten)]
     sandbox: Sandbox,
+}
+
+/// What is kept of a piece of a catalogue.
+struct Kept {
+    /// What fits, by its path in the volume.
+    hits: Vec<(Vec<u8>, FileNode)>,
+    steps: Vec<PathStep>,
 }
 
 struct Hit {
@@ -60,6 +74,9 @@ struct Search {
     pattern: Vec<u8>,
     hits: Vec<Hit>,
     faults: Vec<String>,
+    /// Whether some of the disks could not be read when they were backed up.
+    is_damaged: bool,
+    by_catalogue: bool,
 }
 
 pub(crate) async fn run(options: Find, context: &Context) -> Result<Done, Failure> {
@@ -67,15 +84,9 @@ pub(crate) async fn run(options: Find, context: &Context) -> Result<Done, Failur
         return all(options, context).await;
     }
     let reader = restore::open(&options.place.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
-    let (place, looking) = (options.place.clone(), opened.clone());
-    let pattern = options.pattern.into_bytes();
-    let search = waiting(move || {
-        let mut search = Search { pattern, ..Search::default() };
-        search.all(&place, &looking)?;
-        Ok(search)
-    })
-    .await?;
+    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    reader.warn(&monitor);
+    let search = search(&reader, &options, context, &cache, &mut Memo::default()).await?;
     let line =
         |hit: &Hit| format!("{}  {:>12}  {}\n", time(hit.node.modified), hit.node.size_bytes, hit.place);
     context.output.result(&search.hits.iter().map(line).collect::<String>())?;
@@ -93,12 +104,12 @@ pub(crate) async fn run(options: Find, context: &Context) -> Result<Done, Failur
             entry
         })
         .collect();
-    let exit = match (search.faults.is_empty(), opened.is_whole) {
+    let exit = match (search.faults.is_empty(), search.is_damaged) {
         (false, _) => Exit::Damaged,
-        (true, false) => Exit::NotAsAsked,
-        (true, true) => Exit::Done,
+        (true, true) => Exit::NotAsAsked,
+        (true, false) => Exit::Done,
     };
-    let (_, fetched_bytes) = opened.cache.fetched();
+    let (_, fetched_bytes) = cache.fetched();
     Ok(ended(
         exit,
         [
@@ -106,9 +117,97 @@ pub(crate) async fn run(options: Find, context: &Context) -> Result<Done, Failur
             ("vm", json!(reader.vm().to_string())),
             ("entries", json!(found)),
             ("left_out", json!(search.faults)),
+            ("by_catalogue", json!(search.by_catalogue)),
             ("fetched_bytes", json!(fetched_bytes)),
         ],
     ))
+}
+
+/// By the catalogue of the snapshot where there is one and it can tell, else by its disks.
+async fn search(
+    reader: &SnapshotReader,
+    options: &Find,
+    context: &Context,
+    cache: &Arc<ChunkCache>,
+    memo: &mut Memo<Kept>,
+) -> Result<Search, Failure> {
+    let monitor = context.monitor();
+    if !options.catalogue.no_catalogue && !options.sandbox.unlocks() {
+        match by_catalogue(reader, options, cache, &monitor, memo).await {
+            Ok(Some(search)) => return Ok(search),
+            Ok(None) => {}
+            Err(error) if error.is_damage() => {
+                context.output.warning(&format!("{error}; the disks are looked at in its place"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let opened = open_with(reader, &options.sandbox, context, Arc::clone(cache), &monitor).await?;
+    let (place, pattern) = (options.place.clone(), options.pattern.clone().into_bytes());
+    waiting(move || {
+        let mut search = Search { pattern, is_damaged: !opened.is_whole, ..Search::default() };
+        search.all(&place, &opened)?;
+        Ok(search)
+    })
+    .await
+}
+
+async fn by_catalogue(
+    reader: &SnapshotReader,
+    options: &Find,
+    cache: &Arc<ChunkCache>,
+    monitor: &Monitor,
+    memo: &mut Memo<Kept>,
+) -> Result<Option<Search>, Error> {
+    let Some(catalogue) = Catalogue::of(reader, cache, monitor).await? else { return Ok(None) };
+    let (wanted, pattern) = (Wanted::new(&options.place.rest), options.pattern.as_bytes());
+    let said = catalogue
+        .ask(memo, &mut |names, folds| {
+            let mut kept = Kept { hits: Vec::new(), steps: Vec::new() };
+            names.each(&mut |folder, file| {
+                if is_wanted(pattern, &file.name, folds) {
+                    kept.hits.push((joined(&folder.path, &file.name), file_node(file)));
+                }
+                kept.steps.extend(wanted.step(folder, file, folds));
+            })?;
+            Ok(kept)
+        })
+        .await?;
+    let hits = hits(&said, &wanted, &options.place.rest);
+    Ok(hits.map(|hits| Search { hits, faults: said.faults, by_catalogue: true, ..Search::default() }))
+}
+
+/// What fits below a place; none where a catalogue cannot tell what the place is.
+fn hits(said: &Said<Kept>, wanted: &Wanted, rest: &str) -> Option<Vec<Hit>> {
+    let (volumes, below) = match wanted.find(said, |kept| kept.steps.as_slice()) {
+        _ if said.volumes.is_empty() => return None,
+        CatalogueSpot::Unknown | CatalogueSpot::Missing => return None,
+        CatalogueSpot::Volumes(volumes) => (volumes, None),
+        CatalogueSpot::Inside { volume, path, .. } => (vec![volume], Some(path)),
+    };
+    let mut hits = Vec::new();
+    for volume in volumes.iter().filter_map(|at| said.volumes.get(*at)) {
+        let base = match below {
+            Some(_) => rest.trim_end_matches(['/', '\\']).to_owned(),
+            None => said.place(volume, rest),
+        };
+        let mut found: Vec<(&[u8], &FileNode)> = Vec::new();
+        for (path, node) in volume.parts.iter().flat_map(|kept| &kept.hits) {
+            let inside = match below.as_deref() {
+                None | Some([]) => Some(path.as_slice()),
+                Some(below) => path.strip_prefix(below).and_then(|rest| rest.strip_prefix(b"/")),
+            };
+            found.extend(inside.map(|inside| (inside, node)));
+        }
+        let parts = |path: &[u8]| path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        found.sort_by_cached_key(|(path, _)| parts(path));
+        hits.extend(found.into_iter().map(|(path, node)| Hit {
+            place: format!("{base}/{}", shown(path)),
+            name: path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec(),
+            node: node.clone(),
+        }));
+    }
+    Some(hits)
 }
 
 /// What is known of a name from one night to the next.
@@ -124,21 +223,13 @@ struct Nights<'a> {
 }
 
 impl Nights<'_> {
-    async fn search(&self, session: SessionId) -> Result<Search, Failure> {
+    async fn search(&self, session: SessionId, memo: &mut Memo<Kept>) -> Result<Search, Failure> {
         let reader = sancerre_engine::restore::open(&self.repository, Arc::clone(&self.log), session).await?;
-        let (monitor, cache) = (self.context.monitor(), Arc::clone(&self.cache));
-        let opened = open_with(&reader, self.options.sandbox, self.context, cache, &monitor).await?;
-        let (place, pattern) = (self.options.place.clone(), self.options.pattern.clone().into_bytes());
-        waiting(move || {
-            let mut search = Search { pattern, ..Search::default() };
-            match search.all(&place, &opened) {
-                // A folder that is not there in a night has no names in it.
-                Err(failure) if failure.exit == Exit::Usage => {}
-                other => other?,
-            }
-            Ok(search)
-        })
-        .await
+        match search(&reader, self.options, self.context, &self.cache, memo).await {
+            // A folder that is not there in a night has no names in it.
+            Err(failure) if failure.exit == Exit::Usage => Ok(Search::default()),
+            other => other,
+        }
     }
 
     /// What is new, changed or gone since the night before.
@@ -172,10 +263,12 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
     let nights = Nights { options: &options, context, repository, log, cache };
-    let (mut seen, mut found, mut faults) = (Seen::new(), Vec::new(), Vec::new());
+    let (mut seen, mut found, mut faults, mut memo) = (Seen::new(), Vec::new(), Vec::new(), Memo::default());
+    let mut by_catalogue = 0_usize;
     for (session, _) in sessions {
         let id = session.intent.to_string();
-        let search = nights.search(session).await?;
+        let search = nights.search(session, &mut memo).await?;
+        by_catalogue += usize::from(search.by_catalogue);
         faults.extend(search.faults.iter().map(|fault| format!("{id}: {fault}")));
         seen = nights.tell(&id, &search.hits, &seen, &mut found)?;
     }
@@ -190,6 +283,7 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
             ("vm", json!(vm.to_string())),
             ("entries", json!(found)),
             ("left_out", json!(faults)),
+            ("by_catalogue", json!(by_catalogue)),
             ("fetched_bytes", json!(fetched_bytes)),
         ],
     ))

@@ -1,13 +1,13 @@
 //! `get`: files and trees of a guest, into a directory, a file or a stream.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
-use sancerre_guest::{Extra, Guest, NodeKind};
+use sancerre_guest::{Extra, FileNode, Guest, NodeKind};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open, stopping};
@@ -18,6 +18,7 @@ use crate::extract::{Account, Extraction};
 use crate::guest_names::shown;
 use crate::guest_place::{Place, Spot, Spotted, failure};
 use crate::guest_tar::Tar;
+use crate::guest_zip::Zip;
 use crate::plain;
 use crate::units::{count, size};
 
@@ -26,6 +27,8 @@ use crate::units::{count, size};
 pub(crate) enum TreeFormat {
     /// A stream, as tar reads it
     Tar,
+    /// A stream, as unzip and file managers read it: without attributes, and each name of a file a file of its own
+    Zip,
 }
 
 /// Bring files and folders of a guest back.
@@ -38,6 +41,7 @@ Examples:
   sancerre get web01:latest:/srv/share/plan.xlsx --target .
   sancerre get web01:latest~2:/srv/share --target /srv/restored/
   sancerre get 'dc01:latest:C:\\Users\\ada' --target ada/ --overwrite
+  sancerre get 'dc01:latest:C:\\Users\\ada' --format zip --target ada.zip
   sancerre get web01:latest:disk0:p1/home --format tar --target - | ssh web01 tar -x -C /")]
 pub(crate) struct Get {
     /// The file or folder
@@ -49,7 +53,7 @@ pub(crate) struct Get {
     /// Replace files that are at the target
     #[arg(long)]
     overwrite: bool,
-    /// As a tar stream, into a file or to standard output
+    /// As one stream, into a file or to standard output
     #[arg(long, value_name = "FORMAT")]
     format: Option<TreeFormat>,
     #[command(flatten)]
@@ -72,10 +76,11 @@ enum Aim {
     },
     Stream {
         to: Box<dyn Write + Send>,
-        is_tar: bool,
+        format: Option<TreeFormat>,
     },
-    TarFile {
+    TreeFile {
         path: PathBuf,
+        format: TreeFormat,
         overwrite: bool,
     },
 }
@@ -83,7 +88,7 @@ enum Aim {
 pub(crate) async fn run(options: Get, context: &Context) -> Result<Done, Failure> {
     let aim = aim(&options, context)?;
     let reader = restore::open(&options.place.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
+    let opened = open(&reader, &options.sandbox, context).await?;
     let (place, from) = (options.place, opened.clone());
     let account = stopping(move |stop| write(&place, &from, aim, stop)).await?;
     for (what, number, names) in account.lost() {
@@ -138,31 +143,31 @@ fn not_kept(account: &Account) -> Value {
 /// Before anything is opened: what can take nothing should cost nothing.
 fn aim(options: &Get, context: &Context) -> Result<Aim, Failure> {
     let target = &options.target;
-    let is_tar = options.format == Some(TreeFormat::Tar);
+    let format = options.format;
     let token = format!("sancerre-{:016x}", u64::from_le_bytes(context.host.random()));
     let overwrite = options.overwrite;
     if target.as_os_str() == "-" {
         let to = context.output.take_stdout();
         let to =
             to.ok_or_else(|| Failure::failed("standard output is in use already; please report this"))?;
-        if context.stdout_is_terminal && is_tar {
+        if context.stdout_is_terminal && format.is_some() {
             return Err(Failure::usage(
                 "standard output is a terminal; pipe the stream into a file or a program",
             ));
         }
-        return Ok(Aim::Stream { to, is_tar });
+        return Ok(Aim::Stream { to, format });
     }
     let is_folder = target.is_dir() || target.as_os_str().as_encoded_bytes().ends_with(b"/");
-    match (is_tar, is_folder) {
-        (true, true) => {
-            Err(Failure::usage("a tar stream goes into a file; name one, or - for standard output"))
+    match (format, is_folder) {
+        (Some(_), true) => {
+            Err(Failure::usage("a stream goes into a file; name one, or - for standard output"))
         }
-        (true, false) if target.symlink_metadata().is_ok() && !overwrite => {
+        (Some(_), false) if target.symlink_metadata().is_ok() && !overwrite => {
             Err(Failure::usage(format!("{} is there already; --overwrite replaces it", plain::path(target))))
         }
-        (true, false) => Ok(Aim::TarFile { path: target.clone(), overwrite }),
-        (false, true) => Ok(Aim::Folder { path: target.clone(), overwrite, token }),
-        (false, false) => {
+        (Some(format), false) => Ok(Aim::TreeFile { path: target.clone(), format, overwrite }),
+        (None, true) => Ok(Aim::Folder { path: target.clone(), overwrite, token }),
+        (None, false) => {
             let name = target.file_name().map(|name| name.as_encoded_bytes().to_vec());
             let name = name.ok_or_else(|| Failure::usage("the target is no name of a file"))?;
             if target.symlink_metadata().is_ok() && !overwrite {
@@ -189,18 +194,16 @@ fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<
         })
     };
     match aim {
-        Aim::TarFile { path, overwrite } => {
+        Aim::TreeFile { path, format, overwrite } => {
             let mut file = OpenOptions::new();
             file.write(true).create(true).create_new(!overwrite).truncate(overwrite);
             let file = file.open(&path).map_err(|error| {
                 Failure::failed(format!("cannot write {}: {error}; check the path", plain::path(&path)))
             })?;
-            Tar::new(guest, file, stop).write(volume, name.as_deref().unwrap_or(b""), node)
+            stream((guest, stop), format, BufWriter::new(file), (volume, name, node))
         }
-        Aim::Stream { to, is_tar: true } => {
-            Tar::new(guest, to, stop).write(volume, name.as_deref().unwrap_or(b""), node)
-        }
-        Aim::Stream { mut to, is_tar: false } => {
+        Aim::Stream { to, format: Some(format) } => stream((guest, stop), format, to, (volume, name, node)),
+        Aim::Stream { mut to, format: None } => {
             super::cat::write(place, None, opened, &mut *to).map(Account::of_file)
         }
         Aim::Folder { path, overwrite, token } => {
@@ -222,6 +225,20 @@ fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<
             extraction.entry(volume, &name, node)?;
             Ok(extraction.account)
         }
+    }
+}
+
+/// Writes one file, link or folder as a stream.
+fn stream(
+    (guest, stop): (Arc<Guest>, &AtomicBool),
+    format: TreeFormat,
+    to: impl Write,
+    (volume, name, node): (u16, Option<Vec<u8>>, FileNode),
+) -> Result<Account, Failure> {
+    let name = name.as_deref().unwrap_or(b"");
+    match format {
+        TreeFormat::Tar => Tar::new(guest, to, stop).write(volume, name, node),
+        TreeFormat::Zip => Zip::new(guest, to, stop).write(volume, name, node),
     }
 }
 

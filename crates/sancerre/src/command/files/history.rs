@@ -8,9 +8,10 @@ use clap::Args;
 use sancerre_engine::Error;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::repository::snapshot_disk::ChunkCache;
-use sancerre_engine::restore;
+use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
+use sancerre_engine::restore::{self, SnapshotReader};
 use sancerre_engine::select::{names_of_machines, public_names};
+use sancerre_format::file_catalogue::{CataloguedFile, FileSpot, SpotPlace};
 use sancerre_format::id::{ContentId, SessionId};
 use sancerre_format::names::{Time, Title};
 use sancerre_guest::{FileNode, GuestError, GuestFile, NodeKind, RunPlace};
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open_with, time, waiting};
 use crate::access::Access;
+use crate::catalogue::Spot as CatalogueSpot;
+use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Wanted, file_node};
 use crate::command::ended;
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_place::{self, Spot, Spotted, failure};
@@ -49,15 +52,36 @@ pub(crate) struct History {
     #[arg(value_name = "VM:[DISK:]PATH")]
     place: String,
     #[command(flatten)]
+    catalogue: CatalogueUse,
+    #[command(flatten)]
     sandbox: Sandbox,
 }
 
 /// A file in one snapshot.
 struct Night {
-    opened: Opened,
-    volume: u16,
+    content: Content,
     node: FileNode,
     places: Vec<Part>,
+}
+
+/// How its bytes are read.
+enum Content {
+    /// By the child that told of it.
+    Guest { opened: Opened, volume: u16 },
+    /// By its places.
+    Places(Vec<Arc<SnapshotDisk>>),
+}
+
+/// What all nights share.
+struct Nights<'a> {
+    options: &'a History,
+    context: &'a Context,
+    path: &'a str,
+    repository: Repository,
+    log: Arc<Log>,
+    cache: Arc<ChunkCache>,
+    memo: Memo<Vec<PathStep>>,
+    by_catalogue: usize,
 }
 
 /// A stretch of a file, by what it says of its content without it being read.
@@ -100,13 +124,14 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     let vm = Title::typed(vm).map_err(|error| Failure::usage(error.to_string()))?;
     let repository = repository::open(context, Access::Content).await?;
     let log = Arc::new(repository::load_log(context, &repository).await?);
-    let nights = nights(&repository, &log, &vm)?;
+    let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
+    let (memo, by_catalogue) = (Memo::default(), 0);
+    let mut nights = Nights { options: &options, context, path, repository, log, cache, memo, by_catalogue };
     let (mut rows, mut last, mut worst) = (Vec::new(), None::<Night>, Exit::Done);
-    for (session, time) in nights {
+    for (session, time) in sessions {
         let id = session.intent.to_string();
-        let found = look(&repository, &log, session, path, options.sandbox, context, &cache).await;
-        let (node, state) = match found {
+        let (node, state) = match nights.look(session).await {
             Ok(None) => (None, State::Missing),
             Ok(Some(night)) => {
                 let node = night.node.clone();
@@ -127,7 +152,7 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
         return Err(Failure::usage(format!("no snapshot of {vm} has {path}")));
     }
     context.output.result(&table(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>()))?;
-    let (_, fetched_bytes) = cache.fetched();
+    let (_, fetched_bytes) = nights.cache.fetched();
     let described: Vec<Value> = rows.iter().map(describe).collect();
     Ok(ended(
         worst,
@@ -135,6 +160,7 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
             ("vm", json!(vm.to_string())),
             ("path", json!(path)),
             ("snapshots", json!(described)),
+            ("by_catalogue", json!(nights.by_catalogue)),
             ("fetched_bytes", json!(fetched_bytes)),
         ],
     ))
@@ -157,20 +183,87 @@ pub(super) fn nights(
     }
 }
 
-/// The file in one snapshot; none when it is not there.
-async fn look(
-    repository: &Repository,
-    log: &Arc<Log>,
-    session: SessionId,
-    path: &str,
-    sandbox: Sandbox,
-    context: &Context,
-    cache: &Arc<ChunkCache>,
-) -> Result<Option<Night>, Failure> {
-    let reader = restore::open(repository, Arc::clone(log), session).await?;
-    let monitor = context.monitor();
-    let opened = open_with(&reader, sandbox, context, Arc::clone(cache), &monitor).await?;
-    let path = path.to_owned();
+impl Nights<'_> {
+    /// The file in one snapshot; none when it is not there.
+    async fn look(&mut self, session: SessionId) -> Result<Option<Night>, Failure> {
+        let reader = restore::open(&self.repository, Arc::clone(&self.log), session).await?;
+        if !self.options.catalogue.no_catalogue && !self.options.sandbox.unlocks() {
+            match self.by_catalogue(&reader).await {
+                Ok(Some(found)) => {
+                    self.by_catalogue += 1;
+                    return Ok(found);
+                }
+                Ok(None) => {}
+                Err(error) if error.is_damage() => {
+                    self.context.output.warning(&format!("{error}; the disks are looked at in its place"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let (monitor, cache) = (self.context.monitor(), Arc::clone(&self.cache));
+        let opened = open_with(&reader, &self.options.sandbox, self.context, cache, &monitor).await?;
+        by_disks(opened, self.path.to_owned()).await
+    }
+
+    /// The same by the catalogue; none where there is none, or it cannot tell.
+    async fn by_catalogue(&mut self, reader: &SnapshotReader) -> Result<Option<Option<Night>>, Error> {
+        let monitor = self.context.monitor();
+        let Some(catalogue) = Catalogue::of(reader, &self.cache, &monitor).await? else { return Ok(None) };
+        let wanted = Wanted::new(self.path);
+        let said = catalogue
+            .ask(&mut self.memo, &mut |names, folds| {
+                let mut steps = Vec::new();
+                names.each(&mut |folder, file| steps.extend(wanted.step(folder, file, folds)))?;
+                Ok(steps)
+            })
+            .await?;
+        let file = match wanted.find(&said, Vec::as_slice) {
+            _ if said.volumes.is_empty() || !said.faults.is_empty() => return Ok(None),
+            CatalogueSpot::Missing => return Ok(Some(None)),
+            CatalogueSpot::Inside { file, .. } => file,
+            CatalogueSpot::Volumes(_) | CatalogueSpot::Unknown => return Ok(None),
+        };
+        let mut disks = Vec::new();
+        for name in &said.disks {
+            let Some(member) = reader.member(name) else { return Ok(None) };
+            disks.push(SnapshotDisk::open(reader, member, &self.cache, &monitor)?);
+        }
+        let node = file_node(&file);
+        let places = match node.kind {
+            NodeKind::File => catalogued_places(&file, &disks).await?,
+            _ => Some(Vec::new()),
+        };
+        Ok(places.map(|places| Some(Night { content: Content::Places(disks), node, places })))
+    }
+}
+
+/// What is known of a file's content by its places; none where those are not told.
+async fn catalogued_places(
+    file: &CataloguedFile,
+    disks: &[Arc<SnapshotDisk>],
+) -> Result<Option<Vec<Part>>, Error> {
+    let Some(spots) = &file.spots else { return Ok(None) };
+    let mut parts = Vec::new();
+    for FileSpot { length_bytes, place } in spots {
+        parts.push(match place {
+            SpotPlace::Hole => Part::Hole(*length_bytes),
+            SpotPlace::Held => return Ok(None),
+            SpotPlace::Disk { disk, offset } => {
+                let range = *offset..offset.saturating_add(*length_bytes);
+                let Some(reader) = disks.get(usize::from(*disk)) else { return Ok(None) };
+                // A catalogue may lie.
+                if range.end > reader.size_bytes() {
+                    return Ok(None);
+                }
+                Part::Chunks { disk: *disk, chunks: reader.content_ids(range.clone()).await?, range }
+            }
+        });
+    }
+    Ok(Some(parts))
+}
+
+/// The same by the disks.
+async fn by_disks(opened: Opened, path: String) -> Result<Option<Night>, Failure> {
     waiting(move || {
         let spot = match guest_place::find(&opened.guest, &opened.disks, &path, true) {
             Ok(spot) => spot,
@@ -182,7 +275,7 @@ async fn look(
         };
         let places =
             if node.kind == NodeKind::File { places(&opened, volume, &node, &path)? } else { Vec::new() };
-        Ok(Some(Night { opened, volume, node, places }))
+        Ok(Some(Night { content: Content::Guest { opened, volume }, node, places }))
     })
     .await
 }
@@ -226,18 +319,14 @@ async fn compared(last: Option<Night>, night: Night) -> Result<(Night, State), F
         return Ok((night, State::Same));
     }
     waiting(move || {
-        let file = |night: &Night| {
-            let guest = Arc::clone(&night.opened.guest);
-            GuestFile::new(guest, night.volume, night.node.id, b"", night.node.size_bytes)
-        };
-        let (mut one, mut other) = (file(&last), file(&night));
+        let (mut one, mut other) = (last.file(), night.file());
         let mut at = 0;
         while at < night.node.size_bytes {
             let length = night.node.size_bytes.saturating_sub(at).min(PIECE_BYTES);
             let mut pieces = [0, 1].map(|_| vec![0; usize::try_from(length).unwrap_or(0)]);
             let [before, after] = &mut pieces;
-            one.read_at(at, before).map_err(|error| failure("the content of the file", error))?;
-            other.read_at(at, after).map_err(|error| failure("the content of the file", error))?;
+            last.read(&mut one, at, before)?;
+            night.read(&mut other, at, after)?;
             if before != after {
                 return Ok((night, State::Changed));
             }
@@ -246,6 +335,53 @@ async fn compared(last: Option<Night>, night: Night) -> Result<(Night, State), F
         Ok((night, State::Same))
     })
     .await
+}
+
+impl Night {
+    /// As the child reads it, where there is one.
+    fn file(&self) -> Option<GuestFile> {
+        let Content::Guest { opened, volume } = &self.content else { return None };
+        Some(GuestFile::new(Arc::clone(&opened.guest), *volume, self.node.id, b"", self.node.size_bytes))
+    }
+
+    fn read(&self, file: &mut Option<GuestFile>, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        match (&self.content, file) {
+            (Content::Places(disks), _) => self.read_places(disks, offset, buffer),
+            (_, Some(file)) => {
+                file.read_at(offset, buffer).map_err(|error| failure("the content of the file", error))
+            }
+            (_, None) => Err(Error::bug("a file that nobody reads").into()),
+        }
+    }
+
+    fn read_places(
+        &self,
+        disks: &[Arc<SnapshotDisk>],
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Failure> {
+        let (mut start, end) = (0, offset.saturating_add(buffer.len() as u64));
+        buffer.fill(0);
+        for part in &self.places {
+            let length = match part {
+                Part::Hole(length) => *length,
+                Part::Held(bytes) => bytes.len() as u64,
+                Part::Chunks { range, .. } => range.end.saturating_sub(range.start),
+            };
+            let (from, to) = (offset.max(start), end.min(start.saturating_add(length)));
+            if let Part::Chunks { disk, range, .. } = part
+                && from < to
+                && let Some(disk) = disks.get(usize::from(*disk))
+            {
+                let within = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let piece = buffer.get_mut(within(from)..within(to)).unwrap_or_default();
+                let at = range.start.saturating_add(from.saturating_sub(start));
+                tokio::runtime::Handle::current().block_on(disk.read(at, piece))?;
+            }
+            start = start.saturating_add(length);
+        }
+        Ok(())
+    }
 }
 
 fn word(state: State) -> &'static str {

@@ -67,7 +67,7 @@ enum Found {
 
 pub(crate) async fn run(options: Ls, context: &Context) -> Result<Done, Failure> {
     let reader = restore::open(&options.place.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
+    let opened = open(&reader, &options.sandbox, context).await?;
     let (place, looking) = (options.place.clone(), opened.clone());
     let wants_targets = options.long || context.output.is_json();
     let found = waiting(move || look(&place, &looking, wants_targets)).await?;

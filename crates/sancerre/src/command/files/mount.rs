@@ -52,7 +52,7 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
         return Err(Failure::usage(format!("{directory} is no directory; make it first")));
     }
     let reader = restore::open(&options.snapshot, context).await?;
-    let opened = open(&reader, options.sandbox, context).await?;
+    let opened = open(&reader, &options.sandbox, context).await?;
     let output = Arc::clone(&context.output);
     let tree =
         GuestTree::new(Arc::clone(&opened.guest), opened.disks.clone(), move |text| output.warning(&text));

@@ -92,7 +92,7 @@ pub(crate) async fn run(options: Explain, context: &Context) -> Result<Done, Fai
     let Some(before) = super::before(&repository, &log, &reader).await? else {
         return Err(Failure::usage("this is the first snapshot of its machine: there is none before it"));
     };
-    let lost = look(&reader, &before, wanted, options.sandbox, context).await?;
+    let lost = look(&reader, &before, wanted, &options.sandbox, context).await?;
     tell(&lost, &before, context)?;
     summary.push(("before", json!(before.manifest().session.intent.to_string())));
     summary.push(("files", json!(lost.files.iter().map(LostFile::json).collect::<Vec<_>>())));
@@ -173,7 +173,7 @@ async fn look(
     reader: &SnapshotReader,
     before: &SnapshotReader,
     wanted: Option<&Title>,
-    sandbox: Sandbox,
+    sandbox: &Sandbox,
     context: &Context,
 ) -> Result<LostFiles, Failure> {
     let opened = files::open(before, sandbox, context).await?;
