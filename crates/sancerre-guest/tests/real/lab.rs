@@ -280,7 +280,7 @@ fn guest_hash(
     volume: u16,
     id: u64,
     size: u64,
-) -> Result<u64, sancerre_guest::GuestError> {
+) -> Result<u64, GuestError> {
     let mut file = GuestFile::new(Arc::clone(guest), volume, id, b"", size);
     let (mut hash, mut at) = (0, 0);
     while at < size.min(256 * MIB) {
