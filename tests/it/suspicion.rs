@@ -308,8 +308,8 @@ async fn pieces_of_another_key_are_stored_once_more() {
         let host = repo.with_key_file(key).await;
         let options = with_statistics("files01", disk.clone());
         let session = backup(&host, options, &Monitor::silent()).await.unwrap().snapshot.unwrap();
-        let log = Arc::new(Log::load(&repo.open).await.unwrap());
-        let reader = restore::open(&repo.open, log, session).await.unwrap();
+        let log = Log::load(&repo.open).await.unwrap();
+        let reader = restore::open(&repo.open, &log, session).await.unwrap();
         let stored = StoredStatistics::open(Arc::clone(reader.frames()), reader.body()).await.unwrap();
         let span = stored.unwrap().disk(&name("disk0")).unwrap().spans[&0];
         sessions.push(session.number);

@@ -8,7 +8,6 @@
 //! A pack is locked when it is uploaded, and later snapshots go on needing it when that lock has run out. So a keeper extends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::StreamExt;
 use sancerre_advice::Verb::ExtendLocks;
@@ -21,6 +20,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::{Log, Moves, Outcome, Snapshot, needed};
 use crate::repository::session::Session;
+use crate::store::Locking;
 use crate::store::lock::{Lock, Mode};
 
 /// Requests in flight at once.
@@ -55,7 +55,7 @@ struct Object {
 /// Every object that must stay while its snapshots live: their packs and lists, the whole log, and the keys.
 pub struct Needs {
     repository: Repository,
-    log: Arc<Log>,
+    log: Log,
     objects: Vec<Object>,
 }
 
@@ -82,6 +82,7 @@ pub struct SnapshotLock {
 
 /// What an extension came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extended {
     /// Objects that are locked for longer now.
     pub objects: u64,
@@ -91,10 +92,10 @@ pub struct Extended {
 
 impl Needs {
     /// Reads which objects the live snapshots of a zone need.
-    pub async fn load(repository: &Repository, log: Arc<Log>) -> Result<Self> {
+    pub async fn load(repository: &Repository, log: &Log) -> Result<Self> {
         let zone = &repository.keys.zone;
-        let (catalogue, _) = Catalogue::load_all(repository, &log).await?;
-        let packs = packs(&log, log.snapshots())?;
+        let (catalogue, _) = Catalogue::load_all(repository, log).await?;
+        let packs = packs(log, log.snapshots())?;
         let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
         let small = |part, key| Object { part, key, bytes: 1 };
         let mut objects = vec![small(Part::Keys, names::CONFIG.to_owned())];
@@ -122,7 +123,7 @@ impl Needs {
             key: names::pack(zone, pack, &listed.hash),
             bytes: listed.size_bytes,
         }));
-        Ok(Self { repository: repository.clone(), log, objects })
+        Ok(Self { repository: repository.clone(), log: log.clone(), objects })
     }
 
     /// How many objects there are: so many requests it takes to ask for their locks, and at most as many to extend them.

@@ -69,7 +69,7 @@ impl PackBuilder {
     }
 
     /// Most bytes of the finished pack if a frame of `sealed_bytes` with `pieces` chunks or nodes were added.
-    pub fn len_bytes_with(&self, sealed_frame_bytes: usize, pieces: usize) -> usize {
+    pub(crate) fn len_bytes_with(&self, sealed_frame_bytes: usize, pieces: usize) -> usize {
         let directory = self.directory.len().saturating_add(1).saturating_mul(ENTRY_BYTES);
         let sizes = [
             self.bytes.len(),

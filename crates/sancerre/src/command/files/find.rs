@@ -119,13 +119,13 @@ struct Nights<'a> {
     options: &'a Find,
     context: &'a Context,
     repository: Repository,
-    log: Arc<Log>,
+    log: Log,
     cache: Arc<ChunkCache>,
 }
 
 impl Nights<'_> {
     async fn search(&self, session: SessionId) -> Result<Search, Failure> {
-        let reader = sancerre_engine::restore::open(&self.repository, Arc::clone(&self.log), session).await?;
+        let reader = sancerre_engine::restore::open(&self.repository, &self.log, session).await?;
         let (monitor, cache) = (self.context.monitor(), Arc::clone(&self.cache));
         let opened = open_with(&reader, self.options.sandbox, self.context, cache, &monitor).await?;
         let (place, pattern) = (self.options.place.clone(), self.options.pattern.clone().into_bytes());
@@ -166,9 +166,9 @@ impl Nights<'_> {
 
 async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
+    let log = repository::load_log(context, &repository).await?;
     let named = options.place.snapshot.resolve(&repository, &log)?;
-    let vm = sancerre_engine::restore::open(&repository, Arc::clone(&log), named).await?.vm().clone();
+    let vm = sancerre_engine::restore::open(&repository, &log, named).await?.vm().clone();
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
     let nights = Nights { options: &options, context, repository, log, cache };

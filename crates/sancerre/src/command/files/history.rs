@@ -99,7 +99,7 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     })?;
     let vm = Title::typed(vm).map_err(|error| Failure::usage(error.to_string()))?;
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
+    let log = repository::load_log(context, &repository).await?;
     let nights = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
     let (mut rows, mut last, mut worst) = (Vec::new(), None::<Night>, Exit::Done);
@@ -160,14 +160,14 @@ pub(super) fn nights(
 /// The file in one snapshot; none when it is not there.
 async fn look(
     repository: &Repository,
-    log: &Arc<Log>,
+    log: &Log,
     session: SessionId,
     path: &str,
     sandbox: Sandbox,
     context: &Context,
     cache: &Arc<ChunkCache>,
 ) -> Result<Option<Night>, Failure> {
-    let reader = restore::open(repository, Arc::clone(log), session).await?;
+    let reader = restore::open(repository, log, session).await?;
     let monitor = context.monitor();
     let opened = open_with(&reader, sandbox, context, Arc::clone(cache), &monitor).await?;
     let path = path.to_owned();
