@@ -10,7 +10,7 @@ use sancerre_engine::keys::{Keys, Unlock};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
-use sancerre_engine::store::Store;
+use sancerre_engine::store::{Creation, Store};
 use sancerre_engine::{Error, ErrorKind, StoreError};
 use sancerre_format::frames::{FrameSet, Members, Ranges};
 use sancerre_format::id::{Hash, PackName, SessionId};
@@ -56,7 +56,7 @@ impl Scene {
     async fn as_admin(&self) -> Repository {
         let mut open = self.open().await;
         let unlock = Unlock::default().with_passphrase(passphrase());
-        open.keys.unlock_admin(&open.store, &unlock).await.unwrap();
+        Arc::make_mut(&mut open.keys).unlock_admin(&open.store, &unlock).await.unwrap();
         open
     }
 

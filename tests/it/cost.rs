@@ -3,8 +3,6 @@
 //! The disks have one region of 1 MiB per MiB, packs hold 1 MiB, and the log one entry and one outcome per backup, so
 //! the numbers follow from the rules in the comments; who changes one says why the other rule is better.
 
-use std::sync::Arc;
-
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::log::{Log, open_body};
 use sancerre_engine::repository::session::{Session, append};
@@ -102,9 +100,9 @@ async fn one_changed_block() {
 
 /// Restores into nothing and counts: opening, then fetching.
 async fn restore_cost(repo: &TestRepo, session: SessionId) -> (Calls, Calls) {
-    let log = Arc::new(Log::load(&repo.open).await.unwrap());
+    let log = Log::load(&repo.open).await.unwrap();
     repo.store.take_calls();
-    let reader = restore::open(&repo.open, log, session).await.unwrap();
+    let reader = restore::open(&repo.open, &log, session).await.unwrap();
     let opening = repo.store.take_calls();
     let options = RestoreOptions::new(512 << 20);
     let member = reader.member("disk0").unwrap();

@@ -3,7 +3,6 @@
 //! In every test run a small one. The goals of FORMAT.md §9.4 are measured with
 //! `SANCERRE_DECADE_NIGHTS=4546 cargo nextest run -p sancerre-tests --test it decade:: --no-capture`: 100,000 sessions.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use sancerre_engine::cache::Cache;
@@ -141,6 +140,6 @@ async fn many_years_cost_what_some_months_do() {
     repo.store.move_away(0);
     // An old one, made by the generator, opens as well.
     let old = log.snapshots()[0].session();
-    let reader = restore::open(&rescue, Arc::new(log.clone()), old).await.unwrap();
+    let reader = restore::open(&rescue, &log, old).await.unwrap();
     assert!(reader.body().members.is_empty());
 }

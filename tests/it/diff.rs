@@ -27,8 +27,8 @@ async fn save(repository: &Repository, disks: &[(&str, &[u8])]) -> SessionId {
 }
 
 async fn open(repository: &Repository, session: SessionId) -> SnapshotReader {
-    let log = Arc::new(Log::load(repository).await.unwrap());
-    restore::open(repository, log, session).await.unwrap()
+    let log = Log::load(repository).await.unwrap();
+    restore::open(repository, &log, session).await.unwrap()
 }
 
 /// All chunks of a disk, leaf by leaf.

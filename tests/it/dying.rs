@@ -68,8 +68,8 @@ async fn what_reads_is_saved_and_what_does_not_is_named() {
     model.check(&repo.open).await;
 
     // Whoever restores is told, from the signed record.
-    let log = Arc::new(Log::load(&repo.open).await.unwrap());
-    let reader = restore::open(&repo.open, log, report.snapshot.unwrap()).await.unwrap();
+    let log = Log::load(&repo.open).await.unwrap();
+    let reader = restore::open(&repo.open, &log, report.snapshot.unwrap()).await.unwrap();
     assert_eq!(reader.member("disk0").unwrap().unreadable().unwrap().ranges(), BAD);
 
     // The night after, on a disk that reads: nothing that was missing is taken for zeros.

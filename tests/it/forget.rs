@@ -35,7 +35,7 @@ pub(crate) async fn decide(
     repository: &Repository,
     options: &ForgetOptions,
 ) -> sancerre_engine::Result<ForgetReport> {
-    forget(repository, Log::load(repository).await?, options).await
+    forget(repository, &mut Log::load(repository).await?, options).await
 }
 
 async fn live(repository: &Repository) -> Vec<SessionId> {

@@ -67,7 +67,7 @@ fn listening() -> (Monitor, Arc<Mutex<Vec<String>>>) {
 
 async fn load(repo: &TestRepo, budget_bytes: u64, monitor: &Monitor) -> (Index, ReusePolicy) {
     let log = Log::load(&repo.open).await.unwrap();
-    let catalogue = Arc::new(Catalogue::load_all(&repo.open, &log).await.unwrap().0);
+    let catalogue = Catalogue::load_all(&repo.open, &log).await.unwrap().0;
     let present = Present::load(&repo.open).await.unwrap();
     let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = Index::load(&repo.open, &log, &usable, budget_bytes, monitor).await.unwrap();

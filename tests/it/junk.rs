@@ -105,7 +105,7 @@ impl Scene {
     async fn keys_work(&self, round: usize) {
         let mut admin = self.repo.reopen().await;
         let unlock = Unlock::default().with_passphrase(passphrase());
-        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        Arc::make_mut(&mut admin.keys).unlock_admin(&admin.store, &unlock).await.unwrap();
         let label = format!("hv{round}");
         let file = self.repo.certify(&label, Role::Writer).await;
         let as_new = self.repo.with_key_file(&file).await;
@@ -229,7 +229,8 @@ async fn a_hidden_epoch_is_not_rolled_back() {
     }
     // Nor is its number given to another identity.
     let admin = scene.repo.as_admin().await;
-    let admin = Repository { keys: scene.repo.reopen().await.keys.signing_with(admin.keys), ..admin };
+    let keys = Keys::clone(&scene.repo.reopen().await.keys).signing_with(Keys::clone(&admin.keys)).into();
+    let admin = Repository { keys, ..admin };
     let refused = recipients::remove(&admin, &name("passphrase"), Some(&passphrase())).await.unwrap_err();
     assert!(refused.to_string().contains(&hidden), "{refused}");
 }
@@ -271,7 +272,7 @@ impl Scene {
     async fn certify(&self, label: &str, role: Role) -> String {
         let mut admin = self.repo.reopen().await;
         let unlock = Unlock::default().with_passphrase(passphrase());
-        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        Arc::make_mut(&mut admin.keys).unlock_admin(&admin.store, &unlock).await.unwrap();
         let new = NewKey { name: name(label), role, expires: None };
         certify(&admin, &new).await.unwrap().to_string()
     }
@@ -324,8 +325,8 @@ async fn generations_live_side_by_side() {
         assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:?}");
         stats(keys, &Monitor::silent()).await.unwrap();
     }
-    let log = Arc::new(Log::load(&all.new_file).await.unwrap());
-    let refused = sancerre_engine::restore::open(&all.new_file, log, all.scene.saved).await.err().unwrap();
+    let log = Log::load(&all.new_file).await.unwrap();
+    let refused = sancerre_engine::restore::open(&all.new_file, &log, all.scene.saved).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::WrongKey);
     assert!(refused.to_string().contains("generation 1"), "{refused}");
 }

@@ -1,6 +1,5 @@
 //! Restores from a store that is far away: 30 ms to the first byte, 85 MB/s a stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sancerre_engine::monitor::Monitor;
@@ -24,8 +23,8 @@ const MIB: usize = 1 << 20;
 async fn far_restore(repo: &TestRepo, snapshot: SessionId, wanted: &[u8]) -> (RestoreReport, f64, u64) {
     let link = LinkStore::new(repo.store.clone(), LATENCY, STREAM);
     let far = repo.through(link.clone());
-    let log = Arc::new(Log::load(&far).await.unwrap());
-    let reader = restore::open(&far, log, snapshot).await.unwrap();
+    let log = Log::load(&far).await.unwrap();
+    let reader = restore::open(&far, &log, snapshot).await.unwrap();
     let member = reader.member("disk0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");

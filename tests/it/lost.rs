@@ -301,7 +301,7 @@ async fn a_restore_goes_on_behind_a_pack_that_cannot_be_read() {
         let packs = scene.repo.keys_with("/packs/0000000000000001/").await;
         // The first of them holds data.
         scene.harm(&packs[0], harm).await;
-        let reader = restore::open(&scene.admin, Arc::new(log), scene.session(1)).await.unwrap();
+        let reader = restore::open(&scene.admin, &log, scene.session(1)).await.unwrap();
         let member = reader.member("disk0").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sancerre_engine::location;
-use sancerre_engine::store::{Cancel, Put, Store, StoreOptions};
+use sancerre_engine::store::{Cancel, Creation, Put, Store, StoreOptions};
 use sancerre_services::seaweedfs;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::host::host;

@@ -121,8 +121,8 @@ async fn keys_that_do_not_fit() {
 async fn a_writers_key_opens_no_content() {
     let (repo, _, report) = repo_with(62, &guest(63, 1 << 20)).await;
     let writer = repo.as_writer().await;
-    let log = Arc::new(Log::load(&writer).await.unwrap());
-    let reader = restore::open(&writer, log, report.snapshot.unwrap()).await.unwrap();
+    let log = Log::load(&writer).await.unwrap();
+    let reader = restore::open(&writer, &log, report.snapshot.unwrap()).await.unwrap();
     repo.store.take_calls();
     let (mut bytes, options) = (Vec::new(), RestoreOptions::new(1 << 20));
     let member = reader.member("disk0").unwrap();
@@ -140,7 +140,7 @@ async fn a_config_that_was_tampered_with() {
         changed[at] ^= 1;
         repo.tamper("config", changed).await;
         let opened =
-            Repository::open(repo.open.store.clone(), repo.host.clone(), repo.open.keys.clone()).await;
+            Repository::open(repo.open.store.clone(), repo.host.clone(), Keys::clone(&repo.open.keys)).await;
         assert!(matches!(kind(opened), ErrorKind::Damaged | ErrorKind::WrongKey), "byte {at}");
     }
     repo.tamper("config", config).await;

@@ -357,9 +357,9 @@ async fn a_restore_under_way_follows_the_frames() {
     let mut scene = Scene::new(680).await;
     scene.next_night(780, |region| region % 2 == 0).await;
     let gone = scene.forget_oldest().await;
-    let log = Arc::new(Log::load(&scene.repo.open).await.unwrap());
+    let log = Log::load(&scene.repo.open).await.unwrap();
     let (kept, disks) = scene.model.snapshots.last().unwrap();
-    let reader = restore::open(&scene.repo.open, Arc::clone(&log), *kept).await.unwrap();
+    let reader = restore::open(&scene.repo.open, &log, *kept).await.unwrap();
     collect(&scene.keeper).await.unwrap();
     assert!(moved(&Log::load(&scene.repo.open).await.unwrap()) > 0);
     let mut bytes = Vec::new();
@@ -375,9 +375,9 @@ async fn a_restore_under_way_follows_the_frames() {
 async fn a_restore_whose_snapshot_is_given_up_meanwhile_says_so() {
     let mut scene = Scene::new(690).await;
     scene.next_night(790, |region| region % 2 == 0).await;
-    let log = Arc::new(Log::load(&scene.repo.open).await.unwrap());
+    let log = Log::load(&scene.repo.open).await.unwrap();
     let first = scene.model.snapshots[0].0;
-    let reader = restore::open(&scene.repo.open, log, first).await.unwrap();
+    let reader = restore::open(&scene.repo.open, &log, first).await.unwrap();
     scene.forget_oldest().await;
     collect(&scene.keeper).await.unwrap();
     let options = RestoreOptions::new(64 << 20);

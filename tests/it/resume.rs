@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sancerre_engine::Result;
 use sancerre_engine::monitor::Monitor;
@@ -46,8 +45,8 @@ impl Case {
     }
 
     async fn reader(&self, repository: &Repository) -> SnapshotReader {
-        let log = Arc::new(Log::load(repository).await.unwrap());
-        restore::open(repository, log, self.snapshot).await.unwrap()
+        let log = Log::load(repository).await.unwrap();
+        restore::open(repository, &log, self.snapshot).await.unwrap()
     }
 
     /// Restores and, when that went well, compares.

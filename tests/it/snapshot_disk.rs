@@ -35,8 +35,8 @@ async fn open_with(
     cache: &Arc<ChunkCache>,
     monitor: &Monitor,
 ) -> Arc<SnapshotDisk> {
-    let log = Arc::new(Log::load_recent(repository, &Monitor::silent()).await.unwrap());
-    let reader = restore::open(repository, log, session).await.unwrap();
+    let log = Log::load_recent(repository, &Monitor::silent()).await.unwrap();
+    let reader = restore::open(repository, &log, session).await.unwrap();
     SnapshotDisk::open(&reader, reader.member("disk0").unwrap(), cache, monitor).unwrap()
 }
 

@@ -7,7 +7,7 @@ use sancerre_engine::StoreError;
 use sancerre_engine::check::{CheckOptions, ReadData, check};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::store::{Put, StoreOptions};
+use sancerre_engine::store::{Creation, Put, StoreOptions};
 use sancerre_tests::backends::Backend;
 use sancerre_tests::disk::{MemoryDisk, guest, noise};
 use sancerre_tests::host::host;

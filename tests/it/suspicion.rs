@@ -342,7 +342,7 @@ async fn a_night_on_which_nothing_changed_stores_nothing() {
         last = report.snapshot;
     }
     let explained = async |session| {
-        let reader = restore::open(&scene.repo.open, Arc::new(scene.log().await), session).await.unwrap();
+        let reader = restore::open(&scene.repo.open, &scene.log().await, session).await.unwrap();
         suspicion::explain::explain(&reader, None).await.unwrap().remove(0).places
     };
     assert!(explained(last.unwrap()).await.is_empty());
@@ -364,8 +364,8 @@ async fn pieces_of_another_key_are_stored_once_more() {
         let host = repo.with_key_file(key).await;
         let options = with_statistics("files01", disk.clone());
         let session = backup(&host, options, &Monitor::silent()).await.unwrap().snapshot.unwrap();
-        let log = Arc::new(Log::load(&repo.open).await.unwrap());
-        let reader = restore::open(&repo.open, log, session).await.unwrap();
+        let log = Log::load(&repo.open).await.unwrap();
+        let reader = restore::open(&repo.open, &log, session).await.unwrap();
         let stored = StoredStatistics::open(Arc::clone(reader.frames()), reader.body()).await.unwrap();
         let span = stored.unwrap().disk(&name("disk0")).unwrap().spans[&0];
         sessions.push(session.number);

@@ -1,11 +1,13 @@
 //! Stores that keep versions: an object is its earliest version, also for whoever writes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sancerre_engine::gc::gc;
 use sancerre_engine::keys::Unlock;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
-use sancerre_engine::store::{Put, Removal, Store, StoreOptions};
+use sancerre_engine::store::{Creation, Put, Removal, Store, StoreOptions};
 use sancerre_engine::{ErrorKind, StoreError, location};
 use sancerre_services::seaweedfs::{ADMIN, Bucket, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};
@@ -175,11 +177,8 @@ async fn gc_refuses_where_versions_may_hide_from_it() {
         let repository = make(&open(), &host(1).0).await.unwrap();
         back_up(&repository, "web01", MemoryDisk::new(noise(1, 100_000))).await.unwrap();
         let mut keeper = Repository { store: open(), ..repository };
-        keeper
-            .keys
-            .unlock_admin(&keeper.store, &Unlock::default().with_passphrase(passphrase()))
-            .await
-            .unwrap();
+        let unlock = Unlock::default().with_passphrase(passphrase());
+        Arc::make_mut(&mut keeper.keys).unlock_admin(&keeper.store, &unlock).await.unwrap();
         gc(&keeper, &OPTIONS, &Monitor::silent()).await.unwrap();
         bucket.deny(question);
         // A process of its own: it does not know yet what the bucket keeps.

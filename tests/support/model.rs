@@ -1,7 +1,5 @@
 //! The model: a repository is a list of snapshots, and a snapshot is a list of named byte vectors.
 
-use std::sync::Arc;
-
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_format::id::SessionId;
@@ -28,14 +26,14 @@ impl Model {
 
     /// Every snapshot is listed and every disk comes back bit for bit.
     pub async fn check(&self, repository: &Repository) {
-        let log = Arc::new(Log::load(repository).await.unwrap());
+        let log = Log::load(repository).await.unwrap();
         for (session, disks) in &self.snapshots {
             assert!(
                 log.snapshots().iter().any(|found| found.session() == *session),
                 "{session} is not listed"
             );
             for (name, bytes) in disks {
-                let found = dump_by(repository, log.clone(), *session, name).await;
+                let found = dump_by(repository, &log, *session, name).await;
                 let found = found.unwrap_or_else(|error| panic!("{session} {name}: {error}"));
                 assert_same(&found, bytes, &format!("{session} {name}"));
             }

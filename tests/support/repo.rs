@@ -178,7 +178,7 @@ impl TestRepo {
     pub async fn as_admin(&self) -> Repository {
         let mut admin = self.open.clone();
         let unlock = Unlock::default().with_passphrase(passphrase());
-        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        Arc::make_mut(&mut admin.keys).unlock_admin(&admin.store, &unlock).await.unwrap();
         admin
     }
 
@@ -186,7 +186,7 @@ impl TestRepo {
     pub async fn as_fresh_admin(&self) -> Repository {
         let mut admin = self.reopen().await;
         let unlock = Unlock::default().with_passphrase(passphrase());
-        admin.keys.unlock_admin(&admin.store, &unlock).await.unwrap();
+        Arc::make_mut(&mut admin.keys).unlock_admin(&admin.store, &unlock).await.unwrap();
         admin
     }
 
@@ -252,8 +252,8 @@ pub async fn back_up(repository: &Repository, vm: &str, disk: Arc<dyn Disk>) -> 
 
 /// Restores a disk to a file and reads that.
 pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
-    let log = Arc::new(Log::load_recent(repository, &Monitor::silent()).await?);
-    let reader = restore::open(repository, log, session).await?;
+    let log = Log::load_recent(repository, &Monitor::silent()).await?;
+    let reader = restore::open(repository, &log, session).await?;
     let member = reader.member(disk).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
@@ -267,16 +267,11 @@ pub async fn restore_bytes(repository: &Repository, session: SessionId, disk: &s
 /// A disk in order, as through a pipe.
 pub async fn dump_bytes(repository: &Repository, session: SessionId, disk: &str) -> Result<Vec<u8>> {
     let log = Log::load_recent(repository, &Monitor::silent()).await?;
-    dump_by(repository, Arc::new(log), session, disk).await
+    dump_by(repository, &log, session, disk).await
 }
 
 /// The same by a log that was read.
-pub async fn dump_by(
-    repository: &Repository,
-    log: Arc<Log>,
-    session: SessionId,
-    disk: &str,
-) -> Result<Vec<u8>> {
+pub async fn dump_by(repository: &Repository, log: &Log, session: SessionId, disk: &str) -> Result<Vec<u8>> {
     let reader = restore::open(repository, log, session).await?;
     let mut bytes = Vec::new();
     let options = RestoreOptions::new(64 << 20);

@@ -12,6 +12,17 @@
 //! assert_eq!(Verb::GiveUp("a/b".into()).to_string(), "`give_up(a/b)`");
 //! assert_eq!(Setting::EvenLast.to_string(), "`even_last`");
 //! ```
+//!
+//! # Why once in a process
+//!
+//! A message is made where something happens: in a job on another thread, in a parser, inside of another message. By the time
+//! somebody shows it, it is a text. To say the words at that end, either every function that may fail would take them, or every
+//! message would be kept as a template with its parts. Both cost more than a process with two vocabularies is worth, and so far
+//! there is none.
+//!
+//! A program with two faces, say a page beside a command line, takes the step as the value that it is: an error of the engine
+//! has its [`Advice`], whose [`Verb`] or [`Setting`] each face names as it likes. Only steps inside of sentences are then
+//! spelled in the one way.
 
 use std::fmt;
 use std::sync::OnceLock;

@@ -36,6 +36,7 @@ mod arguments;
 mod calls;
 mod descriptors;
 mod error;
+mod fields;
 mod files;
 mod helper;
 mod rights;
@@ -44,6 +45,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use error::ConfineError;
+pub use fields::PacketFields;
 pub use helper::{Helper, SUBCOMMAND, run};
 
 /// What a program is given.

@@ -17,6 +17,7 @@ use crate::restore::SnapshotReader;
 
 /// One disk, stream or file of two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemberDiff {
     /// What it is called, in the later snapshot if it is there.
     pub name: Title,

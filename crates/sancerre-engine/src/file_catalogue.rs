@@ -18,6 +18,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::Log;
 use crate::repository::session::{append, publish_list};
+use crate::store::Creation;
 
 /// Bytes of a catalogue in one frame.
 const PART_BYTES: usize = 4 << 20;

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::keys::recipients::{INIT_LABEL, To, put_admin, seal_identity};
 use crate::keys::{identity_from_random, refuse_lost_config};
-use crate::store::{Put, Store};
+use crate::store::{Creation, Put, Store};
 
 /// What a new repository is made of.
 pub struct NewRepository {
@@ -41,6 +41,7 @@ impl NewRepository {
 }
 
 /// What the user must keep.
+#[non_exhaustive]
 pub struct Made {
     /// Repository and admin key.
     pub trust: Trust,

@@ -47,6 +47,16 @@
 //! | delete what nothing needs | [`gc()`] |
 //! | count | [`stats()`] |
 //!
+//! # Options and reports
+//!
+//! Options are structs with public fields: begun by `new`, which takes what must be said, or by `default`, and changed field by
+//! field or by struct update (`GcOptions { dry_run: true, ..GcOptions::default() }`). Whoever writes the update goes on
+//! compiling when a field is added, so they are not `#[non_exhaustive]`, which would forbid it to other crates. The command
+//! line names every field instead, so that it cannot forget a new one. Reports are only read, and are `#[non_exhaustive]`.
+//!
+//! Functions take a [`Repository`] first and then, where a caller decides by one that he has read, its [`Log`]: `&Log` is
+//! read, `&mut Log` is brought up to date. A [`Log`] is a handle, as [`Repository`] and [`Store`] are: whoever keeps one clones it.
+//!
 //! # What comes back
 //!
 //! An [`Error`] says what failed, on which object or disk, and what to do. [`Error::kind`] is for a program that must decide,

@@ -11,7 +11,6 @@
 pub mod clean;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::StreamExt;
 use sancerre_advice::Verb::ExtendLocks;
@@ -24,6 +23,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::{Log, Moves, Outcome, Snapshot, needed};
 use crate::repository::session::Session;
+use crate::store::Locking;
 use crate::store::lock::{Lock, Mode};
 
 /// Requests in flight at once.
@@ -58,7 +58,7 @@ struct Object {
 /// Every object that must stay while its snapshots live: their packs and lists, the whole log, and the keys.
 pub struct Needs {
     repository: Repository,
-    log: Arc<Log>,
+    log: Log,
     objects: Vec<Object>,
 }
 
@@ -85,6 +85,7 @@ pub struct SnapshotLock {
 
 /// What an extension came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extended {
     /// Objects that are locked for longer now.
     pub objects: u64,
@@ -94,16 +95,16 @@ pub struct Extended {
 
 impl Needs {
     /// Reads which objects the live snapshots of a zone need, and its log.
-    pub async fn load(repository: &Repository, log: Arc<Log>) -> Result<Self> {
-        let (catalogue, _) = Catalogue::load_all(repository, &log).await?;
-        let packs = packs(&log, log.snapshots())?;
-        Self::of(repository, &log, &packs, &catalogue).await
+    pub async fn load(repository: &Repository, log: &Log) -> Result<Self> {
+        let (catalogue, _) = Catalogue::load_all(repository, log).await?;
+        let packs = packs(log, log.snapshots())?;
+        Self::of(repository, log, &packs, &catalogue).await
     }
 
     /// The keys, the log, and these packs with their lists.
     async fn of(
         repository: &Repository,
-        log: &Arc<Log>,
+        log: &Log,
         packs: &BTreeSet<PackName>,
         catalogue: &Catalogue,
     ) -> Result<Self> {
@@ -135,7 +136,7 @@ impl Needs {
             key: names::pack(zone, pack, &listed.hash),
             bytes: listed.size_bytes,
         }));
-        Ok(Self { repository: repository.clone(), log: Arc::clone(log), objects })
+        Ok(Self { repository: repository.clone(), log: log.clone(), objects })
     }
 
     /// Of these only what some snapshots need.

@@ -32,7 +32,7 @@ pub async fn open_snapshot(
 ) -> Result<SnapshotReader> {
     let log = Log::load_recent(repository, monitor).await?;
     let session = Selector::parse(which)?.resolve(repository, &log)?;
-    open(repository, Arc::new(log), session).await
+    open(repository, &log, session).await
 }
 
 /// Opens a disk of a snapshot for reads at any offset, with a cache of its own. Every byte is compared with its id.

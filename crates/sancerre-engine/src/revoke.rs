@@ -9,9 +9,11 @@ use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry};
 use crate::repository::session::{abort_other, append_revoke, one_line};
+use crate::store::Creation;
 
 /// What a revocation came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Revoked {
     /// The number of its log entry.
     pub number: u64,

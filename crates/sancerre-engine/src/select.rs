@@ -216,7 +216,7 @@ fn member(rest: &[&str]) -> Option<Option<Title>> {
 }
 
 /// What machines are called whose public name is another, as far as the keys at hand open it.
-pub fn sealed_names(repository: &Repository, log: &Log) -> BTreeMap<SessionId, Title> {
+pub(crate) fn sealed_names(repository: &Repository, log: &Log) -> BTreeMap<SessionId, Title> {
     let name =
         |snapshot: Snapshot<'_>| Some((snapshot.session(), open_body(repository, &snapshot).ok()?.vm?));
     log.snapshots().into_iter().filter_map(name).collect()

@@ -317,7 +317,7 @@ pub fn quorum(zone: &Zone, number: u64) -> String {
 }
 
 /// Whether this is the outcome of an entry of whose bytes nothing is known: with an abort there it was given up.
-pub fn is_given_up_unseen(key: &str) -> bool {
+pub(crate) fn is_given_up_unseen(key: &str) -> bool {
     let unseen = format!("-{}", Hash([0; 32]));
     key.starts_with(ZONE_FOLDERS) && key.contains("/outcome/") && key.ends_with(&unseen)
 }

@@ -10,9 +10,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::{Result, corrupt, ensure, forged};
 
 /// First line of a signature's armour.
-pub const ARMOR_BEGIN: &str = "-----BEGIN SSH SIGNATURE-----\n";
+pub(crate) const ARMOR_BEGIN: &str = "-----BEGIN SSH SIGNATURE-----\n";
 /// Last line of a signature's armour.
-pub const ARMOR_END: &str = "-----END SSH SIGNATURE-----\n";
+pub(crate) const ARMOR_END: &str = "-----END SSH SIGNATURE-----\n";
 
 /// An Ed25519 public key; in text `ssh-ed25519 <base64>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

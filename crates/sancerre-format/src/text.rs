@@ -69,7 +69,7 @@ impl<'a> TextReader<'a> {
     }
 
     /// [`TextReader::new`] for text that was bounded when it was decompressed.
-    pub fn unbounded(kind: &'static str, text: &'a [u8]) -> Result<Self> {
+    pub(crate) fn unbounded(kind: &'static str, text: &'a [u8]) -> Result<Self> {
         let printable = |byte: &u8| matches!(byte, b'\n' | 0x20..=0x7e);
         ensure(text.iter().all(printable), kind, || "text holds bytes that are not printable ASCII".into())?;
         let text = std::str::from_utf8(text).map_err(|_| corrupt(kind, "text is not ASCII"))?;
@@ -184,6 +184,6 @@ pub fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<
 }
 
 /// Writes an absent value as `-`.
-pub fn or_dash<T: Display>(value: &Option<T>) -> String {
+pub(crate) fn or_dash<T: Display>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "-".to_owned(), T::to_string)
 }

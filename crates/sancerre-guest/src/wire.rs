@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use sancerre_confine::PacketFields;
 use zeroize::Zeroizing;
 
 use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
@@ -209,12 +210,12 @@ impl Ask<'_> {
 impl<'a> Ask<'a> {
     pub(crate) fn decode(packet: &'a [u8]) -> Option<Self> {
         let (kind, rest) = packet.split_first()?;
-        let mut fields = Fields(rest);
+        let mut fields = PacketFields::of(rest);
         let ask = match kind {
             b's' => {
                 let sizes = (0..fields.short()?).map(|_| fields.long()).collect::<Option<_>>()?;
-                let skip = (0..fields.short()?).map(|_| fields.string()).collect::<Option<_>>()?;
-                let secrets = (0..fields.short()?).map(|_| Some(Zeroizing::new(fields.text()?.to_vec())));
+                let skip = (0..fields.short()?).map(|_| fields.text()).collect::<Option<_>>()?;
+                let secrets = (0..fields.short()?).map(|_| Some(Zeroizing::new(fields.bytes()?.to_vec())));
                 let secrets = secrets.collect::<Option<_>>()?;
                 Self::Start { sizes, skip, secrets }
             }
@@ -226,9 +227,9 @@ impl<'a> Ask<'a> {
                     b'n' => What::FileNode,
                     b'l' => What::List,
                     b'p' => What::ListPlaced(fields.short()?),
-                    b'f' => What::Find(fields.0),
-                    b'r' => What::Runs(fields.skip(16)?, fields.range()?),
-                    b'b' => What::Bytes(fields.skip(16)?, fields.range()?),
+                    b'f' => What::Find(fields.rest()),
+                    b'r' => ranged(&mut fields, What::Runs)?,
+                    b'b' => ranged(&mut fields, What::Bytes)?,
                     b'k' => What::Link,
                     b'x' => What::Extras,
                     _ => return None,
@@ -238,6 +239,15 @@ impl<'a> Ask<'a> {
         };
         Some(ask)
     }
+}
+
+/// What is asked of a range of a stream, whose name comes last.
+fn ranged<'a>(
+    fields: &mut PacketFields<'a>,
+    what: impl Fn(&'a [u8], Range<u64>) -> What<'a>,
+) -> Option<What<'a>> {
+    let range = fields.range()?;
+    Some(what(fields.rest(), range))
 }
 
 impl Answer<'_> {
@@ -277,21 +287,27 @@ fn encode_run(packet: Packet, run: &FileRun) -> Packet {
 impl<'a> Answer<'a> {
     pub(crate) fn decode(packet: &'a [u8]) -> Option<Self> {
         let (kind, rest) = packet.split_first()?;
-        let mut fields = Fields(rest);
+        let mut fields = PacketFields::of(rest);
         Some(match kind {
             b'N' => {
                 Self::Need { disk: fields.short()?, offset: fields.long()?, length_bytes: fields.word()? }
             }
             b'T' => Self::Trying(std::str::from_utf8(rest).ok()?.to_owned()),
             b'V' => Self::Volume(VolumeInfo::decode(&mut fields)?),
-            b'E' => Self::FolderEntry(FolderEntry { node: fields.node()?, name: fields.0.to_vec() }),
+            b'E' => Self::FolderEntry(FolderEntry {
+                node: decode_node(&mut fields)?,
+                name: fields.rest().to_vec(),
+            }),
             b'P' => Self::Placed(decode_placed(fields)?),
-            b'I' => Self::FileNode(fields.node()?),
+            b'I' => Self::FileNode(decode_node(&mut fields)?),
             b'R' => Self::Runs(decode_runs(rest)?),
             b'B' => Self::Bytes(rest),
             b'K' => Self::Link(rest),
-            b'A' => Self::Extra(Extra::Attribute { name: fields.text()?.to_vec(), value: fields.0.to_vec() }),
-            b'S' => Self::Extra(Extra::Stream { size_bytes: fields.long()?, name: fields.0.to_vec() }),
+            b'A' => Self::Extra(Extra::Attribute {
+                name: fields.bytes()?.to_vec(),
+                value: fields.rest().to_vec(),
+            }),
+            b'S' => Self::Extra(Extra::Stream { size_bytes: fields.long()?, name: fields.rest().to_vec() }),
             b'.' => Self::Done,
             b'0' => Self::Missing,
             b'F' => Self::Fault(String::from_utf8_lossy(rest).into_owned()),
@@ -312,17 +328,29 @@ fn encode_placed(packet: Packet, placed: &PlacedEntry) -> Packet {
     }
 }
 
-fn decode_placed(mut fields: Fields<'_>) -> Option<Vec<PlacedEntry>> {
+fn decode_placed(mut fields: PacketFields<'_>) -> Option<Vec<PlacedEntry>> {
     let mut entries = Vec::new();
-    while !fields.0.is_empty() {
-        let (node, name) = (fields.node()?, fields.text()?.to_vec());
+    while !fields.is_empty() {
+        let (node, name) = (decode_node(&mut fields)?, fields.bytes()?.to_vec());
         let runs = match fields.flag()? {
             false => None,
-            true => Some((0..fields.short()?).map(|_| fields.run()).collect::<Option<_>>()?),
+            true => Some((0..fields.short()?).map(|_| decode_run(&mut fields)).collect::<Option<_>>()?),
         };
         entries.push(PlacedEntry { entry: FolderEntry { name, node }, runs });
     }
     Some(entries)
+}
+
+fn decode_run(fields: &mut PacketFields<'_>) -> Option<FileRun> {
+    let (kind, disk, length_bytes, offset) =
+        (fields.byte()?, fields.short()?, fields.long()?, fields.long()?);
+    let place = match kind {
+        0 => RunPlace::Hole,
+        1 => RunPlace::Disk { disk, offset },
+        2 => RunPlace::Held,
+        _ => return None,
+    };
+    (length_bytes > 0).then_some(FileRun { length_bytes, place })
 }
 
 fn decode_runs(bytes: &[u8]) -> Option<Vec<FileRun>> {
@@ -330,7 +358,7 @@ fn decode_runs(bytes: &[u8]) -> Option<Vec<FileRun>> {
     if records.is_empty() || !rest.is_empty() {
         return None;
     }
-    records.iter().map(|record| Fields(record).run()).collect()
+    records.iter().map(|record| decode_run(&mut PacketFields::of(record))).collect()
 }
 
 impl VolumeInfo {
@@ -356,19 +384,19 @@ impl VolumeInfo {
         }
     }
 
-    fn decode(fields: &mut Fields<'_>) -> Option<Self> {
-        let name = fields.string()?;
+    fn decode(fields: &mut PacketFields<'_>) -> Option<Self> {
+        let name = fields.text()?;
         let disk = if fields.flag()? { Some(fields.short()?) } else { None };
-        let (label, size_bytes) = (fields.text()?.to_vec(), fields.long()?);
+        let (label, size_bytes) = (fields.bytes()?.to_vec(), fields.long()?);
         let content = match fields.byte()? {
             0 => {
-                let (kind, label, uuid) = (fields.string()?, fields.text()?.to_vec(), fields.string()?);
+                let (kind, label, uuid) = (fields.text()?, fields.bytes()?.to_vec(), fields.text()?);
                 let root = fields.long()?;
-                let notes = (0..fields.short()?).map(|_| fields.string()).collect::<Option<_>>()?;
+                let notes = (0..fields.short()?).map(|_| fields.text()).collect::<Option<_>>()?;
                 VolumeContent::Files(FileSystemInfo { kind, label, uuid, notes, root })
             }
-            1 => VolumeContent::Known(fields.string()?),
-            2 => VolumeContent::Broken(fields.string()?),
+            1 => VolumeContent::Known(fields.text()?),
+            2 => VolumeContent::Broken(fields.text()?),
             3 => VolumeContent::Unknown,
             _ => return None,
         };
@@ -376,87 +404,19 @@ impl VolumeInfo {
     }
 }
 
-/// Little-endian numbers, one after the other.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    /// What lies behind so many bytes, which are then all that is left.
-    fn skip(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(count)?;
-        self.0 = head;
-        Some(rest)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn short(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn word(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn run(&mut self) -> Option<FileRun> {
-        let (kind, disk, length_bytes, offset) = (self.byte()?, self.short()?, self.long()?, self.long()?);
-        let place = match kind {
-            0 => RunPlace::Hole,
-            1 => RunPlace::Disk { disk, offset },
-            2 => RunPlace::Held,
-            _ => return None,
-        };
-        (length_bytes > 0).then_some(FileRun { length_bytes, place })
-    }
-
-    fn range(&mut self) -> Option<Range<u64>> {
-        Some(self.long()?..self.long()?)
-    }
-
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(self.short()?);
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(text)
-    }
-
-    fn string(&mut self) -> Option<String> {
-        std::str::from_utf8(self.text()?).ok().map(str::to_owned)
-    }
-
-    fn node(&mut self) -> Option<FileNode> {
-        let id = self.long()?;
-        let kind = *KINDS.get(usize::from(self.byte()?))?;
-        let (size_bytes, links) = (self.long()?, self.word()?);
-        let mode = if self.flag()? { Some(self.word()?) } else { None };
-        let owner = if self.flag()? { Some((self.word()?, self.word()?)) } else { None };
-        let modified = match self.flag()? {
-            true => Some(Moment { seconds: self.long()?.cast_signed(), nanoseconds: self.word()? }),
-            false => None,
-        };
-        let is_fine = modified.is_none_or(|moment| moment.nanoseconds < 1_000_000_000)
-            && mode.is_none_or(|mode| mode <= 0o7777);
-        is_fine.then_some(FileNode { id, kind, size_bytes, mode, owner, modified, links })
-    }
+fn decode_node(fields: &mut PacketFields<'_>) -> Option<FileNode> {
+    let id = fields.long()?;
+    let kind = *KINDS.get(usize::from(fields.byte()?))?;
+    let (size_bytes, links) = (fields.long()?, fields.word()?);
+    let mode = if fields.flag()? { Some(fields.word()?) } else { None };
+    let owner = if fields.flag()? { Some((fields.word()?, fields.word()?)) } else { None };
+    let modified = match fields.flag()? {
+        true => Some(Moment { seconds: fields.long()?.cast_signed(), nanoseconds: fields.word()? }),
+        false => None,
+    };
+    let is_fine = modified.is_none_or(|moment| moment.nanoseconds < 1_000_000_000)
+        && mode.is_none_or(|mode| mode <= 0o7777);
+    is_fine.then_some(FileNode { id, kind, size_bytes, mode, owner, modified, links })
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Repository {
     /// The same of a whole object.
     ///
     /// Errors: as [`Repository::cached`].
-    pub async fn cached_whole<T, F: Future<Output = Result<T>>>(
+    pub(crate) async fn cached_whole<T, F: Future<Output = Result<T>>>(
         &self,
         key: &str,
         size_bytes: u64,

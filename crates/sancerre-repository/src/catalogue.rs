@@ -1,6 +1,8 @@
 //! Which packs the sessions of a zone have: their signed pack lists, and what the store lists.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -26,8 +28,15 @@ const LISTS_NAMED_MAX: u32 = 64;
 const LISTINGS_IN_FLIGHT: usize = 16;
 
 /// The listed packs of sessions, by name.
+///
+/// Functions take it by reference. Whoever keeps one keeps a clone: clones share what was read.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
+    shared: Arc<Listing>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Listing {
     packs: BTreeMap<PackName, ListedPack>,
     sessions: HashMap<u64, SessionId>,
     /// Packs that no list names and that were found in the store's listing: ids prove what is in them, nothing else does.
@@ -131,82 +140,85 @@ impl Catalogue {
         Ok((catalogue, bad))
     }
 
+    fn change(&mut self) -> &mut Listing {
+        Arc::make_mut(&mut self.shared)
+    }
+
     fn add(&mut self, list: PackList, is_made_anew: bool) {
-        self.sessions.insert(list.session.number, list.session);
+        let shared = self.change();
+        shared.sessions.insert(list.session.number, list.session);
         match is_made_anew {
-            true => drop(self.made_anew.insert(list.session.number)),
+            true => drop(shared.made_anew.insert(list.session.number)),
             false => {
-                let count = self.lists.entry(list.session).or_default();
+                let count = shared.lists.entry(list.session).or_default();
                 *count = count.saturating_add(1);
             }
         }
         for pack in list.packs {
             let name = PackName { session: list.session.number, ordinal: pack.ordinal };
-            self.packs.entry(name).or_insert(pack);
+            shared.packs.entry(name).or_insert(pack);
         }
     }
 
     /// Adds what other lists say.
     pub fn extend(&mut self, other: Self) {
-        self.packs.extend(other.packs);
-        self.sessions.extend(other.sessions);
-        self.unlisted.extend(other.unlisted);
-        self.made_anew.extend(other.made_anew);
-        self.lists.extend(other.lists);
+        self.change().extend(Arc::unwrap_or_clone(other.shared));
     }
 
     /// The same, but what is known stands.
     pub fn add_missing(&mut self, other: Self) {
-        let known = std::mem::take(self);
-        *self = other;
-        self.extend(known);
-        let (packs, unlisted) = (&self.packs, std::mem::take(&mut self.unlisted));
-        self.unlisted = unlisted.into_iter().filter(|pack| packs.contains_key(pack)).collect();
+        let mut all = Arc::unwrap_or_clone(other.shared);
+        all.extend(Arc::unwrap_or_clone(std::mem::take(&mut self.shared)));
+        let packs = &all.packs;
+        all.unlisted.retain(|pack| packs.contains_key(pack));
+        self.shared = Arc::new(all);
     }
 
     /// Adds a pack that no list names, by what it says of itself.
     pub fn add_unlisted(&mut self, name: PackName, session: SessionId, pack: ListedPack) {
-        if let std::collections::btree_map::Entry::Vacant(free) = self.packs.entry(name) {
+        let shared = self.change();
+        if let Entry::Vacant(free) = shared.packs.entry(name) {
             free.insert(pack);
-            self.unlisted.insert(name);
-            self.sessions.entry(name.session).or_insert(session);
+            shared.unlisted.insert(name);
+            shared.sessions.entry(name.session).or_insert(session);
         }
     }
 
     /// Packs that no list names and that were found all the same.
     pub fn unlisted(&self) -> &BTreeSet<PackName> {
-        &self.unlisted
+        &self.shared.unlisted
     }
 
     /// Whether the administrator made a list of this session anew.
     pub fn is_made_anew(&self, session: u64) -> bool {
-        self.made_anew.contains(&session)
+        self.shared.made_anew.contains(&session)
     }
 
     fn lists_of(&self, session: &SessionId) -> u32 {
-        self.lists.get(session).copied().unwrap_or_default()
+        self.shared.lists.get(session).copied().unwrap_or_default()
     }
 
     /// Adds packs that this session lists.
     pub fn add_own(&mut self, session: SessionId, packs: &[ListedPack]) {
-        self.sessions.insert(session.number, session);
+        let shared = self.change();
+        shared.sessions.insert(session.number, session);
         let name = |pack: &ListedPack| PackName { session: session.number, ordinal: pack.ordinal };
-        self.packs.extend(packs.iter().map(|pack| (name(pack), *pack)));
+        shared.packs.extend(packs.iter().map(|pack| (name(pack), *pack)));
     }
 
     /// What is known of a pack.
     pub fn pack(&self, name: PackName) -> Option<&ListedPack> {
-        self.packs.get(&name)
+        self.shared.packs.get(&name)
     }
 
     /// The session a number stands for.
     pub fn session(&self, number: u64) -> Option<SessionId> {
-        self.sessions.get(&number).copied()
+        self.shared.sessions.get(&number).copied()
     }
 
     /// All packs.
     pub fn packs(&self) -> impl Iterator<Item = (PackName, &ListedPack)> {
-        self.packs.iter().map(|(name, pack)| (*name, pack))
+        self.shared.packs.iter().map(|(name, pack)| (*name, pack))
     }
 
     /// The object key of a pack.
@@ -217,6 +229,16 @@ impl Catalogue {
             .pack(name)
             .ok_or_else(|| Error::Lost { what: format!("the pack list that names pack {name}") })?;
         Ok(names::pack(&repository.keys.zone, name, &pack.hash))
+    }
+}
+
+impl Listing {
+    fn extend(&mut self, other: Self) {
+        self.packs.extend(other.packs);
+        self.sessions.extend(other.sessions);
+        self.unlisted.extend(other.unlisted);
+        self.made_anew.extend(other.made_anew);
+        self.lists.extend(other.lists);
     }
 }
 

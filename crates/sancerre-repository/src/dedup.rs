@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 
 use sancerre_format::id::{ContentId, FrameName, FramePlace, PackName, Place};
 use sancerre_format::names::Name;
@@ -106,7 +105,7 @@ pub struct ReusePolicy {
     /// What must not be reused.
     pub avoid: Avoid,
     /// Signed pack lists.
-    pub catalogue: Arc<Catalogue>,
+    pub catalogue: Catalogue,
     /// What the store has.
     pub present: Present,
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, in kinds that tell the caller what to do.
 
+mod kind;
 mod next;
 
 use sancerre_advice::Setting::AllowChanging;
@@ -11,6 +12,7 @@ use sancerre_format::id::SessionId;
 use sancerre_format::names::{Name, Time};
 use sancerre_image::{ChangedError, OpenError, ReadError, TargetError};
 
+pub use kind::ErrorKind;
 pub use sancerre_advice::{Advice, Setting, Verb};
 pub use sancerre_store::StoreError;
 
@@ -18,33 +20,6 @@ use crate::keys::LostKey;
 
 /// The result of everything in the engine.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// What kind of failure it is: each has its own exit code on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// It did not work; the message says why.
-    Failed,
-    /// The request makes no sense.
-    Usage,
-    /// There is no repository at the location.
-    NoRepository,
-    /// There is one already.
-    RepositoryExists,
-    /// The key or passphrase does not open what is needed.
-    WrongKey,
-    /// Something in the repository needs a newer version of the program: nothing is wrong with it.
-    Unsupported,
-    /// Something in the repository is not what it was.
-    Damaged,
-    /// Something in the repository is gone.
-    Missing,
-    /// The snapshot was forgotten by whoever keeps the repository.
-    Forgotten,
-    /// The user asked to stop.
-    Interrupted,
-    /// What this program takes for impossible happened.
-    Bug,
-}
 
 /// Ends the function with [`Error::Bug`] unless the condition holds. For what follows from the code around it and would, if
 /// it did not hold, become less data or wrong data: such a state must end loudly.
@@ -302,34 +277,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of failure it is.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NoRepository { .. } => ErrorKind::NoRepository,
-            Self::RepositoryExists { .. } => ErrorKind::RepositoryExists,
-            Self::Usage(_) => ErrorKind::Usage,
-            Self::WrongKey { .. } | Self::Unreadable { .. } => ErrorKind::WrongKey,
-            Self::Object { source: FormatError::Unsupported { .. }, .. }
-            | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => ErrorKind::Unsupported,
-            Self::Object { .. } | Self::Unverified { .. } => ErrorKind::Damaged,
-            Self::ConfigLost { .. }
-            | Self::KeyLost(_)
-            | Self::Gap { .. }
-            | Self::Unresolved { .. }
-            | Self::Replaced { .. }
-            | Self::Broken { .. }
-            | Self::Lost { .. }
-            | Self::Hidden { .. } => ErrorKind::Missing,
-            Self::Forgotten(_) => ErrorKind::Forgotten,
-            Self::Interrupted => ErrorKind::Interrupted,
-            Self::Bug { .. } | Self::Worker | Self::Encode(_) => ErrorKind::Bug,
-            Self::Store(error) => of_store(error),
-            Self::Unrestorable { source, .. } => source.kind(),
-            Self::Shared(error) => error.kind(),
-            _ => ErrorKind::Failed,
-        }
-    }
-
     /// Whether something stored is of no use to this program: damaged, gone or too new. Another copy of it may serve.
     pub fn is_damage(&self) -> bool {
         matches!(self.kind(), ErrorKind::Damaged | ErrorKind::Missing | ErrorKind::Unsupported)
@@ -362,15 +309,6 @@ impl From<StoreError> for Error {
             StoreError::Bug(source) => Self::Encode(source),
             error => Self::Store(error),
         }
-    }
-}
-
-fn of_store(error: &StoreError) -> ErrorKind {
-    match error {
-        StoreError::Location { .. } => ErrorKind::Usage,
-        StoreError::Missing { .. } => ErrorKind::Missing,
-        StoreError::Withheld { .. } => ErrorKind::Damaged,
-        _ => ErrorKind::Failed,
     }
 }
 

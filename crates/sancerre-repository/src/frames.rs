@@ -5,6 +5,7 @@
 
 mod data;
 mod heads;
+mod open;
 mod places;
 mod renewal;
 mod single_flight;
@@ -18,11 +19,11 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use sancerre_format::FormatError;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FrameName, FramePlace, Hash, PackName, SessionId};
-use sancerre_format::seal::{self, RootKey, UnitKind, UnitName};
+use sancerre_format::seal::{RootKey, UnitKind};
 
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Result, StoreError};
-use crate::log::{Log, LogEntry, Moves};
+use crate::log::{Log, Moves};
 use crate::pack_ends::{PackEnds, PackRef};
 use crate::repository::Repository;
 
@@ -42,14 +43,14 @@ const DIRECTORIES_IN_FLIGHT: usize = 16;
 /// What the log said when it was last read.
 struct View {
     log: Arc<Log>,
-    catalogue: Arc<Catalogue>,
+    catalogue: Catalogue,
     moves: Moves,
     /// The moves of all commits, believed or not; made when a frame is not where it should be.
     ever: OnceLock<Moves>,
 }
 
 impl View {
-    fn new(log: Arc<Log>, catalogue: Arc<Catalogue>) -> Self {
+    fn new(log: Arc<Log>, catalogue: Catalogue) -> Self {
         let moves = Moves::claimed(&log);
         Self { log, catalogue, moves, ever: OnceLock::new() }
     }
@@ -82,10 +83,11 @@ pub struct Frames {
 
 impl Frames {
     /// Frames of the packs in `catalogue`.
-    pub fn new(repository: Repository, log: Arc<Log>, catalogue: Arc<Catalogue>) -> Self {
+    pub fn new(repository: &Repository, log: &Log, catalogue: &Catalogue) -> Self {
+        let view = View::new(Arc::new(log.clone()), catalogue.clone());
         Self {
-            repository,
-            view: RwLock::new(Arc::new(View::new(log, catalogue))),
+            repository: repository.clone(),
+            view: RwLock::new(Arc::new(view)),
             missed: Mutex::default(),
             directories: Mutex::default(),
             content_roots: Mutex::default(),
@@ -110,8 +112,8 @@ impl Frames {
     }
 
     /// The pack lists read so far.
-    pub fn catalogue(&self) -> Arc<Catalogue> {
-        Arc::clone(&self.view().catalogue)
+    pub fn catalogue(&self) -> Catalogue {
+        self.view().catalogue.clone()
     }
 
     /// The pack in which a frame lies.
@@ -221,77 +223,6 @@ impl Frames {
         let entry = log.entry(number).filter(|entry| entry.announced().is_some());
         let session = entry.map(|entry| entry.session).or_else(|| self.session_told(number));
         session.ok_or_else(|| Error::Lost { what: format!("log entry {number}") })
-    }
-
-    fn unit(&self, kind: UnitKind, place: &FramePlace) -> Result<UnitName> {
-        let frame = place.frame;
-        Ok(UnitName {
-            kind,
-            session: self.session(frame.pack.session)?,
-            a: frame.pack.ordinal,
-            b: frame.index,
-        })
-    }
-
-    /// The root that opens data frames of a session.
-    ///
-    /// Errors: [`Error::WrongKey`] when the keys at hand open no content.
-    pub fn content_root(&self, session: u64) -> Result<RootKey> {
-        let mut roots = self.content_roots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = roots.get(&session) {
-            return Ok(root.clone());
-        }
-        if let Some(root) = self.content_told(session) {
-            return Ok(root);
-        }
-        let key = sancerre_format::names::log(&self.repository.keys.zone, session);
-        // Also of a revoked writer, for the snapshots of others: the key is the one committed to, and chunks are verified.
-        let log = self.log();
-        let entry = log.entry(session).and_then(LogEntry::announced);
-        let entry = entry.ok_or_else(|| Error::Store(StoreError::Missing { key: key.clone() }))?;
-        let root = self.repository.keys.content_root(entry, &key)?;
-        roots.insert(session, root.clone());
-        Ok(root)
-    }
-
-    /// Opens a sealed data frame.
-    pub fn open_data(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.open_data_into(place, sealed, &mut Vec::new())
-    }
-
-    /// [`Frames::open_data`] with a buffer for the decrypted bytes that the caller reuses.
-    pub fn open_data_into(
-        &self,
-        place: &FramePlace,
-        sealed: &[u8],
-        scratch: &mut Vec<u8>,
-    ) -> Result<Vec<u8>> {
-        let root = self.content_root(place.frame.pack.session)?;
-        let name = self.unit(UnitKind::Data, place)?;
-        seal::open_into(&root, &name, sealed, scratch).map_err(|error| self.blame(place, error))
-    }
-
-    /// Opens a sealed metadata frame.
-    pub fn open_metadata(&self, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
-        self.open_unit(UnitKind::Metadata, place, sealed)
-    }
-
-    /// Opens a unit that is sealed under the metadata root of its session.
-    fn open_unit(&self, kind: UnitKind, place: &FramePlace, sealed: &[u8]) -> Result<Vec<u8>> {
-        let name = self.unit(kind, place)?;
-        let keys = &self.repository.keys;
-        let open = |generation: Option<u16>| {
-            let root = keys.metadata_root_in(&name.session, generation)?;
-            seal::open(&root, &name, sealed).map_err(|error| self.blame(place, error))
-        };
-        match self.log().generation(name.session.number) {
-            // Lost with its log entry: one of the keys at hand opens it, or none does.
-            None => match keys.generations().into_iter().map(|made| open(Some(made))).find(Result::is_ok) {
-                Some(opened) => opened,
-                None => open(keys.generation()),
-            },
-            generation => open(generation),
-        }
     }
 
     /// Fetches and opens a metadata frame, or takes it from the few kept.

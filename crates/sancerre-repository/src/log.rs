@@ -23,6 +23,7 @@ mod unread;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sancerre_format::FormatError;
 use sancerre_format::gc::GcLists;
@@ -88,9 +89,12 @@ pub enum Outcome {
 }
 
 /// Everything the log of a zone says.
+///
+/// Functions take it by reference: `&Log` if they read what it says, `&mut Log` if they read on in the store or add an entry of
+/// their own. Whoever keeps one keeps a clone: clones share the entries.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    entries: BTreeMap<u64, LogEntry>,
+    entries: BTreeMap<u64, Arc<LogEntry>>,
     unknown_keys: BTreeSet<String>,
     /// Sessions of which nothing but a signed outcome was found, and what that claims.
     alone: BTreeMap<SessionId, stand_in::Claim>,
@@ -115,7 +119,7 @@ impl Log {
     pub const END: u64 = u64::MAX;
 
     fn valid(&self) -> impl Iterator<Item = &Record<Entry>> {
-        self.entries.values().filter_map(|entry| entry.entry.as_deref().ok())
+        self.entries().filter_map(|entry| entry.entry.as_deref().ok())
     }
 
     /// What revokes a key, with the lowest number first, each with the number of its own entry.
@@ -148,18 +152,29 @@ impl Log {
     }
 
     /// The objects below `keys/`, if they were listed when the log was read.
-    pub fn key_objects(&self) -> Option<&[Listed]> {
+    pub(crate) fn key_objects(&self) -> Option<&[Listed]> {
         self.key_objects.as_deref()
     }
 
     /// All entries, ascending.
     pub fn entries(&self) -> impl Iterator<Item = &LogEntry> {
-        self.entries.values()
+        self.entries.values().map(Arc::as_ref)
     }
 
     /// The entry with this number.
     pub fn entry(&self, number: u64) -> Option<&LogEntry> {
-        self.entries.get(&number)
+        self.entries.get(&number).map(Arc::as_ref)
+    }
+
+    fn insert(&mut self, number: u64, entry: LogEntry) {
+        self.entries.insert(number, Arc::new(entry));
+    }
+
+    /// Changes an entry, if it is there. Clones of the log keep it as it was.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut LogEntry)) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            change(Arc::make_mut(entry));
+        }
     }
 
     /// BLAKE3 of the object at a number: what the entry above it names.
@@ -195,7 +210,7 @@ impl Log {
     }
 
     /// The same without what a key signed beyond a gap: its revocation must come below that.
-    pub fn highest_but(&self, writer: &Name) -> u64 {
+    pub(crate) fn highest_but(&self, writer: &Name) -> u64 {
         self.highest_where(|entry| entry.fields.by.name != *writer)
     }
 
@@ -259,7 +274,7 @@ impl Log {
         };
         // Below a checkpoint all have ended.
         let from = self.start();
-        self.entries.range(from..end.max(from)).map(|(_, entry)| entry).filter(move |entry| open(entry))
+        self.entries.range(from..end.max(from)).map(|(_, entry)| &**entry).filter(move |entry| open(entry))
     }
 
     /// The newest committed gc below `number`.
@@ -276,7 +291,7 @@ impl Log {
     /// The VM's newest outcomes that no later session names as a parent: what the next one builds on.
     pub fn heads(&self, vm: &Title, machine: Option<MachineId>) -> Vec<SessionId> {
         let is_of = |session: &SessionId| self.ended(session).is_some_and(|intent| intent.is_of(vm, machine));
-        let of_vm = self.entries.values().map(|entry| &entry.session).filter(|session| is_of(session));
+        let of_vm = self.entries().map(|entry| &entry.session).filter(|session| is_of(session));
         let named: BTreeSet<&SessionId> =
             of_vm.filter_map(|session| self.ended(session)).flat_map(|intent| &intent.parents).collect();
         let heads = self.heads_below(Log::END).into_iter();
@@ -309,7 +324,7 @@ impl Log {
     }
 
     /// Whether gc closed the session without a manifest (W7): commits above it, and none knows it.
-    pub fn closed_by_gc(&self, session: &SessionId) -> bool {
+    pub(crate) fn closed_by_gc(&self, session: &SessionId) -> bool {
         let mut above = self.commits().skip_while(|(gc, ..)| gc.number <= session.number).peekable();
         let knows = |lists: &GcLists| {
             lists.seen.binary_search(session).is_ok() || lists.forgotten.binary_search(session).is_ok()

@@ -112,7 +112,7 @@ impl PackEnds {
     /// What a pack that no list names says of itself, and who wrote it: it is of this name and repository, and nothing is
     /// proven but by the ids of what is in it. The hash of all its bytes is the one in its key, and that of SHA-256 is not
     /// known.
-    pub fn decode_unlisted(
+    pub(crate) fn decode_unlisted(
         &self,
         repository: RepositoryId,
     ) -> std::result::Result<(PackTail<'_>, ListedPack), FormatError> {

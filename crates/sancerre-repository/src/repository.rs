@@ -1,4 +1,6 @@
-//! A repository: its store, its constants, the keys at hand, and what its log says.
+//! A repository: its store, its constants, and the keys at hand.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sancerre_format::certificate::Role;
@@ -19,8 +21,8 @@ pub struct Repository {
     pub store: Store,
     /// Clock, randomness, sealing, processors.
     pub host: Host,
-    /// What this process may do.
-    pub keys: Keys,
+    /// What this process may do. Clones share them: secrets are in memory once.
+    pub keys: Arc<Keys>,
     /// Sizes that all its hosts share.
     pub layout: Layout,
     /// How many other keepers must approve a forget, unless a zone's log says another number.
@@ -38,6 +40,7 @@ impl Repository {
         let (layout, cache) = (anchored.config.layout, Cache::default());
         let approvals_needed = anchored.config.approvals_needed;
         keys.anchor(anchored);
+        let keys = Arc::new(keys);
         Ok(Self { store, host, keys, layout, approvals_needed, cache })
     }
 

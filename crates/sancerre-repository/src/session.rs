@@ -23,7 +23,7 @@ use crate::keys::lost::{self, Sealing};
 use crate::keys::{LostKey, SignerKey};
 use crate::log::{Log, Outcome};
 use crate::repository::Repository;
-use sancerre_store::Put;
+use sancerre_store::{Creation, Put};
 
 pub use append::{abort_other, append, append_by, append_revoke, one_line};
 

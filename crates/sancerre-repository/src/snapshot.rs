@@ -12,6 +12,7 @@ use sancerre_format::outcome::{Body, Manifest, Member, MemberKind};
 use crate::catalogue::{BadList, Catalogue};
 use crate::error::{Error, Result};
 use crate::frames::Frames;
+use crate::keys::Keys;
 use crate::log::{Log, LogEntry, Moves, open_body};
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
@@ -28,7 +29,7 @@ pub struct SnapshotReader {
 /// Opens what reading this snapshot needs: its body and the pack lists of the sessions whose packs it uses.
 ///
 /// Errors: [`Error::Usage`] when the session is no snapshot; [`Error::Object`] when its manifest does not open.
-pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<SnapshotReader> {
+pub async fn open(repository: &Repository, log: &Log, session: SessionId) -> Result<SnapshotReader> {
     let log = filled(repository, log, session).await?;
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
@@ -39,13 +40,13 @@ pub async fn open(repository: &Repository, log: Arc<Log>, session: SessionId) ->
     let body = open_body(repository, &snapshot)?;
     // All ids in it are made with the keys of its generation, whichever is written now.
     let generation = snapshot.generation().ok_or_else(|| Error::Lost { what: snapshot.key() })?;
-    let keys = repository.keys.clone().in_generation(generation)?;
+    let keys = Keys::clone(&repository.keys).in_generation(generation)?.into();
     let repository = &Repository { keys, ..repository.clone() };
     let manifest = snapshot.manifest.fields.clone();
     let uses = snapshot.uses()?;
     let packs = Moves::claimed(&log).packs(&uses);
     let (catalogue, bad_lists) = catalogue(repository, &log, packs).await?;
-    let frames = Frames::new(repository.clone(), log, Arc::new(catalogue));
+    let frames = Frames::new(repository, &log, &catalogue);
     frames.learn(&uses).await?;
     Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })
 }
@@ -67,8 +68,8 @@ async fn catalogue(
 }
 
 /// The log with all that it says of this snapshot: its manifest, and the session keys of whoever sealed its frames.
-async fn filled(repository: &Repository, log: Arc<Log>, session: SessionId) -> Result<Arc<Log>> {
-    let mut log = Arc::unwrap_or_clone(log);
+async fn filled(repository: &Repository, log: &Log, session: SessionId) -> Result<Log> {
+    let mut log = log.clone();
     let is_known = |log: &Log| {
         let entry = log.entry(session.number).filter(|entry| entry.session == session);
         entry.and_then(LogEntry::snapshot).is_some()
@@ -84,7 +85,7 @@ async fn filled(repository: &Repository, log: Arc<Log>, session: SessionId) -> R
         None => BTreeSet::new(),
     };
     log.fill(repository, &sealers, &BTreeSet::new()).await?;
-    Ok(Arc::new(log))
+    Ok(log)
 }
 
 impl SnapshotReader {

@@ -15,7 +15,9 @@ use crate::traffic::RequestKind;
 use crate::versions;
 use crate::{IN_PART, Put, Store, path};
 
-impl Store {
+/// Writing new objects. Nobody has it by having a [`Store`]: whoever imports this says that it is his to add to a repository.
+/// Those are the crates `repository` and `engine`, and `probe` for its own objects; tidy knows them.
+pub trait Creation {
     /// Writes an object that must not exist yet.
     ///
     /// An answer may be lost, and the same request may then meet its own object; S3 also answers a conflict while
@@ -23,7 +25,16 @@ impl Store {
     /// with versions a create may succeed over a delete marker, so success too is believed only if ours came first.
     ///
     /// Errors: also bytes that no reader would take, for there are too many of them.
-    pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
+    fn put_new(&self, key: &str, bytes: Bytes) -> impl Future<Output = Result<Put>> + Send;
+
+    /// Writes an object whose key nobody else uses.
+    ///
+    /// Errors: [`StoreError::Occupied`] when the key holds other bytes.
+    fn put_own(&self, key: &str, bytes: Bytes, advice: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Creation for Store {
+    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put> {
         limits::check(key, to_u64(bytes.len())).map_err(StoreError::Bug)?;
         let history = self.history().await?;
         let attempt = || self.try_create(key, &bytes, history).boxed();
@@ -31,6 +42,15 @@ impl Store {
         put.map_err(|source| self.not_written(key, source))
     }
 
+    async fn put_own(&self, key: &str, bytes: Bytes, advice: &str) -> Result<()> {
+        match self.put_new(key, bytes).await? {
+            Put::Created => Ok(()),
+            Put::Occupied(_) => Err(StoreError::Occupied { key: key.to_owned(), advice: advice.to_owned() }),
+        }
+    }
+}
+
+impl Store {
     fn not_written(&self, key: &str, source: object_store::Error) -> StoreError {
         match causes::find(&source) {
             Some(Refused::Elsewhere { .. }) => {
@@ -117,16 +137,6 @@ impl Store {
             None => Put::Occupied(ours.slice(..same)),
             Some(other) => Put::Occupied(other.freeze()),
         })
-    }
-
-    /// Writes an object whose key nobody else uses.
-    ///
-    /// Errors: [`StoreError::Occupied`] when the key holds other bytes.
-    pub async fn put_own(&self, key: &str, bytes: Bytes, advice: &str) -> Result<()> {
-        match self.put_new(key, bytes).await? {
-            Put::Created => Ok(()),
-            Put::Occupied(_) => Err(StoreError::Occupied { key: key.to_owned(), advice: advice.to_owned() }),
-        }
     }
 }
 

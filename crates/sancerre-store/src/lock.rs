@@ -55,6 +55,38 @@ pub struct DefaultLock {
     pub mode: Mode,
 }
 
+/// Locking objects. Nobody has it by having a [`Store`]: whoever imports this says that it is his to have a store keep what
+/// nobody may then remove. That is the extension of locks alone; tidy knows it.
+pub trait Locking {
+    /// Locks an object. The store refuses to shorten a lock, or to make one that can be bypassed of one that cannot.
+    ///
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Refused`] with the store's reason.
+    fn lock(&self, key: &str, lock: Lock) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Locking for Store {
+    async fn lock(&self, key: &str, Lock { until, mode }: Lock) -> Result<()> {
+        let no_locks =
+            || StoreError::Refused(format!("{} keeps no versions and locks nothing", self.location()));
+        let s3 = self.history().await?.ok_or_else(no_locks)?;
+        let version = self.version(key).await?;
+        let body = format!(
+            "<Retention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>",
+            mode.word()
+        );
+        let answer = s3.set_retention(key, version.as_deref(), Bytes::from(body)).await?;
+        match answer.status {
+            200..300 => Ok(()),
+            404 => Err(StoreError::Missing { key: key.to_owned() }),
+            _ => Err(StoreError::Refused(format!(
+                "object {key} was not locked until {until}: the store answers {}; a keeper's credentials need \
+                 s3:PutObjectRetention, docs/STORES.md",
+                answer.reason()
+            ))),
+        }
+    }
+}
+
 impl Store {
     /// How the store locks every new object; none where it has no such rule, or does not tell.
     pub async fn default_lock(&self) -> Result<Option<DefaultLock>> {
@@ -82,30 +114,6 @@ impl Store {
     pub async fn final_lock(&self, key: &str) -> Option<Time> {
         let lock = self.lock_of(key).await.ok().flatten();
         lock.filter(|lock| lock.mode == Mode::Compliance).map(|lock| lock.until)
-    }
-
-    /// Locks an object. The store refuses to shorten a lock, or to make one that can be bypassed of one that cannot.
-    ///
-    /// Errors: [`StoreError::Missing`]; [`StoreError::Refused`] with the store's reason.
-    pub async fn lock(&self, key: &str, Lock { until, mode }: Lock) -> Result<()> {
-        let no_locks =
-            || StoreError::Refused(format!("{} keeps no versions and locks nothing", self.location()));
-        let s3 = self.history().await?.ok_or_else(no_locks)?;
-        let version = self.version(key).await?;
-        let body = format!(
-            "<Retention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>",
-            mode.word()
-        );
-        let answer = s3.set_retention(key, version.as_deref(), Bytes::from(body)).await?;
-        match answer.status {
-            200..300 => Ok(()),
-            404 => Err(StoreError::Missing { key: key.to_owned() }),
-            _ => Err(StoreError::Refused(format!(
-                "object {key} was not locked until {until}: the store answers {}; a keeper's credentials need \
-                 s3:PutObjectRetention, docs/STORES.md",
-                answer.reason()
-            ))),
-        }
     }
 
     /// The version that is the object; none where it is the only one.

@@ -13,9 +13,10 @@ use sancerre_format::bytes::to_u64;
 
 use crate::causes;
 use crate::error::{Result, StoreError};
+use crate::read::short;
 use crate::traffic::RequestKind;
 use crate::versions::VersionToRead;
-use crate::{IN_PART, Store, explain, path, short};
+use crate::{IN_PART, Store, explain, path};
 
 /// Reads a range of an object from its start to its end.
 pub struct RangeReader {
@@ -67,7 +68,7 @@ impl Store {
     }
 
     /// What a failed read, tried as long as the user wants to wait, says: of the store, or of this object alone.
-    pub async fn about_one(&self, error: StoreError) -> StoreError {
+    pub(crate) async fn about_one(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Failed { key, source, .. } if self.works().await => {
                 StoreError::Withheld { key, reason: explain(&source) }

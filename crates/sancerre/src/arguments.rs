@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use sancerre_engine::backup::Dedup;
+use sancerre_engine::backup::{Dedup, MEMORY_BYTES};
 use sancerre_engine::select::Selector;
 use sancerre_format::FormatError;
 use sancerre_format::names::{Name, Tag, Time, Title, Zone};
@@ -26,12 +26,10 @@ use crate::formats::Format;
 use crate::limits::Limits;
 use crate::live::DefineOptions;
 use crate::named_path;
-use crate::units::parse_size;
+use crate::units::{parse_size, typed_size};
 
 /// Base64 digits of a SHA-256, without padding.
 const FINGERPRINT_DIGITS: usize = 43;
-/// What `--memory` is when nobody says.
-const MEMORY_DEFAULT: &str = "300M";
 
 const AFTER_HELP: &str = "\
 Passphrase, the first of these that is set:
@@ -103,7 +101,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", value_parser = parse_zone)]
     pub(crate) zone: Option<Zone>,
     /// Memory to stay within; with less, deduplication and speed suffer, nothing fails
-    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, default_value = MEMORY_DEFAULT)]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, default_value = typed_size(MEMORY_BYTES))]
     pub(crate) memory: u64,
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -348,6 +346,16 @@ pub(crate) enum DedupScope {
     Own,
     /// All writers' of the zone
     Zone,
+}
+
+/// The engine's.
+impl Default for DedupScope {
+    fn default() -> Self {
+        match Dedup::default() {
+            Dedup::Own => Self::Own,
+            Dedup::Zone => Self::Zone,
+        }
+    }
 }
 
 impl From<DedupScope> for Dedup {

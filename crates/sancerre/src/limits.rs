@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use crate::command::Context;
 use crate::process;
-use crate::units::{count, parse_duration, parse_size, size};
+use crate::units::{count, parse_duration, parse_size, size, typed_seconds};
 
 /// Options of every command that are about the store.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Limits {
     /// How long to wait for a store that does not answer, such as 90s, 15m or 2h
-    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "15m")]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = retry_default())]
     pub(crate) retry_for: Duration,
     /// Send at most so many bytes a second, such as 10M
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
@@ -24,6 +24,11 @@ pub(crate) struct Limits {
     /// Receive at most so many bytes a second
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate)]
     pub(crate) limit_download: Option<u64>,
+}
+
+/// As long as a store that is told nothing else.
+fn retry_default() -> &'static str {
+    typed_seconds(StoreOptions::default().retry_for.as_secs())
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {

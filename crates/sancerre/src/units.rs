@@ -46,6 +46,28 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     parse_seconds(text).map(Duration::from_secs)
 }
 
+/// Seconds as they are typed, in the largest unit that divides them: `12h`. For defaults that a library sets: said once a
+/// process, and never freed.
+pub(crate) fn typed_seconds(seconds: u64) -> &'static str {
+    let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+    let (unit, letter) =
+        units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)).unwrap_or((1, "s"));
+    format!("{}{letter}", seconds / unit).leak()
+}
+
+/// The same of a size: `64G`.
+pub(crate) fn typed_size(bytes: u64) -> &'static str {
+    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    let (shift, letter) =
+        units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift)).unwrap_or((0, ""));
+    format!("{}{letter}", bytes >> shift).leak()
+}
+
+/// The same of a share: `50%`.
+pub(crate) fn typed_share(percent: u8) -> &'static str {
+    format!("{percent}%").leak()
+}
+
 /// `3 h` up to two days, then `12 d`.
 pub(crate) fn age(seconds: u64) -> String {
     match seconds {
@@ -152,6 +174,19 @@ mod tests {
         for text in ["", "5", "%", "0%", "-5%", "101%", "NaN%"] {
             parse_percent(text).unwrap_err();
         }
+    }
+
+    #[test]
+    fn defaults_are_typed_as_people_type_them() {
+        let times = [(90, "90s"), (900, "15m"), (3600, "1h"), (43_200, "12h"), (172_800, "2d")];
+        for (seconds, text) in times {
+            assert_eq!((typed_seconds(seconds), parse_seconds(text)), (text, Ok(seconds)));
+        }
+        let sizes = [(1000, "1000"), (300 << 20, "300M"), (64 << 30, "64G"), (1 << 40, "1T")];
+        for (bytes, text) in sizes {
+            assert_eq!((typed_size(bytes), parse_size(text)), (text, Ok(bytes)));
+        }
+        assert_eq!((typed_share(5), parse_share("5%")), ("5%", Ok(5)));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Truth {
 
     /// What is listed is what must be; of these snapshots the bytes are read too.
     pub(super) async fn check_only(&self, repository: &Repository, read: &[SessionId]) {
-        let log = Arc::new(Log::load(repository).await.unwrap());
+        let log = Log::load(repository).await.unwrap();
         let listed: BTreeSet<SessionId> = log.snapshots().iter().map(|found| found.session()).collect();
         let recent = Log::load_recent(repository, &Monitor::silent()).await.unwrap();
         let from_checkpoint: BTreeSet<_> = recent.snapshots().iter().map(|found| found.session()).collect();
@@ -86,7 +86,6 @@ impl Truth {
         }
         let stranger = listed.iter().find(|session| !self.snapshots.contains_key(session));
         assert_eq!(stranger, None, "a snapshot is listed that nobody saved");
-        let recent = Arc::new(recent);
         for session in read {
             let log = if session.number.is_multiple_of(2) { &log } else { &recent };
             self.read(repository, log, session, listed.contains(session)).await;
@@ -103,8 +102,8 @@ impl Truth {
         }
     }
 
-    async fn read(&self, repository: &Repository, log: &Arc<Log>, session: &SessionId, is_listed: bool) {
-        match dump_by(repository, log.clone(), *session, "disk0").await {
+    async fn read(&self, repository: &Repository, log: &Log, session: &SessionId, is_listed: bool) {
+        match dump_by(repository, log, *session, "disk0").await {
             Ok(found) => {
                 assert!(is_listed, "{session} is forgotten, and was read");
                 assert_same(&found, &self.snapshots[session].bytes, &session.to_string());

@@ -55,11 +55,27 @@ const COMMAND_LINE: &str = "crates/sancerre/";
 /// Programs of others, whose flags messages may name.
 const OTHER_PROGRAMS: [&str; 5] = ["virsh ", "qemu-img ", "rbd ", "blockdev ", "nbdinfo "];
 
-/// Who may delete objects: collectors, what replaces keys, and the probe its own.
-const REMOVERS: [&str; 3] = [
-    "crates/sancerre-store/src/",
-    "crates/sancerre-engine/src/gc/",
-    "crates/sancerre-repository/src/keys/recipients.rs",
+/// Rights over a store that a `Store` alone does not give: the trait, who may import it, and what others are told.
+const RIGHTS: &[(Pattern, &[&str], &str)] = &[
+    (
+        (&["Removal"], "`Removal`"),
+        &[
+            "crates/sancerre-store/src/",
+            "crates/sancerre-engine/src/gc/",
+            "crates/sancerre-repository/src/keys/recipients.rs",
+        ],
+        "only collectors delete",
+    ),
+    (
+        (&["Creation"], "`Creation`"),
+        &["crates/sancerre-store/src/", "crates/sancerre-repository/src/", "crates/sancerre-engine/src/"],
+        "only the crates of repositories write to a store",
+    ),
+    (
+        (&["Locking"], "`Locking`"),
+        &["crates/sancerre-store/src/", "crates/sancerre-engine/src/lock.rs"],
+        "only the extension of locks locks",
+    ),
 ];
 
 const LEFTOVERS: &[(&[&str], &str)] =
@@ -94,7 +110,7 @@ pub(super) fn check(path: &str, source: &Source, role: Use) -> Vec<Finding> {
         findings.extend(waiting(path, source));
         findings.extend(silent_defaults(path, source));
         findings.extend(spelled(path, source));
-        findings.extend(removal(path, source));
+        findings.extend(rights(path, source));
     }
     findings
 }
@@ -182,12 +198,14 @@ fn silent_defaults(path: &str, source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-fn removal(path: &str, source: &Source) -> Vec<Finding> {
-    if REMOVERS.iter().any(|prefix| path.starts_with(prefix)) {
-        return Vec::new();
-    }
-    let found = product_hits(source, &[(&["Removal"], "`Removal`")]).into_iter();
-    found.map(|(line, what)| Finding::new(path, line, format!("{what}: only collectors delete"))).collect()
+fn rights(path: &str, source: &Source) -> Vec<Finding> {
+    let of_others =
+        RIGHTS.iter().filter(|(_, owners, _)| !owners.iter().any(|owner| path.starts_with(owner)));
+    let found = of_others.flat_map(|(right, _, told)| {
+        let hits = product_hits(source, &[*right]).into_iter();
+        hits.map(move |(line, what)| Finding::new(path, line, format!("{what}: {told}")))
+    });
+    found.collect()
 }
 
 /// Sentences of a library that name flags or commands of our command line.

@@ -90,10 +90,13 @@ fn a_library_names_no_flag_and_no_command_of_ours() {
 }
 
 #[test]
-fn only_collectors_delete() {
+fn a_store_alone_gives_no_right() {
     let import = "use crate::store::Removal;\n";
     only(&check(ENGINE, import), 2, "only collectors delete");
     assert_eq!(check("crates/sancerre-engine/src/gc/sweep.rs", import), []);
+    only(&check("crates/sancerre/src/a.rs", "use sancerre_engine::store::Creation;\n"), 2, "`Creation`");
+    assert_eq!(check(ENGINE, "use crate::store::Creation;\n"), []);
+    only(&check(ENGINE, "use crate::store::Locking;\n"), 2, "`Locking`");
     assert_eq!(check("crates/sancerre-engine/src/backup/a.rs", "// Removal\n"), []);
 }
 

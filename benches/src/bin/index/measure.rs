@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +36,7 @@ pub(crate) async fn run(dir: &Path, index_mib: u64) -> Result<()> {
     let keys = Keys::from_key_file(&std::fs::read(dir.join("writer.key"))?)?;
     let repository = Repository::open(store, Host::real("sancerre benches"), keys).await?;
     let log = Log::load(&repository).await?;
-    let catalogue = Arc::new(Catalogue::load_all(&repository, &log).await?.0);
+    let catalogue = Catalogue::load_all(&repository, &log).await?.0;
     let present = Present::load(&repository).await?;
     let packs = u64::try_from(catalogue.packs().count())?;
     let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END)?, catalogue, present };

@@ -13,7 +13,6 @@ mod machine;
 mod state;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use sancerre_format::names::{self, Time, Title, Zone};
 use sancerre_format::record::Trust;
@@ -66,6 +65,7 @@ impl AuditOptions {
 
 /// What an audit found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AuditReport {
     /// The repository and the key that it was verified against.
     pub trust: Trust,
@@ -234,8 +234,7 @@ async fn audit_zone(
     let zone = &repository.keys.zone;
     let mut log = Log::load(repository).await?;
     log.judge();
-    let log = Arc::new(log);
-    let checked = CheckOptions { read_data: options.read_data, quarantine: false };
+    let checked = CheckOptions::new(options.read_data);
     let mut check = check_log(repository, &log, &checked, monitor).await?;
 
     let contradictions = state.compare(zone, &log);

@@ -59,7 +59,7 @@ pub(super) fn read(
             return None;
         }
     };
-    let frames = Frames::new(repository.clone(), Arc::new(log.clone()), Arc::clone(&usable.catalogue));
+    let frames = Frames::new(repository, log, &usable.catalogue);
     let (session, by) = (snapshot.session(), &snapshot.manifest.fields.by.name);
     let speaker = if usable.own.as_ref() == Some(by) { Speaker::Own } else { Speaker::Base };
     let id: String = session.intent.to_string().chars().take(8).collect();

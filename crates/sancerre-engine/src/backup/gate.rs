@@ -15,7 +15,6 @@ use crate::error::{Error, Result, invariant};
 use crate::frames::Frames;
 use crate::map::MapReader;
 use crate::repository::Repository;
-use crate::repository::catalogue::Catalogue;
 use crate::repository::log::Log;
 
 /// Fails unless every frame that the snapshot needs lies in a pack that readers find, and new leaves of its maps, read from
@@ -47,11 +46,11 @@ pub(super) async fn before_manifest(
     if run.samples.iter().all(|sample| sample.leaves().next().is_none()) {
         return Ok(());
     }
-    let mut catalogue = Catalogue::clone(&run.shared.usable.catalogue);
+    let mut catalogue = run.shared.usable.catalogue.clone();
     catalogue.add_own(uploader.session.id, &uploader.published);
     // From the store, not from what this machine kept of it.
     let fresh = Repository { cache: Cache::default(), ..repository.clone() };
-    let frames = Arc::new(Frames::new(fresh, Arc::new(log.clone()), Arc::new(catalogue)));
+    let frames = Arc::new(Frames::new(&fresh, log, &catalogue));
     for (member, sample) in run.members.iter().zip(&run.samples) {
         let map = MapReader::new(Arc::clone(&frames), member)?;
         for (number, entries) in sample.leaves() {

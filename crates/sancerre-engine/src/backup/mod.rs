@@ -21,6 +21,7 @@ mod packer;
 mod region;
 mod regions;
 mod reread;
+mod run;
 mod salvage;
 mod sample;
 mod scratch;
@@ -32,69 +33,27 @@ mod tree;
 mod upload;
 mod watch;
 
-use std::sync::Arc;
-
 use sancerre_format::bytes::{to_u32, to_usize};
-use sancerre_format::chunk::Chunker;
-use sancerre_format::frames::FrameSet;
-use sancerre_format::id::{ContentId, SessionId};
-use sancerre_format::key::ZoneKeys;
-use sancerre_format::names::{self, Folder, Title};
-use sancerre_format::outcome::{Annex, Body, Member, public_bytes};
+use sancerre_format::outcome::{Body, public_bytes};
 use sancerre_format::seal::{RootKey, UnitKind, UnitName, seal_raw};
-use sancerre_image::Disk;
 
 use self::base::Base;
-use self::budget::Budget;
-use self::hinted::Hinted;
-use self::noticed::Noticed;
-use self::packer::{PackKeys, Packer};
-use self::reread::Reread;
-use self::sample::Sample;
-use self::scratch::ScratchPool;
-use self::stored::Stored;
-use self::tables::Tables;
+use self::packer::PackKeys;
+use self::run::{Run, Shared, budget};
 use self::upload::Uploader;
-use self::watch::Watch;
-use crate::dedup::ReusePolicy;
 use crate::error::{Error, Result};
-use crate::index::{self, Index, Lookup};
+use crate::index;
 use crate::lock;
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves};
 use crate::repository::session::Session;
-use crate::store::Listed;
 use crate::suspicion;
 pub use capture::{Capture, Captured};
 pub use maps::{Hint, Maps};
-pub use options::{Allow, BackupOptions, BackupReport, BackupSource, Dedup, FileCatalogues, Input};
-
-/// What all workers of a session share.
-struct Shared {
-    monitor: Monitor,
-    zone_keys: ZoneKeys,
-    frame_bytes: usize,
-    usable: ReusePolicy,
-    index: Index,
-    tables: Tables,
-    /// Names the snapshot before this one, for who doubts its map.
-    base_speaker: String,
-    stored: Stored,
-    packer: Packer,
-    scratch: ScratchPool,
-    disk_chunker: Chunker,
-    stream_chunker: Chunker,
-    piece_chunker: Chunker,
-}
-
-impl Shared {
-    /// Where a chunk lies already: stored by this session, or known from the index.
-    fn find(&self, id: &ContentId) -> Lookup {
-        self.stored.get(id).map_or_else(|| self.index.find(id), Lookup::Known)
-    }
-}
+pub use options::{
+    Allow, BackupOptions, BackupReport, BackupSource, Dedup, FileCatalogues, Input, MEMORY_BYTES,
+};
 
 /// Backs up one VM as one snapshot.
 ///
@@ -242,14 +201,6 @@ async fn save(
     }
 }
 
-fn budget(repository: &Repository, options: &BackupOptions) -> Budget {
-    Budget::divide(
-        options.memory_bytes,
-        u64::from(repository.layout.pack_bytes),
-        repository.host.pool.width(),
-    )
-}
-
 /// Publishes what is durable and ends the session. Best effort: the error that led here is what the user must see.
 async fn give_up(repository: &Repository, uploader: &mut Uploader, error: &Error, monitor: &Monitor) {
     if let Err(second) = uploader.salvage().await {
@@ -294,157 +245,4 @@ async fn commit(
     let root: RootKey = repository.keys.metadata_root(&session)?;
     let body = seal_raw(&root, &name, 3, body.encode().as_bytes())?;
     uploader.session.commit(repository, log, &manifest, &run.uses.encode()?, &body).await
-}
-
-/// One backup under way.
-struct Run {
-    repository: Repository,
-    shared: Arc<Shared>,
-    workers: usize,
-    parent: Option<SessionId>,
-    /// The snapshot of which only what is missing is read.
-    reread: Option<Arc<Reread>>,
-    /// Change maps that were not used yet, and disks that were read by theirs.
-    maps: Maps,
-    hinted: Vec<Arc<Hinted>>,
-    /// Disks whose change map was wrong.
-    belied: Vec<Title>,
-    /// Members that are much smaller than they were, and were saved all the same.
-    shrunk: Vec<Title>,
-    /// How the file systems of the machine were frozen.
-    frozen: Option<String>,
-    base: Option<Base>,
-    members: Vec<Member>,
-    uses: FrameSet,
-    /// New leaves of each member's map, in the order of the members.
-    samples: Vec<Sample>,
-    noticed: Noticed,
-    statistics: Vec<Annex>,
-}
-
-/// Of a log that is not longer, two entries a number are on one page of a listing with all packs of a small repository.
-const ONE_LISTING_ENTRIES: u64 = 300;
-
-/// Packs, their lists and the index. One listing of the zone is one request while the log is short; after years its
-/// entries would be most of what is listed.
-async fn list_stored(repository: &Repository, log: &Log) -> Result<Vec<Listed>> {
-    if log.highest() <= ONE_LISTING_ENTRIES {
-        return Ok(repository.store.list(&names::zone_folder(&repository.keys.zone)).await?);
-    }
-    let list = |folder| repository.list(folder);
-    let (packs, lists, index) =
-        futures::try_join!(list(Folder::Packs), list(Folder::Lists), list(Folder::Index))?;
-    Ok([packs, lists, index].concat())
-}
-
-impl Run {
-    /// W3, W4: reads everything that helps to reuse what is stored.
-    async fn prepare(
-        repository: &Repository,
-        log: &Log,
-        number: u64,
-        keys: Option<PackKeys>,
-        options: &BackupOptions,
-        monitor: &Monitor,
-    ) -> Result<Self> {
-        let budget = budget(repository, options);
-        let listed = list_stored(repository, log).await?;
-        let (catalogue, bad) = Catalogue::of(repository, log, &listed).await?;
-        bad.iter().for_each(|bad| bad.tell(monitor));
-        let present = Present::of(repository, &listed);
-        let mut avoid = log.avoid(number)?;
-        avoid.nothing_above(number);
-        let own = repository.writer()?.by.name.clone();
-        if options.dedup == Dedup::Own {
-            avoid.all_but(log, &own);
-        }
-        let usable = ReusePolicy { own: Some(own), avoid, catalogue: Arc::new(catalogue), present };
-        let index = Index::of(repository, log, &usable, &listed, budget.index_bytes, monitor).await?;
-        let base = {
-            let (vm, wanted) = (options.public_name(), options.maps.base());
-            base::read(repository, log, vm, options.machine, wanted, &usable, monitor)
-        };
-        let layout = repository.layout;
-        let noticed = Noticed::of(repository, log, options, base.as_ref(), monitor).await?;
-        let zone_keys = repository.keys.zone_secrets()?.keys.clone();
-        let shared = Shared {
-            monitor: monitor.clone(),
-            frame_bytes: to_usize(layout.frame_bytes),
-            usable,
-            index,
-            tables: Tables::new(repository, log, budget.tables_bytes),
-            base_speaker: base.as_ref().map_or_else(String::new, |base| base.described.clone()),
-            stored: Stored::new(budget.session_bytes),
-            packer: Packer::new(keys, &layout),
-            scratch: ScratchPool::default(),
-            disk_chunker: Chunker::disk(&zone_keys.cut, layout.disk)?,
-            stream_chunker: Chunker::stream(&zone_keys.cut, layout.stream)?,
-            piece_chunker: Chunker::pieces(),
-            zone_keys,
-        };
-        Ok(Self {
-            repository: repository.clone(),
-            shared: Arc::new(shared),
-            workers: budget.workers,
-            parent: base.as_ref().map(|base| base.session),
-            reread: reread::of(options, base.as_ref())?,
-            maps: Maps::default(),
-            hinted: Vec::new(),
-            belied: Vec::new(),
-            shrunk: Vec::new(),
-            frozen: None,
-            base,
-            members: Vec::new(),
-            uses: FrameSet::default(),
-            samples: Vec::new(),
-            noticed,
-            statistics: Vec::new(),
-        })
-    }
-
-    /// Backs up the sources one after the other.
-    async fn members(
-        &mut self,
-        sources: Vec<BackupSource>,
-        allow: Allow,
-        mut uploader: Option<&mut Uploader>,
-    ) -> Result<()> {
-        self.judge_sizes(&sources, allow)?;
-        self.judge_reread(&sources)?;
-        let sizes = sources.iter().map(|source| match &source.input {
-            Input::Disk(disk) => disk.size_bytes(),
-            Input::Stream(_) | Input::Catalogue(_) => 0,
-        });
-        crate::monitor::add(&self.shared.monitor.counters.total_bytes, sizes.sum());
-        let disks: Vec<Option<Arc<dyn Disk>>> = sources.iter().map(BackupSource::disk).collect();
-        for source in sources {
-            self.member(source, allow, uploader.as_deref_mut()).await?;
-        }
-        // The disks of a VM are one state only if none changed until the last one was read.
-        for (member, disk) in self.members.iter_mut().zip(disks) {
-            let watch = Watch::new(&self.repository, &self.shared.monitor, disk, allow);
-            member.fuzzy |= watch.changed().await?;
-        }
-        Ok(())
-    }
-
-    fn report(&self, snapshot: Option<SessionId>) -> BackupReport {
-        let sum = |field: fn(&Member) -> u64| self.members.iter().map(field).sum();
-        BackupReport {
-            snapshot,
-            parent: self.parent,
-            size_bytes: sum(|member| member.size_bytes),
-            data_bytes: sum(|member| member.data_bytes),
-            new_bytes: sum(|member| member.new_bytes),
-            stored_bytes: self.shared.packer.sealed_bytes(),
-            fuzzy: self.members.iter().any(|member| member.fuzzy),
-            frozen: self.frozen.clone(),
-            shrunk: self.shrunk.clone(),
-            belied: self.belied.clone(),
-            scan: self.scan(),
-            lost_keys: Vec::new(),
-            clean_locks: None,
-            members: self.members.clone(),
-        }
-    }
 }

@@ -124,8 +124,8 @@ pub struct BackupOptions {
     pub memory_bytes: u64,
 }
 
-/// Enough for eight workers.
-const MEMORY_BYTES: u64 = 300 << 20;
+/// Memory to stay within when nothing else is said: enough for eight workers.
+pub const MEMORY_BYTES: u64 = 300 << 20;
 
 impl BackupOptions {
     /// All of these, read whole, and nothing allowed that is not as it should be.
@@ -189,6 +189,7 @@ impl BackupOptions {
 
 /// What a backup came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupReport {
     /// The snapshot; none in a dry run.
     pub snapshot: Option<SessionId>,

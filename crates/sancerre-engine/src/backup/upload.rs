@@ -13,6 +13,7 @@ use crate::frames::SMALL_PACK_BYTES;
 use crate::monitor::{Monitor, add};
 use crate::repository::Repository;
 use crate::repository::session::Session;
+use crate::store::Creation;
 
 /// Stored bytes after which a running session first tells the others what it has; doubled up to [`PUBLISH_BYTES_MAX`].
 const PUBLISH_BYTES_MIN: u64 = 256 << 20;

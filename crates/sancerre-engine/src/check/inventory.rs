@@ -1,7 +1,6 @@
 //! Which packs there should be and which there are: signed lists against the store's listing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use sancerre_format::id::{FramePlace, PackName, SessionId};
 use sancerre_format::names::{self, Folder, Zone, ZoneKey};
@@ -35,7 +34,7 @@ pub(super) enum Instead {
 
 /// Pack lists, and what the store has.
 pub(super) struct Inventory {
-    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) catalogue: Catalogue,
     pub(super) present: Present,
     pub(super) moves: Moves,
     pub(super) bad_lists: Vec<BadList>,
@@ -44,16 +43,16 @@ pub(super) struct Inventory {
 }
 
 /// Takes the inventory, and the log that it fits: a gc that ended meanwhile may have moved and deleted what `log` names.
-pub(super) async fn take(repository: &Repository, log: &Arc<Log>) -> Result<(Arc<Log>, Inventory)> {
-    let mut log = Arc::clone(log);
+pub(super) async fn take(repository: &Repository, log: &Log) -> Result<(Log, Inventory)> {
+    let mut log = log.clone();
     loop {
         let inventory = Inventory::load(repository, &log).await?;
-        let mut newer = Log::clone(&log);
+        let mut newer = log.clone();
         newer.refresh(repository).await?;
         if newer.collectors().eq(log.collectors()) {
             return Ok((log, inventory));
         }
-        log = Arc::new(newer);
+        log = newer;
     }
 }
 
@@ -70,7 +69,7 @@ impl Inventory {
         }
         needed.retain(|pack| catalogue.pack(*pack).is_none());
         catalogue.add_missing(unlisted::find(repository, log, &present, &needed).await?);
-        Ok(Self { catalogue: Arc::new(catalogue), present, moves, bad_lists, missing_lists })
+        Ok(Self { catalogue, present, moves, bad_lists, missing_lists })
     }
 
     /// The keys of lists that manifests count and the store does not have, by session.

@@ -67,6 +67,13 @@ pub struct CheckOptions {
     pub quarantine: bool,
 }
 
+impl CheckOptions {
+    /// All that can be told of packs that are read so far; nothing is published.
+    pub fn new(read_data: ReadData) -> Self {
+        Self { read_data, quarantine: false }
+    }
+}
+
 /// Checks the zone's snapshots and everything they need.
 ///
 /// Errors: a store that does not answer or refuses; an interrupt; [`Error::Usage`](crate::Error::Usage) for options
@@ -81,7 +88,7 @@ pub struct CheckOptions {
 /// # save(&repository).await?;
 /// use sancerre_engine::{CheckOptions, ReadData, check};
 ///
-/// let report = check(&repository, &CheckOptions { read_data: ReadData::All, quarantine: false }, monitor).await?;
+/// let report = check(&repository, &CheckOptions::new(ReadData::All), monitor).await?;
 /// assert_eq!((report.snapshots, report.worst()), (1, None));
 /// # Ok(()) }
 /// ```
@@ -99,14 +106,13 @@ pub async fn check(
     // What no listing shows, such as a link that leads nowhere, is told when it is read by name.
     log.settle(repository, Log::END).await?;
     log.judge();
-    let log = Arc::new(log);
     check_log(repository, &log, options, monitor).await
 }
 
 /// Checks what a log that was read names. With no keys at hand it sees what is public, and that is what an audit is.
 pub(crate) async fn check_log(
     repository: &Repository,
-    log: &Arc<Log>,
+    log: &Log,
     options: &CheckOptions,
     monitor: &Monitor,
 ) -> Result<CheckReport> {
@@ -153,11 +159,11 @@ pub(crate) async fn check_log(
     })
 }
 
-async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Arc<Log>) -> Result<Run<'a>> {
+async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Log) -> Result<Run<'a>> {
     let (log, inventory) = inventory::take(repository, log).await?;
     let mut findings = Findings::default();
     let subjects = subjects::read(repository, &log, &mut findings);
-    let frames = Frames::new(repository.clone(), Arc::clone(&log), Arc::clone(&inventory.catalogue));
+    let frames = Frames::new(repository, &log, &inventory.catalogue);
     for subject in &subjects {
         frames.learn(&subject.uses.clone().unwrap_or_default()).await?;
     }

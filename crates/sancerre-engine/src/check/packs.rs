@@ -55,7 +55,7 @@ pub(super) async fn compare(run: &mut Run<'_>, counted: &mut Counted) -> Result<
     let lying = run.inventory.moves.by_pack(&uses);
     let needed: BTreeSet<PackName> = lying.keys().copied().collect();
     counted.packs = u64::try_from(needed.len()).unwrap_or(u64::MAX);
-    let catalogue = Arc::clone(&run.inventory.catalogue);
+    let catalogue = run.inventory.catalogue.clone();
     for pack in &needed {
         let listed = catalogue.pack(*pack).map_or(0, |listed| listed.size_bytes);
         counted.pack_bytes = counted.pack_bytes.saturating_add(listed);
@@ -181,7 +181,7 @@ fn choose(
 ) -> Vec<Job> {
     let quarantined = run.quarantine.packs(&run.inventory.moves);
     let doubtful = |pack: &PackName| needed.contains(pack) && quarantined.contains_pack(pack);
-    let catalogue = Arc::clone(&run.inventory.catalogue);
+    let catalogue = run.inventory.catalogue.clone();
     let readable = |(pack, listed): &(PackName, &ListedPack)| {
         let history = run.quarantine.has_pack(*pack) && !needed.contains(pack);
         run.inventory.present.has(*pack, listed) && !history

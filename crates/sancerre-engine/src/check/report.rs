@@ -66,6 +66,7 @@ pub struct Cost {
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CheckReport {
     /// Snapshots checked.
     pub snapshots: u64,

@@ -21,7 +21,7 @@ pub(crate) use crate::repository::tolerate::tolerate;
 pub(super) struct Run<'a> {
     pub(super) repository: &'a Repository,
     pub(super) monitor: &'a Monitor,
-    pub(super) log: Arc<Log>,
+    pub(super) log: Log,
     pub(super) frames: Arc<Frames>,
     pub(super) inventory: Inventory,
     pub(super) subjects: Vec<CheckedSnapshot>,

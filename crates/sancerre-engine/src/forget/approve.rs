@@ -12,9 +12,11 @@ use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
 use crate::repository::log::{ApprovalRequest, Log, Pending};
 use crate::repository::session::{append, one_line};
+use crate::store::Creation;
 
 /// What an approval came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Approved {
     /// Number of its log entry.
     pub entry: u64,

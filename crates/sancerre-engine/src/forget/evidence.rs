@@ -108,7 +108,7 @@ impl Candidate {
 
 impl Doubt {
     /// Whether it is that clocks differ, or differed when the repository was copied: that does not pass by itself.
-    pub fn is_of_clocks(&self) -> bool {
+    pub(crate) fn is_of_clocks(&self) -> bool {
         matches!(self, Self::Disagree { .. } | Self::Misdated { .. })
     }
 }

@@ -53,6 +53,9 @@ pub enum Selection {
     },
 }
 
+/// Most of a machine's snapshots that may go at once, in per cent, when nothing else is said: a mistake is then half a loss at most.
+pub const MAX_DROP_PERCENT: u8 = 50;
+
 /// How to forget.
 #[derive(Debug, Clone)]
 pub struct ForgetOptions {
@@ -67,14 +70,15 @@ pub struct ForgetOptions {
 }
 
 impl ForgetOptions {
-    /// So, but not more than half of a machine's snapshots at once.
+    /// So, but not more than [`MAX_DROP_PERCENT`] of a machine's snapshots at once.
     pub fn new(selection: Selection, reason: &str) -> Self {
-        Self { selection, reason: reason.to_owned(), max_drop_percent: 50, dry_run: false }
+        Self { selection, reason: reason.to_owned(), max_drop_percent: MAX_DROP_PERCENT, dry_run: false }
     }
 }
 
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ForgetReport {
     /// Every snapshot that was considered, in log order.
     pub decisions: Vec<Decision>,
@@ -101,24 +105,24 @@ pub struct ForgetReport {
 /// let selection = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
 /// // The only snapshot of its machine is all of them.
 /// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(selection, "not needed any more") };
-/// let report = forget(&repository, Log::load(&repository).await?, &options).await?;
+/// let report = forget(&repository, &mut Log::load(&repository).await?, &options).await?;
 /// assert!(report.entry.is_some());
 /// assert!(Log::load(&repository).await?.snapshots().is_empty());
 /// # Ok(()) }
 /// ```
-pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptions) -> Result<ForgetReport> {
+pub async fn forget(repository: &Repository, log: &mut Log, options: &ForgetOptions) -> Result<ForgetReport> {
     log.refuse_unread(&repository.keys.zone)?;
     let next = log.end();
     log.complete(repository, next).await?;
-    let all = evidence::gather(repository, &log).await?;
+    let all = evidence::gather(repository, log).await?;
     let approvals_needed = log.retention().approvals_needed();
     let decisions = match &options.selection {
         Selection::Rules { rules, vms, tags } => {
             rules.validate()?;
-            let considered = filtered(repository, &log, &all, vms, tags)?;
+            let considered = filtered(repository, log, &all, vms, tags)?;
             plan::plan(rules, &considered, &all)
         }
-        Selection::Named { snapshots, even_last } => named(&log, &all, snapshots, *even_last)?,
+        Selection::Named { snapshots, even_last } => named(log, &all, snapshots, *even_last)?,
     };
     check_limit(&decisions, &all, options.max_drop_percent)?;
     let dropped: Vec<SessionId> = decisions
@@ -130,7 +134,7 @@ pub async fn forget(repository: &Repository, mut log: Log, options: &ForgetOptio
         true => None,
         false => {
             let named = Snapshots { snapshots: dropped, reason: one_line(&options.reason) };
-            Some(append(repository, &log, Kind::Forget(named), &[]).await?.number)
+            Some(append(repository, log, Kind::Forget(named), &[]).await?.number)
         }
     };
     Ok(ForgetReport { decisions, entry, approvals_needed })

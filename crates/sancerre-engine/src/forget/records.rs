@@ -30,13 +30,13 @@ use crate::repository::session::{abort_other, append, one_line};
 /// let snapshots = BTreeSet::from([snapshot]);
 /// hold(&repository, &snapshots, "the case is open").await?;
 /// let options = ForgetOptions::new(Selection::Named { snapshots, even_last: true }, "not needed any more");
-/// let refused = forget(&repository, Log::load(&repository).await?, &options).await;
+/// let refused = forget(&repository, &mut Log::load(&repository).await?, &options).await;
 /// assert!(matches!(refused, Err(Error::Refused(_))));
 /// # Ok(()) }
 /// ```
 pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
-    let log = known(repository, snapshots).await?;
-    rescue(repository, log, snapshots, Kind::Hold(held(snapshots, reason))).await
+    let mut log = known(repository, snapshots).await?;
+    rescue(repository, &mut log, snapshots, Kind::Hold(held(snapshots, reason))).await
 }
 
 /// Takes a forget back. Returns the entry's number.
@@ -55,24 +55,25 @@ pub async fn hold(repository: &Repository, snapshots: &BTreeSet<SessionId>, reas
 /// let snapshots = BTreeSet::from([snapshot]);
 /// let named = Selection::Named { snapshots: snapshots.clone(), even_last: true };
 /// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "by mistake") };
-/// forget(&repository, Log::load(&repository).await?, &options).await?;
+/// forget(&repository, &mut Log::load(&repository).await?, &options).await?;
 /// undelete(&repository, &snapshots, "it is needed").await?;
 /// assert_eq!(Log::load(&repository).await?.snapshots().len(), 1);
 /// # Ok(()) }
 /// ```
 pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, reason: &str) -> Result<u64> {
-    let log = known(repository, snapshots).await?;
+    let mut log = known(repository, snapshots).await?;
     let retention = log.retention();
     let is_neither =
         |snapshot: &&SessionId| retention.forgotten_by(snapshot).is_none() && !retention.is_asked(snapshot);
     if let Some(other) = snapshots.iter().find(is_neither) {
         return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.intent)));
     }
-    rescue(repository, log, snapshots, Kind::Undelete(named(snapshots, reason))).await
+    rescue(repository, &mut log, snapshots, Kind::Undelete(named(snapshots, reason))).await
 }
 
 /// What came of a wish to end holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Released {
     /// Number of its log entry.
     pub entry: u64,
@@ -135,7 +136,7 @@ pub async fn release(
 ///
 /// Errors: [`Error::Usage`] for a public name that no backup has; as [`hold`].
 pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &str) -> Result<u64> {
-    let log = Log::load(repository).await?;
+    let mut log = Log::load(repository).await?;
     log.refuse_unread(&repository.keys.zone)?;
     let announced = |vm: &Title| {
         log.entries()
@@ -151,7 +152,7 @@ pub async fn hold_vms(repository: &Repository, vms: &BTreeSet<Title>, reason: &s
     let of_vms = log.committed().filter(|snapshot| vms.contains(&snapshot.manifest.fields.vm));
     let there = |session: &SessionId| retention.collected_by(session).is_none();
     let snapshots = of_vms.map(|snapshot| snapshot.session()).filter(there).collect();
-    rescue(repository, log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
+    rescue(repository, &mut log, &snapshots, Kind::Hold(held_vms(vms, reason))).await
 }
 
 /// Ends the holds of machines as [`release`] does; snapshots that are held themselves stay so.
@@ -224,11 +225,11 @@ fn named(snapshots: &BTreeSet<SessionId>, reason: &str) -> Snapshots {
 /// A collector with a lower number may not have read the record: it is ended, or what it did is known.
 async fn rescue(
     repository: &Repository,
-    mut log: Log,
+    log: &mut Log,
     snapshots: &BTreeSet<SessionId>,
     kind: Kind,
 ) -> Result<u64> {
-    let number = append(repository, &log, kind, &[]).await?.number;
+    let number = append(repository, log, kind, &[]).await?.number;
     log.refresh(repository).await?;
     log.complete(repository, number).await?;
     // It may be a collector of a later version, which has not read this record.
@@ -244,7 +245,7 @@ async fn rescue(
         log.refuse_forgotten(late)?;
     }
     log.judge();
-    match in_doubt(&log, snapshots, number) {
+    match in_doubt(log, snapshots, number) {
         None => Ok(number),
         Some((gc, snapshot)) => Err(Error::Refused(format!(
             "log entry {number} is written, but may be too late: snapshot {} was forgotten below gc {gc}, whose commit \

@@ -14,6 +14,7 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Abandon, Kind};
 use sancerre_format::names;
 
+use super::packs::Packs;
 use crate::error::{Error, Result, StoreError};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
@@ -155,7 +156,7 @@ async fn refuse_lost(repository: &Repository, log: &Log, number: u64) -> Result<
 pub(super) async fn keep_copies(
     repository: &Repository,
     log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     doomed: &mut BTreeSet<PackName>,
     monitor: &Monitor,
 ) -> Result<Vec<String>> {
@@ -165,7 +166,7 @@ pub(super) async fn keep_copies(
     if !doomed.iter().any(|pack| is_given_up(pack.session)) {
         return Ok(Vec::new());
     }
-    let copies = needed_copies(repository, log, (catalogue, present), monitor).await?;
+    let copies = needed_copies(repository, log, packs, monitor).await?;
     let kept: Vec<PackName> = doomed.intersection(&copies).copied().collect();
     let burns = |pack: &PackName| {
         let by = log.commits().filter(|(.., lists)| lists.dead.contains_pack(pack));
@@ -190,7 +191,7 @@ pub(super) async fn keep_copies(
 pub(super) async fn needed_copies(
     repository: &Repository,
     log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     monitor: &Monitor,
 ) -> Result<BTreeSet<PackName>> {
     let abandoned: BTreeSet<u64> = log.abandoned().keys().map(|gc| gc.number).collect();
@@ -198,9 +199,10 @@ pub(super) async fn needed_copies(
     let void = log.void_sessions();
     let is_given_up = |pack: &PackName| abandoned.contains(&pack.session) || void.contains(&pack.session);
     // Readers look into packs that no list names too.
+    let find = |pack: PackName| PackRef::find(&packs.catalogue, pack);
     let (named, mut kept): (BTreeSet<PackName>, BTreeSet<PackName>) =
-        present.names().filter(is_given_up).partition(|pack| PackRef::find(catalogue, *pack).is_some());
-    let sources: Vec<PackRef> = named.into_iter().filter_map(|pack| PackRef::find(catalogue, pack)).collect();
+        packs.present.names().filter(is_given_up).partition(|pack| find(*pack).is_some());
+    let sources: Vec<PackRef> = named.into_iter().filter_map(find).collect();
     if sources.is_empty() {
         return Ok(kept);
     }

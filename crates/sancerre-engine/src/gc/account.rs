@@ -5,13 +5,13 @@ use sancerre_advice::Verb::{Abandon, RevokeKeeper, UndeleteOne};
 use sancerre_format::FormatError;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
-use sancerre_format::names;
+use sancerre_format::names::{self, Zone};
 use sancerre_format::outcome::Commit;
 use sancerre_format::record::Fields;
 
 use crate::error::{Error, Result, StoreError};
 use crate::repository::Repository;
-use crate::repository::log::{Complaint, Log, LogEntry, Outcome};
+use crate::repository::log::{Complaint, Log, LogEntry, Outcome, Retention};
 
 /// Checks the log below `number`, and judges its commits.
 ///
@@ -37,7 +37,20 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
         });
     }
     refuse_disputed(repository, log, number.min(log.end()))?;
-    let (retention, abandoned) = (log.retention_below(number), log.abandoned());
+    let retention = log.retention_below(number);
+    refuse_early(repository, log, &retention)?;
+    refuse_unverified(zone, log, number, &retention)?;
+    refuse_hidden(zone, log, number, &retention)?;
+    if let Some(replaced) = log.replaced(number).next() {
+        return Err(Error::Replaced { key: names::outcome(zone, &replaced), session: replaced });
+    }
+    log.judge();
+    refuse_waiting(repository, log, number)?;
+    refuse_lies(repository, log)
+}
+
+/// Whoever forgets what its manifest still keeps has a wrong clock, or lies.
+fn refuse_early(repository: &Repository, log: &Log, retention: &Retention) -> Result<()> {
     if let Some((snapshot, entry)) = retention.forgotten_too_early(repository.host.clock.now()) {
         let by = log
             .entry(entry)
@@ -51,6 +64,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             UndeleteOne(snapshot.intent.to_string())
         )));
     }
+    Ok(())
+}
+
+fn refuse_unverified(zone: &Zone, log: &Log, number: u64, retention: &Retention) -> Result<()> {
+    let abandoned = log.abandoned();
     for entry in log.entries().filter(|entry| entry.session.number < number && entry.entry.is_ok()) {
         match &entry.outcome {
             Outcome::Invalid(error)
@@ -64,6 +82,11 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// What a commit or a writer saw is there, or went by a decision.
+fn refuse_hidden(zone: &Zone, log: &Log, number: u64, retention: &Retention) -> Result<()> {
     let hidden = |session: &SessionId| {
         // What was given up with its log entry is missing by decision.
         let is_given_up =
@@ -78,12 +101,7 @@ pub(super) fn account(repository: &Repository, log: &mut Log, number: u64) -> Re
             return Err(Error::Hidden { key: names::outcome(zone, &session), entry: witness });
         }
     }
-    if let Some(replaced) = log.replaced(number).next() {
-        return Err(Error::Replaced { key: names::outcome(zone, &replaced), session: replaced });
-    }
-    log.judge();
-    refuse_waiting(repository, log, number)?;
-    refuse_lies(repository, log)
+    Ok(())
 }
 
 /// Whoever lies about what stood at a number, what the other needs would look like garbage.

@@ -18,7 +18,7 @@ use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::Present;
 use crate::repository::log::{Carried, Log, LogEntry, Outcome, decode_checkpoint};
-use crate::store::{Put, Removal};
+use crate::store::{Creation, Put, Removal};
 
 /// Checkpoints that stay besides the new one: a reader may be about to read the last, and one may be damaged.
 const KEPT: usize = 3;

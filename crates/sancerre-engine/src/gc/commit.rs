@@ -16,7 +16,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::notes;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, needed};
-use crate::store::Put;
+use crate::store::{Creation, Put};
 
 /// The sessions whose outcomes the plan knew (K), and the records that it read. Of a damaged outcome that was given up it
 /// did not know what it names, and the right bytes may come back.

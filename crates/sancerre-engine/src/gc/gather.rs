@@ -13,6 +13,7 @@ use sancerre_format::seal::{RootKey, UNIT_BYTES_MAX, sealed_bytes};
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
+use crate::store::Creation;
 
 /// What a pack needs besides frames (FORMAT.md §5): head and trailer, and for each session, frame and piece.
 const FIXED_BYTES: usize = 80 + 42 + 64;

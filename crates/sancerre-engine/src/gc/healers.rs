@@ -22,13 +22,13 @@ use sancerre_format::id::{ContentId, FrameName, PackName, Place};
 use sancerre_format::node::{Geometry, LeafEntry, Node};
 use sancerre_format::pack::DirectoryEntry;
 
+use super::packs::Packs;
 use super::weigh::is_partial;
 use crate::error::{Error, Result, StoreError};
 use crate::frames::Frames;
 use crate::map::MapReader;
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, Moves, PackAndFrameSet, Snapshot, open_body};
 use crate::repository::pack_ends::{Contents, PackEnds, PackRef, fetch_all};
 
@@ -38,8 +38,7 @@ const WANTED_MAX: usize = 4 << 20;
 /// What is there.
 pub(super) struct Stock<'a> {
     pub(super) log: &'a Log,
-    pub(super) catalogue: &'a Catalogue,
-    pub(super) present: &'a Present,
+    pub(super) packs: &'a Packs,
     pub(super) moves: &'a Moves,
     /// What snapshots need, by the pack in which it lies.
     pub(super) lying: &'a BTreeMap<PackName, FrameSet>,
@@ -60,8 +59,7 @@ pub(super) async fn healers(
     if lost.is_empty() || candidates.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let (log, catalogue) = (Arc::new(stock.log.clone()), Arc::new(stock.catalogue.clone()));
-    let frames = Arc::new(Frames::new(repository.clone(), log, catalogue));
+    let frames = Arc::new(Frames::new(repository, stock.log, &stock.packs.catalogue));
     let mut search = Search::new(stock, quarantined, frames, monitor);
     for snapshot in snapshots {
         let uses = snapshot.uses()?;
@@ -81,9 +79,9 @@ pub(super) async fn healers(
 impl Stock<'_> {
     /// Whether a pack is there as it was listed; one that no list names restores find in the store's listing.
     fn has(&self, pack: &PackName) -> bool {
-        match self.catalogue.pack(*pack) {
-            Some(listed) => self.present.has(*pack, listed),
-            None => !self.present.found(*pack).is_empty(),
+        match self.packs.catalogue.pack(*pack) {
+            Some(_) => self.packs.has(*pack),
+            None => !self.packs.lacks(*pack),
         }
     }
 
@@ -100,12 +98,12 @@ impl Stock<'_> {
 
     /// Packs of which not everything is needed.
     fn candidates(&self) -> BTreeSet<PackName> {
-        let could_go = |pack: &PackName| match (self.lying.get(pack), self.catalogue.pack(*pack)) {
+        let could_go = |pack: &PackName| match (self.lying.get(pack), self.packs.catalogue.pack(*pack)) {
             (None, _) => true,
             (Some(needed), Some(listed)) => is_partial(needed, listed.frames),
             (Some(_), None) => false,
         };
-        self.present.names().filter(could_go).collect()
+        self.packs.present.names().filter(could_go).collect()
     }
 
     fn needs(&self, frame: &FrameName, pack: &PackName) -> bool {
@@ -267,7 +265,7 @@ impl<'a> Search<'a> {
     /// Asks the tables of the packs that could go for what is wanted. A pack whose table cannot be read may hold anything.
     async fn scan(&mut self, repository: &Repository, candidates: &BTreeSet<PackName>) -> Result<()> {
         let ids = std::mem::take(&mut self.fresh);
-        let find = |pack: &PackName| PackRef::find(self.stock.catalogue, *pack);
+        let find = |pack: &PackName| PackRef::find(&self.stock.packs.catalogue, *pack);
         // What was uploaded and never listed nobody finds; the list of a snapshot may come back.
         let was_listed = |pack: &&PackName| {
             find(pack).is_none()

@@ -10,27 +10,27 @@ use futures::StreamExt;
 use sancerre_format::id::PackName;
 use sancerre_format::names::{Folder, ZoneKey};
 
+use super::packs::Packs;
 use crate::error::{Error, Result, StoreError};
 use crate::index::unread_segments;
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry};
 use crate::store::Removal;
 
 /// Deletes in flight at once.
 const DELETES_IN_FLIGHT: usize = 32;
 
-/// Deletes what nobody reads; `deleted` are the packs that are gone since `present` was listed. What goes wrong is told: the
+/// Deletes what nobody reads; `deleted` are the packs that are gone since they were listed. What goes wrong is told: the
 /// next gc tries again.
 pub(super) async fn sweep(
     repository: &Repository,
     log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     deleted: &BTreeSet<PackName>,
     monitor: &Monitor,
 ) {
-    if let Err(error) = try_sweep(repository, log, (catalogue, present), deleted, monitor).await {
+    if let Err(error) = try_sweep(repository, log, packs, deleted, monitor).await {
         monitor.warn(Topic::Aside, format!("lists and index segments that nobody needs were left: {error}"));
     }
 }
@@ -38,11 +38,11 @@ pub(super) async fn sweep(
 async fn try_sweep(
     repository: &Repository,
     log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     deleted: &BTreeSet<PackName>,
     monitor: &Monitor,
 ) -> Result<()> {
-    let dead = dead_sessions(log, (catalogue, present), deleted);
+    let dead = dead_sessions(log, packs, deleted);
     let zone = &repository.keys.zone;
     let mut keys = Vec::new();
     for listed in repository.list(Folder::Lists).await? {
@@ -70,24 +70,15 @@ async fn try_sweep(
 }
 
 /// The sessions whose packs are all burnt and gone, and of which no snapshot may still be had.
-fn dead_sessions(
-    log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
-    deleted: &BTreeSet<PackName>,
-) -> BTreeSet<u64> {
+fn dead_sessions(log: &Log, packs: &Packs, deleted: &BTreeSet<PackName>) -> BTreeSet<u64> {
     let burnt = log.burnt(Log::END);
-    let is_there = |pack: &PackName| !present.found(*pack).is_empty() && !deleted.contains(pack);
-    let listed = catalogue.packs().map(|(pack, _)| pack);
-    let packs: BTreeSet<PackName> = listed.chain(present.names()).collect();
+    let is_there = |pack: &PackName| !packs.lacks(*pack) && !deleted.contains(pack);
+    let listed = packs.catalogue.packs().map(|(pack, _)| pack);
+    let all: BTreeSet<PackName> = listed.chain(packs.present.names()).collect();
     let in_use =
-        packs.iter().filter(|pack| is_there(pack) || !burnt.contains_pack(pack)).map(|pack| pack.session);
+        all.iter().filter(|pack| is_there(pack) || !burnt.contains_pack(pack)).map(|pack| pack.session);
     let snapshots = log.remaining_below(Log::END).into_iter().map(|snapshot| snapshot.session().number);
     let in_use: BTreeSet<u64> = in_use.chain(snapshots).collect();
     let has_ended = |number: &u64| log.entry(*number).is_some_and(LogEntry::has_ended);
-    packs
-        .iter()
-        .map(|pack| pack.session)
-        .filter(|number| !in_use.contains(number))
-        .filter(has_ended)
-        .collect()
+    all.iter().map(|pack| pack.session).filter(|number| !in_use.contains(number)).filter(has_ended).collect()
 }

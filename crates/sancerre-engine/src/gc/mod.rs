@@ -19,6 +19,7 @@ mod healers;
 mod lists;
 mod locks;
 mod moved;
+mod packs;
 pub mod plan;
 mod source;
 mod sweep;
@@ -33,10 +34,11 @@ use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{KEEPERS, Kind};
 
 use crate::error::{Error, Result};
+use crate::forget::MAX_DROP_PERCENT;
 use crate::lock::clean::{self, CleanLocks, Whose};
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, Present};
+use crate::repository::catalogue::Present;
 use crate::repository::log::{Log, Moves, Pending, needed};
 use crate::repository::session::refuse_revoked;
 use crate::repository::session::{abort_other, append};
@@ -45,8 +47,8 @@ use crate::suspicion;
 pub use abandon::abandon;
 use copy::{Copied, copy};
 use healers::Stock;
+use packs::Packs;
 use plan::{Plan, PlanInput};
-use sweep::Swept;
 use wait::Waiting;
 use weigh::weigh;
 
@@ -72,7 +74,7 @@ pub struct GcOptions {
     pub checkpoint_after_entries: u64,
 }
 
-/// As the command line collects when it is told nothing else.
+/// As everybody collects who says nothing else; the command line takes its defaults from here.
 impl Default for GcOptions {
     fn default() -> Self {
         Self {
@@ -81,7 +83,7 @@ impl Default for GcOptions {
             silent_seconds: 12 * 60 * 60,
             max_repack_bytes: 64 << 30,
             max_unused_percent: 5,
-            max_drop_percent: 50,
+            max_drop_percent: MAX_DROP_PERCENT,
             checkpoint_after_entries: CHECKPOINT_AFTER_ENTRIES,
         }
     }
@@ -92,6 +94,7 @@ pub const CHECKPOINT_AFTER_ENTRIES: u64 = 16;
 
 /// What a collection came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GcReport {
     /// What was planned.
     pub plan: Plan,
@@ -144,7 +147,7 @@ pub struct GcReport {
 /// let named = Selection::Named { snapshots: BTreeSet::from([snapshot]), even_last: true };
 /// // The only snapshot of its machine is all of them.
 /// let options = ForgetOptions { max_drop_percent: 100, ..ForgetOptions::new(named, "not needed any more") };
-/// forget(&repository, Log::load(&repository).await?, &options).await?;
+/// forget(&repository, &mut Log::load(&repository).await?, &options).await?;
 /// let report = gc(&repository, &GcOptions { max_drop_percent: 100, ..GcOptions::default() }, monitor).await?;
 /// assert!(report.committed && report.freed_bytes > 0);
 /// # Ok(()) }
@@ -197,51 +200,42 @@ async fn run(repository: &Repository, options: &GcOptions, monitor: &Monitor) ->
             return Ok(report);
         }
     }
-    let catalogue = read_lists(repository, &log, monitor).await?;
-    let present = Present::load(repository).await?;
-    repository.store.must_list_all()?;
-    report.plan = make_plan(repository, &log, (&catalogue, &present), options, monitor).await?;
+    let packs = Packs::load(repository, &log, monitor).await?;
+    report.plan = make_plan(repository, &log, &packs, options, monitor).await?;
     if options.dry_run || !is_worth_it(&log, &report) {
         return Ok(report);
     }
-    collect(repository, log, (&catalogue, &present), options, &mut waiting, monitor, &mut report).await?;
+    collect(repository, &mut log, &packs, options, &mut waiting, monitor, &mut report).await?;
     Ok(report)
-}
-
-async fn read_lists(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Catalogue> {
-    let (catalogue, bad_lists) = Catalogue::load_all(repository, log).await?;
-    bad_lists.iter().for_each(|bad| bad.tell(monitor));
-    Ok(catalogue)
 }
 
 /// G1, second half: what would go, and what would be rewritten.
 async fn make_plan(
     repository: &Repository,
     log: &Log,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     options: &GcOptions,
     monitor: &Monitor,
 ) -> Result<Plan> {
     let moves = Moves::below(log, Log::END);
     // What is forgotten is given up by this very gc.
     let live = log.snapshots();
-    gate::prove(repository, log, (&moves, &live), &gate::doomed(present, &log.burnt(Log::END)))?;
+    gate::prove(repository, log, (&moves, &live), &gate::doomed(&packs.present, &log.burnt(Log::END)))?;
     let lying = moves.by_pack(&needed(live.iter().copied())?);
-    let gone = lying.keys().filter(|pack| present.found(**pack).is_empty()).count();
+    let gone = lying.keys().filter(|pack| packs.lacks(**pack)).count();
     if gone > 0 {
         monitor.warn(Topic::Damage, format!(
             "{gone} packs that snapshots need are missing from the store: run {Check} before anything else is forgotten"
         ));
     }
-    let weights = weigh(repository, (catalogue, present), &lying, monitor).await?;
-    let stock = Stock { log, catalogue, present, moves: &moves, lying: &lying };
+    let weights = weigh(repository, packs, &lying, monitor).await?;
+    let stock = Stock { log, packs, moves: &moves, lying: &lying };
     let healers = healers::healers(repository, &stock, &live, monitor).await?;
-    let copies = abandon::needed_copies(repository, log, (catalogue, present), monitor).await?;
+    let copies = abandon::needed_copies(repository, log, packs, monitor).await?;
     let generation = repository.keys.generation();
     let input = PlanInput {
         log,
-        catalogue,
-        present,
+        packs,
         lying: &lying,
         weights: &weights,
         copies: &copies,
@@ -249,7 +243,7 @@ async fn make_plan(
         generation,
     };
     let mut plan = plan::plan(&input, options);
-    locks::leave_locked(repository, present, &mut plan).await?;
+    locks::leave_locked(repository, &packs.present, &mut plan).await?;
     if plan.healing.packs > 0 {
         monitor.warn(Topic::Damage, format!(
             "packs that no snapshot names stay ({} of them): they hold other copies of what snapshots need from packs that \
@@ -282,19 +276,19 @@ fn is_worth_it(log: &Log, report: &GcReport) -> bool {
 /// G2 to G7.
 async fn collect(
     repository: &Repository,
-    mut log: Log,
-    (catalogue, present): (&Catalogue, &Present),
+    log: &mut Log,
+    packs: &Packs,
     options: &GcOptions,
     waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<()> {
-    let known = commit::decided(&log);
+    let known = commit::decided(log);
     let proposal = GcLists { dead: report.plan.proposed(), ..GcLists::default() };
     let kind = Kind::Gc { generation: repository.keys.zone_secrets()?.generation };
-    let session = append(repository, &log, kind, &proposal.encode()?).await?;
+    let session = append(repository, log, kind, &proposal.encode()?).await?;
     report.number = Some(session.number);
-    let copied = copy_and_close(repository, &mut log, session, catalogue, waiting, monitor, report).await;
+    let copied = copy_and_close(repository, log, session, packs, waiting, monitor, report).await;
     let copied = match copied {
         Ok(copied) => copied,
         Err(error) => {
@@ -307,32 +301,31 @@ async fn collect(
         return Ok(());
     }
     let seen = (&proposal, &copied, &known, &report.plan.healers);
-    let lists = match last_look(repository, &mut log, session, seen, present, options).await {
+    let lists = match last_look(repository, log, session, seen, &packs.present, options).await {
         Ok(lists) => lists,
         Err(error) => {
             give_up(repository, session, &error.to_string(), monitor).await;
             return Err(error);
         }
     };
-    commit::commit(repository, &log, session, &lists).await?;
+    commit::commit(repository, log, session, &lists).await?;
     report.committed = true;
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
-    let mut doomed = gate::before_sweep(repository, &mut log, (session, &lists), present).await?;
+    let mut doomed = gate::before_sweep(repository, log, (session, &lists), &packs.present).await?;
     // First, so that whoever says of what is not there that it was moved is named.
-    report.left = moved::keep_unproven(repository, &log, &lists, &mut doomed, monitor).await?;
-    let lists_and_store = (catalogue, present);
-    report.left.extend(abandon::keep_copies(repository, &log, lists_and_store, &mut doomed, monitor).await?);
+    report.left = moved::keep_unproven(repository, log, &lists, &mut doomed, monitor).await?;
+    report.left.extend(abandon::keep_copies(repository, log, packs, &mut doomed, monitor).await?);
     // Those that an earlier gc burnt, and that were still there when something was lost.
     doomed.retain(|pack| !report.plan.healers.contains(pack));
-    let Swept { packs, bytes, left } = sweep::sweep(repository, present, &doomed, monitor).await?;
-    (report.deleted_packs, report.freed_bytes) = (packs, bytes);
-    report.left.extend(left);
+    let swept = sweep::sweep(repository, &packs.present, &doomed, monitor).await?;
+    (report.deleted_packs, report.freed_bytes) = (swept.packs, swept.bytes);
+    report.left.extend(swept.left);
     if report.left.is_empty() {
-        lists::sweep(repository, &log, (catalogue, present), &doomed, monitor).await;
+        lists::sweep(repository, log, packs, &doomed, monitor).await;
     }
-    checkpoint::follow(repository, &log, session, options.checkpoint_after_entries, monitor).await;
+    checkpoint::follow(repository, log, session, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }
 
@@ -365,14 +358,14 @@ async fn copy_and_close(
     repository: &Repository,
     log: &mut Log,
     session: SessionId,
-    catalogue: &Catalogue,
+    packs: &Packs,
     waiting: &mut Waiting,
     monitor: &Monitor,
     report: &mut GcReport,
 ) -> Result<Copied> {
     log.refresh(repository).await?;
     log.complete(repository, session.number).await?;
-    let copied = copy(repository, session, catalogue, &report.plan.moves, monitor).await?;
+    let copied = copy(repository, session, &packs.catalogue, &report.plan.moves, monitor).await?;
     report.waits_for = waiting.run(repository, log, session.number, monitor, &mut report.ended).await?;
     if report.waits_for.is_empty() {
         log.refuse_unread(&repository.keys.zone)?;

@@ -13,9 +13,9 @@ use sancerre_format::log::Kind;
 use sancerre_format::names::Time;
 
 use super::GcOptions;
+use super::packs::Packs;
 use super::weigh::Weight;
 use crate::notes;
-use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::log::{Log, LogEntry, Moves, Outcome, Retention};
 
 /// A pack with less garbage than this is not rewritten: more than four bytes would be moved for each that is freed.
@@ -112,8 +112,7 @@ impl Plan {
 /// What a plan is made from.
 pub(super) struct PlanInput<'a> {
     pub(super) log: &'a Log,
-    pub(super) catalogue: &'a Catalogue,
-    pub(super) present: &'a Present,
+    pub(super) packs: &'a Packs,
     /// What snapshots need, by the pack in which it lies.
     pub(super) lying: &'a BTreeMap<PackName, FrameSet>,
     /// How much that is, of packs of which something else is not needed.
@@ -133,8 +132,8 @@ pub(super) fn plan(input: &PlanInput<'_>, options: &GcOptions) -> Plan {
     let quarantined = log.quarantined(Log::END).touched(&Moves::below(log, Log::END));
     let mut plan = Plan { healers: input.healers.clone(), ..Plan::default() };
     let mut candidates = Vec::new();
-    for pack in input.present.names() {
-        let found = input.present.found(pack);
+    for pack in input.packs.present.names() {
+        let found = input.packs.present.found(pack);
         let entry = log.entry(pack.session);
         let kept_by_note = entry.and_then(|entry| notes::keeps(log, &retention, entry));
         let is_decided = match kept_by_note {
@@ -163,7 +162,7 @@ pub(super) fn plan(input: &PlanInput<'_>, options: &GcOptions) -> Plan {
     for one in choose(candidates, plan.live.bytes, plan.unused_bytes, options) {
         let Weight { kept_bytes, unused_bytes } = one.weight;
         let kept = Survivors { frames: one.frames.clone(), bytes: kept_bytes, unused_bytes };
-        plan.rewrite(one.pack, kept, input.present.found(one.pack));
+        plan.rewrite(one.pack, kept, input.packs.present.found(one.pack));
     }
     plan
 }
@@ -191,16 +190,15 @@ impl Candidate<'_> {
 
 fn candidate<'a>(input: &PlanInput<'a>, pack: PackName) -> Option<Candidate<'a>> {
     let (frames, weight) = (input.lying.get(&pack)?, *input.weights.get(&pack)?);
-    Some(Candidate { pack, frames, size_bytes: input.catalogue.pack(pack)?.size_bytes, weight })
+    Some(Candidate { pack, frames, size_bytes: input.packs.catalogue.pack(pack)?.size_bytes, weight })
 }
 
 /// What can be rewritten at all: what may be damaged is not passed on, but stored anew by backups, and then it is garbage.
 fn can_be_rewritten(input: &PlanInput<'_>, quarantined: &FrameSet, pack: &PackName) -> bool {
-    let listed = input.catalogue.pack(*pack);
     let made = input.log.generation(pack.session);
     made.is_some()
         && made == input.generation
-        && listed.is_some_and(|listed| input.present.has(*pack, listed))
+        && input.packs.has(*pack)
         && !quarantined.contains_pack(pack)
         && !input.healers.contains(pack)
 }

@@ -13,10 +13,10 @@ use sancerre_format::frames::{FrameSet, Members};
 use sancerre_format::id::PackName;
 use sancerre_format::pack::DirectoryEntry;
 
+use super::packs::Packs;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, Present};
 use crate::repository::pack_ends::{PackEnds, PackRef, fetch_all};
 
 /// What a pack's sealed frames weigh. What is around them (head, table, directory) is neither needed nor garbage.
@@ -34,14 +34,13 @@ pub(super) struct Weight {
 /// Errors: the store's; the user's wish to stop.
 pub(super) async fn weigh(
     repository: &Repository,
-    (catalogue, present): (&Catalogue, &Present),
+    packs: &Packs,
     lying: &BTreeMap<PackName, FrameSet>,
     monitor: &Monitor,
 ) -> Result<BTreeMap<PackName, Weight>> {
     let partly = lying.iter().filter_map(|(pack, needed)| {
-        let source = PackRef::find(catalogue, *pack)?;
-        let is_there = present.has(*pack, &source.listed);
-        (is_there && is_partial(needed, source.listed.frames)).then_some(source)
+        let source = PackRef::find(&packs.catalogue, *pack)?;
+        (packs.has(*pack) && is_partial(needed, source.listed.frames)).then_some(source)
     });
     let mut weights = BTreeMap::new();
     let mut read = std::pin::pin!(fetch_all(repository, partly.collect(), monitor));

@@ -44,6 +44,7 @@ const TABLES_IN_FLIGHT: usize = 8;
 
 /// What a merge did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MergeReport {
     /// Segments that need not be read any more.
     pub replaced: u64,

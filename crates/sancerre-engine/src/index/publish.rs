@@ -9,6 +9,7 @@ use sancerre_repository::index::sign_segment;
 use crate::error::{Error, Result, StoreError};
 use crate::repository::log::Log;
 use crate::repository::{Repository, session};
+use crate::store::Creation;
 
 /// Publishes segments under a log entry of their own. Only the last one covers others: whoever dies halfway leaves
 /// segments that add to the old ones and hide none.

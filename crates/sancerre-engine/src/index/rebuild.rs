@@ -35,6 +35,7 @@ const PACKS_IN_FLIGHT: usize = 16;
 
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RebuildReport {
     /// Packs whose tables were read.
     pub packs: u64,

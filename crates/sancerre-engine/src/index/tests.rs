@@ -1,7 +1,6 @@
 //! A rebuild that needs many segments.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use sancerre_format::id::{ContentId, Place};
 use sancerre_format::index::SegmentName;
@@ -42,7 +41,7 @@ async fn names(repository: &Repository) -> Vec<SegmentName> {
 
 async fn loaded(repository: &Repository) -> PlaceMap {
     let log = Log::load(repository).await.unwrap();
-    let catalogue = Arc::new(Catalogue::load_all(repository, &log).await.unwrap().0);
+    let catalogue = Catalogue::load_all(repository, &log).await.unwrap().0;
     let present = Present::load(repository).await.unwrap();
     let usable = ReusePolicy { own: None, avoid: log.avoid(Log::END).unwrap(), catalogue, present };
     let index = super::Index::load(repository, &log, &usable, 1 << 30, &Monitor::silent()).await.unwrap();

@@ -18,6 +18,7 @@ use crate::monitor::{Monitor, Topic};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::log::Log;
+use crate::store::Locking;
 use crate::store::lock::Lock;
 use crate::suspicion::{MachineNight, last_clean, machines};
 
@@ -147,7 +148,7 @@ async fn needs(repository: &Repository, log: &Log, clean: &[MachineNight]) -> Re
         of_all.extend(parts(log, snapshot)?);
     }
     let (catalogue, _) = Catalogue::load_all(repository, log).await?;
-    let needs = Needs::of(repository, &Arc::new(log.clone()), &needed, &catalogue).await?;
+    let needs = Needs::of(repository, log, &needed, &catalogue).await?;
     Ok(needs.only(&of_all))
 }
 

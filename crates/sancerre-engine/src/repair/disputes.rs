@@ -12,7 +12,7 @@ use super::{RepairOptions, RepairReport};
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::log::{Dispute, Log, filler};
-use crate::store::Put;
+use crate::store::{Creation, Put};
 
 /// Whether an outcome claims a number beside others.
 pub(super) fn is_claim(log: &Log, session: &SessionId) -> bool {

@@ -23,7 +23,7 @@ use crate::gc::abandon;
 use crate::repository::Repository;
 use crate::repository::log::{Log, LogEntry, Outcome, UNKNOWN, filler};
 use crate::repository::session::{append, one_line};
-use crate::store::Put;
+use crate::store::{Creation, Put};
 
 /// Gives up one object; returns what was done, in words. `log` knows of it afterwards.
 ///

@@ -140,7 +140,7 @@ async fn frames(repository: &Repository, log: &Log, anew: &Anew) -> Result<Arc<F
         catalogue.add_unlisted(*name, anew.session, *pack);
         all.insert_pack(*name);
     }
-    let frames = Frames::new(repository.clone(), Arc::new(log.clone()), Arc::new(catalogue));
+    let frames = Frames::new(repository, log, &catalogue);
     frames.learn(&all).await?;
     Ok(Arc::new(frames))
 }

@@ -20,7 +20,7 @@ use sancerre_advice::Verb::Snapshots;
 use sancerre_format::certificate::Role;
 use sancerre_format::id::{Hash, SessionId};
 use sancerre_format::log::Entry;
-use sancerre_format::names::{self, ZoneKey};
+use sancerre_format::names::{self, Zone, ZoneKey};
 use sancerre_format::record;
 
 use crate::check::tolerate;
@@ -29,7 +29,7 @@ use crate::index::{Whole, key_of, rebuild_index, segments};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
 use crate::repository::log::{COPIES, Log, LogEntry, Lost, UNKNOWN, copy_key};
-use crate::store::Put;
+use crate::store::{Creation, Put};
 
 pub use give_up::give_up;
 use give_up::is_hidden;
@@ -51,6 +51,7 @@ pub struct RepairOptions {
 
 /// What a repair came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RepairReport {
     /// What was written, or would be, as words.
     pub done: Vec<String>,
@@ -191,18 +192,26 @@ async fn fill(
 /// What only the right bytes, or the administrator's word, can help.
 fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
     let zone = &repository.keys.zone;
-    let advice = |key: &str| {
-        format!(
-            "nothing says what it said: bring it back from a copy of the repository, or give it up with {GivenUp} {key}. Until \
-             then nothing is added to the log, and nothing is deleted. If it was a hold, an undelete, a quarantine, a \
-             taint, a revocation or a number of approvals, its effect is lost with it, also on what was signed above it: stop every \
-             gc (timers too) first, and say it again before the next one; look at what is forgotten with {Snapshots}"
-        )
-    };
+    name_entries(zone, log, report);
+    name_unread(zone, log, report);
+    name_outcomes(zone, log, report);
+}
+
+/// The way to go on without an entry of which nothing says what it was.
+fn without_entry(key: &str) -> String {
+    format!(
+        "nothing says what it said: bring it back from a copy of the repository, or give it up with {GivenUp} {key}. Until \
+         then nothing is added to the log, and nothing is deleted. If it was a hold, an undelete, a quarantine, a \
+         taint, a revocation or a number of approvals, its effect is lost with it, also on what was signed above it: stop every \
+         gc (timers too) first, and say it again before the next one; look at what is forgotten with {Snapshots}"
+    )
+}
+
+fn name_entries(zone: &Zone, log: &Log, report: &mut RepairReport) {
     let is_disputed = |number: u64| log.dispute(number).is_some();
     for number in log.missing().filter(|number| !is_disputed(*number)).take(NAMED_MAX) {
         let key = names::log(zone, number);
-        let advice = advice(&key);
+        let advice = without_entry(&key);
         report.left.push((key, format!("it is missing; {advice}")));
     }
     let void = log.entries().map(|entry| entry.session).filter(|session| is_void(log, session));
@@ -214,6 +223,9 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
         );
         report.left.push((key, advice));
     }
+}
+
+fn name_unread(zone: &Zone, log: &Log, report: &mut RepairReport) {
     let (retention, abandoned) = (log.retention(), log.abandoned());
     let is_given_up = |key: &str| match ZoneKey::parse(zone, key) {
         Ok(ZoneKey::Outcome(session)) => {
@@ -229,11 +241,15 @@ fn name_lost(repository: &Repository, log: &Log, report: &mut RepairReport) {
             Ok(ZoneKey::Log(number)) if log.entry(number).is_some_and(|entry| entry.lost.is_some()) => {
                 continue;
             }
-            Ok(ZoneKey::Log(_)) => advice(&unread.key),
+            Ok(ZoneKey::Log(_)) => without_entry(&unread.key),
             _ => format!("make it readable again, or give it up with {GivenUp} {}", unread.key),
         };
         report.left.push((unread.key.clone(), format!("it cannot be read ({}); {advice}", unread.reason)));
     }
+}
+
+fn name_outcomes(zone: &Zone, log: &Log, report: &mut RepairReport) {
+    let retention = log.retention();
     for entry in log.entries().filter(|entry| is_hidden(log, entry)) {
         let key = names::outcome(zone, &entry.session);
         let advice = format!(

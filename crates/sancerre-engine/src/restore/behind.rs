@@ -4,7 +4,7 @@ use sancerre_image::Rest;
 
 use crate::error::Result;
 use crate::monitor::Topic;
-use crate::restore::write::Sink;
+use crate::restore::sink::Sink;
 
 /// Bytes wiped between two looks at whether the user wants to stop.
 const WIPE_BYTES: u64 = 256 << 20;

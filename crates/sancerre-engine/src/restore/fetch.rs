@@ -188,7 +188,7 @@ impl<'a> Fetcher<'a> {
         // Nobody waits for another who reads, who may be a future that nobody polls just now: two may read the same.
         let (repository, log) = (frames.repository(), frames.log());
         let (catalogue, _) = Catalogue::load(repository, &log, [pack.session]).await?;
-        let frames = Arc::new(Frames::new(repository.clone(), log, Arc::new(catalogue)));
+        let frames = Arc::new(Frames::new(repository, &log, &catalogue));
         Ok(Arc::clone(others().entry(pack.session).or_insert(frames)))
     }
 

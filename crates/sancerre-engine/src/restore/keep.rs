@@ -12,8 +12,8 @@ use sancerre_format::node::chunk_id;
 use crate::error::Result;
 use crate::restore::fetch::Fetcher;
 use crate::restore::plan::Piece;
+use crate::restore::sink::Sink;
 use crate::restore::walk::Window;
-use crate::restore::write::Sink;
 
 /// Chunks compared by one job: some 5 MiB.
 const CHUNKS_PER_JOB: usize = 64;

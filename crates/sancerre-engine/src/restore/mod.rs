@@ -19,6 +19,7 @@ mod keep;
 mod moved;
 mod open;
 mod plan;
+mod sink;
 mod streams;
 mod survey;
 mod walk;
@@ -33,7 +34,7 @@ use sancerre_image::{DiskTarget, Left};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, add};
 use fetch::Fetcher;
-use write::{Sink, Written};
+use sink::{Sink, Written};
 
 pub use crate::repository::snapshot::{SnapshotReader, open};
 pub use behind::Behind;
@@ -74,6 +75,7 @@ impl From<Box<RestoreFailure>> for Error {
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RestoreReport {
     /// Size of the disk.
     pub size_bytes: u64,

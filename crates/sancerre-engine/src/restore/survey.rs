@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::restore::fetch::Fetcher;
 use crate::restore::keep::{Found, compare};
 use crate::restore::plan::Holes;
+use crate::restore::sink::Sink;
 use crate::restore::walk::Walk;
-use crate::restore::write::Sink;
 
 /// Ranges that are remembered, 16 MiB of them; more are joined with what lies between.
 const RANGES_MAX: usize = 1 << 20;

@@ -1,67 +1,30 @@
 //! Writing a disk to a target: frames in any order, each decoded and written by one job.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::future::try_join;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
-use sancerre_format::bytes::to_u64;
 use sancerre_format::outcome::Member;
-use sancerre_image::DiskTarget;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
-use crate::monitor::{Monitor, add};
 use crate::restore::arrival::Arrival;
 use crate::restore::fallback::{Copies, Gone};
-use crate::restore::fetch::{Failed, Fetched, Fetcher};
+use crate::restore::fetch::{Failed, Fetcher};
 use crate::restore::keep::keep;
-use crate::restore::open::{open, stretch};
-use crate::restore::plan::{Holes, PackRange, plan, runs};
+use crate::restore::plan::{Holes, PackRange, plan};
+use crate::restore::sink::{Sink, Written};
 use crate::restore::streams::STREAMS_MAX;
-use crate::restore::survey::Survey;
 use crate::restore::walk::Walk;
 
 /// Chunks that may wait for another copy before the index is searched for them: one pass for many.
 const LOST_CHUNKS_MAX: usize = 16 << 10;
-/// Zeros written to a device between two looks at whether the user wants to stop.
-const ZERO_BYTES_MAX: u64 = 256 << 20;
 
 /// One step of a restore.
 enum Step {
     Zero(Vec<Range<u64>>),
     Write(PackRange),
-}
-
-/// Where chunks go.
-pub(super) struct Sink {
-    pub(super) target: Box<dyn DiskTarget>,
-    pub(super) monitor: Monitor,
-    written_bytes: AtomicU64,
-    kept_bytes: AtomicU64,
-    /// Of a target that wanted to know: all that will change. The rest was found there as it is to be.
-    pub(super) survey: OnceLock<Survey>,
-}
-
-/// Bytes of a disk that are in place.
-pub(super) struct Written {
-    /// All of them.
-    pub(super) data_bytes: u64,
-    /// Of them, those that were found at the target.
-    pub(super) kept_bytes: u64,
-}
-
-impl Sink {
-    pub(super) fn new(target: Box<dyn DiskTarget>, monitor: Monitor) -> Self {
-        let (written_bytes, kept_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { target, monitor, written_bytes, kept_bytes, survey: OnceLock::new() }
-    }
-
-    /// Whether a range was surveyed, and is what it is to be.
-    pub(super) fn is_unchanged(&self, range: &Range<u64>) -> bool {
-        self.survey.get().is_some_and(|survey| survey.within(range).is_empty())
-    }
 }
 
 /// Writes all of `member` that is not there yet.
@@ -76,9 +39,7 @@ pub(super) async fn write(fetcher: &Fetcher<'_>, member: &Member, sink: &Arc<Sin
     // All that could be had is in place: only now it is said what could not.
     gone.extend(chunks_gone);
     gone.verdict(member)?;
-    let kept_bytes = sink.kept_bytes.load(Ordering::Relaxed);
-    let data_bytes = sink.written_bytes.load(Ordering::Relaxed).saturating_add(kept_bytes);
-    Ok(Written { data_bytes, kept_bytes })
+    Ok(sink.written())
 }
 
 async fn plan_steps(
@@ -185,53 +146,4 @@ async fn mend(fetcher: &Fetcher<'_>, sink: &Sink, mut lost: Vec<Failed>) -> Resu
         gone.because(failed.error);
     }
     Ok(gone)
-}
-
-impl Sink {
-    fn write(&self, fetched: &Fetched) -> Result<Option<Failed>> {
-        self.monitor.check()?;
-        open(fetched, |pieces, raw| {
-            runs(pieces).try_for_each(|(at, range)| self.write_at(at, stretch(&raw, range)?))
-        })
-    }
-
-    /// A chunk was found: at its place, or in the file that is replaced.
-    pub(super) fn kept(&self, at: u64, bytes: &[u8], is_in_place: bool) -> Result<()> {
-        if !is_in_place {
-            self.target.write_at(at, bytes)?;
-        }
-        self.count_kept(to_u64(bytes.len()));
-        Ok(())
-    }
-
-    /// A chunk is in place that was there before.
-    pub(super) fn count_kept(&self, bytes: u64) {
-        add(&self.kept_bytes, bytes);
-        add(&self.monitor.counters.done_bytes, bytes);
-    }
-
-    fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.target.write_at(at, bytes)?;
-        let count = to_u64(bytes.len());
-        add(&self.written_bytes, count);
-        add(&self.monitor.counters.done_bytes, count);
-        Ok(())
-    }
-
-    /// A new file is all zeros already; elsewhere these are requests to the driver or the file system.
-    fn zero(&self, gaps: Vec<Range<u64>>) -> Result<()> {
-        let gaps: Vec<Range<u64>> = match self.survey.get() {
-            Some(survey) => gaps.iter().flat_map(|gap| survey.within(gap)).collect(),
-            None => gaps,
-        };
-        for mut gap in gaps {
-            while !gap.is_empty() {
-                self.monitor.check()?;
-                let end = gap.end.min(gap.start.saturating_add(ZERO_BYTES_MAX));
-                self.target.zero(gap.start..end)?;
-                gap.start = end;
-            }
-        }
-        Ok(())
-    }
 }

@@ -25,6 +25,7 @@ pub use count::{CLASSES, SizeClass};
 
 /// What a machine's live snapshots come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MachineStats {
     /// Its name.
     pub vm: Title,
@@ -42,6 +43,7 @@ pub struct MachineStats {
 
 /// What the zone holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Every machine that has live snapshots, by name.
     pub machines: Vec<MachineStats>,

@@ -137,7 +137,7 @@ impl PageTable {
     }
 
     /// The pages that may hold `id`: at most one, unless ids share their first eight bytes.
-    pub fn pages_for(&self, id: &ContentId) -> Range<usize> {
+    pub(crate) fn pages_for(&self, id: &ContentId) -> Range<usize> {
         let fence = fence(id);
         let end = self.pages.partition_point(|page| page.fence <= fence);
         let begin = self.pages.partition_point(|page| page.fence < fence).saturating_sub(1);

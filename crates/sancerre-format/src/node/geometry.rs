@@ -74,7 +74,7 @@ impl Geometry {
     }
 
     /// Which child to take at an inner node of `level` on the way to a leaf.
-    pub fn child_towards(level: u8, leaf: u64) -> u8 {
+    pub(crate) fn child_towards(level: u8, leaf: u64) -> u8 {
         let below = u32::from(level).saturating_sub(1).saturating_mul(8);
         let [child, ..] = leaf.checked_shr(below).unwrap_or(0).to_le_bytes();
         child

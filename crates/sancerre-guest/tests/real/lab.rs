@@ -275,12 +275,7 @@ fn is_placed_alike(
     Ok(())
 }
 
-fn guest_hash(
-    guest: &Arc<Guest>,
-    volume: u16,
-    id: u64,
-    size: u64,
-) -> Result<u64, GuestError> {
+fn guest_hash(guest: &Arc<Guest>, volume: u16, id: u64, size: u64) -> Result<u64, GuestError> {
     let mut file = GuestFile::new(Arc::clone(guest), volume, id, b"", size);
     let (mut hash, mut at) = (0, 0);
     while at < size.min(256 * MIB) {

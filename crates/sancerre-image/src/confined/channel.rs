@@ -115,7 +115,7 @@ impl Lane {
     ///
     /// # Errors
     /// When none comes.
-    pub fn receive_passed(&mut self) -> Result<(&[u8], Option<OwnedFd>), Trouble> {
+    pub(crate) fn receive_passed(&mut self) -> Result<(&[u8], Option<OwnedFd>), Trouble> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
         let received = {

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
+use sancerre_confine::PacketFields;
+
 use crate::package::PackageMember;
 use crate::qcow2::Bitmap;
 use crate::{Disk, RawDisk};
@@ -146,20 +148,20 @@ impl Ask<'_> {
 impl<'a> Ask<'a> {
     pub(super) fn decode(packet: &'a [u8]) -> Option<Self> {
         let (kind, rest) = packet.split_first()?;
-        let mut fields = Fields(rest);
+        let mut fields = PacketFields::of(rest);
         Some(match kind {
             b'q' => {
-                Self::Qcow2 { backing: fields.flag()?, data_file: fields.flag()?, file: fields.passed()? }
+                Self::Qcow2 { backing: fields.flag()?, data_file: fields.flag()?, file: passed(&mut fields)? }
             }
-            b'w' => Self::Whole { format: fields.byte()?, file: fields.passed()? },
-            b'p' => Self::Package { file: fields.passed()? },
-            b'g' => Self::Granted(fields.passed()?),
+            b'w' => Self::Whole { format: fields.byte()?, file: passed(&mut fields)? },
+            b'p' => Self::Package { file: passed(&mut fields)? },
+            b'g' => Self::Granted(passed(&mut fields)?),
             b'n' => Self::Gone,
             b'l' => Self::Lane,
             b'r' => Self::Read(fields.range()?),
             b'm' => Self::Map(fields.range()?),
             b'b' => Self::Bitmaps,
-            b'k' => Self::Marked(fields.range()?, Bitmap::decode(fields.0)?),
+            b'k' => Self::Marked(fields.range()?, Bitmap::decode(fields.rest())?),
             _ => return None,
         })
     }
@@ -209,29 +211,29 @@ impl Answer<'_> {
 impl<'a> Answer<'a> {
     pub(super) fn decode(packet: &'a [u8]) -> Option<Self> {
         let (kind, rest) = packet.split_first()?;
-        let mut fields = Fields(rest);
+        let mut fields = PacketFields::of(rest);
         let answer = match kind {
-            b'N' => Self::Named { file: fields.file()?, role: fields.role()?, name: fields.rest() },
+            b'N' => Self::Named { file: file(&mut fields)?, role: role(&mut fields)?, name: fields.rest() },
             b'O' => Self::Opened { size_bytes: fields.long()? },
             b'W' => Self::Whole,
-            b'C' => Self::CutShort { file: fields.file()?, needed_bytes: fields.long()? },
-            b'U' => Self::Unmeasured { file: fields.file()?, why: fields.rest() },
+            b'C' => Self::CutShort { file: file(&mut fields)?, needed_bytes: fields.long()? },
+            b'U' => Self::Unmeasured { file: file(&mut fields)?, why: fields.rest() },
             b'A' => Self::Member(PackageMember::decode(fields.rest())?),
             b'P' => Self::Packed { has_manifest: fields.flag()? },
             b'R' => Self::Runs { is_last: fields.flag()?, runs: places(fields.rest())? },
             b'B' => Self::Bytes { is_last: fields.flag()?, bytes: fields.rest() },
             b'M' => Self::Bitmap(Bitmap::decode(fields.rest())?),
             b'D' => Self::Done,
-            b'F' => Self::Fault { file: fields.file()?, text: fields.rest() },
+            b'F' => Self::Fault { file: file(&mut fields)?, text: fields.rest() },
             b'E' => {
-                let (file, offset, length_bytes) = (fields.file()?, fields.long()?, fields.long()?);
+                let (file, offset, length_bytes) = (file(&mut fields)?, fields.long()?, fields.long()?);
                 let errno = i32::from_le_bytes(fields.take()?);
                 Self::Unreadable { file, offset, length_bytes, errno }
             }
-            b'S' => Self::Shrank { file: fields.file()?, now_bytes: fields.long()? },
+            b'S' => Self::Shrank { file: file(&mut fields)?, now_bytes: fields.long()? },
             _ => return None,
         };
-        fields.0.is_empty().then_some(answer)
+        fields.is_empty().then_some(answer)
     }
 }
 
@@ -249,9 +251,9 @@ impl Place {
     }
 
     fn decode(record: &[u8]) -> Option<Self> {
-        let mut fields = Fields(record);
+        let mut fields = PacketFields::of(record);
         let (kind, file, length_bytes, host) =
-            (fields.byte()?, fields.file()?, fields.long()?, fields.long()?);
+            (fields.byte()?, file(&mut fields)?, fields.long()?, fields.long()?);
         let kind = match kind {
             0 => Kind::Zero,
             1 => Kind::File { file, host },
@@ -279,10 +281,10 @@ impl PackageMember {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
+        let mut fields = PacketFields::of(bytes);
         let (range, capacity_bytes) = (fields.range()?, fields.long()?);
         let (has_sum, sum) = (fields.flag()?, fields.take()?);
-        let name = std::str::from_utf8(fields.0).ok()?.to_owned();
+        let name = fields.rest_as_text()?;
         Some(Self { name, range, sum: has_sum.then_some(sum), capacity_bytes })
     }
 }
@@ -295,7 +297,7 @@ impl Bitmap {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
+        let mut fields = PacketFields::of(bytes);
         Some(Self {
             is_in_use: fields.flag()?,
             is_recording: fields.flag()?,
@@ -303,57 +305,22 @@ impl Bitmap {
             granularity_bytes: fields.long()?,
             table_offset: fields.long()?,
             table_entries: fields.long()?,
-            name: std::str::from_utf8(fields.0).ok()?.to_owned(),
+            name: fields.rest_as_text()?,
         })
     }
 }
 
-/// Little-endian numbers, one after the other.
-struct Fields<'a>(&'a [u8]);
+fn file(fields: &mut PacketFields<'_>) -> Option<usize> {
+    fields.short().map(usize::from)
+}
 
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
+fn passed<'a>(fields: &mut PacketFields<'a>) -> Option<Passed<'a>> {
+    Some(Passed { size_bytes: fields.long()?, path: fields.rest() })
+}
 
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn file(&mut self) -> Option<usize> {
-        self.take().map(|number| usize::from(u16::from_le_bytes(number)))
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn range(&mut self) -> Option<Range<u64>> {
-        Some(self.long()?..self.long()?)
-    }
-
-    fn passed(&mut self) -> Option<Passed<'a>> {
-        Some(Passed { size_bytes: self.long()?, path: self.rest() })
-    }
-
-    fn role(&mut self) -> Option<Role> {
-        let number = self.byte()?;
-        ROLES.iter().find(|(known, _)| *known == number).map(|(_, role)| *role)
-    }
+fn role(fields: &mut PacketFields<'_>) -> Option<Role> {
+    let number = fields.byte()?;
+    ROLES.iter().find(|(known, _)| *known == number).map(|(_, role)| *role)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Wanted {
     }
 
     /// An object that a listing shows, whose key can name no other, because a hash in it says which.
-    pub fn unique_listed(listed: Listed) -> Self {
+    pub(crate) fn unique_listed(listed: Listed) -> Self {
         Self { tag: Some(WHOLE.to_owned()), ..Self::listed(listed) }
     }
 

@@ -84,7 +84,7 @@ impl Repository {
 
     /// Why objects with these keys and marks were refused when they were fetched; nothing of those that were not, or
     /// that are to be looked at again.
-    pub async fn refused_junk(&self, asked: &[(String, String)]) -> Result<Vec<Option<FormatError>>> {
+    pub(crate) async fn refused_junk(&self, asked: &[(String, String)]) -> Result<Vec<Option<FormatError>>> {
         let named = asked.iter().map(|(key, mark)| Some((key.as_str(), mark.as_str()))).collect();
         let junk = |refused| match refused {
             Some(Refused::Junk(error)) => Some(error),
@@ -94,7 +94,7 @@ impl Repository {
     }
 
     /// Remembers that an object was refused.
-    pub async fn refuse_junk(&self, key: &str, mark: &str, reason: &FormatError) -> Result<()> {
+    pub(crate) async fn refuse_junk(&self, key: &str, mark: &str, reason: &FormatError) -> Result<()> {
         let entry = self.refused_entry(key, mark, None, reason);
         self.cache.put(&self.host, entry.into_iter().collect()).await
     }

@@ -64,8 +64,8 @@ impl Frames {
     pub(super) fn learn_lists(&self, learn: impl FnOnce(&View) -> (Arc<Log>, Catalogue)) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let (log, lists) = learn(&view);
-        let mut catalogue = Catalogue::clone(&view.catalogue);
+        let mut catalogue = view.catalogue.clone();
         catalogue.extend(lists);
-        *view = Arc::new(View::new(log, Arc::new(catalogue)));
+        *view = Arc::new(View::new(log, catalogue));
     }
 }

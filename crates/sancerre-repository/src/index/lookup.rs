@@ -26,7 +26,7 @@ use crate::repository::Repository;
 use sancerre_store::Listed;
 
 /// Objects up to this size are read whole: one request, some ten thousand chunks.
-pub const WHOLE_BYTES: u64 = 2 << 20;
+pub(crate) const WHOLE_BYTES: u64 = 2 << 20;
 /// What a page in memory costs besides its entries.
 const PAGE_OVERHEAD_BYTES: u64 = 128;
 /// Pages read at once.

@@ -16,7 +16,8 @@ mod uncovered;
 mod unread;
 
 pub use copies::find_copies;
-pub use lookup::{Index, Lookup, SegmentRun, WHOLE_BYTES, run_of};
+pub(crate) use lookup::WHOLE_BYTES;
+pub use lookup::{Index, Lookup, SegmentRun, run_of};
 pub use publish::sign_segment;
 pub use segment::{Head, Segment, Whole, key_of, retain_heard, segments};
 pub use uncovered::{Covering, ignored, read_uncovered};

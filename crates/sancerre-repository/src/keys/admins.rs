@@ -24,7 +24,7 @@ use super::{Keys, SecretString, read_config};
 use crate::error::{Error, Result, StoreError};
 use crate::log::{Log, UNKNOWN};
 use crate::repository::Repository;
-use sancerre_store::{Listed, Put, Store};
+use sancerre_store::{Creation, Listed, Put, Store};
 
 /// Objects in flight at once.
 const READS_IN_FLIGHT: usize = 32;
@@ -212,7 +212,7 @@ async fn zones(repository: &Repository) -> Result<BTreeMap<Zone, (u64, Log)>> {
     zones.extend(folders.iter().filter_map(|folder| Zone::new(folder).ok()));
     let mut found = BTreeMap::new();
     for zone in zones {
-        let keys = Keys::public(repository.keys.trust.clone(), zone.clone());
+        let keys = Keys::public(repository.keys.trust.clone(), zone.clone()).into();
         let there = Repository { keys, ..repository.clone() };
         let mut log = Log::load(&there).await?;
         let from = loop {

@@ -1,6 +1,7 @@
 //! New zones, and new keys of writers and keepers, all signed by the admin.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sancerre_format::certificate::{Certificate, Role, portable};
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{lost, newest_generation, recipients};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
-use sancerre_store::Put;
+use sancerre_store::{Creation, Put};
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -25,6 +26,13 @@ pub struct NewKey {
     pub role: Role,
     /// When it stops being good for new records.
     pub expires: Option<Time>,
+}
+
+impl NewKey {
+    /// One that stays good until it is revoked.
+    pub fn new(name: Name, role: Role) -> Self {
+        Self { name, role, expires: None }
+    }
 }
 
 /// Certifies a new key for the repository's zone, whose secrets must be open; returns the key file's text.
@@ -99,7 +107,7 @@ pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
     let record = sign(repository, &record, &sealed)?;
     let advice = "somebody else made the same generation of this zone just now; run the command again";
     repository.store.put_own(&names::zone(&zone, generation), record, advice).await?;
-    repository.keys.add_generation(generation, keys, epoch, recipient);
+    Arc::make_mut(&mut repository.keys).add_generation(generation, keys, epoch, recipient);
     Ok(generation)
 }
 

@@ -25,10 +25,10 @@ const LABEL: &str = "postquantum";
 const PUBLIC: &str = "age1pq";
 const SECRET: &str = "age-secret-key-pq-";
 /// Random bytes that one sealing takes.
-pub const RANDOM_BYTES: usize = 64;
+pub(crate) const RANDOM_BYTES: usize = 64;
 
 /// Whether a text claims to be a hybrid recipient.
-pub fn is_recipient(text: &str) -> bool {
+pub(crate) fn is_recipient(text: &str) -> bool {
     text.starts_with("age1pq1")
 }
 

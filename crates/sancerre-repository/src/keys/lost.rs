@@ -4,6 +4,7 @@
 //! lost, and a folder in which nothing is left that serves.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sancerre_advice::Setting::{Identity, KeyFile};
 use sancerre_advice::Verb::ListKeys;
@@ -283,10 +284,10 @@ pub fn identity(keys: &Keys) -> Error {
 
 /// Fails while a generation of the zone's secrets is lost: another one would get its number, and what was saved with the
 /// first would never open again.
-pub async fn refuse_lost_generation(repository: &Repository) -> Result<()> {
+pub(crate) async fn refuse_lost_generation(repository: &Repository) -> Result<()> {
     let (store, trust, zone) = (&repository.store, &repository.keys.trust, &repository.keys.zone);
-    let keys = Keys::public(trust.clone(), zone.clone());
-    let log = Log::load(&Repository { keys: keys.clone(), ..repository.clone() }).await?;
+    let keys = Arc::new(Keys::public(trust.clone(), zone.clone()));
+    let log = Log::load(&Repository { keys: Arc::clone(&keys), ..repository.clone() }).await?;
     let listed = store.list(names::ZONES).await?;
     let there: BTreeSet<String> = listed.into_iter().map(|listed| listed.key).collect();
     let used = is_used(store, trust, zone).await?;
@@ -302,7 +303,7 @@ pub async fn refuse_lost_generation(repository: &Repository) -> Result<()> {
 /// Errors: the store's.
 pub(super) async fn signed_certificate(repository: &Repository, name: &Name) -> Result<Option<Certificate>> {
     for zone in zones(repository, &[], &[]).await? {
-        let keys = Keys::public(repository.keys.trust.clone(), zone);
+        let keys = Keys::public(repository.keys.trust.clone(), zone).into();
         let log = Log::load(&Repository { keys, ..repository.clone() }).await?;
         let certificates =
             log.entries().filter_map(LogEntry::announced).filter_map(|entry| match &entry.signer {

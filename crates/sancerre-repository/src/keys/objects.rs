@@ -122,7 +122,7 @@ pub async fn read<F: KeyRecord>(store: &Store, trust: &Trust) -> Result<Found<F>
 /// Reads those whose key is wanted.
 ///
 /// Errors: as [`read`].
-pub async fn read_those<F: KeyRecord>(
+pub(crate) async fn read_those<F: KeyRecord>(
     store: &Store,
     trust: &Trust,
     wanted: impl Fn(&str) -> bool,
@@ -135,7 +135,7 @@ pub async fn read_those<F: KeyRecord>(
 /// Reads those that were listed.
 ///
 /// Errors: as [`read`].
-pub async fn read_listed<F: KeyRecord>(
+pub(crate) async fn read_listed<F: KeyRecord>(
     store: &Store,
     trust: &Trust,
     mut listed: Vec<Listed>,
@@ -178,7 +178,7 @@ pub fn refuse_size(key: &str, size_bytes: u64) -> Result<()> {
 }
 
 /// The error again, if it is this object's alone: a store that is away must not look like one without keys.
-pub async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
+pub(crate) async fn of_one_object(store: &Store, error: Error) -> Result<Error> {
     match &error {
         Error::Store(StoreError::Failed { .. }) => match store.get(names::CONFIG).await {
             Ok(_) => Ok(error),

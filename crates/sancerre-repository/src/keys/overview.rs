@@ -126,7 +126,7 @@ impl All {
 async fn logs(repository: &Repository, zones: BTreeSet<Zone>) -> Result<BTreeMap<Zone, Log>> {
     let mut logs = BTreeMap::new();
     for zone in zones {
-        let keys = Keys::public(repository.keys.trust.clone(), zone.clone());
+        let keys = Keys::public(repository.keys.trust.clone(), zone.clone()).into();
         logs.insert(zone, Log::load(&Repository { keys, ..repository.clone() }).await?);
     }
     Ok(logs)

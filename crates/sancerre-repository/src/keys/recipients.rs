@@ -31,7 +31,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::host::Host;
 use crate::log::Log;
 use crate::repository::Repository;
-use sancerre_store::{Listed, Put, Removal, Store};
+use sancerre_store::{Creation, Listed, Put, Removal, Store};
 
 /// The label of the passphrase with which a repository is made.
 pub const INIT_LABEL: &str = "passphrase";
@@ -83,7 +83,7 @@ pub async fn read(store: &Store, trust: &Trust) -> Result<Vec<Record<RecipientRe
 /// The newest identity's record that verifies: what sessions seal their keys to from now on.
 ///
 /// Errors: the store's; [`Error::Object`] when nothing serves and a newer version wrote one, or one cannot be read.
-pub async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<IdentityRecord>>> {
+pub(crate) async fn newest_identity(store: &Store, trust: &Trust) -> Result<Option<Record<IdentityRecord>>> {
     let found = newest_above(store, trust, 0).await?;
     match (found.newest, objects::worst(found.left_out, false)) {
         (None, Some(error)) => Err(error),
@@ -123,7 +123,7 @@ pub struct SeenEpoch {
 
 /// What the log knows of epochs: an attacker with stolen write credentials may hide an identity's record, but not the
 /// entries that were sealed to it.
-pub fn seen_epoch(log: &Log) -> Option<SeenEpoch> {
+pub(crate) fn seen_epoch(log: &Log) -> Option<SeenEpoch> {
     let entries = log.entries().filter_map(|entry| entry.entry.as_deref().ok());
     let seen = entries.filter_map(|entry| match &entry.fields.kind {
         Kind::Backup(intent) => Some(SeenEpoch {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// scrypt's work factor of all that this program seals under a passphrase: about a second and 256 MiB on a common server.
 /// Fixed, so that a slow rescue laptop opens what a fast server wrote; and the most that a repository's object may ask for.
-pub const SCRYPT_LOG_N: u8 = 18;
+pub(crate) const SCRYPT_LOG_N: u8 = 18;
 /// Most work that a user's own identity file may ask for: 4 GiB of memory. Other programs choose it by the machine.
 pub(super) const SCRYPT_LOG_N_MAX: u8 = 22;
 
@@ -65,7 +65,7 @@ fn asked(sealed: &[u8]) -> Option<u8> {
 }
 
 /// Fails when there is no memory to try a passphrase with so much work. The libraries would end the whole process.
-pub fn has_memory(log_n: u8) -> Result<()> {
+pub(crate) fn has_memory(log_n: u8) -> Result<()> {
     // scrypt with blocks of 1 KiB, as age has them, and a little for the rest.
     let mib = 1_usize.checked_shl(u32::from(log_n).saturating_sub(10)).unwrap_or(usize::MAX);
     let bytes = mib.saturating_add(SPARE_MIB).saturating_mul(1 << 20);

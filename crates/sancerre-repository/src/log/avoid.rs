@@ -83,7 +83,7 @@ impl Avoid {
 
     /// Adds the sessions of everybody but this writer: neither what others stored nor what they say is used then.
     pub fn all_but(&mut self, log: &Log, writer: &Name) {
-        let others = log.entries.values().filter_map(LogEntry::announced);
+        let others = log.entries().filter_map(LogEntry::announced);
         let others = others.filter(|entry| entry.fields.by.name != *writer);
         self.sessions.extend(others.map(|entry| entry.fields.number));
     }
@@ -128,7 +128,7 @@ impl Log {
     pub fn sessions_of<'a>(&'a self, writer: &'a Name, from: u64) -> impl Iterator<Item = u64> + 'a {
         let signed =
             move |entry: &&Record<Entry>| entry.fields.by.name == *writer && entry.fields.number >= from;
-        let announced = self.entries.values().filter_map(LogEntry::announced);
+        let announced = self.entries().filter_map(LogEntry::announced);
         announced.filter(signed).map(|entry| entry.fields.number)
     }
 }

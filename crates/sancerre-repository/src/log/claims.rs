@@ -69,7 +69,7 @@ impl Log {
 
     /// A session that several keys claim at the highest number or above it: whoever adds to the log would take the place of what
     /// was there.
-    pub fn unclear(&self) -> Option<SessionId> {
+    pub(crate) fn unclear(&self) -> Option<SessionId> {
         let highest = self.highest();
         let is_open = |session: &SessionId| self.is_lost(session);
         [highest, highest.saturating_add(1)]
@@ -92,7 +92,7 @@ impl Log {
     }
 
     fn dispute_but(&self, number: u64, admitted: &BTreeMap<SessionId, u64>) -> Option<Dispute> {
-        let entry = self.entries.get(&number);
+        let entry = self.entry(number);
         let is_given_up =
             |entry: &LogEntry| matches!(entry.outcome, Outcome::Abort(_)) && entry.session.intent == UNKNOWN;
         let is_decided = |entry: &LogEntry| {

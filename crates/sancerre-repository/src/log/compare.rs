@@ -1,6 +1,7 @@
 //! Whether a checkpoint says what the log says: whoever starts at it must see the same as who reads all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{Hash, SessionId};
@@ -17,7 +18,7 @@ impl Log {
     /// Errors: a snapshot whose frames are not known.
     pub fn differs_from(mut self, whole: &Self) -> Result<Option<String>> {
         let upto = self.start();
-        self.entries.extend(whole.entries.range(upto..).map(|(number, entry)| (*number, entry.clone())));
+        self.entries.extend(whole.entries.range(upto..).map(|(number, entry)| (*number, Arc::clone(entry))));
         self.distrust_revoked();
         let unlike = self.unlike_snapshots(whole).or_else(|| self.unlike_words(whole));
         match unlike {

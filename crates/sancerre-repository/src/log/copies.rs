@@ -68,7 +68,7 @@ impl Log {
         let (revoked, void_by, opaque_by, is_of_old_admin) = (None, None, None, false);
         let (entry, outcome, lost) = (Ok(entry), Outcome::Undecided, Some(lost));
         let entry = LogEntry { session, entry, revoked, void_by, opaque_by, outcome, lost, is_of_old_admin };
-        self.entries.insert(session.number, entry);
+        self.insert(session.number, entry);
         self.copies.insert(session.number, bytes);
     }
 

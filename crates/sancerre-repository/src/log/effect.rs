@@ -51,7 +51,7 @@ impl Log {
         let above = self
             .entries
             .range(..number)
-            .map(|(_, entry)| entry)
+            .map(|(_, entry)| &**entry)
             .filter(|entry| entry.session.number > gc.number);
         let may_build = |entry: &&LogEntry| {
             entry.is_gc() && matches!(entry.outcome, Outcome::Commit(..) | Outcome::Invalid(_))
@@ -104,7 +104,7 @@ impl Log {
     fn removed(&self) -> BTreeSet<SessionId> {
         let (mut records, mut removed) =
             (Retention::new(self.approvals_needed, self.start()), BTreeSet::new());
-        for entry in self.entries.values() {
+        for entry in self.entries() {
             let given_up = entry.commit().map_or(&[][..], |(_, lists)| lists.forgotten.as_slice());
             let gone: Vec<SessionId> =
                 given_up.iter().filter(|session| !records.is_live(session)).copied().collect();
@@ -121,7 +121,7 @@ impl Log {
 
     /// The commits that say where frames lie: all but those known to be wrong. Those that have no effect yet too: to look
     /// there harms nobody, for ids prove what is found.
-    pub fn claimed_commits(&self) -> impl Iterator<Item = (u64, &GcLists)> {
+    pub(crate) fn claimed_commits(&self) -> impl Iterator<Item = (u64, &GcLists)> {
         let commits = self.commits().map(|(session, _, lists)| (session.number, lists));
         commits.filter(|(number, _)| !self.flaws().contains_key(number))
     }

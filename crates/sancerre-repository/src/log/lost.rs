@@ -26,7 +26,7 @@ use crate::cache::{Read, Wanted};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::Repository;
-use sancerre_store::Put;
+use sancerre_store::{Creation, Put};
 
 /// Numbers that are looked at: who signs entries can name as many as he likes, and each costs requests.
 const LOST_MAX: usize = 256;
@@ -154,7 +154,7 @@ impl Log {
         let (revoked, void_by, opaque_by, lost) = (None, None, None, Some(why));
         let is_of_old_admin = false;
         let entry = LogEntry { session, entry, revoked, void_by, opaque_by, outcome, lost, is_of_old_admin };
-        self.entries.insert(session.number, entry);
+        self.insert(session.number, entry);
     }
 
     /// The sessions that stood at numbers whose entry is not what it was, by what the entries above say. The entry just above
@@ -175,8 +175,7 @@ impl Log {
             Kind::Backup(intent) => Some((entry.fields.number, &intent.parents)),
             _ => None,
         });
-        let seen =
-            self.entries.values().filter_map(|entry| Some((entry.session.number, &entry.commit()?.1.seen)));
+        let seen = self.entries().filter_map(|entry| Some((entry.session.number, &entry.commit()?.1.seen)));
         for (number, sessions) in named.chain(seen) {
             let below = sessions.iter().filter(|session| session.number < number);
             below.filter(|session| !is_told.contains_key(&session.number)).copied().for_each(&mut add);
@@ -284,7 +283,7 @@ impl Log {
 
     /// Numbers whose entry cannot be read, or that were filled without knowing what stood there.
     fn unsaid_numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        let void = self.entries.values().filter(|entry| entry.entry.is_err());
+        let void = self.entries().filter(|entry| entry.entry.is_err());
         let is_unsaid = |session: &SessionId| {
             let filled = filler(&SessionId { intent: UNKNOWN, ..*session });
             session.intent == UNKNOWN || session.intent == Hash::of(&filled)
@@ -346,7 +345,7 @@ impl Log {
 
     /// Sessions whose log entry is lost, and why, ascending.
     pub fn lost_entries(&self) -> impl Iterator<Item = (SessionId, Lost)> {
-        self.entries.values().filter_map(|entry| Some((entry.session, entry.lost?)))
+        self.entries().filter_map(|entry| Some((entry.session, entry.lost?)))
     }
 
     /// What the entries above say that stood at a number.
@@ -358,7 +357,7 @@ impl Log {
     /// them.
     pub fn void_sessions(&self) -> BTreeSet<u64> {
         let is_void = |entry: &&LogEntry| entry.announced().is_none() && entry.opaque_by.is_none();
-        let void = self.entries.values().filter(is_void).map(|entry| entry.session.number);
+        let void = self.entries().filter(is_void).map(|entry| entry.session.number);
         void.chain(self.missing().take(UNSAID_MAX)).collect()
     }
 

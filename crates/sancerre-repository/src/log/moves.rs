@@ -56,7 +56,7 @@ impl Moves {
     }
 
     /// The packs to which a frame was ever moved, the last first.
-    pub fn places_of(&self, frame: &FrameName) -> Vec<PackName> {
+    pub(crate) fn places_of(&self, frame: &FrameName) -> Vec<PackName> {
         let moved = self.stops(&frame.pack).iter().rev().filter(|(_, frames)| frames.contains(frame.index));
         moved.map(|(to, _)| *to).collect()
     }

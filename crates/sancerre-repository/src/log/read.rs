@@ -1,6 +1,7 @@
 //! Reading the log: listings, then the entries and outcomes that are new, each verified and at its place.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sancerre_format::certificate::Role;
@@ -133,7 +134,7 @@ impl Log {
                 let goes_on = "what is known without it is read; nothing is added or deleted";
                 monitor.warn(Topic::Damage, format!("log entry {number} of {by}: {error}; {goes_on}"));
             }
-            self.entries.insert(number, entry);
+            self.insert(number, entry);
         }
         Ok(())
     }
@@ -153,6 +154,7 @@ impl Log {
             let reaches = |(from, own): &&(u64, u64)| number >= if is_keeper { own } else { from };
             let lowest = revoked.iter().filter(reaches).map(|(_, own)| *own).min();
             let Some(lowest) = lowest else { continue };
+            let entry = Arc::make_mut(entry);
             entry.void_by = Some(lowest);
             if entry.revoked.is_none() {
                 let void = Err(forged(Entry::KIND, "its writer's key was revoked"));
@@ -168,7 +170,7 @@ impl Log {
         for number in self.contradicted() {
             let why = "an admin key signed it that was replaced, and the entry above follows on another one";
             let forged = forged(Entry::KIND, why);
-            self.entries.entry(number).and_modify(|entry| {
+            self.change(number, |entry| {
                 (entry.entry, entry.opaque_by) = (Err(forged), None);
             });
         }
@@ -179,13 +181,13 @@ impl Log {
     fn contradicted(&self) -> Vec<u64> {
         let counts = |entry: &LogEntry| entry.entry.is_ok() || entry.opaque_by.is_some();
         let is_old = |entry: &LogEntry| entry.is_of_old_admin && counts(entry);
-        if !self.entries.values().any(is_old) {
+        if !self.entries().any(is_old) {
             return Vec::new();
         }
-        let told = self.told_by(self.entries.values().filter_map(LogEntry::announced));
+        let told = self.told_by(self.entries().filter_map(LogEntry::announced));
         let is_other =
             |session: &SessionId| told.get(&session.number).is_some_and(|told| *told != session.intent);
-        let old = self.entries.values().filter(|entry| is_old(entry) && is_other(&entry.session));
+        let old = self.entries().filter(|entry| is_old(entry) && is_other(&entry.session));
         let old: BTreeSet<u64> = old.map(|entry| entry.session.number).collect();
         let heard: Vec<_> = self.revocations().filter(|(own, _)| !old.contains(own)).collect();
         let speaks = |number: &u64| {
@@ -200,7 +202,7 @@ impl Log {
         let entry = decode_entry(repository, key, bytes).map_err(Error::object(key))?;
         if let Found::Known(record) | Found::OfOldAdmin(record) = &entry {
             let number = record.fields.number;
-            self.entries.insert(number, LogEntry::new(number, Hash::of(bytes), Ok(entry)));
+            self.insert(number, LogEntry::new(number, Hash::of(bytes), Ok(entry)));
         }
         Ok(())
     }
@@ -283,7 +285,7 @@ impl Log {
     }
 
     /// Reads the outcome of one session by name.
-    pub async fn read_outcome(&mut self, repository: &Repository, session: SessionId) -> Result<()> {
+    pub(crate) async fn read_outcome(&mut self, repository: &Repository, session: SessionId) -> Result<()> {
         self.read_outcomes_of(repository, vec![session]).await
     }
 
@@ -312,7 +314,7 @@ impl Log {
             match outcome {
                 Some((session, outcome)) => {
                     self.unknown_keys.remove(&key);
-                    self.entries.entry(session.number).and_modify(|entry| entry.outcome = outcome);
+                    self.change(session.number, |entry| entry.outcome = outcome);
                 }
                 None => drop(self.unknown_keys.insert(key)),
             }

@@ -375,7 +375,7 @@ impl LogEntry {
 impl Log {
     /// Every backup whose outcome does not verify, and its machine.
     pub fn damaged(&self) -> impl Iterator<Item = (SessionId, &Title)> {
-        self.entries.values().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
+        self.entries().filter_map(|entry| Some((entry.session, entry.damaged()?.1)))
     }
 
     /// What all entries say of snapshots.

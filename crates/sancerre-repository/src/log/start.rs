@@ -2,6 +2,7 @@
 //! requests however long the log is. Whoever deletes or judges reads it whole.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sancerre_advice::Verb::Check;
 use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
@@ -78,10 +79,10 @@ impl Log {
         log.approvals_needed = repository.approvals_needed;
         log.checkpoint = Some(checkpoint.fields.upto);
         for carried in &state.entries {
-            log.entries.insert(carried.session.number, carried_entry(repository, carried)?);
+            log.insert(carried.session.number, carried_entry(repository, carried)?);
         }
         for carried in &state.outcomes {
-            let entry = log.entries.get_mut(&carried.session.number);
+            let entry = log.entries.get_mut(&carried.session.number).map(Arc::make_mut);
             let entry = entry.filter(|entry| entry.session == carried.session);
             let Some((entry, announced)) = entry.and_then(|entry| Some((entry.entry.clone().ok()?, entry)))
             else {
@@ -178,14 +179,14 @@ impl Log {
         match ZoneKey::parse(&repository.keys.zone, key)? {
             ZoneKey::Log(number) => {
                 let whole = record::decode::<Entry>(trust, bytes)?;
-                let entry = self.entries.get_mut(&number);
+                let entry = self.entries.get_mut(&number).map(Arc::make_mut);
                 let record = entry.and_then(|entry| entry.entry.as_mut().ok().or(entry.revoked.as_mut()));
                 **record.ok_or_else(|| forged("it carries no entry with this number"))? = whole;
                 Ok(())
             }
             ZoneKey::Outcome(session) => {
                 let whole = record::decode(trust, bytes)?;
-                match self.entries.get_mut(&session.number) {
+                match self.entries.get_mut(&session.number).map(Arc::make_mut) {
                     Some(LogEntry { outcome: Outcome::Manifest(manifest), .. }) => **manifest = whole,
                     _ => return Err(forged("it carries no manifest of this session")),
                 }

@@ -53,7 +53,7 @@ impl Log {
             match ZoneKey::parse(zone, &key) {
                 Ok(ZoneKey::Log(number)) => drop(self.entries.remove(&number)),
                 Ok(ZoneKey::Outcome(session)) => {
-                    self.entries.entry(session.number).and_modify(|entry| entry.outcome = Outcome::Undecided);
+                    self.change(session.number, |entry| entry.outcome = Outcome::Undecided);
                 }
                 _ => {}
             }

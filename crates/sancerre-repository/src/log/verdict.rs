@@ -70,7 +70,7 @@ impl Log {
     /// Every commit that verifies and was not abandoned, also those that are wrong.
     pub fn commits(&self) -> impl Iterator<Item = (SessionId, &Record<Commit>, &GcLists)> {
         let abandoned = self.abandoned();
-        let commits = self.entries.values().filter_map(|entry| Some((entry.session, entry.commit()?)));
+        let commits = self.entries().filter_map(|entry| Some((entry.session, entry.commit()?)));
         commits
             .filter(move |(session, _)| !abandoned.contains_key(session))
             .map(|(session, (commit, lists))| (session, commit, lists))
@@ -117,7 +117,7 @@ impl Log {
     fn lowest_flaw(&self, retention: &Retention) -> Option<(u64, Flaw)> {
         let court = Court::new(self);
         let mut lowest = court.astray(self);
-        for entry in self.entries.values() {
+        for entry in self.entries() {
             // By the revocations below each commit: what was made void later was a snapshot then.
             let Some(snapshot) = entry.snapshot_below(0) else { continue };
             let (session, gone) = (snapshot.session(), retention.collected_by(&entry.session));

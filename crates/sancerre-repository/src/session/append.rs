@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::keys::SignerKey;
 use crate::log::{Log, filler};
 use crate::repository::Repository;
-use sancerre_store::Put;
+use sancerre_store::{Creation, Put};
 
 /// The log without a gap below `end`: what a listing left out is read by name, and what is lost is filled.
 ///

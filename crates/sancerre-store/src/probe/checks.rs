@@ -13,7 +13,7 @@ use crate::causes;
 use crate::clock::{Clock, Random, random};
 use crate::error::{Result, StoreError};
 use crate::folder::Refused;
-use crate::{Removal, Store, explain};
+use crate::{Creation, Removal, Store, explain};
 
 /// Requests in a race, and races.
 const RUNNERS: usize = 8;

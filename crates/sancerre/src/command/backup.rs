@@ -128,7 +128,7 @@ pub(crate) struct Backup {
     pub(crate) expect_min: Vec<ExpectMin>,
     /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own, which no other host
     /// can have spoiled
-    #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
+    #[arg(long, value_enum, default_value_t)]
     dedup: DedupScope,
     /// Keep log, index and maps, as the store has them, in this folder, so that the next backup need not fetch them;
     /// 2 GiB at most, may be deleted at any time [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]

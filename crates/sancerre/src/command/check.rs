@@ -52,7 +52,7 @@ async fn lost_files(
     if !is_asked {
         return Ok(LostFiles::new());
     }
-    let log = Arc::new(repository::load_log(context, repository).await?);
+    let log = repository::load_log(context, repository).await?;
     files::touched(&report.findings, repository, &log, context.global.memory, &context.monitor()).await
 }
 

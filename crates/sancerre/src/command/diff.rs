@@ -1,6 +1,5 @@
 //! `diff`: what changed between two snapshots, by their maps alone.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
@@ -76,7 +75,7 @@ pub(crate) async fn run(options: Diff, context: &Context) -> Result<Done, Failur
     }
     let started = Instant::now();
     let repository = repository::open(context, Access::Metadata).await?;
-    let log = Arc::new(repository::load_recent_log(context, &repository).await?);
+    let log = repository::load_recent_log(context, &repository).await?;
     let before = open(&repository, &log, &options.before).await?;
     let after = open(&repository, &log, &options.after).await?;
     let (monitor, watched) = context.watched(Work::Log)?;
@@ -107,13 +106,9 @@ pub(crate) async fn run(options: Diff, context: &Context) -> Result<Done, Failur
     ]))
 }
 
-async fn open(
-    repository: &Repository,
-    log: &Arc<Log>,
-    selector: &Selector,
-) -> Result<SnapshotReader, Failure> {
+async fn open(repository: &Repository, log: &Log, selector: &Selector) -> Result<SnapshotReader, Failure> {
     let session = selector.resolve(repository, log)?;
-    Ok(restore::open(repository, Arc::clone(log), session).await?)
+    Ok(restore::open(repository, log, session).await?)
 }
 
 fn named<'a>(reader: &'a SnapshotReader, name: &Title) -> Result<&'a Member, Failure> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use sancerre_engine::Error;
@@ -193,7 +192,7 @@ async fn zones(store: &Store) -> Result<BTreeSet<Zone>, Error> {
 }
 
 async fn zone_locks(context: &Context, repository: &Repository) -> Result<Vec<SnapshotLock>, Failure> {
-    let needs = Needs::load(repository, Arc::new(Log::load(repository).await?)).await?;
+    let needs = Needs::load(repository, &Log::load(repository).await?).await?;
     let (monitor, _watched) = context.watched(Work::Lock)?;
     Ok(needs.ask(&monitor).await?.snapshots()?)
 }

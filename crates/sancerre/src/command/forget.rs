@@ -20,7 +20,7 @@ use crate::clocks;
 use crate::exit::{Done, Exit, Failure};
 use crate::output::{Align, table};
 use crate::repository;
-use crate::units::{count, parse_seconds, parse_share};
+use crate::units::{count, parse_seconds, parse_share, typed_share};
 
 const COLUMNS: [(&str, Align); 6] = [
     ("id", Align::Left),
@@ -78,7 +78,7 @@ pub(crate) struct Forget {
     #[arg(long = "tag", value_name = "TAG", value_parser = parse_tag)]
     tags: Vec<Tag>,
     /// Most of a machine's snapshots that may go in one run
-    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "50%")]
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = typed_share(forget::MAX_DROP_PERCENT))]
     max_drop: u8,
     /// Named snapshots may be the last of their machine
     #[arg(long, requires = "snapshots")]
@@ -116,7 +116,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
         return Err(Failure::usage("give rules or name snapshots, not both"));
     }
     let repository = repository::open(context, Access::Keeper).await?;
-    let log = repository::load_log(context, &repository).await?;
+    let mut log = repository::load_log(context, &repository).await?;
     if let Some(stays) = suspicion::what_stays(&log) {
         context.output.warning(&stays);
     }
@@ -124,7 +124,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
         Selection::Rules { rules, vms: options.vm, tags: options.tags }
     } else {
         Selection::Named {
-            snapshots: named(&options, &repository, &log, context)?,
+            snapshots: named(&repository, &log, &options, context)?,
             even_last: options.even_last,
         }
     };
@@ -135,7 +135,7 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
         max_drop_percent: options.max_drop,
         dry_run: options.dry_run,
     };
-    let report = forget::forget(&repository, log, &settings).await?;
+    let report = forget::forget(&repository, &mut log, &settings).await?;
     if let Some(entry) = report.entry {
         clocks::compare(context, &repository, &[names::log(&repository.keys.zone, entry)], began).await;
     }
@@ -160,9 +160,9 @@ pub(crate) async fn run(options: Forget, context: &Context) -> Result<Done, Fail
 
 /// The snapshots that were named. Whoever runs the same command twice must not lose two of them.
 fn named(
-    options: &Forget,
     repository: &Repository,
     log: &Log,
+    options: &Forget,
     context: &Context,
 ) -> Result<BTreeSet<SessionId>, Failure> {
     let mut snapshots = BTreeSet::new();

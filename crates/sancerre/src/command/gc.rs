@@ -17,7 +17,10 @@ use crate::interrupt::until_signal;
 use crate::progress::Work;
 use crate::repository;
 use crate::suspicion;
-use crate::units::{age, count, duration, parse_seconds, parse_share, parse_size, seconds, size};
+use crate::units::{
+    age, count, duration, parse_seconds, parse_share, parse_size, seconds, size, typed_seconds, typed_share,
+    typed_size,
+};
 
 /// Delete what no snapshot needs.
 ///
@@ -41,19 +44,19 @@ pub(crate) struct Gc {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// How long to wait for backups under way
-    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "1h")]
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = typed_seconds(GcOptions::default().wait_seconds))]
     wait: u64,
     /// A backup that the store has heard nothing of for so long is taken for dead, and ended
-    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "12h")]
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = typed_seconds(GcOptions::default().silent_seconds))]
     silent: u64,
     /// Keep so many bytes at most of packs that are rewritten: they are read and written again
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64G")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = typed_size(GcOptions::default().max_repack_bytes))]
     max_repack: u64,
     /// How much garbage may stay in the packs that snapshots need, all of them together
-    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "5%")]
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = typed_share(GcOptions::default().max_unused_percent))]
     max_unused: u8,
     /// Most of a machine's snapshots that may have gone since the last gc, by `forget` or by `key revoke`
-    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = "50%")]
+    #[arg(long, value_name = "N%", value_parser = parse_share, default_value = typed_share(GcOptions::default().max_drop_percent))]
     max_drop: u8,
     /// Only end this gc, whose outcome is damaged or wrong, with nothing; needs the administrator's passphrase
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
@@ -85,7 +88,7 @@ pub(crate) async fn run(options: Gc, context: &Context) -> Result<Done, Failure>
         max_repack_bytes: options.max_repack,
         max_unused_percent: options.max_unused,
         max_drop_percent: options.max_drop,
-        checkpoint_after_entries: gc::CHECKPOINT_AFTER_ENTRIES,
+        checkpoint_after_entries: GcOptions::default().checkpoint_after_entries,
     };
     let (monitor, watched) = context.watched(Work::Collect)?;
     let began = context.host.clock.now();

@@ -82,7 +82,7 @@ fn what(released: &Released) -> &'static str {
 }
 
 fn waits(context: &Context, released: &Released, mut done: Done) -> Done {
-    let Released { entry, approvals_needed } = released;
+    let Released { entry, approvals_needed, .. } = released;
     if *approvals_needed > 0 {
         context.output.message(&format!(
             "it counts once {} approved it: `sancerre approve {entry}` with another keeper's key; `sancerre hold` takes it back",

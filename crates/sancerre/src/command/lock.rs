@@ -1,7 +1,6 @@
 //! `lock`: how long the store keeps what live snapshots need.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -77,8 +76,8 @@ pub(crate) async fn run(options: Lock, context: &Context) -> Result<Done, Failur
     let started = Instant::now();
     let until = wanted(&options, context.host.clock.now())?;
     let repository = repository::open(context, Access::Public).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
-    let needs = Needs::load(&repository, log).await?;
+    let log = repository::load_log(context, &repository).await?;
+    let needs = Needs::load(&repository, &log).await?;
     let objects = u64::try_from(needs.objects()).unwrap_or(u64::MAX);
     context.output.message(&format!(
         "live snapshots need {}: {} to ask for their locks, and at most as many to extend them",

@@ -6,7 +6,6 @@ mod many;
 mod stream;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::monitor::Monitor;
@@ -216,13 +215,13 @@ pub(super) async fn open_in(
         }
         session => session?,
     };
-    read(repository, Arc::new(log), session, context).await
+    read(repository, &log, session, context).await
 }
 
 /// The snapshot of a session, and a word where it is of more than one moment.
 async fn read(
     repository: &Repository,
-    log: Arc<Log>,
+    log: &Log,
     session: SessionId,
     context: &Context,
 ) -> Result<SnapshotReader, Failure> {

@@ -2,8 +2,6 @@
 
 pub(crate) mod explain;
 
-use std::sync::Arc;
-
 use clap::Args;
 use sancerre_engine::lock::clean::{self as clean_locks, Whose};
 use sancerre_engine::repository::Repository;
@@ -248,9 +246,9 @@ pub(crate) async fn suspect(options: Suspect, context: &Context) -> Result<Done,
 
 async fn compute(options: Suspect, context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_recent_log(context, &repository).await?);
+    let log = repository::load_recent_log(context, &repository).await?;
     let session = options.snapshot.resolve(&repository, &log)?;
-    let reader = restore::open(&repository, Arc::clone(&log), session).await?;
+    let reader = restore::open(&repository, &log, session).await?;
     let before = before(&repository, &log, &reader).await?;
     let (monitor, watched) = context.watched(Work::Check)?;
     let wanted = options.snapshot.member.as_ref();
@@ -272,7 +270,7 @@ async fn compute(options: Suspect, context: &Context) -> Result<Done, Failure> {
 /// The snapshot of the same machine before this one.
 async fn before(
     repository: &Repository,
-    log: &Arc<Log>,
+    log: &Log,
     reader: &SnapshotReader,
 ) -> Result<Option<SnapshotReader>, Failure> {
     let fields = reader.manifest();
@@ -282,7 +280,7 @@ async fn before(
             && suspicion::stored::is_of(snapshot, &fields.vm, fields.machine)
     });
     match earlier {
-        Some(earlier) => Ok(Some(restore::open(repository, Arc::clone(log), earlier.session()).await?)),
+        Some(earlier) => Ok(Some(restore::open(repository, log, earlier.session()).await?)),
         None => Ok(None),
     }
 }

@@ -127,8 +127,8 @@ impl TestRepo {
     }
 
     async fn open(&self, snapshot: SessionId) -> Result<SnapshotReader> {
-        let log = Arc::new(Log::load(&self.repository).await?);
-        open(&self.repository, log, snapshot).await
+        let log = Log::load(&self.repository).await?;
+        open(&self.repository, &log, snapshot).await
     }
 
     /// Restores to `disk.raw` in a new folder.

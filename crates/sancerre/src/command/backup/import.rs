@@ -70,7 +70,7 @@ pub(crate) struct Import {
     #[arg(long)]
     no_sandbox: bool,
     /// Whose stored data counts as known: that of all hosts of the zone, or only this writer's own
-    #[arg(long, value_enum, default_value_t = DedupScope::Zone)]
+    #[arg(long, value_enum, default_value_t)]
     dedup: DedupScope,
     /// As of `backup` [env: SANCERRE_CACHE_DIR] [default, for buckets: ~/.cache/sancerre]
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]

@@ -34,7 +34,7 @@ type Paths = Vec<Vec<u8>>;
 pub(super) async fn touched(
     findings: &[Finding],
     repository: &Repository,
-    log: &Arc<Log>,
+    log: &Log,
     memory_bytes: u64,
     monitor: &Monitor,
 ) -> Result<LostFiles, Failure> {
@@ -66,14 +66,14 @@ pub(super) async fn touched(
 }
 
 async fn of_snapshot(
-    (repository, log): (&Repository, &Arc<Log>),
+    (repository, log): (&Repository, &Log),
     session: SessionId,
     (disk, ranges): (&Title, &[Range<u64>]),
     cache: &Arc<ChunkCache>,
     memo: &mut Memo<Paths>,
     monitor: &Monitor,
 ) -> Result<Vec<String>, Error> {
-    let reader = restore::open(repository, Arc::clone(log), session).await?;
+    let reader = restore::open(repository, log, session).await?;
     let Some(catalogue) = Catalogue::of(&reader, cache, monitor).await? else { return Ok(Vec::new()) };
     let disks = catalogue.disks().await?;
     let Some(number) = disks.iter().position(|name| name == disk.as_str()) else { return Ok(Vec::new()) };

@@ -46,10 +46,10 @@ pub(crate) async fn run(options: MakeCatalogue, context: &Context) -> Result<Don
     let monitor = context.monitor();
     let mut made: Vec<Value> = Vec::new();
     for selector in &options.snapshots {
-        let log = Arc::new(repository::load_log(context, &repository).await?);
+        let log = repository::load_log(context, &repository).await?;
         let session = selector.resolve(&repository, &log)?;
         let id = session.intent.to_string();
-        let reader = restore::open(&repository, Arc::clone(&log), session).await?;
+        let reader = restore::open(&repository, &log, session).await?;
         let cache = ChunkCache::new(context.global.memory);
         if Catalogue::of(&reader, &cache, &monitor).await?.is_some() {
             context.output.message(&format!("{id} has a catalogue already"));

@@ -218,13 +218,13 @@ struct Nights<'a> {
     options: &'a Find,
     context: &'a Context,
     repository: Repository,
-    log: Arc<Log>,
+    log: Log,
     cache: Arc<ChunkCache>,
 }
 
 impl Nights<'_> {
     async fn search(&self, session: SessionId, memo: &mut Memo<Kept>) -> Result<Search, Failure> {
-        let reader = sancerre_engine::restore::open(&self.repository, Arc::clone(&self.log), session).await?;
+        let reader = sancerre_engine::restore::open(&self.repository, &self.log, session).await?;
         match search(&reader, self.options, self.context, &self.cache, memo).await {
             // A folder that is not there in a night has no names in it.
             Err(failure) if failure.exit == Exit::Usage => Ok(Search::default()),
@@ -257,9 +257,9 @@ impl Nights<'_> {
 
 async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
+    let log = repository::load_log(context, &repository).await?;
     let named = options.place.snapshot.resolve(&repository, &log)?;
-    let vm = sancerre_engine::restore::open(&repository, Arc::clone(&log), named).await?.vm().clone();
+    let vm = sancerre_engine::restore::open(&repository, &log, named).await?.vm().clone();
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
     let nights = Nights { options: &options, context, repository, log, cache };

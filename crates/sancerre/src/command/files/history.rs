@@ -78,7 +78,7 @@ struct Nights<'a> {
     context: &'a Context,
     path: &'a str,
     repository: Repository,
-    log: Arc<Log>,
+    log: Log,
     cache: Arc<ChunkCache>,
     memo: Memo<Vec<PathStep>>,
     by_catalogue: usize,
@@ -123,7 +123,7 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     })?;
     let vm = Title::typed(vm).map_err(|error| Failure::usage(error.to_string()))?;
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_log(context, &repository).await?);
+    let log = repository::load_log(context, &repository).await?;
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
     let (memo, by_catalogue) = (Memo::default(), 0);
@@ -186,7 +186,7 @@ pub(super) fn nights(
 impl Nights<'_> {
     /// The file in one snapshot; none when it is not there.
     async fn look(&mut self, session: SessionId) -> Result<Option<Night>, Failure> {
-        let reader = restore::open(&self.repository, Arc::clone(&self.log), session).await?;
+        let reader = restore::open(&self.repository, &self.log, session).await?;
         if !self.options.catalogue.no_catalogue && !self.options.sandbox.unlocks() {
             match self.by_catalogue(&reader).await {
                 Ok(Some(found)) => {

@@ -1,6 +1,7 @@
 //! `key add`: a new key file, or a new restore recipient.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use sancerre_engine::keys::certify::{self, NewKey};
@@ -108,7 +109,7 @@ async fn make(
     if is_new {
         certify::make_generation(&mut repository).await?;
     } else {
-        repository.keys.enter_zone(&repository.store).await?;
+        Arc::make_mut(&mut repository.keys).enter_zone(&repository.store).await?;
     }
     let text = certify::certify(&repository, new).await?;
     Ok((text, is_new, zone.to_string()))

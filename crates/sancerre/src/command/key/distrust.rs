@@ -1,7 +1,7 @@
 //! `key revoke`, `key taint`: what a key signed or stored is not trusted any more.
 
 use clap::{Args, Subcommand};
-use sancerre_engine::keys::overview;
+use sancerre_engine::keys::{Keys, overview};
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::{Repository, session};
 use sancerre_engine::revoke::{self, Revoked};
@@ -75,7 +75,7 @@ pub(super) async fn revoke_key(command: Revoke, context: &Context) -> Result<Don
     let (repository, mut log) = open(&options.name, role, context).await?;
     let Numbered { name, from, reason } = &options;
     let done = until_signal(async { Ok(revoke::revoke(&repository, &mut log, name, *from, reason).await?) });
-    let Revoked { number, from, ended } = done.await?;
+    let Revoked { number, from, ended, .. } = done.await?;
     let lost = lost(&log, name, from);
     context.output.message(&format!(
         "nothing that {role} {name} signed or signs at log numbers from {from} on is trusted (log entry {number}); {lost} of \
@@ -121,7 +121,7 @@ async fn open(name: &Name, role: Role, context: &Context) -> Result<(Repository,
     if certificate.role() != role {
         return Err(Failure::usage(format!("{name} is a {}, not a {role}", certificate.role_name)));
     }
-    repository.keys = repository.keys.elsewhere(certificate.zone);
+    repository.keys = Keys::clone(&repository.keys).elsewhere(certificate.zone).into();
     let log = repository::load_log(context, &repository).await?;
     Ok((repository, log))
 }

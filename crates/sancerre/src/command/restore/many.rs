@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use sancerre_engine::Error;
@@ -67,7 +66,7 @@ pub(super) async fn run(options: &Restore, context: &Context) -> Result<Done, Fa
 /// Opens them all; what cannot be opened has ended.
 async fn open(options: &Restore, context: &Context) -> Result<(Vec<Machine>, Vec<Ended>), Failure> {
     let repository = repository::open(context, Access::Content).await?;
-    let log = Arc::new(repository::load_recent_log(context, &repository).await?);
+    let log = repository::load_recent_log(context, &repository).await?;
     let named = match options.snapshots.as_slice() {
         [] => newest_of_each(&log)?,
         named => named.to_vec(),
@@ -77,7 +76,7 @@ async fn open(options: &Restore, context: &Context) -> Result<(Vec<Machine>, Vec
     let sessions = sessions.collect::<Result<Vec<_>, _>>()?;
     let (mut machines, mut ended) = (Vec::new(), Vec::new());
     for (named, session) in named.into_iter().zip(sessions) {
-        match read(&repository, Arc::clone(&log), session, context).await {
+        match read(&repository, &log, session, context).await {
             Ok(reader) => {
                 let folder = options.target.join(file_names::of(reader.vm(), &MemberKind::Disk, ""));
                 machines.push(Machine { named, reader, folder });

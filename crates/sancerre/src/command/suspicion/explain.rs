@@ -64,9 +64,9 @@ const PLACES: [(&str, Align); 8] = [
 pub(crate) async fn run(options: Explain, context: &Context) -> Result<Done, Failure> {
     let access = if options.files { Access::Content } else { Access::Metadata };
     let repository = repository::open(context, access).await?;
-    let log = Arc::new(repository::load_recent_log(context, &repository).await?);
+    let log = repository::load_recent_log(context, &repository).await?;
     let session = options.snapshot.resolve(&repository, &log)?;
-    let reader = restore::open(&repository, Arc::clone(&log), session).await?;
+    let reader = restore::open(&repository, &log, session).await?;
     let wanted = options.snapshot.member.as_ref();
     let explained = explain::explain(&reader, wanted).await?;
     let rows: Vec<Vec<String>> = explained.iter().flat_map(rows).collect();
