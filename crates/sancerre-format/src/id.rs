@@ -81,6 +81,9 @@ impl Hash {
     }
 }
 
+/// Digits of an id that people see.
+const SHORT_DIGITS: usize = 8;
+
 /// A session: its number in the zone's log and the hash of its log entry. The number alone never authenticates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
@@ -98,6 +101,11 @@ impl SessionId {
             Some(Self { number, intent: Hash::from_hex(intent).ok()? })
         });
         parsed.ok_or_else(|| corrupt("session id", format!("{text:?} is not <number>-<hash>")))
+    }
+
+    /// The beginning of a snapshot's id, as messages show it and people type it: 8 hex digits.
+    pub fn short(&self) -> String {
+        self.intent.to_string().chars().take(SHORT_DIGITS).collect()
     }
 }
 

@@ -330,19 +330,14 @@ fn unverified(source: &FormatError, number: u64, backup: Option<&SessionId>) -> 
         None => format!("{bring}, or have the administrator end it with {}", Abandon(number)),
         Some(session) => format!(
             "It may have been a snapshot. {bring}, or give it up for good with {}",
-            ForgetOne(short(session))
+            ForgetOne(session.short())
         ),
     }
 }
 
-/// The beginning of a snapshot's id, as commands take it.
-fn short(session: &SessionId) -> String {
-    session.intent.to_string().chars().take(8).collect()
-}
-
 /// By whom and when a snapshot was forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", short(snapshot), self.way())]
+#[error("snapshot {} was forgotten by {by} at {time} (log entry {entry}: {reason}); {}", snapshot.short(), self.way())]
 pub struct Forgotten {
     /// Which.
     pub snapshot: SessionId,
@@ -362,7 +357,7 @@ impl Forgotten {
     fn way(&self) -> String {
         match self.collected {
             Some(gc) => format!("gc {gc} made that final, so it cannot be had back"),
-            None => format!("{} takes that back, until gc has run", UndeleteOne(short(&self.snapshot))),
+            None => format!("{} takes that back, until gc has run", UndeleteOne(self.snapshot.short())),
         }
     }
 }

@@ -105,7 +105,7 @@ pub struct Log {
     unread: Vec<Unread>,
     verdicts: verdict::Verdicts,
     /// What stands for the log below a number, if it was not read from number 1.
-    basis: Option<basis::Basis>,
+    basis: Option<Arc<basis::Basis>>,
     /// The newest checkpoint, by the number up to which it speaks.
     checkpoint: Option<u64>,
     /// What the repository's config says of approvals.

@@ -197,12 +197,11 @@ async fn zones(store: &Store, options: &AuditOptions, findings: &mut Vec<Finding
     for folder in store.folders(names::ZONE_FOLDERS).await? {
         match Zone::new(&folder) {
             Ok(zone) => drop(zones.insert(zone)),
-            Err(_) => findings.push(Finding {
-                severity: Severity::Note,
-                object: format!("{}{folder}/", names::ZONE_FOLDERS),
-                problem: "it belongs to nothing and is ignored".into(),
-                costs: Vec::new(),
-            }),
+            Err(_) => findings.push(Finding::new(
+                Severity::Note,
+                format!("{}{folder}/", names::ZONE_FOLDERS),
+                "it belongs to nothing and is ignored",
+            )),
         }
     }
     Ok(zones)
@@ -212,11 +211,12 @@ async fn zones(store: &Store, options: &AuditOptions, findings: &mut Vec<Finding
 fn note_gone(zones: &BTreeSet<Zone>, options: &AuditOptions, findings: &mut Vec<Finding>) -> bool {
     let remembered = options.state.iter().flat_map(AuditState::zones);
     let asked = remembered.filter(|zone| options.zone.as_ref().is_none_or(|only| only == *zone));
-    let gone = asked.filter(|zone| !zones.contains(*zone)).map(|zone| Finding {
-        severity: Severity::Missing,
-        object: format!("{}{zone}/", names::ZONE_FOLDERS),
-        problem: "nothing of this zone is there any more, and an earlier audit saw it".into(),
-        costs: Vec::new(),
+    let gone = asked.filter(|zone| !zones.contains(*zone)).map(|zone| {
+        Finding::new(
+            Severity::Missing,
+            format!("{}{zone}/", names::ZONE_FOLDERS),
+            "nothing of this zone is there any more, and an earlier audit saw it",
+        )
     });
     let before = findings.len();
     findings.extend(gone);

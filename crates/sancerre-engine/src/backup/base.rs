@@ -62,7 +62,6 @@ pub(super) fn read(
     let frames = Frames::new(repository, log, &usable.catalogue);
     let (session, by) = (snapshot.session(), &snapshot.manifest.fields.by.name);
     let speaker = if usable.own.as_ref() == Some(by) { Speaker::Own } else { Speaker::Base };
-    let id: String = session.intent.to_string().chars().take(8).collect();
-    let described = format!("the map of snapshot {id}, made by {by}");
+    let described = format!("the map of snapshot {}, made by {by}", session.short());
     Some(Base { session, frames: Arc::new(frames), body, speaker, described })
 }

@@ -3,7 +3,6 @@
 //! Saved without a word such a snapshot would look like any other, and night by night push out the good ones.
 
 use sancerre_advice::Setting::{AllowSmall, LeastBytes};
-use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
 
@@ -51,7 +50,7 @@ impl Run {
             self.shared.monitor.warn(Topic::Source, format!(
                 "snapshot {} also has {}, which this one will not have: name it too if the machine still has it; {AllowSmall} \
                  ends this warning",
-                short(session),
+                session.short(),
                 missing.join(", ")
             ));
         }
@@ -115,7 +114,7 @@ impl Run {
         Some(Before {
             size_bytes: member.size_bytes,
             data_bytes: member.data_bytes,
-            snapshot: short(session),
+            snapshot: session.short(),
             is_own: *speaker == Speaker::Own,
         })
     }
@@ -127,10 +126,6 @@ struct Before {
     data_bytes: u64,
     snapshot: String,
     is_own: bool,
-}
-
-fn short(session: &SessionId) -> String {
-    session.intent.to_string().chars().take(8).collect()
 }
 
 /// Less than half as large.

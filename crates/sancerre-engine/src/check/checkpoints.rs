@@ -45,7 +45,7 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
                 ),
             },
         };
-        findings.push(Finding { severity, object: key, problem, costs: Vec::new() });
+        findings.push(Finding::new(severity, key, problem));
     }
     Ok(findings)
 }

@@ -30,16 +30,12 @@ pub(super) fn check(zone: &Zone, log: &Log, now: Time) -> Vec<Finding> {
     findings
 }
 
-fn finding(severity: Severity, object: String, problem: String) -> Finding {
-    Finding { severity, object, problem, costs: Vec::new() }
-}
-
 fn check_parents(zone: &Zone, log: &Log, entry: &Record<Entry>) -> Vec<Finding> {
     let Kind::Backup(intent) = &entry.fields.kind else { return Vec::new() };
     let number = entry.fields.number;
     let wrong = |parent: &SessionId| {
         let problem = parent_problem(log, number, intent, parent)?;
-        Some(finding(Severity::Damaged, names::log(zone, number), problem))
+        Some(Finding::new(Severity::Damaged, names::log(zone, number), problem))
     };
     intent.parents.iter().filter_map(wrong).collect()
 }
@@ -72,7 +68,7 @@ fn check_commits(zone: &Zone, log: &Log) -> Vec<Finding> {
     let mut known: BTreeSet<SessionId> = BTreeSet::new();
     for (gc, commit, lists) in log.commits() {
         let object = names::outcome(zone, &gc);
-        let blame = |problem| finding(Severity::Damaged, object.clone(), problem);
+        let blame = |problem| Finding::new(Severity::Damaged, object.clone(), problem);
         findings.extend(commit_problems(log, commit, last).into_iter().map(blame));
         known.extend(lists.seen.iter().chain(&lists.forgotten).copied());
         findings.extend(left_out(zone, log, gc, &known));
@@ -80,7 +76,7 @@ fn check_commits(zone: &Zone, log: &Log) -> Vec<Finding> {
     }
     findings.extend(log.complaints().into_iter().map(|Complaint { gc, problem, .. }| {
         let problem = format!("{problem}; it is not believed, and gc stops until that key is revoked");
-        finding(Severity::Damaged, names::outcome(zone, &gc), problem)
+        Finding::new(Severity::Damaged, names::outcome(zone, &gc), problem)
     }));
     findings
 }
@@ -142,7 +138,7 @@ fn left_out(zone: &Zone, log: &Log, commit: SessionId, known: &BTreeSet<SessionI
             disk: None,
             ranges: Vec::new(),
         };
-        let mut found = finding(Severity::Damaged, names::outcome(zone, &session), problem);
+        let mut found = Finding::new(Severity::Damaged, names::outcome(zone, &session), problem);
         found.costs.push(cost);
         found
     };
@@ -156,7 +152,7 @@ fn check_dates(zone: &Zone, log: &Log, now: Time) -> Vec<Finding> {
         .filter_map(|entry| entry.entry.as_deref().ok())
         .map(|entry| (entry.fields.number, entry.fields.time))
         .collect();
-    let note = |number: u64, problem: String| finding(Severity::Note, names::log(zone, number), problem);
+    let note = |number: u64, problem: String| Finding::new(Severity::Note, names::log(zone, number), problem);
     let mut findings = Vec::new();
     for (number, time) in &dated {
         if time.unix_seconds() > now.unix_seconds().saturating_add(CLOCK_SECONDS) {

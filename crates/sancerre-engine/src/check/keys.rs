@@ -28,12 +28,12 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<Vec<Find
     for Listed { key, size_bytes, .. } in listed {
         // What systems leave in every folder, or somebody left beside ours: no reader looks at it.
         if !has_form(&key) {
-            findings.push(finding(Severity::Note, &key, "it belongs to nothing and is ignored".into()));
+            findings.push(Finding::new(Severity::Note, &key, "it belongs to nothing and is ignored"));
             continue;
         }
         match objects::refuse_size(&key, size_bytes) {
             Ok(()) => keys.push(key),
-            Err(problem) => findings.push(finding(Severity::Damaged, &key, problem.to_string())),
+            Err(problem) => findings.push(Finding::new(Severity::Damaged, &key, problem.to_string())),
         }
     }
     let mut present: BTreeSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
@@ -70,7 +70,7 @@ async fn read(repository: &Repository, key: &str) -> Result<Option<Read>> {
         Ok(None) => return Ok(None),
         Err(error) => {
             let problem = tolerate(repository, error).await?;
-            return Ok(Some(Read::Unread(finding(Severity::Damaged, key, problem))));
+            return Ok(Some(Read::Unread(Finding::new(Severity::Damaged, key, problem))));
         }
     };
     let (severity, problem) = match verify(repository, key, &bytes) {
@@ -86,7 +86,7 @@ async fn read(repository: &Repository, key: &str) -> Result<Option<Read>> {
         Some(Err(error)) => (Severity::Damaged, error.to_string()),
         None => (Severity::Note, "it belongs to nothing and is ignored".into()),
     };
-    Ok(Some(Read::Bad(finding(severity, key, problem))))
+    Ok(Some(Read::Bad(Finding::new(severity, key, problem))))
 }
 
 /// Whether a key below `keys/` is one that a record of ours could stand at. Of folders that this version does not know the
@@ -102,10 +102,6 @@ fn has_form(key: &str) -> bool {
         _ if key.starts_with(names::CERTIFICATES) => is_name(names::CERTIFICATES),
         _ => true,
     }
-}
-
-fn finding(severity: Severity, key: &str, problem: String) -> Finding {
-    Finding { severity, object: key.to_owned(), problem, costs: Vec::new() }
 }
 
 /// None when the key is of no form that the format knows.
@@ -169,8 +165,9 @@ async fn missing(
     lost.extend(lost::recipients(good, newest));
     let has_admin = lost::has_admin(&repository.store, &keys.trust, good).await?;
     lost.extend((!has_admin).then(LostKey::admin));
-    let told =
-        |lost: LostKey| finding(Severity::Missing, &lost.object, format!("it is missing: {}", lost.words));
+    let told = |lost: LostKey| {
+        Finding::new(Severity::Missing, &lost.object, format!("it is missing: {}", lost.words))
+    };
     Ok(lost.into_iter().map(told).collect())
 }
 
@@ -179,5 +176,5 @@ fn no_session(zone: &Zone, log: &Log) -> Option<Finding> {
     let problem = "no session of this zone is there. If backups were made, all of them are lost with the folder: bring it back \
                    from a copy before the next one. If none was made yet, the first one ends this";
     let folder = names::folder(zone, Folder::Log);
-    log.entries().next().is_none().then(|| finding(Severity::Empty, &folder, problem.into()))
+    log.entries().next().is_none().then(|| Finding::new(Severity::Empty, &folder, problem))
 }

@@ -47,14 +47,15 @@ pub(super) async fn check(repository: &Repository, log: &Log) -> Result<(Vec<Fin
 /// Entries whose signer read another entry below its own than the one that is there: one of both was put in later.
 fn breaks<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item = Finding> + 'a {
     let zone = &repository.keys.zone;
-    log.breaks().map(move |(below, entry)| Finding {
-        severity: Severity::Damaged,
-        object: names::log(zone, below),
-        problem: format!(
-            "entry {} of {} follows on another one: this one was replaced, or that key lies",
-            entry.fields.number, entry.fields.by.name
-        ),
-        costs: Vec::new(),
+    log.breaks().map(move |(below, entry)| {
+        Finding::new(
+            Severity::Damaged,
+            names::log(zone, below),
+            format!(
+                "entry {} of {} follows on another one: this one was replaced, or that key lies",
+                entry.fields.number, entry.fields.by.name
+            ),
+        )
     })
 }
 
@@ -82,14 +83,12 @@ fn disputed<'a>(repository: &'a Repository, log: &'a Log) -> impl Iterator<Item 
     let is_whole =
         move |number: u64| log.entry(number).is_some_and(|entry| entry.entry.is_ok() && entry.lost.is_none());
     let disputes = log.disputes(Log::END).into_iter().filter(move |dispute| !is_whole(dispute.number));
-    disputes.map(|dispute| Finding {
-        severity: Severity::Damaged,
-        object: names::log(&repository.keys.zone, dispute.number),
-        problem: format!(
+    disputes.map(|dispute| {
+        let problem = format!(
             "it is lost, and several signed outcomes say that they stood there: gc deletes nothing until the administrator \
              says which; {Repair} names them"
-        ),
-        costs: Vec::new(),
+        );
+        Finding::new(Severity::Damaged, names::log(&repository.keys.zone, dispute.number), problem)
     })
 }
 
@@ -141,7 +140,7 @@ async fn lost(
         Lost::Missing => format!(". {Repair}, or whatever is written next, fills its number"),
         Lost::Rotten | Lost::Unread => format!(". {Repair} puts that on record"),
     };
-    Ok(Some(Finding { severity, object, problem: format!("{what}; {stands}{way}"), costs: Vec::new() }))
+    Ok(Some(Finding::new(severity, object, format!("{what}; {stands}{way}"))))
 }
 
 /// What is at a number of the log: the hash of its bytes, zeros where there are none or they cannot be read, and the bytes.
@@ -201,7 +200,7 @@ async fn check_entry(
     if let Some(by) = &entry.opaque_by {
         let problem =
             format!("{error}; {by} signed it, and until it can be read nothing is added or deleted");
-        return Ok(Some(Finding { severity: Severity::Unsupported, object, problem, costs: Vec::new() }));
+        return Ok(Some(Finding::new(Severity::Unsupported, object, problem)));
     }
     // An entry of a revoked writer is void by decision, not by damage: it still verifies by itself.
     let (there, bytes) = at_log(repository, number).await?;
@@ -246,11 +245,11 @@ fn check_outcome(
         }
         Outcome::Invalid(error) if log.retention().gave_up(entry) => {
             let problem = format!("{error}; it was given up by a keeper, so nothing needs it");
-            Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
+            Some(Finding::new(Severity::Note, object, problem))
         }
         Outcome::Invalid(error) if log.abandoned().contains_key(&entry.session) => {
             let problem = format!("{error}; the administrator gave that gc up, so it ended with nothing");
-            Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() })
+            Some(Finding::new(Severity::Note, object, problem))
         }
         Outcome::Invalid(error) => {
             let problem = format!("{error}; its session counts as neither ended nor aborted");
@@ -314,7 +313,7 @@ pub(super) async fn unknown_keys(repository: &Repository, log: &Log) -> Result<V
             _ => "",
         };
         let problem = format!("it belongs to nothing and is ignored{of_a_session}");
-        Finding { severity: Severity::Note, object, problem, costs: Vec::new() }
+        Finding::new(Severity::Note, object, problem)
     };
     Ok(keys.into_iter().map(finding).collect())
 }
@@ -324,7 +323,7 @@ pub(super) fn strange(repository: &Repository) -> Vec<Finding> {
     let finding = |(object, why): (String, String)| {
         let problem =
             format!("it is left out of listings ({why}): it belongs to nothing that the format knows");
-        Finding { severity: Severity::Note, object, problem, costs: Vec::new() }
+        Finding::new(Severity::Note, object, problem)
     };
     repository.store.strange().into_iter().map(finding).collect()
 }
@@ -342,7 +341,7 @@ pub(super) async fn leftovers(repository: &Repository) -> Result<Option<Finding>
         "{files} of {} bytes {verb} of writes that are under way, or died; {Gc} removes what is older than a day",
         found.bytes
     );
-    Ok(Some(Finding { severity: Severity::Note, object, problem, costs: Vec::new() }))
+    Ok(Some(Finding::new(Severity::Note, object, problem)))
 }
 
 /// Objects that somebody tried to hide or to replace on a store with versions. Everything of the zone was listed before.
@@ -360,7 +359,7 @@ pub(super) fn covered(repository: &Repository) -> Vec<Finding> {
             "delete markers or other versions were put over {over}: they hide nothing, but whoever did that has \
              credentials that write; find out who, and replace them"
         );
-        Some(Finding { severity: Severity::Note, object: object.to_owned(), problem, costs: Vec::new() })
+        Some(Finding::new(Severity::Note, object, problem))
     };
     folders.filter_map(finding).collect()
 }

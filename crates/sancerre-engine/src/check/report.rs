@@ -51,6 +51,13 @@ pub struct Finding {
     pub costs: Vec<Cost>,
 }
 
+impl Finding {
+    /// One that costs no snapshot anything, or not as far as is known.
+    pub(crate) fn new(severity: Severity, object: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { severity, object: object.into(), problem: problem.into(), costs: Vec::new() }
+    }
+}
+
 /// What a finding costs one disk of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cost {

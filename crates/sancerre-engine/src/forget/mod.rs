@@ -182,7 +182,7 @@ fn named(
     let mut decisions = Vec::with_capacity(snapshots.len());
     for session in snapshots {
         let (candidate, verdict) = candidate(log, all, session)?;
-        let id = plan::short(session);
+        let id = session.short();
         if let Some(note) = log.retention().kept_by_suspicion(session) {
             return Err(Error::Refused(format!(
                 "snapshot {id} stays: by log entry {note} a snapshot is suspect, and what is from before it is not let go \

@@ -297,10 +297,5 @@ fn keep_last_of_vm(considered: &[Candidate], all: &[Candidate], kept: &mut [Vec<
     }
 }
 
-/// The beginning of an id, as people write it.
-pub fn short(session: &SessionId) -> String {
-    session.intent.to_string().chars().take(8).collect()
-}
-
 #[cfg(test)]
 mod tests;

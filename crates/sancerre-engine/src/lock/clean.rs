@@ -5,7 +5,6 @@
 //! no clock of this machine decides it, and nobody is locked in for longer than one such time after the last suspect night.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use sancerre_advice::Verb::ExtendLocks;
 use sancerre_format::bytes::to_u64;

@@ -3,7 +3,7 @@
 use sancerre_format::FormatError;
 use sancerre_image::{ReadError, TargetError};
 
-use super::{Advice, Error, Forgotten, Setting, StoreError, Verb, short};
+use super::{Advice, Error, Forgotten, Setting, StoreError, Verb};
 
 impl Error {
     /// What to do next, where one step is it. The message names it too, beside whatever else may help.
@@ -40,7 +40,7 @@ impl Error {
             // A newer program reads it; there is nothing to be done about it.
             Self::Object { source: FormatError::Unsupported { .. }, .. }
             | Self::Unverified { source: FormatError::Unsupported { .. }, .. } => None,
-            Self::Unverified { backup: Some(session), .. } => Some(Verb::ForgetOne(short(session))),
+            Self::Unverified { backup: Some(session), .. } => Some(Verb::ForgetOne(session.short())),
             Self::Unverified { number, backup: None, .. } => Some(Verb::Abandon(*number)),
             Self::Object { .. }
             | Self::Lost { .. }
@@ -53,6 +53,6 @@ impl Error {
 
 impl Forgotten {
     fn undelete(&self) -> Option<Verb> {
-        self.collected.is_none().then(|| Verb::UndeleteOne(short(&self.snapshot)))
+        self.collected.is_none().then(|| Verb::UndeleteOne(self.snapshot.short()))
     }
 }

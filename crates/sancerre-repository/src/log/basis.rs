@@ -49,7 +49,7 @@ impl Log {
     /// Whether a commit gave up a pack; by a checkpoint also one of which it says nothing.
     pub fn gave_up(&self, pack: &PackName) -> bool {
         let below = |basis: &Basis| pack.session < basis.upto && !basis.kept.contains_pack(pack);
-        self.basis.as_ref().is_some_and(below)
+        self.basis.as_deref().is_some_and(below)
             || self.sound_commits().any(|(_, lists)| lists.dead.contains_pack(pack))
     }
 }

@@ -75,7 +75,8 @@ impl Log {
         checkpoint: &Record<Checkpoint>,
         state: &CheckpointState,
     ) -> std::result::Result<Self, FormatError> {
-        let mut log = Self { basis: Some(Basis::new(checkpoint, state)), ..Self::default() };
+        let basis = Some(Arc::new(Basis::new(checkpoint, state)));
+        let mut log = Self { basis, ..Self::default() };
         log.approvals_needed = repository.approvals_needed;
         log.checkpoint = Some(checkpoint.fields.upto);
         for carried in &state.entries {

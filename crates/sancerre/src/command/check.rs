@@ -2,7 +2,6 @@
 
 mod files;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::check::{self, CheckOptions, CheckReport, Cost, Finding, ReadData, Severity};
@@ -117,7 +116,7 @@ fn describe_with(finding: &Finding, files: &LostFiles) -> String {
 }
 
 pub(super) fn describe_cost(cost: &Cost) -> String {
-    let id: String = cost.snapshot.intent.to_string().chars().take(8).collect();
+    let id = cost.snapshot.short();
     let Some(disk) = &cost.disk else { return format!("{id} ({})", cost.vm) };
     let lost: u64 = cost.ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
     let shown: Vec<String> =

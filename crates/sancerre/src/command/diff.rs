@@ -116,7 +116,7 @@ fn named<'a>(reader: &'a SnapshotReader, name: &Title) -> Result<&'a Member, Fai
         let names: Vec<&str> = reader.body().members.iter().map(|member| member.name.as_str()).collect();
         Failure::usage(format!(
             "snapshot {} has no disk {name}; it has {}",
-            id(reader).chars().take(8).collect::<String>(),
+            reader.manifest().session.short(),
             names.join(", ")
         ))
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use sancerre_engine::forget::plan::{self, Decision, ForgetReason, Rules, Verdict};
+use sancerre_engine::forget::plan::{Decision, ForgetReason, Rules, Verdict};
 use sancerre_engine::forget::{self, ForgetOptions, ForgetReport, Selection};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -172,7 +172,7 @@ fn named(
         let Some(gone) = selector.has_moved(log, &found).filter(|_| !options.yes && !options.dry_run) else {
             continue;
         };
-        let (found, gone) = (plan::short(&found), plan::short(&gone));
+        let (found, gone) = (found.short(), gone.short());
         let moved = format!(
             "snapshot {gone}, which is newer, was forgotten already, so the name that was given now means {found}"
         );
@@ -239,7 +239,7 @@ fn damaged(decision: &Decision) -> String {
         "what ended the backup {} of {} does not verify: it may have been a snapshot, or never one. Once it is forgotten, gc \
          deletes what only it needs, and bringing the right bytes back helps no more; `sancerre undelete` keeps it until gc \
          has run",
-        short(decision),
+        decision.session.short(),
         decision.vm
     )
 }
@@ -251,13 +251,9 @@ fn action(decision: &Decision) -> &'static str {
     }
 }
 
-fn short(decision: &Decision) -> String {
-    plan::short(&decision.session)
-}
-
 fn row(decision: &Decision) -> Vec<String> {
     vec![
-        short(decision),
+        decision.session.short(),
         decision.time.to_string().replace('T', " ").replace('Z', ""),
         decision.vm.to_string(),
         decision.writer.to_string(),

@@ -167,7 +167,7 @@ fn row(lock: &SnapshotLock, now: Time) -> Vec<String> {
     let left = lock.until.map_or(0, |until| left_seconds(until, now));
     vec![
         lock.vm.to_string(),
-        lock.session.intent.to_string().chars().take(8).collect(),
+        lock.session.short(),
         lock.finished.to_string(),
         lock.until.map_or_else(|| "not locked".to_owned(), |until| until.to_string()),
         if left == 0 { "-".to_owned() } else { age(left) },

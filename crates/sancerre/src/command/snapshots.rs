@@ -15,9 +15,6 @@ use crate::output::{Align, table};
 use crate::repository;
 use crate::units::{count, size};
 
-/// Digits of an id in the table: enough for `restore`.
-const ID_DIGITS: usize = 8;
-
 const COLUMNS: [(&str, Align); 9] = [
     ("id", Align::Left),
     ("time (UTC)", Align::Left),
@@ -109,7 +106,7 @@ fn has_all(body: Option<&Body>, tags: &[Tag]) -> bool {
 }
 
 fn short(snapshot: &Snapshot<'_>) -> String {
-    snapshot.id().to_string().chars().take(ID_DIGITS).collect()
+    snapshot.session().short()
 }
 
 fn row(listed: &Listed<'_>) -> Vec<String> {

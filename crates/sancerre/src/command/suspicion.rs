@@ -117,15 +117,11 @@ fn conclusion(nights: &[MachineNight], newest: &MachineNight) -> String {
         (_, false) => format!("{vm}: no night is suspect"),
         (Some(clean), true) => format!(
             "{vm}: the newest night before the first suspect one is snapshot {} ({})",
-            short(clean),
+            clean.session.short(),
             clean.finished
         ),
         (None, true) => format!("{vm}: there is no snapshot from before the first suspect night"),
     }
-}
-
-fn short(night: &MachineNight) -> String {
-    night.session.intent.to_string().chars().take(8).collect()
 }
 
 fn word(night: &MachineNight) -> String {
@@ -135,7 +131,7 @@ fn word(night: &MachineNight) -> String {
 
 fn row(night: &MachineNight) -> Vec<String> {
     let time = night.finished.to_string().replace('T', " ").replace('Z', "");
-    vec![short(night), time, night.vm.to_string(), word(night), why(night)]
+    vec![night.session.short(), time, night.vm.to_string(), word(night), why(night)]
 }
 
 /// The sentence of the worst disk.

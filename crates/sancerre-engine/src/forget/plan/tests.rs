@@ -218,7 +218,7 @@ fn reasons_are_said_in_words() {
     assert_eq!(kept, "new at the last gc that found new ones, within, the last of its machine");
     assert_eq!(Verdict::Drop(super::ForgetReason::NoRule).to_string(), "no rule keeps it");
     let one = session(1);
-    assert_eq!(super::short(&one), one.intent.to_string()[..8]);
+    assert_eq!(one.short(), one.intent.to_string()[..8]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(super) fn draw(machine: &MachineAudit, span: &Span, harmed: &BTreeSet<Sessio
 }
 
 fn told(run: &Run, is_harmed: bool) -> String {
-    let id: String = run.session.intent.to_string().chars().take(8).collect();
+    let id = run.session.short();
     let harmed = if is_harmed { ", lost or damaged" } else { "" };
     let suspect =
         run.suspected_by.map_or_else(String::new, |entry| format!(", suspect by log entry {entry}"));

@@ -74,7 +74,7 @@ pub(crate) fn tell(
         is_read &= unreadable::tell(context, member, "could not be read, and are zeros in the snapshot")?;
     }
     let what = match &report.snapshot {
-        Some(session) => format!("snapshot {} of {}", short(session), subject.vm),
+        Some(session) => format!("snapshot {} of {}", session.short(), subject.vm),
         None => format!("{}, nothing stored", subject.vm),
     };
     context.output.message(&format!(
@@ -93,10 +93,6 @@ pub(crate) fn tell(
 /// The worst verdict on any of its disks; none without statistics.
 pub(super) fn verdict(report: &BackupReport) -> Option<Suspicion> {
     report.members.iter().filter_map(seen).map(|night| night.judgement.verdict).max()
-}
-
-fn short(session: &SessionId) -> String {
-    session.intent.to_string().chars().take(8).collect()
 }
 
 pub(crate) fn summary(

@@ -82,7 +82,7 @@ async fn open(options: &Restore, context: &Context) -> Result<(Vec<Machine>, Vec
                 machines.push(Machine { named, reader, folder });
             }
             Err(failure) => {
-                let id: String = session.intent.to_string().chars().take(8).collect();
+                let id = session.short();
                 ended.push(failed(&format!("snapshot {id}"), failure, context)?);
             }
         }

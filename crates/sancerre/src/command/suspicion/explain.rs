@@ -232,7 +232,7 @@ fn tell(lost: &LostFiles, before: &SnapshotReader, context: &Context) -> Result<
     for fault in &lost.faults {
         context.output.warning(&format!("left out: {fault}"));
     }
-    let id: String = before.manifest().session.intent.to_string().chars().take(8).collect();
+    let id = before.manifest().session.short();
     context.output.message(&format!(
         "{} of the snapshot before, {id}, do not begin any more as they did; `sancerre get {id}:PLACE --target DIR` gets one back",
         count(lost.files.len() as u64, "file")
