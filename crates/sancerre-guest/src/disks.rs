@@ -1,11 +1,13 @@
 //! What is on the disks of a guest: partitions, volumes, and the file systems in them.
 
+use std::rc::Rc;
+
 use crate::fault::{Fault, Result};
 use crate::fs::{self, FileSystem};
 use crate::luks;
 use crate::lvm;
 use crate::partitions::{self, Partition};
-use crate::source::Blocks;
+use crate::source::{Blocks, Opened};
 use crate::volume::Volume;
 use zeroize::Zeroizing;
 
@@ -125,8 +127,8 @@ fn opened(
     }
     let unlocked = luks::unlock(volume, secrets).map_err(|fault| fault.to_string())?;
     let unlocked = unlocked.ok_or("LUKS encryption, which none of the passphrases opens")?;
-    let size = unlocked.size_bytes;
-    let number = blocks.add(unlocked).ok_or("more encrypted volumes than can be")?;
+    let size = unlocked.size_bytes();
+    let number = blocks.add(Rc::new(unlocked)).ok_or("more encrypted volumes than can be")?;
     Ok(Volume::of_disk(blocks.clone(), number, 0..size))
 }
 

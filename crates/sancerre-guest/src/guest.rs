@@ -1,33 +1,25 @@
 //! The caller's side: it has the disks, asks the child, and checks every word.
 
 mod checks;
+mod reader;
 
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sancerre_confine::{Helper, Limits, Seclusion};
-use sancerre_image::confined::{self, Lane, Trouble};
+use sancerre_image::confined::{Lane, Trouble};
 use sancerre_image::process::{Process, harmless};
 use sancerre_image::{Disk, ReadError};
-use zeroize::Zeroizing;
 
 use checks::{is_name, sanitized};
+pub use reader::{GuestReader, Passphrases};
 
 use crate::bytes::{to_u64, to_usize};
 use crate::error::GuestError;
 use crate::node::{Extra, FileNode, FileRun, FolderEntry, PlacedEntry, RunPlace};
-use crate::wire::{Answer, Ask, BYTES_MAX, TEXT_MAX, VolumeInfo, What};
+use crate::wire::{Answer, Ask, BYTES_MAX, VolumeInfo, What};
 
-/// For caches, long folders and journals.
-const LIMITS: Limits = Limits { address_space_bytes: 1 << 30, cpu_seconds: 24 * 3600, open_files: 16 };
-/// The child computes, and does not wait for anything but us.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same where keys are derived, by rules that are made to take both.
-const UNLOCKING_BYTES: u64 = 4 << 30;
-const UNLOCKING_PATIENCE: Duration = Duration::from_secs(180);
 /// Of one answer altogether, without the time that its bytes took to come.
 const PATIENCES: u32 = 6;
 /// Children that may fail before the guest is given up.
@@ -41,59 +33,7 @@ const VOLUMES_MAX: usize = 5000;
 
 type Result<T> = std::result::Result<T, GuestError>;
 
-/// How guests are read by a confined child.
-#[derive(Debug, Clone)]
-pub struct GuestReader {
-    /// How this program starts itself as the child.
-    pub helper: Helper,
-    /// False only when the user said `--no-sandbox`.
-    pub sandbox: bool,
-    /// How much of the machine it may use.
-    pub limits: Limits,
-    /// How long it may be silent.
-    pub patience: Duration,
-    /// What opens encrypted volumes.
-    pub passphrases: Passphrases,
-}
-
-/// Passphrases of encrypted volumes, as somebody gave them for this guest. The child gets them: they open nothing but what it
-/// sees anyway.
-#[derive(Clone, Default)]
-pub struct Passphrases(Vec<Zeroizing<Vec<u8>>>);
-
-impl Passphrases {
-    /// The longest that can be.
-    pub const BYTES_MAX: usize = TEXT_MAX;
-
-    /// These; each at most [`Passphrases::BYTES_MAX`] long, of which the rest would be cut.
-    pub fn new(all: Vec<Zeroizing<Vec<u8>>>) -> Self {
-        Self(all)
-    }
-}
-
-impl fmt::Debug for Passphrases {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} passphrases", self.0.len())
-    }
-}
-
 impl GuestReader {
-    /// With the limits and the patience that fit every guest.
-    pub fn new(helper: Helper, sandbox: bool) -> Self {
-        let passphrases = Passphrases::default();
-        Self { helper, sandbox, limits: LIMITS, patience: PATIENCE, passphrases }
-    }
-
-    /// The same with passphrases, whose derivation takes memory and time.
-    pub fn unlocking(mut self, passphrases: Passphrases) -> Self {
-        if !passphrases.0.is_empty() {
-            self.limits.address_space_bytes = UNLOCKING_BYTES;
-            self.patience = UNLOCKING_PATIENCE;
-        }
-        self.passphrases = passphrases;
-        self
-    }
-
     /// Looks at the disks of a guest.
     ///
     /// # Errors
@@ -106,13 +46,6 @@ impl GuestReader {
         drop(state);
         guest.volumes = volumes;
         Ok(guest)
-    }
-
-    fn process(&self) -> std::io::Result<(OwnedFd, Process)> {
-        let (ours, theirs) = confined::pair()?;
-        let mut command = self.helper.own_command(&Seclusion { limits: self.limits, sandbox: self.sandbox });
-        command.stdin(theirs);
-        Ok((ours, Process::start(command)?))
     }
 }
 
@@ -412,7 +345,7 @@ impl Guest {
         let sizes = self.disks.iter().map(|disk| disk.size_bytes()).collect();
         let (mut volumes, mut trying) = (Vec::new(), None);
         let mut talk = Talk { lane, process };
-        let (skip, secrets) = (state.skip.clone(), self.reader.passphrases.0.clone());
+        let (skip, secrets) = (state.skip.clone(), self.reader.passphrases.all());
         let start = Ask::Start { sizes, skip, secrets };
         let told = self.converse(&mut talk, &start, &mut |answer| match answer {
             Answer::Trying(name) => {

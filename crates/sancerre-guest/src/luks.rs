@@ -12,6 +12,7 @@ mod keys;
 use zeroize::Zeroizing;
 
 use crate::fault::{Fault, Result};
+use crate::source::Opened;
 use crate::volume::Volume;
 use header::{Header, Keyslot};
 pub(crate) use keys::SectorCipher;
@@ -23,13 +24,17 @@ pub(crate) struct Unlocked {
     under: Volume,
     /// Where the first sector lies in it.
     offset: u64,
-    pub(crate) size_bytes: u64,
+    size_bytes: u64,
     cipher: SectorCipher,
 }
 
-impl Unlocked {
-    /// Fills `buffer` with what is in it from `offset` on, whole sectors or not.
-    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+impl Opened for Unlocked {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Whole sectors or not.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let sector_bytes = self.cipher.sector_bytes();
         let start = offset / sector_bytes * sector_bytes;
         let length = crate::bytes::to_u64(buffer.len());

@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use crate::bytes::{to_u64, to_usize};
 use crate::fault::{Fault, Result};
-use crate::luks::Unlocked;
 
 /// What is asked for at once, and kept.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
@@ -25,6 +24,14 @@ pub(crate) trait Source {
     fn read(&self, disk: u16, offset: u64, buffer: &mut [u8]) -> Result<()>;
 }
 
+/// What is in an encrypted volume that was opened.
+pub(crate) trait Opened {
+    fn size_bytes(&self) -> u64;
+
+    /// Fills `buffer` from inside of it.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+}
+
 /// A source whose blocks are kept. Parsers share it.
 #[derive(Clone)]
 pub(crate) struct Blocks(Rc<Inner>);
@@ -32,7 +39,7 @@ pub(crate) struct Blocks(Rc<Inner>);
 struct Inner {
     source: Box<dyn Source>,
     kept: RefCell<Kept>,
-    unlocked: RefCell<Vec<Rc<Unlocked>>>,
+    unlocked: RefCell<Vec<Rc<dyn Opened>>>,
 }
 
 /// A block, and when it was used.
@@ -74,20 +81,20 @@ impl Blocks {
 
     pub(crate) fn size_bytes(&self, disk: u16) -> Option<u64> {
         match self.unlocked(disk) {
-            Some(unlocked) => Some(unlocked.size_bytes),
+            Some(unlocked) => Some(unlocked.size_bytes()),
             None => self.0.source.size_bytes(disk),
         }
     }
 
     /// Adds what is in an encrypted volume as one more disk, by whose number it is read; none where there are too many.
-    pub(crate) fn add(&self, unlocked: Unlocked) -> Option<u16> {
+    pub(crate) fn add(&self, unlocked: Rc<dyn Opened>) -> Option<u16> {
         let mut all = self.0.unlocked.borrow_mut();
         let number = u16::try_from(all.len()).ok().and_then(|number| number.checked_add(UNLOCKED))?;
-        all.push(Rc::new(unlocked));
+        all.push(unlocked);
         Some(number)
     }
 
-    fn unlocked(&self, disk: u16) -> Option<Rc<Unlocked>> {
+    fn unlocked(&self, disk: u16) -> Option<Rc<dyn Opened>> {
         let number = usize::from(disk.checked_sub(UNLOCKED)?);
         self.0.unlocked.borrow().get(number).cloned()
     }

@@ -8,6 +8,10 @@ use std::ops::Range;
 use sancerre_confine::PacketFields;
 use zeroize::Zeroizing;
 
+mod placed;
+
+use placed::{decode_placed, encode_placed};
+
 use crate::node::{Extra, FileNode, FileRun, FolderEntry, Moment, NodeKind, PlacedEntry, RunPlace};
 
 /// Bytes of a disk or file in one packet.
@@ -314,31 +318,6 @@ impl<'a> Answer<'a> {
             _ => return None,
         })
     }
-}
-
-fn encode_placed(packet: Packet, placed: &PlacedEntry) -> Packet {
-    let packet = packet.node(&placed.entry.node).text(&placed.entry.name);
-    match &placed.runs {
-        None => packet.byte(0),
-        Some(runs) => {
-            let runs = runs.get(..usize::from(u16::MAX)).unwrap_or(runs);
-            let packet = packet.byte(1).short(u16::try_from(runs.len()).unwrap_or(u16::MAX));
-            runs.iter().fold(packet, encode_run)
-        }
-    }
-}
-
-fn decode_placed(mut fields: PacketFields<'_>) -> Option<Vec<PlacedEntry>> {
-    let mut entries = Vec::new();
-    while !fields.is_empty() {
-        let (node, name) = (decode_node(&mut fields)?, fields.bytes()?.to_vec());
-        let runs = match fields.flag()? {
-            false => None,
-            true => Some((0..fields.short()?).map(|_| decode_run(&mut fields)).collect::<Option<_>>()?),
-        };
-        entries.push(PlacedEntry { entry: FolderEntry { name, node }, runs });
-    }
-    Some(entries)
 }
 
 fn decode_run(fields: &mut PacketFields<'_>) -> Option<FileRun> {

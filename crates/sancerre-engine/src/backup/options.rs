@@ -170,7 +170,7 @@ impl BackupOptions {
 
     /// Adds the file catalogue to what is to be saved, if one is wanted and there is a disk.
     pub(super) fn add_catalogue(&mut self, region_bytes: u32, monitor: &Monitor) -> Result<()> {
-        let Some(maker) = self.catalogue.take() else { return Ok(()) };
+        let Some(maker) = self.catalogue.take() else { return Ok(()) }; // invariant: nobody asked for one
         let disks = self.sources.iter().filter(|source| source.kind == MemberKind::Disk);
         let disks: Vec<_> = disks.filter_map(|source| Some((source.name.clone(), source.disk()?))).collect();
         if !disks.is_empty() {

@@ -1,3 +1,5 @@
+//! Catalogues as they are written and read, and what two nights share.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

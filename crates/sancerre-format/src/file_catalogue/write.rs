@@ -74,7 +74,7 @@ impl CatalogueWriter {
                 self.names.open(folder);
             }
             self.names.file(file);
-            let ends = (hash(hash(path, b"/"), &file.name) >> 32) % CUT_AT == 0;
+            let ends = (hash(hash(path, b"/"), &file.name) >> 32).is_multiple_of(CUT_AT);
             if ends && self.names.size_bytes() >= LEAST_BYTES {
                 self.names()?;
                 self.names.open(folder);

@@ -7,6 +7,9 @@ use std::thread;
 
 use sancerre_image::ChangedError;
 
+use sancerre_confine::Helper;
+use sancerre_image::confined;
+
 use super::*;
 use crate::node::{Moment, NodeKind};
 use crate::wire::{FileSystemInfo, VolumeContent};

@@ -51,7 +51,7 @@ pub(crate) enum Spot {
     /// These volumes, whole.
     Volumes(Vec<usize>),
     /// Something in one of them, by the path that it has there.
-    Inside { volume: usize, path: Vec<u8>, file: CataloguedFile },
+    Inside { volume: usize, path: Vec<u8>, file: Box<CataloguedFile> },
     /// Nothing is there.
     Missing,
     /// Only the disks can tell: a link on the way, or words that a catalogue does not know.
@@ -116,7 +116,7 @@ impl Wanted {
             (path, last) = (step.path.clone(), Some(step.file.clone()));
         }
         let root = CataloguedFile { kind: FOLDER, ..CataloguedFile::default() };
-        Spot::Inside { volume: found, path, file: last.unwrap_or(root) }
+        Spot::Inside { volume: found, path, file: Box::new(last.unwrap_or(root)) }
     }
 
     /// The volume that is meant, and how many parts of the path that took.

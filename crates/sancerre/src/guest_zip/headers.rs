@@ -154,7 +154,7 @@ fn dos(seconds: i64) -> [u16; 2] {
     let number = |range: std::ops::Range<usize>| {
         text.get(range).and_then(|digits| digits.parse::<u16>().ok()).unwrap_or_default()
     };
-    let time = number(11..13) << 11 | number(14..16) << 5 | number(17..19) / 2;
+    let time = number(11..13) << 11 | number(14..16) << 5 | (number(17..19) / 2);
     let day = number(0..4).saturating_sub(1980) << 9 | number(5..7) << 5 | number(8..10);
     [time, day]
 }

@@ -25,6 +25,9 @@ const FILES_SHOWN: usize = 5;
 /// The files that a loss touches on a disk of a snapshot, as `get` takes them.
 pub(super) type LostFiles = BTreeMap<(SessionId, Title), Vec<String>>;
 
+/// Ranges of a disk.
+type Loss = (Title, Vec<(u64, u64)>);
+
 /// Paths within volumes.
 type Paths = Vec<Vec<u8>>;
 
@@ -38,7 +41,7 @@ pub(super) async fn touched(
     memory_bytes: u64,
     monitor: &Monitor,
 ) -> Result<LostFiles, Failure> {
-    let mut lost: BTreeMap<(Title, Vec<(u64, u64)>), Vec<SessionId>> = BTreeMap::new();
+    let mut lost: BTreeMap<Loss, Vec<SessionId>> = BTreeMap::new();
     let is_loss = |finding: &&Finding| matches!(finding.severity, Severity::Damaged | Severity::Missing);
     for cost in findings.iter().filter(is_loss).flat_map(|finding| &finding.costs) {
         if let Some(disk) = cost.disk.as_ref().filter(|_| !cost.ranges.is_empty()) {
