@@ -1,33 +1,25 @@
 //! A process of its own beside a picture of libvirt's or QEMU's: when the backup is killed it ends the job. A job that nobody reads keeps
-//! aside what the guest overwrites until there is no room for it, and then the guest stands still.
-//!
-//! It waits for the end of its input. A word before that end says that all is over; an end without one, that nobody is there any
-//! more. Signals that end programs do not end it.
+//! aside what the guest overwrites until there is no room for it, and then the guest stands still. Here is the parent's side of it, and the job.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, Read};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deaf::Guard;
 use crate::error::CaptureError;
-use crate::place;
 use crate::virsh::Virsh;
 use crate::xml::Element;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "__keep";
 /// What says that all is over.
-const OVER: &str = "over";
+pub(crate) const OVER: &str = "over";
 /// In place of a connection to libvirt.
-const BY_MONITOR: &str = "qmp";
+pub(crate) const BY_MONITOR: &str = "qmp";
 /// How long a job may take to end.
 const END: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(50);
-/// What the dead one asked of libvirt goes on, and is waited for; a backup that came meanwhile removes all by itself.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A job of libvirt's on a machine, known by where it serves its disks.
 #[derive(Debug, Clone)]
@@ -79,35 +71,6 @@ impl Keeper {
     pub(crate) fn let_go(mut self) {
         self.0.tell(OVER);
     }
-}
-
-/// The keeper: returns with its exit code.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let [program, uri, id, folder, more @ ..] = arguments.as_slice() else { return 2 };
-    let mut told = String::new();
-    // One that died says nothing.
-    let _ = io::stdin().lock().read_to_string(&mut told);
-    if told == OVER {
-        return 0;
-    }
-    let (Some(uri), Some(id)) = (uri.to_str(), id.to_str()) else { return 2 };
-    let Ok(_lock) = place::lock(Path::new(folder), id, PATIENCE) else { return 1 };
-    let ended = match uri {
-        BY_MONITOR => crate::qemu::end_left(Path::new(program)),
-        uri => end_pull(program, uri, id, more),
-    };
-    if ended.is_ok() { 0 } else { 1 }
-}
-
-fn end_pull(program: &OsStr, uri: &str, uuid: &str, more: &[OsString]) -> Result<(), CaptureError> {
-    let [socket, scratch @ ..] = more else { return Ok(()) };
-    let virsh = Virsh::new(program.into(), uri)?;
-    PullJob { virsh, uuid: uuid.to_owned(), socket: socket.into() }.end()?;
-    for path in scratch {
-        let _ = fs::remove_file(path);
-    }
-    Ok(())
 }
 
 impl PullJob {

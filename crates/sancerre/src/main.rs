@@ -16,8 +16,8 @@ fn main() {
     if word.as_ref().is_some_and(|word| word == sancerre_capture::guard::SUBCOMMAND) {
         std::process::exit(sancerre_capture::guard::run(arguments));
     }
-    if word.as_ref().is_some_and(|word| word == sancerre_capture::keeper::SUBCOMMAND) {
-        std::process::exit(sancerre_capture::keeper::run(arguments));
+    if word.as_ref().is_some_and(|word| word == sancerre_capture::keeping::SUBCOMMAND) {
+        std::process::exit(sancerre_capture::keeping::run(arguments));
     }
     if word.is_some_and(|word| word == sancerre_capture::around::SUBCOMMAND) {
         std::process::exit(sancerre_capture::around::run(arguments));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sancerre_boot::{Hydration, HydrationProgress};
 
@@ -14,6 +14,9 @@ use crate::error::CaptureError;
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
 const PASSES: u32 = 3;
+/// QEMU tries to reach an export that went away every 16 s at least; until it does, every read fails. So long nothing is made of
+/// that.
+const REJOIN: Duration = Duration::from_secs(60);
 /// How often in a row a guest that stands still is told to go on, before what it reads must be damaged.
 const RESUMED_MAX: u32 = 6;
 
@@ -88,13 +91,13 @@ impl Recovering {
         look: &mut dyn FnMut(HydrationProgress) -> bool,
         say: &mut dyn FnMut(String),
     ) -> Result<Hydration, PullError> {
-        let mut hydration = Hydration::default();
+        let (mut hydration, since) = (Hydration::default(), Instant::now());
         let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
         let (disks, mut before) = (self.recovered.restored.disks.clone(), 0_u64);
         for (number, ((target, path, _), size)) in disks.iter().zip(sizes).enumerate() {
             let (mut passes, mut told) = (0, None);
             while stands_on_something(path)? {
-                self.keep_running()?;
+                self.keep_running(since)?;
                 let job = BlockJob::find(&self.virsh, &self.uuid, target)?;
                 let of_disk = job.as_ref().map_or(0, |job| job.part_of(*size));
                 let is_turn =
@@ -105,7 +108,7 @@ impl Recovering {
                         hydration.unfinished.push((number, words));
                         break;
                     }
-                    passes = passes.saturating_add(1);
+                    passes = if since.elapsed() < REJOIN { 0 } else { passes.saturating_add(1) };
                     self.begin(target, path)?;
                 }
                 sleep(LOOK);
@@ -147,7 +150,7 @@ impl Recovering {
     }
 
     /// A machine that stands still because its export was away is told to go on.
-    fn keep_running(&mut self) -> Result<(), PullError> {
+    fn keep_running(&mut self, since: Instant) -> Result<(), PullError> {
         match self.state()? {
             MachineState::Off => Err(PullError::Off),
             MachineState::Died => Err(PullError::Died),
@@ -157,7 +160,7 @@ impl Recovering {
             }
             MachineState::Stands if self.resumed >= RESUMED_MAX => Err(PullError::Stands),
             MachineState::Stands => {
-                self.resumed = self.resumed.saturating_add(1);
+                self.resumed = if since.elapsed() < REJOIN { 0 } else { self.resumed.saturating_add(1) };
                 self.virsh.call(&["resume", "--domain", &self.uuid])?;
                 Ok(())
             }

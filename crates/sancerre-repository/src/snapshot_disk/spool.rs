@@ -72,7 +72,7 @@ impl SnapshotDisk {
             return (Vec::new(), chunks);
         }
         let (disk, asked) = (Arc::clone(self), chunks.clone());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.frames.repository().host.compute(move || {
             let (mut found, mut others) = (Vec::new(), Vec::new());
             for chunk in asked {
                 match disk.spooled_chunk(&chunk) {
@@ -111,10 +111,12 @@ impl SnapshotDisk {
         tokio::spawn(async move {
             // What cannot be found now is fetched again another time.
             let chunks = disk.chunks(disk.region(near)).await.unwrap_or_default();
-            let kept = tokio::task::spawn_blocking(move || {
+            let host = disk.frames.repository().host.clone();
+            let kept = host.compute(move || {
                 let _turn = turn;
                 disk.put(place, &frame, &chunks);
             });
+            // What was not kept is fetched again.
             drop(kept.await);
         });
     }

@@ -222,6 +222,7 @@ mod tests {
             board.begins(number, &monitor);
         }
         board.ends(3, false);
+        board.with(|entries| entries.iter_mut().for_each(Entry::measure));
         board
     }
 

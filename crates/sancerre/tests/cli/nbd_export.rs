@@ -396,7 +396,7 @@ fn what_clients_flushed_is_there_after_a_kill_and_the_snapshot_is_as_it_was() {
 }
 
 /// Waits until nothing more comes into a spool.
-fn settled(spool: &PathBuf) -> u64 {
+fn settled(spool: &std::path::Path) -> u64 {
     let (mut before, mut blocks) = (0, spool.metadata().unwrap().blocks());
     while before != blocks || blocks == 0 {
         before = blocks;

@@ -86,7 +86,7 @@ fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
     }
     for kill in 0..number_of_kills(3) {
         end(child);
-        std::thread::sleep(Duration::from_millis(u64::from(noise(kill as u64, 1)[0]) * 3));
+        std::thread::sleep(Duration::from_millis(u64::from(noise(kill as u64, 8)[0]) * 3));
         child = begin(&host, &slowly);
         wait_until_running(&host, "web 01", &mut child);
         wait_for_writes(&host);

@@ -6,9 +6,8 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::hypervisor::{Guest, Host, Plain};
+use crate::hypervisor::{Guest, Host};
 use crate::support::{Loop, MIB, noise, told};
-use serde_json::json;
 
 /// So slowly that the guest overwrites more than there is room for before all is read.
 const SLOWLY: [&str; 6] = ["--limit-upload", "500KB", "--memory", "64M", "--scratch", "mounted"];
@@ -73,37 +72,6 @@ fn a_backup_that_is_killed_leaves_no_job_that_could_fill_its_scratch_disk() {
     host.succeed(&[&host.backup(guest.name)[..], &["--exclude-disk", "vdc"]].concat());
     host.is_a_moment(&guest, "latest");
     host.is_clean(guest.name);
-}
-
-#[test]
-fn a_full_scratch_disk_beside_a_monitor_ends_the_backup_and_not_the_guest() {
-    let Some(host) = Host::bare(&[]) else { return };
-    let Some(_mounted) = small(&host) else { return };
-    let guest = Guest { ticks: 0, ..Guest::default() };
-    Plain::make(&host, &guest);
-    devices(&host);
-    let path = host.path("disks/noise.raw");
-    let drive = json!({"driver": "raw", "node-name": "noise", "file": {"driver": "file", "filename": path}});
-    let drive = drive.to_string();
-    let more = ["-blockdev", &drive, "-device", "virtio-blk-pci,drive=noise,id=vdc"];
-    let _qemu = Plain::start(&host, &guest, &more);
-    let words = [
-        "backup",
-        "--key-file",
-        "w.key",
-        "--source",
-        "qemu",
-        "--qmp",
-        "qmp.sock",
-        "--json",
-        "--vm",
-        "web 01",
-    ];
-    let output = host.expect(1, &[&words[..], &SLOWLY].concat());
-    assert!(told(&output).contains("too little for what the guest overwrites"), "{}", told(&output));
-    host.wait_for_writes(&guest, 20);
-    host.succeed(&[&words[..], &["--exclude-disk", "vdc"]].concat());
-    host.is_a_moment(&guest, "latest");
 }
 
 /// A loop device over a file, which goes with this; and the group that it was of.
