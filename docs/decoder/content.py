@@ -56,9 +56,9 @@ class Content:
         self.session_key = lru_cache(256)(lambda number: keyring.session_key(zone.sessions[number]))
         self.read_pack = lru_cache(4)(lambda number, ordinal: zone.read_pack(number, ordinal, is_whole=False))
         self.frame = lru_cache(64)(self._frame)
-        # Frames that are lost or damaged.
-        self.lost: dict[FrameName, Damaged] = {}
-        # Those of them for which copies stand.
+        # Frames that are lost or damaged, each with the pack.
+        self.lost: dict[tuple[FrameName, int, int], Damaged] = {}
+        # Those for which copies stand.
         self.healed: set[FrameName] = set()
 
     def disks(self, snapshot: Session) -> list[Disk]:
@@ -77,7 +77,7 @@ class Content:
 
         def read(place: Place) -> bytes:
             require(place.frame in needed, f"the manifest does not name frame {place.frame}")
-            return self._bytes(place)
+            return self._read(place, lambda data: data)
 
         places = [place for topic, place in annexes(self._body(snapshot)) if topic in ("statistics", "counts")]
         check_statistics(read, self.keys.id_key, places, disks)
@@ -164,11 +164,11 @@ class Content:
         """What `read` makes of the bytes at a place, or of a copy that the index knows, and whether it was one. What its id
         does not fit `read` refuses."""
         try:
-            return read(self._bytes(child.place)), False
+            return self._read(child.place, read), False
         except Damaged as error:
             for copy in self._copies.get(child.id, []):
                 try:
-                    found = read(self._bytes(copy))
+                    found = self._read(copy, read)
                 except Damaged:
                     continue
                 if child.place.frame not in self.healed:
@@ -208,23 +208,30 @@ class Content:
             require(needed is None or placed.place.frame in needed, f"the manifest does not name frame {placed.place.frame}")
             yield placed
 
-    def _bytes(self, place: Place) -> bytes:
-        data = self.frame(place.frame)[place.offset : place.offset + place.size]
-        require(len(data) == place.size, f"frame {place.frame} is too short")
-        return data
+    def _read(self, place: Place, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the bytes at a place, in the first pack in which they are what it takes."""
+        wrong = None
+        for number, ordinal in self.zone.packs_of(place.frame):
+            try:
+                data = self.frame(place.frame, number, ordinal)[place.offset : place.offset + place.size]
+                require(len(data) == place.size, f"frame {place.frame} is too short")
+                return read(data)
+            except Damaged as error:
+                wrong = wrong or error
+        raise wrong or Damaged(f"no pack holds frame {place.frame}")
 
-    def _frame(self, name: FrameName) -> bytes:
-        if name in self.lost:
-            raise self.lost[name]
+    def _frame(self, name: FrameName, number: int, ordinal: int) -> bytes:
+        if (name, number, ordinal) in self.lost:
+            raise self.lost[name, number, ordinal]
         try:
-            pack = self.read_pack(*self.zone.pack_of(name))
+            pack = self.read_pack(number, ordinal)
             frame = next((frame for frame in pack.frames if frame.name == name), None)
             require(frame is not None, "it is not in its pack")
             assert frame is not None
             return self._open(pack, frame)
         except Damaged as error:
-            self.lost[name] = Damaged(f"frame {name}: {error}")
-            raise self.lost[name] from error
+            self.lost[name, number, ordinal] = Damaged(f"frame {name}: {error}")
+            raise self.lost[name, number, ordinal] from error
 
     def _data_root(self, pack: Pack, frame: Frame) -> bytes:
         session = self.zone.sessions.get(frame.name.number)

@@ -99,15 +99,14 @@ class Zone:
         """All but those that a collector gave up: what only they needed is gone."""
         return [session for session in self._committed() if str(session.id) not in self.forgotten]
 
-    def pack_of(self, frame: FrameName) -> tuple[int, int]:
-        """The pack in which a frame lies: that of its name, or the one to which the last commit moved it. If that is not
-        there, any to which a commit ever moved it, or a copy of a collector that was abandoned."""
+    def packs_of(self, frame: FrameName) -> Iterator[tuple[int, int]]:
+        """The packs that are there and may hold a frame, the best first: that of its name, or the one to which the last commit
+        moved it; any to which a commit ever moved it; a copy of a collector that was abandoned."""
         hints = [(number, session.lists.moves[frame]) for number, session in self.doubted.items() if session.lists and frame in session.lists.moves]
         places = [self.moves.get(frame, frame[:2]), *reversed(self.claimed.get(frame, [])), frame[:2], *hints]
-        there = next((place for place in places if self._is_there(*place)), None) or self._copies.get(frame)
-        if there is None:
-            raise Damaged(f"no pack holds frame {frame}")
-        return there
+        yield from (place for place in dict.fromkeys(places) if self._is_there(*place))
+        if frame in self._copies:
+            yield self._copies[frame]
 
     def _is_there(self, number: int, ordinal: int) -> bool:
         session = self.storing(number)

@@ -12,7 +12,7 @@ from framesets import FrameSet
 from history import Session, Zone
 from keyring import Keyring
 from packs import ANNEX, Pack
-from primitives import Damaged, FrameName
+from primitives import Damaged, FrameName, require
 
 
 def verify(zones: list[Zone], keyring: Keyring | None) -> str:
@@ -91,7 +91,7 @@ class _Verification:
 
     def _packs_are_there(self, needed: FrameSet) -> None:
         for frame in needed.frames():
-            self.zone.pack_of(frame)
+            require(any(self.zone.packs_of(frame)), f"no pack holds frame {frame}")
 
     def _opened(self, session: Session, pack: Pack) -> Places:
         """What lies in a pack, by the first generation that opens it: that of a lost entry is not known."""

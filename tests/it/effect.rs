@@ -1,7 +1,7 @@
 //! Which commits count, and what is deleted because of them: not above open sessions, not because of a copy that nobody
 //! read, and not what an undelete brings back. What the administrator gave up may have happened all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures::future::join;
 use sancerre_engine::ErrorKind;
@@ -18,7 +18,6 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{FrameName, PackName, SessionId};
 use sancerre_format::log::{Abandon, Distrust, Kind, Note, Snapshots};
 use sancerre_format::names;
-use sancerre_format::pack::Pack;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, name, restore_bytes, zone};
@@ -95,13 +94,7 @@ impl Scene {
         let dead = self.packs(from).await;
         let gc = self.propose_as(&self.honest, &dead).await;
         self.repo.copy_packs_as(&self.honest, from, gc).await;
-        let mut moves = BTreeMap::<u32, FrameSet>::new();
-        for key in self.repo.keys_with(&format!("/packs/{:016x}/", gc.number)).await {
-            let bytes = self.repo.object(&key).await;
-            let pack = Pack::decode(&bytes).unwrap();
-            let frames = moves.entry(pack.head().ordinal).or_default();
-            pack.directory().iter().for_each(|entry| frames.insert(entry.frame));
-        }
+        let moves = self.repo.moves_of(gc).await;
         self.repo.commit_gc_as(&self.honest, gc, &GcLists { dead, moves, ..GcLists::default() }).await;
         let old = self.repo.keys_with(&format!("/packs/{:016x}/", from.number)).await;
         self.repo.lose(&old).await;

@@ -16,7 +16,6 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::{PackName, SessionId};
 use sancerre_format::log::{Distrust, Kind};
 use sancerre_format::names;
-use sancerre_format::pack::Pack;
 use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::model::Model;
 use sancerre_tests::repo::{TestRepo, back_up, name, zone};
@@ -209,13 +208,7 @@ async fn frames_sent_astray_after_they_were_moved_are_found() {
     let proposal = GcLists { dead, ..GcLists::default() };
     let gc = repo.append_as(&scene.liar, GC, &proposal.encode().unwrap()).await;
     repo.copy_packs_as(&scene.liar, first, gc).await;
-    let mut moves = std::collections::BTreeMap::<u32, FrameSet>::new();
-    for key in repo.keys_with(&format!("/packs/{:016x}/", gc.number)).await {
-        let bytes = repo.object(&key).await;
-        let pack = Pack::decode(&bytes).unwrap();
-        let frames = moves.entry(pack.head().ordinal).or_default();
-        pack.directory().iter().for_each(|entry| frames.insert(entry.frame));
-    }
+    let moves = repo.moves_of(gc).await;
     repo.commit_gc_as(&scene.liar, gc, &GcLists { moves, ..proposal }).await;
     scene.model.check(&repo.open).await;
     scene.lie(GcLists { moves: [(0, uses)].into(), ..GcLists::default() }).await;

@@ -43,6 +43,7 @@ mod late;
 mod lies;
 mod link;
 mod lost;
+mod miscopied;
 mod newer;
 mod nonces;
 mod odd;

@@ -25,14 +25,14 @@ use crate::admins::{hold, rotated, saved};
 const SIZE: usize = 1 << 20;
 
 /// The decoder, and a folder with the objects of a repository.
-struct Second {
+pub(crate) struct Second {
     python: PathBuf,
     folder: tempfile::TempDir,
     trust: String,
 }
 
 impl Second {
-    async fn of(repo: &TestRepo) -> Option<Self> {
+    pub(crate) async fn of(repo: &TestRepo) -> Option<Self> {
         let Some(python) = install::decoder_python() else {
             skip("the decoder's Python packages are not installed; `cargo xtask setup` does it");
             return None;
@@ -60,7 +60,7 @@ impl Second {
         (output.status.code(), told)
     }
 
-    fn restores(&self, session: SessionId, expected: &[u8]) -> String {
+    pub(crate) fn restores(&self, session: SessionId, expected: &[u8]) -> String {
         let id = session.intent.to_string();
         let (code, told) = self.run(&["restore", "repository", &id[..16], "disk0", &id]);
         assert_eq!(code, Some(0), "{told}");

@@ -8,7 +8,7 @@ use sancerre_engine::repository::session;
 use sancerre_format::certificate::Role;
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
-use sancerre_format::id::{ContentId, Hash, SessionId};
+use sancerre_format::id::{ContentId, FrameName, Hash, SessionId};
 use sancerre_format::index::{IndexEntry, SegmentFields, SegmentName, build_sealed};
 use sancerre_format::list::{ListedPack, PackList};
 use sancerre_format::log::{Entry, KEEPERS, Kind};
@@ -153,6 +153,17 @@ impl TestRepo {
 
     /// Copies all packs of a session into packs of a gc, as a collector would, and lists them. Returns how many.
     pub async fn copy_packs_as(&self, keeper: &Repository, from: SessionId, gc: SessionId) -> u32 {
+        self.copy_packs_with(keeper, from, gc, |_, _, sealed| sealed.to_vec()).await
+    }
+
+    /// The same with each sealed frame changed, in packs that fit what lies in them then.
+    pub async fn copy_packs_with(
+        &self,
+        keeper: &Repository,
+        from: SessionId,
+        gc: SessionId,
+        change: impl Fn(PackKind, FrameName, &[u8]) -> Vec<u8>,
+    ) -> u32 {
         let (keys, root) = (&self.open.keys, self.open.keys.metadata_root(&gc).unwrap());
         let mut packs = Vec::new();
         for (ordinal, key) in (0..).zip(self.keys_with(&format!("/packs/{:016x}/", from.number)).await) {
@@ -160,12 +171,14 @@ impl TestRepo {
             let pack = Pack::decode(&bytes).unwrap();
             let table = pack.open_table(&keys.metadata_root(&from).unwrap()).unwrap();
             let writer = SealedSession { session: gc, sealed_key: Vec::new() };
-            let sessions = vec![writer, pack.head().sessions.last().unwrap().clone()];
+            let (kind, sealer) = (pack.head().kind, pack.head().sessions.last().unwrap().clone());
+            assert!(pack.directory().iter().all(|entry| entry.frame.pack.session == sealer.session.number));
             let head =
-                PackHead { kind: pack.head().kind, repository: keys.trust.repository, ordinal, sessions };
+                PackHead { kind, repository: keys.trust.repository, ordinal, sessions: vec![writer, sealer] };
             let mut builder = PackBuilder::new(head).unwrap();
             for (position, (entry, pieces)) in pack.directory().iter().zip(table).enumerate() {
-                builder.append_moved(1, entry.frame, pack.frame(position).unwrap(), &pieces).unwrap();
+                let sealed = change(kind, entry.frame, pack.frame(position).unwrap());
+                builder.append_moved(1, entry.frame, &sealed, &pieces).unwrap();
             }
             let copy = builder.finish(&root).unwrap();
             self.tamper(&names::pack(&keys.zone, copy.name, &copy.hash), copy.bytes.clone()).await;
@@ -174,6 +187,18 @@ impl TestRepo {
         let count = packs.len();
         self.list_as(keeper, gc, packs).await;
         u32::try_from(count).unwrap()
+    }
+
+    /// What lies in the packs of a gc, as its commit would say.
+    pub async fn moves_of(&self, gc: SessionId) -> BTreeMap<u32, FrameSet> {
+        let mut moves = BTreeMap::<u32, FrameSet>::new();
+        for key in self.keys_with(&format!("/packs/{:016x}/", gc.number)).await {
+            let bytes = self.object(&key).await;
+            let pack = Pack::decode(&bytes).unwrap();
+            let frames = moves.entry(pack.head().ordinal).or_default();
+            pack.directory().iter().for_each(|entry| frames.insert(entry.frame));
+        }
+        moves
     }
 
     /// Stores a pack of opaque units under an entry, and lists it.

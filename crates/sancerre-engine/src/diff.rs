@@ -173,11 +173,8 @@ impl Side {
             }
             Self::Node(id, place) => (id, place),
         };
-        let frames = map.frames();
-        let raw = frames.metadata(&place.frame).await?;
-        let decoded = map.decode(level, number, id, place, &raw);
-        Ok(match decoded.map_err(|error| frames.blame(&place.frame, error))?.node {
-            Node::Leaf(entries) => Below::Chunks(entries),
+        Ok(match &map.read(level, number, id, place).await?.node {
+            Node::Leaf(entries) => Below::Chunks(entries.clone()),
             Node::Inner { children, .. } => Below::Nodes(
                 children.iter().map(|child| (child.child, Self::Node(child.id, child.place))).collect(),
             ),

@@ -133,10 +133,17 @@ impl Frames {
     pub async fn locate(&self, place: &FramePlace) -> Result<PackedFrame> {
         loop {
             let view = self.view();
-            match self.locate_in(&view, place).await {
-                Err(error)
-                    if error.is_damage() && self.renew(&view, view.moves.pack(&place.frame)).await? => {}
+            let error = match self.locate_in(&view, place).await {
+                Err(error) if error.is_damage() => error,
                 located => return located,
+            };
+            // Of where a commit that is wrong sent it lists were looked for, and not of where it lies without that commit.
+            let pack = view.moves.pack(&place.frame);
+            if view.catalogue.pack(pack).is_none() {
+                self.know(BTreeSet::from([pack.session])).await?;
+            }
+            if !self.renew(&view, pack).await? {
+                return Err(error);
             }
         }
     }
@@ -295,6 +302,7 @@ impl Frames {
     where
         F: Future<Output = Result<T>>,
     {
+        let mut tried = None;
         let error = loop {
             let at = async {
                 let located = self.locate(place).await?;
@@ -304,6 +312,7 @@ impl Frames {
                 Err(error) => break error,
                 Ok(at) => at,
             };
+            tried = Some(located);
             match read(located, key).await {
                 Err(Error::Store(StoreError::Missing { .. }))
                     if self.is_elsewhere(&place.frame, located.pack).await? => {}
@@ -314,7 +323,7 @@ impl Frames {
         if !error.is_damage() {
             return Err(error);
         }
-        for other in self.other_places(place.frame, self.pack(&place.frame)).await? {
+        for other in self.other_places(place.frame, tried).await? {
             let key = self.catalogue().key(&self.repository, other.pack)?;
             match read(other, key).await {
                 Err(other) if other.is_damage() => {}

@@ -101,8 +101,8 @@ impl MapReader {
         cached.iter().find(|(at, _)| *at == (level, number)).map(|(_, node)| Arc::clone(node))
     }
 
-    /// The node with this id, from this place.
-    pub(crate) async fn read(
+    /// The node with this id, from this place, or from another place of its frame.
+    pub async fn read(
         &self,
         level: u8,
         number: u64,
@@ -112,9 +112,8 @@ impl MapReader {
         if let Some(node) = self.find(level, number) {
             return Ok(node);
         }
-        let raw = self.frames.metadata(&place.frame).await?;
-        let decoded = self.decode(level, number, id, place, &raw);
-        let node = Arc::new(decoded.map_err(|error| self.frames.blame(&place.frame, error))?);
+        let decode = |raw: &[u8]| self.decode(level, number, id, place, raw);
+        let node = Arc::new(self.frames.metadata_as(&place.frame, decode).await?);
         self.keep(level, number, &node);
         Ok(node)
     }

@@ -23,9 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use sancerre_format::bytes::to_u64;
+use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{ContentId, FramePlace, Place, SessionId};
-use sancerre_format::node::Node;
+use sancerre_format::node::{Node, chunk_id};
 use sancerre_format::outcome::Member;
 use sancerre_image::ReadError;
 
@@ -295,9 +295,26 @@ impl SnapshotDisk {
         found.extend(good.into_iter().map(|chunk| (chunk, Arc::clone(&frame))));
         if let Some(first) = bad.first() {
             let why = Arc::new(self.forged(first));
-            found.extend(self.heal(bad, why).await?);
+            match self.same_elsewhere(&place, &bad).await? {
+                Some(frame) => found.extend(bad.into_iter().map(|chunk| (chunk, Arc::clone(&frame)))),
+                None => found.extend(self.heal(bad, why).await?),
+            }
         }
         Ok(found)
+    }
+
+    /// The frame as it is in another of its places, if these chunks are in it there, unless they were looked for before.
+    async fn same_elsewhere(&self, place: &FramePlace, chunks: &[Chunk]) -> Result<Option<Arc<Frame>>> {
+        if chunks.iter().all(|chunk| self.healed(&chunk.id).is_some()) {
+            return Ok(None);
+        }
+        let is_there = |raw: &[u8], chunk: &Chunk| {
+            let start = to_usize(chunk.place.offset_bytes);
+            let bytes = raw.get(start..start.saturating_add(to_usize(chunk.place.size_bytes)));
+            bytes.is_some_and(|bytes| chunk_id(&self.id_key, bytes) == chunk.id)
+        };
+        let accept = |raw: &[u8]| chunks.iter().all(|chunk| is_there(raw, chunk));
+        self.cache.frame_as(&self.frames, place, accept).await
     }
 }
 

@@ -11,7 +11,6 @@ use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
 use sancerre_format::log::Kind;
 use sancerre_format::names::ZoneKey;
-use sancerre_format::pack::Pack;
 use sancerre_tests::dice::Dice;
 use sancerre_tests::repo::{TestRepo, zone};
 
@@ -87,15 +86,8 @@ impl Liar {
 
     /// Copies what a writer stored, as a collector would.
     async fn copy(&self, from: SessionId, gc: SessionId) -> BTreeMap<u32, FrameSet> {
-        let mut moves = BTreeMap::new();
         self.repo.copy_packs_as(&self.key, from, gc).await;
-        for key in self.repo.keys_with(&format!("/packs/{:016x}/", gc.number)).await {
-            let bytes = self.repo.object(&key).await;
-            let pack = Pack::decode(&bytes).unwrap();
-            let frames: &mut FrameSet = moves.entry(pack.head().ordinal).or_default();
-            pack.directory().iter().for_each(|entry| frames.insert(entry.frame));
-        }
-        moves
+        self.repo.moves_of(gc).await
     }
 }
 

@@ -188,8 +188,8 @@ async fn mend(
     let mut copies = Copies::locate(fetcher, &mut lost).await?;
     let mut gone = Gone::default();
     for failed in lost {
-        for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
-            match copies.chunk(&piece.id).await? {
+        for (frame, piece) in failed.pieces() {
+            match copies.chunk(frame, piece).await? {
                 Some(chunk) => drop(slice.insert(piece.at, chunk.into())),
                 None => gone.add(piece.disk()),
             }

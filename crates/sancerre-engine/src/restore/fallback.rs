@@ -1,20 +1,21 @@
-//! When a place is stale or damaged: another copy of the same chunk or node, found through the index.
+//! When a place is stale or damaged: the same frame wherever else it may be, and then another copy of the same chunk or
+//! node, found through the index.
 //!
-//! The index is read only now. What it says is checked: a copy counts when it hashes to the wanted id.
+//! The index is read only now. What it and commits say is checked: a copy counts when it hashes to the wanted id.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use sancerre_advice::Verb::Check;
 use sancerre_format::FormatError;
-use sancerre_format::id::{ContentId, FramePlace, Place};
+use sancerre_format::id::{ContentId, FrameName, FramePlace, Place};
 use sancerre_format::names::ZoneKey;
 use sancerre_format::node::chunk_id;
 use sancerre_format::outcome::Member;
 use sancerre_format::pack::refuse_newer;
 
 use crate::error::{Error, Result};
-use crate::frames::Frames;
+use crate::frames::{Frames, PackedFrame};
 use crate::index::find_copies;
 use crate::monitor::Topic;
 use crate::restore::fetch::{Failed, Fetcher};
@@ -29,8 +30,10 @@ const TOLD_MAX: usize = 3;
 pub(super) struct Copies<'a> {
     fetcher: &'a Fetcher<'a>,
     places: HashMap<ContentId, Vec<Place>>,
+    /// Where else frames may be than where the log says, as far as that was asked.
+    elsewhere: HashMap<FrameName, Vec<PackedFrame>>,
     /// The last frame opened: lost chunks are neighbours in their copies too.
-    last: Option<(FramePlace, Vec<u8>)>,
+    last: Option<(PackedFrame, Vec<u8>)>,
 }
 
 impl<'a> Copies<'a> {
@@ -51,59 +54,105 @@ impl<'a> Copies<'a> {
                 HashMap::new()
             }
         };
-        Ok(Self { fetcher, places, last: None })
+        Ok(Self { fetcher, places, elsewhere: HashMap::new(), last: None })
     }
 
-    /// The bytes of a chunk, from the first copy that is what it should be.
-    pub(super) async fn chunk(&mut self, id: &ContentId) -> Result<Option<Vec<u8>>> {
+    /// The bytes of a chunk of a frame that failed, from the first copy that is what it should be.
+    pub(super) async fn chunk(&mut self, frame: &WantedFrame, wanted: &Piece) -> Result<Option<Vec<u8>>> {
         let id_key = self.fetcher.frames().repository().keys.zone_secrets()?.keys.id;
         let check = |place: &Place, raw: &[u8]| {
-            let piece = piece(0, id, place);
-            raw.get(piece.raw()).filter(|chunk| chunk_id(&id_key, chunk) == *id).map(<[u8]>::to_vec)
+            let piece = piece(0, &wanted.id, place);
+            raw.get(piece.raw()).filter(|chunk| chunk_id(&id_key, chunk) == wanted.id).map(<[u8]>::to_vec)
         };
-        self.find(id, Frames::open_data, check).await
+        self.find(frame, wanted, Frames::open_data, check).await
     }
 
     /// What `check` makes of the first copy of a node that it accepts; it gets the place and the whole raw frame.
     pub(super) async fn metadata<T>(
         &mut self,
-        id: &ContentId,
+        frame: &WantedFrame,
+        wanted: &Piece,
         check: impl Fn(&Place, &[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        self.find(id, Frames::open_metadata, check).await
+        self.find(frame, wanted, Frames::open_metadata, check).await
     }
 
+    /// The frame itself in its other places first, then where the index has a copy, and the frames of these elsewhere too.
     async fn find<T>(
         &mut self,
-        id: &ContentId,
-        open: fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>,
+        frame: &WantedFrame,
+        wanted: &Piece,
+        open: Open,
         check: impl Fn(&Place, &[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        for place in self.places.get(id).cloned().unwrap_or_default() {
-            if self.last.as_ref().is_none_or(|(last, _)| *last != place.frame) {
-                match self.read(&place, open).await {
-                    Ok(raw) => self.last = Some((place.frame, raw)),
-                    Err(error) if error.is_damage() => continue,
-                    Err(error) => return Err(error),
-                }
-            }
-            let found = self.last.as_ref().and_then(|(_, raw)| check(&place, raw));
+        let tried = PackedFrame { pack: frame.pack, place: frame.place };
+        let own =
+            Place { frame: frame.place, offset_bytes: wanted.offset_bytes, size_bytes: wanted.size_bytes };
+        if let Some(found) = self.find_elsewhere(&own, Some(tried), open, &check).await? {
+            return Ok(Some(found));
+        }
+        let places = self.places.get(&wanted.id).cloned().unwrap_or_default();
+        for place in &places {
+            let found = match self.fetcher.frames().locate(&place.frame).await {
+                Ok(at) => self.look(at, place, open, &check).await?,
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error),
+            };
             if found.is_some() {
                 return Ok(found);
+            }
+        }
+        for place in &places {
+            if let Some(found) = self.find_elsewhere(place, None, open, &check).await? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    async fn read(
-        &self,
+    /// The same in the places of one frame other than that which was tried.
+    async fn find_elsewhere<T>(
+        &mut self,
         place: &Place,
-        open: fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>,
-    ) -> Result<Vec<u8>> {
-        let (frames, sealed) = self.fetcher.read(&place.frame).await?;
-        open(&frames, &place.frame, &sealed)
+        tried: Option<PackedFrame>,
+        open: Open,
+        check: &impl Fn(&Place, &[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let name = place.frame.frame;
+        if !self.elsewhere.contains_key(&name) {
+            let others = self.fetcher.frames().other_places(name, tried).await?;
+            self.elsewhere.insert(name, others);
+        }
+        for other in self.elsewhere.get(&name).cloned().unwrap_or_default() {
+            if let Some(found) = self.look(other, place, open, check).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same in one place.
+    async fn look<T>(
+        &mut self,
+        at: PackedFrame,
+        place: &Place,
+        open: Open,
+        check: &impl Fn(&Place, &[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != at) {
+            let read = self.fetcher.read_at(at).await;
+            match read.and_then(|(frames, sealed)| open(&frames, &at.place, &sealed)) {
+                Ok(raw) => self.last = Some((at, raw)),
+                Err(error) if error.is_damage() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.last.as_ref().and_then(|(_, raw)| check(place, raw)))
     }
 }
+
+/// What opens a sealed frame.
+type Open = fn(&Frames, &FramePlace, &[u8]) -> Result<Vec<u8>>;
 
 /// Names what failed: each object once, and many objects in one line.
 fn tell(fetcher: &Fetcher<'_>, failed: &[Failed]) {

@@ -28,6 +28,13 @@ pub(super) struct Failed {
     pub(super) error: Error,
 }
 
+impl Failed {
+    /// What was wanted of these frames.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (&WantedFrame, &Piece)> {
+        self.frames.iter().flat_map(|frame| frame.pieces.iter().map(move |piece| (frame, piece)))
+    }
+}
+
 /// A sealed frame, with the memory that it takes.
 pub(super) struct Fetched {
     /// What knows its pack.

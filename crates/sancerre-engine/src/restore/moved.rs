@@ -50,7 +50,8 @@ impl Fetcher<'_> {
     /// Errors: the store's.
     pub(super) async fn read_elsewhere(&self, frame: &WantedFrame) -> Result<Option<(Arc<Frames>, Bytes)>> {
         let frames = self.frames();
-        for other in frames.other_places(frame.place.frame, frame.pack).await? {
+        let tried = PackedFrame { pack: frame.pack, place: frame.place };
+        for other in frames.other_places(frame.place.frame, Some(tried)).await? {
             match self.read_at(other).await {
                 Ok((frames, sealed)) => {
                     let opens = frames.open_data(&other.place, &sealed).is_ok()

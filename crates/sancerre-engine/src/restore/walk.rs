@@ -164,9 +164,9 @@ impl<'a> Walk<'a> {
         }
         let mut copies = Copies::locate(self.fetcher, &mut lost).await?;
         for failed in lost {
-            for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
+            for (frame, piece) in failed.pieces() {
                 let check = |place: &Place, raw: &[u8]| self.node(level, piece, place, raw).ok();
-                match copies.metadata(&piece.id, check).await? {
+                match copies.metadata(frame, piece, check).await? {
                     Some(node) => drop(loaded.insert(piece.at, node.node)),
                     None => gone.add(self.map.geometry().range(level, piece.at)),
                 }

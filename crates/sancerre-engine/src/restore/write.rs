@@ -137,8 +137,8 @@ async fn mend(fetcher: &Fetcher<'_>, sink: &Sink, mut lost: Vec<Failed>) -> Resu
     }
     let mut copies = Copies::locate(fetcher, &mut lost).await?;
     for failed in lost {
-        for piece in failed.frames.iter().flat_map(|frame| &frame.pieces) {
-            match copies.chunk(&piece.id).await? {
+        for (frame, piece) in failed.pieces() {
+            match copies.chunk(frame, piece).await? {
                 Some(chunk) => sink.write_at(piece.at, &chunk)?,
                 None => gone.add(piece.disk()),
             }

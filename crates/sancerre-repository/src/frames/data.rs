@@ -9,6 +9,7 @@ use sancerre_format::frames::FrameSet;
 use sancerre_format::id::{FramePlace, PackName};
 use sancerre_format::names;
 use sancerre_format::seal::{UNIT_BYTES_MAX, UnitKind, UnitName, sealed_bytes};
+use sancerre_store::Store;
 
 use super::{Frames, PackedFrame, sealed};
 use crate::error::{Error, Result, StoreError};
@@ -35,23 +36,38 @@ impl Frames {
         self.learn_of(place).await?;
         let patient = &self.repository.store;
         let store = if attempts == Attempts::One { patient.once() } else { patient.clone() };
-        let read = |located: PackedFrame, key: String| {
-            let store = store.clone();
-            async move {
-                let size_bytes = self.catalogue().pack(located.pack).map_or(0, |pack| pack.size_bytes);
-                check_place(&key, size_bytes, &located.place)?;
-                let bytes = match store.need_range(&key, sealed(&located.place)).await {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        return Err(self.diagnose(located.pack, &key, size_bytes, error.into()).await);
-                    }
-                };
-                let frames = Arc::clone(self);
-                let open = move || frames.open_data(&located.place, &bytes);
-                self.repository.host.compute(open).await?
+        self.follow(place, |located, key| self.data_at(located, key, store.clone())).await
+    }
+
+    /// The same from the first of its places in which it is what `accept` takes: whoever has the key of its session may have
+    /// sealed two under its name.
+    ///
+    /// Errors: the store's.
+    pub(crate) async fn data_as(
+        self: &Arc<Self>,
+        place: &FramePlace,
+        accept: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>> {
+        for other in self.other_places(place.frame, None).await? {
+            let key = self.catalogue().key(&self.repository, other.pack)?;
+            match self.data_at(other, key, self.repository.store.clone()).await {
+                Ok(raw) if accept(&raw) => return Ok(Some(raw)),
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => {}
             }
+        }
+        Ok(None)
+    }
+
+    async fn data_at(self: &Arc<Self>, located: PackedFrame, key: String, store: Store) -> Result<Vec<u8>> {
+        let size_bytes = self.catalogue().pack(located.pack).map_or(0, |pack| pack.size_bytes);
+        check_place(&key, size_bytes, &located.place)?;
+        let bytes = match store.need_range(&key, sealed(&located.place)).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.diagnose(located.pack, &key, size_bytes, error.into()).await),
         };
-        self.follow(place, read).await
+        let frames = Arc::clone(self);
+        self.repository.host.compute(move || frames.open_data(&located.place, &bytes)).await?
     }
 
     /// Learns of a frame that the snapshot's own manifest does not name, as copies of map nodes do: the pack lists of its

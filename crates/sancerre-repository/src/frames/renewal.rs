@@ -17,6 +17,9 @@ pub(super) struct Missed {
     pub(super) packs: BTreeSet<PackName>,
     /// Sessions whose pack lists were looked for because of a frame that was not found.
     pub(super) sessions: BTreeSet<u64>,
+    /// Packs of which the directory could not be read when it was asked for another place of a frame: many frames of a pack
+    /// are lost at once.
+    pub(super) directories: BTreeSet<PackName>,
 }
 
 impl Frames {

@@ -197,12 +197,30 @@ impl ChunkCache {
     ) -> Result<Arc<Frame>> {
         let _memory = self.reserve(frames, place, attempts).await?;
         let raw = frames.data(place, attempts).await?;
+        Ok(self.keep(id, place, raw))
+    }
+
+    /// A frame again, as it is in the first of its places where `accept` takes it; it is kept in the stead of what was.
+    ///
+    /// Errors: the store's.
+    pub(super) async fn frame_as(
+        &self,
+        frames: &Arc<Frames>,
+        place: &FramePlace,
+        accept: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Arc<Frame>>> {
+        let id = id_of(frames, place)?;
+        let _memory = self.reserve(frames, place, Attempts::Patient).await?;
+        Ok(frames.data_as(place, accept).await?.map(|raw| self.keep(id, place, raw)))
+    }
+
+    fn keep(&self, id: FrameId, place: &FramePlace, raw: Vec<u8>) -> Arc<Frame> {
         self.fetched_frames.fetch_add(1, Ordering::Relaxed);
         self.fetched_bytes.fetch_add(u64::from(place.sealed_bytes), Ordering::Relaxed);
         let bytes = to_u64(raw.len()).saturating_add(to_u64(raw.len()) / 8).saturating_add(OVERHEAD_BYTES);
         let frame = Arc::new(Frame::new(raw));
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(id, Arc::clone(&frame), bytes);
-        Ok(frame)
+        frame
     }
 
     /// Memory for a frame sealed and decoded, all there is when it would need more.

@@ -48,7 +48,7 @@ impl SnapshotDisk {
         Ok(found)
     }
 
-    fn healed(&self, id: &ContentId) -> Option<Option<Place>> {
+    pub(super) fn healed(&self, id: &ContentId) -> Option<Option<Place>> {
         self.healed.lock().unwrap_or_else(PoisonError::into_inner).get(id)
     }
 
