@@ -102,8 +102,8 @@ impl Scene {
     }
 
     async fn open(&self, session: SessionId) -> SnapshotReader {
-        let log = Arc::new(Log::load(&self.repo.open).await.unwrap());
-        restore::open(&self.repo.open, log, session).await.unwrap()
+        let log = Log::load(&self.repo.open).await.unwrap();
+        restore::open(&self.repo.open, &log, session).await.unwrap()
     }
 
     async fn random(&self, session: SessionId) -> Vec<u8> {
