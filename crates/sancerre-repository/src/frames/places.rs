@@ -67,7 +67,7 @@ impl Frames {
         place: &FramePlace,
         accept: impl Fn(&[u8]) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
-        let error = match accept(&*self.metadata(place).await?) {
+        let error = match accept(&self.metadata(place).await?) {
             Ok(accepted) => return Ok(accepted),
             Err(error) => error,
         };
