@@ -76,7 +76,7 @@ fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
     let slowly: Vec<&str> = RECOVER.into_iter().chain(SLOWLY).collect();
     let mut child = begin(&host, &slowly);
     wait_until_running(&host, "web 01", &mut child);
-    let guest = recovered(&host, "web 01");
+    let guest = Guest { ticks: 0, ..recovered(&host, "web 01") };
     let wait_for_writes = |host: &Host| host.wait_for_writes(&guest, 3);
     wait_for_writes(&host);
     // Nobody backs it up now: QEMU might not survive that.
