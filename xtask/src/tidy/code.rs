@@ -73,7 +73,11 @@ const RIGHTS: &[(Pattern, &[&str], &str)] = &[
     ),
     (
         (&["Locking"], "`Locking`"),
-        &["crates/sancerre-store/src/", "crates/sancerre-engine/src/lock.rs"],
+        &[
+            "crates/sancerre-store/src/",
+            "crates/sancerre-engine/src/lock.rs",
+            "crates/sancerre-engine/src/lock/",
+        ],
         "only the extension of locks locks",
     ),
 ];
