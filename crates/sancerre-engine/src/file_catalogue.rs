@@ -1,7 +1,10 @@
 //! File catalogues that were made after a backup (FORMAT.md §5.3): a note of the log, and an annex whose content only identities
 //! open, for names of files are content and writers and keepers have the key of annexes.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use sancerre_format::FormatError;
 use sancerre_format::bytes::{to_u32, to_u64, to_usize};
 use sancerre_format::file_catalogue::ROLE;
 use sancerre_format::id::{ContentId, Hash, PackName, SessionId};
@@ -23,6 +26,9 @@ use crate::store::Creation;
 /// Bytes of a catalogue in one frame.
 const PART_BYTES: usize = 4 << 20;
 const ZSTD_LEVEL: i32 = 3;
+/// Most bytes of a catalogue that is read, some fifty million files: it is read whole, and whoever signs a note could make one of
+/// any size.
+const CATALOGUE_BYTES_MAX: usize = 1 << 30;
 
 /// Stores the catalogue of a snapshot beside it; returns the number of the note.
 ///
@@ -88,11 +94,13 @@ pub async fn kept(repository: &Repository, log: &Log, snapshot: SessionId) -> Re
         _ => false,
     };
     let entries = log.entries().filter_map(|entry| Some((entry.session, entry.entry.as_deref().ok()?)));
-    let found = entries.filter(|(_, entry)| is_it(entry)).last();
-    match found {
-        Some((session, entry)) => read(repository, log, session, entry).await,
-        None => Ok(None),
-    }
+    let Some((session, _)) = entries.filter(|(_, entry)| is_it(entry)).last() else { return Ok(None) };
+    // A checkpoint carries it without the key that it holds.
+    let mut log = log.clone();
+    log.fill(repository, &BTreeSet::from([session.number]), &BTreeSet::new()).await?;
+    let entry = log.entry(session.number).and_then(|entry| entry.entry.as_deref().ok());
+    let entry = entry.ok_or_else(|| Error::bug("an entry of the log is not there once it was read whole"))?;
+    read(repository, &log, session, entry).await
 }
 
 async fn read(
@@ -112,8 +120,12 @@ async fn read(
         let name = PackName { session: session.number, ordinal };
         let key = names::pack(zone, name, &pack.hash);
         let bytes = repository.store.get(&key).await?.ok_or_else(|| Error::Lost { what: key.clone() })?;
-        let opened = parts(repository, session, &content, &bytes).map_err(Error::object(&key));
-        catalogue.extend(opened?);
+        let opened = parts(repository, session, &content, &bytes).map_err(Error::object(&key))?;
+        if catalogue.len().saturating_add(opened.len()) > CATALOGUE_BYTES_MAX {
+            let detail = format!("it is larger than {CATALOGUE_BYTES_MAX} bytes");
+            return Err(Error::object(&key)(FormatError::Corrupt { what: "file catalogue", detail }));
+        }
+        catalogue.extend(opened);
         ordinal += 1;
     }
     Ok((!catalogue.is_empty()).then_some(catalogue))
@@ -125,7 +137,7 @@ fn parts(
     session: SessionId,
     content: &RootKey,
     bytes: &[u8],
-) -> std::result::Result<Vec<u8>, sancerre_format::FormatError> {
+) -> std::result::Result<Vec<u8>, FormatError> {
     let pack = Pack::decode(bytes)?;
     pack.verify_frames()?;
     let roots: Vec<RootKey> = repository
@@ -142,7 +154,7 @@ fn parts(
         let mut opened = roots.iter().filter_map(|root| open(root, &outer, frame).ok());
         let forged = || {
             let detail = "no key of the zone opens it".to_owned();
-            sancerre_format::FormatError::Forged { what: "annex", detail }
+            FormatError::Forged { what: "annex", detail }
         };
         let inner = opened.next().ok_or_else(forged)?;
         found.extend(open(content, &UnitName { kind: UnitKind::Data, session, a, b }, &inner)?);

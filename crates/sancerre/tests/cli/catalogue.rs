@@ -143,10 +143,14 @@ fn a_catalogue_can_be_made_later_and_only_identities_open_it() {
     }
     // Whoever signs notes needs a role that stores; a keeper and a collector leave it whole, and it goes with its snapshot.
     site.succeed(&["check", "--read-data"]);
-    site.succeed(&["forget", "latest~1", "--max-drop", "100%"]);
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "web01", "root=root.raw", "data=data.raw"]);
+    site.succeed(&["catalogue", "latest"]);
+    site.succeed(&["forget", "latest~2", "--max-drop", "100%"]);
     site.succeed(&["gc"]);
-    let [(_, by), _] = both(&site, &["find", "*", "latest"]);
-    assert!(by);
+    for arguments in [&["find", "*", "latest"][..], &["diff", "--files", "latest~1", "latest"]] {
+        let [(one, by), (other, no)] = both(&site, arguments);
+        assert!(by && !no && one == other, "{arguments:?}: {by} {no} {one} {other}");
+    }
     site.succeed(&["check", "--read-data"]);
 }
 
