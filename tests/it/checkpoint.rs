@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use sancerre_engine::check::{CheckOptions, ReadData, Severity, check};
+use sancerre_engine::file_catalogue;
 use sancerre_engine::forget::hold;
 use sancerre_engine::gc::{GcReport, gc};
 use sancerre_engine::monitor::Monitor;
@@ -321,4 +322,18 @@ async fn what_binds_snapshots_to_come_is_compared() {
         );
         scene.repo.lose(&[key]).await;
     }
+}
+
+/// A checkpoint carries the note of a catalogue that was made later, and not the key in it.
+#[tokio::test(start_paused = true)]
+async fn a_catalogue_that_was_made_later_is_found_from_a_checkpoint() {
+    let scene = Scene::new(7300).await;
+    let snapshot = scene.model.snapshots[0].0;
+    let number = file_catalogue::keep(&scene.repo.open, snapshot, b"names of files").await.unwrap();
+    drop_snapshot(&scene.keeper, scene.model.snapshots[1].0).await.unwrap();
+    scene.collect().await;
+    let recent = Log::load_recent(&scene.repo.open, &Monitor::silent()).await.unwrap();
+    assert!(recent.start() > number, "no checkpoint above {number}");
+    let found = file_catalogue::kept(&scene.repo.open, &recent, snapshot).await.unwrap();
+    assert_eq!(found.as_deref(), Some(&b"names of files"[..]));
 }
