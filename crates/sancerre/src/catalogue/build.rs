@@ -201,8 +201,13 @@ impl Walk {
             self.fault(volume, &path, &error.to_string());
         }
         files.sort_by(|one, other| one.name.cmp(&other.name));
+        let listed_files = files.len();
         files.dedup_by(|one, other| one.name == other.name);
-        let folder = CataloguedFolder { path, id, is_partial: listed.is_err() };
+        let has_twins = files.len() < listed_files;
+        if has_twins {
+            self.fault(volume, &path, "several files of one name, of which one is listed");
+        }
+        let folder = CataloguedFolder { path, id, is_partial: has_twins || listed.is_err() };
         self.writer.folder(&folder, &files).map_err(io::Error::other)?;
         for inner in files.iter().rev().filter(|file| file.kind == FOLDER) {
             let path = match folder.path.is_empty() {
