@@ -10,12 +10,13 @@ use crate::hypervisor::{Guest, Host};
 use crate::support::{Loop, MIB, noise, told};
 
 /// So slowly that the guest overwrites more than there is room for before all is read.
-const SLOWLY: [&str; 6] = ["--limit-upload", "500KB", "--memory", "64M", "--scratch", "mounted"];
+const SLOWLY: [&str; 6] = ["--limit-upload", "2MB", "--memory", "64M", "--scratch", "mounted"];
 
-/// A disk of noise takes a while to be stored, and does not fit into memory.
+/// A disk of noise takes a while to be stored. It does not fit into the packs that wait in memory, three of 32 MiB: so reading waits
+/// for the store, and what the guest overwrites meanwhile has to be kept aside.
 fn devices(host: &Host) -> String {
     let path = host.path("disks/noise.raw");
-    fs::write(&path, noise(71, 96 * MIB)).unwrap();
+    fs::write(&path, noise(71, 160 * MIB)).unwrap();
     host.own(&path);
     format!(
         "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vdc' bus='virtio'/></disk>",
@@ -54,7 +55,7 @@ fn a_backup_that_is_killed_leaves_no_job_that_could_fill_its_scratch_disk() {
     let devices = devices(&host);
     let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
     host.run(&guest);
-    let words = [&host.backup(guest.name)[..], &SLOWLY[..2]].concat();
+    let words = [&host.backup(guest.name)[..], &SLOWLY[..4]].concat();
     let mut child = host.sancerre(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let has_job = || host.virsh(&["backup-dumpxml", guest.name]).status.success();
     let wait = |is_there: bool, what: &str| {
