@@ -9,10 +9,11 @@ use sancerre_tests::disk::{MemoryDisk, noise};
 use sancerre_tests::repo::{TestRepo, back_up, restore_bytes};
 
 /// Inside the sealed frames of a pack, which one hash each covers, every so many bytes are tried.
-const FRAME_STRIDE: usize = 397;
+const FRAME_STRIDE: usize = 797;
 /// Of records, and of a pack's sealed keys, table and directory.
-const RECORD_STRIDE: usize = 5;
-/// Of smaller objects every byte.
+const RECORD_STRIDE: usize = 13;
+/// Of smaller objects.
+const SMALL_STRIDE: usize = 3;
 const SMALL_BYTES: usize = 1024;
 /// The fixed fields at a pack's start and end: every byte.
 const PACK_HEAD_BYTES: usize = 80;
@@ -38,7 +39,7 @@ fn positions(key: &str, bytes: &[u8]) -> Vec<usize> {
         let end = places.iter().map(|place| place.offset_bytes + place.sealed_bytes).max().unwrap() as usize;
         start..end
     } else {
-        let stride = if bytes.len() < SMALL_BYTES { 1 } else { RECORD_STRIDE };
+        let stride = if bytes.len() < SMALL_BYTES { SMALL_STRIDE } else { RECORD_STRIDE };
         return (0..bytes.len()).step_by(stride).chain([bytes.len() - 1]).collect();
     };
     let chosen = |at: &usize| {

@@ -55,10 +55,18 @@ impl Host {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            sealer: Arc::new(AgeSealer),
+            sealer: Arc::new(AgeSealer { log_n: SCRYPT_LOG_N }),
             pool: Arc::new(BlockingPool { width }),
             tool,
         }
+    }
+
+    /// The same, but that a passphrase is next to no work to try. For tests, which open keys a thousand times: a program that is
+    /// given to anybody has no such host.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn with_cheap_passphrases(self) -> Self {
+        Self { sealer: Arc::new(AgeSealer { log_n: 1 }), ..self }
     }
 
     /// `N` random bytes.
@@ -117,7 +125,10 @@ impl Pool for BlockingPool {
     }
 }
 
-struct AgeSealer;
+struct AgeSealer {
+    /// Work to try a passphrase, as a power of two.
+    log_n: u8,
+}
 
 impl Sealer for AgeSealer {
     fn seal(&self, recipient: &str, secret: &[u8]) -> Result<Vec<u8>> {
@@ -145,13 +156,29 @@ impl Sealer for AgeSealer {
     }
 
     fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-        has_memory(SCRYPT_LOG_N)?;
+        has_memory(self.log_n)?;
         let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
-        recipient.set_work_factor(SCRYPT_LOG_N);
+        recipient.set_work_factor(self.log_n);
         age::encrypt(&recipient, secret).map_err(|error| seal_failed(&error))
     }
 }
 
 fn seal_failed(error: &age::EncryptError) -> Error {
     Error::WrongKey { what: format!("cannot seal a key: {error}"), advice: "please report it".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header of the file says how much: `-> scrypt SALT WORK`.
+    #[test]
+    fn a_passphrase_is_as_much_work_to_try_as_the_format_says() {
+        let sealed =
+            Host::real("test").sealer.seal_with_passphrase(&"correct horse".to_owned().into(), b"a secret");
+        let sealed = sealed.unwrap();
+        let header = String::from_utf8_lossy(&sealed);
+        let recipient = header.lines().find(|line| line.starts_with("-> scrypt ")).unwrap();
+        assert!(recipient.ends_with(" 18"), "{recipient}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::block_on;
 use world::World;
 
 /// Every day; `cargo xtask sim` runs more.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 500;
 const STEPS: usize = 14;
 /// The clock stands still while anything can be done, so this passes at once when nothing can.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

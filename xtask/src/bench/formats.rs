@@ -16,10 +16,10 @@ use std::time::Instant;
 const MIB: u64 = 1 << 20;
 /// The disk, and how much of it holds data.
 const DISK_BYTES: u64 = 4 << 30;
-const DATA_BYTES: u64 = 1 << 30;
-/// One piece that changed; a hundredth of the data does.
+const DATA_BYTES: u64 = 2 << 30;
+/// One piece that changed; a hundredth of a disk full of data does.
 const PIECE: usize = 64 << 10;
-const PIECES: u64 = DATA_BYTES / 100 / PIECE as u64;
+const PIECES: u64 = DISK_BYTES / 100 / PIECE as u64;
 const ROUNDS: usize = 3;
 /// Name, QEMU's format, its options, and what is asked of its speed.
 const FORMS: [(&str, &str, &str, &str); 6] = [
@@ -60,6 +60,8 @@ struct Bench {
 struct Saved {
     seconds: f64,
     new_bytes: u64,
+    /// Read again of what a map calls unchanged.
+    sampled_bytes: u64,
 }
 
 impl Bench {
@@ -87,7 +89,11 @@ impl Bench {
         let seconds = begun.elapsed().as_secs_f64();
         let summary: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
         let new_bytes = summary["new_bytes"].as_u64().context("the summary has no new bytes")?;
-        Ok(Saved { seconds, new_bytes })
+        // `map SOURCE SESSION SAMPLED TAKEN`
+        let scan = summary["scan"].as_str().unwrap_or_default();
+        let sampled = scan.starts_with("map ").then(|| scan.rsplit(' ').nth(1)).flatten();
+        let sampled_bytes = sampled.map_or(Ok(0), str::parse)?;
+        Ok(Saved { seconds, new_bytes, sampled_bytes })
     }
 
     fn qemu_img(&self, arguments: &[&str]) -> Result<()> {
@@ -98,7 +104,7 @@ impl Bench {
 
     /// Every form of one disk that is known already: how fast it is read, and how much of it is new.
     fn forms(&self) -> Result<()> {
-        make_disk(&self.path("disk.raw"))?;
+        make_disk(&self.path("disk.raw"), DATA_BYTES)?;
         for (name, format, options, _) in FORMS {
             self.qemu_img(&["convert", "-f", "raw", "-O", format, "-o", options, "disk.raw", name])?;
         }
@@ -114,14 +120,21 @@ impl Bench {
             }
         }
         let medians: Vec<f64> = times.into_iter().map(median).collect();
-        println!("| form | seconds | of raw's speed | goal | new |\n|---|--:|--:|--:|--:|");
-        println!("| raw | {:.2} | 1 | | {} |", medians[0], new_bytes[0]);
-        for (number, (_, format, options, goal)) in FORMS.iter().enumerate() {
-            let (seconds, new) = (medians[number + 1], new_bytes[number + 1]);
+        let first = |name: &str| self.first(name);
+        let firsts = names.iter().copied().map(first).collect::<Result<Vec<f64>>>()?;
+        println!(
+            "| form | known disk, s | of raw's speed | goal | new | first backup, s | of raw's speed | nbdcopy to nowhere, s |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|"
+        );
+        let others = FORMS.map(|(_, format, options, goal)| (format, options, goal));
+        for (number, (format, options, goal)) in [("raw", "", "")].into_iter().chain(others).enumerate() {
+            let (seconds, new, first) = (medians[number], new_bytes[number], firsts[number]);
             println!(
-                "| {format} {options} | {seconds:.2} | {:.2} | {goal} | {:.3} % |",
+                "| {format} {options} | {seconds:.2} | {:.2} | {goal} | {:.3} % | {first:.2} | {:.2} | {:.2} |",
                 medians[0] / seconds,
-                new as f64 * 100.0 / DATA_BYTES as f64
+                new as f64 * 100.0 / DATA_BYTES as f64,
+                firsts[0] / first,
+                self.nbdcopy(names[number], format)?
             );
         }
         for (name, ..) in FORMS {
@@ -130,15 +143,44 @@ impl Bench {
         Ok(())
     }
 
+    /// Seconds of the first backup into a repository of its own.
+    fn first(&self, name: &str) -> Result<f64> {
+        let round = |_| {
+            self.init("first")?;
+            let saved = self.save("first", &[name])?;
+            fs::remove_dir_all(self.path("first"))?;
+            fs::remove_file(self.path("first.key"))?;
+            Ok(saved.seconds)
+        };
+        Ok(median((0..ROUNDS).map(round).collect::<Result<Vec<f64>>>()?))
+    }
+
+    /// What a well-made client of QEMU's own server takes to read all of a disk and throw it away: none is faster that way.
+    fn nbdcopy(&self, name: &str, format: &str) -> Result<f64> {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut command = Command::new("nbdcopy");
+            command.args(["--", "[", "qemu-nbd", "-r", "-f", format, name, "]", "null:"]);
+            let begun = Instant::now();
+            shell::run({
+                command.current_dir(&self.place);
+                command
+            })?;
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(median(times))
+    }
+
     /// A hundredth changed: a backup by a map of that, and one of those bytes alone.
     fn changed(&self) -> Result<()> {
         self.init("alone")?;
-        self.save("repo", &["disk.raw"])?;
-        let disk = File::options().write(true).open(self.path("disk.raw"))?;
+        make_disk(&self.path("full.raw"), DISK_BYTES)?;
+        self.save("repo", &["full.raw"])?;
+        let disk = File::options().write(true).open(self.path("full.raw"))?;
         let mut alone = File::create(self.path("alone.raw"))?;
         let mut ranges = Vec::new();
         for number in 0..PIECES {
-            let at = number * (DATA_BYTES / PIECES) / PIECE as u64 * PIECE as u64;
+            let at = number * (DISK_BYTES / PIECES) / PIECE as u64 * PIECE as u64;
             let bytes = noise(1_000_000 + number, PIECE);
             disk.write_all_at(&bytes, at)?;
             alone.write_all(&bytes)?;
@@ -149,19 +191,21 @@ impl Bench {
             ranges.join(",")
         );
         fs::write(self.path("map"), map)?;
-        let by_map = ["disk.raw", "--changed", "map", "--changed-since", "web01:latest"];
+        let by_map = ["full.raw", "--changed", "map", "--changed-since", "web01:latest"];
         let read = self.bytes_read(&[&by_map[..], &["--dry-run"]].concat())?;
         let mapped = self.save("repo", &by_map)?;
         let only = self.save("alone", &["alone.raw"])?;
-        let whole = self.save("repo", &["disk.raw"])?;
+        let whole = self.save("repo", &["full.raw"])?;
         ensure!(whole.new_bytes == 0, "a full read found {} bytes that the map hid", whole.new_bytes);
         let changed = PIECES * PIECE as u64;
-        println!("\n| {} MiB changed of {} | | goal |\n|---|--:|--:|", changed / MIB, DATA_BYTES / MIB);
-        println!("| seconds by the map | {:.2} | |", mapped.seconds);
+        println!("\n| {} MiB changed of {} | | goal |\n|---|--:|--:|", changed / MIB, DISK_BYTES / MIB);
+        println!("| seconds by the map; of the whole disk | {:.2}; {:.2} | |", mapped.seconds, whole.seconds);
         println!("| of a backup of those bytes alone | {:.2} | 1.3 |", mapped.seconds / only.seconds);
         match read {
             Some(read) => {
-                println!("| bytes read of those that changed | {:.2} | 2.5 |", read as f64 / changed as f64);
+                let (of_changed, sampled) = (|bytes| bytes as f64 / changed as f64, mapped.sampled_bytes);
+                println!("| bytes read of those that changed | {:.2} | 2.5 |", of_changed(read));
+                println!("| of them to see whether the map is true | {:.2} | |", of_changed(sampled));
             }
             None => println!("| bytes read | strace is not installed | 2.5 |"),
         }
@@ -181,7 +225,7 @@ impl Bench {
         command.env("SANCERRE_REPOSITORY", self.path("repo"));
         shell::output(command)?;
         let trace = fs::read_to_string(self.path("trace"))?;
-        let of_disk = trace.lines().filter(|line| line.contains("disk.raw>") && !line.contains("unfinished"));
+        let of_disk = trace.lines().filter(|line| line.contains("full.raw>") && !line.contains("unfinished"));
         Ok(Some(of_disk.filter_map(|line| line.rsplit_once("= ")?.1.trim().parse::<u64>().ok()).sum()))
     }
 
@@ -196,7 +240,10 @@ impl Bench {
             Ok(median(rounds?))
         };
         let (small, huge) = (time("small.qcow2")?, time("huge.qcow2")?);
-        println!("\nqcow2 with 1 GiB of data: a disk of 4 GiB in {small:.2} s, of 16 TiB in {huge:.2} s");
+        println!(
+            "\nqcow2 with {} GiB of data: a disk of 4 GiB in {small:.2} s, of 16 TiB in {huge:.2} s",
+            DATA_BYTES >> 30
+        );
         Ok(())
     }
 }
@@ -206,11 +253,11 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// A disk whose data are half noise and half of a kind that compresses, in stretches with holes between.
-fn make_disk(path: &Path) -> Result<()> {
+/// A disk whose data are half noise and half of a kind that compresses, by turns; behind them a hole.
+fn make_disk(path: &Path, data_bytes: u64) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     file.set_len(DISK_BYTES)?;
-    for number in 0..DATA_BYTES / MIB {
+    for number in 0..data_bytes / MIB {
         let mut bytes = noise(number, MIB as usize);
         if number % 2 == 1 {
             bytes.chunks_mut(64).for_each(|piece| piece[8..].fill(b' '));

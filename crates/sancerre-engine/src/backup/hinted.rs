@@ -103,15 +103,20 @@ pub(super) fn scan(
     let data = if changes.is_empty() { Vec::new() } else { input.data_ranges()? };
     shared.scratch.with(|scratch| {
         let length_bytes = input.extent().1;
-        let window = Window { input, data, bytes: Vec::new(), start: 0 };
+        // Taken from region to region: memory that is new is cleared by the kernel and by us.
+        let mut bytes = std::mem::take(&mut scratch.window);
+        bytes.clear();
+        let window = Window { input, data, bytes, start: 0 };
         let scan = Scan::new(shared, chunker, scratch, begun);
         let mut rejoin =
             Rejoin { shared, chunker, base, changes: &changes, length_bytes, window, scan, seen: Vec::new() };
         let kept = rejoin.run()?;
-        let Rejoin { mut scan, seen, .. } = rejoin;
+        let Rejoin { mut scan, seen, window, .. } = rejoin;
         scan.flush()?;
         hinted.doubt.region(shared, input, &kept, &seen)?;
-        Ok(scan.into_map())
+        let map = scan.into_map();
+        scratch.window = window.bytes;
+        Ok(map)
     })
 }
 

@@ -37,7 +37,11 @@ impl Site {
 
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().env("PATH", std::env::var("PATH").unwrap_or_default());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("PATH", std::env::var("PATH").unwrap_or_default());
         command.env("SANCERRE_PASSWORD", "correct horse").env("SANCERRE_REPOSITORY", self.path("repository"));
         command.stdin(Stdio::null()).output().unwrap()
     }
@@ -46,7 +50,11 @@ impl Site {
     fn audit(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
         command.args(["audit", "--trust", &self.trust]).args(arguments);
-        command.env_clear().env("SANCERRE_REPOSITORY", self.path("repository")).stdin(Stdio::null());
+        command
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("SANCERRE_REPOSITORY", self.path("repository"))
+            .stdin(Stdio::null());
         command.output().unwrap()
     }
 
@@ -122,7 +130,10 @@ fn an_auditor_without_any_secret() {
 
     let other = site.trust.replace(|letter: char| letter.is_ascii_lowercase(), "x");
     let mut wrong = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-    wrong.args(["audit", "--trust", &other, "-r", &site.path("repository")]).env_clear();
+    wrong
+        .args(["audit", "--trust", &other, "-r", &site.path("repository")])
+        .env_clear()
+        .envs(crate::support::CHEAP);
     assert_eq!(code(&wrong.output().unwrap()), 12);
 
     let said = text(&site.audit(&["--sample-loss", "0.1%"]).stdout);
@@ -161,7 +172,11 @@ fn a_report_signed_with_the_auditors_own_key() {
         assert!(Command::new("ssh-keygen").args(make).status().unwrap().success());
         let arguments = ["audit", "--trust", &site.trust, "--report", &report, "--sign", &key];
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().env("SANCERRE_REPOSITORY", site.path("repository"));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("SANCERRE_REPOSITORY", site.path("repository"));
         let output = command.env("SANCERRE_PASSWORD", "secret").output().unwrap();
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();

@@ -18,7 +18,12 @@ struct Site {
 impl Site {
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", &self.location).env("SANCERRE_PASSWORD", "correct horse");
         command.envs(self.variables.iter().cloned()).output().unwrap()
     }

@@ -29,7 +29,7 @@ impl Site {
     fn sancerre(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
         command.args(arguments).arg("--repo").arg(self.repository()).current_dir(self.folder.path());
-        command.env("SANCERRE_PASSWORD", PASSPHRASE).stdin(Stdio::piped());
+        command.env("SANCERRE_PASSWORD", PASSPHRASE).envs(crate::support::CHEAP).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -102,7 +102,9 @@ fn fill(site: &Site) -> Vec<u8> {
             backup.push("--catalogue");
         }
         fs::copy(&disk, site.path(&format!("night-{night}"))).unwrap();
-        add_file(&disk, Path::new(env!("CARGO_BIN_EXE_sancerre")), &format!("night-{night}"));
+        let added = site.path("added");
+        fs::write(&added, crate::support::noise(night + 1, 3 << 20)).unwrap();
+        add_file(&disk, &added, &format!("night-{night}"));
     }
     let dump = |changed: u64| -> Vec<u8> {
         let row = |row: u64| {

@@ -107,7 +107,12 @@ fn traced(folder: &Path, arguments: &[&str]) -> String {
 }
 
 fn prepare<'a>(command: &'a mut Command, folder: &Path, arguments: &[&str]) -> &'a mut Command {
-    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir(folder);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(folder);
     // As the trace names folders of open files.
     let repository = folder.canonicalize().unwrap().join("repository");
     command.env("SANCERRE_REPOSITORY", repository).env("SANCERRE_KEY_FILE", "writer.key");

@@ -53,7 +53,11 @@ fn the_sheet_brings_a_machine_back_with_four_printed_commands() {
     let location = format!("s3://{bucket}/backup");
     let mut setup = Command::new(env!("CARGO_BIN_EXE_sancerre"));
     setup.args(["setup", "--root", "root", "-r", &location, "--vm", "web01", "--by", "cron"]);
-    setup.args(["--sheet", "sheet.txt", "disk.raw"]).env_clear().envs(server.variables(roles.writer));
+    setup
+        .args(["--sheet", "sheet.txt", "disk.raw"])
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .envs(server.variables(roles.writer));
     setup.env("SANCERRE_PASSWORD", "fsd2-9kd3-mm4x-77qa-z1vb").stdin(Stdio::null());
     let made = setup.current_dir(&host).output().unwrap();
     assert!(made.status.success(), "{}", told(&made));
@@ -74,7 +78,12 @@ fn the_sheet_brings_a_machine_back_with_four_printed_commands() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sancerre"), rescue.path().join("bin/sancerre")).unwrap();
     let path = format!("{}:/usr/bin:/bin", rescue.path().join("bin").display());
     let mut shell = Command::new("sh");
-    shell.args(["-euc", &script.join("\n")]).env_clear().env("PATH", path).current_dir(&rescue);
+    shell
+        .args(["-euc", &script.join("\n")])
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .env("PATH", path)
+        .current_dir(&rescue);
     let rescued = shell.stdin(Stdio::null()).output().unwrap();
     assert!(rescued.status.success(), "{script:#?}: {}", told(&rescued));
     assert!(std::fs::read(rescue.path().join("restored/disk0.raw")).unwrap() == disk);

@@ -31,7 +31,11 @@ impl Site {
 
     fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().env("PATH", std::env::var("PATH").unwrap());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("PATH", std::env::var("PATH").unwrap());
         command.env("SANCERRE_REPOSITORY", self.path("repository")).stdin(Stdio::null());
         Ran(command.envs(variables.iter().copied()).output().unwrap())
     }

@@ -172,7 +172,12 @@ fn renewed_by_a_later_program() {
     let site = Site::empty();
     let later = |arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir(&site.folder);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(&site.folder);
         command
             .env("SANCERRE_REPOSITORY", &site.place)
             .env("SANCERRE_PASSWORD", crate::support::template::PASSPHRASE);

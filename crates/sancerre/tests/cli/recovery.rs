@@ -57,7 +57,12 @@ impl Site {
         let program = Path::new(env!("CARGO_BIN_EXE_sancerre")).parent().unwrap();
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", program.display());
         let mut command = Command::new("sh");
-        command.args(["-c", line]).env_clear().env("PATH", path).stdin(Stdio::null());
+        command
+            .args(["-c", line])
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("PATH", path)
+            .stdin(Stdio::null());
         command.envs(self.variables.iter().cloned()).current_dir(&self.folder);
         if with_repository {
             command.env("SANCERRE_REPOSITORY", &self.location).env("SANCERRE_PASSWORD", "correct horse");

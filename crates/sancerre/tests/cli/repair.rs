@@ -40,7 +40,7 @@ impl Site {
     }
 
     fn with_environment(&self, command: &mut Command) -> Output {
-        command.env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command.env_clear().envs(crate::support::CHEAP).current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SANCERRE_REPOSITORY", self.path("r")).env("SANCERRE_PASSWORD", "correct horse");
         command.output().unwrap()

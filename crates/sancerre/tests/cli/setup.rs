@@ -114,7 +114,7 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     )
     .unwrap();
     let mut night = Command::new("sh");
-    night.arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin");
+    night.arg(host.path("night")).env_clear().envs(crate::support::CHEAP).env("PATH", "/usr/bin:/bin");
     let night = night.output().unwrap();
     assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
 
@@ -206,7 +206,11 @@ fn who_sits_at_a_terminal_is_asked() {
     let program = env!("CARGO_BIN_EXE_sancerre");
     let mut command = Command::new("script");
     command.args(["-qec", &format!("{program} setup --root root --sheet sheet.txt"), "/dev/null"]);
-    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("SHELL", "/bin/sh");
+    command
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .env("PATH", std::env::var("PATH").unwrap())
+        .env("SHELL", "/bin/sh");
     command.env("SANCERRE_PASSWORD", STRONG).current_dir(&host.site.folder);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut answers = child.stdin.take().unwrap();
@@ -332,7 +336,12 @@ fn a_machine_is_set_up_on_a_bucket() {
     let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
     std::fs::write(host.path("night"), script).unwrap();
     let mut night = Command::new("sh");
-    night.arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", host.path("home"));
+    night
+        .arg(host.path("night"))
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", host.path("home"));
     let night = night.output().unwrap();
     assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
 
@@ -368,6 +377,7 @@ fn systemd_is_told_once_of_what_is_new() {
         let path = format!("{}:{}", host.path("bin").display(), std::env::var("PATH").unwrap());
         command
             .env_clear()
+            .envs(crate::support::CHEAP)
             .env("PATH", path)
             .env("SANCERRE_PASSWORD", STRONG)
             .env("SANCERRE_REPOSITORY", "repository");
@@ -406,7 +416,12 @@ fn files_that_belong_to_the_machine_go_with_it_every_night() {
     let root = host.path("root/etc/sancerre").display().to_string();
     let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
     std::fs::write(host.path("night"), script).unwrap();
-    let night = Command::new("sh").arg(host.path("night")).env_clear().env("PATH", "/usr/bin:/bin").output();
+    let night = Command::new("sh")
+        .arg(host.path("night"))
+        .env_clear()
+        .envs(crate::support::CHEAP)
+        .env("PATH", "/usr/bin:/bin")
+        .output();
     let night = night.unwrap();
     assert!(night.status.success(), "{}", told(&night));
     let mut restore = host.site.command(&["restore", "web01:latest:web01.xml", "--target", "restored.xml"]);

@@ -25,7 +25,11 @@ impl Site {
     /// The program without any of our variables, with the repository's location.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().env("PATH", std::env::var("PATH").unwrap_or_default());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .env("PATH", std::env::var("PATH").unwrap_or_default());
         command.env("SANCERRE_REPOSITORY", self.path("repository")).stdin(Stdio::null());
         command
     }

@@ -71,7 +71,12 @@ impl Tls {
 
     fn run(&self, scheme: &str, more: &[(&str, &str)], arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", &self.location).env("SANCERRE_PASSWORD", "correct horse");
         command.envs(variables(&format!("{scheme}://127.0.0.1:{}", self.port), ADMIN));
         command.envs(more.iter().copied()).output().unwrap()

@@ -181,7 +181,12 @@ impl Host {
             }
             false => Command::new(program),
         };
-        command.env_clear().current_dir(&self.folder).stdin(Stdio::null()).env("LC_ALL", "C");
+        command
+            .env_clear()
+            .envs(crate::support::CHEAP)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .env("LC_ALL", "C");
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.folder.path());
         for (name, folder) in [
             ("RUNTIME_DIR", "run"),

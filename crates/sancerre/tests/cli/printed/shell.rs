@@ -32,7 +32,11 @@ impl Shell {
     /// Without a terminal: nothing may ask.
     pub(crate) fn new(folder: &Path) -> Self {
         let mut command = Command::new("setsid");
-        command.args(["--wait", "bash", "--noprofile", "--norc"]).current_dir(folder).env_clear();
+        command
+            .args(["--wait", "bash", "--noprofile", "--norc"])
+            .current_dir(folder)
+            .env_clear()
+            .envs(crate::support::CHEAP);
         command.env("PATH", format!("{}/.bin:{}", folder.display(), search_path()));
         command.env("HOME", folder).env("LANG", "C.UTF-8").env("TZ", "UTC");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -96,6 +96,7 @@ impl Site {
         command
             .args(arguments)
             .env_clear()
+            .envs(crate::support::CHEAP)
             .env("PATH", "/usr/bin:/bin")
             .current_dir(&self.folder)
             .stdin(Stdio::null());

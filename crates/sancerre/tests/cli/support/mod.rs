@@ -40,6 +40,10 @@ pub(crate) fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// A variable under which a program that is built for development makes passphrases that are no work to try: each would cost a
+/// second of a processor, and there are a thousand.
+pub(crate) const CHEAP: [(&str, &str); 1] = [("SANCERRE_TEST_CHEAP_PASSPHRASES", "1")];
+
 /// The last line of standard output, which is JSON.
 pub(crate) fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);

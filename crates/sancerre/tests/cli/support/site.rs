@@ -80,7 +80,7 @@ impl Site {
     }
 
     fn prepare(&self, command: &mut Command) {
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env_clear().envs(crate::support::CHEAP).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.current_dir(&self.folder).stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", &self.place).env("SANCERRE_PASSWORD", template::PASSPHRASE);
     }

@@ -2,14 +2,11 @@
 //! second of a processor, and most tests are about something else. All copies are the same repository; a test that needs two
 //! different ones makes them.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use sancerre_engine::{
-    Error, Host, Name, NewRepository, Result, SecretString, StoreOptions, Zone, host, init, location,
-};
+use super::{CHEAP, summary, told};
 
 /// The passphrase of the repository.
 pub(crate) const PASSPHRASE: &str = "correct horse";
@@ -31,35 +28,15 @@ pub(crate) fn trust() -> String {
     std::fs::read_to_string(made().join("trust")).unwrap()
 }
 
-/// Makes a repository as `init` does, with a writer's key, but that its passphrase costs next to nothing: readers bound that
-/// work from above alone. Its trust anchor.
+/// Makes a repository, with a writer's key, whose passphrase costs next to nothing. Its trust anchor.
 pub(crate) fn make(place: &Path, key_file: &Path, passphrase: &str, approvals_needed: u32) -> String {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let passphrase = SecretString::from(passphrase.to_owned());
-    let new = NewRepository::new(passphrase, Zone::new("default").unwrap(), Name::new("hv1").unwrap());
-    let made = runtime.block_on(async {
-        let store = location::open(place.to_str().unwrap(), [], true, &StoreOptions::default()).unwrap();
-        let host = Host { sealer: Arc::new(Quick), ..Host::real("sancerre tests") };
-        init(&store, &host, &NewRepository { approvals_needed, ..new }).await.unwrap()
-    });
-    std::fs::write(key_file, made.key_file.as_bytes()).unwrap();
-    std::fs::set_permissions(key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    made.trust.admin.fingerprint()
-}
-
-/// Seals as the program does, without the work that makes a passphrase hard to guess.
-struct Quick;
-
-impl host::Sealer for Quick {
-    fn seal(&self, to: &str, secret: &[u8]) -> Result<Vec<u8>> {
-        Host::real("").sealer.seal(to, secret)
-    }
-
-    fn seal_with_passphrase(&self, passphrase: &SecretString, secret: &[u8]) -> Result<Vec<u8>> {
-        let mut to = age::scrypt::Recipient::new(passphrase.clone());
-        to.set_work_factor(1);
-        age::encrypt(&to, secret).map_err(|error| Error::Usage(error.to_string()))
-    }
+    let approvals = approvals_needed.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
+    command.args(["init", "--json", "--writer", "hv1", "--approvals-needed", &approvals]).env_clear();
+    command.arg("--repo").arg(place).arg("--key-file-out").arg(key_file).stdin(Stdio::null());
+    let output = command.env("SANCERRE_PASSWORD", passphrase).envs(CHEAP).output().unwrap();
+    assert!(output.status.success(), "init: {}", told(&output));
+    summary(&output)["trust_anchor"].as_str().unwrap().to_owned()
 }
 
 /// Where it lies, for this very program. Tests run in processes of their own: the first that is done names it, and the others
@@ -82,7 +59,7 @@ fn made() -> PathBuf {
 
 fn run(folder: &Path, arguments: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-    command.args(arguments).env_clear().current_dir(folder).stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(CHEAP).current_dir(folder).stdin(Stdio::null());
     command.env("SANCERRE_REPOSITORY", "repository").env("SANCERRE_PASSWORD", PASSPHRASE);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
