@@ -27,6 +27,8 @@ struct Seen {
     place: (u64, u64),
     size_bytes: u64,
     modified: (i64, i64),
+    /// Whoever writes can set the time above back, and not this one.
+    changed: (i64, i64),
 }
 
 impl Seen {
@@ -35,6 +37,7 @@ impl Seen {
             place: (metadata.dev(), metadata.ino()),
             size_bytes: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
@@ -67,8 +70,11 @@ impl Watch {
                 let (opened_bytes, now_bytes) = (file.seen.size_bytes, now.size_bytes);
                 return Err(ChangedError::Size { path: file.name.clone(), opened_bytes, now_bytes });
             }
-            if now != file.seen {
+            if now.modified != file.seen.modified || now.place != file.seen.place {
                 return Err(ChangedError::Modified { path: file.name.clone() });
+            }
+            if now != file.seen {
+                return Err(ChangedError::Touched { path: file.name.clone() });
             }
         }
         Ok(())

@@ -1,9 +1,10 @@
-//! Whether a container is as long as its own tables say. QEMU reads zeros behind the end of a file: an image that was cut
-//! short would be saved with zeros for what is missing, and nobody would know. Formats that QEMU checks itself (VHD, VHDX, QED,
-//! compressed VMDK) are left to it; a kind of VMDK whose length cannot be told here is refused.
+//! Whether a container is as long as its own tables say, and stands on no other. QEMU reads zeros behind the end of a file: an
+//! image that was cut short would be saved with zeros for what is missing, and nobody would know. What QEMU checks itself (the
+//! tables of VHDX, compressed VMDK) is left to it; a kind of VMDK whose length cannot be told here is refused.
 //!
 //! Only numbers are read, in bounded pieces, and nothing is done with them but to compare them with the file's length.
-//! Sources: `block/vdi.c`, `block/parallels.c` and `block/vmdk.c` of QEMU; the VMDK specification 1.1 of VMware.
+//! Sources: `block/{vdi,parallels,vmdk,qed,vpc,vhdx}.c` and `docs/interop/qed_spec.rst` of QEMU; the VMDK specification 1.1 of
+//! VMware; the VHD specification 1.0 of Microsoft.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,17 +14,23 @@ use crate::beneath::Directory;
 use crate::positional::length;
 use crate::{Disk, OpenError, RawDisk};
 
+/// Takes a number, or says how long the file must be to have it.
+macro_rules! number {
+    ($read:expr) => {
+        match $read? {
+            Ok(number) => number,
+            Err(needed_bytes) => return Ok(Ok(needed_bytes)),
+        }
+    };
+}
+
+mod tables;
+mod vmdk;
+
 const SECTOR_BYTES: u64 = 512;
 /// Longest table: a VMDK of 2 TiB has 128 MiB of them, and 4 million entries of Parallels are 4 TiB.
 const TABLE_BYTES_MAX: u64 = 256 << 20;
 const PIECE_BYTES: u64 = 1 << 20;
-const DESCRIPTOR_BYTES_MAX: u64 = 64 << 10;
-/// Flag of a VMDK whose grains are compressed: they are shorter than they say, and cut ones do not decode.
-const COMPRESSED: u64 = 1 << 16;
-/// Entries of a grain table; all writers make them so.
-const GRAIN_TABLE_ENTRIES: u64 = 512;
-/// Deltas that stand on each other.
-const DEPTH_MAX: usize = 32;
 
 type Result<T> = std::result::Result<T, ImageError>;
 /// A number, or how long the file must be to have it.
@@ -52,10 +59,12 @@ pub trait Parts {
 /// [`ImageError::CutShort`], [`ImageError::Unmeasured`]; those of `parts` and of reading.
 pub fn look(file: &dyn Disk, format: ImageFormat, parts: &mut dyn Parts) -> Result<()> {
     let needed = match format {
-        ImageFormat::Vdi => vdi(file)?,
-        ImageFormat::Parallels => parallels(file)?,
-        ImageFormat::Vmdk => return vmdk(file, parts, 0),
-        _ => Ok(0),
+        ImageFormat::Vdi => tables::vdi(file)?,
+        ImageFormat::Parallels => tables::parallels(file)?,
+        ImageFormat::Qed => tables::qed(file)?,
+        ImageFormat::Vhd => tables::vhd(file)?,
+        ImageFormat::Vhdx => tables::vhdx(file),
+        ImageFormat::Vmdk => return vmdk::look(file, parts, 0),
     };
     against(file, needed)
 }
@@ -125,167 +134,40 @@ impl Numbers<'_> {
         Ok(self.bytes::<4>(offset)?.map(|word| u64::from(u32::from_le_bytes(word))))
     }
 
+    fn big_u32(&self, offset: u64) -> Result<Read<u64>> {
+        Ok(self.bytes::<4>(offset)?.map(|word| u64::from(u32::from_be_bytes(word))))
+    }
+
     fn u64(&self, offset: u64) -> Result<Read<u64>> {
         Ok(self.bytes::<8>(offset)?.map(u64::from_le_bytes))
     }
 
-    /// The largest number in a table of `entries`.
-    fn largest(&self, offset: u64, entries: u64) -> Result<Read<u64>> {
-        let table_bytes = entries.saturating_mul(4);
-        let (mut at, mut most) = (0, 0);
+    /// Hands each number of a table of `entries` to `see`, which are `N` bytes long.
+    fn each<const N: usize>(
+        &self,
+        offset: u64,
+        entries: u64,
+        mut see: impl FnMut([u8; N]),
+    ) -> Result<Read<()>> {
+        let table_bytes = entries.saturating_mul(length(&[0; N]));
+        let mut at = 0;
         while at < table_bytes {
             let piece = PIECE_BYTES.min(table_bytes.saturating_sub(at));
             let mut buffer = vec![0; usize::try_from(piece).unwrap_or_default()];
             if self.fill(offset.saturating_add(at), &mut buffer)?.is_err() {
                 return Ok(Err(offset.saturating_add(table_bytes)));
             }
-            let words = buffer.chunks_exact(4).filter_map(|word| word.first_chunk::<4>());
-            most = words.map(|word| u64::from(u32::from_le_bytes(*word))).fold(most, u64::max);
+            buffer.chunks_exact(N).filter_map(|word| word.first_chunk::<N>()).for_each(|word| see(*word));
             at = at.saturating_add(piece);
         }
-        Ok(Ok(most))
+        Ok(Ok(()))
     }
-}
 
-/// Takes a number, or says how long the file must be to have it.
-macro_rules! number {
-    ($read:expr) => {
-        match $read? {
-            Ok(number) => number,
-            Err(needed_bytes) => return Ok(Ok(needed_bytes)),
-        }
-    };
-}
-
-/// Where the data start, and so many blocks.
-fn vdi(file: &dyn Disk) -> Result<Needed> {
-    let file = Numbers(file);
-    let (start, block) = (number!(file.u32(0x158)), number!(file.u32(0x178)));
-    let (extra, allocated) = (number!(file.u32(0x17c)), number!(file.u32(0x184)));
-    Ok(Ok(start.saturating_add(block.saturating_add(extra).saturating_mul(allocated))))
-}
-
-/// Behind the cluster with the highest place.
-fn parallels(file: &dyn Disk) -> Result<Needed> {
-    let file = Numbers(file);
-    let magic: [u8; 16] = number!(file.bytes(0));
-    let (cluster, entries) = (number!(file.u32(28)), number!(file.u32(32)));
-    if entries.saturating_mul(4) > TABLE_BYTES_MAX {
-        return Ok(TOO_LARGE);
-    }
-    // The newer form counts clusters, the older one sectors.
-    let unit = if &magic == b"WithouFreSpacExt" { cluster } else { 1 };
-    let most = number!(file.largest(64, entries));
-    let end = most.saturating_mul(unit).saturating_add(cluster).saturating_mul(SECTOR_BYTES);
-    Ok(Ok(if most > 0 { end } else { 0 }))
-}
-
-/// Behind the grain with the highest place of a sparse extent.
-fn sparse(file: &dyn Disk) -> Result<Needed> {
-    let file = Numbers(file);
-    let (flags, capacity) = (number!(file.u32(8)), number!(file.u64(12)));
-    let (grain, entries) = (number!(file.u64(20)), number!(file.u32(44)));
-    let directory = number!(file.u64(56));
-    if flags & COMPRESSED != 0 {
-        return Ok(Ok(0));
-    }
-    if grain == 0 || entries != GRAIN_TABLE_ENTRIES {
-        return Ok(Err("its grain tables have a form that no known writer makes"));
-    }
-    let tables = capacity.div_ceil(grain.saturating_mul(entries));
-    if tables.saturating_mul(entries).saturating_mul(4) > TABLE_BYTES_MAX {
-        return Ok(TOO_LARGE);
-    }
-    let mut most = 0;
-    for table in 0..tables {
-        let at = directory.saturating_mul(SECTOR_BYTES).saturating_add(table.saturating_mul(4));
-        let place = number!(file.u32(at));
-        if place > 0 {
-            most = most.max(number!(file.largest(place.saturating_mul(SECTOR_BYTES), entries)));
-        }
-    }
-    // The number 1 says that a grain is zeros.
-    let end = most.saturating_add(grain).saturating_mul(SECTOR_BYTES);
-    Ok(Ok(if most > 1 { end } else { 0 }))
-}
-
-/// A sparse file with its descriptor in it, or a descriptor alone; and what either names.
-fn vmdk(file: &dyn Disk, parts: &mut dyn Parts, depth: usize) -> Result<()> {
-    if depth > DEPTH_MAX {
-        return against(file, Err("too many deltas stand on each other"));
-    }
-    let start = match Numbers(file).bytes::<4>(0)? {
-        Ok(magic) if &magic == b"COWD" => {
-            return against(file, Err("it is of a kind (COWD) that only ESX makes"));
-        }
-        Ok(magic) if &magic == b"KDMV" => {
-            against(file, sparse(file)?)?;
-            // A header that is cut was found just above.
-            match Numbers(file).u64(28)?.unwrap_or(0).saturating_mul(SECTOR_BYTES) {
-                0 => return Ok(()),
-                start => start,
-            }
-        }
-        _ => 0,
-    };
-    for line in descriptor(file, start)?.lines() {
-        // The extent in a descriptor that is inside of one is that itself.
-        if let Some(extent) = extent(line).filter(|_| start == 0)
-            && let Some(part) = parts.named(file.path(), extent.name)?
-        {
-            against(&*part, extent.needed(&*part)?)?;
-        }
-        if let Some(name) = parent(line)
-            && let Some(base) = parts.named(file.path(), name)?
-        {
-            vmdk(&*base, parts, depth.saturating_add(1))?;
-        }
-    }
-    Ok(())
-}
-
-fn descriptor(file: &dyn Disk, start: u64) -> Result<String> {
-    let length = file.size_bytes().saturating_sub(start).min(DESCRIPTOR_BYTES_MAX);
-    let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
-    if length > 0 {
-        file.read_at(start, &mut buffer).map_err(|error| failed(file.path(), error))?;
-    }
-    let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
-    Ok(String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned())
-}
-
-/// A line such as `RW 24576 FLAT "disk-flat.vmdk" 0`.
-struct Extent<'a> {
-    sectors: u64,
-    kind: &'a str,
-    name: &'a str,
-    first_sector: u64,
-}
-
-fn extent(line: &str) -> Option<Extent<'_>> {
-    let (head, rest) = line.split_once('"')?;
-    let (name, tail) = rest.split_once('"')?;
-    let mut words = head.split_whitespace();
-    let access = words.next().filter(|word| ["RW", "RDONLY", "NOACCESS"].contains(word))?;
-    let (sectors, kind) = (words.next()?.parse().ok()?, words.next()?);
-    let first_sector = tail.split_whitespace().next().map_or(Some(0), |word| word.parse().ok())?;
-    (!access.is_empty()).then_some(Extent { sectors, kind, name, first_sector })
-}
-
-fn parent(line: &str) -> Option<&str> {
-    let hint = line.trim().strip_prefix("parentFileNameHint")?.trim_start().strip_prefix('=')?;
-    Some(hint.trim().trim_matches('"')).filter(|name| !name.is_empty())
-}
-
-impl Extent<'_> {
-    fn needed(&self, file: &dyn Disk) -> Result<Needed> {
-        match self.kind {
-            "FLAT" | "VMFS" => {
-                Ok(Ok(self.first_sector.saturating_add(self.sectors).saturating_mul(SECTOR_BYTES)))
-            }
-            "SPARSE" => sparse(file),
-            _ => Ok(Err("it is of a kind whose length cannot be told")),
-        }
+    /// The largest number in a table of `entries`.
+    fn largest(&self, offset: u64, entries: u64) -> Result<Read<u64>> {
+        let mut most = 0;
+        let read = self.each(offset, entries, |word| most = most.max(u64::from(u32::from_le_bytes(word))))?;
+        Ok(read.map(|()| most))
     }
 }
 
@@ -344,7 +226,7 @@ mod tests {
     fn a_cut_header_is_too_short() {
         assert!(matches!(
             looked(ImageFormat::Vdi, &[0; 8]),
-            Err(ImageError::CutShort { needed_bytes: 0x15c, .. })
+            Err(ImageError::CutShort { needed_bytes: 0x158, .. })
         ));
         assert!(matches!(looked(ImageFormat::Vmdk, b"KDMV\x01\0\0\0"), Err(ImageError::CutShort { .. })));
     }
@@ -369,6 +251,47 @@ mod tests {
             // The last one looks like a file in a folder that is not there.
             assert_eq!(is_there, outside.starts_with("nbd"), "{outside}: {found:?}");
         }
+    }
+
+    /// QEMU takes a sparse file without a capacity for a descriptor, and opens what that names.
+    #[test]
+    fn what_a_descriptor_in_an_empty_sparse_file_names_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let image = |capacity: u64, name: &str| {
+            let mut bytes = header(capacity, 128, 512, 0);
+            put(&mut bytes, 28, &1_u64.to_le_bytes());
+            put(&mut bytes, 512, format!("RW 8 FLAT \"{name}\" 0\n").as_bytes());
+            std::fs::write(path("image"), bytes).unwrap();
+            look_at(&path("image"), ImageFormat::Vmdk, folder.path())
+        };
+        for (length, is_whole) in [(4096, true), (4095, false)] {
+            std::fs::write(path("flat"), vec![0; length]).unwrap();
+            assert_eq!(image(0, "flat").is_ok(), is_whole);
+        }
+        assert!(matches!(image(0, "/etc/passwd"), Err(ImageError::Parts { .. })));
+    }
+
+    #[test]
+    fn a_vhd_that_stands_on_another_is_refused() {
+        for (kind, at, is_whole) in
+            [(2, 1536, true), (3, 0, true), (4, 0, false), (4, 1536, false), (0, 0, false)]
+        {
+            let mut bytes = vec![0; 2048];
+            put(&mut bytes, at, b"conectix");
+            put(&mut bytes, at + 60, &u32::to_be_bytes(kind));
+            let found = looked(ImageFormat::Vhd, &bytes);
+            assert_eq!(found.is_ok(), is_whole, "{kind} at {at}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_sector_is_a_cut_vhdx() {
+        looked(ImageFormat::Vhdx, &[0; 1024]).unwrap();
+        assert!(matches!(
+            looked(ImageFormat::Vhdx, &[0; 1023]),
+            Err(ImageError::CutShort { needed_bytes: 1024, .. })
+        ));
     }
 
     #[test]
@@ -428,11 +351,61 @@ mod tests {
         ) {
             let end = (start + block * allocated) as usize;
             let mut bytes = vec![0; end.max(512)];
-            for (at, number) in [(0x158, start), (0x178, block), (0x184, allocated)] {
+            for (at, number) in [(0x158, start), (0x178, block), (0x184, allocated), (0x40, 0xbeda_107f)] {
                 put(&mut bytes, at, &number.to_le_bytes());
             }
             looked(ImageFormat::Vdi, &bytes).unwrap();
             assert!(matches!(looked(ImageFormat::Vdi, &bytes[..end - 1]), Err(ImageError::CutShort { .. })));
+        }
+
+        /// Whatever its counter of blocks says.
+        #[test]
+        fn a_vdi_reaches_as_far_as_its_map_says(
+            mut places in proptest::collection::btree_set(0_u32..40, 1..20), block in 1_u32..1000,
+        ) {
+            let most = *places.iter().max().unwrap();
+            places.insert(u32::MAX);
+            let end = (4096 + block * (most + 1)) as usize;
+            let mut bytes = vec![0; end];
+            let fields = [(0x40, 0xbeda_107f), (0x154, 512), (0x158, 4096), (0x178, block), (0x180, places.len() as u32)];
+            for (at, number) in fields {
+                put(&mut bytes, at, &number.to_le_bytes());
+            }
+            for (entry, place) in places.iter().enumerate() {
+                put(&mut bytes, 512 + 4 * entry, &place.to_le_bytes());
+            }
+            looked(ImageFormat::Vdi, &bytes).unwrap();
+            let found = looked(ImageFormat::Vdi, &bytes[..end - 1]);
+            assert!(matches!(found, Err(ImageError::CutShort { .. })), "{found:?}");
+            // All at one place.
+            (0..places.len()).for_each(|entry| put(&mut bytes, 512 + 4 * entry, &[0; 4]));
+            let is_twice = matches!(looked(ImageFormat::Vdi, &bytes), Err(ImageError::Unmeasured { .. }));
+            assert_eq!(is_twice, places.len() > 1);
+        }
+
+        #[test]
+        fn a_qed_image_reaches_as_far_as_its_tables_say(
+            tables in proptest::collection::vec(proptest::collection::vec(0_u64..60, 1..8), 1..4),
+        ) {
+            // A cluster of 4096 bytes, and one of them for a table; the header, the first table, and the others.
+            let first = 2 + tables.len() as u64;
+            let end = tables.iter().flatten().map(|place| if *place > 0 { first + place + 1 } else { 0 }).max().unwrap();
+            let end = end.max(first) * 4096;
+            let mut bytes = vec![0; end as usize];
+            put(&mut bytes, 4, &4096_u32.to_le_bytes());
+            put(&mut bytes, 8, &1_u32.to_le_bytes());
+            put(&mut bytes, 40, &4096_u64.to_le_bytes());
+            for (number, places) in tables.iter().enumerate() {
+                let table = (2 + number) * 4096;
+                put(&mut bytes, 4096 + 8 * number, &(table as u64).to_le_bytes());
+                for (entry, place) in places.iter().enumerate() {
+                    let place = if *place > 0 { (first + place) * 4096 } else { 1 };
+                    put(&mut bytes, table + 8 * entry, &place.to_le_bytes());
+                }
+            }
+            looked(ImageFormat::Qed, &bytes).unwrap();
+            let found = looked(ImageFormat::Qed, &bytes[..bytes.len() - 1]);
+            assert!(matches!(found, Err(ImageError::CutShort { .. })), "{found:?}");
         }
 
         #[test]
@@ -457,13 +430,16 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(
-            format in proptest::sample::select(vec![ImageFormat::Vmdk, ImageFormat::Vdi, ImageFormat::Parallels]),
+            format in proptest::sample::select(vec![
+                ImageFormat::Vmdk, ImageFormat::Vdi, ImageFormat::Parallels, ImageFormat::Qed, ImageFormat::Vhd, ImageFormat::Vhdx,
+            ]),
             mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2048),
             is_sparse in proptest::bool::ANY,
         ) {
-            if is_sparse && bytes.len() > 48 {
+            if is_sparse && bytes.len() > 68 {
                 put(&mut bytes, 0, b"KDMV");
                 put(&mut bytes, 44, &512u32.to_le_bytes());
+                put(&mut bytes, 64, &0xbeda_107f_u32.to_le_bytes());
             }
             let _ = looked(format, &bytes);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -180,6 +181,9 @@ impl Policy {
                 return Err(fault(path, Fault::NotInside { role: role.name(), name: shown(), directory }));
             }
         };
+        if role == Role::Data {
+            refuse_other_here(path, plain, &disk)?;
+        }
         self.refuse_seen(&disk)?;
         Ok(disk)
     }
@@ -192,6 +196,17 @@ impl Policy {
             false => Err(fault(path, Fault::Loop)),
         }
     }
+}
+
+/// A relative name of a data file is looked up beside the image, as that of a backing file is. QEMU looks in the folder that it
+/// was started in: if there is another file of that name here, nobody can tell which of them has the data.
+fn refuse_other_here(image: &Path, name: &Path, found: &RawDisk) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io { path: image.to_owned(), source };
+    let Ok(here) = std::fs::metadata(name) else { return Ok(()) };
+    if (here.dev(), here.ino()) == found.identity().map_err(failed)? {
+        return Ok(());
+    }
+    Err(fault(image, Fault::TwoDataFiles { name: name.display().to_string() }))
 }
 
 impl Allowed {

@@ -158,6 +158,15 @@ pub enum Qcow2Fault {
         /// As it was named.
         directory: PathBuf,
     },
+    /// Two files may be meant.
+    #[error(
+        "its data file {name:?} may be the one beside the image, or the one of that name in the current folder, where QEMU looks; \
+         start from the image's folder, or move the wrong one away"
+    )]
+    TwoDataFiles {
+        /// As the image spells it.
+        name: String,
+    },
     /// The other file is not named by a path.
     #[error(
         "its {role} {name:?} is not the path of a file; attach the disk with `qemu-nbd` and back that up"

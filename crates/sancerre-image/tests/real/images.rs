@@ -11,7 +11,7 @@ use sancerre_image::nbd::NbdOptions;
 use sancerre_image::{ChangedError, Disk};
 
 use crate::own_helper;
-use crate::support::{MIB, assert_is, have, map_of, run, source};
+use crate::support::{MIB, assert_is, have, map_of, noise, run, source};
 
 const QEMU_NBD: &str = "/usr/bin/qemu-nbd";
 
@@ -227,6 +227,53 @@ fn a_write_to_any_part_of_an_image_is_noticed() {
         matches!(error, ChangedError::Modified { .. }) && error.to_string().contains("image-f001"),
         "{error}"
     );
+}
+
+/// Whoever writes to an image can set the time of that back.
+#[test]
+fn a_write_whose_time_was_set_back_is_noticed() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 20 * MIB);
+    run("qemu-img convert -O vdi source.raw image", folder.path());
+    let path = folder.path().join("image");
+    let disk = reader().open(&path, ImageFormat::Vdi, None).unwrap();
+    let written = fs::metadata(&path).unwrap().modified().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"x", 1 << 21).unwrap();
+    file.set_modified(written).unwrap();
+    let error = disk.check_unchanged().unwrap_err();
+    assert!(matches!(error, ChangedError::Touched { .. }), "{error}");
+}
+
+/// QEMU reads zeros behind the end of a file.
+#[test]
+fn an_image_that_was_cut_is_refused_or_read_right() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // Data to the very end.
+    fs::write(folder.path().join("source.raw"), noise(9, 6 * MIB as usize)).unwrap();
+    let raw = fs::read(folder.path().join("source.raw")).unwrap();
+    for name in ["vpc", "vhdx", "vdi", "parallels", "qed", "vmdk"] {
+        run(&format!("qemu-img convert -O {name} source.raw image"), folder.path());
+        let whole = fs::read(folder.path().join("image")).unwrap();
+        for cut in [1, 511, 512, 1000, 4096, 60_000, 70_000, 200_000, 1_000_000] {
+            let image = folder.path().join("cut");
+            fs::write(&image, &whole[..whole.len() - cut]).unwrap();
+            let Ok(disk) = reader().open(&image, format(name), None) else { continue };
+            let mut bytes = vec![0; raw.len()];
+            let read = disk.read_at(0, &mut bytes);
+            assert!(
+                read.is_err() || bytes == raw,
+                "{name} without its last {cut} bytes reads as another disk"
+            );
+        }
+    }
 }
 
 fn is_running(process: u32) -> bool {

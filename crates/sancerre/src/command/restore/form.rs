@@ -26,7 +26,14 @@ pub(super) fn of(options: &Restore) -> Result<Form, Failure> {
     let is_device = options.target.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
     let is_export = options.target.to_str().is_some_and(NbdUri::is_one);
     let by_name = if is_device || is_export { None } else { of_suffix(&options.target) };
+    let is_archive = options.target.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("ova"));
     let form = match (options.format, by_name) {
+        (None, None) if is_archive && !is_device && !is_export => {
+            return Err(Failure::usage(format!(
+                "{} is called an OVA, and a disk is restored as raw or qcow2: `sancerre export` makes an OVA",
+                plain::path(&options.target)
+            )));
+        }
         (None, Some(Format::Qcow2 | Format::Foreign(_))) if options.in_place => {
             return Err(Failure::usage(format!(
                 "{} is an image by its name, and only a raw disk can be restored in place",
