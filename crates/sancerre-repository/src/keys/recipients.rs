@@ -155,8 +155,8 @@ pub async fn current(
 /// Errors: as there.
 pub(super) async fn of_session(
     repository: &Repository,
-    known: &ZoneSecrets,
     log: &Log,
+    known: &ZoneSecrets,
     listed: Vec<Listed>,
 ) -> Result<(u16, String)> {
     let (store, trust) = (&repository.store, &repository.keys.trust);
