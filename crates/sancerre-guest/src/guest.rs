@@ -39,7 +39,7 @@ impl GuestReader {
     /// # Errors
     /// [`GuestError::Reader`] when no child can be started, or none survives.
     pub fn open(&self, disks: Vec<Arc<dyn Disk>>) -> Result<Guest> {
-        let state = State { talk: None, starts: 0, skip: Vec::new(), trying: None };
+        let state = ChildState { talk: None, starts: 0, skip: Vec::new(), trying: None };
         let mut guest = Guest { reader: self.clone(), disks, state: Mutex::new(state), volumes: Vec::new() };
         let mut state = guest.state.lock().unwrap_or_else(PoisonError::into_inner);
         let volumes = guest.start(&mut state)?;
@@ -53,7 +53,7 @@ impl GuestReader {
 pub struct Guest {
     reader: GuestReader,
     disks: Vec<Arc<dyn Disk>>,
-    state: Mutex<State>,
+    state: Mutex<ChildState>,
     volumes: Vec<VolumeInfo>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for Guest {
 }
 
 #[derive(Debug)]
-struct State {
+struct ChildState {
     talk: Option<Talk>,
     starts: u32,
     /// Volumes at which a child ended.
@@ -308,7 +308,7 @@ impl Guest {
     }
 
     /// Starts a child, and another one when that ends, without the volume at which it did.
-    fn start(&self, state: &mut State) -> Result<Vec<VolumeInfo>> {
+    fn start(&self, state: &mut ChildState) -> Result<Vec<VolumeInfo>> {
         loop {
             if state.starts >= STARTS_MAX {
                 return Err(GuestError::Reader(
@@ -338,7 +338,7 @@ impl Guest {
 
     fn greet(
         &self,
-        state: &mut State,
+        state: &mut ChildState,
         lane: Lane,
         process: Option<Process>,
     ) -> std::result::Result<Vec<VolumeInfo>, Stop> {
@@ -424,7 +424,7 @@ impl Guest {
     }
 
     /// Ends the child and says what became of it.
-    fn end(&self, state: &mut State, trouble: &Trouble) -> String {
+    fn end(&self, state: &mut ChildState, trouble: &Trouble) -> String {
         let process = state.talk.take().and_then(|talk| talk.process);
         let status = process.as_ref().and_then(Process::end);
         let words = process.as_ref().map(Process::last_words).unwrap_or_default();

@@ -57,7 +57,7 @@ fn told(packets: Vec<Vec<u8>>) -> Guest {
         while lane.receive().is_ok() {}
     });
     let talk = Talk { lane: Lane::new(ours, Some(reader.patience)).unwrap(), process: None };
-    let state = State { talk: Some(talk), starts: 0, skip: Vec::new(), trying: None };
+    let state = ChildState { talk: Some(talk), starts: 0, skip: Vec::new(), trying: None };
     Guest { reader, disks: vec![Arc::new(Zeros)], state: Mutex::new(state), volumes: Vec::new() }
 }
 

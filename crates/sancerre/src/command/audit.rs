@@ -18,7 +18,7 @@ use sancerre_format::names::Title;
 use super::{Context, check, ended};
 use crate::arguments::{Subset, parse_title};
 use crate::exit::{Done, Exit, Failure};
-use crate::files::{self, Place, Readers};
+use crate::files::{self, Destination, Readers};
 use crate::plain;
 use crate::progress::Work;
 use crate::repository;
@@ -186,7 +186,8 @@ fn remember(options: &Audit, report: &AuditReport, context: &Context) -> Result<
 
 /// What cannot be remembered or signed, before hours of reading.
 fn refuse_odd(options: &Audit) -> Result<(), Failure> {
-    let is_file = |path: &Path| !matches!(files::place(path), Ok(Place::Stdout | Place::Through(_)));
+    let is_file =
+        |path: &Path| !matches!(files::destination(path), Ok(Destination::Stdout | Destination::Through(_)));
     if let Some(path) = options.state.as_deref().filter(|path| !is_file(path)) {
         let path = path.display();
         return Err(Failure::usage(format!(

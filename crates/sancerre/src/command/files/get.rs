@@ -16,7 +16,7 @@ use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::extract::Extraction;
 use crate::guest_names::shown;
-use crate::guest_place::{Place, Spot, Spotted, failure};
+use crate::guest_place::{GuestPlace, Spot, Spotted, failure};
 use crate::guest_tar::Tar;
 use crate::guest_tree::{Account, Tree};
 use crate::guest_zip::Zip;
@@ -46,8 +46,8 @@ Examples:
   sancerre get web01:latest:disk0:p1/home --format tar --target - | ssh web01 tar -x -C /")]
 pub(crate) struct Get {
     /// The file or folder
-    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = Place::parse)]
-    place: Place,
+    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = GuestPlace::parse)]
+    place: GuestPlace,
     /// A directory (one that exists, or a path that ends in a slash), a file, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
@@ -183,7 +183,7 @@ fn aim(options: &Get, context: &Context) -> Result<Aim, Failure> {
     }
 }
 
-fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<Account, Failure> {
+fn write(place: &GuestPlace, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<Account, Failure> {
     let Spot::FolderEntry(spotted) = place.find(&opened.guest, &opened.disks, false)? else {
         return Err(Failure::usage("name a file or a folder; `sancerre restore` brings whole disks back"));
     };

@@ -99,7 +99,7 @@ enum Part {
 
 /// What became of the file in a night.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FileChange {
     First,
     Same,
     Changed,
@@ -111,7 +111,7 @@ struct Row {
     id: String,
     time: Time,
     node: Option<FileNode>,
-    state: State,
+    state: FileChange,
 }
 
 pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Failure> {
@@ -132,7 +132,7 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     for (session, time) in sessions {
         let id = session.intent.to_string();
         let (node, state) = match nights.look(session).await {
-            Ok(None) => (None, State::Missing),
+            Ok(None) => (None, FileChange::Missing),
             Ok(Some(night)) => {
                 let node = night.node.clone();
                 let (night, state) = compared(last.take(), night).await?;
@@ -143,12 +143,12 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
             Err(failure) => {
                 context.output.warning(&format!("{id}: {}", failure.message));
                 worst = failure.exit;
-                (None, State::Unreadable)
+                (None, FileChange::Unreadable)
             }
         };
         rows.push(Row { id, time, node, state });
     }
-    if rows.iter().all(|row| row.state == State::Missing) {
+    if rows.iter().all(|row| row.state == FileChange::Missing) {
         return Err(Failure::usage(format!("no snapshot of {vm} has {path}")));
     }
     context.output.result(&table(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>()))?;
@@ -310,13 +310,13 @@ fn places(opened: &Opened, volume: u16, node: &FileNode, path: &str) -> Result<V
 }
 
 /// By places where those are the same; else by all bytes.
-async fn compared(last: Option<Night>, night: Night) -> Result<(Night, State), Failure> {
-    let Some(last) = last else { return Ok((night, State::First)) };
+async fn compared(last: Option<Night>, night: Night) -> Result<(Night, FileChange), Failure> {
+    let Some(last) = last else { return Ok((night, FileChange::First)) };
     if (last.node.kind, last.node.size_bytes) != (night.node.kind, night.node.size_bytes) {
-        return Ok((night, State::Changed));
+        return Ok((night, FileChange::Changed));
     }
     if last.places == night.places {
-        return Ok((night, State::Same));
+        return Ok((night, FileChange::Same));
     }
     waiting(move || {
         let (mut one, mut other) = (last.file(), night.file());
@@ -328,11 +328,11 @@ async fn compared(last: Option<Night>, night: Night) -> Result<(Night, State), F
             last.read(&mut one, at, before)?;
             night.read(&mut other, at, after)?;
             if before != after {
-                return Ok((night, State::Changed));
+                return Ok((night, FileChange::Changed));
             }
             at = at.saturating_add(length);
         }
-        Ok((night, State::Same))
+        Ok((night, FileChange::Same))
     })
     .await
 }
@@ -384,13 +384,13 @@ impl Night {
     }
 }
 
-fn word(state: State) -> &'static str {
+fn word(state: FileChange) -> &'static str {
     match state {
-        State::First => "first",
-        State::Same => "same",
-        State::Changed => "changed",
-        State::Missing => "missing",
-        State::Unreadable => "unreadable",
+        FileChange::First => "first",
+        FileChange::Same => "same",
+        FileChange::Changed => "changed",
+        FileChange::Missing => "missing",
+        FileChange::Unreadable => "unreadable",
     }
 }
 
