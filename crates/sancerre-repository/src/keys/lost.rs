@@ -15,8 +15,9 @@ use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::recipient::AdminKey;
 use sancerre_format::record::Trust;
 
+use super::epoch::of_session;
 use super::objects::{self, LeftOut};
-use super::recipients::{INIT_LABEL, of_session};
+use super::recipients::INIT_LABEL;
 use super::{Anchored, Keys, SignerKey, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::log::{Log, LogEntry};
