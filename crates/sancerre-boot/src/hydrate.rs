@@ -69,11 +69,11 @@ pub fn hydrate(
         loop {
             let is_turn = look(sum(&all));
             let Some(stream) = all.get_mut(at) else { break };
-            let state = if is_turn { stream.step(&mut qmp)? } else { State::Runs };
+            let state = if is_turn { stream.step(&mut qmp)? } else { StreamState::Runs };
             match state {
-                State::Runs => sleep(LOOK),
-                State::Done => break,
-                State::Failed(words) => {
+                StreamState::Runs => sleep(LOOK),
+                StreamState::Done => break,
+                StreamState::Failed(words) => {
                     hydration.unfinished.push((at, words));
                     break;
                 }
@@ -109,7 +109,7 @@ struct Stream {
     passes: u32,
 }
 
-enum State {
+enum StreamState {
     Runs,
     Done,
     Failed(String),
@@ -127,7 +127,7 @@ impl Stream {
     }
 
     /// Looks where it is, and starts what is to be started.
-    fn step(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
+    fn step(&mut self, qmp: &mut Qmp) -> Result<StreamState, QmpError> {
         let id = self.job();
         let jobs = qmp.execute("query-jobs", json!({}))?;
         let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job.get("id") == Some(&json!(id))));
@@ -135,13 +135,13 @@ impl Stream {
         let number = |field: &str| job.get(field).and_then(Value::as_u64).unwrap_or_default();
         self.done_bytes = number("current-progress").min(self.size_bytes);
         if job.get("status").and_then(Value::as_str) != Some("concluded") {
-            return Ok(State::Runs);
+            return Ok(StreamState::Runs);
         }
         let error = job.get("error").and_then(Value::as_str).map(str::to_owned);
         qmp.execute("job-dismiss", json!({ "id": id }))?;
         match error {
-            Some(words) if self.passes >= PASSES => Ok(State::Failed(words)),
-            _ => Ok(State::Runs),
+            Some(words) if self.passes >= PASSES => Ok(StreamState::Failed(words)),
+            _ => Ok(StreamState::Runs),
         }
     }
 
@@ -154,10 +154,10 @@ impl Stream {
     }
 
     /// Nothing runs for it: it is done, or is to be begun.
-    fn begin(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
+    fn begin(&mut self, qmp: &mut Qmp) -> Result<StreamState, QmpError> {
         if depth(&found(qmp, self.number)?) == 0 {
             self.done_bytes = self.size_bytes;
-            return self.let_go(qmp).map(|()| State::Done);
+            return self.let_go(qmp).map(|()| StreamState::Done);
         }
         self.passes = self.passes.saturating_add(1);
         // What cannot be read is passed over, and the job fails at its end: all else is there then.
@@ -165,7 +165,7 @@ impl Stream {
             "job-id": self.job(), "device": node(self.number), "on-error": "ignore", "auto-dismiss": false,
         });
         qmp.execute("block-stream", arguments)?;
-        Ok(State::Runs)
+        Ok(StreamState::Runs)
     }
 }
 

@@ -87,9 +87,10 @@ pub async fn init(store: &Store, host: &Host, new: &NewRepository) -> Result<Mad
     refuse_lost_config(store).await?;
     let secrets = Secrets::random(host)?;
     let now = host.clock.now();
-    let certificate = write_keys(store, host, new, &secrets, now).await?;
-
     let Trust { repository, admin, .. } = secrets.trust;
+    let writing = Writing { store, host, new, secrets: &secrets, repository, now };
+    let certificate = writing.keys().await?;
+
     let config = Config {
         repository,
         created: now,
@@ -137,60 +138,86 @@ fn sign<F: Fields>(host: &Host, admin: &SigningKey, fields: &F, sealed: &[u8]) -
     Ok(record::encode(fields, host.tool, admin, &[], sealed)?.into())
 }
 
-/// Writes everything but `config`; returns the writer's certificate.
-async fn write_keys(
-    store: &Store,
-    host: &Host,
-    new: &NewRepository,
-    secrets: &Secrets,
+/// Writes the first objects of a repository.
+struct Writing<'a> {
+    store: &'a Store,
+    host: &'a Host,
+    new: &'a NewRepository,
+    secrets: &'a Secrets,
+    repository: RepositoryId,
     now: Time,
-) -> Result<Bytes> {
-    let Trust { repository, .. } = secrets.trust;
-    let put = async |key: String, bytes: Bytes| {
-        store
-            .put_own(
-                &key,
-                bytes,
-                &format!(
-                    "another {Init} is at work at this location, or an earlier one stopped halfway: look again in a minute, \
-                     and if no repository is there then, empty the location or use another"
-                ),
-            )
-            .await
-    };
-    let recipient = secrets.recipient.clone();
-    let identity = IdentityRecord { repository, epoch: EPOCH, created: now, recipient };
-    put(names::identity(EPOCH), sign(host, &secrets.admin, &identity, &[])?).await?;
+}
 
-    let label = crate::keys::label(INIT_LABEL)?;
-    let secret =
-        IdentitySecret { trust: secrets.trust.clone(), epoch: EPOCH, identity: secrets.identity.clone() };
-    let (opener, sealed) = seal_identity(host, &To::Passphrase(new.passphrase.clone()), &secret)?;
-    let recipient = RecipientRecord { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
-    put(names::recipient(EPOCH, &label), sign(host, &secrets.admin, &recipient, &sealed)?).await?;
-    put_admin(store, host, repository, &secrets.admin, &label, &new.passphrase).await?;
+impl Writing<'_> {
+    /// Everything but `config`; returns the writer's certificate.
+    async fn keys(&self) -> Result<Bytes> {
+        self.identity().await?;
+        self.passphrase().await?;
+        self.zone().await?;
+        self.writer().await
+    }
 
-    let zone = new.zone.clone();
-    let record =
-        ZoneRecord { repository, zone: zone.clone(), generation: GENERATION, created: now, epoch: EPOCH };
-    let secret =
-        ZoneSecret { repository, zone: zone.clone(), generation: GENERATION, keys: secrets.zone.clone() };
-    let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
-    put(names::zone(&zone, GENERATION), sign(host, &secrets.admin, &record, &sealed)?).await?;
+    async fn put(&self, key: String, bytes: Bytes) -> Result<()> {
+        let advice = format!(
+            "another {Init} is at work at this location, or an earlier one stopped halfway: look again in a minute, and if \
+             no repository is there then, empty the location or use another"
+        );
+        Ok(self.store.put_own(&key, bytes, &advice).await?)
+    }
 
-    let (name, key) = (new.writer.clone(), secrets.writer.public());
-    let certificate = Certificate {
-        repository,
-        zone,
-        name,
-        role_name: Role::Writer.to_name()?,
-        key,
-        issued: now,
-        expires: None,
-    };
-    let secret = WriterSecret { repository, name: new.writer.clone(), key: secrets.writer.clone() };
-    let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
-    let certificate = sign(host, &secrets.admin, &certificate, &sealed)?;
-    put(names::certificate(&new.writer), certificate.clone()).await?;
-    Ok(certificate)
+    fn sign<F: Fields>(&self, fields: &F, sealed: &[u8]) -> Result<Bytes> {
+        sign(self.host, &self.secrets.admin, fields, sealed)
+    }
+
+    async fn identity(&self) -> Result<()> {
+        let Self { repository, now, .. } = *self;
+        let recipient = self.secrets.recipient.clone();
+        let identity = IdentityRecord { repository, epoch: EPOCH, created: now, recipient };
+        self.put(names::identity(EPOCH), self.sign(&identity, &[])?).await
+    }
+
+    /// What the passphrase opens: the identity and the admin key.
+    async fn passphrase(&self) -> Result<()> {
+        let Self { store, host, secrets, repository, now, .. } = *self;
+        let passphrase = &self.new.passphrase;
+        let label = crate::keys::label(INIT_LABEL)?;
+        let secret =
+            IdentitySecret { trust: secrets.trust.clone(), epoch: EPOCH, identity: secrets.identity.clone() };
+        let (opener, sealed) = seal_identity(host, &To::Passphrase(passphrase.clone()), &secret)?;
+        let recipient =
+            RecipientRecord { repository, epoch: EPOCH, label: label.clone(), created: now, opener };
+        self.put(names::recipient(EPOCH, &label), self.sign(&recipient, &sealed)?).await?;
+        put_admin(store, host, repository, &secrets.admin, &label, passphrase).await
+    }
+
+    async fn zone(&self) -> Result<()> {
+        let Self { host, secrets, repository, now, .. } = *self;
+        let zone = &self.new.zone;
+        let record =
+            ZoneRecord { repository, zone: zone.clone(), generation: GENERATION, created: now, epoch: EPOCH };
+        let secret =
+            ZoneSecret { repository, zone: zone.clone(), generation: GENERATION, keys: secrets.zone.clone() };
+        let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
+        self.put(names::zone(zone, GENERATION), self.sign(&record, &sealed)?).await
+    }
+
+    /// The first writer's certificate, and its key for whoever can restore.
+    async fn writer(&self) -> Result<Bytes> {
+        let Self { host, secrets, repository, now, .. } = *self;
+        let name = &self.new.writer;
+        let certificate = Certificate {
+            repository,
+            zone: self.new.zone.clone(),
+            name: name.clone(),
+            role_name: Role::Writer.to_name()?,
+            key: secrets.writer.public(),
+            issued: now,
+            expires: None,
+        };
+        let secret = WriterSecret { repository, name: name.clone(), key: secrets.writer.clone() };
+        let sealed = host.sealer.seal(&secrets.recipient, secret.encode().as_bytes())?;
+        let certificate = self.sign(&certificate, &sealed)?;
+        self.put(names::certificate(name), certificate.clone()).await?;
+        Ok(certificate)
+    }
 }

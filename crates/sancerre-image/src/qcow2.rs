@@ -32,7 +32,7 @@ use crate::{ChangedError, Disk, OpenError, ReadError, open_raw};
 use bytes::to_usize;
 pub(crate) use chain::{Files, Policy, Role};
 use layer::{Caches, Image, Segment};
-use tables::Place;
+use tables::ClusterPlace;
 
 pub use crate::beneath::References;
 pub use bitmaps::Bitmap;
@@ -167,12 +167,12 @@ impl Qcow2Disk {
         let mut walk = image.walk(range, &self.caches);
         while let Some(Segment { guest, place }) = walk.next()? {
             match place {
-                Place::Zero => visit(guest, Run::Zero)?,
-                Place::Backing => self.layer_runs(image.number.saturating_add(1), guest, visit)?,
-                Place::Data { host } => {
+                ClusterPlace::Zero => visit(guest, Run::Zero)?,
+                ClusterPlace::Backing => self.layer_runs(image.number.saturating_add(1), guest, visit)?,
+                ClusterPlace::Data { host } => {
                     visit(guest, Run::File { file: image.clusters_file(), disk: image.clusters(), host })?;
                 }
-                Place::Compressed { host, length_bytes } => {
+                ClusterPlace::Compressed { host, length_bytes } => {
                     visit(guest, Run::Packed(Packed { image, place: (host, length_bytes) }))?;
                 }
             }

@@ -118,9 +118,9 @@ const fn hello() -> [u8; 18] {
 pub struct Broken(pub &'static str);
 
 /// Takes numbers off the front of bytes that somebody else wrote.
-struct Fields<'a>(&'a [u8]);
+struct ClientFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> ClientFields<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Broken> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Broken("a message is too short"))?;
         self.0 = rest;
@@ -167,7 +167,7 @@ pub fn client_flags(bytes: [u8; 4]) -> Result<bool, Broken> {
 
 /// The head of an option: its number, and the length of its content.
 pub fn option_head(bytes: &[u8; 16]) -> Result<(u32, u32), Broken> {
-    let mut fields = Fields(bytes);
+    let mut fields = ClientFields(bytes);
     if fields.u64()? != OPTION_MAGIC {
         return Err(Broken("an option does not begin with its number"));
     }
@@ -184,7 +184,7 @@ pub fn export_name(content: &[u8]) -> Result<&str, Broken> {
 
 /// Content of `INFO` and `GO`: the export's name, and whether the client asks for it in turn.
 pub fn info_request(content: &[u8]) -> Result<(&str, bool), Broken> {
-    let mut fields = Fields(content);
+    let mut fields = ClientFields(content);
     let name = fields.text()?;
     let mut wants_name = false;
     for _ in 0..fields.u16()? {
@@ -196,7 +196,7 @@ pub fn info_request(content: &[u8]) -> Result<(&str, bool), Broken> {
 
 /// Content of `SET_META_CONTEXT` and `LIST_META_CONTEXT`: the export's name, and the queries.
 pub fn context_queries(content: &[u8]) -> Result<(&str, Vec<&str>), Broken> {
-    let mut fields = Fields(content);
+    let mut fields = ClientFields(content);
     let name = fields.text()?;
     let count = fields.u32()?;
     let mut queries = Vec::new();
@@ -225,7 +225,7 @@ pub struct ClientRequest {
 
 /// Reads a request.
 pub fn request(bytes: &[u8; 28]) -> Result<ClientRequest, Broken> {
-    let mut fields = Fields(bytes);
+    let mut fields = ClientFields(bytes);
     if fields.u32()? != REQUEST_MAGIC {
         return Err(Broken("a request does not begin with its number"));
     }

@@ -33,11 +33,11 @@ use sancerre_format::names::Time;
 use crate::causes::FOLDER;
 use crate::strange::Strange;
 
-pub(crate) use place::{Place, make};
+pub(crate) use place::{FolderPlace, make};
 use publish::Naming;
 pub(crate) use refused::Refused;
 pub(crate) use walk::Leftover;
-use walk::{LAST_TIME, Walk, since, tag};
+use walk::{FolderWalk, LAST_TIME, since, tag};
 
 /// Deletes in flight at once.
 const DELETES_IN_FLIGHT: usize = 10;
@@ -45,12 +45,12 @@ const DELETES_IN_FLIGHT: usize = 10;
 /// A folder, and what was left out of its listings.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
-    place: Arc<Place>,
+    place: Arc<FolderPlace>,
     strange: Arc<Strange>,
 }
 
 impl Folder {
-    pub(crate) fn new(place: Place, strange: Arc<Strange>) -> Self {
+    pub(crate) fn new(place: FolderPlace, strange: Arc<Strange>) -> Self {
         Self { place: Arc::new(place), strange }
     }
 
@@ -102,9 +102,9 @@ impl Folder {
     }
 
     /// Reads what lies below a prefix; `deep`, below its folders too.
-    async fn walk(&self, prefix: Option<&Path>, deep: bool) -> Result<Walk> {
+    async fn walk(&self, prefix: Option<&Path>, deep: bool) -> Result<FolderWalk> {
         let prefix = prefix.map(Path::to_string).unwrap_or_default();
-        let mut walk = Walk::new(self.strange.clone());
+        let mut walk = FolderWalk::new(self.strange.clone());
         self.with(move |place| {
             walk.run(&place.root(), &prefix, deep)
                 .map_err(|errno| Refused::call("list", &place.path_of(&prefix), errno))?;
@@ -116,7 +116,7 @@ impl Folder {
     /// Does something with the folder, on a thread that may wait.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Place) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&FolderPlace) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let place = self.place.clone();
         blocking(move || {
@@ -145,7 +145,7 @@ fn is_stale(error: &object_store::Error) -> bool {
 }
 
 /// Opens an object. What is no plain file is not opened, and what has a time that cannot be told neither.
-fn read(place: &Place, location: Path, options: &GetOptions) -> Result<GetResult> {
+fn read(place: &FolderPlace, location: Path, options: &GetOptions) -> Result<GetResult> {
     let key = location.as_ref();
     let stat = place.stat(key).map_err(Refused::of_object)?;
     match FileType::from_raw_mode(stat.st_mode) {
@@ -197,7 +197,7 @@ impl ObjectStore for Folder {
             PutMode::Overwrite => Naming::Replace,
             PutMode::Update(_) => return Err(no_such_call("update an object")),
         };
-        let written = move |place: &Place| match (place.put(&key, &payload, naming), naming) {
+        let written = move |place: &FolderPlace| match (place.put(&key, &payload, naming), naming) {
             (Ok(stat), _) => Ok(tag(&stat)),
             (Err(refused), Naming::Create) => Err(refused.into()),
             (Err(refused), Naming::Replace) => Err(refused.of_protected()),
@@ -263,7 +263,7 @@ impl ObjectStore for Folder {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let Walk { objects, folders: common_prefixes, .. } = self.walk(prefix, false).await?;
+        let FolderWalk { objects, folders: common_prefixes, .. } = self.walk(prefix, false).await?;
         Ok(ListResult { common_prefixes, objects, extensions: http::Extensions::new() })
     }
 

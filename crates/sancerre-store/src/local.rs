@@ -9,7 +9,7 @@ use sancerre_format::names::Time;
 
 use crate::clock::Random;
 use crate::error::{Result, StoreError};
-use crate::folder::{Folder, Leftover, Place, make};
+use crate::folder::{Folder, FolderPlace, Leftover, make};
 use crate::{Store, StoreOptions};
 
 /// No write takes so long that its file, dated when its last byte came, is older than this; and whoever did sleep so long
@@ -73,7 +73,8 @@ impl Store {
         } else if !path.is_dir() {
             return Err(StoreError::NoFolder { location: location.to_owned() });
         }
-        let place = Place::open_at(path, options.salt).map_err(|source| failed("open the folder", source))?;
+        let place =
+            FolderPlace::open_at(path, options.salt).map_err(|source| failed("open the folder", source))?;
         let strange = Arc::default();
         let folder = Folder::new(place, Arc::clone(&strange));
         Ok(Self::of_local(Arc::new(folder.clone()), location, options, strange, Some(folder)))

@@ -40,7 +40,7 @@ pub(crate) enum Readers {
 
 /// What a path leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Destination {
     /// Standard output.
     Stdout,
     /// Something to write into.
@@ -57,9 +57,9 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
 /// What a path leads to.
 ///
 /// Errors: that it is nothing that can be written to; those of looking.
-pub(crate) fn place(path: &Path) -> io::Result<Place> {
+pub(crate) fn destination(path: &Path) -> io::Result<Destination> {
     if is_stdout(path) {
-        return Ok(Place::Stdout);
+        return Ok(Destination::Stdout);
     }
     match path.metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -67,17 +67,17 @@ pub(crate) fn place(path: &Path) -> io::Result<Place> {
         Ok(found) => match found.file_type() {
             kind if kind.is_dir() => return Err(io::Error::other("it is a directory")),
             kind if kind.is_block_device() => return Err(io::Error::other("it is a block device")),
-            kind if !kind.is_file() => return Ok(Place::Through(path.to_owned())),
+            kind if !kind.is_file() => return Ok(Destination::Through(path.to_owned())),
             _ if DESCRIPTORS
                 .iter()
                 .any(|folder| path.as_os_str().as_encoded_bytes().starts_with(folder.as_bytes())) =>
             {
-                return Ok(Place::Through(path.to_owned()));
+                return Ok(Destination::Through(path.to_owned()));
             }
             _ => {}
         },
     }
-    behind_links(path).map(Place::File)
+    behind_links(path).map(Destination::File)
 }
 
 /// Where the last of a row of links points to, be anything there or not.
@@ -97,7 +97,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
 ///
 /// Errors: it holds something else; those of looking.
 pub(crate) fn refuse_other(path: &Path, is_ours: fn(&[u8]) -> bool) -> io::Result<()> {
-    let Place::File(path) = place(path)? else { return Ok(()) };
+    let Destination::File(path) = destination(path)? else { return Ok(()) };
     let mut start = Vec::new();
     match File::open(&path) {
         Ok(file) => file.take(BEGINNING).read_to_end(&mut start)?,
@@ -118,13 +118,13 @@ pub(crate) fn write(
     host: &Host,
     output: &Output,
 ) -> io::Result<()> {
-    match place(path)? {
-        Place::Stdout => match output.take_stdout() {
+    match destination(path)? {
+        Destination::Stdout => match output.take_stdout() {
             Some(mut stdout) => stdout.write_all(bytes).and_then(|()| stdout.flush()),
             None => Err(io::Error::other("standard output is in use already")),
         },
-        Place::Through(path) => write_through(&path, bytes),
-        Place::File(path) => replace(&path, bytes, readers, host),
+        Destination::Through(path) => write_through(&path, bytes),
+        Destination::File(path) => replace(&path, bytes, readers, host),
     }
 }
 
@@ -213,14 +213,14 @@ mod tests {
         symlink("missing", at("dangling")).unwrap();
         symlink("round", at("round")).unwrap();
         for name in ["file", "link", "link2"] {
-            assert_eq!(place(&at(name)).unwrap(), Place::File(at("file")), "{name}");
+            assert_eq!(destination(&at(name)).unwrap(), Destination::File(at("file")), "{name}");
         }
-        assert_eq!(place(&at("dangling")).unwrap(), Place::File(at("missing")));
-        assert_eq!(place(&at("none")).unwrap(), Place::File(at("none")));
-        assert_eq!(place(Path::new("/dev/null")).unwrap(), Place::Through("/dev/null".into()));
-        assert_eq!(place(Path::new("-")).unwrap(), Place::Stdout);
-        place(&at("round")).unwrap_err();
-        place(folder.path()).unwrap_err();
+        assert_eq!(destination(&at("dangling")).unwrap(), Destination::File(at("missing")));
+        assert_eq!(destination(&at("none")).unwrap(), Destination::File(at("none")));
+        assert_eq!(destination(Path::new("/dev/null")).unwrap(), Destination::Through("/dev/null".into()));
+        assert_eq!(destination(Path::new("-")).unwrap(), Destination::Stdout);
+        destination(&at("round")).unwrap_err();
+        destination(folder.path()).unwrap_err();
     }
 
     #[test]

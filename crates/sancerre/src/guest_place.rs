@@ -17,13 +17,13 @@ const FOLDED: [&str; 5] = ["NTFS", "FAT12", "FAT16", "FAT32", "exFAT"];
 
 /// A snapshot, and what of it is meant, as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct GuestPlace {
     pub(crate) snapshot: Selector,
     /// What follows the snapshot.
     pub(crate) rest: String,
 }
 
-impl Place {
+impl GuestPlace {
     /// Parses what the user typed. Parts from the first with a slash on are a path, whatever is in them.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let parts: Vec<&str> = text.split(':').collect();
@@ -110,7 +110,7 @@ fn in_guest(guest: &Guest, text: &str, follows: bool) -> Result<Spot, Failure> {
     let readable = readable(guest, None);
     match (Mounts::of_linux(guest)?, readable.as_slice()) {
         (Some(mounts), _) => {
-            Walk { guest, mounts: Some(&mounts), text, follows }.from(mounts.root, text.split('/'))
+            PathWalk { guest, mounts: Some(&mounts), text, follows }.from(mounts.root, text.split('/'))
         }
         (None, [only]) => walk(guest, *only, text.split('/'), follows, text),
         (None, _) => Err(Failure::usage(format!(
@@ -187,11 +187,11 @@ fn walk<'a>(
     follows: bool,
     text: &str,
 ) -> Result<Spot, Failure> {
-    Walk { guest, mounts: None, text, follows }.from(volume, parts)
+    PathWalk { guest, mounts: None, text, follows }.from(volume, parts)
 }
 
 /// A walk along a path, inside of the guest whatever links and dots say.
-struct Walk<'a> {
+struct PathWalk<'a> {
     guest: &'a Guest,
     mounts: Option<&'a Mounts>,
     text: &'a str,
@@ -199,7 +199,7 @@ struct Walk<'a> {
     follows: bool,
 }
 
-impl Walk<'_> {
+impl PathWalk<'_> {
     fn from<'a>(&self, volume: u16, parts: impl Iterator<Item = &'a str>) -> Result<Spot, Failure> {
         let start = self.spotted(volume, root(self.guest, volume)?)?;
         let mut todo: VecDeque<Vec<u8>> = parts.map(|part| part.as_bytes().to_vec()).collect();
@@ -327,14 +327,14 @@ mod tests {
 
     #[test]
     fn a_place_is_a_snapshot_and_the_rest() {
-        let rest = |text: &str| Place::parse(text).unwrap().rest;
+        let rest = |text: &str| GuestPlace::parse(text).unwrap().rest;
         assert_eq!(rest("web01:latest"), "");
         assert_eq!(rest("latest:disk0"), "disk0");
         assert_eq!(rest("web01:latest~3:disk0:p1/etc/a:b"), "disk0:p1/etc/a:b");
         assert_eq!(rest("3f9a:/srv/x:latest/y"), "/srv/x:latest/y");
         assert_eq!(rest("beef:latest:/x"), "/x");
         assert_eq!(rest("3f9a:C:\\Users\\x"), "C:\\Users\\x");
-        assert!(Place::parse("web01").is_err());
+        assert!(GuestPlace::parse("web01").is_err());
     }
 
     #[test]

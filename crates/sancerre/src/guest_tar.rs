@@ -1,31 +1,26 @@
 //! A tree of a guest as a tar stream, in the form of POSIX: what the old header has no room for stands in a record before it.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Write;
 
-use sancerre_guest::{Extra, FileNode, FolderEntry, Guest, GuestError, GuestFile, NodeKind};
+use sancerre_guest::{Extra, FileNode, Moment};
 
-use crate::exit::{Exit, Failure};
-use crate::extract::{Account, path_text};
+use crate::exit::Failure;
+use crate::guest_tree::{Account, Found, Pieces, STREAM_INTERRUPTED, Tree, TreeSink, unwritten};
 
 const BLOCK: usize = 512;
-const PIECE_BYTES: u64 = 4 << 20;
 /// The end of a stream: two blocks of zeros.
 const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// What fits eight digits of eight, with one place for the end.
 const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 const OCTAL_OWNER_MAX: u32 = 0o777_7777;
-const DEPTH_MAX: usize = 1000;
 
 /// Writes a tree to a stream.
-pub(crate) struct Tar<'a, W: Write> {
-    guest: Arc<Guest>,
+pub(crate) struct Tar<W: Write> {
     to: W,
-    stop: &'a AtomicBool,
+    /// Files with several names, by the first that was written.
     several: HashMap<(u16, u64), Vec<u8>>,
-    pub(crate) account: Account,
+    account: Account,
 }
 
 /// What a header says.
@@ -37,201 +32,155 @@ struct Header<'a> {
     node: &'a FileNode,
 }
 
-impl<'a, W: Write> Tar<'a, W> {
-    pub(crate) fn new(guest: Arc<Guest>, to: W, stop: &'a AtomicBool) -> Self {
-        Self { guest, to, stop, several: HashMap::new(), account: Account::default() }
-    }
-
-    /// One file, link or folder with all in it, and the end of the stream.
-    pub(crate) fn write(mut self, volume: u16, name: &[u8], node: FileNode) -> Result<Account, Failure> {
-        let entry = FolderEntry { name: name.to_vec(), node };
-        match entry.name.is_empty() {
-            true => self.content(volume, &entry.node, &mut Vec::new())?,
-            false => self.one(volume, entry, &mut Vec::new())?,
-        }
-        self.to.write_all(&END).and_then(|()| self.to.flush()).map_err(|error| unwritten(&error))?;
-        Ok(self.account)
-    }
-
-    fn content(&mut self, volume: u16, node: &FileNode, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
-        if path.len() > DEPTH_MAX {
-            self.account.lose("folders that are deeper than can be, left out", path);
-            return Ok(());
-        }
-        let mut entries = Vec::new();
-        if let Err(error) = self.guest.list(volume, node.id, &mut |entry| entries.push(entry)) {
-            self.account.fail(path, &error);
-        }
-        entries.into_iter().try_for_each(|entry| self.one(volume, entry, path))
-    }
-
-    fn one(&mut self, volume: u16, entry: FolderEntry, path: &mut Vec<Vec<u8>>) -> Result<(), Failure> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(Exit::Interrupted, "interrupted; the stream is not whole"));
-        }
-        let FolderEntry { name, node } = entry;
-        path.push(name);
-        let text = path.join(&b'/');
-        match node.kind {
-            NodeKind::Directory => {
-                let text = [&text[..], b"/"].concat();
-                self.header(
-                    volume,
-                    &Header { path: &text, kind: b'5', size_bytes: 0, target: b"", node: &node },
-                    path,
-                )?;
-                self.account.folders = self.account.folders.saturating_add(1);
-                self.content(volume, &node, path)?;
-            }
-            NodeKind::File => self.file(volume, &node, &text, path)?,
-            NodeKind::Link => match self.guest.link(volume, node.id) {
-                Ok(target) => {
-                    let header =
-                        Header { path: &text, kind: b'2', size_bytes: 0, target: &target, node: &node };
-                    self.header(volume, &header, path)?;
-                    self.account.links = self.account.links.saturating_add(1);
-                }
-                Err(error) => self.account.fail(path, &error),
-            },
-            NodeKind::Special => self.account.lose("devices, sockets and pipes, left out", path),
-            NodeKind::Broken => {
-                let error = GuestError::Fault("its record in the file system makes no sense".to_owned());
-                self.account.fail(path, &error);
-            }
-        }
-        path.pop();
-        Ok(())
-    }
-
-    fn file(&mut self, volume: u16, node: &FileNode, text: &[u8], path: &[Vec<u8>]) -> Result<(), Failure> {
-        if node.links > 1
-            && let Some(first) = self.several.get(&(volume, node.id)).cloned()
-        {
-            self.account.files = self.account.files.saturating_add(1);
-            let header = Header { path: text, kind: b'1', size_bytes: 0, target: &first, node };
-            return self.header(volume, &header, path);
-        }
-        let mut file = GuestFile::new(Arc::clone(&self.guest), volume, node.id, b"", node.size_bytes);
-        // The first bytes are read before the header is written: what cannot be had at all is left out.
-        let mut piece = vec![0; usize::try_from(node.size_bytes.min(PIECE_BYTES)).unwrap_or(0)];
-        if let Err(error) = file.read_at(0, &mut piece) {
-            self.account.fail(path, &error);
-            return Ok(());
-        }
-        self.header(
-            volume,
-            &Header { path: text, kind: b'0', size_bytes: node.size_bytes, target: b"", node },
-            path,
-        )?;
-        let mut at = 0;
-        loop {
-            self.to.write_all(&piece).map_err(|error| unwritten(&error))?;
-            at += piece.len() as u64;
-            if at >= node.size_bytes {
-                break;
-            }
-            piece.resize(usize::try_from((node.size_bytes - at).min(PIECE_BYTES)).unwrap_or(0), 0);
-            if let Err(error) = file.read_at(at, &mut piece) {
-                // The header promised bytes: a stream cannot take them back.
-                return Err(Failure::new(
-                    Exit::Damaged,
-                    format!(
-                        "{}: {error}. The stream ends here, in the middle of that file; `sancerre get` into a directory leaves such \
-                         a file out and goes on",
-                        path_text(path)
-                    ),
-                ));
-            }
-        }
-        let rest = usize::try_from(node.size_bytes % BLOCK as u64).unwrap_or(0);
-        if rest > 0 {
-            self.to.write_all(&END[rest..BLOCK]).map_err(|error| unwritten(&error))?;
-        }
-        self.account.files = self.account.files.saturating_add(1);
-        self.account.bytes = self.account.bytes.saturating_add(node.size_bytes);
-        if node.links > 1 {
-            self.several.insert((volume, node.id), text.to_vec());
-        }
-        Ok(())
+impl<W: Write> Tar<W> {
+    /// All of a tree, and the end of the stream.
+    pub(crate) fn write(tree: &Tree<'_>, to: W) -> Result<Account, Failure> {
+        let mut tar = Self { to, several: HashMap::new(), account: Account::default() };
+        tree.walk(&mut tar, &())?;
+        tar.put(&END)?;
+        tar.to.flush().map_err(|error| unwritten(&error))?;
+        Ok(tar.account)
     }
 
     /// A header, and before it a record of what does not fit it.
-    fn header(&mut self, volume: u16, header: &Header<'_>, path: &[Vec<u8>]) -> Result<(), Failure> {
+    fn header(&mut self, found: &Found<'_>, header: &Header<'_>) -> Result<(), Failure> {
         let node = header.node;
-        let mut records = Vec::new();
-        if header.path.len() > 100 || !header.path.is_ascii() {
-            record(&mut records, b"path", header.path);
-        }
-        if header.target.len() > 100 || !header.target.is_ascii() {
-            record(&mut records, b"linkpath", header.target);
-        }
-        if header.size_bytes > OCTAL_SIZE_MAX {
-            record(&mut records, b"size", header.size_bytes.to_string().as_bytes());
-        }
-        let (user, group) = node.owner.unwrap_or_default();
-        for (name, number) in [(b"uid", user), (b"gid", group)] {
-            if number > OCTAL_OWNER_MAX {
-                record(&mut records, name, number.to_string().as_bytes());
-            }
-        }
-        if let Some(moment) = node.modified {
-            let fraction = format!("{:09}", moment.nanoseconds);
-            // A fraction counts forwards from the second, also before 1970; tar's goes away from zero.
-            let time = match moment.seconds < 0 && moment.nanoseconds > 0 {
-                false => format!("{}.{fraction}", moment.seconds),
-                true => format!("-{}.{:09}", -(moment.seconds + 1), 1_000_000_000 - moment.nanoseconds),
-            };
-            record(&mut records, b"mtime", time.as_bytes());
-        }
+        let mut records = unfit(header);
         if header.kind != b'1' {
-            self.extras(volume, node, &mut records, path);
+            self.extras(found, &mut records);
         }
         if !records.is_empty() {
             let size = records.len() as u64;
-            self.block(&plain(b"././@PaxHeader", b'x', size, b"", 0o644, (0, 0), 0))?;
-            self.to.write_all(&records).map_err(|error| unwritten(&error))?;
-            let rest = records.len() % BLOCK;
-            if rest > 0 {
-                self.to.write_all(&END[rest..BLOCK]).map_err(|error| unwritten(&error))?;
-            }
+            self.put(&plain(b"././@PaxHeader", b'x', size, b"", 0o644, (0, 0), 0))?;
+            self.put(&records)?;
+            self.fill(size)?;
         }
         let mode = node.mode.unwrap_or(if header.kind == b'5' { 0o755 } else { 0o644 });
         let seconds = node.modified.map_or(0, |moment| u64::try_from(moment.seconds).unwrap_or(0));
-        self.block(&plain(
+        self.put(&plain(
             header.path,
             header.kind,
             header.size_bytes,
             header.target,
             mode,
-            (user, group),
+            node.owner.unwrap_or_default(),
             seconds,
         ))
     }
 
-    fn extras(&mut self, volume: u16, node: &FileNode, records: &mut Vec<u8>, path: &[Vec<u8>]) {
-        let Ok(extras) = self.guest.extras(volume, node.id) else {
-            return self.account.lose("attributes that cannot be read", path);
+    fn extras(&mut self, found: &Found<'_>, records: &mut Vec<u8>) {
+        let Ok(extras) = found.guest.extras(found.volume, found.node.id) else {
+            return self.account.lose("attributes that cannot be read", found.path);
         };
         for extra in extras {
             match extra {
                 Extra::Attribute { name, value } if !name.contains(&b'=') => {
                     record(records, &[b"SCHILY.xattr.", name.as_slice()].concat(), &value);
                 }
-                Extra::Attribute { .. } => self.account.lose("attributes whose name no tar can hold", path),
+                Extra::Attribute { .. } => {
+                    self.account.lose("attributes whose name no tar can hold", found.path);
+                }
                 Extra::Stream { .. } => {
-                    self.account.lose("further streams (`sancerre cat --stream` writes one)", path);
+                    self.account.lose("further streams (`sancerre cat --stream` writes one)", found.path);
                 }
             }
         }
     }
 
-    fn block(&mut self, block: &[u8; BLOCK]) -> Result<(), Failure> {
-        self.to.write_all(block).map_err(|error| unwritten(&error))
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.to.write_all(bytes).map_err(|error| unwritten(&error))
+    }
+
+    /// Zeros to the end of a block, after so many bytes.
+    fn fill(&mut self, bytes: u64) -> Result<(), Failure> {
+        match usize::try_from(bytes % BLOCK as u64).unwrap_or(0) {
+            0 => Ok(()),
+            rest => self.put(&END[rest..BLOCK]),
+        }
     }
 }
 
-fn unwritten(error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write the stream: {error}; it is not whole"))
+impl<W: Write> TreeSink for Tar<W> {
+    type Folder = ();
+    const INTERRUPTED: &'static str = STREAM_INTERRUPTED;
+
+    fn account(&mut self) -> &mut Account {
+        &mut self.account
+    }
+
+    fn folder(&mut self, found: &Found<'_>, (): &()) -> Result<Option<()>, Failure> {
+        let path = [&found.path.join(&b'/'), b"/".as_slice()].concat();
+        let header = Header { path: &path, kind: b'5', size_bytes: 0, target: b"", node: found.node };
+        self.header(found, &header)?;
+        self.account.add_folder();
+        Ok(Some(()))
+    }
+
+    fn file(&mut self, found: &Found<'_>, (): &()) -> Result<(), Failure> {
+        let (node, path) = (found.node, found.path.join(&b'/'));
+        if node.links > 1
+            && let Some(first) = self.several.get(&found.key()).cloned()
+        {
+            self.account.add_file(0);
+            let header = Header { path: &path, kind: b'1', size_bytes: 0, target: &first, node };
+            return self.header(found, &header);
+        }
+        let pieces = match Pieces::of(found) {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                self.account.fail(found.path, &error);
+                return Ok(());
+            }
+        };
+        let size_bytes = node.size_bytes;
+        self.header(found, &Header { path: &path, kind: b'0', size_bytes, target: b"", node })?;
+        pieces.write(&mut |piece| self.to.write_all(piece))?;
+        self.fill(size_bytes)?;
+        self.account.add_file(size_bytes);
+        if node.links > 1 {
+            self.several.insert(found.key(), path);
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, found: &Found<'_>, target: Vec<u8>) -> Result<(), Failure> {
+        let path = found.path.join(&b'/');
+        let header = Header { path: &path, kind: b'2', size_bytes: 0, target: &target, node: found.node };
+        self.header(found, &header)?;
+        self.account.add_link();
+        Ok(())
+    }
+}
+
+/// Records of what a plain header has no room for.
+fn unfit(header: &Header<'_>) -> Vec<u8> {
+    let mut records = Vec::new();
+    for (name, text) in [(b"path".as_slice(), header.path), (b"linkpath".as_slice(), header.target)] {
+        if text.len() > 100 || !text.is_ascii() {
+            record(&mut records, name, text);
+        }
+    }
+    if header.size_bytes > OCTAL_SIZE_MAX {
+        record(&mut records, b"size", header.size_bytes.to_string().as_bytes());
+    }
+    let (user, group) = header.node.owner.unwrap_or_default();
+    for (name, number) in [(b"uid", user), (b"gid", group)] {
+        if number > OCTAL_OWNER_MAX {
+            record(&mut records, name, number.to_string().as_bytes());
+        }
+    }
+    if let Some(moment) = header.node.modified {
+        record(&mut records, b"mtime", time(moment).as_bytes());
+    }
+    records
+}
+
+/// A fraction counts forwards from the second, also before 1970; tar's goes away from zero.
+fn time(moment: Moment) -> String {
+    match moment.seconds < 0 && moment.nanoseconds > 0 {
+        false => format!("{}.{:09}", moment.seconds, moment.nanoseconds),
+        true => format!("-{}.{:09}", -(moment.seconds + 1), 1_000_000_000 - moment.nanoseconds),
+    }
 }
 
 /// A line that begins with its own length.

@@ -23,6 +23,7 @@ mod guest_mounts;
 mod guest_names;
 mod guest_place;
 mod guest_tar;
+mod guest_tree;
 mod guest_zip;
 mod guests;
 mod inputs;

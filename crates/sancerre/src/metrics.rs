@@ -14,7 +14,7 @@ use sancerre_engine::suspicion::Suspicion;
 use sancerre_format::names::Title;
 
 use crate::exit::{Exit, Failure};
-use crate::files::{self, Place, Readers};
+use crate::files::{self, Destination, Readers};
 use crate::output::Output;
 use crate::plain;
 
@@ -129,7 +129,7 @@ fn change(path: &Path, host: &Host, output: &Output, set: impl FnOnce(&mut Value
         ))
     };
     let (mut known, mut turn) = (Known::default(), None);
-    if let Place::File(file) = files::place(path).map_err(failed)? {
+    if let Destination::File(file) = files::destination(path).map_err(failed)? {
         turn = Some(Turn::take(&file).map_err(failed)?);
         known = match std::fs::read_to_string(&file) {
             Ok(text) => parse(&text).map_err(|line| {

@@ -56,15 +56,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Running(Mutex<State>);
+struct Running(Mutex<RunningChild>);
 
-struct State {
+struct RunningChild {
     child: Child,
     /// How it ended. From then on its number may be another's, and is not used any more.
     status: Option<ExitStatus>,
 }
 
-impl State {
+impl RunningChild {
     /// Whether the command has ended. It is not waited for yet: until then nobody else gets its number.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -135,7 +135,7 @@ impl Printed {
                 io::Error::other(format!("cannot run `{}` with sh: {error}. Nothing was saved", self.command))
             })?;
             let stdout = child.stdout.take().ok_or_else(|| io::Error::other("sh has no output"))?;
-            let running = Arc::new(Running(Mutex::new(State { child, status: None })));
+            let running = Arc::new(Running(Mutex::new(RunningChild { child, status: None })));
             all.push(Arc::clone(&running));
             drop(all);
             self.started = Some((stdout, running));

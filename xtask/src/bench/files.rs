@@ -3,12 +3,12 @@
 //! nothing is built; with `MILLION` and `NIGHTS` in the environment, other numbers of files and nights.
 
 use super::link::{Line, Link};
+use super::measured::Measured;
 use crate::shell;
 use anyhow::{Context, Result, ensure};
 use sancerre_services::seaweedfs::{self, Bucket};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,23 +42,14 @@ for folder in folders[7::1000]:
 
 /// Measures in `target/bench/files`, and prints what came of it.
 pub(crate) fn run(program: Option<&str>) -> Result<()> {
-    let program = match program {
-        Some(program) => std::path::absolute(program)?,
-        None => {
-            shell::run(shell::cargo(&["build", "--release", "--locked", "-p", "sancerre"]))?;
-            shell::target_folder().join("release/sancerre")
-        }
-    };
-    let place = shell::target_folder().join("bench/files");
-    let _ = fs::remove_dir_all(&place);
-    fs::create_dir_all(place.join("mnt")).with_context(|| format!("cannot create {}", place.display()))?;
-    let bench = Bench { program, place };
+    let bench = Bench { measured: Measured::new(program, "files")? };
+    fs::create_dir(bench.measured.place.join("mnt"))?;
     println!("| what | measured | goal |\n|---|--:|--:|");
     bench.million(number("MILLION", 1_000_000)?)?;
     bench.year(number("NIGHTS", 365)?)?;
     bench.far()?;
     bench.mount()?;
-    fs::remove_dir_all(&bench.place).context("cannot remove what was measured")
+    bench.measured.remove()
 }
 
 fn number(variable: &str, usual: u64) -> Result<u64> {
@@ -73,55 +64,35 @@ fn row(what: &str, measured: &str, goal: &str) {
 }
 
 struct Bench {
-    program: PathBuf,
-    place: PathBuf,
+    measured: Measured,
 }
 
 impl Bench {
-    fn sancerre(&self, repository: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).current_dir(&self.place).env("SANCERRE_PASSWORD", "only a benchmark");
-        command.env("SANCERRE_REPOSITORY", repository);
-        command
-    }
-
-    /// What a command says, and how long it takes.
-    fn said(&self, repository: &str, arguments: &[&str]) -> Result<(Value, f64)> {
-        let begun = Instant::now();
-        let text = shell::output(self.sancerre(repository, &[arguments, &["--json"]].concat()))?;
-        let seconds = begun.elapsed().as_secs_f64();
-        Ok((serde_json::from_str(text.lines().last().unwrap_or_default())?, seconds))
-    }
-
-    fn save(&self, repository: &str, arguments: &[&str]) -> Result<(Value, f64)> {
-        self.said(repository, &[&["backup", "--key-file", "w.key", "--vm", "web01"], arguments].concat())
-    }
-
     fn shell(&self, script: &str) -> Result<()> {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("set -e; export PATH=$PATH:/sbin:/usr/sbin; {script}")]);
-        command.current_dir(&self.place);
+        command.current_dir(&self.measured.place);
         shell::output(command).map(drop)
     }
 
     /// Runs a program of Python's on a mounted image.
     fn mounted(&self, image: &str, script: &str, arguments: &str) -> Result<()> {
-        fs::write(self.place.join("script.py"), script)?;
+        fs::write(self.measured.place.join("script.py"), script)?;
         self.shell(&format!(
             "mount -o loop {image} mnt; trap 'umount mnt' EXIT; python3 script.py mnt {arguments}"
         ))
     }
 
     fn million(&self, files: u64) -> Result<()> {
-        shell::output(self.sancerre("million", &["init", "--quiet", "--key-file", "w.key"]))?;
+        self.measured.init("million")?;
         let (inodes, bytes) = (files + files / 8 + 1000, files * 5 / 1000 + 64);
         self.shell(&format!(
             "truncate -s {bytes}M many.raw; mke2fs -q -F -t ext4 -b 1024 -N {inodes} many.raw"
         ))?;
         self.mounted("many.raw", FILL, &format!("{files} {IN_FOLDER}"))?;
-        self.save("million", &["many.raw"])?;
-        let (_, without) = self.save("million", &["many.raw"])?;
-        let (first, with) = self.save("million", &["many.raw", "--catalogue"])?;
+        self.measured.save("million", &["many.raw"])?;
+        let (_, without) = self.measured.save("million", &["many.raw"])?;
+        let (first, with) = self.measured.save("million", &["many.raw", "--catalogue"])?;
         let size = catalogue(&first, "size_bytes")?;
         let seconds = with - without;
         let of = format!("{files} files: a catalogue is made in (s)");
@@ -132,23 +103,24 @@ impl Bench {
             "",
         );
         self.mounted("many.raw", NIGHT, "")?;
-        self.save("million", &["many.raw"])?;
-        let (second, _) = self.save("million", &["many.raw", "--catalogue"])?;
+        self.measured.save("million", &["many.raw"])?;
+        let (second, _) = self.measured.save("million", &["many.raw", "--catalogue"])?;
         let new = catalogue(&second, "new_bytes")?;
         let text = format!("{:.1} %, {:.1} %", share(new, size), share(stored(&second)?, stored(&first)?));
         row("the next night adds, of its bytes and of what is stored", &text, "3 %");
-        let (found, seconds) = self.said("million", &["find", "letter-0012345*", "latest"])?;
+        let (found, seconds) = self.measured.said("million", &["find", "letter-0012345*", "latest"])?;
         ensure!(found["by_catalogue"] == true, "no catalogue was read");
-        let (_, slow) = self.said("million", &["find", "letter-0012345*", "latest", "--no-catalogue"])?;
+        let (_, slow) =
+            self.measured.said("million", &["find", "letter-0012345*", "latest", "--no-catalogue"])?;
         row("`find` in one night, and by the disks (s)", &format!("{seconds:.1}, {slow:.1}"), "");
-        let (_, seconds) = self.said("million", &["diff", "--files", "latest~1", "latest"])?;
+        let (_, seconds) = self.measured.said("million", &["diff", "--files", "latest~1", "latest"])?;
         row("`diff --files` of two nights, one without a catalogue (s)", &format!("{seconds:.1}"), "");
-        self.shell("rm -r million w.key many.raw")
+        self.shell("rm -r million million.key many.raw")
     }
 
     /// Nights of a smaller machine, of which each changes a little.
     fn year(&self, nights: u64) -> Result<()> {
-        shell::output(self.sancerre("year", &["init", "--quiet", "--key-file", "w.key"]))?;
+        self.measured.init("year")?;
         let files = 20_000;
         self.shell("truncate -s 160M year.raw; mke2fs -q -F -t ext4 -b 1024 -N 40000 year.raw")?;
         self.mounted("year.raw", FILL, &format!("{files} {IN_FOLDER}"))?;
@@ -158,19 +130,19 @@ impl Bench {
                 night % 97
             );
             self.mounted("year.raw", &script, "")?;
-            self.save("year", &["year.raw", "--catalogue", "--no-statistics"])?;
+            self.measured.save("year", &["year.raw", "--catalogue", "--no-statistics"])?;
         }
-        self.said("year", &["find", "night-7", "latest", "--all"])?;
-        let (found, seconds) = self.said("year", &["find", "night-7", "latest", "--all"])?;
+        self.measured.said("year", &["find", "night-7", "latest", "--all"])?;
+        let (found, seconds) = self.measured.said("year", &["find", "night-7", "latest", "--all"])?;
         ensure!(found["by_catalogue"] == nights, "{} nights were told by catalogues", found["by_catalogue"]);
         row(
             &format!("`find --all` over {nights} nights of {files} files, warm (s)"),
             &format!("{seconds:.1}"),
             "5",
         );
-        let (_, seconds) = self.said("year", &["history", "web01:/share-07/night-7"])?;
+        let (_, seconds) = self.measured.said("year", &["history", "web01:/share-07/night-7"])?;
         row("`history` of one file over them (s)", &format!("{seconds:.1}"), "");
-        self.shell("rm -r year w.key year.raw")
+        self.shell("rm -r year year.key year.raw")
     }
 
     /// One file and one folder of a large disk, cold and from far away.
@@ -217,16 +189,16 @@ impl Bench {
 
     /// A large file through a mount, beside the whole disk through `dump`.
     fn mount(&self) -> Result<()> {
-        shell::output(self.sancerre("mounted", &["init", "--quiet", "--key-file", "w.key"]))?;
+        self.measured.init("mounted")?;
         self.shell(
             "truncate -s 2200M disk.raw; mke2fs -q -F -t ext4 disk.raw; mount -o loop disk.raw mnt; trap 'umount mnt' EXIT
              head -c 1900M /dev/urandom > mnt/big",
         )?;
-        self.save("mounted", &["disk.raw"])?;
-        fs::create_dir_all(self.place.join("seen"))?;
+        self.measured.save("mounted", &["disk.raw"])?;
+        fs::create_dir_all(self.measured.place.join("seen"))?;
         let (mut dumped, mut read) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            let mut dump = self.sancerre("mounted", &["dump", "latest", "--quiet"]);
+            let mut dump = self.measured.command("mounted", &["dump", "latest", "--quiet"]);
             let begun = Instant::now();
             ensure!(dump.stdout(Stdio::null()).status()?.success(), "dump failed");
             dumped.push(begun.elapsed().as_secs_f64());
@@ -235,13 +207,13 @@ impl Bench {
         [&mut dumped, &mut read].iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
         let speed = (1900.0 / read[1]) / (1900.0 / dumped[1]);
         row("a file of 1.9 GB through `mount`, its speed by that of `dump`", &format!("{speed:.2}"), "0.7");
-        self.shell("rm -r mounted w.key disk.raw seen")
+        self.shell("rm -r mounted mounted.key disk.raw seen")
     }
 
     fn read_mounted(&self) -> Result<f64> {
-        let mut command = self.sancerre("mounted", &["mount", "latest", "seen"]);
+        let mut command = self.measured.command("mounted", &["mount", "latest", "seen"]);
         let mut mounted = Mounted(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-        let file = self.place.join("seen/disk0/whole/big");
+        let file = self.measured.place.join("seen/disk0/whole/big");
         let begun = Instant::now();
         while !file.exists() {
             ensure!(begun.elapsed() < Duration::from_secs(60), "the mount does not come");
@@ -274,7 +246,7 @@ struct Near<'a> {
 
 impl Near<'_> {
     fn run(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = self.bench.sancerre(&self.bucket, arguments);
+        let mut command = self.bench.measured.command(&self.bucket, arguments);
         command.envs(seaweedfs::variables(&format!("http://127.0.0.1:{}", self.port), seaweedfs::ADMIN));
         shell::output(command).map(drop)
     }

@@ -11,11 +11,12 @@ use sancerre_format::bytes::to_u64;
 use sancerre_format::chunk::Chunker;
 use sancerre_format::id::ContentId;
 use sancerre_format::names::Title;
-use sancerre_format::node::{Geometry, LeafEntry, Node};
+use sancerre_format::node::Node;
 use sancerre_format::outcome::{Chunking, Member, MemberKind, MemberWords};
 use sancerre_image::Disk;
 use tokio::sync::{Mutex, Semaphore};
 
+use super::growing::Growing;
 use super::hinted::{self, Hinted, How};
 use super::noticed::DiskNotice;
 use super::options::Allow;
@@ -23,7 +24,7 @@ use super::region::{self, BaseChunk, RegionInput, RegionMap};
 use super::regions;
 use super::reread;
 use super::salvage::Salvage;
-use super::tree::{Grown, Tree};
+use super::tree::Grown;
 use super::upload::Uploader;
 use super::watch::Watch;
 use super::{BackupSource, Base, Input, Run, Shared};
@@ -145,15 +146,9 @@ impl Run {
         mut uploader: Option<&mut Uploader>,
     ) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let layout = self.repository.layout;
-        let seed = u64::from_le_bytes(self.repository.host.random());
         let known_size = watch.disk.as_ref().map(|disk| disk.size_bytes());
-        // A stream's size is known at its end: its regions wait for the tree until then.
-        let mut late = Vec::new();
-        let geometry = |size| Geometry::new(size, layout.leaf_bytes, layout.region_bytes);
-        let mut tree =
-            known_size.map(geometry).transpose()?.map(|geometry| Tree::new(&shared, base, geometry, seed));
-        let mut number = 0;
+        let seed = u64::from_le_bytes(self.repository.host.random());
+        let mut growing = Growing::new(&shared, base, self.repository.layout, seed, known_size)?;
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
             member.count(&map, length_bytes)?;
@@ -161,31 +156,16 @@ impl Run {
                 notice.region(&map);
             }
             // Of a huge disk nearly all is holes, and the question costs more than they do.
-            if !map.chunks.is_empty() || number % HOLES_PER_LOOK == 0 {
+            if !map.chunks.is_empty() || growing.regions() % HOLES_PER_LOOK == 0 {
                 member.fuzzy |= watch.changed().await?;
             }
-            match &mut tree {
-                Some(tree) => {
-                    add_region(tree, number, &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
-                        .await?;
-                }
-                None => late.push((map, length_bytes)),
-            }
-            number += 1;
+            growing.add(map, length_bytes).await?;
             if let Some(uploader) = uploader.as_deref_mut() {
                 uploader.submit(shared.packer.take_finished()).await?;
             }
         }
         member.fuzzy |= watch.changed().await?;
-        let mut tree = match tree {
-            Some(tree) => tree,
-            None => Tree::new(&shared, base, geometry(member.size_bytes)?, seed),
-        };
-        for (number, (map, length_bytes)) in late.into_iter().enumerate() {
-            add_region(&mut tree, to_u64(number), &map, layout.leaf_bytes, layout.region_bytes, length_bytes)
-                .await?;
-        }
-        let Grown { root, uses, data_bytes, sample } = tree.finish()?;
+        let Grown { root, uses, data_bytes, sample } = growing.finish(member.size_bytes).await?;
         let (size_bytes, counted) = (member.size_bytes, member.data_bytes);
         invariant!(
             known_size.is_none_or(|size| size == size_bytes),
@@ -385,33 +365,6 @@ impl Scanning {
         }
         Ok(chunks)
     }
-}
-
-/// Divides a region's chunks among its leaves.
-async fn add_region(
-    tree: &mut Tree<'_>,
-    number: u64,
-    map: &RegionMap,
-    leaf_bytes: u32,
-    region_bytes: u32,
-    length_bytes: u64,
-) -> Result<()> {
-    let first = number * u64::from(region_bytes / leaf_bytes);
-    let mut chunks = map.chunks.as_slice();
-    for within in 0..length_bytes.div_ceil(u64::from(leaf_bytes)) {
-        let end = (within + 1) * u64::from(leaf_bytes);
-        let cut = chunks.partition_point(|chunk| u64::from(chunk.offset_bytes) < end);
-        let (here, rest) = chunks.split_at(cut);
-        chunks = rest;
-        let entry = |chunk: &region::MapChunk| LeafEntry {
-            offset_bytes: chunk.offset_bytes % leaf_bytes,
-            id: chunk.id,
-            place: chunk.place,
-        };
-        tree.leaf(first + within, here.iter().map(entry).collect()).await?;
-    }
-    invariant!(chunks.is_empty(), "{} chunks lie behind the end of their region", chunks.len());
-    Ok(())
 }
 
 /// Reads one region of a stream; shorter only at its end.

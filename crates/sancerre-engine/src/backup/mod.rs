@@ -11,6 +11,7 @@ mod capture;
 mod doubt;
 mod ending;
 mod gate;
+mod growing;
 mod hinted;
 mod last_look;
 mod maps;
@@ -172,33 +173,44 @@ async fn save(
         Ok(run)
     };
     match done.await {
-        Ok(run) => {
-            // First, so that no collector sees the snapshot without it.
-            suspicion::note(repository, log, uploader.session.id, &run.members, monitor).await;
-            let (vm, machine) = (options.public_name().clone(), options.machine);
-            commit(repository, log, &uploader, &run, options).await?;
-            let catalogue = &run.shared.usable.catalogue;
-            let packs = Moves::below(log, Log::END).packs(&run.uses);
-            lock::warn_after_backup(repository, &packs, catalogue, &uploader.session, monitor).await;
-            let mut report = run.report(Some(uploader.session.id));
-            if suspicion::is_suspect(&run.members) {
-                let (whose, entry) = (lock::clean::Whose::Of(&vm, machine), uploader.session.id.number);
-                report.clean_locks = lock::clean::keep(repository, log, whose, entry, monitor).await;
-            }
-            report.stored_bytes = uploader.stored_bytes;
-            report.lost_keys.clone_from(&uploader.session.lost_keys);
-            let runs = run.shared.index.runs() + to_usize(uploader.session.segments());
-            // The index in memory goes first: merging needs room too.
-            drop(run);
-            let new_chunks = report.members.iter().map(|member| member.new_chunks).sum();
-            index::merge_after_backup(repository, log, runs, new_chunks, monitor).await;
-            Ok(report)
-        }
+        Ok(run) => end(repository, log, &uploader, run, options, monitor).await,
         Err(error) => {
             give_up(repository, &mut uploader, &error, monitor).await;
             Err(error)
         }
     }
+}
+
+/// Commits the snapshot, and does what follows on one.
+async fn end(
+    repository: &Repository,
+    log: &mut Log,
+    uploader: &Uploader,
+    run: Run,
+    options: BackupOptions,
+    monitor: &Monitor,
+) -> Result<BackupReport> {
+    let session = &uploader.session;
+    // First, so that no collector sees the snapshot without it.
+    suspicion::note(repository, log, session.id, &run.members, monitor).await;
+    let (vm, machine) = (options.public_name().clone(), options.machine);
+    commit(repository, log, uploader, &run, options).await?;
+    let catalogue = &run.shared.usable.catalogue;
+    let packs = Moves::below(log, Log::END).packs(&run.uses);
+    lock::warn_after_backup(repository, &packs, catalogue, session, monitor).await;
+    let mut report = run.report(Some(session.id));
+    if suspicion::is_suspect(&run.members) {
+        let whose = lock::clean::Whose::Of(&vm, machine);
+        report.clean_locks = lock::clean::keep(repository, log, whose, session.id.number, monitor).await;
+    }
+    report.stored_bytes = uploader.stored_bytes;
+    report.lost_keys.clone_from(&session.lost_keys);
+    let runs = run.shared.index.runs() + to_usize(session.segments());
+    // The index in memory goes first: merging needs room too.
+    drop(run);
+    let new_chunks = report.members.iter().map(|member| member.new_chunks).sum();
+    index::merge_after_backup(repository, log, runs, new_chunks, monitor).await;
+    Ok(report)
 }
 
 /// Publishes what is durable and ends the session. Best effort: the error that led here is what the user must see.

@@ -128,7 +128,7 @@ pub(crate) async fn check_log(
     findings.extend(records::strange(repository));
     findings.extend(records::leftovers(repository).await?);
 
-    let mut run = prepare(repository, monitor, log).await?;
+    let mut run = prepare(repository, log, monitor).await?;
     findings.extend(distrust::check(zone, log, &run.subjects));
     blame_lists(&mut run);
     let mut counted = Counted::default();
@@ -159,7 +159,7 @@ pub(crate) async fn check_log(
     })
 }
 
-async fn prepare<'a>(repository: &'a Repository, monitor: &'a Monitor, log: &Log) -> Result<Run<'a>> {
+async fn prepare<'a>(repository: &'a Repository, log: &Log, monitor: &'a Monitor) -> Result<Run<'a>> {
     let (log, inventory) = inventory::take(repository, log).await?;
     let mut findings = Findings::default();
     let subjects = subjects::read(repository, &log, &mut findings);

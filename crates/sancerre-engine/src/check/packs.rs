@@ -20,8 +20,10 @@ use super::select::ReadData;
 use super::verify::{self, Expected, Lost, Verdict};
 use crate::error::Result;
 use crate::error::StoreError;
-use crate::monitor::add;
+use crate::frames::Frames;
+use crate::monitor::{Monitor, add};
 use crate::notes;
+use crate::repository::Repository;
 
 /// Bytes of packs in memory at once.
 const IN_FLIGHT_BYTES: u64 = 256 << 20;
@@ -115,42 +117,53 @@ pub(super) async fn read(
         let frames = Arc::clone(&frames);
         async move {
             monitor.check()?;
-            let (expected, key) = (job.expected, job.key);
-            let size_bytes = expected.listed.size_bytes;
-            let most = limits::pack_bytes_max(repository.layout.pack_bytes);
-            if size_bytes > most {
-                // What its writer listed; nobody has memory for whatever he likes.
-                let problem = format!("its list says {size_bytes} bytes, and a pack here has at most {most}");
-                return Ok(Some((key, expected, Err((false, problem)))));
-            }
-            let result = match repository.store.need(&key).await {
-                Ok(bytes) => {
-                    let (expected, frames) = (expected.clone(), Arc::clone(&frames));
-                    Ok(repository.host.compute(move || verify::verify(&bytes, &expected, &frames)).await?)
-                }
-                // Read before gc deleted it, or not needed any more.
-                Err(StoreError::Missing { .. }) if frames.gave_up(expected.name).await? => return Ok(None),
-                Err(error) => {
-                    let error = error.into();
-                    Err((is_transient(&error), tolerate(repository, error).await?))
-                }
-            };
-            add(&monitor.counters.done_bytes, size_bytes);
-            add(&monitor.counters.stored_bytes, size_bytes);
-            Ok::<_, crate::Error>(Some((key, expected, result)))
+            let verified = verified(repository, &job, &frames, monitor).await?;
+            Ok::<_, crate::Error>(verified.map(|verified| (job, verified)))
         }
     });
     let mut read = std::pin::pin!(read.buffer_unordered(width));
     while let Some(read) = read.try_next().await? {
-        let Some((key, expected, result)) = read else { continue };
+        let Some((Job { key, expected }, verified)) = read else { continue };
         counted.read_packs = counted.read_packs.saturating_add(1);
         counted.read_bytes = counted.read_bytes.saturating_add(expected.listed.size_bytes);
-        match result {
+        match verified {
             Ok(verdict) => judge(run, &key, &expected, verdict),
             Err((transient, problem)) => unreadable(run, &key, expected.name, transient, problem),
         }
     }
     Ok(())
+}
+
+/// What a pack's bytes say, or why they cannot be had, and whether only for now; none for one that gc gave up meanwhile.
+async fn verified(
+    repository: &Repository,
+    job: &Job,
+    frames: &Arc<Frames>,
+    monitor: &Monitor,
+) -> Result<Option<std::result::Result<Verdict, (bool, String)>>> {
+    let expected = &job.expected;
+    let size_bytes = expected.listed.size_bytes;
+    let most = limits::pack_bytes_max(repository.layout.pack_bytes);
+    if size_bytes > most {
+        // What its writer listed; nobody has memory for whatever he likes.
+        let problem = format!("its list says {size_bytes} bytes, and a pack here has at most {most}");
+        return Ok(Some(Err((false, problem))));
+    }
+    let verified = match repository.store.need(&job.key).await {
+        Ok(bytes) => {
+            let (expected, frames) = (expected.clone(), Arc::clone(frames));
+            Ok(repository.host.compute(move || verify::verify(&bytes, &expected, &frames)).await?)
+        }
+        // Read before gc deleted it, or not needed any more.
+        Err(StoreError::Missing { .. }) if frames.gave_up(expected.name).await? => return Ok(None),
+        Err(error) => {
+            let error = error.into();
+            Err((is_transient(&error), tolerate(repository, error).await?))
+        }
+    };
+    add(&monitor.counters.done_bytes, size_bytes);
+    add(&monitor.counters.stored_bytes, size_bytes);
+    Ok(Some(verified))
 }
 
 /// Draws from the packs that snapshots need and that are there; the others are known to be lost.

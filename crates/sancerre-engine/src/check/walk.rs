@@ -60,7 +60,7 @@ pub(super) async fn walk(run: &mut Run<'_>) -> Result<()> {
     for group in &groups {
         add(&run.monitor.counters.total_bytes, group.bytes(group.geometry.size_bytes()));
     }
-    let mut walk = Walk {
+    let mut walk = NodeWalk {
         limits: NodeLimits { leaf_bytes: run.repository.layout.leaf_bytes },
         frames: NodeFrames::default(),
         tables: Tables::default(),
@@ -110,7 +110,7 @@ fn group(run: &mut Run<'_>) -> Result<Vec<Group>> {
     Ok(groups.into_values().collect())
 }
 
-struct Walk<'a, 'b> {
+struct NodeWalk<'a, 'b> {
     run: &'a mut Run<'b>,
     frames: NodeFrames,
     tables: Tables,
@@ -118,7 +118,7 @@ struct Walk<'a, 'b> {
     limits: NodeLimits,
 }
 
-impl Walk<'_, '_> {
+impl NodeWalk<'_, '_> {
     async fn group(&mut self, group: &Group) -> Result<()> {
         let mut reached = 0;
         let mut steps: Vec<Step> = self.roots(group).into_iter().collect();

@@ -313,9 +313,24 @@ async fn collect(
     report.dead_packs = u64::try_from(lists.dead.packs().count()).unwrap_or(u64::MAX);
     (report.written_packs, report.written_bytes) = (copied.packs, copied.bytes);
     report.moved_bytes = copied.frame_bytes;
-    let mut doomed = gate::before_sweep(repository, log, (session, &lists), &packs.present).await?;
+    let doomed = gate::before_sweep(repository, log, (session, &lists), &packs.present).await?;
+    delete(repository, log, &lists, doomed, packs, monitor, report).await?;
+    checkpoint::follow(repository, log, session, options.checkpoint_after_entries, monitor).await;
+    Ok(())
+}
+
+/// G7: deletes those of the doomed packs of which nothing must stay.
+async fn delete(
+    repository: &Repository,
+    log: &Log,
+    lists: &GcLists,
+    mut doomed: BTreeSet<PackName>,
+    packs: &Packs,
+    monitor: &Monitor,
+    report: &mut GcReport,
+) -> Result<()> {
     // First, so that whoever says of what is not there that it was moved is named.
-    report.left = moved::keep_unproven(repository, log, &lists, &mut doomed, monitor).await?;
+    report.left = moved::keep_unproven(repository, log, lists, &mut doomed, monitor).await?;
     report.left.extend(abandon::keep_copies(repository, log, packs, &mut doomed, monitor).await?);
     // Those that an earlier gc burnt, and that were still there when something was lost.
     doomed.retain(|pack| !report.plan.healers.contains(pack));
@@ -325,7 +340,6 @@ async fn collect(
     if report.left.is_empty() {
         lists::sweep(repository, log, packs, &doomed, monitor).await;
     }
-    checkpoint::follow(repository, log, session, options.checkpoint_after_entries, monitor).await;
     Ok(())
 }
 

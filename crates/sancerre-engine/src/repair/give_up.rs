@@ -99,23 +99,33 @@ async fn entry(
     // Of several that claim it none stands any more.
     let session = session.filter(|_| !is_disputed).unwrap_or(SessionId { number, intent: UNKNOWN });
     if !options.dry_run {
-        let fill = filler(&session);
-        if log.entry(number).is_none()
-            && let Put::Occupied(found) = repository.store.put_new(&key, fill.clone()).await?
-            && found != fill
-        {
-            return Err(Error::Refused(format!(
-                "{key} is there again; nothing was done. Run the command again"
-            )));
-        }
-        let session = end(repository, session, options).await?;
-        log.refresh(repository).await?;
-        if log.entry(number).is_none_or(|entry| entry.lost.is_none()) {
-            return Err(Error::Lost { what: format!("the end of session {session} as it was just written") });
-        }
+        end_at(repository, log, &key, session, options).await?;
     }
     let unknown = if is_unknown(&session) { ", and backups build on nothing that is older" } else { "" };
     Ok(format!("{key}: given up; whatever it said, it came to nothing{unknown}"))
+}
+
+/// Fills the number of a session, where nothing is, and ends the session there.
+async fn end_at(
+    repository: &Repository,
+    log: &mut Log,
+    key: &str,
+    session: SessionId,
+    options: &RepairOptions,
+) -> Result<()> {
+    let (number, fill) = (session.number, filler(&session));
+    if log.entry(number).is_none()
+        && let Put::Occupied(found) = repository.store.put_new(key, fill.clone()).await?
+        && found != fill
+    {
+        return Err(Error::Refused(format!("{key} is there again; nothing was done. Run the command again")));
+    }
+    let session = end(repository, session, options).await?;
+    log.refresh(repository).await?;
+    match log.entry(number).is_none_or(|entry| entry.lost.is_none()) {
+        true => Err(Error::Lost { what: format!("the end of session {session} as it was just written") }),
+        false => Ok(()),
+    }
 }
 
 /// Puts an abort at the session's outcome. Where something lies there that says nothing, nobody can put anything else, and

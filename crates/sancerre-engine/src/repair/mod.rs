@@ -287,19 +287,7 @@ async fn make_index(
     if repository.keys.zone_secrets().is_err() {
         return Ok(());
     }
-    let mut bad = Vec::new();
-    for name in segments(repository, log).await?.into_keys() {
-        monitor.check()?;
-        let key = key_of(repository, log, name)?;
-        let is_sound = match repository.store.get(&key).await {
-            Ok(None) => continue,
-            Ok(Some(bytes)) => Whole::decode(repository, log, name, &bytes).is_ok(),
-            Err(error) => tolerate(repository, error).await.map(|_| false)?,
-        };
-        if !is_sound {
-            bad.push(key);
-        }
-    }
+    let bad = unsound_segments(repository, log, monitor).await?;
     // Who wrote those of a session that was given up nobody knows, so they are not heard.
     let is_void = |one: &Anew| log.entry(one.session.number).is_none_or(|entry| entry.announced().is_none());
     if bad.is_empty() && !anew.iter().any(is_void) {
@@ -326,6 +314,24 @@ async fn make_index(
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// The keys of segments that do not verify.
+async fn unsound_segments(repository: &Repository, log: &Log, monitor: &Monitor) -> Result<Vec<String>> {
+    let mut unsound = Vec::new();
+    for name in segments(repository, log).await?.into_keys() {
+        monitor.check()?;
+        let key = key_of(repository, log, name)?;
+        let is_sound = match repository.store.get(&key).await {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => Whole::decode(repository, log, name, &bytes).is_ok(),
+            Err(error) => tolerate(repository, error).await.map(|_| false)?,
+        };
+        if !is_sound {
+            unsound.push(key);
+        }
+    }
+    Ok(unsound)
 }
 
 /// Whether nobody knows what an entry said.

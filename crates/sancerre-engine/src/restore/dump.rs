@@ -16,7 +16,7 @@ use crate::restore::fallback::{Copies, Gone};
 use crate::restore::fetch::{Failed, Fetched, Fetcher};
 use crate::restore::open::{open, stretch};
 use crate::restore::plan::{Holes, Piece, plan};
-use crate::restore::walk::{Walk, Window};
+use crate::restore::walk::{MapWalk, Window};
 
 /// Slices being fetched at once.
 const SLICES_IN_FLIGHT: usize = 16;
@@ -79,7 +79,7 @@ async fn plan_slices(
 ) -> Result<()> {
     let region_bytes = u64::from(fetcher.frames().repository().layout.region_bytes);
     let slice_bytes = (output_bytes / SLICES_PER_BUDGET).max(1);
-    let mut walk = Walk::new(fetcher, member)?;
+    let mut walk = MapWalk::new(fetcher, member)?;
     while let Some(window) = walk.next().await? {
         walk.refuse_gone()?;
         // Nobody listens any more after a failure, which the listener reports.

@@ -5,7 +5,7 @@ use sancerre_format::outcome::Member;
 use super::RestoreOptions;
 use super::fetch::Fetcher;
 use super::plan::plan;
-use super::walk::Walk;
+use super::walk::MapWalk;
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::snapshot::SnapshotReader;
@@ -33,7 +33,7 @@ pub async fn need(
 ) -> Result<RestoreNeed> {
     reader.refuse_unreadable(member)?;
     let fetcher = Fetcher::new(reader, options, monitor);
-    let mut walk = Walk::new(&fetcher, member)?;
+    let mut walk = MapWalk::new(&fetcher, member)?;
     let mut need = RestoreNeed { data_bytes: member.data_bytes, ..RestoreNeed::default() };
     while let Some(window) = walk.next().await? {
         monitor.check()?;

@@ -156,10 +156,10 @@ impl Control {
 pub(super) struct Streams {
     began: Instant,
     permits: Semaphore,
-    state: Mutex<State>,
+    state: Mutex<Permits>,
 }
 
-struct State {
+struct Permits {
     control: Control,
     /// Permits that exist; more than there should be until some come back.
     permits: usize,
@@ -178,7 +178,7 @@ impl Streams {
         Self {
             began: monotonic(),
             permits: Semaphore::new(permits),
-            state: Mutex::new(State { control, permits }),
+            state: Mutex::new(Permits { control, permits }),
         }
     }
 
@@ -207,7 +207,7 @@ impl Streams {
         self.state().control.gap_bytes()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Permits> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

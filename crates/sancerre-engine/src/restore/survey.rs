@@ -10,7 +10,7 @@ use crate::restore::fetch::Fetcher;
 use crate::restore::keep::{Found, compare};
 use crate::restore::plan::Holes;
 use crate::restore::sink::Sink;
-use crate::restore::walk::Walk;
+use crate::restore::walk::MapWalk;
 
 /// Ranges that are remembered, 16 MiB of them; more are joined with what lies between.
 const RANGES_MAX: usize = 1 << 20;
@@ -63,7 +63,7 @@ fn joined(ranges: Vec<Range<u64>>, gap_bytes: u64) -> Vec<Range<u64>> {
 
 /// Compares all of the disk with what is at the target. Nothing but the map is fetched.
 pub(super) async fn survey(fetcher: &Fetcher<'_>, member: &Member, sink: &Arc<Sink>) -> Result<Survey> {
-    let (mut walk, mut holes) = (Walk::new(fetcher, member)?, Holes::default());
+    let (mut walk, mut holes) = (MapWalk::new(fetcher, member)?, Holes::default());
     let mut changed: Vec<Range<u64>> = Vec::new();
     let blame = |error| fetcher.reader.blame(error);
     while let Some(window) = walk.next().await? {

@@ -39,7 +39,7 @@ type Decoded = std::result::Result<StoredNode, FormatError>;
 type Nodes = BTreeMap<u64, Node>;
 
 /// A walk over one map.
-pub(super) struct Walk<'a> {
+pub(super) struct MapWalk<'a> {
     fetcher: &'a Fetcher<'a>,
     member: &'a Member,
     map: MapReader,
@@ -49,7 +49,7 @@ pub(super) struct Walk<'a> {
     gone: Gone,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> MapWalk<'a> {
     /// Starts at the root.
     pub(super) fn new(fetcher: &'a Fetcher<'a>, member: &'a Member) -> Result<Self> {
         let map = MapReader::new(Arc::clone(fetcher.frames()), member)?;

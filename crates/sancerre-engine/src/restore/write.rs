@@ -16,7 +16,7 @@ use crate::restore::keep::keep;
 use crate::restore::plan::{Holes, PackRange, plan};
 use crate::restore::sink::{Sink, Written};
 use crate::restore::streams::STREAMS_MAX;
-use crate::restore::walk::Walk;
+use crate::restore::walk::MapWalk;
 
 /// Chunks that may wait for another copy before the index is searched for them: one pass for many.
 const LOST_CHUNKS_MAX: usize = 16 << 10;
@@ -48,7 +48,7 @@ async fn plan_steps(
     sink: &Arc<Sink>,
     steps: mpsc::Sender<Vec<Step>>,
 ) -> Result<Gone> {
-    let (mut walk, mut holes) = (Walk::new(fetcher, member)?, Holes::default());
+    let (mut walk, mut holes) = (MapWalk::new(fetcher, member)?, Holes::default());
     let blame = |error| fetcher.reader.blame(error);
     while let Some(window) = walk.next().await? {
         let gaps = window.iter().map(|(_, chunk)| holes.before(&chunk.disk()));

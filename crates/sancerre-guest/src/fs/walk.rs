@@ -7,13 +7,13 @@ use crate::bytes::to_usize;
 use crate::fault::Result;
 
 /// The pieces of a range, as far as they were met.
-pub(super) struct Walk {
+pub(super) struct RangeWalk {
     at: u64,
     end: u64,
     pieces: Vec<Piece>,
 }
 
-impl Walk {
+impl RangeWalk {
     /// Nothing of `range` was met yet.
     pub(super) fn new(range: Range<u64>) -> Self {
         Self { at: range.start, end: range.end, pieces: Vec::new() }

@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use sancerre_image::ChangedError;
+use sancerre_image::{ChangedError, ReadError};
 
 use sancerre_confine::Helper;
-use sancerre_image::confined;
+use sancerre_image::confined::{self, Lane};
 
+use super::checks::sanitized;
+use super::child::Talk;
 use super::*;
 use crate::node::{Moment, NodeKind};
 use crate::wire::{FileSystemInfo, VolumeContent};
@@ -57,7 +60,7 @@ fn told(packets: Vec<Vec<u8>>) -> Guest {
         while lane.receive().is_ok() {}
     });
     let talk = Talk { lane: Lane::new(ours, Some(reader.patience)).unwrap(), process: None };
-    let state = State { talk: Some(talk), starts: 0, skip: Vec::new(), trying: None };
+    let state = ChildState { talk: Some(talk), ..ChildState::default() };
     Guest { reader, disks: vec![Arc::new(Zeros)], state: Mutex::new(state), volumes: Vec::new() }
 }
 

@@ -132,7 +132,7 @@ fn differences(old: &[Mapped], new: &[Mapped]) -> Vec<(u64, u64)> {
     let mut borders: Vec<u64> = borders.collect();
     borders.sort_unstable();
     borders.dedup();
-    let (mut old, mut new) = (Walk(old), Walk(new));
+    let (mut old, mut new) = (MappedCursor(old), MappedCursor(new));
     let mut changed: Vec<(u64, u64)> = Vec::new();
     for pair in borders.windows(2) {
         let &[start, end] = pair else { continue };
@@ -155,9 +155,9 @@ fn differences(old: &[Mapped], new: &[Mapped]) -> Vec<(u64, u64)> {
 }
 
 /// Extents that are asked for at ascending places.
-struct Walk<'a>(&'a [Mapped]);
+struct MappedCursor<'a>(&'a [Mapped]);
 
-impl Walk<'_> {
+impl MappedCursor<'_> {
     fn at(&mut self, place: u64) -> Option<Mapped> {
         while let Some((first, rest)) = self.0.split_first() {
             if first.end > place {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::channel::{Lane, Trouble};
 use super::pool::{Pool, Stop};
 use super::told;
-use super::wire::{Answer, Ask, Kind, Place};
+use super::wire::{Answer, Ask, Kind, PlacedRun};
 use crate::positional::{is_inside, length};
 use crate::qcow2::{add, add_data};
 use crate::{Bitmap, ChangedError, Disk, Qcow2Fault, RawDisk, ReadError};
@@ -164,7 +164,7 @@ impl ConfinedDisk {
         }
     }
 
-    fn read_place(&self, place: Place, piece: &mut [u8]) -> Result<(), Stop> {
+    fn read_place(&self, place: PlacedRun, piece: &mut [u8]) -> Result<(), Stop> {
         match place.kind {
             Kind::Zero => piece.fill(0),
             Kind::File { file, host } => {

@@ -29,12 +29,12 @@ impl From<Trouble> for Stop {
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    state: Mutex<State>,
+    state: Mutex<Lanes>,
     freed: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct Lanes {
     talk: Talk,
     idle: Vec<Lane>,
     /// Those in use too.
@@ -46,7 +46,7 @@ struct State {
 impl Pool {
     pub(super) fn new(talk: Talk) -> Self {
         Self {
-            state: Mutex::new(State { talk, idle: Vec::new(), open: 0, gone: None }),
+            state: Mutex::new(Lanes { talk, idle: Vec::new(), open: 0, gone: None }),
             freed: Condvar::new(),
         }
     }
@@ -77,7 +77,7 @@ impl Pool {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Lanes> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,7 +118,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl Lanes {
     fn one_more(&mut self) -> Result<Lane, Trouble> {
         let system = |error: std::io::Error| Trouble::System(error.to_string());
         let (ours, theirs) = channel::pair().map_err(system)?;

@@ -13,7 +13,7 @@ use std::thread::Builder;
 use super::TEXT_BYTES_MAX;
 use super::channel::{Lane, Trouble};
 use super::look;
-use super::wire::{Answer, Ask, BYTES_MAX, Kind, Passed, Place, RUNS_MAX, Role};
+use super::wire::{Answer, Ask, BYTES_MAX, Kind, Passed, PlacedRun, RUNS_MAX, Role};
 use crate::foreign::{self, ImageError, ImageFormat, Parts};
 use crate::package::read_package;
 use crate::positional::length;
@@ -317,7 +317,7 @@ impl Teller {
         })
     }
 
-    fn flush(&mut self, places: &mut Vec<Place>, is_last: bool) -> Result<(), ReadError> {
+    fn flush(&mut self, places: &mut Vec<PlacedRun>, is_last: bool) -> Result<(), ReadError> {
         if places.is_empty() {
             return Ok(());
         }
@@ -358,12 +358,12 @@ impl Teller {
 }
 
 /// Adds a place, to the last one if that goes on.
-fn push(places: &mut Vec<Place>, length_bytes: u64, kind: Kind) {
+fn push(places: &mut Vec<PlacedRun>, length_bytes: u64, kind: Kind) {
     match places.last_mut() {
         _ if length_bytes == 0 => {}
         Some(last) if last.kind == kind && !matches!(kind, Kind::File { .. }) => {
             last.length_bytes = last.length_bytes.saturating_add(length_bytes);
         }
-        _ => places.push(Place { length_bytes, kind }),
+        _ => places.push(PlacedRun { length_bytes, kind }),
     }
 }

@@ -77,7 +77,7 @@ pub(super) enum Answer<'a> {
     /// Those are all.
     Packed { has_manifest: bool },
     /// Where the next bytes of the range are.
-    Runs { is_last: bool, runs: Vec<Place> },
+    Runs { is_last: bool, runs: Vec<PlacedRun> },
     /// The next bytes of the range.
     Bytes { is_last: bool, bytes: &'a [u8] },
     /// A bitmap of the image.
@@ -103,7 +103,7 @@ pub(super) enum Role {
 
 /// Bytes that follow each other, and where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PlacedRun {
     pub length_bytes: u64,
     pub kind: Kind,
 }
@@ -237,7 +237,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl Place {
+impl PlacedRun {
     fn encode(self, packet: &mut Vec<u8>) {
         let (kind, file, host) = match self.kind {
             Kind::Zero => (0, 0, 0),
@@ -265,12 +265,12 @@ impl Place {
 }
 
 /// At least one, each of at least one byte: whoever reads them comes forward with each packet.
-fn places(records: &[u8]) -> Option<Vec<Place>> {
+fn places(records: &[u8]) -> Option<Vec<PlacedRun>> {
     let (records, rest) = records.as_chunks::<RECORD_BYTES>();
     if records.is_empty() || !rest.is_empty() {
         return None;
     }
-    records.iter().map(|record| Place::decode(record)).collect()
+    records.iter().map(|record| PlacedRun::decode(record)).collect()
 }
 
 impl PackageMember {
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn every_word_survives_the_socket() {
         let runs = [Kind::Zero, Kind::File { file: 3, host: u64::MAX }, Kind::Data];
-        let runs = runs.map(|kind| Place { length_bytes: 512, kind }).to_vec();
+        let runs = runs.map(|kind| PlacedRun { length_bytes: 512, kind }).to_vec();
         for answer in [
             Answer::Named { file: 2, role: Role::Part, name: b"base" },
             Answer::Opened { size_bytes: 1 << 40 },

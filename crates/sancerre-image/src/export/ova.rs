@@ -100,7 +100,8 @@ pub fn write_ova(
     let mut digests = Vec::with_capacity(names.len());
     for (disk, name) in appliance.disks.iter().zip(&names) {
         let data_at = at.checked_add(BLOCK_BYTES).ok_or(TOO_LARGE)?;
-        let mut out = BufWriter::with_capacity(BUFFER, Place { file, at: data_at, sum: Sha256::new() });
+        let mut out =
+            BufWriter::with_capacity(BUFFER, HashedWriter { file, at: data_at, sum: Sha256::new() });
         let vmdk = write_vmdk(disk.disk, name, disk.content, workers, watcher, &mut out)?;
         let place = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         digests.push(digits(place.sum));
@@ -148,13 +149,13 @@ fn put(file: &File, at: u64, name: &str, text: &str, time: u64) -> Result<(), Ex
 }
 
 /// A place in a file that moves on, and the sum of what went there.
-struct Place<'a> {
+struct HashedWriter<'a> {
     file: &'a File,
     at: u64,
     sum: Sha256,
 }
 
-impl Write for Place<'_> {
+impl Write for HashedWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all_at(bytes, self.at)?;
         self.sum.update(bytes);

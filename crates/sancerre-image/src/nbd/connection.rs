@@ -9,8 +9,8 @@ use super::coverage::Coverage;
 use super::error::Fault;
 use super::negotiate::{Export, negotiate};
 use super::wire::{
-    CHUNK_DATA, CHUNK_HOLE, CHUNK_NONE, COMMAND_DISCONNECT, COMMAND_READ, FLAG_DF, Fields, Head, Request,
-    SIMPLE_BYTES, STRUCTURED_MORE_BYTES, Said, error_chunk, head, is_error_chunk,
+    CHUNK_DATA, CHUNK_HOLE, CHUNK_NONE, COMMAND_DISCONNECT, COMMAND_READ, FLAG_DF, Head, Request,
+    SIMPLE_BYTES, STRUCTURED_MORE_BYTES, Said, ServerFields, error_chunk, head, is_error_chunk,
 };
 use crate::positional::length;
 
@@ -282,7 +282,7 @@ impl Connection {
             }
             (CHUNK_HOLE, 12) => {
                 let content: [u8; 12] = receive_array(self.channel.as_mut(), READING)?;
-                let mut fields = Fields(&content);
+                let mut fields = ServerFields(&content);
                 let (offset, zeros) = (fields.u64()?, fields.u32()?);
                 piece.place(offset, u64::from(zeros))?.fill(0);
                 Ok(())

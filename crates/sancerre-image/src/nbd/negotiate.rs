@@ -6,12 +6,12 @@ use super::NbdOptions;
 use super::channel::{Channel, receive, receive_array, receive_message, send};
 use super::error::Fault;
 use super::wire::{
-    ALLOCATION, CAN_MULTI_CONN, ERROR_TLS_REQUIRED, ERROR_UNKNOWN, ERROR_UNSUPPORTED, FIXED_NEWSTYLE, Fields,
+    ALLOCATION, CAN_MULTI_CONN, ERROR_TLS_REQUIRED, ERROR_UNKNOWN, ERROR_UNSUPPORTED, FIXED_NEWSTYLE,
     HAS_FLAGS, INFO_BLOCK_SIZE, INFO_EXPORT, MAGIC, NAME_BYTES_MAX, NO_ZEROES, OLD_MAGIC, OPTION_ABORT,
     OPTION_EXPORT_NAME, OPTION_GO, OPTION_LIST_META_CONTEXT, OPTION_MAGIC, OPTION_REPLY_BYTES,
     OPTION_SET_META_CONTEXT, OPTION_STARTTLS, OPTION_STRUCTURED_REPLY, READ_ONLY, REPLY_ACK, REPLY_ERROR,
-    REPLY_INFO, REPLY_META_CONTEXT, SEND_DF, SEND_FLUSH, SEND_WRITE_ZEROES, Said, counted, harmless, option,
-    option_reply,
+    REPLY_INFO, REPLY_META_CONTEXT, SEND_DF, SEND_FLUSH, SEND_WRITE_ZEROES, Said, ServerFields, counted,
+    harmless, option, option_reply,
 };
 
 const DOING: &str = "agreeing on the protocol";
@@ -111,7 +111,7 @@ impl Draft {
         if kind != REPLY_INFO {
             return Err(Fault::lied(format!("answer {kind} where it describes the export")));
         }
-        let mut fields = Fields(content);
+        let mut fields = ServerFields(content);
         match fields.u16()? {
             INFO_EXPORT => {
                 self.size_and_flags = Some((fields.u64()?, fields.u16()?));
@@ -171,7 +171,7 @@ struct Talk<'a> {
 impl<'a> Talk<'a> {
     fn begin(channel: &'a mut dyn Channel, wants_tls: bool) -> Result<Self, Fault> {
         let hello: [u8; 18] = receive_array(channel, "waiting for the server's first word")?;
-        let mut fields = Fields(&hello);
+        let mut fields = ServerFields(&hello);
         if fields.u64()? != MAGIC {
             return Err(Fault::Unfit("what answers there is no NBD server; check the port".to_owned()));
         }
@@ -320,7 +320,7 @@ impl<'a> Talk<'a> {
         let doing = "opening the export by its name (an old server that closes here has none of this name)";
         send(self.channel, &option(OPTION_EXPORT_NAME, name.as_bytes()), DOING)?;
         let answer: [u8; 10] = receive_array(self.channel, doing)?;
-        let mut fields = Fields(&answer);
+        let mut fields = ServerFields(&answer);
         let draft = Draft { size_and_flags: Some((fields.u64()?, fields.u16()?)), blocks: None };
         if self.sends_zeroes {
             receive(self.channel, &mut [0; ZEROES], doing)?;
@@ -349,7 +349,7 @@ fn context_queries(name: &str, queries: &[&str]) -> Vec<u8> {
 
 /// The number and name of a context.
 fn context(kind: u32, content: &[u8]) -> Result<(u32, String), Fault> {
-    let mut fields = Fields(content);
+    let mut fields = ServerFields(content);
     let number = fields.u32()?;
     let name = std::str::from_utf8(fields.0).ok().filter(|name| name.len() <= NAME_BYTES_MAX);
     match (kind, name) {

@@ -18,11 +18,11 @@ pub(super) struct Pool {
     name: String,
     options: NbdOptions,
     export: Export,
-    state: Mutex<State>,
+    state: Mutex<Connections>,
     freed: Condvar,
 }
 
-struct State {
+struct Connections {
     idle: Vec<Connection>,
     /// Those in use too.
     open: usize,
@@ -42,7 +42,7 @@ impl Pool {
         let first = Connection::open(channel, name, connector.wants_tls(), options)?;
         let export = first.export().clone();
         let limit = if export.can_multi_connect { options.connections.max(1) } else { 1 };
-        let state = Mutex::new(State { idle: vec![first], open: 1, limit, gone: None });
+        let state = Mutex::new(Connections { idle: vec![first], open: 1, limit, gone: None });
         let (name, options) = (name.to_owned(), options.clone());
         Ok(Self { connector, name, options, export, state, freed: Condvar::new() })
     }
@@ -68,7 +68,7 @@ impl Pool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Connections> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

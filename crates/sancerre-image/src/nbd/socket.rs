@@ -38,7 +38,7 @@ impl Connector for Sockets {
         };
         let stream = stream.map_err(Fault::Connect)?;
         let socket = Socket { stream, patience, deadline: after(patience) };
-        Ok(Box::new(Line { state: State::Plain(socket), tls: self.tls.clone(), patience }))
+        Ok(Box::new(Line { state: Transport::Plain(socket), tls: self.tls.clone(), patience }))
     }
 
     fn wants_tls(&self) -> bool {
@@ -130,7 +130,7 @@ impl Write for Socket {
     }
 }
 
-enum State {
+enum Transport {
     Plain(Socket),
     Encrypted(Box<Encrypted>),
     /// Encrypting failed.
@@ -139,7 +139,7 @@ enum State {
 
 /// A socket, encrypted or not.
 struct Line {
-    state: State,
+    state: Transport,
     tls: Option<TlsClient>,
     patience: Duration,
 }
@@ -147,35 +147,35 @@ struct Line {
 impl Channel for Line {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.state {
-            State::Plain(socket) => socket.write_all(bytes),
-            State::Encrypted(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
-            State::Closed => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Plain(socket) => socket.write_all(bytes),
+            Transport::Encrypted(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+            Transport::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         match &mut self.state {
-            State::Plain(socket) => socket.read_exact(buffer),
-            State::Encrypted(stream) => stream.read_exact(buffer),
-            State::Closed => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Plain(socket) => socket.read_exact(buffer),
+            Transport::Encrypted(stream) => stream.read_exact(buffer),
+            Transport::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     fn start_tls(&mut self) -> Result<(), Fault> {
         let missing = || Fault::Tls("it was not asked for".to_owned());
         let tls = self.tls.as_ref().ok_or_else(missing)?;
-        let State::Plain(socket) = std::mem::replace(&mut self.state, State::Closed) else {
+        let Transport::Plain(socket) = std::mem::replace(&mut self.state, Transport::Closed) else {
             return Err(missing());
         };
-        self.state = State::Encrypted(Box::new(tls.handshake(socket)?));
+        self.state = Transport::Encrypted(Box::new(tls.handshake(socket)?));
         Ok(())
     }
 
     fn progress(&mut self) {
         match &mut self.state {
-            State::Plain(socket) => socket.progress(),
-            State::Encrypted(stream) => stream.sock.progress(),
-            State::Closed => {}
+            Transport::Plain(socket) => socket.progress(),
+            Transport::Encrypted(stream) => stream.sock.progress(),
+            Transport::Closed => {}
         }
     }
 

@@ -6,7 +6,8 @@ use super::channel::{receive, receive_array};
 use super::connection::{Connection, Failed};
 use super::error::Fault;
 use super::wire::{
-    CHUNK_BLOCK_STATUS, CHUNK_NONE, COMMAND_BLOCK_STATUS, FLAG_REQ_ONE, Fields, Head, Said, is_error_chunk,
+    CHUNK_BLOCK_STATUS, CHUNK_NONE, COMMAND_BLOCK_STATUS, FLAG_REQ_ONE, Head, Said, ServerFields,
+    is_error_chunk,
 };
 
 const ASKING: &str = "asking which ranges hold data";
@@ -187,7 +188,7 @@ impl Connection {
             let batch = left.min(BATCH);
             let content = bytes.get_mut(..batch.saturating_mul(8)).unwrap_or_default();
             receive(self.channel.as_mut(), content, ASKING)?;
-            let mut fields = Fields(content);
+            let mut fields = ServerFields(content);
             for _ in 0..batch {
                 let (length_bytes, flags) = (fields.u32()?, fields.u32()?);
                 // Only the last extent may reach over the end, and none may be empty or begin behind it.

@@ -75,9 +75,9 @@ const SAID_CHARACTERS_MAX: usize = 200;
 
 /// Takes numbers off the front of bytes that somebody else wrote.
 #[derive(Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct ServerFields<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> ServerFields<'a> {
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or_else(too_short)?;
         self.0 = rest;
@@ -138,7 +138,7 @@ pub(super) struct OptionReply {
 pub(super) const OPTION_REPLY_BYTES: usize = 20;
 
 pub(super) fn option_reply(bytes: &[u8; OPTION_REPLY_BYTES], asked: u32) -> Result<OptionReply, Fault> {
-    let mut fields = Fields(bytes);
+    let mut fields = ServerFields(bytes);
     if fields.u64()? != OPTION_REPLY_MAGIC {
         return Err(Fault::lied("the answer to an option does not begin with its number"));
     }
@@ -185,7 +185,7 @@ pub(super) enum Head {
 }
 
 pub(super) fn head(bytes: &[u8; SIMPLE_BYTES]) -> Result<Head, Fault> {
-    let mut fields = Fields(bytes);
+    let mut fields = ServerFields(bytes);
     match fields.u32()? {
         SIMPLE_MAGIC => Ok(Head::Simple { error: fields.u32()?, cookie: fields.u64()? }),
         STRUCTURED_MAGIC => {
@@ -202,7 +202,7 @@ pub(super) fn is_error_chunk(kind: u16) -> bool {
 
 /// What an error chunk says. Kinds of error that are not known here begin as the known ones do.
 pub(super) fn error_chunk(kind: u16, content: &[u8]) -> Result<Said, Fault> {
-    let mut fields = Fields(content);
+    let mut fields = ServerFields(content);
     let (number, length) = (fields.u32()?, fields.u16()?);
     let text = fields.bytes(usize::from(length))?;
     if number == 0 {

@@ -37,54 +37,18 @@ struct File {
 
 type Attributes = BTreeMap<String, String>;
 
+/// What a description says, as it is spelled.
+#[derive(Default)]
+struct Elements {
+    files: BTreeMap<String, File>,
+    disks: Vec<Attributes>,
+    machines: usize,
+}
+
 impl Description {
     /// No entity but XML's own five is known, no other file is read, and what is nested deeply is refused.
     pub(super) fn read(text: &str) -> Result<Self, PackageFault> {
-        let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
-        let (mut files, mut disks): (BTreeMap<String, File>, Vec<Attributes>) = Default::default();
-        let (mut machines, mut depth) = (0_usize, 0_usize);
-        loop {
-            let event = reader.read_event().map_err(|error| {
-                PackageFault::new(format!(
-                    "its description is no XML at byte {}: {error}",
-                    reader.error_position()
-                ))
-            })?;
-            let element = match &event {
-                Event::Eof if depth > 0 => {
-                    return Err(PackageFault::new("its description ends within an element"));
-                }
-                Event::Eof => break,
-                Event::DocType(_) => {
-                    return Err(PackageFault::new("its description has a document type, which none needs"));
-                }
-                Event::End(_) => {
-                    depth = depth.saturating_sub(1);
-                    continue;
-                }
-                Event::Start(element) => {
-                    depth = depth.saturating_add(1);
-                    if depth > DEPTH_MAX {
-                        return Err(PackageFault::new("its description is nested too deeply"));
-                    }
-                    element
-                }
-                Event::Empty(element) => element,
-                _ => continue,
-            };
-            match element.local_name().as_ref() {
-                b"File" => {
-                    let found = attributes(element)?;
-                    if files.insert(needed(&found, "id")?, file(&found)?).is_some() {
-                        return Err(PackageFault::new("its description has two files of one id"));
-                    }
-                }
-                b"Disk" if disks.len() < DISKS_MAX => disks.push(attributes(element)?),
-                b"Disk" => return Err(PackageFault::new("its description has more disks than any machine")),
-                b"VirtualSystem" => machines = machines.saturating_add(1),
-                _ => {}
-            }
-        }
+        let Elements { files, disks, machines } = Elements::read(text)?;
         if machines > 1 {
             return Err(PackageFault::new(format!(
                 "it has {machines} machines, and a snapshot is of one; unpack it with tar, and back up their disks one by \
@@ -96,6 +60,56 @@ impl Description {
         }
         let disks = disks.iter().map(|disk| described(disk, &files)).collect::<Result<_, _>>()?;
         Ok(Self { disks })
+    }
+}
+
+impl Elements {
+    fn read(text: &str) -> Result<Self, PackageFault> {
+        let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
+        let (mut elements, mut depth) = (Self::default(), 0_usize);
+        loop {
+            let event = reader.read_event().map_err(|error| {
+                PackageFault::new(format!(
+                    "its description is no XML at byte {}: {error}",
+                    reader.error_position()
+                ))
+            })?;
+            match &event {
+                Event::Eof if depth > 0 => {
+                    return Err(PackageFault::new("its description ends within an element"));
+                }
+                Event::Eof => return Ok(elements),
+                Event::DocType(_) => {
+                    return Err(PackageFault::new("its description has a document type, which none needs"));
+                }
+                Event::End(_) => depth = depth.saturating_sub(1),
+                Event::Start(element) => {
+                    depth = depth.saturating_add(1);
+                    if depth > DEPTH_MAX {
+                        return Err(PackageFault::new("its description is nested too deeply"));
+                    }
+                    elements.take(element)?;
+                }
+                Event::Empty(element) => elements.take(element)?,
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&mut self, element: &BytesStart<'_>) -> Result<(), PackageFault> {
+        match element.local_name().as_ref() {
+            b"File" => {
+                let found = attributes(element)?;
+                if self.files.insert(needed(&found, "id")?, file(&found)?).is_some() {
+                    return Err(PackageFault::new("its description has two files of one id"));
+                }
+            }
+            b"Disk" if self.disks.len() < DISKS_MAX => self.disks.push(attributes(element)?),
+            b"Disk" => return Err(PackageFault::new("its description has more disks than any machine")),
+            b"VirtualSystem" => self.machines = self.machines.saturating_add(1),
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Header {
 }
 
 /// The fields that stand at fixed places, as numbers.
-struct Fields {
+struct HeaderFields {
     version: u32,
     backing_offset: u64,
     backing_bytes: u64,
@@ -84,7 +84,7 @@ struct Extensions<'a> {
 impl Header {
     /// Reads the header of an image of `file_bytes`, of which `area` are the first [`AREA_BYTES`], or all.
     pub(super) fn parse(area: &[u8], file_bytes: u64) -> Result<Self, Fault> {
-        let fields = Fields::parse(area)?;
+        let fields = HeaderFields::parse(area)?;
         let cluster = cluster_bytes(&fields)?;
         let area = area.get(..to_usize(cluster.get())).unwrap_or(area);
         let extensions = Extensions::parse(area, &fields, cluster.get())?;
@@ -116,7 +116,7 @@ impl Header {
 }
 
 /// The one field on which all others depend.
-fn cluster_bytes(fields: &Fields) -> Result<NonZeroU64, Fault> {
+fn cluster_bytes(fields: &HeaderFields) -> Result<NonZeroU64, Fault> {
     let wrong = Fault::Header { field: "cluster_bits", value: u64::from(fields.cluster_bits) };
     let least = if fields.incompatible & SUBCLUSTERS == 0 { 9 } else { 14 };
     if !(least..=21).contains(&fields.cluster_bits) {
@@ -125,7 +125,7 @@ fn cluster_bytes(fields: &Fields) -> Result<NonZeroU64, Fault> {
     NonZeroU64::new(1u64.wrapping_shl(fields.cluster_bits)).ok_or(wrong)
 }
 
-impl Fields {
+impl HeaderFields {
     fn parse(area: &[u8]) -> Result<Self, Fault> {
         if !area.starts_with(b"QFI\xfb") {
             return Err(Fault::NotQcow2);
@@ -235,7 +235,7 @@ impl Fields {
 }
 
 impl<'a> Extensions<'a> {
-    fn parse(area: &'a [u8], fields: &Fields, cluster_bytes: u64) -> Result<Self, Fault> {
+    fn parse(area: &'a [u8], fields: &HeaderFields, cluster_bytes: u64) -> Result<Self, Fault> {
         let end = if fields.backing_offset == 0 { cluster_bytes } else { fields.backing_offset };
         if fields.header_bytes > cluster_bytes || end > cluster_bytes {
             let (field, value) = match fields.header_bytes > cluster_bytes {

@@ -9,7 +9,7 @@ use super::bytes::to_usize;
 use super::cache::Cache;
 use super::codec::decompress;
 use super::header::Header;
-use super::tables::Place;
+use super::tables::ClusterPlace;
 use crate::positional::{is_inside, length};
 use crate::{Disk, ReadError};
 
@@ -52,7 +52,7 @@ impl fmt::Debug for Image {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
     pub guest: Range<u64>,
-    pub place: Place,
+    pub place: ClusterPlace,
 }
 
 impl Image {
@@ -151,8 +151,8 @@ impl Image {
     }
 
     /// The places of `range`, in order, each as long as it goes on.
-    pub(super) fn walk<'a>(&'a self, range: Range<u64>, caches: &'a Caches) -> Walk<'a> {
-        Walk { image: self, caches, range, table: None }
+    pub(super) fn walk<'a>(&'a self, range: Range<u64>, caches: &'a Caches) -> SegmentWalk<'a> {
+        SegmentWalk { image: self, caches, range, table: None }
     }
 
     /// Refuses clusters that the file does not have, or that are its tables.
@@ -220,7 +220,7 @@ impl Image {
 }
 
 /// The places of a range, one after the other.
-pub(super) struct Walk<'a> {
+pub(super) struct SegmentWalk<'a> {
     image: &'a Image,
     caches: &'a Caches,
     range: Range<u64>,
@@ -228,7 +228,7 @@ pub(super) struct Walk<'a> {
     table: Option<(u64, Option<Arc<[u8]>>)>,
 }
 
-impl Walk<'_> {
+impl SegmentWalk<'_> {
     /// The next place; none at the end of the range.
     pub(super) fn next(&mut self) -> Result<Option<Segment>, ReadError> {
         let start = self.range.start;
@@ -244,7 +244,7 @@ impl Walk<'_> {
             }
             end = end.saturating_add(more).min(self.range.end);
         }
-        if let Place::Data { host } = place {
+        if let ClusterPlace::Data { host } = place {
             self.image.refuse_data(start, host, end.saturating_sub(start))?;
         }
         self.range.start = end;
@@ -252,7 +252,7 @@ impl Walk<'_> {
     }
 
     /// The place of the byte at `guest`, and how far it goes on at least.
-    fn piece(&mut self, guest: u64) -> Result<(Place, u64), ReadError> {
+    fn piece(&mut self, guest: u64) -> Result<(ClusterPlace, u64), ReadError> {
         let geometry = &self.image.header.geometry;
         let covers = geometry.table_covers_bytes;
         let first = guest.saturating_sub(guest % covers);
@@ -261,7 +261,7 @@ impl Walk<'_> {
             _ => &self.table.insert((first, self.image.table(guest, self.caches)?)).1,
         };
         let Some(table) = table else {
-            return Ok((Place::Backing, covers.get().saturating_sub(guest % covers)));
+            return Ok((ClusterPlace::Backing, covers.get().saturating_sub(guest % covers)));
         };
         let within = guest % geometry.cluster_bytes;
         let start = guest.saturating_sub(within);

@@ -19,7 +19,7 @@ const SUBCLUSTERS: u64 = 32;
 
 /// Where bytes of the guest are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ClusterPlace {
     /// In the backing file; zeros without one, or past its end.
     Backing,
     /// Nowhere: they are zeros.
@@ -33,7 +33,7 @@ pub(super) enum Place {
 /// What an entry of an L2 table says of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cluster {
-    Whole(Place),
+    Whole(ClusterPlace),
     /// Each of 32 parts is in the cluster at `host`, zero, or in the backing file.
     Parts {
         host: u64,
@@ -121,9 +121,9 @@ impl Geometry {
             return Err(damaged);
         }
         let whole = match (is_zero, is_allocated) {
-            (true, _) => Place::Zero,
-            (false, true) => Place::Data { host },
-            (false, false) => Place::Backing,
+            (true, _) => ClusterPlace::Zero,
+            (false, true) => ClusterPlace::Data { host },
+            (false, false) => ClusterPlace::Backing,
         };
         let Some(parts) = parts else { return Ok(Cluster::Whole(whole)) };
         let (allocated, zeros) = halves(parts);
@@ -133,7 +133,7 @@ impl Geometry {
         Ok(Cluster::Parts { host, allocated, zeros })
     }
 
-    fn compressed(&self, entry: u64, parts: Option<u64>) -> Result<Place, Fault> {
+    fn compressed(&self, entry: u64, parts: Option<u64>) -> Result<ClusterPlace, Fault> {
         let offset_bits = 70u32.saturating_sub(self.cluster_bits);
         let below = |bits: u32| 1u64.wrapping_shl(bits).wrapping_sub(1);
         let host = entry & below(offset_bits);
@@ -144,23 +144,25 @@ impl Geometry {
         }
         let more = (entry & below(62)).wrapping_shr(offset_bits);
         let sectors_bytes = more.saturating_add(1).saturating_mul(SECTOR_BYTES);
-        Ok(Place::Compressed { host, length_bytes: sectors_bytes.saturating_sub(host % SECTOR_BYTES) })
+        Ok(ClusterPlace::Compressed { host, length_bytes: sectors_bytes.saturating_sub(host % SECTOR_BYTES) })
     }
 
     /// The place of the byte at `within` in a cluster, and how many bytes from there on are at places that follow it.
-    pub(super) fn place(&self, cluster: Cluster, within: u64) -> (Place, u64) {
+    pub(super) fn place(&self, cluster: Cluster, within: u64) -> (ClusterPlace, u64) {
         let rest = self.cluster_bytes.get().saturating_sub(within);
         match cluster {
-            Cluster::Whole(Place::Data { host }) => (Place::Data { host: host.saturating_add(within) }, rest),
+            Cluster::Whole(ClusterPlace::Data { host }) => {
+                (ClusterPlace::Data { host: host.saturating_add(within) }, rest)
+            }
             Cluster::Whole(place) => (place, rest),
             Cluster::Parts { host, allocated, zeros } => {
                 let part_bytes = self.cluster_bytes.get() / SUBCLUSTERS;
                 let part = within.checked_div(part_bytes).unwrap_or(0);
                 let bit = |mask: u32| mask.wrapping_shr(u32::try_from(part).unwrap_or(0)) & 1 == 1;
                 let place = match (bit(allocated), bit(zeros)) {
-                    (true, _) => Place::Data { host: host.saturating_add(within) },
-                    (false, true) => Place::Zero,
-                    (false, false) => Place::Backing,
+                    (true, _) => ClusterPlace::Data { host: host.saturating_add(within) },
+                    (false, true) => ClusterPlace::Zero,
+                    (false, false) => ClusterPlace::Backing,
                 };
                 let end = part.saturating_add(1).saturating_mul(part_bytes);
                 (place, end.saturating_sub(within))
@@ -175,7 +177,7 @@ fn halves(parts: u64) -> (u32, u32) {
     (half(parts), half(parts.wrapping_shr(32)))
 }
 
-impl Place {
+impl ClusterPlace {
     /// Whether `next`, `length_bytes` after this place, goes on where this one ends.
     pub(super) fn goes_on(self, length_bytes: u64, next: Self) -> bool {
         match (self, next) {

@@ -25,7 +25,7 @@ use crate::TargetError;
 use crate::positional::{Stop, is_inside, length, read_exact};
 use crate::qcow2::codec::{Codec, compress, decompress};
 use assembly::Assembly;
-use map::{CLUSTER_BYTES, Map, Place};
+use map::{CLUSTER_BYTES, Map, WrittenPlace};
 
 pub(super) use evidence::Evidence;
 
@@ -61,11 +61,11 @@ pub struct Qcow2Target {
     write_back: WriteBack,
     /// Set when a write failed: pieces of other writes may have been lost with it.
     has_failed: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<ImageState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ImageState {
     map: Map,
     assembly: Assembly,
 }
@@ -109,7 +109,7 @@ impl Qcow2Target {
             written_bytes: AtomicU64::new(0),
             write_back: WriteBack::default(),
             has_failed: AtomicBool::new(false),
-            state: Mutex::new(State { map: Map::new(size_bytes), assembly: Assembly::default() }),
+            state: Mutex::new(ImageState { map: Map::new(size_bytes), assembly: Assembly::default() }),
         })
     }
 
@@ -210,7 +210,7 @@ impl Qcow2Target {
     }
 
     /// A thread that died with the lock may have left the map half changed, and then no image is made of it.
-    fn locked(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn locked(&self) -> io::Result<MutexGuard<'_, ImageState>> {
         let died = |_| io::Error::other("a thread died while it wrote; this is a bug, please report it");
         self.state.lock().map_err(died)
     }
@@ -250,11 +250,11 @@ impl Qcow2Target {
         let file = self.partial.file();
         let mut state = self.locked()?;
         match state.map.place(file, cluster)? {
-            Place::Plain { host } => {
+            WrittenPlace::Plain { host } => {
                 drop(state);
                 return file.write_all_at(piece, host.saturating_add(within));
             }
-            Place::Compressed { host, length_bytes } => {
+            WrittenPlace::Compressed { host, length_bytes } => {
                 let mut whole = vec![0; map::CLUSTER_LENGTH];
                 let stored = read_stored(file, host, length_bytes)?;
                 decompress(codec, &stored, &mut whole).map_err(io::Error::other)?;
@@ -262,7 +262,7 @@ impl Qcow2Target {
                 // Written over, and large: what was compressed cannot be changed in place.
                 return state.map.replace(file, cluster, &whole);
             }
-            Place::Nowhere => {}
+            WrittenPlace::Nowhere => {}
         }
         let whole = state.assembly.add(cluster, within, piece);
         // Without a bound, a restore in an unlucky order would hold the whole disk.
@@ -284,7 +284,7 @@ impl Qcow2Target {
         let compressed = compress(codec, bytes)?;
         let file = self.partial.file();
         let mut state = self.locked()?;
-        let is_first = state.map.place(file, cluster)? == Place::Nowhere;
+        let is_first = state.map.place(file, cluster)? == WrittenPlace::Nowhere;
         let Some(compressed) = compressed.filter(|_| is_first) else {
             return state.map.replace(file, cluster, bytes);
         };

@@ -12,7 +12,7 @@ use sancerre_format::record::{self, Fields};
 use sancerre_format::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use super::{lost, newest_generation, recipients};
+use super::{epoch, lost, newest_generation};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use sancerre_store::{Creation, Put};
@@ -41,8 +41,7 @@ impl NewKey {
 pub async fn certify(repository: &Repository, new: &NewKey) -> Result<Zeroizing<String>> {
     let secrets = repository.keys.zone_secrets()?;
     // The log of the zone is at hand where sessions start; here the identity that just opened is the newest known.
-    let (epoch, recipient) =
-        recipients::current(&repository.store, &repository.keys.trust, secrets, None).await?;
+    let (epoch, recipient) = epoch::current(&repository.store, &repository.keys.trust, secrets, None).await?;
     if new.name.as_str() == "admin" {
         return Err(Error::Usage("a key cannot be named admin: that is the administrator's own".into()));
     }
@@ -93,7 +92,7 @@ fn name_taken(name: &Name) -> Error {
 pub async fn make_generation(repository: &mut Repository) -> Result<u16> {
     lost::refuse_lost_generation(repository).await?;
     let (store, trust) = (&repository.store, &repository.keys.trust);
-    let newest = recipients::newest_identity(store, trust).await?;
+    let newest = epoch::newest_identity(store, trust).await?;
     let newest = newest.ok_or_else(|| lost::identity(&repository.keys))?.fields;
     let (epoch, recipient) = (newest.epoch, newest.recipient);
     let (id, zone) = (trust.repository, repository.keys.zone.clone());

@@ -15,8 +15,9 @@ use sancerre_format::names::{self, Name, Zone};
 use sancerre_format::recipient::AdminKey;
 use sancerre_format::record::Trust;
 
+use super::epoch::of_session;
 use super::objects::{self, LeftOut};
-use super::recipients::{INIT_LABEL, of_session};
+use super::recipients::INIT_LABEL;
 use super::{Anchored, Keys, SignerKey, ZoneSecrets};
 use crate::error::{Error, Result};
 use crate::log::{Log, LogEntry};
@@ -221,7 +222,7 @@ pub async fn sealing(repository: &Repository, log: &Log) -> Result<Sealing> {
     let writer = repository.writer().map_err(|error| instead_of_no_writer(&lost_keys, error))?.clone();
     let secrets = keys.zone_secrets()?;
     refuse_newer_generation(keys, secrets, &lost_keys)?;
-    let (epoch, recipient) = of_session(repository, secrets, log, listed).await?;
+    let (epoch, recipient) = of_session(repository, log, secrets, listed).await?;
     lost_keys.extend(recipients(&there, Some(epoch)));
     lost_keys.extend((!there.iter().any(|key| key.starts_with(names::ADMINS))).then(LostKey::admin));
     Ok(Sealing { writer, epoch, recipient, lost_keys })

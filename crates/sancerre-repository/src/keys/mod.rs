@@ -6,6 +6,7 @@
 pub mod admins;
 pub mod certify;
 mod content;
+mod epoch;
 mod file;
 pub mod hybrid;
 mod identity;

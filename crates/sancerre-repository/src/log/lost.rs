@@ -53,6 +53,9 @@ pub enum Lost {
     Unread,
 }
 
+/// What stands for lost entries, by their numbers.
+type StandIns = BTreeMap<u64, (SessionId, StandIn)>;
+
 /// What fills a number whose entry is lost: it does not verify, so it is void, and nobody can put anything else there.
 pub fn filler(session: &SessionId) -> Bytes {
     [FILLER, format!("session: {session}\n").as_bytes()].concat().into()
@@ -78,26 +81,7 @@ impl Log {
             // What the administrator gave up without knowing what it was stands where nothing is known.
             let both = |session: SessionId| [session, SessionId { intent: UNKNOWN, ..session }];
             let sessions: BTreeSet<SessionId> = self.lost().into_values().flat_map(both).collect();
-            let wanted =
-                sessions.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
-            let decode = |key: &str, bytes: &Bytes| decode(repository, key, bytes);
-            let (mut found, mut doubted) = (BTreeMap::new(), BTreeMap::new());
-            // Ascending: what was given up unseen comes first.
-            for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
-                // What stands there and says nothing certain is told as a key that belongs to nothing.
-                if let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) {
-                    self.unknown_keys.remove(&key);
-                    match &stand_in.outcome {
-                        Outcome::Commit(..) if !self.admitted().contains_key(&session) => {
-                            doubted.insert(session.number, (session, stand_in));
-                        }
-                        // It came too late.
-                        Outcome::Manifest(_) if self.closed_by_gc(&session) => {}
-                        // What the administrator gave up unseen stays so, whatever turns up later.
-                        _ => drop(found.entry(session.number).or_insert((session, stand_in))),
-                    }
-                }
-            }
+            let (found, mut doubted) = self.stand_ins(repository, &sessions).await?;
             self.doubted.retain(|session, _| !found.contains_key(&session.number));
             doubted.retain(|number, (session, _)| {
                 !found.contains_key(number) && !self.doubted.contains_key(session)
@@ -117,6 +101,36 @@ impl Log {
                 return Ok(());
             }
         }
+    }
+
+    /// What stands for these sessions, by their numbers; and commits of which nobody said yet that they count.
+    async fn stand_ins(
+        &mut self,
+        repository: &Repository,
+        sessions: &BTreeSet<SessionId>,
+    ) -> Result<(StandIns, StandIns)> {
+        let zone = &repository.keys.zone;
+        let wanted = sessions.iter().map(|session| Wanted::by_name(names::outcome(zone, session))).collect();
+        let decode = |key: &str, bytes: &Bytes| decode(repository, key, bytes);
+        let (mut found, mut doubted) = (StandIns::new(), StandIns::new());
+        // Ascending: what was given up unseen comes first.
+        for Read { key, value, .. } in repository.read_all(wanted, &Monitor::silent(), decode).await? {
+            // What stands there and says nothing certain is told as a key that belongs to nothing.
+            let (Ok(ZoneKey::Outcome(session)), Ok(stand_in)) = (ZoneKey::parse(zone, &key), value) else {
+                continue;
+            };
+            self.unknown_keys.remove(&key);
+            match &stand_in.outcome {
+                Outcome::Commit(..) if !self.admitted().contains_key(&session) => {
+                    doubted.insert(session.number, (session, stand_in));
+                }
+                // It came too late.
+                Outcome::Manifest(_) if self.closed_by_gc(&session) => {}
+                // What the administrator gave up unseen stays so, whatever turns up later.
+                _ => drop(found.entry(session.number).or_insert((session, stand_in))),
+            }
+        }
+        Ok((found, doubted))
     }
 
     /// Commits that were doubted, and that the administrator has admitted since.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sancerre_advice::Verb::Check;
 use sancerre_format::checkpoint::{Checkpoint, CheckpointState};
+use sancerre_format::id::Hash;
 use sancerre_format::log::{Entry, Kind};
 use sancerre_format::names::{self, Folder, Name, ZoneKey};
 use sancerre_format::record::{self, Fields, Record};
@@ -122,21 +123,7 @@ impl Log {
         manifests: &BTreeSet<u64>,
     ) -> Result<()> {
         let zone = &repository.keys.zone;
-        let mut wanted = Vec::new();
-        for number in entries {
-            // Frames of a session without an entry are missed when they are opened.
-            // What a lost one said is looked for in the heads of packs.
-            let entry = self.entries.get(number).filter(|entry| entry.lost.is_none());
-            let Some(entry) = entry else { continue };
-            if entry.announced().is_some_and(|record| !record.is_whole()) {
-                wanted.push((names::log(zone, *number), entry.session.intent));
-            }
-        }
-        for snapshot in manifests.iter().filter_map(|number| self.entries.get(number)?.snapshot()) {
-            if !snapshot.manifest.is_whole() {
-                wanted.push((snapshot.key(), snapshot.manifest.hash));
-            }
-        }
+        let wanted = self.not_whole(repository, entries, manifests);
         let unique = wanted.iter().map(|(key, hash)| Wanted::with_hash(key.clone(), hash)).collect();
         let decode = |_: &str, bytes: &bytes::Bytes| Ok(bytes.clone());
         let mut found = std::collections::BTreeMap::new();
@@ -168,6 +155,32 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Which of them are here without their parts: their keys and hashes.
+    fn not_whole(
+        &self,
+        repository: &Repository,
+        entries: &BTreeSet<u64>,
+        manifests: &BTreeSet<u64>,
+    ) -> Vec<(String, Hash)> {
+        let zone = &repository.keys.zone;
+        let mut wanted = Vec::new();
+        for number in entries {
+            // Frames of a session without an entry are missed when they are opened.
+            // What a lost one said is looked for in the heads of packs.
+            let entry = self.entries.get(number).filter(|entry| entry.lost.is_none());
+            let Some(entry) = entry else { continue };
+            if entry.announced().is_some_and(|record| !record.is_whole()) {
+                wanted.push((names::log(zone, *number), entry.session.intent));
+            }
+        }
+        for snapshot in manifests.iter().filter_map(|number| self.entries.get(number)?.snapshot()) {
+            if !snapshot.manifest.is_whole() {
+                wanted.push((snapshot.key(), snapshot.manifest.hash));
+            }
+        }
+        wanted
     }
 
     fn put_whole(

@@ -26,7 +26,7 @@ const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// A folder that holds a repository.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct FolderPlace {
     /// As it was found when the command began.
     pub(super) path: PathBuf,
     root: RwLock<Arc<OwnedFd>>,
@@ -63,7 +63,7 @@ impl Modes {
 /// The root's number, and of `config` number, size and time.
 type Identity = (u64, u64, i64, i64);
 
-impl Place {
+impl FolderPlace {
     /// Opens the folder at an absolute path. `number` differs between processes.
     ///
     /// Errors: the kernel's.
@@ -193,7 +193,7 @@ mod tests {
         let path = outer.path().join("a/b");
         make(&path).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o2770);
-        let place = Place::open_at(path, 0).unwrap();
+        let place = FolderPlace::open_at(path, 0).unwrap();
         assert_eq!(place.modes, Modes { folder: 0o770, file: 0o660 });
     }
 }

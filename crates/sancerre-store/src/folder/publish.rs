@@ -21,7 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::place::{Place, SETGID};
+use super::place::{FolderPlace, SETGID};
 use super::refused::Refused;
 use crate::naming::pack_folder;
 
@@ -57,7 +57,7 @@ pub(super) enum Naming {
     Replace,
 }
 
-impl Place {
+impl FolderPlace {
     /// Writes an object; durable when this returns. Where there is no room, what is kept for emergencies is used if it may
     /// be.
     pub(super) fn put(&self, key: &str, payload: &PutPayload, naming: Naming) -> Result<Stat, Refused> {

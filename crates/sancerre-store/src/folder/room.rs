@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sancerre_format::names::Time;
 
-use super::place::Place;
+use super::place::FolderPlace;
 use super::refused::Refused;
 
 /// Where they lie: nothing that the format knows is there, so nobody lists it.
@@ -25,7 +25,7 @@ const PIECES_MIN: u64 = 4;
 const PIECES_MAX: u64 = 32;
 const SHARE: u64 = 16;
 
-impl Place {
+impl FolderPlace {
     /// Makes what is missing of the room for emergencies. `fill` makes bytes that no file system can shrink.
     ///
     /// Errors: the kernel's, such as that there is no room for it.
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn room_is_given_up_piece_by_piece() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::open_at(folder.path().to_owned(), 0).unwrap();
+        let place = FolderPlace::open_at(folder.path().to_owned(), 0).unwrap();
         let count = || std::fs::read_dir(folder.path().join(RESERVE)).unwrap().count();
         place.keep_reserve(|bytes| bytes.fill(7)).unwrap();
         let all = count();

@@ -27,7 +27,7 @@ pub(crate) struct Leftover {
 }
 
 #[derive(Default)]
-pub(super) struct Walk {
+pub(super) struct FolderWalk {
     strange: Arc<Strange>,
     pub(super) objects: Vec<ObjectMeta>,
     /// Those directly below the prefix.
@@ -40,7 +40,7 @@ pub(super) struct Walk {
     seen: HashSet<(u64, u64)>,
 }
 
-impl Walk {
+impl FolderWalk {
     pub(super) fn new(strange: Arc<Strange>) -> Self {
         Self { strange, ..Self::default() }
     }

@@ -248,23 +248,8 @@ fn of_url(location: &str, scheme: &str, rest: &str) -> Option<String> {
     let authority = rest.split('/').next().unwrap_or_default();
     let path = rest.get(authority.len()..).unwrap_or_default();
     let is_dots = |part: &str| [".", ".."].contains(&part.to_ascii_lowercase().replace("%2e", ".").as_str());
-    match scheme {
-        "file" | "s3" | "gs" | "az" => {}
-        "gcs" => return Some(format!("gs://{rest} is probably meant")),
-        "azure" | "abs" => return Some(format!("az://{rest} is probably meant")),
-        "s3a" | "s3n" => return Some(format!("s3://{rest} is probably meant")),
-        "http" | "https" if authority.ends_with(AMAZON) && !authority.contains('@') => {
-            return Some(of_amazon(authority, path));
-        }
-        "http" | "https" => {
-            let bucket = path.trim_start_matches('/');
-            return Some(format!(
-                "for a server that speaks S3 give s3://{} and set AWS_ENDPOINT={scheme}://{}",
-                if bucket.is_empty() { "BUCKET" } else { bucket },
-                authority.rsplit('@').next().unwrap_or_default()
-            ));
-        }
-        _ => return Some(SCHEMES.to_owned()),
+    if !matches!(scheme, "file" | "s3" | "gs" | "az") {
+        return Some(of_scheme(scheme, authority, path, rest));
     }
     // A `file://` URL is how whoever has a folder of such a name says so.
     let of_template = || template(rest).filter(|_| scheme != "file");
@@ -299,6 +284,27 @@ fn of_url(location: &str, scheme: &str, rest: &str) -> Option<String> {
         () => return None,
     };
     Some(dropped.to_owned())
+}
+
+/// What is meant by a URL of a kind that is none here.
+fn of_scheme(scheme: &str, authority: &str, path: &str, rest: &str) -> String {
+    match scheme {
+        "gcs" => format!("gs://{rest} is probably meant"),
+        "azure" | "abs" => format!("az://{rest} is probably meant"),
+        "s3a" | "s3n" => format!("s3://{rest} is probably meant"),
+        "http" | "https" if authority.ends_with(AMAZON) && !authority.contains('@') => {
+            of_amazon(authority, path)
+        }
+        "http" | "https" => {
+            let bucket = path.trim_start_matches('/');
+            format!(
+                "for a server that speaks S3 give s3://{} and set AWS_ENDPOINT={scheme}://{}",
+                if bucket.is_empty() { "BUCKET" } else { bucket },
+                authority.rsplit('@').next().unwrap_or_default()
+            )
+        }
+        _ => SCHEMES.to_owned(),
+    }
 }
 
 const AMAZON: &str = ".amazonaws.com";

@@ -46,15 +46,15 @@ impl FileCatalogues for Building {
 
 /// The bytes of a catalogue. What cannot be read of the disks is said in it.
 pub(crate) struct CatalogueStream {
-    state: State,
+    state: CatalogueStage,
     ready: Vec<u8>,
     at: usize,
     monitor: Monitor,
 }
 
-enum State {
+enum CatalogueStage {
     Begin { disks: Vec<(Title, Arc<dyn Disk>)>, region_bytes: u32, sandbox: bool },
-    Walk(Box<Walk>),
+    Walk(Box<CatalogueWalk>),
     Ended,
 }
 
@@ -64,7 +64,7 @@ enum Todo {
     Folder { volume: u16, path: Vec<u8>, id: u64 },
 }
 
-struct Walk {
+struct CatalogueWalk {
     guest: Guest,
     names: Vec<String>,
     places: Places,
@@ -82,7 +82,12 @@ impl CatalogueStream {
         sandbox: bool,
         monitor: Monitor,
     ) -> Self {
-        Self { state: State::Begin { disks, region_bytes, sandbox }, ready: Vec::new(), at: 0, monitor }
+        Self {
+            state: CatalogueStage::Begin { disks, region_bytes, sandbox },
+            ready: Vec::new(),
+            at: 0,
+            monitor,
+        }
     }
 
     /// Ends the catalogue, and says what it lacks.
@@ -99,9 +104,11 @@ impl CatalogueStream {
 
     /// Makes some more; false at the end.
     fn more(&mut self) -> io::Result<bool> {
-        self.state = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Begin { disks, region_bytes, sandbox } => self.begin(disks, region_bytes, sandbox)?,
-            State::Walk(mut walk) => {
+        self.state = match std::mem::replace(&mut self.state, CatalogueStage::Ended) {
+            CatalogueStage::Begin { disks, region_bytes, sandbox } => {
+                self.begin(disks, region_bytes, sandbox)?
+            }
+            CatalogueStage::Walk(mut walk) => {
                 while walk.writer.made_bytes() < AHEAD_BYTES {
                     let Some(next) = walk.todo.pop() else { break };
                     walk.step(next)?;
@@ -111,9 +118,9 @@ impl CatalogueStream {
                     self.end(&mut walk.writer)?;
                 }
                 self.ready = walk.writer.take();
-                if is_last { State::Ended } else { State::Walk(walk) }
+                if is_last { CatalogueStage::Ended } else { CatalogueStage::Walk(walk) }
             }
-            State::Ended => return Ok(false),
+            CatalogueStage::Ended => return Ok(false),
         };
         Ok(true)
     }
@@ -123,7 +130,7 @@ impl CatalogueStream {
         disks: Vec<(Title, Arc<dyn Disk>)>,
         region_bytes: u32,
         sandbox: bool,
-    ) -> io::Result<State> {
+    ) -> io::Result<CatalogueStage> {
         let (names, disks): (Vec<String>, Vec<_>) =
             disks.into_iter().map(|(name, disk)| (name.to_string(), disk)).unzip();
         let mut writer = CatalogueWriter::new(&names, region_bytes).map_err(io::Error::other)?;
@@ -134,13 +141,20 @@ impl CatalogueStream {
                 writer.fault(&format!("none of the disks could be looked at: {error}"));
                 self.end(&mut writer)?;
                 self.ready = writer.take();
-                return Ok(State::Ended);
+                return Ok(CatalogueStage::Ended);
             }
         };
         let places = Places::of(&guest);
         let count = u16::try_from(guest.volumes().len()).unwrap_or(u16::MAX);
         let todo = (0..count).rev().map(Todo::Volume).collect();
-        Ok(State::Walk(Box::new(Walk { guest, names, places, writer, todo, seen: HashSet::new() })))
+        Ok(CatalogueStage::Walk(Box::new(CatalogueWalk {
+            guest,
+            names,
+            places,
+            writer,
+            todo,
+            seen: HashSet::new(),
+        })))
     }
 }
 
@@ -162,7 +176,7 @@ impl Read for CatalogueStream {
     }
 }
 
-impl Walk {
+impl CatalogueWalk {
     fn step(&mut self, next: Todo) -> io::Result<()> {
         match next {
             Todo::Volume(volume) => self.volume(volume),

@@ -14,11 +14,12 @@ use clap::Args;
 use sancerre_engine::audit::{self, AuditOptions, AuditReport, AuditState};
 use sancerre_engine::check::{ReadData, Sample};
 use sancerre_format::names::Title;
+use sancerre_format::sign::SigningKey;
 
 use super::{Context, check, ended};
 use crate::arguments::{Subset, parse_title};
 use crate::exit::{Done, Exit, Failure};
-use crate::files::{self, Place, Readers};
+use crate::files::{self, Destination, Readers};
 use crate::plain;
 use crate::progress::Work;
 use crate::repository;
@@ -91,7 +92,7 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
     if is_stdout {
         context.needs_stdout()?;
     }
-    let mut stdout = if is_stdout { context.output.take_stdout() } else { None };
+    let stdout = if is_stdout { context.output.take_stdout() } else { None };
     // Before hours of reading: what must be readable, is.
     let key = options.sign.as_deref().map(|path| sign::read(path, context)).transpose()?;
     refuse_odd(&options)?;
@@ -117,20 +118,32 @@ pub(crate) async fn run(options: Audit, context: &Context) -> Result<Done, Failu
         // Hours may have passed.
         refuse_others(&options)?;
         let page = html::page(&report, &settings, store.location(), took);
-        match &mut stdout {
-            Some(stdout) if files::is_stdout(path) => {
-                let written = stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush());
-                written.map_err(|error| unwritten(path, &error))?;
-            }
-            _ => write(path, page.as_bytes(), context)?,
-        }
-        if let Some(key) = key {
-            let signature = sign::sign(&key, page.as_bytes())?;
-            write(&sign::beside(path), signature.as_bytes(), context)?;
-        }
-        context.output.message(&format!("report written to {}", plain::path(path)));
+        write_report(path, &page, stdout, key.as_ref(), context)?;
     }
     Ok(ended(exit(&report), summary::summary(&report, took)))
+}
+
+/// Writes the report, and its signature beside it.
+fn write_report(
+    path: &Path,
+    page: &str,
+    stdout: Option<Box<dyn Write + Send>>,
+    key: Option<&SigningKey>,
+    context: &Context,
+) -> Result<(), Failure> {
+    match stdout {
+        Some(mut stdout) if files::is_stdout(path) => {
+            let written = stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush());
+            written.map_err(|error| unwritten(path, &error))?;
+        }
+        _ => write(path, page.as_bytes(), context)?,
+    }
+    if let Some(key) = key {
+        let signature = sign::sign(key, page.as_bytes())?;
+        write(&sign::beside(path), signature.as_bytes(), context)?;
+    }
+    context.output.message(&format!("report written to {}", plain::path(path)));
+    Ok(())
 }
 
 /// Damage first, then loss; a machine without a fresh snapshot is neither.
@@ -186,7 +199,8 @@ fn remember(options: &Audit, report: &AuditReport, context: &Context) -> Result<
 
 /// What cannot be remembered or signed, before hours of reading.
 fn refuse_odd(options: &Audit) -> Result<(), Failure> {
-    let is_file = |path: &Path| !matches!(files::place(path), Ok(Place::Stdout | Place::Through(_)));
+    let is_file =
+        |path: &Path| !matches!(files::destination(path), Ok(Destination::Stdout | Destination::Through(_)));
     if let Some(path) = options.state.as_deref().filter(|path| !is_file(path)) {
         let path = path.display();
         return Err(Failure::usage(format!(

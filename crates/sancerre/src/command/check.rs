@@ -32,7 +32,7 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
     let report = check::check(&repository, &settings, &monitor).await?;
     drop(watched);
     let took = started.elapsed();
-    let files = lost_files(&report, &repository, context).await?;
+    let files = lost_files(&repository, &report, context).await?;
     for finding in &report.findings {
         context.output.result(&describe_with(finding, &files))?;
     }
@@ -42,8 +42,8 @@ pub(crate) async fn run(options: Check, context: &Context) -> Result<Done, Failu
 
 /// The files of guests that losses touch, where a key opens catalogues that tell.
 async fn lost_files(
-    report: &CheckReport,
     repository: &Repository,
+    report: &CheckReport,
     context: &Context,
 ) -> Result<LostFiles, Failure> {
     let is_asked = repository.keys.can_open_content()
@@ -52,7 +52,7 @@ async fn lost_files(
         return Ok(LostFiles::new());
     }
     let log = repository::load_log(context, repository).await?;
-    files::touched(&report.findings, repository, &log, context.global.memory, &context.monitor()).await
+    files::touched(repository, &log, &report.findings, context.global.memory, &context.monitor()).await
 }
 
 /// What the options mean that `check` and `audit` share.

@@ -111,7 +111,7 @@ pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failu
     let scratch = Scratch::new(context)?;
     let mut tried = Vec::with_capacity(selectors.len());
     for selector in &selectors {
-        let one = until_signal(try_one(selector, &options, &repository, &scratch, context)).await?;
+        let one = until_signal(try_one(&repository, selector, &options, &scratch, context)).await?;
         context.output.message(&sentence(&one));
         tried.push(one);
     }
@@ -131,9 +131,9 @@ pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failu
 }
 
 async fn try_one(
+    repository: &Repository,
     selector: &Selector,
     options: &Drill,
-    repository: &Repository,
     scratch: &Scratch,
     context: &Context,
 ) -> Result<Tried, Failure> {

@@ -60,6 +60,15 @@ pub(crate) enum FirmwareKind {
     Efi,
 }
 
+impl From<FirmwareKind> for Firmware {
+    fn from(kind: FirmwareKind) -> Self {
+        match kind {
+            FirmwareKind::Bios => Self::Bios,
+            FirmwareKind::Efi => Self::Efi,
+        }
+    }
+}
+
 /// Write a machine, or one disk, as a file that another hypervisor imports.
 ///
 /// The file gets its name only when it is whole. Holes and zeros take no room in it. vhdx, vhd and vdi are written by
@@ -267,20 +276,16 @@ fn write(
     let work =
         || match format {
             ExportFormat::Ova => {
-                let machine = reader.vm().to_string();
-                let file_name = file_name(reader);
                 let parts = members.iter().zip(&disks).zip(0..).map(|((member, disk), number)| {
                     ApplianceDisk { label: member.name.as_str(), disk, content: content.wrapping_add(number) }
                 });
+                let (machine, file_name) = (reader.vm().to_string(), file_name(reader));
                 let appliance = Appliance {
                     file_name: &file_name,
                     machine: &machine,
                     cpus: options.cpus,
                     memory_mebibytes: options.guest_memory / MEBIBYTE,
-                    firmware: match options.firmware {
-                        FirmwareKind::Bios => Firmware::Bios,
-                        FirmwareKind::Efi => Firmware::Efi,
-                    },
+                    firmware: options.firmware.into(),
                     time: u64::try_from(reader.manifest().started.unix_seconds()).unwrap_or(0),
                     disks: parts.collect(),
                 };

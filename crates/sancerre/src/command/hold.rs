@@ -46,7 +46,7 @@ pub(crate) struct Held {
 
 pub(crate) async fn undelete(options: Named, context: &Context) -> Result<Done, Failure> {
     let (repository, log) = open(context).await?;
-    let snapshots = resolved(&options.snapshots, &repository, &log)?;
+    let snapshots = resolved(&repository, &log, &options.snapshots)?;
     let entry = forget::undelete(&repository, &snapshots, &options.reason).await?;
     Ok(of_snapshots(context, entry, &snapshots, "taken back"))
 }
@@ -54,11 +54,11 @@ pub(crate) async fn undelete(options: Named, context: &Context) -> Result<Done, 
 pub(crate) async fn hold(options: Held, context: &Context) -> Result<Done, Failure> {
     let (repository, log) = open(context).await?;
     if options.vm.is_empty() {
-        let snapshots = resolved(&options.snapshots, &repository, &log)?;
+        let snapshots = resolved(&repository, &log, &options.snapshots)?;
         let entry = forget::hold(&repository, &snapshots, &options.reason).await?;
         return Ok(of_snapshots(context, entry, &snapshots, "held"));
     }
-    let vms = machines(&options.vm, &repository, &log);
+    let vms = machines(&repository, &log, &options.vm);
     let entry = forget::hold_vms(&repository, &vms, &options.reason).await?;
     Ok(of_machines(context, entry, &vms, "held, with all snapshots to come"))
 }
@@ -66,12 +66,12 @@ pub(crate) async fn hold(options: Held, context: &Context) -> Result<Done, Failu
 pub(crate) async fn release(options: Held, context: &Context) -> Result<Done, Failure> {
     let (repository, log) = open(context).await?;
     if options.vm.is_empty() {
-        let snapshots = resolved(&options.snapshots, &repository, &log)?;
+        let snapshots = resolved(&repository, &log, &options.snapshots)?;
         let released = forget::release(&repository, &snapshots, &options.reason).await?;
         let done = of_snapshots(context, released.entry, &snapshots, what(&released));
         return Ok(waits(context, &released, done));
     }
-    let vms = held(machines(&options.vm, &repository, &log), &log);
+    let vms = held(&log, machines(&repository, &log, &options.vm));
     let released = forget::release_vms(&repository, &vms, &options.reason).await?;
     let done = of_machines(context, released.entry, &vms, what(&released));
     Ok(waits(context, &released, done))
@@ -100,15 +100,15 @@ async fn open(context: &Context) -> Result<(Repository, Log), Failure> {
 }
 
 fn resolved(
-    selectors: &[Selector],
     repository: &Repository,
     log: &Log,
+    selectors: &[Selector],
 ) -> Result<BTreeSet<SessionId>, Failure> {
     Ok(selectors.iter().map(|selector| selector.resolve_any(repository, log)).collect::<Result<_, _>>()?)
 }
 
 /// Records are public, so they call machines by their public names. What is not known the engine refuses.
-fn machines(names: &[Title], repository: &Repository, log: &Log) -> BTreeSet<Title> {
+fn machines(repository: &Repository, log: &Log, names: &[Title]) -> BTreeSet<Title> {
     let public = names.iter().map(|name| match public_names(repository, log, name) {
         known if known.is_empty() => [name.clone()].into(),
         known => known,
@@ -117,7 +117,7 @@ fn machines(names: &[Title], repository: &Repository, log: &Log) -> BTreeSet<Tit
 }
 
 /// Those that are held; all where none is, which the engine refuses. A machine may have got a name since it was held.
-fn held(vms: BTreeSet<Title>, log: &Log) -> BTreeSet<Title> {
+fn held(log: &Log, vms: BTreeSet<Title>) -> BTreeSet<Title> {
     let retention = log.retention();
     let held: BTreeSet<Title> = vms.iter().filter(|vm| retention.vm_held_by(vm).is_some()).cloned().collect();
     if held.is_empty() { vms } else { held }

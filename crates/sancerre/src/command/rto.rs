@@ -84,7 +84,7 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
     let log = repository::load_log(context, &repository).await?;
     // Whoever restores waits for all of this too.
     let opened = started.elapsed();
-    let (needs, speed) = until_signal(measured(&options, &repository, &log, context)).await?;
+    let (needs, speed) = until_signal(measured(&repository, &log, &options, context)).await?;
     let machines = reckoned(needs, &speed, opened);
     let all = sum(&machines);
     let complete = machines.last().map(|machine| machine.whole_after).unwrap_or_default();
@@ -114,12 +114,12 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
 
 /// What each machine needs, and how fast that can be had.
 async fn measured(
-    options: &Rto,
     repository: &Repository,
     log: &Log,
+    options: &Rto,
     context: &Context,
 ) -> Result<(Vec<Machine>, Speed), Failure> {
-    let wanted = wanted(options, log)?;
+    let wanted = wanted(log, options)?;
     let drills = drill::records(log);
     let settings = RestoreOptions::new(context.global.memory);
     let mut machines = Vec::<Machine>::with_capacity(wanted.len());
@@ -137,7 +137,7 @@ async fn measured(
         }
         let mut waits = machines.iter().filter(|machine| after.contains(&machine.vm));
         let waits = waits.try_fold(Duration::ZERO, |most, machine| Some(most.max(machine.answers?)));
-        let drilled = answers(&reader, log, &drills);
+        let drilled = answers(log, &drills, &reader);
         machines.push(Machine {
             vm: reader.vm().to_string(),
             snapshot: reader.manifest().session.intent.to_string(),
@@ -161,7 +161,7 @@ async fn measured(
 }
 
 /// Which snapshots, in their order, and the machines that each waits for.
-fn wanted(options: &Rto, log: &Log) -> Result<Vec<(Selector, Vec<String>)>, Failure> {
+fn wanted(log: &Log, options: &Rto) -> Result<Vec<(Selector, Vec<String>)>, Failure> {
     if let Some(plan) = &options.plan {
         let lines = recover::plan::read(plan)?;
         return Ok(lines.into_iter().map(|line| (line.snapshot, line.after)).collect());
@@ -174,7 +174,7 @@ fn wanted(options: &Rto, log: &Log) -> Result<Vec<(Selector, Vec<String>)>, Fail
 }
 
 /// How long the machine took in its last drill that passed, of whichever snapshot.
-fn answers(reader: &SnapshotReader, log: &Log, drills: &[DrillRecord]) -> Option<Duration> {
+fn answers(log: &Log, drills: &[DrillRecord], reader: &SnapshotReader) -> Option<Duration> {
     let vm = &reader.manifest().vm;
     let of: Vec<_> = log
         .committed()

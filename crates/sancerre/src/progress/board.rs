@@ -23,10 +23,10 @@ pub(crate) struct Board {
 
 struct Entry {
     name: String,
-    state: State,
+    state: MachineRun,
 }
 
-enum State {
+enum MachineRun {
     Waits,
     Runs { counters: Arc<Counters>, since: Instant, sample: Sample },
     Ended { counted: Counted, is_saved: bool },
@@ -35,7 +35,7 @@ enum State {
 impl Board {
     /// Of machines of which none was begun.
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Arc<Self> {
-        let entries = names.map(|name| Entry { name: name.to_owned(), state: State::Waits }).collect();
+        let entries = names.map(|name| Entry { name: name.to_owned(), state: MachineRun::Waits }).collect();
         Arc::new(Self { entries: Mutex::new(entries), started: Instant::now() })
     }
 
@@ -44,7 +44,7 @@ impl Board {
         look(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, number: usize, state: impl FnOnce(&State) -> State) {
+    fn set(&self, number: usize, state: impl FnOnce(&MachineRun) -> MachineRun) {
         self.with(|entries| {
             if let Some(entry) = entries.get_mut(number) {
                 entry.state = state(&entry.state);
@@ -56,12 +56,12 @@ impl Board {
     pub(crate) fn begins(&self, number: usize, monitor: &Monitor) {
         let counters = Arc::clone(&monitor.counters);
         let (since, sample) = (Instant::now(), Sample::default());
-        self.set(number, |_| State::Runs { counters, since, sample });
+        self.set(number, |_| MachineRun::Runs { counters, since, sample });
     }
 
     /// It came to its end.
     pub(crate) fn ends(&self, number: usize, is_saved: bool) {
-        self.set(number, |state| State::Ended { counted: state.counted(), is_saved });
+        self.set(number, |state| MachineRun::Ended { counted: state.counted(), is_saved });
     }
 
     /// Shows it until it is dropped.
@@ -95,16 +95,16 @@ impl Board {
 
     /// What is not being saved now, in one line.
     fn summary(&self) -> String {
-        let names = |is_one: fn(&State) -> bool| {
+        let names = |is_one: fn(&MachineRun) -> bool| {
             self.with(|entries| {
                 let of = entries.iter().filter(|entry| is_one(&entry.state));
                 of.map(|entry| entry.name.clone()).collect::<Vec<_>>()
             })
         };
-        let running = names(|state| matches!(state, State::Runs { .. })).len();
-        let waiting = names(|state| matches!(state, State::Waits));
-        let saved = names(|state| matches!(state, State::Ended { is_saved: true, .. })).len();
-        let failed = names(|state| matches!(state, State::Ended { is_saved: false, .. }));
+        let running = names(|state| matches!(state, MachineRun::Runs { .. })).len();
+        let waiting = names(|state| matches!(state, MachineRun::Waits));
+        let saved = names(|state| matches!(state, MachineRun::Ended { is_saved: true, .. })).len();
+        let failed = names(|state| matches!(state, MachineRun::Ended { is_saved: false, .. }));
         let mut parts = vec![format!("{running} running, {} waiting, {saved} saved", waiting.len())];
         if !failed.is_empty() {
             parts.push(format!("{} NOT SAVED", failed.len()));
@@ -139,7 +139,7 @@ impl Board {
     }
 }
 
-impl State {
+impl MachineRun {
     fn counted(&self) -> Counted {
         match self {
             Self::Waits => Counted::default(),
@@ -151,28 +151,28 @@ impl State {
 
 impl Entry {
     fn measure(&mut self) {
-        if let State::Runs { counters, since, sample } = &mut self.state {
+        if let MachineRun::Runs { counters, since, sample } = &mut self.state {
             *sample = sample.next(Counted::of(counters), since.elapsed());
         }
     }
 
     fn drawn(&self) -> Option<String> {
-        let State::Runs { sample, .. } = &self.state else { return None };
+        let MachineRun::Runs { sample, .. } = &self.state else { return None };
         let name = cut(&self.name, NAME);
         Some(format!("{name:<NAME$} {} {}", bar(&sample.counted), line(sample)))
     }
 
     fn logged(&self) -> Option<String> {
-        let State::Runs { sample, .. } = &self.state else { return None };
+        let MachineRun::Runs { sample, .. } = &self.state else { return None };
         Some(format!("{}: {}", self.name, line(sample)))
     }
 
     fn json(&self) -> Value {
         let (state, left) = match &self.state {
-            State::Waits => ("waiting", None),
-            State::Runs { sample, .. } => ("running", sample.left()),
-            State::Ended { is_saved: true, .. } => ("saved", None),
-            State::Ended { is_saved: false, .. } => ("failed", None),
+            MachineRun::Waits => ("waiting", None),
+            MachineRun::Runs { sample, .. } => ("running", sample.left()),
+            MachineRun::Ended { is_saved: true, .. } => ("saved", None),
+            MachineRun::Ended { is_saved: false, .. } => ("failed", None),
         };
         let counted = self.state.counted();
         json!({

@@ -6,7 +6,7 @@ use super::inode::Inode;
 use super::{Ext, Piece};
 use crate::bytes::{le16, le32, slice, to_usize};
 use crate::fault::{Fault, Result};
-use crate::fs::walk::Walk;
+use crate::fs::walk::RangeWalk;
 
 const EXTENT_MAGIC: u16 = 0xf30a;
 /// No tree of the kernel's is deeper.
@@ -17,7 +17,7 @@ const DIRECT: u64 = 12;
 
 /// The pieces of a range, from its start on.
 pub(super) fn pieces(ext: &mut Ext, inode: &Inode, range: Range<u64>) -> Result<Vec<Piece>> {
-    let mut walk = Walk::new(range);
+    let mut walk = RangeWalk::new(range);
     if inode.has_extents() {
         let root = inode.block_area()?.to_vec();
         extents(ext, &root, DEPTH_MAX.saturating_add(1), &mut walk)?;
@@ -28,7 +28,13 @@ pub(super) fn pieces(ext: &mut Ext, inode: &Inode, range: Range<u64>) -> Result<
 }
 
 /// Blocks of the file that are at `start` of the volume.
-fn blocks(walk: &mut Walk, block_bytes: u64, blocks: Range<u64>, start: u64, is_written: bool) -> Result<()> {
+fn blocks(
+    walk: &mut RangeWalk,
+    block_bytes: u64,
+    blocks: Range<u64>,
+    start: u64,
+    is_written: bool,
+) -> Result<()> {
     let scale = |blocks: u64| blocks.saturating_mul(block_bytes);
     walk.extent(scale(blocks.start)..scale(blocks.end), || {
         let place = start.checked_mul(block_bytes).ok_or(Fault::Corrupt("a block behind the end"))?;
@@ -37,7 +43,7 @@ fn blocks(walk: &mut Walk, block_bytes: u64, blocks: Range<u64>, start: u64, is_
 }
 
 /// A node of a tree: deeper nodes have less depth, so that it has an end.
-fn extents(ext: &mut Ext, node: &[u8], above: u16, walk: &mut Walk) -> Result<()> {
+fn extents(ext: &mut Ext, node: &[u8], above: u16, walk: &mut RangeWalk) -> Result<()> {
     if le16(node, 0)? != EXTENT_MAGIC {
         return Err(Fault::Corrupt("a tree of extents that is none"));
     }
@@ -75,7 +81,7 @@ fn extents(ext: &mut Ext, node: &[u8], above: u16, walk: &mut Walk) -> Result<()
     Ok(())
 }
 
-fn lists(ext: &mut Ext, inode: &Inode, walk: &mut Walk) -> Result<()> {
+fn lists(ext: &mut Ext, inode: &Inode, walk: &mut RangeWalk) -> Result<()> {
     let area = inode.block_area()?.to_vec();
     let block_bytes = ext.block_bytes();
     let per_block = block_bytes / 4;

@@ -27,13 +27,13 @@ pub(super) enum Body {
         /// Of the whole stream; only the first part has them.
         size_bytes: u64,
         initialized_bytes: u64,
-        places: Vec<Place>,
+        places: Vec<DataRun>,
     },
 }
 
 /// Clusters that follow each other; without a place they are zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct DataRun {
     pub(super) clusters: u64,
     pub(super) at: Option<u64>,
 }
@@ -97,7 +97,7 @@ fn elsewhere(bytes: &[u8]) -> Result<Body> {
 }
 
 /// Lengths and distances, each in as many bytes as it needs.
-fn places(mut bytes: &[u8]) -> Result<Vec<Place>> {
+fn places(mut bytes: &[u8]) -> Result<Vec<DataRun>> {
     let mut found = Vec::new();
     let mut at = 0_i64;
     while let Some((head, rest)) = bytes.split_first() {
@@ -120,7 +120,7 @@ fn places(mut bytes: &[u8]) -> Result<Vec<Place>> {
                 Some(u64::try_from(at).map_err(|_| Fault::Corrupt("places of a file before the volume"))?)
             }
         };
-        found.push(Place { clusters, at: place });
+        found.push(DataRun { clusters, at: place });
         bytes = rest.get(length_bytes.saturating_add(offset_bytes)..).unwrap_or_default();
     }
     Ok(found)
@@ -143,10 +143,10 @@ mod tests {
         let found =
             places(&[0x31, 0x38, 0x73, 0x25, 0x34, 0x32, 0x14, 0x01, 0xe5, 0x11, 0x02, 0x01, 0x04, 0])
                 .unwrap();
-        assert_eq!(found[0], Place { clusters: 0x38, at: Some(0x34_2573) });
+        assert_eq!(found[0], DataRun { clusters: 0x38, at: Some(0x34_2573) });
         assert_eq!(found[1].clusters, 0x114);
         assert_eq!(found[1].at, Some(0x34_2573 + 0x02_11e5));
-        assert_eq!(found[2], Place { clusters: 4, at: None });
+        assert_eq!(found[2], DataRun { clusters: 4, at: None });
         assert!(places(&[0x11, 1, 0xf0]).is_err());
         assert!(places(&[0x11]).is_err());
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Ntfs;
-use super::attribute::{Attribute, Body, Place, size_bytes};
+use super::attribute::{Attribute, Body, DataRun, size_bytes};
 use super::lznt1;
 use crate::bytes::{slice, to_u64, to_usize};
 use crate::fault::{Fault, Result};
@@ -17,7 +17,7 @@ struct Stretch {
 
 fn stretches(parts: &[Attribute]) -> impl Iterator<Item = Stretch> + '_ {
     parts.iter().flat_map(|part| {
-        let (mut number, places): (u64, &[Place]) = match &part.body {
+        let (mut number, places): (u64, &[DataRun]) = match &part.body {
             Body::Elsewhere { first_cluster, places, .. } => (*first_cluster, places),
             Body::Here(_) => (0, &[]),
         };

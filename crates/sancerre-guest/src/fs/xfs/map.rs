@@ -6,7 +6,7 @@ use super::inode::{Fork, Format};
 use super::{Piece, Xfs};
 use crate::bytes::{be16, be64, slice, to_usize};
 use crate::fault::{Fault, Result};
-use crate::fs::walk::Walk;
+use crate::fs::walk::RangeWalk;
 
 const DEPTH_MAX: u16 = 10;
 const HEADER_BYTES: usize = 24;
@@ -28,7 +28,7 @@ fn extent(record: &[u8]) -> Result<Extent> {
 }
 
 impl Extent {
-    fn meet(&self, xfs: &Xfs, walk: &mut Walk) -> Result<()> {
+    fn meet(&self, xfs: &Xfs, walk: &mut RangeWalk) -> Result<()> {
         let scale = |blocks: u64| blocks.saturating_mul(xfs.geometry.block_bytes);
         walk.extent(scale(self.blocks.start)..scale(self.blocks.end), || {
             self.is_written.then(|| xfs.geometry.block_place(self.start)).transpose()
@@ -38,7 +38,7 @@ impl Extent {
 
 /// The pieces of a range, from its start on.
 pub(super) fn pieces(xfs: &Xfs, fork: &Fork, range: Range<u64>) -> Result<Vec<Piece>> {
-    let mut walk = Walk::new(range);
+    let mut walk = RangeWalk::new(range);
     match fork.format {
         Format::Extents => {
             for number in 0..fork.listed() {
@@ -66,7 +66,7 @@ fn children(
     most: usize,
     count: usize,
     level: u16,
-    walk: &mut Walk,
+    walk: &mut RangeWalk,
 ) -> Result<()> {
     let key = |number: usize| be64(node, header.saturating_add(number.saturating_mul(8)));
     for number in 0..count.min(most) {
@@ -86,7 +86,7 @@ fn children(
 }
 
 /// A block of the tree. Deeper ones have a lower level, so that it has an end.
-fn block(xfs: &Xfs, place: u64, level: u16, walk: &mut Walk) -> Result<()> {
+fn block(xfs: &Xfs, place: u64, level: u16, walk: &mut RangeWalk) -> Result<()> {
     let bytes = xfs.read_at(place, to_usize(xfs.geometry.block_bytes))?;
     let header = if xfs.geometry.is_v5 { HEADER_BYTES_V5 } else { HEADER_BYTES };
     let is_one = matches!(slice(&bytes, 0, 4)?, b"BMAP" | b"BMA3");

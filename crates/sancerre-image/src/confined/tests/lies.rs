@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::confined::channel::{Lane, pair};
-use crate::confined::wire::{Answer, Ask, Kind, PACKET_BYTES_MAX, Place, Role};
+use crate::confined::wire::{Answer, Ask, Kind, PACKET_BYTES_MAX, PlacedRun, Role};
 use crate::confined::{ConfinedDisk, Talk, look, open};
 use crate::foreign::ImageError;
 use crate::foreign::whole::Named;
@@ -93,7 +93,7 @@ fn answer_all(control: OwnedFd, packets: &[Vec<u8>]) {
 }
 
 fn runs(is_last: bool, places: &[(u64, Kind)]) -> Vec<u8> {
-    let place = |(length_bytes, kind): &(u64, Kind)| Place { length_bytes: *length_bytes, kind: *kind };
+    let place = |(length_bytes, kind): &(u64, Kind)| PlacedRun { length_bytes: *length_bytes, kind: *kind };
     Answer::Runs { is_last, runs: places.iter().map(place).collect() }.encode()
 }
 

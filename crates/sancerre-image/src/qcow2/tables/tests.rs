@@ -22,11 +22,11 @@ fn plain_entries_mean_what_the_document_says() {
             parts @ Cluster::Parts { .. } => panic!("{parts:?}"),
         })
     };
-    assert_eq!(whole(0).unwrap(), Place::Backing);
-    assert_eq!(whole(1).unwrap(), Place::Zero);
-    assert_eq!(whole(0x5_0001).unwrap(), Place::Zero);
-    assert_eq!(whole(0x5_0000).unwrap(), Place::Data { host: 0x5_0000 });
-    assert_eq!(whole(COPIED | 0x5_0000).unwrap(), Place::Data { host: 0x5_0000 });
+    assert_eq!(whole(0).unwrap(), ClusterPlace::Backing);
+    assert_eq!(whole(1).unwrap(), ClusterPlace::Zero);
+    assert_eq!(whole(0x5_0001).unwrap(), ClusterPlace::Zero);
+    assert_eq!(whole(0x5_0000).unwrap(), ClusterPlace::Data { host: 0x5_0000 });
+    assert_eq!(whole(COPIED | 0x5_0000).unwrap(), ClusterPlace::Data { host: 0x5_0000 });
     for wrong in [COPIED, 0x5_0200, 0x5_0002, 1 << 56 | 0x5_0000, COMPRESSED | COPIED | 0x5_0000] {
         assert!(whole(wrong).is_err(), "{wrong:#x}");
     }
@@ -40,10 +40,11 @@ fn compressed_entries_have_an_offset_and_sectors_by_the_size_of_clusters() {
         let sizes = geometry(3, bits, false, false);
         let at = 70 - bits;
         let entry = COMPRESSED | 0x1234 | 1 << at;
-        let expected = Place::Compressed { host: 0x1234, length_bytes: 1024 - 0x34 };
+        let expected = ClusterPlace::Compressed { host: 0x1234, length_bytes: 1024 - 0x34 };
         assert_eq!(cluster(&sizes, entry, 0).unwrap(), Cluster::Whole(expected), "{bits}");
         let most = COMPRESSED | ((1 << 62) - (1u64 << at));
-        let Cluster::Whole(Place::Compressed { length_bytes, .. }) = cluster(&sizes, most, 0).unwrap() else {
+        let Cluster::Whole(ClusterPlace::Compressed { length_bytes, .. }) = cluster(&sizes, most, 0).unwrap()
+        else {
             panic!("{bits}");
         };
         assert_eq!(length_bytes, 2 << bits);
@@ -58,22 +59,22 @@ fn parts_of_a_cluster_have_places_of_their_own() {
     let sizes = geometry(3, 16, true, false);
     let found = cluster(&sizes, 0x5_0000, 0b10 | 0b100 << 32).unwrap();
     let place = |within| sizes.place(found, within);
-    assert_eq!(place(0), (Place::Backing, 2048));
-    assert_eq!(place(2050), (Place::Data { host: 0x5_0802 }, 2046));
-    assert_eq!(place(4096), (Place::Zero, 2048));
-    assert_eq!(place(65_535), (Place::Backing, 1));
+    assert_eq!(place(0), (ClusterPlace::Backing, 2048));
+    assert_eq!(place(2050), (ClusterPlace::Data { host: 0x5_0802 }, 2046));
+    assert_eq!(place(4096), (ClusterPlace::Zero, 2048));
+    assert_eq!(place(65_535), (ClusterPlace::Backing, 1));
     assert!(cluster(&sizes, 0x5_0000, 1 | 1 << 32).is_err(), "both at once");
     assert!(cluster(&sizes, 0, 1).is_err(), "allocated nowhere");
     assert!(cluster(&sizes, 1, 0).is_err(), "the zero bit is not for these");
     let zeros = cluster(&sizes, 0, u64::from(u32::MAX) << 32).unwrap();
-    assert_eq!(sizes.place(zeros, 10_000).0, Place::Zero);
+    assert_eq!(sizes.place(zeros, 10_000).0, ClusterPlace::Zero);
 }
 
 #[test]
 fn a_data_file_has_clusters_where_the_guest_has_them() {
     let sizes = geometry(3, 16, false, true);
-    assert_eq!(cluster(&sizes, COPIED, 0).unwrap(), Cluster::Whole(Place::Data { host: 0 }));
-    assert_eq!(cluster(&sizes, 0, 0).unwrap(), Cluster::Whole(Place::Backing));
+    assert_eq!(cluster(&sizes, COPIED, 0).unwrap(), Cluster::Whole(ClusterPlace::Data { host: 0 }));
+    assert_eq!(cluster(&sizes, 0, 0).unwrap(), Cluster::Whole(ClusterPlace::Backing));
     assert!(cluster(&sizes, COPIED | 0x1_0000, 0).is_err());
 }
 
@@ -99,11 +100,11 @@ proptest! {
             let (place, length) = sizes.place(found, within);
             prop_assert!(length > 0 && within + length <= 1 << bits);
             match place {
-                Place::Data { host } => prop_assert!((host - within) % (1 << bits) == 0 && host < 1 << 56),
-                Place::Compressed { host, length_bytes } => {
+                ClusterPlace::Data { host } => prop_assert!((host - within) % (1 << bits) == 0 && host < 1 << 56),
+                ClusterPlace::Compressed { host, length_bytes } => {
                     prop_assert!(host < 1 << 56 && length_bytes <= 2 << bits && kind & 4 == 0);
                 }
-                Place::Zero | Place::Backing => {}
+                ClusterPlace::Zero | ClusterPlace::Backing => {}
             }
         }
         let _ = sizes.l2_offset(entry);

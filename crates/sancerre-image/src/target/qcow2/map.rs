@@ -27,7 +27,7 @@ const SECTORS_AT: u32 = 62 - (CLUSTER_BITS - 8);
 const SECTOR_BYTES: u64 = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum WrittenPlace {
     Nowhere,
     Plain { host: u64 },
     Compressed { host: u64, length_bytes: u64 },
@@ -63,7 +63,7 @@ impl Map {
         self.shared.get(to_usize(host_cluster)).copied().unwrap_or(1)
     }
 
-    pub(super) fn place(&self, file: &File, cluster: u64) -> io::Result<Place> {
+    pub(super) fn place(&self, file: &File, cluster: u64) -> io::Result<WrittenPlace> {
         let entry = self.entries(file, cluster, 1)?.first().copied().unwrap_or(0);
         if entry & COMPRESSED != 0 {
             let host = entry & (1u64 << SECTORS_AT).wrapping_sub(1);
@@ -72,10 +72,10 @@ impl Map {
             // The file need not have the last sector whole.
             let room = self.next.saturating_mul(CLUSTER_BYTES).saturating_sub(host);
             let length_bytes = bytes.saturating_sub(host % SECTOR_BYTES).min(room);
-            return Ok(Place::Compressed { host, length_bytes });
+            return Ok(WrittenPlace::Compressed { host, length_bytes });
         }
         let host = entry & OFFSET;
-        Ok(if host == 0 { Place::Nowhere } else { Place::Plain { host } })
+        Ok(if host == 0 { WrittenPlace::Nowhere } else { WrittenPlace::Plain { host } })
     }
 
     /// Where the bytes of a write go that touches one L2 table only. Zeros that are nowhere stay nowhere.
@@ -107,9 +107,9 @@ impl Map {
     /// Puts a whole cluster into a new cluster of the file. What was there before is given up.
     pub(super) fn replace(&mut self, file: &File, cluster: u64, bytes: &[u8]) -> io::Result<()> {
         match self.place(file, cluster)? {
-            Place::Nowhere => {}
-            Place::Plain { host } => return file.write_all_at(bytes, host),
-            Place::Compressed { host, length_bytes } => {
+            WrittenPlace::Nowhere => {}
+            WrittenPlace::Plain { host } => return file.write_all_at(bytes, host),
+            WrittenPlace::Compressed { host, length_bytes } => {
                 self.refer(host, length_bytes, |count| count.checked_sub(1))?;
             }
         }

@@ -35,9 +35,9 @@ type Paths = Vec<Vec<u8>>;
 ///
 /// Errors: the store's. A catalogue that cannot be read tells nothing: it may be what is lost.
 pub(super) async fn touched(
-    findings: &[Finding],
     repository: &Repository,
     log: &Log,
+    findings: &[Finding],
     memory_bytes: u64,
     monitor: &Monitor,
 ) -> Result<LostFiles, Failure> {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Context, Opened, Sandbox, open, waiting};
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
-use crate::guest_place::{Place, Spot, Spotted, failure};
+use crate::guest_place::{GuestPlace, Spot, Spotted, failure};
 
 /// What is read at once.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -26,8 +26,8 @@ Examples:
   sancerre cat 'dc01:latest:disk0:p2/a.docx' --stream Zone.Identifier")]
 pub(crate) struct Cat {
     /// The file
-    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = Place::parse)]
-    place: Place,
+    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = GuestPlace::parse)]
+    place: GuestPlace,
     /// A further stream of the file, of those that NTFS has
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Cat, context: &Context) -> Result<Done, Failure
 }
 
 pub(super) fn write(
-    place: &Place,
+    place: &GuestPlace,
     stream: Option<&str>,
     opened: &Opened,
     to: &mut dyn Write,

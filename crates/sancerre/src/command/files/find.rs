@@ -22,7 +22,7 @@ use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Said, Wanted, fi
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_names::{fits, shown};
-use crate::guest_place::{Place, Spot, is_folded};
+use crate::guest_place::{GuestPlace, Spot, is_folded};
 use crate::repository;
 
 const ID_DIGITS: usize = 8;
@@ -44,8 +44,8 @@ pub(crate) struct Find {
     #[arg(value_name = "PATTERN")]
     pattern: String,
     /// The snapshot, and a disk or folder of it
-    #[arg(value_name = "SNAPSHOT[:DISK[:PATH]]", value_parser = Place::parse)]
-    place: Place,
+    #[arg(value_name = "SNAPSHOT[:DISK[:PATH]]", value_parser = GuestPlace::parse)]
+    place: GuestPlace,
     /// In all snapshots of the machine, oldest first: a line where a name appears, changes its size or time, or is gone
     #[arg(long)]
     all: bool,
@@ -290,7 +290,7 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
 }
 
 impl Search {
-    fn all(&mut self, place: &Place, opened: &Opened) -> Result<(), Failure> {
+    fn all(&mut self, place: &GuestPlace, opened: &Opened) -> Result<(), Failure> {
         let spot = place.find(&opened.guest, &opened.disks, true)?;
         let (pattern, hits) = (&self.pattern, &mut self.hits);
         let mut look = |volume: u16, place: &str, entry: &FolderEntry| {

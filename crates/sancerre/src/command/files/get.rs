@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
-use sancerre_guest::{Extra, FileNode, Guest, NodeKind};
+use sancerre_guest::{Extra, Guest, NodeKind};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, open, stopping};
 use crate::beneath::Folder;
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
-use crate::extract::{Account, Extraction};
+use crate::extract::Extraction;
 use crate::guest_names::shown;
-use crate::guest_place::{Place, Spot, Spotted, failure};
+use crate::guest_place::{GuestPlace, Spot, Spotted, failure};
 use crate::guest_tar::Tar;
+use crate::guest_tree::{Account, Tree};
 use crate::guest_zip::Zip;
 use crate::plain;
 use crate::units::{count, size};
@@ -45,8 +46,8 @@ Examples:
   sancerre get web01:latest:disk0:p1/home --format tar --target - | ssh web01 tar -x -C /")]
 pub(crate) struct Get {
     /// The file or folder
-    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = Place::parse)]
-    place: Place,
+    #[arg(value_name = "SNAPSHOT:[DISK:]PATH", value_parser = GuestPlace::parse)]
+    place: GuestPlace,
     /// A directory (one that exists, or a path that ends in a slash), a file, or - for standard output
     #[arg(long, value_name = "PATH")]
     pub(crate) target: PathBuf,
@@ -182,17 +183,12 @@ fn aim(options: &Get, context: &Context) -> Result<Aim, Failure> {
     }
 }
 
-fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<Account, Failure> {
+fn write(place: &GuestPlace, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<Account, Failure> {
     let Spot::FolderEntry(spotted) = place.find(&opened.guest, &opened.disks, false)? else {
         return Err(Failure::usage("name a file or a folder; `sancerre restore` brings whole disks back"));
     };
     let Spotted { volume, node, name } = spotted;
-    let guest = Arc::clone(&opened.guest);
-    let folder = |path: &Path| {
-        Folder::of_user(path).map_err(|error| {
-            Failure::failed(format!("cannot write below {}: {error}; check the path", plain::path(path)))
-        })
-    };
+    let tree = Tree { guest: Arc::clone(&opened.guest), stop, volume, name, node };
     match aim {
         Aim::TreeFile { path, format, overwrite } => {
             let mut file = OpenOptions::new();
@@ -200,57 +196,41 @@ fn write(place: &Place, opened: &Opened, aim: Aim, stop: &AtomicBool) -> Result<
             let file = file.open(&path).map_err(|error| {
                 Failure::failed(format!("cannot write {}: {error}; check the path", plain::path(&path)))
             })?;
-            stream((guest, stop), format, BufWriter::new(file), (volume, name, node))
+            stream(&tree, format, BufWriter::new(file))
         }
-        Aim::Stream { to, format: Some(format) } => stream((guest, stop), format, to, (volume, name, node)),
+        Aim::Stream { to, format: Some(format) } => stream(&tree, format, to),
         Aim::Stream { mut to, format: None } => {
             super::cat::write(place, None, opened, &mut *to).map(Account::of_file)
         }
-        Aim::Folder { path, overwrite, token } => {
-            let mut extraction = extraction(guest, folder(&path)?, overwrite, token, stop)?;
-            match name {
-                // A folder that is named is what its content is put in.
-                Some(name) => extraction.entry(volume, &name, node)?,
-                None => extraction.tree(volume, &node)?,
-            }
-            Ok(extraction.account)
-        }
-        Aim::File { name, .. } if node.kind == NodeKind::Directory => Err(Failure::usage(format!(
+        // A folder that is named is what its content is put in.
+        Aim::Folder { path, overwrite, token } => extract(&tree, &path, overwrite, token),
+        Aim::File { name, .. } if tree.node.kind == NodeKind::Directory => Err(Failure::usage(format!(
             "{} is a folder: write a slash behind the target {}",
             place.rest,
             shown(&name)
         ))),
-        Aim::File { folder: path, name, overwrite, token } => {
-            let mut extraction = extraction(guest, folder(&path)?, overwrite, token, stop)?;
-            extraction.entry(volume, &name, node)?;
-            Ok(extraction.account)
+        Aim::File { folder, name, overwrite, token } => {
+            extract(&Tree { name: Some(name), ..tree }, &folder, overwrite, token)
         }
     }
 }
 
 /// Writes one file, link or folder as a stream.
-fn stream(
-    (guest, stop): (Arc<Guest>, &AtomicBool),
-    format: TreeFormat,
-    to: impl Write,
-    (volume, name, node): (u16, Option<Vec<u8>>, FileNode),
-) -> Result<Account, Failure> {
-    let name = name.as_deref().unwrap_or(b"");
+fn stream(tree: &Tree<'_>, format: TreeFormat, to: impl Write) -> Result<Account, Failure> {
     match format {
-        TreeFormat::Tar => Tar::new(guest, to, stop).write(volume, name, node),
-        TreeFormat::Zip => Zip::new(guest, to, stop).write(volume, name, node),
+        TreeFormat::Tar => Tar::write(tree, to),
+        TreeFormat::Zip => Zip::write(tree, to),
     }
 }
 
-fn extraction(
-    guest: Arc<Guest>,
-    folder: Folder,
-    overwrite: bool,
-    token: String,
-    stop: &AtomicBool,
-) -> Result<Extraction<'_>, Failure> {
-    Extraction::new(guest, folder, overwrite, token, stop)
-        .map_err(|error| Failure::failed(format!("cannot look at the target: {error}; check the path")))
+/// Writes one file, link or folder below a folder of this machine.
+fn extract(tree: &Tree<'_>, path: &Path, overwrite: bool, token: String) -> Result<Account, Failure> {
+    let folder = Folder::of_user(path).map_err(|error| {
+        Failure::failed(format!("cannot write below {}: {error}; check the path", plain::path(path)))
+    })?;
+    let extraction = Extraction::new(folder, overwrite, token)
+        .map_err(|error| Failure::failed(format!("cannot look at the target: {error}; check the path")))?;
+    extraction.write(tree)
 }
 
 /// How long a further stream of a file is.

@@ -1,7 +1,8 @@
 //! `history`: a file of a guest in each snapshot of its machine. Nights in which it lies where it lay, in the same chunks, cost
 //! no read of its content.
 
-use std::ops::Range;
+mod night;
+
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,21 +12,20 @@ use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
 use sancerre_engine::restore::{self, SnapshotReader};
 use sancerre_engine::select::{names_of_machines, public_names};
-use sancerre_format::file_catalogue::{CataloguedFile, FileSpot, SpotPlace};
-use sancerre_format::id::{ContentId, SessionId};
+use sancerre_format::id::SessionId;
 use sancerre_format::names::{Time, Title};
-use sancerre_guest::{FileNode, GuestError, GuestFile, NodeKind, RunPlace};
+use sancerre_guest::FileNode;
 use serde_json::{Value, json};
 
-use super::{Context, Opened, Sandbox, open_with, time, waiting};
+use super::{Context, Sandbox, open_with, time};
 use crate::access::Access;
 use crate::catalogue::Spot as CatalogueSpot;
-use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Wanted, file_node};
+use crate::catalogue::{Catalogue, CatalogueUse, Memo, PathStep, Wanted};
 use crate::command::ended;
 use crate::exit::{Done, Exit, Failure};
-use crate::guest_place::{self, Spot, Spotted, failure};
 use crate::output::{Align, table};
 use crate::repository;
+use night::{FileChange, Night, by_disks, compared};
 
 const COLUMNS: [(&str, Align); 5] = [
     ("id", Align::Left),
@@ -35,8 +35,6 @@ const COLUMNS: [(&str, Align); 5] = [
     ("content", Align::Left),
 ];
 const ID_DIGITS: usize = 8;
-/// What is compared at once where places do not tell.
-const PIECE_BYTES: u64 = 4 << 20;
 
 /// Say how a file of a guest was in each of its snapshots: its size, its time, and whether its content changed.
 ///
@@ -57,21 +55,6 @@ pub(crate) struct History {
     sandbox: Sandbox,
 }
 
-/// A file in one snapshot.
-struct Night {
-    content: Content,
-    node: FileNode,
-    places: Vec<Part>,
-}
-
-/// How its bytes are read.
-enum Content {
-    /// By the child that told of it.
-    Guest { opened: Opened, volume: u16 },
-    /// By its places.
-    Places(Vec<Arc<SnapshotDisk>>),
-}
-
 /// What all nights share.
 struct Nights<'a> {
     options: &'a History,
@@ -84,34 +67,11 @@ struct Nights<'a> {
     by_catalogue: usize,
 }
 
-/// A stretch of a file, by what it says of its content without it being read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Hole(u64),
-    /// Bytes in a structure of the file system, which are few.
-    Held(Vec<u8>),
-    Chunks {
-        disk: u16,
-        range: Range<u64>,
-        chunks: Vec<(u64, ContentId)>,
-    },
-}
-
-/// What became of the file in a night.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    First,
-    Same,
-    Changed,
-    Missing,
-    Unreadable,
-}
-
 struct Row {
     id: String,
     time: Time,
     node: Option<FileNode>,
-    state: State,
+    state: FileChange,
 }
 
 pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Failure> {
@@ -128,27 +88,8 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     let cache = ChunkCache::new(context.global.memory);
     let (memo, by_catalogue) = (Memo::default(), 0);
     let mut nights = Nights { options: &options, context, path, repository, log, cache, memo, by_catalogue };
-    let (mut rows, mut last, mut worst) = (Vec::new(), None::<Night>, Exit::Done);
-    for (session, time) in sessions {
-        let id = session.intent.to_string();
-        let (node, state) = match nights.look(session).await {
-            Ok(None) => (None, State::Missing),
-            Ok(Some(night)) => {
-                let node = night.node.clone();
-                let (night, state) = compared(last.take(), night).await?;
-                last = Some(night);
-                (Some(node), state)
-            }
-            Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
-            Err(failure) => {
-                context.output.warning(&format!("{id}: {}", failure.message));
-                worst = failure.exit;
-                (None, State::Unreadable)
-            }
-        };
-        rows.push(Row { id, time, node, state });
-    }
-    if rows.iter().all(|row| row.state == State::Missing) {
+    let (rows, worst) = nights.rows(sessions).await?;
+    if rows.iter().all(|row| row.state == FileChange::Missing) {
         return Err(Failure::usage(format!("no snapshot of {vm} has {path}")));
     }
     context.output.result(&table(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>()))?;
@@ -184,6 +125,31 @@ pub(super) fn nights(
 }
 
 impl Nights<'_> {
+    /// What became of the file in one snapshot after the other, and the worst that came in between.
+    async fn rows(&mut self, sessions: Vec<(SessionId, Time)>) -> Result<(Vec<Row>, Exit), Failure> {
+        let (mut rows, mut last, mut worst) = (Vec::new(), None::<Night>, Exit::Done);
+        for (session, time) in sessions {
+            let id = session.intent.to_string();
+            let (node, state) = match self.look(session).await {
+                Ok(None) => (None, FileChange::Missing),
+                Ok(Some(night)) => {
+                    let node = night.node.clone();
+                    let (night, state) = compared(last.take(), night).await?;
+                    last = Some(night);
+                    (Some(node), state)
+                }
+                Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+                Err(failure) => {
+                    self.context.output.warning(&format!("{id}: {}", failure.message));
+                    worst = failure.exit;
+                    (None, FileChange::Unreadable)
+                }
+            };
+            rows.push(Row { id, time, node, state });
+        }
+        Ok((rows, worst))
+    }
+
     /// The file in one snapshot; none when it is not there.
     async fn look(&mut self, session: SessionId) -> Result<Option<Night>, Failure> {
         let reader = restore::open(&self.repository, &self.log, session).await?;
@@ -228,169 +194,17 @@ impl Nights<'_> {
             let Some(member) = reader.member(name) else { return Ok(None) };
             disks.push(SnapshotDisk::open(reader, member, &self.cache, &monitor)?);
         }
-        let node = file_node(&file);
-        let places = match node.kind {
-            NodeKind::File => catalogued_places(&file, &disks).await?,
-            _ => Some(Vec::new()),
-        };
-        Ok(places.map(|places| Some(Night { content: Content::Places(disks), node, places })))
+        Ok(Night::of_catalogue(&file, disks).await?.map(Some))
     }
 }
 
-/// What is known of a file's content by its places; none where those are not told.
-async fn catalogued_places(
-    file: &CataloguedFile,
-    disks: &[Arc<SnapshotDisk>],
-) -> Result<Option<Vec<Part>>, Error> {
-    let Some(spots) = &file.spots else { return Ok(None) };
-    let mut parts = Vec::new();
-    for FileSpot { length_bytes, place } in spots {
-        parts.push(match place {
-            SpotPlace::Hole => Part::Hole(*length_bytes),
-            SpotPlace::Held => return Ok(None),
-            SpotPlace::Disk { disk, offset } => {
-                let range = *offset..offset.saturating_add(*length_bytes);
-                let Some(reader) = disks.get(usize::from(*disk)) else { return Ok(None) };
-                // A catalogue may lie.
-                if range.end > reader.size_bytes() {
-                    return Ok(None);
-                }
-                Part::Chunks { disk: *disk, chunks: reader.content_ids(range.clone()).await?, range }
-            }
-        });
-    }
-    Ok(Some(parts))
-}
-
-/// The same by the disks.
-async fn by_disks(opened: Opened, path: String) -> Result<Option<Night>, Failure> {
-    waiting(move || {
-        let spot = match guest_place::find(&opened.guest, &opened.disks, &path, true) {
-            Ok(spot) => spot,
-            Err(failure) if failure.exit == Exit::Usage => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
-        let Spot::FolderEntry(Spotted { volume, node, .. }) = spot else {
-            return Err(Failure::usage("name a file; `sancerre diff` compares whole disks"));
-        };
-        let places =
-            if node.kind == NodeKind::File { places(&opened, volume, &node, &path)? } else { Vec::new() };
-        Ok(Some(Night { content: Content::Guest { opened, volume }, node, places }))
-    })
-    .await
-}
-
-/// What is known of a file's content without it.
-fn places(opened: &Opened, volume: u16, node: &FileNode, path: &str) -> Result<Vec<Part>, Failure> {
-    let mut file = GuestFile::new(Arc::clone(&opened.guest), volume, node.id, b"", node.size_bytes);
-    let (mut parts, mut at) = (Vec::new(), 0);
-    let failed = |error: GuestError| failure(path, error);
-    while let Some(run) = file.run(at).map_err(failed)? {
-        parts.push(match run.place {
-            RunPlace::Hole => Part::Hole(run.length_bytes),
-            RunPlace::Held => {
-                let length = run.length_bytes.min(PIECE_BYTES);
-                let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-                file.read_at(at, &mut bytes).map_err(failed)?;
-                at = at.saturating_add(length);
-                parts.push(Part::Held(bytes));
-                continue;
-            }
-            RunPlace::Disk { disk, offset } => {
-                let range = offset..offset.saturating_add(run.length_bytes);
-                let reader = opened.snapshot_disks.get(usize::from(disk));
-                let reader = reader.ok_or_else(|| Failure::from(Error::bug("a disk that is not there")))?;
-                let chunks = tokio::runtime::Handle::current().block_on(reader.content_ids(range.clone()))?;
-                Part::Chunks { disk, range, chunks }
-            }
-        });
-        at = at.saturating_add(run.length_bytes);
-    }
-    Ok(parts)
-}
-
-/// By places where those are the same; else by all bytes.
-async fn compared(last: Option<Night>, night: Night) -> Result<(Night, State), Failure> {
-    let Some(last) = last else { return Ok((night, State::First)) };
-    if (last.node.kind, last.node.size_bytes) != (night.node.kind, night.node.size_bytes) {
-        return Ok((night, State::Changed));
-    }
-    if last.places == night.places {
-        return Ok((night, State::Same));
-    }
-    waiting(move || {
-        let (mut one, mut other) = (last.file(), night.file());
-        let mut at = 0;
-        while at < night.node.size_bytes {
-            let length = night.node.size_bytes.saturating_sub(at).min(PIECE_BYTES);
-            let mut pieces = [0, 1].map(|_| vec![0; usize::try_from(length).unwrap_or(0)]);
-            let [before, after] = &mut pieces;
-            last.read(&mut one, at, before)?;
-            night.read(&mut other, at, after)?;
-            if before != after {
-                return Ok((night, State::Changed));
-            }
-            at = at.saturating_add(length);
-        }
-        Ok((night, State::Same))
-    })
-    .await
-}
-
-impl Night {
-    /// As the child reads it, where there is one.
-    fn file(&self) -> Option<GuestFile> {
-        let Content::Guest { opened, volume } = &self.content else { return None };
-        Some(GuestFile::new(Arc::clone(&opened.guest), *volume, self.node.id, b"", self.node.size_bytes))
-    }
-
-    fn read(&self, file: &mut Option<GuestFile>, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        match (&self.content, file) {
-            (Content::Places(disks), _) => self.read_places(disks, offset, buffer),
-            (_, Some(file)) => {
-                file.read_at(offset, buffer).map_err(|error| failure("the content of the file", error))
-            }
-            (_, None) => Err(Error::bug("a file that nobody reads").into()),
-        }
-    }
-
-    fn read_places(
-        &self,
-        disks: &[Arc<SnapshotDisk>],
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<(), Failure> {
-        let (mut start, end) = (0, offset.saturating_add(buffer.len() as u64));
-        buffer.fill(0);
-        for part in &self.places {
-            let length = match part {
-                Part::Hole(length) => *length,
-                Part::Held(bytes) => bytes.len() as u64,
-                Part::Chunks { range, .. } => range.end.saturating_sub(range.start),
-            };
-            let (from, to) = (offset.max(start), end.min(start.saturating_add(length)));
-            if let Part::Chunks { disk, range, .. } = part
-                && from < to
-                && let Some(disk) = disks.get(usize::from(*disk))
-            {
-                let within = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
-                let piece = buffer.get_mut(within(from)..within(to)).unwrap_or_default();
-                let at = range.start.saturating_add(from.saturating_sub(start));
-                tokio::runtime::Handle::current().block_on(disk.read(at, piece))?;
-            }
-            start = start.saturating_add(length);
-        }
-        Ok(())
-    }
-}
-
-fn word(state: State) -> &'static str {
+fn word(state: FileChange) -> &'static str {
     match state {
-        State::First => "first",
-        State::Same => "same",
-        State::Changed => "changed",
-        State::Missing => "missing",
-        State::Unreadable => "unreadable",
+        FileChange::First => "first",
+        FileChange::Same => "same",
+        FileChange::Changed => "changed",
+        FileChange::Missing => "missing",
+        FileChange::Unreadable => "unreadable",
     }
 }
 

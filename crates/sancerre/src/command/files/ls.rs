@@ -8,7 +8,7 @@ use super::{Context, Opened, Sandbox, entry_json, letter, open, time, waiting};
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_names::shown;
-use crate::guest_place::{Place, Spot, Spotted, failure, root};
+use crate::guest_place::{GuestPlace, Spot, Spotted, failure, root};
 use crate::output::{Align, table};
 use crate::units::size;
 
@@ -43,8 +43,8 @@ Examples:
   sancerre ls 3f9a12cc:/srv --json")]
 pub(crate) struct Ls {
     /// The snapshot, and a disk or path of it
-    #[arg(value_name = "SNAPSHOT[:DISK[:PATH]]", value_parser = Place::parse)]
-    place: Place,
+    #[arg(value_name = "SNAPSHOT[:DISK[:PATH]]", value_parser = GuestPlace::parse)]
+    place: GuestPlace,
     /// With modes, owners, sizes and times
     #[arg(short, long)]
     long: bool,
@@ -100,7 +100,7 @@ pub(crate) async fn run(options: Ls, context: &Context) -> Result<Done, Failure>
     ))
 }
 
-fn look(place: &Place, opened: &Opened, wants_targets: bool) -> Result<Found, Failure> {
+fn look(place: &GuestPlace, opened: &Opened, wants_targets: bool) -> Result<Found, Failure> {
     let guest = &opened.guest;
     match place.find(guest, &opened.disks, false)? {
         Spot::Guest => Ok(Found::Volumes((0..guest.volumes().len()).collect())),

@@ -1,15 +1,16 @@
 //! `mount`: the disks of a snapshot as folders and files, until a signal comes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use fuser::{Config, MountOption, Session};
+use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
 use serde_json::json;
 
-use super::{Context, Sandbox, open};
+use super::{Context, Opened, Sandbox, open};
 use crate::command::{ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_mount::{GuestTree, RAW, folder_name};
@@ -53,16 +54,35 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
     }
     let reader = restore::open(&options.snapshot, context).await?;
     let opened = open(&reader, &options.sandbox, context).await?;
+    let session = mounted(&options.directory, &opened, context)?;
+    tell(&reader, &opened, &directory, context);
+    serve(session, &directory, context).await?;
+    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
+    let (_, fetched_bytes) = opened.cache.fetched();
+    Ok(ended(
+        exit,
+        [
+            ("snapshot", json!(reader.manifest().session.intent.to_string())),
+            ("vm", json!(reader.vm().to_string())),
+            ("fetched_bytes", json!(fetched_bytes)),
+        ],
+    ))
+}
+
+fn mounted(directory: &Path, opened: &Opened, context: &Context) -> Result<Session<GuestTree>, Failure> {
     let output = Arc::clone(&context.output);
     let tree =
         GuestTree::new(Arc::clone(&opened.guest), opened.disks.clone(), move |text| output.warning(&text));
-    let mut session = Session::new(tree, &options.directory, &config()).map_err(|error| {
+    Session::new(tree, directory, &config()).map_err(|error| {
         Failure::failed(format!(
-            "cannot mount on {directory}: {error}; /dev/fuse and, but for root, the program fusermount3 (package fuse3) \
-             must be there"
+            "cannot mount on {}: {error}; /dev/fuse and, but for root, the program fusermount3 (package fuse3) must be \
+             there",
+            plain::path(directory)
         ))
-    })?;
-    let mut unmounter = session.unmount_callable();
+    })
+}
+
+fn tell(reader: &SnapshotReader, opened: &Opened, directory: &str, context: &Context) {
     let names: Vec<String> = opened.disks.iter().map(|disk| folder_name(disk)).collect();
     match context.output.is_json() {
         true => context.output.status([("mounted".to_owned(), json!(names))].into_iter().collect()),
@@ -73,6 +93,11 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
             names.join(", ")
         )),
     }
+}
+
+/// Answers the kernel until somebody unmounts it or a signal comes, and unmounts it then.
+async fn serve(mut session: Session<GuestTree>, directory: &str, context: &Context) -> Result<(), Failure> {
+    let mut unmounter = session.unmount_callable();
     let mut serving = tokio::task::spawn_blocking(move || session.run());
     let ended_itself = until_signal(async {
         match (&mut serving).await {
@@ -88,31 +113,19 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
     .await;
     match ended_itself {
         Err(failure) if failure.exit != Exit::Interrupted => return Err(failure),
-        Ok(()) => {}
+        Ok(()) => return Ok(()),
         // The signal is the normal end.
-        Err(_) => {
-            unmounter.unmount().map_err(|error| {
-                Failure::failed(format!(
-                    "cannot unmount {directory}: {error}; `umount -l {directory}` does it"
-                ))
-            })?;
-            if tokio::time::timeout(PATIENCE, serving).await.is_err() {
-                context.output.warning(&format!(
-                    "{directory} is still in use; the kernel gives it back when it is not"
-                ));
-            }
-        }
+        Err(_) => {}
     }
-    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
-    let (_, fetched_bytes) = opened.cache.fetched();
-    Ok(ended(
-        exit,
-        [
-            ("snapshot", json!(reader.manifest().session.intent.to_string())),
-            ("vm", json!(reader.vm().to_string())),
-            ("fetched_bytes", json!(fetched_bytes)),
-        ],
-    ))
+    unmounter.unmount().map_err(|error| {
+        Failure::failed(format!("cannot unmount {directory}: {error}; `umount -l {directory}` does it"))
+    })?;
+    if tokio::time::timeout(PATIENCE, serving).await.is_err() {
+        context
+            .output
+            .warning(&format!("{directory} is still in use; the kernel gives it back when it is not"));
+    }
+    Ok(())
 }
 
 fn config() -> Config {

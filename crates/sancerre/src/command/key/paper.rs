@@ -150,7 +150,7 @@ fn label(recipient: &str) -> Result<Name, Failure> {
 }
 
 /// Where the repository is, for somebody who stands before another machine in ten years.
-struct Place {
+struct RepositoryPlace {
     shown: String,
     /// One command, with blanks for what is secret.
     exports: String,
@@ -158,7 +158,7 @@ struct Place {
     advice: Option<&'static str>,
 }
 
-impl Place {
+impl RepositoryPlace {
     /// The whole path or URL, whichever part of it was typed; of a bucket also where its provider is.
     fn of(repository: &Repository, environment: &Environment) -> Result<Self, Failure> {
         let typed = repository.store.location();
@@ -220,7 +220,7 @@ impl Sheet {
             return Err(Failure::failed("the code does not fit a QR code; this is a bug, please report it"));
         };
         let trust = &repository.keys.trust;
-        let (place, anchor) = (Place::of(repository, environment)?, trust.admin.fingerprint());
+        let (place, anchor) = (RepositoryPlace::of(repository, environment)?, trust.admin.fingerprint());
         let lines = [
             "SANCERRE RECOVERY SHEET: whoever holds it can read every backup. Keep it in a safe.".to_owned(),
             String::new(),

@@ -46,23 +46,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Done, Failure> {
     let started = Instant::now();
-    if options.compress || options.format.is_some_and(|format| format != Format::Raw) {
-        return Err(Failure::usage(format!(
-            "an image cannot be written to {} from its start to its end; restore it to a file, or leave --format and \
-             --compress out",
-            plain::path(&options.target)
-        )));
-    }
-    if options.in_place {
-        return Err(Failure::usage("--in-place writes over a file or a device, and this is none"));
-    }
-    if options.resume || options.wipe_rest {
-        return Err(Failure::usage(format!(
-            "{} takes a disk from its start to its end, so nothing can be resumed or wiped there; leave --resume and \
-             --wipe-rest out",
-            plain::path(&options.target)
-        )));
-    }
+    refuse_odd(options)?;
     if matches!(stream, Stream::Stdout) {
         context.needs_stdout()?;
     }
@@ -89,6 +73,27 @@ pub(super) async fn run(
     let job = Job { member, path: options.target.clone() };
     let done = finish(context, &reader, &[Restored { job, report }], started.elapsed());
     Ok(if is_whole { done } else { Done { exit: Exit::NotAsAsked, ..done } })
+}
+
+/// What cannot be done to a disk that is written from its start to its end.
+fn refuse_odd(options: &Restore) -> Result<(), Failure> {
+    let target = plain::path(&options.target);
+    if options.compress || options.format.is_some_and(|format| format != Format::Raw) {
+        return Err(Failure::usage(format!(
+            "an image cannot be written to {target} from its start to its end; restore it to a file, or leave --format and \
+             --compress out"
+        )));
+    }
+    if options.in_place {
+        return Err(Failure::usage("--in-place writes over a file or a device, and this is none"));
+    }
+    if options.resume || options.wipe_rest {
+        return Err(Failure::usage(format!(
+            "{target} takes a disk from its start to its end, so nothing can be resumed or wiped there; leave --resume \
+             and --wipe-rest out"
+        )));
+    }
+    Ok(())
 }
 
 /// Opens a pipe, once somebody reads from it.

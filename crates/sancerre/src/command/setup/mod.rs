@@ -87,7 +87,7 @@ pub(crate) enum By {
 
 /// What is there of the repository when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RepositoryState {
     /// Nothing.
     New,
     /// A repository of which this host has no key file.
@@ -125,7 +125,7 @@ fn key_place(context: &Context) -> PathBuf {
     named.unwrap_or_else(|| PathBuf::from(MACHINE_KEY_FILE))
 }
 
-async fn state(context: &Context, answers: &Answers, key: &Path) -> Result<State, Failure> {
+async fn state(context: &Context, answers: &Answers, key: &Path) -> Result<RepositoryState, Failure> {
     let looking = context.step(answers.global(context, None), context.environment.clone());
     let is_there = match repository::store(&looking, false) {
         Ok(store) => store.get(names::CONFIG).await?.is_some(),
@@ -133,9 +133,9 @@ async fn state(context: &Context, answers: &Answers, key: &Path) -> Result<State
         Err(failure) => return Err(failure),
     };
     match (is_there, key.exists()) {
-        (true, true) => Ok(State::Ours),
-        (true, false) => Ok(State::Foreign),
-        (false, false) => Ok(State::New),
+        (true, true) => Ok(RepositoryState::Ours),
+        (true, false) => Ok(RepositoryState::Foreign),
+        (false, false) => Ok(RepositoryState::New),
         (false, true) => Err(Failure::usage(format!(
             "there is no repository at {}, and a key file {} is there: either the disk or share with the repository is not \
              mounted, or the key file belongs to another one; then name another with --key-file. Nothing was done",
@@ -146,7 +146,7 @@ async fn state(context: &Context, answers: &Answers, key: &Path) -> Result<State
 }
 
 struct Plan {
-    state: State,
+    state: RepositoryState,
     answers: Answers,
     /// Where this host's key file is, or will be.
     key: PathBuf,
@@ -159,12 +159,12 @@ impl Plan {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let key = self.key.display().to_string();
         match self.state {
-            State::Ours => None,
-            State::New => {
+            RepositoryState::Ours => None,
+            RepositoryState::New => {
                 let writer = options.writer.iter().flat_map(|name| ["--writer".to_owned(), name.to_string()]);
                 Some(words(&["init", "--key-file-out", &key]).into_iter().chain(writer).collect())
             }
-            State::Foreign => {
+            RepositoryState::Foreign => {
                 let writer = options.writer.clone().unwrap_or_else(super::init::host_name);
                 Some(words(&["key", "add", "writer", writer.as_str(), "--out", &key]))
             }
@@ -188,7 +188,7 @@ impl Plan {
         let mut command = |words: &[String]| text.push_str(&format!("sancerre {}\n", words.join(" ")));
         self.making(options).iter().for_each(|words| command(words));
         command(&self.backup());
-        if self.state == State::New {
+        if self.state == RepositoryState::New {
             command(&Self::sheet(options));
         }
         text.push_str("the backup is restored, to nowhere, and compared with the disks\n");
@@ -220,7 +220,8 @@ impl Plan {
         for file in &self.files {
             written.push(file.write()?);
         }
-        let has_snapshot = self.state == State::Ours && has_snapshot(&own, &self.answers.vm).await?;
+        let has_snapshot =
+            self.state == RepositoryState::Ours && has_snapshot(&own, &self.answers.vm).await?;
         let saved = match has_snapshot {
             true => {
                 context.output.message(&format!("{} has a snapshot already", self.answers.vm));
@@ -234,7 +235,7 @@ impl Plan {
         };
         let started = schedule::start(options, &self.answers, &written, context)?;
         files::tell(context, &written);
-        if self.state == State::New {
+        if self.state == RepositoryState::New {
             step(&making, Self::sheet(options)).await?;
         }
         let is_fine = saved == Exit::Done
@@ -257,17 +258,17 @@ impl Plan {
     fn passphrase(&self, context: &Context) -> Result<Option<SecretString>, Failure> {
         let (environment, prompt) = (&context.environment, &context.prompt);
         match self.state {
-            State::New => passphrase::find_first(environment, prompt, &context.host).map(Some),
-            State::Foreign => passphrase::find(environment, prompt, OF_REPOSITORY).map(Some),
-            State::Ours if passphrase::is_given(environment) => {
+            RepositoryState::New => passphrase::find_first(environment, prompt, &context.host).map(Some),
+            RepositoryState::Foreign => passphrase::find(environment, prompt, OF_REPOSITORY).map(Some),
+            RepositoryState::Ours if passphrase::is_given(environment) => {
                 passphrase::find(environment, prompt, OF_REPOSITORY).map(Some)
             }
-            State::Ours => Ok(None),
+            RepositoryState::Ours => Ok(None),
         }
     }
 }
 
-impl State {
+impl RepositoryState {
     fn fate(self) -> files::Fate {
         if self == Self::Ours { files::Fate::There } else { files::Fate::Made }
     }
