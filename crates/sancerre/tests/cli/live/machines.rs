@@ -95,7 +95,7 @@ fn seconds_frozen() {
         .map(|_| {
             let saved = host.back_up("db01");
             let frozen = saved["frozen"].as_str().unwrap_or_else(|| panic!("{saved}"));
-            let (_, after) = frozen.split_once("ms:").unwrap();
+            let (_, after) = frozen.split_once(",ms:").unwrap();
             let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
             digits.parse().unwrap()
         })
