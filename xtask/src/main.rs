@@ -53,6 +53,9 @@ usage: cargo xtask COMMAND
   bench files [PROGRAM]
                        files of guests: a catalogue of a million, a year of nights, one file from far away; 12 GB below
                        target/bench, as root
+  bench live [PROGRAM [WORD]]
+                       machines that run and come back, on libvirt and QEMU, by a far store; all, or what begins with WORD
+                       (exports, machines, recoveries, machines::loss); 20 GB, as root
   bench store FLEET    the same to an S3 server, near and far, with the requests that it costs
 ";
 
@@ -84,6 +87,9 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["bench", "files", program] => bench::files::run(Some(program)),
         ["bench", "formats"] => bench::formats::run(None),
         ["bench", "formats", program] => bench::formats::run(Some(program)),
+        ["bench", "live"] => bench::live::run(None, ""),
+        ["bench", "live", program] => bench::live::run(Some(program), ""),
+        ["bench", "live", program, word] => bench::live::run(Some(program), word),
         ["bench", fleet] => bench::run(fleet),
         ["nights", options @ ..] => nights::run(options),
         ["fuzz"] => fuzz::run("all", "60"),

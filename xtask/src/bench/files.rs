@@ -2,7 +2,7 @@
 //! from far away, a mount beside `dump`. Needs root, to fill file systems. With a program named, that one is measured and
 //! nothing is built; with `MILLION` and `NIGHTS` in the environment, other numbers of files and nights.
 
-use super::link::{Line, Link};
+use super::link::{FAR, Link};
 use super::measured::Measured;
 use crate::shell;
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const FAR: Line = Line { latency: Duration::from_millis(30), stream_bytes_per_second: 85e6 };
 const IN_FOLDER: u64 = 50;
 
 /// Fills a tree; the arguments are the mount, the number of files, and how many are in a folder. Sizes and contents follow from

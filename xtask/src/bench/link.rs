@@ -22,6 +22,9 @@ pub(super) struct Line {
     pub(super) stream_bytes_per_second: f64,
 }
 
+/// To a store across the country.
+pub(super) const FAR: Line = Line { latency: Duration::from_millis(30), stream_bytes_per_second: 85e6 };
+
 /// Requests and bytes since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counts {

@@ -8,6 +8,7 @@ mod cost;
 pub(crate) mod files;
 pub(crate) mod formats;
 mod link;
+pub(crate) mod live;
 mod measured;
 mod report;
 pub(crate) mod store;

@@ -116,7 +116,27 @@ impl Recovering {
             before = before.saturating_add(*size);
         }
         look(HydrationProgress { total_bytes, done_bytes: before });
+        if hydration.unfinished.is_empty() {
+            self.survive()?;
+        }
         Ok(hydration)
+    }
+
+    /// QEMU, up to 10.0, may die in the moment in which a job ends, when the disk is whole already.
+    fn survive(&self) -> Result<(), PullError> {
+        loop {
+            let disks = self.recovered.restored.disks.iter();
+            let jobs: Result<Vec<_>, _> =
+                disks.map(|(target, _, _)| BlockJob::find(&self.virsh, &self.uuid, target)).collect();
+            // A machine that has just died has no jobs to ask for.
+            match (self.state()?, jobs) {
+                (MachineState::Died, _) => return Err(PullError::Died),
+                // It was shut down, and needs nothing more.
+                (MachineState::Off, _) => return Ok(()),
+                (_, Ok(jobs)) if jobs.iter().flatten().any(BlockJob::is_pull) => sleep(LOOK),
+                (_, jobs) => return Ok(jobs.map(drop)?),
+            }
+        }
     }
 
     /// Whether no job works on a disk. One of another program is waited for, and said once: the guest needs the export until then,

@@ -26,6 +26,7 @@ mod keys;
 mod killed;
 mod later;
 mod libvirt;
+mod live;
 mod lock;
 mod lost_keys;
 mod maps;

@@ -69,10 +69,7 @@ fn wait_until_running(host: &Host, name: &str, child: &mut Child) {
     }
 }
 
-/// Has not passed from its beginning to its end yet: QEMU 10.0 may die when a pull ends (RECOVERY.md), and then nobody starts the
-/// machine whose disks are whole.
 #[test]
-#[ignore = "QEMU 10.0 may die at the end of a pull"]
 fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
     let Some(mut host) = Host::start() else { return };
     let before = saved(&host);

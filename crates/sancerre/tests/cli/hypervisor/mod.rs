@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{MIB, summary, template, told};
+use crate::support::{MIB, program, summary, template, told};
 use serde_json::Value;
 
 mod linux;
@@ -87,7 +87,7 @@ impl Host {
         let base = folder.path().to_owned();
         let host = Self { folder, libvirtd: None, base, as_root };
         fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_sancerre"), host.path("sancerre")).unwrap();
+        fs::copy(program(), host.path("sancerre")).unwrap();
         for name in ["run", "config", "cache", "data", "disks"] {
             fs::create_dir(host.path(name)).unwrap();
         }
@@ -309,7 +309,7 @@ impl Host {
     }
 
     /// What it wrote last, by its disk now.
-    fn number(&self, guest: &Guest<'_>) -> u32 {
+    pub(crate) fn number(&self, guest: &Guest<'_>) -> u32 {
         let out = self.path("sector");
         let _ = fs::remove_file(&out);
         let input = format!("if={}", self.disk(guest.name, 0).display());

@@ -17,6 +17,11 @@ pub(crate) use site::{FIRST_LINK_WAITS, Site};
 
 pub(crate) const MIB: usize = 1 << 20;
 
+/// The program that is tested: another than was built with the tests where a measurement names one.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("SANCERRE_LIVE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_sancerre").into()).into()
+}
+
 /// Whether a program is there; the test is skipped, loudly, if not.
 pub(crate) fn has(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status();
