@@ -371,9 +371,9 @@ fn a_recovery_sheet_restores_with_nothing_else() {
     let groups: Vec<&str> = code.split_whitespace().skip(1).collect();
     assert!(groups.iter().rev().skip(1).all(|group| group.len() == 6) && groups.len() > 8, "{code}");
     write_private(&site.path("code.txt"), format!("{code}\n").as_bytes());
-    let (target, code) = (site.path("restored/"), site.path("code.txt"));
+    let (target, typed) = (site.path("restored/"), site.path("code.txt"));
     let restore =
-        ["restore", "web01:latest", "--target", &target, "--identity", &code, "--trust", &word("SHA256:")];
+        ["restore", "web01:latest", "--target", &target, "--identity", &typed, "--trust", &word("SHA256:")];
     let ran = site.run(&restore, &[]).ok();
     assert!(!ran.stderr().contains("warning"), "{}", ran.stderr());
     assert!(
