@@ -207,6 +207,20 @@ impl Locks {
         self.needs.log.snapshots().into_iter().map(lock).collect()
     }
 
+    /// What an extension would be refused as far as that is known before: all that falls short, where the store locks nothing.
+    ///
+    /// Errors: the store's.
+    pub async fn foresee(&self, wanted: Time) -> Result<Extended> {
+        let refused = match self.needs.repository.store.can_lock().await {
+            Ok(()) => Vec::new(),
+            Err(refused @ StoreError::Refused(_)) => {
+                vec![Error::from(refused).to_string(); self.short_of(wanted)]
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Extended { objects: 0, refused })
+    }
+
     /// Locks every object at least until then.
     ///
     /// Errors: an interrupt. What the store refuses is in the result.

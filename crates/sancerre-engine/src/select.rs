@@ -248,10 +248,27 @@ fn is_id(text: &str) -> bool {
     (ID_DIGITS_MIN..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether all but one letter of `latest` are there, in their order, with at most one that is no part of it.
+fn is_nearly_latest(part: &str) -> bool {
+    const WORD: &str = "latest";
+    let typed = part.split('~').next().unwrap_or_default().to_ascii_lowercase();
+    let same = |(typed, word): &(u8, u8)| typed == word;
+    let begin = typed.bytes().zip(WORD.bytes()).take_while(same).count();
+    let end = typed.bytes().rev().zip(WORD.bytes().rev()).take_while(same).count();
+    part.split('~').next() != Some(WORD)
+        && typed.len().abs_diff(WORD.len()) <= 1
+        && begin.saturating_add(end) >= WORD.len().saturating_sub(1)
+}
+
 fn not_understood(text: &str) -> Error {
-    let advice = match Title::typed(text) {
-        Ok(vm) => format!("if it is a virtual machine, write {vm}:latest"),
-        Err(_) => format!("see {Snapshots}"),
+    let nearly = text.split(':').find(|part| is_nearly_latest(part));
+    let advice = match (nearly, Title::typed(text)) {
+        (Some(part), _) => {
+            let back = part.split_once('~').map_or_else(String::new, |(_, back)| format!("~{back}"));
+            format!("{} is probably meant", text.replacen(part, &format!("latest{back}"), 1))
+        }
+        (None, Ok(vm)) => format!("if it is a virtual machine, write {vm}:latest"),
+        (None, Err(_)) => format!("see {Snapshots}"),
     };
     Error::Usage(format!(
         "{text:?} does not name a snapshot; write latest, VM:latest, VM:latest~1, or at least {ID_DIGITS_MIN} digits \

@@ -303,7 +303,6 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoFolder { location } => Self::NoRepository { location },
-            StoreError::File { operation, path, source } => Self::File { operation, path, source },
             StoreError::TooLarge { key, source } => Self::Object { key, source },
             StoreError::Refused(why) => Self::Refused(why),
             StoreError::Bug(source) => Self::Encode(source),

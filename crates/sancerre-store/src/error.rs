@@ -27,7 +27,7 @@ pub enum StoreError {
         location: String,
     },
     /// A local file or folder.
-    #[error("cannot {operation} {path}: {source}")]
+    #[error("cannot {operation} {path}: {source}{}", messages::next_step(source))]
     File {
         /// find, open …
         operation: &'static str,

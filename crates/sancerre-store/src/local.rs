@@ -57,6 +57,12 @@ impl Store {
             |operation, source| StoreError::File { operation, path: path.display().to_string(), source };
         let path = std::path::absolute(path).map_err(|source| failed("find", source))?;
         let refuse = |reason: String| StoreError::Location { location: location.to_owned(), reason };
+        // Behind a folder that may not be searched nobody sees what is there.
+        if let Err(denied) = path.metadata()
+            && denied.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(failed("look at the folder", denied));
+        }
         if path.exists() && !path.is_dir() {
             let reason = "that is no folder: give one, or a path where one can be made. A disk is not written to as it \
                           is: make a file system on it, mount that, and give a folder in it";

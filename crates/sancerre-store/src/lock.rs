@@ -66,9 +66,7 @@ pub trait Locking {
 
 impl Locking for Store {
     async fn lock(&self, key: &str, Lock { until, mode }: Lock) -> Result<()> {
-        let no_locks =
-            || StoreError::Refused(format!("{} keeps no versions and locks nothing", self.location()));
-        let s3 = self.history().await?.ok_or_else(no_locks)?;
+        let s3 = self.history().await?.ok_or_else(|| self.locks_nothing())?;
         let version = self.version(key).await?;
         let body = format!(
             "<Retention xmlns=\"{NAMESPACE}\"><Mode>{}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>",
@@ -88,6 +86,17 @@ impl Locking for Store {
 }
 
 impl Store {
+    fn locks_nothing(&self) -> StoreError {
+        StoreError::Refused(format!("{} keeps no versions and locks nothing", self.location()))
+    }
+
+    /// Fails where no object can be locked, whoever asks: in a folder, and in a bucket without versions.
+    ///
+    /// Errors: [`StoreError::Refused`], as [`Locking::lock`] has it; the store's.
+    pub async fn can_lock(&self) -> Result<()> {
+        self.history().await?.map(drop).ok_or_else(|| self.locks_nothing())
+    }
+
     /// How the store locks every new object; none where it has no such rule, or does not tell.
     pub async fn default_lock(&self) -> Result<Option<DefaultLock>> {
         let Some(s3) = self.history().await? else { return Ok(None) };

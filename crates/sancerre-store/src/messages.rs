@@ -13,6 +13,10 @@ use crate::folder::Refused;
 /// Where a provider's machines are asked for credentials when no variable has any.
 pub(crate) const INSTANCES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
 
+/// What to do where the kernel refuses a user a file or a folder.
+const MAY_NOT: &str = "this user may not do that: run as the owner of the folder, or have the owner give your group the right \
+                       (docs/STORES.md, Who may read a folder), then run again";
+
 /// What providers say to whose clock is wrong.
 const SKEWED: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "Request date header too old"];
 
@@ -61,15 +65,21 @@ pub(crate) fn is_full(error: &object_store::Error) -> bool {
     of_kernel(error).is_some_and(causes::is_full)
 }
 
+/// What to do where a local file or folder cannot be had, to stand behind that; nothing where nothing is known.
+pub(crate) fn next_step(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("; {MAY_NOT}"),
+        _ => String::new(),
+    }
+}
+
 fn of_a_folder(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::ReadOnlyFilesystem => {
             "it is mounted read-only. After an error the kernel does that by itself: see dmesg, then mount it writable and \
              run again"
         }
-        io::ErrorKind::PermissionDenied => {
-            "this user may not do that: check owner and mode of the folder, then run again"
-        }
+        io::ErrorKind::PermissionDenied => MAY_NOT,
         _ => "check the disk and its mount (dmesg says more), then run again",
     }
 }

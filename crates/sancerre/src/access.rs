@@ -219,7 +219,8 @@ async fn unlocked(
         (None, Some(keys)) => keys.zone.clone(),
         _ => zone(context)?,
     };
-    let unlock = unlock(context, access).map_err(|failure| explain(failure, access, file.as_ref()))?;
+    let unlock =
+        unlock(context, access).map_err(|failure| explain(failure, context, access, file.as_ref()))?;
     let unlock = unlock.anchored(anchor.clone());
     let opened = opened(context, store, access, anchored, &zone, &unlock, file.as_ref()).await;
     let keys = match opened {
@@ -282,15 +283,33 @@ fn unlock(context: &Context, access: Access) -> Result<Unlock, Failure> {
     Ok(unlock)
 }
 
-/// Why a key file that is there is not enough.
-fn explain(failure: Failure, access: Access, file: Option<&Keys>) -> Failure {
+/// Why a key file that is there is not enough, where it came from, and what would be.
+fn explain(failure: Failure, context: &Context, access: Access, file: Option<&Keys>) -> Failure {
     let why = match access {
-        Access::Admin | Access::Keeper => "may not sign this",
+        Access::Admin => "may not sign this: the administrator's passphrase is needed",
+        Access::Keeper => {
+            "may not sign this: a keeper's key file or the administrator's passphrase is needed"
+        }
         _ => "opens no content",
     };
     match file.and_then(Keys::describe_signer).filter(|_| failure.exit == Exit::WrongKey) {
-        Some(who) => Failure::new(failure.exit, format!("the key of {who} {why}, and {}", failure.message)),
+        Some(who) => {
+            let from = origin(context);
+            let message = format!("the key of {who}{from} {why}, and {}", failure.message);
+            Failure::new(failure.exit, message)
+        }
         None => failure,
+    }
+}
+
+/// The key file in use and who named it, in brackets.
+fn origin(context: &Context) -> String {
+    let named = context.global.key_file.clone().map(|path| (path, "--key-file"));
+    let by_variable = || Some((context.environment.path(KEY_FILE)?, KEY_FILE));
+    let usual = || Some((usual_key_file(&context.environment)?, "its usual place"));
+    match named.or_else(by_variable).or_else(usual) {
+        Some((path, by)) => format!(" ({}, from {by})", plain::path(&path)),
+        None => String::new(),
     }
 }
 

@@ -81,6 +81,21 @@ fn a_bare_machine_is_told_the_right_form() {
     assert!(error.ends_with("write web01:latest"), "{error}");
 }
 
+#[test]
+fn a_mistyped_latest_is_told_the_right_word() {
+    for (typed, meant) in [
+        ("web01:lastest", "web01:latest"),
+        ("web01:Latest~2:disk0", "web01:latest~2:disk0"),
+        ("web01:lates", "web01:latest"),
+        ("latst~1", "latest~1"),
+    ] {
+        let error = Selector::parse(typed).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{meant} is probably meant")), "{error}");
+    }
+    let error = Selector::parse("web01:greatest").unwrap_err().to_string();
+    assert!(!error.contains("probably"), "{error}");
+}
+
 /// Snapshots in the log's order; ids begin with the given bytes.
 fn sessions(ids: &[[u8; 4]]) -> Vec<SessionId> {
     let hash = |bytes: &[u8; 4]| {

@@ -66,7 +66,15 @@ impl ProtectedIdentity {
     }
 }
 
-/// Lines of secret keys, comments and empty lines.
+/// A key as a sheet prints it, in groups, without the blanks between them.
+fn without_blanks(line: &str) -> Zeroizing<String> {
+    // No growth: reallocating would leave copies behind.
+    let mut joined = Zeroizing::new(String::with_capacity(line.len()));
+    line.split_whitespace().for_each(|group| joined.push_str(group));
+    joined
+}
+
+/// Lines of secret keys, in which blanks do not count, comments and empty lines.
 fn native(bytes: &[u8]) -> Result<Vec<OpenIdentity>> {
     let text = std::str::from_utf8(bytes).map_err(|_| unusable("it is not text".into()))?;
     let mut found: Vec<OpenIdentity> = Vec::new();
@@ -75,11 +83,12 @@ fn native(bytes: &[u8]) -> Result<Vec<OpenIdentity>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(key) = hybrid::HybridIdentity::parse(line) {
+        let joined = without_blanks(line);
+        if let Some(key) = hybrid::HybridIdentity::parse(&joined) {
             found.push(Box::new(key));
             continue;
         }
-        let key = age::x25519::Identity::from_str(line);
+        let key = age::x25519::Identity::from_str(&joined);
         found.push(Box::new(key.map_err(|_| not_a_key(number.saturating_add(1), line))?));
     }
     if found.is_empty() {
@@ -95,7 +104,10 @@ fn not_a_key(number: usize, line: &str) -> Error {
     } else if line.starts_with("AGE-PLUGIN-") {
         "is for a plugin, which this version does not use".to_owned()
     } else if line.starts_with(SECRET) || line.starts_with("AGE-SECRET-KEY-PQ-1") {
-        "is cut short or mistyped".to_owned()
+        return Error::WrongKey {
+            what: format!("the identity file cannot be used: line {number} is cut short or mistyped"),
+            advice: "compare it with the sheet, group by group, or with the file that it is from".into(),
+        };
     } else if line.starts_with("-----BEGIN ") {
         "starts a kind of key that is not used here; ssh-keygen -t ed25519 makes one that is".to_owned()
     } else {

@@ -14,9 +14,12 @@ use serde_json::json;
 use super::{Context, done};
 use crate::access::Access;
 use crate::arguments::parse_title;
-use crate::exit::{Done, Failure};
+use crate::exit::{Done, Exit, Failure};
 use crate::repository;
 use crate::units::count;
+
+/// Most forgotten snapshots that a message lists.
+const SHOWN: usize = 10;
 
 /// Needs a keeper's key file or the administrator's passphrase.
 #[derive(Debug, Args)]
@@ -46,9 +49,38 @@ pub(crate) struct Held {
 
 pub(crate) async fn undelete(options: Named, context: &Context) -> Result<Done, Failure> {
     let (repository, log) = open(context).await?;
-    let snapshots = resolved(&repository, &log, &options.snapshots)?;
-    let entry = forget::undelete(&repository, &snapshots, &options.reason).await?;
+    let named = |failure: Failure| match failure.exit {
+        Exit::Usage => Failure::usage(format!("{}. {}", failure.message, to_be_had_back(&log))),
+        _ => failure,
+    };
+    let snapshots = resolved(&repository, &log, &options.snapshots).map_err(named)?;
+    let undeleted = forget::undelete(&repository, &snapshots, &options.reason).await;
+    let entry = undeleted.map_err(|error| named(error.into()))?;
     Ok(of_snapshots(context, entry, &snapshots, "taken back"))
+}
+
+/// What is forgotten and can be taken back, the newest first, by the ids that do that.
+fn to_be_had_back(log: &Log) -> String {
+    let retention = log.retention();
+    let mut remaining = log.remaining_below(Log::END);
+    remaining.retain(|snapshot| !retention.is_live(&snapshot.session()));
+    let shown: Vec<String> = remaining
+        .iter()
+        .rev()
+        .take(SHOWN)
+        .map(|snapshot| {
+            let fields = &snapshot.manifest.fields;
+            format!("{} ({}, {})", snapshot.session().short(), fields.vm, fields.finished)
+        })
+        .collect();
+    let more = match remaining.len().saturating_sub(shown.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match shown.is_empty() {
+        true => "Nothing is forgotten that could be taken back".to_owned(),
+        false => format!("Forgotten, and taken back by id: {}{more}", shown.join(", ")),
+    }
 }
 
 pub(crate) async fn hold(options: Held, context: &Context) -> Result<Done, Failure> {

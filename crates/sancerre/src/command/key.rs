@@ -9,6 +9,8 @@ mod passwd;
 mod restore;
 mod rotate;
 
+pub(super) use paper::SHEET;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};

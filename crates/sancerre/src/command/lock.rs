@@ -40,7 +40,7 @@ enum LockCommand {
 /// one back. Needs store credentials that may do this, and no secret: any key file, or --trust.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 3: the store refused some.
+Exit code 3: the store refused some. With --dry-run: it locks nothing, as a folder and a bucket without versions.
 
 Examples:
   sancerre lock extend --for 45d --dry-run
@@ -88,7 +88,7 @@ pub(crate) async fn run(options: Lock, context: &Context) -> Result<Done, Failur
     let locks = needs.ask(&monitor).await?;
     let short = u64::try_from(locks.short_of(until)).unwrap_or(u64::MAX);
     let extended = match options.dry_run {
-        true => Extended::default(),
+        true => locks.foresee(until).await?,
         false => locks.extend(until, &monitor).await?,
     };
     drop(watched);
@@ -136,6 +136,9 @@ fn tell(context: &Context, options: &Extend, extended: &Extended, short: u64, un
         context.output.warning(&format!("{} more; --json has all", count(more as u64, "reason")));
     }
     context.output.message(&match options.dry_run {
+        true if !extended.refused.is_empty() => {
+            "nothing would be extended, and nothing was changed".to_owned()
+        }
         true => format!("{} to extend until {until}; nothing was changed", count(short, "request")),
         false => format!("{} extended until {until}", count(extended.objects, "lock")),
     });

@@ -76,8 +76,12 @@ pub(crate) async fn run(options: Snapshots, context: &Context) -> Result<Done, F
             noted: retention.suspected_by(&snapshot.session()).is_some(),
         })
         .filter(|listed| options.vm.as_ref().is_none_or(|vm| listed.is_of(vm)))
-        .filter(|listed| has_all(listed.body.as_ref(), &options.tags))
         .collect();
+    if let (Some(vm), true) = (&options.vm, listed.is_empty()) {
+        return Err(Failure::usage(format!("there are no snapshots of {vm}; see `sancerre snapshots`")));
+    }
+    let listed: Vec<Listed<'_>> =
+        listed.into_iter().filter(|listed| has_all(listed.body.as_ref(), &options.tags)).collect();
     let rows: Vec<_> = listed.iter().map(row).collect();
     if rows.is_empty() {
         context.output.message("no snapshots");

@@ -89,6 +89,43 @@ fn a_location_or_a_cache_that_nothing_replaced_is_refused_with_what_was_meant() 
 }
 
 #[test]
+fn undelete_says_which_snapshots_are_forgotten() {
+    let site = Site::with_disk(MIB);
+    let latest = ["undelete", "web01:latest", "--key-file", "k.key"];
+    site.refuse(&latest, 2, "Nothing is forgotten that could be taken back");
+    let ids = [site.save("web01"), site.save("web01"), site.save("web01")];
+    for id in &ids[..2] {
+        site.succeed(&["forget", id, "--key-file", "k.key"]);
+    }
+    let said = site.refuse(&latest, 2, "Forgotten, and taken back by id:");
+    let [older, newer, live] = ids.each_ref().map(|id| said.find(&format!("{} (web01, ", &id[..8])));
+    assert!(newer.is_some() && newer < older && live.is_none(), "{said}");
+    site.succeed(&["undelete", &ids[0][..8], "--key-file", "k.key"]);
+}
+
+/// As STORES.md says it.
+#[test]
+fn a_group_can_be_let_read_a_folder() {
+    if !is_root() || !has("setpriv") {
+        return;
+    }
+    let site = Site::with_disk(MIB);
+    let trust = site.trust();
+    fs::set_permissions(&site.folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let as_other = ["setpriv", "--reuid=65534", "--regid=54321", "--clear-groups"];
+    let audit = || site.command_behind(&as_other, &["audit", "--trust", &trust]).output().unwrap();
+    let refused = audit();
+    assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
+    assert!(told(&refused).contains("have the owner give your group the right"), "{}", told(&refused));
+    let group = "chgrp -R 54321 repository; find repository -type d -exec chmod 2750 {} +; \
+                 find repository -type f -exec chmod 640 {} +";
+    assert!(site.shell(group).status.success());
+    site.save("web01");
+    let read = audit();
+    assert!(read.status.success(), "{}", told(&read));
+}
+
+#[test]
 fn data_for_a_closed_output_is_refused_before_anything_is_done() {
     let site = Site::with_disk(MIB);
     let trust = site.trust();

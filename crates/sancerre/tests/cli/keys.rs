@@ -366,16 +366,25 @@ fn a_recovery_sheet_restores_with_nothing_else() {
         let found = sheet.split_whitespace().find(|word| word.starts_with(start));
         found.unwrap_or_else(|| panic!("{sheet}")).to_owned()
     };
-    write_private(&site.path("code.txt"), format!("{}\n", word("AGE-SECRET-KEY-PQ-1")).as_bytes());
-    let (target, code) = (site.path("restored/"), site.path("code.txt"));
+    // As it stands there, with the blanks between its groups.
+    let code = sheet.lines().find(|line| line.trim().starts_with("AGE-SECRET-KEY-PQ-1")).unwrap();
+    let groups: Vec<&str> = code.split_whitespace().skip(1).collect();
+    assert!(groups.iter().rev().skip(1).all(|group| group.len() == 6) && groups.len() > 8, "{code}");
+    write_private(&site.path("code.txt"), format!("{code}\n").as_bytes());
+    let (target, typed) = (site.path("restored/"), site.path("code.txt"));
     let restore =
-        ["restore", "web01:latest", "--target", &target, "--identity", &code, "--trust", &word("SHA256:")];
+        ["restore", "web01:latest", "--target", &target, "--identity", &typed, "--trust", &word("SHA256:")];
     let ran = site.run(&restore, &[]).ok();
     assert!(!ran.stderr().contains("warning"), "{}", ran.stderr());
     assert!(
         std::fs::read(format!("{target}disk0.raw")).unwrap()
             == std::fs::read(site.path("web01.raw")).unwrap()
     );
+
+    let swapped = code.replacen(groups[2], groups[3], 1);
+    write_private(&site.path("slip.txt"), format!("{swapped}\n").as_bytes());
+    let slip = ["snapshots", "--identity", &site.path("slip.txt")];
+    site.run(&slip, &[]).refused(12, "compare it with the sheet");
 
     let svg = site.path("sheet.svg");
     let made = site.admin(&["key", "paper", "--svg", &svg, "--json"]).ok();
@@ -404,6 +413,9 @@ fn a_zone_gets_new_keys_and_keeps_what_it_had() {
     site.back_up("hv1.key", "old").ok();
     site.admin(&["key", "rotate", "--zone", "nowhere"]).refused(2, "there is no zone nowhere");
     site.with_key("hv1.key", &["key", "rotate"]).refused(12, "may not sign this");
+    let forget = site.with_key("hv1.key", &["forget", "web01:latest"]);
+    assert!(forget.stderr().contains("hv1.key, from SANCERRE_KEY_FILE)"), "{}", forget.stderr());
+    forget.refused(12, "a keeper's key file or the administrator's passphrase is needed");
     let rotated = site.admin(&["key", "rotate", "--json"]).ok();
     assert_eq!(rotated.summary()["generation"], 2);
     site.admin(&["key", "add", "writer", "hv2", "--out", &site.path("hv2.key")]).ok();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::bucket::Site;
-use crate::support::summary;
+use crate::support::{MIB, Site as Folder, summary};
 use sancerre_services::seaweedfs::{ADMIN, Bucket, HYPERVISOR, KEEPER, READER, RESTORER, WRITER};
 use sancerre_services::{Seaweedfs, seaweedfs};
 use serde_json::Value;
@@ -95,6 +95,15 @@ fn a_keeper_extends_what_snapshots_need() {
             .filter(|version| !version.key.starts_with("probe/") && !version.key.contains("/index/"))
             .count()
     );
+}
+
+#[test]
+fn a_folder_locks_nothing_and_a_dry_run_says_so_too() {
+    let folder = Folder::with_disk(MIB);
+    let extend = ["lock", "extend", "--key-file", "k.key", "--for", "30d"];
+    for more in [&["--dry-run"][..], &[]] {
+        folder.refuse(&[&extend[..], more].concat(), 3, "keeps no versions and locks nothing");
+    }
 }
 
 /// What counts is the lock of the first version, not of what somebody put over it.

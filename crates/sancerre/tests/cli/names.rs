@@ -111,6 +111,8 @@ fn names_are_shown_as_they_are_and_found_as_they_are_typed() {
     let entry = site.newest_entry();
     assert!(entry.contains("\nvm: B%C3%BCro%20Server%202\n"), "{entry}");
     assert!(said(&site.succeed(&["snapshots", "--vm", SHOWN])).contains(SHOWN));
+    site.refuse(&["snapshots", "--vm", "nosuch"], 2, "there are no snapshots of nosuch");
+    assert!(said(&site.succeed(&["snapshots", "--vm", SHOWN, "--tag", "none"])).contains("no snapshots"));
     let snapshots = site.snapshots();
     assert_eq!((&snapshots[0]["vm"], &snapshots[0]["public_name"]), (&SHOWN.into(), &SHOWN.into()));
     assert_eq!(snapshots[0]["members"][0]["name"], "Platte 1");

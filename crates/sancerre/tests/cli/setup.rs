@@ -40,6 +40,23 @@ impl Host {
         self.command(arguments).output().unwrap()
     }
 
+    /// The script that cron starts, for its place below the other root.
+    fn night(&self) -> String {
+        let below = |folder: &str| self.path("root").join(folder).display().to_string();
+        let script = self.text("root/etc/sancerre/night-web01");
+        script
+            .replace("/etc/sancerre", &below("etc/sancerre"))
+            .replace("/var/lib/sancerre", &below("var/lib/sancerre"))
+    }
+
+    /// Runs such a script as cron does, with nothing but the files.
+    fn start(&self, night: &str) -> Output {
+        std::fs::write(self.path("night"), night).unwrap();
+        let mut command = Command::new("sh");
+        command.arg(self.path("night")).env_clear().envs(crate::support::CHEAP);
+        command.env("PATH", "/usr/bin:/bin").env("HOME", self.path("home")).output().unwrap()
+    }
+
     fn mode(&self, name: &str) -> u32 {
         self.path(name).metadata().unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode()
             & 0o7777
@@ -106,17 +123,9 @@ fn options_alone_set_a_machine_up_and_a_second_run_changes_nothing() {
     );
     assert!(!told(&made).contains("AGE-SECRET-KEY-") && !told(&made).contains(STRONG));
 
-    // The night that cron starts, at its place below the other root.
-    let root = host.path("root/etc/sancerre").display().to_string();
-    std::fs::write(
-        host.path("night"),
-        host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root),
-    )
-    .unwrap();
-    let mut night = Command::new("sh");
-    night.arg(host.path("night")).env_clear().envs(crate::support::CHEAP).env("PATH", "/usr/bin:/bin");
-    let night = night.output().unwrap();
+    let night = host.start(&host.night());
     assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
+    assert!(host.text("root/var/lib/sancerre/web01.prom").contains("last_run_success"));
 
     let before = tree(host.site.folder.path());
     let again = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
@@ -134,6 +143,7 @@ fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
     let kept = host.command(&CRON).env_remove("SANCERRE_PASSWORD").output().unwrap();
     assert_eq!(kept.status.code(), Some(3), "{}", told(&kept));
     assert!(told(&kept).contains("web01.conf was there already"), "{}", told(&kept));
+    assert!(told(&kept).contains("delete it and run the same command again"), "{}", told(&kept));
     assert_eq!(host.text(conf), own);
     // Another machine of the same host, with the key that is there.
     std::fs::write(host.path("other.raw"), noise(2, MIB)).unwrap();
@@ -149,6 +159,34 @@ fn what_somebody_changed_stays_and_the_next_machine_joins(host: &Host) {
     let unmounted = host.run(&CRON);
     assert_eq!(unmounted.status.code(), Some(2), "{}", told(&unmounted));
     assert!(told(&unmounted).contains("not mounted") && !host.path("repository").exists());
+}
+
+/// What failed half-way leaves no files of a machine that is not saved, and no repository without a sheet unnoticed.
+#[test]
+fn a_first_run_that_failed_is_made_good_by_the_next() {
+    let host = Host::new();
+    std::fs::write(host.path("empty.raw"), "").unwrap();
+    let failed = host.run(&[&CRON[..6], &["--sheet", "sheet.txt", "empty.raw"]].concat());
+    assert_eq!(failed.status.code(), Some(1), "{}", told(&failed));
+    assert!(told(&failed).contains("and no sheet yet"), "{}", told(&failed));
+    for name in ["root/etc/sancerre/web01.conf", "root/etc/cron.d/sancerre-web01", "sheet.txt"] {
+        assert!(!host.path(name).exists(), "{name}");
+    }
+    let mut right = host.command(&CRON);
+    let right = right.env_remove("SANCERRE_PASSWORD").output().unwrap();
+    assert_eq!(right.status.code(), Some(3), "{}", told(&right));
+    assert!(told(&right).contains("no sheet was made: `sancerre key paper`"), "{}", told(&right));
+    assert!(host.text("root/etc/sancerre/web01.conf").contains("/disk.raw"));
+    let sheet = host.run(&[&CRON[..], &["--sheet", "sheet.txt"]].concat());
+    assert_eq!(sheet.status.code(), Some(0), "{}", told(&sheet));
+    assert!(host.text("sheet.txt").contains("AGE-SECRET-KEY-"));
+
+    // What removes the snapshot of the disks runs though the backup fails, and the failure is told.
+    let night = host.night().replace("# What removes that snapshot goes here.", "echo removed");
+    std::fs::remove_file(host.path("disk.raw")).unwrap();
+    let night = host.start(&night);
+    assert_eq!(night.status.code(), Some(1), "{}", told(&night));
+    assert!(told(&night).contains("removed"), "{}", told(&night));
 }
 
 #[test]
@@ -215,7 +253,7 @@ fn who_sits_at_a_terminal_is_asked() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut answers = child.stdin.take().unwrap();
     // What makes no sense is asked for again, and where there is a usual answer Enter takes it.
-    answers.write_all(b"repository\nweb 01\nweb01\ndisk.raw\n\ncron\n").unwrap();
+    answers.write_all(b"repository\nweb 01\nweb01\nno.raw\ndisk.raw\n\ncron\n").unwrap();
     let output = child.wait_with_output().unwrap();
     drop(answers);
     assert!(output.status.success(), "{}", told(&output));
@@ -228,6 +266,7 @@ fn who_sits_at_a_terminal_is_asked() {
     ] {
         assert!(told(&output).contains(question), "{question}: {}", told(&output));
     }
+    assert!(told(&output).contains("cannot read the disk no.raw"), "{}", told(&output));
     assert!(host.text("root/etc/cron.d/sancerre-web01").contains("\n0 1 * * * root"));
 }
 
@@ -246,7 +285,7 @@ fn a_host_joins_a_repository_that_is_there() {
         "--writer",
         "hv2",
         "--sheet",
-        "none",
+        "sheet.txt",
         "disk.raw",
     ];
     let refused = host.run(&arguments);
@@ -255,7 +294,7 @@ fn a_host_joins_a_repository_that_is_there() {
     assert_eq!(joined.status.code(), Some(0), "{}", told(&joined));
     assert!(told(&joined).contains("writer hv2 may work"), "{}", told(&joined));
     assert_eq!(site.snapshots().len(), 1);
-    assert!(!host.path("none").exists());
+    assert!(host.text("sheet.txt").contains("AGE-SECRET-KEY-"), "nobody had made one");
 }
 
 #[test]
@@ -274,6 +313,8 @@ fn what_is_missing_or_odd_is_named_and_nothing_is_made() {
     refused(&["--vm", "web 01", "disk.raw"], "web 01");
     refused(&["--vm", "web01", "--at", "25:00", "disk.raw"], "such as 01:15");
     refused(&["--vm", "web01", "--json", "disk.raw"], "--sheet");
+    refused(&[&CRON[..6], &["no.raw"]].concat(), "cannot read the disk");
+    refused(&[&CRON[..6], &["root"]].concat(), "neither a file nor a block device");
     assert_eq!(tree(host.site.folder.path()), before);
 }
 
@@ -332,17 +373,7 @@ fn a_machine_is_set_up_on_a_bucket() {
     assert!(configuration.contains(roles.writer.secret_key), "{configuration}");
     assert_eq!(host.mode("root/etc/sancerre/web01.conf"), 0o600);
     // The night, from what is in the files alone.
-    let root = host.path("root/etc/sancerre").display().to_string();
-    let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
-    std::fs::write(host.path("night"), script).unwrap();
-    let mut night = Command::new("sh");
-    night
-        .arg(host.path("night"))
-        .env_clear()
-        .envs(crate::support::CHEAP)
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", host.path("home"));
-    let night = night.output().unwrap();
+    let night = host.start(&host.night());
     assert!(night.status.success() && told(&night).is_empty(), "{}", told(&night));
 
     // The next machine, by systemd: nothing on this host needs to be written but metrics.
@@ -413,16 +444,7 @@ fn files_that_belong_to_the_machine_go_with_it_every_night() {
     assert_eq!(told(&made).matches("every byte is as it is there").count(), 3, "{}", told(&made));
     let named = format!("--attach=web01.xml={}", host.path("web01.xml").display());
     assert!(host.text("root/etc/sancerre/web01.conf").contains(&named));
-    let root = host.path("root/etc/sancerre").display().to_string();
-    let script = host.text("root/etc/sancerre/night-web01").replace("/etc/sancerre", &root);
-    std::fs::write(host.path("night"), script).unwrap();
-    let night = Command::new("sh")
-        .arg(host.path("night"))
-        .env_clear()
-        .envs(crate::support::CHEAP)
-        .env("PATH", "/usr/bin:/bin")
-        .output();
-    let night = night.unwrap();
+    let night = host.start(&host.night());
     assert!(night.status.success(), "{}", told(&night));
     let mut restore = host.site.command(&["restore", "web01:latest:web01.xml", "--target", "restored.xml"]);
     let restored = restore.env("SANCERRE_PASSWORD", STRONG).output().unwrap();

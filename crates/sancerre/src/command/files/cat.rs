@@ -17,7 +17,8 @@ const PIECE_BYTES: u64 = 4 << 20;
 
 /// Write a file of a guest to standard output.
 ///
-/// Needs the passphrase: a writer's key file opens no content.
+/// Needs the passphrase: a writer's key file opens no content. With --json the summary is on standard error, behind the
+/// file on standard output.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

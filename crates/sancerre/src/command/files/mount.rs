@@ -39,7 +39,7 @@ pub(crate) struct Mount {
     /// The snapshot
     #[arg(value_name = "SNAPSHOT", value_parser = Selector::parse)]
     snapshot: Selector,
-    /// A directory that is there
+    /// An empty directory
     #[arg(value_name = "DIRECTORY")]
     pub(crate) directory: PathBuf,
     #[command(flatten)]
@@ -51,6 +51,11 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
     // Before the repository is opened: what cannot be mounted on should cost nothing.
     if !options.directory.is_dir() {
         return Err(Failure::usage(format!("{directory} is no directory; make it first")));
+    }
+    if std::fs::read_dir(&options.directory).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Failure::usage(format!(
+            "{directory} is not empty, and what is in it would be hidden; give an empty directory"
+        )));
     }
     let reader = restore::open(&options.snapshot, context).await?;
     let opened = open(&reader, &options.sandbox, context).await?;

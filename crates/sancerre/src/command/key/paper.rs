@@ -43,6 +43,8 @@ pub(crate) struct Paper {
     out: Option<PathBuf>,
 }
 
+/// How the labels of sheets begin.
+pub(in crate::command) const SHEET: &str = "paper-";
 /// Where Linux tells the host's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// What the names of those variables hold that say where a provider is, and no secret.
@@ -146,7 +148,7 @@ fn reserve(path: &Path) -> Result<std::fs::File, Failure> {
 /// `paper-` and the start of the public key, which is on the sheet too.
 fn label(recipient: &str) -> Result<Name, Failure> {
     let digits: String = recipient.chars().skip("age1".len()).take(8).collect();
-    Name::new(&format!("paper-{digits}")).map_err(|error| Failure::usage(error.to_string()))
+    Name::new(&format!("{SHEET}{digits}")).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Where the repository is, for somebody who stands before another machine in ten years.
@@ -204,6 +206,23 @@ impl RepositoryPlace {
     }
 }
 
+/// The code in groups that people can compare; what all codes begin with is one.
+fn in_groups(secret: &str) -> Zeroizing<String> {
+    const LETTERS: usize = 6;
+    let start = secret.rfind('1').map_or(0, |at| at.saturating_add(1));
+    let (kind, code) = secret.split_at(start);
+    // No growth: reallocating would leave copies behind.
+    let mut groups = Zeroizing::new(String::with_capacity(secret.len().saturating_mul(2)));
+    groups.push_str(kind);
+    for (at, letter) in code.chars().enumerate() {
+        if at.is_multiple_of(LETTERS) {
+            groups.push(' ');
+        }
+        groups.push(letter);
+    }
+    groups
+}
+
 /// As a shell reads it back.
 fn quoted(text: &str) -> String {
     format!("'{}'", plain::line(text).replace('\'', r"'\''"))
@@ -234,11 +253,12 @@ impl Sheet {
             ),
             String::new(),
             "recovery code".to_owned(),
-            format!("  {secret}"),
+            format!("  {}", *in_groups(secret)),
             String::new(),
             "To restore, with nothing but this sheet, the repository and the program:".to_owned(),
             "  1. Type or scan the code into a file that only you can read:".to_owned(),
             "       (umask 077; cat > code.txt)      then the code, Enter, Ctrl-D".to_owned(),
+            "     In capital letters; the blanks between its groups may be typed or left out.".to_owned(),
             "  2. List what is there, then restore:".to_owned(),
             place.exports,
             "       sancerre snapshots --identity code.txt \\".to_owned(),

@@ -1,6 +1,7 @@
 //! What must be known: from options, else asked for at the terminal.
 
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use sancerre_format::names::Name;
@@ -85,7 +86,7 @@ pub(super) fn complete(options: &Setup, context: &Context) -> Result<Answers, Fa
         [] => person.ask(
             "Where are its disks? Paths, with blanks between them",
             ("its disks", None),
-            parse_disks,
+            |text| parse_disks(text).and_then(all_readable),
         )?,
         disks => disks.to_vec(),
     };
@@ -110,7 +111,8 @@ pub(super) fn complete(options: &Setup, context: &Context) -> Result<Answers, Fa
         by,
     };
     refuse_odd(&answers)?;
-    Ok(answers)
+    let refused = |problem| Failure::usage(format!("{problem}. Nothing was done"));
+    all_readable(answers.disks).map_err(refused).map(|disks| Answers { disks, ..answers })
 }
 
 /// What this system has.
@@ -125,6 +127,28 @@ fn usual_by(root: &Path) -> &'static str {
 
 fn parse_disks(text: &str) -> Result<Vec<DiskSource>, String> {
     text.split_whitespace().map(str::parse).collect()
+}
+
+/// The disks, if each can be opened: what is written would else name one that every night fails on.
+fn all_readable(disks: Vec<DiskSource>) -> Result<Vec<DiskSource>, String> {
+    disks.iter().filter(|disk| !is_export(disk)).try_for_each(readable)?;
+    Ok(disks)
+}
+
+/// Whether somebody else serves it.
+fn is_export(disk: &DiskSource) -> bool {
+    disk.path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one)
+}
+
+fn readable(disk: &DiskSource) -> Result<(), String> {
+    let failed =
+        |why: &str| format!("cannot read the disk {}: {why}; check the path", plain::path(&disk.path));
+    let kind = std::fs::metadata(&disk.path).map_err(|error| failed(&error.to_string()))?.file_type();
+    // Opening a pipe would wait for somebody who writes to it.
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(failed("it is neither a file nor a block device"));
+    }
+    std::fs::File::open(&disk.path).map(drop).map_err(|error| failed(&error.to_string()))
 }
 
 /// Who starts the backup is in another folder.
@@ -143,7 +167,7 @@ fn whole(location: &str) -> Result<String, Failure> {
 }
 
 fn whole_disk(disk: DiskSource) -> Result<DiskSource, Failure> {
-    if disk.path.to_str().is_some_and(sancerre_image::nbd::NbdUri::is_one) {
+    if is_export(&disk) {
         return Ok(disk);
     }
     Ok(DiskSource { path: whole_path(&disk.path)?, ..disk })

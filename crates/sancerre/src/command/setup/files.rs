@@ -132,7 +132,8 @@ pub(super) fn tell(context: &Context, written: &[Written]) {
             Fate::Made => context.output.message(&format!("made           {path}")),
             Fate::There => context.output.message(&format!("there already  {path}")),
             Fate::Other => context.output.warning(&format!(
-                "{path} was there already and says something else: it is left alone. `sancerre setup --dry-run` shows what \
+                "{path} was there already and says something else, so it is left alone and counts as it is. If it is from an \
+                 earlier try, delete it and run the same command again; else edit it. `sancerre setup --dry-run` shows what \
                  it would say"
             )),
         }

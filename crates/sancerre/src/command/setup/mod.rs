@@ -6,6 +6,7 @@
 mod answers;
 mod files;
 mod schedule;
+mod sheet;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ use files::{Planned, Written};
 /// which only root can read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 3: all is made, but something was there already and says something else, or was not as it should be.
+Exit code 3: all is made, but something was there already and says something else, or was not as it should be, or the
+repository has no sheet and none could be made.
 
 Examples:
   sancerre setup
@@ -114,7 +116,7 @@ pub(crate) async fn run(options: Setup, context: &Context) -> Result<Done, Failu
         answers,
     };
     match options.dry_run {
-        true => plan.show(&options, context),
+        true => plan.show(&options, context).await,
         false => plan.carry_out(&options, context).await,
     }
 }
@@ -183,12 +185,14 @@ impl Plan {
     }
 
     /// Everything, and nothing done.
-    fn show(&self, options: &Setup, context: &Context) -> Result<Done, Failure> {
+    async fn show(&self, options: &Setup, context: &Context) -> Result<Done, Failure> {
+        let looking = context.step(self.answers.global(context, None), context.environment.clone());
+        let has_sheet = self.state != RepositoryState::New && sheet::is_there(&looking).await?;
         let mut text = format!("export SANCERRE_REPOSITORY={}\n", plain::line(&self.answers.location));
         let mut command = |words: &[String]| text.push_str(&format!("sancerre {}\n", words.join(" ")));
         self.making(options).iter().for_each(|words| command(words));
         command(&self.backup());
-        if self.state == RepositoryState::New {
+        if !has_sheet {
             command(&Self::sheet(options));
         }
         text.push_str("the backup is restored, to nowhere, and compared with the disks\n");
@@ -216,42 +220,89 @@ impl Plan {
             step(&making, words).await?;
         }
         let own = context.step(self.answers.global(context, Some(&self.key)), environment);
-        let mut written = vec![Written { path: self.key.clone(), fate: self.state.fate() }];
-        for file in &self.files {
-            written.push(file.write()?);
-        }
-        let has_snapshot =
-            self.state == RepositoryState::Ours && has_snapshot(&own, &self.answers.vm).await?;
+        let (mut done, is_fine) = match self.work(options, context, &own, passphrase.is_some()).await {
+            Err(failure) if self.state == RepositoryState::New => Err(without_sheet(failure)),
+            worked => worked,
+        }?;
+        let has_sheet = sheet::is_there(&own).await? || self.make_sheet(options, context, passphrase).await?;
+        done.summary.insert("sheet".into(), json!(has_sheet));
+        done.exit = if is_fine && has_sheet { Exit::Done } else { Exit::NotAsAsked };
+        Ok(done)
+    }
+
+    /// The first backup, the test restore, and then the files: a machine that cannot be saved gets none.
+    async fn work(
+        &self,
+        options: &Setup,
+        context: &Context,
+        own: &Context,
+        has_passphrase: bool,
+    ) -> Result<(Done, bool), Failure> {
+        let has_snapshot = self.state == RepositoryState::Ours && has_snapshot(own, &self.answers.vm).await?;
         let saved = match has_snapshot {
             true => {
                 context.output.message(&format!("{} has a snapshot already", self.answers.vm));
                 Exit::Done
             }
-            false => step(&own, self.backup()).await?.exit,
+            false => step(own, self.backup()).await?.exit,
         };
-        let compared = match (&passphrase, has_snapshot) {
-            (Some(_), false) => Some(trial::restore(&own, &self.answers).await?),
-            _ => None,
+        let compared = match has_passphrase && !has_snapshot {
+            true => Some(trial::restore(own, &self.answers).await?),
+            false => None,
         };
+        let mut written = vec![Written { path: self.key.clone(), fate: self.state.fate() }];
+        for file in &self.files {
+            written.push(file.write()?);
+        }
         let started = schedule::start(options, &self.answers, &written, context)?;
         files::tell(context, &written);
-        if self.state == RepositoryState::New {
-            step(&making, Self::sheet(options)).await?;
-        }
         let is_fine = saved == Exit::Done
             && started
             && compared.as_ref().is_none_or(|compared| compared.is_equal)
             && !written.iter().any(|file| file.fate == files::Fate::Other);
-        let exit = if is_fine { Exit::Done } else { Exit::NotAsAsked };
-        Ok(ended(
-            exit,
+        let done = ended(
+            Exit::Done,
             [
                 ("dry_run", json!(false)),
                 ("files", files::json(&written)),
                 ("first_backup", json!(!has_snapshot)),
                 ("restored_bytes", json!(compared.map(|compared| compared.bytes))),
             ],
-        ))
+        );
+        Ok((done, is_fine))
+    }
+
+    /// The sheet for the safe, of a repository that has none. False where none was made, which is warned of.
+    async fn make_sheet(
+        &self,
+        options: &Setup,
+        context: &Context,
+        passphrase: Option<SecretString>,
+    ) -> Result<bool, Failure> {
+        let found = match passphrase {
+            Some(found) => Ok(found),
+            None if context.stdin_is_terminal => {
+                passphrase::find(&context.environment, &context.prompt, OF_REPOSITORY)
+            }
+            None => Err(Failure::new(Exit::WrongKey, "there is no passphrase")),
+        };
+        let made = match found {
+            Ok(found) => {
+                let environment = context.environment.with(VALUE, found.expose_secret());
+                let making = context.step(self.answers.global(context, None), environment);
+                step(&making, Self::sheet(options)).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match made {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.exit == Exit::Interrupted => Err(failure),
+            Err(failure) => {
+                let how = "`sancerre key paper` makes one";
+                context.output.warning(&format!("no sheet was made: {how} ({})", failure.message));
+                Ok(false)
+            }
+        }
     }
 
     /// Chosen for a new repository, else the repository's where something must be signed with it.
@@ -272,6 +323,13 @@ impl RepositoryState {
     fn fate(self) -> files::Fate {
         if self == Self::Ours { files::Fate::There } else { files::Fate::Made }
     }
+}
+
+/// Who made a repository and got no further must not take the sheet for made.
+fn without_sheet(failure: Failure) -> Failure {
+    let advice =
+        "The repository is made, and no sheet yet: run the same command again, or `sancerre key paper`";
+    Failure::new(failure.exit, format!("{}. {advice}", failure.message))
 }
 
 /// Runs another command, as if it had been typed.

@@ -20,6 +20,8 @@ const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 const UNITS: &str = "/etc/systemd/system";
 /// The program that the packaged unit starts.
 const PROGRAM: &str = "/usr/bin/sancerre";
+/// Where the metrics go, as by the packaged unit.
+const METRICS: &str = "/var/lib/sancerre";
 const MADE_BY: &str = "# Made by `sancerre setup`.\n";
 
 /// A time of day.
@@ -101,8 +103,12 @@ fn script(vm: &str, key: &str) -> Result<String, Failure> {
     Ok(format!(
         "#!/bin/sh\n{MADE_BY}set -euf\nset -a; . /etc/sancerre/{vm}.conf; set +a\n\
          # What takes a snapshot of the disks goes here: docs/QUIESCE.md has a recipe for each kind of storage.\n\
+         mkdir -p {METRICS} || true\n\
+         status=0\n\
          # shellcheck disable=SC2086\n\
-         exec {} backup -q --key-file {key} --vm {vm} $DISKS\n",
+         {} backup -q --key-file {key} --vm {vm} --metrics-file {METRICS}/{vm}.prom $DISKS || status=$?\n\
+         # What removes that snapshot goes here.\n\
+         exit $status\n",
         program()?
     ))
 }
