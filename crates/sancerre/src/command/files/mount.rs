@@ -46,17 +46,23 @@ pub(crate) struct Mount {
     sandbox: Sandbox,
 }
 
-pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failure> {
-    let directory = plain::path(&options.directory);
-    // Before the repository is opened: what cannot be mounted on should cost nothing.
-    if !options.directory.is_dir() {
-        return Err(Failure::usage(format!("{directory} is no directory; make it first")));
+/// Before the repository is opened: what cannot be mounted on should cost nothing.
+fn refuse_unfit(directory: &Path) -> Result<(), Failure> {
+    let shown = plain::path(directory);
+    if !directory.is_dir() {
+        return Err(Failure::usage(format!("{shown} is no directory; make it first")));
     }
-    if std::fs::read_dir(&options.directory).is_ok_and(|mut entries| entries.next().is_some()) {
+    if std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::usage(format!(
-            "{directory} is not empty, and what is in it would be hidden; give an empty directory"
+            "{shown} is not empty, and what is in it would be hidden; give an empty directory"
         )));
     }
+    Ok(())
+}
+
+pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failure> {
+    let directory = plain::path(&options.directory);
+    refuse_unfit(&options.directory)?;
     let reader = restore::open(&options.snapshot, context).await?;
     let opened = open(&reader, &options.sandbox, context).await?;
     let session = mounted(&options.directory, &opened, context)?;
