@@ -105,6 +105,17 @@ pub enum Qcow2Fault {
         /// What is there already.
         other: &'static str,
     },
+    /// More clusters are named than the file can have.
+    #[error(
+        "its tables name clusters of {claimed_bytes} bytes and more, in a file of {file_bytes}, so some lie over others; it is \
+         damaged, run `qemu-img check`"
+    )]
+    Claims {
+        /// By the tables that were read so far.
+        claimed_bytes: u64,
+        /// How long it is.
+        file_bytes: u64,
+    },
     /// An entry has bits that nothing sets.
     #[error("its {table} has an entry that is no entry ({entry:#x}); it is damaged, run `qemu-img check`")]
     Entry {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Qcow2Fault as Fault;
 use super::bytes::to_usize;
@@ -40,6 +40,30 @@ pub(super) struct Image {
     pub number: usize,
     /// The number of the file that is the image; the data file has the next one.
     file: usize,
+    claims: Mutex<Claims>,
+}
+
+/// What the L2 tables that were read claim of the file, each counted once.
+#[derive(Default)]
+struct Claims {
+    /// A bit for each table.
+    counted: Vec<u64>,
+    bytes: u64,
+}
+
+impl Claims {
+    /// Adds what a table claims, and returns the sum.
+    fn add(&mut self, number: usize, bytes: impl FnOnce() -> u64) -> u64 {
+        let (word, bit) = (number / 64, 1 << (number % 64));
+        if self.counted.len() <= word {
+            self.counted.resize(word.saturating_add(1), 0);
+        }
+        if let Some(counted) = self.counted.get_mut(word).filter(|counted| **counted & bit == 0) {
+            *counted |= bit;
+            self.bytes = self.bytes.saturating_add(bytes());
+        }
+        self.bytes
+    }
 }
 
 impl fmt::Debug for Image {
@@ -64,7 +88,8 @@ impl Image {
         number: usize,
         file: usize,
     ) -> Result<Self, ReadError> {
-        let mut image = Self { header, container, data, l1: Vec::new(), number, file };
+        let claims = Mutex::default();
+        let mut image = Self { header, container, data, l1: Vec::new(), number, file, claims };
         let mut table = vec![0; to_usize(image.l1_bytes())];
         // An empty disk has no table, wherever it says that it is.
         if !table.is_empty() {
@@ -145,9 +170,22 @@ impl Image {
         let read = || {
             let mut table = vec![0; to_usize(self.header.geometry.cluster_bytes.get())];
             self.container.read_at(offset, &mut table)?;
+            self.refuse_claims(to_usize(number), &table)?;
             Ok(table.into())
         };
         caches.tables.get((self.number, offset), read).map(Some)
+    }
+
+    /// Clusters that lie over each other make a disk of any size out of a few bytes; no program that writes images makes them.
+    fn refuse_claims(&self, number: usize, table: &[u8]) -> Result<(), ReadError> {
+        let claims = || self.header.geometry.claimed_bytes(table);
+        let claimed_bytes = self.claims.lock().unwrap_or_else(PoisonError::into_inner).add(number, claims);
+        let file_bytes = self.container.size_bytes();
+        // The last cluster need not be there whole; that is told where it is read.
+        match claimed_bytes > file_bytes.saturating_add(self.header.geometry.cluster_bytes.get()) {
+            true => Err(self.fault(Fault::Claims { claimed_bytes, file_bytes })),
+            false => Ok(()),
+        }
     }
 
     /// The places of `range`, in order, each as long as it goes on.

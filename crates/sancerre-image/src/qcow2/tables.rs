@@ -89,6 +89,27 @@ impl Geometry {
         Ok((offset != 0).then_some(offset))
     }
 
+    /// Bytes of the file that the clusters of an L2 table take at least, where no two of them lie over each other.
+    pub(super) fn claimed_bytes(&self, table: &[u8]) -> u64 {
+        if self.has_data_file {
+            return 0;
+        }
+        let entries = table.chunks_exact(if self.has_subclusters { 16 } else { 8 });
+        let claims =
+            entries.filter_map(|entry| u64_at(entry, 0)).map(|entry| match entry & COMPRESSED != 0 {
+                // Whether the last sector is needed whole, and where in the first one it begins, is not counted.
+                true => self.compressed(entry, None).map_or(0, |place| match place {
+                    ClusterPlace::Compressed { length_bytes, .. } => {
+                        length_bytes.saturating_sub(SECTOR_BYTES)
+                    }
+                    _ => 0,
+                }),
+                false if entry & OFFSET != 0 => self.cluster_bytes.get(),
+                false => 0,
+            });
+        claims.fold(0, u64::saturating_add)
+    }
+
     /// What an L2 table says of the cluster of the disk that starts at `guest`. The table is a whole cluster.
     pub(super) fn cluster(&self, table: &[u8], guest: u64) -> Result<Cluster, Fault> {
         let index = (guest % self.table_covers_bytes) / self.cluster_bytes;

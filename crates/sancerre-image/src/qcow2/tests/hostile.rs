@@ -400,6 +400,28 @@ fn the_largest_l1_table_stays_within_time_and_memory() {
     assert!(peak_bytes() < MEMORY_BYTES_MAX, "{} MiB", peak_bytes() >> 20);
 }
 
+/// A few bytes would be a disk of any size: all entries of a table name one cluster.
+#[test]
+fn clusters_that_lie_over_each_other_are_refused_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let mut text = lab.raw("disk.raw", 256 * KIB, 5);
+    // Half of it compresses.
+    text.chunks_mut(8).for_each(|word| word[..4].fill(0));
+    lab.write("disk.raw", &text);
+    for options in ["", "-c"] {
+        lab.img(&format!("convert -f raw -O qcow2 {options} disk.raw victim.qcow2"));
+        lab.img("resize -q -f qcow2 victim.qcow2 512M");
+        let image = lab.read("victim.qcow2");
+        let l2 = u64_of(&image, u64_of(&image, 40) as usize) & 0x00ff_ffff_ffff_fe00;
+        let entry = &image[l2 as usize..l2 as usize + 8];
+        lab.patch("victim.qcow2", l2, &entry.repeat(8192));
+        let started = worked();
+        let refused = fault(&lab);
+        assert!(matches!(refused, Qcow2Fault::Claims { .. }), "{options}: {refused}");
+        assert!(worked() - started < TIME_MAX);
+    }
+}
+
 /// A compressed cluster may claim any size and any window; it gets the room of one cluster.
 #[test]
 fn a_decompression_bomb_gets_no_more_than_a_cluster() {
