@@ -183,7 +183,8 @@ mod tests {
             store: FOLDER,
             source: io::Error::from_raw_os_error(errno).into(),
         };
-        let cases = [(28, "full"), (122, "quota"), (30, "read-only"), (13, "owner and mode"), (5, "dmesg")];
+        let cases =
+            [(28, "full"), (122, "quota"), (30, "read-only"), (13, "owner of the folder"), (5, "dmesg")];
         for (errno, word) in cases {
             assert!(advice(&folder(errno)).contains(word), "{errno}: {}", advice(&folder(errno)));
         }

@@ -12,15 +12,29 @@ use crate::{Disk, RawDisk, open_raw};
 
 /// As many as the descriptors of a chain of deltas can name before anybody would wait for the end.
 const FILES_MAX: usize = 20_000;
-/// The formats that are looked at, by their number on the wire.
-const FORMATS: [ImageFormat; 3] = [ImageFormat::Vdi, ImageFormat::Parallels, ImageFormat::Vmdk];
+/// All formats, by their number on the wire.
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Vdi,
+    ImageFormat::Parallels,
+    ImageFormat::Vmdk,
+    ImageFormat::Vhd,
+    ImageFormat::Vhdx,
+    ImageFormat::Qed,
+];
 
 pub(super) fn format(number: u8) -> Option<ImageFormat> {
     FORMATS.get(usize::from(number)).copied()
 }
 
-fn number(format: ImageFormat) -> Option<u8> {
-    FORMATS.iter().position(|known| *known == format).and_then(|number| u8::try_from(number).ok())
+fn number(format: ImageFormat) -> u8 {
+    match format {
+        ImageFormat::Vdi => 0,
+        ImageFormat::Parallels => 1,
+        ImageFormat::Vmdk => 2,
+        ImageFormat::Vhd => 3,
+        ImageFormat::Vhdx => 4,
+        ImageFormat::Qed => 5,
+    }
 }
 
 /// How a conversation ends early.
@@ -48,14 +62,13 @@ impl ConfinedReader {
     /// As [`look`](crate::foreign::look); [`ImageError::Reader`] when there is no child, or it does not answer as it
     /// must.
     pub fn look(&self, image: &Path, format: ImageFormat, parts: Option<&Path>) -> Result<(), ImageError> {
-        let Some(format) = number(format) else { return Ok(()) };
         let file = open_raw(image).map_err(|error| failed(image, error))?;
         let parts = Named::new(image, parts)?;
         let not_started = |error: io::Error| ImageError::Reader {
             path: image.to_owned(),
             problem: format!("the confined child that reads its tables cannot be started: {error}"),
         };
-        look(self.start().map_err(not_started)?, &file, format, &parts)
+        look(self.start().map_err(not_started)?, &file, number(format), &parts)
     }
 }
 
@@ -122,4 +135,14 @@ fn verdict(answer: &Answer<'_>, files: &[File]) -> Stop {
         _ => None,
     };
     error.map_or(Stop::Trouble(Trouble::Lie("an answer that does not fit")), Stop::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_has_its_number() {
+        assert!(FORMATS.iter().all(|known| format(number(*known)) == Some(*known)));
+    }
 }

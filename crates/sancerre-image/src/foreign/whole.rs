@@ -63,7 +63,7 @@ pub fn look(file: &dyn Disk, format: ImageFormat, parts: &mut dyn Parts) -> Resu
         ImageFormat::Parallels => tables::parallels(file)?,
         ImageFormat::Qed => tables::qed(file)?,
         ImageFormat::Vhd => tables::vhd(file)?,
-        ImageFormat::Vhdx => tables::vhdx(file),
+        ImageFormat::Vhdx => tables::vhdx(file)?,
         ImageFormat::Vmdk => return vmdk::look(file, parts, 0),
     };
     against(file, needed)
@@ -218,7 +218,12 @@ mod tests {
         let mut parallels = vec![0; 64];
         put(&mut parallels, 28, &[0xff; 8]);
         looked(ImageFormat::Parallels, &parallels).unwrap_err();
-        looked(ImageFormat::Vdi, &[0xff; 1024]).unwrap_err();
+        let mut vdi = vec![0xff; 1024];
+        put(&mut vdi, 0x40, &0xbeda_107f_u32.to_le_bytes());
+        looked(ImageFormat::Vdi, &vdi).unwrap_err();
+        let mut qed = vec![0xff; 1024];
+        put(&mut qed, 0, b"QED\0");
+        looked(ImageFormat::Qed, &qed).unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 
@@ -287,9 +292,11 @@ mod tests {
 
     #[test]
     fn a_part_of_a_sector_is_a_cut_vhdx() {
-        looked(ImageFormat::Vhdx, &[0; 1024]).unwrap();
+        let mut bytes = vec![0; 1024];
+        put(&mut bytes, 0, b"vhdxfile");
+        looked(ImageFormat::Vhdx, &bytes).unwrap();
         assert!(matches!(
-            looked(ImageFormat::Vhdx, &[0; 1023]),
+            looked(ImageFormat::Vhdx, &bytes[..1023]),
             Err(ImageError::CutShort { needed_bytes: 1024, .. })
         ));
     }
@@ -392,6 +399,7 @@ mod tests {
             let end = tables.iter().flatten().map(|place| if *place > 0 { first + place + 1 } else { 0 }).max().unwrap();
             let end = end.max(first) * 4096;
             let mut bytes = vec![0; end as usize];
+            put(&mut bytes, 0, b"QED\0");
             put(&mut bytes, 4, &4096_u32.to_le_bytes());
             put(&mut bytes, 8, &1_u32.to_le_bytes());
             put(&mut bytes, 40, &4096_u64.to_le_bytes());

@@ -3,6 +3,9 @@
 use super::{Needed, Numbers, Result, SECTOR_BYTES, TABLE_BYTES_MAX, TOO_LARGE};
 use crate::Disk;
 
+/// Without the signature of its format: QEMU says so, in words of its own.
+const NOT_ONE: Result<Needed> = Ok(Ok(0));
+
 /// Of a VDI, at 64.
 const VDI_SIGNATURE: u64 = 0xbeda_107f;
 /// From here on a block of a VDI has no place: it was discarded, or never written.
@@ -20,7 +23,7 @@ pub(super) fn vdi(file: &dyn Disk) -> Result<Needed> {
     let file = Numbers(file);
     let (map, start, block) = (number!(file.u32(0x154)), number!(file.u32(0x158)), number!(file.u32(0x178)));
     if number!(file.u32(0x40)) != VDI_SIGNATURE {
-        return Ok(Err("it has no signature of a VDI, so it may be a raw disk with such a name"));
+        return NOT_ONE;
     }
     let (extra, blocks, allocated) =
         (number!(file.u32(0x17c)), number!(file.u32(0x180)), number!(file.u32(0x184)));
@@ -61,6 +64,9 @@ pub(super) fn parallels(file: &dyn Disk) -> Result<Needed> {
 /// Behind the cluster with the highest place, of all tables. An entry of 0 is no cluster, and 1 one of zeros.
 pub(super) fn qed(file: &dyn Disk) -> Result<Needed> {
     let file = Numbers(file);
+    if &number!(file.bytes::<4>(0)) != b"QED\0" {
+        return NOT_ONE;
+    }
     let (cluster, clusters) = (number!(file.u32(4)), number!(file.u32(8)));
     let table_bytes = cluster.saturating_mul(clusters);
     let entries = table_bytes / 8;
@@ -130,6 +136,9 @@ pub(super) fn vhd(file: &dyn Disk) -> Result<Needed> {
 }
 
 /// QEMU compares each place with the file's length, but rounds that up to whole sectors.
-pub(super) fn vhdx(file: &dyn Disk) -> Needed {
-    Ok(file.size_bytes().next_multiple_of(SECTOR_BYTES))
+pub(super) fn vhdx(file: &dyn Disk) -> Result<Needed> {
+    match &number!(Numbers(file).bytes::<8>(0)) {
+        b"vhdxfile" => Ok(Ok(file.size_bytes().next_multiple_of(SECTOR_BYTES))),
+        _ => NOT_ONE,
+    }
 }
