@@ -128,7 +128,7 @@ pub(super) fn vhd(file: &dyn Disk) -> Result<Needed> {
         sector => {
             end = end.max(
                 u64::from(sector).saturating_mul(SECTOR_BYTES).saturating_add(bitmap).saturating_add(block),
-            )
+            );
         }
     };
     number!(file.each(table, entries, see));
