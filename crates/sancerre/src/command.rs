@@ -69,15 +69,20 @@ pub(crate) use repair::Repair;
 pub(crate) use setup::Setup;
 pub(crate) use suspicion::{Clean, Clear, Explain, Suspect};
 
-/// The machine it runs on. Tests of a build for development ask for passphrases that are no work to try.
+/// The machine it runs on.
+#[cfg(not(debug_assertions))]
+fn host(_: &Environment) -> Host {
+    Host::real(crate::TOOL)
+}
+
+/// The machine it runs on. Tests ask a build for development for passphrases that are no work to try.
+#[cfg(debug_assertions)]
 fn host(environment: &Environment) -> Host {
     let host = Host::real(crate::TOOL);
-    #[cfg(debug_assertions)]
-    if environment.path("SANCERRE_TEST_CHEAP_PASSPHRASES").is_some() {
-        return host.with_cheap_passphrases();
+    match environment.path("SANCERRE_TEST_CHEAP_PASSPHRASES") {
+        Some(_) => host.with_cheap_passphrases(),
+        None => host,
     }
-    let _ = environment;
-    host
 }
 
 /// What every command is handed.

@@ -3,9 +3,9 @@
 //! Ratios within one run: every form is read from the page cache, in turns, three times; what counts is the median. With a
 //! program named, that one is measured and nothing is built.
 
+use super::measured::Measured;
 use crate::shell;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -33,72 +33,41 @@ const FORMS: [(&str, &str, &str, &str); 6] = [
 
 /// Measures in `target/bench/formats`, and prints a table.
 pub(crate) fn run(program: Option<&str>) -> Result<()> {
-    let program = match program {
-        Some(program) => std::path::absolute(program)?,
-        None => {
-            shell::run(shell::cargo(&["build", "--release", "--locked", "-p", "sancerre"]))?;
-            shell::target_folder().join("release/sancerre")
-        }
-    };
-    let place = shell::target_folder().join("bench/formats");
-    let _ = fs::remove_dir_all(&place);
-    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
-    let bench = Bench { program, place };
-    bench.init("repo")?;
+    let bench = Bench(Measured::new(program, "formats")?);
+    bench.0.init("repo")?;
     bench.forms()?;
     bench.changed()?;
     bench.sparse()?;
-    fs::remove_dir_all(&bench.place).context("cannot remove what was measured")
+    bench.0.remove()
 }
 
-struct Bench {
-    program: PathBuf,
-    place: PathBuf,
-}
+struct Bench(Measured);
 
 /// What a backup came to.
 struct Saved {
     seconds: f64,
     new_bytes: u64,
-    /// Read again of what a map calls unchanged.
-    sampled_bytes: u64,
+    /// Read again of what a map calls unchanged; none without a map.
+    sampled_bytes: Option<u64>,
 }
 
 impl Bench {
     fn path(&self, name: &str) -> PathBuf {
-        self.place.join(name)
-    }
-
-    fn command(&self, repository: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).current_dir(&self.place).env("SANCERRE_PASSWORD", "only a benchmark");
-        command.env("SANCERRE_REPOSITORY", self.path(repository));
-        command
-    }
-
-    fn init(&self, repository: &str) -> Result<()> {
-        let key = format!("{repository}.key");
-        shell::output(self.command(repository, &["init", "--quiet", "--key-file", &key])).map(drop)
+        self.0.place.join(name)
     }
 
     fn save(&self, repository: &str, arguments: &[&str]) -> Result<Saved> {
-        let key = format!("{repository}.key");
-        let all = [&["backup", "--json", "--key-file", &key, "--vm", "web01"], arguments].concat();
-        let begun = Instant::now();
-        let text = shell::output(self.command(repository, &all))?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let summary: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
+        let (summary, seconds) = self.0.save(repository, arguments)?;
         let new_bytes = summary["new_bytes"].as_u64().context("the summary has no new bytes")?;
         // `map SOURCE SESSION SAMPLED TAKEN`
-        let scan = summary["scan"].as_str().unwrap_or_default();
+        let scan = summary["scan"].as_str().context("the summary does not say how the disk was read")?;
         let sampled = scan.starts_with("map ").then(|| scan.rsplit(' ').nth(1)).flatten();
-        let sampled_bytes = sampled.map_or(Ok(0), str::parse)?;
-        Ok(Saved { seconds, new_bytes, sampled_bytes })
+        Ok(Saved { seconds, new_bytes, sampled_bytes: sampled.map(str::parse).transpose()? })
     }
 
     fn qemu_img(&self, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new("qemu-img");
-        command.args(arguments).current_dir(&self.place);
+        command.args(arguments).current_dir(&self.0.place);
         shell::output(command).map(drop)
     }
 
@@ -146,7 +115,7 @@ impl Bench {
     /// Seconds of the first backup into a repository of its own.
     fn first(&self, name: &str) -> Result<f64> {
         let round = |_| {
-            self.init("first")?;
+            self.0.init("first")?;
             let saved = self.save("first", &[name])?;
             fs::remove_dir_all(self.path("first"))?;
             fs::remove_file(self.path("first.key"))?;
@@ -163,7 +132,7 @@ impl Bench {
             command.args(["--", "[", "qemu-nbd", "-r", "-f", format, name, "]", "null:"]);
             let begun = Instant::now();
             shell::run({
-                command.current_dir(&self.place);
+                command.current_dir(&self.0.place);
                 command
             })?;
             times.push(begun.elapsed().as_secs_f64());
@@ -173,7 +142,7 @@ impl Bench {
 
     /// A hundredth changed: a backup by a map of that, and one of those bytes alone.
     fn changed(&self) -> Result<()> {
-        self.init("alone")?;
+        self.0.init("alone")?;
         make_disk(&self.path("full.raw"), DISK_BYTES)?;
         self.save("repo", &["full.raw"])?;
         let disk = File::options().write(true).open(self.path("full.raw"))?;
@@ -203,7 +172,8 @@ impl Bench {
         println!("| of a backup of those bytes alone | {:.2} | 1.3 |", mapped.seconds / only.seconds);
         match read {
             Some(read) => {
-                let (of_changed, sampled) = (|bytes| bytes as f64 / changed as f64, mapped.sampled_bytes);
+                let of_changed = |bytes| bytes as f64 / changed as f64;
+                let sampled = mapped.sampled_bytes.context("no map was used")?;
                 println!("| bytes read of those that changed | {:.2} | 2.5 |", of_changed(read));
                 println!("| of them to see whether the map is true | {:.2} | |", of_changed(sampled));
             }
@@ -217,11 +187,11 @@ impl Bench {
         if !shell::is_installed("strace") {
             return Ok(None);
         }
-        let inner = self.command("repo", &[]);
+        let inner = self.0.command("repo", &[]);
         let mut command = Command::new("strace");
         command.args(["-f", "-y", "-e", "trace=pread64", "-o", "trace"]).arg(inner.get_program());
         command.args(["backup", "--quiet", "--key-file", "repo.key", "--vm", "web01"]).args(arguments);
-        command.current_dir(&self.place).env("SANCERRE_PASSWORD", "only a benchmark");
+        command.current_dir(&self.0.place).env("SANCERRE_PASSWORD", "only a benchmark");
         command.env("SANCERRE_REPOSITORY", self.path("repo"));
         shell::output(command)?;
         let trace = fs::read_to_string(self.path("trace"))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -202,7 +203,13 @@ impl Policy {
 /// was started in: if there is another file of that name here, nobody can tell which of them has the data.
 fn refuse_other_here(image: &Path, name: &Path, found: &RawDisk) -> Result<(), OpenError> {
     let failed = |source| OpenError::Io { path: image.to_owned(), source };
-    let Ok(here) = std::fs::metadata(name) else { return Ok(()) };
+    let here = match std::fs::metadata(name) {
+        Ok(here) => here,
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+            return Ok(());
+        }
+        Err(error) => return Err(failed(error)),
+    };
     if (here.dev(), here.ino()) == found.identity().map_err(failed)? {
         return Ok(());
     }

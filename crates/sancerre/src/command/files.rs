@@ -30,7 +30,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::Context;
-use crate::exit::Failure;
+use crate::exit::{Done, Exit, Failure};
 use crate::guest_names::shown;
 use crate::interrupt::until_signal;
 use crate::plain;
@@ -90,6 +90,20 @@ pub(super) struct Opened {
     pub(super) snapshot_disks: Vec<Arc<SnapshotDisk>>,
     pub(super) cache: Arc<ChunkCache>,
     pub(super) is_whole: bool,
+}
+
+impl Opened {
+    /// How a command ends that read of them, with one thing more to say in its summary or none.
+    pub(super) fn ended(&self, reader: &SnapshotReader, more: Option<(&'static str, Value)>) -> Done {
+        let (_, fetched_bytes) = self.cache.fetched();
+        let fields = [
+            ("snapshot", json!(reader.manifest().session.intent.to_string())),
+            ("vm", json!(reader.vm().to_string())),
+            ("fetched_bytes", json!(fetched_bytes)),
+        ];
+        let exit = if self.is_whole { Exit::Done } else { Exit::NotAsAsked };
+        super::ended(exit, fields.into_iter().chain(more))
+    }
 }
 
 /// Looks at the disks of a snapshot.
@@ -157,7 +171,7 @@ pub(super) async fn stopping<T: Send + 'static>(
     let mut running = tokio::task::spawn_blocking(move || work(&told));
     let ended = until_signal(async { joined((&mut running).await) }).await;
     if let Err(failure) = &ended
-        && failure.exit == crate::exit::Exit::Interrupted
+        && failure.exit == Exit::Interrupted
         && !running.is_finished()
     {
         stop.store(true, Ordering::Relaxed);
@@ -169,7 +183,7 @@ pub(super) async fn stopping<T: Send + 'static>(
 
 fn joined<T>(joined: Result<Result<T, Failure>, tokio::task::JoinError>) -> Result<T, Failure> {
     joined.map_err(|error| {
-        Failure::new(crate::exit::Exit::Bug, format!("reading a guest failed: {error}; please report this"))
+        Failure::new(Exit::Bug, format!("reading a guest failed: {error}; please report this"))
     })?
 }
 

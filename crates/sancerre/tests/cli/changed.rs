@@ -24,12 +24,7 @@ impl Site {
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(crate::support::CHEAP)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
             .env("SANCERRE_REPOSITORY", "repository")

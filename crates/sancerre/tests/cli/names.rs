@@ -35,12 +35,7 @@ impl Site {
 
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(crate::support::CHEAP)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", self.path("repository"));
         // Whoever has a key file for it needs no passphrase, which costs time.
         match arguments {

@@ -33,12 +33,7 @@ impl Site {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(crate::support::CHEAP)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("SANCERRE_REPOSITORY", self.path(self.place)).env("SANCERRE_PASSWORD", "correct horse");
         command
     }

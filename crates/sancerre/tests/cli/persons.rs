@@ -26,12 +26,7 @@ impl Site {
     /// With a key file, or without one with the passphrase.
     fn run(&self, key: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(crate::support::CHEAP)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         match key {
             "" => command.env("SANCERRE_PASSWORD", "correct horse"),
             key => command.env("SANCERRE_KEY_FILE", key),

@@ -32,12 +32,7 @@ impl Site {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sancerre"));
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(crate::support::CHEAP)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
             .env("SANCERRE_REPOSITORY", "repository")
@@ -111,11 +106,7 @@ fn a_stream_of_nothing_is_refused_and_says_why() {
     let script = "exec <&-; exec \"$0\" backup --key-file w.key --vm web01 --stdin dump.sql";
     let mut closed = Command::new("sh");
     closed.args(["-c", script, env!("CARGO_BIN_EXE_sancerre")]).current_dir(&site.folder);
-    closed
-        .env_clear()
-        .envs(crate::support::CHEAP)
-        .env("SANCERRE_REPOSITORY", "repository")
-        .stderr(Stdio::piped());
+    closed.env_clear().env("SANCERRE_REPOSITORY", "repository").stderr(Stdio::piped());
     let output = end(closed.spawn().unwrap());
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
 
@@ -296,11 +287,7 @@ fn a_closed_terminal_does_not_stop_what_was_started_with_nohup() {
     let site = Site::new();
     let script = "trap '' HUP; exec \"$0\" backup --key-file w.key --vm web01 --stdin x";
     let mut command = Command::new("sh");
-    command
-        .args(["-c", script, env!("CARGO_BIN_EXE_sancerre")])
-        .current_dir(&site.folder)
-        .env_clear()
-        .envs(crate::support::CHEAP);
+    command.args(["-c", script, env!("CARGO_BIN_EXE_sancerre")]).current_dir(&site.folder).env_clear();
     command.env("SANCERRE_REPOSITORY", "repository").stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = site.path("repository/zones/default/log");

@@ -8,8 +8,8 @@ use sancerre_guest::{GuestFile, NodeKind};
 use serde_json::json;
 
 use super::{Context, Opened, Sandbox, open, waiting};
-use crate::command::{ended, restore};
-use crate::exit::{Done, Exit, Failure};
+use crate::command::restore;
+use crate::exit::{Done, Failure};
 use crate::guest_place::{GuestPlace, Spot, Spotted, failure};
 
 /// What is read at once.
@@ -45,17 +45,7 @@ pub(crate) async fn run(options: Cat, context: &Context) -> Result<Done, Failure
     let opened = open(&reader, &options.sandbox, context).await?;
     let (place, stream, from) = (options.place, options.stream, opened.clone());
     let size_bytes = waiting(move || write(&place, stream.as_deref(), &from, &mut stdout)).await?;
-    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
-    let (_, fetched_bytes) = opened.cache.fetched();
-    Ok(ended(
-        exit,
-        [
-            ("snapshot", json!(reader.manifest().session.intent.to_string())),
-            ("vm", json!(reader.vm().to_string())),
-            ("size_bytes", json!(size_bytes)),
-            ("fetched_bytes", json!(fetched_bytes)),
-        ],
-    ))
+    Ok(opened.ended(&reader, Some(("size_bytes", json!(size_bytes)))))
 }
 
 pub(super) fn write(

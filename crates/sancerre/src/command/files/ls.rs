@@ -5,8 +5,8 @@ use sancerre_guest::{FileNode, Guest, NodeKind, VolumeContent, VolumeInfo};
 use serde_json::{Value, json};
 
 use super::{Context, Opened, Sandbox, entry_json, letter, open, time, waiting};
-use crate::command::{ended, restore};
-use crate::exit::{Done, Exit, Failure};
+use crate::command::restore;
+use crate::exit::{Done, Failure};
 use crate::guest_names::shown;
 use crate::guest_place::{GuestPlace, Spot, Spotted, failure, root};
 use crate::output::{Align, table};
@@ -87,17 +87,7 @@ pub(crate) async fn run(options: Ls, context: &Context) -> Result<Done, Failure>
     if let Some(problem) = problem {
         return Err(problem);
     }
-    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
-    let (_, fetched_bytes) = opened.cache.fetched();
-    Ok(ended(
-        exit,
-        [
-            ("snapshot", json!(reader.manifest().session.intent.to_string())),
-            ("vm", json!(reader.vm().to_string())),
-            (name, json!(listed)),
-            ("fetched_bytes", json!(fetched_bytes)),
-        ],
-    ))
+    Ok(opened.ended(&reader, Some((name, json!(listed)))))
 }
 
 fn look(place: &GuestPlace, opened: &Opened, wants_targets: bool) -> Result<Found, Failure> {

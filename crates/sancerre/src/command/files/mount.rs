@@ -11,7 +11,7 @@ use sancerre_engine::select::Selector;
 use serde_json::json;
 
 use super::{Context, Opened, Sandbox, open};
-use crate::command::{ended, restore};
+use crate::command::restore;
 use crate::exit::{Done, Exit, Failure};
 use crate::guest_mount::{GuestTree, RAW, folder_name};
 use crate::interrupt::until_signal;
@@ -68,16 +68,7 @@ pub(crate) async fn run(options: Mount, context: &Context) -> Result<Done, Failu
     let session = mounted(&options.directory, &opened, context)?;
     tell(&reader, &opened, &directory, context);
     serve(session, &directory, context).await?;
-    let exit = if opened.is_whole { Exit::Done } else { Exit::NotAsAsked };
-    let (_, fetched_bytes) = opened.cache.fetched();
-    Ok(ended(
-        exit,
-        [
-            ("snapshot", json!(reader.manifest().session.intent.to_string())),
-            ("vm", json!(reader.vm().to_string())),
-            ("fetched_bytes", json!(fetched_bytes)),
-        ],
-    ))
+    Ok(opened.ended(&reader, None))
 }
 
 fn mounted(directory: &Path, opened: &Opened, context: &Context) -> Result<Session<GuestTree>, Failure> {
