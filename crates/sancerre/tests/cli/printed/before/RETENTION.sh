@@ -17,4 +17,6 @@ unset SANCERRE_KEY_FILE
 sancerre init -q --key-file hv.key --writer hv1
 sancerre key add keeper vault --out /etc/sancerre/bucket-keeper.key
 sancerre backup -q --key-file hv.key --vm web01 /var/lib/libvirt/images/web01.raw)
+# Locks are asked for to the second: what was written in this one need not be locked for longer.
+sleep 1.1
 unset SANCERRE_REPOSITORY
