@@ -34,7 +34,7 @@ pub async fn open(repository: &Repository, log: &Log, session: SessionId) -> Res
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
     let snapshot = snapshot.ok_or_else(|| {
-        Error::Usage(format!("there is no snapshot {}; {Snapshots} lists all", session.intent))
+        Error::Usage(format!("there is no snapshot {}; {Snapshots} lists all", session.short()))
     })?;
     log.refuse_forgotten(&session)?;
     let body = open_body(repository, &snapshot)?;

@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use export::{ReadFailure, ServedDisk, Stretch, WriteFailure, WrittenDisk};
 pub use handshake::Rejected;
-pub use limits::ClientLimits;
+pub use limits::{ClientLimits, ClientMemory};
 pub use overlay::{OverlaidDisk, OverlayError, OverlayFile, OverlayMedium, SpoolFile, overlay_bytes};
 pub use server::Server;
 pub use snapshot::SnapshotExport;

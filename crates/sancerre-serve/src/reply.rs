@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Mutex;
 
 use crate::export::{ReadFailure, ServedDisk, Stretch};
 use crate::handshake::Agreed;
-use crate::limits::{ClientLimits, Tell};
+use crate::limits::{ClientLimits, Held, Tell};
 use crate::wire::{self, ClientRequest, REQUEST_BYTES_MAX, ReplyPiece, command, errno};
 
 /// Data of one piece.
@@ -19,23 +19,20 @@ const PIECE_BYTES: u32 = 4 << 20;
 const HOLE_BYTES_MIN: u64 = 32 << 10;
 /// Stretches of one answer.
 const STRETCHES_MAX: usize = 4096;
-/// Memory is counted in these.
-const UNIT_BYTES: u64 = 1 << 10;
+/// A client that takes so much is not standing still.
+pub(crate) const STEP_BYTES: usize = 64 << 10;
 
 /// Answers on one connection.
 pub(crate) struct Answers<W> {
     agreed: Agreed,
     writer: Mutex<W>,
-    memory: Arc<Semaphore>,
-    memory_units: u32,
+    limits: ClientLimits,
     tell: Tell,
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
     pub(crate) fn new(agreed: Agreed, writer: W, limits: &ClientLimits, tell: Tell) -> Self {
-        let memory_units = units(limits.memory_bytes);
-        let memory = Arc::new(Semaphore::new(usize::try_from(memory_units).unwrap_or(1)));
-        Self { agreed, writer: Mutex::new(writer), memory, memory_units, tell }
+        Self { agreed, writer: Mutex::new(writer), limits: limits.clone(), tell }
     }
 
     fn export(&self) -> &Arc<dyn ServedDisk> {
@@ -197,13 +194,8 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
         Ok(held)
     }
 
-    /// Memory for a range, as zeros.
     async fn hold(&self, range: &Range<u64>) -> Result<Held, ReadFailure> {
-        let wanted = range.end.saturating_sub(range.start);
-        let units = units(wanted).min(self.memory_units);
-        let memory = Arc::clone(&self.memory).acquire_many_owned(units).await;
-        let memory = memory.map_err(|_| ReadFailure("the server ends".to_owned()))?;
-        Ok(Held { bytes: vec![0; usize::try_from(wanted).unwrap_or(0)], _memory: memory })
+        self.limits.memory.hold(range.end.saturating_sub(range.start)).await
     }
 
     /// Tells the client and the log that the disk cannot be read there.
@@ -230,15 +222,11 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     /// Sends what belongs together.
     async fn send(&self, head: &[u8], bytes: &[u8]) -> io::Result<()> {
         let mut writer = self.writer.lock().await;
-        writer.write_all(head).await?;
-        writer.write_all(bytes).await
+        for step in [head].into_iter().chain(bytes.chunks(STEP_BYTES)) {
+            self.limits.memory.bear(self.limits.patience, writer.write_all(step)).await?;
+        }
+        Ok(())
     }
-}
-
-/// Bytes, with the memory that they take.
-pub(crate) struct Held {
-    pub(crate) bytes: Vec<u8>,
-    _memory: OwnedSemaphorePermit,
 }
 
 fn range_ends(request: &ClientRequest) -> u64 {
@@ -285,10 +273,6 @@ fn cut(stretch: Stretch) -> Vec<Stretch> {
 /// The length of a part of a request, which is 32-bit.
 fn length(range: &Range<u64>) -> u32 {
     u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(u32::MAX)
-}
-
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4)
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl Server {
             if !self.in_time(until_tls(&mut stream)).await? {
                 return Ok(());
             }
-            let accepted = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
+            let accepted = tokio::time::timeout(self.limits.patience, tls.accept(stream)).await;
             let stream = accepted.map_err(|_| Rejected::TooSlow)?.map_err(Rejected::Tls)?;
             self.agree_and_serve(stream, no_zeroes).await
         };
@@ -129,7 +129,7 @@ impl Server {
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Rejected>>) -> Result<T, Rejected> {
-        tokio::time::timeout(self.limits.handshake, work).await.map_err(|_| Rejected::TooSlow)?
+        tokio::time::timeout(self.limits.patience, work).await.map_err(|_| Rejected::TooSlow)?
     }
 
     async fn agree_and_serve<S>(&self, mut stream: S, no_zeroes: bool) -> Result<(), Rejected>
@@ -145,7 +145,8 @@ impl Server {
     fn tell_end(&self, ended: Result<(), Rejected>) {
         match ended {
             // A client that goes away in the middle is an everyday thing.
-            Ok(()) | Err(Rejected::Io(_)) => {}
+            Err(Rejected::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {}
+            Ok(()) => {}
             Err(rejected) => (self.tell)(format!("a connection was closed: {rejected}")),
         }
     }

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::handshake::{Agreed, Rejected, skip};
-use crate::limits::{ClientLimits, Tell};
-use crate::reply::{Answers, Held};
+use crate::limits::{ClientLimits, Held, Tell};
+use crate::reply::{Answers, STEP_BYTES};
 use crate::wire::{self, Broken, REQUEST_BYTES_MAX, command};
 
 /// Serves requests until the client says goodbye or goes away.
@@ -40,7 +40,7 @@ where
             command::WRITE if request.length_bytes > REQUEST_BYTES_MAX => {
                 return Err(Broken("a write is far too long").into());
             }
-            command::WRITE => payload(&mut reader, &request, &answers).await?,
+            command::WRITE => payload(&mut reader, &request, &answers, limits).await?,
             _ => None,
         };
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -61,6 +61,7 @@ async fn payload<R, W>(
     reader: &mut R,
     request: &wire::ClientRequest,
     answers: &Answers<W>,
+    limits: &ClientLimits,
 ) -> Result<Option<Held>, Rejected>
 where
     R: AsyncRead + Unpin,
@@ -70,7 +71,9 @@ where
         skip(reader, request.length_bytes).await?;
         return Ok(None);
     };
-    reader.read_exact(&mut held.bytes).await?;
+    for step in held.bytes.chunks_mut(STEP_BYTES) {
+        limits.memory.bear(limits.patience, reader.read_exact(step)).await?;
+    }
     Ok(Some(held))
 }
 

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use proptest::prelude::*;
 use sancerre_image::nbd::{NbdDisk, NbdOptions, NbdUri};
 use sancerre_image::{Disk, ReadError};
-use sancerre_serve::{ClientLimits, ReadFailure, ServedDisk, Server, Stretch};
+use sancerre_serve::{ClientLimits, ClientMemory, ReadFailure, ServedDisk, Server, Stretch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const BLOCK: usize = 4096;
@@ -158,8 +158,7 @@ fn damage_is_an_error_where_it_is_and_no_more() {
 #[test]
 fn no_more_clients_than_allowed_and_none_that_says_nothing_for_ever() {
     let export = Memory { name: "disk0", bytes: bytes(1 << 16), bad: 0..0 };
-    let limits =
-        ClientLimits { clients: 2, handshake: Duration::from_millis(300), ..ClientLimits::default() };
+    let limits = ClientLimits { clients: 2, patience: Duration::from_millis(300), ..ClientLimits::default() };
     let scene = Scene::new(vec![export], limits);
     let silent: Vec<UnixStream> = (0..2).map(|_| UnixStream::connect(&scene.socket).unwrap()).collect();
     let ended = |stream: &mut UnixStream| {
@@ -172,6 +171,28 @@ fn no_more_clients_than_allowed_and_none_that_says_nothing_for_ever() {
     scene.disk("disk0").read_at(0, &mut [0; 512]).unwrap();
     let told = scene.told.lock().unwrap().join("\n");
     assert!(told.contains("in time"), "{told}");
+}
+
+#[test]
+fn a_client_that_stands_still_with_the_memory_of_others_is_sent_away() {
+    let size = 4 << 20;
+    let memory = ClientMemory::new(1 << 20);
+    let limits = ClientLimits { memory, patience: Duration::from_millis(300), ..ClientLimits::default() };
+    let export = Memory { name: "disk0", bytes: bytes(size), bad: 0..0 };
+    let scene = Scene::new(vec![export], limits);
+    let asks = |script: Vec<u8>| {
+        let mut stream = UnixStream::connect(&scene.socket).unwrap();
+        std::io::Write::write_all(&mut stream, &[opened(), script].concat()).unwrap();
+        stream
+    };
+    // One takes nothing of what it asked for, which is more than a socket holds.
+    let greedy = asks((0..8).flat_map(|_| request(0, 0, 0, size as u32)).collect());
+    let mut found = vec![0; size];
+    scene.disk("disk0").read_at(0, &mut found).unwrap();
+    assert!(found == bytes(size));
+    let told = scene.told.lock().unwrap().join("\n");
+    assert!(told.contains("others need the memory"), "{told}");
+    drop(greedy);
 }
 
 /// What the server answers to a script, until it hangs up; the script's end is the client's.

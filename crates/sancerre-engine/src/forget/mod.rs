@@ -225,7 +225,7 @@ fn candidate(log: &Log, all: &[Candidate], session: &SessionId) -> Result<(Candi
         return Ok((candidate, ForgetReason::Damaged));
     }
     log.refuse_forgotten(session)?;
-    Err(Error::Usage(format!("there is no snapshot {}; see {ListSnapshots}", session.intent)))
+    Err(Error::Usage(format!("there is no snapshot {}; see {ListSnapshots}", session.short())))
 }
 
 /// A wrong rule or a lying host must not empty a repository in one run.

@@ -66,7 +66,7 @@ pub async fn undelete(repository: &Repository, snapshots: &BTreeSet<SessionId>, 
     let is_neither =
         |snapshot: &&SessionId| retention.forgotten_by(snapshot).is_none() && !retention.is_asked(snapshot);
     if let Some(other) = snapshots.iter().find(is_neither) {
-        return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.intent)));
+        return Err(Error::Usage(format!("snapshot {} is not forgotten; nothing was done", other.short())));
     }
     rescue(repository, &mut log, snapshots, Kind::Undelete(named(snapshots, reason))).await
 }
@@ -109,7 +109,7 @@ pub async fn release(
     let log = known(repository, snapshots).await?;
     let retention = log.retention();
     if let Some(other) = snapshots.iter().find(|snapshot| retention.held_by(snapshot).is_none()) {
-        return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.intent)));
+        return Err(Error::Usage(format!("snapshot {} is not held; nothing was done", other.short())));
     }
     let is_suspicion = |snapshot: &&SessionId| {
         !retention.is_held_itself(snapshot)

@@ -8,14 +8,14 @@ use clap::Args;
 use sancerre_boot::{GuestDisk, GuestPlan, UpBy, UpWhen, Watched};
 use sancerre_engine::drill::{self, Drilled};
 use sancerre_engine::repository::Repository;
-use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::{Selector, newest_of_each};
 use sancerre_format::certificate::Role;
 use sancerre_format::outcome::MemberKind;
 use serde_json::{Value, json};
 
-use super::{Context, ended, nbd, restore};
+use super::nbd::{self, Shares};
+use super::{Context, ended, restore};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::file_names;
@@ -190,8 +190,9 @@ async fn watched(
         let _ = std::fs::remove_file(folder.join(file));
     }
     let members = nbd::disks(reader)?;
-    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
-    let server = nbd::server(nbd::exports(reader, &members, &cache, &monitor, None)?, context);
+    let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
+    let exports = nbd::exports(reader, &members, &shares.cache, &monitor, None)?;
+    let server = nbd::server(exports, &shares, context);
     let socket = Socket::bind(&scratch.exports())?;
     let when = UpWhen {
         serial: options.words(),

@@ -14,7 +14,7 @@ use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk, Spool
 use sancerre_engine::restore::SnapshotReader;
 use sancerre_engine::select::Selector;
 use sancerre_format::outcome::{Member, MemberKind};
-use sancerre_serve::{ClientLimits, ServedDisk, Server, SnapshotExport};
+use sancerre_serve::{ClientLimits, ClientMemory, ServedDisk, Server, SnapshotExport};
 use serde_json::{Map, Value, json};
 
 use super::{Context, ended, restore};
@@ -87,14 +87,14 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     for member in &members {
         is_whole &= unreadable::tell(context, member, UNREADABLE)?;
     }
-    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
     let spool = options.spool.as_deref().map(|path| spool::open(&reader, &members, path)).transpose()?;
-    let mut exports = exports(&reader, &members, &cache, &monitor, spool)?;
+    let mut exports = exports(&reader, &members, &shares.cache, &monitor, spool)?;
     let overlay = match &options.writable {
         Some(path) => Some(writable::over(&reader, &mut exports, path)?),
         None => None,
     };
-    let server = server(exports, context);
+    let server = server(exports, &shares, context);
     let listening = Listening::open(&options).await?;
     announce(&listening, &reader, &members, options.writable.as_deref(), context);
     let served = until_signal(async {
@@ -113,7 +113,7 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     if let Some(overlay) = overlay {
         writable::finish(&*overlay).await?;
     }
-    let (fetched_frames, fetched_bytes) = cache.fetched();
+    let (fetched_frames, fetched_bytes) = shares.cache.fetched();
     let summary = [
         ("snapshot", json!(reader.manifest().session.intent.to_string())),
         ("vm", json!(reader.vm().to_string())),
@@ -123,6 +123,22 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
         ("duration_seconds", json!(seconds(started.elapsed()))),
     ];
     Ok(ended(if is_whole { Exit::Done } else { Exit::NotAsAsked }, summary))
+}
+
+/// What the parts of a program that serves disks have of `--memory`.
+pub(super) struct Shares {
+    /// Frames of all disks: five eighths.
+    pub(super) cache: Arc<ChunkCache>,
+    /// Answers and writes of all clients: an eighth.
+    clients: ClientMemory,
+}
+
+impl Shares {
+    /// A quarter is left for the program itself: log, catalogue, nodes of maps.
+    pub(super) fn of(memory_bytes: u64) -> Self {
+        let eighth = memory_bytes / 8;
+        Self { cache: ChunkCache::new(eighth.saturating_mul(5)), clients: ClientMemory::new(eighth) }
+    }
 }
 
 /// These members of a snapshot, each under its own name; what is fetched of an only one is kept in `spool`.
@@ -143,9 +159,10 @@ pub(super) fn exports(
 }
 
 /// A server that says in the log what clients do wrong.
-pub(super) fn server(exports: Vec<Arc<dyn ServedDisk>>, context: &Context) -> Arc<Server> {
+pub(super) fn server(exports: Vec<Arc<dyn ServedDisk>>, shares: &Shares, context: &Context) -> Arc<Server> {
     let output = Arc::clone(&context.output);
-    Server::new(exports, ClientLimits::default(), move |message| output.warning(&message))
+    let limits = ClientLimits { memory: shares.clients.clone(), ..ClientLimits::default() };
+    Server::new(exports, limits, move |message| output.warning(&message))
 }
 
 /// The id of the repository that a snapshot is of.

@@ -28,7 +28,8 @@ use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_engine::select::Selector;
 use serde_json::{Map, Value, json};
 
-use super::{Context, nbd};
+use super::Context;
+use super::nbd::{self, Shares};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
 use crate::guests::GuestOptions;
@@ -170,16 +171,16 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
     if options.print {
         return steps::print(&machines, context);
     }
-    let (cache, monitor) = (ChunkCache::new(context.global.memory), context.monitor());
+    let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
     // All of them, before the first is started: none waits for what the next one must write.
     let sockets: Vec<_> = machines.iter().map(|machine| machine.prepare(context)).collect();
     let order = Arc::new(Order::new(machines.iter().map(|machine| machine.place.clone()).collect()));
     let progress = Progress::start(Work::Hydrate, &monitor, &context.output);
     let copied = Copied::new(&machines, &monitor);
-    let (order, copied, cache, is_plan) = (&order, &copied, &cache, machines.len() > 1);
+    let (order, copied, shares, is_plan) = (&order, &copied, &shares, machines.len() > 1);
     let all = machines.iter().zip(sockets).map(|(machine, socket)| async move {
         let brought = match socket {
-            Ok(socket) => bring_up(machine, &socket, order, copied, cache, context).await,
+            Ok(socket) => bring_up(machine, &socket, order, copied, shares, context).await,
             Err(failure) => Err(failure),
         };
         // Whatever it was: who waits for this one must learn of it.
@@ -192,7 +193,7 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
     });
     let ended = until_signal(async { Ok(join_all(all).await) }).await.map_err(interrupted)?;
     drop(progress);
-    finish(&machines, ended, cache, started, context)
+    finish(&machines, ended, &shares.cache, started, context)
 }
 
 /// Serves the disks of a machine until its guest needs them no more.
@@ -201,11 +202,12 @@ async fn bring_up(
     socket: &Socket,
     order: &Arc<Order>,
     copied: &Arc<Copied>,
-    cache: &Arc<ChunkCache>,
+    shares: &Shares,
     context: &Context,
 ) -> Result<Brought, Failure> {
-    let exports = nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, cache, &copied.monitor, None)?;
-    let server = nbd::server(exports, context);
+    let exports =
+        nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, &shares.cache, &copied.monitor, None)?;
+    let server = nbd::server(exports, shares, context);
     let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
     let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
     let work = move || bring_up::run(&job, &order, &output, |at| copied.tell(number, at));

@@ -90,7 +90,7 @@ fn tell(reader: &SnapshotReader, opened: &Opened, directory: &str, context: &Con
         true => context.output.status([("mounted".to_owned(), json!(names))].into_iter().collect()),
         false => context.output.message(&format!(
             "{} of {} is mounted on {directory} ({}, each with {RAW} and its volumes), until interrupted or unmounted",
-            reader.manifest().session.intent,
+            reader.manifest().session.short(),
             reader.vm(),
             names.join(", ")
         )),
