@@ -25,14 +25,15 @@ pub(crate) const STEP_BYTES: usize = 64 << 10;
 /// Answers on one connection.
 pub(crate) struct Answers<W> {
     agreed: Agreed,
-    writer: Mutex<W>,
+    /// None once an answer was sent in part: nothing may come behind it.
+    writer: Mutex<Option<W>>,
     limits: ClientLimits,
     tell: Tell,
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
     pub(crate) fn new(agreed: Agreed, writer: W, limits: &ClientLimits, tell: Tell) -> Self {
-        Self { agreed, writer: Mutex::new(writer), limits: limits.clone(), tell }
+        Self { agreed, writer: Mutex::new(Some(writer)), limits: limits.clone(), tell }
     }
 
     fn export(&self) -> &Arc<dyn ServedDisk> {
@@ -221,10 +222,12 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
 
     /// Sends what belongs together.
     async fn send(&self, head: &[u8], bytes: &[u8]) -> io::Result<()> {
-        let mut writer = self.writer.lock().await;
+        let mut place = self.writer.lock().await;
+        let mut writer = place.take().ok_or(io::ErrorKind::BrokenPipe)?;
         for step in [head].into_iter().chain(bytes.chunks(STEP_BYTES)) {
             self.limits.memory.bear(self.limits.patience, writer.write_all(step)).await?;
         }
+        *place = Some(writer);
         Ok(())
     }
 }

@@ -31,10 +31,7 @@ where
     // Dropped with this future: what nobody waits for any more is not read.
     let mut tasks = JoinSet::new();
     loop {
-        let Some(request) = next(&mut reader).await? else { return Ok(()) };
-        while let Some(done) = tasks.try_join_next() {
-            finished(done)?;
-        }
+        let Some(request) = next_beside(&mut reader, &mut tasks).await? else { return Ok(()) };
         let payload = match request.command {
             command::DISCONNECT => break,
             command::WRITE if request.length_bytes > REQUEST_BYTES_MAX => {
@@ -75,6 +72,21 @@ where
         limits.memory.bear(limits.patience, reader.read_exact(step)).await?;
     }
     Ok(Some(held))
+}
+
+/// The next request, while answers end: the first that could not be sent ends the connection.
+async fn next_beside<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    tasks: &mut JoinSet<io::Result<()>>,
+) -> Result<Option<wire::ClientRequest>, Rejected> {
+    let mut next = std::pin::pin!(next(reader));
+    loop {
+        tokio::select! {
+            biased;
+            Some(done) = tasks.join_next() => finished(done)?,
+            request = &mut next => return request,
+        }
+    }
 }
 
 /// The next request; none when the client went away between two.
