@@ -77,8 +77,8 @@ fn doctests() -> Result<Counts> {
 
 /// Comes last, so that a run closes on the lines of a test runner.
 fn tests() -> Result<Counts> {
-    // One more than there are processors: some tests wait for a server's disk, or for a lock to end.
-    let threads = (std::thread::available_parallelism()?.get() + 1).to_string();
+    // Half of what the tests take is waiting: for servers, for guests, for locks to end.
+    let threads = (std::thread::available_parallelism()?.get() * 2).to_string();
     let arguments: &[&str] = if shell::is_installed("cargo-nextest") {
         &["nextest", "run", "--workspace", "--locked", "--no-tests", "pass", "--test-threads", &threads]
     } else {
