@@ -33,7 +33,7 @@ pub(crate) fn run(program: Option<&str>, word: &str) -> Result<()> {
     let link = Link::open(server.port(), FAR)?;
     let table = out.join(format!("live-{}.md", report::today()?));
     fs::write(&table, HEAD).with_context(|| format!("cannot write {}", table.display()))?;
-    let tests = ["test", "--locked", "-p", "sancerre", "--test", "cli", "--"];
+    let tests = ["test", "--locked", "--workspace", "--test", "cli", "--"];
     let mut command = shell::cargo(&tests);
     command.args(["--ignored", "--nocapture", "--test-threads=1", &format!("live::{word}")]);
     command.env("SANCERRE_LIVE_PROGRAM", &program).env("SANCERRE_LIVE_GUEST", &guest);

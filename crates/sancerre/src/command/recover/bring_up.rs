@@ -10,6 +10,7 @@ use sancerre_boot::{
 use sancerre_capture::EXPORTS;
 use serde_json::{Map, json};
 
+use super::draw::draw_in;
 use super::libvirt::{self, Libvirt};
 use super::order::{AgentAnswers, Look, Order, Run};
 use crate::exit::{Exit, Failure};
@@ -148,7 +149,7 @@ fn hydrate(
     look: &mut dyn FnMut(HydrationProgress) -> bool,
 ) -> Result<Vec<(usize, String)>, Failure> {
     loop {
-        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), look);
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), &draw_in, look);
         match (hydrated, job.guest.other(accelerator)) {
             (Err(HydrateError::Processor), Some(other)) => {
                 output.warning(&format!(
