@@ -16,6 +16,7 @@ from packs import ANNEX, DATA, Frame, Pack, parse_table
 from primitives import MIB, Damaged, FrameName, SessionId, kdf, keyed, require
 from records import Record
 from segments import Entry, check_segment
+from traces import read_trace
 
 T = TypeVar("T")
 
@@ -95,14 +96,23 @@ class Content:
 
     def made_later(self, note: Session) -> Catalogue:
         """A catalogue that was made after the backup: what its annex holds opens under a key of its own."""
-        key, data = self.keyring.session_key_of(note.entry.public), b""
+        key = self.keyring.session_key_of(note.entry.public)
+        data = b"".join(seals.open_unit(inner, key, seals.DATA, *place) for inner, place in self._annex(note))
+        return read_catalogue(data, self.zone.repository.config.number("region-bytes"))
+
+    def boot_trace(self, note: Session) -> int:
+        """How many chunks the trace of a note names."""
+        units = [unit for unit, _ in self._annex(note)]
+        require(len(units) == 1, "a boot trace of several frames")
+        return len(read_trace(units[0]) or [])
+
+    def _annex(self, note: Session) -> Iterator[tuple[bytes, tuple[SessionId, int, int]]]:
+        """What is in the units of a note's packs, and the names of these."""
         for ordinal in sorted(note.packs):
             pack = self.zone.read_pack(note.id.number, ordinal)
             for frame in pack.frames:
                 place = frame.session, frame.name.ordinal, frame.name.position
-                inner = seals.open_unit(pack.sealed(frame), self._root(frame.session), seals.ANNEX, *place)
-                data += seals.open_unit(inner, key, seals.DATA, *place)
-        return read_catalogue(data, self.zone.repository.config.number("region-bytes"))
+                yield seals.open_unit(pack.sealed(frame), self._root(frame.session), seals.ANNEX, *place), place
 
     def chunks(self, disk: Disk, needed: FrameSet) -> Iterator[Child]:
         """The chunks of a disk by their offsets in it."""

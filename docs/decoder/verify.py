@@ -17,14 +17,15 @@ from primitives import Damaged, FrameName, require
 
 def verify(zones: list[Zone], keyring: Keyring | None) -> str:
     """Checks everything that can be checked without, or with, secrets; says what was there."""
-    snapshots = packs = chunks = checkpoints = 0
+    snapshots = packs = chunks = traced = checkpoints = 0
     for zone in zones:
         checked = _Verification(zone, keyring)
         packs += sum(map(checked.packs, zone.sessions.values()))
         chunks += sum(map(checked.snapshot, zone.snapshots()))
+        traced += checked.traced
         snapshots += len(zone.snapshots())
         checkpoints += check(zone)
-    opened = f"{chunks} chunks in maps" if keyring else "nothing opened"
+    opened = f"{chunks} chunks in maps, {traced} in boot traces" if keyring else "nothing opened"
     return f"{snapshots} snapshots, {packs} packs, {checkpoints} checkpoints, {opened}:"
 
 
@@ -32,6 +33,7 @@ class _Verification:
     def __init__(self, zone: Zone, keyring: Keyring | None) -> None:
         self.zone, self.keyring, self.places = zone, keyring, Places()
         self.frames: set[FrameName] = set()
+        self.traced = 0
         self.content: Callable[[int], Content] | None = None
         if keyring:
             self.content = lru_cache(None)(lambda generation: Content(zone, generation, keyring))
@@ -48,9 +50,9 @@ class _Verification:
                 if self.content and pack.kind != ANNEX:
                     self.places.update(self._opened(session, pack))
                     self.frames.update(frame.name for frame in pack.frames)
-        if self.content and session.kind == "note" and session.entry["topic"] == "catalogue":
+        if self.content and session.kind == "note" and session.entry["topic"] in ("catalogue", "boot-trace"):
             with self._reporting(f"{self.zone.prefix}log/{session.id.number:016x}"):
-                self._made_later(session)
+                self._owned(session)
         for segment in session.segments if self.content else []:
             key = f"{self.zone.prefix}index/{session.id}/{segment.number('sequence'):08x}"
             with self._reporting(key):
@@ -104,20 +106,25 @@ class _Verification:
                 continue
         return self.content(last).check_pack(pack)
 
-    def _made_later(self, note: Session) -> None:
-        """The catalogue of a note, unless its packs went with its snapshot."""
-        assert self.content is not None
-        if not all(listed.key in self.zone.repository.keys for listed in note.packs.values()):
+    def _owned(self, note: Session) -> None:
+        """The catalogue or boot trace of a note, unless its packs went with its snapshot."""
+        if not note.packs or not all(listed.key in self.zone.repository.keys for listed in note.packs.values()):
             return
         *others, last = generations(self.zone, note)
         for generation in others:
             try:
-                self.content(generation).made_later(note)
+                self._read_owned(note, generation)
                 return
             except Damaged:
                 continue
-        if note.packs:
-            self.content(last).made_later(note)
+        self._read_owned(note, last)
+
+    def _read_owned(self, note: Session, generation: int) -> None:
+        assert self.content is not None
+        if note.entry["topic"] == "catalogue":
+            self.content(generation).made_later(note)
+        else:
+            self.traced += self.content(generation).boot_trace(note)
 
     @contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

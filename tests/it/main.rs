@@ -8,6 +8,7 @@ mod approve;
 mod audit;
 mod avoid;
 mod backup;
+mod boot_trace;
 mod bounds;
 mod cache;
 mod chain;

@@ -39,7 +39,7 @@ use crate::repo::{name, zone};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser of foreign bytes.
-pub const TARGETS: [Target; 29] = [
+pub const TARGETS: [Target; 30] = [
     ("records", records),
     ("signatures", signatures),
     ("secrets", secrets),
@@ -68,6 +68,7 @@ pub const TARGETS: [Target; 29] = [
     ("guest_words", sancerre_guest::fuzz_packet),
     ("luks", sancerre_guest::fuzz_luks),
     ("file_catalogues", fuzz_statistics::file_catalogues),
+    ("boot_traces", fuzz_statistics::boot_traces),
     ("machines", machines),
 ];
 

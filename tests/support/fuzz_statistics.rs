@@ -1,8 +1,9 @@
-//! The statistics of a night and its file catalogue, whose pieces any member of the zone may seal.
+//! The statistics of a night, its file catalogue, and what a machine reads when it starts, whose pieces any member of the zone may seal.
 
 use sancerre_engine::suspicion::record::{
     decode_counts, decode_starts, decode_table, encode_counts, encode_starts, encode_table,
 };
+use sancerre_format::boot_trace::BootTrace;
 use sancerre_format::file_catalogue::CataloguePiece;
 
 /// A row of pieces, each refused or read.
@@ -34,5 +35,12 @@ pub fn statistics(input: &[u8]) {
     }
     if let Ok(counts) = decode_counts(span, bytes) {
         assert_eq!(encode_counts(span, &counts), bytes);
+    }
+}
+
+/// Refused, or of one spelling.
+pub fn boot_traces(input: &[u8]) {
+    if let Ok(trace) = BootTrace::decode(input) {
+        assert_eq!(trace.encode().unwrap(), input, "another spelling was read");
     }
 }

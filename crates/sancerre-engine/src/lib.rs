@@ -82,8 +82,10 @@
 
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
+mod annex;
 pub mod audit;
 pub mod backup;
+pub mod boot_trace;
 pub mod check;
 pub mod diff;
 pub mod drill;

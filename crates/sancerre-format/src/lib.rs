@@ -22,6 +22,7 @@
     )
 )]
 
+pub mod boot_trace;
 pub mod bytes;
 pub mod certificate;
 pub mod checkpoint;

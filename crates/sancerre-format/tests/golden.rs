@@ -58,8 +58,8 @@ fn no_golden_file_is_left_without_a_test() {
     let present: BTreeSet<String> =
         present.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     assert!(known.is_subset(&present), "missing: {:?}", known.difference(&present));
-    // Files of packs, maps, indexes, cuts, seals and file catalogues carry these prefixes and are compared by their own tests.
-    let foreign = ["pack", "node", "index", "cuts", "seal", "file-catalogue"];
+    // Files of packs, maps, indexes, cuts, seals, file catalogues and boot traces carry these prefixes and are compared by their own tests.
+    let foreign = ["pack", "node", "index", "cuts", "seal", "file-catalogue", "boot-trace"];
     let strangers: Vec<_> = present
         .difference(&known)
         .filter(|file| !foreign.iter().any(|kind| file.starts_with(kind)))

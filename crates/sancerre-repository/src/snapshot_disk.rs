@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! read ──> leaves of the map ──> frames ──> ChunkCache (kept, on its way, or fetched) ──> chunks compared with their ids
-//!   └ in a row? ──> the frames behind it, in the background
+//!   └ in a row? ──> the frames behind it, in the background, after those that a boot trace names
 //! ```
 //!
 //! Nothing is given out that was not compared with its id. Holes are answered from the map alone. Damage costs the reads that
 //! touch it, after other copies were looked for, and no others.
 
 mod blocking;
+mod boot;
 mod cache;
 mod extents;
 mod flights;
@@ -19,12 +20,14 @@ mod spool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sancerre_format::bytes::{to_u64, to_usize};
 use sancerre_format::id::{ContentId, FramePlace, Place, SessionId};
+use sancerre_format::names::Title;
 use sancerre_format::node::{Node, chunk_id};
 use sancerre_format::outcome::Member;
 use sancerre_image::ReadError;
@@ -35,11 +38,13 @@ use crate::lru::LruCache;
 use crate::map::{MapReader, StoredNode};
 use crate::monitor::Monitor;
 use crate::snapshot::SnapshotReader;
+use boot::Recording;
 use cache::{AHEAD_IN_FLIGHT, Frame};
 use flights::Flights;
 use sequence::Sequences;
 
 pub use blocking::BlockingSnapshotDisk;
+pub use boot::{BootRecorder, FetchedFirst, fetch_first};
 pub use cache::ChunkCache;
 pub use extents::Extent;
 pub use spool::Spool;
@@ -55,6 +60,7 @@ type FoundNode = std::result::Result<Option<Arc<StoredNode>>, Arc<Error>>;
 /// One disk of a snapshot, for random reads by many at once.
 pub struct SnapshotDisk {
     name: String,
+    member: Title,
     session: SessionId,
     frames: Arc<Frames>,
     map: MapReader,
@@ -67,6 +73,9 @@ pub struct SnapshotDisk {
     healed: Mutex<LruCache<ContentId, Option<Place>>>,
     sequences: Mutex<Sequences>,
     spooled: Option<Spooled>,
+    recording: OnceLock<Recording>,
+    /// While a boot trace is fetched: it says better than reads in a row what will be wanted.
+    is_led: AtomicBool,
 }
 
 /// A chunk of the disk.
@@ -119,6 +128,7 @@ impl SnapshotDisk {
         cache.add_disk();
         Ok(Arc::new(Self {
             name: format!("{} of {}", member.name, reader.vm()),
+            member: member.name.clone(),
             session: reader.manifest().session,
             frames,
             map,
@@ -130,6 +140,8 @@ impl SnapshotDisk {
             healed: Mutex::new(LruCache::new(HEALED_KEPT)),
             sequences: Mutex::default(),
             spooled: spool.map(Spooled::new),
+            recording: OnceLock::new(),
+            is_led: AtomicBool::new(false),
         }))
     }
 
@@ -151,7 +163,9 @@ impl SnapshotDisk {
         let range = self.inside(offset, to_u64(buffer.len()))?;
         self.follow_reader(&range);
         buffer.fill(0);
-        let groups = by_frame(self.chunks(range.clone()).await?);
+        let chunks = self.chunks(range.clone()).await?;
+        self.note_asked(&chunks);
+        let groups = by_frame(chunks);
         let reads = groups.into_iter().map(|(place, chunks)| self.chunks_of(place, chunks));
         let mut reads = stream::iter(reads).buffer_unordered(IN_FLIGHT);
         while let Some(found) = reads.try_next().await? {
@@ -176,6 +190,9 @@ impl SnapshotDisk {
 
     /// Reads ahead of whoever reads in a row.
     fn follow_reader(self: &Arc<Self>, range: &Range<u64>) {
+        if self.is_led.load(Ordering::Relaxed) {
+            return;
+        }
         let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         let ahead = sequences.note(range, self.cache.window_bytes(), self.size_bytes());
         drop(sequences);
@@ -190,16 +207,16 @@ impl SnapshotDisk {
         // Map order: what will be wanted first comes first.
         let mut seen = BTreeSet::new();
         let first = chunks.iter().filter(|chunk| seen.insert(chunk.place.frame));
-        let disk = &self;
-        let fetch = |chunk: &Chunk| {
-            let (place, near) = (chunk.place.frame, chunk.at);
-            async move {
-                if let Some(frame) = disk.cache.read_ahead(&disk.frames, &place).await {
-                    disk.keep(place, &frame, near).await;
-                }
-            }
-        };
+        let fetch = |chunk: &Chunk| self.fetch_before_asked(*chunk).map(drop);
         stream::iter(first).for_each_concurrent(AHEAD_IN_FLIGHT, fetch).await;
+    }
+
+    /// Fetches the frame of a chunk for which nobody waits; whether it is there.
+    async fn fetch_before_asked(self: &Arc<Self>, chunk: Chunk) -> bool {
+        let place = chunk.place.frame;
+        let Some(frame) = self.cache.read_ahead(&self.frames, &place).await else { return false };
+        self.keep(place, &frame, chunk.at).await;
+        true
     }
 
     fn inside(&self, offset: u64, length_bytes: u64) -> Result<Range<u64>> {

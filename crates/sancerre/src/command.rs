@@ -3,6 +3,7 @@
 mod approve;
 pub(crate) mod audit;
 pub(crate) mod backup;
+mod boot;
 mod check;
 mod diff;
 pub(crate) mod doctor;

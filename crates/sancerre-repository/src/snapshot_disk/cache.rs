@@ -126,6 +126,14 @@ impl ChunkCache {
         (self.budget_bytes / 4).min(self.budget_bytes / 2 / disks).min(WINDOW_BYTES_MAX)
     }
 
+    /// How many frames of so many bytes may be fetched first for so many of the disks: what is fetched must still be there when
+    /// it is asked for.
+    pub(super) fn frames_first(&self, frame_bytes: u32, disks: usize) -> usize {
+        let all = self.disks.load(Ordering::Relaxed).max(disks).max(1);
+        let bytes = (self.budget_bytes / 2).saturating_mul(to_u64(disks)) / to_u64(all);
+        usize::try_from(bytes / kept_bytes(u64::from(frame_bytes))).unwrap_or(usize::MAX)
+    }
+
     fn kept(&self, id: &FrameId) -> Option<Arc<Frame>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(id)
     }
@@ -217,7 +225,7 @@ impl ChunkCache {
     fn keep(&self, id: FrameId, place: &FramePlace, raw: Vec<u8>) -> Arc<Frame> {
         self.fetched_frames.fetch_add(1, Ordering::Relaxed);
         self.fetched_bytes.fetch_add(u64::from(place.sealed_bytes), Ordering::Relaxed);
-        let bytes = to_u64(raw.len()).saturating_add(to_u64(raw.len()) / 8).saturating_add(OVERHEAD_BYTES);
+        let bytes = kept_bytes(to_u64(raw.len()));
         let frame = Arc::new(Frame::new(raw));
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(id, Arc::clone(&frame), bytes);
         frame
@@ -243,6 +251,11 @@ impl ChunkCache {
 fn id_of(frames: &Frames, place: &FramePlace) -> Result<FrameId> {
     let name = frames.data_name(place)?;
     Ok((name.session, name.a, name.b))
+}
+
+/// What a frame of so many raw bytes takes.
+fn kept_bytes(raw: u64) -> u64 {
+    raw.saturating_add(raw / 8).saturating_add(OVERHEAD_BYTES)
 }
 
 fn units(bytes: u64) -> u32 {

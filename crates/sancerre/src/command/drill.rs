@@ -14,6 +14,7 @@ use sancerre_format::certificate::Role;
 use sancerre_format::outcome::MemberKind;
 use serde_json::{Value, json};
 
+use super::boot::{self, Recording, Traced};
 use super::nbd::{self, Shares};
 use super::{Context, ended, restore};
 use crate::access::Access;
@@ -44,6 +45,7 @@ Examples:
   sancerre drill                                   the newest snapshot of every machine
   sancerre drill web01:latest db01:latest~3 --out /var/lib/sancerre/drills
   sancerre drill db01:latest --agent-runs 'systemctl is-active postgresql'
+  sancerre drill web01:latest --trace              what it reads until it is up comes first next time
   sancerre drill old:latest --screen --bus sata    a machine without a serial console or an agent")]
 pub(crate) struct Drill {
     /// Which; without any, the newest of every machine: see `sancerre --help`
@@ -69,6 +71,10 @@ pub(crate) struct Drill {
     /// Sign nothing into the log
     #[arg(long)]
     no_note: bool,
+    /// Store which chunks of its disks a machine asks for until it is up, and in what order: whatever starts it next fetches
+    /// them first. Needs a key that stores, such as a writer's
+    #[arg(long, conflicts_with = "no_note")]
+    trace: bool,
     #[command(flatten)]
     guest: GuestOptions,
 }
@@ -95,6 +101,7 @@ struct Tried {
     watched: Watched,
     accelerator: &'static str,
     note: Option<u64>,
+    trace: Option<Traced>,
 }
 
 pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failure> {
@@ -102,7 +109,7 @@ pub(crate) async fn run(options: Drill, context: &Context) -> Result<Done, Failu
     let repository = repository::open(context, Access::Content).await?;
     if !options.no_note {
         // Before a guest is started for an hour.
-        repository.signer(Role::ALL)?;
+        repository.signer(if options.trace { Role::STORING } else { Role::ALL })?;
     }
     let selectors = match options.snapshots.as_slice() {
         [] => newest_of_each(&repository::load_recent_log(context, &repository).await?)?,
@@ -142,7 +149,7 @@ async fn try_one(
     context.output.message(&format!("starting {vm}, of {}", reader.manifest().started));
     let folder = folder(&reader, options, scratch)?;
     let mut plan = plan(&reader, options, &folder, scratch)?;
-    let mut watched = watched(&reader, &plan, options, &folder, scratch, context).await?;
+    let (mut watched, mut recording) = watched(&reader, &plan, options, &folder, scratch, context).await?;
     if let (true, Some(other)) = (watched.is_processor, options.guest.other(plan.accelerator)) {
         context.output.warning(&format!(
             "{} does not work on this host; trying {}",
@@ -150,7 +157,7 @@ async fn try_one(
             other.word()
         ));
         plan.accelerator = other;
-        watched = self::watched(&reader, &plan, options, &folder, scratch, context).await?;
+        (watched, recording) = self::watched(&reader, &plan, options, &folder, scratch, context).await?;
     }
     let mut tried = Tried {
         vm,
@@ -158,6 +165,7 @@ async fn try_one(
         watched,
         accelerator: plan.accelerator.word(),
         note: None,
+        trace: None,
     };
     if !options.no_note && !tried.watched.is_processor {
         let drilled = Drilled {
@@ -167,6 +175,9 @@ async fn try_one(
             why: why(&tried.watched),
         };
         tried.note = Some(drill::record(repository, &drilled).await?);
+    }
+    if let Some(trace) = recording.trace() {
+        tried.trace = boot::keep(repository, &reader, trace, context).await;
     }
     if options.out.is_some() {
         let text = format!("{:#}\n", report(&tried));
@@ -184,15 +195,20 @@ async fn watched(
     folder: &Path,
     scratch: &Scratch,
     context: &Context,
-) -> Result<Watched, Failure> {
+) -> Result<(Watched, Recording), Failure> {
     // What an earlier drill saw proves nothing about this one.
     for file in ["console.log", "screen.png", "report.json"] {
         let _ = std::fs::remove_file(folder.join(file));
     }
     let members = nbd::disks(reader)?;
     let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
-    let exports = nbd::exports(reader, &members, &shares.cache, &monitor, None)?;
-    let server = nbd::server(exports, &shares, context);
+    let disks = nbd::open_disks(reader, &members, &shares.cache, &monitor, None)?;
+    let recording = Recording::default();
+    if options.trace {
+        recording.begin(&disks);
+    }
+    let server = nbd::server(nbd::exports(&members, &disks), &shares, context);
+    let _fetching = boot::fetch_first(reader, disks, context);
     let socket = Socket::bind(&scratch.exports())?;
     let when = UpWhen {
         serial: options.words(),
@@ -209,13 +225,17 @@ async fn watched(
     let (plan, program, screen) = (plan.clone(), options.guest.qemu.clone(), folder.join("screen.png"));
     let watched =
         tokio::task::spawn_blocking(move || sancerre_boot::watch(program.as_os_str(), &plan, &when, &screen));
-    tokio::select! {
-        ended = server.serve(&socket.listener) => Err(match ended {
+    let watched = tokio::select! {
+        ended = server.serve(&socket.listener) => return Err(match ended {
             Ok(never) => match never {},
             Err(error) => Failure::failed(format!("cannot serve the guest: {error}; start it again")),
         }),
-        watched = watched => Ok(watched.map_err(|error| Failure::failed(error.to_string()))??),
+        watched = watched => watched.map_err(|error| Failure::failed(error.to_string()))??,
+    };
+    if options.trace && watched.up.is_ok() {
+        recording.end();
     }
+    Ok((watched, recording))
 }
 
 fn plan(
@@ -267,7 +287,8 @@ fn sentence(tried: &Tried) -> String {
     let took = duration(tried.watched.took);
     let verdict = if tried.watched.up.is_ok() { "passed" } else { "FAILED" };
     let note = tried.note.map_or_else(String::new, |entry| format!("; log entry {entry}"));
-    format!("{}: {verdict} after {took}: {}{note}", tried.vm, why(&tried.watched))
+    let trace = tried.trace.as_ref().map_or_else(String::new, |trace| format!("; {trace}"));
+    format!("{}: {verdict} after {took}: {}{note}{trace}", tried.vm, why(&tried.watched))
 }
 
 fn report(tried: &Tried) -> Value {
@@ -279,6 +300,7 @@ fn report(tried: &Tried) -> Value {
         "accelerator": tried.accelerator,
         "seconds": seconds(tried.watched.took),
         "entry": tried.note,
+        "trace": tried.trace.as_ref().map(Traced::json),
     })
 }
 

@@ -17,7 +17,7 @@ use sancerre_format::outcome::{Member, MemberKind};
 use sancerre_serve::{ClientLimits, ClientMemory, ServedDisk, Server, SnapshotExport};
 use serde_json::{Map, Value, json};
 
-use super::{Context, ended, restore};
+use super::{Context, boot, ended, restore};
 use crate::exit::{Done, Exit, Failure};
 use crate::interrupt::until_signal;
 use crate::plain;
@@ -32,7 +32,7 @@ pub(super) const UNREADABLE: &str = "could not be read when this was backed up, 
 ///
 /// A guest can boot from it through an overlay, and a copier reads it as it reads a disk; holes are told as such. It is
 /// read-only, unless --writable names a file for what clients write. It runs until it is interrupted, which is its normal end. Only this user may connect to the socket. Several clients at once share
-/// one cache, which stays within --memory. Needs the passphrase: a writer's key file opens no content.
+/// one cache, which stays within --memory. If a drill stored what the machine asks for when it starts (--trace), that is fetched first. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each disk is an export of its name; a single one has the empty name too. What is damaged and
@@ -89,7 +89,8 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     }
     let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
     let spool = options.spool.as_deref().map(|path| spool::open(&reader, &members, path)).transpose()?;
-    let mut exports = exports(&reader, &members, &shares.cache, &monitor, spool)?;
+    let disks = open_disks(&reader, &members, &shares.cache, &monitor, spool)?;
+    let mut exports = exports(&members, &disks);
     let overlay = match &options.writable {
         Some(path) => Some(writable::over(&reader, &mut exports, path)?),
         None => None,
@@ -97,6 +98,7 @@ pub(crate) async fn run(options: Nbd, context: &Context) -> Result<Done, Failure
     let server = server(exports, &shares, context);
     let listening = Listening::open(&options).await?;
     announce(&listening, &reader, &members, options.writable.as_deref(), context);
+    let _fetching = boot::fetch_first(&reader, disks, context);
     let served = until_signal(async {
         let ended = listening.serve(&server).await;
         Err::<(), Failure>(match ended {
@@ -141,21 +143,25 @@ impl Shares {
     }
 }
 
-/// These members of a snapshot, each under its own name; what is fetched of an only one is kept in `spool`.
-pub(super) fn exports(
+/// These members of a snapshot, for reads here and there; what is fetched of an only one is kept in `spool`.
+pub(super) fn open_disks(
     reader: &SnapshotReader,
     members: &[&Member],
     cache: &Arc<ChunkCache>,
     monitor: &Monitor,
     spool: Option<Arc<dyn Spool>>,
-) -> Result<Vec<Arc<dyn ServedDisk>>, Failure> {
+) -> Result<Vec<Arc<SnapshotDisk>>, Failure> {
     reader.warn(monitor);
-    let mut exports: Vec<Arc<dyn ServedDisk>> = Vec::with_capacity(members.len());
-    for member in members {
-        let disk = SnapshotDisk::open_spooled(reader, member, cache, monitor, spool.clone())?;
-        exports.push(Arc::new(SnapshotExport::new(member.name.as_str(), disk)));
-    }
-    Ok(exports)
+    let open = |member: &&Member| SnapshotDisk::open_spooled(reader, member, cache, monitor, spool.clone());
+    Ok(members.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+/// Each under its own name.
+pub(super) fn exports(members: &[&Member], disks: &[Arc<SnapshotDisk>]) -> Vec<Arc<dyn ServedDisk>> {
+    let export = |(member, disk): (&&Member, &Arc<SnapshotDisk>)| -> Arc<dyn ServedDisk> {
+        Arc::new(SnapshotExport::new(member.name.as_str(), Arc::clone(disk)))
+    };
+    members.iter().zip(disks).map(export).collect()
 }
 
 /// A server that says in the log what clients do wrong.

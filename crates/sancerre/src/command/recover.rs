@@ -25,11 +25,14 @@ use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use sancerre_boot::HydrationProgress;
 use sancerre_engine::monitor::Monitor;
+use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
 use sancerre_engine::select::Selector;
+use sancerre_format::certificate::Role;
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::boot::{self, Recording, Traced};
 use super::nbd::{self, Shares};
 use crate::access::Access;
 use crate::exit::{Done, Exit, Failure};
@@ -102,6 +105,10 @@ pub(crate) struct Recover {
     /// Several machines, a line for each: see below
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Store which chunks of its disks each machine asks for until it is up, and in what order: whatever starts it next fetches
+    /// them first. Its disks are filled only when it is up. Needs a key that stores, such as a writer's
+    #[arg(long, conflicts_with = "print")]
+    trace: bool,
     /// Say which steps would be taken, as commands for a shell, and do nothing
     #[arg(long)]
     print: bool,
@@ -135,7 +142,7 @@ impl Recover {
                 ));
             }
             (Some(plan), _) => plan::read(plan)?,
-            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.identity, &self.guest)],
+            (None, Some(snapshot)) => vec![Line::only(snapshot, &self.identity, &self.guest, self.trace)],
             (None, None) => return Err(Failure::usage("name a snapshot, or a --plan")),
         };
         if lines.iter().any(|line| line.snapshot.member.is_some()) {
@@ -168,7 +175,13 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
         Hypervisor::Qemu => None,
     };
     let repository = repository::open(context, Access::Content).await?;
-    let machines = machine::open_all(&lines, &options.storage, virsh.as_ref(), &repository, context).await?;
+    if options.trace {
+        // Before a guest is started.
+        repository.signer(Role::STORING)?;
+    }
+    let machines =
+        machine::open_all(&lines, (&options.storage, options.trace), virsh.as_ref(), &repository, context)
+            .await?;
     if options.print {
         return steps::print(&machines, context);
     }
@@ -178,10 +191,11 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
     let order = Arc::new(Order::new(machines.iter().map(|machine| machine.place.clone()).collect()));
     let progress = Progress::start(Work::Hydrate, &monitor, &context.output);
     let copied = Copied::new(&machines, &monitor);
-    let (order, copied, shares, is_plan) = (&order, &copied, &shares, machines.len() > 1);
+    let (order, copied, shares, repository, is_plan) =
+        (&order, &copied, &shares, &repository, machines.len() > 1);
     let all = machines.iter().zip(sockets).map(|(machine, socket)| async move {
         let brought = match socket {
-            Ok(socket) => bring_up(machine, &socket, order, copied, shares, context).await,
+            Ok(socket) => bring_up(machine, &socket, order, copied, shares, repository, context).await,
             Err(failure) => Err(failure),
         };
         // Whatever it was: who waits for this one must learn of it.
@@ -204,15 +218,18 @@ async fn bring_up(
     order: &Arc<Order>,
     copied: &Arc<Copied>,
     shares: &Shares,
+    repository: &Repository,
     context: &Context,
 ) -> Result<Brought, Failure> {
-    let exports =
-        nbd::exports(&machine.reader, &nbd::disks(&machine.reader)?, &shares.cache, &copied.monitor, None)?;
-    let server = nbd::server(exports, shares, context);
+    let members = nbd::disks(&machine.reader)?;
+    let disks = nbd::open_disks(&machine.reader, &members, &shares.cache, &copied.monitor, None)?;
+    machine.job.recording.iter().for_each(|recording| recording.begin(&disks));
+    let server = nbd::server(nbd::exports(&members, &disks), shares, context);
+    let _fetching = boot::fetch_first(&machine.reader, disks, context);
     let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
     let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
     let work = move || bring_up::run(&job, &order, &output, |at| copied.tell(number, at));
-    let brought = tokio::select! {
+    let mut brought = tokio::select! {
         ended = server.serve(&socket.listener) => Err(match ended {
             Ok(never) => match never {},
             Err(error) => Failure::failed(format!("cannot take clients any more: {error}; start it again")),
@@ -226,6 +243,10 @@ async fn bring_up(
         duration(started.elapsed()),
         plain::path(&brought.folder)
     ));
+    if let Some(trace) = machine.job.recording.as_deref().and_then(Recording::trace) {
+        brought.trace = boot::keep(repository, &machine.reader, trace, context).await;
+        brought.trace.iter().for_each(|traced| context.output.message(&format!("{}: {traced}", brought.vm)));
+    }
     Ok(brought)
 }
 
@@ -314,12 +335,13 @@ fn finish(
     Ok(Done { exit, summary })
 }
 
-fn whole(brought: &Brought) -> [(&'static str, Value); 4] {
+fn whole(brought: &Brought) -> [(&'static str, Value); 5] {
     let paths: Vec<Value> = brought.disks.iter().map(|path| json!(path.display().to_string())).collect();
     [
         ("disks", json!(paths)),
         ("was_running", json!(brought.was_running)),
         ("running_after_seconds", json!(brought.running_after.map(seconds))),
+        ("trace", json!(brought.trace.as_ref().map(Traced::json))),
         ("defined", json!(brought.defined.as_ref().map(|defined| &defined.name))),
     ]
 }

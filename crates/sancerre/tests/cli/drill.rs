@@ -1,6 +1,11 @@
 //! Drills of real guests: what comes up passes, what does not fails, and the log says so to whoever audits it.
 
-use crate::support::{MIB, Site, boot_sector, has, noise, summary, told, walk};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use crate::support::{MIB, Site, boot_sector, has, noise, summary, template, told, walk};
+use sancerre_services::{install, skip};
 use serde_json::Value;
 
 /// Comes up where its disk is as it was made, and writes to it; else it shuts down.
@@ -122,4 +127,74 @@ fn a_program_that_the_agent_runs_decides_once_it_returns_0() {
     assert_eq!(drilled.status.code(), Some(0), "{}{console}", told(&drilled));
     assert!(told(&drilled).contains("its agent answered"), "{}", told(&drilled));
     assert!(console.matches("pg_isready").count() > 1, "it was asked until it was well: {console}");
+}
+
+/// Serves the newest snapshot until it says these words; the line that has them.
+fn served_until(site: &Site, words: &str) -> String {
+    let program = ["timeout", "--signal", "TERM", "120"];
+    let mut command = site.command_behind(&program, &["nbd", "tiny:latest", "--socket", "t.sock"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut all, mut found) = (String::new(), None);
+    for line in lines {
+        if line.contains(words) {
+            found = Some(line);
+            break;
+        }
+        all.push_str(&line);
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    child.wait().unwrap();
+    found.unwrap_or_else(|| panic!("not {words:?}: {all}"))
+}
+
+/// The second decoder reads the trace too, where it can be run.
+fn second_decoder_counts(site: &Site, chunks: u64) {
+    let Some(python) = install::decoder_python() else {
+        return skip("the decoder's Python packages are not installed; `cargo xtask setup` does it");
+    };
+    let mut command = Command::new(python);
+    command.arg("-B").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/decoder"));
+    command.arg("verify").arg(&site.place).env("SANCERRE_PASSWORD", template::PASSPHRASE);
+    let verified = told(&command.output().unwrap());
+    assert!(verified.contains(&format!(", {chunks} in boot traces: nothing is wrong")), "{verified}");
+}
+
+#[test]
+fn what_a_machine_read_until_it_was_up_comes_first_the_next_time() {
+    if !has("qemu-system-x86_64") {
+        return;
+    }
+    let site = Site::new();
+    back_up(&site, "tiny", &boot_sector());
+    let drill =
+        ["drill", "tiny:latest", "--key-file", "w.key", "--accel", "tcg", "--limit", "60s", "--trace"];
+    let drilled = site.succeed(&[&drill[..], &["--json"]].concat());
+    let trace = summary(&drilled)["machines"][0]["trace"].clone();
+    assert!(trace["chunks"].as_u64().unwrap() > 0, "{}", told(&drilled));
+    // A later snapshot of the same machine, in which the rest of the disk is another.
+    let mut disk = std::fs::read(site.path("disk.raw")).unwrap();
+    disk[2 * MIB..3 * MIB].copy_from_slice(&noise(62, MIB));
+    std::fs::write(site.path("disk.raw"), disk).unwrap();
+    site.succeed(&["backup", "--key-file", "w.key", "--vm", "tiny", "--allow-small", "disk0=disk.raw"]);
+    let line = served_until(&site, "by the boot trace of log entry");
+    assert!(line.contains("came first") && line.ends_with(&trace["entry"].to_string()), "{line}");
+    site.succeed(&["check", "--read-data"]);
+    second_decoder_counts(&site, trace["chunks"].as_u64().unwrap());
+
+    let is_annex = |path: &std::path::PathBuf| std::fs::read(path).unwrap().get(10) == Some(&3);
+    let annexes: Vec<_> =
+        walk(&site.place.join("zones/default/packs")).into_iter().filter(is_annex).collect();
+    let of_note = format!("{:016x}", trace["entry"].as_u64().unwrap());
+    let annex = annexes.iter().find(|path| path.to_string_lossy().contains(&of_note)).unwrap();
+    let mut bytes = std::fs::read(annex).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::set_permissions(annex, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(annex, bytes).unwrap();
+    served_until(&site, "is not used");
+    let drilled = site.succeed(&drill);
+    assert!(told(&drilled).contains("its boot trace"), "{}", told(&drilled));
+    site.refuse(&["drill", "tiny:latest", "--trace", "--no-note"], 2, "--no-note");
 }

@@ -261,3 +261,25 @@ fn machines_of_a_plan_start_when_those_are_up_that_they_wait_for() {
     assert_eq!(machines[1]["was_running"], true, "{summary}");
     is_whole(0);
 }
+
+#[test]
+fn a_recovery_that_is_recorded_fills_its_disks_once_the_machine_is_up() {
+    if !has("qemu-system-x86_64") {
+        return;
+    }
+    let site = Site::new();
+    let disk = back_up_tiny(&site, "tiny", 57);
+    let running = Running::new(&site, "tiny");
+    let mut words = vec!["recover", "tiny:latest", "--to", "qemu", "--storage", "guests", "--accel", "tcg"];
+    words.extend(["--guest-memory", "64M", "--guest-cpus", "1", "--key-file", "w.key", "--trace", "--"]);
+    let more = running.pid_words();
+    words.extend(more.iter().map(String::as_str));
+    let output = site.succeed(&words);
+    let said = told(&output);
+    assert!(said.contains("tiny is up") && said.contains("its boot trace"), "{said}");
+    running.end();
+    assert!(running.raw("disk0") == disk);
+    // The machine asked for its first sector, and whoever fills its disk for the rest.
+    let chunks = said.split("its boot trace (").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((1..8).contains(&chunks.parse::<u32>().unwrap()), "{said}");
+}

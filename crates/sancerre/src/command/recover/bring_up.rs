@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use super::draw::draw_in;
 use super::libvirt::{self, Libvirt};
 use super::order::{AgentAnswers, Look, Order, Run};
+use crate::command::boot::{Recording, Traced};
 use crate::exit::{Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::output::Output;
@@ -39,6 +40,8 @@ pub(super) struct Job {
     pub(super) guest: GuestOptions,
     /// What runs it; none for a QEMU of its own.
     pub(super) libvirt: Option<Libvirt>,
+    /// What it asks for until it is up, where that is wanted.
+    pub(super) recording: Option<Arc<Recording>>,
 }
 
 /// A guest whose disks are whole.
@@ -52,6 +55,8 @@ pub(super) struct Brought {
     pub(super) running_after: Option<Duration>,
     /// What libvirt has of it; none for a QEMU of its own.
     pub(super) defined: Option<libvirt::Defined>,
+    /// What it asked for until it was up, once that is stored.
+    pub(super) trace: Option<Traced>,
 }
 
 impl Job {
@@ -138,7 +143,7 @@ pub(super) fn run(
     refuse_parts(job)?;
     let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
     let (vm, folder) = (job.vm.clone(), job.folder.clone());
-    Ok(Brought { vm, folder, disks, was_running, running_after, defined: None })
+    Ok(Brought { vm, folder, disks, was_running, running_after, defined: None, trace: None })
 }
 
 /// Makes the disks whole; returns those of which some could not be read.
@@ -184,7 +189,14 @@ pub(super) fn linger(
 pub(super) fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
     match order.look(job.number) {
         Look::Same => {}
-        Look::Up => output.message(&format!("{} is up", job.vm)),
+        Look::Up => {
+            job.recording.iter().for_each(|recording| recording.end());
+            output.message(&format!("{} is up", job.vm));
+        }
+        Look::Overdue if job.recording.is_some() => output.warning(&format!(
+            "nothing says that {} is up, and its --up-limit is over: no boot trace is stored, and nothing waits for it any longer",
+            job.vm
+        )),
         Look::Overdue => output.warning(&format!(
             "nothing says that {} is up, and its --up-limit is over: those that wait for it are started all the same",
             job.vm

@@ -219,6 +219,7 @@ pub(super) fn run(
         was_running,
         running_after,
         defined: Some(Defined { name: machine.name().to_owned(), lacks }),
+        trace: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sancerre_capture::Virsh;
@@ -40,7 +41,7 @@ pub(super) struct Machine {
 /// Opens the snapshots of all machines; changes nothing.
 pub(super) async fn open_all(
     lines: &[Line],
-    storage: &Path,
+    (storage, wants_traces): (&Path, bool),
     virsh: Option<&Virsh>,
     repository: &Repository,
     context: &Context,
@@ -60,6 +61,11 @@ pub(super) async fn open_all(
             }
             None => (None, None),
         };
+        // What the guest reads of an overlay that is there already is asked of nobody.
+        let is_traced = wants_traces && recovery.is_none();
+        if wants_traces && !is_traced {
+            context.output.warning(&format!("{vm}: an earlier run began, so no boot trace is recorded"));
+        }
         let job = Job {
             number,
             vm: vm.clone(),
@@ -68,12 +74,14 @@ pub(super) async fn open_all(
             folder,
             guest: line.guest.clone(),
             libvirt,
+            recording: is_traced.then(Arc::default),
         };
         let place = Place {
             vm: vm.clone(),
             after: after(line, &vm, &numbers)?,
             sign: line.up.clone(),
             patience: Duration::from_secs(line.up_limit),
+            is_traced,
         };
         if numbers.insert(vm.clone(), number).is_some() {
             return Err(Failure::usage(format!("{vm} stands twice in the plan; nothing was changed")));
@@ -123,7 +131,7 @@ async fn found(
     }
     context.output.message(&format!(
         "going on with snapshot {}, which the recovery in {} began with",
-        begun.intent,
+        begun.short(),
         plain::path(folder)
     ));
     Ok((restore::open_in(repository, &Selector::of(&begun), context).await?, Some(recovery)))
@@ -134,7 +142,7 @@ fn other(folder: &Path, begun: &SessionId, what: &str) -> Failure {
         "the disks in {} stand on snapshot {}, {what}; nothing was changed. Go on with that one by its id, or name another \
          storage",
         plain::path(folder),
-        begun.intent
+        begun.short()
     ))
 }
 

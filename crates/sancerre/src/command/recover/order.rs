@@ -70,6 +70,8 @@ pub(super) struct Place {
     pub(super) sign: Sign,
     /// After so long others are started all the same.
     pub(super) patience: Duration,
+    /// Whether what it asks for until it is up is recorded: nothing else may be read meanwhile.
+    pub(super) is_traced: bool,
 }
 
 /// Whether the agent in a guest answers.
@@ -132,9 +134,10 @@ impl Order {
         self.places.get(number)
     }
 
-    /// Whether others wait for this one.
+    /// Whether somebody waits for this one to come up.
     fn is_awaited(&self, number: usize) -> bool {
-        self.places.iter().any(|place| place.after.contains(&number))
+        let is_traced = self.place(number).is_some_and(|place| place.is_traced);
+        is_traced || self.places.iter().any(|place| place.after.contains(&number))
     }
 
     /// Blocks until all that this machine waits for are up.
@@ -206,14 +209,16 @@ impl Order {
         look
     }
 
-    /// Whether others still wait for this one to come up.
+    /// Whether somebody still waits for this one to come up.
     pub(super) fn is_pending(&self, number: usize) -> bool {
         self.is_awaited(number) && self.with(|all| all.get(number).is_some_and(|(_, is_up)| !is_up))
     }
 
     /// Whether the disks of this one are to be filled now: of those that run, the first ones first.
     pub(super) fn is_turn(&self, number: usize) -> bool {
-        self.with(|all| !all.iter().take(number).any(|(stage, _)| matches!(stage, Stage::Runs { .. })))
+        let is_recorded = self.place(number).is_some_and(|place| place.is_traced) && self.is_pending(number);
+        !is_recorded
+            && self.with(|all| !all.iter().take(number).any(|(stage, _)| matches!(stage, Stage::Runs { .. })))
     }
 }
 
@@ -222,7 +227,13 @@ mod tests {
     use super::*;
 
     fn place(vm: &str, after: &[usize], sign: Sign) -> Place {
-        Place { vm: vm.into(), after: after.to_vec(), sign, patience: Duration::from_secs(3600) }
+        Place {
+            vm: vm.into(),
+            after: after.to_vec(),
+            sign,
+            patience: Duration::from_secs(3600),
+            is_traced: false,
+        }
     }
 
     fn run(console: &Path) -> Run {
@@ -268,6 +279,16 @@ mod tests {
         assert_eq!(order.look(0), Look::Overdue);
         order.wait(1).unwrap();
         assert_eq!(order.look(1), Look::Same, "nobody waits for the last one");
+    }
+
+    #[test]
+    fn what_is_recorded_is_not_filled_before_it_is_up() {
+        let traced = Place { is_traced: true, ..place("db", &[], Sign::Time(Duration::ZERO)) };
+        let order = Order::new(vec![traced]);
+        order.runs(0, run(Path::new("/nowhere")));
+        assert!(!order.is_turn(0) && order.is_pending(0));
+        assert_eq!(order.look(0), Look::Up);
+        assert!(order.is_turn(0) && !order.is_pending(0));
     }
 
     #[test]

@@ -14,6 +14,10 @@ use crate::guests::GuestOptions;
 use crate::plain;
 use crate::units::parse_seconds;
 
+/// What a console says when somebody may log in, and how many seconds that may take, if nothing else is said.
+const LOGIN: &str = "login:";
+const UP_LIMIT: u64 = 600;
+
 /// One machine of a plan.
 #[derive(Debug, Clone, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
@@ -37,11 +41,19 @@ pub(in crate::command) struct Line {
 }
 
 impl Line {
-    /// A machine alone, for which nobody waits.
-    pub(super) fn only(snapshot: &Selector, identity: &Identity, guest: &GuestOptions) -> Self {
-        let (after, up) = (Vec::new(), Sign::Time(Duration::ZERO));
+    /// A machine alone, for which nobody waits but who records what it asks for.
+    pub(super) fn only(
+        snapshot: &Selector,
+        identity: &Identity,
+        guest: &GuestOptions,
+        is_traced: bool,
+    ) -> Self {
+        let (up, up_limit) = match is_traced {
+            true => (Sign::Serial(LOGIN.into()), UP_LIMIT),
+            false => (Sign::Time(Duration::ZERO), 0),
+        };
         let (snapshot, identity) = (snapshot.clone(), identity.clone());
-        Self { snapshot, after, up, up_limit: 0, identity, guest: guest.clone() }
+        Self { snapshot, after: Vec::new(), up, up_limit, identity, guest: guest.clone() }
     }
 }
 
