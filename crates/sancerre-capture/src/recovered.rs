@@ -188,7 +188,8 @@ impl Recovering {
     pub fn state(&self) -> Result<MachineState, CaptureError> {
         let text = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
         Ok(match text.trim() {
-            "paused (I/O error)" => MachineState::Stands,
+            // libvirt forgets the reason when a second read fails while the machine is told to go on.
+            "paused (I/O error)" | "paused (unknown)" => MachineState::Stands,
             "shut off (crashed)" | "shut off (failed)" => MachineState::Died,
             state if state.starts_with("crashed") => MachineState::Died,
             state if state.starts_with("shut off") => MachineState::Off,

@@ -26,10 +26,31 @@ pub struct SnapshotReader {
     bad_lists: Vec<BadList>,
 }
 
+/// Pack lists that were read for snapshots of one log. Most snapshots of a machine need most of the same lists: whoever opens
+/// many of them reads and verifies each once.
+#[derive(Default)]
+pub struct KnownLists {
+    catalogue: Catalogue,
+    bad: Vec<BadList>,
+    sessions: BTreeSet<u64>,
+}
+
 /// Opens what reading this snapshot needs: its body and the pack lists of the sessions whose packs it uses.
 ///
 /// Errors: [`Error::Usage`] when the session is no snapshot; [`Error::Object`] when its manifest does not open.
 pub async fn open(repository: &Repository, log: &Log, session: SessionId) -> Result<SnapshotReader> {
+    open_one_of(repository, log, session, &mut KnownLists::default()).await
+}
+
+/// The same, of a snapshot among others of this log: `known` is what was read for those before.
+///
+/// Errors: as [`open`].
+pub async fn open_one_of(
+    repository: &Repository,
+    log: &Log,
+    session: SessionId,
+    known: &mut KnownLists,
+) -> Result<SnapshotReader> {
     let log = filled(repository, log, session).await?;
     let entry = log.entry(session.number).filter(|entry| entry.session == session);
     let snapshot = entry.and_then(LogEntry::snapshot);
@@ -45,7 +66,7 @@ pub async fn open(repository: &Repository, log: &Log, session: SessionId) -> Res
     let manifest = snapshot.manifest.fields.clone();
     let uses = snapshot.uses()?;
     let packs = Moves::claimed(&log).packs(&uses);
-    let (catalogue, bad_lists) = catalogue(repository, &log, packs).await?;
+    let (catalogue, bad_lists) = catalogue(repository, &log, packs, known).await?;
     let frames = Frames::new(repository, &log, &catalogue);
     frames.learn(&uses).await?;
     Ok(SnapshotReader { manifest, body, frames: Arc::new(frames), bad_lists })
@@ -56,9 +77,15 @@ async fn catalogue(
     repository: &Repository,
     log: &Log,
     packs: BTreeSet<PackName>,
+    known: &mut KnownLists,
 ) -> Result<(Catalogue, Vec<BadList>)> {
-    let sessions: BTreeSet<u64> = packs.iter().map(|pack| pack.session).collect();
-    let (mut catalogue, bad_lists) = Catalogue::load(repository, log, sessions).await?;
+    let sessions = packs.iter().map(|pack| pack.session);
+    let new: BTreeSet<u64> = sessions.filter(|session| !known.sessions.contains(session)).collect();
+    let (found, bad) = Catalogue::load(repository, log, new.iter().copied()).await?;
+    known.catalogue.extend(found);
+    known.bad.extend(bad);
+    known.sessions.extend(new);
+    let (mut catalogue, bad_lists) = (known.catalogue.clone(), known.bad.clone());
     let lost: BTreeSet<PackName> = packs.into_iter().filter(|pack| catalogue.pack(*pack).is_none()).collect();
     if !lost.is_empty() {
         let present = unlisted::present(repository, &lost.iter().map(|pack| pack.session).collect()).await?;

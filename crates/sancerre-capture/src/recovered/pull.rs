@@ -117,13 +117,14 @@ impl Recovering {
         }
         look(HydrationProgress { total_bytes, done_bytes: before });
         if hydration.unfinished.is_empty() {
-            self.survive()?;
+            self.survive(since)?;
         }
         Ok(hydration)
     }
 
-    /// QEMU, up to 10.0, may die in the moment in which a job ends, when the disk is whole already.
-    fn survive(&self) -> Result<(), PullError> {
+    /// QEMU, up to 10.0, may die in the moment in which a job ends, when the disk is whole already. A guest whose last read
+    /// failed just before stands still.
+    fn survive(&mut self, since: Instant) -> Result<(), PullError> {
         loop {
             let disks = self.recovered.restored.disks.iter();
             let jobs: Result<Vec<_>, _> =
@@ -133,6 +134,10 @@ impl Recovering {
                 (MachineState::Died, _) => return Err(PullError::Died),
                 // It was shut down, and needs nothing more.
                 (MachineState::Off, _) => return Ok(()),
+                (MachineState::Stands, _) => {
+                    self.keep_running(since)?;
+                    sleep(LOOK);
+                }
                 (_, Ok(jobs)) if jobs.iter().flatten().any(BlockJob::is_pull) => sleep(LOOK),
                 (_, jobs) => return Ok(jobs.map(drop)?),
             }

@@ -36,7 +36,7 @@ use crate::monitor::{Monitor, add};
 use fetch::Fetcher;
 use sink::{Sink, Written};
 
-pub use crate::repository::snapshot::{SnapshotReader, open};
+pub use crate::repository::snapshot::{KnownLists, SnapshotReader, open, open_one_of};
 pub use behind::Behind;
 pub use forecast::{RestoreNeed, need};
 

@@ -14,7 +14,6 @@ use crate::support::{MIB, noise, summary, told};
 const THIRD: usize = 10 * MIB;
 const RECOVER: [&str; 8] =
     ["recover", "web 01:latest", "--to", "libvirt", "--connect", "qemu:///session", "--storage", "guests"];
-const SLOWLY: [&str; 4] = ["--limit-download", "1500KB", "--accel", "tcg"];
 
 fn devices(host: &Host) -> String {
     fs::write(host.path("disks/third.raw"), noise(61, THIRD)).unwrap();
@@ -71,9 +70,20 @@ fn wait_until_running(host: &Host, name: &str, child: &mut Child) {
 
 #[test]
 fn a_machine_runs_while_all_around_it_is_killed_and_loses_no_write() {
+    kill_all_around("1500KB");
+}
+
+/// Its guest may stand still in the moment in which its disks become whole.
+#[test]
+fn a_recovery_that_is_soon_over_leaves_no_machine_standing() {
+    kill_all_around("90MB");
+}
+
+/// Recovers at so many bytes a second.
+fn kill_all_around(speed: &str) {
     let Some(mut host) = Host::start() else { return };
     let before = saved(&host);
-    let slowly: Vec<&str> = RECOVER.into_iter().chain(SLOWLY).collect();
+    let slowly = [&RECOVER[..], &["--limit-download", speed, "--accel", "tcg"]].concat();
     let mut child = begin(&host, &slowly);
     wait_until_running(&host, "web 01", &mut child);
     let guest = Guest { ticks: 0, ..recovered(&host, "web 01") };

@@ -9,7 +9,7 @@ use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::ChunkCache;
-use sancerre_engine::restore::SnapshotReader;
+use sancerre_engine::restore::{KnownLists, SnapshotReader, open_one_of};
 use sancerre_format::id::SessionId;
 use sancerre_guest::{FileNode, FolderEntry, Moment};
 use serde_json::{Value, json};
@@ -220,11 +220,12 @@ struct Nights<'a> {
     repository: Repository,
     log: Log,
     cache: Arc<ChunkCache>,
+    lists: KnownLists,
 }
 
 impl Nights<'_> {
-    async fn search(&self, session: SessionId, memo: &mut Memo<Kept>) -> Result<Search, Failure> {
-        let reader = sancerre_engine::restore::open(&self.repository, &self.log, session).await?;
+    async fn search(&mut self, session: SessionId, memo: &mut Memo<Kept>) -> Result<Search, Failure> {
+        let reader = open_one_of(&self.repository, &self.log, session, &mut self.lists).await?;
         match search(&reader, self.options, self.context, &self.cache, memo).await {
             // A folder that is not there in a night has no names in it.
             Err(failure) if failure.exit == Exit::Usage => Ok(Search::default()),
@@ -259,10 +260,11 @@ async fn all(options: Find, context: &Context) -> Result<Done, Failure> {
     let repository = repository::open(context, Access::Content).await?;
     let log = repository::load_log(context, &repository).await?;
     let named = options.place.snapshot.resolve(&repository, &log)?;
-    let vm = sancerre_engine::restore::open(&repository, &log, named).await?.vm().clone();
+    let mut lists = KnownLists::default();
+    let vm = open_one_of(&repository, &log, named, &mut lists).await?.vm().clone();
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
-    let nights = Nights { options: &options, context, repository, log, cache };
+    let mut nights = Nights { options: &options, context, repository, log, cache, lists };
     let (mut seen, mut found, mut faults, mut memo) = (Seen::new(), Vec::new(), Vec::new(), Memo::default());
     let mut by_catalogue = 0_usize;
     for (session, _) in sessions {

@@ -10,7 +10,7 @@ use sancerre_engine::Error;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::repository::snapshot_disk::{ChunkCache, SnapshotDisk};
-use sancerre_engine::restore::{self, SnapshotReader};
+use sancerre_engine::restore::{self, KnownLists, SnapshotReader};
 use sancerre_engine::select::{names_of_machines, public_names};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::{Time, Title};
@@ -63,6 +63,7 @@ struct Nights<'a> {
     repository: Repository,
     log: Log,
     cache: Arc<ChunkCache>,
+    lists: KnownLists,
     memo: Memo<Vec<PathStep>>,
     by_catalogue: usize,
 }
@@ -86,8 +87,9 @@ pub(crate) async fn run(options: History, context: &Context) -> Result<Done, Fai
     let log = repository::load_log(context, &repository).await?;
     let sessions = nights(&repository, &log, &vm)?;
     let cache = ChunkCache::new(context.global.memory);
-    let (memo, by_catalogue) = (Memo::default(), 0);
-    let mut nights = Nights { options: &options, context, path, repository, log, cache, memo, by_catalogue };
+    let (lists, memo, by_catalogue) = (KnownLists::default(), Memo::default(), 0);
+    let mut nights =
+        Nights { options: &options, context, path, repository, log, cache, lists, memo, by_catalogue };
     let (rows, worst) = nights.rows(sessions).await?;
     if rows.iter().all(|row| row.state == FileChange::Missing) {
         return Err(Failure::usage(format!("no snapshot of {vm} has {path}")));
@@ -152,7 +154,7 @@ impl Nights<'_> {
 
     /// The file in one snapshot; none when it is not there.
     async fn look(&mut self, session: SessionId) -> Result<Option<Night>, Failure> {
-        let reader = restore::open(&self.repository, &self.log, session).await?;
+        let reader = restore::open_one_of(&self.repository, &self.log, session, &mut self.lists).await?;
         if !self.options.catalogue.no_catalogue && !self.options.sandbox.unlocks() {
             match self.by_catalogue(&reader).await {
                 Ok(Some(found)) => {
