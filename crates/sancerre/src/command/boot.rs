@@ -2,6 +2,7 @@
 //! fetched first wherever it starts again.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sancerre_engine::boot_trace;
@@ -83,18 +84,26 @@ pub(super) async fn keep(
     }
 }
 
-/// Fetches what the newest trace of the machine names, if there is one, in the background and as long as what it returns lives.
+/// A trace on its way; it ends when this is dropped.
+pub(super) struct Fetching {
+    _task: JoinSet<()>,
+    /// Whether all of it came, or there was none.
+    pub(super) is_over: Arc<AtomicBool>,
+}
+
+/// Fetches what the newest trace of the machine names, if there is one, in the background.
 #[must_use = "it ends when this is dropped"]
 pub(super) fn fetch_first(
     reader: &SnapshotReader,
     disks: Vec<Arc<SnapshotDisk>>,
     context: &Context,
-) -> JoinSet<()> {
+) -> Fetching {
     let (frames, manifest, vm) =
         (Arc::clone(reader.frames()), reader.manifest().clone(), reader.vm().clone());
     let (output, monitor) = (Arc::clone(&context.output), context.monitor());
-    let mut fetching = JoinSet::new();
-    fetching.spawn(async move {
+    let (mut task, is_over) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+    let over = Arc::clone(&is_over);
+    task.spawn(async move {
         let found = boot_trace::newest(frames.repository(), &frames.log(), &manifest, &monitor).await;
         if let Some(found) = found {
             let came = fetch(&disks, &found.trace).await;
@@ -104,8 +113,9 @@ pub(super) fn fetch_first(
                 found.number
             ));
         }
+        over.store(true, Ordering::Relaxed);
     });
-    fetching
+    Fetching { _task: task, is_over }
 }
 
 fn words(came: &FetchedFirst) -> String {

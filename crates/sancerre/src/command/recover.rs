@@ -44,7 +44,7 @@ use crate::progress::{Progress, Work};
 use crate::repository;
 use crate::socket::Socket;
 use crate::units::{count, duration, seconds};
-use bring_up::Brought;
+use bring_up::{Brought, Job};
 use libvirt::Identity;
 use machine::Machine;
 use order::Order;
@@ -225,8 +225,9 @@ async fn bring_up(
     let disks = nbd::open_disks(&machine.reader, &members, &shares.cache, &copied.monitor, None)?;
     machine.job.recording.iter().for_each(|recording| recording.begin(&disks));
     let server = nbd::server(nbd::exports(&members, &disks), shares, context);
-    let _fetching = boot::fetch_first(&machine.reader, disks, context);
-    let (job, order, copied) = (machine.job.clone(), Arc::clone(order), Arc::clone(copied));
+    let fetching = boot::fetch_first(&machine.reader, disks, context);
+    let job = Job { has_trace: Arc::clone(&fetching.is_over), ..machine.job.clone() };
+    let (order, copied) = (Arc::clone(order), Arc::clone(copied));
     let (number, output, started) = (job.number, Arc::clone(&context.output), Instant::now());
     let work = move || bring_up::run(&job, &order, &output, |at| copied.tell(number, at));
     let mut brought = tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sancerre_boot::{
@@ -42,6 +43,8 @@ pub(super) struct Job {
     pub(super) libvirt: Option<Libvirt>,
     /// What it asks for until it is up, where that is wanted.
     pub(super) recording: Option<Arc<Recording>>,
+    /// Whether what its boot trace names was fetched: its disks are not filled before.
+    pub(super) has_trace: Arc<AtomicBool>,
 }
 
 /// A guest whose disks are whole.
@@ -70,6 +73,11 @@ impl Job {
 
     pub(super) fn console(&self) -> PathBuf {
         self.folder.join("console.log")
+    }
+
+    /// Whether its disks may be filled: those of the trace and of more urgent machines come first.
+    pub(super) fn may_fill(&self, order: &Order) -> bool {
+        self.has_trace.load(Ordering::Relaxed) && order.is_turn(self.number)
     }
 
     fn agent(&self) -> Option<PathBuf> {
@@ -133,7 +141,7 @@ pub(super) fn run(
     let mut look = |at: HydrationProgress| {
         tell(at);
         tell_up(job, order, output);
-        order.is_turn(job.number)
+        job.may_fill(order)
     };
     let unfinished = hydrate(job, accelerator, output, &mut look)?;
     linger(job, order, output, || is_running(job))?;

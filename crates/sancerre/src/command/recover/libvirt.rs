@@ -235,7 +235,7 @@ fn pull(
     let mut look = |at: HydrationProgress| {
         tell(at);
         bring_up::tell_up(job, order, output);
-        order.is_turn(job.number)
+        job.may_fill(order)
     };
     let mut say = |text: String| output.warning(&text);
     let mut pulled = machine.pull(&sizes, &mut look, &mut say);

@@ -75,6 +75,7 @@ pub(super) async fn open_all(
             guest: line.guest.clone(),
             libvirt,
             recording: is_traced.then(Arc::default),
+            has_trace: Arc::default(),
         };
         let place = Place {
             vm: vm.clone(),
