@@ -9,10 +9,10 @@ use std::thread::scope;
 use sancerre_image::Disk;
 use sancerre_image::nbd::{NbdDisk, NbdError, NbdOptions, NbdUri};
 
-/// Pieces that are drawn in at once: with four, both processors of a small host are busy.
-const AT_ONCE: usize = 4;
-/// A piece. A multiple of every cluster size.
-const PIECE_BYTES: u64 = 2 << 20;
+/// Pieces that are drawn in at once: four keep both processors of a small host busy; a store that is far away needs more.
+const AT_ONCE: usize = 16;
+/// A piece, about a frame.
+const PIECE_BYTES: u64 = 1 << 20;
 /// So many that fail, and something else is wrong than the repository in a few places.
 const FAILURES_MAX: usize = 64;
 
