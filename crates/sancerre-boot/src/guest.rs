@@ -150,8 +150,7 @@ impl GuestPlan {
         };
         let boot = number.saturating_add(1);
         // What fails to be read is told to the guest; where the storage is full the guest waits for room.
-        // What draws the disk in shares it: see `hydrate`.
-        let common = format!("drive={node},bootindex={boot},rerror=report,werror=enospc,share-rw=on");
+        let common = format!("drive={node},bootindex={boot},rerror=report,werror=enospc");
         let device = match self.bus {
             DiskBus::Virtio => format!("virtio-blk-pci,{common}"),
             DiskBus::Sata => format!("ide-hd,bus=ide.{number},{common}"),

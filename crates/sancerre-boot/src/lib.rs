@@ -22,7 +22,7 @@ mod start;
 mod watch;
 
 pub use guest::{Accelerator, DiskBus, GuestDisk, GuestPlan, PlanError};
-pub use hydrate::{Draw, HydrateError, Hydration, HydrationProgress, hydrate};
+pub use hydrate::{HydrateError, Hydration, HydrationProgress, hydrate};
 pub use qmp::{Qmp, QmpError};
 pub use start::{StartError, has_backing, make_overlay, overlay_arguments, start};
 pub use watch::{UpBy, UpWhen, Watched, agent_answers, console, watch};

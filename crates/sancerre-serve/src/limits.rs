@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,25 +39,44 @@ impl Default for ClientLimits {
 /// A budget of memory; copies are the same budget.
 #[derive(Debug, Clone)]
 pub struct ClientMemory {
-    permits: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    /// How many wait for it.
+    waiting: Arc<AtomicUsize>,
     units: u32,
 }
 
 impl ClientMemory {
-    /// Of so many bytes. A request that needs more waits for all of them.
+    /// Of so many bytes.
     pub fn new(bytes: u64) -> Self {
-        let units = units(bytes);
-        Self { permits: Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(1))), units }
+        let units = units(bytes).max(2);
+        Self { all: semaphore(units), waiting: Arc::default(), units }
     }
 
-    /// Memory for so many bytes, as zeros.
+    /// What one connection may take of it: half, so that it never waits for itself alone.
+    pub(crate) fn of_connection(&self) -> ConnectionMemory {
+        ConnectionMemory { shared: self.clone(), own: semaphore(self.units / 2) }
+    }
+}
+
+/// A connection's part of a budget.
+pub(crate) struct ConnectionMemory {
+    shared: ClientMemory,
+    own: Arc<Semaphore>,
+}
+
+impl ConnectionMemory {
+    /// Memory for so many bytes, as zeros. What needs more than the connection may have waits for all of that.
     pub(crate) async fn hold(&self, bytes: u64) -> Result<Held, ReadFailure> {
-        let permit = Arc::clone(&self.permits).acquire_many_owned(units(bytes).min(self.units)).await;
-        let permit = permit.map_err(|_| ReadFailure("the server ends".to_owned()))?;
-        Ok(Held { bytes: vec![0; usize::try_from(bytes).unwrap_or(0)], _permit: permit })
+        let units = units(bytes).min(self.shared.units / 2);
+        let ended = |_| ReadFailure("the server ends".to_owned());
+        let own = Arc::clone(&self.own).acquire_many_owned(units).await.map_err(ended)?;
+        let waiting = Waiting::new(&self.shared.waiting);
+        let shared = Arc::clone(&self.shared.all).acquire_many_owned(units).await.map_err(ended)?;
+        drop(waiting);
+        Ok(Held { bytes: vec![0; usize::try_from(bytes).unwrap_or(0)], _permits: [own, shared] })
     }
 
-    /// Waits for a step of a client that holds memory: without an end while there is enough of it for others.
+    /// Waits for a step of a client that holds memory: without an end unless others wait for memory.
     ///
     /// Errors: the step's; one of kind `TimedOut`.
     pub(crate) async fn bear<T>(
@@ -68,7 +88,7 @@ impl ClientMemory {
         loop {
             match tokio::time::timeout(patience, &mut step).await {
                 Ok(done) => return done,
-                Err(_) if self.is_scarce() => {
+                Err(_) if self.shared.waiting.load(Ordering::Relaxed) > 0 => {
                     let words = "the client stood still in the middle of an answer or a write, and others need the memory";
                     return Err(io::Error::new(io::ErrorKind::TimedOut, words));
                 }
@@ -76,16 +96,32 @@ impl ClientMemory {
             }
         }
     }
+}
 
-    fn is_scarce(&self) -> bool {
-        u32::try_from(self.permits.available_permits()).is_ok_and(|free| free < self.units / 2)
+/// Somebody waits for memory, until this is dropped.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Bytes, with the memory that they take.
 pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+fn semaphore(units: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(1)))
 }
 
 fn units(bytes: u64) -> u32 {

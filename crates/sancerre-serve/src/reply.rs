@@ -4,13 +4,14 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use crate::export::{ReadFailure, ServedDisk, Stretch};
 use crate::handshake::Agreed;
-use crate::limits::{ClientLimits, Held, Tell};
+use crate::limits::{ClientLimits, ConnectionMemory, Held, Tell};
 use crate::wire::{self, ClientRequest, REQUEST_BYTES_MAX, ReplyPiece, command, errno};
 
 /// Data of one piece.
@@ -27,13 +28,15 @@ pub(crate) struct Answers<W> {
     agreed: Agreed,
     /// None once an answer was sent in part: nothing may come behind it.
     writer: Mutex<Option<W>>,
-    limits: ClientLimits,
+    pub(crate) memory: ConnectionMemory,
+    pub(crate) patience: Duration,
     tell: Tell,
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
     pub(crate) fn new(agreed: Agreed, writer: W, limits: &ClientLimits, tell: Tell) -> Self {
-        Self { agreed, writer: Mutex::new(Some(writer)), limits: limits.clone(), tell }
+        let memory = limits.memory.of_connection();
+        Self { agreed, writer: Mutex::new(Some(writer)), memory, patience: limits.patience, tell }
     }
 
     fn export(&self) -> &Arc<dyn ServedDisk> {
@@ -196,7 +199,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 
     async fn hold(&self, range: &Range<u64>) -> Result<Held, ReadFailure> {
-        self.limits.memory.hold(range.end.saturating_sub(range.start)).await
+        self.memory.hold(range.end.saturating_sub(range.start)).await
     }
 
     /// Tells the client and the log that the disk cannot be read there.
@@ -225,7 +228,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
         let mut place = self.writer.lock().await;
         let mut writer = place.take().ok_or(io::ErrorKind::BrokenPipe)?;
         for step in [head].into_iter().chain(bytes.chunks(STEP_BYTES)) {
-            self.limits.memory.bear(self.limits.patience, writer.write_all(step)).await?;
+            self.memory.bear(self.patience, writer.write_all(step)).await?;
         }
         *place = Some(writer);
         Ok(())

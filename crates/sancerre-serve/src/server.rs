@@ -145,8 +145,8 @@ impl Server {
     fn tell_end(&self, ended: Result<(), Rejected>) {
         match ended {
             // A client that goes away in the middle is an everyday thing.
-            Err(Rejected::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {}
             Ok(()) => {}
+            Err(Rejected::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {}
             Err(rejected) => (self.tell)(format!("a connection was closed: {rejected}")),
         }
     }

@@ -37,7 +37,7 @@ where
             command::WRITE if request.length_bytes > REQUEST_BYTES_MAX => {
                 return Err(Broken("a write is far too long").into());
             }
-            command::WRITE => payload(&mut reader, &request, &answers, limits).await?,
+            command::WRITE => payload(&mut reader, &request, &answers).await?,
             _ => None,
         };
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -58,7 +58,6 @@ async fn payload<R, W>(
     reader: &mut R,
     request: &wire::ClientRequest,
     answers: &Answers<W>,
-    limits: &ClientLimits,
 ) -> Result<Option<Held>, Rejected>
 where
     R: AsyncRead + Unpin,
@@ -69,7 +68,7 @@ where
         return Ok(None);
     };
     for step in held.bytes.chunks_mut(STEP_BYTES) {
-        limits.memory.bear(limits.patience, reader.read_exact(step)).await?;
+        answers.memory.bear(answers.patience, reader.read_exact(step)).await?;
     }
     Ok(Some(held))
 }

@@ -46,7 +46,6 @@ pub(super) const CAN_MULTI_CONN: u16 = 1 << 8;
 pub(super) const COMMAND_READ: u16 = 0;
 pub(super) const COMMAND_WRITE: u16 = 1;
 pub(super) const COMMAND_FLUSH: u16 = 3;
-pub(super) const COMMAND_CACHE: u16 = 5;
 pub(super) const COMMAND_WRITE_ZEROES: u16 = 6;
 pub(super) const COMMAND_DISCONNECT: u16 = 2;
 pub(super) const COMMAND_BLOCK_STATUS: u16 = 7;

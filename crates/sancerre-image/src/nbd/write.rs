@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::connection::Failed;
 use super::disk::NbdDisk;
 use super::error::{Fault, NbdError};
-use super::wire::{COMMAND_CACHE, COMMAND_FLUSH, COMMAND_WRITE, COMMAND_WRITE_ZEROES};
+use super::wire::{COMMAND_FLUSH, COMMAND_WRITE, COMMAND_WRITE_ZEROES};
 use crate::Disk;
 use crate::positional::length;
 
@@ -16,22 +16,11 @@ pub(crate) enum Change<'a> {
     Write(u64, &'a [u8]),
     /// Zeros, which are not sent.
     Zero(Range<u64>),
-    /// What the server has behind the export comes to lie in it.
-    Cache(Range<u64>),
     /// All that was answered becomes durable.
     Flush,
 }
 
 impl NbdDisk {
-    /// Has the server take a range from what its export stands on, as QEMU does for an image with a backing file. Whole
-    /// blocks, and no more of them than a request may have.
-    ///
-    /// # Errors
-    /// What the server said, or why it could not be asked.
-    pub fn draw_in(&self, range: Range<u64>) -> Result<(), NbdError> {
-        self.change(Change::Cache(range))
-    }
-
     /// Has the server change its export, and waits until it has.
     ///
     /// # Errors
@@ -40,7 +29,6 @@ impl NbdDisk {
         let (command, range, bytes) = match change {
             Change::Write(at, bytes) => (COMMAND_WRITE, at..at.saturating_add(length(bytes)), bytes),
             Change::Zero(range) => (COMMAND_WRITE_ZEROES, range, &[][..]),
-            Change::Cache(range) => (COMMAND_CACHE, range, &[][..]),
             Change::Flush => (COMMAND_FLUSH, 0..0, &[][..]),
         };
         let said = self.pool().with(|connection| connection.command(command, &range, bytes));

@@ -91,6 +91,15 @@ pub(super) struct Fetching {
     pub(super) is_over: Arc<AtomicBool>,
 }
 
+/// However the fetching ends: what waits for that must not wait for ever.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Fetches what the newest trace of the machine names, if there is one, in the background.
 #[must_use = "it ends when this is dropped"]
 pub(super) fn fetch_first(
@@ -101,9 +110,10 @@ pub(super) fn fetch_first(
     let (frames, manifest, vm) =
         (Arc::clone(reader.frames()), reader.manifest().clone(), reader.vm().clone());
     let (output, monitor) = (Arc::clone(&context.output), context.monitor());
-    let (mut task, is_over) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
-    let over = Arc::clone(&is_over);
+    let (mut task, is_over) = (JoinSet::new(), Arc::default());
+    let over = Over(Arc::clone(&is_over));
     task.spawn(async move {
+        let _over = over;
         let found = boot_trace::newest(frames.repository(), &frames.log(), &manifest, &monitor).await;
         if let Some(found) = found {
             let came = fetch(&disks, &found.trace).await;
@@ -113,7 +123,6 @@ pub(super) fn fetch_first(
                 found.number
             ));
         }
-        over.store(true, Ordering::Relaxed);
     });
     Fetching { _task: task, is_over }
 }

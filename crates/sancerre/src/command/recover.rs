@@ -8,7 +8,6 @@
 //! moment, where no crash of this program, of the store or of the network reaches it.
 
 mod bring_up;
-mod draw;
 mod libvirt;
 mod machine;
 mod order;

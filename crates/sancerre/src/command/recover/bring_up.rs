@@ -11,7 +11,6 @@ use sancerre_boot::{
 use sancerre_capture::EXPORTS;
 use serde_json::{Map, json};
 
-use super::draw::draw_in;
 use super::libvirt::{self, Libvirt};
 use super::order::{AgentAnswers, Look, Order, Run};
 use crate::command::boot::{Recording, Traced};
@@ -162,7 +161,7 @@ fn hydrate(
     look: &mut dyn FnMut(HydrationProgress) -> bool,
 ) -> Result<Vec<(usize, String)>, Failure> {
     loop {
-        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), &draw_in, look);
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), look);
         match (hydrated, job.guest.other(accelerator)) {
             (Err(HydrateError::Processor), Some(other)) => {
                 output.warning(&format!(
