@@ -80,7 +80,9 @@ async fn catalogue(
     known: &mut KnownLists,
 ) -> Result<(Catalogue, Vec<BadList>)> {
     let sessions = packs.iter().map(|pack| pack.session);
-    let new: BTreeSet<u64> = sessions.filter(|session| !known.sessions.contains(session)).collect();
+    // A session that this log does not have may be in the log of the next snapshot: its lists are not known then.
+    let is_new = |session: &u64| !known.sessions.contains(session) && log.entry(*session).is_some();
+    let new: BTreeSet<u64> = sessions.filter(is_new).collect();
     let (found, bad) = Catalogue::load(repository, log, new.iter().copied()).await?;
     known.catalogue.extend(found);
     known.bad.extend(bad);
