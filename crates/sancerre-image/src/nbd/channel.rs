@@ -29,6 +29,12 @@ pub trait Channel: Send {
     /// The server answered: the time that it has begins anew.
     fn progress(&mut self);
 
+    /// From now on the server may be silent for so long.
+    ///
+    /// # Errors
+    /// What the socket says.
+    fn be_patient(&mut self, patience: Duration) -> io::Result<()>;
+
     /// How long the server may be silent, for messages.
     fn patience_seconds(&self) -> u64;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::NbdOptions;
 use super::channel::{Channel, receive, receive_array, receive_message, send};
@@ -101,6 +102,11 @@ impl Connection {
         let request_bytes = wanted.saturating_sub(beyond).max(1);
         let depth = options.depth.max(1);
         Ok(Self { channel, export, cookie: 0, request_bytes, depth, read_flags, is_abandoned: false })
+    }
+
+    /// From now on the server may be silent for so long.
+    pub(super) fn be_patient(&mut self, patience: Duration) -> Result<(), Fault> {
+        self.channel.be_patient(patience).map_err(Fault::Connect)
     }
 
     pub(super) fn export(&self) -> &Export {

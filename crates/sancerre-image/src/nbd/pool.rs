@@ -9,7 +9,8 @@ use super::connection::Connection;
 use super::error::Fault;
 use super::negotiate::Export;
 
-/// A server that allows several connections and then does not answer a second one must not cost the whole patience.
+/// A server that allows several connections and then does not answer a second one must not cost the whole patience. Once it
+/// has answered, its disk may be as slow there as on the first.
 const MORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections to one export.
@@ -108,7 +109,10 @@ impl Pool {
     /// says is left at those it has; one that shows another disk is not.
     fn one_more(&self) -> Result<Option<Connection>, Fault> {
         let opened = self.connector.connect(self.options.timeout.min(MORE_PATIENCE)).and_then(|channel| {
-            Connection::open(channel, &self.name, self.connector.wants_tls(), &self.options)
+            let mut opened =
+                Connection::open(channel, &self.name, self.connector.wants_tls(), &self.options)?;
+            opened.be_patient(self.options.timeout)?;
+            Ok(opened)
         });
         match opened {
             Ok(connection) if connection.export().is_same(&self.export) => Ok(Some(connection)),

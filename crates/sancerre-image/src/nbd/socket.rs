@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,9 +58,9 @@ fn tcp(host: &str, port: u16, patience: Duration) -> io::Result<Stream> {
         match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(patience))?;
-                stream.set_write_timeout(Some(patience))?;
-                return Ok(Stream::Tcp(stream));
+                let stream = Stream::Tcp(stream);
+                stream.be_patient(patience)?;
+                return Ok(stream);
             }
             Err(error) => last = error,
         }
@@ -70,16 +71,32 @@ fn tcp(host: &str, port: u16, patience: Duration) -> io::Result<Stream> {
 /// A server that hangs with a full queue makes `connect` wait: hence the time-out before it.
 fn unix(path: &Path, patience: Duration) -> io::Result<Stream> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(Stream::Unix(UnixStream::from(socket)))
+    let stream = Stream::Unix(UnixStream::from(socket));
+    stream.be_patient(patience)?;
+    connect(&stream, &SocketAddrUnix::new(path)?)?;
+    Ok(stream)
 }
 
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    fn be_patient(&self, patience: Duration) -> io::Result<()> {
+        set_socket_timeout(self, Timeout::Send, Some(patience))?;
+        Ok(set_socket_timeout(self, Timeout::Recv, Some(patience))?)
+    }
 }
 
 /// A stream that gives up at its deadline.
@@ -93,6 +110,12 @@ pub(super) struct Socket {
 impl Socket {
     fn progress(&mut self) {
         self.deadline = after(self.patience);
+    }
+
+    fn be_patient(&mut self, patience: Duration) -> io::Result<()> {
+        self.patience = patience;
+        self.progress();
+        self.stream.be_patient(patience)
     }
 
     /// What a system call gave: silence has one name, and so has a deadline that is over.
@@ -176,6 +199,15 @@ impl Channel for Line {
             Transport::Plain(socket) => socket.progress(),
             Transport::Encrypted(stream) => stream.sock.progress(),
             Transport::Closed => {}
+        }
+    }
+
+    fn be_patient(&mut self, patience: Duration) -> io::Result<()> {
+        self.patience = patience;
+        match &mut self.state {
+            Transport::Plain(socket) => socket.be_patient(patience),
+            Transport::Encrypted(stream) => stream.sock.be_patient(patience),
+            Transport::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

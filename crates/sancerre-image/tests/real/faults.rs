@@ -75,6 +75,23 @@ fn a_server_that_hangs_is_an_error_in_time() {
 }
 
 #[test]
+fn every_connection_has_the_whole_patience_for_a_slow_disk() {
+    if !have(&["nbdkit"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 17 * MIB);
+    // Longer than a connection beside the first may take to open.
+    let server = Server::nbdkit(folder.path(), "--filter=delay file source.raw rdelay=6");
+    let disk = server.open_with(&impatient(30));
+    std::thread::scope(|scope| {
+        let read = || disk.read_at(0, &mut [0; 4096]);
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+        readers.into_iter().for_each(|reader| reader.join().unwrap().unwrap());
+    });
+}
+
+#[test]
 fn a_full_queue_and_a_trickle_of_bytes_end_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");

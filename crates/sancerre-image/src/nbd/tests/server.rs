@@ -294,6 +294,10 @@ impl Channel for Line {
 
     fn progress(&mut self) {}
 
+    fn be_patient(&mut self, _patience: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
     fn patience_seconds(&self) -> u64 {
         1
     }
