@@ -209,6 +209,10 @@ impl Channel for Line {
 
     fn progress(&mut self) {}
 
+    fn be_patient(&mut self, _patience: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
     fn patience_seconds(&self) -> u64 {
         0
     }
@@ -229,6 +233,10 @@ impl Channel for Server {
     }
 
     fn progress(&mut self) {}
+
+    fn be_patient(&mut self, _patience: Duration) -> io::Result<()> {
+        Ok(())
+    }
 
     fn patience_seconds(&self) -> u64 {
         0

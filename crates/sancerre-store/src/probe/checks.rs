@@ -46,6 +46,11 @@ pub(super) fn clocks(skew: i64) -> (ProbeVerdict, String) {
     (verdict, seen)
 }
 
+/// What is to be told of races that went wrong: one that nobody won must not hide one that two won.
+fn worst(wrong: impl Iterator<Item = (ProbeVerdict, String)>) -> Option<(ProbeVerdict, String)> {
+    wrong.min_by_key(|(verdict, _)| *verdict != ProbeVerdict::Lies)
+}
+
 /// What was found, and until when a new object is locked.
 pub(super) async fn run(
     store: &Store,
@@ -185,10 +190,7 @@ impl Trial<'_> {
     /// Runs the races at once: SeaweedFS makes every loser of a race wait for a second, one after another.
     async fn races(&mut self) -> Result<()> {
         let races = futures::future::try_join_all((0..RACES).map(|race| self.race(race))).await?;
-        let wrong: Vec<_> = races.into_iter().flatten().collect();
-        // A race that nobody won must not hide one that two won.
-        let worst = wrong.iter().find(|(verdict, _)| *verdict == ProbeVerdict::Lies).or(wrong.first());
-        let (verdict, seen) = worst.cloned().unwrap_or_else(|| {
+        let (verdict, seen) = worst(races.into_iter().flatten()).unwrap_or_else(|| {
             (ProbeVerdict::Holds, format!("of {RUNNERS} requests at once one was accepted, {RACES} times"))
         });
         self.found(Check::Race, verdict, seen);
@@ -375,5 +377,21 @@ async fn clean_up(store: &Store, folder: &str) {
     let listed = store.list(&format!("{folder}/")).await.unwrap_or_default();
     for listed in listed {
         drop(store.delete(&listed.key).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lie_is_told_wherever_it_stands_among_the_races() {
+        let nobody = || (ProbeVerdict::Unknown, "nobody won".to_owned());
+        let two = || (ProbeVerdict::Lies, "two won".to_owned());
+        for wrong in [vec![nobody(), two(), nobody()], vec![two(), nobody()], vec![nobody(), two()]] {
+            assert_eq!(worst(wrong.into_iter()), Some(two()));
+        }
+        assert_eq!(worst([nobody()].into_iter()), Some(nobody()));
+        assert_eq!(worst(std::iter::empty()), None);
     }
 }
