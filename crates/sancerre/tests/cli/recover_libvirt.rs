@@ -183,3 +183,21 @@ fn it_replaces_no_machine_and_runs_beside_it_under_another_name() {
     let words = [&["recover", "plain:latest"], &RECOVER[2..]].concat();
     assert!(told(&host.expect(2, &words)).contains("no description of a machine"));
 }
+
+#[test]
+fn what_a_machine_of_libvirt_asks_for_until_it_is_up_is_recorded() {
+    let Some(host) = Host::start() else { return };
+    saved(&host);
+    fs::write(host.path("plan"), "'web 01:latest' --up time:3s --accel tcg\n").unwrap();
+    let mut words = vec!["recover", "--plan", "plan", "--to", "libvirt", "--connect", "qemu:///session"];
+    words.extend(["--storage", "guests", "--key-file", "w.key", "--trace"]);
+    let said = told(&host.succeed(&words));
+    assert!(said.contains("web 01 is up") && said.contains("its boot trace ("), "{said}");
+    host.wait_for_writes(&Guest { ticks: 0, ..recovered(&host, "web 01") }, 3);
+    for disk in ["vda", "vdb", "vdc"] {
+        assert!(!sancerre_boot::has_backing(&host.path(format!("guests/web 01/{disk}.qcow2"))).unwrap());
+    }
+    // Its boot sector was asked for, and not its third disk, which has more chunks than that.
+    let chunks = said.split("its boot trace (").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((1..100).contains(&chunks.parse::<u32>().unwrap()), "{said}");
+}
