@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::{Guest, Host, Linux};
+use crate::support::guests::moments_of;
 use crate::support::{MIB, summary, told};
 
 #[test]
@@ -52,13 +53,9 @@ fn killed_at_any_moment_the_next_night_is_right_and_nothing_is_left() {
     let guest = Guest { ticks: 0, ..Guest::default() };
     host.run(&guest);
     host.back_up(guest.name);
-    let number = std::env::var("SANCERRE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    let mut seed =
-        std::env::var("SANCERRE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
-    eprintln!("seed {seed}, {number} kills");
-    for _ in 0..number {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let after = Duration::from_millis((seed >> 33) % 900);
+    let begun = Instant::now();
+    host.back_up(guest.name);
+    for after in moments_of(begun.elapsed(), 5) {
         let mut child = host
             .sancerre(&host.backup(guest.name))
             .stdout(Stdio::null())

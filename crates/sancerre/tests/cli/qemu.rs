@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::{Guest, Host, Linux, Plain};
+use crate::support::guests::moments_of;
 use crate::support::{summary, told};
 use serde_json::json;
 
@@ -55,11 +56,11 @@ fn killed_beside_a_monitor_the_next_night_is_right_and_nothing_is_left() {
     Plain::make(&host, &guest);
     let qemu = Plain::start(&host, &guest, &[]);
     host.succeed(&BACKUP);
-    let mut seed = 1_u64;
-    for _ in 0..4 {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    let begun = Instant::now();
+    host.succeed(&BACKUP);
+    for after in moments_of(begun.elapsed(), 4) {
         let mut child = host.sancerre(&BACKUP).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis((seed >> 33) % 600));
+        std::thread::sleep(after);
         child.kill().unwrap();
         child.wait().unwrap();
         host.succeed(&BACKUP);

@@ -18,6 +18,19 @@ pub(crate) fn number_of_kills(usual: usize) -> usize {
     asked.map_or(usual, |asked| asked.parse().unwrap())
 }
 
+/// Moments at which something that takes so long is killed; `SANCERRE_TEST_SEED` names others.
+pub(crate) fn moments_of(whole: Duration, usual: usize) -> impl Iterator<Item = Duration> {
+    let asked = std::env::var("SANCERRE_TEST_SEED").ok();
+    let seed: u64 = asked.map_or(1, |asked| asked.parse().unwrap());
+    let number = number_of_kills(usual);
+    eprintln!("seed {seed}, {number} kills within {whole:?}");
+    let next = |state: &u64| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    };
+    let states = std::iter::successors(next(&seed), next).take(number);
+    states.map(move |state| whole.mul_f64((state >> 33) as f64 / f64::from(1_u32 << 31)))
+}
+
 /// A guest in the storage of a site, whose QEMU ends with the test.
 pub(crate) struct Running<'a> {
     site: &'a Site,
