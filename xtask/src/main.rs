@@ -72,6 +72,11 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(words: &[&str]) -> Result<()> {
+    // `nights --help` is no folder to fill.
+    if words.iter().any(|word| ["--help", "-h"].contains(word)) {
+        print!("{USAGE}");
+        return Ok(());
+    }
     match words {
         ["test"] => setup::run().and_then(|()| ci::run()),
         ["ci"] => ci::run(),
@@ -105,7 +110,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["fleet", "--mini", out, nights] => fleet::small(out, nights),
         ["fleet", out] => fleet::full(out, "4"),
         ["fleet", out, nights] => fleet::full(out, nights),
-        [] | ["help" | "--help" | "-h"] => {
+        [] | ["help"] => {
             print!("{USAGE}");
             Ok(())
         }

@@ -42,7 +42,7 @@ pub(crate) struct Options {
 /// Reads the words of the command line.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let usage = "usage: cargo xtask nights OUT [--nights N] [--seed S] [--binary FILE] [--only WORD]";
-    let (out, rest) = words.split_first().filter(|(out, _)| !out.starts_with('-')).context(usage)?;
+    let (out, rest) = words.split_first().context(usage)?;
     let mut options =
         Options { out: std::path::absolute(out)?, nights: 30, seed: 1, program: None, only: None };
     for pair in rest.chunks(2) {
