@@ -13,7 +13,7 @@ use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_format::certificate::Role;
 use sancerre_format::names::Time;
-use sancerre_tests::disk::{MemoryDisk, guest, noise};
+use sancerre_tests::disk::{FarDisk, MemoryDisk, guest, noise};
 use sancerre_tests::repo::{TestRepo, back_up, name, options, restore_bytes};
 
 #[tokio::test]
@@ -41,6 +41,45 @@ async fn holes_and_written_zeros_are_the_same_disk() {
     assert_eq!(dense.new_bytes, 0);
     let (sparse, dense) = (sparse.members[0].root.unwrap(), dense.members[0].root.unwrap());
     assert_eq!(sparse.id, dense.id);
+}
+
+/// Whether a hole is passed at once or region by region: the same nodes come of it, at every edge of a node.
+#[tokio::test]
+async fn a_hole_that_is_passed_at_once_makes_the_map_that_walking_it_makes() {
+    const GIB: u64 = 1 << 30;
+    let (size, last) = (257 * GIB + 4096, 257 * GIB);
+    let repo = TestRepo::new(4).await;
+    for places in [
+        &[0, last][..],
+        &[last],
+        &[0],
+        &[GIB - 4096, GIB, 255 * GIB, 256 * GIB - 4096, 256 * GIB],
+        &[5 * GIB + (7 << 20), 100 * GIB, 100 * GIB + (32 << 20)],
+    ] {
+        let disk = |skips| FarDisk::new(size, places, 4096, skips);
+        let walked = back_up(&repo.open, "walked", disk(false)).await.unwrap();
+        let passed = back_up(&repo.open, "passed", disk(true)).await.unwrap();
+        let (walked, passed) = (&walked.members[0], &passed.members[0]);
+        assert_eq!(walked.root.unwrap().id, passed.root.unwrap().id, "{places:?}");
+        assert_eq!((walked.data_bytes, walked.chunks), (passed.data_bytes, passed.chunks), "{places:?}");
+        assert_eq!(passed.size_bytes, size);
+    }
+}
+
+/// The largest disk that there can be, and files that started on it the night before.
+#[tokio::test]
+async fn a_disk_of_exbibytes_is_saved_in_no_time_night_after_night() {
+    const EIB: u64 = 1 << 60;
+    let repo = TestRepo::new(5).await;
+    let size = 8 * EIB;
+    let mut ids = Vec::new();
+    for places in [&[0, EIB, 7 * EIB + (9 << 30), size - 8192][..], &[EIB], &[EIB], &[]] {
+        let report = back_up(&repo.open, "web01", FarDisk::new(size, places, 8192, true)).await.unwrap();
+        let member = &report.members[0];
+        assert_eq!((member.size_bytes, member.data_bytes), (size, 8192 * places.len() as u64));
+        ids.push(member.root.map(|root| root.id));
+    }
+    assert!(ids[0] != ids[1] && ids[1] == ids[2] && ids[3].is_none(), "{ids:?}");
 }
 
 /// A store that takes nothing stops the reading once the memory for finished packs is full, and costs no more time than

@@ -1,5 +1,6 @@
 //! Disks in memory, plain enough to be the model that a repository is compared with.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -176,4 +177,63 @@ pub fn guest(seed: u64, size: usize) -> Vec<u8> {
         at = (at + length).next_multiple_of(4096) + hole;
     }
     disk
+}
+
+/// A disk far larger than what is in it.
+pub struct FarDisk {
+    size_bytes: u64,
+    /// Whole blocks of data, by where they start.
+    parts: BTreeMap<u64, Vec<u8>>,
+    /// Whether it says where the next data is, or has each stretch asked for.
+    skips: bool,
+}
+
+impl FarDisk {
+    /// With noise of so many bytes at these places.
+    pub fn new(size_bytes: u64, places: &[u64], length: usize, skips: bool) -> Arc<Self> {
+        let parts = places.iter().map(|at| (*at, noise(*at | 1, length))).collect();
+        Arc::new(Self { size_bytes, parts, skips })
+    }
+
+    fn end(at: u64, bytes: &[u8]) -> u64 {
+        at + bytes.len() as u64
+    }
+}
+
+impl Disk for FarDisk {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        buffer.fill(0);
+        for data in self.data_ranges(offset..offset + buffer.len() as u64)? {
+            let (at, bytes) = self.parts.range(..=data.start).next_back().unwrap();
+            let from = &bytes[(data.start - at) as usize..(data.end - at) as usize];
+            buffer[(data.start - offset) as usize..(data.end - offset) as usize].copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {
+        let clipped =
+            |(at, bytes): (&u64, &Vec<u8>)| range.start.max(*at)..range.end.min(Self::end(*at, bytes));
+        Ok(self.parts.iter().map(clipped).filter(|data| !data.is_empty()).collect())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        if !self.skips {
+            return Ok((offset < self.size_bytes).then_some(offset));
+        }
+        let next = self.parts.iter().find(|(at, bytes)| offset < Self::end(**at, bytes));
+        Ok(next.map(|(at, _)| offset.max(*at)))
+    }
+
+    fn check_unchanged(&self) -> Result<(), ChangedError> {
+        Ok(())
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("far")
+    }
 }

@@ -14,7 +14,7 @@ const FOOT_BYTES: u64 = 512;
 pub struct Container {
     /// What it is called.
     pub name: &'static str,
-    /// It holds only what differs from another file.
+    /// It holds only what differs from another file, which it names.
     pub is_overlay: bool,
 }
 
@@ -31,6 +31,11 @@ pub fn container(disk: &dyn Disk) -> Result<Option<Container>, ReadError> {
     let head = read(0, size_bytes.min(HEAD_BYTES))?;
     let foot = read(size_bytes.saturating_sub(FOOT_BYTES), size_bytes.min(FOOT_BYTES))?;
     Ok(by_magic(&head, &foot))
+}
+
+/// The same of a stream, of which only the first bytes are known; 512 hold every signature.
+pub fn container_at_start(head: &[u8]) -> Option<Container> {
+    by_magic(head, &[])
 }
 
 /// Formats that begin with these bytes: the drivers of QEMU, what hypervisors export, and what images are packed with.
@@ -63,8 +68,11 @@ const BEGINNINGS: [(&[u8], &str); 23] = [
 const BZIP2: (usize, &[u8]) = (4, b"1AY&SY");
 /// Where a VDI has its signature, behind a line of text that differs between makers.
 const VDI: (usize, &[u8]) = (0x40, b"\x7f\x10\xda\xbe");
-/// A fixed VHD is the raw disk with this footer: cookie, features, and version 1.0 of the format.
-const VHD_FOOTER: &[u8] = b"conectix\x00\x00\x00\x02\x00\x01\x00\x00";
+/// A fixed VHD is the raw disk with this footer: cookie, features, of which one is always set and one says that the disk is
+/// temporary, and version 1.0 of the format.
+const VHD_FOOTERS: [&[u8]; 2] =
+    [b"conectix\x00\x00\x00\x02\x00\x01\x00\x00", b"conectix\x00\x00\x00\x03\x00\x01\x00\x00"];
+const VMDK_VERSIONS: [&[u8]; 3] = [b"version=1", b"version=2", b"version=3"];
 const DMG_FOOTER: &[u8] = b"koly\x00\x00\x00\x04";
 /// Where qcow2 has the place of its backing file's name; zero without one.
 const QCOW2_BACKING: std::ops::Range<usize> = 8..16;
@@ -80,14 +88,22 @@ fn by_magic(head: &[u8], foot: &[u8]) -> Option<Container> {
         Some("bzip2") => is_at(BZIP2).then_some("bzip2")?,
         Some(name) => name,
         None if is_at(VDI) => "VDI",
-        None if foot.starts_with(VHD_FOOTER) => "VHD",
+        None if VHD_FOOTERS.iter().any(|footer| foot.starts_with(footer)) => "VHD",
         None if foot.starts_with(DMG_FOOTER) => "DMG",
         None if is_at(TAR) && is_ovf(head) => "OVA",
         None if is_at(TAR) => "tar",
+        None if is_descriptor(head) => "VMDK descriptor",
         None => return None,
     };
     let has_backing = || head.get(QCOW2_BACKING).is_some_and(|place| place.iter().any(|byte| *byte != 0));
     Some(Container { name, is_overlay: name.starts_with("qcow") && has_backing() })
+}
+
+/// Whether QEMU would take it for the text of a VMDK: comments and empty lines, then its version, whatever the first comment says.
+fn is_descriptor(head: &[u8]) -> bool {
+    let lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut said = lines.skip_while(|line| line.is_empty() || line.starts_with(b"#"));
+    head.starts_with(b"#") && said.next().is_some_and(|line| VMDK_VERSIONS.contains(&line))
 }
 
 fn is_ovf(head: &[u8]) -> bool {

@@ -40,6 +40,16 @@ pub trait Disk: Send + Sync {
     /// As [`Disk::read_at`]; [`ReadError::HoleSearch`] when the holes cannot be asked for.
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError>;
 
+    /// The first byte from `offset` on that may hold data; none when all that follows reads as zeros. What it passes over is
+    /// a hole as in [`Disk::data_ranges`], however large: asking takes the time of what is there and not of the size. A disk
+    /// whose holes are not found so, or not within seconds, names a byte before its data, `offset` itself at the least.
+    ///
+    /// # Errors
+    /// As [`Disk::data_ranges`].
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        Ok((offset < self.size_bytes()).then_some(offset))
+    }
+
     /// The size now, if the disk was cut since it was opened and what is left still has its offsets.
     fn cut_to(&self) -> Option<u64> {
         None

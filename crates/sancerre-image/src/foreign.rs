@@ -26,10 +26,16 @@ pub use error::ImageError;
 pub use whole::{Parts, look};
 
 use crate::confined::ConfinedReader;
-use crate::nbd::{NbdDisk, NbdOptions, NbdUri};
-use crate::{ChangedError, Disk, ReadError, kind};
+use crate::nbd::{NbdDisk, NbdError, NbdOptions, NbdUri};
+use crate::{ChangedError, Disk, ReadError, container, kind, open_raw};
 use program::Program;
 use watch::Watch;
+
+/// How the system says that a file is missing; one that may not be seen is missing too.
+const GONE: [&str; 2] = ["No such file or directory", "Permission denied"];
+
+/// What it says of a VHDX that its writer did not close.
+const OPEN_LOG: &str = "contains a log that needs to be replayed";
 
 /// A container of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,18 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
+    /// As people write it.
+    fn usual_name(self) -> &'static str {
+        match self {
+            Self::Vmdk => "VMDK",
+            Self::Vhd => "VHD",
+            Self::Vhdx => "VHDX",
+            Self::Vdi => "VDI",
+            Self::Parallels => "Parallels",
+            Self::Qed => "QED",
+        }
+    }
+
     /// What QEMU calls it.
     pub fn qemu_name(self) -> &'static str {
         match self {
@@ -108,9 +126,13 @@ impl ImageReader {
         // An absolute path without links: neither a name nor a link in it is a protocol of QEMU's.
         let real = fs::canonicalize(image).map_err(fail)?;
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
-        ConfinedReader::new(self.helper.clone(), self.sandbox).look(&real, format, allowed.as_deref())?;
-        let arguments = ["--format", format.qemu_name(), "--"].map(OsString::from).to_vec();
-        self.start(image, format, self.confinement(&real, arguments, allowed), &real)
+        let opened = ConfinedReader::new(self.helper.clone(), self.sandbox)
+            .look(&real, format, allowed.as_deref())
+            .and_then(|()| {
+                let arguments = ["--format", format.qemu_name(), "--"].map(OsString::from).to_vec();
+                self.start(image, format, self.confinement(&real, arguments, allowed), &real)
+            });
+        opened.map_err(|error| cause(error, image, &real, format))
     }
 
     /// Opens a VMDK that lies in a stretch of a file, such as an OVA. Whether it is whole is for the caller to look at.
@@ -153,18 +175,8 @@ impl ImageReader {
             source,
         })?;
         let uri = NbdUri::unix(program.socket().to_owned(), "");
-        let disk = match NbdDisk::open(&uri, &self.options) {
-            Ok(disk) => disk,
-            Err(source) => {
-                let (path, format) = (image.to_owned(), format.qemu_name());
-                return Err(ImageError::Refused {
-                    path,
-                    format,
-                    said: program.last_words(),
-                    source: Box::new(source),
-                });
-            }
-        };
+        let disk = NbdDisk::open(&uri, &self.options)
+            .map_err(|source| refusal(image, format, &program.last_words(), &source))?;
         let watch = Watch::of(program.id(), real).map_err(fail)?;
         Ok(ImageDisk { path: image.to_owned(), watch, disk, _program: program })
     }
@@ -185,6 +197,43 @@ impl ImageReader {
             sandbox: self.sandbox,
         }
     }
+}
+
+/// Why the program did not open the image, by what it said.
+fn refusal(image: &Path, format: ImageFormat, said: &str, source: &NbdError) -> ImageError {
+    let (path, format) = (image.to_owned(), format.qemu_name());
+    // What it says first of itself and the image is said anyway.
+    let last = said.rsplit_once("Failed to blk_new_open ").and_then(|(_, said)| said.split_once("': "));
+    let said = last.map_or(said, |(_, said)| said).to_owned();
+    match said.is_empty() {
+        true => ImageError::Refused { path, format, said: source.fault.to_string() },
+        false if said.contains(OPEN_LOG) => ImageError::OpenLog { path },
+        false if GONE.iter().any(|gone| said.contains(gone)) => ImageError::PartGone { path, format, said },
+        false => ImageError::Refused { path, format, said },
+    }
+}
+
+/// What lies behind a failure, where that tells more: a program that writes, or that the file is something else.
+fn cause(error: ImageError, image: &Path, real: &Path, format: ImageFormat) -> ImageError {
+    let is_bytes = matches!(
+        error,
+        ImageError::Refused { .. }
+            | ImageError::CutShort { .. }
+            | ImageError::Unmeasured { .. }
+            | ImageError::Io { .. }
+    );
+    let Some(disk) = open_raw(real).ok().filter(|_| is_bytes) else { return error };
+    if let Err(source @ ChangedError::InUse { .. }) = disk.check_unchanged() {
+        return ImageError::InUse { source };
+    }
+    let Ok(found) = container(&disk) else { return error };
+    let found = match found {
+        Some(found) if found.name.starts_with(format.usual_name()) => return error,
+        Some(found) => format!("by its signature it is {}", found.name),
+        None if disk.size_bytes() == 0 => "it is empty".to_owned(),
+        None => "it does not have the signature of that format".to_owned(),
+    };
+    ImageError::OtherFormat { path: image.to_owned(), format: format.usual_name(), found }
 }
 
 impl ImageDisk {
@@ -213,7 +262,11 @@ impl Disk for ImageDisk {
         self.disk.data_ranges(range).map_err(|error| self.of_image(error))
     }
 
-    /// Compares size and time of the last write of every file that the program has open for the disk.
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        self.disk.next_data(offset).map_err(|error| self.of_image(error))
+    }
+
+    /// Asks for every file that the program has open for the disk what a raw one is asked.
     fn check_unchanged(&self) -> Result<(), ChangedError> {
         self.watch.check()
     }

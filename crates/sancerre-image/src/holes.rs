@@ -40,6 +40,16 @@ pub(crate) fn data_ranges(file: &File, range: Range<u64>) -> Result<Vec<Range<u6
     Ok(found)
 }
 
+/// The first byte of `file` from `offset` on that may hold data; none when a hole reaches from there to its end.
+pub(crate) fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => Ok(Some(start)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) if is_unsupported(error) => Ok(Some(offset)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// File systems without hole support refuse; everything is then data.
 fn is_unsupported(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)

@@ -47,7 +47,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 
-pub use container::{Container, container};
+pub use container::{Container, container, container_at_start};
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;

@@ -38,6 +38,11 @@ pub use crate::beneath::References;
 pub use bitmaps::Bitmap;
 pub use fault::Qcow2Fault;
 
+/// Tables that one search for data may read before it says how far it came: less than a second's work.
+const TABLES_AT_ONCE: usize = 128;
+/// Runs of zeros, one behind the other, that one search goes over.
+const RUNS_AT_ONCE: usize = 256;
+
 /// The disk in a qcow2 image and its backing files, open for reading.
 #[derive(Debug)]
 pub struct Qcow2Disk {
@@ -163,21 +168,61 @@ impl Qcow2Disk {
         if behind.is_empty() { Ok(()) } else { visit(behind, Run::Zero) }
     }
 
+    /// Shows `visit` the first run of a range that is not empty, which is however long it is: past empty entries of the first
+    /// table goes what takes no time, and past the others as far as a bounded number of tables reaches.
+    pub(crate) fn first_run(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        self.refuse_outside(range.start, range.end.saturating_sub(range.start))?;
+        self.layer_first_run(0, range, visit)
+    }
+
+    fn layer_first_run(
+        &self,
+        number: usize,
+        range: Range<u64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ReadError> {
+        let size_bytes = self.layers.get(number).map_or(0, Layer::size_bytes);
+        let inside = range.start..range.end.min(size_bytes);
+        let Some(layer) = self.layers.get(number).filter(|_| !inside.is_empty()) else {
+            return visit(range, Run::Zero);
+        };
+        let image = match layer {
+            Layer::Raw { disk, file } => {
+                let host = inside.start;
+                return visit(inside, Run::File { file: *file, disk: &**disk, host });
+            }
+            Layer::Qcow2(image) => image,
+        };
+        let inside = inside.start..image.reach(&inside, TABLES_AT_ONCE);
+        let Some(segment) = image.walk(inside.clone(), &self.caches).next()? else {
+            return visit(inside, Run::Zero);
+        };
+        match segment.place {
+            ClusterPlace::Backing => self.layer_first_run(number.saturating_add(1), segment.guest, visit),
+            _ => self.show(image, segment, visit),
+        }
+    }
+
     fn image_runs(&self, image: &Image, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), ReadError> {
         let mut walk = image.walk(range, &self.caches);
-        while let Some(Segment { guest, place }) = walk.next()? {
-            match place {
-                ClusterPlace::Zero => visit(guest, Run::Zero)?,
-                ClusterPlace::Backing => self.layer_runs(image.number.saturating_add(1), guest, visit)?,
-                ClusterPlace::Data { host } => {
-                    visit(guest, Run::File { file: image.clusters_file(), disk: image.clusters(), host })?;
-                }
-                ClusterPlace::Compressed { host, length_bytes } => {
-                    visit(guest, Run::Packed(Packed { image, place: (host, length_bytes) }))?;
-                }
-            }
+        while let Some(segment) = walk.next()? {
+            self.show(image, segment, visit)?;
         }
         Ok(())
+    }
+
+    fn show(&self, image: &Image, segment: Segment, visit: &mut Visit<'_>) -> Result<(), ReadError> {
+        let Segment { guest, place } = segment;
+        match place {
+            ClusterPlace::Zero => visit(guest, Run::Zero),
+            ClusterPlace::Backing => self.layer_runs(image.number.saturating_add(1), guest, visit),
+            ClusterPlace::Data { host } => {
+                visit(guest, Run::File { file: image.clusters_file(), disk: image.clusters(), host })
+            }
+            ClusterPlace::Compressed { host, length_bytes } => {
+                visit(guest, Run::Packed(Packed { image, place: (host, length_bytes) }))
+            }
+        }
     }
 
     /// Decompresses what is packed: `buffer` is for the bytes of the disk from `guest` on, all in one cluster.
@@ -230,6 +275,34 @@ pub(crate) fn add_data(
     Ok(())
 }
 
+/// The first byte of `guest` for which the file has data from `host` on.
+pub(crate) fn first_data(guest: &Range<u64>, disk: &dyn Disk, host: u64) -> Result<Option<u64>, ReadError> {
+    let found = disk.next_data(host)?;
+    let guest_of = |at: u64| at.saturating_sub(host).saturating_add(guest.start);
+    Ok(found.map(guest_of).filter(|at| *at < guest.end))
+}
+
+/// Goes from run to run, of which `first` tells the end of the first one of a range, and where in it there may be data. It ends
+/// early after a bounded number of them.
+pub(crate) fn next_data<E>(
+    offset: u64,
+    size_bytes: u64,
+    mut first: impl FnMut(Range<u64>) -> Result<Option<(u64, Option<u64>)>, E>,
+) -> Result<Option<u64>, E> {
+    let mut at = offset;
+    for _ in 0..RUNS_AT_ONCE {
+        if at >= size_bytes {
+            return Ok(None);
+        }
+        match first(at..size_bytes)? {
+            Some((_, Some(data))) => return Ok(Some(data)),
+            Some((end, None)) if end > at => at = end,
+            _ => break,
+        }
+    }
+    Ok((at < size_bytes).then_some(at))
+}
+
 /// Adds a range that starts at or behind the end of the last one.
 pub(crate) fn add(found: &mut Vec<Range<u64>>, range: Range<u64>) {
     match found.last_mut() {
@@ -271,6 +344,21 @@ impl Disk for Qcow2Disk {
             Run::File { disk, host, .. } => add_data(&mut found, &guest, disk, host),
         })?;
         Ok(found)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        next_data(offset, self.size_bytes, |range| {
+            let mut found = None;
+            self.first_run(range, &mut |guest, run| {
+                found = Some(match run {
+                    Run::Zero => (guest.end, None),
+                    Run::Packed(_) => (guest.end, Some(guest.start)),
+                    Run::File { disk, host, .. } => (guest.end, first_data(&guest, disk, host)?),
+                });
+                Ok(())
+            })?;
+            Ok(found)
+        })
     }
 
     /// Asks every file of the chain.

@@ -117,6 +117,16 @@ impl RawDisk {
         }
     }
 
+    fn hole_search(&self, offset: u64, source: io::Error) -> ReadError {
+        ReadError::HoleSearch { path: self.path.clone(), offset, source }
+    }
+
+    /// A file cut while it is searched looks like a hole up to its old end; zeros nobody wrote.
+    fn refuse_cut(&self, offset: u64) -> Result<(), ReadError> {
+        let now_bytes = size_of(&self.file).map_err(|source| self.hole_search(offset, source))?;
+        if now_bytes < self.size_bytes { Err(self.shrank(now_bytes)) } else { Ok(()) }
+    }
+
     fn shrank(&self, now_bytes: u64) -> ReadError {
         ReadError::Shrank { path: self.path.clone(), opened_bytes: self.size_bytes, now_bytes }
     }
@@ -141,15 +151,24 @@ impl Disk for RawDisk {
 
     fn data_ranges(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, ReadError> {
         self.refuse_outside(range.start, range.end.saturating_sub(range.start))?;
-        let fail = |(offset, source)| ReadError::HoleSearch { path: self.path.clone(), offset, source };
+        let fail = |(offset, source)| self.hole_search(offset, source);
         let found = match self.reads_holes {
             true if range.is_empty() => Vec::new(),
             true => std::iter::once(range.clone()).collect(),
             false => holes::data_ranges(&self.file, range.clone()).map_err(fail)?,
         };
-        // A file cut while it is searched looks like a hole up to its old end; zeros nobody wrote.
-        let now_bytes = size_of(&self.file).map_err(|source| fail((range.end, source)))?;
-        if now_bytes < self.size_bytes { Err(self.shrank(now_bytes)) } else { Ok(found) }
+        self.refuse_cut(range.end)?;
+        Ok(found)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        if offset >= self.size_bytes || self.reads_holes {
+            return Ok((offset < self.size_bytes).then_some(offset));
+        }
+        let found =
+            holes::next_data(&self.file, offset).map_err(|source| self.hole_search(offset, source))?;
+        self.refuse_cut(offset)?;
+        Ok(found.filter(|start| *start < self.size_bytes))
     }
 
     fn cut_to(&self) -> Option<u64> {

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sancerre_confine::Helper;
+use sancerre_engine::Error;
 use sancerre_format::names::Title;
 use sancerre_image::confined::ConfinedReader;
 use sancerre_image::foreign::{ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::{NbdOptions, NbdUri};
-use sancerre_image::{Disk, OpenError, Qcow2Fault, References};
+use sancerre_image::{Disk, OpenError, Qcow2Fault, References, container};
 
 use crate::bitmaps::Bitmaps;
 use crate::command::Context;
@@ -20,7 +21,7 @@ use crate::plain;
 /// The program that reads what we do not read ourselves.
 pub(crate) const QEMU_NBD: &str = "qemu-nbd";
 /// How an image gets the files that it stands on.
-const PARTS: &str = "; --image-parts DIRECTORY names where they are";
+const PARTS: &str = "; --image-parts DIRECTORY says where such files are";
 
 /// In what form a disk's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +143,13 @@ impl Formats<'_> {
             )));
         }
         let uri = NbdUri::parse(uri).map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(Arc::new(self.bitmaps.open_export(name, &uri, context)?))
+        let disk = self.bitmaps.open_export(name, &uri, context)?;
+        if given.is_none()
+            && let Some(found) = container(&disk).map_err(Error::from)?
+        {
+            return Err(refuse_served(&uri, found.name));
+        }
+        Ok(Arc::new(disk))
     }
 
     fn foreign(&self, path: &Path, format: ImageFormat, context: &Context) -> Result<Arc<dyn Disk>, Failure> {
@@ -155,13 +162,20 @@ impl Formats<'_> {
             options: NbdOptions::default(),
         };
         let disk = reader.open(path, format, self.parts).map_err(|error| match error {
-            ImageError::Refused { .. } | ImageError::Parts { .. } => {
+            ImageError::PartGone { .. } | ImageError::Parts { .. } => {
                 Failure::failed(format!("{error}{PARTS}"))
             }
             error => Failure::failed(error.to_string()),
         })?;
         Ok(Arc::new(disk))
     }
+}
+
+fn refuse_served(uri: &NbdUri, name: &str) -> Failure {
+    Failure::failed(format!(
+        "{uri} gives the bytes of a file ({name}), and not the disk in it. Have the server open the file by its format, as in \
+         qemu-nbd --format qcow2, or name the file itself. To save its bytes as they are, give --format raw"
+    ))
 }
 
 pub(crate) fn helper() -> Result<Helper, Failure> {

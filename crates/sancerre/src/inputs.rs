@@ -11,11 +11,12 @@ use sancerre_engine::Error;
 use sancerre_engine::backup::{Allow, BackupSource, Input};
 use sancerre_format::names::Title;
 use sancerre_format::outcome::MemberKind;
-use sancerre_image::{Disk, container, open_file, open_raw};
+use sancerre_image::{Container, Disk, container, container_at_start, open_file, open_raw};
 
 use crate::command::Context;
 use crate::exit::Failure;
 use crate::formats::{Format, Formats};
+use crate::output::Output;
 use crate::printed::Printed;
 use crate::sources::Planned;
 use crate::units::parse_size;
@@ -75,6 +76,9 @@ impl Opening<'_> {
             (Some(path), MemberKind::Disk) => Input::Disk(self.disk(&source.name, path, context)?),
             (Some(path), _) => {
                 let file = open_file(path).map_err(Failure::from)?;
+                if let Some(found) = container(&open_raw(path)?).map_err(Error::from)? {
+                    tell_of_image(&context.output, &path.display().to_string(), found);
+                }
                 Input::Stream(Box::new(Attached { file, path: path.clone() }))
             }
             (None, _) => Input::Stream(self.stream(context)?),
@@ -125,7 +129,10 @@ impl Opening<'_> {
         if context.stdin_is_terminal {
             return Err(Failure::usage("--stdin reads what is piped in, but standard input is a terminal"));
         }
-        context.take_stdin().ok_or_else(|| Failure::usage("standard input can be backed up only once"))
+        let stdin = context
+            .take_stdin()
+            .ok_or_else(|| Failure::usage("standard input can be backed up only once"))?;
+        Ok(Box::new(Looked { stream: stdin, head: Vec::new(), output: Some(Arc::clone(&context.output)) }))
     }
 
     /// A disk or stream of no bytes is none, unless that is allowed. An attached file may well be empty.
@@ -139,6 +146,9 @@ impl Opening<'_> {
         asked.max(u64::from(!is_file && !self.allow.small))
     }
 }
+
+/// Of a stream, enough to know what it is.
+const HEAD_BYTES: usize = 512;
 
 /// In what images are packed to be sent: nothing in it can be told from what was there last night.
 const PACKED: [&str; 11] =
@@ -170,6 +180,42 @@ fn refuse_container(path: &Path, name: &str, is_overlay: bool) -> Failure {
         "{path} is {article} {name} container and no raw disk{missing}. {how}; docs/QUIESCE.md says more. To save the \
          container's own bytes as they are, give --format raw"
     ))
+}
+
+/// Says of a stream or an attached file that what it is the bytes of is not all of a disk. A whole image comes back as it was.
+fn tell_of_image(output: &Output, what: &str, found: Container) {
+    if !found.is_overlay && found.name != "VMDK descriptor" {
+        return;
+    }
+    output.warning(&format!(
+        "{what} is saved as the bytes of a file, and by them it is an image ({}) that names others: without those it is no disk. \
+         Name it as a disk, with --format and --image-parts, to save the disk",
+        found.name
+    ));
+}
+
+/// A stream of which the first bytes are looked at as they pass.
+struct Looked {
+    stream: Box<dyn Read + Send>,
+    head: Vec<u8>,
+    /// None once it was looked at.
+    output: Option<Arc<Output>>,
+}
+
+impl Read for Looked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        if self.output.is_some() {
+            self.head.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            let is_known = count == 0 || self.head.len() >= HEAD_BYTES;
+            if let Some(output) = self.output.take_if(|_| is_known)
+                && let Some(found) = container_at_start(&std::mem::take(&mut self.head))
+            {
+                tell_of_image(&output, "standard input", found);
+            }
+        }
+        Ok(count)
+    }
 }
 
 /// An attached file, whose errors name it.

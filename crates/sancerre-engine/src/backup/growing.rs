@@ -42,18 +42,13 @@ impl<'a> Growing<'a> {
         Ok(Tree::new(self.shared, self.base, geometry, self.seed))
     }
 
-    /// How many regions were added.
-    pub(super) fn regions(&self) -> u64 {
-        self.regions
-    }
-
-    /// Adds the next region.
+    /// Adds the next region, or a hole of any number of them.
     pub(super) async fn add(&mut self, map: RegionMap, length_bytes: u64) -> Result<()> {
         match &mut self.tree {
             Some(tree) => add_region(tree, self.regions, &map, &self.layout, length_bytes).await?,
             None => self.late.push((map, length_bytes)),
         }
-        self.regions += 1;
+        self.regions += length_bytes.div_ceil(u64::from(self.layout.region_bytes).max(1));
         Ok(())
     }
 
@@ -70,7 +65,7 @@ impl<'a> Growing<'a> {
     }
 }
 
-/// Divides a region's chunks among its leaves.
+/// Divides a region's chunks among its leaves; of a hole there are none.
 async fn add_region(
     tree: &mut Tree<'_>,
     number: u64,
@@ -79,6 +74,9 @@ async fn add_region(
     length_bytes: u64,
 ) -> Result<()> {
     let leaf_bytes = layout.leaf_bytes;
+    if map.chunks.is_empty() {
+        return tree.skip(length_bytes.div_ceil(u64::from(leaf_bytes).max(1))).await;
+    }
     let first = number * u64::from(layout.region_bytes / leaf_bytes);
     let mut chunks = map.chunks.as_slice();
     for within in 0..length_bytes.div_ceil(u64::from(leaf_bytes)) {

@@ -34,10 +34,10 @@ use crate::map::MapReader;
 use crate::monitor::{Topic, add};
 use crate::repository::Repository;
 
-/// Empty regions between two looks whether the disk changed.
+/// Holes between two looks whether the disk changed.
 const HOLES_PER_LOOK: u64 = 256;
 
-/// A region's result and the bytes it covered.
+/// A region's result and the bytes it covered; of a hole, any number of regions.
 pub(super) type Scanned = (RegionMap, u64);
 pub(super) type Regions<'a> = BoxStream<'a, Result<Scanned>>;
 
@@ -149,6 +149,7 @@ impl Run {
         let known_size = watch.disk.as_ref().map(|disk| disk.size_bytes());
         let seed = u64::from_le_bytes(self.repository.host.random());
         let mut growing = Growing::new(&shared, base, self.repository.layout, seed, known_size)?;
+        let mut holes = 0;
         while let Some((map, length_bytes)) = regions.try_next().await? {
             shared.monitor.check()?;
             member.count(&map, length_bytes)?;
@@ -156,9 +157,10 @@ impl Run {
                 notice.region(&map);
             }
             // Of a huge disk nearly all is holes, and the question costs more than they do.
-            if !map.chunks.is_empty() || growing.regions() % HOLES_PER_LOOK == 0 {
+            if !map.chunks.is_empty() || holes % HOLES_PER_LOOK == 0 {
                 member.fuzzy |= watch.changed().await?;
             }
+            holes += u64::from(map.chunks.is_empty());
             growing.add(map, length_bytes).await?;
             if let Some(uploader) = uploader.as_deref_mut() {
                 uploader.submit(shared.packer.take_finished()).await?;

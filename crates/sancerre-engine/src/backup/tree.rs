@@ -89,8 +89,30 @@ impl<'a> Tree<'a> {
             entries.iter().for_each(|entry| self.uses.insert(entry.place.frame.frame));
             self.node(0, number, &Node::Leaf(entries)).await?;
         }
-        let (mut level, mut number) = (0, number);
-        let last = number + 1 == self.geometry.leaf_count();
+        self.close_ended().await
+    }
+
+    /// Adds so many leaves without chunks. Where no node is under way they are passed at once: a disk may be a hole for exbibytes.
+    pub(super) async fn skip(&mut self, leaves: u64) -> Result<()> {
+        let end = self.leaves + leaves;
+        while self.leaves < end {
+            let lowest = self.levels.iter().position(|siblings| !siblings.is_empty());
+            // The node over the lowest siblings ends there; what would end before has no children.
+            let border = lowest.and_then(|level| {
+                let covered =
+                    1_u64.checked_shl(u32::try_from(level).ok()?.checked_add(1)?.checked_mul(8)?)?;
+                (self.leaves / covered).checked_add(1)?.checked_mul(covered)
+            });
+            self.leaves = border.unwrap_or(end).min(end);
+            self.close_ended().await?;
+        }
+        Ok(())
+    }
+
+    /// Completes the nodes that end with the last leaf that was added.
+    async fn close_ended(&mut self) -> Result<()> {
+        let (mut level, mut number) = (0, self.leaves - 1);
+        let last = self.leaves == self.geometry.leaf_count();
         while level < self.geometry.levels() && (last || number.to_le_bytes()[0] == u8::MAX) {
             (level, number) = (level + 1, number >> 8);
             self.close(level, number).await?;
@@ -100,15 +122,15 @@ impl<'a> Tree<'a> {
 
     /// Completes an inner node. Its children's places must be known, so their frame goes first.
     async fn close(&mut self, level: u8, number: u64) -> Result<()> {
+        if self.siblings(level - 1)?.is_empty() {
+            return Ok(());
+        }
         self.flush()?;
         let below = std::mem::take(self.siblings(level - 1)?);
         let placed = below
             .into_iter()
             .map(|child| Ok(ChildEntry { child: child.child, id: child.id, place: child.slot.placed()? }));
         let children: Vec<ChildEntry> = placed.collect::<Result<_>>()?;
-        if children.is_empty() {
-            return Ok(());
-        }
         self.node(level, number, &Node::Inner { level, children }).await
     }
 

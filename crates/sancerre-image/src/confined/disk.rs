@@ -9,7 +9,7 @@ use super::pool::{Pool, Stop};
 use super::told;
 use super::wire::{Answer, Ask, Kind, PlacedRun};
 use crate::positional::{is_inside, length};
-use crate::qcow2::{add, add_data};
+use crate::qcow2::{add, add_data, first_data, next_data};
 use crate::{Bitmap, ChangedError, Disk, Qcow2Fault, RawDisk, ReadError};
 
 /// Of the disk, in one question for bytes.
@@ -202,6 +202,31 @@ impl ConfinedDisk {
         }
     }
 
+    /// Where the first run of a range ends, and where in it there may be data.
+    fn first_run(&self, lane: &mut Lane, range: &Range<u64>) -> Result<(u64, Option<u64>), Stop> {
+        lane.send(&Ask::First(range.clone()).encode(), None)?;
+        let place = match decode(lane.receive()?)? {
+            Answer::Runs { is_last: true, runs } => match runs.as_slice() {
+                [place] => *place,
+                _ => return Err(Trouble::Lie("more places than there can be").into()),
+            },
+            other => return Err(self.failure(&other)),
+        };
+        if !is_inside(range.start, place.length_bytes, range.end) {
+            return Err(Trouble::Lie("an answer of another length").into());
+        }
+        let guest = range.start..range.start.saturating_add(place.length_bytes);
+        let data = match place.kind {
+            Kind::Zero => None,
+            Kind::Data => Some(guest.start),
+            Kind::File { file, host } => {
+                let file = self.file(file, host, place.length_bytes)?;
+                first_data(&guest, file, host).map_err(Stop::Own)?
+            }
+        };
+        Ok((guest.end, data))
+    }
+
     /// What the child says is wrong, as an error of the file that it is about.
     fn failure(&self, answer: &Answer<'_>) -> Stop {
         let of = |number: usize| self.files.get(number);
@@ -275,6 +300,10 @@ impl Disk for ConfinedDisk {
             })?;
         }
         Ok(found)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        next_data(offset, self.size_bytes, |range| self.ask(|lane| self.first_run(lane, &range)).map(Some))
     }
 
     /// Asks every file of the chain.

@@ -248,6 +248,7 @@ impl Teller {
         let told = match ask {
             Some(Ask::Read(range)) => self.runs(range, true),
             Some(Ask::Map(range)) => self.runs(range, false),
+            Some(Ask::First(range)) => self.first(range),
             Some(Ask::Bitmaps) => self.bitmaps(),
             Some(Ask::Marked(range, bitmap)) => self.marked(&range, &bitmap),
             _ => return Err(Trouble::Lie("no question")),
@@ -314,6 +315,20 @@ impl Teller {
             push(&mut places, guest.end.saturating_sub(guest.start), kind);
             let is_full = places.len() >= RUNS_MAX;
             if is_full || guest.end == end { self.flush(&mut places, guest.end == end) } else { Ok(()) }
+        })
+    }
+
+    fn first(&mut self, range: Range<u64>) -> Result<(), ReadError> {
+        let disk = Arc::clone(&self.disk);
+        disk.first_run(range, &mut |guest, run| {
+            let kind = match run {
+                Run::Zero => Kind::Zero,
+                Run::File { file, host, .. } => Kind::File { file, host },
+                Run::Packed(_) => Kind::Data,
+            };
+            let mut places = Vec::new();
+            push(&mut places, guest.end.saturating_sub(guest.start), kind);
+            self.flush(&mut places, true)
         })
     }
 

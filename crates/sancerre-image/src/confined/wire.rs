@@ -39,6 +39,8 @@ pub(super) enum Ask<'a> {
     Read(Range<u64>),
     /// Where the bytes of a range are, and of those that have no place only that they are data.
     Map(Range<u64>),
+    /// Where the first bytes of a range are that follow each other, however many.
+    First(Range<u64>),
     /// The bitmaps of the image.
     Bitmaps,
     /// What a bitmap marks.
@@ -139,6 +141,7 @@ impl Ask<'_> {
             Self::Lane => vec![b'l'],
             Self::Read(wanted) => range(b'r', wanted),
             Self::Map(wanted) => range(b'm', wanted),
+            Self::First(wanted) => range(b'f', wanted),
             Self::Bitmaps => vec![b'b'],
             Self::Marked(wanted, bitmap) => [range(b'k', wanted), bitmap.encode()].concat(),
         }
@@ -160,6 +163,7 @@ impl<'a> Ask<'a> {
             b'l' => Self::Lane,
             b'r' => Self::Read(fields.range()?),
             b'm' => Self::Map(fields.range()?),
+            b'f' => Self::First(fields.range()?),
             b'b' => Self::Bitmaps,
             b'k' => Self::Marked(fields.range()?, Bitmap::decode(fields.rest())?),
             _ => return None,
@@ -377,6 +381,7 @@ mod tests {
             Ask::Lane,
             Ask::Read(1..2),
             Ask::Map(0..u64::MAX),
+            Ask::First(7..u64::MAX),
             Ask::Bitmaps,
             Ask::Marked(0..9, bitmap()),
         ] {

@@ -10,7 +10,7 @@ use super::*;
 use crate::open_raw;
 
 /// Each format that QEMU can write, in each of its kinds: the name it must be called by.
-const MADE_BY_QEMU: [(&str, &str, &str); 10] = [
+const MADE_BY_QEMU: [(&str, &str, &str); 20] = [
     ("qcow2", "compat=1.1", "qcow2"),
     ("qcow2", "compat=0.10", "qcow2"),
     ("qcow", "", "qcow"),
@@ -21,6 +21,16 @@ const MADE_BY_QEMU: [(&str, &str, &str); 10] = [
     ("vpc", "subformat=fixed", "VHD"),
     ("vhdx", "", "VHDX"),
     ("vdi", "", "VDI"),
+    ("qcow2", "extended_l2=on", "qcow2"),
+    ("vmdk", "subformat=streamOptimized", "VMDK"),
+    ("vmdk", "subformat=monolithicSparse,compat6", "VMDK"),
+    ("vmdk", "subformat=twoGbMaxExtentSparse", "VMDK descriptor"),
+    ("vmdk", "subformat=twoGbMaxExtentFlat", "VMDK descriptor"),
+    ("vpc", "subformat=fixed,force_size=on", "VHD"),
+    ("vpc", "subformat=dynamic,force_size=on", "VHD"),
+    ("vhdx", "subformat=fixed", "VHDX"),
+    ("vdi", "static=on", "VDI"),
+    ("parallels", "", "Parallels"),
 ];
 
 fn qemu_img(arguments: &[&str], folder: &Path) -> bool {
@@ -67,6 +77,23 @@ fn what_only_resembles_a_container_is_none() {
         fs::write(&path, &bytes).unwrap();
         assert_eq!(container(&open_raw(&path).unwrap()).unwrap(), None, "{:?}", bytes.get(..9));
     }
+}
+
+#[test]
+fn footers_and_texts_of_other_makers_are_known() {
+    let mut temporary = vec![0; 512];
+    temporary[..16].copy_from_slice(b"conectix\0\0\0\x03\0\x01\0\0");
+    assert_eq!(by_magic(&[], &temporary).map(|found| found.name), Some("VHD"));
+    let named = |text: &[u8]| by_magic(text, &[]).map(|found| found.name);
+    for text in
+        [&b"# Disk DescriptorFile\nversion=1\n"[..], b"# made by hand\r\n\r\n# too\r\nversion=3\r\nCID=1"]
+    {
+        assert_eq!(named(text), Some("VMDK descriptor"));
+    }
+    for text in [&b"#!/bin/sh\necho\n"[..], b"version=1\n", b"# a\nversion=4\n", b"# a"] {
+        assert_eq!(named(text), None);
+    }
+    assert_eq!(container_at_start(b"KDMV").map(|found| found.name), Some("VMDK"));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::nbd::NbdError;
+use sancerre_advice::Setting::RawFormat;
+
+use crate::ChangedError;
 
 /// Why a container could not be opened: each message names it, and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,12 @@ pub enum ImageError {
         path: PathBuf,
         /// What it is instead.
         kind: &'static str,
+    },
+    /// Another program has it open for writing.
+    #[error("{source}")]
+    InUse {
+        /// Which file, and who.
+        source: ChangedError,
     },
     /// A file is shorter than the image's own tables say.
     #[error(
@@ -80,19 +88,46 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The program did not open the image.
-    #[error(
-        "qemu-nbd does not read {} as {format}: {said}; check the format, and that all parts of the image lie in the directory \
-         that was named for them ({})", path.display(), source.fault
-    )]
+    #[error("qemu-nbd cannot open {} as {format}: {said}; check the file's format, and that it is whole", path.display())]
     Refused {
+        /// The image as it was named.
+        path: PathBuf,
+        /// The format as QEMU calls it.
+        format: &'static str,
+        /// The program's last words, made harmless; how it looked from here, where there are none.
+        said: String,
+    },
+    /// A VHDX whose writer did not close it.
+    #[error(
+        "{0} was not closed by its writer, and its log must be replayed first, which writes to it. Do so with a copy: \
+         cp --reflink=auto {0} COPY.vhdx; qemu-img check -r all COPY.vhdx; and back up that", path.display()
+    )]
+    OpenLog {
+        /// The image as it was named.
+        path: PathBuf,
+    },
+    /// A part of the image is not there, or outside of the directory that was named for them.
+    #[error("qemu-nbd cannot open {} as {format}, for it lacks a file that it needs: {said}", path.display())]
+    PartGone {
         /// The image as it was named.
         path: PathBuf,
         /// The format as QEMU calls it.
         format: &'static str,
         /// The program's last words, made harmless.
         said: String,
-        /// How that looked from here.
-        source: Box<NbdError>,
+    },
+    /// It does not have the signature of the format.
+    #[error(
+        "cannot read {} as {format}: {found}; say which format it has, and bring it back whole if it was cut short. A disk \
+         that lies there as it is needs {RawFormat}", path.display()
+    )]
+    OtherFormat {
+        /// The image as it was named.
+        path: PathBuf,
+        /// The format as it is usually written.
+        format: &'static str,
+        /// What it is instead.
+        found: String,
     },
     /// An archive holds no machine that can be imported.
     #[error("cannot import {}: {fault}; nothing was saved", path.display())]

@@ -67,9 +67,8 @@ impl Program {
         &self.socket
     }
 
-    /// Ends the program and returns what it said.
+    /// Ends the program and returns what it said, if anything.
     pub(super) fn last_words(&self) -> String {
-        let words = self.process.last_words();
-        if words.is_empty() { "qemu-nbd said nothing".to_owned() } else { words }
+        self.process.last_words()
     }
 }

@@ -22,6 +22,8 @@ use crate::{ChangedError, Disk, ReadError};
 /// The server is asked for the extents of this much at once, so that empty stretches of a huge disk cost one question
 /// in a thousand regions. A multiple of every block size.
 const WINDOW_BYTES: u64 = 1 << 30;
+/// Largest disk: some minutes of questions.
+const SIZE_BYTES_MAX: u64 = 4 << 50;
 /// Answers that are kept: readers are near each other.
 const WINDOWS: usize = 4;
 /// Longer answers are not.
@@ -86,6 +88,7 @@ impl NbdDisk {
         options: &NbdOptions,
     ) -> Result<Self, NbdError> {
         let pool = Pool::open(connector, name, options).map_err(|fault| fault.at(shown))?;
+        refuse_huge(pool.export().size_bytes).map_err(|fault| fault.at(shown))?;
         let (name, path) = (shown.to_owned(), PathBuf::from(shown));
         Ok(Self { name, path, pool, options: options.clone(), windows: Mutex::default() })
     }
@@ -265,6 +268,17 @@ impl Disk for NbdDisk {
     fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Where the holes of a disk are its server says in pieces of a GiB, so that a larger one would take hours without any data in it.
+fn refuse_huge(size_bytes: u64) -> Result<(), Fault> {
+    if size_bytes <= SIZE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Fault::Unfit(format!(
+        "its disk has {size_bytes} bytes, and at most {SIZE_BYTES_MAX} (4 PiB) are read over NBD. Name the image itself if it is a \
+         qcow2 or raw file, whose holes cost no time; or make the disk smaller"
+    )))
 }
 
 impl fmt::Debug for NbdDisk {

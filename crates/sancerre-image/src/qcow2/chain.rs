@@ -175,9 +175,14 @@ impl Policy {
         let Some(plain) = plain_path(name) else {
             return Err(fault(path, Fault::NotAPath { role: role.name(), name: shown() }));
         };
-        let disk = match allowed.directory.open_beneath(path, plain)? {
-            Some(disk) => disk,
-            None => {
+        let disk = match allowed.directory.open_beneath(path, plain) {
+            Ok(Some(disk)) => disk,
+            Err(OpenError::Io { path: place, source }) if source.kind() == ErrorKind::NotFound => {
+                let fault = Fault::NotThere { role: role.name(), name: shown(), path: place };
+                return Err(OpenError::Qcow2 { path: path.to_owned(), fault: Box::new(fault) });
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {
                 let directory = allowed.directory.named().to_owned();
                 return Err(fault(path, Fault::NotInside { role: role.name(), name: shown(), directory }));
             }

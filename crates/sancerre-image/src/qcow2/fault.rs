@@ -13,6 +13,11 @@ pub enum Qcow2Fault {
         "it does not begin as a qcow2 image does; say which format it has; a raw disk of such a name needs {RawFormat}"
     )]
     NotQcow2,
+    /// There is nothing in it.
+    #[error(
+        "it is empty (0 bytes); whatever made or copied it did not finish, look for the image that was meant"
+    )]
+    Empty,
     /// The file ends inside its header.
     #[error("it ends inside its header; it is cut short, copy it again")]
     ShortHeader,
@@ -43,7 +48,9 @@ pub enum Qcow2Fault {
     )]
     Corrupt,
     /// Its clusters are encrypted.
-    #[error("it is encrypted ({method}); decrypt it with `qemu-img convert`, or back it up as raw bytes")]
+    #[error(
+        "it is encrypted ({method}); decrypt it with `qemu-img convert`, or save its encrypted bytes with {RawFormat}"
+    )]
     Encrypted {
         /// By what.
         method: &'static str,
@@ -55,6 +62,15 @@ pub enum Qcow2Fault {
         field: &'static str,
         /// As it stands there.
         value: u64,
+    },
+    /// More header extensions than any program writes.
+    #[error(
+        "its header has more than {limit} extensions, where the format knows six; it is damaged or made to do harm, convert it \
+         with `qemu-img convert -O qcow2` if its origin is trusted"
+    )]
+    Extensions {
+        /// The limit.
+        limit: usize,
     },
     /// More than a table may take.
     #[error(
@@ -107,8 +123,8 @@ pub enum Qcow2Fault {
     },
     /// More clusters are named than the file can have.
     #[error(
-        "its tables name clusters of {claimed_bytes} bytes and more, in a file of {file_bytes}, so some lie over others; it is \
-         damaged, run `qemu-img check`"
+        "its tables name clusters of {claimed_bytes} bytes and more, and the file has {file_bytes}: it is cut short, or some lie over \
+         others; copy it again, or look at it with `qemu-img check`"
     )]
     Claims {
         /// By the tables that were read so far.
@@ -150,9 +166,7 @@ pub enum Qcow2Fault {
         reason: String,
     },
     /// It refers to another file, and nobody said that it may.
-    #[error(
-        "it needs another file, the {role} {name:?}; allow {role}s and name their directory, if it may be read"
-    )]
+    #[error("it needs another file, the {role} {name:?}; allow {role}s, if it may be read")]
     NotAllowed {
         /// Backing file or data file.
         role: &'static str,
@@ -169,6 +183,20 @@ pub enum Qcow2Fault {
         /// As it was named.
         directory: PathBuf,
     },
+    /// It refers to a file that is not there.
+    #[error(
+        "its {role} {name:?} is not at {}; bring it back there, or tell the image where it is now (`qemu-img rebase -u` for a \
+         backing file, `qemu-img amend` for a data file)",
+        path.display()
+    )]
+    NotThere {
+        /// Backing file or data file.
+        role: &'static str,
+        /// As the image spells it.
+        name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// Two files may be meant.
     #[error(
         "its data file {name:?} may be the one beside the image, or the one of that name in the current folder, where QEMU looks; \
@@ -180,7 +208,8 @@ pub enum Qcow2Fault {
     },
     /// The other file is not named by a path.
     #[error(
-        "its {role} {name:?} is not the path of a file; attach the disk with `qemu-nbd` and back that up"
+        "its {role} {name:?} is not the path of a file; serve the disk with `qemu-nbd`, read-only and on a unix socket, and back up \
+         that export"
     )]
     NotAPath {
         /// Backing file or data file.
@@ -198,7 +227,8 @@ pub enum Qcow2Fault {
     },
     /// A backing file in a format that is not read here.
     #[error(
-        "its backing file {name:?} is said to be {format:?}, and raw and qcow2 are read; attach it with `qemu-nbd`"
+        "its backing file {name:?} is said to be {format:?}, and raw and qcow2 are read; serve the disk with `qemu-nbd`, read-only \
+         and on a unix socket, and back up that export"
     )]
     BackingFormat {
         /// As the image spells it.

@@ -30,6 +30,8 @@ const FEATURE_NAMES: u32 = 0x6803_f857;
 const BITMAPS: u32 = 0x2385_2875;
 const DATA_FILE_NAME: u32 = 0x4441_5441;
 const FEATURE_BYTES: usize = 48;
+/// The format has six, and QEMU writes each once.
+const EXTENSIONS_MAX: usize = 256;
 
 /// Where the directory of bitmaps is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,9 @@ fn cluster_bytes(fields: &HeaderFields) -> Result<NonZeroU64, Fault> {
 
 impl HeaderFields {
     fn parse(area: &[u8]) -> Result<Self, Fault> {
+        if area.is_empty() {
+            return Err(Fault::Empty);
+        }
         if !area.starts_with(b"QFI\xfb") {
             return Err(Fault::NotQcow2);
         }
@@ -245,7 +250,7 @@ impl<'a> Extensions<'a> {
             return Err(Fault::Header { field, value });
         }
         let mut found = Self::default();
-        let mut at = fields.header_bytes;
+        let (mut at, mut count) = (fields.header_bytes, 0_usize);
         // A new image may end with its header; its extensions then end there as well.
         while at.saturating_add(8) <= end.min(length(area)) {
             let short = Fault::ShortHeader;
@@ -254,6 +259,10 @@ impl<'a> Extensions<'a> {
             let data = at.saturating_add(8);
             if kind == 0 {
                 break;
+            }
+            count = count.saturating_add(1);
+            if count > EXTENSIONS_MAX {
+                return Err(Fault::Extensions { limit: EXTENSIONS_MAX });
             }
             if !is_inside(data, bytes, end) {
                 return Err(Fault::Header { field: "the length of a header extension", value: bytes });

@@ -188,6 +188,29 @@ impl Image {
         }
     }
 
+    /// Where the first table behind the one for `guest` covers the disk, or `end` if there is none before.
+    fn next_table(&self, guest: u64, end: u64) -> u64 {
+        let covers = self.header.geometry.table_covers_bytes;
+        let (first, behind) = ((guest / covers).saturating_add(1), end.div_ceil(covers.get()));
+        let entries = self.l1.get(to_usize(first)..to_usize(behind)).unwrap_or_default();
+        let empty = entries.iter().take_while(|offset| **offset == 0).count();
+        let next =
+            first.saturating_add(u64::try_from(empty).unwrap_or(u64::MAX)).saturating_mul(covers.get());
+        if empty < entries.len() { next } else { next.max(end) }
+    }
+
+    /// How far from `range.start` on no more than so many tables have to be read; never less than one table.
+    pub(super) fn reach(&self, range: &Range<u64>, tables: usize) -> u64 {
+        let covers = self.header.geometry.table_covers_bytes;
+        let first = range.start / covers;
+        let behind = self.l1.get(to_usize(first)..).unwrap_or_default();
+        let beyond = behind.iter().enumerate().filter(|(_, offset)| **offset != 0).nth(tables);
+        beyond.map_or(range.end, |(number, _)| {
+            let number = first.saturating_add(u64::try_from(number).unwrap_or(u64::MAX));
+            number.saturating_mul(covers.get()).min(range.end)
+        })
+    }
+
     /// The places of `range`, in order, each as long as it goes on.
     pub(super) fn walk<'a>(&'a self, range: Range<u64>, caches: &'a Caches) -> SegmentWalk<'a> {
         SegmentWalk { image: self, caches, range, table: None }
@@ -299,7 +322,8 @@ impl SegmentWalk<'_> {
             _ => &self.table.insert((first, self.image.table(guest, self.caches)?)).1,
         };
         let Some(table) = table else {
-            return Ok((ClusterPlace::Backing, covers.get().saturating_sub(guest % covers)));
+            let end = self.image.next_table(guest, self.range.end);
+            return Ok((ClusterPlace::Backing, end.saturating_sub(guest)));
         };
         let within = guest % geometry.cluster_bytes;
         let start = guest.saturating_sub(within);

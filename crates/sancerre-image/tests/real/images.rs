@@ -36,7 +36,12 @@ fn format(name: &str) -> ImageFormat {
 
 fn refused(image: &Path, format: ImageFormat, allowed: Option<&Path>) -> String {
     match reader().open(image, format, allowed) {
-        Err(error @ (ImageError::Refused { .. } | ImageError::Parts { .. })) => error.to_string(),
+        Err(
+            error @ (ImageError::Refused { .. }
+            | ImageError::Parts { .. }
+            | ImageError::PartGone { .. }
+            | ImageError::OtherFormat { .. }),
+        ) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -140,7 +145,7 @@ fn an_image_in_another_format_than_named_is_refused_with_the_programs_words() {
     for name in ["vmdk", "vpc", "vhdx", "vdi", "parallels", "qed"] {
         let message = refused(&raw, format(name), None);
         assert!(
-            message.contains(&format!("source.raw as {name}: ")) && message.contains("qemu-nbd"),
+            message.contains("source.raw as ") && message.contains("does not have the signature"),
             "{message}"
         );
     }

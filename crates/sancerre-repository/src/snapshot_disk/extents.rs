@@ -75,9 +75,30 @@ impl SnapshotDisk {
                     return Ok((next <= last).then_some(next));
                 }
             }
-            leaf = above.saturating_add(1).saturating_mul(256);
+            leaf = self.behind_gap(leaf).await?;
         }
         Ok(None)
+    }
+
+    /// The first leaf behind the largest stretch around this one that has no node, or no node any more that could follow.
+    async fn behind_gap(self: &Arc<Self>, leaf: u64) -> Result<u64> {
+        let (mut level, levels) = (1_u32, u32::from(self.map.geometry().levels()));
+        let number = |level: u32| leaf.checked_shr(level.saturating_mul(8)).unwrap_or(0);
+        while level < levels {
+            let above = level.saturating_add(1);
+            let node = self.node(u8::try_from(above).unwrap_or(u8::MAX), number(above)).await?;
+            let children = match node.as_deref().map(|node| &node.node) {
+                Some(Node::Inner { children, .. }) => children.as_slice(),
+                _ => &[],
+            };
+            let here = number(level).to_le_bytes()[0];
+            if let Some(next) = children.iter().find(|child| child.child > here) {
+                let next = Geometry::child_number(number(above), next.child);
+                return Ok(next.checked_shl(level.saturating_mul(8)).unwrap_or(u64::MAX));
+            }
+            level = above;
+        }
+        Ok(u64::MAX)
     }
 }
 

@@ -21,6 +21,7 @@ mod formats;
 mod goals;
 mod guest_files;
 mod hypervisor;
+mod images;
 mod in_place;
 mod keys;
 mod killed;

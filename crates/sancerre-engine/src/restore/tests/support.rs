@@ -277,6 +277,10 @@ impl Disk for SparseDisk {
         Ok(self.overlaps(&range).into_iter().map(|(range, _)| range).collect())
     }
 
+    fn next_data(&self, offset: u64) -> std::result::Result<Option<u64>, ReadError> {
+        Ok(self.overlaps(&(offset..self.size_bytes)).first().map(|(range, _)| range.start))
+    }
+
     fn check_unchanged(&self) -> std::result::Result<(), ChangedError> {
         Ok(())
     }

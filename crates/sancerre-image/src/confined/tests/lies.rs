@@ -188,6 +188,30 @@ fn a_child_that_lies_about_places_costs_an_error_and_no_more() {
 }
 
 #[test]
+fn a_child_that_lies_about_the_next_data_costs_an_error_and_no_more() {
+    let site = Site::new();
+    let rest = DISK_BYTES - 8192;
+    let of_other_questions = ["a run too long", "a run too short", "data without bytes"];
+    let mut lies = lies_about_bytes();
+    lies.retain(|(lie, _)| !of_other_questions.contains(lie));
+    lies.push(("a run behind the end", vec![runs(true, &[(rest + 1, Kind::Zero)])]));
+    lies.push(("two runs", vec![runs(true, &[(512, Kind::Zero), (512, Kind::Zero)])]));
+    lies.push(("bytes", vec![bytes(true, 4096)]));
+    for (lie, packets) in lies {
+        let (disk, liar) = site.disk(packets);
+        let error = disk.next_data(8192).expect_err(lie);
+        assert!(matches!(error, ReadError::Reader { .. }), "{lie}: {error}");
+        drop(disk);
+        liar.join().unwrap();
+    }
+    // Small steps end early, with no data passed over.
+    let (disk, _liar) = site.disk(vec![runs(true, &[(1, Kind::Zero)])]);
+    let stopped = disk.next_data(8192).unwrap().unwrap();
+    assert!(8192 < stopped && stopped < 16_384, "{stopped}");
+    assert_eq!(disk.next_data(DISK_BYTES).unwrap(), None);
+}
+
+#[test]
 fn an_endless_list_of_bitmaps_ends() {
     let site = Site::new();
     let bitmap = crate::Bitmap {

@@ -125,6 +125,7 @@ pub(crate) fn assert_same(disk: &dyn Disk, expected: &[u8], what: &str) {
     assert_eq!(disk.size_bytes(), size, "{what}: size");
     assert!(whole(disk) == expected, "{what}: read whole");
     assert!(by_ranges(disk, 0..size) == expected, "{what}: read by its ranges");
+    assert_passes_zeros(disk, expected, what);
     std::thread::scope(|scope| {
         for thread in 0..3u64 {
             scope.spawn(move || {
@@ -141,6 +142,18 @@ pub(crate) fn assert_same(disk: &dyn Disk, expected: &[u8], what: &str) {
         }
     });
     assert!(disk.check_unchanged().is_ok(), "{what}: changed");
+}
+
+/// What a search for data passes over are zeros, and it comes to an end.
+fn assert_passes_zeros(disk: &dyn Disk, expected: &[u8], what: &str) {
+    let mut at = 0;
+    while let Some(next) = disk.next_data(at).unwrap() {
+        assert!(at <= next && next < expected.len() as u64, "{what}: data from {at} on at {next}");
+        assert!(expected[at as usize..next as usize].iter().all(|byte| *byte == 0), "{what}: {at}..{next}");
+        at = next + 60_000;
+    }
+    let rest = expected.get(at as usize..).unwrap_or_default();
+    assert!(rest.iter().all(|byte| *byte == 0), "{what}: none from {at} on");
 }
 
 pub(crate) fn whole(disk: &dyn Disk) -> Vec<u8> {

@@ -30,6 +30,42 @@ fn sixteen_tebibytes_with_little_data_are_listed_in_milliseconds() {
     );
 }
 
+/// The largest first table there can be, and chains of such.
+#[test]
+fn data_is_found_in_exbibytes_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let size = 1 << 61;
+    lab.img("create -f qcow2 -o cluster_size=2M base.qcow2 2E");
+    let places = [0, 1 << 60, size - 2 * MIB];
+    let writes = places.map(|at| format!("write -P 3 {at} 2M"));
+    lab.io("base.qcow2", &writes.each_ref().map(String::as_str));
+    lab.img("create -f qcow2 -o cluster_size=2M -b base.qcow2 -F qcow2 over.qcow2");
+    let started = Instant::now();
+    let confined = confined_reader();
+    for name in ["base.qcow2", "over.qcow2"] {
+        let (own, child) = (
+            lab.open_with_others(name).unwrap(),
+            confined.open_qcow2(&lab.path(name), Some(&lab.references())),
+        );
+        let child = child.unwrap();
+        for disk in [&own as &dyn Disk, &child] {
+            let mut found = Vec::new();
+            let mut at = 0;
+            // It may stop early.
+            while let Some(next) = disk.next_data(at).unwrap() {
+                at = if next > at || next == 0 { next } else { panic!("{name}: no way on from {at}") };
+                if !disk.data_ranges(at..at + 512).unwrap().is_empty() {
+                    found.push(at);
+                    at += 2 * MIB;
+                }
+            }
+            assert_eq!(found, places, "{name}");
+        }
+    }
+    let took = started.elapsed();
+    assert!(took.as_secs() < 10, "{took:?}");
+}
+
 /// Run with `cargo test --release -p sancerre-image -- --ignored --nocapture speed_of`.
 #[test]
 #[ignore = "a measurement"]
