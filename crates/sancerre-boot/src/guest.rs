@@ -46,10 +46,45 @@ pub enum DiskBus {
 pub struct GuestDisk {
     /// The name of its export.
     pub export: String,
-    /// Its overlay; none to throw away what the guest writes.
-    pub overlay: Option<PathBuf>,
-    /// Whether the overlay still needs the export.
-    pub needs_export: bool,
+    /// Where what the guest writes goes.
+    pub place: DiskPlace,
+}
+
+/// Where what a guest writes to a disk goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskPlace {
+    /// Nowhere: it is thrown away when the guest ends.
+    Nowhere,
+    /// Into an overlay.
+    Overlay {
+        /// The overlay, a qcow2 image.
+        path: PathBuf,
+        /// Whether it still needs the export.
+        needs_export: bool,
+    },
+    /// To a block device that has all of the disk.
+    Device(BlockDevice),
+}
+
+/// A block device that has a disk, or will have it: its bytes as they are, from the first byte on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// The device.
+    pub path: PathBuf,
+    /// How much of it is the disk: whole sectors, as [`crate::disk_bytes`] has them.
+    pub size_bytes: u64,
+}
+
+impl BlockDevice {
+    /// What QEMU is told of it as disk `number` of a guest. It may be larger than the disk, which the guest must not see.
+    ///
+    /// Errors: a path that it cannot be told.
+    pub fn node(&self, number: usize) -> Result<Value, PlanError> {
+        Ok(json!({
+            "driver": "raw", "node-name": device(number), "size": self.size_bytes, "discard": "unmap",
+            "file": { "driver": "host_device", "filename": text(&self.path)?, "discard": "unmap" },
+        }))
+    }
 }
 
 /// A guest that is to be started.
@@ -95,6 +130,11 @@ pub enum PlanError {
 /// The name of a disk's node in QEMU.
 pub(crate) fn node(number: usize) -> String {
     format!("disk-{number}")
+}
+
+/// The name of the node of the block device that it moves to.
+pub(crate) fn device(number: usize) -> String {
+    format!("device-{number}")
 }
 
 /// The name of the node of its export.
@@ -143,10 +183,15 @@ impl GuestPlan {
     }
 
     fn disk(&self, number: usize, disk: &GuestDisk) -> Result<Vec<String>, PlanError> {
-        let node = node(number);
-        let mut words = match &disk.overlay {
-            Some(overlay) => self.overlaid(number, disk, text(overlay)?)?,
-            None => self.thrown_away(number, disk)?,
+        let (node, mut words) = match &disk.place {
+            DiskPlace::Nowhere => (node(number), self.thrown_away(number, disk)?),
+            DiskPlace::Overlay { path, needs_export } => {
+                let export = needs_export.then_some(disk.export.as_str());
+                (node(number), self.overlaid(number, export, text(path)?)?)
+            }
+            DiskPlace::Device(place) => {
+                (device(number), vec!["-blockdev".into(), place.node(number)?.to_string()])
+            }
         };
         let boot = number.saturating_add(1);
         // What fails to be read is told to the guest; where the storage is full the guest waits for room.
@@ -160,15 +205,15 @@ impl GuestPlan {
     }
 
     /// On its final storage, with the export behind it as a node of its own: only so may it be told how long to wait.
-    fn overlaid(&self, number: usize, disk: &GuestDisk, overlay: &str) -> Result<Vec<String>, PlanError> {
-        let export = export(number);
+    fn overlaid(&self, number: usize, needed: Option<&str>, overlay: &str) -> Result<Vec<String>, PlanError> {
         let mut words = Vec::new();
-        if disk.needs_export {
-            let mut node = self.export(&disk.export)?;
-            merge(&mut node, json!({ "node-name": export, "read-only": true }));
+        let mut backing = Value::Null;
+        if let Some(name) = needed {
+            let mut node = self.export(name)?;
+            merge(&mut node, json!({ "node-name": export(number), "read-only": true }));
             words.extend(["-blockdev".into(), node.to_string()]);
+            backing = Value::from(export(number));
         }
-        let backing = if disk.needs_export { Value::from(export) } else { Value::Null };
         let top = json!({
             "driver": "qcow2", "node-name": node(number), "backing": backing, "discard": "unmap",
             "file": { "driver": "file", "filename": overlay, "discard": "unmap" },
@@ -220,8 +265,7 @@ mod tests {
     fn plan() -> GuestPlan {
         let disk = |export: &str, needs_export| GuestDisk {
             export: export.into(),
-            overlay: Some(format!("/srv/web,01/{export}.qcow2").into()),
-            needs_export,
+            place: DiskPlace::Overlay { path: format!("/srv/web,01/{export}.qcow2").into(), needs_export },
         };
         GuestPlan {
             name: "web,01".into(),
@@ -254,6 +298,19 @@ mod tests {
         assert_eq!((&export["export"], &export["read-only"]), (&json!("disk0"), &json!(true)));
         assert_eq!(export["server"]["path"], "/srv/web,01/export.sock");
         assert_eq!(nodes.iter().filter(|node| node["driver"] == "nbd").count(), 1);
+    }
+
+    #[test]
+    fn a_disk_on_a_device_is_as_large_as_the_disk_and_knows_no_export() {
+        let place = BlockDevice { path: "/dev/vg0/web01".into(), size_bytes: 4096 };
+        let disks = vec![GuestDisk { export: "disk0".into(), place: DiskPlace::Device(place) }];
+        let words = words(&GuestPlan { disks, ..plan() });
+        let nodes: Vec<Value> = words.iter().filter_map(|word| serde_json::from_str(word).ok()).collect();
+        let nodes: Vec<&Value> = nodes.iter().filter(|node| node.is_object()).collect();
+        assert_eq!(nodes.len(), 1);
+        assert_eq!((&nodes[0]["driver"], &nodes[0]["size"]), (&json!("raw"), &json!(4096)));
+        assert_eq!(nodes[0]["file"]["filename"], "/dev/vg0/web01");
+        assert!(words.iter().any(|word| word.contains("drive=device-0,")), "{words:?}");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::guest::{export, node};
+use crate::guest::{PlanError, export, node};
+use crate::moving::{Mover, Moving, Switches};
 use crate::qmp::{Qmp, QmpError};
 
 /// What names of jobs begin with.
@@ -17,7 +18,18 @@ const JOB: &str = "hydrate-";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 /// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
-const PASSES: u32 = 3;
+pub(crate) const PASSES: u32 = 3;
+
+/// What becomes of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hydrated {
+    /// Its overlay becomes whole.
+    Overlay,
+    /// It moves to a block device.
+    Device(Moving),
+    /// Nothing: so many bytes are on its device.
+    Whole(u64),
+}
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +59,12 @@ pub enum HydrateError {
     /// Its monitor failed otherwise.
     #[error(transparent)]
     Monitor(QmpError),
+    /// It cannot be told of a device.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// How far a disk is that moves could not be written down. The guest may stand still meanwhile.
+    #[error("{0}")]
+    Noted(String),
 }
 
 impl From<QmpError> for HydrateError {
@@ -56,24 +74,28 @@ impl From<QmpError> for HydrateError {
 }
 
 /// Lets the disks of a running guest become their own, one after the other. `look` is told again and again how far it is, and
-/// says whether it is this guest's turn: until then nothing is begun.
+/// says whether it is this guest's turn: until then nothing is begun. `switches` writes down how far those are that move.
 pub fn hydrate(
     monitor: &Path,
-    disks: usize,
+    disks: &[Hydrated],
     look: &mut dyn FnMut(HydrationProgress) -> bool,
+    switches: &mut dyn Switches,
 ) -> Result<Hydration, HydrateError> {
     let mut qmp = Qmp::connect(monitor)?;
-    let mut all = (0..disks).map(|number| Stream::find(&mut qmp, number)).collect::<Result<Vec<_>, _>>()?;
+    let ways = disks.iter().enumerate();
+    let mut all =
+        ways.map(|(number, disk)| Way::find(&mut qmp, number, disk)).collect::<Result<Vec<_>, _>>()?;
     let mut hydration = Hydration::default();
-    for at in 0..disks {
+    for at in 0..all.len() {
         loop {
             let is_turn = look(sum(&all));
-            let Some(stream) = all.get_mut(at) else { break };
-            let state = if is_turn { stream.step(&mut qmp)? } else { StreamState::Runs };
+            let Some(way) = all.get_mut(at) else { break };
+            let state = if is_turn { way.step(&mut qmp, switches)? } else { State::Runs };
             match state {
-                StreamState::Runs => sleep(LOOK),
-                StreamState::Done => break,
-                StreamState::Failed(words) => {
+                State::Again => continue,
+                State::Runs => sleep(LOOK),
+                State::Done => break,
+                State::Failed(words) => {
                     hydration.unfinished.push((at, words));
                     break;
                 }
@@ -85,11 +107,49 @@ pub fn hydrate(
     Ok(hydration)
 }
 
-fn sum(all: &[Stream]) -> HydrationProgress {
-    let sum = |field: fn(&Stream) -> u64| all.iter().map(field).fold(0, u64::saturating_add);
-    HydrationProgress {
-        total_bytes: sum(|stream| stream.size_bytes),
-        done_bytes: sum(|stream| stream.done_bytes),
+fn sum(all: &[Way]) -> HydrationProgress {
+    let sum = |field: fn(&Way) -> u64| all.iter().map(field).fold(0, u64::saturating_add);
+    HydrationProgress { total_bytes: sum(Way::size_bytes), done_bytes: sum(Way::done_bytes) }
+}
+
+/// How a disk becomes whole.
+enum Way {
+    Stream(Stream),
+    Move(Mover),
+    Whole(u64),
+}
+
+impl Way {
+    fn find(qmp: &mut Qmp, number: usize, disk: &Hydrated) -> Result<Self, QmpError> {
+        Ok(match disk {
+            Hydrated::Overlay => Self::Stream(Stream::find(qmp, number)?),
+            Hydrated::Device(moving) => Self::Move(Mover::new(number, moving.clone())),
+            Hydrated::Whole(size_bytes) => Self::Whole(*size_bytes),
+        })
+    }
+
+    fn step(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<State, HydrateError> {
+        match self {
+            Self::Stream(stream) => Ok(stream.step(qmp)?),
+            Self::Move(mover) => mover.step(qmp, switches),
+            Self::Whole(_) => Ok(State::Done),
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Stream(stream) => stream.size_bytes,
+            Self::Move(mover) => mover.size_bytes(),
+            Self::Whole(size_bytes) => *size_bytes,
+        }
+    }
+
+    fn done_bytes(&self) -> u64 {
+        match self {
+            Self::Stream(stream) => stream.done_bytes,
+            Self::Move(mover) => mover.done_bytes,
+            Self::Whole(size_bytes) => *size_bytes,
+        }
     }
 }
 
@@ -101,6 +161,19 @@ fn refuse_dead_processor(qmp: &mut Qmp) -> Result<(), HydrateError> {
     }
 }
 
+/// The name of a disk's job.
+pub(crate) fn job_name(number: usize) -> String {
+    format!("{JOB}{number}")
+}
+
+/// Takes away a node that nothing stands on any more. Who did so before has none.
+pub(crate) fn let_go(qmp: &mut Qmp, node: &str) -> Result<(), QmpError> {
+    match qmp.execute("blockdev-del", json!({ "node-name": node })) {
+        Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// One disk on its way.
 struct Stream {
     number: usize,
@@ -109,7 +182,10 @@ struct Stream {
     passes: u32,
 }
 
-enum StreamState {
+/// Where a disk is.
+pub(crate) enum State {
+    /// Something is to be done at once.
+    Again,
     Runs,
     Done,
     Failed(String),
@@ -122,60 +198,49 @@ impl Stream {
         Ok(Self { number, size_bytes, done_bytes: 0, passes: 0 })
     }
 
-    fn job(&self) -> String {
-        format!("{JOB}{}", self.number)
-    }
-
     /// Looks where it is, and starts what is to be started.
-    fn step(&mut self, qmp: &mut Qmp) -> Result<StreamState, QmpError> {
-        let id = self.job();
+    fn step(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
+        let id = job_name(self.number);
         let jobs = qmp.execute("query-jobs", json!({}))?;
         let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job.get("id") == Some(&json!(id))));
         let Some(job) = job else { return self.begin(qmp) };
         let number = |field: &str| job.get(field).and_then(Value::as_u64).unwrap_or_default();
         self.done_bytes = number("current-progress").min(self.size_bytes);
         if job.get("status").and_then(Value::as_str) != Some("concluded") {
-            return Ok(StreamState::Runs);
+            return Ok(State::Runs);
         }
         let error = job.get("error").and_then(Value::as_str).map(str::to_owned);
         qmp.execute("job-dismiss", json!({ "id": id }))?;
         match error {
-            Some(words) if self.passes >= PASSES => Ok(StreamState::Failed(words)),
-            _ => Ok(StreamState::Runs),
-        }
-    }
-
-    /// Lets go of the export, which nothing stands on any more. Who did so before has none.
-    fn let_go(&self, qmp: &mut Qmp) -> Result<(), QmpError> {
-        match qmp.execute("blockdev-del", json!({ "node-name": export(self.number) })) {
-            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Some(words) if self.passes >= PASSES => Ok(State::Failed(words)),
+            _ => Ok(State::Runs),
         }
     }
 
     /// Nothing runs for it: it is done, or is to be begun.
-    fn begin(&mut self, qmp: &mut Qmp) -> Result<StreamState, QmpError> {
+    fn begin(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
         if depth(&found(qmp, self.number)?) == 0 {
             self.done_bytes = self.size_bytes;
-            return self.let_go(qmp).map(|()| StreamState::Done);
+            return let_go(qmp, &export(self.number)).map(|()| State::Done);
         }
         self.passes = self.passes.saturating_add(1);
         // What cannot be read is passed over, and the job fails at its end: all else is there then.
         let arguments = json!({
-            "job-id": self.job(), "device": node(self.number), "on-error": "ignore", "auto-dismiss": false,
+            "job-id": job_name(self.number), "device": node(self.number), "on-error": "ignore", "auto-dismiss": false,
         });
         qmp.execute("block-stream", arguments)?;
-        Ok(StreamState::Runs)
+        Ok(State::Runs)
     }
 }
 
 /// What a program that was killed did not look at. QEMU 10.0 dies when it lists its nodes after a job that streams has ended
 /// and before it was dismissed: the job's filter has lost its child then. What could not be read is found again by the next.
-fn dismiss_ended(qmp: &mut Qmp) -> Result<(), QmpError> {
+pub(crate) fn dismiss_ended_streams(qmp: &mut Qmp) -> Result<(), QmpError> {
     let jobs = qmp.execute("query-jobs", json!({}))?;
     for job in jobs.as_array().into_iter().flatten() {
         let word = |field: &str| job.get(field).and_then(Value::as_str).unwrap_or_default();
-        if word("id").starts_with(JOB) && word("status") == "concluded" {
+        let is_ours = word("id").starts_with(JOB) && word("type") == "stream";
+        if is_ours && word("status") == "concluded" {
             qmp.execute("job-dismiss", json!({ "id": word("id") }))?;
         }
     }
@@ -184,7 +249,7 @@ fn dismiss_ended(qmp: &mut Qmp) -> Result<(), QmpError> {
 
 /// What QEMU says of a disk's node. Not "flat": then it would say of every disk that it stands on nothing.
 fn found(qmp: &mut Qmp, number: usize) -> Result<Value, QmpError> {
-    dismiss_ended(qmp)?;
+    dismiss_ended_streams(qmp)?;
     let name = json!(node(number));
     let nodes = qmp.execute("query-named-block-nodes", json!({}))?;
     let nodes = nodes.as_array().cloned().unwrap_or_default();

@@ -5,6 +5,8 @@
 //!                            ↑ Qmp                    └───────── block-stream: hydrate ─────────┘
 //! ```
 //!
+//! A disk that goes to a block device is copied there by a mirror instead, and the guest is switched over at its end.
+//!
 //! A guest outlives the program that started it: it runs on its own, and whoever comes later finds it by its monitor. What the
 //! monitor says is a claim of a process that a guest may have taken over: its lines have bounds, and no answer is waited for
 //! without an end.
@@ -17,12 +19,14 @@
 
 mod guest;
 mod hydrate;
+mod moving;
 mod qmp;
 mod start;
 mod watch;
 
-pub use guest::{Accelerator, DiskBus, GuestDisk, GuestPlan, PlanError};
-pub use hydrate::{HydrateError, Hydration, HydrationProgress, hydrate};
+pub use guest::{Accelerator, BlockDevice, DiskBus, DiskPlace, GuestDisk, GuestPlan, PlanError};
+pub use hydrate::{HydrateError, Hydrated, Hydration, HydrationProgress, hydrate};
+pub use moving::{Moving, Switches};
 pub use qmp::{Qmp, QmpError};
-pub use start::{StartError, has_backing, make_overlay, overlay_arguments, start};
+pub use start::{StartError, disk_bytes, has_backing, make_overlay, overlay_arguments, start};
 pub use watch::{UpBy, UpWhen, Watched, agent_answers, console, watch};

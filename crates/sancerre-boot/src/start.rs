@@ -37,13 +37,17 @@ pub enum StartError {
     Plan(#[from] PlanError),
 }
 
+/// How large a disk of `size_bytes` is to QEMU, which knows whole sectors.
+pub fn disk_bytes(size_bytes: u64) -> u64 {
+    size_bytes.next_multiple_of(512)
+}
+
 /// The arguments of `qemu-img` that make an overlay of `size_bytes` over an export.
 ///
 /// The address of the export stands in the image, so that whoever opens it before it is whole reads the export or fails, and
 /// never takes what is not there yet for zeros.
 pub fn overlay_arguments(path: &Path, uri: &str, size_bytes: u64) -> Vec<OsString> {
-    // A qcow2 image has whole sectors.
-    let size_bytes = size_bytes.next_multiple_of(512);
+    let size_bytes = disk_bytes(size_bytes);
     let words = ["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", uri];
     let words = words.iter().map(OsString::from);
     words.chain([path.into(), size_bytes.to_string().into()]).collect()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sancerre_boot::{GuestDisk, GuestPlan, UpBy, UpWhen, Watched};
+use sancerre_boot::{DiskPlace, GuestDisk, GuestPlan, UpBy, UpWhen, Watched};
 use sancerre_engine::drill::{self, Drilled};
 use sancerre_engine::repository::Repository;
 use sancerre_engine::restore::SnapshotReader;
@@ -244,7 +244,7 @@ fn plan(
     folder: &Path,
     scratch: &Scratch,
 ) -> Result<GuestPlan, Failure> {
-    let disk = |export: String| GuestDisk { export, overlay: None, needs_export: true };
+    let disk = |export: String| GuestDisk { export, place: DiskPlace::Nowhere };
     Ok(GuestPlan {
         name: format!("drill of {}", reader.vm()),
         disks: nbd::disks(reader)?.iter().map(|member| disk(member.name.to_string())).collect(),

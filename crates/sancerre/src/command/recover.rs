@@ -8,8 +8,10 @@
 //! moment, where no crash of this program, of the store or of the network reaches it.
 
 mod bring_up;
+mod devices;
 mod libvirt;
 mod machine;
+mod moves;
 mod order;
 pub(super) mod plan;
 mod state;
@@ -38,12 +40,12 @@ use crate::exit::{Done, Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::interrupt::until_signal;
 use crate::live;
-use crate::plain;
 use crate::progress::{Progress, Work};
 use crate::repository;
 use crate::socket::Socket;
 use crate::units::{count, duration, seconds};
 use bring_up::{Brought, Job};
+use devices::Storage;
 use libvirt::Identity;
 use machine::Machine;
 use order::Order;
@@ -58,6 +60,11 @@ use plan::Line;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 In DIR a folder is made that is called like the machine, with its disks (NAME.qcow2).
+
+A block device (a logical volume, a partition) takes a disk as it is, raw, while the guest runs
+(--to qemu, one machine): --storage DIR --storage DEVICE, or DISK=DEVICE for each if the machine has
+several disks. Until the device has all of the disk, what the guest writes lies in DIR; then the
+guest stands still for a moment, goes on from the device, and DIR holds nothing of that disk.
 
 --to qemu starts a guest of its own: console.log, monitor.sock (QMP) and screen.sock (VNC) are in
 that folder. It has no network, unless QEMU is told of one behind --.
@@ -79,6 +86,7 @@ Examples:
   sancerre recover web01:latest --to libvirt --storage /srv/guests --as web01-test
   sancerre recover web01:latest --to qemu --storage /srv/guests
   sancerre recover web01:latest --to qemu --storage /srv/guests --guest-memory 8G -- -nic bridge,br=br0
+  sancerre recover web01:latest --to qemu --storage /srv/guests --storage /dev/vg0/web01
   sancerre recover web01:latest --to qemu --storage /srv/guests --print
   sancerre recover --plan hospital.plan --to qemu --storage /srv/guests, with lines such as
     db01:latest --guest-memory 16G
@@ -98,9 +106,12 @@ pub(crate) struct Recover {
     /// Which libvirt of this host [default: qemu:///system]
     #[arg(long, value_name = "URI")]
     connect: Option<String>,
-    /// A directory for the guest's disks, which stay there
-    #[arg(long, value_name = "DIR")]
-    storage: PathBuf,
+    /// A directory for the guest's disks, which stay there. Given again: a block device that a disk moves to, see below
+    #[arg(long, value_name = "DIR|[DISK=]DEVICE", required = true)]
+    storage: Vec<PathBuf>,
+    /// Devices that are not empty may be overwritten
+    #[arg(long)]
+    overwrite: bool,
     /// Several machines, a line for each: see below
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -129,7 +140,7 @@ enum Hypervisor {
 impl Recover {
     /// What it writes, in words, and where.
     pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
-        vec![("the storage", self.storage.clone())]
+        self.storage.iter().map(|storage| ("the storage", storage.clone())).collect()
     }
 
     /// The machines, in the order in which they matter.
@@ -169,6 +180,12 @@ impl Recover {
 pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let lines = options.lines()?;
+    let storage = Storage::parse(&options.storage, options.overwrite)?;
+    if options.plan.is_some() && storage.has_devices() {
+        return Err(Failure::usage(
+            "to devices machines are recovered one by one: leave --plan out, and name one snapshot with its devices",
+        ));
+    }
     let virsh = match options.to {
         Hypervisor::Libvirt => Some(live::virsh(context, options.connect.as_deref())?),
         Hypervisor::Qemu => None,
@@ -179,22 +196,23 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
         repository.signer(Role::STORING)?;
     }
     let machines =
-        machine::open_all(&lines, (&options.storage, options.trace), virsh.as_ref(), &repository, context)
-            .await?;
+        machine::open_all(&lines, (&storage, options.trace), virsh.as_ref(), &repository, context).await?;
     if options.print {
         return steps::print(&machines, context);
     }
     let (shares, monitor) = (Shares::of(context.global.memory), context.monitor());
     // All of them, before the first is started: none waits for what the next one must write.
-    let sockets: Vec<_> = machines.iter().map(|machine| machine.prepare(context)).collect();
+    let prepared: Vec<_> = machines.iter().map(|machine| machine.prepare(context)).collect();
     let order = Arc::new(Order::new(machines.iter().map(|machine| machine.place.clone()).collect()));
     let progress = Progress::start(Work::Hydrate, &monitor, &context.output);
     let copied = Copied::new(&machines, &monitor);
     let (order, copied, shares, repository, is_plan) =
         (&order, &copied, &shares, &repository, machines.len() > 1);
-    let all = machines.iter().zip(sockets).map(|(machine, socket)| async move {
-        let brought = match socket {
-            Ok(socket) => bring_up(machine, &socket, order, copied, shares, repository, context).await,
+    let all = machines.iter().zip(prepared).map(|(machine, prepared)| async move {
+        let brought = match prepared {
+            Ok(prepared) => {
+                bring_up(machine, &prepared.socket, order, copied, shares, repository, context).await
+            }
             Err(failure) => Err(failure),
         };
         // Whatever it was: who waits for this one must learn of it.
@@ -238,10 +256,10 @@ async fn bring_up(
             brought.map_err(|error| Failure::failed(error.to_string())).and_then(|brought| brought),
     }?;
     context.output.message(&format!(
-        "{} needs the repository no more, after {}: its disks are in {}",
+        "{} needs the repository no more, after {}: its disks are {}",
         brought.vm,
         duration(started.elapsed()),
-        plain::path(&brought.folder)
+        machine.job.ends()
     ));
     if let Some(trace) = machine.job.recording.as_deref().and_then(Recording::trace) {
         brought.trace = boot::keep(repository, &machine.reader, trace, context).await;

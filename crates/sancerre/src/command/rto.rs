@@ -80,10 +80,11 @@ struct Machine {
 pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let repository = repository::open(context, Access::Content).await?;
+    // Whoever restores waits for this too, and for no more of the log.
+    Log::load_recent(&repository, &context.monitor()).await?;
+    let opened = started.elapsed();
     // The whole log: a checkpoint does not carry how long a drill took.
     let log = repository::load_log(context, &repository).await?;
-    // Whoever restores waits for all of this too.
-    let opened = started.elapsed();
     let (needs, speed) = until_signal(measured(&repository, &log, &options, context)).await?;
     let machines = reckoned(needs, &speed, opened);
     let all = sum(&machines);

@@ -42,6 +42,7 @@ mod places;
 mod printed;
 mod qemu;
 mod recover;
+mod recover_device;
 mod recover_libvirt;
 mod recovery;
 mod repair;

@@ -1,18 +1,21 @@
 //! The guest of a recovery: found or started, and its disks made whole. Blocks; the export is served meanwhile.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sancerre_boot::{
-    Accelerator, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp, QmpError, StartError,
+    Accelerator, BlockDevice, DiskPlace, GuestDisk, GuestPlan, HydrateError, HydrationProgress, Qmp,
+    QmpError, StartError,
 };
 use sancerre_capture::EXPORTS;
 use serde_json::{Map, json};
 
 use super::libvirt::{self, Libvirt};
+use super::moves::{self, Ledger};
 use super::order::{AgentAnswers, Look, Order, Run};
+use super::state::{Recovery, Stage};
 use crate::command::boot::{Recording, Traced};
 use crate::exit::{Exit, Failure};
 use crate::guests::GuestOptions;
@@ -24,7 +27,21 @@ use crate::plain;
 pub(super) struct Disk {
     pub(super) export: String,
     pub(super) size_bytes: u64,
+    /// Its overlay.
     pub(super) path: PathBuf,
+    /// The block device that it goes to; none if it stays where its overlay is.
+    pub(super) device: Option<PathBuf>,
+}
+
+impl Disk {
+    pub(super) fn on(&self, device: &Path) -> BlockDevice {
+        BlockDevice { path: device.to_owned(), size_bytes: sancerre_boot::disk_bytes(self.size_bytes) }
+    }
+
+    /// Where it is once it is whole.
+    pub(super) fn end(&self) -> &Path {
+        self.device.as_deref().unwrap_or(&self.path)
+    }
 }
 
 /// What is to be brought up.
@@ -49,7 +66,6 @@ pub(super) struct Job {
 /// A guest whose disks are whole.
 pub(super) struct Brought {
     pub(super) vm: String,
-    pub(super) folder: PathBuf,
     pub(super) disks: Vec<PathBuf>,
     /// Whether an earlier run had started it.
     pub(super) was_running: bool,
@@ -74,6 +90,16 @@ impl Job {
         self.folder.join("console.log")
     }
 
+    /// Where its disks are once they are whole, in words.
+    pub(super) fn ends(&self) -> String {
+        let devices = self.disks.iter().filter_map(|disk| disk.device.as_deref());
+        let mut places: Vec<String> = devices.map(|device| format!("on {}", plain::path(device))).collect();
+        if places.len() < self.disks.len() {
+            places.insert(0, format!("in {}", plain::path(&self.folder)));
+        }
+        places.join(" and ")
+    }
+
     /// Whether its disks may be filled: those of the trace and of more urgent machines come first.
     pub(super) fn may_fill(&self, order: &Order) -> bool {
         self.has_trace.load(Ordering::Relaxed) && order.is_turn(self.number)
@@ -83,16 +109,12 @@ impl Job {
         self.has_agent.then(|| self.folder.join("agent.sock"))
     }
 
-    /// The guest, with each disk told whether it needs its export.
-    pub(super) fn plan(&self, accelerator: Accelerator, needs_export: &[bool]) -> GuestPlan {
-        let disk = |(disk, needs_export): (&Disk, &bool)| GuestDisk {
-            export: disk.export.clone(),
-            overlay: Some(disk.path.clone()),
-            needs_export: *needs_export,
-        };
+    /// The guest, with each disk where it is.
+    pub(super) fn plan(&self, accelerator: Accelerator, places: Vec<DiskPlace>) -> GuestPlan {
+        let disk = |(disk, place): (&Disk, DiskPlace)| GuestDisk { export: disk.export.clone(), place };
         GuestPlan {
             name: self.vm.clone(),
-            disks: self.disks.iter().zip(needs_export).map(disk).collect(),
+            disks: self.disks.iter().zip(places).map(disk).collect(),
             bus: self.guest.bus.into(),
             accelerator,
             memory_mib: self.guest.memory_mib(),
@@ -106,10 +128,8 @@ impl Job {
         }
     }
 
-    fn start(&self, accelerator: Accelerator) -> Result<(), StartError> {
-        let needs: Vec<bool> =
-            self.disks.iter().map(|disk| sancerre_boot::has_backing(&disk.path)).collect::<Result<_, _>>()?;
-        sancerre_boot::start(self.guest.qemu.as_os_str(), &self.plan(accelerator, &needs))
+    fn start(&self, accelerator: Accelerator, places: &[DiskPlace]) -> Result<(), StartError> {
+        sancerre_boot::start(self.guest.qemu.as_os_str(), &self.plan(accelerator, places.to_vec()))
     }
 }
 
@@ -148,9 +168,8 @@ pub(super) fn run(
         return Err(self::unfinished(job, &unfinished));
     }
     refuse_parts(job)?;
-    let disks = job.disks.iter().map(|disk| disk.path.clone()).collect();
-    let (vm, folder) = (job.vm.clone(), job.folder.clone());
-    Ok(Brought { vm, folder, disks, was_running, running_after, defined: None, trace: None })
+    let disks = job.disks.iter().map(|disk| disk.end().to_owned()).collect();
+    Ok(Brought { vm: job.vm.clone(), disks, was_running, running_after, defined: None, trace: None })
 }
 
 /// Makes the disks whole; returns those of which some could not be read.
@@ -161,7 +180,8 @@ fn hydrate(
     look: &mut dyn FnMut(HydrationProgress) -> bool,
 ) -> Result<Vec<(usize, String)>, Failure> {
     loop {
-        let hydrated = sancerre_boot::hydrate(&job.monitor(), job.disks.len(), look);
+        let ways = moves::ways(job)?;
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), &ways, look, &mut Ledger { job, output });
         match (hydrated, job.guest.other(accelerator)) {
             (Err(HydrateError::Processor), Some(other)) => {
                 output.warning(&format!(
@@ -213,7 +233,12 @@ pub(super) fn tell_up(job: &Job, order: &Order, output: &Arc<Output>) {
 
 /// Whatever QEMU said: the images themselves must say that they stand on nothing before anybody relies on it.
 pub(super) fn refuse_parts(job: &Job) -> Result<(), Failure> {
-    for disk in &job.disks {
+    let recovery = Recovery::read(&job.folder)?;
+    let is_on_device = |disk: &Disk| {
+        let stage = recovery.as_ref().and_then(|recovery| recovery.stage(&disk.export));
+        matches!(stage, Some(Stage::There { .. }))
+    };
+    for disk in job.disks.iter().filter(|disk| !is_on_device(disk)) {
         if sancerre_boot::has_backing(&disk.path)? {
             return Err(Failure::new(
                 Exit::Bug,
@@ -240,10 +265,11 @@ pub(super) fn is_running(job: &Job) -> Result<bool, Failure> {
 }
 
 fn start(job: &Job, accelerator: Accelerator, output: &Arc<Output>) -> Result<Accelerator, Failure> {
-    match (job.start(accelerator), job.guest.other(accelerator)) {
+    let places = moves::places(job)?;
+    match (job.start(accelerator, &places), job.guest.other(accelerator)) {
         (Err(error), Some(other)) => {
             output.warning(&format!("{error}; trying {}", other.word()));
-            job.start(other)?;
+            job.start(other, &places)?;
             Ok(other)
         }
         (started, _) => Ok(started.map(|()| accelerator)?),
@@ -284,6 +310,8 @@ pub(super) fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
         .iter()
         .filter_map(|(number, words)| job.disks.get(*number).map(|disk| format!("{} ({words})", disk.export)))
         .collect();
+    let is_device =
+        |(number, _): &(usize, String)| job.disks.get(*number).is_some_and(|disk| disk.device.is_some());
     let (named, folder) = (named.join(", "), plain::path(&job.folder));
     // What QEMU says in the C locale.
     if disks.iter().any(|(_, words)| words.contains("No space left")) {
@@ -291,6 +319,16 @@ pub(super) fn unfinished(job: &Job, disks: &[(usize, String)]) -> Failure {
             "there is no room for all of {named} in {folder}. The guest runs on and needs the rest from here: make room, and run \
              the same command again"
         ));
+    }
+    if disks.iter().any(is_device) {
+        return Failure::new(
+            Exit::Damaged,
+            format!(
+                "{named} could not be copied to its device: something of it is damaged, as said above, or else the device fails \
+                 (see the kernel's log). The guest runs on from {folder} and needs the rest from here: run the same command again, \
+                 after `sancerre repair` if something is damaged"
+            ),
+        );
     }
     Failure::new(
         Exit::Damaged,
@@ -310,5 +348,9 @@ fn failed(job: &Job, error: &HydrateError) -> Failure {
         ),
         HydrateError::Processor => format!("{error}: run the same command again with --accel tcg"),
         HydrateError::Monitor(_) => format!("{error}; run the same command again, which goes on"),
+        HydrateError::Plan(_) => error.to_string(),
+        HydrateError::Noted(_) => format!(
+            "{error}. The guest may stand still, and nothing of it is lost: run the same command again, which lets it go on"
+        ),
     })
 }

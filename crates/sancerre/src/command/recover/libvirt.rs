@@ -214,7 +214,6 @@ pub(super) fn run(
     describe_network(job, libvirt, &machine, output)?;
     Ok(Brought {
         vm: job.vm.clone(),
-        folder: job.folder.clone(),
         disks: job.disks.iter().map(|disk| disk.path.clone()).collect(),
         was_running,
         running_after,

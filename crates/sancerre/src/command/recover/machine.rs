@@ -12,14 +12,16 @@ use sancerre_engine::select::{Selector, Which};
 use sancerre_format::id::SessionId;
 use sancerre_format::names::Title;
 use sancerre_format::outcome::{Member, MemberKind};
+use sancerre_image::RawTarget;
 use serde_json::{Map, Value, json};
 
 use super::bring_up::{Disk, Job};
+use super::devices::{self, Storage};
 use super::fields;
 use super::libvirt::{self, Libvirt};
 use super::order::{Place, Sign};
 use super::plan::Line;
-use super::state::{self, Recovery};
+use super::state::{self, Recovery, Stage};
 use crate::command::{Context, nbd, restore};
 use crate::exit::Failure;
 use crate::file_names;
@@ -36,12 +38,21 @@ pub(super) struct Machine {
     recovery: Option<Recovery>,
     /// Its firmware's settings, where libvirt needs them as a file.
     nvram: Option<Vec<u8>>,
+    /// Whether what is on devices may be lost.
+    overwrite: bool,
+}
+
+/// What a machine's guest needs from this process.
+pub(super) struct Prepared {
+    pub(super) socket: Socket,
+    /// Keeps others away from devices.
+    _claims: Vec<RawTarget>,
 }
 
 /// Opens the snapshots of all machines; changes nothing.
 pub(super) async fn open_all(
     lines: &[Line],
-    (storage, wants_traces): (&Path, bool),
+    (storage, wants_traces): (&Storage, bool),
     virsh: Option<&Virsh>,
     repository: &Repository,
     context: &Context,
@@ -51,9 +62,16 @@ pub(super) async fn open_all(
     for (number, line) in lines.iter().enumerate() {
         let reader = restore::open_in(repository, &line.snapshot, context).await?;
         let named = line.identity.name.clone().unwrap_or_else(|| reader.vm().clone());
-        let (vm, folder) = (named.to_string(), folder(storage, &named)?);
+        let (vm, folder) = (named.to_string(), folder(&storage.folder, &named)?);
         let (reader, recovery) = found(repository, reader, &folder, line, context).await?;
-        let disks = disks(&nbd::disks(&reader)?, &folder);
+        let mut disks = disks(&nbd::disks(&reader)?, &folder);
+        storage.assign(&vm, &mut disks, recovery.as_ref())?;
+        if virsh.is_some() && disks.iter().any(|disk| disk.device.is_some()) {
+            return Err(Failure::usage(
+                "to a device a machine is recovered with --to qemu alone; with --to libvirt recover it into a directory, and \
+                 `virsh blockcopy` moves its disks afterwards. Nothing was changed",
+            ));
+        }
         let (libvirt, nvram) = match virsh {
             Some(virsh) => {
                 let (libvirt, nvram) = Libvirt::open(virsh, &reader, line, &disks, &folder, context).await?;
@@ -87,7 +105,7 @@ pub(super) async fn open_all(
         if numbers.insert(vm.clone(), number).is_some() {
             return Err(Failure::usage(format!("{vm} stands twice in the plan; nothing was changed")));
         }
-        machines.push(Machine { reader, job, place, recovery, nvram });
+        machines.push(Machine { reader, job, place, recovery, nvram, overwrite: storage.overwrite });
     }
     Ok(machines)
 }
@@ -152,15 +170,19 @@ fn disks(members: &[&Member], folder: &Path) -> Vec<Disk> {
         export: member.name.to_string(),
         size_bytes: member.size_bytes,
         path: folder.join(file_names::of(&member.name, &member.kind, ".qcow2")),
+        device: None,
     };
     members.iter().map(disk).collect()
 }
 
 impl Machine {
-    /// Makes ready what its guest stands on, and listens for it. Writes down what is recovered, then makes the overlays that are
-    /// not there yet.
-    pub(super) fn prepare(&self, context: &Context) -> Result<Socket, Failure> {
+    /// Makes ready what its guest stands on, and listens for it.
+    pub(super) fn prepare(&self, context: &Context) -> Result<Prepared, Failure> {
         let job = &self.job;
+        let claim = || devices::claim(job, self.recovery.as_ref(), self.overwrite);
+        // Of a new recovery a device that is refused leaves nothing behind. Of an old one a guest may run, whose monitor is asked
+        // by one command alone.
+        let new = if self.recovery.is_none() { Some(claim()?) } else { None };
         state::make_folder(&job.folder)?;
         // Whoever listens there is the one recovery of this machine.
         let socket = Socket::bind(&job.exports())?;
@@ -173,6 +195,10 @@ impl Machine {
                 job.vm
             )));
         }
+        let (moves, claims) = match new {
+            Some(claimed) => claimed,
+            None => claim()?,
+        };
         for member in nbd::disks(&self.reader)? {
             unreadable::tell(context, member, nbd::UNREADABLE)?;
         }
@@ -180,27 +206,42 @@ impl Machine {
             repository: nbd::repository_id(&self.reader),
             snapshot: self.reader.manifest().session,
             is_ready: false,
+            moves: BTreeMap::new(),
         });
-        if !recovery.is_ready {
-            recovery.write(&job.folder)?;
-            for disk in job.disks.iter().filter(|disk| !disk.path.exists()) {
-                let uri = socket::uri(&disk.export, &job.exports());
-                sancerre_boot::make_overlay(&disk.path, &uri, disk.size_bytes)?;
-            }
-            if let Some(settings) = &self.nvram {
-                libvirt::write_nvram(&job.folder, settings)?;
-            }
-            recovery.is_ready = true;
+        if recovery.moves != moves {
+            recovery.moves = moves;
             recovery.write(&job.folder)?;
         }
-        match job.disks.iter().find(|disk| !disk.path.exists()) {
-            None => Ok(socket),
+        if !recovery.is_ready {
+            self.make_overlays(&mut recovery)?;
+        }
+        // The overlay of one that is on its device is nobody's any more.
+        let is_lost = |disk: &&Disk| {
+            !disk.path.exists() && !matches!(recovery.stage(&disk.export), Some(Stage::There { .. }))
+        };
+        match job.disks.iter().find(is_lost) {
+            None => Ok(Prepared { socket, _claims: claims }),
             Some(lost) => Err(Failure::failed(format!(
                 "{} is not there, and what the guest wrote was in it; nothing was changed. Bring it back, or recover into \
                  another storage",
                 plain::path(&lost.path)
             ))),
         }
+    }
+
+    /// Writes down what is recovered, then makes the overlays that are not there yet.
+    fn make_overlays(&self, recovery: &mut Recovery) -> Result<(), Failure> {
+        let job = &self.job;
+        recovery.write(&job.folder)?;
+        for disk in job.disks.iter().filter(|disk| !disk.path.exists()) {
+            let uri = socket::uri(&disk.export, &job.exports());
+            sancerre_boot::make_overlay(&disk.path, &uri, disk.size_bytes)?;
+        }
+        if let Some(settings) = &self.nvram {
+            libvirt::write_nvram(&job.folder, settings)?;
+        }
+        recovery.is_ready = true;
+        recovery.write(&job.folder)
     }
 
     /// For JSON, with what came of it.

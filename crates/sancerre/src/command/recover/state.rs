@@ -3,6 +3,7 @@
 //! The one thing that no other place knows: which snapshot the overlays stand on. An overlay on any other one is garbage, so
 //! that snapshot is written down, durably, before there is an overlay.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -16,8 +17,9 @@ use crate::plain;
 
 /// Its file in the machine's folder.
 const FILE: &str = "recovery.json";
-/// Version of the file.
+/// Version of the file, and of one with disks that move to devices: who does not know them must not go on with it.
 const VERSION: u64 = 1;
+const VERSION_MOVES: u64 = 2;
 
 /// A recovery under way, or one that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,52 @@ pub(super) struct Recovery {
     pub(super) snapshot: SessionId,
     /// Whether all overlays were made: from then on one that is not there was lost, and is not made anew.
     pub(super) is_ready: bool,
+    /// Disks that move to block devices, by name.
+    pub(super) moves: BTreeMap<String, Move>,
+}
+
+/// A disk that moves to a block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Move {
+    /// What tells the device from all others.
+    pub(super) identity: String,
+    /// How it was named last.
+    pub(super) device: String,
+    pub(super) stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is copied: its overlay counts.
+    Copies,
+    /// The guest, which ran or did not, is stopped for the switch. Its overlay counts until the device has all.
+    Switches { runs: bool },
+    /// The device counts. The guest was stopped for that, and ran or did not.
+    There { runs: bool },
+}
+
+impl Move {
+    fn json(&self) -> Value {
+        let (stage, runs) = match self.stage {
+            Stage::Copies => ("copies", None),
+            Stage::Switches { runs } => ("switches", Some(runs)),
+            Stage::There { runs } => ("there", Some(runs)),
+        };
+        json!({ "identity": self.identity, "device": self.device, "stage": stage, "runs": runs })
+    }
+
+    fn parse(value: &Value) -> Option<Self> {
+        let word = |field: &str| value.get(field).and_then(Value::as_str);
+        let runs = value.get("runs").and_then(Value::as_bool);
+        let stage = match (word("stage")?, runs) {
+            ("copies", None) => Stage::Copies,
+            ("switches", Some(runs)) => Stage::Switches { runs },
+            ("there", Some(runs)) => Stage::There { runs },
+            _ => return None,
+        };
+        Some(Self { identity: word("identity")?.to_owned(), device: word("device")?.to_owned(), stage })
+    }
 }
 
 impl Recovery {
@@ -49,24 +97,38 @@ impl Recovery {
             ))
         };
         let value: Value = serde_json::from_str(&text).map_err(|_| odd())?;
-        if value.get("v").and_then(Value::as_u64) != Some(VERSION) {
-            return Err(odd());
-        }
+        let moves = match value.get("v").and_then(Value::as_u64) {
+            Some(VERSION) => BTreeMap::new(),
+            Some(VERSION_MOVES) => moves(&value).ok_or_else(odd)?,
+            _ => return Err(odd()),
+        };
         let word = |field: &str| value.get(field).and_then(Value::as_str).ok_or_else(odd);
         Ok(Some(Self {
             repository: word("repository")?.to_owned(),
             snapshot: SessionId::parse(word("snapshot")?).map_err(|_| odd())?,
             is_ready: value.get("ready").and_then(Value::as_bool).ok_or_else(odd)?,
+            moves,
         }))
+    }
+
+    /// How far a disk's move is; none if it stays in the folder.
+    pub(super) fn stage(&self, disk: &str) -> Option<Stage> {
+        self.moves.get(disk).map(|moving| moving.stage)
     }
 
     /// Writes it down, durably.
     pub(super) fn write(&self, folder: &Path) -> Result<(), Failure> {
         let path = folder.join(FILE);
-        let value = json!({
+        let mut value = json!({
             "v": VERSION, "repository": self.repository, "snapshot": self.snapshot.to_string(),
             "ready": self.is_ready,
         });
+        if let (Value::Object(value), false) = (&mut value, self.moves.is_empty()) {
+            let moves: serde_json::Map<_, _> =
+                self.moves.iter().map(|(name, moving)| (name.clone(), moving.json())).collect();
+            value.insert("v".into(), json!(VERSION_MOVES));
+            value.insert("devices".into(), Value::Object(moves));
+        }
         let mut partial: OsString = path.as_os_str().to_owned();
         partial.push(".sancerre-partial");
         let partial = PathBuf::from(partial);
@@ -78,6 +140,11 @@ impl Recovery {
         });
         written.map_err(|error| failed("write", &path, &error))
     }
+}
+
+fn moves(value: &Value) -> Option<BTreeMap<String, Move>> {
+    let moves = value.get("devices")?.as_object()?;
+    moves.iter().map(|(name, value)| Some((name.clone(), Move::parse(value)?))).collect()
 }
 
 /// Makes the folder of a machine, and makes its name durable.
@@ -129,11 +196,35 @@ mod tests {
         assert_eq!(Recovery::read(folder).unwrap(), None);
         let session = SessionId { number: 7, intent: Hash::of(b"x") };
         for is_ready in [false, true] {
-            let recovery = Recovery { repository: "r".into(), snapshot: session, is_ready };
-            recovery.write(folder).unwrap();
-            assert_eq!(Recovery::read(folder).unwrap(), Some(recovery));
+            for stage in [
+                None,
+                Some(Stage::Copies),
+                Some(Stage::Switches { runs: is_ready }),
+                Some(Stage::There { runs: true }),
+            ] {
+                let moving = |stage| {
+                    let moving = Move { identity: "dm x".into(), device: "/dev/vg/a".into(), stage };
+                    ("disk0".to_owned(), moving)
+                };
+                let moves = stage.map(moving).into_iter().collect();
+                let recovery = Recovery { repository: "r".into(), snapshot: session, is_ready, moves };
+                recovery.write(folder).unwrap();
+                assert_eq!(recovery.stage("disk0"), stage);
+                assert_eq!(Recovery::read(folder).unwrap(), Some(recovery));
+            }
         }
-        for odd in ["", "{}", "{\"v\": 2}", "{\"v\": 1, \"repository\": \"r\", \"snapshot\": \"x\"}"] {
+        let begun = fs::read_to_string(folder.join(FILE)).unwrap();
+        let lost = [
+            begun.replace("\"v\": 2", "\"v\": 3"),
+            begun.replace("true", "null"),
+            begun.replace("there", "gone"),
+        ];
+        for odd in lost.iter().map(String::as_str).chain([
+            "",
+            "{}",
+            "{\"v\": 2}",
+            "{\"v\": 1, \"repository\": \"r\", \"snapshot\": \"x\"}",
+        ]) {
             fs::write(folder.join(FILE), odd).unwrap();
             assert!(Recovery::read(folder).is_err(), "{odd}");
         }

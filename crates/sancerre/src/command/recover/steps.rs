@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use sancerre_boot::{DiskPlace, StartError};
 use serde_json::{Value, json};
 
-use super::bring_up::Job;
+use super::bring_up::{Disk, Job};
 use super::libvirt::Libvirt;
 use super::machine::Machine;
 use crate::command::{Context, ended};
@@ -72,22 +73,48 @@ fn steps(Machine { reader, job, .. }: &Machine) -> Result<Vec<(&'static str, Str
         steps.extend(of_libvirt(job, libvirt)?);
         return Ok(steps);
     }
-    let needs = vec![true; job.disks.len()];
-    let mut arguments = job.plan(job.guest.accelerator(), &needs).arguments()?;
+    let overlay = |disk: &Disk| DiskPlace::Overlay { path: disk.path.clone(), needs_export: true };
+    let places = job.disks.iter().map(overlay).collect();
+    let mut arguments = job.plan(job.guest.accelerator(), places).arguments()?;
     arguments.push("-daemonize".into());
     steps.push(("the guest", words(command(&job.guest.qemu, arguments))));
-    for number in 0..job.disks.len() {
-        let ask = json!({ "execute": "block-stream", "arguments": {
-            "job-id": format!("hydrate-{number}"), "device": format!("disk-{number}") } });
+    for (number, disk) in job.disks.iter().enumerate() {
         let monitor = words(vec![format!("UNIX-CONNECT:{}", job.monitor().display()).into()]);
-        steps.push((
-            "copy the rest of this disk while the guest runs; when query-block-jobs shows nothing any more, it is whole",
-            format!(
-                "(echo '{{\"execute\": \"qmp_capabilities\"}}'; echo '{ask}'; sleep 1) | socat - {monitor}"
-            ),
-        ));
+        for (what, asked) in copied(number, disk)? {
+            let asked: Vec<String> = std::iter::once(json!({ "execute": "qmp_capabilities" }))
+                .chain(asked)
+                .map(|ask| format!("echo {}", shell([OsStr::new(&ask.to_string())])))
+                .collect();
+            steps.push((what, format!("({}; sleep 1) | socat - {monitor}", asked.join("; "))));
+        }
     }
     Ok(steps)
+}
+
+/// How a disk becomes whole: what QEMU's monitor is asked, step by step.
+fn copied(number: usize, disk: &Disk) -> Result<Vec<(&'static str, Vec<Value>)>, Failure> {
+    let id = format!("hydrate-{number}");
+    let Some(device) = &disk.device else {
+        let ask = json!({ "execute": "block-stream", "arguments": {
+            "job-id": id, "device": format!("disk-{number}") } });
+        let what = "copy the rest of this disk while the guest runs; when query-block-jobs shows nothing any more, it is whole";
+        return Ok(vec![(what, vec![ask])]);
+    };
+    let device = json!({ "execute": "blockdev-add", "arguments": disk.on(device).node(number).map_err(StartError::from)? });
+    let mirror = json!({ "execute": "blockdev-mirror", "arguments": {
+        "job-id": id, "device": format!("disk-{number}"), "target": format!("device-{number}"), "sync": "full" } });
+    let complete = json!({ "execute": "job-complete", "arguments": { "id": id } });
+    Ok(vec![
+        (
+            "copy this disk to its device while the guest runs; all that is on the device is lost",
+            vec![device, mirror],
+        ),
+        (
+            "once query-jobs says that it is ready: the guest goes on from the device, and never from the overlay again",
+            vec![json!({ "execute": "stop" }), complete],
+        ),
+        ("when query-jobs shows nothing any more", vec![json!({ "execute": "cont" })]),
+    ])
 }
 
 /// The steps of a machine that libvirt runs, once its overlays are there.

@@ -1,15 +1,17 @@
 //! How fast the store is here and now, and how fast the storage: some of a restore is done and thrown away, and some bytes are
-//! written.
+//! written. Both are measured by the code that a restore runs: whatever else would be of another speed.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::Error;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::restore::{self as engine, RestoreNeed, RestoreOptions, SnapshotReader};
+use sancerre_image::{DiskTarget, Left, RawTarget, TargetError};
 
 use crate::command::Context;
 use crate::exit::Failure;
@@ -18,6 +20,8 @@ use crate::plain;
 /// What is written at once to measure a storage, and altogether.
 const PIECE_BYTES: usize = 1 << 20;
 const WRITTEN_BYTES_MAX: u64 = 1 << 30;
+/// Pieces that are made ahead.
+const PIECES_AHEAD: usize = 8;
 
 /// Bytes a second.
 #[derive(Debug, Clone, Copy)]
@@ -67,8 +71,7 @@ pub(super) async fn speed(
     let token = u64::from_le_bytes(context.host.random());
     let probe = Probe(storage.join(format!("sancerre-rto-{token:016x}")));
     let written = tokio::task::spawn_blocking(move || {
-        let rate = written(&probe.0, token, patience);
-        rate.map_err(|error| {
+        written(&probe.0, token, patience).map_err(|error| {
             Failure::failed(format!("cannot write to {}: {error}; check --storage", plain::path(&probe.0)))
         })
     });
@@ -76,12 +79,28 @@ pub(super) async fn speed(
     Ok(Speed { fetched, written: Some(written) })
 }
 
-/// Writes bytes that no storage can make smaller.
-fn written(path: &Path, seed: u64, patience: Duration) -> io::Result<f64> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    let (started, mut state, mut bytes) = (Instant::now(), seed | 1, 0_u64);
-    let mut piece = vec![0; PIECE_BYTES];
+/// Writes bytes that no storage can make smaller, as a restore does: it flushes on the way, and what is to be written is made
+/// meanwhile.
+fn written(path: &Path, seed: u64, patience: Duration) -> Result<f64, TargetError> {
+    let target = RawTarget::create(path, WRITTEN_BYTES_MAX, false)?;
+    let (pieces, made) = sync_channel(PIECES_AHEAD);
+    // It ends when nobody takes its pieces any more.
+    thread::spawn(move || noise(seed).try_for_each(|piece| pieces.send(piece)));
+    let (started, mut bytes) = (Instant::now(), 0_u64);
     while started.elapsed() < patience && bytes < WRITTEN_BYTES_MAX {
+        let Ok(piece) = made.recv() else { break };
+        target.write_at(bytes, &piece)?;
+        bytes = bytes.saturating_add(piece.len() as u64);
+    }
+    target.finish()?;
+    Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-3))
+}
+
+/// Pieces without an end.
+fn noise(seed: u64) -> impl Iterator<Item = Vec<u8>> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(move || {
+        let mut piece = vec![0; PIECE_BYTES];
         for word in piece.chunks_exact_mut(8) {
             // xorshift
             state ^= state << 13;
@@ -89,11 +108,8 @@ fn written(path: &Path, seed: u64, patience: Duration) -> io::Result<f64> {
             state ^= state << 17;
             word.copy_from_slice(&state.to_le_bytes());
         }
-        file.write_all(&piece)?;
-        bytes = bytes.saturating_add(piece.len() as u64);
-    }
-    file.sync_all()?;
-    Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-3))
+        piece
+    })
 }
 
 /// A monitor that interrupts after a while.
@@ -119,30 +135,40 @@ async fn fetched(
     };
     let (monitor, started) = (until(patience), Instant::now());
     let settings = RestoreOptions::new(context.global.memory);
-    let mut nothing = Nothing { until: started.checked_add(patience), is_over: false };
-    match engine::dump(reader, member, &mut nothing, &settings, &monitor).await {
-        Err(Error::Interrupted) | Ok(_) => {}
-        Err(_) if nothing.is_over => {}
-        Err(error) => return Err(error.into()),
+    match engine::restore(reader, member, Box::new(Nothing), &settings, &monitor).await {
+        Err(failure) if !matches!(failure.error, Error::Interrupted) => return Err(failure.error.into()),
+        _ => {}
     }
     let bytes = monitor.counters.stored_bytes.load(Relaxed);
     Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-3))
 }
 
-/// Takes bytes until a moment.
-struct Nothing {
-    until: Option<Instant>,
-    is_over: bool,
-}
+/// Takes a disk, and keeps nothing.
+struct Nothing;
 
-impl Write for Nothing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.is_over = self.until.is_some_and(|until| Instant::now() >= until);
-        if self.is_over { Err(io::Error::other("enough was measured")) } else { Ok(bytes.len()) }
+impl DiskTarget for Nothing {
+    fn write_at(&self, _: u64, _: &[u8]) -> Result<(), TargetError> {
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn zero(&self, _: Range<u64>) -> Result<(), TargetError> {
         Ok(())
+    }
+
+    fn surplus_bytes(&self) -> u64 {
+        0
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("/dev/null")
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    fn give_up(self: Box<Self>, _: bool) -> Left {
+        Left::Nothing
     }
 }
 
@@ -151,7 +177,11 @@ struct Probe(PathBuf);
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // It may not be there.
-        let _ = std::fs::remove_file(&self.0);
+        // One of the two is there, if any.
+        let mut partial = self.0.clone().into_os_string();
+        partial.push(".sancerre-partial");
+        for path in [self.0.clone(), partial.into()] {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

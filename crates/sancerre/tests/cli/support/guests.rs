@@ -56,6 +56,18 @@ impl<'a> Running<'a> {
         ["-pidfile".into(), self.pid_file().display().to_string()]
     }
 
+    /// What kills its QEMU, as a power cut does.
+    pub(crate) fn kill(&self) {
+        let pid = std::fs::read_to_string(self.pid_file()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let monitor = self.folder.join("monitor.sock");
+        while sancerre_boot::Qmp::connect(&monitor).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::remove_file(self.pid_file()).unwrap();
+    }
+
     /// Starts the program; what it says goes where the test's output goes.
     pub(crate) fn begin(&self, arguments: &[&str]) -> Child {
         self.site.command(arguments).stdout(Stdio::null()).spawn().unwrap()

@@ -1,6 +1,7 @@
 //! What tests of the built program share.
 
 pub(crate) mod bucket;
+pub(crate) mod devices;
 pub(crate) mod faulty;
 pub(crate) mod guests;
 mod mounted;

@@ -1,0 +1,237 @@
+//! Block devices as the final storage of a machine's disks: which disk goes to which, and whether it is still the same device.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{major, minor};
+use sancerre_image::RawTarget;
+
+use super::bring_up::{Disk, Job};
+use super::state::{Move, Recovery, Stage};
+use crate::exit::Failure;
+use crate::plain;
+use crate::units::count;
+
+/// Where machines are recovered to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Storage {
+    /// Holds a folder for each machine.
+    pub(super) folder: PathBuf,
+    /// Devices, and the disks that are named with them.
+    devices: Vec<(Option<String>, PathBuf)>,
+    /// Whether what is on them may be lost.
+    pub(super) overwrite: bool,
+}
+
+impl Storage {
+    /// What was said on the command line.
+    pub(super) fn parse(values: &[PathBuf], overwrite: bool) -> Result<Self, Failure> {
+        let (mut folders, mut devices) = (Vec::new(), Vec::new());
+        for value in values {
+            match device(value)? {
+                Some(device) => devices.push(device),
+                None => folders.push(value.clone()),
+            }
+        }
+        if overwrite && devices.is_empty() {
+            return Err(Failure::usage("--overwrite is about devices, and --storage names none"));
+        }
+        let mut folders = folders.into_iter();
+        match (folders.next(), folders.next()) {
+            (Some(folder), None) => Ok(Self { folder, devices, overwrite }),
+            (None, _) => Err(Failure::usage(
+                "--storage names a device and no directory: what a guest writes lies in a directory until the device has all \
+                 of the disk. Name both: --storage DIR --storage DEVICE",
+            )),
+            (Some(one), Some(other)) => Err(Failure::usage(format!(
+                "--storage names two directories, {} and {}: the disks of all machines go into one",
+                plain::path(&one),
+                plain::path(&other)
+            ))),
+        }
+    }
+
+    /// Whether any device is named.
+    pub(super) fn has_devices(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// Tells disks which device they go to; what an earlier run wrote down is taken where nothing is said.
+    pub(super) fn assign(
+        &self,
+        vm: &str,
+        disks: &mut [Disk],
+        recovery: Option<&Recovery>,
+    ) -> Result<(), Failure> {
+        for disk in disks.iter_mut() {
+            let moving = recovery.and_then(|recovery| recovery.moves.get(&disk.export));
+            disk.device = moving.map(|moving| PathBuf::from(&moving.device));
+        }
+        let names = disks.iter().map(|disk| disk.export.as_str()).collect::<Vec<_>>().join(", ");
+        let mut named: Vec<usize> = Vec::new();
+        for (name, device) in &self.devices {
+            let number = match (name, &*disks) {
+                (None, [_]) => Some(0),
+                (None, _) => {
+                    return Err(Failure::usage(format!(
+                        "{vm} has {}, {names}: say which one goes to {}, with --storage DISK={}. A disk without a device stays in \
+                         the directory",
+                        count(disks.len() as u64, "disk"),
+                        plain::path(device),
+                        plain::path(device)
+                    )));
+                }
+                (Some(name), _) => disks.iter().position(|disk| disk.export == *name),
+            };
+            let (Some(number), Some(name)) = (number, number.and_then(|number| disks.get_mut(number))) else {
+                let name = name.as_deref().unwrap_or_default();
+                return Err(Failure::usage(format!("{vm} has no disk {name}; it has {names}")));
+            };
+            if named.contains(&number) {
+                return Err(Failure::usage(format!(
+                    "two devices are named for {}: a disk goes to one",
+                    name.export
+                )));
+            }
+            named.push(number);
+            name.device = Some(device.clone());
+        }
+        refuse_shared(disks)
+    }
+}
+
+/// Two disks on one device.
+fn refuse_shared(disks: &[Disk]) -> Result<(), Failure> {
+    let numbers =
+        disks.iter().filter_map(|disk| Some((disk, fs::metadata(disk.device.as_ref()?).ok()?.rdev())));
+    let mut seen: Vec<(&Disk, u64)> = Vec::new();
+    for (disk, number) in numbers {
+        if let Some((other, _)) = seen.iter().find(|(_, other)| *other == number) {
+            return Err(Failure::usage(format!(
+                "{} and {} would go to the same device: give each one of its own",
+                other.export, disk.export
+            )));
+        }
+        seen.push((disk, number));
+    }
+    Ok(())
+}
+
+/// A device, perhaps with the name of a disk before it; none for a directory.
+fn device(value: &Path) -> Result<Option<(Option<String>, PathBuf)>, Failure> {
+    if value.is_dir() {
+        return Ok(None);
+    }
+    if is_block(value) {
+        return Ok(Some((None, absolute(value)?)));
+    }
+    let named = value.to_str().and_then(|text| text.split_once('='));
+    let path = named.map_or(value, |(_, path)| Path::new(path));
+    match named {
+        Some((name, _)) if is_block(path) => Ok(Some((Some(name.to_owned()), absolute(path)?))),
+        // A name that is not there would become a directory among devices.
+        _ if path.starts_with("/dev") && !path.starts_with("/dev/shm") => Err(Failure::usage(format!(
+            "{} is no block device, and no directory; nothing was changed. Is its volume active?",
+            plain::path(path)
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn is_block(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+}
+
+/// Written down for later runs, as text.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    match std::path::absolute(path) {
+        Ok(path) if path.to_str().is_some() => Ok(path),
+        _ => Err(Failure::usage(format!(
+            "the path {} is not text in UTF-8, which QEMU needs; name another one",
+            plain::path(path)
+        ))),
+    }
+}
+
+/// What a device is called by what does not change: a name under `/dev` may belong to another one after the next start.
+pub(super) fn identity(path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!("cannot look at {}: {error}; name another device", plain::path(path)))
+    };
+    let number = fs::metadata(path).map_err(failed)?.rdev();
+    let folder = PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number)));
+    let folder = fs::canonicalize(&folder).map_err(failed)?;
+    if let Some(part) = told(&folder.join("partition")) {
+        let whole = folder.parent().unwrap_or(&folder);
+        let begins = told(&folder.join("start")).unwrap_or_default();
+        return Ok(format!("partition {part} at {begins} of {}", of_whole(whole)));
+    }
+    Ok(of_whole(&folder))
+}
+
+fn of_whole(folder: &Path) -> String {
+    let lasting =
+        ["dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial", "loop/backing_file"];
+    let found = lasting.iter().find_map(|name| Some(format!("{name} {}", told(&folder.join(name))?)));
+    found.unwrap_or_else(|| {
+        // Nothing that lasts is known of it: it is the same until the system is started anew.
+        let boot = told(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
+        let disk = told(&folder.join("diskseq")).unwrap_or_default();
+        format!("{} {disk} of start {boot}", folder.display())
+    })
+}
+
+/// What the kernel says in a file; none if nothing.
+fn told(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Takes hold of the devices of a machine, and refuses those that cannot take its disks. Changes nothing. Returns how far each
+/// disk is now, and what keeps others away from the devices for as long as it lives.
+pub(super) fn claim(
+    job: &Job,
+    recovery: Option<&Recovery>,
+    overwrite: bool,
+) -> Result<(BTreeMap<String, Move>, Vec<RawTarget>), Failure> {
+    let (mut moves, mut claims) = (BTreeMap::new(), Vec::new());
+    let has_devices = job.disks.iter().any(|disk| disk.device.is_some());
+    // Whether a QEMU listens, and no more: one that is at its start answers when its export is served, which is later.
+    let runs = has_devices && recovery.is_some() && UnixStream::connect(job.monitor()).is_ok();
+    for disk in &job.disks {
+        let Some(device) = &disk.device else { continue };
+        let known = recovery.and_then(|recovery| recovery.moves.get(&disk.export));
+        let identity = identity(device)?;
+        let is_same = known.is_some_and(|known| known.identity == identity);
+        let stage = match known.map(|known| known.stage) {
+            Some(stage) if is_same && runs => stage,
+            // Its QEMU is gone, and with it what it did.
+            Some(stage @ Stage::There { .. }) if is_same => stage,
+            Some(stage) if runs || matches!(stage, Stage::There { .. }) => {
+                return Err(another(disk, device, known));
+            }
+            _ => Stage::Copies,
+        };
+        // A guest that runs has the device open itself, and locks it.
+        if !(is_same && runs) {
+            let size_bytes = sancerre_boot::disk_bytes(disk.size_bytes);
+            claims.push(RawTarget::create(device, size_bytes, overwrite || is_same)?);
+        }
+        let device = device.display().to_string();
+        moves.insert(disk.export.clone(), Move { identity, device, stage });
+    }
+    Ok((moves, claims))
+}
+
+fn another(disk: &Disk, device: &Path, known: Option<&Move>) -> Failure {
+    let known = known.map_or("another one", |known| known.identity.as_str());
+    Failure::failed(format!(
+        "{} is not the device that {} went to before ({known}); nothing was changed. Name that one, by a name that lasts \
+         (/dev/disk/by-id, or its volume group's)",
+        plain::path(device),
+        disk.export
+    ))
+}

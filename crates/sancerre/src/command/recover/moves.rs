@@ -1,0 +1,116 @@
+//! Disks that move to block devices: where each is now, and how far it is, as it is written down.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use sancerre_boot::{DiskPlace, Hydrated, Moving, Switches};
+
+use super::bring_up::{Disk, Job};
+use super::state::{Recovery, Stage};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::plain;
+
+/// Where the disks of a guest are that is about to start. What is on its device has no overlay from now on.
+pub(super) fn places(job: &Job) -> Result<Vec<DiskPlace>, Failure> {
+    let recovery = read(job)?;
+    let place = |disk: &Disk| match (recovery.stage(&disk.export), &disk.device) {
+        (Some(Stage::There { .. }), Some(device)) => {
+            remove_overlay(disk).map_err(Failure::failed)?;
+            Ok(DiskPlace::Device(disk.on(device)))
+        }
+        _ => {
+            let needs_export = sancerre_boot::has_backing(&disk.path)?;
+            Ok(DiskPlace::Overlay { path: disk.path.clone(), needs_export })
+        }
+    };
+    job.disks.iter().map(place).collect()
+}
+
+/// What becomes of the disks of a guest that runs.
+pub(super) fn ways(job: &Job) -> Result<Vec<Hydrated>, Failure> {
+    let recovery = read(job)?;
+    let way = |disk: &Disk| {
+        let (Some(stage), Some(device)) = (recovery.stage(&disk.export), &disk.device) else {
+            return Hydrated::Overlay;
+        };
+        let device = disk.on(device);
+        match stage {
+            Stage::Copies => Hydrated::Device(Moving { device, switching: None }),
+            Stage::Switches { runs } => Hydrated::Device(Moving { device, switching: Some(runs) }),
+            // As long as there is an overlay the guest was not let go on.
+            Stage::There { runs } if disk.path.exists() => {
+                Hydrated::Device(Moving { device, switching: Some(runs) })
+            }
+            Stage::There { .. } => Hydrated::Whole(device.size_bytes),
+        }
+    };
+    Ok(job.disks.iter().map(way).collect())
+}
+
+fn read(job: &Job) -> Result<Recovery, Failure> {
+    let lost = || {
+        Failure::failed(format!(
+            "what was written down in {} is gone; look who removes it",
+            plain::path(&job.folder)
+        ))
+    };
+    Recovery::read(&job.folder)?.ok_or_else(lost)
+}
+
+fn remove_overlay(disk: &Disk) -> Result<(), String> {
+    match fs::remove_file(&disk.path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(format!("cannot remove {}, which nothing needs any more: {error}", plain::path(&disk.path)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes down how far disks are.
+pub(super) struct Ledger<'a> {
+    pub(super) job: &'a Job,
+    pub(super) output: &'a Arc<Output>,
+}
+
+impl Ledger<'_> {
+    fn disk(&self, number: usize) -> Result<&Disk, String> {
+        self.job.disks.get(number).ok_or_else(|| format!("there is no disk {number}"))
+    }
+
+    fn note(&self, number: usize, stage: impl Fn(Stage) -> Option<Stage>) -> Result<(), String> {
+        let disk = self.disk(number)?;
+        let mut recovery = read(self.job).map_err(|failure| failure.message)?;
+        let moving = recovery.moves.get_mut(&disk.export);
+        let noted = moving.and_then(|moving| Some(moving.stage = stage(moving.stage)?));
+        if noted.is_none() {
+            return Err(format!(
+                "what is written down in {} does not say that {} was about to be on its device, where it is",
+                plain::path(&self.job.folder),
+                disk.export
+            ));
+        }
+        recovery.write(&self.job.folder).map_err(|failure| failure.message)
+    }
+}
+
+impl Switches for Ledger<'_> {
+    fn begins(&mut self, number: usize, runs: bool) -> Result<(), String> {
+        self.note(number, |_| Some(Stage::Switches { runs }))
+    }
+
+    fn is_there(&mut self, number: usize) -> Result<(), String> {
+        self.note(number, |stage| match stage {
+            Stage::Switches { runs } | Stage::There { runs } => Some(Stage::There { runs }),
+            Stage::Copies => None,
+        })
+    }
+
+    fn ends(&mut self, number: usize) -> Result<(), String> {
+        let disk = self.disk(number)?;
+        remove_overlay(disk)?;
+        self.output.message(&format!("{} is on {} now", disk.export, plain::path(disk.end())));
+        Ok(())
+    }
+}
