@@ -211,8 +211,8 @@ fn a_guest_moves_to_a_device_while_its_recovery_is_killed_and_loses_no_write() {
     // The export is gone for good, and the guest does not notice.
     let wrote = running.wrote();
     running.wait_until(|text| text.contains(&format!("wrote {}\n", wrote + 5)));
-    assert!(!running.has_backing("data") && running.raw("data") == noise(63, MIB));
     lab.compare(bytes.clone());
+    assert!(!running.has_backing("data") && running.raw("data") == noise(63, MIB));
 
     // Run again it starts the guest where its disk is.
     site.succeed(&lab.with(&[]));
