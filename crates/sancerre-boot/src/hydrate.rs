@@ -9,17 +9,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::guest::{PlanError, export, node};
+use crate::guest::{export, node};
+use crate::job::{HydrateError, PASSES, State, dismiss_ended_streams, job_name, let_go};
 use crate::moving::{Mover, Moving, Switches};
 use crate::qmp::{Qmp, QmpError};
 
-/// What names of jobs begin with.
-const JOB: &str = "hydrate-";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
-/// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
-pub(crate) const PASSES: u32 = 3;
-
 /// What becomes of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hydrated {
@@ -45,32 +41,6 @@ pub struct HydrationProgress {
 pub struct Hydration {
     /// Disks, by number, of which some could not be read, with QEMU's words: they still need their export.
     pub unfinished: Vec<(usize, String)>,
-}
-
-/// Why it did not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum HydrateError {
-    /// The guest was shut down, or its QEMU died.
-    #[error("the guest's QEMU is gone: {0}")]
-    Gone(QmpError),
-    /// The kernel's virtualisation does not work here.
-    #[error("the guest's processor stopped with an error of the virtualisation")]
-    Processor,
-    /// Its monitor failed otherwise.
-    #[error(transparent)]
-    Monitor(QmpError),
-    /// It cannot be told of a device.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// How far a disk is that moves could not be written down. The guest may stand still meanwhile.
-    #[error("{0}")]
-    Noted(String),
-}
-
-impl From<QmpError> for HydrateError {
-    fn from(error: QmpError) -> Self {
-        if error.is_gone() { Self::Gone(error) } else { Self::Monitor(error) }
-    }
 }
 
 /// Lets the disks of a running guest become their own, one after the other. `look` is told again and again how far it is, and
@@ -161,34 +131,12 @@ fn refuse_dead_processor(qmp: &mut Qmp) -> Result<(), HydrateError> {
     }
 }
 
-/// The name of a disk's job.
-pub(crate) fn job_name(number: usize) -> String {
-    format!("{JOB}{number}")
-}
-
-/// Takes away a node that nothing stands on any more. Who did so before has none.
-pub(crate) fn let_go(qmp: &mut Qmp, node: &str) -> Result<(), QmpError> {
-    match qmp.execute("blockdev-del", json!({ "node-name": node })) {
-        Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// One disk on its way.
 struct Stream {
     number: usize,
     size_bytes: u64,
     done_bytes: u64,
     passes: u32,
-}
-
-/// Where a disk is.
-pub(crate) enum State {
-    /// Something is to be done at once.
-    Again,
-    Runs,
-    Done,
-    Failed(String),
 }
 
 impl Stream {
@@ -231,20 +179,6 @@ impl Stream {
         qmp.execute("block-stream", arguments)?;
         Ok(State::Runs)
     }
-}
-
-/// What a program that was killed did not look at. QEMU 10.0 dies when it lists its nodes after a job that streams has ended
-/// and before it was dismissed: the job's filter has lost its child then. What could not be read is found again by the next.
-pub(crate) fn dismiss_ended_streams(qmp: &mut Qmp) -> Result<(), QmpError> {
-    let jobs = qmp.execute("query-jobs", json!({}))?;
-    for job in jobs.as_array().into_iter().flatten() {
-        let word = |field: &str| job.get(field).and_then(Value::as_str).unwrap_or_default();
-        let is_ours = word("id").starts_with(JOB) && word("type") == "stream";
-        if is_ours && word("status") == "concluded" {
-            qmp.execute("job-dismiss", json!({ "id": word("id") }))?;
-        }
-    }
-    Ok(())
 }
 
 /// What QEMU says of a disk's node. Not "flat": then it would say of every disk that it stands on nothing.

@@ -19,13 +19,15 @@
 
 mod guest;
 mod hydrate;
+mod job;
 mod moving;
 mod qmp;
 mod start;
 mod watch;
 
 pub use guest::{Accelerator, BlockDevice, DiskBus, DiskPlace, GuestDisk, GuestPlan, PlanError};
-pub use hydrate::{HydrateError, Hydrated, Hydration, HydrationProgress, hydrate};
+pub use hydrate::{Hydrated, Hydration, HydrationProgress, hydrate};
+pub use job::HydrateError;
 pub use moving::{Moving, Switches};
 pub use qmp::{Qmp, QmpError};
 pub use start::{StartError, disk_bytes, has_backing, make_overlay, overlay_arguments, start};

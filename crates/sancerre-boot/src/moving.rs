@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guest::{BlockDevice, device, export, node};
-use crate::hydrate::{HydrateError, PASSES, State, dismiss_ended_streams, job_name, let_go};
+use crate::job::{HydrateError, PASSES, State, dismiss_ended_streams, job_name, let_go};
 use crate::qmp::{Qmp, QmpError};
 
 /// Between two looks while the guest stands still.

@@ -1,3 +1,5 @@
+//! Moves against a QEMU of our own making that says what it is asked to: what is done and written down, and in which order.
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
