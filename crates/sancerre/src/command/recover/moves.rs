@@ -83,14 +83,14 @@ impl Ledger<'_> {
         let disk = self.disk(number)?;
         let mut recovery = read(self.job).map_err(|failure| failure.message)?;
         let moving = recovery.moves.get_mut(&disk.export);
-        let noted = moving.and_then(|moving| Some(moving.stage = stage(moving.stage)?));
-        if noted.is_none() {
+        let Some((next, moving)) = moving.and_then(|moving| Some((stage(moving.stage)?, moving))) else {
             return Err(format!(
                 "what is written down in {} does not say that {} was about to be on its device, where it is",
                 plain::path(&self.job.folder),
                 disk.export
             ));
-        }
+        };
+        moving.stage = next;
         recovery.write(&self.job.folder).map_err(|failure| failure.message)
     }
 }
