@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -114,7 +114,7 @@ impl Switches for Ledger {
 }
 
 /// A machine that is looked after once; returns what came of it.
-fn run(monitor: &PathBuf, ledger: &mut Ledger) -> Result<Hydration, HydrateError> {
+fn run(monitor: &Path, ledger: &mut Ledger) -> Result<Hydration, HydrateError> {
     let device = BlockDevice { path: "/dev/x".into(), size_bytes: 512 };
     let disk = Hydrated::Device(Moving { device, switching: ledger.switching });
     hydrate(monitor, &[disk], &mut |_| true, ledger)
@@ -127,7 +127,7 @@ fn machine(machine: Machine) -> (tempfile::TempDir, PathBuf, Ledger) {
     let machine = Arc::new(Mutex::new(machine));
     let ledger = Ledger { machine: Arc::clone(&machine), switching: None, is_there: false, killed_at: None };
     std::thread::spawn(move || {
-        listener.incoming().for_each(|stream| Machine::talk(&machine, stream.unwrap()))
+        listener.incoming().for_each(|stream| Machine::talk(&machine, stream.unwrap()));
     });
     (folder, path, ledger)
 }
