@@ -11,6 +11,9 @@ use crate::units::age;
 /// What is no matter: as much as `forget` and `gc` can stand, and less than anybody sets by mistake.
 const SLACK_SECONDS: i64 = 5 * 60;
 
+/// What differs by no more is as good as equal.
+const READ_APART_SECONDS: u64 = 30;
+
 /// Warns when objects that this command wrote since `began` have another time in the store.
 ///
 /// Whatever keeps it from being known keeps nothing else from being done.
@@ -33,7 +36,8 @@ pub(crate) async fn compare(context: &Context, repository: &Repository, keys: &[
 
 /// In words, how far a time lies outside of those in which it was taken.
 fn difference(written: i64, began: i64, now: i64) -> Option<String> {
-    let apart = |seconds: i64| age(seconds.unsigned_abs());
+    // The clocks are not read at the same moment, and hours are cut off: 2:59:59 is three hours.
+    let apart = |seconds: i64| age(seconds.unsigned_abs().saturating_add(READ_APART_SECONDS));
     let (behind, ahead) = (began.saturating_sub(written), written.saturating_sub(now));
     if behind > SLACK_SECONDS {
         Some(format!("the store's clock is {} behind this machine's", apart(behind)))
@@ -58,7 +62,7 @@ mod tests {
             "the store's clock is 2 h behind this machine's"
         );
         assert_eq!(
-            difference(2000 + 7200, 1000, 2000).unwrap(),
+            difference(2000 + 7199, 1000, 2000).unwrap(),
             "the store's clock is 2 h ahead of this machine's"
         );
     }
