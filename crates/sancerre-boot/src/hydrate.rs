@@ -1,4 +1,5 @@
-//! Hydration: each overlay draws in what it still reads from its export, while the guest runs, until it needs nothing.
+//! Hydration: while the guest runs, each overlay draws in what it still reads from its export, until it needs nothing, or
+//! its disk moves to a block device.
 //!
 //! All state is QEMU's and the images': whoever comes after a crash asks, and goes on. A job that was started is found by its
 //! name; one that ended stays until it was looked at, so that no failure is lost.
@@ -16,6 +17,7 @@ use crate::qmp::{Qmp, QmpError};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
+
 /// What becomes of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hydrated {

@@ -11,7 +11,7 @@ use crate::units::age;
 /// What is no matter: as much as `forget` and `gc` can stand, and less than anybody sets by mistake.
 const SLACK_SECONDS: i64 = 5 * 60;
 
-/// What differs by no more is as good as equal.
+/// At most so far apart the two clocks are read.
 const READ_APART_SECONDS: u64 = 30;
 
 /// Warns when objects that this command wrote since `began` have another time in the store.
@@ -36,7 +36,7 @@ pub(crate) async fn compare(context: &Context, repository: &Repository, keys: &[
 
 /// In words, how far a time lies outside of those in which it was taken.
 fn difference(written: i64, began: i64, now: i64) -> Option<String> {
-    // The clocks are not read at the same moment, and hours are cut off: 2:59:59 is three hours.
+    // Hours are cut off: 2:59:59 is three.
     let apart = |seconds: i64| age(seconds.unsigned_abs().saturating_add(READ_APART_SECONDS));
     let (behind, ahead) = (began.saturating_sub(written), written.saturating_sub(now));
     if behind > SLACK_SECONDS {

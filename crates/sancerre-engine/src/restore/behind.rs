@@ -1,6 +1,6 @@
 //! What a larger device holds behind the end of the disk: wiped if that is asked for, looked at and left alone otherwise.
 
-use sancerre_image::Rest;
+use sancerre_image::{DiskTarget, Rest, TargetError};
 
 use crate::error::Result;
 use crate::monitor::Topic;
@@ -22,24 +22,38 @@ pub struct Behind {
     pub sector_bytes: Option<u32>,
 }
 
+impl Behind {
+    /// Looks behind the end of a disk on `target`, and changes nothing.
+    ///
+    /// # Errors
+    /// What lies there cannot be read.
+    pub fn of(target: &dyn DiskTarget) -> std::result::Result<Self, TargetError> {
+        Ok(Self { rest: target.rest()?, ..Self::unread(target) })
+    }
+
+    fn unread(target: &dyn DiskTarget) -> Self {
+        let (size_bytes, sector_bytes) = (target.surplus_bytes(), target.sector_bytes());
+        Self { size_bytes, rest: None, is_wiped: false, sector_bytes }
+    }
+}
+
 /// Looks behind the end of a disk that is written; with `wipe`, makes it zeros.
 ///
 /// Errors: those of wiping; the user's wish to stop. What cannot be read and need not be wiped is a warning.
 pub(super) fn look(sink: &Sink, disk_bytes: u64, wipe: bool) -> Result<Behind> {
-    let target = &sink.target;
-    let (size_bytes, sector_bytes) = (target.surplus_bytes(), target.sector_bytes());
-    let rest = match target.rest() {
+    let target = &*sink.target;
+    let behind = match Behind::of(target) {
         Err(error) if wipe => return Err(error.into()),
         Err(error) => {
             sink.monitor.warn(
                 Topic::Aside,
                 format!("{error}; whether old data lies behind the end of the disk is not known"),
             );
-            None
+            Behind::unread(target)
         }
-        Ok(rest) => rest,
+        Ok(behind) => behind,
     };
-    let Some(rest) = rest else { return Ok(Behind { size_bytes, rest, is_wiped: false, sector_bytes }) };
+    let Some(rest) = &behind.rest else { return Ok(behind) };
     if wipe {
         let (mut start, end) = (disk_bytes, disk_bytes.saturating_add(rest.size_bytes));
         while start < end {
@@ -49,5 +63,5 @@ pub(super) fn look(sink: &Sink, disk_bytes: u64, wipe: bool) -> Result<Behind> {
             start = next;
         }
     }
-    Ok(Behind { size_bytes: rest.size_bytes, rest: Some(rest), is_wiped: wipe, sector_bytes })
+    Ok(Behind { size_bytes: rest.size_bytes, is_wiped: wipe, ..behind })
 }

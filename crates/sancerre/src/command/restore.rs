@@ -1,6 +1,6 @@
 //! `restore`: one disk to a file, device or pipe, a whole snapshot into a directory, or several machines at once.
 
-mod device;
+pub(super) mod device;
 mod form;
 mod many;
 mod stream;
@@ -150,7 +150,7 @@ impl Task<'_> {
             let done = restore::restore(reader, job.member, target, &settings, monitor).await;
             match done.map_err(|failure| told(*failure)) {
                 Ok(report) => {
-                    device::tell(&job.path, &report.behind, context);
+                    device::tell(&job.path, &report.behind, device::WIPE, context);
                     tell_kept(options, context);
                     outcome.restored.push(Restored { job, report });
                 }

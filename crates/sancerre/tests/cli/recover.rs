@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::support::guests::{Running, number_of_kills};
+use crate::support::guests::{Running, number_of_kills, two_disks};
 use crate::support::{MIB, Site, boot_sector, has, noise, told, walk};
 use serde_json::Value;
 
@@ -31,14 +31,7 @@ fn disk() -> Vec<u8> {
 }
 
 fn site(bytes: &[u8]) -> Site {
-    let site = Site::new();
-    std::fs::write(site.path("disk.raw"), bytes).unwrap();
-    std::fs::write(site.path("data.raw"), noise(53, 3 * MIB)).unwrap();
-    let disks = ["disk0=disk.raw", "data=data.raw"];
-    site.succeed(
-        &[&["backup", "--key-file", "w.key", "--vm", "web01", "--allow-small"], &disks[..]].concat(),
-    );
-    site
+    two_disks(bytes, &noise(53, 3 * MIB))
 }
 
 /// What the disk must hold: the snapshot, and each block that the guest said it wrote. The block that it wrote last may be

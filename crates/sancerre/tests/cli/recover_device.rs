@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::devices::LoopDevice;
-use crate::support::guests::Running;
+use crate::support::guests::{Running, two_disks};
 use crate::support::{MIB, Site, has, noise, told};
 
 /// Blocks that the guest writes, one after the other, each flushed before it is told. It goes on after the last one that it
@@ -45,14 +45,8 @@ fn disk() -> Vec<u8> {
 }
 
 fn site(bytes: &[u8]) -> Site {
-    let site = Site::new();
-    fs::write(site.path("disk.raw"), bytes).unwrap();
-    fs::write(site.path("data.raw"), noise(63, MIB)).unwrap();
+    let site = two_disks(bytes, &noise(63, MIB));
     fs::write(site.path("device.raw"), vec![0xaa; DEVICE]).unwrap();
-    let disks = ["disk0=disk.raw", "data=data.raw"];
-    site.succeed(
-        &[&["backup", "--key-file", "w.key", "--vm", "web01", "--allow-small"], &disks[..]].concat(),
-    );
     site
 }
 
@@ -100,16 +94,17 @@ impl<'a> Lab<'a> {
         fs::read_to_string(self.running.folder.join("recovery.json")).unwrap_or_default()
     }
 
-    /// Starts the guest, and kills the program while it copies.
-    fn start(&self) {
+    /// Starts the guest, and kills the program while it copies. Returns what it said until then.
+    fn start(&self) -> String {
         let command = &mut self.site.command(&self.with(&SLOW));
         let mut program = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(program.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(said.any(|line| line.contains("web01 runs")), "{}", self.recovery());
+        let before: Vec<String> = said.by_ref().take_while(|line| !line.contains("web01 runs")).collect();
         std::thread::sleep(Duration::from_secs(1));
         program.kill().unwrap();
         program.wait().unwrap();
-        assert!(self.recovery().contains("copies"), "{}", self.recovery());
+        assert!(self.recovery().contains("copies"), "{}: {}", before.join("; "), self.recovery());
+        before.join("\n")
     }
 
     /// Kills the program when it tells QEMU to do this, before QEMU hears of it, and when the guest has told of this write: it is
@@ -193,7 +188,8 @@ fn a_guest_moves_to_a_device_while_its_recovery_is_killed_and_loses_no_write() {
     let Some(device) = LoopDevice::attach(&site.path("device.raw")) else { return };
     let Some(lab) = Lab::new(&site, &device) else { return };
     let running = &lab.running;
-    lab.start();
+    let said = lab.start();
+    assert!(said.contains("8.0 MiB larger") && said.contains("wipefs"), "{said}");
     lab.kill_at("stop", 3);
     running.kill();
     lab.start();

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::{Guest, Host};
+use crate::support::devices::LoopDevice;
 use crate::support::{Loop, MIB, noise, told};
 
 /// So slowly that the guest overwrites more than there is room for before all is read.
@@ -75,29 +76,22 @@ fn a_backup_that_is_killed_leaves_no_job_that_could_fill_its_scratch_disk() {
     host.is_clean(guest.name);
 }
 
-/// A loop device over a file, which goes with this; and the group that it was of.
-struct Device(String, u32);
+/// A loop device that a host's guests may open; and the group that it was of.
+struct Device(LoopDevice, u32);
 
 impl Device {
     /// None, loudly, where there is none to be had.
     fn over(host: &Host, file: &str) -> Option<Self> {
-        let made = Command::new("losetup").args(["-f", "--show"]).arg(host.path(file)).output();
-        let Some(made) = made.ok().filter(|made| made.status.success()) else {
-            sancerre_services::skip("no loop device can be made");
-            return None;
-        };
-        let path = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-        let group = fs::metadata(&path).unwrap().gid();
-        host.own(path.as_ref());
-        let device = Self(path, group);
-        Some(device)
+        let device = LoopDevice::attach(&host.path(file))?;
+        let group = fs::metadata(device.name()).unwrap().gid();
+        host.own(device.name().as_ref());
+        Some(Self(device, group))
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        chown(&self.0, Some(0), Some(self.1)).unwrap();
-        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+        chown(self.0.name(), Some(0), Some(self.1)).unwrap();
     }
 }
 
@@ -108,7 +102,7 @@ fn a_block_device_of_a_running_machine_is_of_the_same_moment_and_read_whole() {
     let Some(device) = Device::over(&host, "device.img") else { return };
     let devices = format!(
         "<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{}'/><target dev='vdc' bus='virtio'/></disk>",
-        device.0
+        device.0.name()
     );
     let guest = Guest { ticks: 0, devices: &devices, ..Guest::default() };
     host.run(&guest);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::devices::LoopDevice;
 use crate::support::faulty::Faulty;
 use crate::support::{MIB, noise, summary};
 use sancerre_services::skip;
@@ -357,21 +358,15 @@ fn a_dying_device_is_saved_as_far_as_it_reads() {
     let site = Site::new();
     let bytes = noise(5, 4 * MIB);
     std::fs::write(site.path("image"), &bytes).unwrap();
-    let made = Command::new("losetup").args(["--find", "--show", "image"]).current_dir(&site.folder).output();
-    let Some(made) = made.ok().filter(|made| made.status.success()) else { return skip("no loop device") };
-    let device = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-    let tried = std::panic::catch_unwind(|| {
-        let image = OpenOptions::new().write(true).open(site.path("image")).unwrap();
-        image.set_len(3 << 20).unwrap();
-        let said = site.saves(&[&device, "--allow-unreadable"], 3);
-        assert!(said.contains("3145728..4194304 could not be read"), "{said}");
-        let (restored, _) = site.restores(3);
-        let (good, bad) = restored.split_at(3 << 20);
-        assert!(good == &bytes[..3 << 20] && bad.iter().all(|byte| *byte == 0));
-        image.write_all_at(&bytes[3 << 20..], 3 << 20).unwrap();
-        site.saves(&[&device], 0);
-        assert!(site.restores(0).0 == bytes);
-    });
-    let _ = Command::new("losetup").args(["--detach", &device]).status();
-    tried.unwrap();
+    let Some(device) = LoopDevice::attach(&site.path("image")) else { return };
+    let image = OpenOptions::new().write(true).open(site.path("image")).unwrap();
+    image.set_len(3 << 20).unwrap();
+    let said = site.saves(&[device.name(), "--allow-unreadable"], 3);
+    assert!(said.contains("3145728..4194304 could not be read"), "{said}");
+    let (restored, _) = site.restores(3);
+    let (good, bad) = restored.split_at(3 << 20);
+    assert!(good == &bytes[..3 << 20] && bad.iter().all(|byte| *byte == 0));
+    image.write_all_at(&bytes[3 << 20..], 3 << 20).unwrap();
+    site.saves(&[device.name()], 0);
+    assert!(site.restores(0).0 == bytes);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use crate::support::devices::LoopDevice;
 use crate::support::{MIB, Site, has, is_root, noise, summary, told};
 
 #[test]
@@ -102,22 +103,14 @@ fn what_cannot_take_a_disk_is_found_out_before_the_repository_is_opened() {
 
 #[test]
 fn what_lies_behind_the_disk_on_a_device_is_told_and_wiped_on_request() {
-    if !is_root() || !has("losetup") {
-        return;
-    }
     let site = Site::with_disk(4 * MIB);
     std::fs::write(site.path("backing"), noise(2, 8 * MIB)).unwrap();
-    let attached = site.shell("losetup --find --show backing");
-    let device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
-    if device.is_empty() {
-        crate::support::skip("no loop device");
-        return;
-    }
-    let restore = ["restore", "web01:latest", "--overwrite", "--target", &device];
+    let Some(device) = LoopDevice::attach(&site.path("backing")) else { return };
+    let restore = ["restore", "web01:latest", "--overwrite", "--target", device.name()];
     let plain = site.run(&restore);
     let wiped = site.run(&[&restore[..], &["--wipe-rest", "--json"]].concat());
     let quiet = site.run(&[&restore[..], &["-q"]].concat());
-    site.shell(&format!("losetup --detach {device}"));
+    drop(device);
     assert!(plain.status.success() && wiped.status.success() && quiet.status.success(), "{}", told(&wiped));
     assert!(
         told(&plain).contains("4.0 MiB larger") && told(&plain).contains("--wipe-rest"),

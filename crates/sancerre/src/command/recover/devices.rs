@@ -7,13 +7,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
+use sancerre_engine::restore::Behind;
 use sancerre_image::RawTarget;
 
 use super::bring_up::{Disk, Job};
 use super::state::{Move, Recovery, Stage};
+use crate::command::{Context, restore};
 use crate::exit::Failure;
 use crate::plain;
 use crate::units::count;
+
+/// How what lies behind a disk becomes zeros: the device is new, so all of it may.
+const WIPE: &str = "`blkdiscard --zeroout` or `wipefs --all` before the recovery takes it away";
 
 /// Where machines are recovered to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +110,10 @@ impl Storage {
 
 /// Two disks on one device.
 fn refuse_shared(disks: &[Disk]) -> Result<(), Failure> {
-    let numbers =
-        disks.iter().filter_map(|disk| Some((disk, fs::metadata(disk.device.as_ref()?).ok()?.rdev())));
     let mut seen: Vec<(&Disk, u64)> = Vec::new();
-    for (disk, number) in numbers {
+    for disk in disks {
+        let Some(device) = &disk.device else { continue };
+        let number = fs::metadata(device).map_err(|error| unseen(device, &error))?.rdev();
         if let Some((other, _)) = seen.iter().find(|(_, other)| *other == number) {
             return Err(Failure::usage(format!(
                 "{} and {} would go to the same device: give each one of its own",
@@ -158,30 +163,43 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 /// What a device is called by what does not change: a name under `/dev` may belong to another one after the next start.
 pub(super) fn identity(path: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::failed(format!("cannot look at {}: {error}; name another device", plain::path(path)))
-    };
+    let failed = |error: std::io::Error| unseen(path, &error);
     let number = fs::metadata(path).map_err(failed)?.rdev();
     let folder = PathBuf::from(format!("/sys/dev/block/{}:{}", major(number), minor(number)));
     let folder = fs::canonicalize(&folder).map_err(failed)?;
     if let Some(part) = told(&folder.join("partition")) {
         let whole = folder.parent().unwrap_or(&folder);
-        let begins = told(&folder.join("start")).unwrap_or_default();
-        return Ok(format!("partition {part} at {begins} of {}", of_whole(whole)));
+        let begins = must_tell(&folder.join("start"))?;
+        return Ok(format!("partition {part} at {begins} of {}", of_whole(whole)?));
     }
-    Ok(of_whole(&folder))
+    of_whole(&folder)
 }
 
-fn of_whole(folder: &Path) -> String {
-    let lasting =
-        ["dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial", "loop/backing_file"];
-    let found = lasting.iter().find_map(|name| Some(format!("{name} {}", told(&folder.join(name))?)));
-    found.unwrap_or_else(|| {
-        // Nothing that lasts is known of it: it is the same until the system is started anew.
-        let boot = told(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
-        let disk = told(&folder.join("diskseq")).unwrap_or_default();
-        format!("{} {disk} of start {boot}", folder.display())
+fn of_whole(folder: &Path) -> Result<String, Failure> {
+    let lasting = ["dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial"];
+    if let Some(found) = lasting.iter().find_map(|name| Some(format!("{name} {}", told(&folder.join(name))?)))
+    {
+        return Ok(found);
+    }
+    // Nothing that lasts is known of it: it is the same until it is attached, or the system started, anew.
+    let boot = must_tell(Path::new("/proc/sys/kernel/random/boot_id"))?;
+    let disk = must_tell(&folder.join("diskseq"))?;
+    Ok(format!("{} {disk} of start {boot}", folder.display()))
+}
+
+/// What tells one device from another: without it bytes of others could be taken for the guest's.
+fn must_tell(path: &Path) -> Result<String, Failure> {
+    told(path).ok_or_else(|| {
+        Failure::failed(format!(
+            "the kernel does not say what is in {}, so this device cannot be told from another; name a device that has a serial \
+             number or an id (lsblk -o NAME,SERIAL,WWN)",
+            path.display()
+        ))
     })
+}
+
+fn unseen(device: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot look at {}: {error}; name another device", plain::path(device)))
 }
 
 /// What the kernel says in a file; none if nothing.
@@ -224,6 +242,15 @@ pub(super) fn claim(
         moves.insert(disk.export.clone(), Move { identity, device, stage });
     }
     Ok((moves, claims))
+}
+
+/// Says what will lie behind the disks on devices that are larger.
+pub(super) fn tell_behind(claims: &[RawTarget], context: &Context) -> Result<(), Failure> {
+    for device in claims {
+        let behind = Behind::of(device)?;
+        restore::device::tell(device.path(), &behind, WIPE, context);
+    }
+    Ok(())
 }
 
 fn another(disk: &Disk, device: &Path, known: Option<&Move>) -> Failure {

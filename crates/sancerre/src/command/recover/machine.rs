@@ -199,6 +199,9 @@ impl Machine {
             Some(claimed) => claimed,
             None => claim()?,
         };
+        if self.recovery.is_none() {
+            devices::tell_behind(&claims, context)?;
+        }
         for member in nbd::disks(&self.reader)? {
             unreadable::tell(context, member, nbd::UNREADABLE)?;
         }

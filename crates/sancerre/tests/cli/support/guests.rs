@@ -31,6 +31,18 @@ pub(crate) fn moments_of(whole: Duration, usual: usize) -> impl Iterator<Item = 
     states.map(move |state| whole.mul_f64((state >> 33) as f64 / f64::from(1_u32 << 31)))
 }
 
+/// A machine with two disks, saved.
+pub(crate) fn two_disks(disk: &[u8], data: &[u8]) -> Site {
+    let site = Site::new();
+    std::fs::write(site.path("disk.raw"), disk).unwrap();
+    std::fs::write(site.path("data.raw"), data).unwrap();
+    let disks = ["disk0=disk.raw", "data=data.raw"];
+    site.succeed(
+        &[&["backup", "--key-file", "w.key", "--vm", "web01", "--allow-small"], &disks[..]].concat(),
+    );
+    site
+}
+
 /// A guest in the storage of a site, whose QEMU ends with the test.
 pub(crate) struct Running<'a> {
     site: &'a Site,
