@@ -11,6 +11,7 @@ const WRITE: &str = "--write";
 const MEMORY: &str = "--address-space";
 const CPU: &str = "--cpu-seconds";
 const FILES: &str = "--open-files";
+const LENGTH: &str = "--file-bytes";
 const LISTENS: &str = "--listens";
 const NO_SANDBOX: &str = "--no-sandbox";
 const OWN: &str = "--own";
@@ -53,9 +54,12 @@ impl Seclusion {
 
 fn begin(parent: u32, limits: Limits, sandbox: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![PARENT.into(), parent.to_string().into()];
-    for (name, value) in
-        [(MEMORY, limits.address_space_bytes), (CPU, limits.cpu_seconds), (FILES, limits.open_files)]
-    {
+    for (name, value) in [
+        (MEMORY, limits.address_space_bytes),
+        (CPU, limits.cpu_seconds),
+        (FILES, limits.open_files),
+        (LENGTH, limits.file_bytes),
+    ] {
         words.extend([name.into(), value.to_string().into()]);
     }
     words.extend((!sandbox).then(|| NO_SANDBOX.into()));
@@ -67,7 +71,7 @@ impl Started {
     pub(crate) fn decode(words: impl IntoIterator<Item = OsString>) -> Result<(Self, u64), ConfineError> {
         let mut words = words.into_iter();
         let (mut readable, mut writable, mut listens, mut sandbox) = (Vec::new(), Vec::new(), false, true);
-        let (mut parent, mut memory, mut cpu, mut files) = (None, None, None, None);
+        let (mut parent, mut memory, mut cpu, mut files, mut length) = (None, None, None, None, None);
         let is_own = loop {
             let word = words.next().ok_or(ConfineError::Arguments("no program"))?;
             match word.to_str() {
@@ -77,6 +81,7 @@ impl Started {
                 Some(MEMORY) => memory = number(words.next()),
                 Some(CPU) => cpu = number(words.next()),
                 Some(FILES) => files = number(words.next()),
+                Some(LENGTH) => length = number(words.next()),
                 Some(LISTENS) => listens = true,
                 Some(NO_SANDBOX) => sandbox = false,
                 Some(OWN) => break true,
@@ -84,11 +89,16 @@ impl Started {
                 _ => return Err(ConfineError::Arguments("an unknown word")),
             }
         };
-        let (Some(address_space_bytes), Some(cpu_seconds), Some(open_files)) = (memory, cpu, files) else {
-            return Err(ConfineError::Arguments("a limit is missing or no number"));
-        };
+        let limits = (|| {
+            Some(Limits {
+                address_space_bytes: memory?,
+                cpu_seconds: cpu?,
+                open_files: files?,
+                file_bytes: length?,
+            })
+        })();
+        let limits = limits.ok_or(ConfineError::Arguments("a limit is missing or no number"))?;
         let parent = parent.ok_or(ConfineError::Arguments("no parent"))?;
-        let limits = Limits { address_space_bytes, cpu_seconds, open_files };
         if is_own {
             let is_clean = readable.is_empty() && writable.is_empty() && !listens && words.next().is_none();
             let own = is_clean.then_some(Self::Own(Seclusion { limits, sandbox }));
@@ -135,7 +145,7 @@ mod tests {
     #[test]
     fn nothing_is_left_to_defaults() {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let limits = "--parent 1 --address-space 1 --cpu-seconds 1 --open-files 1";
+        let limits = "--parent 1 --address-space 1 --cpu-seconds 1 --open-files 1 --file-bytes 1";
         assert!(Started::decode(words(&format!("{limits} -- /bin/true"))).is_ok());
         assert!(Started::decode(words(&format!("{limits} --own"))).is_ok());
         for text in ["-- /bin/true", "--own", limits, &format!("{limits} --"), &format!("{limits} -- true")] {

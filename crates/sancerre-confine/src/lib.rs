@@ -85,12 +85,19 @@ pub struct Limits {
     pub cpu_seconds: u64,
     /// Open files.
     pub open_files: u64,
+    /// Length of each file that it may write.
+    pub file_bytes: u64,
 }
 
 impl Default for Limits {
     /// For reading an image of terabytes with a hundred requests under way. A program that hangs is ended by the
     /// caller's own clock long before.
     fn default() -> Self {
-        Self { address_space_bytes: 2 << 30, cpu_seconds: 3 * 24 * 3600, open_files: 4096 }
+        Self {
+            address_space_bytes: 2 << 30,
+            cpu_seconds: 3 * 24 * 3600,
+            open_files: 4096,
+            file_bytes: u64::MAX,
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::Limits;
 
 /// Sets the limits. No core is written, and nothing else either unless it `writes`.
 pub(crate) fn limit(limits: &Limits, writes: bool) -> io::Result<()> {
-    let file_bytes = if writes { u64::MAX } else { 0 };
+    let file_bytes = if writes { limits.file_bytes } else { 0 };
     for (resource, value) in [
         (Resource::As, limits.address_space_bytes),
         (Resource::Cpu, limits.cpu_seconds),

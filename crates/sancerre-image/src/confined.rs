@@ -43,7 +43,8 @@ pub use disk::ConfinedDisk;
 pub use serve::inside;
 
 /// For tables and caches of the largest chain, and the threads of many readers.
-const LIMITS: Limits = Limits { address_space_bytes: 1 << 30, cpu_seconds: 3 * 24 * 3600, open_files: 512 };
+const LIMITS: Limits =
+    Limits { address_space_bytes: 1 << 30, cpu_seconds: 3 * 24 * 3600, open_files: 512, file_bytes: 0 };
 /// A dying disk may take minutes for a table.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// What the helper ends with when it could not seclude itself; it then said why, and what to do.

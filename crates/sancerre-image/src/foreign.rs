@@ -9,14 +9,15 @@
 
 mod convert;
 mod error;
+mod options;
 mod program;
+mod replay;
 mod watch;
 pub(crate) mod whole;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use sancerre_confine::{Confinement, Helper, Limits};
@@ -28,14 +29,12 @@ pub use whole::{Parts, look};
 use crate::confined::ConfinedReader;
 use crate::nbd::{NbdDisk, NbdError, NbdOptions, NbdUri};
 use crate::{ChangedError, Disk, ReadError, container, kind, open_raw};
-use program::Program;
+use options::Options;
+use program::{Private, Program};
 use watch::Watch;
 
 /// How the system says that a file is missing; one that may not be seen is missing too.
 const GONE: [&str; 2] = ["No such file or directory", "Permission denied"];
-
-/// What it says of a VHDX that its writer did not close.
-const OPEN_LOG: &str = "contains a log that needs to be replayed";
 
 /// A container of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +100,7 @@ pub struct ImageReader {
 pub struct ImageDisk {
     path: PathBuf,
     watch: Watch,
+    is_replayed: bool,
     // The connections are closed before the program is ended.
     disk: NbdDisk,
     _program: Program,
@@ -128,9 +128,10 @@ impl ImageReader {
         let allowed = allowed.map(fs::canonicalize).transpose().map_err(fail)?;
         let opened = ConfinedReader::new(self.helper.clone(), self.sandbox)
             .look(&real, format, allowed.as_deref())
-            .and_then(|()| {
-                let arguments = ["--format", format.qemu_name(), "--"].map(OsString::from).to_vec();
-                self.start(image, format, self.confinement(&real, arguments, allowed), &real)
+            .and_then(|()| self.read(image, format, &real, allowed))
+            .or_else(|error| match replay::is_wanted(&error) {
+                true => self.replay(image, format, &real),
+                false => Err(error),
             });
         opened.map_err(|error| cause(error, image, &real, format))
     }
@@ -142,22 +143,24 @@ impl ImageReader {
     pub fn open_inside(&self, file: &Path, place: Range<u64>) -> Result<ImageDisk, ImageError> {
         let fail = |source| ImageError::Io { path: file.to_owned(), source };
         let real = fs::canonicalize(file).map_err(fail)?;
-        let size_bytes = place.end.saturating_sub(place.start);
         let format = ImageFormat::Vmdk;
-        let mut image = OsString::from(format!(
-            "driver={},file.driver=raw,file.offset={},file.size={size_bytes},file.file.driver=file,file.file.filename=",
-            format.qemu_name(),
-            place.start
-        ));
-        // A comma ends a value, and two are one.
-        for (number, part) in real.as_os_str().as_bytes().split(|byte| *byte == b',').enumerate() {
-            image.push(if number > 0 { ",," } else { "" });
-            image.push(OsStr::from_bytes(part));
-        }
-        let mut confinement = self.confinement(&real, vec!["--image-opts".into(), "--".into()], None);
-        confinement.arguments.pop();
-        confinement.arguments.push(image);
-        self.start(file, format, confinement, &real)
+        let confinement = self.confinement(Options::stretch(format, &real, &place), [real.clone()], None);
+        let folder = Private::new().map_err(fail)?;
+        self.start(file, format, (confinement, folder), &real)
+    }
+
+    /// Starts the program with an image that it may read, and nothing that it may write.
+    fn read(
+        &self,
+        image: &Path,
+        format: ImageFormat,
+        real: &Path,
+        allowed: Option<PathBuf>,
+    ) -> Result<ImageDisk, ImageError> {
+        let confinement =
+            self.confinement(Options::file(format, real), [real.to_owned()].into_iter().chain(allowed), None);
+        let folder = Private::new().map_err(|source| ImageError::Io { path: image.to_owned(), source })?;
+        self.start(image, format, (confinement, folder), real)
     }
 
     /// Starts the program, and opens its export.
@@ -165,11 +168,12 @@ impl ImageReader {
         &self,
         image: &Path,
         format: ImageFormat,
-        confinement: Confinement,
+        (confinement, folder): (Confinement, Private),
         real: &Path,
     ) -> Result<ImageDisk, ImageError> {
         let fail = |source| ImageError::Io { path: image.to_owned(), source };
-        let program = Program::start(&self.helper, &confinement).map_err(|source| ImageError::Start {
+        let started = Program::start(&self.helper, &confinement, folder);
+        let program = started.map_err(|source| ImageError::Start {
             path: image.to_owned(),
             program: self.qemu_nbd.clone(),
             source,
@@ -177,22 +181,28 @@ impl ImageReader {
         let uri = NbdUri::unix(program.socket().to_owned(), "");
         let disk = NbdDisk::open(&uri, &self.options)
             .map_err(|source| refusal(image, format, &program.last_words(), &source))?;
-        let watch = Watch::of(program.id(), real).map_err(fail)?;
-        Ok(ImageDisk { path: image.to_owned(), watch, disk, _program: program })
+        let watch = Watch::of(program.id(), real, &confinement.writable).map_err(fail)?;
+        let is_replayed = !confinement.writable.is_empty();
+        Ok(ImageDisk { path: image.to_owned(), watch, is_replayed, disk, _program: program })
     }
 
-    /// For `qemu-nbd` with these arguments, and the image as the last one.
-    fn confinement(&self, image: &Path, more: Vec<OsString>, allowed: Option<PathBuf>) -> Confinement {
+    /// For `qemu-nbd` with files that it may read, and perhaps one that it may write.
+    fn confinement(
+        &self,
+        options: Options,
+        readable: impl IntoIterator<Item = PathBuf>,
+        writable: Option<PathBuf>,
+    ) -> Confinement {
         let shared = self.options.connections.max(1).to_string();
-        let mut arguments = ["--read-only", "--shared", &shared].map(OsString::from).to_vec();
-        arguments.extend(more);
-        arguments.push(image.as_os_str().to_owned());
+        let mut arguments = ["--shared", &shared].map(OsString::from).to_vec();
+        arguments.extend(writable.is_none().then(|| "--read-only".into()));
+        arguments.extend(options.arguments());
         Confinement {
             program: self.qemu_nbd.clone(),
             arguments,
-            readable: std::iter::once(image.to_owned()).chain(allowed).collect(),
-            writable: Vec::new(),
-            limits: self.limits,
+            readable: readable.into_iter().collect(),
+            writable: writable.into_iter().collect(),
+            limits: Limits { file_bytes: replay::WRITTEN_BYTES_MAX, ..self.limits },
             listens: true,
             sandbox: self.sandbox,
         }
@@ -204,10 +214,12 @@ fn refusal(image: &Path, format: ImageFormat, said: &str, source: &NbdError) -> 
     let (path, format) = (image.to_owned(), format.qemu_name());
     // What it says first of itself and the image is said anyway.
     let last = said.rsplit_once("Failed to blk_new_open ").and_then(|(_, said)| said.split_once("': "));
-    let said = last.map_or(said, |(_, said)| said).to_owned();
+    let said = last.map_or(said, |(_, said)| said);
+    // The same again, of a file below.
+    let below = said.strip_prefix("Could not open 'json:").and_then(|said| said.rsplit_once("': "));
+    let said = below.map_or(said, |(_, said)| said).to_owned();
     match said.is_empty() {
         true => ImageError::Refused { path, format, said: source.fault.to_string() },
-        false if said.contains(OPEN_LOG) => ImageError::OpenLog { path },
         false if GONE.iter().any(|gone| said.contains(gone)) => ImageError::PartGone { path, format, said },
         false => ImageError::Refused { path, format, said },
     }
@@ -237,6 +249,11 @@ fn cause(error: ImageError, image: &Path, real: &Path, format: ImageFormat) -> I
 }
 
 impl ImageDisk {
+    /// Whether its writer did not close it, and what it had begun was done in private: the disk is as after a power cut.
+    pub fn is_replayed(&self) -> bool {
+        self.is_replayed
+    }
+
     /// Nobody knows the export by which it is read: it is the image that cannot be read.
     fn of_image(&self, error: ReadError) -> ReadError {
         match error {

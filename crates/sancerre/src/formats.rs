@@ -167,6 +167,12 @@ impl Formats<'_> {
             }
             error => Failure::failed(error.to_string()),
         })?;
+        if disk.is_replayed() {
+            context.output.warning(&format!(
+                "{} was not closed by its writer: what its log holds was done in private, and the disk is saved as after a power cut",
+                plain::path(path)
+            ));
+        }
         Ok(Arc::new(disk))
     }
 }

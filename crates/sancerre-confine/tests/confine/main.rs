@@ -81,10 +81,13 @@ impl Place {
     }
 
     fn tries(&self, code: &str) -> String {
-        self.says(&format!(
-            "try:\n {code}\n print('said: done')\nexcept OSError as e:\n print('said:', e.strerror)"
-        ))
+        self.says(&tried(code))
     }
+}
+
+/// Python that says "done", or why not.
+fn tried(code: &str) -> String {
+    format!("try:\n {code}\n print('said: done')\nexcept OSError as e:\n print('said:', e.strerror)")
 }
 
 fn said(output: &Output) -> String {
@@ -243,6 +246,16 @@ fn limits_hold() {
     };
     let output = own_helper().command(&spin).stdin(Stdio::null()).output().unwrap();
     assert!(!output.status.success(), "{output:?}");
+    let path = place.path("inside/extent");
+    let grow = format!("open({:?},'r+b').truncate((1<<20)+1)", path.to_str().unwrap());
+    for (file_bytes, said_it) in [(1 << 20, "File too large"), (2 << 20, "done")] {
+        let grow = Confinement {
+            writable: vec![path.clone()],
+            limits: Limits { file_bytes, ..Limits::default() },
+            ..place.confinement(&tried(&grow))
+        };
+        assert_eq!(said(&own_helper().command(&grow).stdin(Stdio::null()).output().unwrap()), said_it);
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use crate::wire::TEXT_MAX;
 
 /// For caches, long folders and journals.
-const LIMITS: Limits = Limits { address_space_bytes: 1 << 30, cpu_seconds: 24 * 3600, open_files: 16 };
+const LIMITS: Limits =
+    Limits { address_space_bytes: 1 << 30, cpu_seconds: 24 * 3600, open_files: 16, file_bytes: 0 };
 /// The child computes, and does not wait for anything but us.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same where keys are derived, by rules that are made to take both.

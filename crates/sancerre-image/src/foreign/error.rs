@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sancerre_advice::Setting::RawFormat;
 
-use crate::ChangedError;
+use crate::{ChangedError, TargetError};
 
 /// Why a container could not be opened: each message names it, and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -97,14 +97,16 @@ pub enum ImageError {
         /// The program's last words, made harmless; how it looked from here, where there are none.
         said: String,
     },
-    /// A VHDX whose writer did not close it.
+    /// A VHDX whose writer did not close it, and nowhere to do what is begun in its log.
     #[error(
-        "{0} was not closed by its writer, and its log must be replayed first, which writes to it. Do so with a copy: \
-         cp --reflink=auto {0} COPY.vhdx; qemu-img check -r all COPY.vhdx; and back up that", path.display()
+        "{} was not closed by its writer, and what its log holds cannot be put into a private file: {source}. Set TMPDIR to a folder \
+         with room", path.display()
     )]
-    OpenLog {
+    Replay {
         /// The image as it was named.
         path: PathBuf,
+        /// Why not.
+        source: Box<TargetError>,
     },
     /// A part of the image is not there, or outside of the directory that was named for them.
     #[error("qemu-nbd cannot open {} as {format}, for it lacks a file that it needs: {said}", path.display())]

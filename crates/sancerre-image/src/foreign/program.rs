@@ -16,11 +16,11 @@ const TRIES: u32 = 10_000;
 
 /// A directory of our own, removed when dropped.
 #[derive(Debug)]
-struct Private(PathBuf);
+pub(super) struct Private(PathBuf);
 
 impl Private {
     /// Making it fails where the name is taken, so that nobody can have put something there.
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let (base, process) = (std::env::temp_dir(), std::process::id());
         for number in 0..TRIES {
             let path = base.join(format!("sancerre-{process}-{number}"));
@@ -31,6 +31,10 @@ impl Private {
             }
         }
         Err(io::Error::other(format!("all names are taken in {}", base.display())))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -50,8 +54,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn start(helper: &Helper, confinement: &Confinement) -> io::Result<Self> {
-        let folder = Private::new()?;
+    pub(super) fn start(helper: &Helper, confinement: &Confinement, folder: Private) -> io::Result<Self> {
         let socket = folder.0.join("socket");
         let listener = UnixListener::bind(&socket)?;
         let mut command = helper.command(confinement);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{ChangedError, Disk, OpenError, RawDisk, raw};
 
@@ -13,20 +13,21 @@ use crate::{ChangedError, Disk, OpenError, RawDisk, raw};
 pub(super) struct Watch(Vec<RawDisk>);
 
 impl Watch {
-    /// All regular files that the process has open; `image` must be among them.
-    pub(super) fn of(process: u32, image: &Path) -> io::Result<Self> {
+    /// All regular files that the process has open, but those that are `its_own` to write; `image` must be among them.
+    pub(super) fn of(process: u32, image: &Path, its_own: &[PathBuf]) -> io::Result<Self> {
         let mut files: Vec<RawDisk> = Vec::new();
+        let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+        let its_own = its_own.iter().map(|path| identity(path)).collect::<io::Result<Vec<_>>>()?;
         for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
             let descriptor = entry?.path();
             // It may be closed by now.
             let Ok(metadata) = fs::metadata(&descriptor) else { continue };
-            if metadata.is_file() {
+            if metadata.is_file() && !its_own.contains(&(metadata.dev(), metadata.ino())) {
                 let file = raw::of_file(&fs::read_link(&descriptor)?, File::open(&descriptor)?);
                 files.push(file.map_err(opening)?);
             }
         }
-        let wanted = fs::metadata(image)?;
-        let wanted = (wanted.dev(), wanted.ino());
+        let wanted = identity(image)?;
         match files.iter().any(|file| file.identity().is_ok_and(|identity| identity == wanted)) {
             true => Ok(Self(files)),
             false => Err(io::Error::other("the program that reads it does not have it open")),

@@ -4,7 +4,7 @@
 //!
 //! Only numbers are read, in bounded pieces, and nothing is done with them but to compare them with the file's length.
 //! Sources: `block/{vdi,parallels,vmdk,qed,vpc,vhdx}.c` and `docs/interop/qed_spec.rst` of QEMU; the VMDK specification 1.1 of
-//! VMware; the VHD specification 1.0 of Microsoft.
+//! VMware; the VHD specification 1.0 and MS-VHDX of Microsoft.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -163,6 +163,16 @@ impl Numbers<'_> {
         Ok(Ok(()))
     }
 
+    /// What a VHDX's table of rows has behind this id, the first eight bytes; none if no row has it.
+    fn row(&self, offset: u64, rows: u64, id: u128) -> Result<Read<Option<[u8; 8]>>> {
+        let (mut found, id) = (None, id.to_le_bytes());
+        let read = self.each(offset, rows, |row: [u8; 32]| match row.split_first_chunk::<16>() {
+            Some((its, rest)) if *its == id => found = rest.first_chunk().copied(),
+            _ => {}
+        })?;
+        Ok(read.map(|()| found))
+    }
+
     /// The largest number in a table of `entries`.
     fn largest(&self, offset: u64, entries: u64) -> Result<Read<u64>> {
         let mut most = 0;
@@ -292,13 +302,11 @@ mod tests {
 
     #[test]
     fn a_part_of_a_sector_is_a_cut_vhdx() {
-        let mut bytes = vec![0; 1024];
+        let mut bytes = vec![0; 0x3_0400];
         put(&mut bytes, 0, b"vhdxfile");
         looked(ImageFormat::Vhdx, &bytes).unwrap();
-        assert!(matches!(
-            looked(ImageFormat::Vhdx, &bytes[..1023]),
-            Err(ImageError::CutShort { needed_bytes: 1024, .. })
-        ));
+        let cut = looked(ImageFormat::Vhdx, &bytes[..0x3_03ff]);
+        assert!(matches!(cut, Err(ImageError::CutShort { needed_bytes: 0x3_0400, .. })), "{cut:?}");
     }
 
     #[test]

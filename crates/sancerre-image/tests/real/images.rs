@@ -10,6 +10,7 @@ use sancerre_image::foreign::{ImageDisk, ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::NbdOptions;
 use sancerre_image::{ChangedError, Disk};
 
+use crate::open_log::{Begun, leave_open};
 use crate::own_helper;
 use crate::support::{MIB, assert_is, have, map_of, noise, run, source};
 
@@ -155,6 +156,78 @@ fn an_image_in_another_format_than_named_is_refused_with_the_programs_words() {
     let missing = ImageReader { qemu_nbd: "/nonexistent/qemu-nbd".into(), ..reader() };
     let error = missing.open(&raw, ImageFormat::Vdi, None).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/qemu-nbd"), "{error}");
+}
+
+/// A reader keeps no guest from starting: it must only notice that one did.
+#[test]
+fn a_guest_may_start_while_its_image_is_read() {
+    if !ready() || !have(&["qemu-io"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 20 * MIB);
+    let kinds = [
+        ("vmdk", "subformat=monolithicSparse"),
+        ("vmdk", "subformat=twoGbMaxExtentSparse"),
+        ("vhdx", "subformat=dynamic"),
+        ("vdi", "static=off"),
+    ];
+    for (name, options) in kinds {
+        run(&format!("qemu-img convert -O {name} -o {options} source.raw image.{name}"), folder.path());
+        let image = folder.path().join(format!("image.{name}"));
+        let disk = reader().open(&image, format(name), Some(folder.path())).unwrap();
+        disk.check_unchanged().unwrap();
+        let said = Command::new("qemu-io")
+            .args(["-f", name, "-c", "write -P 5 1M 64k"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{name} {options}: {said:?}");
+        assert!(disk.check_unchanged().is_err(), "{name} {options}");
+    }
+}
+
+/// QEMU itself says "Invalid argument".
+#[test]
+fn a_vhdx_that_stands_on_another_is_refused_by_that_name() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 20 * MIB);
+    run("qemu-img convert -O vhdx source.raw image.avhdx", folder.path());
+    let image = folder.path().join("image.avhdx");
+    let mut bytes = fs::read(&image).unwrap();
+    let metadata = bytes.windows(8).position(|found| found == b"metadata").unwrap();
+    // The parameters are the first item, the size of a block and its bits.
+    let at = metadata + u32::from_le_bytes(bytes[metadata + 48..metadata + 52].try_into().unwrap()) as usize;
+    assert_eq!(bytes[at..at + 8], [0, 0, 0x80, 0, 0, 0, 0, 0]);
+    bytes[at + 4] |= 2;
+    fs::write(&image, bytes).unwrap();
+    let said = reader().open(&image, ImageFormat::Vhdx, None).unwrap_err().to_string();
+    assert!(said.contains("image.avhdx") && said.contains("a differencing VHDX"), "{said}");
+}
+
+/// A log whose zeros never end, and one whose writer knew of a longer file.
+#[test]
+fn a_log_that_cannot_be_replayed_is_refused_soon() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), 20 * MIB);
+    let impatient = NbdOptions { timeout: Duration::from_secs(3), ..NbdOptions::default() };
+    let reader = ImageReader { options: impatient, ..reader() };
+    let image = folder.path().join("image.vhdx");
+    for (zeros_bytes, more_bytes) in [(1 << 50, 0), (4096, MIB)] {
+        run("qemu-img convert -O vhdx source.raw image.vhdx", folder.path());
+        let length_bytes = fs::metadata(&image).unwrap().len();
+        leave_open(&image, &[Begun::Zeros(8 * MIB, zeros_bytes)], length_bytes + more_bytes);
+        let (before, started) = (fs::read(&image).unwrap(), Instant::now());
+        let said = reader.open(&image, ImageFormat::Vhdx, None).unwrap_err().to_string();
+        assert!(said.contains("image.vhdx") && said.contains("its log cannot be replayed"), "{said}");
+        assert!(started.elapsed() < Duration::from_secs(20) && fs::read(&image).unwrap() == before);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bitmaps;
 mod faults;
 mod formats;
 mod images;
+mod open_log;
 mod servers;
 mod support;
 mod tls;

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::support::{MIB, Site, has, noise, summary, told};
 
-const BACKUP: [&str; 6] = ["backup", "--json", "--allow-small", "--key-file", "w.key", "--vm"];
+pub(crate) const BACKUP: [&str; 6] = ["backup", "--json", "--allow-small", "--key-file", "w.key", "--vm"];
 const EXBIBYTE: u64 = 1 << 60;
 
 fn site() -> Option<Site> {
     (has("qemu-img") && has("qemu-nbd") && has("qemu-io")).then(Site::new)
 }
 
-fn run(site: &Site, program: &str, arguments: &[&str]) {
+pub(crate) fn run(site: &Site, program: &str, arguments: &[&str]) {
     let done = Command::new(program).args(arguments).current_dir(&site.folder).output().unwrap();
     assert!(done.status.success(), "{program} {arguments:?}: {}", told(&done));
 }
@@ -250,66 +250,6 @@ fn an_overlay_that_is_attached_or_piped_in_is_warned_of() {
         let said = told(&output);
         assert_eq!((output.status.code(), said.contains("it is no disk")), (Some(0), is_warned), "{said}");
     }
-}
-
-/// Makes a VHDX look as its writer leaves it who dies with an entry in the log.
-fn open_log(path: &Path) {
-    let mut image = std::fs::read(path).unwrap();
-    let log = u64::from_le_bytes(image[0x1_0048..0x1_0050].try_into().unwrap()) as usize;
-    let size = (image.len() as u64).to_le_bytes();
-    for header in [0x1_0000, 0x2_0000] {
-        image[header + 48..header + 64].fill(0x11);
-        sum(&mut image[header..header + 4096]);
-    }
-    let entry = [
-        &b"loge"[..],
-        &[0; 4],
-        &4096_u32.to_le_bytes(),
-        &[0; 4],
-        &1_u64.to_le_bytes(),
-        &[0; 8],
-        &[0x11; 16],
-        &size,
-        &size,
-    ];
-    let entry = entry.concat();
-    image[log..log + 4096].fill(0);
-    image[log..log + entry.len()].copy_from_slice(&entry);
-    sum(&mut image[log..log + 4096]);
-    std::fs::write(path, image).unwrap();
-}
-
-/// Sets the CRC-32C at offset 4, which is computed with zeros there.
-fn sum(structure: &mut [u8]) {
-    structure[4..8].fill(0);
-    let mut crc = u32::MAX;
-    for byte in structure.iter() {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
-    }
-    structure[4..8].copy_from_slice(&(!crc).to_le_bytes());
-}
-
-#[test]
-fn a_vhdx_with_an_open_log_is_read_after_what_the_refusal_says() {
-    let Some(site) = site() else { return };
-    std::fs::write(site.path("base.raw"), noise(11, 4 * MIB)).unwrap();
-    run(&site, "qemu-img", &["convert", "-f", "raw", "-O", "vhdx", "base.raw", "a.vhdx"]);
-    open_log(&site.path("a.vhdx"));
-    let before = std::fs::read(site.path("a.vhdx")).unwrap();
-    let said = refused(&site, &["a.vhdx"]);
-    let line = said
-        .split_once("Do so with a copy: ")
-        .and_then(|(_, line)| line.split_once("; and back up"))
-        .unwrap()
-        .0;
-    run(&site, "sh", &["-ec", line]);
-    assert!(std::fs::read(site.path("a.vhdx")).unwrap() == before);
-    assert_eq!(saved(&site, &["COPY.vhdx"]).0, Some(0));
-    site.succeed(&["restore", "web01:latest:disk0", "--target", "out"]);
-    assert!(std::fs::read(site.path("out")).unwrap() == std::fs::read(site.path("base.raw")).unwrap());
 }
 
 /// What an administrator reads, and what has to be in it.

@@ -56,4 +56,5 @@ mod suspicion;
 mod targets;
 mod tls;
 mod unsteady;
+mod vhdx_log;
 mod words;

@@ -17,6 +17,11 @@ const VHD_FOOTER_BYTES: u64 = 512;
 const VHD_TYPE: u64 = 60;
 const VHD_FIXED: u64 = 2;
 const VHD_DYNAMIC: u64 = 3;
+/// Where a VHDX has its first table of regions, the id of the region of metadata, and that of the parameters in it.
+const VHDX_REGIONS: u64 = 192 << 10;
+const VHDX_METADATA: u128 = 0x6e88_0f05_5f57_feb8_4b9a_4790_8b7c_a206;
+const VHDX_PARAMETERS: u128 = 0x6be7_44aa_f033_b6b3_4d43_fa36_caa1_6737;
+const VHDX_HAS_PARENT: u64 = 2;
 
 /// Where the data start, and so many blocks; and behind the block with the highest place.
 pub(super) fn vdi(file: &dyn Disk) -> Result<Needed> {
@@ -135,10 +140,33 @@ pub(super) fn vhd(file: &dyn Disk) -> Result<Needed> {
     Ok(Ok(end))
 }
 
-/// QEMU compares each place with the file's length, but rounds that up to whole sectors.
+/// QEMU compares each place with the file's length, but rounds that up to whole sectors. It refuses a disk that stands on another
+/// one (`.avhdx`), without a word why.
 pub(super) fn vhdx(file: &dyn Disk) -> Result<Needed> {
-    match &number!(Numbers(file).bytes::<8>(0)) {
-        b"vhdxfile" => Ok(Ok(file.size_bytes().next_multiple_of(SECTOR_BYTES))),
-        _ => NOT_ONE,
+    let length_bytes = file.size_bytes().next_multiple_of(SECTOR_BYTES);
+    let file = Numbers(file);
+    if &number!(file.bytes::<8>(0)) != b"vhdxfile" {
+        return NOT_ONE;
     }
+    let regions = number!(file.u32(VHDX_REGIONS + 8));
+    let Some(region) = number!(file.row(VHDX_REGIONS + 16, regions, VHDX_METADATA)) else {
+        return Ok(Ok(length_bytes));
+    };
+    let metadata = u64::from_le_bytes(region);
+    let items =
+        number!(file.bytes::<2>(metadata.saturating_add(10)).map(|read| read.map(u16::from_le_bytes)));
+    let Some([place @ .., _, _, _, _]) =
+        number!(file.row(metadata.saturating_add(32), u64::from(items), VHDX_PARAMETERS))
+    else {
+        return Ok(Ok(length_bytes));
+    };
+    let parameters = metadata.saturating_add(u64::from(u32::from_le_bytes(place)));
+    let bits = number!(file.u32(parameters.saturating_add(4)));
+    Ok(match bits & VHDX_HAS_PARENT {
+        0 => Ok(length_bytes),
+        _ => Err(
+            "it is a differencing VHDX (.avhdx), which holds only what differs from another disk; merge its checkpoint into \
+                  that first",
+        ),
+    })
 }
