@@ -112,9 +112,7 @@ pub(crate) fn is_inner() -> bool {
 
 /// Runs the named test of this binary again as a user without rights: root may open everything.
 pub(crate) fn repeat_as_nobody(test: &str) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture"]).env(INNER, "1").current_dir("/").uid(NOBODY).gid(NOBODY);
-    match command.output() {
+    match again(test).current_dir("/").uid(NOBODY).gid(NOBODY).output() {
         Ok(output) => assert_passed(test, &output),
         Err(error) => skip(&format!("cannot run {test} as another user: {error}")),
     }
@@ -122,9 +120,14 @@ pub(crate) fn repeat_as_nobody(test: &str) {
 
 /// Runs the named test of this binary again in a process of its own, so that what it takes can be measured.
 pub(crate) fn repeat_alone(test: &str) {
+    assert_passed(test, &again(test).output().unwrap());
+}
+
+/// The named test of this binary as the copy of itself.
+pub(crate) fn again(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]).env(INNER, "1");
-    assert_passed(test, &command.output().unwrap());
+    command
 }
 
 /// How long the processor worked for this thread: unlike a clock, it does not count what other programs took.

@@ -16,6 +16,9 @@ use super::error::Fault;
 use super::tls::{Encrypted, TlsClient, client};
 use super::uri::{Address, NbdUri};
 
+/// How late a call may come back on a machine that is busy.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Makes connections to an address.
 pub(super) struct Sockets {
     address: Address,
@@ -118,12 +121,24 @@ impl Socket {
         self.stream.be_patient(patience)
     }
 
-    /// What a system call gave: silence has one name, and so has a deadline that is over.
-    fn judge(&self, result: io::Result<usize>) -> io::Result<usize> {
+    /// What a system call that began then gave: silence has one name, and so has a deadline that is over.
+    fn judge(&mut self, began: Instant, result: io::Result<usize>) -> io::Result<usize> {
+        let now = Instant::now();
+        // The kernel ends a call in time. One that took longer was held up with us, by a stop signal or a freezer: the silence
+        // was ours, and the server has its time again.
+        if now.saturating_duration_since(began) > self.patience.saturating_add(LATE) {
+            self.progress();
+            return match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(io::ErrorKind::Interrupted.into())
+                }
+                other => other,
+            };
+        }
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ if Instant::now() > self.deadline => Err(io::ErrorKind::TimedOut.into()),
+            _ if now > self.deadline => Err(io::ErrorKind::TimedOut.into()),
             other => other,
         }
     }
@@ -131,21 +146,23 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
         let result = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
         };
-        self.judge(result)
+        self.judge(began, result)
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let began = Instant::now();
         let result = match &mut self.stream {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
         };
-        self.judge(result)
+        self.judge(began, result)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -213,5 +230,52 @@ impl Channel for Line {
 
     fn patience_seconds(&self) -> u64 {
         self.patience.as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::thread::sleep;
+
+    use super::*;
+    use crate::testing::is_inner;
+
+    const PLACE: &str = "SANCERRE_INNER_PLACE";
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn read_two() {
+        let path = std::env::var_os(PLACE).unwrap();
+        let options = NbdOptions::default();
+        let sockets = Sockets::new(&NbdUri::unix(path.into(), ""), &options).unwrap();
+        sockets.connect(PATIENCE).unwrap().receive(&mut [0; 2]).unwrap();
+    }
+
+    /// Stopped between two bytes for longer than the server has for both: Ctrl-Z, a freezer.
+    #[test]
+    fn a_program_that_stood_still_does_not_blame_the_server() {
+        if is_inner() {
+            return read_two();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut inner =
+            crate::testing::again("nbd::socket::tests::a_program_that_stood_still_does_not_blame_the_server")
+                .env(PLACE, &path)
+                .spawn()
+                .unwrap();
+        let mut stream = listener.accept().unwrap().0;
+        stream.write_all(b"a").unwrap();
+        let id = inner.id().to_string();
+        let signal = |name: &str| assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        sleep(PATIENCE / 4);
+        signal("-STOP");
+        sleep(PATIENCE * 2);
+        signal("-CONT");
+        sleep(PATIENCE / 4);
+        stream.write_all(b"b").unwrap();
+        assert!(inner.wait().unwrap().success());
     }
 }
