@@ -130,6 +130,16 @@ pub(crate) fn again(test: &str) -> Command {
     command
 }
 
+/// Has a process stand still for a while, in the middle of what it waits for.
+pub(crate) fn stand_still(child: &std::process::Child, time: std::time::Duration) {
+    let signal = |name: &str| run("kill", &[name, &child.id().to_string()]).unwrap();
+    std::thread::sleep(time / 8);
+    signal("-STOP");
+    std::thread::sleep(time);
+    signal("-CONT");
+    std::thread::sleep(time / 8);
+}
+
 /// How long the processor worked for this thread: unlike a clock, it does not count what other programs took.
 pub(crate) fn worked() -> std::time::Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();

@@ -98,9 +98,15 @@ impl Lane {
     /// # Errors
     /// When none comes.
     pub fn receive(&mut self) -> Result<&[u8], Trouble> {
-        let begun = Instant::now();
-        let (_, length) = retry_on_intr(|| recv(&self.socket, self.packet.as_mut_slice(), RecvFlags::TRUNC))?;
-        self.waited = self.waited.saturating_add(begun.elapsed());
+        let (length, took) = loop {
+            let begun = Instant::now();
+            match recv(&self.socket, self.packet.as_mut_slice(), RecvFlags::TRUNC) {
+                // A signal that stopped us, and let us go on: that time is ours, and not the child's.
+                Err(Errno::INTR) => {}
+                received => break (received?.1, begun.elapsed()),
+            }
+        };
+        self.waited = self.waited.saturating_add(took);
         // Packets that come one by one have no more time together than one that does not come.
         if self.patience.is_some_and(|patience| self.waited > patience) {
             return Err(Trouble::Silent);
@@ -135,5 +141,29 @@ impl Lane {
             return Err(Trouble::Lie("a packet that is too long"));
         }
         Ok((self.packet.get(..received.bytes).unwrap_or_default(), passed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::testing::{again, is_inner, stand_still};
+
+    #[test]
+    fn a_program_that_stood_still_does_not_blame_its_child() {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if is_inner() {
+            let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
+            Lane::new(socket, Some(PATIENCE)).unwrap().receive().unwrap();
+            return;
+        }
+        let (ours, theirs) = pair().unwrap();
+        let test = "confined::channel::tests::a_program_that_stood_still_does_not_blame_its_child";
+        let mut inner = again(test).stdin(theirs).spawn().unwrap();
+        stand_still(&inner, PATIENCE * 2);
+        Lane::new(ours, None).unwrap().send(b"a", None).unwrap();
+        assert!(inner.wait().unwrap().success());
     }
 }

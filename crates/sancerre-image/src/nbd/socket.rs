@@ -236,11 +236,9 @@ impl Channel for Line {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
-    use std::process::Command;
-    use std::thread::sleep;
 
     use super::*;
-    use crate::testing::is_inner;
+    use crate::testing::{again, is_inner, stand_still};
 
     const PLACE: &str = "SANCERRE_INNER_PLACE";
     const PATIENCE: Duration = Duration::from_secs(1);
@@ -268,13 +266,7 @@ mod tests {
                 .unwrap();
         let mut stream = listener.accept().unwrap().0;
         stream.write_all(b"a").unwrap();
-        let id = inner.id().to_string();
-        let signal = |name: &str| assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-        sleep(PATIENCE / 4);
-        signal("-STOP");
-        sleep(PATIENCE * 2);
-        signal("-CONT");
-        sleep(PATIENCE / 4);
+        stand_still(&inner, PATIENCE * 2);
         stream.write_all(b"b").unwrap();
         assert!(inner.wait().unwrap().success());
     }
