@@ -26,7 +26,7 @@ use probe::Speed;
 /// Say how long it would take until machines are back.
 ///
 /// What a restore would fetch is known exactly, from the maps. How fast that goes is measured: some of the largest disk is
-/// fetched and thrown away, and some bytes are written to --storage and removed. So a store that became slow, or a disk that did, is seen on the
+/// restored into nothing, and again into a file in --storage, which is removed. So a store that became slow, or a disk that did, is seen on the
 /// day and not on the worst one. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -53,7 +53,7 @@ pub(crate) struct Rto {
     /// The directory they would be restored into; a file is written there, and removed
     #[arg(long, value_name = "DIR")]
     storage: Option<PathBuf>,
-    /// How long to measure at most
+    /// How long to measure the store, and the storage, at most
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "30s")]
     probe: u64,
 }
@@ -70,6 +70,8 @@ struct Machine {
     vm: String,
     snapshot: String,
     need: RestoreNeed,
+    /// Until its manifest and its maps were read.
+    prepare: Duration,
     /// With all that it waits for.
     answers: Option<Duration>,
     complete: Duration,
@@ -87,7 +89,6 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
     let log = repository::load_log(context, &repository).await?;
     let (needs, speed) = until_signal(measured(&repository, &log, &options, context)).await?;
     let machines = reckoned(needs, &speed, opened);
-    let all = sum(&machines);
     let complete = machines.last().map(|machine| machine.whole_after).unwrap_or_default();
     say(&machines, &speed, context)?;
     let is_over = options.target.is_some_and(|target| complete > Duration::from_secs(target));
@@ -96,7 +97,7 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
             "over the target: {} of {}; {}",
             duration(complete),
             duration(Duration::from_secs(target)),
-            speed.limit(&all)
+            speed.limit()
         ));
     }
     let summary = [
@@ -105,8 +106,8 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
         ("complete_seconds", json!(seconds(complete))),
         ("target_seconds", json!(options.target)),
         ("fetch_bytes_per_second", json!(speed.fetched as u64)),
-        ("write_bytes_per_second", json!(speed.written.map(|rate| rate as u64))),
-        ("limit", json!(speed.limit(&all))),
+        ("write_bytes_per_second", json!(speed.written().map(|rate| rate as u64))),
+        ("limit", json!(speed.limit())),
         ("is_over", json!(is_over)),
         ("duration_seconds", json!(seconds(started.elapsed()))),
     ];
@@ -126,6 +127,7 @@ async fn measured(
     let mut machines = Vec::<Machine>::with_capacity(wanted.len());
     let mut largest: Option<(u64, SnapshotReader, String)> = None;
     for (selector, after) in &wanted {
+        let begun = Instant::now();
         let reader = restore::open_in(repository, selector, context).await?;
         let mut need = RestoreNeed::default();
         let mut disk: Option<(u64, String)> = None;
@@ -143,6 +145,7 @@ async fn measured(
             vm: reader.vm().to_string(),
             snapshot: reader.manifest().session.intent.to_string(),
             need,
+            prepare: begun.elapsed(),
             answers: drilled.zip(waits).map(|(drilled, waits)| drilled.saturating_add(waits)),
             complete: Duration::ZERO,
             whole_after: Duration::ZERO,
@@ -190,20 +193,11 @@ fn answers(log: &Log, drills: &[DrillRecord], reader: &SnapshotReader) -> Option
 fn reckoned(mut machines: Vec<Machine>, speed: &Speed, opened: Duration) -> Vec<Machine> {
     let mut sum = opened;
     for machine in &mut machines {
-        machine.complete = speed.time(&machine.need);
+        machine.complete = machine.prepare.saturating_add(speed.time(&machine.need));
         sum = sum.saturating_add(machine.complete);
         machine.whole_after = sum;
     }
     machines
-}
-
-/// What all of them need.
-fn sum(machines: &[Machine]) -> RestoreNeed {
-    machines.iter().fold(RestoreNeed::default(), |sum, Machine { need, .. }| RestoreNeed {
-        data_bytes: sum.data_bytes.saturating_add(need.data_bytes),
-        fetch_bytes: sum.fetch_bytes.saturating_add(need.fetch_bytes),
-        requests: sum.requests.saturating_add(need.requests),
-    })
 }
 
 fn say(machines: &[Machine], speed: &Speed, context: &Context) -> Result<(), Failure> {
@@ -231,8 +225,8 @@ fn say(machines: &[Machine], speed: &Speed, context: &Context) -> Result<(), Fai
     context.output.message(&format!(
         "measured: {}/s fetched{}; {}",
         size(speed.fetched as u64),
-        speed.written.map_or_else(String::new, |rate| format!(", {}/s written", size(rate as u64))),
-        speed.limit(&sum(machines))
+        speed.written().map_or_else(String::new, |rate| format!(", {}/s written", size(rate as u64))),
+        speed.limit()
     ));
     Ok(())
 }
