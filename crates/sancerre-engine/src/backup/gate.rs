@@ -70,3 +70,35 @@ async fn same_leaf(map: &MapReader, member: &Member, number: u64, entries: &[Lea
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::catalogue::Catalogue;
+    use crate::restore::open;
+    use crate::restore::tests::support::{SparseDisk, TestRepo, noise};
+
+    #[tokio::test]
+    async fn a_leaf_that_reads_otherwise_than_it_was_written_is_found() {
+        let repo = TestRepo::new().await;
+        let snapshot = repo.back_up(SparseDisk::of(&noise(1, 1 << 20))).await;
+        let log = Log::load(&repo.repository).await.unwrap();
+        let (catalogue, _) = Catalogue::load_all(&repo.repository, &log).await.unwrap();
+        let frames = Arc::new(Frames::new(&repo.repository, &log, &catalogue));
+        let reader = open(&repo.repository, &log, snapshot).await.unwrap();
+        let member = reader.member("disk0").unwrap();
+        let map = MapReader::new(frames, member).unwrap();
+        let leaf = map.node(0, 0).await.unwrap().unwrap();
+        let Node::Leaf(written) = &leaf.node else { panic!("{:?}", leaf.node) };
+        same_leaf(&map, member, 0, written).await.unwrap();
+        let mut others = vec![written[1..].to_vec(), Vec::new(), written.clone(), written.clone()];
+        others[2][0].offset_bytes += 1;
+        others[3][0].place = written[1].place;
+        for other in others {
+            let error = same_leaf(&map, member, 0, &other).await.unwrap_err();
+            assert!(matches!(error, Error::Bug { .. }), "{error}");
+        }
+        // A leaf that is not there.
+        same_leaf(&map, member, 1, written).await.unwrap_err();
+    }
+}

@@ -251,7 +251,7 @@ fn keep(rules: &Rules, group: &[&Candidate]) -> Vec<Vec<Keep>> {
         (Period::Month, rules.monthly),
         (Period::Year, rules.yearly),
     ];
-    for (period, number) in periods.into_iter().filter(|(_, number)| *number > 0) {
+    for (period, number) in periods {
         // In log order, so the first of a period stays its representative whoever comes later.
         let mut firsts: BTreeMap<String, usize> = BTreeMap::new();
         for (at, time, _) in &counted {

@@ -206,6 +206,71 @@ fn revoke(entry: &LogEntry) -> Option<(&Name, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::restore::tests::support::{SparseDisk, TestRepo, noise};
+
+    const SIZE: usize = 3 << 20;
+
+    /// A repository with two snapshots that share nothing, and the packs that the first one needs.
+    async fn two() -> (TestRepo, Log, Vec<SessionId>, BTreeSet<PackName>) {
+        let repo = TestRepo::new().await;
+        for seed in [1, 2] {
+            repo.back_up(SparseDisk::of(&noise(seed, SIZE))).await;
+        }
+        let log = Log::load(&repo.repository).await.unwrap();
+        let sessions: Vec<SessionId> = log.committed().map(|snapshot| snapshot.session()).collect();
+        let first = log.committed().next().unwrap().uses().unwrap();
+        let needed = Moves::below(&log, Log::END).packs(&first);
+        (repo, log, sessions, needed)
+    }
+
+    fn assert_names(error: &Error, snapshot: &Snapshot<'_>, pack: PackName) {
+        let words = error.to_string();
+        let pack = format!("pack {}/{}", pack.session, pack.ordinal);
+        assert!(matches!(error, Error::Object { .. }), "{words}");
+        assert!(words.contains(&snapshot.id().to_string()) && words.contains(&pack), "{words}");
+        assert!(words.contains("nothing was deleted"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn no_pack_goes_that_a_snapshot_needs() {
+        let (repo, log, _, needed) = two().await;
+        let snapshots: Vec<Snapshot<'_>> = log.committed().collect();
+        let moves = Moves::below(&log, Log::END);
+        let proven = |snapshots: &[Snapshot<'_>], doomed: &BTreeSet<PackName>| {
+            prove(&repo.repository, &log, (&moves, snapshots), doomed)
+        };
+        assert!(needed.len() > 1);
+        for pack in &needed {
+            let doomed = BTreeSet::from([*pack]);
+            assert_names(&proven(&snapshots, &doomed).unwrap_err(), &snapshots[0], *pack);
+            // The other one needs none of them.
+            proven(&snapshots[1..], &doomed).unwrap();
+        }
+        proven(&snapshots, &BTreeSet::new()).unwrap();
+        proven(&[], &needed).unwrap();
+    }
+
+    #[tokio::test]
+    async fn lists_become_final_only_if_what_they_burn_is_needed_by_nothing_that_stays() {
+        let (repo, log, sessions, needed) = two().await;
+        let present = Present::load(&repo.repository).await.unwrap();
+        let gc = log.entries().map(|entry| entry.session.number).max().unwrap() + 1;
+        let snapshot = log.committed().next().unwrap();
+        for pack in needed {
+            let mut lists = GcLists::default();
+            lists.dead.insert_pack(pack);
+            let judged = |lists: &GcLists, gc, present: &Present| {
+                before_commit(&repo.repository, &log, (gc, lists), present)
+            };
+            assert_names(&judged(&lists, gc, &present).unwrap_err(), &snapshot, pack);
+            // What the store does not have is not deleted.
+            judged(&lists, gc, &Present::default()).unwrap();
+            lists.forgotten = vec![sessions[1]];
+            judged(&lists, gc, &present).unwrap_err();
+            lists.forgotten = vec![sessions[0]];
+            judged(&lists, gc, &present).unwrap();
+        }
+    }
 
     #[test]
     fn no_list_burns_what_heals_a_snapshot() {

@@ -259,11 +259,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        let mut inner =
-            crate::testing::again("nbd::socket::tests::a_program_that_stood_still_does_not_blame_the_server")
-                .env(PLACE, &path)
-                .spawn()
-                .unwrap();
+        let test = "nbd::socket::tests::a_program_that_stood_still_does_not_blame_the_server";
+        let mut inner = again(test).env(PLACE, &path).spawn().unwrap();
         let mut stream = listener.accept().unwrap().0;
         stream.write_all(b"a").unwrap();
         stand_still(&inner, PATIENCE * 2);
