@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guest::{export, node};
-use crate::job::{HydrateError, PASSES, State, dismiss_ended_streams, job_name, let_go};
+use crate::job::{HydrateError, PASSES, Step, dismiss_ended_streams, job_name, let_go};
+use crate::mirror::Mirrored;
 use crate::moving::{Mover, Moving, Switches};
 use crate::qmp::{Qmp, QmpError};
 
@@ -62,12 +63,14 @@ pub fn hydrate(
         loop {
             let is_turn = look(sum(&all));
             let Some(way) = all.get_mut(at) else { break };
-            let state = if is_turn { way.step(&mut qmp, switches)? } else { State::Runs };
-            match state {
-                State::Again => continue,
-                State::Runs => sleep(LOOK),
-                State::Done => break,
-                State::Failed(words) => {
+            let step = match is_turn || way.is_switching() {
+                true => way.step(&mut qmp, switches)?,
+                false => Step::Runs,
+            };
+            match step {
+                Step::Runs => sleep(LOOK),
+                Step::Done => break,
+                Step::Failed(words) => {
                     hydration.unfinished.push((at, words));
                     break;
                 }
@@ -87,7 +90,7 @@ fn sum(all: &[Way]) -> HydrationProgress {
 /// How a disk becomes whole.
 enum Way {
     Stream(Stream),
-    Move(Mover),
+    Move(usize, Mover),
     Whole(u64),
 }
 
@@ -95,23 +98,30 @@ impl Way {
     fn find(qmp: &mut Qmp, number: usize, disk: &Hydrated) -> Result<Self, QmpError> {
         Ok(match disk {
             Hydrated::Overlay => Self::Stream(Stream::find(qmp, number)?),
-            Hydrated::Device(moving) => Self::Move(Mover::new(number, moving.clone())),
+            Hydrated::Device(moving) => Self::Move(number, Mover::new(number, moving.clone())),
             Hydrated::Whole(size_bytes) => Self::Whole(*size_bytes),
         })
     }
 
-    fn step(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<State, HydrateError> {
+    fn step(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<Step, HydrateError> {
         match self {
             Self::Stream(stream) => Ok(stream.step(qmp)?),
-            Self::Move(mover) => mover.step(qmp, switches),
-            Self::Whole(_) => Ok(State::Done),
+            Self::Move(number, mover) => {
+                let device = &mover.device().clone();
+                mover.step(&mut Mirrored { qmp, number: *number, device }, switches)
+            }
+            Self::Whole(_) => Ok(Step::Done),
         }
+    }
+
+    fn is_switching(&self) -> bool {
+        matches!(self, Self::Move(_, mover) if mover.is_switching())
     }
 
     fn size_bytes(&self) -> u64 {
         match self {
             Self::Stream(stream) => stream.size_bytes,
-            Self::Move(mover) => mover.size_bytes(),
+            Self::Move(_, mover) => mover.device().size_bytes,
             Self::Whole(size_bytes) => *size_bytes,
         }
     }
@@ -119,7 +129,7 @@ impl Way {
     fn done_bytes(&self) -> u64 {
         match self {
             Self::Stream(stream) => stream.done_bytes,
-            Self::Move(mover) => mover.done_bytes,
+            Self::Move(_, mover) => mover.done_bytes(),
             Self::Whole(size_bytes) => *size_bytes,
         }
     }
@@ -149,7 +159,7 @@ impl Stream {
     }
 
     /// Looks where it is, and starts what is to be started.
-    fn step(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
+    fn step(&mut self, qmp: &mut Qmp) -> Result<Step, QmpError> {
         let id = job_name(self.number);
         let jobs = qmp.execute("query-jobs", json!({}))?;
         let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job.get("id") == Some(&json!(id))));
@@ -157,21 +167,21 @@ impl Stream {
         let number = |field: &str| job.get(field).and_then(Value::as_u64).unwrap_or_default();
         self.done_bytes = number("current-progress").min(self.size_bytes);
         if job.get("status").and_then(Value::as_str) != Some("concluded") {
-            return Ok(State::Runs);
+            return Ok(Step::Runs);
         }
         let error = job.get("error").and_then(Value::as_str).map(str::to_owned);
         qmp.execute("job-dismiss", json!({ "id": id }))?;
         match error {
-            Some(words) if self.passes >= PASSES => Ok(State::Failed(words)),
-            _ => Ok(State::Runs),
+            Some(words) if self.passes >= PASSES => Ok(Step::Failed(words)),
+            _ => Ok(Step::Runs),
         }
     }
 
     /// Nothing runs for it: it is done, or is to be begun.
-    fn begin(&mut self, qmp: &mut Qmp) -> Result<State, QmpError> {
+    fn begin(&mut self, qmp: &mut Qmp) -> Result<Step, QmpError> {
         if depth(&found(qmp, self.number)?) == 0 {
             self.done_bytes = self.size_bytes;
-            return let_go(qmp, &export(self.number)).map(|()| State::Done);
+            return let_go(qmp, &export(self.number)).map(|()| Step::Done);
         }
         self.passes = self.passes.saturating_add(1);
         // What cannot be read is passed over, and the job fails at its end: all else is there then.
@@ -179,7 +189,7 @@ impl Stream {
             "job-id": job_name(self.number), "device": node(self.number), "on-error": "ignore", "auto-dismiss": false,
         });
         qmp.execute("block-stream", arguments)?;
-        Ok(State::Runs)
+        Ok(Step::Runs)
     }
 }
 

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::guest::PlanError;
+use crate::moving::NotNoted;
 use crate::qmp::{Qmp, QmpError};
 
 /// What names of jobs begin with.
 const JOB: &str = "hydrate-";
 /// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
-pub(crate) const PASSES: u32 = 3;
+pub const PASSES: u32 = 3;
 
 /// Why it did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,9 @@ pub enum HydrateError {
     /// It cannot be told of a device.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// How far a disk is that moves could not be written down. The guest may stand still meanwhile.
-    #[error("{0}")]
-    Noted(String),
+    /// How far a disk is that moves could not be written down.
+    #[error(transparent)]
+    Noted(#[from] NotNoted),
 }
 
 impl From<QmpError> for HydrateError {
@@ -36,12 +37,14 @@ impl From<QmpError> for HydrateError {
     }
 }
 
-/// Where a disk is.
-pub(crate) enum State {
-    /// Something is to be done at once.
-    Again,
+/// How far a disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Something is under way for it.
     Runs,
+    /// Nothing is left to do.
     Done,
+    /// Some of it cannot be had, and why.
     Failed(String),
 }
 

@@ -20,6 +20,7 @@
 mod guest;
 mod hydrate;
 mod job;
+mod mirror;
 mod moving;
 mod qmp;
 mod start;
@@ -27,8 +28,9 @@ mod watch;
 
 pub use guest::{Accelerator, BlockDevice, DiskBus, DiskPlace, GuestDisk, GuestPlan, PlanError};
 pub use hydrate::{Hydrated, Hydration, HydrationProgress, hydrate};
-pub use job::HydrateError;
-pub use moving::{Moving, Switches};
+pub use job::{HydrateError, PASSES, Step};
+pub use mirror::MIRROR_BYTES;
+pub use moving::{Copying, Mover, Moves, Moving, NotNoted, Switches};
 pub use qmp::{Qmp, QmpError};
 pub use start::{StartError, disk_bytes, has_backing, make_overlay, overlay_arguments, start};
 pub use watch::{UpBy, UpWhen, Watched, agent_answers, console, watch};

@@ -1,4 +1,5 @@
-//! A disk that moves from its overlay to a block device while its guest runs: copied by QEMU's mirror, switched at its end.
+//! A disk that moves from its overlay to a block device while its guest runs: copied, and switched over at the end. Whoever runs
+//! the guest, QEMU's monitor or libvirt, is told the same in the same order.
 //!
 //! Until the switch the overlay alone is right, since what the guest flushes is there; afterwards the device alone. Whoever
 //! comes after a crash must know which of the two. Therefore the guest stands still from before the switch until it is written
@@ -7,20 +8,13 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use crate::guest::{BlockDevice, device, export, node};
-use crate::job::{HydrateError, PASSES, State, dismiss_ended_streams, job_name, let_go};
-use crate::qmp::{Qmp, QmpError};
+use crate::guest::BlockDevice;
+use crate::job::{PASSES, Step};
 
 /// Between two looks while the guest stands still.
 const LOOK: Duration = Duration::from_millis(5);
 /// So many looks; then others take their turn.
 const LOOKS: u32 = 400;
-
-/// What a mirror has under way. QEMU asks an export for sixteen things at once: were they all the mirror's, as they would be, the
-/// guest would wait for each of its reads until megabytes have come for the mirror.
-const MIRROR_BYTES: u64 = 2 << 20;
 
 /// A disk that is to move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,129 +35,152 @@ pub trait Switches {
     fn ends(&mut self, number: usize) -> Result<(), String>;
 }
 
+/// How far a disk that moves is could not be written down, and why. The guest may stand still meanwhile.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotNoted(pub String);
+
+/// What copies a disk to its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copying {
+    /// Nothing: it was not begun, or is over. With its words if it failed.
+    Ended(Option<String>),
+    /// It is under way; so many bytes are there.
+    Runs(u64),
+    /// All is there, and what the guest writes goes to both.
+    Ready,
+}
+
+/// Whoever runs a guest, of one of its disks.
+pub trait Moves {
+    /// Why it does not do what it is told.
+    type Error: From<NotNoted>;
+    /// What copies the disk.
+    fn copying(&mut self) -> Result<Copying, Self::Error>;
+    /// Whether the guest's disk is the device by now, and will be when it is started anew.
+    fn is_on_device(&mut self) -> Result<bool, Self::Error>;
+    /// Copies all of it, from the first byte on: what an earlier copy brought is not known. A failed one has left nothing.
+    fn begin(&mut self) -> Result<(), Self::Error>;
+    /// Whether the guest runs, as far as its owner is concerned.
+    fn runs(&mut self) -> Result<bool, Self::Error>;
+    /// Stops the guest; what it flushed is flushed.
+    fn stop(&mut self) -> Result<(), Self::Error>;
+    /// Ends the copy of a guest that stands still: what it wrote last is brought, the device is flushed, and is its disk.
+    fn complete(&mut self) -> Result<(), Self::Error>;
+    /// Lets a guest that stands still go on.
+    fn go_on(&mut self) -> Result<(), Self::Error>;
+    /// Closes the overlay and its export.
+    fn let_go(&mut self) -> Result<(), Self::Error>;
+}
+
 /// One disk on its way.
-pub(crate) struct Mover {
+#[derive(Debug)]
+pub struct Mover {
     number: usize,
     moving: Moving,
-    pub(crate) done_bytes: u64,
+    done_bytes: u64,
     passes: u32,
 }
 
 impl Mover {
-    pub(crate) fn new(number: usize, moving: Moving) -> Self {
+    /// Disk `number` of a guest.
+    pub fn new(number: usize, moving: Moving) -> Self {
         Self { number, moving, done_bytes: 0, passes: 0 }
     }
 
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.moving.device.size_bytes
+    /// Where it goes.
+    pub fn device(&self) -> &BlockDevice {
+        &self.moving.device
+    }
+
+    /// Whether a guest may stand still until something is done: it is nobody's turn then.
+    pub fn is_switching(&self) -> bool {
+        self.moving.switching.is_some()
+    }
+
+    /// How much of it is there.
+    pub fn done_bytes(&self) -> u64 {
+        self.done_bytes
     }
 
     /// Looks where it is, and does what is next.
-    pub(crate) fn step(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<State, HydrateError> {
-        let job = self.job(qmp)?;
-        let word = |field: &str| job.as_ref().and_then(|job| job.get(field)).and_then(Value::as_str);
-        let status = word("status");
-        if matches!(status, None | Some("concluded")) {
-            let error = word("error").map(str::to_owned);
-            if status.is_some() {
-                qmp.execute("job-dismiss", json!({ "id": job_name(self.number) }))?;
+    pub fn step<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
+        match guest.copying()? {
+            Copying::Ended(error) => self.ended(guest, error, switches),
+            Copying::Runs(done_bytes) => {
+                self.done_bytes = done_bytes.min(self.device().size_bytes);
+                Ok(Step::Runs)
             }
-            return match self.is_on_device(qmp)? {
-                true => self.arrive(qmp, switches),
-                false => self.begin(qmp, error),
-            };
-        }
-        let progress = job.as_ref().and_then(|job| job.get("current-progress")).and_then(Value::as_u64);
-        self.done_bytes = progress.unwrap_or_default().min(self.size_bytes());
-        match status {
-            Some("ready") => self.switch(qmp, switches),
-            _ => Ok(State::Runs),
-        }
-    }
-
-    fn job(&self, qmp: &mut Qmp) -> Result<Option<Value>, QmpError> {
-        let id = json!(job_name(self.number));
-        let jobs = qmp.execute("query-jobs", json!({}))?;
-        Ok(jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job.get("id") == Some(&id))).cloned())
-    }
-
-    /// Whether the guest's disk is the device by now.
-    fn is_on_device(&self, qmp: &mut Qmp) -> Result<bool, QmpError> {
-        dismiss_ended_streams(qmp)?;
-        let drives = qmp.execute("query-block", json!({}))?;
-        let has = |name: String| {
-            let name = json!(name);
-            let node = |drive: &Value| drive.get("inserted").and_then(|node| node.get("node-name")).cloned();
-            drives
-                .as_array()
-                .is_some_and(|drives| drives.iter().any(|drive| node(drive).as_ref() == Some(&name)))
-        };
-        match (has(node(self.number)), has(device(self.number))) {
-            (true, false) => Ok(false),
-            (false, true) => Ok(true),
-            _ => {
-                Err(QmpError::Odd(format!("of the guest's disk {} it is not clear where it is", self.number)))
+            Copying::Ready => {
+                self.done_bytes = self.device().size_bytes;
+                self.switch(guest, switches)
             }
         }
     }
 
-    /// Copies all of it, from the first byte on. What an earlier mirror copied it does not know.
-    fn begin(&mut self, qmp: &mut Qmp, error: Option<String>) -> Result<State, HydrateError> {
+    /// Nothing copies: it has arrived, or is to be begun.
+    fn ended<G: Moves>(
+        &mut self,
+        guest: &mut G,
+        error: Option<String>,
+        switches: &mut dyn Switches,
+    ) -> Result<Step, G::Error> {
+        match guest.is_on_device()? {
+            true => self.arrive(guest, switches),
+            false => self.begin(guest, error),
+        }
+    }
+
+    fn begin<G: Moves>(&mut self, guest: &mut G, error: Option<String>) -> Result<Step, G::Error> {
         // A switch that failed: the guest goes on from its overlay.
         if self.moving.switching == Some(true) {
-            qmp.execute("cont", json!({}))?;
+            guest.go_on()?;
         }
-        if let Some(words) = error.filter(|_| self.passes >= PASSES) {
-            return Ok(State::Failed(words));
+        match error {
+            Some(words) if self.passes >= PASSES => return Ok(Step::Failed(words)),
+            Some(_) => {}
+            None => self.passes = 0,
         }
         self.passes = self.passes.saturating_add(1);
         self.done_bytes = 0;
-        let target = device(self.number);
-        // What an earlier try left.
-        let_go(qmp, &target)?;
-        qmp.execute("blockdev-add", self.moving.device.node(self.number)?)?;
-        let arguments = json!({
-            "job-id": job_name(self.number), "device": node(self.number), "target": target, "sync": "full", "buf-size": MIRROR_BYTES,
-            "on-source-error": "report", "on-target-error": "report", "auto-dismiss": false,
-        });
-        qmp.execute("blockdev-mirror", arguments)?;
-        Ok(State::Runs)
+        guest.begin().map(|()| Step::Runs)
     }
 
     /// The copy has caught up: the guest is stopped, and its disk is the device.
-    fn switch(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<State, HydrateError> {
+    fn switch<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
         let runs = match self.moving.switching {
             Some(runs) => runs,
-            None => qmp.execute("query-status", json!({}))?.get("running") == Some(&json!(true)),
+            None => guest.runs()?,
         };
-        switches.begins(self.number, runs).map_err(HydrateError::Noted)?;
+        switches.begins(self.number, runs).map_err(NotNoted)?;
         self.moving.switching = Some(runs);
-        // It flushes all disks. The mirror copies what the guest wrote last, and flushes the device, before it is complete.
-        qmp.execute("stop", json!({}))?;
-        qmp.execute("job-complete", json!({ "id": job_name(self.number) }))?;
+        guest.stop()?;
+        if let Err(error) = guest.complete() {
+            // Where nothing became of it the guest need not wait for somebody who finds out why.
+            if runs && matches!(guest.copying(), Ok(Copying::Ready)) {
+                guest.go_on()?;
+            }
+            return Err(error);
+        }
         for _ in 0..LOOKS {
-            let job = self.job(qmp)?;
-            let status = job.as_ref().and_then(|job| job.get("status")).and_then(Value::as_str);
-            if matches!(status, None | Some("concluded")) {
-                return Ok(State::Again);
+            if let Copying::Ended(error) = guest.copying()? {
+                return self.ended(guest, error, switches);
             }
             sleep(LOOK);
         }
-        Ok(State::Runs)
+        Ok(Step::Runs)
     }
 
     /// Its disk is the device: that is written down before the guest goes on.
-    fn arrive(&mut self, qmp: &mut Qmp, switches: &mut dyn Switches) -> Result<State, HydrateError> {
-        switches.is_there(self.number).map_err(HydrateError::Noted)?;
+    fn arrive<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
+        switches.is_there(self.number).map_err(NotNoted)?;
         if self.moving.switching == Some(true) {
-            qmp.execute("cont", json!({}))?;
+            guest.go_on()?;
         }
-        for name in [node(self.number), export(self.number)] {
-            let_go(qmp, &name)?;
-        }
-        switches.ends(self.number).map_err(HydrateError::Noted)?;
-        self.done_bytes = self.size_bytes();
-        Ok(State::Done)
+        guest.let_go()?;
+        switches.ends(self.number).map_err(NotNoted)?;
+        self.done_bytes = self.device().size_bytes;
+        Ok(Step::Done)
     }
 }
 

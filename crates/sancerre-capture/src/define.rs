@@ -121,24 +121,40 @@ impl Restored {
             without.push(target);
             return false;
         };
-        disk.attributes.retain(|(name, _)| name != "type");
-        disk.attributes.push(("type".into(), "file".into()));
-        let old = ["source", "backingStore", "mirror", "alias", "transient"];
-        disk.children.retain(|child| !old.contains(&child.name.as_str()));
-        disk.children.push(Element::new("source").with("file", &path.to_string_lossy()));
-        match disk.children.iter_mut().find(|child| child.name == "driver") {
-            Some(driver) => {
-                driver.attributes.retain(|(name, _)| name != "type");
-                driver.attributes.push(("type".into(), (*format).into()));
-            }
-            None => disk.children.push(Element::new("driver").with("name", "qemu").with("type", format)),
-        }
+        put(disk, "file", Element::new("source").with("file", &path.to_string_lossy()), format);
         true
     }
 }
 
-/// Tells libvirt of a machine by a file in a folder, which is removed again: there are passwords in it.
+/// Puts a disk, of one of libvirt's types, onto a source of this format.
+pub(crate) fn put(disk: &mut Element, kind: &str, source: Element, format: &str) {
+    disk.attributes.retain(|(name, _)| name != "type");
+    disk.attributes.push(("type".into(), kind.into()));
+    let old = ["source", "backingStore", "mirror", "alias", "transient"];
+    disk.children.retain(|child| !old.contains(&child.name.as_str()));
+    disk.children.push(source);
+    match disk.children.iter_mut().find(|child| child.name == "driver") {
+        Some(driver) => {
+            driver.attributes.retain(|(name, _)| name != "type");
+            driver.attributes.push(("type".into(), format.into()));
+            // Of qcow2 alone.
+            driver.children.retain(|child| child.name != "metadata_cache" || format == "qcow2");
+        }
+        None => disk.children.push(Element::new("driver").with("name", "qemu").with("type", format)),
+    }
+}
+
+/// Tells libvirt of a machine.
 pub(crate) fn define_text(virsh: &Virsh, folder: &Path, text: &str) -> Result<(), CaptureError> {
+    with_file(folder, text, |path| virsh.call(&["define", "--file", path]))
+}
+
+/// Asks libvirt for something that it is told by a file in a folder, which is removed again: there may be passwords in it.
+pub(crate) fn with_file(
+    folder: &Path,
+    text: &str,
+    ask: impl FnOnce(&str) -> Result<String, CaptureError>,
+) -> Result<(), CaptureError> {
     let path = folder.join(format!(".sancerre-{}.xml", id()));
     let failed = |source| CaptureError::File {
         operation: "write",
@@ -150,9 +166,9 @@ pub(crate) fn define_text(virsh: &Virsh, folder: &Path, text: &str) -> Result<()
     let _ = std::fs::remove_file(&path);
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)?;
-    let defined = virsh.call(&["define", "--file", &path.display().to_string()]);
+    let asked = ask(&path.display().to_string());
     let _ = std::fs::remove_file(&path);
-    defined.map(drop)
+    asked.map(drop)
 }
 
 fn set_text(element: &mut Element, name: &str, text: &str) {

@@ -53,5 +53,5 @@ pub use picture::{Picture, PictureDisk, Pictured, Pull};
 pub use place::default_run_folder;
 pub use pull::Live;
 pub use qemu::{Qemu, QemuDisk};
-pub use recovered::{Lacking, MachineState, PullError, Recovered, Recovering};
+pub use recovered::{FillError, Lacking, MachineState, Recovered, Recovering, Watch, device_xml};
 pub use virsh::Virsh;

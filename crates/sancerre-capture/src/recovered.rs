@@ -1,28 +1,32 @@
 //! A machine of libvirt's that runs before its disks are whole: each is an overlay on its final storage, and stands on an
-//! export until libvirt has copied the rest into it ("block pull").
+//! export until libvirt has copied the rest into it ("block pull"), or all of it to a block device ("block copy").
 //!
 //! ```text
-//! find or define ─> start ─> (block pull of one disk after the other) ─> whole: nothing in its description speaks of the export
+//! find or define ─> start ─> (block pull or copy of one disk after the other) ─> whole: its description speaks of no export
 //! ```
-//! Nothing is remembered: libvirt says whether the machine is there and runs, an image says whether it still stands on
-//! something. Whoever comes after a crash asks, and goes on.
+//! Nothing is remembered here: libvirt says whether the machine is there and runs, an image says whether it still stands on
+//! something. Whoever comes after a crash asks, and goes on. How far a disk is that moves to a device, the caller writes down.
 
+mod copy;
 mod description;
+mod fill;
 mod pull;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sancerre_advice::Setting::MachineName;
+use sancerre_boot::DiskPlace;
 
+pub use self::copy::device_xml;
 pub use self::description::Lacking;
-use self::description::{point_at_images, without_interfaces};
+use self::description::{disk_of, is_same_device, put_on, without_interfaces};
+pub use self::fill::{FillError, Watch};
 pub(crate) use self::pull::BlockJob;
-pub use self::pull::PullError;
 use crate::agent::Agent;
 use crate::define::{Restored, define_text};
 use crate::error::CaptureError;
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineDisk};
 use crate::virsh::Virsh;
 use crate::xml::Element;
 
@@ -31,6 +35,8 @@ use crate::xml::Element;
 pub struct Recovered {
     /// What it was, and where its disks are now: overlays, all of them qcow2.
     pub restored: Restored,
+    /// Devices that an earlier run was about to switch disks to, or did, by target and by all names that they may be defined by.
+    pub switched: Vec<(String, PathBuf)>,
     /// The socket where its disks are served, each under its target.
     pub exports: PathBuf,
     /// Whether it keeps its network.
@@ -131,9 +137,23 @@ impl Recovered {
         }
     }
 
+    /// A device is ours only where an earlier run was about to switch to it: before, another machine may have it.
     fn is_on_our_disks(&self, there: &Machine) -> bool {
-        let has = |path: &Path| there.disks.iter().any(|disk| disk.path == path);
-        !self.restored.disks.is_empty() && self.restored.disks.iter().all(|(_, path, _)| has(path))
+        let has = |(target, path): (&String, &PathBuf)| {
+            let is_one = |disk: &MachineDisk| {
+                disk.path == *path || (disk.target == *target && self.was_switched(target, &disk.path))
+            };
+            there.disks.iter().any(is_one)
+        };
+        let disks = &self.restored.disks;
+        !disks.is_empty() && disks.iter().all(|(target, path, _)| has((target, path)))
+    }
+
+    /// Whether this may be what an earlier run switched a disk to.
+    fn was_switched(&self, target: &str, path: &Path) -> bool {
+        self.switched
+            .iter()
+            .any(|(of, device)| of == target && (device == path || is_same_device(device, path)))
     }
 
     /// Defines the machine.
@@ -152,17 +172,22 @@ impl Recovered {
         Ok(Recovering { virsh, recovered, name, uuid, stops: false, resumed: 0 })
     }
 
-    /// The description with which the machine has its network again, once its disks are whole; none if it kept it, or had none.
+    /// The description with which the machine has its network again, once its disks are whole, at these places; none if it kept
+    /// it, or had none.
     ///
     /// # Errors
     /// Its description cannot be understood.
-    pub fn with_network(&self, uuid: &str) -> Result<Option<String>, CaptureError> {
+    pub fn with_network(&self, uuid: &str, places: &[DiskPlace]) -> Result<Option<String>, CaptureError> {
         let whole = Self { has_network: true, ..self.clone() };
         let (mut element, _) = whole.description()?;
         if self.has_network || !without_interfaces(&mut element.clone()) {
             return Ok(None);
         }
-        point_at_images(&mut element, &self.restored.disks);
+        for ((target, _, _), place) in self.restored.disks.iter().zip(places) {
+            if let Some(disk) = disk_of(&mut element, target) {
+                put_on(disk, place)?;
+            }
+        }
         if element.text_of("uuid").is_none() {
             element.children.insert(0, Element::new("uuid").saying(uuid));
         }
@@ -186,8 +211,7 @@ impl Recovering {
     /// # Errors
     /// What virsh said.
     pub fn state(&self) -> Result<MachineState, CaptureError> {
-        let text = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
-        Ok(match text.trim() {
+        Ok(match self.said_state()?.as_str() {
             // libvirt forgets the reason when a second read fails while the machine is told to go on.
             "paused (I/O error)" | "paused (unknown)" => MachineState::Stands,
             "shut off (crashed)" | "shut off (failed)" => MachineState::Died,
@@ -197,13 +221,24 @@ impl Recovering {
         })
     }
 
-    /// Starts it. Each of its disks stands on its export if its image says so, whatever its description said: a disk that is not
+    /// libvirt's words for it.
+    fn said_state(&self) -> Result<String, CaptureError> {
+        let text = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// Whether it stands still, whoever told it to.
+    fn is_paused(&self) -> Result<bool, CaptureError> {
+        Ok(self.said_state()?.starts_with("paused"))
+    }
+
+    /// Starts it, each disk at its place and on its export if it needs that, whatever its description said: a disk that is not
     /// whole would be zeros without it.
     ///
     /// # Errors
     /// What libvirt says.
-    pub fn start(&mut self, folder: &Path) -> Result<(), CaptureError> {
-        self.redefine(folder)?;
+    pub fn start(&mut self, folder: &Path, places: &[DiskPlace]) -> Result<(), CaptureError> {
+        self.redefine(folder, places)?;
         self.virsh.call(&["start", "--domain", &self.uuid]).map(drop)
     }
 
@@ -225,5 +260,39 @@ impl Recovering {
     fn defined(&self) -> Result<Element, CaptureError> {
         let arguments = ["dumpxml", "--inactive", "--security-info", "--domain", &self.uuid];
         Ok(self.virsh.xml(&self.name, &arguments)?.0)
+    }
+
+    /// Its description as it runs.
+    fn live(&self) -> Result<Element, CaptureError> {
+        Ok(self.virsh.xml(&self.name, &["dumpxml", "--domain", &self.uuid])?.0)
+    }
+
+    /// Whether a disk is defined to be on a device.
+    ///
+    /// # Errors
+    /// What virsh said.
+    pub fn is_defined_on(&self, target: &str, device: &Path) -> Result<bool, CaptureError> {
+        self.is_at(&mut self.defined()?, target, device)
+    }
+
+    /// Whether a disk of the machine that runs is on a device.
+    ///
+    /// # Errors
+    /// What virsh said.
+    pub fn runs_on(&self, target: &str, device: &Path) -> Result<bool, CaptureError> {
+        self.is_at(&mut self.live()?, target, device)
+    }
+
+    fn is_at(&self, element: &mut Element, target: &str, device: &Path) -> Result<bool, CaptureError> {
+        let disk = disk_of(element, target).ok_or_else(|| {
+            CaptureError::Unfit(format!(
+                "{} has no disk {target} any more, as it was recovered with one; define it again",
+                self.name
+            ))
+        })?;
+        let at = disk.child("source").and_then(|source| source.attribute("dev")).map(Path::new);
+        Ok(at.is_some_and(|at| {
+            at == device || is_same_device(at, device) || self.recovered.was_switched(target, at)
+        }))
     }
 }

@@ -5,8 +5,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::hydrate::{Hydrated, Hydration, hydrate};
+use crate::job::HydrateError;
 
 /// What a QEMU with one disk has, as far as it is asked.
 #[derive(Debug, Default)]

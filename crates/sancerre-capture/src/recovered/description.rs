@@ -1,11 +1,14 @@
 //! The description of a machine whose disks stand on exports, without what leads out of this host or belongs to another.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
-use sancerre_boot::has_backing;
+use sancerre_boot::{BlockDevice, DiskPlace};
 
 use super::{Recovered, Recovering};
-use crate::define::define_text;
+use crate::define::{define_text, put};
 use crate::error::CaptureError;
 use crate::xml::Element;
 
@@ -60,15 +63,9 @@ impl Recovered {
 }
 
 impl Recovering {
-    /// Defines the machine again, each disk on its export if its image says that it needs one.
-    pub(super) fn redefine(&mut self, folder: &Path) -> Result<(), CaptureError> {
-        let mut needs = Vec::new();
-        for (target, path, _) in &self.recovered.restored.disks {
-            if stands_on_something(path)? {
-                needs.push(target.clone());
-            }
-        }
-        let told = self.told(&needs, false)?;
+    /// Defines the machine again, each disk at its place, on its export if it needs that.
+    pub(super) fn redefine(&mut self, folder: &Path, places: &[DiskPlace]) -> Result<(), CaptureError> {
+        let told = self.told(places, false)?;
         define_text(&self.virsh, folder, &told.written())?;
         // Whether this libvirt can let a read wait, it says by what it remembers.
         let waits = |element: &Element| {
@@ -81,31 +78,32 @@ impl Recovering {
             }
             false
         };
-        self.stops = !needs.is_empty() && !waits(&self.defined()?);
+        self.stops = places.iter().any(needs_export) && !waits(&self.defined()?);
         if self.stops {
-            let told = self.told(&needs, true)?;
+            let told = self.told(places, true)?;
             define_text(&self.virsh, folder, &told.written())?;
         }
         Ok(())
     }
 
-    /// Its description of now, with the disks that need it on their exports. With `stops` the guest is stopped where it reads
-    /// what is not there, in place of being told of an error.
-    fn told(&self, needs: &[String], stops: bool) -> Result<Element, CaptureError> {
+    /// Its description of now, with its disks at their places. With `stops` the guest is stopped where it reads what is not there,
+    /// in place of being told of an error.
+    fn told(&self, places: &[DiskPlace], stops: bool) -> Result<Element, CaptureError> {
         let problem = |problem| CaptureError::Xml { what: self.name.clone(), problem };
         let before = Element::parse(&self.recovered.restored.xml).map_err(problem)?;
         let mut element = self.defined()?;
-        for (disk, target) in disks_of(&mut element) {
-            if !self.recovered.restored.disks.iter().any(|(ours, _, _)| *ours == target) {
-                continue;
+        for ((target, _, _), place) in self.recovered.restored.disks.iter().zip(places) {
+            let Some(disk) = disk_of(&mut element, target) else { continue };
+            put_on(disk, place)?;
+            let needs = needs_export(place);
+            if needs {
+                set_backing(disk, Some(export(&self.recovered.exports, target)));
             }
-            let needs = needs.contains(&target);
-            set_backing(disk, needs.then(|| export(&self.recovered.exports, &target)));
             for driver in disk.children.iter_mut().filter(|child| child.name == "driver") {
                 driver.attributes.retain(|(name, _)| !ON_ERROR.contains(&name.as_str()));
                 driver.attributes.extend(match needs && stops {
                     true => ON_ERROR.map(|name| (name.to_owned(), "stop".to_owned())).to_vec(),
-                    false => policies(&before, &target),
+                    false => policies(&before, target),
                 });
             }
         }
@@ -113,9 +111,59 @@ impl Recovering {
     }
 }
 
-/// Whether an image stands on another.
-pub(super) fn stands_on_something(path: &Path) -> Result<bool, CaptureError> {
-    has_backing(path).map_err(|error| CaptureError::Unfit(error.to_string()))
+fn needs_export(place: &DiskPlace) -> bool {
+    matches!(place, DiskPlace::Overlay { needs_export: true, .. })
+}
+
+/// Puts a disk at its place, without its export. What is there already keeps what somebody said of it since.
+pub(super) fn put_on(disk: &mut Element, place: &DiskPlace) -> Result<(), CaptureError> {
+    let source = disk.child("source");
+    let at = |name: &str| source.and_then(|source| source.attribute(name)).map(Path::new);
+    match place {
+        DiskPlace::Overlay { path, .. } if at("file") != Some(path.as_path()) => {
+            let source = Element::new("source").with("file", &path.to_string_lossy());
+            put(disk, "file", source, "qcow2");
+        }
+        DiskPlace::Device(device) if !at("dev").is_some_and(|at| is_same_device(at, &device.path)) => {
+            put(disk, "block", on_device(device)?, "raw");
+        }
+        DiskPlace::Overlay { .. } | DiskPlace::Device(_) => {}
+        DiskPlace::Nowhere => {
+            return Err(CaptureError::Unfit(
+                "a recovered disk that is kept nowhere; please report it".into(),
+            ));
+        }
+    }
+    set_backing(disk, None);
+    Ok(())
+}
+
+/// A device as libvirt is told of it. It may be larger than the disk, which the guest must not see.
+pub(super) fn on_device(device: &BlockDevice) -> Result<Element, CaptureError> {
+    let path = &device.path;
+    let bytes = File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0)));
+    let bytes = bytes.map_err(|source| CaptureError::File {
+        operation: "look at",
+        path: path.clone(),
+        source,
+        advice: "is its volume active?".into(),
+    })?;
+    let source = Element::new("source").with("dev", &path.to_string_lossy());
+    if bytes == device.size_bytes {
+        return Ok(source);
+    }
+    let slice = Element::new("slice").with("type", "storage").with("offset", "0");
+    let slice = slice.with("size", &device.size_bytes.to_string());
+    Ok(source.holding(Element::new("slices").holding(slice)))
+}
+
+/// Whether two names are of one block device.
+pub(super) fn is_same_device(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| {
+        let found = path.metadata().ok().filter(|found| found.file_type().is_block_device())?;
+        Some(found.rdev())
+    };
+    number(one).is_some_and(|one| number(other) == Some(one))
 }
 
 /// What was said of a disk before.
@@ -137,19 +185,15 @@ fn disks_of(element: &mut Element) -> impl Iterator<Item = (&mut Element, String
     })
 }
 
+/// One of them.
+pub(super) fn disk_of<'a>(element: &'a mut Element, target: &str) -> Option<&'a mut Element> {
+    disks_of(element).find(|(_, of)| of == target).map(|(disk, _)| disk)
+}
+
 /// Says what a disk's image stands on. Always: where nothing is said, libvirt looks into the image.
 fn set_backing(disk: &mut Element, backing: Option<Element>) {
     disk.children.retain(|child| child.name != "backingStore");
     disk.children.push(backing.unwrap_or_else(|| Element::new("backingStore")));
-}
-
-/// The images alone: they are whole.
-pub(super) fn point_at_images(element: &mut Element, disks: &[(String, PathBuf, &'static str)]) {
-    for (disk, target) in disks_of(element) {
-        if disks.iter().any(|(ours, _, _)| *ours == target) {
-            set_backing(disk, None);
-        }
-    }
 }
 
 /// An export of ours below a disk.
@@ -202,6 +246,7 @@ fn log_console(devices: &mut Element, path: &Path) {
 mod tests {
     use super::*;
     use crate::define::Restored;
+    use crate::machine::Machine;
 
     const XML: &str = "<domain type='kvm'><name>a</name><uuid>11111111-2222-3333-4444-555555555555</uuid>\
         <cpu mode='host-passthrough'/><devices><emulator>/nowhere/qemu</emulator>\
@@ -214,6 +259,7 @@ mod tests {
         let disks = vec![("vda".into(), "/new/vda.qcow2".into(), "qcow2")];
         Recovered {
             restored: Restored { xml: XML.into(), name: None, disks, nvram: None },
+            switched: Vec::new(),
             exports: "/new/export.sock".into(),
             has_network,
             is_in_software: true,
@@ -246,8 +292,9 @@ mod tests {
     fn its_network_is_kept_if_asked_and_described_otherwise() {
         let (xml, lacking) = recovered(true).written().unwrap();
         assert!(xml.contains("52:54:00:00:00:01") && !lacking.network, "{xml}");
-        assert_eq!(recovered(true).with_network("u").unwrap(), None);
-        let described = recovered(false).with_network("u").unwrap().unwrap();
+        let places = [DiskPlace::Overlay { path: "/new/vda.qcow2".into(), needs_export: false }];
+        assert_eq!(recovered(true).with_network("u", &places).unwrap(), None);
+        let described = recovered(false).with_network("u", &places).unwrap().unwrap();
         assert!(described.contains("52:54:00:00:00:01") && !described.contains("nbd"), "{described}");
         assert!(described.contains("11111111-2222-3333-4444-555555555555"), "{described}");
     }
@@ -255,9 +302,45 @@ mod tests {
     #[test]
     fn what_a_disk_stands_on_is_always_said() {
         let mut element = Element::parse(XML).unwrap();
-        point_at_images(&mut element, &[("vda".into(), "/new/vda.qcow2".into(), "qcow2")]);
-        let disks: Vec<bool> =
-            disks_of(&mut element).map(|(disk, _)| disk.child("backingStore").is_some()).collect();
-        assert_eq!(disks, [true, false]);
+        let disk = disk_of(&mut element, "vda").unwrap();
+        put_on(disk, &DiskPlace::Overlay { path: "/new/vda.qcow2".into(), needs_export: false }).unwrap();
+        let text = disk.written();
+        assert!(text.contains("<backingStore></backingStore>") && text.contains("type=\"file\""), "{text}");
+        assert!(put_on(disk, &DiskPlace::Nowhere).is_err());
+    }
+
+    #[test]
+    fn a_disk_on_a_device_is_raw_and_no_larger_than_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device");
+        std::fs::write(&path, [0; 1024]).unwrap();
+        let on = |size_bytes| DiskPlace::Device(BlockDevice { path: path.clone(), size_bytes });
+        let mut element = Element::parse(XML).unwrap();
+        let disk = disk_of(&mut element, "vda").unwrap();
+        put_on(disk, &on(512)).unwrap();
+        let text = disk.written();
+        let slice = "<slices><slice type=\"storage\" offset=\"0\" size=\"512\"></slice></slices>";
+        for there in ["<disk device=\"disk\" type=\"block\">", "cache=\"none\" type=\"raw\"", slice] {
+            assert!(text.contains(there), "{there}: {text}");
+        }
+        put_on(disk, &on(1024)).unwrap();
+        assert!(!disk.written().contains("slices"), "{}", disk.written());
+        std::fs::remove_file(&path).unwrap();
+        assert!(put_on(disk, &on(1024)).is_err());
+    }
+
+    #[test]
+    fn a_device_is_ours_only_once_it_was_about_to_be_switched_to() {
+        let text = "<domain><name>a</name><uuid>11111111-2222-3333-4444-555555555555</uuid><devices>\
+            <disk type='block'><source dev='/dev/vg/a'/><target dev='vda'/></disk></devices></domain>";
+        let there = Machine::of(text.into()).unwrap();
+        let with = |switched: &[(&str, &str)]| {
+            let switched = switched.iter().map(|(of, path)| ((*of).to_owned(), path.into())).collect();
+            Recovered { switched, ..recovered(false) }.is_on_our_disks(&there)
+        };
+        assert_eq!(
+            [with(&[]), with(&[("vdb", "/dev/vg/a")]), with(&[("vda", "/dev/vg/a")])],
+            [false, false, true]
+        );
     }
 }

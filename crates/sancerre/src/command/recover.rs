@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::future::join_all;
 use sancerre_boot::HydrationProgress;
 use sancerre_engine::monitor::Monitor;
@@ -50,6 +50,7 @@ use libvirt::Identity;
 use machine::Machine;
 use order::Order;
 use plan::Line;
+use state::Hypervisor;
 
 /// Start machines from their snapshots at once, and make their disks whole while they run.
 ///
@@ -61,9 +62,8 @@ use plan::Line;
 #[command(after_help = "\
 In DIR a folder is made that is called like the machine, with its disks (NAME.qcow2).
 
-A block device (a logical volume, a partition) takes a disk as it is, raw, while the guest runs
-(--to qemu, one machine): --storage DIR --storage DEVICE, or DISK=DEVICE for each if the machine has
-several disks. Until the device has all of the disk, what the guest writes lies in DIR; then the
+A block device (a logical volume, a partition) takes a disk as it is, raw, while the guest runs:
+--storage DIR --storage DEVICE, or DISK=DEVICE for each if the machine has several disks. Until the device has all of the disk, what the guest writes lies in DIR; then the
 guest stands still for a moment, goes on from the device, and DIR holds nothing of that disk.
 
 --to qemu starts a guest of its own: console.log, monitor.sock (QMP) and screen.sock (VNC) are in
@@ -80,6 +80,8 @@ disks are filled first. A line is what would stand here for that machine, and ma
   --up SIGN       what says that this one is up: serial:WORDS (serial:login: if nothing is said),
                   agent, port:ADDRESS:PORT, or time:2m
   --up-limit 10m  after so long those that wait for it are started all the same
+  --storage [DISK=]DEVICE, --overwrite
+                  as here, for its disks alone; DIR stands here, and is one for all
 
 Examples:
   sancerre recover web01:latest --to libvirt --storage /srv/guests
@@ -90,7 +92,7 @@ Examples:
   sancerre recover web01:latest --to qemu --storage /srv/guests --print
   sancerre recover --plan hospital.plan --to qemu --storage /srv/guests, with lines such as
     db01:latest --guest-memory 16G
-    web01:latest --after db01 -- -nic bridge,br=br0")]
+    web01:latest --after db01 --storage /dev/vg0/web01 -- -nic bridge,br=br0")]
 pub(crate) struct Recover {
     /// The snapshot: see `sancerre --help`
     #[arg(
@@ -128,15 +130,6 @@ pub(crate) struct Recover {
     guest: GuestOptions,
 }
 
-/// What runs the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Hypervisor {
-    /// libvirt of this host: the machine as it was, of a snapshot by `backup --source libvirt`
-    Libvirt,
-    /// A QEMU of its own
-    Qemu,
-}
-
 impl Recover {
     /// What it writes, in words, and where.
     pub(crate) fn written(&self) -> Vec<(&'static str, PathBuf)> {
@@ -144,13 +137,19 @@ impl Recover {
     }
 
     /// The machines, in the order in which they matter.
-    fn lines(&self) -> Result<Vec<Line>, Failure> {
+    fn lines(&self) -> Result<Vec<(Line, Storage)>, Failure> {
+        let of_one = || {
+            Failure::usage(
+                "with --plan each machine has its own options and devices: write them into its line of the plan",
+            )
+        };
+        let is_of_one = !plan::is_untouched(&self.guest) || self.identity.is_said() || self.overwrite;
+        if self.plan.is_some() && is_of_one {
+            return Err(of_one());
+        }
+        let storage = Storage::parse(&self.storage, self.overwrite)?;
         let lines = match (&self.plan, &self.snapshot) {
-            (Some(_), _) if !plan::is_untouched(&self.guest) || self.identity.is_said() => {
-                return Err(Failure::usage(
-                    "with --plan each guest has its own options: write them into its line of the plan",
-                ));
-            }
+            (Some(_), _) if storage.has_devices() => return Err(of_one()),
             (Some(plan), _) => plan::read(plan)?,
             (None, Some(snapshot)) => vec![Line::only(snapshot, &self.identity, &self.guest, self.trace)],
             (None, None) => return Err(Failure::usage("name a snapshot, or a --plan")),
@@ -159,7 +158,11 @@ impl Recover {
             return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
         }
         lines.iter().try_for_each(|line| self.refuse_foreign(line))?;
-        Ok(lines)
+        let with_storage = |line: Line| match self.plan {
+            Some(_) => Ok((line.clone(), storage.of_line(&line)?)),
+            None => Ok((line, storage.clone())),
+        };
+        lines.into_iter().map(with_storage).collect()
     }
 
     /// Options that mean nothing to what runs the guest.
@@ -180,12 +183,6 @@ impl Recover {
 pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Failure> {
     let started = Instant::now();
     let lines = options.lines()?;
-    let storage = Storage::parse(&options.storage, options.overwrite)?;
-    if options.plan.is_some() && storage.has_devices() {
-        return Err(Failure::usage(
-            "to devices machines are recovered one by one: leave --plan out, and name one snapshot with its devices",
-        ));
-    }
     let virsh = match options.to {
         Hypervisor::Libvirt => Some(live::virsh(context, options.connect.as_deref())?),
         Hypervisor::Qemu => None,
@@ -195,8 +192,7 @@ pub(crate) async fn run(options: Recover, context: &Context) -> Result<Done, Fai
         // Before a guest is started.
         repository.signer(Role::STORING)?;
     }
-    let machines =
-        machine::open_all(&lines, (&storage, options.trace), virsh.as_ref(), &repository, context).await?;
+    let machines = machine::open_all(&lines, options.trace, virsh.as_ref(), &repository, context).await?;
     if options.print {
         return steps::print(&machines, context);
     }

@@ -50,7 +50,8 @@ pub(crate) struct Rto {
     /// Fail when all of them together take longer, such as 4h
     #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
     target: Option<u64>,
-    /// The directory they would be restored into; a file is written there, and removed
+    /// The directory they would be restored into; a file is written there, and removed. Devices that a plan names are not written
+    /// to: name a directory on the same disks
     #[arg(long, value_name = "DIR")]
     storage: Option<PathBuf>,
     /// How long to measure the store, and the storage, at most

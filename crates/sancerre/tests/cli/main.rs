@@ -44,6 +44,8 @@ mod qemu;
 mod recover;
 mod recover_device;
 mod recover_libvirt;
+mod recover_libvirt_device;
+mod recover_plan_device;
 mod recovery;
 mod repair;
 mod rto;

@@ -190,7 +190,7 @@ fn damage_is_an_error_of_the_guest_at_its_place_and_costs_no_more() {
 }
 
 /// A machine that starts by itself, and says that somebody may log in.
-fn back_up_tiny(site: &Site, vm: &str, seed: u64) -> Vec<u8> {
+pub(crate) fn back_up_tiny(site: &Site, vm: &str, seed: u64) -> Vec<u8> {
     let mut disk = boot_sector();
     disk.extend(noise(seed, 3 * MIB));
     disk.resize(8 * MIB, 0);

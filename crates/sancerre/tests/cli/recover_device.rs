@@ -276,7 +276,11 @@ fn devices_that_cannot_take_a_disk_are_refused_and_nothing_is_changed() {
         (more(&["--storage", "elsewhere"]), 2, vec!["two directories"]),
         (more(&["--overwrite"]), 2, vec!["--overwrite"]),
         (one(&["web01:latest", "--storage", &on]), 2, vec!["--storage DIR"]),
-        (one(&["--plan", "plan", "--storage", "guests", "--storage", &on]), 2, vec!["--plan"]),
+        (
+            one(&["--plan", "plan", "--storage", "guests", "--storage", &on]),
+            2,
+            vec!["with --plan", "its line"],
+        ),
         (more(&["--storage", &on]), 1, vec!["is not empty", "--overwrite"]),
         (more(&["--storage", &small]), 1, vec!["33550336", "33554432"]),
     ];

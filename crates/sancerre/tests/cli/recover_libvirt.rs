@@ -11,7 +11,7 @@ use crate::support::guests::number_of_kills;
 use crate::support::{MIB, noise, summary, told};
 
 /// A machine that stood still long enough to be saved, with a third disk that takes a while to come.
-const THIRD: usize = 10 * MIB;
+pub(crate) const THIRD: usize = 10 * MIB;
 const RECOVER: [&str; 8] =
     ["recover", "web 01:latest", "--to", "libvirt", "--connect", "qemu:///session", "--storage", "guests"];
 
@@ -35,7 +35,7 @@ fn recovered<'a>(host: &Host, name: &'a str) -> Guest<'a> {
 }
 
 /// Saves a machine, and takes it away.
-fn saved(host: &Host) -> u32 {
+pub(crate) fn saved(host: &Host) -> u32 {
     let devices = devices(host);
     let guest = Guest { devices: &devices, ticks: 0, ..Guest::default() };
     host.run(&guest);

@@ -15,12 +15,16 @@ use serde_json::{Map, json};
 use super::libvirt::{self, Libvirt};
 use super::moves::{self, Ledger};
 use super::order::{AgentAnswers, Look, Order, Run};
-use super::state::{Recovery, Stage};
+use super::state::{Hypervisor, Recovery, Stage};
 use crate::command::boot::{Recording, Traced};
 use crate::exit::{Exit, Failure};
 use crate::guests::GuestOptions;
 use crate::output::Output;
 use crate::plain;
+
+/// What a failure in the middle of a switch means.
+pub(super) const STANDS: &str =
+    "The guest may stand still, and nothing of it is lost: run the same command again, which lets it go on";
 
 /// A disk of the machine.
 #[derive(Debug, Clone)]
@@ -78,6 +82,11 @@ pub(super) struct Brought {
 }
 
 impl Job {
+    /// What runs it.
+    pub(super) fn by(&self) -> Hypervisor {
+        if self.libvirt.is_some() { Hypervisor::Libvirt } else { Hypervisor::Qemu }
+    }
+
     pub(super) fn exports(&self) -> PathBuf {
         self.folder.join(EXPORTS)
     }
@@ -349,8 +358,6 @@ fn failed(job: &Job, error: &HydrateError) -> Failure {
         HydrateError::Processor => format!("{error}: run the same command again with --accel tcg"),
         HydrateError::Monitor(_) => format!("{error}; run the same command again, which goes on"),
         HydrateError::Plan(_) => error.to_string(),
-        HydrateError::Noted(_) => format!(
-            "{error}. The guest may stand still, and nothing of it is lost: run the same command again, which lets it go on"
-        ),
+        HydrateError::Noted(_) => format!("{error}. {STANDS}"),
     })
 }

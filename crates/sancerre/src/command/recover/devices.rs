@@ -11,7 +11,8 @@ use sancerre_engine::restore::Behind;
 use sancerre_image::RawTarget;
 
 use super::bring_up::{Disk, Job};
-use super::state::{Move, Recovery, Stage};
+use super::plan::Line;
+use super::state::{Hypervisor, Move, Recovery, Stage};
 use crate::command::{Context, restore};
 use crate::exit::Failure;
 use crate::plain;
@@ -59,6 +60,21 @@ impl Storage {
         }
     }
 
+    /// The same for a machine of a plan: the devices that its line names.
+    pub(super) fn of_line(&self, line: &Line) -> Result<Self, Failure> {
+        let device = |value: &PathBuf| {
+            device(value)?.ok_or_else(|| {
+                Failure::usage(format!(
+                    "{} is no block device, and a line of a plan names devices; the directory is one for all machines, and stands \
+                     behind --storage of the command",
+                    plain::path(value)
+                ))
+            })
+        };
+        let devices = line.storage.iter().map(device).collect::<Result<_, _>>()?;
+        Ok(Self { folder: self.folder.clone(), devices, overwrite: line.overwrite })
+    }
+
     /// Whether any device is named.
     pub(super) fn has_devices(&self) -> bool {
         !self.devices.is_empty()
@@ -104,23 +120,27 @@ impl Storage {
             named.push(number);
             name.device = Some(device.clone());
         }
-        refuse_shared(disks)
+        Ok(())
     }
 }
 
-/// Two disks on one device.
-fn refuse_shared(disks: &[Disk]) -> Result<(), Failure> {
-    let mut seen: Vec<(&Disk, u64)> = Vec::new();
-    for disk in disks {
+/// Two disks, of one machine or of two, on one device.
+pub(super) fn refuse_shared<'a>(jobs: impl Iterator<Item = &'a Job>) -> Result<(), Failure> {
+    let mut seen: Vec<(&Job, &Disk, u64)> = Vec::new();
+    for (job, disk) in jobs.flat_map(|job| job.disks.iter().map(move |disk| (job, disk))) {
         let Some(device) = &disk.device else { continue };
         let number = fs::metadata(device).map_err(|error| unseen(device, &error))?.rdev();
-        if let Some((other, _)) = seen.iter().find(|(_, other)| *other == number) {
+        if let Some((of, other, _)) = seen.iter().find(|(_, _, other)| *other == number) {
             return Err(Failure::usage(format!(
-                "{} and {} would go to the same device: give each one of its own",
-                other.export, disk.export
+                "{} of {} and {} of {} would go to the same device, {}: give each one of its own; nothing was changed",
+                other.export,
+                of.vm,
+                disk.export,
+                job.vm,
+                plain::path(device)
             )));
         }
-        seen.push((disk, number));
+        seen.push((job, disk, number));
     }
     Ok(())
 }
@@ -217,20 +237,30 @@ pub(super) fn claim(
 ) -> Result<(BTreeMap<String, Move>, Vec<RawTarget>), Failure> {
     let (mut moves, mut claims) = (BTreeMap::new(), Vec::new());
     let has_devices = job.disks.iter().any(|disk| disk.device.is_some());
-    // Whether a QEMU listens, and no more: one that is at its start answers when its export is served, which is later.
-    let runs = has_devices && recovery.is_some() && UnixStream::connect(job.monitor()).is_ok();
+    let (runs, by) = (has_devices && recovery.is_some() && runs(job)?, job.by());
     for disk in &job.disks {
         let Some(device) = &disk.device else { continue };
         let known = recovery.and_then(|recovery| recovery.moves.get(&disk.export));
+        if let Some(known) = known.filter(|known| known.by != by) {
+            return Err(Failure::usage(format!(
+                "{} of {} goes to its device by --to {}, and nobody else knows how far that is; nothing was changed. Go on with that",
+                disk.export,
+                job.vm,
+                known.by.word()
+            )));
+        }
         let identity = identity(device)?;
         let is_same = known.is_some_and(|known| known.identity == identity);
+        let counts = |stage: Stage| match stage {
+            Stage::There { .. } => true,
+            // The machine may have been started from it since: that is looked at before it is started here.
+            Stage::Switches { .. } => runs || by == Hypervisor::Libvirt,
+            Stage::Copies => runs,
+        };
         let stage = match known.map(|known| known.stage) {
-            Some(stage) if is_same && runs => stage,
+            Some(stage) if is_same && counts(stage) => stage,
+            Some(stage) if counts(stage) => return Err(another(disk, device, known)),
             // Its QEMU is gone, and with it what it did.
-            Some(stage @ Stage::There { .. }) if is_same => stage,
-            Some(stage) if runs || matches!(stage, Stage::There { .. }) => {
-                return Err(another(disk, device, known));
-            }
             _ => Stage::Copies,
         };
         // A guest that runs has the device open itself, and locks it.
@@ -239,9 +269,18 @@ pub(super) fn claim(
             claims.push(RawTarget::create(device, size_bytes, overwrite || is_same)?);
         }
         let device = device.display().to_string();
-        moves.insert(disk.export.clone(), Move { identity, device, stage });
+        moves.insert(disk.export.clone(), Move { identity, device, by, stage });
     }
     Ok((moves, claims))
+}
+
+/// Whether the guest of a recovery runs.
+fn runs(job: &Job) -> Result<bool, Failure> {
+    match &job.libvirt {
+        Some(libvirt) => libvirt.runs(),
+        // Whether a QEMU listens, and no more: one that is at its start answers when its export is served, which is later.
+        None => Ok(UnixStream::connect(job.monitor()).is_ok()),
+    }
 }
 
 /// Says what will lie behind the disks on devices that are larger.

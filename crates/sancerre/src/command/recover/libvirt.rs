@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use sancerre_boot::{Accelerator, HydrationProgress};
-use sancerre_capture::{EXPORTS, MachineState, PullError, Recovered, Recovering, Restored, Virsh};
+use sancerre_boot::{Accelerator, DiskPlace, Hydrated, HydrationProgress, Moving, Switches};
+use sancerre_capture::{EXPORTS, FillError, MachineState, Recovered, Recovering, Restored, Virsh, Watch};
 use sancerre_engine::restore::{self, RestoreOptions, SnapshotReader};
 use sancerre_format::names::Title;
 use serde_json::{Map, json};
 
-use super::bring_up::{self, Brought, Disk, Job};
+use super::bring_up::{self, Brought, Disk, Job, STANDS};
+use super::moves::{self, Ledger};
 use super::order::{AgentAnswers, Order, Run, Sign};
 use super::plan::Line;
+use super::state::{Hypervisor, Recovery, Stage};
 use crate::arguments::parse_title;
 use crate::command::Context;
 use crate::exit::{Exit, Failure};
@@ -71,8 +73,7 @@ impl Libvirt {
         virsh: &Virsh,
         reader: &SnapshotReader,
         line: &Line,
-        disks: &[Disk],
-        folder: &Path,
+        (disks, recovery, folder): (&[Disk], Option<&Recovery>, &Path),
         context: &Context,
     ) -> Result<(Self, Option<Vec<u8>>), Failure> {
         let xml = file(reader, DESCRIPTION, context).await?.ok_or_else(|| {
@@ -91,6 +92,7 @@ impl Libvirt {
         };
         let recovered = Recovered {
             restored,
+            switched: switched(disks, recovery),
             exports: folder.join(EXPORTS),
             has_network: line.identity.network,
             is_in_software: line.guest.accelerator() == Accelerator::Tcg,
@@ -120,6 +122,14 @@ impl Libvirt {
         }
     }
 
+    /// Whether the machine is there and runs.
+    pub(super) fn runs(&self) -> Result<bool, Failure> {
+        match self.recovered.find(&self.virsh)? {
+            Some(machine) => runs(&machine),
+            None => Ok(false),
+        }
+    }
+
     /// Finds the machine, or defines it.
     fn take(&self, job: &Job) -> Result<Recovering, Failure> {
         if bring_up::is_running(job)? {
@@ -130,7 +140,9 @@ impl Libvirt {
         }
         match self.recovered.find(&self.virsh)? {
             Some(there) => Ok(there),
-            None => Ok(self.recovered.define(&self.virsh, &job.folder)?),
+            None => {
+                moves::refuse_lost(job).and_then(|()| Ok(self.recovered.define(&self.virsh, &job.folder)?))
+            }
         }
     }
 
@@ -145,6 +157,21 @@ impl Libvirt {
         }
         Ok(!lacking.disks.is_empty() || !lacking.devices.is_empty())
     }
+}
+
+/// Devices that the machine may be found on, under the names that they had.
+fn switched(disks: &[Disk], recovery: Option<&Recovery>) -> Vec<(String, PathBuf)> {
+    let moves = recovery.into_iter().flat_map(|recovery| &recovery.moves);
+    let moves = moves.filter(|(_, moving)| moving.by == Hypervisor::Libvirt && moving.stage != Stage::Copies);
+    let names = moves.flat_map(|(target, moving)| {
+        let now = disks.iter().find(|disk| disk.export == *target).and_then(|disk| disk.device.clone());
+        now.into_iter().chain([PathBuf::from(&moving.device)]).map(|device| (target.clone(), device))
+    });
+    names.collect()
+}
+
+fn runs(machine: &Recovering) -> Result<bool, Failure> {
+    Ok(matches!(machine.state()?, MachineState::Runs | MachineState::Stands))
 }
 
 /// A file of a snapshot; none if it has none of this name.
@@ -192,29 +219,30 @@ pub(super) fn run(
 ) -> Result<Brought, Failure> {
     let mut machine = libvirt.take(job)?;
     let lacks = libvirt.tell_lacking(output)?;
-    let was_running = matches!(machine.state()?, MachineState::Runs | MachineState::Stands);
+    let was_running = runs(&machine)?;
     let (mut running_after, mut console_from) = (None, 0);
-    if !was_running {
+    if was_running {
+        refuse_stale(job, &machine)?;
+    } else {
         order.wait(job.number)?;
         console_from = Run::length(&job.console());
         let started = Instant::now();
-        machine.start(&job.folder)?;
+        start(job, &mut machine, output)?;
         running_after = Some(started.elapsed());
         announce(&machine, output);
     }
     let agent: Option<AgentAnswers> = job.has_agent.then(|| machine.agent());
     order.runs(job.number, Run { console: job.console(), console_from, agent });
-    pull(job, &mut machine, order, output, tell)?;
-    bring_up::linger(job, order, output, || {
-        Ok(matches!(machine.state()?, MachineState::Runs | MachineState::Stands))
-    })?;
-    if machine.finish(&job.folder)? {
+    fill(job, &mut machine, order, output, tell)?;
+    bring_up::linger(job, order, output, || runs(&machine))?;
+    let places = moves::places(job)?;
+    if machine.finish(&job.folder, &places)? {
         bring_up::refuse_parts(job)?;
     }
-    describe_network(job, libvirt, &machine, output)?;
+    describe_network(job, libvirt, &machine, &places, output)?;
     Ok(Brought {
         vm: job.vm.clone(),
-        disks: job.disks.iter().map(|disk| disk.path.clone()).collect(),
+        disks: job.disks.iter().map(|disk| disk.end().to_owned()).collect(),
         was_running,
         running_after,
         defined: Some(Defined { name: machine.name().to_owned(), lacks }),
@@ -222,31 +250,73 @@ pub(super) fn run(
     })
 }
 
+/// Starts a machine that does not run, each disk where what counts of it is.
+fn start(job: &Job, machine: &mut Recovering, output: &Arc<Output>) -> Result<(), Failure> {
+    let mut ledger = Ledger { job, output };
+    for (number, way) in moves::ways(job)?.iter().enumerate() {
+        let Hydrated::Device(Moving { device, switching: Some(_) }) = way else { continue };
+        let Some(disk) = job.disks.get(number) else { continue };
+        // Until it is on its device the guest stood still, and both held the same. Once it is, somebody may have let it go on.
+        let noted = match machine.is_defined_on(&disk.export, &device.path)? {
+            true => ledger.is_there(number),
+            false if moves::is_there(job, disk)? => Ok(()),
+            false => ledger.goes_back(number),
+        };
+        noted.map_err(Failure::failed)?;
+    }
+    machine.start(&job.folder, &moves::places(job)?)?;
+    Ok(())
+}
+
+/// A machine that somebody started from an overlay that does not count any more: what it writes there is not on its device.
+fn refuse_stale(job: &Job, machine: &Recovering) -> Result<(), Failure> {
+    for disk in &job.disks {
+        let (Some(device), true) = (&disk.device, moves::is_there(job, disk)?) else { continue };
+        if !machine.runs_on(&disk.export, device)? {
+            return Err(Failure::failed(format!(
+                "{} runs from {}, though all of {} is on {} since an earlier run: what it wrote since it was started is not there. Look \
+                 whether it is needed, end the machine (`virsh destroy {}`), and run the same command again",
+                machine.name(),
+                plain::path(&disk.path),
+                disk.export,
+                plain::path(device),
+                machine.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Makes the disks whole. A machine whose QEMU dies is started once more.
-fn pull(
+fn fill(
     job: &Job,
     machine: &mut Recovering,
     order: &Order,
     output: &Arc<Output>,
     tell: &mut dyn FnMut(HydrationProgress),
 ) -> Result<(), Failure> {
-    let sizes: Vec<u64> = job.disks.iter().map(|disk| disk.size_bytes).collect();
     let mut look = |at: HydrationProgress| {
         tell(at);
         bring_up::tell_up(job, order, output);
         job.may_fill(order)
     };
     let mut say = |text: String| output.warning(&text);
-    let mut pulled = machine.pull(&sizes, &mut look, &mut say);
-    if matches!(pulled, Err(PullError::Died)) {
+    let mut filled = |machine: &mut Recovering| -> Result<_, Failure> {
+        let sizes = job.disks.iter().map(|disk| disk.size_bytes);
+        let ways: Vec<(Hydrated, u64)> = moves::ways(job)?.into_iter().zip(sizes).collect();
+        let watch = Watch { look: &mut look, say: &mut say };
+        Ok(machine.fill(&job.folder, &ways, watch, &mut Ledger { job, output }))
+    };
+    let mut first = filled(machine)?;
+    if matches!(first, Err(FillError::Died)) {
         output.warning(&format!(
             "the QEMU of {} died. It is started again, as after a power cut: what it flushed is there",
             job.vm
         ));
-        machine.start(&job.folder)?;
-        pulled = machine.pull(&sizes, &mut look, &mut say);
+        start(job, machine, output)?;
+        first = filled(machine)?;
     }
-    match pulled {
+    match first {
         Ok(hydration) if hydration.unfinished.is_empty() => Ok(()),
         Ok(hydration) => Err(bring_up::unfinished(job, &hydration.unfinished)),
         Err(error) => Err(failed(job, &error)),
@@ -258,9 +328,10 @@ fn describe_network(
     job: &Job,
     libvirt: &Libvirt,
     machine: &Recovering,
+    places: &[DiskPlace],
     output: &Arc<Output>,
 ) -> Result<(), Failure> {
-    let Some(text) = libvirt.recovered.with_network(machine.uuid())? else { return Ok(()) };
+    let Some(text) = libvirt.recovered.with_network(machine.uuid(), places)? else { return Ok(()) };
     if machine.has_network()? {
         return Ok(());
     }
@@ -283,15 +354,15 @@ fn announce(machine: &Recovering, output: &Arc<Output>) {
     output.message("Until its disks are whole it needs this command: if it ends, run the same command again");
 }
 
-fn failed(job: &Job, error: &PullError) -> Failure {
+fn failed(job: &Job, error: &FillError) -> Failure {
     let folder = plain::path(&job.folder);
     match error {
-        PullError::Off | PullError::Died => Failure::failed(format!(
+        FillError::Off | FillError::Died => Failure::failed(format!(
             "{}: {error} before its disks in {folder} were whole. Run the same command again: it starts the machine and goes \
              on; what it wrote is there",
             job.vm
         )),
-        PullError::Stands => Failure::new(
+        FillError::Stands => Failure::new(
             Exit::Damaged,
             format!(
                 "{}: {error}, as said above if something is damaged, or there is no room in {folder}. Make room, or run `sancerre \
@@ -299,7 +370,8 @@ fn failed(job: &Job, error: &PullError) -> Failure {
                 job.vm
             ),
         ),
-        PullError::Libvirt(error) => {
+        FillError::Noted(error) => Failure::failed(format!("{error}. {STANDS}")),
+        FillError::Libvirt(error) => {
             Failure::failed(format!("{error}; run the same command again, which goes on"))
         }
     }

@@ -51,30 +51,25 @@ pub(super) struct Prepared {
 
 /// Opens the snapshots of all machines; changes nothing.
 pub(super) async fn open_all(
-    lines: &[Line],
-    (storage, wants_traces): (&Storage, bool),
+    lines: &[(Line, Storage)],
+    wants_traces: bool,
     virsh: Option<&Virsh>,
     repository: &Repository,
     context: &Context,
 ) -> Result<Vec<Machine>, Failure> {
     let mut machines: Vec<Machine> = Vec::with_capacity(lines.len());
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    for (number, line) in lines.iter().enumerate() {
+    for (number, (line, storage)) in lines.iter().enumerate() {
         let reader = restore::open_in(repository, &line.snapshot, context).await?;
         let named = line.identity.name.clone().unwrap_or_else(|| reader.vm().clone());
         let (vm, folder) = (named.to_string(), folder(&storage.folder, &named)?);
         let (reader, recovery) = found(repository, reader, &folder, line, context).await?;
         let mut disks = disks(&nbd::disks(&reader)?, &folder);
         storage.assign(&vm, &mut disks, recovery.as_ref())?;
-        if virsh.is_some() && disks.iter().any(|disk| disk.device.is_some()) {
-            return Err(Failure::usage(
-                "to a device a machine is recovered with --to qemu alone; with --to libvirt recover it into a directory, and \
-                 `virsh blockcopy` moves its disks afterwards. Nothing was changed",
-            ));
-        }
         let (libvirt, nvram) = match virsh {
             Some(virsh) => {
-                let (libvirt, nvram) = Libvirt::open(virsh, &reader, line, &disks, &folder, context).await?;
+                let places = (&disks[..], recovery.as_ref(), folder.as_path());
+                let (libvirt, nvram) = Libvirt::open(virsh, &reader, line, places, context).await?;
                 (Some(libvirt), nvram)
             }
             None => (None, None),
@@ -107,6 +102,7 @@ pub(super) async fn open_all(
         }
         machines.push(Machine { reader, job, place, recovery, nvram, overwrite: storage.overwrite });
     }
+    devices::refuse_shared(machines.iter().map(|machine| &machine.job))?;
     Ok(machines)
 }
 

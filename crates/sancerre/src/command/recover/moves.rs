@@ -49,6 +49,27 @@ pub(super) fn ways(job: &Job) -> Result<Vec<Hydrated>, Failure> {
     Ok(job.disks.iter().map(way).collect())
 }
 
+/// Whether all of a disk is on its device, by what is written down.
+pub(super) fn is_there(job: &Job, disk: &Disk) -> Result<bool, Failure> {
+    Ok(matches!(read(job)?.stage(&disk.export), Some(Stage::There { .. })))
+}
+
+/// Of a machine that libvirt has no more in the middle of a switch nobody knows where its disk is.
+pub(super) fn refuse_lost(job: &Job) -> Result<(), Failure> {
+    let recovery = read(job)?;
+    let is_switching = |disk: &&Disk| matches!(recovery.stage(&disk.export), Some(Stage::Switches { .. }));
+    match job.disks.iter().find(is_switching) {
+        None => Ok(()),
+        Some(disk) => Err(Failure::failed(format!(
+            "libvirt has no such machine any more, and it was about to be switched from {} to {}: it may have run on from either; \
+             nothing was changed. Define it again as it was (`virsh define`), with {} where it was last, and run the same command again",
+            plain::path(&disk.path),
+            plain::path(disk.end()),
+            disk.export
+        ))),
+    }
+}
+
 fn read(job: &Job) -> Result<Recovery, Failure> {
     let lost = || {
         Failure::failed(format!(
@@ -75,6 +96,14 @@ pub(super) struct Ledger<'a> {
 }
 
 impl Ledger<'_> {
+    /// A switch came to nothing, and nothing of it is left: its overlay counts.
+    pub(super) fn goes_back(&mut self, number: usize) -> Result<(), String> {
+        self.note(number, |stage| match stage {
+            Stage::Switches { .. } | Stage::Copies => Some(Stage::Copies),
+            Stage::There { .. } => None,
+        })
+    }
+
     fn disk(&self, number: usize) -> Result<&Disk, String> {
         self.job.disks.get(number).ok_or_else(|| format!("there is no disk {number}"))
     }

@@ -1,7 +1,7 @@
 //! A plan: a line for each machine, with what would stand behind `recover` for it, in the order in which they matter.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -34,6 +34,12 @@ pub(in crate::command) struct Line {
     /// After so long those that wait for it are started all the same
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "10m")]
     pub(super) up_limit: u64,
+    /// A block device that a disk of its moves to
+    #[arg(long, value_name = "[DISK=]DEVICE")]
+    pub(super) storage: Vec<PathBuf>,
+    /// Its devices that are not empty may be overwritten
+    #[arg(long, requires = "storage")]
+    pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) identity: Identity,
     #[command(flatten)]
@@ -53,7 +59,8 @@ impl Line {
             false => (Sign::Time(Duration::ZERO), 0),
         };
         let (snapshot, identity) = (snapshot.clone(), identity.clone());
-        Self { snapshot, after: Vec::new(), up, up_limit, identity, guest: guest.clone() }
+        let (after, storage) = (Vec::new(), Vec::new());
+        Self { snapshot, after, up, up_limit, storage, overwrite: false, identity, guest: guest.clone() }
     }
 }
 
@@ -135,11 +142,13 @@ mod tests {
     #[test]
     fn lines_are_read_as_a_shell_reads_them() {
         let plan = "# the hospital\n\ndb01:latest --up 'serial:ready now' # first\n\
-                    web01:latest --after db01 --after dns --guest-memory 4G -- -nic \"bridge,br=br 0\" '' -x\n";
+                    web01:latest --after db01 --storage a=/dev/vg/a --storage '/dev/vg 2/b' --overwrite --after dns --guest-memory 4G -- -nic \"bridge,br=br 0\" '' -x\n";
         let lines = told(plan).unwrap();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].up, Sign::Serial("ready now".into()));
         assert_eq!(lines[1].after, ["db01", "dns"]);
+        assert_eq!(lines[1].storage, ["a=/dev/vg/a", "/dev/vg 2/b"].map(PathBuf::from));
+        assert!(lines[1].overwrite && !lines[0].overwrite);
         assert_eq!(lines[1].guest.guest_memory, 4 << 30);
         assert_eq!(lines[1].guest.more, ["-nic", "bridge,br=br 0", "", "-x"]);
         assert_eq!(lines[1].up, Sign::Serial("login:".into()));
@@ -153,6 +162,7 @@ mod tests {
             ("db01:latest --up port:22\n", "address and a port"),
             ("# nothing\n", "no machine"),
             ("--after x\n", "line 1"),
+            ("db01:latest --overwrite\n", "--storage"),
         ] {
             let failure = told(text).unwrap_err();
             assert_eq!(failure.exit, crate::exit::Exit::Usage);

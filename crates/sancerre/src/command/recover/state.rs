@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use sancerre_format::id::SessionId;
 use serde_json::{Value, json};
 
@@ -41,6 +42,8 @@ pub(super) struct Move {
     pub(super) identity: String,
     /// How it was named last.
     pub(super) device: String,
+    /// Who runs the guest that is switched to it: the other knows nothing of that.
+    pub(super) by: Hypervisor,
     pub(super) stage: Stage,
 }
 
@@ -55,6 +58,29 @@ pub(super) enum Stage {
     There { runs: bool },
 }
 
+/// What runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::command) enum Hypervisor {
+    /// libvirt of this host: the machine as it was, of a snapshot by `backup --source libvirt`
+    Libvirt,
+    /// A QEMU of its own
+    Qemu,
+}
+
+impl Hypervisor {
+    /// As it is written down, and said on the command line.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Libvirt => "libvirt",
+            Self::Qemu => "qemu",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Libvirt, Self::Qemu].into_iter().find(|one| one.word() == word)
+    }
+}
+
 impl Move {
     fn json(&self) -> Value {
         let (stage, runs) = match self.stage {
@@ -62,7 +88,7 @@ impl Move {
             Stage::Switches { runs } => ("switches", Some(runs)),
             Stage::There { runs } => ("there", Some(runs)),
         };
-        json!({ "identity": self.identity, "device": self.device, "stage": stage, "runs": runs })
+        json!({ "identity": self.identity, "device": self.device, "by": self.by.word(), "stage": stage, "runs": runs })
     }
 
     fn parse(value: &Value) -> Option<Self> {
@@ -74,7 +100,8 @@ impl Move {
             ("there", Some(runs)) => Stage::There { runs },
             _ => return None,
         };
-        Some(Self { identity: word("identity")?.to_owned(), device: word("device")?.to_owned(), stage })
+        let (identity, device) = (word("identity")?.to_owned(), word("device")?.to_owned());
+        Some(Self { identity, device, by: Hypervisor::parse(word("by")?)?, stage })
     }
 }
 
@@ -203,7 +230,8 @@ mod tests {
                 Some(Stage::There { runs: true }),
             ] {
                 let moving = |stage| {
-                    let moving = Move { identity: "dm x".into(), device: "/dev/vg/a".into(), stage };
+                    let by = if is_ready { Hypervisor::Libvirt } else { Hypervisor::Qemu };
+                    let moving = Move { identity: "dm x".into(), device: "/dev/vg/a".into(), by, stage };
                     ("disk0".to_owned(), moving)
                 };
                 let moves = stage.map(moving).into_iter().collect();
@@ -218,6 +246,7 @@ mod tests {
             begun.replace("\"v\": 2", "\"v\": 3"),
             begun.replace("true", "null"),
             begun.replace("there", "gone"),
+            begun.replace("libvirt", "xen"),
         ];
         for odd in lost.iter().map(String::as_str).chain([
             "",

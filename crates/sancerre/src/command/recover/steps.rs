@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use sancerre_boot::{DiskPlace, StartError};
+use sancerre_boot::{DiskPlace, MIRROR_BYTES, StartError};
 use serde_json::{Value, json};
 
 use super::bring_up::{Disk, Job};
@@ -129,10 +129,47 @@ fn of_libvirt(job: &Job, libvirt: &Libvirt) -> Result<Vec<(&'static str, String)
         ("the machine runs", words(&["virsh", "start", &name])),
     ];
     for disk in &job.disks {
-        steps.push((
-            "copy the rest of this disk while the guest runs; it is whole when this ends",
-            words(&["virsh", "blockpull", &name, &disk.export, "--wait", "--verbose"]),
-        ));
+        match &disk.device {
+            None => steps.push((
+                "copy the rest of this disk while the guest runs; it is whole when this ends",
+                words(&["virsh", "blockpull", &name, &disk.export, "--wait", "--verbose"]),
+            )),
+            Some(device) => steps.extend(switched(&name, job, disk, device)?),
+        }
     }
     Ok(steps)
+}
+
+/// How a disk of such a machine comes to its device.
+fn switched(
+    name: &str,
+    job: &Job,
+    disk: &Disk,
+    device: &Path,
+) -> Result<[(&'static str, String); 6], Failure> {
+    let words = |words: &[&str]| shell(words.iter().map(OsStr::new));
+    let file = job.folder.join("device.xml").display().to_string();
+    let xml = sancerre_capture::device_xml(&disk.on(device))?;
+    let (text, bytes) = (shell([OsStr::new(&xml)]), MIRROR_BYTES.to_string());
+    let mut copy = vec!["virsh", "blockcopy", name, &disk.export, "--xml", &file, "--buf-size", &bytes];
+    copy.extend(["--reuse-external", "--transient-job", "--wait", "--verbose"]);
+    let (path, overlay) = (device.display().to_string(), disk.path.display().to_string());
+    let defined = words(&["virsh", "dumpxml", "--inactive", name]);
+    Ok([
+        ("what libvirt is told of the device", format!("printf %s {text} >{}", words(&[&file]))),
+        (
+            "copy this disk to its device while the guest runs; all that is on the device is lost",
+            words(&copy),
+        ),
+        ("the guest stands still", words(&["virsh", "suspend", name])),
+        (
+            "the guest's disk is the device, and never the overlay again",
+            words(&["virsh", "blockjob", name, &disk.export, "--pivot"]),
+        ),
+        (
+            "it goes on, if it will start from the device too",
+            format!("{defined} | grep -qF {} && {}", words(&[&path]), words(&["virsh", "resume", name])),
+        ),
+        ("nothing needs the overlay any more", words(&["rm", &overlay])),
+    ])
 }
