@@ -21,6 +21,8 @@ struct Machine {
     error: Option<&'static str>,
     /// So many mirrors fail.
     fails: u32,
+    /// Whether no mirror is ended.
+    refuses: bool,
     /// What was done to it, and written down, in order.
     log: Vec<String>,
 }
@@ -54,6 +56,7 @@ impl Machine {
                 (self.job, self.error) = (Some("concluded"), Some("Input/output error"));
             }
             "blockdev-mirror" => self.job = Some("running"),
+            "job-complete" if self.refuses => return Err("not now"),
             "job-complete" => (self.job, self.is_on_device) = (Some("concluded"), true),
             "job-dismiss" => (self.job, self.error) = (None, None),
             _ => {}
@@ -194,4 +197,22 @@ fn a_copy_that_fails_is_tried_again_and_named_at_last() {
     assert_eq!(unfinished, [(0, "Input/output error".to_owned())]);
     let machine = ledger.machine.lock().unwrap();
     assert!(!machine.is_on_device && !machine.is_paused && !ledger.is_there);
+}
+
+#[test]
+fn a_guest_whose_switch_is_refused_does_not_stand_still() {
+    let (_folder, monitor, mut ledger) = machine(Machine { refuses: true, ..Machine::default() });
+    assert!(matches!(run(&monitor, &mut ledger), Err(HydrateError::Monitor(_))));
+    assert_eq!(log(&ledger)[3..], ["begins", "stop", "job-complete", "cont"]);
+    assert!(!ledger.is_there);
+}
+
+#[test]
+fn a_guest_that_stands_still_in_its_switch_waits_for_no_turn() {
+    let paused = Machine { is_paused: true, is_on_device: true, ..Machine::default() };
+    let (_folder, monitor, mut ledger) = machine(paused);
+    let device = BlockDevice { path: "/dev/x".into(), size_bytes: 512 };
+    let disk = Hydrated::Device(Moving { device, switching: Some(true) });
+    hydrate(&monitor, &[disk], &mut |_| false, &mut ledger).unwrap();
+    assert!(ledger.is_there && !ledger.machine.lock().unwrap().is_paused);
 }

@@ -158,9 +158,9 @@ impl Recover {
             return Err(Failure::usage("a machine is recovered with all its disks: name the snapshot alone"));
         }
         lines.iter().try_for_each(|line| self.refuse_foreign(line))?;
-        let with_storage = |line: Line| match self.plan {
-            Some(_) => Ok((line.clone(), storage.of_line(&line)?)),
-            None => Ok((line, storage.clone())),
+        let with_storage = |line: Line| {
+            let storage = if self.plan.is_some() { storage.of_line(&line)? } else { storage.clone() };
+            Ok((line, storage))
         };
         lines.into_iter().map(with_storage).collect()
     }

@@ -22,45 +22,50 @@ const MACHINE: &str = "web 01";
 /// Stands before virsh, and kills the program that asks it for something: before that is done, or afterwards.
 const VIRSH: &str = "#!/bin/sh
 is_asked() { grep -qx \"$1\" kill-at && case \" $2 \" in *\" ${1#* } \"*) true;; *) false;; esac; }
-word=$(cut -d' ' -f2 kill-at)
+word=$(cut -d' ' -f2- kill-at)
 if is_asked \"before $word\" \"$*\"; then kill -KILL $PPID; exit 1; fi
 /usr/bin/virsh \"$@\"; code=$?
 if is_asked \"after $word\" \"$*\"; then kill -KILL $PPID; fi
 exit $code
 ";
 
-/// A host with a saved machine whose first and third disk go to devices, and whose second stays in the folder.
+/// A host with a saved machine, some of whose disks go to devices; the others stay in the folder.
 struct Lab {
-    devices: [LoopDevice; 2],
+    devices: Vec<(&'static str, LoopDevice)>,
     host: Host,
     /// What the guest had written when it was saved.
     saved: u32,
 }
 
 impl Lab {
-    fn new() -> Option<Self> {
+    fn new(targets: &[&'static str]) -> Option<Self> {
         let host = Host::start()?;
         let saved = saved(&host);
-        let attach = |name: &str, bytes: usize| {
-            fs::write(host.path(name), vec![0xaa; bytes]).unwrap();
-            let device = LoopDevice::attach(&host.path(name))?;
+        let attach = |target: &&'static str| {
+            let path = host.path(format!("{target}.device"));
+            fs::write(&path, vec![0xaa; if *target == "vdc" { THIRD } else { LARGER }]).unwrap();
+            let device = LoopDevice::attach(&path)?;
             host.own(Path::new(device.name()));
-            Some(device)
+            Some((*target, device))
         };
-        let devices = [attach("first.device", LARGER)?, attach("third.device", THIRD)?];
+        let devices = targets.iter().map(attach).collect::<Option<_>>()?;
         fs::create_dir(host.path("bin")).unwrap();
         fs::write(host.path("bin/virsh"), VIRSH).unwrap();
         fs::set_permissions(host.path("bin/virsh"), fs::Permissions::from_mode(0o755)).unwrap();
         Some(Self { devices, host, saved })
     }
 
+    fn device(&self, target: &str) -> &str {
+        self.devices.iter().find(|(of, _)| *of == target).unwrap().1.name()
+    }
+
     fn words(&self, more: &[&str]) -> Vec<String> {
-        let [first, third] = &self.devices;
-        let (first, third) = (format!("vda={}", first.name()), format!("vdc={}", third.name()));
         let words =
             ["recover", "web 01:latest", "--to", "libvirt", "--connect", "qemu:///session", "--accel", "tcg"];
-        let storage = ["--overwrite", "--storage", "guests", "--storage", &first, "--storage", &third];
-        words.iter().chain(&storage).chain(more).map(|word| (*word).to_owned()).collect()
+        let words = words.iter().chain(&["--overwrite", "--storage", "guests"]).chain(more);
+        let devices = self.devices.iter().map(|(target, device)| format!("{target}={}", device.name()));
+        let storage = devices.flat_map(|device| ["--storage".to_owned(), device]);
+        words.map(|word| (*word).to_owned()).chain(storage).collect()
     }
 
     fn begin(&self, more: &[&str]) -> Child {
@@ -88,22 +93,27 @@ impl Lab {
         fs::read_to_string(self.host.path(format!("guests/{name}/recovery.json"))).unwrap_or_default()
     }
 
-    /// How far the first disk is, as it is written down.
-    fn stage(&self, name: &str) -> String {
+    /// How far a disk is, as it is written down.
+    fn stage(&self, name: &str, target: &str) -> String {
         let recovery: serde_json::Value = serde_json::from_str(&self.recovery(name)).unwrap();
-        let moving = &recovery["devices"]["vda"];
+        let moving = &recovery["devices"][target];
         format!("{} {}", moving["stage"].as_str().unwrap(), moving["runs"])
     }
 
-    /// The machine as it is with its first disk here.
-    fn guest<'a>(&self, name: &'a str, is_on_device: bool) -> Guest<'a> {
-        let (host, folder) = (&self.host, self.host.path(format!("guests/{name}")));
-        let first = if is_on_device { self.devices[0].name().into() } else { folder.join("vda.qcow2") };
-        for (number, path) in [first, folder.join("vdb.qcow2")].iter().enumerate() {
-            let _ = fs::remove_file(host.disk(name, number));
-            symlink(path, host.disk(name, number)).unwrap();
+    /// The machine whose guest writes to these devices by now.
+    fn guest<'a>(&self, name: &'a str, on_devices: &[&str]) -> Guest<'a> {
+        let disks: &[&str] = match on_devices {
+            [] => &["qcow2", "qcow2"],
+            [_] => &["raw", "qcow2"],
+            _ => &["raw", "raw"],
+        };
+        for (number, target) in ["vda", "vdb"].into_iter().enumerate() {
+            let overlay = self.host.path(format!("guests/{name}/{target}.qcow2"));
+            let path = if on_devices.contains(&target) { self.device(target).into() } else { overlay };
+            let link = self.host.disk(name, number);
+            let _ = fs::remove_file(&link);
+            symlink(path, link).unwrap();
         }
-        let disks: &[&str] = if is_on_device { &["raw", "qcow2"] } else { &["qcow2", "qcow2"] };
         Guest { name, disks, ticks: 0, ..Guest::default() }
     }
 
@@ -120,26 +130,29 @@ impl Lab {
 
     /// Waits until the third disk is on its way, and the first on its device.
     fn wait_for_third(&self, child: &mut Child) {
-        let third = format!("<source dev='{}'", self.devices[1].name());
+        let third = format!("<source dev='{}'", self.device("vdc"));
         self.wait_until(MACHINE, child, |xml| xml.contains("<mirror") && xml.contains(&third));
-        assert!(self.stage(MACHINE).starts_with("there"), "{}", self.recovery(MACHINE));
+        assert!(self.stage(MACHINE, "vda").starts_with("there"), "{}", self.recovery(MACHINE));
     }
 
     /// The disks of a machine that is off: those that its guest writes to are of one moment, which is returned.
     fn compare(&self, name: &str) -> u32 {
-        let [first, third] = self.devices.each_ref().map(|device| fs::read(device.name()).unwrap());
-        let (disk, rest) = first.split_at(DISK);
-        assert!(rest.iter().all(|byte| *byte == 0xaa), "what lies behind the disk is not the guest's");
-        assert!(third == noise(61, THIRD), "the third disk is not what was saved");
-        let guest = self.guest(name, true);
-        let disks = [disk.to_vec(), self.host.converted(&guest, 1)];
-        for gone in ["vda", "vdc"] {
-            assert!(
-                !self.host.path(format!("guests/{name}/{gone}.qcow2")).exists(),
-                "nothing needs it any more"
-            );
+        let targets: Vec<&str> =
+            self.devices.iter().map(|(target, _)| *target).filter(|target| *target != "vdc").collect();
+        let guest = self.guest(name, &targets);
+        let disk = |number: usize| {
+            let mut disk = self.host.converted(&guest, number);
+            let rest = disk.split_off(DISK);
+            assert!(rest.iter().all(|byte| *byte == 0xaa), "what lies behind the disk is not the guest's");
+            disk
+        };
+        for (target, device) in &self.devices {
+            let overlay = self.host.path(format!("guests/{name}/{target}.qcow2"));
+            assert!(!overlay.exists(), "nothing needs {target} any more");
+            let is_saved = *target != "vdc" || fs::read(device.name()).unwrap() == noise(61, THIRD);
+            assert!(is_saved, "the third disk is not what was saved");
         }
-        self.host.is_of_a_moment(&guest, &disks, name)
+        self.host.is_of_a_moment(&guest, &[disk(0), disk(1)], name)
     }
 }
 
@@ -150,7 +163,7 @@ fn end(mut child: Child) {
 
 #[test]
 fn a_machine_moves_to_devices_while_all_around_it_is_killed_and_loses_no_write() {
-    let Some(mut lab) = Lab::new() else { return };
+    let Some(mut lab) = Lab::new(&["vda", "vdc"]) else { return };
     // Each finds what the one before left: a note, a guest that stands still, one that is on its device and nobody wrote it
     // down, one that was not let go on.
     for (moment, stage) in [
@@ -161,37 +174,35 @@ fn a_machine_moves_to_devices_while_all_around_it_is_killed_and_loses_no_write()
         ("before resume", "there true"),
     ] {
         lab.kill_at(moment, &[]);
-        assert_eq!(lab.stage(MACHINE), stage, "{moment}");
+        assert_eq!(lab.stage(MACHINE, "vda"), stage, "{moment}");
     }
     let mut child = lab.begin(&SLOW);
     lab.wait_for_third(&mut child);
-    lab.host.wait_for_writes(&lab.guest(MACHINE, true), 3);
+    lab.host.wait_for_writes(&lab.guest(MACHINE, &["vda"]), 3);
     end(child);
-    // One that is killed while it copies, and one whose machine is.
+    // One that was killed while it copied, one whose QEMU dies, which it starts once more by itself, and one whose machine is
+    // ended, which it does not.
     let mut child = lab.begin(&SLOW);
+    lab.wait_for_third(&mut child);
+    lab.host.kill(MACHINE);
     lab.wait_for_third(&mut child);
     lab.host.ask(&["destroy", MACHINE]);
     assert_eq!(child.wait().unwrap().code(), Some(1));
+    // A libvirt that is started anew finds its copy.
     let mut child = lab.begin(&SLOW);
     lab.wait_for_third(&mut child);
     lab.host.libvirtd_kill();
     let _ = child.wait().unwrap();
     lab.host.libvirtd_up();
-    let mut child = lab.begin(&SLOW);
-    lab.wait_for_third(&mut child);
-    lab.host.kill(MACHINE);
-    // It starts the machine once more by itself.
-    lab.wait_for_third(&mut child);
-    assert!(child.wait().unwrap().success());
 
     let summary = summary(&lab.expect(0, &["--json"]));
-    let [first, third] = lab.devices.each_ref().map(|device| device.name().to_owned());
+    let [first, third] = ["vda", "vdc"].map(|target| lab.device(target).to_owned());
     assert_eq!(
         (&summary["was_running"], &summary["disks"][0]),
         (&true.into(), &first.as_str().into()),
         "{summary}"
     );
-    let guest = lab.guest(MACHINE, true);
+    let guest = lab.guest(MACHINE, &["vda"]);
     lab.host.wait_for_writes(&guest, 3);
     for defined in [lab.host.ask(&["dumpxml", MACHINE]), lab.host.ask(&["dumpxml", "--inactive", MACHINE])] {
         assert!(!defined.contains("nbd") && !defined.contains("mirror"), "{defined}");
@@ -252,92 +263,94 @@ fn refuse_others(lab: &Lab, first: &str) {
     assert!(fs::read(other.name()).unwrap().iter().all(|byte| *byte == 0x55));
 }
 
-/// What happens to a machine after the program was killed at a moment of its switch.
-fn at_the_switch(lab: &Lab, name: &str, moment: &str, happens: impl Fn(&Guest<'_>)) {
+/// What happens to a machine after the program was killed at a moment of the switch of its second disk, when its first is on its
+/// device: its guest needs no export then, and writes to both.
+fn at_the_switch(lab: &Lab, name: &str, moment: &str, happens: impl Fn(&str)) {
     let more = ["--as", name];
-    // Writes that are lost are seen: the machine has some of its own by then.
-    let mut child = lab.begin(&[&SLOW[..], &more].concat());
-    lab.wait_until(name, &mut child, |xml| xml.contains("<domain"));
-    lab.host.wait_for_writes(&lab.guest(name, false), 3);
-    end(child);
+    // The guest has written something by itself then.
+    lab.kill_at("before suspend", &more);
     lab.kill_at(moment, &more);
-    happens(&lab.guest(name, lab.host.ask(&["dumpxml", name]).contains("<slice ")));
+    happens(name);
     lab.expect(0, &more);
-    lab.host.wait_for_writes(&lab.guest(name, true), 3);
+    lab.host.wait_for_writes(&lab.guest(name, &["vda", "vdb"]), 3);
     lab.host.ask(&["destroy", name]);
-    assert!(lab.compare(name) > lab.saved + 3, "{moment}");
+    let wrote = lab.compare(name);
+    assert!(wrote > lab.saved + 3, "{moment}: {wrote} after {}", lab.saved);
     lab.host.ask(&["undefine", name]);
     fs::remove_dir_all(lab.host.path(format!("guests/{name}"))).unwrap();
 }
 
 #[test]
 fn a_power_cut_at_the_switch_loses_no_write_of_a_machine() {
-    let Some(lab) = Lab::new() else { return };
-    let cut = |guest: &Guest<'_>| lab.host.kill(guest.name);
-    at_the_switch(&lab, "one", "after suspend", cut);
-    at_the_switch(&lab, "two", "after --pivot", cut);
-    at_the_switch(&lab, "three", "before resume", cut);
+    let Some(lab) = Lab::new(&["vda", "vdb", "vdc"]) else { return };
+    let cut = |name: &str| lab.host.kill(name);
+    at_the_switch(&lab, "one", "before vdb --pivot", cut);
+    at_the_switch(&lab, "two", "after vdb --pivot", cut);
     // Its owner finds it paused, and lets it go on.
-    at_the_switch(&lab, "four", "after --pivot", |guest| {
-        lab.host.ask(&["resume", guest.name]);
-        lab.host.wait_for_writes(guest, 6);
-        let wrote = lab.host.number(guest);
-        cut(guest);
-        lab.kill_at("before start", &["--as", guest.name]);
-        assert!(lab.host.number(guest) >= wrote && lab.stage(guest.name).starts_with("there"));
+    at_the_switch(&lab, "three", "after vdb --pivot", |name| {
+        let guest = lab.guest(name, &["vda", "vdb"]);
+        lab.host.ask(&["resume", name]);
+        lab.host.wait_for_writes(&guest, 6);
+        let wrote = lab.host.number(&guest);
+        cut(name);
+        assert_eq!(lab.stage(name, "vdb"), "switches true");
+        lab.kill_at("before start", &["--as", name]);
+        assert!(lab.host.number(&guest) >= wrote && lab.stage(name, "vdb") == "there true");
     });
 }
 
 #[test]
 fn what_libvirt_forgot_in_a_power_cut_starts_from_its_device_all_the_same() {
-    let Some(lab) = Lab::new() else { return };
-    let forgets = |guest: &Guest<'_>, is_started: bool| {
+    let Some(lab) = Lab::new(&["vda", "vdb", "vdc"]) else { return };
+    let forgets = |name: &str, is_started: bool| {
+        lab.kill_at("before resume", &["--as", name]);
+        assert_eq!(lab.stage(name, "vdb"), "there true");
         // As it was before the switch, which nobody can start without the export.
         let (host, old) = (&lab.host, lab.host.path("old.xml"));
-        let overlay = host.path(format!("guests/{}/vda.qcow2", guest.name));
-        let defined = host.ask(&["dumpxml", "--inactive", guest.name]);
-        let source = format!("<source dev='{}'>", lab.devices[0].name());
+        let overlay = host.path(format!("guests/{name}/vdb.qcow2"));
+        let defined = host.ask(&["dumpxml", "--inactive", name]);
+        let source = format!("<source dev='{}'>", lab.device("vdb"));
         let (before, after) = defined.split_once(&source).unwrap();
         let after = after.split_once("</source>").unwrap().1.split_once("<backingStore/>").unwrap().1;
         let before = before.rsplit_once("<disk ").unwrap().0;
         let driver =
             "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='writethrough'/>";
         let backing = format!(
-            "<backingStore type='network'><format type='raw'/><source protocol='nbd' name='vda'><host transport='unix' socket='{}'/>\
+            "<backingStore type='network'><format type='raw'/><source protocol='nbd' name='vdb'><host transport='unix' socket='{}'/>\
              </source><backingStore/></backingStore>",
-            host.path(format!("guests/{}/export.sock", guest.name)).display()
+            host.path(format!("guests/{name}/export.sock")).display()
         );
         let text = format!("{before}{driver}<source file='{}'/>{backing}{after}", overlay.display());
-        host.kill(guest.name);
+        host.kill(name);
         fs::write(&old, text).unwrap();
         host.ask(&["define", old.to_str().unwrap()]);
         if is_started {
-            let started = host.virsh(&["start", guest.name]);
+            let started = host.virsh(&["start", name]);
             assert!(!started.status.success(), "nobody goes on from the overlay without its export");
         }
     };
-    at_the_switch(&lab, "one", "before resume", |guest| forgets(guest, true));
+    at_the_switch(&lab, "one", "after vdb --pivot", |name| forgets(name, true));
     // Where it finds the export all the same, that is said, and the overlay is not taken for the disk.
-    at_the_switch(&lab, "two", "before resume", |guest| {
-        forgets(guest, false);
-        let socket = lab.host.path(format!("guests/{}/export.sock", guest.name));
+    at_the_switch(&lab, "two", "after vdb --pivot", |name| {
+        forgets(name, false);
+        let socket = lab.host.path(format!("guests/{name}/export.sock"));
         let serve = ["nbd", "web 01:latest", "--socket", socket.to_str().unwrap()];
         let mut export = lab.host.sancerre(&serve).stdout(Stdio::null()).spawn().unwrap();
         let started = Instant::now();
-        while !lab.host.virsh(&["start", guest.name]).status.success() {
+        while !lab.host.virsh(&["start", name]).status.success() {
             assert!(started.elapsed() < Duration::from_secs(60), "{:?}", export.try_wait());
             std::thread::sleep(Duration::from_millis(200));
         }
         end(export);
-        let refused = lab.expect(1, &["--as", guest.name]);
+        let refused = lab.expect(1, &["--as", name]);
         assert!(told(&refused).contains("runs from"), "{}", told(&refused));
-        lab.host.ask(&["destroy", guest.name]);
+        lab.host.ask(&["destroy", name]);
     });
 }
 
 #[test]
 fn devices_that_no_machine_can_move_to_are_refused_and_steps_are_printed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::new(&["vda", "vdc"]) else { return };
     let host = &lab.host;
     let steps = told(&lab.expect(0, &["--print"]));
     for step in [
@@ -360,11 +373,12 @@ fn devices_that_no_machine_can_move_to_are_refused_and_steps_are_printed() {
     let refused = host.expect(1, &words);
     assert!(told(&refused).contains(&DISK.to_string()), "{}", told(&refused));
     // Another machine of that name has the device: it is not taken for ours, and loses nothing.
-    let disk = |target: &str, device: &LoopDevice| {
-        let (raw, name) = ("<driver name='qemu' type='raw'/>", device.name());
+    let disk = |target: &str, name: &str| {
+        let raw = "<driver name='qemu' type='raw'/>";
         format!("<disk type='block'>{raw}<source dev='{name}'/><target dev='{target}' bus='virtio'/></disk>")
     };
-    let disks = [disk("vda", &lab.devices[0]), disk("vdb", &small), disk("vdc", &lab.devices[1])].concat();
+    let disks =
+        [disk("vda", lab.device("vda")), disk("vdb", small.name()), disk("vdc", lab.device("vdc"))].concat();
     let xml = format!(
         "<domain type='qemu'><name>{MACHINE}</name><memory unit='MiB'>16</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>\
          <devices>{disks}</devices></domain>"
@@ -375,6 +389,6 @@ fn devices_that_no_machine_can_move_to_are_refused_and_steps_are_printed() {
     assert!(told(&refused).contains("there is a machine web 01"), "{}", told(&refused));
     assert!(!host.path("guests").exists(), "what is refused changes nothing");
     let mut head = [0; 4096];
-    fs::File::open(lab.devices[0].name()).unwrap().read_exact_at(&mut head, 0).unwrap();
+    fs::File::open(lab.device("vda")).unwrap().read_exact_at(&mut head, 0).unwrap();
     assert_eq!(head, [0xaa; 4096]);
 }
