@@ -330,22 +330,29 @@ fn what_libvirt_forgot_in_a_power_cut_starts_from_its_device_all_the_same() {
         }
     };
     at_the_switch(&lab, "one", "after vdb --pivot", |name| forgets(name, true));
+
     // Where it finds the export all the same, that is said, and the overlay is not taken for the disk.
-    at_the_switch(&lab, "two", "after vdb --pivot", |name| {
-        forgets(name, false);
-        let socket = lab.host.path(format!("guests/{name}/export.sock"));
-        let serve = ["nbd", "web 01:latest", "--socket", socket.to_str().unwrap()];
-        let mut export = lab.host.sancerre(&serve).stdout(Stdio::null()).spawn().unwrap();
-        let started = Instant::now();
-        while !lab.host.virsh(&["start", name]).status.success() {
-            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", export.try_wait());
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        end(export);
-        let refused = lab.expect(1, &["--as", name]);
-        assert!(told(&refused).contains("runs from"), "{}", told(&refused));
-        lab.host.ask(&["destroy", name]);
-    });
+    let (name, more) = ("two", ["--as", "two"]);
+    lab.kill_at("after vdb --pivot", &more);
+    forgets(name, false);
+    let socket = lab.host.path(format!("guests/{name}/export.sock"));
+    let serve = ["nbd", "web 01:latest", "--socket", socket.to_str().unwrap()];
+    let mut export = lab.host.sancerre(&serve).stdout(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !lab.host.virsh(&["start", name]).status.success() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", export.try_wait());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    end(export);
+    let refused = lab.expect(1, &more);
+    assert!(told(&refused).contains("runs from"), "{}", told(&refused));
+    assert!(
+        lab.host.path(format!("guests/{name}/vdb.qcow2")).exists(),
+        "somebody may need what was written there"
+    );
+    lab.host.ask(&["destroy", name]);
+    lab.expect(0, &more);
+    assert!(lab.host.ask(&["dumpxml", name]).contains(lab.device("vdb")));
 }
 
 #[test]

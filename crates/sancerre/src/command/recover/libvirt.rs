@@ -274,8 +274,9 @@ fn refuse_stale(job: &Job, machine: &Recovering) -> Result<(), Failure> {
         let (Some(device), true) = (&disk.device, moves::is_there(job, disk)?) else { continue };
         if !machine.runs_on(&disk.export, device)? {
             return Err(Failure::failed(format!(
-                "{} runs from {}, though all of {} is on {} since an earlier run: what it wrote since it was started is not there. Look \
-                 whether it is needed, end the machine (`virsh destroy {}`), and run the same command again",
+                "{} runs from {}, though all of {} is on {} since an earlier run: what it wrote since it was started is not there. Copy \
+                 away what is needed of that, end the machine (`virsh destroy {}`), and run the same command again, which removes the \
+                 first",
                 machine.name(),
                 plain::path(&disk.path),
                 disk.export,
