@@ -22,7 +22,7 @@ pub(crate) fn leave_open(path: &Path, writes: &[Begun<'_>], needed_bytes: u64) {
     let log = u64::from_le_bytes(image[0x1_0048..0x1_0050].try_into().unwrap()) as usize;
     let mut at = log;
     for (number, write) in writes.iter().enumerate() {
-        let mut entry = self::entry(write, number as u64 + 1, needed_bytes);
+        let mut entry = entry(write, number as u64 + 1, needed_bytes);
         sum(&mut entry);
         image[at..at + entry.len()].copy_from_slice(&entry);
         at += entry.len();
