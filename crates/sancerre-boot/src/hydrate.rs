@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guest::{export, node};
-use crate::job::{HydrateError, PASSES, Step, dismiss_ended_streams, job_name, let_go};
+use crate::job::{HydrateError, dismiss_ended_streams, job_name, let_go};
 use crate::mirror::Mirrored;
-use crate::moving::{Mover, Moving, Switches};
+use crate::moving::{Mover, Moving, PASSES, Step, Switches};
 use crate::qmp::{Qmp, QmpError};
 
 /// Between two looks.

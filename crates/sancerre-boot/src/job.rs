@@ -8,8 +8,6 @@ use crate::qmp::{Qmp, QmpError};
 
 /// What names of jobs begin with.
 const JOB: &str = "hydrate-";
-/// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
-pub const PASSES: u32 = 3;
 
 /// Why it did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +33,6 @@ impl From<QmpError> for HydrateError {
     fn from(error: QmpError) -> Self {
         if error.is_gone() { Self::Gone(error) } else { Self::Monitor(error) }
     }
-}
-
-/// How far a disk is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Something is under way for it.
-    Runs,
-    /// Nothing is left to do.
-    Done,
-    /// Some of it cannot be had, and why.
-    Failed(String),
 }
 
 /// The name of a disk's job.

@@ -28,9 +28,9 @@ mod watch;
 
 pub use guest::{Accelerator, BlockDevice, DiskBus, DiskPlace, GuestDisk, GuestPlan, PlanError};
 pub use hydrate::{Hydrated, Hydration, HydrationProgress, hydrate};
-pub use job::{HydrateError, PASSES, Step};
+pub use job::HydrateError;
 pub use mirror::MIRROR_BYTES;
-pub use moving::{Copying, Mover, Moves, Moving, NotNoted, Switches};
+pub use moving::{Copying, Mover, Moving, MovingGuest, NotNoted, PASSES, Step, Switches};
 pub use qmp::{Qmp, QmpError};
 pub use start::{StartError, disk_bytes, has_backing, make_overlay, overlay_arguments, start};
 pub use watch::{UpBy, UpWhen, Watched, agent_answers, console, watch};

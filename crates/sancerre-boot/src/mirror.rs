@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::guest::{BlockDevice, device, export, node};
 use crate::job::{HydrateError, dismiss_ended_streams, job_name, let_go};
-use crate::moving::{Copying, Moves};
+use crate::moving::{Copying, MovingGuest};
 use crate::qmp::{Qmp, QmpError};
 
 /// What a mirror has under way. QEMU asks an export for sixteen things at once: were they all the mirror's, as they would be, the
@@ -26,7 +26,7 @@ impl Mirrored<'_> {
     }
 }
 
-impl Moves for Mirrored<'_> {
+impl MovingGuest for Mirrored<'_> {
     type Error = HydrateError;
 
     fn copying(&mut self) -> Result<Copying, HydrateError> {

@@ -9,12 +9,24 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::guest::BlockDevice;
-use crate::job::{PASSES, Step};
 
 /// Between two looks while the guest stands still.
 const LOOK: Duration = Duration::from_millis(5);
 /// So many looks; then others take their turn.
 const LOOKS: u32 = 400;
+/// How often a disk is gone over when some of it could not be read: an outage passes, damage does not.
+pub const PASSES: u32 = 3;
+
+/// How far a disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Something is under way for it.
+    Runs,
+    /// Nothing is left to do.
+    Done,
+    /// Some of it cannot be had, and why.
+    Failed(String),
+}
 
 /// A disk that is to move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +64,7 @@ pub enum Copying {
 }
 
 /// Whoever runs a guest, of one of its disks.
-pub trait Moves {
+pub trait MovingGuest {
     /// Why it does not do what it is told.
     type Error: From<NotNoted>;
     /// What copies the disk.
@@ -104,7 +116,11 @@ impl Mover {
     }
 
     /// Looks where it is, and does what is next.
-    pub fn step<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
+    pub fn step<G: MovingGuest>(
+        &mut self,
+        guest: &mut G,
+        switches: &mut dyn Switches,
+    ) -> Result<Step, G::Error> {
         match guest.copying()? {
             Copying::Ended(error) => self.ended(guest, error, switches),
             Copying::Runs(done_bytes) => {
@@ -119,7 +135,7 @@ impl Mover {
     }
 
     /// Nothing copies: it has arrived, or is to be begun.
-    fn ended<G: Moves>(
+    fn ended<G: MovingGuest>(
         &mut self,
         guest: &mut G,
         error: Option<String>,
@@ -131,7 +147,7 @@ impl Mover {
         }
     }
 
-    fn begin<G: Moves>(&mut self, guest: &mut G, error: Option<String>) -> Result<Step, G::Error> {
+    fn begin<G: MovingGuest>(&mut self, guest: &mut G, error: Option<String>) -> Result<Step, G::Error> {
         // A switch that failed: the guest goes on from its overlay.
         if self.moving.switching == Some(true) {
             guest.go_on()?;
@@ -147,7 +163,11 @@ impl Mover {
     }
 
     /// The copy has caught up: the guest is stopped, and its disk is the device.
-    fn switch<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
+    fn switch<G: MovingGuest>(
+        &mut self,
+        guest: &mut G,
+        switches: &mut dyn Switches,
+    ) -> Result<Step, G::Error> {
         let runs = match self.moving.switching {
             Some(runs) => runs,
             None => guest.runs()?,
@@ -172,7 +192,11 @@ impl Mover {
     }
 
     /// Its disk is the device: that is written down before the guest goes on.
-    fn arrive<G: Moves>(&mut self, guest: &mut G, switches: &mut dyn Switches) -> Result<Step, G::Error> {
+    fn arrive<G: MovingGuest>(
+        &mut self,
+        guest: &mut G,
+        switches: &mut dyn Switches,
+    ) -> Result<Step, G::Error> {
         switches.is_there(self.number).map_err(NotNoted)?;
         if self.moving.switching == Some(true) {
             guest.go_on()?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sancerre_boot::{BlockDevice, Copying, MIRROR_BYTES, Moves, Step};
+use sancerre_boot::{BlockDevice, Copying, MIRROR_BYTES, MovingGuest, Step};
 
 use super::description::{disk_of, is_same_device, on_device, put_on};
 use super::fill::{FillError, Filling, Told};
@@ -78,7 +78,7 @@ impl<'a, 'b> BlockCopy<'a, 'b> {
     }
 }
 
-impl Moves for BlockCopy<'_, '_> {
+impl MovingGuest for BlockCopy<'_, '_> {
     type Error = FillError;
 
     fn copying(&mut self) -> Result<Copying, FillError> {

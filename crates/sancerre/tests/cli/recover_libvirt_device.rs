@@ -24,7 +24,7 @@ const VIRSH: &str = "#!/bin/sh
 is_asked() { grep -qx \"$1\" kill-at && case \" $2 \" in *\" ${1#* } \"*) true;; *) false;; esac; }
 word=$(cut -d' ' -f2- kill-at)
 if is_asked \"before $word\" \"$*\"; then kill -KILL $PPID; exit 1; fi
-/usr/bin/virsh \"$@\"; code=$?
+VIRSH \"$@\"; code=$?
 if is_asked \"after $word\" \"$*\"; then kill -KILL $PPID; fi
 exit $code
 ";
@@ -50,7 +50,10 @@ impl Lab {
         };
         let devices = targets.iter().map(attach).collect::<Option<_>>()?;
         fs::create_dir(host.path("bin")).unwrap();
-        fs::write(host.path("bin/virsh"), VIRSH).unwrap();
+        let folders = std::env::var_os("PATH").unwrap();
+        let virsh =
+            std::env::split_paths(&folders).map(|folder| folder.join("virsh")).find(|path| path.is_file());
+        fs::write(host.path("bin/virsh"), VIRSH.replace("VIRSH", virsh.unwrap().to_str().unwrap())).unwrap();
         fs::set_permissions(host.path("bin/virsh"), fs::Permissions::from_mode(0o755)).unwrap();
         Some(Self { devices, host, saved })
     }
@@ -195,6 +198,30 @@ fn a_machine_moves_to_devices_while_all_around_it_is_killed_and_loses_no_write()
     let _ = child.wait().unwrap();
     lab.host.libvirtd_up();
 
+    is_described_with_its_devices(&lab);
+    lab.host.back_up(MACHINE);
+    let guest = lab.guest(MACHINE, &["vda"]);
+    lab.host.is_a_moment(&guest, "latest");
+    lab.host.ask(&["destroy", MACHINE]);
+    let before = lab.compare(MACHINE);
+    assert!(before > lab.saved + 8, "{before} of {}", lab.saved);
+
+    // It needs nobody any more, and what gives it its network back is a machine with the same disks.
+    lab.host.ask(&["define", lab.host.path(format!("guests/{MACHINE}/with-network.xml")).to_str().unwrap()]);
+    let defined = lab.host.ask(&["dumpxml", MACHINE]);
+    assert!(
+        defined.contains("52:54:00:11:22:33") && defined.contains(&format!("dev='{}'", lab.device("vda"))),
+        "{defined}"
+    );
+    lab.host.ask(&["start", MACHINE]);
+    lab.host.wait_for_writes(&guest, 3);
+    lab.host.ask(&["destroy", MACHINE]);
+    assert!(lab.compare(MACHINE) > before);
+    refuse_others(&lab);
+}
+
+/// Its recovery is over, and nothing that libvirt knows of it speaks of one.
+fn is_described_with_its_devices(lab: &Lab) {
     let summary = summary(&lab.expect(0, &["--json"]));
     let [first, third] = ["vda", "vdc"].map(|target| lab.device(target).to_owned());
     assert_eq!(
@@ -219,29 +246,11 @@ fn a_machine_moves_to_devices_while_all_around_it_is_killed_and_loses_no_write()
     assert!(!lab.host.ask(&["dumpxml", "--inactive", MACHINE]).contains("error_policy"));
     let seen = lab.host.ask(&["domblkinfo", MACHINE, "vda"]);
     assert!(seen.lines().any(|line| line.ends_with(&format!(" {DISK}"))), "{seen}");
-    lab.host.back_up(MACHINE);
-    lab.host.is_a_moment(&guest, "latest");
-    lab.host.ask(&["destroy", MACHINE]);
-    let before = lab.compare(MACHINE);
-    assert!(before > lab.saved + 8, "{before} of {}", lab.saved);
-
-    // It needs nobody any more, and what gives it its network back is a machine with the same disks.
-    lab.host.ask(&["define", lab.host.path(format!("guests/{MACHINE}/with-network.xml")).to_str().unwrap()]);
-    let defined = lab.host.ask(&["dumpxml", MACHINE]);
-    assert!(
-        defined.contains("52:54:00:11:22:33") && defined.contains(&format!("dev='{first}'")),
-        "{defined}"
-    );
-    lab.host.ask(&["start", MACHINE]);
-    lab.host.wait_for_writes(&guest, 3);
-    lab.host.ask(&["destroy", MACHINE]);
-    assert!(lab.compare(MACHINE) > before);
-    refuse_others(&lab, &first);
 }
 
 /// What is on another device is not the guest's, and another hypervisor knows nothing of it.
-fn refuse_others(lab: &Lab, first: &str) {
-    let host = &lab.host;
+fn refuse_others(lab: &Lab) {
+    let (host, first) = (&lab.host, lab.device("vda"));
     fs::write(host.path("other.device"), vec![0x55; LARGER]).unwrap();
     let Some(other) = LoopDevice::attach(&host.path("other.device")) else { return };
     host.own(Path::new(other.name()));
