@@ -10,7 +10,7 @@ use sancerre_image::foreign::{ImageDisk, ImageError, ImageFormat, ImageReader};
 use sancerre_image::nbd::NbdOptions;
 use sancerre_image::{ChangedError, Disk};
 
-use crate::open_log::{Begun, leave_open};
+use crate::open_log::{Begun, SECTOR, leave_open};
 use crate::own_helper;
 use crate::support::{MIB, assert_is, have, map_of, noise, run, source};
 
@@ -206,6 +206,28 @@ fn a_vhdx_that_stands_on_another_is_refused_by_that_name() {
     fs::write(&image, bytes).unwrap();
     let said = reader().open(&image, ImageFormat::Vhdx, None).unwrap_err().to_string();
     assert!(said.contains("image.avhdx") && said.contains("a differencing VHDX"), "{said}");
+}
+
+#[test]
+fn what_a_log_holds_is_read_and_the_image_stays_as_it_is() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("source.raw"), noise(3, MIB as usize)).unwrap();
+    run("qemu-img convert -f raw -O vhdx source.raw image.vhdx", folder.path());
+    let image = folder.path().join("image.vhdx");
+    let whole = reader().open(&image, ImageFormat::Vhdx, None).unwrap();
+    let before = fs::read(&image).unwrap();
+    let place = before.windows(64).position(|found| found == &noise(3, 64)[..]).unwrap() as u64;
+    leave_open(&image, &[Begun::Data(place, &[7; SECTOR])], before.len() as u64);
+    let left = fs::read(&image).unwrap();
+    let replayed = reader().open(&image, ImageFormat::Vhdx, None).unwrap();
+    let mut bytes = [0; SECTOR];
+    replayed.read_at(0, &mut bytes).unwrap();
+    assert_eq!((bytes, replayed.is_replayed(), whole.is_replayed()), ([7; SECTOR], true, false));
+    replayed.check_unchanged().unwrap();
+    assert!(fs::read(&image).unwrap() == left);
 }
 
 /// A log whose zeros never end, and one whose writer knew of a longer file.
