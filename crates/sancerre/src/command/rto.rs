@@ -26,7 +26,7 @@ use probe::Speed;
 /// Say how long it would take until machines are back.
 ///
 /// What a restore would fetch is known exactly, from the maps. How fast that goes is measured: some of the largest disk is
-/// restored into nothing, and again into a file in --storage, which is removed. So a store that became slow, or a disk that did, is seen on the
+/// fetched and thrown away, and some bytes are written to --storage and removed. So a store that became slow, or a disk that did, is seen on the
 /// day and not on the worst one. Needs the passphrase: a writer's key file opens no content.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -90,6 +90,7 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
     let log = repository::load_log(context, &repository).await?;
     let (needs, speed) = until_signal(measured(&repository, &log, &options, context)).await?;
     let machines = reckoned(needs, &speed, opened);
+    let all = sum(&machines);
     let complete = machines.last().map(|machine| machine.whole_after).unwrap_or_default();
     say(&machines, &speed, context)?;
     let is_over = options.target.is_some_and(|target| complete > Duration::from_secs(target));
@@ -98,7 +99,7 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
             "over the target: {} of {}; {}",
             duration(complete),
             duration(Duration::from_secs(target)),
-            speed.limit()
+            speed.limit(&all)
         ));
     }
     let summary = [
@@ -107,8 +108,8 @@ pub(crate) async fn run(options: Rto, context: &Context) -> Result<Done, Failure
         ("complete_seconds", json!(seconds(complete))),
         ("target_seconds", json!(options.target)),
         ("fetch_bytes_per_second", json!(speed.fetched as u64)),
-        ("write_bytes_per_second", json!(speed.written().map(|rate| rate as u64))),
-        ("limit", json!(speed.limit())),
+        ("write_bytes_per_second", json!(speed.written.map(|rate| rate as u64))),
+        ("limit", json!(speed.limit(&all))),
         ("is_over", json!(is_over)),
         ("duration_seconds", json!(seconds(started.elapsed()))),
     ];
@@ -201,6 +202,15 @@ fn reckoned(mut machines: Vec<Machine>, speed: &Speed, opened: Duration) -> Vec<
     machines
 }
 
+/// What all of them need.
+fn sum(machines: &[Machine]) -> RestoreNeed {
+    machines.iter().fold(RestoreNeed::default(), |sum, Machine { need, .. }| RestoreNeed {
+        data_bytes: sum.data_bytes.saturating_add(need.data_bytes),
+        fetch_bytes: sum.fetch_bytes.saturating_add(need.fetch_bytes),
+        requests: sum.requests.saturating_add(need.requests),
+    })
+}
+
 fn say(machines: &[Machine], speed: &Speed, context: &Context) -> Result<(), Failure> {
     let row = |machine: &Machine| {
         vec![
@@ -226,8 +236,8 @@ fn say(machines: &[Machine], speed: &Speed, context: &Context) -> Result<(), Fai
     context.output.message(&format!(
         "measured: {}/s fetched{}; {}",
         size(speed.fetched as u64),
-        speed.written().map_or_else(String::new, |rate| format!(", {}/s written", size(rate as u64))),
-        speed.limit()
+        speed.written.map_or_else(String::new, |rate| format!(", {}/s written", size(rate as u64))),
+        speed.limit(&sum(machines))
     ));
     Ok(())
 }

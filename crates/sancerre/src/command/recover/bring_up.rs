@@ -190,7 +190,7 @@ fn hydrate(
 ) -> Result<Vec<(usize, String)>, Failure> {
     loop {
         let ways = moves::ways(job)?;
-        let hydrated = sancerre_boot::hydrate(&job.monitor(), &ways, look, &mut Ledger { job, output });
+        let hydrated = sancerre_boot::hydrate(&job.monitor(), &ways, look, &mut Ledger::new(job, output));
         match (hydrated, job.guest.other(accelerator)) {
             (Err(HydrateError::Processor), Some(other)) => {
                 output.warning(&format!(

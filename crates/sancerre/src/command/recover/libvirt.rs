@@ -252,7 +252,7 @@ pub(super) fn run(
 
 /// Starts a machine that does not run, each disk where what counts of it is.
 fn start(job: &Job, machine: &mut Recovering, output: &Arc<Output>) -> Result<(), Failure> {
-    let mut ledger = Ledger { job, output };
+    let mut ledger = Ledger::new(job, output);
     for (number, way) in moves::ways(job)?.iter().enumerate() {
         let Hydrated::Device(Moving { device, switching: Some(_) }) = way else { continue };
         let Some(disk) = job.disks.get(number) else { continue };
@@ -306,7 +306,7 @@ fn fill(
         let sizes = job.disks.iter().map(|disk| disk.size_bytes);
         let ways: Vec<(Hydrated, u64)> = moves::ways(job)?.into_iter().zip(sizes).collect();
         let watch = Watch { look: &mut look, say: &mut say };
-        Ok(machine.fill(&job.folder, &ways, watch, &mut Ledger { job, output }))
+        Ok(machine.fill(&job.folder, &ways, watch, &mut Ledger::new(job, output)))
     };
     let mut first = filled(machine)?;
     if matches!(first, Err(FillError::Died)) {

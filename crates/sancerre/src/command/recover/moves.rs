@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sancerre_boot::{DiskPlace, Hydrated, Moving, Switches};
 
@@ -91,11 +92,17 @@ fn remove_overlay(disk: &Disk) -> Result<(), String> {
 
 /// Writes down how far disks are.
 pub(super) struct Ledger<'a> {
-    pub(super) job: &'a Job,
-    pub(super) output: &'a Arc<Output>,
+    job: &'a Job,
+    output: &'a Arc<Output>,
+    /// Since when the guest may stand still for a switch.
+    still_since: Option<Instant>,
 }
 
-impl Ledger<'_> {
+impl<'a> Ledger<'a> {
+    pub(super) fn new(job: &'a Job, output: &'a Arc<Output>) -> Self {
+        Self { job, output, still_since: None }
+    }
+
     /// A switch came to nothing, and nothing of it is left: its overlay counts.
     pub(super) fn goes_back(&mut self, number: usize) -> Result<(), String> {
         self.note(number, |stage| match stage {
@@ -126,7 +133,9 @@ impl Ledger<'_> {
 
 impl Switches for Ledger<'_> {
     fn begins(&mut self, number: usize, runs: bool) -> Result<(), String> {
-        self.note(number, |_| Some(Stage::Switches { runs }))
+        self.note(number, |_| Some(Stage::Switches { runs }))?;
+        self.still_since = runs.then(Instant::now);
+        Ok(())
     }
 
     fn is_there(&mut self, number: usize) -> Result<(), String> {
@@ -137,9 +146,13 @@ impl Switches for Ledger<'_> {
     }
 
     fn ends(&mut self, number: usize) -> Result<(), String> {
+        let still = self.still_since.take().map(|since| since.elapsed());
+        let still = still.map_or_else(String::new, |time| {
+            format!("; its guest stood still for {:.2} s", time.as_secs_f64())
+        });
         let disk = self.disk(number)?;
         remove_overlay(disk)?;
-        self.output.message(&format!("{} is on {} now", disk.export, plain::path(disk.end())));
+        self.output.message(&format!("{} is on {} now{still}", disk.export, plain::path(disk.end())));
         Ok(())
     }
 }

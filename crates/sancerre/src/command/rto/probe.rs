@@ -1,74 +1,58 @@
-//! How fast the store is here and now, and how fast the storage: some of a disk is restored into nothing, and again into the
-//! storage. Both are done by the code that a restore runs: whatever else would be of another speed.
+//! How fast the store is here and now, and how fast the storage: some of a restore is done and thrown away, and some bytes are
+//! written. Both are measured by the code that a restore runs: whatever else would be of another speed.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sancerre_engine::Error;
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::restore::{self as engine, RestoreNeed, RestoreOptions, SnapshotReader};
-use sancerre_format::outcome::Member;
 use sancerre_image::{DiskTarget, Left, RawTarget, TargetError};
 
 use crate::command::Context;
 use crate::exit::Failure;
+use crate::plain;
 
-/// Fetched, or written, at most: the store may take money for it, and others need the storage too.
-const BYTES_MAX: u64 = 4 << 30;
-/// Between two looks how much that is.
-const LOOK: Duration = Duration::from_millis(20);
-/// A storage that leaves more than this of the store's speed does not limit it: so much differs from one run to the next.
-const SAME: f64 = 0.9;
+/// What is written at once to measure a storage, and altogether.
+const PIECE_BYTES: usize = 1 << 20;
+const WRITTEN_BYTES_MAX: u64 = 1 << 30;
+/// Pieces that are made ahead.
+const PIECES_AHEAD: usize = 8;
 
 /// Bytes a second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Speed {
     /// Fetched from the store, decrypted and decompressed.
     pub(super) fetched: f64,
-    /// The same while it was written to the storage, and what was written; none where no storage was named.
-    stored: Option<Rates>,
-}
-
-/// Bytes a second of one restore.
-#[derive(Debug, Clone, Copy)]
-struct Rates {
-    fetched: f64,
-    written: f64,
+    /// Written to the storage, durably; none where none was named.
+    pub(super) written: Option<f64>,
 }
 
 impl Speed {
-    /// Written to the storage.
-    pub(super) fn written(&self) -> Option<f64> {
-        self.stored.map(|rates| rates.written)
-    }
-
-    /// How long it takes to fetch and write so much.
+    /// How long a restore takes: what is fetched and what is written go on at once, and the slower one decides.
     pub(super) fn time(&self, need: &RestoreNeed) -> Duration {
-        let seconds = |bytes: u64, rate: f64| bytes as f64 / rate.max(1.0);
-        let fetch = seconds(need.fetch_bytes, self.fetched);
-        let time = match self.stored {
-            None => fetch,
-            Some(rates) if self.is_storage_slower(rates) => {
-                fetch.max(seconds(need.data_bytes, rates.written))
-            }
-            Some(rates) => fetch.max(seconds(need.fetch_bytes, rates.fetched)),
-        };
-        Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
+        let (fetch, write) = self.times(need);
+        Duration::try_from_secs_f64(fetch.max(write)).unwrap_or(Duration::MAX)
     }
 
-    fn is_storage_slower(&self, rates: Rates) -> bool {
-        rates.fetched < self.fetched * SAME
+    fn times(&self, need: &RestoreNeed) -> (f64, f64) {
+        let seconds = |bytes: u64, rate: f64| bytes as f64 / rate.max(1.0);
+        (
+            seconds(need.fetch_bytes, self.fetched),
+            self.written.map_or(0.0, |rate| seconds(need.data_bytes, rate)),
+        )
     }
 
     /// What would have to be faster.
-    pub(super) fn limit(&self) -> &'static str {
-        match self.stored {
+    pub(super) fn limit(&self, need: &RestoreNeed) -> &'static str {
+        let (fetch, write) = self.times(need);
+        match self.written {
             None => "the store, its line or this machine limits it; --storage measures the storage too",
-            Some(rates) if self.is_storage_slower(rates) => "the storage, or this machine, limits it",
+            Some(_) if write > fetch => "the storage limits it",
             Some(_) => "the store, its line or this machine limits it",
         }
     }
@@ -82,67 +66,93 @@ pub(super) async fn speed(
     patience: Duration,
     context: &Context,
 ) -> Result<Speed, Failure> {
-    let Some(member) = reader.member(disk) else {
-        return Err(Failure::from(Error::bug("a disk that was there is not")));
-    };
-    let fetched = restored(reader, member, None, patience, context).await?.fetched;
-    let Some(storage) = storage else { return Ok(Speed { fetched, stored: None }) };
+    let fetched = fetched(reader, disk, patience, context).await?;
+    let Some(storage) = storage else { return Ok(Speed { fetched, written: None }) };
     let token = u64::from_le_bytes(context.host.random());
     let probe = Probe(storage.join(format!("sancerre-rto-{token:016x}")));
-    let file = RawTarget::create(&probe.0, member.size_bytes, false)?;
-    let stored = restored(reader, member, Some(file), patience, context).await?;
-    Ok(Speed { fetched, stored: Some(stored) })
+    let written = tokio::task::spawn_blocking(move || {
+        written(&probe.0, token, patience).map_err(|error| {
+            Failure::failed(format!("cannot write to {}: {error}; check --storage", plain::path(&probe.0)))
+        })
+    });
+    let written = written.await.map_err(|error| Failure::failed(error.to_string()))??;
+    Ok(Speed { fetched, written: Some(written) })
 }
 
-/// Restores a disk, until it is whole or was measured long enough.
-async fn restored(
-    reader: &SnapshotReader,
-    member: &Member,
-    file: Option<RawTarget>,
-    patience: Duration,
-    context: &Context,
-) -> Result<Rates, Failure> {
-    let (written, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
-    let monitor = until(patience);
-    let target = Box::new(Measured { file, written_bytes: Arc::clone(&written) });
-    let settings = RestoreOptions::new(context.global.memory);
-    match engine::restore(reader, member, target, &settings, &monitor).await {
-        Err(failure) if !matches!(failure.error, Error::Interrupted) => return Err(failure.error.into()),
-        _ => {}
+/// Writes bytes that no storage can make smaller, as a restore does: it flushes on the way, and what is to be written is made
+/// meanwhile.
+fn written(path: &Path, seed: u64, patience: Duration) -> Result<f64, TargetError> {
+    let target = RawTarget::create(path, WRITTEN_BYTES_MAX, false)?;
+    let (pieces, made) = sync_channel(PIECES_AHEAD);
+    // It ends when nobody takes its pieces any more.
+    thread::spawn(move || noise(seed).try_for_each(|piece| pieces.send(piece)));
+    let (started, mut bytes) = (Instant::now(), 0_u64);
+    while started.elapsed() < patience && bytes < WRITTEN_BYTES_MAX {
+        let Ok(piece) = made.recv() else { break };
+        target.write_at(bytes, &piece)?;
+        bytes = bytes.saturating_add(piece.len() as u64);
     }
-    let seconds = started.elapsed().as_secs_f64().max(1e-3);
-    let rate = |bytes: &AtomicU64| bytes.load(Relaxed) as f64 / seconds;
-    Ok(Rates { fetched: rate(&monitor.counters.stored_bytes), written: rate(&written) })
+    target.finish()?;
+    Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-3))
 }
 
-/// A monitor that interrupts after a while, or so many bytes.
+/// Pieces without an end.
+fn noise(seed: u64) -> impl Iterator<Item = Vec<u8>> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(move || {
+        let mut piece = vec![0; PIECE_BYTES];
+        for word in piece.chunks_exact_mut(8) {
+            // xorshift
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+        piece
+    })
+}
+
+/// A monitor that interrupts after a while.
 fn until(patience: Duration) -> Monitor {
     let monitor = Monitor::silent();
-    let (interrupted, started) = (monitor.clone(), Instant::now());
+    let interrupted = monitor.clone();
     tokio::spawn(async move {
-        while started.elapsed() < patience && interrupted.counters.stored_bytes.load(Relaxed) < BYTES_MAX {
-            tokio::time::sleep(LOOK).await;
-        }
+        tokio::time::sleep(patience).await;
         interrupted.interrupt();
     });
     monitor
 }
 
-/// A file, or nothing, that takes a disk.
-struct Measured {
-    file: Option<RawTarget>,
-    written_bytes: Arc<AtomicU64>,
+/// Restores a disk into nothing, until it is whole or was measured long enough.
+async fn fetched(
+    reader: &SnapshotReader,
+    disk: &str,
+    patience: Duration,
+    context: &Context,
+) -> Result<f64, Failure> {
+    let Some(member) = reader.member(disk) else {
+        return Err(Failure::from(Error::bug("a disk that was there is not")));
+    };
+    let (monitor, started) = (until(patience), Instant::now());
+    let settings = RestoreOptions::new(context.global.memory);
+    match engine::restore(reader, member, Box::new(Nothing), &settings, &monitor).await {
+        Err(failure) if !matches!(failure.error, Error::Interrupted) => return Err(failure.error.into()),
+        _ => {}
+    }
+    let bytes = monitor.counters.stored_bytes.load(Relaxed);
+    Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-3))
 }
 
-impl DiskTarget for Measured {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
-        self.file.as_ref().map_or(Ok(()), |file| file.write_at(offset, bytes))?;
-        self.written_bytes.fetch_add(bytes.len() as u64, Relaxed);
+/// Takes a disk, and keeps nothing.
+struct Nothing;
+
+impl DiskTarget for Nothing {
+    fn write_at(&self, _: u64, _: &[u8]) -> Result<(), TargetError> {
         Ok(())
     }
 
-    fn zero(&self, range: Range<u64>) -> Result<(), TargetError> {
-        self.file.as_ref().map_or(Ok(()), |file| file.zero(range))
+    fn zero(&self, _: Range<u64>) -> Result<(), TargetError> {
+        Ok(())
     }
 
     fn surplus_bytes(&self) -> u64 {
@@ -150,11 +160,11 @@ impl DiskTarget for Measured {
     }
 
     fn path(&self) -> &Path {
-        self.file.as_ref().map_or(Path::new("/dev/null"), RawTarget::path)
+        Path::new("/dev/null")
     }
 
     fn finish(self: Box<Self>) -> Result<(), TargetError> {
-        self.file.map_or(Ok(()), RawTarget::finish)
+        Ok(())
     }
 
     fn give_up(self: Box<Self>, _: bool) -> Left {

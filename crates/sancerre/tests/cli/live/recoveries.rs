@@ -3,9 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{Far, Goal, data, list, median, named, rounds, row};
+use crate::support::devices::LoopDevice;
 use crate::support::{summary, told};
 use sancerre_boot::{Accelerator, DiskBus, GuestPlan, UpWhen};
 use serde_json::json;
@@ -27,6 +29,29 @@ impl Drop for Guest {
 /// A guest that is up and waits.
 const IDLE: &str = "echo 'the guest is up'\nwhile true; do sleep 1; done\n";
 
+/// The command that recovers the machine of a test, for a guest of these arguments.
+fn recover<'a>(storage: &[&'a str], more: &'a [String]) -> Vec<&'a str> {
+    let mut words = vec!["recover", "web01:latest", "--to", "qemu", "--storage", "guests", "--accel", "tcg"];
+    words.extend(["--guest-memory", "160M", "--guest-cpus", "1", "--identity", "identity"]);
+    words.extend_from_slice(storage);
+    words.push("--");
+    words.extend(more.iter().map(String::as_str));
+    words
+}
+
+/// How long a recovery takes until nothing depends on this program, and what it says.
+fn recovered(far: &Far, words: &[&str]) -> (f64, String) {
+    let running = Guest(far.path("guests/web01/monitor.sock"));
+    far.forget_all();
+    let begun = Instant::now();
+    let said = told(&far.succeed(words));
+    super::synced();
+    let took = begun.elapsed().as_secs_f64();
+    drop(running);
+    fs::remove_dir_all(far.path("guests")).unwrap();
+    (took, said)
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn hydration_beside_restore() {
@@ -35,39 +60,55 @@ fn hydration_beside_restore() {
     data(&far.path("disk.raw"), 1024, 1);
     far.back_up("web01", &["disk0=disk.raw".into()]);
     let more = sancerre_services::guest::arguments(&guest);
-    let mut recover =
-        vec!["recover", "web01:latest", "--to", "qemu", "--storage", "guests", "--accel", "tcg"];
-    recover.extend([
-        "--guest-memory",
-        "160M",
-        "--guest-cpus",
-        "1",
-        "--quiet",
-        "--identity",
-        "identity",
-        "--",
-    ]);
-    recover.extend(more.iter().map(String::as_str));
-    let (mut restored, mut recovered) = (Vec::new(), Vec::new());
+    let recover = recover(&["--quiet"], &more);
+    let (mut restores, mut recoveries) = (Vec::new(), Vec::new());
     for _ in rounds() {
         let restore = ["restore", "web01:latest", "--target", "restored/", "--format", "qcow2", "--quiet"];
-        restored.push(far.timed(&restore).0);
+        restores.push(far.timed(&restore).0);
         fs::remove_dir_all(far.path("restored")).unwrap();
-        let running = Guest(far.path("guests/web01/monitor.sock"));
-        far.forget_all();
-        let begun = Instant::now();
-        far.succeed(&recover);
-        super::synced();
-        recovered.push(begun.elapsed().as_secs_f64());
-        drop(running);
-        fs::remove_dir_all(far.path("guests")).unwrap();
+        recoveries.push(recovered(&far, &recover).0);
     }
     let what = format!(
         "speed at which `recover` makes 1 GiB of data whole while its guest runs ({} s), times that of `restore` ({} s)",
-        list(&recovered),
-        list(&restored)
+        list(&recoveries),
+        list(&restores)
     );
-    row(&what, median(restored) / median(recovered), "", Goal::AtLeast(0.8));
+    row(&what, median(restores) / median(recoveries), "", Goal::AtLeast(0.8));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_move_beside_restore() {
+    let far = Far::new();
+    let guest = sancerre_services::guest::guest(far.folder.path(), IDLE).expect("there is no guest");
+    data(&far.path("disk.raw"), 1024, 1);
+    far.back_up("web01", &["disk0=disk.raw".into()]);
+    fs::rename(far.path("disk.raw"), far.path("device.raw")).unwrap();
+    let Some(device) = LoopDevice::attach(&far.path("device.raw")) else { return };
+    let more = sancerre_services::guest::arguments(&guest);
+    let recover = recover(&["--storage", device.name(), "--overwrite"], &more);
+    let (mut restores, mut moves, mut still) = (Vec::new(), Vec::new(), Vec::new());
+    // What is there already is not written again.
+    let emptied = || Command::new("blkdiscard").args(["--force", device.name()]).status().unwrap().success();
+    for _ in rounds() {
+        assert!(emptied());
+        let restore = ["restore", "web01:latest:disk0", "--target", device.name(), "--overwrite", "--quiet"];
+        restores.push(far.timed(&restore).0);
+        assert!(emptied());
+        let (took, said) = recovered(&far, &recover);
+        let stood =
+            said.split_once("stood still for ").and_then(|(_, rest)| rest.split_once(" s")).unwrap().0;
+        moves.push(took);
+        still.push(stood.parse::<f64>().unwrap());
+    }
+    let what = format!(
+        "speed at which `recover` moves 1 GiB of data to a device while its guest runs ({} s), times that of `restore` to it ({} s)",
+        list(&moves),
+        list(&restores)
+    );
+    row(&what, median(restores) / median(moves), "", Goal::AtLeast(0.8));
+    let what = format!("a guest stands still while it is switched to its device ({} s)", list(&still));
+    row(&what, median(still), "s", Goal::AtMost(1.0));
 }
 
 /// Seconds from QEMU's start to the login prompt, from a raw file on this machine.
