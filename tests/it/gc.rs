@@ -109,6 +109,9 @@ async fn what_only_a_forgotten_snapshot_needs_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn what_went_since_the_last_gc_is_limited() {
     let (repo, keeper, mut model) = before(480).await;
+    // Of another writer, and long ago: it explains nothing that went since.
+    let other = Distrust { writer: name("host9"), from: 1, reason: "test".into() };
+    repo.append(Kind::Revoke(other), &[]).await;
     collect(&keeper).await.unwrap();
     drop_snapshot(&keeper, model.snapshots.remove(0).0).await.unwrap();
     let limited = |max_drop_percent| GcOptions { max_drop_percent, ..OPTIONS };
@@ -334,6 +337,9 @@ fn keeper_through(keeper: &Repository, repo: &TestRepo, seed: u64) -> Repository
 async fn crash(call: u64, cut: Cut, left_bytes: u64) -> bool {
     let what = format!("call {call}, {cut:?}");
     let (repo, keeper, mut model) = before(480).await;
+    // Of another writer, and long ago: it explains nothing that went since.
+    let other = Distrust { writer: name("host9"), from: 1, reason: "test".into() };
+    repo.append(Kind::Revoke(other), &[]).await;
     collect(&keeper).await.unwrap();
     let (forgotten, _) = model.snapshots.remove(0);
     repo.store.crash_at(call, cut);

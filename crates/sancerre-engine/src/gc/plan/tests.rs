@@ -112,14 +112,7 @@ async fn given() -> Given {
     for seed in [1, 2] {
         repo.back_up(SparseDisk::of(&noise(seed, 3 << 20))).await;
     }
-    let repository = &repo.repository;
-    let log = Log::load(repository).await.unwrap();
-    let (catalogue, _) = Catalogue::load_all(repository, &log).await.unwrap();
-    let mut listed = repository.list(names::Folder::Packs).await.unwrap();
-    let key = names::pack(&repository.keys.zone, STRANGE, &Hash([7; 32]));
-    listed.push(Listed { key, ..listed[0].clone() });
-    let present = Present::of(repository, &listed);
-    Given { repo, log, packs: Packs { catalogue, present } }
+    Given::read(repo).await
 }
 
 /// What snapshots need is none of it, if the fields do not say otherwise.
@@ -132,6 +125,17 @@ struct Needs {
 }
 
 impl Given {
+    async fn read(repo: TestRepo) -> Self {
+        let repository = &repo.repository;
+        let log = Log::load(repository).await.unwrap();
+        let (catalogue, _) = Catalogue::load_all(repository, &log).await.unwrap();
+        let mut listed = repository.list(names::Folder::Packs).await.unwrap();
+        let key = names::pack(&repository.keys.zone, STRANGE, &Hash([7; 32]));
+        listed.push(Listed { key, ..listed[0].clone() });
+        let present = Present::of(repository, &listed);
+        Self { repo, log, packs: Packs { catalogue, present } }
+    }
+
     fn plan(&self, needs: &Needs, generation: Option<u16>) -> Plan {
         let Needs { lying, weights, copies, healers } = needs;
         let (log, packs) = (&self.log, &self.packs);
@@ -161,6 +165,19 @@ async fn what_nothing_needs_goes_unless_it_may_hold_what_something_lost() {
     assert_eq!((dead(&healing), healing.healing.packs), (all - 2, 1));
     assert_eq!(healing.healers, healers, "the gate before the commit asks for them");
     assert!(!healing.dead.contains_pack(&one) && !copies.dead.contains_pack(&one));
+}
+
+/// One whose backup is under way, or was killed: it may still end, and reuses what it wrote.
+#[tokio::test]
+async fn what_an_open_session_wrote_stays() {
+    let given = given().await;
+    let last = given.log.entries().last().unwrap().session;
+    given.repo.delete(&names::outcome(&given.repo.repository.keys.zone, &last)).await;
+    let given = Given::read(given.repo).await;
+    let of_last = given.packs.present.names().filter(|pack| pack.session == last.number).count();
+    let plan = given.plan(&Needs::default(), None);
+    assert!(of_last > 1 && plan.dead.packs().all(|pack| pack.session != last.number));
+    assert_eq!(plan.pinned.packs, of_last as u64 + 1, "with the strange one");
 }
 
 #[tokio::test]
