@@ -94,6 +94,8 @@ fn weight(directory: &[DirectoryEntry], needed: &FrameSet) -> std::result::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::log::Log;
+    use crate::restore::tests::support::{SparseDisk, TestRepo, guest};
     use sancerre_format::id::{FrameName, Hash};
 
     fn name(session: u64, index: u32) -> FrameName {
@@ -137,5 +139,37 @@ mod tests {
         let mut whole = set(&[name(1, 0)]);
         whole.insert_pack(PackName { session: 2, ordinal: 0 });
         assert!(!is_partial(&whole, 3), "all of it is needed");
+    }
+
+    /// Of two packs of data that are needed in part, one of them damaged, and one that is needed whole.
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_and_stays_and_what_is_needed_whole_is_not_read() {
+        let repo = TestRepo::new().await;
+        repo.back_up(SparseDisk::of(&guest(1, 8 << 20))).await;
+        let (repository, log) = (&repo.repository, Log::load(&repo.repository).await.unwrap());
+        let packs = Packs::load(repository, &log, &Monitor::silent()).await.unwrap();
+        let many = packs.present.names().filter(|pack| packs.catalogue.pack(*pack).unwrap().frames > 1);
+        let many: Vec<PackName> = many.collect();
+        let [sound, damaged, whole] = many[..3] else { panic!("{many:?}") };
+        let first = |pack| FrameName { pack, index: 0 };
+        let mut all = FrameSet::default();
+        (0..packs.catalogue.pack(whole).unwrap().frames)
+            .for_each(|index| all.insert(FrameName { pack: whole, index }));
+        let lying =
+            BTreeMap::from([(sound, set(&[first(sound)])), (damaged, set(&[first(damaged)])), (whole, all)]);
+        repo.change(&packs.catalogue.key(repository, damaged).unwrap(), |bytes| {
+            let at = bytes.len() - 40;
+            bytes[at] ^= 1;
+        })
+        .await;
+        let (told, said) = std::sync::mpsc::channel();
+        let monitor = Monitor::new(move |event| told.send(event.message).unwrap());
+        let weights = weigh(repository, &packs, &lying, &monitor).await.unwrap();
+        assert_eq!(weights.keys().collect::<Vec<_>>(), [&sound]);
+        assert!(weights[&sound].kept_bytes > 0 && weights[&sound].unused_bytes > 0, "{weights:?}");
+        let said: Vec<String> = said.try_iter().collect();
+        assert!(said.len() == 1 && said[0].contains(&format!("pack {damaged} is left as it is")), "{said:?}");
+        monitor.interrupt();
+        assert!(weigh(repository, &packs, &lying, &monitor).await.is_err());
     }
 }
