@@ -59,7 +59,10 @@ pub fn hydrate(
     let mut all =
         ways.map(|(number, disk)| Way::find(&mut qmp, number, disk)).collect::<Result<Vec<_>, _>>()?;
     let mut hydration = Hydration::default();
-    for at in 0..all.len() {
+    // A guest may stand still until a switch that was begun is over.
+    let (begun, others): (Vec<usize>, Vec<usize>) =
+        (0..all.len()).partition(|at| all.get(*at).is_some_and(Way::is_switching));
+    for at in begun.into_iter().chain(others) {
         loop {
             let is_turn = look(sum(&all));
             let Some(way) = all.get_mut(at) else { break };

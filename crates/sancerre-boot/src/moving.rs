@@ -43,6 +43,8 @@ pub trait Switches {
     fn begins(&mut self, number: usize, runs: bool) -> Result<(), String>;
     /// The device has all of the disk, durably, and the guest stands still: from now on the device counts, and no overlay.
     fn is_there(&mut self, number: usize) -> Result<(), String>;
+    /// A switch came to nothing, and the guest is as it was before: its overlay counts.
+    fn goes_back(&mut self, number: usize) -> Result<(), String>;
     /// The guest goes on from the device, and nobody has the overlay open.
     fn ends(&mut self, number: usize) -> Result<(), String>;
 }
@@ -66,7 +68,7 @@ pub enum Copying {
 /// Whoever runs a guest, of one of its disks.
 pub trait MovingGuest {
     /// Why it does not do what it is told.
-    type Error: From<NotNoted>;
+    type Error: From<NotNoted> + std::fmt::Display;
     /// What copies the disk.
     fn copying(&mut self) -> Result<Copying, Self::Error>;
     /// Whether the guest's disk is the device by now, and will be when it is started anew.
@@ -143,14 +145,22 @@ impl Mover {
     ) -> Result<Step, G::Error> {
         match guest.is_on_device()? {
             true => self.arrive(guest, switches),
-            false => self.begin(guest, error),
+            false => self.begin(guest, error, switches),
         }
     }
 
-    fn begin<G: MovingGuest>(&mut self, guest: &mut G, error: Option<String>) -> Result<Step, G::Error> {
+    fn begin<G: MovingGuest>(
+        &mut self,
+        guest: &mut G,
+        error: Option<String>,
+        switches: &mut dyn Switches,
+    ) -> Result<Step, G::Error> {
         // A switch that failed: the guest goes on from its overlay.
-        if self.moving.switching == Some(true) {
-            guest.go_on()?;
+        if let Some(ran) = self.moving.switching.take() {
+            if ran {
+                guest.go_on()?;
+            }
+            switches.goes_back(self.number).map_err(NotNoted)?;
         }
         match error {
             Some(words) if self.passes >= PASSES => return Ok(Step::Failed(words)),
@@ -177,8 +187,10 @@ impl Mover {
         guest.stop()?;
         if let Err(error) = guest.complete() {
             // Where nothing became of it the guest need not wait for somebody who finds out why.
-            if runs && matches!(guest.copying(), Ok(Copying::Ready)) {
-                guest.go_on()?;
+            match guest.copying() {
+                Ok(Copying::Ended(_)) => return self.ended(guest, Some(error.to_string()), switches),
+                Ok(Copying::Ready) if runs => guest.go_on()?,
+                _ => {}
             }
             return Err(error);
         }

@@ -1,5 +1,6 @@
 //! A machine as libvirt describes it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::CaptureError;
@@ -46,6 +47,8 @@ pub struct MachineDisk {
     pub path: PathBuf,
     /// Whether that is a device.
     pub is_device: bool,
+    /// The part of it that the machine has; none if it has all.
+    pub slice: Option<Range<u64>>,
     /// Whether QEMU can keep a list of changes in it.
     pub(crate) keeps_bitmaps: bool,
     /// Why it is not backed up; none if it is.
@@ -148,6 +151,14 @@ fn is_on_export(disk: &Element) -> bool {
     socket.is_some_and(|socket| Path::new(socket).file_name() == Some(EXPORTS.as_ref()))
 }
 
+/// The part of a source in which a disk lies; none if that is not said in a way that is known.
+fn slice(slices: &Element) -> Option<Range<u64>> {
+    let slice = slices.child("slice").filter(|slice| slice.attribute("type") == Some("storage"))?;
+    let number = |name| slice.attribute(name)?.parse::<u64>().ok();
+    let (offset, size) = (number("offset")?, number("size")?);
+    Some(offset..offset.checked_add(size)?)
+}
+
 impl MachineDisk {
     fn parse(element: &Element) -> Option<Self> {
         let target = element.child("target")?.attribute("dev")?.to_owned();
@@ -157,8 +168,12 @@ impl MachineDisk {
         let of = |name| source.and_then(|source| source.attribute(name));
         let format = element.child("driver").and_then(|driver| driver.attribute("type")).unwrap_or("raw");
         let path = of("file").or_else(|| of("dev"));
+        let slice = source.and_then(|source| source.child("slices")).map(slice);
         let skipped = match (device, kind, path) {
             ("cdrom" | "floppy", _, _) => Some(format!("it is a {device}")),
+            ("disk", "file" | "block", Some(_)) if slice == Some(None) => {
+                Some("the slice of its source is not understood".into())
+            }
             ("disk", "file" | "block", Some(_)) => None,
             ("disk", "file" | "block", None) => Some("nothing is in it".into()),
             ("disk", "network", _) => {
@@ -175,6 +190,7 @@ impl MachineDisk {
             is_on_export: is_on_export(element),
             path: path.unwrap_or_default().into(),
             is_device: kind == "block",
+            slice: slice.flatten(),
             format: format.to_owned(),
             target,
             skipped,
@@ -210,6 +226,25 @@ mod tests {
         let expected =
             ["it is a cdrom", "it comes over the network (rbd)", "it is a lun that is passed through"];
         assert_eq!(why, expected);
+    }
+
+    #[test]
+    fn of_a_larger_source_the_machine_has_a_slice() {
+        let sliced = |slice: &str| {
+            let source = format!("<source dev='/dev/a'><slices>{slice}</slices></source>");
+            let disk = format!("<disk type='block' device='disk'>{source}<target dev='vda'/></disk>");
+            let disk = machine(&format!("<devices>{disk}</devices>")).unwrap().disks.remove(0);
+            (disk.slice, disk.skipped.is_none())
+        };
+        assert_eq!(sliced("<slice type='storage' offset='512' size='1024'/>"), (Some(512..1536), true));
+        for odd in [
+            "",
+            "<slice type='format' offset='0' size='1'/>",
+            "<slice type='storage' offset='0'/>",
+            "<slice type='storage' offset='18446744073709551615' size='1'/>",
+        ] {
+            assert_eq!(sliced(odd), (None, false), "{odd}");
+        }
     }
 
     #[test]

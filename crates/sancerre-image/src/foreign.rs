@@ -129,7 +129,7 @@ impl ImageReader {
         let opened = ConfinedReader::new(self.helper.clone(), self.sandbox)
             .look(&real, format, allowed.as_deref())
             .and_then(|()| self.read(image, format, &real, allowed))
-            .or_else(|error| match replay::is_wanted(&error) {
+            .or_else(|error| match replay::is_wanted(format, &error) {
                 true => self.replay(image, format, &real),
                 false => Err(error),
             });

@@ -39,6 +39,7 @@ mod kind;
 pub mod nbd;
 mod open;
 pub mod package;
+mod part;
 mod positional;
 pub mod process;
 mod qcow2;
@@ -51,6 +52,7 @@ pub use container::{Container, container, container_at_start};
 pub use disk::Disk;
 pub use error::{ChangedError, OpenError, ReadError, TargetError};
 pub use open::open_file;
+pub use part::Part;
 pub use qcow2::{Bitmap, Qcow2Disk, Qcow2Fault, References, open_qcow2};
 pub use raw::{RawDisk, open_raw};
 pub use target::{

@@ -114,6 +114,11 @@ impl Switches for Ledger {
         Ok(())
     }
 
+    fn goes_back(&mut self, _: usize) -> Result<(), String> {
+        self.switching = None;
+        self.note("goes_back")
+    }
+
     fn ends(&mut self, _: usize) -> Result<(), String> {
         self.note("ends")
     }

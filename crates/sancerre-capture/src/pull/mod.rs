@@ -327,6 +327,7 @@ mod tests {
     #[test]
     fn a_lost_list_costs_the_disk_that_is_named() {
         let disk = |target: &str| MachineDisk {
+            slice: None,
             target: target.into(),
             format: "qcow2".into(),
             path: "/a".into(),

@@ -88,8 +88,11 @@ impl MovingGuest for BlockCopy<'_, '_> {
             MachineState::Runs | MachineState::Stands => {}
         }
         let ready = self.ready()?;
-        if ready.as_deref() == Some("yes") {
-            return Ok(Copying::Ready);
+        match ready.as_deref() {
+            Some("yes") => return Ok(Copying::Ready),
+            // It is being ended ("pivot", "abort"): libvirt answers nothing about it until it is, and the guest stands still.
+            Some(word) if !word.is_empty() => return Ok(Copying::Runs(self.device.size_bytes)),
+            _ => {}
         }
         let job = BlockJob::find(&self.machine.virsh, &self.machine.uuid, self.target)?;
         let done = job.as_ref().map_or(0, |job| job.part_of(self.device.size_bytes));
@@ -101,6 +104,9 @@ impl MovingGuest for BlockCopy<'_, '_> {
             // libvirt does not say why one failed.
             let failed = self.is_begun && !self.filling.is_early();
             self.is_begun = false;
+            if failed {
+                self.machine.keep_running(self.filling.since)?;
+            }
             return Ok(Copying::Ended(
                 failed.then(|| "libvirt's block copy ended before its end".to_owned()),
             ));

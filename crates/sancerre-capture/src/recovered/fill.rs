@@ -85,10 +85,30 @@ impl Recovering {
         watch: Watch<'_>,
         switches: &mut dyn Switches,
     ) -> Result<Hydration, FillError> {
+        let filled = self.fill_each(folder, ways, watch, switches);
+        // A machine that has just died refuses whatever it is asked.
+        match (filled, self.state()) {
+            (Err(FillError::Libvirt(_)), Ok(MachineState::Died)) => Err(FillError::Died),
+            (Err(FillError::Libvirt(_)), Ok(MachineState::Off)) => Err(FillError::Off),
+            (filled, _) => filled,
+        }
+    }
+
+    fn fill_each(
+        &mut self,
+        folder: &Path,
+        ways: &[(Hydrated, u64)],
+        watch: Watch<'_>,
+        switches: &mut dyn Switches,
+    ) -> Result<Hydration, FillError> {
         let total_bytes = ways.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
         let mut filling = Filling { watch, since: Instant::now(), total_bytes, before_bytes: 0 };
         let (mut hydration, disks) = (Hydration::default(), self.recovered.restored.disks.clone());
-        for (number, ((target, path, _), (way, size))) in disks.iter().zip(ways).enumerate() {
+        // The machine may stand still until a switch that was begun is over.
+        let is_switching = |(way, _): &(Hydrated, u64)| matches!(way, Hydrated::Device(moving) if moving.switching.is_some());
+        let (begun, others): (Vec<_>, Vec<_>) =
+            disks.iter().zip(ways).enumerate().partition(|(_, (_, way))| is_switching(way));
+        for (number, ((target, path, _), (way, size))) in begun.into_iter().chain(others) {
             let left = match way {
                 Hydrated::Overlay => self.pull((target, path), *size, &mut filling)?,
                 Hydrated::Device(moving) => {

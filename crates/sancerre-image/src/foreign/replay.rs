@@ -17,8 +17,9 @@ const OPEN_LOG: &str = "contains a log that needs to be replayed";
 pub(super) const WRITTEN_BYTES_MAX: u64 = 512 << 20;
 
 /// Whether a refusal is about an open log.
-pub(super) fn is_wanted(error: &ImageError) -> bool {
-    matches!(error, ImageError::Refused { said, .. } if said.contains(OPEN_LOG))
+pub(super) fn is_wanted(format: ImageFormat, error: &ImageError) -> bool {
+    format == ImageFormat::Vhdx
+        && matches!(error, ImageError::Refused { said, .. } if said.contains(OPEN_LOG))
 }
 
 impl ImageReader {
@@ -37,7 +38,12 @@ impl ImageReader {
         let confinement = self.confinement(options, [real.to_owned()], Some(overlay));
         self.start(image, format, (confinement, folder), real).map_err(|error| match error {
             ImageError::Refused { path, format, said } => {
-                let said = format!("its writer did not close it, and its log cannot be replayed: {said}");
+                let said = format!(
+                    "its writer did not close it, and its log cannot be replayed: {said}. That takes at most {} MiB of room in {}; \
+                     TMPDIR names another place",
+                    WRITTEN_BYTES_MAX >> 20,
+                    std::env::temp_dir().display()
+                );
                 ImageError::Refused { path, format, said }
             }
             error => error,

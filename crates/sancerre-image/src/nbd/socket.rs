@@ -16,9 +16,6 @@ use super::error::Fault;
 use super::tls::{Encrypted, TlsClient, client};
 use super::uri::{Address, NbdUri};
 
-/// How late a call may come back on a machine that is busy.
-const LATE: Duration = Duration::from_millis(250);
-
 /// Makes connections to an address.
 pub(super) struct Sockets {
     address: Address,
@@ -123,23 +120,16 @@ impl Socket {
 
     /// What a system call that began then gave: silence has one name, and so has a deadline that is over.
     fn judge(&mut self, began: Instant, result: io::Result<usize>) -> io::Result<usize> {
-        let now = Instant::now();
-        // The kernel ends a call in time. One that took longer was held up with us, by a stop signal or a freezer: the silence
-        // was ours, and the server has its time again.
-        if now.saturating_duration_since(began) > self.patience.saturating_add(LATE) {
-            self.progress();
-            return match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Err(io::ErrorKind::Interrupted.into())
-                }
-                other => other,
-            };
-        }
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ if now > self.deadline => Err(io::ErrorKind::TimedOut.into()),
-            other => other,
+            // A signal that stopped us, and let us go on: that time is ours, and not the server's.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.deadline = self.deadline.checked_add(began.elapsed()).unwrap_or(self.deadline);
+                Err(error)
+            }
+            Err(error) => Err(error),
+            Ok(_) if Instant::now() > self.deadline => Err(io::ErrorKind::TimedOut.into()),
+            moved => moved,
         }
     }
 }
@@ -250,7 +240,7 @@ mod tests {
         sockets.connect(PATIENCE).unwrap().receive(&mut [0; 2]).unwrap();
     }
 
-    /// Stopped between two bytes for longer than the server has for both: Ctrl-Z, a freezer.
+    /// Stopped between two bytes for longer than the server has for both.
     #[test]
     fn a_program_that_stood_still_does_not_blame_the_server() {
         if is_inner() {

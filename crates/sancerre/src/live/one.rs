@@ -1,16 +1,18 @@
 //! One machine of libvirt.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sancerre_capture::{Live, Machine, MachineDisk, Virsh};
 use sancerre_engine::Error;
-use sancerre_engine::backup::{self as engine, BackupReport, Hint, Maps};
+use sancerre_engine::backup::{self as engine, BackupReport, BackupSource, Hint, Input, Maps};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::log::Snapshot;
 use sancerre_engine::select::{Selector, Which};
 use sancerre_format::names::{MachineId, Title};
 use sancerre_format::outcome::MemberKind;
+use sancerre_image::Part;
 use serde_json::{Map, Value};
 
 use super::picture::{files, title};
@@ -20,6 +22,7 @@ use crate::command::backup::{self, Subject};
 use crate::command::{Backup, Context};
 use crate::exit::{Done, Exit, Failure};
 use crate::formats::{Format, NamedFormat};
+use crate::plain;
 use crate::repository;
 use crate::sources::Planned;
 
@@ -130,6 +133,10 @@ async fn stopped(
     let names: Vec<Title> = wanted.iter().filter_map(|(name, _)| name.clone()).collect();
     let bitmaps = Bitmaps::new(wanted);
     let mut sources = with.options.opening(&bitmaps, &formats).all(planned, with.context)?;
+    for source in &mut sources {
+        let disk = taken.iter().find(|disk| disk.target == source.name.as_str());
+        disk.map_or(Ok(()), |disk| keep_slice(source, disk))?;
+    }
     let mut hints = Vec::new();
     for name in names {
         hints.extend(bitmaps.take(&name)?.map(|map| Hint { disk: name, map }));
@@ -141,6 +148,22 @@ async fn stopped(
     let maps = Maps::new(hints, since, with.options.changed.verify_millionths());
     let options = with.options.engine(subject, sources, maps, with.memory_bytes);
     Ok(engine::backup(&with.repository, options, monitor).await?)
+}
+
+/// Leaves of a source what the machine has of it: behind its disk a larger device may have what an older system left.
+fn keep_slice(source: &mut BackupSource, disk: &MachineDisk) -> Result<(), Failure> {
+    let (Some(range), Input::Disk(whole)) = (&disk.slice, &source.input) else { return Ok(()) };
+    let part = Part::new(Arc::clone(whole), range.clone()).filter(|_| disk.format == "raw").ok_or_else(|| {
+        Failure::failed(format!(
+            "{}: libvirt describes it as bytes {} to {} of {}, which is not a raw disk of that length; see `virsh dumpxml`",
+            disk.target,
+            range.start,
+            range.end,
+            plain::path(&disk.path)
+        ))
+    })?;
+    source.input = Input::Disk(Arc::new(part));
+    Ok(())
 }
 
 /// In what form libvirt says that a disk is: what its bytes say does not count.

@@ -216,7 +216,11 @@ fn a_machine_moves_to_devices_while_all_around_it_is_killed_and_loses_no_write()
     lab.host.ask(&["start", MACHINE]);
     lab.host.wait_for_writes(&guest, 3);
     lab.host.ask(&["destroy", MACHINE]);
-    assert!(lab.compare(MACHINE) > before);
+    let last = lab.compare(MACHINE);
+    assert!(last > before);
+    // While it is off its devices are read themselves, and no byte of what lies behind the disks.
+    lab.host.back_up(MACHINE);
+    assert_eq!(lab.host.is_a_moment(&guest, "latest"), last);
     refuse_others(&lab);
 }
 

@@ -17,10 +17,12 @@ const VHD_FOOTER_BYTES: u64 = 512;
 const VHD_TYPE: u64 = 60;
 const VHD_FIXED: u64 = 2;
 const VHD_DYNAMIC: u64 = 3;
-/// Where a VHDX has its first table of regions, the id of the region of metadata, and that of the parameters in it.
+/// Where a VHDX has its first table of regions, the id of the region of metadata, that of the parameters in it, and how many
+/// rows a table has.
 const VHDX_REGIONS: u64 = 192 << 10;
 const VHDX_METADATA: u128 = 0x6e88_0f05_5f57_feb8_4b9a_4790_8b7c_a206;
 const VHDX_PARAMETERS: u128 = 0x6be7_44aa_f033_b6b3_4d43_fa36_caa1_6737;
+const VHDX_ROWS_MAX: u64 = 2047;
 const VHDX_HAS_PARENT: u64 = 2;
 
 /// Where the data start, and so many blocks; and behind the block with the highest place.
@@ -149,6 +151,9 @@ pub(super) fn vhdx(file: &dyn Disk) -> Result<Needed> {
         return NOT_ONE;
     }
     let regions = number!(file.u32(VHDX_REGIONS + 8));
+    if regions > VHDX_ROWS_MAX {
+        return NOT_ONE;
+    }
     let Some(region) = number!(file.row(VHDX_REGIONS + 16, regions, VHDX_METADATA)) else {
         return Ok(Ok(length_bytes));
     };

@@ -103,14 +103,6 @@ impl<'a> Ledger<'a> {
         Self { job, output, still_since: None }
     }
 
-    /// A switch came to nothing, and nothing of it is left: its overlay counts.
-    pub(super) fn goes_back(&mut self, number: usize) -> Result<(), String> {
-        self.note(number, |stage| match stage {
-            Stage::Switches { .. } | Stage::Copies => Some(Stage::Copies),
-            Stage::There { .. } => None,
-        })
-    }
-
     fn disk(&self, number: usize) -> Result<&Disk, String> {
         self.job.disks.get(number).ok_or_else(|| format!("there is no disk {number}"))
     }
@@ -142,6 +134,14 @@ impl Switches for Ledger<'_> {
         self.note(number, |stage| match stage {
             Stage::Switches { runs } | Stage::There { runs } => Some(Stage::There { runs }),
             Stage::Copies => None,
+        })
+    }
+
+    fn goes_back(&mut self, number: usize) -> Result<(), String> {
+        self.still_since = None;
+        self.note(number, |stage| match stage {
+            Stage::Switches { .. } | Stage::Copies => Some(Stage::Copies),
+            Stage::There { .. } => None,
         })
     }
 
