@@ -89,15 +89,12 @@ impl Started {
                 _ => return Err(ConfineError::Arguments("an unknown word")),
             }
         };
-        let limits = (|| {
-            Some(Limits {
-                address_space_bytes: memory?,
-                cpu_seconds: cpu?,
-                open_files: files?,
-                file_bytes: length?,
-            })
-        })();
-        let limits = limits.ok_or(ConfineError::Arguments("a limit is missing or no number"))?;
+        let (Some(address_space_bytes), Some(cpu_seconds), Some(open_files), Some(file_bytes)) =
+            (memory, cpu, files, length)
+        else {
+            return Err(ConfineError::Arguments("a limit is missing or no number"));
+        };
+        let limits = Limits { address_space_bytes, cpu_seconds, open_files, file_bytes };
         let parent = parent.ok_or(ConfineError::Arguments("no parent"))?;
         if is_own {
             let is_clean = readable.is_empty() && writable.is_empty() && !listens && words.next().is_none();

@@ -172,6 +172,7 @@ impl ImageReader {
         real: &Path,
     ) -> Result<ImageDisk, ImageError> {
         let fail = |source| ImageError::Io { path: image.to_owned(), source };
+        let before = open_raw(real).map_err(|error| whole::failed(image, error))?;
         let started = Program::start(&self.helper, &confinement, folder);
         let program = started.map_err(|source| ImageError::Start {
             path: image.to_owned(),
@@ -182,6 +183,8 @@ impl ImageReader {
         let disk = NbdDisk::open(&uri, &self.options)
             .map_err(|source| refusal(image, format, &program.last_words(), &source))?;
         let watch = Watch::of(program.id(), real, &confinement.writable).map_err(fail)?;
+        // The watch begins with what the program has opened, which a replay makes seconds ago.
+        before.check_unchanged().map_err(|source| ImageError::InUse { source })?;
         let is_replayed = !confinement.writable.is_empty();
         Ok(ImageDisk { path: image.to_owned(), watch, is_replayed, disk, _program: program })
     }

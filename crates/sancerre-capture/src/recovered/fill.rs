@@ -15,9 +15,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// QEMU tries to reach an export that went away every 16 s at least; until it does, every read fails. So long nothing is made of
 /// that.
 const REJOIN: Duration = Duration::from_secs(60);
-/// How often in a row a guest that stands still is told to go on, once a look, before what it reads must be damaged: on a busy
-/// machine it may be stopped by what it had asked for long ago.
-const RESUMED_MAX: u32 = 40;
+/// How often in a row a guest that stands still is told to go on, before what it reads must be damaged.
+const RESUMED_MAX: u32 = 6;
 
 /// Why the disks did not become whole.
 #[derive(Debug, thiserror::Error)]
