@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::deaf::Guard;
 use crate::error::CaptureError;
+use crate::standing;
 use crate::virsh::Virsh;
 use crate::xml::Element;
 
@@ -114,7 +115,10 @@ impl PullJob {
     fn go_on(&self) -> Result<(), CaptureError> {
         let state = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
         match state.trim() {
-            "paused (I/O error)" => self.virsh.call(&["resume", "--domain", &self.uuid]).map(drop),
+            "paused (I/O error)" => {
+                thread::sleep(standing::ALL_TOLD);
+                standing::resume(&self.virsh, &self.uuid)
+            }
             _ => Ok(()),
         }
     }

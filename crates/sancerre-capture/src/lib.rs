@@ -41,6 +41,7 @@ mod pull;
 mod qemu;
 mod recovered;
 mod room;
+mod standing;
 mod virsh;
 mod xml;
 

@@ -14,6 +14,7 @@ mod pull;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sancerre_advice::Setting::MachineName;
 use sancerre_boot::DiskPlace;
@@ -56,8 +57,10 @@ pub struct Recovering {
     uuid: String,
     /// Whether the guest is stopped while its export is away, and must be told to go on.
     stops: bool,
-    /// How often it was told so without an end in sight.
+    /// How often it was told so in a row without an end in sight.
     resumed: u32,
+    /// Since when it is known to stand still, and was not told to go on.
+    stands_since: Option<Instant>,
 }
 
 /// What a machine does.
@@ -169,7 +172,7 @@ impl Recovered {
 
     fn recovering(&self, virsh: &Virsh, name: String, uuid: String) -> Result<Recovering, CaptureError> {
         let (virsh, recovered) = (virsh.clone(), self.clone());
-        Ok(Recovering { virsh, recovered, name, uuid, stops: false, resumed: 0 })
+        Ok(Recovering { virsh, recovered, name, uuid, stops: false, resumed: 0, stands_since: None })
     }
 
     /// The description with which the machine has its network again, once its disks are whole, at these places; none if it kept

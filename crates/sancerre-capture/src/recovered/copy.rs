@@ -82,13 +82,19 @@ impl MovingGuest for BlockCopy<'_, '_> {
     type Error = FillError;
 
     fn copying(&mut self) -> Result<Copying, FillError> {
-        match self.machine.state()? {
+        let state = self.machine.state()?;
+        match state {
             MachineState::Off => return Err(FillError::Off),
             MachineState::Died => return Err(FillError::Died),
             MachineState::Runs | MachineState::Stands => {}
         }
         let ready = self.ready()?;
         match ready.as_deref() {
+            // libvirt stops no guest that it has paused, and this one may run all the same.
+            Some("yes") if state == MachineState::Stands => {
+                self.machine.keep_running(self.filling.since)?;
+                return Ok(Copying::Runs(self.device.size_bytes));
+            }
             Some("yes") => return Ok(Copying::Ready),
             // It is being ended ("pivot", "abort"): libvirt answers nothing about it until it is, and the guest stands still.
             Some(word) if !word.is_empty() => return Ok(Copying::Runs(self.device.size_bytes)),

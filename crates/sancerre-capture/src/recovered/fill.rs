@@ -9,6 +9,7 @@ use sancerre_boot::{DiskPlace, Hydrated, Hydration, HydrationProgress, Mover, No
 use super::copy::BlockCopy;
 use super::{BlockJob, MachineState, Recovering};
 use crate::error::CaptureError;
+use crate::standing::{self, ALL_TOLD};
 
 /// Between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -178,15 +179,34 @@ impl Recovering {
             MachineState::Off => Err(FillError::Off),
             MachineState::Died => Err(FillError::Died),
             MachineState::Runs => {
-                self.resumed = 0;
+                (self.resumed, self.stands_since) = (0, None);
                 Ok(())
             }
             MachineState::Stands if self.resumed >= RESUMED_MAX => Err(FillError::Stands),
-            MachineState::Stands => {
-                self.resumed = if since.elapsed() < REJOIN { 0 } else { self.resumed.saturating_add(1) };
-                self.virsh.call(&["resume", "--domain", &self.uuid])?;
-                Ok(())
-            }
+            MachineState::Stands => Ok(self.let_go_on(since)?),
+        }
+    }
+
+    /// Not before all is told that made it stand still.
+    fn let_go_on(&mut self, since: Instant) -> Result<(), CaptureError> {
+        if self.stands_since.get_or_insert_with(Instant::now).elapsed() < ALL_TOLD {
+            return Ok(());
+        }
+        // That it was told so, and stands, may be libvirt's word alone. Where QEMU may not be asked it is told once more.
+        let agreed = match self.resumed {
+            0 => Ok(()),
+            _ => standing::agree(&self.virsh, &self.uuid),
+        };
+        if !matches!(agreed, Err(CaptureError::Refused { .. })) {
+            agreed?;
+        }
+        let is_early = since.elapsed() < REJOIN;
+        self.resumed = if is_early { 1 } else { self.resumed.saturating_add(1) };
+        self.stands_since = None;
+        match standing::resume(&self.virsh, &self.uuid) {
+            // Somebody else did.
+            Err(CaptureError::Refused { .. }) if self.state()? == MachineState::Runs => Ok(()),
+            resumed => resumed,
         }
     }
 

@@ -5,8 +5,9 @@ use std::thread::sleep;
 
 use sancerre_boot::{PASSES, has_backing};
 
-use super::Recovering;
+use super::description::disk_of;
 use super::fill::{FillError, Filling, LOOK, Told};
+use super::{MachineState, Recovering};
 use crate::error::CaptureError;
 
 /// A job of libvirt's on a disk.
@@ -81,7 +82,34 @@ impl Recovering {
             }
             sleep(LOOK);
         }
+        self.correct((target, path))?;
         Ok(None)
+    }
+
+    /// A libvirt that was killed in the moment in which a job ended goes on believing that the disk stands on its export. It looks
+    /// again after a job that has nothing to do.
+    fn correct(&self, (target, path): (&str, &Path)) -> Result<(), FillError> {
+        let mut passes = 0;
+        while self.runs_or_stands()? && self.is_believed_on_export(target)? && passes < PASSES {
+            if BlockJob::find(&self.virsh, &self.uuid, target)?.is_none() {
+                passes = passes.saturating_add(1);
+                self.begin_pull(target, path)?;
+            }
+            sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn runs_or_stands(&self) -> Result<bool, CaptureError> {
+        Ok(matches!(self.state()?, MachineState::Runs | MachineState::Stands))
+    }
+
+    /// Whether libvirt takes a disk of the machine that runs for one that stands right on our export.
+    fn is_believed_on_export(&self, target: &str) -> Result<bool, CaptureError> {
+        let mut live = self.live()?;
+        let source = disk_of(&mut live, target).and_then(|disk| disk.child("backingStore")?.child("source"));
+        let socket = source.and_then(|source| source.child("host")?.attribute("socket"));
+        Ok(socket.is_some_and(|socket| Path::new(socket) == self.recovered.exports))
     }
 
     /// Whether no job works on a disk. One of another program is waited for, and said once: the guest needs the export until then,

@@ -47,13 +47,11 @@ pub enum ImageError {
         length_bytes: u64,
     },
     /// How long a file must be cannot be told from its tables, so nobody would notice that it was cut short.
-    #[error(
-        "cannot tell whether {file} is whole: {why}. Convert it with qemu-img, and compare before it is trusted"
-    )]
+    #[error("cannot tell whether {file} is whole: {why}")]
     Unmeasured {
         /// The image, or the part of it.
         file: String,
-        /// Why not.
+        /// Why not, and what to do.
         why: String,
     },
     /// It names another file, and nobody said that it may be read.

@@ -24,6 +24,13 @@ macro_rules! number {
     };
 }
 
+/// Why it cannot be told of an image that QEMU may read all the same.
+macro_rules! unmeasured {
+    ($why:literal) => {
+        Err(concat!($why, ". Convert it with qemu-img, and compare before it is trusted"))
+    };
+}
+
 mod tables;
 mod vmdk;
 
@@ -35,10 +42,10 @@ const PIECE_BYTES: u64 = 1 << 20;
 type Result<T> = std::result::Result<T, ImageError>;
 /// A number, or how long the file must be to have it.
 type Read<T> = std::result::Result<T, u64>;
-/// Bytes that must be there at least, or why that cannot be told.
+/// Bytes that must be there at least, or why that cannot be told, and what to do.
 type Needed = std::result::Result<u64, &'static str>;
 
-const TOO_LARGE: Needed = Err("its tables are larger than those of any image that can be");
+const TOO_LARGE: Needed = unmeasured!("its tables are larger than those of any image that can be");
 
 /// Whoever opens the files that an image names.
 pub trait Parts {

@@ -206,6 +206,8 @@ fn a_vhdx_that_stands_on_another_is_refused_by_that_name() {
     fs::write(&image, bytes).unwrap();
     let said = reader().open(&image, ImageFormat::Vhdx, None).unwrap_err().to_string();
     assert!(said.contains("image.avhdx") && said.contains("a differencing VHDX"), "{said}");
+    // QEMU cannot convert it either.
+    assert!(said.contains("Delete its checkpoint") && !said.contains("qemu-img"), "{said}");
 }
 
 #[test]

@@ -2,11 +2,14 @@
 //! loses nothing that a guest wrote.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::hypervisor::{Guest, Host};
+use serde_json::json;
+
+use crate::hypervisor::{Guest, Host, asked};
 use crate::support::guests::number_of_kills;
 use crate::support::{MIB, noise, summary, told};
 
@@ -41,12 +44,16 @@ pub(crate) fn saved(host: &Host) -> u32 {
     host.run(&guest);
     host.back_up(guest.name);
     let moment = host.is_a_moment(&guest, "latest");
+    take_away(host, &guest);
+    moment
+}
+
+fn take_away(host: &Host, guest: &Guest<'_>) {
     host.ask(&["destroy", guest.name]);
     host.ask(&["undefine", "--checkpoints-metadata", guest.name]);
     for number in 0..2 {
         fs::remove_file(host.disk(guest.name, number)).unwrap();
     }
-    moment
 }
 
 fn begin(host: &Host, arguments: &[&str]) -> Child {
@@ -140,6 +147,104 @@ fn kill_all_around(speed: &str) {
     );
     host.ask(&["start", "web 01"]);
     wait_for_writes(&host);
+}
+
+/// libvirt tells QEMU to forget a job that ended before it writes down what came of it.
+#[test]
+fn a_libvirt_that_died_as_a_disk_became_whole_is_told_so() {
+    let Some(mut host) = Host::start() else { return };
+    saved(&host);
+    let slowly = [&RECOVER[..], &["--limit-download", "1500KB", "--accel", "tcg"]].concat();
+    let mut child = begin(&host, &slowly);
+    wait_until_running(&host, "web 01", &mut child);
+    let (third, started) = (host.path("guests/web 01/vdc.qcow2"), Instant::now());
+    let wait_until = |what: &dyn Fn() -> bool| {
+        while !what() {
+            assert!(started.elapsed() < Duration::from_secs(120), "it does not become whole");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_until(&|| {
+        let said = host.virsh(&["blockjob", "web 01", "vdc", "--raw"]);
+        String::from_utf8_lossy(&said.stdout).contains("Block Pull")
+    });
+    host.libvirtd_stop();
+    wait_until(&|| !sancerre_boot::has_backing(&third).unwrap());
+    end(child);
+    host.libvirtd_kill();
+    let monitor = found(&host.path("."), "monitor.sock").expect("QEMU has a monitor");
+    let forgotten =
+        asked(&monitor, &json!({"execute": "job-dismiss", "arguments": {"id": "pull-vdc-libvirt-1-format"}}));
+    assert!(forgotten.as_ref().is_some_and(|said| said.get("return").is_some()), "{forgotten:?}");
+    host.libvirtd_up();
+    assert!(host.ask(&["dumpxml", "web 01"]).contains("export.sock"), "libvirt knows it by itself");
+    host.succeed(&[&RECOVER[..], &["--accel", "tcg"]].concat());
+    let live = host.ask(&["dumpxml", "web 01"]);
+    assert!(!live.contains("nbd"), "{live}");
+    host.wait_for_writes(&Guest { ticks: 0, ..recovered(&host, "web 01") }, 3);
+}
+
+/// QEMU tells of a read that failed up to a second late, and libvirt then has a guest paused that was let go on meanwhile.
+#[test]
+fn a_guest_that_only_libvirt_has_paused_is_let_go_on() {
+    let Some(host) = Host::start() else { return };
+    let guest = Guest { ticks: 1, ..Guest::default() };
+    host.define(&guest);
+    // What it writes to takes a while to come.
+    let second = fs::OpenOptions::new().write(true).open(host.disk(guest.name, 1)).unwrap();
+    second.write_all_at(&noise(63, 17 * MIB), MIB as u64).unwrap();
+    host.ask(&["start", guest.name]);
+    host.wait_for_writes(&guest, 3);
+    host.back_up(guest.name);
+    take_away(&host, &guest);
+    let slowly = [&RECOVER[..], &["--limit-download", "800KB", "--accel", "tcg"]].concat();
+    let mut child = begin(&host, &slowly);
+    wait_until_running(&host, "web 01", &mut child);
+    for _ in 0..8 {
+        end(child);
+        let started = Instant::now();
+        while !is_paused(&host) {
+            assert!(started.elapsed() < Duration::from_secs(60), "no read fails without an export");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child = begin(&host, &slowly);
+        if is_paused_by_libvirt_alone(&host) {
+            wait_until_running(&host, "web 01", &mut child);
+            host.wait_for_writes(&Guest { ticks: 1, ..recovered(&host, "web 01") }, 3);
+            return end(child);
+        }
+    }
+    end(child);
+    sancerre_services::skip("libvirt and QEMU agreed eight times");
+}
+
+fn is_paused(host: &Host) -> bool {
+    String::from_utf8_lossy(&host.virsh(&["domstate", "web 01"]).stdout).trim() == "paused"
+}
+
+/// Lets it go on as often as somebody impatient would, until it runs; whether libvirt knows nothing of it.
+fn is_paused_by_libvirt_alone(host: &Host) -> bool {
+    let runs = || {
+        let said = host.virsh(&["qemu-monitor-command", "web 01", r#"{"execute":"query-status"}"#]);
+        String::from_utf8_lossy(&said.stdout).contains("\"running\":true")
+    };
+    let started = Instant::now();
+    // A read that fails at once has not stopped it yet.
+    let runs_on = || (0..3).all(|_| runs());
+    while started.elapsed() < Duration::from_secs(30) && !runs_on() {
+        host.virsh(&["resume", "web 01"]);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    is_paused(host) && runs()
+}
+
+/// The first file of a name below a folder.
+fn found(folder: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.ends_with(name) { Some(path) } else { found(&path, name) }
+    })
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) fn vdi(file: &dyn Disk) -> Result<Needed> {
     };
     number!(file.each(map, blocks, see));
     if places > end {
-        return Ok(Err("two of its blocks lie at one place"));
+        return Ok(unmeasured!("two of its blocks lie at one place"));
     }
     let block = block.saturating_add(extra);
     Ok(Ok(start.saturating_add(block.saturating_mul(end.max(allocated)))))
@@ -111,8 +111,8 @@ pub(super) fn vhd(file: &dyn Disk) -> Result<Needed> {
         let kind = number!(file.big_u32(at.saturating_add(VHD_TYPE)));
         if &cookie == VHD_COOKIE && ![VHD_FIXED, VHD_DYNAMIC].contains(&kind) {
             return Ok(Err(
-                "it is a differencing VHD, which holds only what differs from another disk; merge it \
-                           into that first",
+                "it is a differencing VHD, which holds only what differs from another disk, and zeros would be read for all else. Merge \
+                 it into that (Hyper-V Manager: Edit Disk), and back up what comes of it",
             ));
         }
     }
@@ -170,8 +170,9 @@ pub(super) fn vhdx(file: &dyn Disk) -> Result<Needed> {
     Ok(match bits & VHDX_HAS_PARENT {
         0 => Ok(length_bytes),
         _ => Err(
-            "it is a differencing VHDX (.avhdx), which holds only what differs from another disk; merge its checkpoint into \
-                  that first",
+            "it is a differencing VHDX (.avhdx), which holds only what differs from another disk, and no program here reads that. \
+             Delete its checkpoint in Hyper-V, which merges it, or merge it by hand (Hyper-V Manager: Edit Disk), and back up what \
+             comes of it",
         ),
     })
 }

@@ -22,7 +22,7 @@ fn sparse(file: &dyn Disk) -> Result<Needed> {
         return Ok(Ok(0));
     }
     if grain == 0 || entries != GRAIN_TABLE_ENTRIES {
-        return Ok(Err("its grain tables have a form that no known writer makes"));
+        return Ok(unmeasured!("its grain tables have a form that no known writer makes"));
     }
     let tables = capacity.div_ceil(grain.saturating_mul(entries));
     if tables.saturating_mul(entries).saturating_mul(4) > TABLE_BYTES_MAX {
@@ -44,11 +44,11 @@ fn sparse(file: &dyn Disk) -> Result<Needed> {
 /// A sparse file with its descriptor in it, or a descriptor alone; and what either names.
 pub(super) fn look(file: &dyn Disk, parts: &mut dyn Parts, depth: usize) -> Result<()> {
     if depth > DEPTH_MAX {
-        return against(file, Err("too many deltas stand on each other"));
+        return against(file, unmeasured!("too many deltas stand on each other"));
     }
     let (start, is_inside) = match Numbers(file).bytes::<4>(0)? {
         Ok(magic) if &magic == b"COWD" => {
-            return against(file, Err("it is of a kind (COWD) that only ESX makes"));
+            return against(file, unmeasured!("it is of a kind (COWD) that only ESX makes"));
         }
         Ok(magic) if &magic == b"KDMV" => {
             against(file, sparse(file)?)?;
@@ -118,7 +118,7 @@ impl Extent<'_> {
                 Ok(Ok(self.first_sector.saturating_add(self.sectors).saturating_mul(SECTOR_BYTES)))
             }
             "SPARSE" => sparse(file),
-            _ => Ok(Err("it is of a kind whose length cannot be told")),
+            _ => Ok(unmeasured!("it is of a kind whose length cannot be told")),
         }
     }
 }

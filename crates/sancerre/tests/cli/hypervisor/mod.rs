@@ -13,7 +13,7 @@ mod linux;
 mod plain;
 
 pub(crate) use linux::Linux;
-pub(crate) use plain::Plain;
+pub(crate) use plain::{Plain, asked};
 
 /// Sectors before the blocks of the guest, and blocks.
 const FIRST_SECTOR: usize = 2048;
@@ -128,6 +128,12 @@ impl Host {
             libvirtd.kill().unwrap();
             libvirtd.wait().unwrap();
         }
+    }
+
+    /// Stands still from now on, as one that a busy host lets wait.
+    pub(crate) fn libvirtd_stop(&self) {
+        let libvirtd = rustix::process::Pid::from_child(self.libvirtd.as_ref().unwrap());
+        rustix::process::kill_process(libvirtd, rustix::process::Signal::STOP).unwrap();
     }
 
     /// Moves a running machine to another libvirt, with its disks where they are; from now on that is the one that is asked.

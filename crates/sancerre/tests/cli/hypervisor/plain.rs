@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ impl Plain {
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let plain = Self { child, socket };
         let started = Instant::now();
-        while plain.try_ask(&json!({"execute": "query-status"})).is_none() {
+        while asked(&plain.socket, &json!({"execute": "query-status"})).is_none() {
             assert!(started.elapsed() < Duration::from_secs(30), "QEMU does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -81,21 +81,9 @@ impl Plain {
         Self { child, socket }
     }
 
-    fn try_ask(&self, question: &Value) -> Option<Value> {
-        let mut stream = UnixStream::connect(&self.socket).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        lines.next()?.ok()?;
-        stream
-            .write_all(format!("{}\n{question}\n", json!({"execute": "qmp_capabilities"})).as_bytes())
-            .ok()?;
-        let answers = lines.map_while(Result::ok).map(|line| serde_json::from_str::<Value>(&line).unwrap());
-        answers.filter(|answer| answer.get("event").is_none()).nth(1)
-    }
-
     /// What the monitor answers.
     pub(crate) fn ask(&self, question: Value) -> Value {
-        self.try_ask(&question).unwrap_or_else(|| panic!("{question}"))["return"].clone()
+        asked(&self.socket, &question).unwrap_or_else(|| panic!("{question}"))["return"].clone()
     }
 
     /// Nothing is left of us but one list of changes on each disk that keeps one.
@@ -132,4 +120,16 @@ impl Drop for Plain {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a monitor answers that has nobody else to talk to.
+pub(crate) fn asked(socket: &Path, question: &Value) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    lines.next()?.ok()?;
+    let capabilities = json!({"execute": "qmp_capabilities"});
+    stream.write_all(format!("{capabilities}\n{question}\n").as_bytes()).ok()?;
+    let answers = lines.map_while(Result::ok).map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    answers.filter(|answer| answer.get("event").is_none()).nth(1)
 }
