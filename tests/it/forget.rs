@@ -1,17 +1,21 @@
 //! Forgetting, holding and taking back, as a keeper's key signs it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use sancerre_engine::backup::{BackupOptions, backup};
 use sancerre_engine::forget::plan::{Rules, Verdict};
 use sancerre_engine::forget::{ForgetOptions, ForgetReport, Selection, forget, hold, release, undelete};
+use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
+use sancerre_image::Disk;
 use sancerre_tests::disk::{MemoryDisk, guest};
-use sancerre_tests::repo::{TestRepo, back_up, dump_bytes};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name, options};
 
 async fn nights(repo: &TestRepo, count: u64) -> Vec<SessionId> {
     let mut saved = Vec::new();
@@ -140,4 +144,68 @@ async fn what_no_gc_recorded_is_kept_by_every_rule() {
             matches!(decision.verdict, Verdict::Keep(_)) && decision.verdict.to_string().contains("no gc")
         );
     }
+}
+
+/// Each night a machine, the name under which it is sealed if it has one, and its tags.
+const NIGHTS: [(&str, &str, &str); 7] = [
+    ("web01", "", "a"),
+    ("web01", "", "a b"),
+    ("web01", "", "b"),
+    ("db01", "", "a b"),
+    ("db01", "", ""),
+    ("m1", "payroll", "a"),
+    ("m2", "research", "b"),
+];
+
+async fn nights_of_many(repo: &TestRepo) -> Vec<SessionId> {
+    let mut saved = Vec::new();
+    for (night, (public, sealed, tags)) in NIGHTS.into_iter().enumerate() {
+        let disk: Arc<dyn Disk> = MemoryDisk::new(guest(night as u64, 200_000));
+        let (vm, public_name) = match sealed {
+            "" => (public, None),
+            sealed => (sealed, Some(name(public))),
+        };
+        let tags = tags.split_whitespace().map(name).collect();
+        let options = BackupOptions { public_name, tags, ..options(vm, vec![("disk0", disk)]) };
+        let report = backup(&repo.open, options, &Monitor::silent()).await.unwrap();
+        saved.push(report.snapshot.unwrap());
+    }
+    saved
+}
+
+/// A snapshot has all the tags that were named; a machine is found by its public name and by the sealed one.
+#[tokio::test(start_paused = true)]
+async fn rules_reach_what_was_named_and_nothing_else() {
+    let repo = TestRepo::new(306).await;
+    let saved = nights_of_many(&repo).await;
+    let planned = async |vms: &str, tags: &str| {
+        let rules = Rules { last: 1, ..Rules::default() };
+        let vms = vms.split_whitespace().map(name).collect();
+        let tags = tags.split_whitespace().map(name).collect();
+        let selection = Selection::Rules { rules, vms, tags };
+        let options =
+            ForgetOptions { selection, dry_run: true, max_drop_percent: 100, ..named(BTreeSet::new()) };
+        let report = decide(&repo.open, &options).await?;
+        let number = |session| saved.iter().position(|known| *known == session).unwrap();
+        let mut numbers: Vec<_> = report.decisions.iter().map(|one| number(one.session)).collect();
+        numbers.sort_unstable();
+        sancerre_engine::Result::Ok(numbers)
+    };
+    for (vms, tags, expected) in [
+        ("", "", &[0, 1, 2, 3, 4, 5, 6][..]),
+        ("web01", "", &[0, 1, 2]),
+        ("web01 db01", "", &[0, 1, 2, 3, 4]),
+        ("web01", "a", &[0, 1]),
+        ("", "a b", &[1, 3]),
+        ("db01", "b", &[3]),
+        ("payroll", "", &[5]),
+        ("m2", "", &[6]),
+        ("web01 research", "b", &[1, 2, 6]),
+        ("db01", "none", &[]),
+    ] {
+        assert_eq!(planned(vms, tags).await.unwrap(), expected, "{vms:?} {tags:?}");
+    }
+    let stranger = planned("web01 web02", "").await.unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::Usage);
+    assert!(stranger.to_string().contains("no snapshots of web02"), "{stranger}");
 }

@@ -18,7 +18,7 @@ use sancerre_engine::store::Store;
 use sancerre_format::certificate::Role;
 use sancerre_format::config::Layout;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{Name, Title, Zone};
+use sancerre_format::names::{Name, Tag, Title, Zone};
 use sancerre_format::outcome::MemberKind;
 use sancerre_image::{Disk, RawTarget};
 
@@ -44,7 +44,7 @@ pub fn passphrase() -> SecretString {
     SecretString::from("correct horse battery staple".to_owned())
 }
 
-/// A name of either kind: of a key, or of a machine or disk.
+/// A name of any kind: of a key, of a machine or disk, or a tag.
 pub fn name<N: Named>(text: &str) -> N {
     N::named(text)
 }
@@ -61,6 +61,12 @@ impl Named for Name {
 }
 
 impl Named for Title {
+    fn named(text: &str) -> Self {
+        Self::new(text).unwrap()
+    }
+}
+
+impl Named for Tag {
     fn named(text: &str) -> Self {
         Self::new(text).unwrap()
     }

@@ -175,10 +175,8 @@ fn named(
     snapshots: &BTreeSet<SessionId>,
     even_last: bool,
 ) -> Result<Vec<Decision>> {
-    let mut left: BTreeMap<&MachineEvidence, usize> = BTreeMap::new();
-    all.iter()
-        .filter(|candidate| !snapshots.contains(&candidate.session))
-        .for_each(|candidate| *left.entry(&candidate.machine).or_default() += 1);
+    let stays = all.iter().filter(|candidate| !snapshots.contains(&candidate.session));
+    let left: BTreeSet<&MachineEvidence> = stays.map(|candidate| &candidate.machine).collect();
     let mut decisions = Vec::with_capacity(snapshots.len());
     for session in snapshots {
         let (candidate, verdict) = candidate(log, all, session)?;
@@ -205,7 +203,7 @@ fn named(
                 "snapshot {id} was made to be kept until {until}, and no forget counts before; nothing was done"
             )));
         }
-        if !even_last && !left.contains_key(&candidate.machine) {
+        if !even_last && !left.contains(&candidate.machine) {
             return Err(Error::Refused(format!(
                 "no snapshot of {} would be left; if that is what you want, say {EvenLast}",
                 candidate.vm
