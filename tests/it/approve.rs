@@ -284,7 +284,7 @@ async fn nobody_asks_for_more_approvals_than_there_can_be() {
     assert!(set_quorum(&admin, 17, "theft").await.is_err());
     let (lower, waits) = set_quorum(&admin, 0, "less").await.unwrap();
     assert!(waits);
-    set_quorum(&admin, 1, "no").await.unwrap();
+    assert!(!set_quorum(&admin, 1, "no").await.unwrap().1, "that waits for nobody");
     assert_eq!(scene.approve(1, lower).await.unwrap_err().kind(), ErrorKind::Usage);
     set_quorum(&admin, 1, "again").await.unwrap_err();
 }

@@ -13,6 +13,7 @@ use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
+use sancerre_format::names::{MachineId, Time};
 use sancerre_image::Disk;
 use sancerre_tests::disk::{MemoryDisk, guest};
 use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name, options};
@@ -208,4 +209,43 @@ async fn rules_reach_what_was_named_and_nothing_else() {
     let stranger = planned("web01 web02", "").await.unwrap_err();
     assert_eq!(stranger.kind(), ErrorKind::Usage);
     assert!(stranger.to_string().contains("no snapshots of web02"), "{stranger}");
+}
+
+async fn saved_with(repo: &TestRepo, vm: &str, more: impl FnOnce(&mut BackupOptions)) -> SessionId {
+    let mut options = options(vm, vec![("disk0", MemoryDisk::new(guest(7, 200_000)) as Arc<dyn Disk>)]);
+    more(&mut options);
+    backup(&repo.open, options, &Monitor::silent()).await.unwrap().snapshot.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_backup_wanted_kept_is_forgotten_from_that_second_on() {
+    let repo = TestRepo::new(307).await;
+    let until = Time::from_unix_seconds(repo.host.clock.now().unix_seconds() + 1000);
+    let kept = saved_with(&repo, "web01", |options| options.retain_until = Some(until)).await;
+    nights(&repo, 2).await;
+    repo.clock.advance(999);
+    let early = decide(&repo.open, &named(only(kept))).await.unwrap_err();
+    assert!(early.to_string().contains("was made to be kept until"), "{early}");
+    repo.clock.advance(1);
+    assert!(decide(&repo.open, &named(only(kept))).await.unwrap().entry.is_some());
+    assert!(!live(&repo.open).await.contains(&kept));
+}
+
+/// A machine is what its hypervisor says it is: one that got another name has a snapshot left, and its first one, of before
+/// there were ids, is of the same machine.
+#[tokio::test(start_paused = true)]
+async fn a_machine_with_another_name_has_snapshots_left() {
+    let repo = TestRepo::new(308).await;
+    let id = MachineId::parse("11111111-2222-3333-4444-555555555555").unwrap();
+    let first = saved_with(&repo, "web01", |_| {}).await;
+    let second = saved_with(&repo, "web01", |options| options.machine = Some(id)).await;
+    saved_with(&repo, "web02", |options| options.machine = Some(id)).await;
+    let other = saved_with(&repo, "web03", |_| {}).await;
+    let of = |snapshots: &[SessionId]| {
+        let all = named(snapshots.iter().copied().collect());
+        ForgetOptions { max_drop_percent: 70, dry_run: true, ..all }
+    };
+    let last = decide(&repo.open, &of(&[other])).await.unwrap_err();
+    assert!(last.to_string().contains("no snapshot of web03 would be left"), "{last}");
+    assert_eq!(decide(&repo.open, &of(&[first, second])).await.unwrap().decisions.len(), 2);
 }

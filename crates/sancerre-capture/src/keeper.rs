@@ -111,15 +111,27 @@ impl PullJob {
         self.go_on()
     }
 
+    fn is_stopped_by_an_error(&self) -> Result<bool, CaptureError> {
+        let state = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
+        Ok(state.trim() == "paused (I/O error)")
+    }
+
     /// A guest whose write was refused for want of room writes it again.
     fn go_on(&self) -> Result<(), CaptureError> {
-        let state = self.virsh.call(&["domstate", "--reason", "--domain", &self.uuid])?;
-        match state.trim() {
-            "paused (I/O error)" => {
-                thread::sleep(standing::ALL_TOLD);
-                standing::resume(&self.virsh, &self.uuid)
-            }
-            _ => Ok(()),
+        if !self.is_stopped_by_an_error()? {
+            return Ok(());
+        }
+        match standing::resume(&self.virsh, &self.uuid) {
+            // Somebody else did.
+            Err(CaptureError::Refused { .. }) if !self.is_stopped_by_an_error()? => return Ok(()),
+            resumed => resumed?,
+        }
+        // At once, as this process may be killed; then libvirt may be wrong.
+        thread::sleep(standing::ALL_TOLD);
+        match self.is_stopped_by_an_error()? {
+            true => standing::agree(&self.virsh, &self.uuid)
+                .and_then(|()| standing::resume(&self.virsh, &self.uuid)),
+            false => Ok(()),
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct Recovering {
     stops: bool,
     /// How often it was told so in a row without an end in sight.
     resumed: u32,
-    /// Since when it is known to stand still, and was not told to go on.
+    /// When it was first seen standing still since it was resumed last.
     stands_since: Option<Instant>,
 }
 
@@ -242,6 +242,7 @@ impl Recovering {
     /// What libvirt says.
     pub fn start(&mut self, folder: &Path, places: &[DiskPlace]) -> Result<(), CaptureError> {
         self.redefine(folder, places)?;
+        (self.resumed, self.stands_since) = (0, None);
         self.virsh.call(&["start", "--domain", &self.uuid]).map(drop)
     }
 

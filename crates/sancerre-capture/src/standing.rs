@@ -1,8 +1,8 @@
-//! Guests that stand still because a read or a write failed are told to go on.
+//! Guests that stand still because a read or a write failed are resumed.
 //!
-//! QEMU (since 10.0) tells of failed reads once a second and device, and of a later one when that second is over. libvirt (9.0) takes
-//! a machine for paused whenever it hears of one. So a guest that is let go on too early runs, and libvirt has it paused for good:
-//! another `resume` does nothing, since QEMU does not say of a guest that runs that it goes on.
+//! QEMU (10.0) tells of such a failure once a second for each device, and of a later one when that second is over. libvirt (9.0)
+//! takes a machine for paused whenever it hears of one. So a guest that is resumed too early runs, and libvirt has it paused for
+//! good: another `resume` does nothing, since QEMU does not say of a guest that runs that it goes on.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::virsh::Virsh;
 /// Until QEMU has told of all that failed, and libvirt has heard it.
 pub(crate) const ALL_TOLD: Duration = Duration::from_millis(1500);
 
-/// Lets a machine go on that libvirt has paused for [`ALL_TOLD`] at least.
+/// Resumes a machine. Until [`ALL_TOLD`] after it stopped libvirt may take it for paused all the same.
 ///
 /// # Errors
 /// What virsh said.
@@ -22,7 +22,8 @@ pub(crate) fn resume(virsh: &Virsh, machine: &str) -> Result<(), CaptureError> {
     virsh.call(&["resume", "--domain", machine]).map(drop)
 }
 
-/// Lets a machine stand still that runs though libvirt has it paused: then both agree, and libvirt hears when it goes on.
+/// Stops a machine that runs though libvirt has it paused: then both agree, and libvirt hears when it is resumed. libvirt takes down
+/// that somebody spoke to its QEMU ("tainted: custom-monitor").
 ///
 /// # Errors
 /// What virsh said.

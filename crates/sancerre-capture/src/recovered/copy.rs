@@ -1,6 +1,7 @@
 //! Block copy: libvirt copies a disk to a block device while the guest runs, and then makes that its disk.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sancerre_boot::{BlockDevice, Copying, MIRROR_BYTES, MovingGuest, Step};
 
@@ -9,7 +10,11 @@ use super::fill::{FillError, Filling, Told};
 use super::{BlockJob, MachineState, Recovering};
 use crate::define::{define_text, with_file};
 use crate::error::CaptureError;
+use crate::standing;
 use crate::xml::Element;
+
+/// A copy that is being ended has little left to write, to a device that may be slow.
+const END: Duration = Duration::from_secs(10 * 60);
 
 /// A disk that moves, as libvirt has it.
 pub(super) struct BlockCopy<'a, 'b> {
@@ -20,6 +25,10 @@ pub(super) struct BlockCopy<'a, 'b> {
     folder: &'a Path,
     /// Whether a copy was begun here, whose end is not known.
     is_begun: bool,
+    /// Whether the guest was stopped here, for its switch, and not let go on yet.
+    is_stopped: bool,
+    /// Since when it is being ended.
+    ends_since: Option<Instant>,
     told: Told,
 }
 
@@ -40,7 +49,17 @@ impl<'a, 'b> BlockCopy<'a, 'b> {
         folder: &'a Path,
         filling: &'a mut Filling<'b>,
     ) -> Self {
-        Self { machine, filling, target, device, folder, is_begun: false, told: None }
+        Self {
+            machine,
+            filling,
+            target,
+            device,
+            folder,
+            is_begun: false,
+            is_stopped: false,
+            ends_since: None,
+            told: None,
+        }
     }
 
     /// While others are filled the guest is kept running.
@@ -60,6 +79,22 @@ impl<'a, 'b> BlockCopy<'a, 'b> {
         };
         let mirror = mirror.filter(is_ours);
         Ok(mirror.map(|mirror| mirror.attribute("ready").unwrap_or_default().to_owned()))
+    }
+
+    /// A libvirt that was killed while it ended a copy never says that it is over.
+    fn still_ends(&mut self) -> Result<(), CaptureError> {
+        let since = self.ends_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < END {
+            return Ok(());
+        }
+        let name = &self.machine.name;
+        Err(CaptureError::Unfit(format!(
+            "libvirt has been ending the copy of {} of {name} for {} minutes: its daemon may have been killed as it did. If nothing is \
+             written to {} any more, end the machine (`virsh destroy {name}`), which stands still, and run the same command again",
+            self.target,
+            END.as_secs() / 60,
+            self.device.path.display(),
+        )))
     }
 
     /// The same disk on its device, in the description by which the machine will be started.
@@ -90,16 +125,20 @@ impl MovingGuest for BlockCopy<'_, '_> {
         }
         let ready = self.ready()?;
         match ready.as_deref() {
-            // libvirt stops no guest that it has paused, and this one may run all the same.
-            Some("yes") if state == MachineState::Stands => {
+            // It is switched once it runs, so that libvirt can stop it.
+            Some("yes") if state == MachineState::Stands && !self.is_stopped => {
                 self.machine.keep_running(self.filling.since)?;
                 return Ok(Copying::Runs(self.device.size_bytes));
             }
             Some("yes") => return Ok(Copying::Ready),
             // It is being ended ("pivot", "abort"): libvirt answers nothing about it until it is, and the guest stands still.
-            Some(word) if !word.is_empty() => return Ok(Copying::Runs(self.device.size_bytes)),
+            Some(word) if !word.is_empty() => {
+                self.still_ends()?;
+                return Ok(Copying::Runs(self.device.size_bytes));
+            }
             _ => {}
         }
+        self.ends_since = None;
         let job = BlockJob::find(&self.machine.virsh, &self.machine.uuid, self.target)?;
         let done = job.as_ref().map_or(0, |job| job.part_of(self.device.size_bytes));
         let is_free = match ready {
@@ -110,7 +149,7 @@ impl MovingGuest for BlockCopy<'_, '_> {
             // libvirt does not say why one failed.
             let failed = self.is_begun && !self.filling.is_early();
             self.is_begun = false;
-            if failed {
+            if failed && !self.is_stopped {
                 self.machine.keep_running(self.filling.since)?;
             }
             return Ok(Copying::Ended(
@@ -166,7 +205,15 @@ impl MovingGuest for BlockCopy<'_, '_> {
     }
 
     fn stop(&mut self) -> Result<(), FillError> {
-        Ok(self.call(&["suspend"])?)
+        self.call(&["suspend"])?;
+        // libvirt stops no guest that it has paused for an error, and this one may run all the same.
+        if self.machine.state()? == MachineState::Stands {
+            standing::agree(&self.machine.virsh, &self.machine.uuid)?;
+            standing::resume(&self.machine.virsh, &self.machine.uuid)?;
+            self.call(&["suspend"])?;
+        }
+        self.is_stopped = true;
+        Ok(())
     }
 
     fn complete(&mut self) -> Result<(), FillError> {
@@ -178,6 +225,7 @@ impl MovingGuest for BlockCopy<'_, '_> {
     }
 
     fn go_on(&mut self) -> Result<(), FillError> {
+        self.is_stopped = false;
         // Its owner may have let it go on.
         match self.machine.is_paused()? {
             true => Ok(self.call(&["resume"])?),

@@ -183,21 +183,21 @@ impl Recovering {
                 Ok(())
             }
             MachineState::Stands if self.resumed >= RESUMED_MAX => Err(FillError::Stands),
-            MachineState::Stands => Ok(self.let_go_on(since)?),
+            MachineState::Stands => Ok(self.resume(since)?),
         }
     }
 
     /// Not before all is told that made it stand still.
-    fn let_go_on(&mut self, since: Instant) -> Result<(), CaptureError> {
+    fn resume(&mut self, since: Instant) -> Result<(), CaptureError> {
         if self.stands_since.get_or_insert_with(Instant::now).elapsed() < ALL_TOLD {
             return Ok(());
         }
-        // That it was told so, and stands, may be libvirt's word alone. Where QEMU may not be asked it is told once more.
+        // libvirt may be wrong that it still stands. Where QEMU may not be asked, or is slow, it is resumed once more.
         let agreed = match self.resumed {
             0 => Ok(()),
             _ => standing::agree(&self.virsh, &self.uuid),
         };
-        if !matches!(agreed, Err(CaptureError::Refused { .. })) {
+        if !matches!(agreed, Err(CaptureError::Refused { .. } | CaptureError::Slow { .. })) {
             agreed?;
         }
         let is_early = since.elapsed() < REJOIN;

@@ -82,16 +82,33 @@ impl Recovering {
             }
             sleep(LOOK);
         }
-        self.correct((target, path))?;
+        self.correct((target, path), size_bytes, filling)?;
         Ok(None)
     }
 
-    /// A libvirt that was killed in the moment in which a job ended goes on believing that the disk stands on its export. It looks
-    /// again after a job that has nothing to do.
-    fn correct(&self, (target, path): (&str, &Path)) -> Result<(), FillError> {
-        let mut passes = 0;
-        while self.runs_or_stands()? && self.is_believed_on_export(target)? && passes < PASSES {
-            if BlockJob::find(&self.virsh, &self.uuid, target)?.is_none() {
+    /// A libvirt that was killed in the moment in which a job ended goes on believing that the disk stands on its export. When
+    /// another job ends, which has nothing to do, it takes the export out of its chain.
+    fn correct(
+        &mut self,
+        (target, path): (&str, &Path),
+        size_bytes: u64,
+        filling: &mut Filling<'_>,
+    ) -> Result<(), FillError> {
+        let (mut passes, mut told) = (0, None);
+        while self.runs_or_stands()? && self.is_believed_on_export(target)? {
+            self.keep_running(filling.since)?;
+            filling.look(size_bytes);
+            let job = BlockJob::find(&self.virsh, &self.uuid, target)?;
+            // It may have heard of the end meanwhile.
+            if self.is_free(target, job, &mut told, filling) && self.is_believed_on_export(target)? {
+                if passes >= PASSES {
+                    (filling.watch.say)(format!(
+                        "{target} of {} is whole, and libvirt takes it for one that stands on its export all the same: the machine \
+                         cannot be backed up until it was shut down and started again",
+                        self.name
+                    ));
+                    return Ok(());
+                }
                 passes = passes.saturating_add(1);
                 self.begin_pull(target, path)?;
             }

@@ -112,7 +112,7 @@ pub(super) fn vhd(file: &dyn Disk) -> Result<Needed> {
         if &cookie == VHD_COOKIE && ![VHD_FIXED, VHD_DYNAMIC].contains(&kind) {
             return Ok(Err(
                 "it is a differencing VHD, which holds only what differs from another disk, and zeros would be read for all else. Merge \
-                 it into that (Hyper-V Manager: Edit Disk), and back up what comes of it",
+                 both into a new disk (Hyper-V Manager: Edit Disk, Merge, To a new virtual disk), and back that up",
             ));
         }
     }
@@ -170,9 +170,9 @@ pub(super) fn vhdx(file: &dyn Disk) -> Result<Needed> {
     Ok(match bits & VHDX_HAS_PARENT {
         0 => Ok(length_bytes),
         _ => Err(
-            "it is a differencing VHDX (.avhdx), which holds only what differs from another disk, and no program here reads that. \
-             Delete its checkpoint in Hyper-V, which merges it, or merge it by hand (Hyper-V Manager: Edit Disk), and back up what \
-             comes of it",
+            "it is a differencing VHDX (.avhdx), which holds only what differs from another disk, and neither QEMU nor sancerre can \
+             read it. Delete its checkpoint in Hyper-V, which merges it, or merge both into a new disk (Hyper-V Manager: Edit Disk, \
+             Merge, To a new virtual disk), and back that up",
         ),
     })
 }

@@ -469,9 +469,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.libvirtd.is_none() {
-            return;
-        }
+        let Some(libvirtd) = &self.libvirtd else { return };
+        // A test may have failed while it stood still.
+        let libvirtd = rustix::process::Pid::from_child(libvirtd);
+        let _ = rustix::process::kill_process(libvirtd, rustix::process::Signal::CONT);
         let list = self.virsh(&["list", "--uuid"]);
         for uuid in String::from_utf8_lossy(&list.stdout).split_whitespace() {
             drop(self.virsh(&["destroy", uuid]));
