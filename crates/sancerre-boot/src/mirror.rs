@@ -9,7 +9,7 @@ use crate::qmp::{Qmp, QmpError};
 
 /// What a mirror has under way. QEMU asks an export for sixteen things at once: were they all the mirror's, as they would be, the
 /// guest would wait for each of its reads until megabytes have come for the mirror.
-pub const MIRROR_BYTES: u64 = 8 << 20;
+pub const MIRROR_BYTES: u64 = 2 << 20;
 
 /// Disk `number` of the guest that a monitor belongs to.
 pub(crate) struct Mirrored<'a> {
