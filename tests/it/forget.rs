@@ -223,11 +223,12 @@ async fn what_a_backup_wanted_kept_is_forgotten_from_that_second_on() {
     let until = Time::from_unix_seconds(repo.host.clock.now().unix_seconds() + 1000);
     let kept = saved_with(&repo, "web01", |options| options.retain_until = Some(until)).await;
     nights(&repo, 2).await;
+    let keeper = repo.as_keeper().await;
     repo.clock.advance(999);
-    let early = decide(&repo.open, &named(only(kept))).await.unwrap_err();
+    let early = decide(&keeper, &named(only(kept))).await.unwrap_err();
     assert!(early.to_string().contains("was made to be kept until"), "{early}");
     repo.clock.advance(1);
-    assert!(decide(&repo.open, &named(only(kept))).await.unwrap().entry.is_some());
+    assert!(decide(&keeper, &named(only(kept))).await.unwrap().entry.is_some());
     assert!(!live(&repo.open).await.contains(&kept));
 }
 
