@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sancerre_engine::backup::{BackupOptions, backup};
-use sancerre_engine::forget::plan::{Rules, Verdict};
+use sancerre_engine::forget::plan::{Decision, Rules, Verdict};
 use sancerre_engine::forget::{ForgetOptions, ForgetReport, Selection, forget, hold, release, undelete};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
+use sancerre_engine::suspicion::suspect;
 use sancerre_engine::{Error, ErrorKind};
 use sancerre_format::frames::FrameSet;
 use sancerre_format::gc::GcLists;
 use sancerre_format::id::SessionId;
-use sancerre_format::names::{MachineId, Time};
+use sancerre_format::names::{self, MachineId, Time};
 use sancerre_image::Disk;
 use sancerre_tests::disk::{MemoryDisk, guest};
-use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name, options};
+use sancerre_tests::repo::{TestRepo, back_up, dump_bytes, name, options, zone};
+
+use crate::gc::collect;
 
 async fn nights(repo: &TestRepo, count: u64) -> Vec<SessionId> {
     let mut saved = Vec::new();
@@ -249,4 +252,50 @@ async fn a_machine_with_another_name_has_snapshots_left() {
     let last = decide(&repo.open, &of(&[other])).await.unwrap_err();
     assert!(last.to_string().contains("no snapshot of web03 would be left"), "{last}");
     assert_eq!(decide(&repo.open, &of(&[first, second])).await.unwrap().decisions.len(), 2);
+}
+
+/// A rule of the calendar counts what the writer, the store and a keeper's record say alike; what they do not agree on stays.
+#[tokio::test(start_paused = true)]
+async fn rules_of_the_calendar_count_nights_that_three_witnesses_saw() {
+    const DAY: i64 = 86_400;
+    let repo = TestRepo::new(309).await;
+    let keeper = repo.as_keeper().await;
+    let mut saved = Vec::new();
+    for night in 0..4 {
+        saved.extend(nights(&repo, 1).await);
+        if night < 3 {
+            collect(&keeper).await.unwrap();
+        }
+        repo.clock.advance(DAY);
+    }
+    let rules = Rules { daily: 1, ..Rules::default() };
+    let selection = Selection::Rules { rules, vms: Vec::new(), tags: Vec::new() };
+    let options = ForgetOptions { selection, ..named(BTreeSet::new()) };
+    let report = decide(&keeper, &options).await.unwrap();
+    let goes = |one: &&Decision| matches!(one.verdict, Verdict::Drop(_));
+    let dropped: Vec<_> = report.decisions.iter().filter(goes).map(|one| one.session).collect();
+    assert_eq!(dropped, saved[..2], "{report:?}");
+    assert_eq!(live(&repo.open).await, saved[2..], "the newest has no record yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_for_a_suspicion_is_not_released_as_if_it_was_held() {
+    let repo = TestRepo::new(310).await;
+    let saved = nights(&repo, 3).await;
+    let keeper = repo.as_keeper().await;
+    hold(&keeper, &only(saved[0]), "trial").await.unwrap();
+    suspect(&keeper, &Log::load(&keeper).await.unwrap(), saved[2]).await.unwrap();
+    let error = release(&keeper, &only(saved[1]), "no").await.unwrap_err();
+    assert!(error.to_string().contains("stays because a snapshot is suspect"), "{error}");
+    release(&keeper, &only(saved[0]), "over").await.unwrap();
+}
+
+/// Only a gc whose commit cannot be read may have given it up.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_backup_puts_no_hold_in_doubt() {
+    let repo = TestRepo::new(311).await;
+    let saved = nights(&repo, 3).await;
+    let keeper = repo.as_keeper().await;
+    repo.tamper(&names::outcome(&zone(), &saved[1]), b"junk".to_vec()).await;
+    hold(&keeper, &only(saved[0]), "trial").await.unwrap();
 }
