@@ -135,3 +135,21 @@ impl PullJob {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_virsh::FakeVirsh;
+
+    #[test]
+    fn a_guest_that_had_no_room_is_resumed_at_once_and_looked_at_again() {
+        let fake = FakeVirsh::new("paused (I/O error)", true);
+        let job = PullJob { virsh: fake.virsh(), uuid: "u".into(), socket: PathBuf::new() };
+        job.go_on().unwrap();
+        let told = fake.told();
+        assert!(told[0].starts_with("resume") && told[3].starts_with("resume"), "{told:?}");
+        assert!(told[1].contains("query-status") && told[2].contains("stop"), "{told:?}");
+        job.go_on().unwrap();
+        assert_eq!(fake.told().len(), 4, "it runs");
+    }
+}

@@ -29,6 +29,8 @@ mod checkpoint;
 mod deaf;
 mod define;
 mod error;
+#[cfg(test)]
+mod fake_virsh;
 mod freezing;
 pub mod guard;
 mod keeper;

@@ -300,3 +300,6 @@ impl Recovering {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;
