@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sancerre_engine::backup::{BackupOptions, backup};
-use sancerre_engine::forget::plan::{Decision, Rules, Verdict};
+use sancerre_engine::forget::plan::{Decision, ForgetReason, Rules, Verdict};
 use sancerre_engine::forget::{ForgetOptions, ForgetReport, Selection, forget, hold, release, undelete};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
@@ -252,6 +252,13 @@ async fn a_machine_with_another_name_has_snapshots_left() {
     let last = decide(&repo.open, &of(&[other])).await.unwrap_err();
     assert!(last.to_string().contains("no snapshot of web03 would be left"), "{last}");
     assert_eq!(decide(&repo.open, &of(&[first, second])).await.unwrap().decisions.len(), 2);
+    // Also where only the log knows whose the damaged one is.
+    let id = MachineId::parse("11111111-2222-3333-4444-666666666666").unwrap();
+    let damaged = saved_with(&repo, "db01", |options| options.machine = Some(id)).await;
+    saved_with(&repo, "db02", |options| options.machine = Some(id)).await;
+    repo.tamper(&names::outcome(&zone(), &damaged), b"junk".to_vec()).await;
+    let report = decide(&repo.open, &of(&[damaged])).await.unwrap();
+    assert_eq!(report.decisions[0].verdict, Verdict::Drop(ForgetReason::Damaged));
 }
 
 /// A rule of the calendar counts what the writer, the store and a keeper's record say alike; what they do not agree on stays.

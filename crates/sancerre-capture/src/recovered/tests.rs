@@ -1,3 +1,5 @@
+//! What a machine that stands still is asked for, and told to do.
+
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};

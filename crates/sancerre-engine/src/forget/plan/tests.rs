@@ -169,6 +169,16 @@ fn a_copied_repository_is_kept_whole_and_says_why() {
 }
 
 #[test]
+fn clocks_may_be_an_hour_apart_and_no_second_more() {
+    let agree = |seconds: i64| {
+        let mut night = nights(1).remove(0);
+        night.stored = Some(time(night.signed.unix_seconds() + seconds));
+        !matches!(night.time(), Err(Doubt::Disagree { .. }))
+    };
+    assert_eq!([-3601, -3600, 0, 3600, 3601].map(agree), [false, true, true, true, false]);
+}
+
+#[test]
 fn a_time_outside_its_records_counts_for_nothing() {
     let mut all = nights(5);
     // Store and writer agree on a time ten days back; the keeper's records say that it was not there then.
