@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use sancerre_engine::backup::{BackupOptions, backup};
 use sancerre_engine::forget::plan::{Decision, ForgetReason, Rules, Verdict};
-use sancerre_engine::forget::{ForgetOptions, ForgetReport, Selection, forget, hold, release, undelete};
+use sancerre_engine::forget::{
+    ForgetOptions, ForgetReport, Selection, forget, hold, hold_vms, release, undelete,
+};
 use sancerre_engine::monitor::Monitor;
 use sancerre_engine::repository::Repository;
 use sancerre_engine::repository::log::Log;
@@ -283,6 +285,16 @@ async fn rules_of_the_calendar_count_nights_that_three_witnesses_saw() {
     let dropped: Vec<_> = report.decisions.iter().filter(goes).map(|one| one.session).collect();
     assert_eq!(dropped, saved[..2], "{report:?}");
     assert_eq!(live(&repo.open).await, saved[2..], "the newest has no record yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_with_its_machine_is_released_with_it() {
+    let repo = TestRepo::new(312).await;
+    let saved = nights(&repo, 1).await;
+    let keeper = repo.as_keeper().await;
+    hold_vms(&keeper, &BTreeSet::from([name("web01")]), "trial").await.unwrap();
+    let error = release(&keeper, &only(saved[0]), "no").await.unwrap_err();
+    assert!(error.to_string().contains("is held because its machine is"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
