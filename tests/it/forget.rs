@@ -313,8 +313,10 @@ async fn what_stays_for_a_suspicion_is_not_released_as_if_it_was_held() {
 #[tokio::test(start_paused = true)]
 async fn a_damaged_backup_puts_no_hold_in_doubt() {
     let repo = TestRepo::new(311).await;
-    let saved = nights(&repo, 3).await;
+    let saved = nights(&repo, 2).await;
     let keeper = repo.as_keeper().await;
-    repo.tamper(&names::outcome(&zone(), &saved[1]), b"junk".to_vec()).await;
+    decide(&keeper, &named(only(saved[0]))).await.unwrap();
+    let above = nights(&repo, 1).await[0];
+    repo.tamper(&names::outcome(&zone(), &above), b"junk".to_vec()).await;
     hold(&keeper, &only(saved[0]), "trial").await.unwrap();
 }
