@@ -121,17 +121,21 @@ impl PullJob {
         if !self.is_stopped_by_an_error()? {
             return Ok(());
         }
-        match standing::resume(&self.virsh, &self.uuid) {
-            // Somebody else did.
-            Err(CaptureError::Refused { .. }) if !self.is_stopped_by_an_error()? => return Ok(()),
-            resumed => resumed?,
-        }
+        self.resume()?;
         // At once, as this process may be killed; then libvirt may be wrong.
         thread::sleep(standing::ALL_TOLD);
-        match self.is_stopped_by_an_error()? {
-            true => standing::agree(&self.virsh, &self.uuid)
-                .and_then(|()| standing::resume(&self.virsh, &self.uuid)),
-            false => Ok(()),
+        if !self.is_stopped_by_an_error()? {
+            return Ok(());
+        }
+        standing::agree(&self.virsh, &self.uuid)?;
+        self.resume()
+    }
+
+    fn resume(&self) -> Result<(), CaptureError> {
+        match standing::resume(&self.virsh, &self.uuid) {
+            // Somebody else did.
+            Err(CaptureError::Refused { .. }) if !self.is_stopped_by_an_error()? => Ok(()),
+            resumed => resumed,
         }
     }
 }
